@@ -1,0 +1,10 @@
+//! Topics and bytes: the hub of subscribers, the bounded outbox of a connection, and the bus between nodes.
+//!
+//! Owned here: who listens to what on this node, in which order they are told, and what a connection may hold.
+//! Left out: every chat entity. A record's body is opaque; whoever uses the hub gives it a way to frame records.
+
+pub mod bus;
+pub mod record;
+mod topic;
+
+pub use topic::{Position, Topic};

@@ -1,0 +1,3 @@
+//! The node: sockets, sessions, services, store, HTTP, authentication.
+
+pub mod store;
