@@ -1,0 +1,86 @@
+//! The limits, in one place: name, default, what it is about, and whether a client can meet it.
+
+use std::collections::BTreeMap;
+
+macro_rules! limits {
+    ($($(#[$doc:meta])* $name:ident = $default:literal, $client:literal, $about:literal;)*) => {
+        /// Every limit of a node. 0 means none.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct Limits { $($(#[$doc])* #[doc = $about] pub $name: u64,)* }
+
+        impl Default for Limits {
+            fn default() -> Self {
+                Self { $($name: $default,)* }
+            }
+        }
+
+        impl Limits {
+            /// Names, defaults, and what each is about.
+            pub const ALL: &[(&str, u64, &str)] = &[$((stringify!($name), $default, $about),)*];
+
+            /// Sets a limit by its name; false if there is none of that name.
+            pub fn set(&mut self, name: &str, value: u64) -> bool {
+                match name {
+                    $(stringify!($name) => self.$name = value,)*
+                    _ => return false,
+                }
+                true
+            }
+
+            /// A limit by its name.
+            pub fn get(&self, name: &str) -> Option<u64> {
+                match name {
+                    $(stringify!($name) => Some(self.$name),)*
+                    _ => None,
+                }
+            }
+
+            /// The limits that a client can meet, as `connect` answers them.
+            pub fn for_clients(&self) -> BTreeMap<String, u64> {
+                let mut map = BTreeMap::new();
+                $(if $client { map.insert(stringify!($name).to_owned(), self.$name); })*
+                map
+            }
+        }
+    };
+}
+
+limits! {
+    frame_bytes = 65_536, true, "bytes of one frame, and of an HTTP body";
+    text_bytes = 16_384, true, "bytes of a message's text";
+    requests_per_second = 50, true, "requests per second of a session, with a burst of twice that";
+    key_requests_per_second = 1_000, false, "requests per second with one key";
+    app_requests_per_second = 0, true, "requests per second of an app and environment";
+    unauthenticated_per_ip = 20, true, "requests per second without a valid credential, and upgrades without a successful connect, per address";
+    subscriptions = 1_000, true, "channels that a session is subscribed to";
+    watched_channels = 200, true, "channels that a session is subscribed to by connect itself";
+    connections = 0, true, "connections of the node";
+    connections_per_app = 0, true, "connections of an app and environment";
+    connections_per_user = 20, true, "connections of a user";
+    outbox_bytes = 1_048_576, true, "bytes that wait for a session's reader";
+    outbox_seconds = 30, true, "seconds that a frame waits for a session's reader";
+    outbox_total_bytes = 0, false, "bytes that wait for all readers of the node; by default a quarter of the machine's memory";
+    participants = 100_000, true, "participants of a channel";
+    reactions = 50, true, "kinds of reactions to a message";
+    read_audience = 200, true, "participants of a channel in which read positions are told to all";
+    token_seconds = 86_400, true, "seconds between a user token's iat and exp";
+    page = 200, true, "items of a page";
+    log_events = 1_000, true, "events kept in a channel's log";
+    log_bytes = 1_048_576, true, "bytes kept in a channel's log";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_limit_can_be_set_by_its_name() {
+        let mut limits = Limits::default();
+        for (name, default, _) in Limits::ALL {
+            assert_eq!(limits.get(name), Some(*default));
+            assert!(limits.set(name, 7));
+            assert_eq!(limits.get(name), Some(7));
+        }
+        assert!(!limits.set("nonsense", 1));
+    }
+}
