@@ -4,7 +4,13 @@
 //! Left out: every chat entity. A record's body is opaque; whoever uses the hub gives it a way to frame records.
 
 pub mod bus;
+pub mod hub;
+pub mod outbox;
 pub mod record;
+mod source;
 mod topic;
 
+pub use hub::{Hub, Joining, Kind, Subscription};
+pub use outbox::{Class, Encoding, Outbox};
+pub use source::{Continuity, Gap, Replay, Source, SourceError};
 pub use topic::{Position, Topic};

@@ -1,0 +1,66 @@
+//! What the hub asks of whoever uses it: how a record looks on the wire, and what the log holds.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::record::Record;
+use crate::{Class, Encoding, Position, Topic};
+
+/// The meaning of records, and the log behind them.
+#[async_trait]
+pub trait Source: Send + Sync + 'static {
+    /// The complete bytes of the wire for a record; `None` if there is nothing to tell.
+    /// Called once per encoding that has a listener, from the broadcasting task: it must neither block nor wait.
+    fn frame(&self, topic: &Topic, record: &Record, encoding: Encoding) -> Option<Bytes>;
+
+    /// The complete bytes of the wire that tell a subscriber that it goes on at `position` without having been told all before it.
+    fn gap(&self, topic: &Topic, gap: Gap, position: Position, encoding: Encoding) -> Bytes;
+
+    /// How a passing record is treated where it has to wait. Durable ones are always [`Class::Durable`], and so is the default.
+    /// Keys of [`Class::Droppable`] are of the whole connection: they should tell topics apart.
+    fn class(&self, topic: &Topic, record: &Record) -> Class {
+        let _ = (topic, record);
+        Class::Durable
+    }
+
+    /// At most `limit` records after a position, in order, with the controls that they had on the bus; [`Record::before`] is not needed.
+    /// If there are any, the answer holds at least one.
+    async fn read(&self, topic: &Topic, after: Position, limit: usize) -> Result<Replay, SourceError>;
+
+    /// The newest position of each topic, in the order asked for.
+    async fn heads(&self, topics: &[Topic]) -> Result<Vec<Position>, SourceError>;
+}
+
+/// A piece of a topic's log.
+#[derive(Debug, Clone)]
+pub struct Replay {
+    /// What stands after the position; empty unless `continuity` is [`Continuity::Continuous`].
+    pub records: Vec<Record>,
+    /// The newest position at that instant.
+    pub head: Position,
+    /// Whether the log goes on from the position.
+    pub continuity: Continuity,
+}
+
+/// How a position relates to a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Continuity {
+    /// All after it are kept.
+    Continuous,
+    /// It does not.
+    Broken(Gap),
+}
+
+/// Why a log does not go on from a position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gap {
+    /// The position is older than what is kept.
+    Trimmed,
+    /// No event stands there, or another one.
+    Diverged,
+}
+
+/// Why the log could not be read. The hub tries again, with back-off, for as long as anybody listens.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the log cannot be read: {0}")]
+pub struct SourceError(pub String);
