@@ -7,6 +7,7 @@ pub mod bus;
 pub mod hub;
 pub mod outbox;
 pub mod record;
+pub mod redis;
 mod source;
 mod topic;
 

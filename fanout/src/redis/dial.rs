@@ -1,0 +1,107 @@
+//! Opening connections: sockets as a server of many small messages needs them, and the way from a Sentinel to the master.
+
+use std::{io, time::Duration};
+
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisConnectionInfo, RedisError, RedisResult, Value,
+    aio::MultiplexedConnection,
+    io::tcp::{
+        TcpSettings,
+        socket2::{SockRef, TcpKeepalive},
+    },
+};
+use tokio::{net::TcpStream, time::timeout};
+
+use super::{Address, CONNECT_TIMEOUT, Credentials, Deployment};
+
+/// Unacknowledged bytes break a connection after this long, whatever keepalive says.
+const USER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Commands queued on one connection before senders wait.
+const PIPELINE_BUFFER: usize = 1_024;
+
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new().with_time(Duration::from_secs(5)).with_interval(Duration::from_secs(1)).with_retries(3)
+}
+
+/// Opens a bare socket.
+#[expect(dead_code, reason = "the bus is its caller")]
+pub(crate) async fn connect(address: &Address) -> io::Result<TcpStream> {
+    let stream =
+        timeout(CONNECT_TIMEOUT, TcpStream::connect((address.host.as_str(), address.port))).await.map_err(|_| timed_out(address))??;
+    stream.set_nodelay(true)?;
+    SockRef::from(&stream).set_tcp_keepalive(&keepalive())?;
+    #[cfg(target_os = "linux")]
+    SockRef::from(&stream).set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    Ok(stream)
+}
+
+/// Opens a command connection. It does not mend itself; its commands have no time limit of their own.
+pub(crate) async fn open(address: &Address, credentials: &Credentials, database: i64) -> RedisResult<MultiplexedConnection> {
+    let mut settings = RedisConnectionInfo::default().set_db(database).set_skip_set_lib_name();
+    if let Some(user) = &credentials.user {
+        settings = settings.set_username(user);
+    }
+    if let Some(password) = &credentials.password {
+        settings = settings.set_password(password);
+    }
+    let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive());
+    #[cfg(target_os = "linux")]
+    let tcp = tcp.set_user_timeout(USER_TIMEOUT);
+    let info =
+        ConnectionAddr::Tcp(address.host.clone(), address.port).into_connection_info()?.set_redis_settings(settings).set_tcp_settings(tcp);
+    let config =
+        AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None).set_pipeline_buffer_size(PIPELINE_BUFFER);
+    timeout(CONNECT_TIMEOUT, Client::open(info)?.get_multiplexed_async_connection_with_config(&config))
+        .await
+        .map_err(|_| timed_out(address))?
+}
+
+/// Where the one server is that takes commands and publishes: for Sentinel, what the first Sentinel that answers says.
+/// Of a Cluster there is no such server.
+pub(crate) async fn current_master(deployment: &Deployment) -> RedisResult<Address> {
+    let (sentinels, service, credentials) = match deployment {
+        Deployment::Single { address, .. } => return Ok(address.clone()),
+        Deployment::Sentinel { sentinels, service, sentinel_credentials, .. } => (sentinels, service, sentinel_credentials),
+        Deployment::Cluster { .. } => return Err((ErrorKind::Client, "a Cluster has no single master").into()),
+    };
+    let mut last = RedisError::from((ErrorKind::EmptySentinelList, "no Sentinel is configured"));
+    for sentinel in sentinels {
+        match timeout(CONNECT_TIMEOUT, ask_sentinel(sentinel, credentials, service)).await {
+            Ok(Ok(master)) => return Ok(master),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = timed_out(sentinel).into(),
+        }
+    }
+    Err(last)
+}
+
+async fn ask_sentinel(sentinel: &Address, credentials: &Credentials, service: &str) -> RedisResult<Address> {
+    let mut connection = open(sentinel, credentials, 0).await?;
+    let answer: Option<(String, u16)> =
+        redis::cmd("SENTINEL").arg("get-master-addr-by-name").arg(service).query_async(&mut connection).await?;
+    let (host, port) = answer.ok_or((ErrorKind::MasterNameNotFoundBySentinel, "the Sentinel knows no service of that name"))?;
+    Ok(Address { host, port })
+}
+
+/// Opens a command connection to the server that [`current_master`] names, having seen that it thinks so too:
+/// for a while after a failover the old master still answers, as a replica or as the leftover of a partition.
+pub(crate) async fn open_master(deployment: &Deployment) -> RedisResult<(Address, MultiplexedConnection)> {
+    let address = current_master(deployment).await?;
+    let mut connection = open(&address, deployment.credentials(), deployment.database()).await?;
+    if matches!(deployment, Deployment::Sentinel { .. }) {
+        let role = timeout(CONNECT_TIMEOUT, redis::cmd("ROLE").query_async::<Vec<Value>>(&mut connection))
+            .await
+            .map_err(|_| timed_out(&address))??;
+        if !matches!(role.first(), Some(Value::BulkString(role)) if role == b"master") {
+            return Err(
+                (ErrorKind::Server(redis::ServerErrorKind::ReadOnly), "the Sentinels name a server that is not a master (yet)").into()
+            );
+        }
+    }
+    Ok((address, connection))
+}
+
+pub(crate) fn timed_out(address: &Address) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("{address} does not answer"))
+}
