@@ -6,6 +6,9 @@
 //! A *partition* is what must be consistent together (a channel, a user, an app, an organization, the deployment).
 //! Everything that a [`Commit`] names lies in one partition and happens as a whole or not at all.
 
+#[cfg(test)]
+pub(crate) mod conformance;
+
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
@@ -164,7 +167,8 @@ pub enum Write {
         value: Bytes,
         /// Which of the other instants this commit sets to its own `at`.
         mark: Mark,
-        /// The index in [`Commit::append`] of the event whose `seq` becomes the document's `seq` (needed in numbered tables).
+        /// The index in [`Commit::append`] of the event whose `seq` becomes the document's `seq` (needed in numbered tables, where
+        /// each event is the last change of one document only). With `None` the `seq` stays as it is.
         event: Option<usize>,
     },
     /// Set only the `seq` of a numbered document, to that of the event; its version stays. Absent documents are a conflict only if required.
@@ -197,7 +201,10 @@ pub enum Mark {
     Deleted,
 }
 
-/// A change of a counter.
+/// A change of a counter. Those of one commit follow each other: each sees what the ones before it did.
+///
+/// A counter of a document that is absent before the commit is a conflict. A commit that marks a document as deleted
+/// changes none of its counters.
 #[derive(Debug, Clone)]
 pub struct Increment {
     /// Which counter.
@@ -244,7 +251,8 @@ pub struct Append {
 pub enum Body {
     /// These bytes, with the resulting value of the increment at this index, if any, stamped as `count`.
     Bytes(Bytes, Option<usize>),
-    /// The document put by the write at this index of [`Commit::write`]: its value, with all its stamps and its counters.
+    /// The document put by the write at this index of [`Commit::write`]: its value, with all its stamps and, if it has any,
+    /// its counters (in the byte order of their names) as they are after the commit.
     Written(usize),
 }
 
@@ -360,7 +368,8 @@ pub struct Log {
 /// How a position relates to a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Continuity {
-    /// An event stands there (or it is the beginning, and nothing was trimmed), and all after it are kept.
+    /// An event stands there (or it is the beginning, and nothing was trimmed), and all after it are kept. The floor is such
+    /// a position: its own event is gone, but who has it misses nothing.
     Continuous,
     /// Older than what is kept.
     Trimmed,
@@ -414,7 +423,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn purge(&self, partition: &Partition, table: Table, limit: usize) -> Result<bool, StoreError>;
 
     /// Renews a node's lease for `ttl` and sets how many sessions each of these members has there (0 removes it).
-    async fn lease(&self, node: &str, ttl: Duration, members: Vec<(String, u32)>) -> Result<(), StoreError>;
+    /// False if the lease had ended or never was: what it held may have been swept, so the node sets all its members anew.
+    async fn lease(&self, node: &str, ttl: Duration, members: Vec<(String, u32)>) -> Result<bool, StoreError>;
 
     /// Ends a lease at once, with its members.
     async fn release(&self, node: &str) -> Result<(), StoreError>;
@@ -422,7 +432,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// How many sessions each member has, over all nodes whose lease has not ended.
     async fn members(&self, members: &[String]) -> Result<Vec<u32>, StoreError>;
 
-    /// Takes away the members of nodes whose lease has ended. Each is told to one caller only.
+    /// Takes away the members of nodes whose lease has ended. Each is told to one caller only, also if it has sessions elsewhere.
     async fn sweep(&self) -> Result<Vec<String>, StoreError>;
 
     /// The store's clock, milliseconds since the Unix epoch. Also tells whether the store can be reached and written.
