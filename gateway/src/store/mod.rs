@@ -7,6 +7,7 @@
 //! Everything that a [`Commit`] names lies in one partition and happens as a whole or not at all.
 
 #[cfg(test)]
+#[allow(unused, reason = "until the first engine is there")]
 pub(crate) mod conformance;
 
 use std::{sync::Arc, time::Duration};
