@@ -1,3 +1,6 @@
 //! The node: sockets, sessions, services, store, HTTP, authentication.
 
+pub mod auth;
+pub mod error;
+pub mod service;
 pub mod store;

@@ -1,0 +1,46 @@
+//! Values of documents: MessagePack of the protocol's types, and the small notes that only the gateway reads.
+
+use bytes::Bytes;
+use protocol::codec;
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    error::{Error, Result},
+    store::{Commit, Document, Expected, Key, Mark, Require, Table, Write},
+};
+
+/// The value of a document.
+pub fn encode<T: Serialize>(value: &T) -> Bytes {
+    codec::to_msgpack(value).into()
+}
+
+/// Reads a document's value. A failure is a defect or a store of another version, never the caller's fault.
+pub fn decode<T: DeserializeOwned>(document: &Document) -> Result<T> {
+    codec::from_msgpack(&document.value).map_err(|e| Error::internal(format!("a stored document cannot be read: {e}")))
+}
+
+/// Makes commits readable: each step says what it means.
+impl Commit {
+    /// A document that must be in a state.
+    pub fn require(mut self, table: Table, key: impl Into<Key>, is: Expected) -> Self {
+        self.require.push(Require { table, key: key.into(), is });
+        self
+    }
+
+    /// A document to put.
+    pub fn put<T: Serialize>(self, table: Table, key: impl Into<Key>, value: &T) -> Self {
+        self.put_bytes(table, key, encode(value))
+    }
+
+    /// A document to put, encoded already.
+    pub fn put_bytes(mut self, table: Table, key: impl Into<Key>, value: Bytes) -> Self {
+        self.write.push(Write::Put { table, key: key.into(), value, mark: Mark::None, event: None });
+        self
+    }
+
+    /// A document to delete.
+    pub fn delete(mut self, table: Table, key: impl Into<Key>) -> Self {
+        self.write.push(Write::Delete { table, key: key.into() });
+        self
+    }
+}

@@ -1,0 +1,33 @@
+//! What the product does: every rule of chat, once, for both transports and on any store.
+//!
+//! A service function takes who acts and what is asked, checks what may be done, and makes one commit. Whoever listens
+//! hears of it from the bus. Nothing here knows of sockets or HTTP.
+
+pub mod document;
+pub mod scope;
+
+use std::sync::Arc;
+
+use protocol::Limits;
+
+use crate::store::{Partition, Read, Snapshot, Store, Table};
+
+/// All services over one store.
+#[derive(Debug, Clone)]
+pub struct Services {
+    /// What keeps everything.
+    pub store: Arc<dyn Store>,
+    /// What is allowed at most.
+    pub limits: Arc<Limits>,
+}
+
+/// How often a commit is tried again after a conflict with somebody else's.
+pub const ATTEMPTS: usize = 16;
+
+impl Services {
+    /// Reads documents of one partition.
+    pub async fn snapshot(&self, partition: Partition, documents: Vec<(Table, crate::store::Key)>) -> crate::error::Result<Snapshot> {
+        let mut snapshots = self.store.read(vec![Read { partition, documents, newest: None }]).await?;
+        snapshots.pop().ok_or_else(|| crate::error::Error::internal("a read answered nothing"))
+    }
+}

@@ -1,0 +1,152 @@
+//! Where things are kept: the names of partitions and tables, in one place.
+
+use protocol::{AppId, ChannelId, OrganizationId, TokenKeyId, UserId, model::Environment};
+
+use crate::store::{Partition, Table};
+
+/// An app and one of its environments: the wall between tenants. It comes from a credential and from nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Scope {
+    /// The app.
+    pub app: AppId,
+    /// The environment.
+    pub environment: Environment,
+}
+
+impl Scope {
+    /// The indexes of the app's users and channels in this environment.
+    pub fn index(&self) -> Partition {
+        Partition::new(format!("e:{}:{}", self.app, self.environment))
+    }
+
+    /// A channel: document, participants, reads, messages, log.
+    pub fn channel(&self, id: &ChannelId) -> Partition {
+        Partition::new(format!("c:{}:{}:{id}", self.app, self.environment))
+    }
+
+    /// A user: document, index of its channels, own log.
+    pub fn user(&self, id: &UserId) -> Partition {
+        Partition::new(format!("u:{}:{}:{id}", self.app, self.environment))
+    }
+
+    /// The topic on which a user's coming and going is told. It has no log.
+    pub fn presence(&self, id: &UserId) -> fanout::Topic {
+        format!("p:{}:{}:{id}", self.app, self.environment).into()
+    }
+
+    /// A user's name among the members of a node's lease.
+    pub fn member(&self, id: &UserId) -> String {
+        format!("{}:{}:{id}", self.app, self.environment)
+    }
+}
+
+/// What a topic is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject<'a> {
+    /// A channel, by its id.
+    Channel(&'a str),
+    /// A user's own stream, by the user's id.
+    User(&'a str),
+    /// Something else.
+    Other,
+}
+
+/// Reads a topic's name.
+pub fn subject(topic: &str) -> Subject<'_> {
+    // The app and the environment hold no colon; an id may.
+    let mut parts = topic.splitn(4, ':');
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some("c"), Some(_), Some(_), Some(id)) => Subject::Channel(id),
+        (Some("u"), Some(_), Some(_), Some(id)) => Subject::User(id),
+        _ => Subject::Other,
+    }
+}
+
+/// The scope of a channel's or a user's topic.
+pub fn scope(topic: &str) -> Option<Scope> {
+    let mut parts = topic.splitn(4, ':').skip(1);
+    let app = parts.next()?.parse().ok()?;
+    let environment = match parts.next()? {
+        "live" => Environment::Live,
+        "test" => Environment::Test,
+        _ => return None,
+    };
+    Some(Scope { app, environment })
+}
+
+/// What belongs to the whole deployment: its organizations, its jobs, and the log of ended sessions.
+pub fn deployment() -> Partition {
+    Partition::new("d")
+}
+
+/// An organization: document, keys, apps.
+pub fn organization(id: &OrganizationId) -> Partition {
+    Partition::new(format!("o:{id}"))
+}
+
+/// An app: document, keys, token keys.
+pub fn app(id: &AppId) -> Partition {
+    Partition::new(format!("a:{id}"))
+}
+
+/// A key, by the hash of its secret.
+pub fn credential(hash: &str) -> Partition {
+    Partition::new(format!("k:{hash}"))
+}
+
+/// A token key.
+pub fn token_key(id: &TokenKeyId) -> Partition {
+    Partition::new(format!("t:{id}"))
+}
+
+/// A request with an `Idempotency-Key`, by its HMAC.
+pub fn idempotency(hmac: &str) -> Partition {
+    Partition::new(format!("i:{hmac}"))
+}
+
+/// The key of a document that stands alone in its table.
+pub const ONLY: &str = "";
+
+/// The entity that a partition is about, under [`ONLY`].
+pub const ENTITY: Table = Table::plain("e");
+/// What remains of a deleted entity, under [`ONLY`], while (channels) or forever after (users) it was cleared away.
+pub const TOMBSTONE: Table = Table::plain("x");
+
+/// Of the deployment: its organizations, by id.
+pub const ORGANIZATIONS: Table = Table::listed("o");
+/// Of the deployment: work that must be finished, by the name of the partition that it is about.
+pub const JOBS: Table = Table::listed("j");
+/// Of an organization: its apps, by id.
+pub const APPS: Table = Table::listed("a");
+/// Of an organization or app: its keys, by id.
+pub const KEYS: Table = Table::listed("k");
+/// Of an app: its token keys, by id.
+pub const TOKEN_KEYS: Table = Table::listed("t");
+/// Of an app: the token key with which nodes sign, by environment.
+pub const SIGNING: Table = Table::plain("s");
+
+/// Of an app's environment: its users, by id.
+pub const USERS: Table = Table::listed("u");
+/// Of an app's environment: its channels, by id. Of a user: the channels that it may be in, by id.
+pub const CHANNELS: Table = Table::listed("c");
+/// Of an app's environment: the channels that every user may find, by id.
+pub const PUBLIC_CHANNELS: Table = Table::listed("p");
+
+/// Of a user: since when its tokens count, under [`ONLY`].
+pub const REVOCATION: Table = Table::plain("r");
+/// Of a user: when its last session ended, under [`ONLY`].
+pub const SEEN: Table = Table::plain("l");
+
+/// Of a channel: its participants, by user id.
+pub const PARTICIPANTS: Table = Table::listed("p");
+/// Of a channel: how many owners it has, under [`ONLY`]: a document, so that two who leave at once meet.
+pub const OWNERS: Table = Table::plain("w");
+/// Of a channel: read positions, by user id.
+pub const READS: Table = Table::plain("r");
+/// Of a channel: its messages.
+pub const MESSAGES: Table = Table::numbered("m");
+/// Of a channel: which reactions a user gave to a message, by `number:user`.
+pub const REACTIONS: Table = Table::plain("k");
+
+/// The counter of a channel's participants.
+pub const PARTICIPANT_COUNT: &str = "participants";
