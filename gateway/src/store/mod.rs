@@ -7,8 +7,8 @@
 //! Everything that a [`Commit`] names lies in one partition and happens as a whole or not at all.
 
 #[cfg(test)]
-#[allow(unused, reason = "until the first engine is there")]
 pub(crate) mod conformance;
+pub mod embedded;
 
 use std::{sync::Arc, time::Duration};
 
@@ -76,7 +76,7 @@ impl Table {
     }
 }
 
-/// The key of a document within its table: UTF-8, without `{`, `}` and control characters, at most 256 bytes.
+/// The key of a document within its table: UTF-8, without `{`, `}` and control characters, 1 to 256 bytes.
 pub type Key = Arc<str>;
 
 /// A document as it is kept: opaque bytes in an envelope of what the store assigned.
@@ -214,7 +214,7 @@ pub struct Increment {
     pub by: i64,
     /// A conflict if the counter would exceed this.
     pub max: Option<u64>,
-    /// For counters of a document: a conflict if the document would have more differently named ones than this.
+    /// For counters of a document: a new name is a conflict if the document has this many already.
     pub max_names: Option<u64>,
 }
 

@@ -66,15 +66,14 @@ pub(crate) async fn a_conflict_changes_nothing_and_names_every_failure<B: Bench>
         .requiring(MESSAGES, "m", Expected::Absent)
         .requiring(FACTS, "f", Expected::Version(9))
         .counting("size", 1)
-        .reacting("m", "+1", 1)
+        .reacting("m", "-1", 1)
         .counting("size", 1)
         .putting(MESSAGES, "m", "changed")
         .putting(MESSAGES, "n", "new")
         .putting(PEOPLE, "bob", "new")
         .deleting(PEOPLE, "ann")
-        .touching(MESSAGES, "m")
         .telling("told");
-    attempt.increment[1].max_names = Some(0);
+    attempt.increment[1].max_names = Some(1);
     attempt.increment[2].max = Some(3);
     let conflict = refused(&*store, &room(), attempt).await;
     assert_eq!(conflict, Conflict { require: vec![1, 3, 4], increment: vec![1, 2] });

@@ -1,0 +1,168 @@
+//! The folder: its lock, its format, the memory map and the trees in it.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use heed::{Database, Env, EnvOpenOptions, MdbError, RoTxn, RwTxn, types::Bytes};
+use parking_lot::{RwLock, RwLockReadGuard};
+
+use super::layout::{self, FORMAT};
+
+/// A tree from bytes to bytes.
+pub(super) type Tree = Database<Bytes, Bytes>;
+
+/// Address space reserved for the map. It costs nothing until it is filled, and grows when it is full.
+pub(super) const MAP_SIZE: usize = if cfg!(target_pointer_width = "64") { 1 << 40 } else { 1 << 30 };
+
+/// Where address space is limited (`ulimit -v`), the map starts no smaller than this.
+const LEAST_MAP_SIZE: usize = 1 << 28;
+
+/// Threads that may read at once: all workers and all blocking threads of a runtime.
+const READERS: u32 = 1_024;
+
+const FORMAT_KEY: &[u8] = b"format";
+
+/// Why a store could not be opened; each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The folder cannot be made or written.
+    #[error("the data folder {path} cannot be used ({source}): name one that this user may write to")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process has it open.
+    #[error(
+        "the data folder {path} is in use by another process: stop that one, or name another folder; several nodes share a Redis, not a folder"
+    )]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A newer version wrote it.
+    #[error("the data folder {path} has format {found}, and this version reads up to {FORMAT}: start the newer version that wrote it")]
+    Newer {
+        /// The folder.
+        path: PathBuf,
+        /// Its format.
+        found: u64,
+    },
+    /// It is no store, or a broken one.
+    #[error("the data folder {path} cannot be read ({source}): bring back a copy of it, or name another folder")]
+    Unreadable {
+        /// The folder.
+        path: PathBuf,
+        /// What the storage said.
+        source: heed::Error,
+    },
+}
+
+/// The open folder.
+#[derive(Debug)]
+pub(super) struct Disk {
+    env: Env,
+    /// The format, and the number for the next partition.
+    pub(super) meta: Tree,
+    /// Partitions by name.
+    pub(super) partitions: Tree,
+    /// Everything in partitions.
+    pub(super) entries: Tree,
+    /// Names of partitions by their expiry.
+    pub(super) expiries: Tree,
+    /// Numbers of partitions that were dropped, and whose entries are still to be removed.
+    pub(super) dropped: Tree,
+    /// Held by whoever reads; growing the map takes it alone.
+    growth: RwLock<()>,
+    size: AtomicUsize,
+    /// Locked as long as this lives. The last field, so that the map is closed before.
+    _lock: File,
+}
+
+impl Disk {
+    /// Opens or makes the store in a folder.
+    pub(super) fn open(path: &Path, map_size: usize) -> Result<Self, OpenError> {
+        let folder = |source| OpenError::Folder { path: path.to_owned(), source };
+        fs::create_dir_all(path).map_err(folder)?;
+        let lock = File::options().create(true).truncate(false).write(true).open(path.join("chaos.lock")).map_err(folder)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { path: path.to_owned() }),
+            Err(TryLockError::Error(source)) => return Err(folder(source)),
+        }
+        let fresh = !path.join("data.mdb").exists();
+        let unreadable = |source| OpenError::Unreadable { path: path.to_owned(), source };
+        let (env, size) = map(path, map_size).map_err(|source| match source {
+            heed::Error::Io(source) => folder(source),
+            source => unreadable(source),
+        })?;
+        let trees = trees(&env).map_err(unreadable)?.map_err(|found| OpenError::Newer { path: path.to_owned(), found })?;
+        if fresh {
+            // The data is synced by each commit; that there is a file of this name, by its folder.
+            File::open(path).and_then(|folder| folder.sync_all()).map_err(folder)?;
+        }
+        let [meta, partitions, entries, expiries, dropped] = trees;
+        Ok(Self { env, meta, partitions, entries, expiries, dropped, growth: RwLock::new(()), size: AtomicUsize::new(size), _lock: lock })
+    }
+
+    /// Reads at one instant. Holds up nobody, but keep it short: what is freed meanwhile is not used again.
+    pub(super) fn read<T, E: From<heed::Error>>(&self, read: impl FnOnce(&RoTxn) -> Result<T, E>) -> Result<T, E> {
+        let _growth: RwLockReadGuard<'_, ()> = self.growth.read();
+        let txn = self.env.read_txn()?;
+        read(&txn)
+    }
+
+    /// Begins a write. Called by the writer alone.
+    pub(super) fn write(&self) -> heed::Result<RwTxn<'_>> {
+        self.env.write_txn()
+    }
+
+    /// Doubles the map. Called by the writer alone, between its writes.
+    pub(super) fn grow(&self) -> heed::Result<usize> {
+        let _alone = self.growth.write();
+        let size = self.size.load(Ordering::Relaxed).saturating_mul(2);
+        #[expect(unsafe_code, reason = "no transaction may be open: readers hold `growth`, and the only writer is the caller")]
+        unsafe { self.env.resize(size) }?;
+        self.size.store(size, Ordering::Relaxed);
+        Ok(size)
+    }
+}
+
+/// Whether a write failed for want of address space.
+pub(super) fn is_full(error: &heed::Error) -> bool {
+    matches!(error, heed::Error::Mdb(MdbError::MapFull))
+}
+
+fn map(path: &Path, mut size: usize) -> heed::Result<(Env, usize)> {
+    loop {
+        let mut options = EnvOpenOptions::new();
+        options.map_size(size).max_dbs(8).max_readers(READERS);
+        #[expect(unsafe_code, reason = "nobody else may change the mapped file: the folder's lock is held")]
+        let opened = unsafe { options.open(path) };
+        match opened {
+            Err(heed::Error::Io(error)) if error.kind() == io::ErrorKind::OutOfMemory && size / 2 >= LEAST_MAP_SIZE => size /= 2,
+            opened => return opened.map(|env| (env, size)),
+        }
+    }
+}
+
+/// The trees, made where they are missing, and the format; no tree is made in a store of a newer format.
+fn trees(env: &Env) -> heed::Result<Result<[Tree; 5], u64>> {
+    let mut txn = env.write_txn()?;
+    let meta: Tree = env.create_database(&mut txn, Some("meta"))?;
+    match meta.get(&txn, FORMAT_KEY)?.map(layout::last_u64) {
+        Some(Ok(found)) if found <= FORMAT => {}
+        Some(found) => return Ok(Err(found.unwrap_or(u64::MAX))),
+        None => meta.put(&mut txn, FORMAT_KEY, &FORMAT.to_be_bytes())?,
+    }
+    let mut tree = |name| env.create_database(&mut txn, Some(name));
+    let trees = [meta, tree("partitions")?, tree("entries")?, tree("expiries")?, tree("dropped")?];
+    // Also when nothing is new: the handles of an aborted transaction end with it.
+    txn.commit()?;
+    Ok(Ok(trees))
+}

@@ -1,0 +1,284 @@
+//! Keys and records as they lie on the disk.
+//!
+//! Everything of a partition is in one tree, under the number that the partition got when it was first written:
+//!
+//! ```text
+//! partition u64, 'd', table, 0, key      → document          of plain and listed tables
+//! partition u64, 'n', number u64         → document          of the numbered table
+//! partition u64, 'k', table, 0, key      → number u64        of the numbered table
+//! partition u64, 'c', seq u64, number u64 →                  by last change, of the numbered table
+//! partition u64, 'l', seq u64            → event
+//! ```
+//!
+//! Numbers in keys are big-endian, so that they sort; in records they are LEB128. Names hold no zero byte.
+
+use bytes::Bytes;
+
+use crate::store::{Document, Head, Key, Order, Position, Stamps, Table};
+
+/// The version of all this, written into each store.
+pub(super) const FORMAT: u64 = 1;
+
+/// A kind of entry within a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Space {
+    /// Documents of plain and listed tables.
+    Documents = b'd' as isize,
+    /// Numbered documents.
+    Numbered = b'n' as isize,
+    /// Their numbers by key.
+    Keys = b'k' as isize,
+    /// Their last changes.
+    Changes = b'c' as isize,
+    /// The log.
+    Log = b'l' as isize,
+}
+
+/// Where a space begins.
+pub(super) fn space(partition: u64, space: Space) -> Vec<u8> {
+    let mut key = Vec::with_capacity(64);
+    key.extend(partition.to_be_bytes());
+    key.push(space as u8);
+    key
+}
+
+fn named(partition: u64, table: Table, name: &str) -> Vec<u8> {
+    let mut key = self::table(partition, table);
+    key.extend(name.as_bytes());
+    key
+}
+
+/// Where the keys of a table begin.
+pub(super) fn table(partition: u64, table: Table) -> Vec<u8> {
+    let mut key = space(partition, if table.order == Order::Numbers { Space::Keys } else { Space::Documents });
+    key.extend(table.name.as_bytes());
+    key.push(0);
+    key
+}
+
+/// A document of a plain or listed table; the number of one of a numbered table.
+pub(super) fn by_key(partition: u64, table: Table, key: &str) -> Vec<u8> {
+    named(partition, table, key)
+}
+
+/// A numbered document.
+pub(super) fn by_number(partition: u64, number: u64) -> Vec<u8> {
+    let mut key = space(partition, Space::Numbered);
+    key.extend(number.to_be_bytes());
+    key
+}
+
+/// The last change of a numbered document.
+pub(super) fn by_change(partition: u64, seq: u64, number: u64) -> Vec<u8> {
+    let mut key = space(partition, Space::Changes);
+    key.extend(seq.to_be_bytes());
+    key.extend(number.to_be_bytes());
+    key
+}
+
+/// An event.
+pub(super) fn by_seq(partition: u64, seq: u64) -> Vec<u8> {
+    let mut key = space(partition, Space::Log);
+    key.extend(seq.to_be_bytes());
+    key
+}
+
+/// When a partition expires, in the tree of expiries.
+pub(super) fn by_expiry(at: u64, partition: u64) -> [u8; 16] {
+    (u128::from(at) << 64 | u128::from(partition)).to_be_bytes()
+}
+
+/// The last eight bytes of a key, or of a number kept as a record.
+pub(super) fn last_u64(bytes: &[u8]) -> Result<u64, Unreadable> {
+    bytes.last_chunk().map(|bytes| u64::from_be_bytes(*bytes)).ok_or(Unreadable)
+}
+
+/// A record that this version does not understand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a record ends too early or is no text")]
+pub(super) struct Unreadable;
+
+/// What is kept of a partition besides its documents and events.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct State {
+    /// Its number in keys.
+    pub(super) id: u64,
+    pub(super) head: Head,
+    /// The `at` of the newest commit, also of one without events.
+    pub(super) at: u64,
+    /// When it expires; 0 for never.
+    pub(super) expires: u64,
+    /// What the log weighs, as [`Keep::bytes`](crate::store::Keep) counts.
+    pub(super) weight: u64,
+    /// In the order of the names, none of them zero.
+    pub(super) counters: Vec<(String, u64)>,
+}
+
+impl State {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let Head { seq, at, number, floor } = self.head;
+        let mut out = Vec::with_capacity(64);
+        for value in [self.id, seq, at, number, floor.seq, floor.at, self.at, self.expires, self.weight] {
+            put_number(&mut out, value);
+        }
+        put_counts(&mut out, &self.counters);
+        out
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
+        let mut cut = Cut(bytes);
+        let mut next = || cut.number();
+        let id = next()?;
+        let head = Head { seq: next()?, at: next()?, number: next()?, floor: Position { seq: next()?, at: next()? } };
+        let (at, expires, weight) = (next()?, next()?, next()?);
+        Ok(Self { id, head, at, expires, weight, counters: cut.counts()? })
+    }
+}
+
+/// A document's record.
+pub(super) fn encode_document(document: &Document) -> Vec<u8> {
+    let Stamps { number, seq, created_at, edited_at, deleted_at } = document.stamps;
+    let mut out = Vec::with_capacity(48 + document.key.len() + document.value.len());
+    for value in [document.version, number, seq, created_at, edited_at, deleted_at] {
+        put_number(&mut out, value);
+    }
+    put_counts(&mut out, &document.counts);
+    put_text(&mut out, &document.key);
+    out.extend(&document.value);
+    out
+}
+
+/// Reads what [`encode_document`] wrote.
+pub(super) fn decode_document(bytes: &[u8]) -> Result<Document, Unreadable> {
+    let mut cut = Cut(bytes);
+    let mut next = || cut.number();
+    let version = next()?;
+    let stamps = Stamps { number: next()?, seq: next()?, created_at: next()?, edited_at: next()?, deleted_at: next()? };
+    let counts = cut.counts()?;
+    let key = Key::from(cut.text()?);
+    Ok(Document { key, version, value: Bytes::copy_from_slice(cut.0), stamps, counts })
+}
+
+/// An event's record.
+pub(super) fn encode_event(at: u64, kind: u8, reference: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(8 + reference.len());
+    put_number(&mut out, at);
+    out.push(kind);
+    out.extend(reference);
+    out
+}
+
+/// Reads what [`encode_event`] wrote: `at`, kind and reference.
+pub(super) fn decode_event(bytes: &[u8]) -> Result<(u64, u8, &[u8]), Unreadable> {
+    let mut cut = Cut(bytes);
+    let at = cut.number()?;
+    let (kind, reference) = cut.0.split_first().ok_or(Unreadable)?;
+    Ok((at, *kind, reference))
+}
+
+fn put_number(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    put_number(out, text.len() as u64);
+    out.extend(text.as_bytes());
+}
+
+fn put_counts(out: &mut Vec<u8>, counts: &[(String, u64)]) {
+    put_number(out, counts.len() as u64);
+    for (name, count) in counts {
+        put_text(out, name);
+        put_number(out, *count);
+    }
+}
+
+/// What is left of a record.
+struct Cut<'a>(&'a [u8]);
+
+impl<'a> Cut<'a> {
+    fn number(&mut self) -> Result<u64, Unreadable> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let (byte, rest) = self.0.split_first().ok_or(Unreadable)?;
+            self.0 = rest;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(Unreadable)
+    }
+
+    fn text(&mut self) -> Result<&'a str, Unreadable> {
+        let length = usize::try_from(self.number()?).map_err(|_| Unreadable)?;
+        let (text, rest) = self.0.split_at_checked(length).ok_or(Unreadable)?;
+        self.0 = rest;
+        std::str::from_utf8(text).map_err(|_| Unreadable)
+    }
+
+    fn counts(&mut self) -> Result<Vec<(String, u64)>, Unreadable> {
+        (0..self.number()?).map(|_| Ok((self.text()?.to_owned(), self.number()?))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    fn stamps() -> impl Strategy<Value = Stamps> {
+        any::<[u64; 5]>().prop_map(|[number, seq, created_at, edited_at, deleted_at]| Stamps {
+            number,
+            seq,
+            created_at,
+            edited_at,
+            deleted_at,
+        })
+    }
+
+    fn document() -> impl Strategy<Value = Document> {
+        let counts = vec((any::<String>(), any::<u64>()), 0..4);
+        (any::<String>(), any::<u64>(), vec(any::<u8>(), 0..200), stamps(), counts)
+            .prop_map(|(key, version, value, stamps, counts)| Document { key: key.into(), version, value: value.into(), stamps, counts })
+    }
+
+    fn state() -> impl Strategy<Value = State> {
+        (any::<[u64; 9]>(), vec((any::<String>(), any::<u64>()), 0..4)).prop_map(|(n, counters)| State {
+            id: n[0],
+            head: Head { seq: n[1], at: n[2], number: n[3], floor: Position { seq: n[4], at: n[5] } },
+            at: n[6],
+            expires: n[7],
+            weight: n[8],
+            counters,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn records_are_read_as_they_were_written(document in document(), state in state(), at: u64, kind: u8, reference: Vec<u8>) {
+            prop_assert_eq!(decode_document(&encode_document(&document)), Ok(document));
+            prop_assert_eq!(State::decode(&state.encode()), Ok(state));
+            let event = encode_event(at, kind, &reference);
+            prop_assert_eq!(decode_event(&event), Ok((at, kind, &reference[..])));
+        }
+
+        #[test]
+        fn any_bytes_are_a_record_or_an_error(bytes: Vec<u8>) {
+            let _ = (decode_document(&bytes), State::decode(&bytes), decode_event(&bytes).is_ok());
+        }
+
+        #[test]
+        fn keys_sort_as_their_numbers_do(a: u64, b: u64) {
+            prop_assert_eq!(by_number(1, a).cmp(&by_number(1, b)), a.cmp(&b));
+            prop_assert_eq!(by_seq(a, 0).cmp(&by_seq(b, 0)), a.cmp(&b));
+            prop_assert_eq!(by_expiry(a, b).cmp(&by_expiry(b, a)), a.cmp(&b));
+            prop_assert_eq!(last_u64(&by_change(7, a, b)), Ok(b));
+        }
+    }
+}

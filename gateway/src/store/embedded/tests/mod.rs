@@ -1,0 +1,89 @@
+//! The engine keeps the promises of every store, and its own.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod folder;
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use fanout::{
+    Topic,
+    bus::{Bus as _, Listener, Local},
+};
+use parking_lot::Mutex;
+use tempfile::TempDir;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::{Embedded, Options};
+use crate::store::{
+    Keep, Store,
+    conformance::{Bench, conformance},
+};
+
+/// Hands on what is published.
+#[derive(Debug, Default)]
+struct Ears(Mutex<HashMap<String, Vec<UnboundedSender<Bytes>>>>);
+
+impl Listener for Ears {
+    fn record(&self, topic: &str, record: Bytes) {
+        for ear in self.0.lock().get(topic).into_iter().flatten() {
+            let _ = ear.send(record.clone());
+        }
+    }
+
+    fn missed(&self, _: Option<&[Topic]>) {}
+}
+
+struct EmbeddedBench {
+    store: Arc<Embedded>,
+    bus: Arc<Local>,
+    ears: Arc<Ears>,
+    offset: Arc<AtomicI64>,
+    _folder: TempDir,
+}
+
+/// Opens a store with a map so small that it must grow, and a clock that can be moved.
+fn open(path: &Path, keep: Keep, bus: Arc<Local>, offset: Arc<AtomicI64>) -> Embedded {
+    let wall = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+    let clock = Arc::new(move || wall().saturating_add_signed(offset.load(Ordering::Relaxed)));
+    Embedded::with(path, Options { keep, map_size: 64 * 1024, clock }, bus).unwrap()
+}
+
+impl Bench for EmbeddedBench {
+    async fn start(keep: Keep) -> Self {
+        let folder = TempDir::new().unwrap();
+        let ears = Arc::new(Ears::default());
+        let bus = Local::new(ears.clone());
+        let offset = Arc::new(AtomicI64::new(0));
+        let store = Arc::new(open(folder.path(), keep, bus.clone(), offset.clone()));
+        Self { store, bus, ears, offset, _folder: folder }
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        self.store.clone()
+    }
+
+    async fn listen(&self, topic: &Topic) -> UnboundedReceiver<Bytes> {
+        let (sender, receiver) = unbounded_channel();
+        self.ears.0.lock().entry(topic.to_string()).or_default().push(sender);
+        self.bus.join(std::slice::from_ref(topic)).await.unwrap();
+        receiver
+    }
+
+    fn step_clock(&self, millis: i64) {
+        self.offset.fetch_add(millis, Ordering::Relaxed);
+    }
+}
+
+mod promises {
+    use super::*;
+    conformance!(EmbeddedBench);
+}

@@ -1,0 +1,182 @@
+//! What can be read in one transaction, by readers and by the writer alike.
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+use heed::RoTxn;
+
+use super::{
+    disk::Disk,
+    layout::{self, Space, State, Unreadable},
+};
+use crate::store::{Continuity, Document, Entry, Head, Log, Order, Page, Partition, Position, Range, Read, Snapshot, StoreError, Table};
+
+/// Why a read or a write failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    /// The storage failed: whatever else is in the same transaction fails with it.
+    #[error(transparent)]
+    Storage(#[from] heed::Error),
+    /// A record cannot be understood.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    /// The call asks for what no store can do; a defect of the caller.
+    #[error("{0}")]
+    Malformed(&'static str),
+}
+
+impl From<Fault> for StoreError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Unreadable(unreadable) => Self::Corrupt(unreadable.to_string()),
+            fault => Self::Unavailable(fault.to_string()),
+        }
+    }
+}
+
+/// The store at one instant.
+pub(super) struct View<'t> {
+    disk: &'t Disk,
+    txn: &'t RoTxn<'t>,
+    /// Partitions that expire up to now are gone, whether they were swept or not.
+    now: u64,
+}
+
+impl<'t> View<'t> {
+    pub(super) fn new(disk: &'t Disk, txn: &'t RoTxn<'t>, now: u64) -> Self {
+        Self { disk, txn, now }
+    }
+
+    /// What is kept of a partition, also when it has expired.
+    pub(super) fn kept(&self, partition: &Partition) -> Result<Option<State>, Fault> {
+        let bytes = self.disk.partitions.get(self.txn, partition.name().as_bytes())?;
+        Ok(bytes.map(State::decode).transpose()?)
+    }
+
+    /// Whether a partition is over.
+    pub(super) fn has_expired(&self, state: &State) -> bool {
+        state.expires != 0 && state.expires <= self.now
+    }
+
+    fn state(&self, partition: &Partition) -> Result<Option<State>, Fault> {
+        Ok(self.kept(partition)?.filter(|state| !self.has_expired(state)))
+    }
+
+    pub(super) fn document(&self, partition: u64, table: Table, key: &str) -> Result<Option<Document>, Fault> {
+        let Some(found) = self.disk.entries.get(self.txn, &layout::by_key(partition, table, key))? else { return Ok(None) };
+        match table.order {
+            Order::Numbers => self.numbered(partition, layout::last_u64(found)?),
+            Order::None | Order::Keys => Ok(Some(layout::decode_document(found)?)),
+        }
+    }
+
+    fn numbered(&self, partition: u64, number: u64) -> Result<Option<Document>, Fault> {
+        let bytes = self.disk.entries.get(self.txn, &layout::by_number(partition, number))?;
+        Ok(bytes.map(layout::decode_document).transpose()?)
+    }
+
+    pub(super) fn snapshot(&self, read: &Read) -> Result<Snapshot, Fault> {
+        let Some(state) = self.state(&read.partition)? else {
+            return Ok(Snapshot { documents: vec![None; read.documents.len()], ..Snapshot::default() });
+        };
+        let documents = read.documents.iter().map(|(table, key)| self.document(state.id, *table, key)).collect::<Result<_, _>>()?;
+        let newest = match read.newest {
+            Some(_) => self.before(state.id, None, 1)?.documents.pop(),
+            None => None,
+        };
+        Ok(Snapshot { head: state.head, counters: state.counters, documents, newest })
+    }
+
+    pub(super) fn page(&self, partition: &Partition, table: Table, range: &Range, limit: usize) -> Result<(Page, Head), Fault> {
+        let Some(State { id, head, .. }) = self.state(partition)? else { return Ok((Page::default(), Head::default())) };
+        let page = match (table.order, range) {
+            (Order::Keys, Range::Keys { after }) => {
+                let start = layout::by_key(id, table, after.as_deref().unwrap_or(""));
+                self.ascending(&start, &layout::table(id, table), limit, |_, bytes| Ok(Some(layout::decode_document(bytes)?)))
+            }
+            (Order::Numbers, Range::Before(number)) => self.before(id, *number, limit),
+            (Order::Numbers, Range::After(number)) => {
+                let start = layout::by_number(id, *number);
+                self.ascending(&start, &layout::space(id, Space::Numbered), limit, |_, bytes| Ok(Some(layout::decode_document(bytes)?)))
+            }
+            (Order::Numbers, Range::Changed(seq)) => {
+                let start = layout::by_change(id, *seq, u64::MAX);
+                self.ascending(&start, &layout::space(id, Space::Changes), limit, |key, _| self.numbered(id, layout::last_u64(key)?))
+            }
+            _ => Err(Fault::Malformed("the table is not kept in the order asked for")),
+        }?;
+        Ok((page, head))
+    }
+
+    /// The documents at the keys after `start` that begin with `prefix`.
+    fn ascending(
+        &self,
+        start: &[u8],
+        prefix: &[u8],
+        limit: usize,
+        document: impl Fn(&[u8], &[u8]) -> Result<Option<Document>, Fault>,
+    ) -> Result<Page, Fault> {
+        let mut page = Page::default();
+        for entry in self.disk.entries.range(self.txn, &(Bound::Excluded(start), Bound::Unbounded))? {
+            let (key, bytes) = entry?;
+            if !key.starts_with(prefix) {
+                break;
+            }
+            if page.documents.len() == limit {
+                page.more = true;
+                break;
+            }
+            page.documents.extend(document(key, bytes)?);
+        }
+        Ok(page)
+    }
+
+    fn before(&self, partition: u64, number: Option<u64>, limit: usize) -> Result<Page, Fault> {
+        let start = layout::by_number(partition, 0);
+        let end = layout::by_number(partition, number.unwrap_or(u64::MAX));
+        let mut page = Page::default();
+        for entry in self.disk.entries.rev_range(self.txn, &(Bound::Included(&start[..]), Bound::Excluded(&end[..])))? {
+            let (_, bytes) = entry?;
+            if page.documents.len() == limit {
+                page.more = true;
+                break;
+            }
+            page.documents.push(layout::decode_document(bytes)?);
+        }
+        page.documents.reverse();
+        Ok(page)
+    }
+
+    /// The events from `seq` on.
+    pub(super) fn events(&self, partition: u64, seq: u64) -> Result<impl Iterator<Item = Result<Entry, Fault>> + 't, Fault> {
+        let (first, last) = (layout::by_seq(partition, seq), layout::by_seq(partition, u64::MAX));
+        let range = self.disk.entries.range(self.txn, &(Bound::Included(&first[..]), Bound::Included(&last[..])))?;
+        Ok(range.map(|entry| {
+            let (key, bytes) = entry?;
+            let (at, kind, reference) = layout::decode_event(bytes)?;
+            let position = Position { seq: layout::last_u64(key)?, at };
+            Ok(Entry { position, kind, reference: Bytes::copy_from_slice(reference) })
+        }))
+    }
+
+    pub(super) fn log(&self, partition: &Partition, after: Position, limit: usize) -> Result<Log, Fault> {
+        let State { id, head, .. } = self.state(partition)?.unwrap_or_default();
+        let continuity = if after.seq < head.floor.seq {
+            Continuity::Trimmed
+        } else if after == head.floor || after == head.position() {
+            Continuity::Continuous
+        } else if after.seq == head.floor.seq || after.seq >= head.seq {
+            Continuity::Diverged
+        } else {
+            match self.events(id, after.seq)?.next().transpose()? {
+                Some(entry) if entry.position == after => Continuity::Continuous,
+                _ => Continuity::Diverged,
+            }
+        };
+        let entries = match continuity {
+            Continuity::Continuous if after.seq < head.seq => self.events(id, after.seq + 1)?.take(limit).collect::<Result<_, _>>()?,
+            _ => Vec::new(),
+        };
+        Ok(Log { entries, head, continuity })
+    }
+}

@@ -1,0 +1,323 @@
+//! The one writer: a thread that joins waiting commits into one transaction, so that one sync serves them all.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use fanout::bus::Local;
+use heed::RwTxn;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    Clock,
+    disk::{self, Disk},
+    layout::{self, Space},
+    plan::{self, Plan},
+    view::{Fault, View},
+};
+use crate::store::{Commit, Committed, Conflict, Keep, Order, Partition, StoreError, Table};
+
+/// Requests that may wait; one more waits for its place, at most until the deadline of its call.
+pub(super) const QUEUE: usize = 4_096;
+
+/// Requests that share a transaction at most: it bounds what a slow disk is given at once.
+const GROUP: usize = 1_024;
+
+/// Groups that may wait to be published before the writer waits for the listeners.
+const UNPUBLISHED: usize = 16;
+
+/// How often the writer looks for what has expired.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// Partitions that one sweep drops, and entries of dropped partitions that one transaction removes.
+const BITE: usize = 1_000;
+
+/// What the writer is asked for.
+#[derive(Debug)]
+pub(super) enum Request {
+    Commit {
+        partition: Partition,
+        commit: Commit,
+        answer: oneshot::Sender<Committed>,
+    },
+    Purge {
+        partition: Partition,
+        table: Table,
+        limit: usize,
+        answer: oneshot::Sender<Result<bool, StoreError>>,
+    },
+    /// A write for nothing but its answer.
+    Probe {
+        answer: oneshot::Sender<Result<(), StoreError>>,
+    },
+    /// What was asked before is done, what comes after is refused.
+    Close,
+}
+
+/// What was found and done for a request, as long as the transaction is not committed.
+enum Done {
+    Commit(Result<Result<Plan, Conflict>, StoreError>),
+    Purge(Result<bool, StoreError>),
+    Probe,
+}
+
+/// Starts the writer and the publisher behind it.
+pub(super) fn start(
+    disk: Arc<Disk>,
+    keep: Keep,
+    clock: Clock,
+    bus: Arc<Local>,
+    failing: Arc<AtomicBool>,
+    requests: mpsc::Receiver<Request>,
+) -> std::io::Result<[JoinHandle<()>; 2]> {
+    let (publish, published) = sync_channel(UNPUBLISHED);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let writer = Writer { disk, keep, clock, failing, requests, publish };
+    Ok([
+        thread::Builder::new().name("store-writer".into()).spawn(move || runtime.block_on(writer.run()))?,
+        thread::Builder::new().name("store-publisher".into()).spawn(move || publisher(&bus, &published))?,
+    ])
+}
+
+/// Publishes what is on the disk, in the order of the commits. A thread of its own, so that the next sync need not wait for listeners.
+fn publisher(bus: &Local, groups: &Receiver<Vec<(Partition, Vec<Bytes>)>>) {
+    for group in groups {
+        for (partition, records) in group {
+            for record in records {
+                bus.publish(partition.name(), record);
+            }
+        }
+    }
+}
+
+struct Writer {
+    disk: Arc<Disk>,
+    keep: Keep,
+    clock: Clock,
+    failing: Arc<AtomicBool>,
+    requests: mpsc::Receiver<Request>,
+    publish: SyncSender<Vec<(Partition, Vec<Bytes>)>>,
+}
+
+impl Writer {
+    async fn run(mut self) {
+        let mut group = Vec::new();
+        let mut open = true;
+        let mut swept = Instant::now();
+        while open {
+            match timeout_at(swept + SWEEP, self.requests.recv_many(&mut group, GROUP)).await {
+                // Nobody can ask any more.
+                Ok(0) => open = false,
+                Ok(_) => {
+                    if let Some(close) = group.iter().position(|request| matches!(request, Request::Close)) {
+                        open = false;
+                        // Whoever came after the end hears so, as their answers are dropped.
+                        group.truncate(close);
+                    }
+                    self.serve(&mut group);
+                }
+                Err(_) => {}
+            }
+            if swept.elapsed() >= SWEEP {
+                let more = self.sweep().unwrap_or_else(|fault| {
+                    tracing::warn!(%fault, "what has expired could not be removed from the store, it is tried again");
+                    false
+                });
+                if !more {
+                    swept = Instant::now();
+                }
+            }
+        }
+    }
+
+    /// Does what a group asks for, in one transaction, and answers.
+    fn serve(&self, group: &mut Vec<Request>) {
+        // Nobody waits any more for what was given up: it is as if it had never been asked.
+        group.retain(|request| match request {
+            Request::Commit { answer, .. } => !answer.is_closed(),
+            Request::Purge { answer, .. } => !answer.is_closed(),
+            Request::Probe { answer } => !answer.is_closed(),
+            Request::Close => false,
+        });
+        if group.is_empty() {
+            return;
+        }
+        match self.attempt(group) {
+            Ok(done) => {
+                self.failing.store(false, Ordering::Relaxed);
+                self.answer(group, done);
+            }
+            Err(error) => {
+                if !self.failing.swap(true, Ordering::Relaxed) {
+                    tracing::error!(%error, "the store cannot write: commits are refused until it can");
+                }
+                let refusal = || StoreError::Unavailable(error.to_string());
+                for request in group.drain(..) {
+                    // An answer that nobody waits for is lost rightly.
+                    match request {
+                        Request::Commit { answer, .. } => drop(answer.send(Err(refusal()))),
+                        Request::Purge { answer, .. } => drop(answer.send(Err(refusal()))),
+                        Request::Probe { answer } => drop(answer.send(Err(refusal()))),
+                        Request::Close => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// One transaction, again in a larger map where that was full.
+    fn attempt(&self, group: &[Request]) -> heed::Result<Vec<Done>> {
+        loop {
+            match self.transact(group) {
+                Err(error) if disk::is_full(&error) => {
+                    let size = self.disk.grow()?;
+                    tracing::info!(size, "the store's map has grown");
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn transact(&self, group: &[Request]) -> heed::Result<Vec<Done>> {
+        let mut txn = self.disk.write()?;
+        let mut done = Vec::with_capacity(group.len());
+        for request in group {
+            done.push(match request {
+                Request::Commit { partition, commit, .. } => Done::Commit(own(self.commit(&mut txn, partition, commit))?),
+                Request::Purge { partition, table, limit, .. } => Done::Purge(own(self.purge(&mut txn, partition, *table, *limit))?),
+                Request::Probe { .. } => {
+                    self.disk.meta.put(&mut txn, b"probe", &(self.clock)().to_be_bytes())?;
+                    Done::Probe
+                }
+                Request::Close => continue,
+            });
+        }
+        // Returns after the disk's sync.
+        txn.commit()?;
+        Ok(done)
+    }
+
+    fn commit(&self, txn: &mut RwTxn, partition: &Partition, commit: &Commit) -> Result<Result<Plan, Conflict>, Fault> {
+        let plan = plan::plan(&self.disk, txn, (self.clock)(), self.keep, partition, commit)?;
+        if let Ok(plan) = &plan {
+            plan.write(txn)?;
+        }
+        Ok(plan)
+    }
+
+    fn purge(&self, txn: &mut RwTxn, partition: &Partition, table: Table, limit: usize) -> Result<bool, Fault> {
+        let Disk { entries, .. } = *self.disk;
+        let view = View::new(&self.disk, txn, (self.clock)());
+        let Some(id) = view.kept(partition)?.map(|state| state.id) else { return Ok(true) };
+        let prefix = if table.order == Order::Numbers { layout::space(id, Space::Numbered) } else { layout::table(id, table) };
+        let mut keys = Vec::new();
+        let mut found = 0;
+        for entry in entries.prefix_iter(txn, &prefix)?.take(limit) {
+            let (key, bytes) = entry?;
+            found += 1;
+            if table.order == Order::Numbers {
+                let document = layout::decode_document(bytes)?;
+                keys.push(layout::by_key(id, table, &document.key));
+                keys.push(layout::by_change(id, document.stamps.seq, document.stamps.number));
+            }
+            keys.push(key.to_owned());
+        }
+        for key in keys {
+            entries.delete(txn, &key)?;
+        }
+        Ok(found < limit)
+    }
+
+    /// Hands on what is to be published, then answers.
+    fn answer(&self, group: &mut Vec<Request>, mut done: Vec<Done>) {
+        let mut records = Vec::new();
+        for (request, done) in group.iter().zip(&mut done) {
+            if let (Request::Commit { partition, .. }, Done::Commit(Ok(Ok(plan)))) = (request, done)
+                && !plan.records.is_empty()
+            {
+                records.push((partition.clone(), std::mem::take(&mut plan.records)));
+            }
+        }
+        // The publisher ends after the writer only; were it dead, the log would still have it all.
+        if self.publish.send(records).is_err() {
+            tracing::error!("the store's publisher has ended");
+        }
+        for (request, done) in group.drain(..).zip(done) {
+            // An answer that nobody waits for is lost rightly.
+            match (request, done) {
+                (Request::Commit { answer, .. }, Done::Commit(done)) => drop(answer.send(done.map(|done| done.map(|plan| plan.outcome)))),
+                (Request::Purge { answer, .. }, Done::Purge(done)) => drop(answer.send(done)),
+                (Request::Probe { answer }, Done::Probe) => drop(answer.send(Ok(()))),
+                _ => unreachable!("each request has its own kind of answer"),
+            }
+        }
+    }
+
+    /// Drops partitions that have expired, then removes a bite of what dropped ones left; true if there is more.
+    fn sweep(&self) -> Result<bool, Fault> {
+        let Disk { expiries, dropped, entries, .. } = *self.disk;
+        let now = (self.clock)();
+        let nothing = self.disk.read(|txn| {
+            let due = expiries.first(txn)?.is_some_and(|(key, _)| is_due(key, now));
+            Ok::<_, heed::Error>(!due && dropped.first(txn)?.is_none())
+        })?;
+        if nothing {
+            return Ok(false);
+        }
+        let mut txn = self.disk.write()?;
+        let mut due = Vec::new();
+        for entry in expiries.iter(&txn)?.take(BITE) {
+            let (key, name) = entry?;
+            if !is_due(key, now) {
+                break;
+            }
+            due.push((key.to_owned(), std::str::from_utf8(name).map(Partition::new)));
+        }
+        for (key, partition) in due {
+            if let Ok(partition) = partition {
+                let view = View::new(&self.disk, &txn, now);
+                if let Some(state) = view.kept(&partition)?.filter(|state| view.has_expired(state)) {
+                    plan::expire(&self.disk, &partition, &state).write(&mut txn)?;
+                }
+            }
+            expiries.delete(&mut txn, &key)?;
+        }
+        let mut more = false;
+        if let Some(id) = dropped.first(&txn)?.map(|(key, _)| key.to_owned()) {
+            let keys: Vec<_> =
+                entries.prefix_iter(&txn, &id)?.take(BITE).map(|entry| Ok(entry?.0.to_owned())).collect::<heed::Result<_>>()?;
+            for key in &keys {
+                entries.delete(&mut txn, key)?;
+            }
+            if keys.len() < BITE {
+                dropped.delete(&mut txn, &id)?;
+            }
+            more = true;
+        }
+        txn.commit()?;
+        Ok(more)
+    }
+}
+
+fn is_due(expiry: &[u8], now: u64) -> bool {
+    expiry.first_chunk().is_some_and(|at| u64::from_be_bytes(*at) <= now)
+}
+
+/// Keeps what went wrong for one request apart from what fails the whole transaction.
+fn own<T>(done: Result<T, Fault>) -> heed::Result<Result<T, StoreError>> {
+    match done {
+        Ok(done) => Ok(Ok(done)),
+        Err(Fault::Storage(error)) => Err(error),
+        Err(fault) => Ok(Err(fault.into())),
+    }
+}
