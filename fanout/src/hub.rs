@@ -1,15 +1,43 @@
-//! Who listens to what on this node.
-#![expect(clippy::unimplemented, unused_variables, reason = "the interface first")]
+//! Who listens to what on this node, and how it is told in order.
+//!
+//! Owned here: the topics that the node listens to, their positions, their subscribers, and the way back after something was missed.
+//! Left out: what records mean ([`Source`] frames them and reads the log) and how they travel between nodes ([`Bus`]).
+//!
+//! A topic's records come by the bus, which may lose them; its log is the truth. Each topic holds the position of the newest record
+//! that it told. A record that does not continue that position makes the topic read the log from there; where the log does not go on
+//! from it, the subscribers are told a gap. A subscriber is *live*, or *behind*: then it reads the log for itself until it has caught up.
 
-use std::sync::Arc;
+mod batch;
+mod feed;
+mod pump;
+mod ring;
+mod seats;
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use dashmap::DashMap;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
 
+use self::batch::{Batch, Load};
+use self::feed::{Feed, Repaired, Start};
+use self::pump::Pump;
+use self::seats::Ticket;
 use crate::bus::{Bus, BusError, Listener};
-use crate::{Outbox, Position, Source, Topic};
+use crate::record::Record;
+use crate::{Outbox, Position, Replay, Source, SourceError, Topic};
 
-/// What a topic's records are.
+/// Topics in one question for heads.
+const HEADS: usize = 256;
+
+/// What a topic's records are. Whoever joins a topic first decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Numbered events with a log behind them, and passing ones between.
@@ -46,22 +74,58 @@ pub struct Stats {
     pub subscriptions: u64,
     /// Frames handed to outboxes.
     pub deliveries: u64,
-    /// Times that a topic had to read the log.
+    /// Times that a topic's repair read the log.
     pub repairs: u64,
-    /// Times that subscribers of a topic, or one that caught up, were told a gap.
+    /// Times that the subscribers of a topic, or one that caught up, were told a gap.
     pub gaps: u64,
-    /// Records that had come before.
+    /// Records dropped because they had come before.
     pub doubles: u64,
+    /// Records dropped because this build cannot read them. The log is read instead.
+    pub malformed: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    topics: AtomicU64,
+    subscriptions: AtomicU64,
+    deliveries: AtomicU64,
+    repairs: AtomicU64,
+    gaps: AtomicU64,
+    doubles: AtomicU64,
+    malformed: AtomicU64,
 }
 
 /// The node's topics and subscribers. It is the [`Listener`] of its bus.
-#[derive(Debug)]
-pub struct Hub(());
+pub struct Hub {
+    feeds: DashMap<Topic, Arc<Feed>>,
+    bus: Arc<dyn Bus>,
+    source: Arc<dyn Source>,
+    config: Config,
+    runtime: Handle,
+    reads: Semaphore,
+    /// Feeds without subscribers, since when, and at which of their epochs.
+    idle: Mutex<VecDeque<(Instant, Arc<Feed>, u32)>>,
+    doubt: Notify,
+    counters: Counters,
+}
 
 impl Hub {
     /// A hub without subscribers. Must be called within a tokio runtime, on which it then works. Attach it to the bus's [`Ear`](crate::bus::Ear).
     pub fn new(bus: Arc<dyn Bus>, source: Arc<dyn Source>, config: Config) -> Arc<Self> {
-        unimplemented!()
+        let hub = Arc::new(Self {
+            feeds: DashMap::new(),
+            bus,
+            source,
+            runtime: Handle::current(),
+            reads: Semaphore::new(config.reads.max(1)),
+            config,
+            idle: Mutex::default(),
+            doubt: Notify::new(),
+            counters: Counters::default(),
+        });
+        hub.runtime.spawn(leave_idle(Arc::downgrade(&hub)));
+        hub.runtime.spawn(compare_heads(Arc::downgrade(&hub)));
+        hub
     }
 
     /// Registers one subscriber; see [`join_all`](Self::join_all).
@@ -69,63 +133,300 @@ impl Hub {
     /// # Errors
     /// The bus did not confirm.
     pub async fn join(self: &Arc<Self>, topic: &Topic, kind: Kind, outbox: &Arc<Outbox>) -> Result<Joining, BusError> {
-        unimplemented!()
+        let (subscription, is_confirmed) = self.sit(topic, kind, outbox).await;
+        if !is_confirmed {
+            self.bus.join(std::slice::from_ref(topic)).await?;
+            subscription.feed.confirm();
+        }
+        Ok(Joining(subscription))
     }
 
-    /// Registers an outbox with several topics, in their order, and returns when the bus has confirmed all of them: what is committed from then on is told to it.
+    /// Registers an outbox with several topics, and returns, in their order, when the bus has confirmed all of them.
+    /// From the registration on the subject takes part in evictions; it is told nothing before [`Joining::start`].
     ///
     /// # Errors
-    /// The bus did not confirm; nothing is registered.
+    /// The bus did not confirm; nothing is registered then.
     pub async fn join_all(self: &Arc<Self>, topics: &[(Topic, Kind)], outbox: &Arc<Outbox>) -> Result<Vec<Joining>, BusError> {
-        unimplemented!()
+        let mut joining = Vec::with_capacity(topics.len());
+        let mut unconfirmed = Vec::new();
+        for (topic, kind) in topics {
+            let (subscription, is_confirmed) = self.sit(topic, *kind, outbox).await;
+            if !is_confirmed {
+                unconfirmed.push(Arc::clone(topic));
+            }
+            joining.push(Joining(subscription));
+        }
+        if !unconfirmed.is_empty() {
+            self.bus.join(&unconfirmed).await?;
+            joining.iter().for_each(|joining| joining.0.feed.confirm());
+        }
+        Ok(joining)
     }
 
     /// What it holds and did.
     pub fn stats(&self) -> Stats {
-        unimplemented!()
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Stats {
+            topics: read(&self.counters.topics),
+            subscriptions: read(&self.counters.subscriptions),
+            deliveries: read(&self.counters.deliveries),
+            repairs: read(&self.counters.repairs),
+            gaps: read(&self.counters.gaps),
+            doubles: read(&self.counters.doubles),
+            malformed: read(&self.counters.malformed),
+        }
+    }
+
+    /// The bus that it listens to.
+    pub fn bus(&self) -> &Arc<dyn Bus> {
+        &self.bus
+    }
+
+    async fn sit(self: &Arc<Self>, topic: &Topic, kind: Kind, outbox: &Arc<Outbox>) -> (Subscription, bool) {
+        loop {
+            let feed = self.feed(topic, kind);
+            if let Some((ticket, is_confirmed)) = feed.sit(outbox) {
+                self.counters.subscriptions.fetch_add(1, Ordering::Relaxed);
+                return (Subscription { feed, ticket }, is_confirmed);
+            }
+            // It is being left. A join sent before that leave would be undone by it.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn feed(self: &Arc<Self>, topic: &Topic, kind: Kind) -> Arc<Feed> {
+        if let Some(feed) = self.feeds.get(topic) {
+            return Arc::clone(&feed);
+        }
+        let feed = self.feeds.entry(Arc::clone(topic)).or_insert_with(|| {
+            self.counters.topics.fetch_add(1, Ordering::Relaxed);
+            Feed::new(Arc::clone(topic), kind, self)
+        });
+        Arc::clone(&feed)
+    }
+
+    /// After subscribers of a feed went; `idle` is the feed's epoch if they were the last.
+    fn left(&self, feed: &Arc<Feed>, seats: usize, idle: Option<u32>) {
+        self.counters.subscriptions.fetch_sub(seats as u64, Ordering::Relaxed);
+        if let Some(epoch) = idle {
+            self.idle.lock().push_back((Instant::now(), Arc::clone(feed), epoch));
+        }
+    }
+
+    /// Leaves the topics that nobody came back to.
+    fn leave_idle(&self) {
+        let mut gone = Vec::new();
+        {
+            let mut idle = self.idle.lock();
+            while let Some((_, feed, epoch)) = idle.pop_front_if(|(since, ..)| since.elapsed() >= self.config.linger) {
+                if feed.give_up(epoch) {
+                    gone.push(Arc::clone(&feed.topic));
+                }
+            }
+        }
+        if gone.is_empty() {
+            return;
+        }
+        // In this order: until it is removed, nobody can join the topic anew.
+        self.bus.leave(&gone);
+        for topic in &gone {
+            self.feeds.remove(topic);
+        }
+        self.counters.topics.fetch_sub(gone.len() as u64, Ordering::Relaxed);
+    }
+
+    async fn deliver(&self, topic: &Topic, batch: Batch) {
+        if matches!(batch.load, Load::Gap(..)) {
+            self.count_gap();
+        }
+        let delivered = batch.deliver(topic, &*self.source).await;
+        self.count_deliveries(delivered);
+    }
+
+    async fn read(&self, topic: &Topic, after: Position) -> Result<Replay, SourceError> {
+        let _permit = self.reads.acquire().await.expect("the semaphore is never closed");
+        self.source.read(topic, after, self.config.page).await
+    }
+
+    /// One read of a repair. Returns how many in a row brought nothing.
+    async fn repair(&self, feed: &Arc<Feed>, position: Position, attempts: u32) -> u32 {
+        self.counters.repairs.fetch_add(1, Ordering::Relaxed);
+        match self.read(&feed.topic, position).await.map(|replay| feed.repaired(replay)) {
+            Ok(Repaired::More(batch)) => {
+                self.deliver(&feed.topic, batch).await;
+                return 0;
+            }
+            Ok(Repaired::Later) => {}
+            Err(error) if attempts == 0 => tracing::warn!(topic = %feed.topic, %error, "a topic waits for the log"),
+            Err(error) => tracing::debug!(topic = %feed.topic, %error, attempts, "a topic waits for the log"),
+        }
+        tokio::time::sleep(backoff(attempts)).await;
+        attempts.saturating_add(1)
+    }
+
+    /// Asks for the heads of feeds and repairs those that are elsewhere.
+    async fn compare(&self, doubtful: bool) -> Result<(), SourceError> {
+        let feeds: Vec<Arc<Feed>> = self.feeds.iter().map(|entry| Arc::clone(&entry)).collect();
+        let questions: Vec<(Arc<Feed>, Position)> =
+            feeds.into_iter().filter_map(|feed| feed.question(doubtful).map(|position| (feed, position))).collect();
+        let mut result = Ok(());
+        for questions in questions.chunks(HEADS) {
+            let topics: Vec<Topic> = questions.iter().map(|(feed, _)| Arc::clone(&feed.topic)).collect();
+            match self.source.heads(&topics).await {
+                Ok(heads) => questions.iter().zip(heads).for_each(|((feed, position), head)| feed.compare(*position, head)),
+                Err(error) => {
+                    questions.iter().for_each(|(feed, _)| feed.doubt());
+                    result = Err(error);
+                }
+            }
+        }
+        result
+    }
+
+    fn count_deliveries(&self, frames: u64) {
+        self.counters.deliveries.fetch_add(frames, Ordering::Relaxed);
+    }
+
+    fn count_gap(&self) {
+        self.counters.gaps.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count_doubles(&self, records: u64) {
+        self.counters.doubles.fetch_add(records, Ordering::Relaxed);
     }
 }
 
 impl Listener for Hub {
     fn record(&self, topic: &str, record: Bytes) {
-        unimplemented!()
+        let Some(feed) = self.feeds.get(topic).map(|feed| Arc::clone(&feed)) else { return };
+        match Record::decode(record) {
+            Ok(record) => feed.arrive(record),
+            Err(error) => {
+                self.counters.malformed.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(topic, %error, "a record from the bus was dropped");
+                feed.doubt();
+                self.doubt.notify_one();
+            }
+        }
     }
+
     fn missed(&self, topics: Option<&[Topic]>) {
-        unimplemented!()
+        match topics {
+            Some(topics) => topics.iter().filter_map(|topic| self.feeds.get(topic)).for_each(|feed| feed.doubt()),
+            None => self.feeds.iter().for_each(|feed| feed.doubt()),
+        }
+        self.doubt.notify_one();
+    }
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hub").field("bus", &self.bus).field("stats", &self.stats()).finish_non_exhaustive()
     }
 }
 
 /// A registered subscriber that is not told anything yet. Dropping it leaves.
 #[derive(Debug)]
-pub struct Joining(());
+#[must_use = "dropping it leaves the topic"]
+pub struct Joining(Subscription);
 
 impl Joining {
     /// The topic.
     pub fn topic(&self) -> &Topic {
-        unimplemented!()
+        self.0.topic()
     }
 
     /// Starts the stream: what stands after `cursor`, each once and in order, and then what happens.
     ///
-    /// `head` is the topic's position as read (together with whatever decided that the subject may listen) after the join was confirmed;
-    /// `cursor` equals it, or is an older position from which the subscriber resumes. Both are `Position::default()` for [`Kind::Passing`].
+    /// `head` is the topic's position as read, together with whatever decided that the subject may listen, after the join was confirmed;
+    /// `cursor` equals it, or is another position from which the subscriber resumes. Both are `Position::default()` for [`Kind::Passing`].
+    /// What is told may be in the outbox before this returns: whatever must come first is pushed first.
+    /// If the subject was evicted after `head` meanwhile, the subscription [is ended](Subscription::is_ended).
     pub fn start(self, cursor: Position, head: Position) -> Subscription {
-        unimplemented!()
+        let Self(subscription) = self;
+        let Subscription { feed, ticket } = &subscription;
+        if let Start::Behind(outbox) = feed.start(*ticket, cursor, head)
+            && let Some(hub) = feed.hub()
+        {
+            let runtime = hub.runtime.clone();
+            runtime.spawn(Pump { hub, feed: Arc::clone(feed), ticket: *ticket, outbox, cursor, head }.run());
+        }
+        subscription
     }
 }
 
 /// A subscriber of a topic. Dropping it leaves.
 #[derive(Debug)]
-pub struct Subscription(());
+#[must_use = "dropping it leaves the topic"]
+pub struct Subscription {
+    feed: Arc<Feed>,
+    ticket: Ticket,
+}
 
 impl Subscription {
     /// The topic.
     pub fn topic(&self) -> &Topic {
-        unimplemented!()
+        &self.feed.topic
     }
 
     /// Whether it ended by itself: its subject was evicted, or the topic closed.
     pub fn is_ended(&self) -> bool {
-        unimplemented!()
+        !self.feed.is_seated(self.ticket)
     }
 }
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.feed.leave(self.ticket);
+    }
+}
+
+/// How long to wait after so many attempts in vain: doubling from 50 ms to 2 s, of which a random half is taken off.
+fn backoff(attempts: u32) -> Duration {
+    let full = 50u64 << attempts.min(6);
+    let random = RandomState::new().build_hasher().finish();
+    Duration::from_millis(full.min(2_000) / 2 + random % (full.min(2_000) / 2))
+}
+
+async fn leave_idle(hub: Weak<Hub>) {
+    loop {
+        let Some(pause) = hub.upgrade().map(|hub| hub.config.linger / 4) else { return };
+        tokio::time::sleep(pause.clamp(Duration::from_millis(5), Duration::from_secs(1))).await;
+        let Some(hub) = hub.upgrade() else { return };
+        hub.leave_idle();
+    }
+}
+
+/// Compares positions with the log: of quiet topics from time to time, of those in doubt at once.
+async fn compare_heads(hub: Weak<Hub>) {
+    let mut attempts = 0;
+    let mut due = None;
+    loop {
+        let Some(this) = hub.upgrade() else { return };
+        let compare = this.config.compare;
+        let at = *due.get_or_insert_with(|| Instant::now() + compare);
+        // At most a second, so that the end of the hub is noticed.
+        let wait = at.saturating_duration_since(Instant::now()).min(Duration::from_secs(1));
+        let wait = if attempts > 0 { wait.min(backoff(attempts)) } else { wait };
+        let is_told = tokio::time::timeout(wait, this.doubt.notified()).await.is_ok();
+        if is_told || attempts > 0 {
+            attempts = match this.compare(true).await {
+                Ok(()) => 0,
+                Err(error) => {
+                    tracing::warn!(%error, attempts, "the log cannot tell whether something was missed");
+                    attempts + 1
+                }
+            };
+        }
+        if Instant::now() >= at {
+            due = None;
+            if let Err(error) = this.compare(false).await {
+                tracing::warn!(%error, "the heads of quiet topics could not be compared");
+                attempts = attempts.max(1);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

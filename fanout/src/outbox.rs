@@ -9,6 +9,10 @@
 mod limits;
 mod queue;
 mod sink;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::future::poll_fn;
@@ -261,7 +265,6 @@ impl Outbox {
     }
 
     /// The right to push page after page: one pump at a time, or a few hundred of them would each fill the same room.
-    #[expect(dead_code, reason = "the interface first")]
     pub(crate) async fn turn(&self) -> SemaphorePermit<'_> {
         self.turn.acquire().await.expect("the semaphore is never closed")
     }

@@ -1,0 +1,220 @@
+//! What a broadcast tells: records framed once per encoding, merged, and handed to each subscriber.
+
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+
+use super::seats::{Seat, Snapshot, Standing};
+use crate::record::{Control, Record};
+use crate::{Class, Encoding, Gap, Outbox, Position, Source, Topic};
+
+/// Frames are merged into buffers of about so many bytes: beyond that a system call costs what its bytes cost.
+const MERGED: usize = 64 * 1024;
+
+/// Subscribers told between two chances for other tasks: about a millisecond's worth of writes.
+const STRIDE: usize = 256;
+
+/// What a batch holds.
+#[derive(Debug)]
+pub(super) enum Load {
+    /// Records in order.
+    Records(Vec<Record>),
+    /// Live subscribers go on at this position.
+    Gap(Gap, Position),
+}
+
+/// Records of one topic, and who hears them.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) load: Load,
+    pub(super) audience: Snapshot,
+    pub(super) encodings: [bool; 2],
+}
+
+impl Batch {
+    /// Hands the batch to its audience. Returns how many frames that were.
+    pub(super) async fn deliver(self, topic: &Topic, source: &dyn Source) -> u64 {
+        let mut delivered = 0;
+        let mut told = 0;
+        let rendered = Encoding::ALL.map(|encoding| match self.encodings[encoding as usize] {
+            true => Rendered::new(&self.load, topic, source, encoding),
+            false => Rendered::default(),
+        });
+        let terms = Terms::new(&self.load);
+        for (_, seat) in self.audience.iter() {
+            delivered += terms.tell(seat, &rendered[seat.outbox.encoding() as usize]);
+            told += 1;
+            if told % STRIDE == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        delivered
+    }
+}
+
+/// What of a batch depends on who hears it.
+struct Terms<'a> {
+    records: &'a [Record],
+    /// The first durable record's `seq`: whoever stands before it is told all of them.
+    first: u64,
+    /// Subjects that must not hear everything.
+    special: Vec<&'a Bytes>,
+    is_gap: bool,
+    has_passing: bool,
+}
+
+impl<'a> Terms<'a> {
+    fn new(load: &'a Load) -> Self {
+        let records = match load {
+            Load::Records(records) => records.as_slice(),
+            Load::Gap(..) => &[],
+        };
+        let special = records.iter().filter_map(|record| match &record.control {
+            Control::Evict(subject) | Control::Except(subject) => Some(subject),
+            Control::None | Control::Close => None,
+        });
+        Self {
+            records,
+            first: records.iter().find(|r| r.is_durable()).map_or(u64::MAX, |r| r.position.seq),
+            special: special.collect(),
+            is_gap: matches!(load, Load::Gap(..)),
+            has_passing: records.iter().any(|r| !r.is_durable()),
+        }
+    }
+
+    fn tell(&self, seat: &Seat, rendered: &Rendered) -> u64 {
+        let after = match seat.standing {
+            Standing::Live { after } => after,
+            Standing::Behind { .. } if self.has_passing => u64::MAX,
+            Standing::Behind { .. } | Standing::Joining { .. } => return 0,
+        };
+        let outbox = &seat.outbox;
+        if self.is_gap || (after < self.first && !self.special.iter().any(|subject| **subject == outbox.subject())) {
+            return rendered.push_all(outbox);
+        }
+        let known = match seat.standing {
+            Standing::Live { after } => after,
+            Standing::Behind { head } => head,
+            Standing::Joining { .. } => return 0,
+        };
+        let evicts = |record: &Record| match &record.control {
+            Control::Evict(subject) => *subject == outbox.subject() && (!record.is_durable() || known < record.position.seq),
+            _ => false,
+        };
+        let end = self.records.iter().position(evicts).unwrap_or(self.records.len());
+        rendered.push_some(outbox, |index| {
+            let record = &self.records[index];
+            let excepted = matches!(&record.control, Control::Except(subject) if *subject == outbox.subject());
+            index < end && !excepted && (!record.is_durable() || after < record.position.seq)
+        })
+    }
+}
+
+/// A batch in one encoding.
+#[derive(Debug, Default)]
+pub(super) struct Rendered {
+    pieces: Vec<Piece>,
+}
+
+/// Frames that wait and leave together.
+#[derive(Debug)]
+struct Piece {
+    bytes: Bytes,
+    class: Class,
+    parts: Vec<Part>,
+}
+
+/// One frame within a piece.
+#[derive(Debug)]
+struct Part {
+    record: usize,
+    range: Range<usize>,
+}
+
+impl Rendered {
+    fn new(load: &Load, topic: &Topic, source: &dyn Source, encoding: Encoding) -> Self {
+        match load {
+            Load::Records(records) => Self::records(records, topic, source, encoding),
+            Load::Gap(gap, position) => Self::single(source.gap(topic, *gap, *position, encoding)),
+        }
+    }
+
+    /// One frame that is not a record's.
+    fn single(frame: Bytes) -> Self {
+        let parts = vec![Part { record: 0, range: 0..frame.len() }];
+        Self { pieces: vec![Piece { bytes: frame, class: Class::Durable, parts }] }
+    }
+
+    /// Frames records, and merges those that are not droppable with their neighbours.
+    pub(super) fn records(records: &[Record], topic: &Topic, source: &dyn Source, encoding: Encoding) -> Self {
+        let mut pieces = Vec::new();
+        let mut run: Vec<(usize, Bytes)> = Vec::new();
+        let mut size = 0;
+        for (index, record) in records.iter().enumerate() {
+            let Some(frame) = source.frame(topic, record, encoding) else { continue };
+            let class = if record.is_durable() { Class::Durable } else { source.class(topic, record) };
+            if class != Class::Durable || size + frame.len() > MERGED {
+                pieces.extend(merge(&mut run, size, Class::Durable));
+                size = 0;
+            }
+            size += frame.len();
+            run.push((index, frame));
+            if class != Class::Durable {
+                pieces.extend(merge(&mut run, size, class));
+                size = 0;
+            }
+        }
+        pieces.extend(merge(&mut run, size, Class::Durable));
+        Self { pieces }
+    }
+
+    /// The pieces, with how many frames each holds.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = (&Bytes, usize)> {
+        self.pieces.iter().map(|piece| (&piece.bytes, piece.parts.len()))
+    }
+
+    fn push_all(&self, outbox: &Outbox) -> u64 {
+        let mut frames = 0;
+        for piece in &self.pieces {
+            if outbox.push(piece.bytes.clone(), piece.class).is_err() {
+                break;
+            }
+            frames += piece.parts.len() as u64;
+        }
+        frames
+    }
+
+    /// As `push_all`, of the frames that are wanted; neighbours stay together.
+    fn push_some(&self, outbox: &Outbox, wants: impl Fn(usize) -> bool) -> u64 {
+        let mut frames = 0;
+        for piece in &self.pieces {
+            for run in piece.parts.chunk_by(|a, b| wants(a.record) == wants(b.record)) {
+                let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+                if !wants(first.record) {
+                    continue;
+                }
+                if outbox.push(piece.bytes.slice(first.range.start..last.range.end), piece.class).is_err() {
+                    return frames;
+                }
+                frames += run.len() as u64;
+            }
+        }
+        frames
+    }
+}
+
+/// One buffer of a run of frames, without a copy if it is a single one.
+fn merge(run: &mut Vec<(usize, Bytes)>, size: usize, class: Class) -> Option<Piece> {
+    if run.len() == 1 {
+        let (record, bytes) = run.pop()?;
+        return Some(Piece { parts: vec![Part { record, range: 0..bytes.len() }], bytes, class });
+    }
+    let mut bytes = BytesMut::with_capacity(size);
+    let mut parts = Vec::with_capacity(run.len());
+    for (record, frame) in run.drain(..) {
+        let start = bytes.len();
+        bytes.extend_from_slice(&frame);
+        parts.push(Part { record, range: start..bytes.len() });
+    }
+    (!parts.is_empty()).then(|| Piece { bytes: bytes.freeze(), class, parts })
+}

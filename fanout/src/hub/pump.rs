@@ -1,0 +1,137 @@
+//! The way of a subscriber from behind to live: it reads the log from its own cursor, as fast as its outbox drains.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::batch::Rendered;
+use super::feed::{CatchUp, Feed};
+use super::seats::Ticket;
+use super::{Hub, backoff};
+use crate::record::{Control, Record};
+use crate::{Class, Continuity, Gap, Outbox, Position};
+
+/// How long a reader may stall before it is looked whether it is still subscribed.
+const STALL: Duration = Duration::from_secs(30);
+
+/// One subscriber that is behind.
+pub(super) struct Pump {
+    pub(super) hub: Arc<Hub>,
+    pub(super) feed: Arc<Feed>,
+    pub(super) ticket: Ticket,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) cursor: Position,
+    /// The head at which the subscriber was let in: evictions up to there were known.
+    pub(super) head: Position,
+}
+
+/// The subscription is over.
+struct Ended;
+
+impl Pump {
+    /// Runs until the subscriber is live or gone.
+    pub(super) async fn run(mut self) {
+        let mut attempts = 0;
+        let mut is_end = false;
+        loop {
+            let outbox = Arc::clone(&self.outbox);
+            let turn = outbox.turn().await;
+            if self.drained().await.is_err() {
+                return;
+            }
+            let told = match self.feed.catch_up(self.ticket, self.cursor, is_end) {
+                CatchUp::Live | CatchUp::Ended => return,
+                CatchUp::Recent(records) => self.tell(records).await,
+                CatchUp::Wait => Ok(0),
+                CatchUp::Read => match self.hub.read(&self.feed.topic, self.cursor).await {
+                    Ok(replay) => {
+                        if let Continuity::Broken(gap) = replay.continuity {
+                            let frame = self.hub.source.gap(&self.feed.topic, gap, replay.head, self.outbox.encoding());
+                            self.hub.count_gap();
+                            self.cursor = replay.head;
+                            if gap == Gap::Diverged {
+                                self.head = self.head.min(replay.head);
+                            }
+                            is_end = true;
+                            self.push(frame).await.map(|()| 1)
+                        } else {
+                            let told = self.tell(replay.records).await;
+                            is_end = self.cursor == replay.head;
+                            if is_end && matches!(told, Ok(0)) && attempts > 1 {
+                                // The log ends here time and again, and the topic stands elsewhere.
+                                self.feed.check();
+                            }
+                            told
+                        }
+                    }
+                    Err(error) => {
+                        tracing::debug!(topic = %self.feed.topic, %error, "a subscriber waits for the log");
+                        is_end = false;
+                        Ok(0)
+                    }
+                },
+            };
+            drop(turn);
+            match told {
+                Err(Ended) => return,
+                Ok(0) if attempts == 0 && is_end => attempts = 1,
+                Ok(0) => {
+                    tokio::time::sleep(backoff(attempts)).await;
+                    attempts += 1;
+                }
+                Ok(_) => attempts = 0,
+            }
+        }
+    }
+
+    /// Tells records up to one that ends the subscription, and moves the cursor along. Returns how many records that were.
+    async fn tell(&mut self, mut records: Vec<Record>) -> Result<usize, Ended> {
+        let subject = self.outbox.subject();
+        let ends = |record: &Record| {
+            let ends = match &record.control {
+                Control::Evict(evicted) => evicted == subject,
+                Control::Close => true,
+                Control::None | Control::Except(_) => false,
+            };
+            ends && record.position.seq > self.head.seq
+        };
+        let end = records.iter().position(ends);
+        if let Some(end) = end {
+            // A close is told, an eviction is not.
+            records.truncate(end + usize::from(records[end].control == Control::Close));
+        }
+        let (count, last) = (records.len(), records.last().map(|record| record.position));
+        records.retain(|record| !matches!(&record.control, Control::Except(excepted) if excepted == subject));
+        let rendered = Rendered::records(&records, &self.feed.topic, &*self.hub.source, self.outbox.encoding());
+        for (bytes, frames) in rendered.pieces() {
+            self.push(bytes.clone()).await?;
+            self.hub.count_deliveries(frames as u64);
+        }
+        self.cursor = last.unwrap_or(self.cursor);
+        if end.is_some() {
+            self.feed.leave(self.ticket);
+            return Err(Ended);
+        }
+        Ok(count)
+    }
+
+    async fn push(&self, frame: bytes::Bytes) -> Result<(), Ended> {
+        self.drained().await?;
+        if !self.feed.is_seated(self.ticket) {
+            return Err(Ended);
+        }
+        self.outbox.push(frame, Class::Durable).map_err(|_| Ended)
+    }
+
+    /// Waits until the outbox has room for a page.
+    async fn drained(&self) -> Result<(), Ended> {
+        let half = (self.outbox.limits().bytes / 2).max(1);
+        loop {
+            match tokio::time::timeout(STALL, self.outbox.drained_below(half)).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(_)) => return Err(Ended),
+                Err(_) if self.feed.is_seated(self.ticket) => {}
+                Err(_) => return Err(Ended),
+            }
+        }
+    }
+}
