@@ -10,6 +10,8 @@
 pub(crate) mod conformance;
 pub mod embedded;
 
+pub mod redis;
+
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;

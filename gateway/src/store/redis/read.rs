@@ -1,0 +1,240 @@
+//! The reads: snapshots, pages, the log; and the purge, which reads its way forward.
+
+use fanout::Position;
+use futures_util::future::try_join_all;
+use redis::{Cmd, Value};
+
+use crate::store::{Continuity, Document, Key, Log, Order, Page, Partition, Range, Read, Snapshot, StoreError, Table};
+
+use super::{
+    Redis, keys,
+    plan::{Plan, Wanted, learn},
+    script::{self, Items, Script},
+    stored::{self, StoredHead},
+};
+
+/// How often a read is tried with better hints. Each failure means that somebody's commit went ahead.
+const ATTEMPTS: usize = 16;
+
+impl Redis {
+    pub(super) async fn snapshot(&self, read: Read) -> Result<Snapshot, StoreError> {
+        let Read { partition, documents, newest } = &read;
+        for _ in 0..ATTEMPTS {
+            let mut plan = Plan::new(partition, 2);
+            plan.pack.array(documents.len());
+            for (table, key) in documents {
+                let number = self.hints.document(partition, key).filter(|number| *number > 0 && table.order == Order::Numbers);
+                plan.document(partition, &Wanted { table: *table, key, bucket: number.map(keys::bucket), indexed: false });
+            }
+            match newest {
+                Some(table) => {
+                    let bucket = self.hints.number(partition).map(keys::bucket);
+                    let hash = bucket.map_or(0, |bucket| plan.key(keys::by_number(partition, *table, bucket)));
+                    plan.pack.array(2).uint(hash as u64).uint(bucket.unwrap_or(0));
+                }
+                None => {
+                    plan.pack.array(0);
+                }
+            }
+            let answer = script::READ.run(&self.commands, &plan.keys, &[plan.pack.0]).await?;
+            let mut items = Items::of(answer.value)?;
+            if items.int()? != 0 {
+                learn(&self.hints, partition, items, documents.iter().map(|(table, key)| (*table, key)))?;
+                continue;
+            }
+            let StoredHead { head, counters, .. } = stored::head(items.some_bytes()?)?;
+            if newest.is_some() {
+                self.hints.saw_number(partition, head.number);
+            }
+            let mut found = Vec::with_capacity(documents.len());
+            for (_, key) in documents {
+                found.push(items.bytes()?.map(|raw| stored::document(raw, Some(key))).transpose()?);
+            }
+            let newest = if items.len() > 0 { items.bytes()? } else { None };
+            let newest = newest.map(|raw| stored::document(raw, None)).transpose()?;
+            return Ok(Snapshot { head, counters, documents: found, newest });
+        }
+        Err(overtaken())
+    }
+
+    pub(super) async fn page_of(
+        &self,
+        partition: &Partition,
+        table: Table,
+        range: Range,
+        limit: usize,
+    ) -> Result<(Page, StoredHead), StoreError> {
+        match range {
+            Range::Keys { after } => self.page_by_key(partition, table, after.as_ref(), limit).await,
+            Range::Before(bound) => self.page_by_number(partition, table, (0, bound.unwrap_or(1 << 53)), limit).await,
+            Range::After(bound) => self.page_by_number(partition, table, (1, bound), limit).await,
+            Range::Changed(bound) => self.page_by_number(partition, table, (2, bound), limit).await,
+        }
+    }
+
+    async fn page_by_key(
+        &self,
+        partition: &Partition,
+        table: Table,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<(Page, StoredHead), StoreError> {
+        let from = after.map_or("-".to_owned(), |key| format!("({key}"));
+        let mut expected: Vec<String> = Vec::new();
+        for _ in 0..ATTEMPTS {
+            let mut plan = Plan::new(partition, 3);
+            plan.key(keys::index(partition, table));
+            plan.pack.text(&from).uint(limit as u64).map(expected.len());
+            for key in &expected {
+                let hash = plan.key(keys::by_key(partition, table, key));
+                plan.pack.text(key).uint(hash as u64);
+            }
+            let mut items = answer(&script::PAGE_KEYS, self, plan).await?;
+            if items.int()? != 0 {
+                expected = items.texts()?;
+                continue;
+            }
+            let head = stored::head(items.some_bytes()?)?;
+            let more = items.int()? != 0;
+            let mut documents = Vec::with_capacity(items.len() / 2);
+            while items.len() > 0 {
+                let key = Key::from(items.text()?);
+                let raw = items.bytes()?.ok_or_else(|| StoreError::Corrupt(format!("the index names {key}, which is not there")))?;
+                documents.push(stored::document(raw, Some(&key))?);
+            }
+            return Ok((Page { documents, more }, head));
+        }
+        Err(overtaken())
+    }
+
+    async fn page_by_number(
+        &self,
+        partition: &Partition,
+        table: Table,
+        (kind, bound): (u64, u64),
+        limit: usize,
+    ) -> Result<(Page, StoredHead), StoreError> {
+        let mut expected = self.expected_buckets(partition, kind, bound, limit);
+        for _ in 0..ATTEMPTS {
+            let mut plan = Plan::new(partition, 4);
+            if kind == 2 {
+                plan.key(keys::changes(partition, table));
+            }
+            plan.pack.uint(kind).uint(bound).uint(limit as u64).map(expected.len());
+            for bucket in &expected {
+                let hash = plan.key(keys::by_number(partition, table, *bucket));
+                plan.pack.uint(*bucket).uint(hash as u64);
+            }
+            let mut items = answer(&script::PAGE_NUMBERS, self, plan).await?;
+            if items.int()? != 0 {
+                self.hints.saw_number(partition, items.int()?);
+                expected = items.ints()?;
+                continue;
+            }
+            let head = stored::head(items.some_bytes()?)?;
+            let more = items.int()? != 0;
+            let documents = (0..items.len()).map(|_| stored::document(items.some_bytes()?, None)).collect::<Result<Vec<Document>, _>>()?;
+            self.hints.saw_number(partition, head.head.number);
+            return Ok((Page { documents, more }, head));
+        }
+        Err(overtaken())
+    }
+
+    /// The hashes of numbers that a page will lie in, as far as the last number seen tells.
+    fn expected_buckets(&self, partition: &Partition, kind: u64, bound: u64, limit: usize) -> Vec<u64> {
+        let limit = limit as u64;
+        let Some(number) = self.hints.number(partition).filter(|number| *number > 0) else { return Vec::new() };
+        let (first, last) = match kind {
+            0 => {
+                let last = number.min(bound.saturating_sub(1));
+                (last.saturating_sub(limit.saturating_sub(1)).max(1), last)
+            }
+            1 => (bound.saturating_add(1), bound.saturating_add(limit).min(number)),
+            _ => return Vec::new(),
+        };
+        if first > last { Vec::new() } else { (keys::bucket(first)..=keys::bucket(last)).collect() }
+    }
+
+    pub(super) async fn log_after(&self, partition: &Partition, after: Position, limit: usize) -> Result<Log, StoreError> {
+        let mut plan = Plan::new(partition, 3);
+        plan.key(keys::log(partition));
+        plan.pack.uint(after.seq).uint(after.at).uint(limit as u64);
+        let mut items = answer(&script::LOG, self, plan).await?;
+        let StoredHead { head, .. } = stored::head(items.some_bytes()?)?;
+        let continuity = match items.int()? {
+            0 => Continuity::Continuous,
+            1 => Continuity::Trimmed,
+            _ => Continuity::Diverged,
+        };
+        let entries = (1..=items.len() as u64).map(|i| stored::entry(items.some_bytes()?, after.seq + i)).collect::<Result<_, _>>()?;
+        Ok(Log { entries, head, continuity })
+    }
+
+    pub(super) async fn purge_some(&self, partition: &Partition, table: Table, limit: usize) -> Result<bool, StoreError> {
+        match table.order {
+            Order::Numbers => self.purge_numbers(partition, table, limit).await,
+            Order::None | Order::Keys => self.purge_keys(partition, table, limit).await,
+        }
+    }
+
+    /// Oldest first: what is left are the numbers above a bound, which the head keeps.
+    async fn purge_numbers(&self, partition: &Partition, table: Table, limit: usize) -> Result<bool, StoreError> {
+        for _ in 0..ATTEMPTS {
+            let (page, StoredHead { purged, .. }) = self.page_of(partition, table, Range::After(0), limit).await?;
+            if page.documents.is_empty() {
+                return Ok(true);
+            }
+            let mut plan = Plan::new(partition, 2);
+            plan.key(keys::changes(partition, table));
+            plan.pack.uint(purged).array(page.documents.len());
+            for Document { key, stamps, .. } in &page.documents {
+                let by_number = plan.key(keys::by_number(partition, table, keys::bucket(stamps.number)));
+                let by_key = plan.key(keys::by_key(partition, table, key));
+                plan.pack.array(4).uint(stamps.number).uint(by_number as u64).text(key).uint(by_key as u64);
+            }
+            let done = script::PURGE_NUMBERS.run(&self.commands, &plan.keys, &[plan.pack.0]).await?;
+            if done.value == Value::Int(1) {
+                return Ok(!page.more);
+            }
+        }
+        Err(overtaken())
+    }
+
+    /// Hash by hash.
+    async fn purge_keys(&self, partition: &Partition, table: Table, limit: usize) -> Result<bool, StoreError> {
+        let lengths = try_join_all((0..keys::SPREAD).map(|index| async move {
+            let mut cmd = Cmd::new();
+            cmd.arg("HLEN").arg(keys::spread(partition, table, index));
+            match self.commands.run(&cmd).await.map_err(script::unavailable)?.value {
+                Value::Int(len) => Ok((index, usize::try_from(len).unwrap_or(0))),
+                Value::ServerError(error) => Err(script::refused(&error)),
+                other => Err(StoreError::Corrupt(format!("HLEN answered {other:?}"))),
+            }
+        }))
+        .await?;
+        let (mut budget, mut left) = (limit, false);
+        let mut bites = Vec::new();
+        for (index, len) in lengths {
+            let bite = len.min(budget);
+            budget -= bite;
+            left |= bite < len;
+            if bite > 0 {
+                let mut names = vec![keys::spread(partition, table, index)];
+                if table.order == Order::Keys {
+                    names.push(keys::index(partition, table));
+                }
+                bites.push((names, bite.to_string()));
+            }
+        }
+        try_join_all(bites.iter().map(|(names, bite)| script::PURGE_KEYS.run(&self.commands, names, std::slice::from_ref(bite)))).await?;
+        Ok(!left)
+    }
+}
+
+async fn answer(script: &Script, redis: &Redis, plan: Plan) -> Result<Items, StoreError> {
+    Items::of(script.run(&redis.commands, &plan.keys, &[plan.pack.0]).await?.value)
+}
+
+fn overtaken() -> StoreError {
+    StoreError::Unavailable("the partition changes faster than this node can follow".to_owned())
+}

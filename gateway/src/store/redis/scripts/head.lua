@@ -1,0 +1,26 @@
+-- What every script of a partition begins with: the head, one string. It holds nine integers, the
+-- partition's counters as a MessagePack map, and, if the partition expires, the names of its keys as a MessagePack array.
+local call, pack, floor = redis.call, struct.pack, math.floor
+local plan = cmsgpack.unpack(ARGV[1])
+
+-- How many numbers stand in one hash. A layout constant: keys.rs has the same.
+local BUCKET = 1000
+
+local seq, at, number, floor_seq, floor_at, log_bytes, purged, now, expires = 0, 0, 0, 0, 0, 0, 0, 0, 0
+local counters, expiring = '', ''
+local head = call('GET', KEYS[1])
+if head then
+  local length
+  seq, at, number, floor_seq, floor_at, log_bytes, purged, now, expires, length = struct.unpack('>I6I6I6I6I6I6I6I6I6I4', head)
+  counters, expiring = head:sub(59, 58 + length), head:sub(59 + length)
+end
+
+local function write_head()
+  local integers = pack('>I6I6I6I6I6I6I6I6I6I4', seq, at, number, floor_seq, floor_at, log_bytes, purged, now, expires, #counters)
+  local packed = integers .. counters .. expiring
+  if expires > 0 then
+    call('SET', KEYS[1], packed, 'PXAT', expires)
+  else
+    call('SET', KEYS[1], packed)
+  end
+end

@@ -1,0 +1,114 @@
+//! What is stored, read back.
+
+use bytes::{Buf, Bytes};
+use fanout::{Position, record::Stamps};
+
+use crate::store::{Document, Entry, Head, Key, StoreError};
+
+/// A partition's head as the scripts write it.
+#[derive(Debug, Default)]
+pub(super) struct StoredHead {
+    pub(super) head: Head,
+    /// Up to which number the numbered table was purged.
+    pub(super) purged: u64,
+    /// The partition's counters, in the byte order of their names.
+    pub(super) counters: Vec<(String, u64)>,
+}
+
+/// Six bytes for each integer: enough for 2⁴⁸, in milliseconds until the year 10889.
+const INTEGER: usize = 6;
+
+/// Reads a head; an empty string is that of a partition that never was.
+pub(super) fn head(mut bytes: Bytes) -> Result<StoredHead, StoreError> {
+    if bytes.is_empty() {
+        return Ok(StoredHead::default());
+    }
+    if bytes.len() < 9 * INTEGER + 4 {
+        return Err(corrupt("a head is too short"));
+    }
+    let mut next = || bytes.get_uint(INTEGER);
+    let [seq, at, number, floor_seq, floor_at, _log_bytes, purged, _now, _expires] = std::array::from_fn(|_| next());
+    let head = Head { seq, at, number, floor: Position { seq: floor_seq, at: floor_at } };
+    let length = bytes.get_u32() as usize;
+    let counters = bytes.get(..length).ok_or_else(|| corrupt("a head is too short"))?;
+    Ok(StoredHead { head, purged, counters: counts(counters)? })
+}
+
+/// Reads a document. Numbered ones carry their key; for others it is the one asked for.
+pub(super) fn document(mut bytes: Bytes, asked: Option<&Key>) -> Result<Document, StoreError> {
+    if bytes.len() < 6 * INTEGER + 6 {
+        return Err(corrupt("a document is too short"));
+    }
+    let mut next = || bytes.get_uint(INTEGER);
+    let [version, number, seq, created_at, edited_at, deleted_at] = std::array::from_fn(|_| next());
+    let (key_length, counts_length) = (usize::from(bytes.get_u16()), bytes.get_u32() as usize);
+    if bytes.len() < key_length + counts_length {
+        return Err(corrupt("a document is too short"));
+    }
+    let own = bytes.split_to(key_length);
+    let key = match asked {
+        Some(key) => key.clone(),
+        None => Key::from(std::str::from_utf8(&own).map_err(|_| corrupt("a key is not UTF-8"))?),
+    };
+    let counts = counts(&bytes.split_to(counts_length))?;
+    Ok(Document { key, version, value: bytes, stamps: Stamps { number, seq, created_at, edited_at, deleted_at }, counts })
+}
+
+/// Reads an entry of the log.
+pub(super) fn entry(mut bytes: Bytes, seq: u64) -> Result<Entry, StoreError> {
+    if bytes.len() <= INTEGER {
+        return Err(corrupt("an entry of the log is too short"));
+    }
+    let at = bytes.get_uint(INTEGER);
+    let kind = bytes.get_u8();
+    Ok(Entry { position: Position { seq, at }, kind, reference: bytes })
+}
+
+fn counts(mut bytes: &[u8]) -> Result<Vec<(String, u64)>, StoreError> {
+    if bytes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let bad = |_| corrupt("counters are no map of integers");
+    let len = rmp::decode::read_map_len(&mut bytes).map_err(|_| corrupt("counters are no map"))?;
+    let mut counts = Vec::with_capacity(len.min(1024) as usize);
+    for _ in 0..len {
+        let (name, rest) = rmp::decode::read_str_from_slice(bytes).map_err(|_| corrupt("a counter's name is no text"))?;
+        bytes = rest;
+        counts.push((name.to_owned(), rmp::decode::read_int(&mut bytes).map_err(bad)?));
+    }
+    Ok(counts)
+}
+
+fn corrupt(sentence: &str) -> StoreError {
+    StoreError::Corrupt(sentence.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_document_comes_back() {
+        let mut raw = Vec::new();
+        for integer in [3u64, 7, 9, 1_700_000_000_000, 0, (1 << 48) - 1] {
+            raw.extend_from_slice(&integer.to_be_bytes()[2..]);
+        }
+        raw.extend_from_slice(b"\0\x02\0\0\0\x04m1\x81\xa1+\x05value");
+        let document = document(raw.into(), None).unwrap();
+        assert_eq!((&*document.key, document.version, &document.value[..]), ("m1", 3, &b"value"[..]));
+        assert_eq!(document.counts, [("+".to_owned(), 5)]);
+        assert_eq!((document.stamps.number, document.stamps.seq, document.stamps.deleted_at), (7, 9, (1 << 48) - 1));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
+            let bytes = Bytes::from(bytes);
+            let _ = (head(bytes.clone()), document(bytes.clone(), None), entry(bytes, 1));
+        }
+    }
+}
