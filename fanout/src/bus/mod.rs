@@ -5,6 +5,7 @@
 
 pub mod conformance;
 mod local;
+pub mod redis;
 
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use crate::Topic;
 
 pub use local::Local;
+pub use redis::RedisBus;
 
 /// One node's ear on the bus.
 #[async_trait]

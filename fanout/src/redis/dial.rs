@@ -25,7 +25,6 @@ fn keepalive() -> TcpKeepalive {
 }
 
 /// Opens a bare socket.
-#[expect(dead_code, reason = "the bus is its caller")]
 pub(crate) async fn connect(address: &Address) -> io::Result<TcpStream> {
     let stream =
         timeout(CONNECT_TIMEOUT, TcpStream::connect((address.host.as_str(), address.port))).await.map_err(|_| timed_out(address))??;

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 pub use commands::{Answer, Commands};
 pub use deployment::{Address, BadUrl, Credentials, Deployment};
+pub(crate) use dial::{connect, current_master};
 pub(crate) use topology::Topology;
 
 /// How long opening a connection may take, greeting included.

@@ -81,7 +81,13 @@ impl Topology {
 
     async fn ask(&self, node: &Address) -> RedisResult<Vec<Option<Arc<Address>>>> {
         let mut connection = open(node, &self.credentials, 0).await?;
-        let answer: Value = redis::cmd("CLUSTER").arg("SLOTS").query_async(&mut connection).await?;
+        let mut questions = redis::pipe();
+        questions.cmd("CLUSTER").arg("INFO").cmd("CLUSTER").arg("SLOTS");
+        let (info, answer): (String, Value) = questions.query_async(&mut connection).await?;
+        // A node that was cut off from the others goes on answering with the map of that day, but knows that it was.
+        if !info.contains("cluster_state:ok") {
+            return Err((ErrorKind::Client, "the Cluster is down").into());
+        }
         let owners =
             parse(answer, node).ok_or((ErrorKind::UnexpectedReturnType, "CLUSTER SLOTS answered what this version cannot read"))?;
         if owners.iter().all(Option::is_none) {

@@ -1,0 +1,445 @@
+//! Which topics are joined, where, and who waits for it.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{
+        mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+        oneshot,
+    },
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval},
+};
+
+use super::{
+    Status,
+    link::{Link, News, Order, Place, Report, Ticket},
+};
+use crate::{
+    Topic,
+    bus::{BusError, Listener},
+    redis::{Address, Deployment, Topology, channel, slot},
+};
+
+/// How often the slot map is read while all is well: a slot can move without anybody telling.
+const MAP_PERIOD: Duration = Duration::from_secs(2);
+
+/// The pause before a topic that was sent from one server to the next and back is tried again.
+const BOUNCE_PAUSE: Duration = Duration::from_millis(50);
+
+/// The pause before a subscription that was refused for another reason is tried again.
+const REFUSED_PAUSE: Duration = Duration::from_millis(250);
+
+/// What callers ask for. Unbounded: each caller of a join waits for it, and leaving is as frequent as joining.
+#[derive(Debug)]
+pub(super) enum Request {
+    Join { number: u64, topics: Vec<Topic>, done: oneshot::Sender<Result<(), BusError>> },
+    GiveUp { number: u64 },
+    Leave(Vec<Topic>),
+}
+
+/// The one task that decides.
+pub(super) struct Desk {
+    deployment: Arc<Deployment>,
+    listener: Arc<dyn Listener>,
+    status: Arc<Status>,
+    requests: UnboundedReceiver<Request>,
+    reports: UnboundedReceiver<Report>,
+    reporter: UnboundedSender<Report>,
+    topics: HashMap<Topic, Entry>,
+    joins: HashMap<u64, Join>,
+    links: HashMap<Place, Linked>,
+    /// Counts links and tickets.
+    last_number: u64,
+    /// Topics to be placed again, and when.
+    later: HashMap<Topic, Instant>,
+    /// On a Cluster.
+    topology: Option<Arc<Topology>>,
+    reading_map: JoinSet<()>,
+}
+
+/// A topic that somebody wants.
+#[derive(Debug, Default)]
+struct Entry {
+    /// Where it was ordered, and by which order; `None` while no place is known.
+    ordered: Option<(Place, Ticket)>,
+    /// Whether that link has confirmed it and is up.
+    joined: bool,
+    /// Whether it ever was joined: the next confirmation then means that records may have been missed.
+    heard_before: bool,
+    /// Whether it was sent on by a server since it was last joined.
+    bounced: bool,
+    /// Whether a join of it has succeeded, so that only leaving ends it.
+    kept: bool,
+    /// The joins under way that ask for it, whether or not it is what they still wait for.
+    joins: Vec<u64>,
+}
+
+impl Entry {
+    fn is_at(&self, place: &Place) -> bool {
+        self.ordered.as_ref().is_some_and(|(at, _)| at == place)
+    }
+}
+
+/// A join under way.
+#[derive(Debug)]
+struct Join {
+    /// All of its topics.
+    topics: Vec<Topic>,
+    /// Those that were not confirmed yet.
+    missing: HashSet<Topic>,
+    done: oneshot::Sender<Result<(), BusError>>,
+}
+
+#[derive(Debug)]
+struct Linked {
+    number: u64,
+    link: Link,
+    up: bool,
+}
+
+impl Desk {
+    pub(super) fn new(deployment: Deployment, listener: Arc<dyn Listener>, status: Arc<Status>) -> (Self, UnboundedSender<Request>) {
+        let (requester, requests) = unbounded_channel();
+        let (reporter, reports) = unbounded_channel();
+        let topology = match &deployment {
+            Deployment::Cluster { seeds, credentials } => Some(Arc::new(Topology::new(seeds.clone(), credentials.clone()))),
+            _ => None,
+        };
+        let desk = Self {
+            deployment: Arc::new(deployment),
+            listener,
+            status,
+            requests,
+            reports,
+            reporter,
+            topics: HashMap::new(),
+            joins: HashMap::new(),
+            links: HashMap::new(),
+            last_number: 0,
+            later: HashMap::new(),
+            topology,
+            reading_map: JoinSet::new(),
+        };
+        (desk, requester)
+    }
+
+    pub(super) async fn run(mut self) {
+        match self.topology {
+            Some(_) => self.read_map(),
+            None => drop(self.link(&Place::Master)),
+        }
+        let mut map_tick = interval(MAP_PERIOD);
+        map_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut later_tick = interval(BOUNCE_PAUSE);
+        later_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                request = self.requests.recv() => match request {
+                    Some(request) => self.serve(request),
+                    None => return,
+                },
+                Some(report) = self.reports.recv() => self.take_in(report),
+                Some(_) = self.reading_map.join_next() => self.follow_map(),
+                _ = map_tick.tick(), if self.topology.is_some() => self.read_map(),
+                _ = later_tick.tick(), if !self.later.is_empty() => self.place_what_is_due(),
+            }
+        }
+    }
+
+    fn serve(&mut self, request: Request) {
+        match request {
+            Request::Join { number, topics, done } => {
+                let (mut missing, mut unplaced) = (HashSet::new(), Vec::new());
+                for topic in &topics {
+                    let entry = self.topics.entry(topic.clone()).or_default();
+                    entry.joins.push(number);
+                    if !entry.joined && missing.insert(topic.clone()) && entry.ordered.is_none() {
+                        unplaced.push(topic.clone());
+                    }
+                }
+                self.joins.insert(number, Join { topics, missing, done });
+                self.finish_if_complete(number);
+                self.place(unplaced);
+            }
+            Request::GiveUp { number } => {
+                let Some(join) = self.joins.remove(&number) else { return };
+                let mut unwanted = join.topics;
+                unwanted.retain(|topic| {
+                    let Some(entry) = self.topics.get_mut(topic) else { return false };
+                    entry.joins.retain(|join| *join != number);
+                    !entry.kept && entry.joins.is_empty()
+                });
+                self.forget(unwanted);
+            }
+            Request::Leave(topics) => self.forget(topics),
+        }
+    }
+
+    /// Answers a join that waits for nothing any more.
+    fn finish_if_complete(&mut self, number: u64) {
+        if self.joins.get(&number).is_none_or(|join| !join.missing.is_empty()) {
+            return;
+        }
+        let Some(join) = self.joins.remove(&number) else { return };
+        for topic in &join.topics {
+            if let Some(entry) = self.topics.get_mut(topic) {
+                entry.kept = true;
+                entry.joins.retain(|join| *join != number);
+            }
+        }
+        // Whoever asked may have gone.
+        let _ = join.done.send(Ok(()));
+    }
+
+    /// Ends what stands about these topics. Joins that wait for one of them fail.
+    fn forget(&mut self, topics: Vec<Topic>) {
+        let mut orders: HashMap<Place, Vec<Topic>> = HashMap::new();
+        for topic in topics {
+            let Some(entry) = self.topics.remove(&topic) else { continue };
+            self.later.remove(&topic);
+            for join in entry.joins {
+                if let Some(join) = self.joins.remove(&join) {
+                    let _ = join.done.send(Err(BusError("the topic was left while it was joined".to_owned())));
+                }
+            }
+            if let Some((place, _)) = entry.ordered {
+                orders.entry(place).or_default().push(topic);
+            }
+        }
+        for (place, topics) in orders {
+            if let Some(linked) = self.links.get(&place) {
+                linked.link.order(Order::Leave(topics));
+            }
+        }
+    }
+
+    fn take_in(&mut self, Report { link, news }: Report) {
+        match news {
+            News::Up => {
+                if let Some(place) = self.place_of(link) {
+                    tracing::info!(?place, "the bus is connected");
+                    self.set_up(&place, true);
+                }
+            }
+            News::Down(why) => {
+                let Some(place) = self.place_of(link) else { return };
+                if self.set_up(&place, false) {
+                    tracing::warn!(?place, why, "the bus has lost its connection");
+                }
+                *self.status.fault.lock() = Some(why);
+                for entry in self.topics.values_mut().filter(|entry| entry.is_at(&place)) {
+                    entry.joined = false;
+                }
+                // A master that is gone has a successor, perhaps.
+                self.read_map();
+            }
+            News::Joined(topics) => self.joined(topics),
+            News::Ended(topic, ticket) => {
+                // The server that let go of the slot knows who has it now: asking it again is answered with MOVED.
+                if let Some(entry) = self.ordered_by(&topic, ticket)
+                    && let Some((place, _)) = entry.ordered.take()
+                {
+                    entry.joined = false;
+                    self.order(&place, vec![topic]);
+                }
+            }
+            News::Refused(topic, ticket, why) => self.refused(topic, ticket, &why),
+        }
+    }
+
+    fn joined(&mut self, topics: Vec<(Topic, Ticket)>) {
+        let mut again = Vec::new();
+        for (topic, ticket) in topics {
+            let Some(entry) = self.ordered_by(&topic, ticket) else { continue };
+            (entry.joined, entry.bounced) = (true, false);
+            let joins = entry.joins.clone();
+            if std::mem::replace(&mut entry.heard_before, true) {
+                again.push(topic.clone());
+            }
+            for number in joins {
+                if let Some(join) = self.joins.get_mut(&number) {
+                    join.missing.remove(&topic);
+                    self.finish_if_complete(number);
+                }
+            }
+        }
+        if !again.is_empty() {
+            self.listener.missed(Some(&again));
+        }
+    }
+
+    fn refused(&mut self, topic: Topic, ticket: Ticket, why: &str) {
+        let Some(entry) = self.ordered_by(&topic, ticket) else { return };
+        (entry.joined, entry.ordered) = (false, None);
+        let bounced = std::mem::replace(&mut entry.bounced, true);
+        match (moved_to(why), &self.topology) {
+            (Some((slot, owner)), Some(topology)) => {
+                topology.learn(slot, owner);
+                if bounced {
+                    self.later.insert(topic, Instant::now() + BOUNCE_PAUSE);
+                } else {
+                    self.place(vec![topic]);
+                }
+            }
+            _ => {
+                tracing::warn!(%topic, why, "Redis refuses a subscription");
+                *self.status.fault.lock() = Some(why.to_owned());
+                self.later.insert(topic, Instant::now() + REFUSED_PAUSE);
+            }
+        }
+    }
+
+    /// The entry of a topic, if this is the order that holds for it now.
+    fn ordered_by(&mut self, topic: &Topic, ticket: Ticket) -> Option<&mut Entry> {
+        self.topics.get_mut(topic).filter(|entry| entry.ordered.as_ref().is_some_and(|(_, current)| *current == ticket))
+    }
+
+    fn place_of(&self, link: u64) -> Option<Place> {
+        self.links.iter().find(|(_, linked)| linked.number == link).map(|(place, _)| place.clone())
+    }
+
+    fn place_what_is_due(&mut self) {
+        let now = Instant::now();
+        let due: Vec<Topic> = self.later.iter().filter(|(_, at)| **at <= now).map(|(topic, _)| topic.clone()).collect();
+        for topic in &due {
+            self.later.remove(topic);
+        }
+        self.place(due);
+    }
+
+    /// Orders topics where they belong. Those whose place is not known wait for the slot map.
+    fn place(&mut self, topics: Vec<Topic>) {
+        let mut orders: HashMap<Place, Vec<Topic>> = HashMap::new();
+        for topic in topics {
+            match self.home(&topic) {
+                Some(place) => orders.entry(place).or_default().push(topic),
+                None => {
+                    self.later.insert(topic, Instant::now() + REFUSED_PAUSE);
+                    self.read_map();
+                }
+            }
+        }
+        for (place, topics) in orders {
+            self.order(&place, topics);
+        }
+    }
+
+    fn order(&mut self, place: &Place, topics: Vec<Topic>) {
+        let mut tickets = Vec::with_capacity(topics.len());
+        for topic in topics {
+            let Some(entry) = self.topics.get_mut(&topic) else { continue };
+            self.last_number += 1;
+            entry.ordered = Some((place.clone(), self.last_number));
+            tickets.push((topic, self.last_number));
+        }
+        self.link(place).order(Order::Join(tickets));
+        self.show_connected();
+    }
+
+    /// Where a topic belongs, as far as is known.
+    fn home(&self, topic: &Topic) -> Option<Place> {
+        match &self.topology {
+            None => Some(Place::Master),
+            Some(topology) => topology.owner(slot(&channel(topic))).map(Place::Shard),
+        }
+    }
+
+    /// The link to a place, opened if there is none.
+    fn link(&mut self, place: &Place) -> &Link {
+        let linked = self.links.entry(place.clone()).or_insert_with(|| {
+            self.last_number += 1;
+            let number = self.last_number;
+            let link = Link::open(number, place.clone(), self.deployment.clone(), self.listener.clone(), self.reporter.clone());
+            Linked { number, link, up: false }
+        });
+        &linked.link
+    }
+
+    /// Reads the slot map beside everything else; once at a time.
+    fn read_map(&mut self) {
+        let Some(topology) = &self.topology else { return };
+        if self.reading_map.is_empty() {
+            let (topology, status) = (topology.clone(), self.status.clone());
+            self.reading_map.spawn(async move {
+                if let Err(error) = topology.refresh().await {
+                    *status.fault.lock() = Some(error.to_string());
+                }
+            });
+        }
+    }
+
+    /// Moves topics to where the map says, keeps a link to every master, and lets go of servers that are none.
+    fn follow_map(&mut self) {
+        let Some(topology) = self.topology.clone() else { return };
+        let masters: HashSet<Place> = topology.masters().into_iter().map(Place::Shard).collect();
+        let mut strayed: HashMap<Place, Vec<Topic>> = HashMap::new();
+        for (topic, entry) in &self.topics {
+            let Some((place, _)) = &entry.ordered else { continue };
+            if self.home(topic).as_ref() != Some(place) {
+                strayed.entry(place.clone()).or_default().push(topic.clone());
+            }
+        }
+        for (place, topics) in strayed {
+            for topic in &topics {
+                if let Some(entry) = self.topics.get_mut(topic) {
+                    (entry.joined, entry.ordered) = (false, None);
+                }
+            }
+            self.link(&place).order(Order::Leave(topics.clone()));
+            self.place(topics);
+        }
+        for place in &masters {
+            self.link(place);
+        }
+        // A map that could not be read is the old one, and an empty one names nobody.
+        if !masters.is_empty() {
+            self.links.retain(|place, _| masters.contains(place));
+        }
+        self.show_connected();
+    }
+
+    /// Notes whether a link is up, and returns whether it was.
+    fn set_up(&mut self, place: &Place, up: bool) -> bool {
+        let was_up = self.links.get_mut(place).is_some_and(|linked| std::mem::replace(&mut linked.up, up));
+        self.show_connected();
+        was_up
+    }
+
+    fn show_connected(&self) {
+        let connected = !self.links.is_empty() && self.links.values().all(|linked| linked.up);
+        self.status.connected.store(connected, Ordering::Relaxed);
+        if connected {
+            *self.status.fault.lock() = None;
+        }
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        self.status.connected.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Reads `MOVED slot host:port`.
+fn moved_to(why: &str) -> Option<(u16, Address)> {
+    let mut words = why.strip_prefix("MOVED ")?.split_ascii_whitespace();
+    let slot = words.next()?.parse().ok()?;
+    Some((slot, Address::from_server(words.next()?)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirection_names_slot_and_server() {
+        assert_eq!(moved_to("MOVED 7 h:1"), Some((7, Address { host: "h".into(), port: 1 })));
+        assert_eq!(moved_to("MOVED 7 ::1:1"), Some((7, Address { host: "::1".into(), port: 1 })));
+        assert_eq!(moved_to("CLUSTERDOWN Hash slot not served"), None);
+    }
+}
