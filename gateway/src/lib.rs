@@ -1,6 +1,7 @@
 //! The node: sockets, sessions, services, store, HTTP, authentication.
 
 pub mod auth;
+pub mod config;
 pub mod error;
 pub mod service;
 pub mod store;

@@ -1,0 +1,285 @@
+//! From texts to a checked `Config`: what each value means, and which go together.
+
+use std::{fs, net::SocketAddr, path::Path, time::Duration};
+
+use protocol::Limits;
+use tracing_subscriber::EnvFilter;
+
+use super::{
+    Config, ConfigError, Demo, LogFormat, Origins, Secret, StoreConfig,
+    layers::{Given, GivenLimits},
+    memory,
+    settings::{Otherwise, Settings},
+};
+
+/// JavaScript reads integers beyond this wrongly, and `connect` tells limits to clients.
+const LARGEST: u64 = (1 << 53) - 1;
+
+/// The outbox budget where the system does not tell its memory: enough for some hundreds of stalled readers.
+const OUTBOX_TOTAL_UNKNOWN: u64 = 512 * 1024 * 1024;
+
+const REDIS_SCHEMES: [&str; 6] =
+    ["redis://", "rediss://", "redis+sentinel://", "rediss+sentinel://", "redis+cluster://", "rediss+cluster://"];
+
+pub(super) fn check(settings: &Settings) -> Result<Config, ConfigError> {
+    // Taken apart by name: a setting that nothing reads is a warning of the compiler.
+    let Settings {
+        listen,
+        ops_listen,
+        allowed_origins,
+        trusted_proxies,
+        data,
+        redis,
+        demo,
+        admin_key_file,
+        admin_key,
+        secret_key_file,
+        drain_window,
+        heartbeat,
+        log,
+        log_format,
+        limits,
+    } = settings;
+
+    let mut warnings = Vec::new();
+    exclude(data, redis, "a node has one store")?;
+    exclude(admin_key, admin_key_file, "there is one admin key")?;
+    let store = match redis.parse(redis_url)? {
+        Some(url) => StoreConfig::Redis { url },
+        None => StoreConfig::Embedded { data: data.required(|text| Ok(text.into()))? },
+    };
+    let shared = matches!(store, StoreConfig::Redis { .. });
+
+    let admin_key = match admin_key.parse(admin_key_of)? {
+        Some(key) => Some(key),
+        None => admin_key_file.parse(|path| admin_key_of(read(path)?.trim()))?,
+    };
+    if admin_key.as_ref().is_some_and(|key| key.expose().len() < 24) {
+        warnings.push("the admin key is short enough to be guessed: make one with `echo adm_$(openssl rand -hex 16)`".to_owned());
+    }
+    let secret_key_file = secret_key_file.parse(|path| secret_key(Path::new(path)).map(|_| path.into()))?;
+    if shared && admin_key.is_none() {
+        return Err(ConfigError::new("nodes on Redis share one admin key: give it by --admin-key-file or CHAOS_ADMIN_KEY"));
+    }
+    if shared && secret_key_file.is_none() {
+        return Err(ConfigError::new(
+            "nodes on Redis share one secret key: make it once with `openssl rand -hex 32 > FILE` and give it to every node by --secret-key-file",
+        ));
+    }
+
+    let demo_wanted = demo.required(demo_of)?;
+    if shared && demo_wanted == Demo::On {
+        return Err(ConfigError::new(format!(
+            "{} is on, and the demo lives in the data folder of the embedded store: leave it or --redis out",
+            demo.source
+        )));
+    }
+
+    let listen_address = listen.required(address)?;
+    let ops_address = ops_listen.parse(address)?;
+    if ops_address == Some(listen_address) && listen_address.port() != 0 {
+        return Err(ConfigError::new(format!("{} is the address that clients connect to: give it another port", ops_listen.source)));
+    }
+
+    Ok(Config {
+        listen: listen_address,
+        ops_listen: ops_address,
+        store,
+        admin_key,
+        secret_key_file,
+        allowed_origins: allowed_origins.required(Origins::parse)?,
+        trusted_proxies: trusted_proxies.parse(networks)?.unwrap_or_default(),
+        demo: demo_wanted,
+        limits: limits_of(limits)?,
+        drain_window: drain_window.required(|text| duration(text, "s", Duration::ZERO, Duration::from_secs(3600)))?,
+        heartbeat: heartbeat.required(|text| duration(text, "ms", Duration::from_millis(50), Duration::from_secs(3600)))?,
+        log_filter: log.required(filter)?,
+        log_format: log_format.required(log_format_of)?,
+        warnings,
+    })
+}
+
+impl Given {
+    /// The value, if a layer gave one. `read` says what is wrong with a text and how to mend it.
+    fn parse<T>(&self, read: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, ConfigError> {
+        let Some(text) = &self.text else { return Ok(None) };
+        read(text).map(Some).map_err(|wrong| ConfigError::new(format!("{} cannot be used: {wrong}", self.source)))
+    }
+
+    /// The value, or the table's default.
+    fn required<T>(&self, read: impl Fn(&str) -> Result<T, String>) -> Result<T, ConfigError> {
+        if let Some(value) = self.parse(&read)? {
+            return Ok(value);
+        }
+        match self.setting.otherwise {
+            Otherwise::Value(text) => {
+                read(text).map_err(|wrong| ConfigError::new(format!("the default of {} is wrong: {wrong}", self.setting.name)))
+            }
+            Otherwise::Rule(_) => Err(ConfigError::new(format!("--{} must be given", self.setting.flag))),
+        }
+    }
+}
+
+fn exclude(a: &Given, b: &Given, why: &str) -> Result<(), ConfigError> {
+    match (&a.text, &b.text) {
+        (Some(_), Some(_)) => {
+            Err(ConfigError::new(format!("{} and {} exclude each other, because {why}: leave one of them out", a.source, b.source)))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("{text:?} is no IP address with a port: give one such as 127.0.0.1:7400 or [::]:7400"))
+}
+
+fn redis_url(text: &str) -> Result<String, String> {
+    let rest = REDIS_SCHEMES.iter().find_map(|scheme| text.strip_prefix(scheme));
+    match rest {
+        Some(rest) if !rest.is_empty() => Ok(text.to_owned()),
+        // The text is not shown: it may hold a password where nothing expects it.
+        _ => {
+            Err("it is no Redis URL: give redis://, rediss://, redis+sentinel:// or redis+cluster:// and at least one HOST:PORT".to_owned())
+        }
+    }
+}
+
+fn admin_key_of(text: &str) -> Result<Secret, String> {
+    match text.strip_prefix("adm_") {
+        Some(rest) if !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Secret::new(text)),
+        _ => Err("an admin key begins with adm_ and has no spaces: make one with `echo adm_$(openssl rand -hex 16)`".to_owned()),
+    }
+}
+
+fn read(path: &str) -> Result<String, String> {
+    fs::read_to_string(path).map_err(|error| format!("{path} cannot be read ({error}): mend the path or its permissions"))
+}
+
+/// The 32 bytes that a secret key file holds in hex.
+///
+/// # Errors
+/// What is wrong with the file, and how to mend it; never what is in it.
+pub fn secret_key(path: &Path) -> Result<[u8; 32], String> {
+    let wrong = || format!("{} does not hold 32 bytes in hex: make it with `openssl rand -hex 32 > FILE`", path.display());
+    let text = read(&path.to_string_lossy())?;
+    let digits = text.trim().as_bytes();
+    let mut key = [0; 32];
+    if digits.len() != 64 {
+        return Err(wrong());
+    }
+    for (byte, pair) in key.iter_mut().zip(digits.chunks_exact(2)) {
+        let digit = |of: u8| char::from(of).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        *byte = digit(pair[0]).zip(digit(pair[1])).map(|(high, low)| high << 4 | low).ok_or_else(wrong)?;
+    }
+    Ok(key)
+}
+
+fn networks(text: &str) -> Result<Vec<ipnet::IpNet>, String> {
+    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+    items
+        .map(|item| {
+            let single = item.parse::<std::net::IpAddr>().map(ipnet::IpNet::from);
+            item.parse().or(single).map_err(|_| format!("{item:?} is no network: give addresses or CIDR blocks, such as 10.0.0.0/8"))
+        })
+        .collect()
+}
+
+fn demo_of(text: &str) -> Result<Demo, String> {
+    match text {
+        "auto" => Ok(Demo::Auto),
+        "on" | "true" | "1" => Ok(Demo::On),
+        "off" | "false" | "0" => Ok(Demo::Off),
+        _ => Err(format!("{text:?} is none of auto, on and off: give one of them")),
+    }
+}
+
+fn log_format_of(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(format!("{text:?} is neither text nor json: give one of them")),
+    }
+}
+
+fn filter(text: &str) -> Result<String, String> {
+    let parsed = EnvFilter::builder().parse(text);
+    parsed.map(|_| text.to_owned()).map_err(|_| {
+        format!("{text:?} is no filter: give a level (error, warn, info, debug, trace), or levels by module such as info,gateway=debug")
+    })
+}
+
+/// A whole number with `ms`, `s` or `m`; without one it is in `unit`.
+fn duration(text: &str, unit: &str, least: Duration, most: Duration) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let millis = match &text[digits.len()..] {
+        "" if unit == "s" => 1_000,
+        "" | "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        _ => 0,
+    };
+    match digits
+        .trim_end()
+        .parse::<u64>()
+        .ok()
+        .filter(|_| millis > 0)
+        .and_then(|number| number.checked_mul(millis))
+        .map(Duration::from_millis)
+    {
+        Some(length) if (least..=most).contains(&length) => Ok(length),
+        Some(_) => Err(format!("{text:?} is not between {least:?} and {most:?}: give a time between them")),
+        None => Err(format!("{text:?} is no time: give a whole number and a unit (ms, s or m), such as 10s")),
+    }
+}
+
+fn limits_of(given: &GivenLimits) -> Result<Limits, ConfigError> {
+    let outbox_total_bytes = memory::available().map_or(OUTBOX_TOTAL_UNKNOWN, |bytes| bytes / 4);
+    let mut limits = Limits { outbox_total_bytes, ..Limits::default() };
+    for (name, (text, source)) in given {
+        let value = text.replace('_', "").parse().ok().filter(|value| *value <= LARGEST);
+        let value = value.ok_or_else(|| ConfigError::new(format!("{source} gives {name} as {text:?}: give a whole number, 0 for none")))?;
+        limits.set(name, value);
+    }
+    Ok(limits)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test")]
+
+    use super::*;
+
+    #[test]
+    fn times_have_units() {
+        let read = |text, unit| duration(text, unit, Duration::ZERO, Duration::from_secs(3600));
+        assert_eq!(read("10", "s"), Ok(Duration::from_secs(10)));
+        assert_eq!(read("10", "ms"), Ok(Duration::from_millis(10)));
+        assert_eq!(read("10 ms", "s"), Ok(Duration::from_millis(10)));
+        assert_eq!(read("2m", "s"), Ok(Duration::from_secs(120)));
+        for wrong in ["", "s", "-1", "1.5s", "10h", "61m", "99999999999999999999", "18446744073709551615m"] {
+            assert!(read(wrong, "s").is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn networks_are_blocks_or_single_addresses() {
+        let read = networks("10.0.0.0/8, ::1,").unwrap();
+        assert!(read[0].contains(&"10.1.2.3".parse::<std::net::IpAddr>().unwrap()));
+        assert!(read[1].contains(&"::1".parse::<std::net::IpAddr>().unwrap()));
+        assert!(!read[1].contains(&"::2".parse::<std::net::IpAddr>().unwrap()));
+        assert!(networks("10.0.0.0/33").is_err());
+    }
+
+    #[test]
+    fn a_secret_key_is_32_bytes_in_hex() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        fs::write(&path, format!("{}\n", "0aF1".repeat(16))).unwrap();
+        assert_eq!(secret_key(&path).unwrap()[..4], [0x0a, 0xf1, 0x0a, 0xf1]);
+        for wrong in [String::new(), "0a".repeat(31), "zz".repeat(32), "é".repeat(32)] {
+            fs::write(&path, &wrong).unwrap();
+            let error = secret_key(&path).unwrap_err();
+            assert!(error.contains("openssl rand -hex 32") && (wrong.is_empty() || !error.contains(&wrong)), "{error}");
+        }
+    }
+}

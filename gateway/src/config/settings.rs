@@ -1,0 +1,198 @@
+//! The table of settings: the one place where a setting's name, flag, variable, default and description stand.
+//! Help, sample file, `chaos config` and the layers are all made from it. What a value means is `check`'s.
+
+use super::layers::Given;
+
+/// What holds where a setting is not given.
+#[derive(Debug, Clone, Copy)]
+pub enum Otherwise {
+    /// This value, written as one would give it.
+    Value(&'static str),
+    /// A rule, told in words.
+    Rule(&'static str),
+}
+
+/// One row of the table.
+#[derive(Debug)]
+pub struct Setting {
+    /// Key in the TOML file.
+    pub name: &'static str,
+    /// Long flag, without the dashes.
+    pub flag: &'static str,
+    /// Environment variable.
+    pub env: &'static str,
+    /// Shape of the value, for the help.
+    pub value: &'static str,
+    /// Heading that it stands under.
+    pub group: &'static str,
+    /// What holds without it.
+    pub otherwise: Otherwise,
+    /// A value as one would give it, in TOML.
+    pub example: &'static str,
+    /// What it does.
+    pub about: &'static str,
+}
+
+impl Setting {
+    fn help(about: &str, env: &str, otherwise: Otherwise) -> String {
+        let default = match otherwise {
+            Otherwise::Value(value) => value,
+            Otherwise::Rule(rule) => rule,
+        };
+        format!("{about}\n[env: {env}] [default: {default}]")
+    }
+}
+
+macro_rules! settings {
+    ($($(#[$arg:meta])* $name:ident {
+        flag: $flag:literal, env: $env:literal, value: $value:literal, group: $group:expr,
+        otherwise: $otherwise:expr, example: $example:literal,
+        about: $about:literal,
+    })*) => {
+        /// Every setting but the limits and `config` itself.
+        pub const SETTINGS: &[Setting] = &[$(Setting {
+            name: stringify!($name), flag: $flag, env: $env, value: $value, group: $group,
+            otherwise: $otherwise, example: $example, about: $about,
+        },)*];
+
+        /// The flags of a node, as given: `check` reads them together with the other layers.
+        #[derive(Debug, Default, Clone, clap::Args)]
+        pub struct Flags {
+            /// A TOML file with settings; deploy/chaos.toml is a sample.
+            #[arg(long, value_name = "FILE", help = "A TOML file with settings\n[env: CHAOS_CONFIG]")]
+            pub(super) config: Option<String>,
+            $(
+                #[doc = $about]
+                #[arg(long = $flag, value_name = $value, help_heading = $group, help = Setting::help($about, $env, $otherwise))]
+                $(#[$arg])*
+                pub(super) $name: Option<String>,
+            )*
+            /// One limit; may be given several times.
+            #[arg(long = "limit", value_name = "NAME=VALUE", help_heading = LIMITS,
+                help = "Sets one limit, 0 for none; may be given several times\n[env: CHAOS_LIMITS, comma-separated] [default: listed below]")]
+            pub(super) limit: Vec<String>,
+        }
+
+        impl Flags {
+            /// These, completed by those given before the subcommand.
+            pub(super) fn or(self, before: Self) -> Self {
+                Self {
+                    config: self.config.or(before.config),
+                    $($name: self.$name.or(before.$name),)*
+                    limit: before.limit.into_iter().chain(self.limit).collect(),
+                }
+            }
+
+            pub(super) fn is_empty(&self) -> bool {
+                self.config.is_none() $(&& self.$name.is_none())* && self.limit.is_empty()
+            }
+        }
+
+        /// Every setting with what was given for it, and where. `check` takes this apart by name, so that the compiler
+        /// notices a setting that nothing reads.
+        #[derive(Debug)]
+        pub(super) struct Settings { $(pub(super) $name: Given,)* pub(super) limits: super::layers::GivenLimits }
+
+        impl Settings {
+            /// Asks for every setting in turn: `given` gets its row and the flag's value.
+            pub(super) fn gather(
+                flags: Flags,
+                limits: super::layers::GivenLimits,
+                mut given: impl FnMut(&'static Setting, Option<String>) -> Given,
+            ) -> Self {
+                let mut rows = SETTINGS.iter();
+                let mut next = |flag| given(rows.next().expect("a row for every field: both come from one table"), flag);
+                Self { $($name: next(flags.$name),)* limits }
+            }
+
+            /// Every setting, in the table's order.
+            pub(super) fn all(&self) -> Vec<&Given> {
+                vec![$(&self.$name,)*]
+            }
+        }
+    };
+}
+
+const NETWORK: &str = "Network";
+const STORE: &str = "Store";
+const KEYS: &str = "Keys";
+const RUNNING: &str = "Running and stopping";
+const LOGS: &str = "Logs";
+/// The heading of the limits.
+pub(super) const LIMITS: &str = "Limits";
+
+use Otherwise::{Rule, Value};
+
+settings! {
+    listen {
+        flag: "listen", env: "CHAOS_LISTEN", value: "IP:PORT", group: NETWORK,
+        otherwise: Value("127.0.0.1:7400"), example: "\"0.0.0.0:7400\"",
+        about: "Where the WebSocket, the HTTP API and the console are; port 0 takes a free one",
+    }
+    ops_listen {
+        flag: "ops-listen", env: "CHAOS_OPS_LISTEN", value: "IP:PORT", group: NETWORK,
+        otherwise: Rule("none: they are on --listen, the metrics for loopback and the admin key only"), example: "\"127.0.0.1:7401\"",
+        about: "A second address with /metrics, /healthz and /readyz alone, open to whoever reaches it",
+    }
+    allowed_origins {
+        flag: "allowed-origins", env: "CHAOS_ALLOWED_ORIGINS", value: "ORIGIN,…", group: NETWORK,
+        otherwise: Value("self,localhost"), example: "[\"self\", \"https://app.example.com\"]",
+        about: "Web pages that may open a WebSocket or call the API; self is the host that was asked, * is any page",
+    }
+    trusted_proxies {
+        flag: "trusted-proxies", env: "CHAOS_TRUSTED_PROXIES", value: "CIDR,…", group: NETWORK,
+        otherwise: Rule("none"), example: "[\"10.0.0.0/8\"]",
+        about: "Addresses whose X-Forwarded-For is believed",
+    }
+    data {
+        flag: "data", env: "CHAOS_DATA", value: "FOLDER", group: STORE,
+        otherwise: Value("./chaos-data"), example: "\"/var/lib/chaos\"",
+        about: "Folder of the embedded store; one node at a time may use it",
+    }
+    redis {
+        flag: "redis", env: "CHAOS_REDIS", value: "URL", group: STORE,
+        otherwise: Rule("none: the embedded store"), example: "\"redis://127.0.0.1:6379\"",
+        about: "Keeps everything in Redis instead, so that many nodes serve one world: redis://, rediss://, redis+sentinel://, redis+cluster://",
+    }
+    #[arg(num_args = 0..=1, default_missing_value = "on")]
+    demo {
+        flag: "demo", env: "CHAOS_DEMO", value: "auto|on|off", group: STORE,
+        otherwise: Value("auto"), example: "\"off\"",
+        about: "Makes an organization, an app, users and a channel to try; auto does so in a fresh folder while listening on loopback",
+    }
+    admin_key_file {
+        flag: "admin-key-file", env: "CHAOS_ADMIN_KEY_FILE", value: "FILE", group: KEYS,
+        otherwise: Rule("embedded: made at the first start, in the data folder; Redis: one of the two must be given"), example: "\"/run/secrets/chaos-admin-key\"",
+        about: "File with the admin key, adm_…",
+    }
+    admin_key {
+        flag: "admin-key", env: "CHAOS_ADMIN_KEY", value: "KEY", group: KEYS,
+        otherwise: Rule("see --admin-key-file, which keeps it out of the process list"), example: "\"adm_…\"",
+        about: "The admin key itself, adm_…",
+    }
+    secret_key_file {
+        flag: "secret-key-file", env: "CHAOS_SECRET_KEY_FILE", value: "FILE", group: KEYS,
+        otherwise: Rule("embedded: made at the first start, in the data folder; Redis: must be given, the same on every node"), example: "\"/run/secrets/chaos-secret-key\"",
+        about: "File with 32 bytes in hex, under which shared secrets are encrypted in the store",
+    }
+    drain_window {
+        flag: "drain-window", env: "CHAOS_DRAIN_WINDOW", value: "SECONDS", group: RUNNING,
+        otherwise: Value("10s"), example: "\"30s\"",
+        about: "How long SIGTERM and SIGINT spread the goodbyes to clients over; a unit may follow: ms, s, m",
+    }
+    heartbeat {
+        flag: "heartbeat", env: "CHAOS_HEARTBEAT", value: "MILLISECONDS", group: RUNNING,
+        otherwise: Value("25000ms"), example: "\"15s\"",
+        about: "Silence after which a client is pinged; two pings without an answer end the connection; a unit may follow: ms, s, m",
+    }
+    log {
+        flag: "log", env: "CHAOS_LOG", value: "FILTER", group: LOGS,
+        otherwise: Value("info"), example: "\"info,gateway::session=debug\"",
+        about: "What is logged: a level, or levels by module",
+    }
+    log_format {
+        flag: "log-format", env: "CHAOS_LOG_FORMAT", value: "text|json", group: LOGS,
+        otherwise: Value("text"), example: "\"json\"",
+        about: "How it is logged, to standard error: lines for people, or one JSON object a line",
+    }
+}
