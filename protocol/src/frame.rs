@@ -318,7 +318,47 @@ pub enum ServerFrame {
     Event(crate::EventMessage),
 }
 
+/// What a frame of the server is, before the whole of it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Head {
+    /// The reply to the request with this id.
+    Reply(u32),
+    /// An event.
+    Event,
+}
+
 impl ServerFrame {
+    /// Tells a reply from an event without reading results and data: a client with many connections hands the bytes on to
+    /// whoever knows their type.
+    pub fn head(encoding: Encoding, frame: &[u8]) -> Result<Head, DecodeError> {
+        let neither = || DecodeError("neither a reply nor an event".into());
+        match encoding {
+            Encoding::MessagePack => {
+                let mut rest = frame;
+                for _ in 0..decode::read_map_len(&mut rest).map_err(|_| neither())? {
+                    match text(&mut rest)? {
+                        "id" => return decode::read_int(&mut rest).map(Head::Reply).map_err(|_| neither()),
+                        "event" => return Ok(Head::Event),
+                        _ => skip(&mut rest)?,
+                    }
+                }
+                Err(neither())
+            }
+            Encoding::Json => {
+                #[derive(Deserialize)]
+                struct Keys {
+                    id: Option<u32>,
+                    event: Option<serde::de::IgnoredAny>,
+                }
+                match encoding.decode(frame)? {
+                    Keys { id: Some(id), .. } => Ok(Head::Reply(id)),
+                    Keys { event: Some(_), .. } => Ok(Head::Event),
+                    _ => Err(neither()),
+                }
+            }
+        }
+    }
+
     /// Reads a frame of the server.
     pub fn decode(encoding: Encoding, frame: &[u8]) -> Result<Self, DecodeError> {
         #[derive(Deserialize)]
@@ -361,6 +401,18 @@ mod tests {
             assert_eq!((request.id, request.method), (7, "message.send"));
             assert_eq!(request.params::<ChannelRef>().unwrap().channel_id.as_str(), "general");
             assert_eq!(request.params::<SendMessage>().unwrap().text.as_deref(), Some("hi"));
+        }
+    }
+
+    #[test]
+    fn a_frames_head_is_told_without_its_body() {
+        for encoding in Encoding::ALL {
+            let reply = encode_result(encoding, 9, &json!({ "event": "no" }));
+            assert_eq!(ServerFrame::head(encoding, &reply), Ok(Head::Reply(9)));
+            let event = encoding.encode(&json!({ "at": 1, "data": { "id": 3 }, "event": "typing" }));
+            assert_eq!(ServerFrame::head(encoding, &event), Ok(Head::Event));
+            assert!(ServerFrame::head(encoding, &encoding.encode(&json!({ "ids": 1 }))).is_err());
+            assert!(ServerFrame::head(encoding, &[]).is_err());
         }
     }
 

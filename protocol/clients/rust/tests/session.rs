@@ -1,0 +1,365 @@
+//! The client against a small server made by hand.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::{future::Future, time::Duration};
+
+use bytes::Bytes;
+use client::{Closed, ConnectError, Connector, Events, Frame, RequestError, Session};
+use futures_util::{SinkExt, StreamExt};
+use protocol::{
+    CloseCode, Encoding, ErrorBody, ErrorCode, Method,
+    frame::{Request, encode_error, encode_result},
+    params::{Connect, SendMessage},
+};
+use serde_json::{Value, json};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_tungstenite::{
+    WebSocketStream, accept_hdr_async,
+    tungstenite::{
+        Message,
+        handshake::server::{Request as Upgrade, Response},
+        http::header::SEC_WEBSOCKET_PROTOCOL,
+        protocol::CloseFrame,
+    },
+};
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// The server's end of one connection.
+struct Peer {
+    stream: WebSocketStream<TcpStream>,
+    encoding: Encoding,
+}
+
+struct Asked {
+    id: u32,
+    method: String,
+    params: Value,
+}
+
+impl Peer {
+    async fn accept(listener: &TcpListener, encoding: Encoding) -> Self {
+        let (stream, _) = listener.accept().await.unwrap();
+        #[expect(clippy::result_large_err, reason = "the callback's type is tungstenite's")]
+        let stream = accept_hdr_async(stream, |upgrade: &Upgrade, mut response: Response| {
+            if let Some(offered) = upgrade.headers().get(SEC_WEBSOCKET_PROTOCOL) {
+                response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, offered.clone());
+            }
+            assert_eq!(upgrade.uri().path(), protocol::WEBSOCKET_PATH);
+            Ok(response)
+        })
+        .await
+        .unwrap();
+        Self { stream, encoding }
+    }
+
+    async fn asked(&mut self) -> Asked {
+        let bytes = match self.stream.next().await.unwrap().unwrap() {
+            Message::Binary(bytes) => bytes,
+            Message::Text(text) => text.into(),
+            other => panic!("{other:?}"),
+        };
+        let request = Request::decode(self.encoding, &bytes).unwrap();
+        Asked { id: request.id, method: request.method.to_owned(), params: request.params().unwrap() }
+    }
+
+    async fn says(&mut self, bytes: Vec<u8>) {
+        let message = match self.encoding {
+            Encoding::MessagePack => Message::Binary(bytes.into()),
+            Encoding::Json => Message::Text(String::from_utf8(bytes).unwrap().into()),
+        };
+        self.stream.send(message).await.unwrap();
+    }
+
+    async fn answers(&mut self, id: u32, result: Value) {
+        self.says(encode_result(self.encoding, id, &result)).await;
+    }
+
+    async fn tells(&mut self, event: Value) {
+        self.says(self.encoding.encode(&event)).await;
+    }
+
+    async fn closes(&mut self, code: CloseCode) {
+        let frame = CloseFrame { code: code.code().into(), reason: code.reason().into() };
+        self.stream.close(Some(frame)).await.unwrap();
+        while let Some(Ok(_)) = self.stream.next().await {}
+    }
+
+    async fn connects(&mut self) {
+        let asked = self.asked().await;
+        assert_eq!(asked.method, "connect");
+        self.answers(
+            asked.id,
+            json!({ "session_id": "ses_0000000000000001", "user": { "id": "alice" }, "app_id": "app_0000000000000001", "environment": "test",
+                "features": [], "heartbeat_ms": 25000, "limits": { "page": 200 }, "user_position": [0, 0], "channels": [], "more": false }),
+        )
+        .await;
+    }
+}
+
+fn typing(n: u64) -> Value {
+    json!({ "event": "typing", "channel_id": "general", "data": { "user_id": "bob", "typing": true, "n": n } })
+}
+
+async fn in_time<T>(what: impl Future<Output = T>) -> T {
+    timeout(DEADLINE, what).await.expect("in time")
+}
+
+/// A connected client, and its peer's script running beside it.
+async fn connected<F, S>(encoding: Encoding, tune: impl FnOnce(Connector) -> Connector, script: S) -> (Session, Events, JoinHandle<()>)
+where
+    S: FnOnce(Peer) -> F,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let connector = tune(Connector::new(&format!("ws://{}", listener.local_addr().unwrap()), encoding).unwrap());
+    let params = Connect { token: "t".into(), ..Connect::default() };
+    let (client, mut peer) = tokio::join!(async { connector.connect(&params).await.unwrap() }, async {
+        let mut peer = Peer::accept(&listener, encoding).await;
+        peer.connects().await;
+        peer
+    });
+    peer.encoding = encoding;
+    (client.0, client.1, tokio::spawn(script(peer)))
+}
+
+#[tokio::test]
+async fn replies_in_any_order_find_their_requests_in_both_encodings() {
+    for encoding in Encoding::ALL {
+        let (session, _events, peer) = connected(
+            encoding,
+            |c| c,
+            |mut peer| async move {
+                let (first, second) = (peer.asked().await, peer.asked().await);
+                assert_eq!(first.params["text"], "one");
+                for asked in [second, first] {
+                    peer.answers(asked.id, json!({ "said": asked.params["text"] })).await;
+                }
+            },
+        )
+        .await;
+        assert_eq!(session.connected().user.id.as_str(), "alice");
+        let one = session.begin(Method::MessageSend, &json!({ "text": "one" })).await.unwrap();
+        let two = session.begin(Method::MessageSend, &json!({ "text": "two" })).await.unwrap();
+        assert_eq!(in_time(one.reply::<Value>()).await, Ok(json!({ "said": "one" })));
+        assert_eq!(in_time(two.reply::<Value>()).await, Ok(json!({ "said": "two" })));
+        in_time(peer).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_method_sends_ids_and_fields_in_one_map_and_an_error_comes_back_whole() {
+    for encoding in Encoding::ALL {
+        let error = ErrorBody { retry_after_ms: Some(20), ..ErrorBody::new(ErrorCode::RateLimited, "slower") };
+        let answer = error.clone();
+        let (session, _events, peer) = connected(
+            encoding,
+            |c| c,
+            |mut peer| async move {
+                let asked = peer.asked().await;
+                assert_eq!(asked.method, "message.send");
+                assert_eq!(asked.params, json!({ "channel_id": "general", "text": "hi" }));
+                peer.says(encode_error(encoding, asked.id, &answer)).await;
+            },
+        )
+        .await;
+        let message = SendMessage { text: Some("hi".into()), ..SendMessage::default() };
+        let outcome = in_time(session.send(&"general".parse().unwrap(), &message)).await;
+        assert_eq!(outcome, Err(RequestError::Refused(error)));
+        in_time(peer).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn events_come_in_order_and_then_the_close_code() {
+    for encoding in Encoding::ALL {
+        let (session, mut events, peer) = connected(
+            encoding,
+            |c| c.event_queue(2),
+            |mut peer| async move {
+                for n in 0..100 {
+                    peer.tells(typing(n)).await;
+                }
+                peer.closes(CloseCode::TooSlow).await;
+            },
+        )
+        .await;
+        for n in 0..100 {
+            assert_eq!(in_time(events.next()).await.unwrap().data["n"], n);
+        }
+        assert_eq!(in_time(events.next()).await, None);
+        let closed = Closed { code: Some(4009), reason: "too slow".into() };
+        assert_eq!(events.closed(), closed);
+        assert_eq!(in_time(session.ping()).await, Err(RequestError::Closed(closed)));
+        in_time(peer).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_full_queue_of_events_stops_the_reading_and_not_the_writing() {
+    let (session, mut events, peer) = connected(
+        Encoding::MessagePack,
+        |c| c.event_queue(1).receive_buffer(4096),
+        |mut peer| async move {
+            let padding = "x".repeat(10_000);
+            let mut sent = 0;
+            // Far more than what the system's buffers take; the server notices that nobody reads.
+            while timeout(Duration::from_millis(300), peer.tells(json!({ "event": "later", "data": { "padding": padding } }))).await.is_ok()
+            {
+                sent += 1;
+                assert!(sent < 10_000, "the client reads on");
+            }
+            assert_eq!(peer.asked().await.method, "ping");
+        },
+    )
+    .await;
+    let ping = session.begin(Method::Ping, &json!({})).await.unwrap();
+    in_time(peer).await.unwrap();
+    assert!(in_time(events.next()).await.is_some());
+    drop(ping);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_sees_nothing_until_it_reads_on() {
+    let (session, mut events, peer) = connected(
+        Encoding::MessagePack,
+        |c| c,
+        |mut peer| async move {
+            let asked = peer.asked().await;
+            peer.tells(typing(1)).await;
+            peer.answers(asked.id, json!({ "at": 5 })).await;
+            peer.asked().await;
+        },
+    )
+    .await;
+    session.pause_reading();
+    let ping = session.begin(Method::Ping, &json!({})).await.unwrap();
+    assert!(timeout(Duration::from_millis(100), events.next()).await.is_err());
+    session.resume_reading();
+    assert!(in_time(events.next()).await.is_some());
+    assert_eq!(in_time(ping.reply::<Value>()).await, Ok(json!({ "at": 5 })));
+    session.begin(Method::Ping, &json!({})).await.unwrap();
+    in_time(peer).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_request_without_a_reply_times_out_and_the_session_goes_on() {
+    let (session, _events, peer) = connected(
+        Encoding::Json,
+        |c| c.timeout(Duration::from_millis(200)),
+        |mut peer| async move {
+            let late = peer.asked().await;
+            let asked = peer.asked().await;
+            peer.answers(late.id, json!({ "at": 1 })).await;
+            peer.answers(asked.id, json!({ "at": 2 })).await;
+        },
+    )
+    .await;
+    assert_eq!(session.ping().await, Err(RequestError::Timeout));
+    assert_eq!(in_time(session.ping()).await, Ok(2));
+    in_time(peer).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refused_connect_tells_the_error_and_the_close_code() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let connector = Connector::new(&format!("http://{}", listener.local_addr().unwrap()), Encoding::MessagePack).unwrap();
+    let params = Connect { token: "old".into(), ..Connect::default() };
+    let (outcome, ()) = tokio::join!(in_time(connector.connect(&params)), async {
+        let mut peer = Peer::accept(&listener, Encoding::MessagePack).await;
+        let asked = peer.asked().await;
+        assert_eq!(asked.params["token"], "old");
+        peer.says(encode_error(Encoding::MessagePack, asked.id, &ErrorBody::new(ErrorCode::Unauthenticated, "expired"))).await;
+        peer.closes(CloseCode::TokenExpired).await;
+    });
+    match outcome {
+        Err(ConnectError::Refused { error, closed }) => {
+            assert_eq!((error.code, closed.close_code()), (ErrorCode::Unauthenticated, Some(CloseCode::TokenExpired)));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn raw_frames_reach_the_server_as_they_are() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let connector = Connector::new(&format!("ws://{}", listener.local_addr().unwrap()), Encoding::MessagePack).unwrap();
+    let (mut socket, mut peer) = tokio::join!(async { connector.open().await.unwrap() }, Peer::accept(&listener, Encoding::MessagePack));
+    socket.send(Frame::Binary(Bytes::from_static(&[0xc1]))).await.unwrap();
+    socket.send(Frame::Text(Bytes::from_static(b"text"))).await.unwrap();
+    assert_eq!(in_time(peer.stream.next()).await.unwrap().unwrap(), Message::Binary(Bytes::from_static(&[0xc1])));
+    assert_eq!(in_time(peer.stream.next()).await.unwrap().unwrap(), Message::Text("text".into()));
+    peer.says(vec![0x80]).await;
+    assert_eq!(in_time(socket.receive()).await, Ok(Frame::Binary(Bytes::from_static(&[0x80]))));
+    let (closed, ()) = tokio::join!(in_time(socket.receive()), peer.closes(CloseCode::BadFrame));
+    assert_eq!(closed.unwrap_err().code, Some(4000));
+
+    let (mut socket, mut peer) = tokio::join!(async { connector.open().await.unwrap() }, Peer::accept(&listener, Encoding::MessagePack));
+    socket.send(Frame::Text(Bytes::from_static(&[0xff, 0xfe]))).await.unwrap();
+    assert!(in_time(peer.stream.next()).await.unwrap().is_err(), "the peer notices the invalid UTF-8");
+}
+
+#[tokio::test]
+async fn a_cut_connection_fails_what_is_awaited() {
+    let (session, mut events, peer) = connected(
+        Encoding::MessagePack,
+        |c| c,
+        |mut peer| async move {
+            peer.asked().await;
+        },
+    )
+    .await;
+    assert!(matches!(in_time(session.ping()).await, Err(RequestError::Closed(Closed { code: None, .. }))));
+    assert_eq!(in_time(events.next()).await, None);
+    in_time(peer).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_client_can_close_cut_or_just_be_dropped() {
+    let (session, mut events, peer) = connected(
+        Encoding::MessagePack,
+        |c| c,
+        |mut peer| async move {
+            match peer.stream.next().await {
+                Some(Ok(Message::Close(Some(frame)))) => assert_eq!((u16::from(frame.code), frame.reason.as_str()), (3000, "bye")),
+                other => panic!("{other:?}"),
+            }
+            assert!(peer.stream.next().await.is_none());
+        },
+    )
+    .await;
+    session.close(3000, "bye").await;
+    in_time(peer).await.unwrap();
+    assert_eq!(in_time(events.next()).await, None);
+    assert_eq!(events.closed().code, Some(3000));
+
+    let (session, mut events, peer) = connected(
+        Encoding::MessagePack,
+        |c| c,
+        |mut peer| async move {
+            assert!(!matches!(peer.stream.next().await, Some(Ok(_))), "no close frame");
+        },
+    )
+    .await;
+    session.abort().await;
+    in_time(peer).await.unwrap();
+    assert_eq!(in_time(events.next()).await, None);
+
+    let (session, events, peer) = connected(
+        Encoding::MessagePack,
+        |c| c,
+        |mut peer| async move {
+            match peer.stream.next().await {
+                Some(Ok(Message::Close(Some(frame)))) => assert_eq!(u16::from(frame.code), 1000),
+                other => panic!("{other:?}"),
+            }
+        },
+    )
+    .await;
+    drop((session, events));
+    in_time(peer).await.unwrap();
+}
