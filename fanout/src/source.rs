@@ -23,6 +23,11 @@ pub trait Source: Send + Sync + 'static {
         Class::Durable
     }
 
+    /// A record was handed to the topic's live subscribers. Called once per record and node, after [`frame`](Self::frame), under the same rules.
+    fn told(&self, topic: &Topic, record: &Record) {
+        let _ = (topic, record);
+    }
+
     /// At most `limit` records after a position, in order, with the controls that they had on the bus; [`Record::before`] is not needed.
     /// If there are any, the answer holds at least one.
     async fn read(&self, topic: &Topic, after: Position, limit: usize) -> Result<Replay, SourceError>;

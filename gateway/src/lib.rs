@@ -4,4 +4,6 @@ pub mod auth;
 pub mod config;
 pub mod error;
 pub mod service;
+pub mod socket;
+pub mod source;
 pub mod store;

@@ -48,6 +48,7 @@ impl Batch {
                 tokio::task::yield_now().await;
             }
         }
+        terms.records.iter().for_each(|record| source.told(topic, record));
         delivered
     }
 }

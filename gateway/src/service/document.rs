@@ -44,3 +44,25 @@ impl Commit {
         self
     }
 }
+
+/// An entity with the version of its document, for `ETag` and `If-Match`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Versioned<T> {
+    /// The entity.
+    pub value: T,
+    /// Changes whenever the entity does.
+    pub version: u64,
+}
+
+/// The version that a caller insists on, if any.
+pub type IfMatch = Option<u64>;
+
+/// Fails if the caller insists on another version.
+pub fn check_version(expected: IfMatch, actual: u64) -> Result<()> {
+    match expected {
+        Some(expected) if expected != actual => {
+            Err(Error::new(protocol::ErrorCode::PreconditionFailed, "it has changed since the version in If-Match"))
+        }
+        _ => Ok(()),
+    }
+}

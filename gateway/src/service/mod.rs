@@ -3,8 +3,21 @@
 //! A service function takes who acts and what is asked, checks what may be done, and makes one commit. Whoever listens
 //! hears of it from the bus. Nothing here knows of sockets or HTTP.
 
+pub mod channel_state;
+pub mod channels;
+pub mod check;
+pub mod clearing;
 pub mod document;
+pub mod entries;
+pub mod messages;
+pub mod participants;
+pub mod permissions;
+pub mod random;
+pub mod reactions;
+pub mod reads;
 pub mod scope;
+pub mod typing;
+pub mod users;
 
 use std::sync::Arc;
 

@@ -1,0 +1,158 @@
+//! Entries: a user's channels as sessions and lists show them, and the index behind them.
+
+use protocol::{ChannelId, UserId, model::Entry, results::EntryList};
+
+use super::{
+    Services,
+    channel_state::{Place, channel_of},
+    document::decode,
+    messages::message_of,
+    scope::{CHANNELS, ENTITY, MESSAGES, ONLY, PARTICIPANT_COUNT, PARTICIPANTS, READS, Scope},
+};
+use crate::{
+    auth::Actor,
+    error::{Error, Result},
+    store::{Key, Range, Read, Snapshot},
+};
+
+/// How many channels are read at once.
+pub const BATCH: usize = 200;
+/// How much of a reply entries may fill, in bytes.
+const REPLY_BYTES: usize = 240 * 1024;
+
+/// How much an entry tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// Everything.
+    Full,
+    /// Positions and numbers.
+    Positions,
+}
+
+impl Services {
+    /// The ids of all channels that a user may be in: a superset of the truth, in the order of the ids.
+    pub async fn channel_ids_of(&self, scope: &Scope, user: &UserId) -> Result<Vec<ChannelId>> {
+        self.all_keys(&scope.user(user), CHANNELS).await?.iter().map(|key| parse_key(key)).collect()
+    }
+
+    /// Every key of a listed table.
+    pub(super) async fn all_keys(&self, partition: &crate::store::Partition, table: crate::store::Table) -> Result<Vec<Key>> {
+        let mut keys: Vec<Key> = Vec::new();
+        loop {
+            let after = keys.last().cloned();
+            let (page, _) = self.store.page(partition, table, Range::Keys { after }, 1000).await?;
+            keys.extend(page.documents.into_iter().map(|d| d.key));
+            if !page.more {
+                return Ok(keys);
+            }
+        }
+    }
+
+    /// A user's entries of these channels; `None` where the user is not in it.
+    pub async fn entries(&self, scope: &Scope, user: &UserId, ids: &[ChannelId], detail: Detail) -> Result<Vec<Option<Entry>>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let reads = ids.iter().map(|id| entry_read(scope, user, id, detail)).collect();
+        let snapshots = self.store.read(reads).await?;
+        ids.iter().zip(snapshots).map(|(id, snapshot)| entry_of(id, &snapshot, detail)).collect()
+    }
+
+    /// All of a user's channels, last active first, from a cursor on.
+    pub async fn list_entries(&self, actor: &Actor, user: &UserId, cursor: Option<String>, limit: Option<u64>) -> Result<EntryList> {
+        self.permit_user(actor, user).await?;
+        let limit = self.page_length(limit)?;
+        let after = cursor.as_deref().map(parse_cursor).transpose()?;
+        let mut order = self.by_activity(&actor.scope, user).await?;
+        if let Some((at, id)) = after {
+            order.retain(|(other_at, other_id)| (std::cmp::Reverse(*other_at), other_id) > (std::cmp::Reverse(at), &id));
+        }
+        let (mut items, mut bytes, mut last) = (Vec::new(), 0, None);
+        let mut rest = order.chunks(limit.min(BATCH)).peekable();
+        'pages: while let Some(some) = rest.next() {
+            let ids: Vec<ChannelId> = some.iter().map(|(_, id)| id.clone()).collect();
+            for (place, entry) in some.iter().zip(self.entries(&actor.scope, user, &ids, Detail::Full).await?) {
+                if let Some(entry) = entry {
+                    bytes += size_of_entry(&entry);
+                    if items.len() == limit || (bytes > REPLY_BYTES && !items.is_empty()) {
+                        break 'pages;
+                    }
+                    items.push(entry);
+                }
+                last = Some(place);
+            }
+        }
+        let at_end = last.is_none() || last == order.last();
+        let cursor = last.filter(|_| !at_end).map(|(at, id)| format!("{at}.{id}"));
+        Ok(EntryList { items, cursor })
+    }
+
+    /// A user's channels with the instant of their last event, last active first.
+    pub async fn by_activity(&self, scope: &Scope, user: &UserId) -> Result<Vec<(u64, ChannelId)>> {
+        let ids = self.channel_ids_of(scope, user).await?;
+        let mut order = Vec::with_capacity(ids.len());
+        for some in ids.chunks(1000) {
+            let reads = some.iter().map(|id| Read { partition: scope.channel(id), documents: Vec::new(), newest: None }).collect();
+            let snapshots = self.store.read(reads).await?;
+            order.extend(some.iter().zip(snapshots).map(|(id, s)| (s.head.at, id.clone())));
+        }
+        order.sort_by(|(a, x), (b, y)| b.cmp(a).then_with(|| x.cmp(y)));
+        Ok(order)
+    }
+}
+
+/// What has to be read for an entry.
+pub fn entry_read(scope: &Scope, user: &UserId, id: &ChannelId, detail: Detail) -> Read {
+    Read {
+        partition: scope.channel(id),
+        documents: vec![(ENTITY, Key::from(ONLY)), (PARTICIPANTS, user.shared()), (READS, user.shared())],
+        newest: (detail == Detail::Full).then_some(MESSAGES),
+    }
+}
+
+/// The entry of what [`entry_read`] asked for; `None` where the user is not in the channel.
+pub fn entry_of(id: &ChannelId, snapshot: &Snapshot, detail: Detail) -> Result<Option<Entry>> {
+    let (Some((channel, _)), Some(Some(place))) = (channel_of(snapshot)?, snapshot.documents.get(1)) else {
+        return Ok(None);
+    };
+    let place = Place::of(place)?;
+    let read = match &snapshot.documents[2] {
+        Some(document) => decode(document)?,
+        None => 0,
+    };
+    let head = snapshot.head;
+    let is_full = detail == Detail::Full;
+    Ok(Some(Entry {
+        channel_id: id.clone(),
+        channel: is_full.then_some(channel),
+        role: is_full.then_some(place.participant.role),
+        seq: head.seq,
+        at: head.at,
+        number: head.number,
+        read,
+        unread: is_full.then(|| head.number.saturating_sub(read)),
+        last_message: snapshot.newest.as_ref().map(message_of).transpose()?,
+        participant_count: is_full.then(|| snapshot.counter(PARTICIPANT_COUNT)),
+        gap: None,
+    }))
+}
+
+/// About how long an entry is when encoded: what varies is counted, the rest is bounded.
+pub fn size_of_entry(entry: &Entry) -> usize {
+    let message = entry.last_message.as_ref().map_or(0, |m| protocol::codec::to_msgpack(m).len());
+    let channel = entry.channel.as_ref().map_or(0, |c| protocol::codec::to_msgpack(c).len());
+    200 + message + channel
+}
+
+/// A stored key as an id.
+pub(super) fn parse_key<T: std::str::FromStr>(key: &Key) -> Result<T>
+where
+    T::Err: std::fmt::Display,
+{
+    key.parse().map_err(|e| Error::internal(format!("a stored key cannot be read: {e}")))
+}
+
+fn parse_cursor(cursor: &str) -> Result<(u64, ChannelId)> {
+    let parsed = cursor.split_once('.').and_then(|(at, id)| Some((at.parse().ok()?, id.parse().ok()?)));
+    parsed.ok_or_else(|| Error::bad_request("`cursor` is not one that a list gave"))
+}

@@ -1,0 +1,6 @@
+//! Randomness for ids.
+
+/// 64 random bits.
+pub fn bits() -> u64 {
+    rand::random()
+}

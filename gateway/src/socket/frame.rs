@@ -1,0 +1,47 @@
+//! WebSocket frames as a server writes them: unmasked, whole, two to ten bytes before the payload (RFC 6455, 5.2).
+
+use bytes::{BufMut, Bytes, BytesMut};
+use protocol::{CloseCode, Encoding};
+
+/// A message in an encoding's kind of frame: binary or text.
+pub fn message(encoding: Encoding, payload: &[u8]) -> Bytes {
+    let opcode = match encoding {
+        Encoding::MessagePack => 0x82,
+        Encoding::Json => 0x81,
+    };
+    frame(opcode, payload)
+}
+
+/// A ping without payload.
+pub fn ping() -> Bytes {
+    Bytes::from_static(&[0x89, 0])
+}
+
+/// A close with a code of ours; the reason may say when to come back.
+pub fn close(code: CloseCode, retry_after_ms: Option<u64>) -> Bytes {
+    let mut payload = BytesMut::with_capacity(64);
+    payload.put_u16(code.code());
+    payload.put_slice(code.reason().as_bytes());
+    if let Some(milliseconds) = retry_after_ms {
+        payload.put_slice(format!(" retry_after_ms={milliseconds}").as_bytes());
+    }
+    frame(0x88, &payload)
+}
+
+fn frame(first: u8, payload: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(10 + payload.len());
+    out.put_u8(first);
+    match payload.len() {
+        short @ 0..=125 => out.put_u8(short as u8),
+        medium @ 126..=0xffff => {
+            out.put_u8(126);
+            out.put_u16(medium as u16);
+        }
+        long => {
+            out.put_u8(127);
+            out.put_u64(long as u64);
+        }
+    }
+    out.put_slice(payload);
+    out.freeze()
+}

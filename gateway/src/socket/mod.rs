@@ -1,0 +1,3 @@
+//! The socket of a session.
+
+pub mod frame;

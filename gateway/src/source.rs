@@ -1,0 +1,345 @@
+//! What records mean: how they look on the wire, and how the log is read again with the entities as they are now.
+//!
+//! Owned here: the way from a record or a line of the log to a frame. Left out: order, gaps and subscribers (the hub's).
+
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use fanout::{
+    Class, Gap, Position, Replay, SourceError, Topic,
+    record::{Control, Record},
+};
+use protocol::{
+    ChannelId, Encoding, EventKind, UserId, codec,
+    event::GapData,
+    splice::{self, EntityStamps, Parts},
+};
+use serde::Serialize;
+
+use crate::{
+    error::{Error, Result},
+    service::{
+        Services,
+        channel_state::channel_of,
+        document::encode,
+        entries::Detail,
+        reactions::Reacted,
+        scope::{self, ENTITY, MESSAGES, ONLY, PARTICIPANTS, Scope, Subject},
+    },
+    socket::frame,
+    store::{Continuity, Document, Entry, Key, Partition, Snapshot, Stamps, Table},
+};
+
+/// Who is told, on this node, that users came into channels.
+pub trait Membership: Send + Sync + 'static {
+    /// The user's sessions here were just told `channel.added`, with this position in its entry.
+    fn added(&self, scope: Scope, user: UserId, channel: ChannelId, position: Position);
+}
+
+/// The gateway's [`fanout::Source`].
+pub struct Source {
+    services: Services,
+    membership: OnceLock<Arc<dyn Membership>>,
+}
+
+impl Source {
+    /// A source over a store.
+    pub fn new(services: Services) -> Arc<Self> {
+        Arc::new(Self { services, membership: OnceLock::new() })
+    }
+
+    /// Names who is told of memberships. Only the first call counts.
+    pub fn attach(&self, membership: Arc<dyn Membership>) {
+        let _ = self.membership.set(membership);
+    }
+
+    async fn replay(&self, topic: &Topic, after: Position, limit: usize) -> Result<Replay> {
+        let partition = Partition::new(topic.clone());
+        let log = self.services.store.log(&partition, after, limit).await?;
+        let head = log.head.position();
+        let broken = |gap| Replay { records: Vec::new(), head, continuity: fanout::Continuity::Broken(gap) };
+        match log.continuity {
+            Continuity::Trimmed => return Ok(broken(Gap::Trimmed)),
+            Continuity::Diverged => return Ok(broken(Gap::Diverged)),
+            Continuity::Continuous => {}
+        }
+        let keys: Vec<(Table, Key)> = log.entries.iter().map(key_of).collect::<Result<_>>()?;
+        let snapshot = self.services.snapshot(partition, keys).await?;
+        let channel = self.channel_now(topic, &log.entries).await?;
+        let mut records = Vec::with_capacity(log.entries.len());
+        for (entry, document) in log.entries.iter().zip(&snapshot.documents) {
+            match self.record(topic, entry, document.as_ref(), channel.as_ref()).await? {
+                Some(record) => records.push(record),
+                // What the event was about was cleared away with a deleted channel of the same id.
+                None => return Ok(broken(Gap::Trimmed)),
+            }
+        }
+        Ok(Replay { records, head, continuity: fanout::Continuity::Continuous })
+    }
+
+    /// The channel itself, if an event is about it.
+    async fn channel_now(&self, topic: &Topic, entries: &[Entry]) -> Result<Option<Bytes>> {
+        if !entries.iter().any(|e| e.kind == EventKind::ChannelUpdated as u8) {
+            return Ok(None);
+        }
+        let snapshot: Snapshot = self.services.snapshot(Partition::new(topic.clone()), vec![(ENTITY, ONLY.into())]).await?;
+        Ok(channel_of(&snapshot)?.map(|(channel, _)| encode(&channel)))
+    }
+
+    /// An event of the log with its entity as it is now; `None` if that is gone for good.
+    async fn record(&self, topic: &Topic, entry: &Entry, document: Option<&Document>, channel: Option<&Bytes>) -> Result<Option<Record>> {
+        let mut record = Record { kind: entry.kind, position: entry.position, ..Record::default() };
+        match kind_of(entry)? {
+            EventKind::MessageCreated | EventKind::MessageUpdated | EventKind::MessageDeleted => {
+                let Some(document) = document else { return Ok(None) };
+                record.stamps = document.stamps;
+                record.counts = (!document.counts.is_empty()).then(|| counts_of(document));
+                record.body = document.value.clone();
+            }
+            EventKind::ReactionAdded | EventKind::ReactionRemoved => {
+                let Some(document) = document else { return Ok(None) };
+                let reacted: Reacted = read(&entry.reference)?;
+                let count = document.counts.iter().find(|(name, _)| *name == reacted.emoji).map_or(0, |(_, n)| *n);
+                record.count = Some(count);
+                record.body = entry.reference.clone();
+            }
+            EventKind::ParticipantAdded | EventKind::ParticipantUpdated => {
+                let Some(document) = document else {
+                    // Gone by now: a later event tells of it, with the participant as it was last.
+                    record.body = self.last_participant(topic, entry).await?;
+                    return Ok(Some(record));
+                };
+                record.stamps = Stamps { created_at: document.stamps.created_at, ..Stamps::default() };
+                record.body = document.value.clone();
+            }
+            EventKind::ParticipantRemoved => {
+                let participant: protocol::model::Participant = read(&entry.reference)?;
+                record.control = Control::Evict(Bytes::copy_from_slice(participant.user_id.as_str().as_bytes()));
+                record.body = entry.reference.clone();
+            }
+            EventKind::ChannelUpdated => {
+                let Some(channel) = channel else { return Ok(None) };
+                record.body = channel.clone();
+            }
+            EventKind::ChannelDeleted => {
+                record.control = Control::Close;
+                record.body = entry.reference.clone();
+            }
+            EventKind::ChannelAdded => self.channel_added(topic, entry, &mut record).await?,
+            EventKind::ChannelRemoved => record.body = channel_removed(&text(&entry.reference)?),
+            EventKind::UserUpdated => {
+                let Some(document) = document else { return Ok(None) };
+                record.stamps = Stamps { created_at: document.stamps.created_at, ..Stamps::default() };
+                record.body = document.value.clone();
+            }
+            _ => return Err(Error::internal(format!("the log holds an event of kind {} that is never kept", entry.kind))),
+        }
+        Ok(Some(record))
+    }
+
+    /// A user's entry as it is now. If the user is no longer in the channel, the event tells that instead.
+    async fn channel_added(&self, topic: &Topic, entry: &Entry, record: &mut Record) -> Result<()> {
+        #[derive(Serialize)]
+        struct Data {
+            entry: protocol::model::Entry,
+        }
+        let (Subject::User(user), Some(of)) = (scope::subject(topic), scope::scope(topic)) else {
+            return Err(Error::internal("a channel was added to something else than a user"));
+        };
+        let id: ChannelId = parse(&text(&entry.reference)?)?;
+        let entries = self.services.entries(&of, &parse(user)?, std::slice::from_ref(&id), Detail::Full).await?;
+        match entries.into_iter().next().flatten() {
+            Some(entry) => record.body = encode(&Data { entry }),
+            None => {
+                record.kind = EventKind::ChannelRemoved as u8;
+                record.body = channel_removed(id.as_str());
+            }
+        }
+        Ok(())
+    }
+
+    /// A participant that is gone, as the log has it from its removal.
+    async fn last_participant(&self, topic: &Topic, entry: &Entry) -> Result<Bytes> {
+        let user = text(&entry.reference)?;
+        let mut after = entry.position;
+        loop {
+            let log = self.services.store.log(&Partition::new(topic.clone()), after, 256).await?;
+            for later in &log.entries {
+                if later.kind == EventKind::ParticipantRemoved as u8 {
+                    let participant: protocol::model::Participant = read(&later.reference)?;
+                    if participant.user_id.as_str() == user {
+                        return Ok(later.reference.clone());
+                    }
+                }
+                after = later.position;
+            }
+            if log.entries.is_empty() {
+                return Err(Error::internal("a participant is gone without a removal in the log"));
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl fanout::Source for Source {
+    fn frame(&self, topic: &Topic, record: &Record, encoding: fanout::Encoding) -> Option<Bytes> {
+        let kind = EventKind::of(record.kind)?;
+        let channel_id = match scope::subject(topic) {
+            Subject::Channel(id) => Some(id),
+            _ => None,
+        };
+        let stamps = EntityStamps {
+            number: record.stamps.number,
+            seq: record.stamps.seq,
+            created_at: record.stamps.created_at,
+            edited_at: record.stamps.edited_at,
+            deleted_at: record.stamps.deleted_at,
+            count: record.count,
+            reactions: record.counts.as_deref(),
+        };
+        let parts = Parts { channel_id, seq: record.position.seq, at: record.position.at, stamps, body: &record.body };
+        match splice::event(kind, &parts).and_then(|payload| framed(&payload, encoding)) {
+            Ok(frame) => Some(frame),
+            Err(error) => {
+                tracing::error!(%topic, event = kind.as_str(), %error, "an event cannot be framed");
+                None
+            }
+        }
+    }
+
+    fn gap(&self, topic: &Topic, gap: Gap, position: Position, encoding: fanout::Encoding) -> Bytes {
+        #[derive(Serialize)]
+        struct Event<'a> {
+            event: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            channel_id: Option<&'a str>,
+            data: GapData,
+        }
+        let channel_id = match scope::subject(topic) {
+            Subject::Channel(id) => Some(id),
+            _ => None,
+        };
+        let data = GapData { reason: gap_of(gap), seq: position.seq, at: position.at };
+        let event = Event { event: EventKind::ChannelGap.as_str(), channel_id, data };
+        let encoding = encoding_of(encoding);
+        frame::message(encoding, &encoding.encode(&event))
+    }
+
+    fn class(&self, topic: &Topic, record: &Record) -> Class {
+        match EventKind::of(record.kind) {
+            // The newest state of each somebody is enough.
+            Some(EventKind::PresenceChanged) => Class::Droppable(Some(fingerprint(topic))),
+            Some(kind) if kind.may_be_dropped() => Class::Droppable(None),
+            _ => Class::Durable,
+        }
+    }
+
+    fn told(&self, topic: &Topic, record: &Record) {
+        if record.kind != EventKind::ChannelAdded as u8 {
+            return;
+        }
+        #[derive(serde::Deserialize)]
+        struct Data {
+            entry: Place,
+        }
+        #[derive(serde::Deserialize)]
+        struct Place {
+            channel_id: ChannelId,
+            seq: u64,
+            at: u64,
+        }
+        if let (Subject::User(user), Some(of), Some(membership)) = (scope::subject(topic), scope::scope(topic), self.membership.get())
+            && let (Ok(user), Ok(Data { entry })) = (user.parse(), codec::from_msgpack(&record.body))
+        {
+            membership.added(of, user, entry.channel_id, Position { seq: entry.seq, at: entry.at });
+        }
+    }
+
+    async fn read(&self, topic: &Topic, after: Position, limit: usize) -> Result<Replay, SourceError> {
+        self.replay(topic, after, limit).await.map_err(|e| SourceError(e.to_string()))
+    }
+
+    async fn heads(&self, topics: &[Topic]) -> Result<Vec<Position>, SourceError> {
+        let read = |topic: &Topic| crate::store::Read { partition: Partition::new(topic.clone()), documents: Vec::new(), newest: None };
+        let snapshots = self.services.store.read(topics.iter().map(read).collect()).await.map_err(|e| SourceError(e.to_string()))?;
+        Ok(snapshots.iter().map(|s| s.head.position()).collect())
+    }
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source").finish_non_exhaustive()
+    }
+}
+
+/// The protocol's word for a gap.
+pub fn gap_of(gap: Gap) -> protocol::model::Gap {
+    match gap {
+        Gap::Trimmed => protocol::model::Gap::Trimmed,
+        Gap::Diverged => protocol::model::Gap::Diverged,
+    }
+}
+
+fn encoding_of(encoding: fanout::Encoding) -> Encoding {
+    match encoding {
+        fanout::Encoding::Binary => Encoding::MessagePack,
+        fanout::Encoding::Text => Encoding::Json,
+    }
+}
+
+fn framed(payload: &[u8], encoding: fanout::Encoding) -> Result<Bytes, codec::DecodeError> {
+    Ok(match encoding {
+        fanout::Encoding::Binary => frame::message(Encoding::MessagePack, payload),
+        fanout::Encoding::Text => frame::message(Encoding::Json, &codec::transcode(payload)?),
+    })
+}
+
+/// The document that an event is about; events about none ask for the entity, which costs nothing more.
+fn key_of(entry: &Entry) -> Result<(Table, Key)> {
+    Ok(match kind_of(entry)? {
+        EventKind::MessageCreated | EventKind::MessageUpdated | EventKind::MessageDeleted => (MESSAGES, text(&entry.reference)?.into()),
+        EventKind::ReactionAdded | EventKind::ReactionRemoved => (MESSAGES, read::<Reacted>(&entry.reference)?.message_id.shared()),
+        EventKind::ParticipantAdded | EventKind::ParticipantUpdated => (PARTICIPANTS, text(&entry.reference)?.into()),
+        _ => (ENTITY, ONLY.into()),
+    })
+}
+
+fn kind_of(entry: &Entry) -> Result<EventKind> {
+    EventKind::of(entry.kind).ok_or_else(|| Error::internal(format!("the log holds an event of the unknown kind {}", entry.kind)))
+}
+
+fn counts_of(document: &Document) -> Bytes {
+    let counts: std::collections::BTreeMap<_, _> = document.counts.iter().cloned().collect();
+    encode(&counts)
+}
+
+fn channel_removed(id: &str) -> Bytes {
+    #[derive(Serialize)]
+    struct Data<'a> {
+        channel_id: &'a str,
+    }
+    encode(&Data { channel_id: id })
+}
+
+fn read<T: serde::de::DeserializeOwned>(reference: &Bytes) -> Result<T> {
+    codec::from_msgpack(reference).map_err(|e| Error::internal(format!("a line of the log cannot be read: {e}")))
+}
+
+fn text(reference: &Bytes) -> Result<String> {
+    String::from_utf8(reference.to_vec()).map_err(|e| Error::internal(format!("a line of the log cannot be read: {e}")))
+}
+
+fn parse<T: std::str::FromStr>(id: &str) -> Result<T>
+where
+    T::Err: std::fmt::Display,
+{
+    id.parse().map_err(Error::internal)
+}
+
+fn fingerprint(topic: &Topic) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    topic.hash(&mut hasher);
+    hasher.finish()
+}
