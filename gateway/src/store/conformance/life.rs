@@ -38,7 +38,7 @@ pub(crate) async fn a_later_commit_leaves_the_expiry_or_moves_it<B: Bench>() {
     let store = bench.store();
     let (left, moved) = (Partition::new("channel:left"), Partition::new("channel:moved"));
     for partition in [&left, &moved] {
-        done(&*store, partition, expiring(commit().putting(PEOPLE, "ann", "1"), Duration::from_millis(400))).await;
+        done(&*store, partition, expiring(commit().putting(PEOPLE, "ann", "1"), Duration::from_secs(2))).await;
     }
     done(&*store, &left, commit().putting(PEOPLE, "bob", "1").putting(MESSAGES, "m", "1")).await;
     done(&*store, &moved, expiring(commit().putting(PEOPLE, "bob", "1"), Duration::from_secs(3_600))).await;

@@ -88,7 +88,8 @@ impl<'t> View<'t> {
     }
 
     pub(super) fn page(&self, partition: &Partition, table: Table, range: &Range, limit: usize) -> Result<(Page, Head), Fault> {
-        let Some(State { id, head, .. }) = self.state(partition)? else { return Ok((Page::default(), Head::default())) };
+        // A partition that never was has an empty page.
+        let State { id, head, .. } = self.state(partition)?.unwrap_or_default();
         let page = match (table.order, range) {
             (Order::Keys, Range::Keys { after }) => {
                 let start = layout::by_key(id, table, after.as_deref().unwrap_or(""));

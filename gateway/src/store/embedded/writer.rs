@@ -56,7 +56,7 @@ pub(super) enum Request {
         limit: usize,
         answer: oneshot::Sender<Result<bool, StoreError>>,
     },
-    /// A write for nothing but its answer.
+    /// Whether there is room for writes.
     Probe {
         answer: oneshot::Sender<Result<(), StoreError>>,
     },
@@ -68,8 +68,10 @@ pub(super) enum Request {
 enum Done {
     Commit(Result<Result<Plan, Conflict>, StoreError>),
     Purge(Result<bool, StoreError>),
-    Probe,
 }
+
+/// What a probe writes: a small commit finds room among freed pages even on a full disk, and would tell nothing.
+const PROBE: usize = 1 << 20;
 
 /// Starts the writer and the publisher behind it.
 pub(super) fn start(
@@ -128,16 +130,22 @@ impl Writer {
                 }
                 Err(_) => {}
             }
-            if swept.elapsed() >= SWEEP {
-                let more = self.sweep().unwrap_or_else(|fault| {
-                    tracing::warn!(%fault, "what has expired could not be removed from the store, it is tried again");
-                    false
-                });
-                if !more {
-                    swept = Instant::now();
-                }
+            // While something is left to remove, it takes turns with the groups.
+            if swept.elapsed() >= SWEEP && !self.swept() {
+                swept = Instant::now();
             }
         }
+    }
+
+    /// Sweeps once; whether there is more to sweep.
+    fn swept(&self) -> bool {
+        let is_full = |fault: &Fault| matches!(fault, Fault::Storage(error) if disk::is_full(error));
+        self.growing(|| self.sweep(), is_full).unwrap_or_else(|fault| {
+            if !self.failing.swap(true, Ordering::Relaxed) {
+                tracing::error!(%fault, "the store cannot remove what has expired: it is tried again");
+            }
+            false
+        })
     }
 
     /// Does what a group asks for, in one transaction, and answers.
@@ -146,40 +154,58 @@ impl Writer {
         group.retain(|request| match request {
             Request::Commit { answer, .. } => !answer.is_closed(),
             Request::Purge { answer, .. } => !answer.is_closed(),
-            Request::Probe { answer } => !answer.is_closed(),
-            Request::Close => false,
+            Request::Probe { .. } | Request::Close => true,
         });
-        if group.is_empty() {
-            return;
-        }
-        match self.attempt(group) {
-            Ok(done) => {
-                self.failing.store(false, Ordering::Relaxed);
-                self.answer(group, done);
+        let probes: Vec<_> = group.extract_if(.., |request| matches!(request, Request::Probe { .. })).collect();
+        if !group.is_empty() {
+            match self.growing(|| self.transact(group), disk::is_full) {
+                Ok(done) => self.answer(group, done),
+                Err(error) => self.refuse(group, &error),
             }
-            Err(error) => {
-                if !self.failing.swap(true, Ordering::Relaxed) {
-                    tracing::error!(%error, "the store cannot write: commits are refused until it can");
-                }
-                let refusal = || StoreError::Unavailable(error.to_string());
-                for request in group.drain(..) {
-                    // An answer that nobody waits for is lost rightly.
-                    match request {
-                        Request::Commit { answer, .. } => drop(answer.send(Err(refusal()))),
-                        Request::Purge { answer, .. } => drop(answer.send(Err(refusal()))),
-                        Request::Probe { answer } => drop(answer.send(Err(refusal()))),
-                        Request::Close => {}
-                    }
+        }
+        if !probes.is_empty() {
+            let room = self.growing(|| self.probe(), disk::is_full).map_err(|error| unavailable(&error));
+            self.failing.store(room.is_err(), Ordering::Relaxed);
+            for probe in probes {
+                if let Request::Probe { answer } = probe {
+                    drop(answer.send(room.clone()));
                 }
             }
         }
     }
 
-    /// One transaction, again in a larger map where that was full.
-    fn attempt(&self, group: &[Request]) -> heed::Result<Vec<Done>> {
+    fn refuse(&self, group: &mut Vec<Request>, error: &heed::Error) {
+        if !self.failing.swap(true, Ordering::Relaxed) {
+            tracing::error!(%error, "the store cannot write: commits are refused until it can");
+        }
+        for request in group.drain(..) {
+            // An answer that nobody waits for is lost rightly.
+            match request {
+                Request::Commit { answer, .. } => drop(answer.send(Err(unavailable(error)))),
+                Request::Purge { answer, .. } => drop(answer.send(Err(unavailable(error)))),
+                Request::Probe { .. } | Request::Close => {}
+            }
+        }
+    }
+
+    /// Takes room on the disk, and gives it back to the commits that follow.
+    fn probe(&self) -> heed::Result<()> {
+        for room in [Some(vec![0; PROBE]), None] {
+            let mut txn = self.disk.write()?;
+            match room {
+                Some(room) => self.disk.meta.put(&mut txn, b"probe", &room)?,
+                None => drop(self.disk.meta.delete(&mut txn, b"probe")?),
+            }
+            txn.commit()?;
+        }
+        Ok(())
+    }
+
+    /// Does it again in a larger map where that was full.
+    fn growing<T, E: From<heed::Error>>(&self, mut attempt: impl FnMut() -> Result<T, E>, is_full: impl Fn(&E) -> bool) -> Result<T, E> {
         loop {
-            match self.transact(group) {
-                Err(error) if disk::is_full(&error) => {
+            match attempt() {
+                Err(error) if is_full(&error) => {
                     let size = self.disk.grow()?;
                     tracing::info!(size, "the store's map has grown");
                 }
@@ -195,11 +221,7 @@ impl Writer {
             done.push(match request {
                 Request::Commit { partition, commit, .. } => Done::Commit(own(self.commit(&mut txn, partition, commit))?),
                 Request::Purge { partition, table, limit, .. } => Done::Purge(own(self.purge(&mut txn, partition, *table, *limit))?),
-                Request::Probe { .. } => {
-                    self.disk.meta.put(&mut txn, b"probe", &(self.clock)().to_be_bytes())?;
-                    Done::Probe
-                }
-                Request::Close => continue,
+                Request::Probe { .. } | Request::Close => unreachable!("neither is part of a transaction"),
             });
         }
         // Returns after the disk's sync.
@@ -257,7 +279,6 @@ impl Writer {
             match (request, done) {
                 (Request::Commit { answer, .. }, Done::Commit(done)) => drop(answer.send(done.map(|done| done.map(|plan| plan.outcome)))),
                 (Request::Purge { answer, .. }, Done::Purge(done)) => drop(answer.send(done)),
-                (Request::Probe { answer }, Done::Probe) => drop(answer.send(Ok(()))),
                 _ => unreachable!("each request has its own kind of answer"),
             }
         }
@@ -307,6 +328,10 @@ impl Writer {
         txn.commit()?;
         Ok(more)
     }
+}
+
+fn unavailable(error: &heed::Error) -> StoreError {
+    StoreError::Unavailable(error.to_string())
 }
 
 fn is_due(expiry: &[u8], now: u64) -> bool {

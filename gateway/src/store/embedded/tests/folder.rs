@@ -1,1 +1,237 @@
-//! The folder.
+//! The folder over the life of processes, and the writer's groups.
+
+use std::time::Duration;
+
+use fanout::bus::Ear;
+
+use super::*;
+use crate::store::{
+    Append, Body, Commit, Expected, Key, Mark, Partition, Position, Range, Read, Require, Snapshot, StoreError, Table, Write,
+    embedded::{
+        OpenError, disk,
+        layout::{self, FORMAT, Space},
+    },
+};
+
+pub(super) const MESSAGES: Table = Table::numbered("messages");
+pub(super) const PEOPLE: Table = Table::listed("people");
+
+pub(super) fn room() -> Partition {
+    Partition::new("channel:room")
+}
+
+/// A store of the folder that nobody listens to.
+pub(super) fn quiet(path: &Path) -> Embedded {
+    open(path, Keep { events: 0, bytes: 0 }, Local::new(Ear::new()), Arc::default())
+}
+
+/// A message that must be new, with its event.
+pub(super) fn message(name: &str, value: impl Into<Bytes>) -> Commit {
+    let key = Key::from(name);
+    Commit {
+        require: vec![Require { table: MESSAGES, key: key.clone(), is: Expected::Absent }],
+        write: vec![Write::Put { table: MESSAGES, key, value: value.into(), mark: Mark::None, event: Some(0) }],
+        append: vec![Append {
+            kind: 1,
+            reference: Bytes::copy_from_slice(name.as_bytes()),
+            control: Default::default(),
+            body: Body::Written(0),
+        }],
+        ..Commit::default()
+    }
+}
+
+async fn snapshot(store: &Embedded, partition: &Partition) -> Snapshot {
+    let read = Read { partition: partition.clone(), documents: vec![], newest: Some(MESSAGES) };
+    store.read(vec![read]).await.unwrap().pop().unwrap()
+}
+
+/// Everything of a room is whole: numbers and seqs from 1 without a hole, each message as its event says. Returns the keys by number.
+pub(super) async fn whole(store: &Embedded) -> Vec<Key> {
+    let (page, head) = store.page(&room(), MESSAGES, Range::After(0), usize::MAX).await.unwrap();
+    let log = store.log(&room(), Position::default(), usize::MAX).await.unwrap();
+    assert!(page.documents.iter().map(|document| document.stamps.number).eq(1..=head.number));
+    assert!(log.entries.iter().map(|entry| entry.position.seq).eq(1..=head.seq));
+    assert_eq!(page.documents.len(), log.entries.len());
+    for (document, entry) in page.documents.iter().zip(&log.entries) {
+        assert_eq!(document.stamps.seq, entry.position.seq);
+        assert_eq!(document.key.as_bytes(), entry.reference);
+    }
+    let changed = store.page(&room(), MESSAGES, Range::Changed(0), usize::MAX).await.unwrap().0;
+    assert_eq!(changed.documents, page.documents);
+    page.documents.into_iter().map(|document| document.key).collect()
+}
+
+#[tokio::test]
+async fn a_reopened_store_holds_everything() {
+    let folder = TempDir::new().unwrap();
+    let store = quiet(folder.path());
+    for i in 0..10 {
+        store.commit(&room(), message(&format!("m{i}"), "hi")).await.unwrap().unwrap();
+    }
+    let before = (snapshot(&store, &room()).await.head, whole(&store).await);
+    store.close().await;
+    drop(store);
+    let store = quiet(folder.path());
+    assert_eq!((snapshot(&store, &room()).await.head, whole(&store).await), before);
+    let next = store.commit(&room(), message("m10", "hi")).await.unwrap().unwrap();
+    assert_eq!((next.first_seq, next.written[0].stamps.number), (11, 11));
+    let other = store.commit(&Partition::new("channel:other"), message("m", "hi")).await.unwrap().unwrap();
+    assert_eq!(other.first_seq, 1);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_folder_in_use_is_refused_with_a_sentence() {
+    let folder = TempDir::new().unwrap();
+    let store = quiet(folder.path());
+    let keep = Keep { events: 0, bytes: 0 };
+    let error = Embedded::open(folder.path(), keep, Local::new(Ear::new())).unwrap_err();
+    assert!(matches!(error, OpenError::InUse { .. }), "{error}");
+    assert!(error.to_string().contains("in use by another process"), "{error}");
+    store.close().await;
+    drop(store);
+    Embedded::open(folder.path(), keep, Local::new(Ear::new())).unwrap().close().await;
+}
+
+#[tokio::test]
+async fn a_newer_format_is_refused_with_a_sentence() {
+    let folder = TempDir::new().unwrap();
+    let disk = disk::Disk::open(folder.path(), 1 << 20).unwrap();
+    let mut txn = disk.write().unwrap();
+    disk.meta.put(&mut txn, b"format", &(FORMAT + 1).to_be_bytes()).unwrap();
+    txn.commit().unwrap();
+    drop(disk);
+    let error = disk::Disk::open(folder.path(), 1 << 20).unwrap_err();
+    assert!(matches!(error, OpenError::Newer { found, .. } if found == FORMAT + 1), "{error}");
+    assert!(error.to_string().contains("start the newer version"), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_no_folder_or_no_store_is_refused_with_a_sentence() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "no folder").unwrap();
+    let error = disk::Disk::open(&file, 1 << 20).unwrap_err();
+    assert!(error.to_string().contains("name one that this user may write to"), "{error}");
+    std::fs::write(folder.path().join("data.mdb"), [7; 100_000]).unwrap();
+    let error = disk::Disk::open(folder.path(), 1 << 20).unwrap_err();
+    assert!(error.to_string().contains("bring back a copy"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_map_grows_under_readers_and_writers() {
+    let folder = TempDir::new().unwrap();
+    let store = Arc::new(quiet(folder.path()));
+    let reader = tokio::spawn({
+        let store = store.clone();
+        async move {
+            while snapshot(&store, &room()).await.head.seq < 64 {
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    let writers = (0..8).map(|task| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            for i in 0..8 {
+                store.commit(&room(), message(&format!("{task}.{i}"), vec![task; 50_000])).await.unwrap().unwrap();
+            }
+        })
+    });
+    for task in writers.chain([reader]).collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+    assert_eq!(whole(&store).await.len(), 64);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn what_was_asked_before_the_close_is_done_and_what_comes_after_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let ears = Arc::new(Ears::default());
+    let bus = Local::new(ears.clone());
+    let (sender, mut published) = unbounded_channel();
+    ears.0.lock().insert(room().name().to_owned(), vec![sender]);
+    bus.join(&[room().topic()]).await.unwrap();
+    let store = open(folder.path(), Keep { events: 0, bytes: 0 }, bus, Arc::default());
+    let (first, second) = (room(), room());
+    let asked = async { tokio::join!(store.commit(&first, message("a", "hi")), store.commit(&second, message("b", "hi"))) };
+    let ((a, b), ()) = tokio::join!(biased; asked, store.close());
+    assert_eq!((a.unwrap().unwrap().first_seq, b.unwrap().unwrap().first_seq), (1, 2));
+    assert!(published.try_recv().is_ok() && published.try_recv().is_ok(), "published before the close returns");
+    assert!(matches!(store.commit(&room(), message("c", "hi")).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(store.now().await, Err(StoreError::Unavailable(_))));
+    assert_eq!(whole(&store).await.len(), 2, "reads go on");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn conflicts_and_malformed_commits_fail_alone_in_their_group() {
+    let folder = TempDir::new().unwrap();
+    let store = quiet(folder.path());
+    // Asked in this order, all before the first answer is looked at.
+    let room = room();
+    let long = "k".repeat(257);
+    let answers = tokio::join!(
+        store.commit(&room, message("a", "first")),
+        store.commit(&room, message("a", "again")),
+        store.commit(&room, message(&long, "too long")),
+        store.commit(&room, Commit { append: vec![], ..message("c", "no event") }),
+        store.page(&room, PEOPLE, Range::After(0), 1),
+        store.commit(&room, message("b", "second")),
+    );
+    assert_eq!(answers.0.unwrap().unwrap().first_seq, 1);
+    assert_eq!(answers.1.unwrap().unwrap_err().require, [0]);
+    assert!(answers.2.is_err() && answers.3.is_err() && answers.4.is_err());
+    assert_eq!(answers.5.unwrap().unwrap().first_seq, 2);
+    assert_eq!(whole(&store).await.len(), 2);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn expired_partitions_leave_nothing_on_the_disk() {
+    let folder = TempDir::new().unwrap();
+    let store = quiet(folder.path());
+    let short = Some(Duration::from_millis(1));
+    store.commit(&room(), message("stays", "hi")).await.unwrap().unwrap();
+    for i in 0..20 {
+        store.commit(&Partition::new(format!("short:{i}")), Commit { expire: short, ..message("m", "hi") }).await.unwrap().unwrap();
+    }
+    // The sweep that is due finds them after a reopening, too.
+    store.close().await;
+    drop(store);
+    let store = quiet(folder.path());
+    let left = |store: &Embedded| {
+        let disk = &store.disk;
+        disk.read(|txn| {
+            Ok::<_, heed::Error>((disk.partitions.len(txn)?, disk.entries.len(txn)?, disk.expiries.len(txn)?, disk.dropped.len(txn)?))
+        })
+        .unwrap()
+    };
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    // Of the one that stays: its number by key, itself, its change, its event.
+    while left(&store) != (1, 4, 0, 0) {
+        assert!(std::time::Instant::now() < deadline, "{:?}", left(&store));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(whole(&store).await.len(), 1);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn bodies_are_stored_once() {
+    let folder = TempDir::new().unwrap();
+    let store = quiet(folder.path());
+    let body = "a body that is easily found";
+    store.commit(&room(), message("m", body)).await.unwrap().unwrap();
+    let found = store.disk.read(|txn| {
+        let entries = store.disk.entries.iter(txn)?.collect::<heed::Result<Vec<_>>>()?;
+        let holders = entries.into_iter().filter(|(_, bytes)| bytes.windows(body.len()).any(|window| window == body.as_bytes()));
+        Ok::<_, heed::Error>(holders.map(|(key, _)| key.to_vec()).collect::<Vec<_>>())
+    });
+    let mut expected = layout::space(1, Space::Numbered);
+    expected.extend(1u64.to_be_bytes());
+    assert_eq!(found.unwrap(), [expected]);
+    store.close().await;
+}

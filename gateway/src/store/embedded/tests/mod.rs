@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod child;
 mod folder;
+mod speed;
 
 use std::{
     collections::HashMap,
