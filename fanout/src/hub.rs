@@ -8,12 +8,15 @@
 //! from it, the subscribers are told a gap. A subscriber is *live*, or *behind*: then it reads the log for itself until it has caught up.
 
 mod batch;
+mod broadcaster;
 mod feed;
 mod pump;
 mod ring;
 mod seats;
+mod state;
+mod subscription;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -27,12 +30,13 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use self::batch::{Batch, Load};
-use self::feed::{Feed, Repaired, Start};
-use self::pump::Pump;
-use self::seats::Ticket;
+use self::broadcaster::Repaired;
+use self::feed::Feed;
 use crate::bus::{Bus, BusError, Listener};
 use crate::record::Record;
-use crate::{Outbox, Position, Replay, Source, SourceError, Topic};
+use crate::{Continuity, Outbox, Position, Replay, Source, SourceError, Topic};
+
+pub use self::subscription::{Joining, Subscription};
 
 /// Topics in one question for heads.
 const HEADS: usize = 256;
@@ -136,9 +140,9 @@ impl Hub {
         let (subscription, is_confirmed) = self.sit(topic, kind, outbox).await;
         if !is_confirmed {
             self.bus.join(std::slice::from_ref(topic)).await?;
-            subscription.feed.confirm();
+            subscription.confirm();
         }
-        Ok(Joining(subscription))
+        Ok(Joining::new(subscription))
     }
 
     /// Registers an outbox with several topics, and returns, in their order, when the bus has confirmed all of them.
@@ -154,11 +158,11 @@ impl Hub {
             if !is_confirmed {
                 unconfirmed.push(Arc::clone(topic));
             }
-            joining.push(Joining(subscription));
+            joining.push(Joining::new(subscription));
         }
         if !unconfirmed.is_empty() {
             self.bus.join(&unconfirmed).await?;
-            joining.iter().for_each(|joining| joining.0.feed.confirm());
+            joining.iter().for_each(Joining::confirm);
         }
         Ok(joining)
     }
@@ -187,7 +191,7 @@ impl Hub {
             let feed = self.feed(topic, kind);
             if let Some((ticket, is_confirmed)) = feed.sit(outbox) {
                 self.counters.subscriptions.fetch_add(1, Ordering::Relaxed);
-                return (Subscription { feed, ticket }, is_confirmed);
+                return (Subscription::new(feed, ticket), is_confirmed);
             }
             // It is being left. A join sent before that leave would be undone by it.
             tokio::task::yield_now().await;
@@ -251,7 +255,7 @@ impl Hub {
     /// One read of a repair. Returns how many in a row brought nothing.
     async fn repair(&self, feed: &Arc<Feed>, position: Position, attempts: u32) -> u32 {
         self.counters.repairs.fetch_add(1, Ordering::Relaxed);
-        match self.read(&feed.topic, position).await.map(|replay| feed.repaired(replay)) {
+        match self.page_of_repair(feed, position).await {
             Ok(Repaired::More(batch)) => {
                 self.deliver(&feed.topic, batch).await;
                 return 0;
@@ -262,6 +266,25 @@ impl Hub {
         }
         tokio::time::sleep(backoff(attempts)).await;
         attempts.saturating_add(1)
+    }
+
+    async fn page_of_repair(&self, feed: &Arc<Feed>, position: Position) -> Result<Repaired, SourceError> {
+        let replay = self.read(&feed.topic, position).await?;
+        let strangers = match replay.continuity {
+            Continuity::Continuous => HashSet::new(),
+            Continuity::Broken(_) => {
+                let subjects: HashSet<Bytes> =
+                    feed.audience().iter().map(|(_, seat)| Bytes::copy_from_slice(seat.outbox.subject())).collect();
+                self.strangers(&feed.topic, subjects.into_iter().collect()).await?
+            }
+        };
+        Ok(feed.repaired(replay, &strangers))
+    }
+
+    /// Those of the subjects that may not listen any more.
+    async fn strangers(&self, topic: &Topic, subjects: Vec<Bytes>) -> Result<HashSet<Bytes>, SourceError> {
+        let admitted = self.source.admits(topic, &subjects).await?;
+        Ok(subjects.into_iter().zip(admitted).filter_map(|(subject, is_admitted)| (!is_admitted).then_some(subject)).collect())
     }
 
     /// Asks for the heads of feeds and repairs those that are elsewhere.
@@ -322,62 +345,6 @@ impl Listener for Hub {
 impl std::fmt::Debug for Hub {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Hub").field("bus", &self.bus).field("stats", &self.stats()).finish_non_exhaustive()
-    }
-}
-
-/// A registered subscriber that is not told anything yet. Dropping it leaves.
-#[derive(Debug)]
-#[must_use = "dropping it leaves the topic"]
-pub struct Joining(Subscription);
-
-impl Joining {
-    /// The topic.
-    pub fn topic(&self) -> &Topic {
-        self.0.topic()
-    }
-
-    /// Starts the stream: what stands after `cursor`, each once and in order, and then what happens.
-    ///
-    /// `head` is the topic's position as read, together with whatever decided that the subject may listen, after the join was confirmed;
-    /// `cursor` equals it, or is another position from which the subscriber resumes. Both are `Position::default()` for [`Kind::Passing`].
-    /// What is told may be in the outbox before this returns: whatever must come first is pushed first.
-    /// If the subject was evicted after `head` meanwhile, the subscription [is ended](Subscription::is_ended).
-    pub fn start(self, cursor: Position, head: Position) -> Subscription {
-        let Self(subscription) = self;
-        let Subscription { feed, ticket } = &subscription;
-        if let Start::Behind(outbox) = feed.start(*ticket, cursor, head)
-            && let Some(hub) = feed.hub()
-        {
-            let runtime = hub.runtime.clone();
-            runtime.spawn(Pump { hub, feed: Arc::clone(feed), ticket: *ticket, outbox, cursor, head }.run());
-        }
-        subscription
-    }
-}
-
-/// A subscriber of a topic. Dropping it leaves.
-#[derive(Debug)]
-#[must_use = "dropping it leaves the topic"]
-pub struct Subscription {
-    feed: Arc<Feed>,
-    ticket: Ticket,
-}
-
-impl Subscription {
-    /// The topic.
-    pub fn topic(&self) -> &Topic {
-        &self.feed.topic
-    }
-
-    /// Whether it ended by itself: its subject was evicted, or the topic closed.
-    pub fn is_ended(&self) -> bool {
-        !self.feed.is_seated(self.ticket)
-    }
-}
-
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        self.feed.leave(self.ticket);
     }
 }
 

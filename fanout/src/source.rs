@@ -32,6 +32,13 @@ pub trait Source: Send + Sync + 'static {
     /// If there are any, the answer holds at least one.
     async fn read(&self, topic: &Topic, after: Position, limit: usize) -> Result<Replay, SourceError>;
 
+    /// For each of these subjects: whether it may listen to the topic now. Asked where the log does not go on from a position,
+    /// because an eviction may have been in what is missing. Default: all may.
+    async fn admits(&self, topic: &Topic, subjects: &[Bytes]) -> Result<Vec<bool>, SourceError> {
+        let _ = topic;
+        Ok(vec![true; subjects.len()])
+    }
+
     /// The newest position of each topic, in the order asked for.
     async fn heads(&self, topics: &[Topic]) -> Result<Vec<Position>, SourceError>;
 }

@@ -135,7 +135,7 @@ struct Part {
 impl Rendered {
     fn new(load: &Load, topic: &Topic, source: &dyn Source, encoding: Encoding) -> Self {
         match load {
-            Load::Records(records) => Self::records(records, topic, source, encoding),
+            Load::Records(records) => Self::records(records, topic, source, encoding, MERGED),
             Load::Gap(gap, position) => Self::single(source.gap(topic, *gap, *position, encoding)),
         }
     }
@@ -146,15 +146,16 @@ impl Rendered {
         Self { pieces: vec![Piece { bytes: frame, class: Class::Durable, parts }] }
     }
 
-    /// Frames records, and merges those that are not droppable with their neighbours.
-    pub(super) fn records(records: &[Record], topic: &Topic, source: &dyn Source, encoding: Encoding) -> Self {
+    /// Frames records, and merges those that are not droppable with their neighbours, up to `most` bytes.
+    pub(super) fn records(records: &[Record], topic: &Topic, source: &dyn Source, encoding: Encoding, most: usize) -> Self {
+        let most = most.min(MERGED);
         let mut pieces = Vec::new();
         let mut run: Vec<(usize, Bytes)> = Vec::new();
         let mut size = 0;
         for (index, record) in records.iter().enumerate() {
             let Some(frame) = source.frame(topic, record, encoding) else { continue };
             let class = if record.is_durable() { Class::Durable } else { source.class(topic, record) };
-            if class != Class::Durable || size + frame.len() > MERGED {
+            if class != Class::Durable || size + frame.len() > most {
                 pieces.extend(merge(&mut run, size, Class::Durable));
                 size = 0;
             }

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::batch::Rendered;
 use super::feed::{CatchUp, Feed};
 use super::seats::Ticket;
 use super::{Hub, backoff};
 use crate::record::{Control, Record};
-use crate::{Class, Continuity, Gap, Outbox, Position};
+use crate::{Class, Continuity, Gap, Outbox, Position, Replay, SourceError};
 
 /// How long a reader may stall before it is looked whether it is still subscribed.
 const STALL: Duration = Duration::from_secs(30);
@@ -35,37 +37,23 @@ impl Pump {
         loop {
             let outbox = Arc::clone(&self.outbox);
             let turn = outbox.turn().await;
-            if self.drained().await.is_err() {
+            if self.drained(self.half()).await.is_err() {
                 return;
             }
             let told = match self.feed.catch_up(self.ticket, self.cursor, is_end) {
                 CatchUp::Live | CatchUp::Ended => return,
                 CatchUp::Recent(records) => self.tell(records).await,
                 CatchUp::Wait => Ok(0),
-                CatchUp::Read => match self.hub.read(&self.feed.topic, self.cursor).await {
-                    Ok(replay) => {
-                        if let Continuity::Broken(gap) = replay.continuity {
-                            let frame = self.hub.source.gap(&self.feed.topic, gap, replay.head, self.outbox.encoding());
-                            self.hub.count_gap();
-                            self.cursor = replay.head;
-                            if gap == Gap::Diverged {
-                                self.head = self.head.min(replay.head);
-                            }
-                            is_end = true;
-                            self.push(frame).await.map(|()| 1)
-                        } else {
-                            let told = self.tell(replay.records).await;
-                            is_end = self.cursor == replay.head;
-                            if is_end && matches!(told, Ok(0)) && attempts > 1 {
-                                // The log ends here time and again, and the topic stands elsewhere.
-                                self.feed.check();
-                            }
-                            told
+                CatchUp::Read => match self.read(&mut is_end).await {
+                    Ok(told) => {
+                        if is_end && attempts > 1 && matches!(told, Ok(0)) {
+                            // The log ends here time and again, and the topic stands elsewhere.
+                            self.feed.check();
                         }
+                        told
                     }
                     Err(error) => {
                         tracing::debug!(topic = %self.feed.topic, %error, "a subscriber waits for the log");
-                        is_end = false;
                         Ok(0)
                     }
                 },
@@ -81,6 +69,30 @@ impl Pump {
                 Ok(_) => attempts = 0,
             }
         }
+    }
+
+    /// Reads a page and tells it. Returns how much was told; `is_end` becomes whether the log ended there.
+    async fn read(&mut self, is_end: &mut bool) -> Result<Result<usize, Ended>, SourceError> {
+        *is_end = false;
+        let Replay { records, head, continuity } = self.hub.read(&self.feed.topic, self.cursor).await?;
+        let Continuity::Broken(gap) = continuity else {
+            let told = self.tell(records).await;
+            *is_end = self.cursor == head;
+            return Ok(told);
+        };
+        if gap == Gap::Diverged || head.seq > self.head.seq {
+            let subject = Bytes::copy_from_slice(self.outbox.subject());
+            if !self.hub.strangers(&self.feed.topic, vec![subject]).await?.is_empty() {
+                self.feed.leave(self.ticket);
+                return Ok(Err(Ended));
+            }
+            self.head = head;
+        }
+        let frame = self.hub.source.gap(&self.feed.topic, gap, head, self.outbox.encoding());
+        self.hub.count_gap();
+        self.cursor = head;
+        *is_end = true;
+        Ok(self.push(frame).await.map(|()| 1))
     }
 
     /// Tells records up to one that ends the subscription, and moves the cursor along. Returns how many records that were.
@@ -101,7 +113,8 @@ impl Pump {
         }
         let (count, last) = (records.len(), records.last().map(|record| record.position));
         records.retain(|record| !matches!(&record.control, Control::Except(excepted) if excepted == subject));
-        let rendered = Rendered::records(&records, &self.feed.topic, &*self.hub.source, self.outbox.encoding());
+        let rendered =
+            Rendered::records(&records, &self.feed.topic, &*self.hub.source, self.outbox.encoding(), self.outbox.limits().bytes / 4);
         for (bytes, frames) in rendered.pieces() {
             self.push(bytes.clone()).await?;
             self.hub.count_deliveries(frames as u64);
@@ -114,19 +127,24 @@ impl Pump {
         Ok(count)
     }
 
-    async fn push(&self, frame: bytes::Bytes) -> Result<(), Ended> {
-        self.drained().await?;
+    async fn push(&self, frame: Bytes) -> Result<(), Ended> {
+        // What is larger than the other half waits until nothing else does.
+        let most = if frame.len() > self.half() { 1 } else { self.half() };
+        self.drained(most).await?;
         if !self.feed.is_seated(self.ticket) {
             return Err(Ended);
         }
         self.outbox.push(frame, Class::Durable).map_err(|_| Ended)
     }
 
-    /// Waits until the outbox has room for a page.
-    async fn drained(&self) -> Result<(), Ended> {
-        let half = (self.outbox.limits().bytes / 2).max(1);
+    /// What live records leave to those who catch up.
+    fn half(&self) -> usize {
+        (self.outbox.limits().bytes / 2).max(1)
+    }
+
+    async fn drained(&self, below: usize) -> Result<(), Ended> {
         loop {
-            match tokio::time::timeout(STALL, self.outbox.drained_below(half)).await {
+            match tokio::time::timeout(STALL, self.outbox.drained_below(below)).await {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(_)) => return Err(Ended),
                 Err(_) if self.feed.is_seated(self.ticket) => {}

@@ -23,6 +23,7 @@ struct World {
     framed: [AtomicUsize; 2],
     reads: AtomicUsize,
     clock: AtomicU64,
+    strangers: Mutex<Vec<Bytes>>,
 }
 
 #[derive(Default, Clone)]
@@ -92,6 +93,11 @@ impl Source for World {
             Continuity::Broken(_) => Vec::new(),
         };
         Ok(Replay { records, head, continuity })
+    }
+
+    async fn admits(&self, _topic: &Topic, subjects: &[Bytes]) -> Result<Vec<bool>, SourceError> {
+        let strangers = self.strangers.lock();
+        Ok(subjects.iter().map(|subject| !strangers.contains(subject)).collect())
     }
 
     async fn heads(&self, topics: &[Topic]) -> Result<Vec<Position>, SourceError> {
@@ -509,6 +515,30 @@ async fn what_was_trimmed_is_told_as_a_gap() {
     late.sees(&["Trimmed 12"]).await;
     node.commit("13");
     late.sees(&["Trimmed 12", "13 13"]).await;
+}
+
+#[tokio::test]
+async fn who_was_removed_in_what_was_trimmed_is_told_nothing_of_it() {
+    let node = node();
+    let (alice, bob) = (node.reader("alice"), node.reader("bob"));
+    let (alices, bobs) = (node.subscribe(&alice).await, node.subscribe(&bob).await);
+    node.commit("1");
+    bob.sees_last("1 1").await;
+    let behind = node.reader("bob");
+    let joining = node.join(&behind).await;
+    let head = node.world.head(TOPIC);
+    node.world.append(TOPIC, "bob is removed", evict("bob"));
+    (3..=10).for_each(|n| drop(node.lose(&n.to_string())));
+    node.world.strangers.lock().push(Bytes::from_static(b"bob"));
+    node.world.logs.lock().get_mut(TOPIC).unwrap().floor = 5;
+    let resumed = joining.start(Position::default(), head);
+    eventually(|| resumed.is_ended(), || "the end of the one behind".into()).await;
+    node.commit("11");
+    alice.sees(&["1 1", "Trimmed 11"]).await;
+    node.commit("12");
+    alice.sees(&["1 1", "Trimmed 11", "12 12"]).await;
+    assert_eq!((bob.pipe.texts(), behind.pipe.texts().len()), (vec!["1 1".to_owned()], 0));
+    assert!(bobs.is_ended() && !alices.is_ended());
 }
 
 #[tokio::test]

@@ -14,6 +14,9 @@ const SLICES: usize = 64;
 /// Bytes in one vectored write: the lock is held that long, and sockets seldom take more at once.
 const SLICE_BYTES: usize = 256 * 1024;
 
+/// What control frames may take beyond the bound, so that a ping does not end a connection whose queue is full.
+const CONTROL: usize = 4 * 1024;
+
 #[derive(Debug)]
 struct Entry {
     frame: Bytes,
@@ -105,10 +108,12 @@ impl Queue {
         if let Class::Droppable(Some(key)) = class {
             self.forget(key, limits);
         }
-        if self.bytes + frame.len() > limits.bytes {
-            self.give_up(self.bytes + frame.len() - limits.bytes, limits);
+        let reserve = if class == Class::Control { CONTROL } else { 0 };
+        let room = limits.bytes.saturating_add(reserve).saturating_sub(frame.len());
+        if self.bytes > room {
+            self.give_up(self.bytes - room, limits);
         }
-        if self.bytes + frame.len() > limits.bytes && !self.entries.is_empty() {
+        if self.bytes > room && !self.entries.is_empty() {
             if let Class::Droppable(_) = class {
                 limits.count_dropped(1);
                 return Ok(());

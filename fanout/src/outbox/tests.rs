@@ -301,3 +301,69 @@ async fn frames_from_many_threads_reach_a_real_socket_whole() {
     outbox.close(frame("bye"), 1000);
     assert_eq!(owner.await.unwrap(), Reason::Closed(1000));
 }
+
+/// What may happen to an outbox.
+#[derive(Debug, Clone)]
+enum Act {
+    Push(u8, usize),
+    Open(usize),
+    Drive,
+}
+
+fn acts() -> impl proptest::strategy::Strategy<Value = Vec<Act>> {
+    use proptest::prelude::*;
+    let act = prop_oneof![
+        6 => (0..5u8, 0..40usize).prop_map(|(class, length)| Act::Push(class, length)),
+        2 => (0..80usize).prop_map(Act::Open),
+        2 => Just(Act::Drive),
+    ];
+    proptest::collection::vec(act, 0..120)
+}
+
+proptest::proptest! {
+    #[test]
+    fn whatever_happens_frames_leave_whole_in_order_and_within_bounds(acts in acts(), room in 0..50usize, bound in 50..400usize) {
+        let (pipe, limits) = (Pipe::new(room), limits(bound));
+        let outbox = outbox(&pipe, &limits);
+        let mut over = None;
+        for (n, act) in acts.into_iter().enumerate() {
+            match act {
+                Act::Push(kind, length) => {
+                    let class = match kind {
+                        0 => Class::Control,
+                        1 => Class::Droppable(None),
+                        2 => Class::Droppable(Some(1)),
+                        3 => Class::Reply,
+                        _ => Class::Durable,
+                    };
+                    let payload = format!("{kind}:{n}:{}", "x".repeat(length));
+                    over = over.or(outbox.push(frame(payload), class).err());
+                }
+                Act::Open(more) => pipe.open(more),
+                Act::Drive => over = over.or(drive(&outbox)),
+            }
+            proptest::prop_assert!(outbox.queued_bytes() <= bound + 4 * 1024);
+            proptest::prop_assert_eq!(limits.counts().queued_bytes, outbox.queued_bytes());
+            proptest::prop_assert_eq!(limits.counts().queues, usize::from(outbox.queued_bytes() > 0));
+            proptest::prop_assert_eq!(outbox.is_over(), over);
+        }
+        pipe.open(usize::MAX);
+        if over.is_some() {
+            outbox.close(frame("9:999:"), 1000);
+        }
+        proptest::prop_assert_eq!(drive(&outbox), over);
+        let frames = pipe.frames();
+        let whole: usize = frames.iter().map(|f| f.len() + 4).sum();
+        proptest::prop_assert_eq!(whole, pipe.written().len());
+        for kinds in [&["0"][..], &["1"], &["2"], &["3", "4"]] {
+            let numbers: Vec<usize> = pipe
+                .texts()
+                .iter()
+                .map(|t| t.split(':').map(str::to_owned).collect::<Vec<_>>())
+                .filter(|parts| kinds.contains(&parts[0].as_str()))
+                .map(|parts| parts[1].parse().unwrap())
+                .collect();
+            proptest::prop_assert!(numbers.is_sorted(), "{:?}", numbers);
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! A subscriber's own end: registered, then started; dropping it leaves.
+
+use std::sync::Arc;
+
+use super::feed::{Feed, Start};
+use super::pump::Pump;
+use super::seats::Ticket;
+use crate::{Position, Topic};
+
+/// A registered subscriber that is not told anything yet. Dropping it leaves.
+#[derive(Debug)]
+#[must_use = "dropping it leaves the topic"]
+pub struct Joining(Subscription);
+
+impl Joining {
+    pub(super) fn new(subscription: Subscription) -> Self {
+        Self(subscription)
+    }
+
+    /// Notes that the bus has confirmed the topic.
+    pub(super) fn confirm(&self) {
+        self.0.confirm();
+    }
+
+    /// The topic.
+    pub fn topic(&self) -> &Topic {
+        self.0.topic()
+    }
+
+    /// Starts the stream: what stands after `cursor`, each once and in order, and then what happens.
+    ///
+    /// `head` is the topic's position as read, together with whatever decided that the subject may listen, after the join was confirmed;
+    /// `cursor` equals it, or is another position from which the subscriber resumes. Both are `Position::default()` for [`Kind::Passing`].
+    /// What is told may be in the outbox before this returns: whatever must come first is pushed first.
+    /// If the subject was evicted after `head` meanwhile, the subscription [is ended](Subscription::is_ended).
+    pub fn start(self, cursor: Position, head: Position) -> Subscription {
+        let Self(subscription) = self;
+        let Subscription { feed, ticket } = &subscription;
+        if let Start::Behind(outbox) = feed.start(*ticket, cursor, head)
+            && let Some(hub) = feed.hub()
+        {
+            let runtime = hub.runtime.clone();
+            runtime.spawn(Pump { hub, feed: Arc::clone(feed), ticket: *ticket, outbox, cursor, head }.run());
+        }
+        subscription
+    }
+}
+
+/// A subscriber of a topic. Dropping it leaves.
+#[derive(Debug)]
+#[must_use = "dropping it leaves the topic"]
+pub struct Subscription {
+    feed: Arc<Feed>,
+    ticket: Ticket,
+}
+
+impl Subscription {
+    pub(super) fn new(feed: Arc<Feed>, ticket: Ticket) -> Self {
+        Self { feed, ticket }
+    }
+
+    pub(super) fn confirm(&self) {
+        self.feed.confirm();
+    }
+
+    /// The topic.
+    pub fn topic(&self) -> &Topic {
+        &self.feed.topic
+    }
+
+    /// Whether it ended by itself: its subject was evicted, or the topic closed.
+    pub fn is_ended(&self) -> bool {
+        !self.feed.is_seated(self.ticket)
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.feed.leave(self.ticket);
+    }
+}
