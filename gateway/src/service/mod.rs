@@ -7,6 +7,7 @@ pub mod channel_state;
 pub mod channels;
 pub mod check;
 pub mod clearing;
+pub mod clock;
 pub mod document;
 pub mod entries;
 pub mod messages;
@@ -23,7 +24,11 @@ use std::sync::Arc;
 
 use protocol::Limits;
 
-use crate::store::{Partition, Read, Snapshot, Store, Table};
+use crate::{
+    auth::SecretKey,
+    service::clock::Clock,
+    store::{Partition, Read, Snapshot, Store, Table},
+};
 
 /// All services over one store.
 #[derive(Debug, Clone)]
@@ -32,12 +37,24 @@ pub struct Services {
     pub store: Arc<dyn Store>,
     /// What is allowed at most.
     pub limits: Arc<Limits>,
+    /// What seals stored secrets and derives ids.
+    pub secret: Arc<SecretKey>,
+    /// The store's clock as this node estimates it.
+    pub clock: Arc<Clock>,
+    /// This node's name, unique among the running nodes.
+    pub node: Arc<str>,
 }
 
 /// How often a commit is tried again after a conflict with somebody else's.
 pub const ATTEMPTS: usize = 16;
 
 impl Services {
+    /// All services of a node, on the machine's clock.
+    pub fn new(store: Arc<dyn Store>, limits: Limits, secret: SecretKey, node: impl Into<Arc<str>>) -> Self {
+        let (limits, secret, clock) = (Arc::new(limits), Arc::new(secret), Arc::new(Clock::system()));
+        Self { store, limits, secret, clock, node: node.into() }
+    }
+
     /// Reads documents of one partition.
     pub async fn snapshot(&self, partition: Partition, documents: Vec<(Table, crate::store::Key)>) -> crate::error::Result<Snapshot> {
         let mut snapshots = self.store.read(vec![Read { partition, documents, newest: None }]).await?;
