@@ -1,7 +1,8 @@
 //! Opening connections: sockets as a server of many small messages needs them, and the way from a Sentinel to the master.
 
-use std::{io, time::Duration};
+use std::{collections::HashMap, io, time::Duration};
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisConnectionInfo, RedisError, RedisResult, Value,
     aio::MultiplexedConnection,
@@ -56,31 +57,45 @@ pub(crate) async fn open(address: &Address, credentials: &Credentials, database:
         .map_err(|_| timed_out(address))?
 }
 
-/// Where the one server is that takes commands and publishes: for Sentinel, what the first Sentinel that answers says.
-/// Of a Cluster there is no such server.
+/// Where the one server is that takes commands and publishes. Of a Cluster there is no such server.
+///
+/// All Sentinels are asked at once, and of what a majority says the newest configuration counts: one that is cut off from the
+/// others goes on naming the old master. Where no majority answers in time, the newest of what there is must do.
 pub(crate) async fn current_master(deployment: &Deployment) -> RedisResult<Address> {
     let (sentinels, service, credentials) = match deployment {
         Deployment::Single { address, .. } => return Ok(address.clone()),
         Deployment::Sentinel { sentinels, service, sentinel_credentials, .. } => (sentinels, service, sentinel_credentials),
         Deployment::Cluster { .. } => return Err((ErrorKind::Client, "a Cluster has no single master").into()),
     };
+    let ask = |sentinel| async move {
+        let answer = timeout(CONNECT_TIMEOUT, ask_sentinel(sentinel, credentials, service)).await;
+        answer.unwrap_or_else(|_| Err(timed_out(sentinel).into()))
+    };
+    let mut asked: FuturesUnordered<_> = sentinels.iter().map(ask).collect();
     let mut last = RedisError::from((ErrorKind::EmptySentinelList, "no Sentinel is configured"));
-    for sentinel in sentinels {
-        match timeout(CONNECT_TIMEOUT, ask_sentinel(sentinel, credentials, service)).await {
-            Ok(Ok(master)) => return Ok(master),
-            Ok(Err(error)) => last = error,
-            Err(_) => last = timed_out(sentinel).into(),
+    let mut answers = Vec::with_capacity(sentinels.len());
+    while let Some(answer) = asked.next().await {
+        match answer {
+            Ok(answer) => answers.push(answer),
+            Err(error) => last = error,
+        }
+        if answers.len() > sentinels.len() / 2 {
+            break;
         }
     }
-    Err(last)
+    answers.into_iter().max_by_key(|(epoch, _)| *epoch).map(|(_, master)| master).ok_or(last)
 }
 
-async fn ask_sentinel(sentinel: &Address, credentials: &Credentials, service: &str) -> RedisResult<Address> {
+/// What a Sentinel holds for the master, and the epoch of that configuration.
+async fn ask_sentinel(sentinel: &Address, credentials: &Credentials, service: &str) -> RedisResult<(u64, Address)> {
     let mut connection = open(sentinel, credentials, 0).await?;
-    let answer: Option<(String, u16)> =
-        redis::cmd("SENTINEL").arg("get-master-addr-by-name").arg(service).query_async(&mut connection).await?;
-    let (host, port) = answer.ok_or((ErrorKind::MasterNameNotFoundBySentinel, "the Sentinel knows no service of that name"))?;
-    Ok(Address { host, port })
+    let mut questions = redis::pipe();
+    // The address as clients are to use it, which during a failover is ahead of what the second answer says.
+    questions.cmd("SENTINEL").arg("get-master-addr-by-name").arg(service).cmd("SENTINEL").arg("master").arg(service);
+    let (address, master): (Option<(String, u16)>, HashMap<String, String>) = questions.query_async(&mut connection).await?;
+    let (host, port) = address.ok_or((ErrorKind::MasterNameNotFoundBySentinel, "the Sentinel knows no service of that name"))?;
+    let epoch = master.get("config-epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or(0);
+    Ok((epoch, Address { host, port }))
 }
 
 /// Opens a command connection to the server that [`current_master`] names, having seen that it thinks so too:

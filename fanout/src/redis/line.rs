@@ -121,6 +121,7 @@ impl Taken {
 
 async fn keep(target: Target, state: watch::Sender<State>, faults: Arc<Notify>) {
     let mut delay = Duration::from_millis(50);
+    let mut known = String::new();
     for generation in 1.. {
         let opened = match &target {
             Target::Node(address, credentials) => open(address, credentials, 0).await.map(|connection| (address.clone(), connection)),
@@ -128,7 +129,8 @@ async fn keep(target: Target, state: watch::Sender<State>, faults: Arc<Notify>) 
         };
         let why = match opened {
             Ok((address, connection)) => {
-                tracing::debug!(%address, "connected to Redis");
+                tracing::info!(%address, "connected to Redis");
+                known.clear();
                 delay = Duration::from_millis(50);
                 let up = State::Up { generation, connection: connection.clone() };
                 state.send_replace(up);
@@ -137,8 +139,13 @@ async fn keep(target: Target, state: watch::Sender<State>, faults: Arc<Notify>) 
                 why
             }
             Err(error) => {
-                tracing::debug!(%error, "Redis cannot be reached");
-                error.to_string()
+                // Every attempt fails, each new reason is logged.
+                let why = error.to_string();
+                if why != known {
+                    tracing::warn!(why, "Redis cannot be reached");
+                    known.clone_from(&why);
+                }
+                why
             }
         };
         state.send_replace(State::Down(why.into()));

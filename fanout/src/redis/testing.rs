@@ -4,7 +4,7 @@
 //! Needs `redis-server` (which is also the Sentinel) on the path.
 
 use std::{
-    collections::hash_map::RandomState,
+    collections::{BTreeSet, hash_map::RandomState},
     fs::File,
     future::Future,
     hash::BuildHasher,
@@ -253,9 +253,12 @@ impl Cluster {
         panic!("no master has slot {slot}")
     }
 
-    /// Moves a slot with its keys to another master while everything runs, in the steps of an operator's tool.
+    /// Moves a slot with its keys to another master, unless it is there, while everything runs, in the steps of an operator's tool.
     pub async fn migrate(&self, slot: u16, to: usize) {
         let from = self.owner(slot).await;
+        if from == to {
+            return;
+        }
         self.begin_migration(slot, from, to).await;
         self.move_keys(slot, from, to).await;
         self.finish_migration(slot, from, to).await;
@@ -283,13 +286,33 @@ impl Cluster {
         }
     }
 
-    /// The last step: the slot is the target's, for everybody.
+    /// The last step: the slot is the target's. Returns when everybody knows, for a further move before that can leave a slot without an owner.
     pub async fn finish_migration(&self, slot: u16, from: usize, to: usize) {
         let target_id = self.masters[to].text(&["CLUSTER", "MYID"]).await;
         let others = (0..self.masters.len()).filter(|index| *index != to && *index != from);
         for index in [to, from].into_iter().chain(others) {
             self.masters[index].must(&["CLUSTER", "SETSLOT", &slot.to_string(), "NODE", &target_id]).await;
         }
+        until("all nodes agree", || async {
+            let mut views = BTreeSet::new();
+            for server in &self.masters {
+                let nodes = server.text(&["CLUSTER", "NODES"]).await;
+                // Of each node its id, its epoch and its slots.
+                let view: BTreeSet<Vec<String>> = nodes
+                    .lines()
+                    .map(|line| {
+                        line.split_ascii_whitespace()
+                            .enumerate()
+                            .filter(|(n, _)| matches!(n, 0 | 6 | 8..))
+                            .map(|(_, word)| word.to_owned())
+                            .collect()
+                    })
+                    .collect();
+                views.insert(view);
+            }
+            views.len() == 1
+        })
+        .await;
     }
 }
 

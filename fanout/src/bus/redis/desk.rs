@@ -11,18 +11,18 @@ use tokio::{
         mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
         oneshot,
     },
-    task::JoinSet,
     time::{Instant, MissedTickBehavior, interval},
 };
 
 use super::{
     Status,
-    link::{Link, News, Order, Place, Report, Ticket},
+    link::{News, Order, Place, Report, Ticket},
+    servers::Servers,
 };
 use crate::{
     Topic,
     bus::{BusError, Listener},
-    redis::{Address, Deployment, Topology, channel, slot},
+    redis::Deployment,
 };
 
 /// How often the slot map is read while all is well: a slot can move without anybody telling.
@@ -44,22 +44,16 @@ pub(super) enum Request {
 
 /// The one task that decides.
 pub(super) struct Desk {
-    deployment: Arc<Deployment>,
     listener: Arc<dyn Listener>,
     status: Arc<Status>,
     requests: UnboundedReceiver<Request>,
     reports: UnboundedReceiver<Report>,
-    reporter: UnboundedSender<Report>,
     topics: HashMap<Topic, Entry>,
     joins: HashMap<u64, Join>,
-    links: HashMap<Place, Linked>,
-    /// Counts links and tickets.
-    last_number: u64,
+    servers: Servers,
+    last_ticket: Ticket,
     /// Topics to be placed again, and when.
     later: HashMap<Topic, Instant>,
-    /// On a Cluster.
-    topology: Option<Arc<Topology>>,
-    reading_map: JoinSet<()>,
 }
 
 /// A topic that somebody wants.
@@ -95,44 +89,17 @@ struct Join {
     done: oneshot::Sender<Result<(), BusError>>,
 }
 
-#[derive(Debug)]
-struct Linked {
-    number: u64,
-    link: Link,
-    up: bool,
-}
-
 impl Desk {
     pub(super) fn new(deployment: Deployment, listener: Arc<dyn Listener>, status: Arc<Status>) -> (Self, UnboundedSender<Request>) {
         let (requester, requests) = unbounded_channel();
         let (reporter, reports) = unbounded_channel();
-        let topology = match &deployment {
-            Deployment::Cluster { seeds, credentials } => Some(Arc::new(Topology::new(seeds.clone(), credentials.clone()))),
-            _ => None,
-        };
-        let desk = Self {
-            deployment: Arc::new(deployment),
-            listener,
-            status,
-            requests,
-            reports,
-            reporter,
-            topics: HashMap::new(),
-            joins: HashMap::new(),
-            links: HashMap::new(),
-            last_number: 0,
-            later: HashMap::new(),
-            topology,
-            reading_map: JoinSet::new(),
-        };
-        (desk, requester)
+        let servers = Servers::new(deployment, listener.clone(), reporter);
+        let (topics, joins, later) = Default::default();
+        (Self { listener, status, requests, reports, topics, joins, servers, last_ticket: 0, later }, requester)
     }
 
     pub(super) async fn run(mut self) {
-        match self.topology {
-            Some(_) => self.read_map(),
-            None => drop(self.link(&Place::Master)),
-        }
+        self.servers.begin();
         let mut map_tick = interval(MAP_PERIOD);
         map_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut later_tick = interval(BOUNCE_PAUSE);
@@ -144,8 +111,11 @@ impl Desk {
                     None => return,
                 },
                 Some(report) = self.reports.recv() => self.take_in(report),
-                Some(_) = self.reading_map.join_next() => self.follow_map(),
-                _ = map_tick.tick(), if self.topology.is_some() => self.read_map(),
+                Some(read) = self.servers.map_read() => match read {
+                    Ok(()) => self.follow_map(),
+                    Err(why) => *self.status.fault.lock() = Some(why),
+                },
+                _ = map_tick.tick() => self.servers.read_map(),
                 _ = later_tick.tick(), if !self.later.is_empty() => self.place_what_is_due(),
             }
         }
@@ -212,31 +182,25 @@ impl Desk {
             }
         }
         for (place, topics) in orders {
-            if let Some(linked) = self.links.get(&place) {
-                linked.link.order(Order::Leave(topics));
-            }
+            self.servers.order(&place, Order::Leave(topics));
         }
     }
 
     fn take_in(&mut self, Report { link, news }: Report) {
         match news {
             News::Up => {
-                if let Some(place) = self.place_of(link) {
-                    tracing::info!(?place, "the bus is connected");
-                    self.set_up(&place, true);
-                }
+                self.servers.is_up(link);
+                self.show_connected();
             }
             News::Down(why) => {
-                let Some(place) = self.place_of(link) else { return };
-                if self.set_up(&place, false) {
-                    tracing::warn!(?place, why, "the bus has lost its connection");
-                }
-                *self.status.fault.lock() = Some(why);
+                let Some(place) = self.servers.is_down(link, &why) else { return };
                 for entry in self.topics.values_mut().filter(|entry| entry.is_at(&place)) {
                     entry.joined = false;
                 }
+                self.show_connected();
+                *self.status.fault.lock() = Some(why);
                 // A master that is gone has a successor, perhaps.
-                self.read_map();
+                self.servers.read_map();
             }
             News::Joined(topics) => self.joined(topics),
             News::Ended(topic, ticket) => {
@@ -277,30 +241,20 @@ impl Desk {
         let Some(entry) = self.ordered_by(&topic, ticket) else { return };
         (entry.joined, entry.ordered) = (false, None);
         let bounced = std::mem::replace(&mut entry.bounced, true);
-        match (moved_to(why), &self.topology) {
-            (Some((slot, owner)), Some(topology)) => {
-                topology.learn(slot, owner);
-                if bounced {
-                    self.later.insert(topic, Instant::now() + BOUNCE_PAUSE);
-                } else {
-                    self.place(vec![topic]);
-                }
-            }
-            _ => {
-                tracing::warn!(%topic, why, "Redis refuses a subscription");
-                *self.status.fault.lock() = Some(why.to_owned());
-                self.later.insert(topic, Instant::now() + REFUSED_PAUSE);
-            }
+        if !self.servers.learn(why) {
+            tracing::warn!(%topic, why, "Redis refuses a subscription");
+            *self.status.fault.lock() = Some(why.to_owned());
+            self.later.insert(topic, Instant::now() + REFUSED_PAUSE);
+        } else if bounced {
+            self.later.insert(topic, Instant::now() + BOUNCE_PAUSE);
+        } else {
+            self.place(vec![topic]);
         }
     }
 
     /// The entry of a topic, if this is the order that holds for it now.
     fn ordered_by(&mut self, topic: &Topic, ticket: Ticket) -> Option<&mut Entry> {
         self.topics.get_mut(topic).filter(|entry| entry.ordered.as_ref().is_some_and(|(_, current)| *current == ticket))
-    }
-
-    fn place_of(&self, link: u64) -> Option<Place> {
-        self.links.iter().find(|(_, linked)| linked.number == link).map(|(place, _)| place.clone())
     }
 
     fn place_what_is_due(&mut self) {
@@ -316,11 +270,11 @@ impl Desk {
     fn place(&mut self, topics: Vec<Topic>) {
         let mut orders: HashMap<Place, Vec<Topic>> = HashMap::new();
         for topic in topics {
-            match self.home(&topic) {
+            match self.servers.home(&topic) {
                 Some(place) => orders.entry(place).or_default().push(topic),
                 None => {
                     self.later.insert(topic, Instant::now() + REFUSED_PAUSE);
-                    self.read_map();
+                    self.servers.read_map();
                 }
             }
         }
@@ -333,85 +287,33 @@ impl Desk {
         let mut tickets = Vec::with_capacity(topics.len());
         for topic in topics {
             let Some(entry) = self.topics.get_mut(&topic) else { continue };
-            self.last_number += 1;
-            entry.ordered = Some((place.clone(), self.last_number));
-            tickets.push((topic, self.last_number));
+            self.last_ticket += 1;
+            entry.ordered = Some((place.clone(), self.last_ticket));
+            tickets.push((topic, self.last_ticket));
         }
-        self.link(place).order(Order::Join(tickets));
+        self.servers.order(place, Order::Join(tickets));
         self.show_connected();
     }
 
-    /// Where a topic belongs, as far as is known.
-    fn home(&self, topic: &Topic) -> Option<Place> {
-        match &self.topology {
-            None => Some(Place::Master),
-            Some(topology) => topology.owner(slot(&channel(topic))).map(Place::Shard),
-        }
-    }
-
-    /// The link to a place, opened if there is none.
-    fn link(&mut self, place: &Place) -> &Link {
-        let linked = self.links.entry(place.clone()).or_insert_with(|| {
-            self.last_number += 1;
-            let number = self.last_number;
-            let link = Link::open(number, place.clone(), self.deployment.clone(), self.listener.clone(), self.reporter.clone());
-            Linked { number, link, up: false }
-        });
-        &linked.link
-    }
-
-    /// Reads the slot map beside everything else; once at a time.
-    fn read_map(&mut self) {
-        let Some(topology) = &self.topology else { return };
-        if self.reading_map.is_empty() {
-            let (topology, status) = (topology.clone(), self.status.clone());
-            self.reading_map.spawn(async move {
-                if let Err(error) = topology.refresh().await {
-                    *status.fault.lock() = Some(error.to_string());
-                }
-            });
-        }
-    }
-
-    /// Moves topics to where the map says, keeps a link to every master, and lets go of servers that are none.
+    /// Moves topics to where the map says now.
     fn follow_map(&mut self) {
-        let Some(topology) = self.topology.clone() else { return };
-        let masters: HashSet<Place> = topology.masters().into_iter().map(Place::Shard).collect();
         let mut strayed: HashMap<Place, Vec<Topic>> = HashMap::new();
-        for (topic, entry) in &self.topics {
-            let Some((place, _)) = &entry.ordered else { continue };
-            if self.home(topic).as_ref() != Some(place) {
-                strayed.entry(place.clone()).or_default().push(topic.clone());
+        for (topic, entry) in &mut self.topics {
+            if let Some((place, _)) = entry.ordered.take_if(|(place, _)| self.servers.home(topic).as_ref() != Some(place)) {
+                entry.joined = false;
+                strayed.entry(place).or_default().push(topic.clone());
             }
         }
         for (place, topics) in strayed {
-            for topic in &topics {
-                if let Some(entry) = self.topics.get_mut(topic) {
-                    (entry.joined, entry.ordered) = (false, None);
-                }
-            }
-            self.link(&place).order(Order::Leave(topics.clone()));
+            self.servers.order(&place, Order::Leave(topics.clone()));
             self.place(topics);
         }
-        for place in &masters {
-            self.link(place);
-        }
-        // A map that could not be read is the old one, and an empty one names nobody.
-        if !masters.is_empty() {
-            self.links.retain(|place, _| masters.contains(place));
-        }
+        self.servers.keep_masters_only();
         self.show_connected();
-    }
-
-    /// Notes whether a link is up, and returns whether it was.
-    fn set_up(&mut self, place: &Place, up: bool) -> bool {
-        let was_up = self.links.get_mut(place).is_some_and(|linked| std::mem::replace(&mut linked.up, up));
-        self.show_connected();
-        was_up
     }
 
     fn show_connected(&self) {
-        let connected = !self.links.is_empty() && self.links.values().all(|linked| linked.up);
+        let connected = self.servers.are_up();
         self.status.connected.store(connected, Ordering::Relaxed);
         if connected {
             *self.status.fault.lock() = None;
@@ -422,24 +324,5 @@ impl Desk {
 impl Drop for Desk {
     fn drop(&mut self) {
         self.status.connected.store(false, Ordering::Relaxed);
-    }
-}
-
-/// Reads `MOVED slot host:port`.
-fn moved_to(why: &str) -> Option<(u16, Address)> {
-    let mut words = why.strip_prefix("MOVED ")?.split_ascii_whitespace();
-    let slot = words.next()?.parse().ok()?;
-    Some((slot, Address::from_server(words.next()?)?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_redirection_names_slot_and_server() {
-        assert_eq!(moved_to("MOVED 7 h:1"), Some((7, Address { host: "h".into(), port: 1 })));
-        assert_eq!(moved_to("MOVED 7 ::1:1"), Some((7, Address { host: "::1".into(), port: 1 })));
-        assert_eq!(moved_to("CLUSTERDOWN Hash slot not served"), None);
     }
 }

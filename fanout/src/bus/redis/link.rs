@@ -5,6 +5,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    fmt,
     future::pending,
     io,
     panic::AssertUnwindSafe,
@@ -36,6 +37,15 @@ pub(super) enum Place {
     Master,
     /// A master of a Cluster.
     Shard(Arc<Address>),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Master => f.write_str("the master"),
+            Self::Shard(address) => address.fmt(f),
+        }
+    }
 }
 
 /// What a link is told. Unbounded, but never longer than what the node joins and leaves while the link connects.
@@ -123,7 +133,7 @@ enum Fault {
     Closed,
     #[error("the server does not answer")]
     Silent,
-    #[error("the Sentinels name another master")]
+    #[error("the server is not the master, or not any more")]
     Deposed,
     #[error("the server answered something else than was asked")]
     OutOfStep,
@@ -165,7 +175,6 @@ impl Task {
                 Ok(Err(fault)) => fault.to_string(),
                 Err(_) => "the listener panicked".to_owned(),
             };
-            tracing::debug!(place = ?self.place, fault, "the bus is disconnected");
             self.tell(News::Down(fault));
             if began.elapsed() > RECONNECT_DELAY * 2 {
                 delay = Duration::from_millis(50);

@@ -3,12 +3,14 @@
 //! Owned here: who is listened to where, and that it stays so through restarts, hangs, failovers and moving slots.
 //! Left out: publishing, which the store does.
 //!
-//! Three parts, each with state that nobody else touches. A link is one subscriber connection. The desk knows
-//! the topics, places each at the link that has its slot, and answers joins. [`RedisBus`] is the handle on both.
+//! Each part has state that nobody else touches. A link is one subscriber connection. The servers are the links, and the
+//! knowledge which of them a topic belongs to. The desk knows the topics, orders each where it belongs, and answers joins.
+//! [`RedisBus`] is the handle on all of it.
 //! Records go from the link's task straight to the listener; only joins and faults pass the desk.
 
 mod desk;
 mod link;
+mod servers;
 mod wire;
 
 use std::{
