@@ -78,7 +78,7 @@ impl Table {
     }
 }
 
-/// The key of a document within its table: UTF-8, without `{`, `}` and control characters, 1 to 256 bytes.
+/// The key of a document within its table: UTF-8, without `{`, `}` and control characters, at most 256 bytes; it may be empty.
 pub type Key = Arc<str>;
 
 /// A document as it is kept: opaque bytes in an envelope of what the store assigned.

@@ -10,6 +10,7 @@ mod disk;
 mod layout;
 mod leases;
 mod plan;
+mod sound;
 #[cfg(test)]
 mod tests;
 mod view;

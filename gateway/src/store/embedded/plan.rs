@@ -9,6 +9,7 @@ use heed::{RoTxn, RwTxn};
 use super::{
     disk::{Disk, Tree},
     layout::{self, State},
+    sound,
     view::{Fault, View},
 };
 use crate::store::{
@@ -21,14 +22,6 @@ const TRIM: usize = 1_000;
 
 /// What an event weighs besides its reference.
 const POSITION: u64 = 16;
-
-/// The longest key of a document and the longest name of one of its counters: with them a key on the disk fits LMDB's 511 bytes.
-const KEY: usize = 256;
-const NAME: usize = 64;
-/// The longest name of a partition.
-const PARTITION: usize = 500;
-/// The longest subject that a record's header can carry.
-const SUBJECT: usize = u16::MAX as usize;
 
 const NEXT: &[u8] = b"next";
 
@@ -79,7 +72,7 @@ pub(super) fn plan(
     partition: &Partition,
     commit: &Commit,
 ) -> Result<Result<Plan, Conflict>, Fault> {
-    validate(partition, commit)?;
+    sound::check(partition, commit)?;
     let view = View::new(disk, txn, now);
     let kept = view.kept(partition)?;
     let expired = kept.as_ref().filter(|state| view.has_expired(state)).cloned();
@@ -147,55 +140,6 @@ fn holds(expected: Expected, document: Option<&Document>) -> bool {
         (Expected::Version(version), Some(document)) => document.version == version,
         (Expected::Changed(seq), Some(document)) => document.stamps.seq == seq,
     }
-}
-
-/// Refuses what would fail in the midst of a transaction that others share.
-fn validate(partition: &Partition, commit: &Commit) -> Result<(), Fault> {
-    let fits = |key: &Key| (1..=KEY).contains(&key.len()) && !key.contains('\0');
-    let event = |event: usize| event < commit.append.len();
-    if !(1..=PARTITION).contains(&partition.name().len()) {
-        return Err(Fault::Malformed("a partition's name has 1 to 500 bytes"));
-    }
-    for require in &commit.require {
-        if !fits(&require.key) {
-            return Err(Fault::Malformed("a key has 1 to 256 bytes, none of them zero"));
-        }
-    }
-    for write in &commit.write {
-        let (key, sound) = match write {
-            Write::Put { table, key, event: Some(index), .. } => (key, event(*index) && !table.name.is_empty()),
-            Write::Put { table, key, event: None, .. } => (key, table.order != Order::Numbers),
-            Write::Touch { key, event: index, .. } => (key, event(*index)),
-            Write::Delete { table, key } => (key, table.order != Order::Numbers),
-        };
-        if !fits(key) {
-            return Err(Fault::Malformed("a key has 1 to 256 bytes, none of them zero"));
-        }
-        if !sound {
-            return Err(Fault::Malformed("a write names an event that is not appended, or is not for its table"));
-        }
-    }
-    for increment in &commit.increment {
-        if let Counter::Document { table, key, name } = &increment.counter
-            && !(table.order == Order::Numbers && fits(key) && (1..=NAME).contains(&name.len()))
-        {
-            return Err(Fault::Malformed("counters of 1 to 64 bytes belong to numbered documents"));
-        }
-    }
-    for append in &commit.append {
-        let sound = match &append.body {
-            Body::Bytes(_, count) => count.is_none_or(|index| index < commit.increment.len()),
-            Body::Written(index) => matches!(commit.write.get(*index), Some(Write::Put { .. })),
-        };
-        let subject = match &append.control {
-            fanout::record::Control::Evict(subject) | fanout::record::Control::Except(subject) => subject.len(),
-            _ => 0,
-        };
-        if !sound || subject > SUBJECT {
-            return Err(Fault::Malformed("an event's body or subject names what the commit does not hold"));
-        }
-    }
-    Ok(())
 }
 
 /// The partition as the commit leaves it, as far as it touches it.
@@ -322,7 +266,7 @@ impl Draft<'_> {
                     }
                     Write::Touch { .. } | Write::Delete { .. } => None,
                 };
-                let put = put.expect("validated: a document is put there, and written only once");
+                let put = put.expect("checked: a document is put there, and written only once");
                 let counts = (!put.counts.is_empty()).then(|| encode_counts(&put.counts));
                 Record { stamps: put.stamps, counts, body: put.value.clone(), ..record }
             }

@@ -92,33 +92,39 @@ impl<'t> View<'t> {
         let State { id, head, .. } = self.state(partition)?.unwrap_or_default();
         let page = match (table.order, range) {
             (Order::Keys, Range::Keys { after }) => {
-                let start = layout::by_key(id, table, after.as_deref().unwrap_or(""));
-                self.ascending(&start, &layout::table(id, table), limit, |_, bytes| Ok(Some(layout::decode_document(bytes)?)))
+                let prefix = layout::table(id, table);
+                let start = after.as_ref().map(|after| layout::by_key(id, table, after));
+                let start = start.as_ref().map_or(Bound::Included(&prefix[..]), |start| Bound::Excluded(&start[..]));
+                self.ascending(start, &prefix, limit, |_, bytes| Ok(Some(layout::decode_document(bytes)?)))
             }
             (Order::Numbers, Range::Before(number)) => self.before(id, *number, limit),
             (Order::Numbers, Range::After(number)) => {
                 let start = layout::by_number(id, *number);
-                self.ascending(&start, &layout::space(id, Space::Numbered), limit, |_, bytes| Ok(Some(layout::decode_document(bytes)?)))
+                self.ascending(Bound::Excluded(&start), &layout::space(id, Space::Numbered), limit, |_, bytes| {
+                    Ok(Some(layout::decode_document(bytes)?))
+                })
             }
             (Order::Numbers, Range::Changed(seq)) => {
                 let start = layout::by_change(id, *seq, u64::MAX);
-                self.ascending(&start, &layout::space(id, Space::Changes), limit, |key, _| self.numbered(id, layout::last_u64(key)?))
+                self.ascending(Bound::Excluded(&start), &layout::space(id, Space::Changes), limit, |key, _| {
+                    self.numbered(id, layout::last_u64(key)?)
+                })
             }
             _ => Err(Fault::Malformed("the table is not kept in the order asked for")),
         }?;
         Ok((page, head))
     }
 
-    /// The documents at the keys after `start` that begin with `prefix`.
+    /// The documents at the keys from `start` on that begin with `prefix`.
     fn ascending(
         &self,
-        start: &[u8],
+        start: Bound<&[u8]>,
         prefix: &[u8],
         limit: usize,
         document: impl Fn(&[u8], &[u8]) -> Result<Option<Document>, Fault>,
     ) -> Result<Page, Fault> {
         let mut page = Page::default();
-        for entry in self.disk.entries.range(self.txn, &(Bound::Excluded(start), Bound::Unbounded))? {
+        for entry in self.disk.entries.range(self.txn, &(start, Bound::Unbounded))? {
             let (key, bytes) = entry?;
             if !key.starts_with(prefix) {
                 break;

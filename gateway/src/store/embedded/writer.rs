@@ -126,7 +126,8 @@ impl Writer {
                         // Whoever came after the end hears so, as their answers are dropped.
                         group.truncate(close);
                     }
-                    self.serve(&mut group);
+                    // Commits that nobody would hear of are refused rather than kept quiet.
+                    open &= self.serve(&mut group);
                 }
                 Err(_) => {}
             }
@@ -148,8 +149,8 @@ impl Writer {
         })
     }
 
-    /// Does what a group asks for, in one transaction, and answers.
-    fn serve(&self, group: &mut Vec<Request>) {
+    /// Does what a group asks for, in one transaction, and answers. False when nobody publishes any more.
+    fn serve(&self, group: &mut Vec<Request>) -> bool {
         // Nobody waits any more for what was given up: it is as if it had never been asked.
         group.retain(|request| match request {
             Request::Commit { answer, .. } => !answer.is_closed(),
@@ -157,9 +158,10 @@ impl Writer {
             Request::Probe { .. } | Request::Close => true,
         });
         let probes: Vec<_> = group.extract_if(.., |request| matches!(request, Request::Probe { .. })).collect();
+        let mut published = true;
         if !group.is_empty() {
             match self.growing(|| self.transact(group), disk::is_full) {
-                Ok(done) => self.answer(group, done),
+                Ok(done) => published = self.answer(group, done),
                 Err(error) => self.refuse(group, &error),
             }
         }
@@ -172,6 +174,7 @@ impl Writer {
                 }
             }
         }
+        published
     }
 
     fn refuse(&self, group: &mut Vec<Request>, error: &heed::Error) {
@@ -260,8 +263,8 @@ impl Writer {
         Ok(found < limit)
     }
 
-    /// Hands on what is to be published, then answers.
-    fn answer(&self, group: &mut Vec<Request>, mut done: Vec<Done>) {
+    /// Hands on what is to be published, then answers. False when nobody publishes any more.
+    fn answer(&self, group: &mut Vec<Request>, mut done: Vec<Done>) -> bool {
         let mut records = Vec::new();
         for (request, done) in group.iter().zip(&mut done) {
             if let (Request::Commit { partition, .. }, Done::Commit(Ok(Ok(plan)))) = (request, done)
@@ -270,9 +273,9 @@ impl Writer {
                 records.push((partition.clone(), std::mem::take(&mut plan.records)));
             }
         }
-        // The publisher ends after the writer only; were it dead, the log would still have it all.
-        if self.publish.send(records).is_err() {
-            tracing::error!("the store's publisher has ended");
+        let published = records.is_empty() || self.publish.send(records).is_ok();
+        if !published {
+            tracing::error!("a listener panicked, and nothing can be published any more: the store takes no commits until the next start");
         }
         for (request, done) in group.drain(..).zip(done) {
             // An answer that nobody waits for is lost rightly.
@@ -282,6 +285,7 @@ impl Writer {
                 _ => unreachable!("each request has its own kind of answer"),
             }
         }
+        published
     }
 
     /// Drops partitions that have expired, then removes a bite of what dropped ones left; true if there is more.

@@ -173,18 +173,21 @@ async fn conflicts_and_malformed_commits_fail_alone_in_their_group() {
     // Asked in this order, all before the first answer is looked at.
     let room = room();
     let long = "k".repeat(257);
+    let mut twice = message("twice", "once");
+    twice.write.push(Write::Touch { table: MESSAGES, key: Key::from("twice"), event: 0 });
     let answers = tokio::join!(
         store.commit(&room, message("a", "first")),
         store.commit(&room, message("a", "again")),
         store.commit(&room, message(&long, "too long")),
         store.commit(&room, Commit { append: vec![], ..message("c", "no event") }),
         store.page(&room, PEOPLE, Range::After(0), 1),
+        store.commit(&room, twice),
         store.commit(&room, message("b", "second")),
     );
     assert_eq!(answers.0.unwrap().unwrap().first_seq, 1);
     assert_eq!(answers.1.unwrap().unwrap_err().require, [0]);
-    assert!(answers.2.is_err() && answers.3.is_err() && answers.4.is_err());
-    assert_eq!(answers.5.unwrap().unwrap().first_seq, 2);
+    assert!(answers.2.is_err() && answers.3.is_err() && answers.4.is_err() && answers.5.is_err());
+    assert_eq!(answers.6.unwrap().unwrap().first_seq, 2);
     assert_eq!(whole(&store).await.len(), 2);
     store.close().await;
 }
@@ -233,5 +236,33 @@ async fn bodies_are_stored_once() {
     let mut expected = layout::space(1, Space::Numbered);
     expected.extend(1u64.to_be_bytes());
     assert_eq!(found.unwrap(), [expected]);
+    store.close().await;
+}
+
+#[derive(Debug)]
+struct Panicking;
+
+impl Listener for Panicking {
+    fn record(&self, _: &str, _: Bytes) {
+        panic!("a listener with a defect");
+    }
+
+    fn missed(&self, _: Option<&[Topic]>) {}
+}
+
+#[tokio::test]
+async fn when_nobody_can_publish_any_more_commits_are_refused() {
+    let folder = TempDir::new().unwrap();
+    let bus = Local::new(Arc::new(Panicking));
+    bus.join(&[room().topic()]).await.unwrap();
+    let store = open(folder.path(), Keep { events: 0, bytes: 0 }, bus, Arc::default());
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    let mut done = 0;
+    while store.commit(&room(), message(&format!("m{done}"), "hi")).await.is_ok() {
+        done += 1;
+        assert!(std::time::Instant::now() < deadline, "the writer notices");
+    }
+    assert!(store.now().await.is_err(), "and the node is not ready");
+    assert_eq!(whole(&store).await.len(), done);
     store.close().await;
 }
