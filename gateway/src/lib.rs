@@ -3,6 +3,8 @@
 pub mod auth;
 pub mod config;
 pub mod error;
+pub mod log;
+pub mod metrics;
 pub mod service;
 pub mod socket;
 pub mod source;

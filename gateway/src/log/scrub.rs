@@ -1,0 +1,152 @@
+//! Hiding credentials in text that is about to be seen.
+
+use std::{borrow::Cow, fmt};
+
+/// What the credentials of the deployment begin with. What follows is hidden, the beginning is left to tell which kind it was.
+const KEYS: [&str; 6] = ["adm_", "ork_", "sk_live_", "sk_test_", "ak_live_", "ak_test_"];
+
+/// Other words that a secret follows.
+const BEARER: &str = "bearer ";
+
+/// A JSON object in base64url, with which each part of a JWT but its signature begins.
+const JWT: &str = "eyJ";
+
+/// Within a word ("network_", "task_live_") a prefix counts only before this many letters and digits, as no name has them.
+const LEAST_WITHIN_WORD: usize = 16;
+
+/// The text with every credential replaced by `***`: keys, JWTs, what follows `Bearer`, and passwords in URLs.
+/// It errs on the side of hiding too much.
+pub fn scrub(text: &str) -> Cow<'_, str> {
+    let mut clean: Option<String> = None;
+    let mut copied = 0;
+    let mut at = 0;
+    while at < text.len() {
+        let Some((from, to)) = secret(text, at) else {
+            at += 1;
+            continue;
+        };
+        let clean = clean.get_or_insert_with(|| String::with_capacity(text.len()));
+        clean.push_str(&text[copied..from]);
+        clean.push_str("***");
+        copied = to;
+        at = to;
+    }
+    match clean {
+        None => Cow::Borrowed(text),
+        Some(mut clean) => {
+            clean.push_str(&text[copied..]);
+            Cow::Owned(clean)
+        }
+    }
+}
+
+/// The bytes to hide of a credential that begins at `at`, if one does. All marks are ASCII, so both ends are at character boundaries.
+fn secret(text: &str, at: usize) -> Option<(usize, usize)> {
+    let bytes = text.as_bytes();
+    let rest = &bytes[at..];
+    let run = |from: usize, part: fn(&u8) -> bool| from + bytes[from..].iter().take_while(|byte| part(byte)).count();
+    match rest[0] {
+        b'a' | b'o' | b's' => {
+            let from = at + KEYS.iter().find(|key| rest.starts_with(key.as_bytes()))?.len();
+            let to = run(from, is_token);
+            let certain = begins_word(bytes, at) || run(from, u8::is_ascii_alphanumeric) - from >= LEAST_WITHIN_WORD;
+            (to > from && certain).then_some((from, to))
+        }
+        b'e' if rest.starts_with(JWT.as_bytes()) => {
+            let to = run(at, |byte| is_token(byte) || *byte == b'.');
+            (to - at >= LEAST_WITHIN_WORD).then_some((at + JWT.len(), to))
+        }
+        b'B' | b'b' if rest.len() > BEARER.len() && rest[..BEARER.len()].eq_ignore_ascii_case(BEARER.as_bytes()) => {
+            let from = at + BEARER.len();
+            let to = run(from, |byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\'));
+            // Shorter ones are prose.
+            (to - from >= LEAST_WITHIN_WORD).then_some((from, to))
+        }
+        b':' if rest.starts_with(b"://") => {
+            let from = at + 3;
+            let authority =
+                run(from, |byte| !byte.is_ascii_whitespace() && !matches!(byte, b'/' | b'?' | b'#' | b'"' | b'\'' | b'<' | b'>'));
+            let to = from + bytes[from..authority].iter().rposition(|byte| *byte == b'@')?;
+            (to > from).then_some((from, to))
+        }
+        _ => None,
+    }
+}
+
+fn is_token(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')
+}
+
+/// Whether a word begins here: after anything but a letter or digit, or after an escape that ends in one (`\n`, `\u0000`, `%20`).
+fn begins_word(bytes: &[u8], at: usize) -> bool {
+    let before = &bytes[..at];
+    let escape = |letters: usize, mark: &[u8]| before.len() >= letters + mark.len() && before[..before.len() - letters].ends_with(mark);
+    match before.last() {
+        Some(last) if last.is_ascii_alphanumeric() || *last == b'_' => escape(1, b"\\") || escape(2, b"%") || escape(4, b"\\u"),
+        _ => true,
+    }
+}
+
+/// Shows what is in it, scrubbed: for error details and for what is printed past the log.
+#[derive(Debug, Clone, Copy)]
+pub struct Redacted<T>(pub T);
+
+impl<T: fmt::Display> fmt::Display for Redacted<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&scrub(&self.0.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn credentials_are_hidden_wherever_they_stand() {
+        for (text, clean) in [
+            ("adm_Canary", "adm_***"),
+            ("key=ork_Canary, sk_live_Can-ary_1;", "key=ork_***, sk_live_***;"),
+            (r#"{"a":"ak_test_Canary"}"#, r#"{"a":"ak_test_***"}"#),
+            (r"x\nsk_test_Canary\u0020adm_Canary%20ork_Canary", r"x\nsk_test_***\u0020adm_***%20ork_***"),
+            ("xxsk_live_CanaryCanaryCanary", "xxsk_live_***"),
+            ("token eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.Canary-_Canary!", "token eyJ***!"),
+            ("Authorization: Bearer Canary/Canary+Canary==", "Authorization: Bearer ***"),
+            (
+                "at redis://me:Can:ary@host:6379/0 and redis+sentinel://:Canary@a,b/m",
+                "at redis://***@host:6379/0 and redis+sentinel://***@a,b/m",
+            ),
+            ("é adm_Canary é", "é adm_*** é"),
+        ] {
+            assert_eq!(scrub(text), clean);
+            assert!(!scrub(text).contains("Canary"));
+        }
+    }
+
+    #[test]
+    fn plain_text_is_left_alone() {
+        for text in [
+            "",
+            "gateway::network_id task_live_x fork_join 127.0.0.1:7400",
+            "needs a bearer token",
+            "https://example.com/a?b=c@d",
+            "adm_ alone",
+            "msg_0123456789abcdef chn_0123456789abcdef",
+            "eyJ short",
+        ] {
+            assert!(matches!(scrub(text), Cow::Borrowed(same) if same == text), "{text}: {}", scrub(text));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_can_be_scrubbed_and_is_then_clean(before in any::<String>(), kind in 0..KEYS.len(), after in any::<String>()) {
+            let key = format!("{}Canary0123456789Canary", KEYS[kind]);
+            let text = format!("{before}{key}{after}");
+            let once = scrub(&text).into_owned();
+            prop_assert!(!once.contains("Canary0123456789Canary"), "{}", once);
+            prop_assert_eq!(scrub(&once).into_owned(), once.clone());
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! What a node counts, and its names: one `Metrics` for each node, nothing global.
+//!
+//! Owns the names, the counters that sessions, services and handlers add to, and the text of a scrape. Leaves out what a part counts
+//! for itself (the hub, the outboxes): that is read at the scrape, see [`Metrics::watch`]. Adding on the hot path is one relaxed atomic
+//! operation; counting by label takes a shared lock, and stands where something was refused, failed or came by HTTP.
+
+mod latency;
+mod scrape;
+
+use std::{fmt, sync::Arc};
+
+use axum::http::Method;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+use protocol::{CloseCode, ErrorCode, Limits};
+
+pub use self::{latency::Latency, scrape::Readings};
+
+/// The `Content-Type` of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What a node counts. Every name begins with `chaos_`, but for the process's own.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    parts: Arc<scrape::Parts>,
+    /// `chaos_connections`: open WebSockets, see [`Metrics::hold`].
+    pub connections: Gauge,
+    /// `chaos_sessions`: WebSockets whose `connect` succeeded, see [`Metrics::hold`].
+    pub sessions: Gauge,
+    /// `chaos_connections_admitted_total`: upgrades.
+    pub admitted: Counter,
+    /// `chaos_requests_total`: requests over WebSocket.
+    pub requests: Counter,
+    /// `chaos_messages_total`: chat messages that this node stored, over either transport.
+    pub messages: Counter,
+    /// `chaos_commit_seconds`: from the commit's beginning to the store's answer.
+    pub commit: Latency,
+    /// `chaos_delivery_seconds`: from an event's `at` to its broadcast on this node; once a broadcast, not once a reader.
+    pub delivery: Latency,
+    refused: Family<RefusedLabels, Counter>,
+    closes: Family<CloseLabels, Counter>,
+    errors: Family<ErrorLabels, Counter>,
+    limits: Family<LimitLabels, Counter>,
+    http: Family<HttpLabels, Counter>,
+}
+
+/// Why a connection was not admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// A limit on connections or on attempts; `chaos_limits_hit_total` tells which.
+    Limit,
+    /// The page's origin.
+    Origin,
+    /// No WebSocket, or none of its sub-protocols.
+    Protocol,
+    /// The token.
+    Token,
+    /// The node drains, or cannot reach its store.
+    NotReady,
+}
+
+/// Which way a request came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// Over WebSocket.
+    WebSocket,
+    /// Over HTTP.
+    Http,
+}
+
+impl Refusal {
+    const ALL: [Self; 5] = [Self::Limit, Self::Origin, Self::Protocol, Self::Token, Self::NotReady];
+
+    fn word(self) -> Word {
+        Word(match self {
+            Self::Limit => "limit",
+            Self::Origin => "origin",
+            Self::Protocol => "protocol",
+            Self::Token => "token",
+            Self::NotReady => "not_ready",
+        })
+    }
+}
+
+impl Transport {
+    fn word(self) -> Word {
+        Word(match self {
+            Self::WebSocket => "websocket",
+            Self::Http => "http",
+        })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusedLabels {
+    reason: Word,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CloseLabels {
+    code: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ErrorLabels {
+    code: Word,
+    transport: Word,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabels {
+    limit: Word,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HttpLabels {
+    route: String,
+    method: Word,
+    status: u16,
+}
+
+/// A label's value out of a fixed set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Word(&'static str);
+
+impl EncodeLabelValue for Word {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        self.0.encode(encoder)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Counters at zero, every label of a fixed set included, so that a rate is known from the first event on.
+    pub fn new() -> Self {
+        let parts = Arc::<scrape::Parts>::default();
+        let mut metrics = Self {
+            registry: Registry::default(),
+            parts: parts.clone(),
+            connections: Gauge::default(),
+            sessions: Gauge::default(),
+            admitted: Counter::default(),
+            requests: Counter::default(),
+            messages: Counter::default(),
+            commit: Latency::default(),
+            delivery: Latency::default(),
+            refused: Family::default(),
+            closes: Family::default(),
+            errors: Family::default(),
+            limits: Family::default(),
+            http: Family::default(),
+        };
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(scrape::Process));
+        let names = registry.sub_registry_with_prefix("chaos");
+        names.register("connections", "Open WebSockets", metrics.connections.clone());
+        names.register("sessions", "WebSockets whose connect succeeded", metrics.sessions.clone());
+        names.register("connections_admitted", "WebSocket upgrades", metrics.admitted.clone());
+        names.register("connections_refused", "Connections not admitted, by reason", metrics.refused.clone());
+        names.register("requests", "Requests over WebSocket", metrics.requests.clone());
+        names.register("messages", "Chat messages stored by this node", metrics.messages.clone());
+        names.register("commit_seconds", "From a commit's beginning to the store's answer", metrics.commit.clone());
+        names.register("delivery_seconds", "From an event's instant to its broadcast here", metrics.delivery.clone());
+        names.register("closes", "WebSockets closed by the server, by close code", metrics.closes.clone());
+        names.register("errors", "Errors answered, by code and transport", metrics.errors.clone());
+        names.register("limits_hit", "Times that a limit refused something, by limit", metrics.limits.clone());
+        names.register("http_requests", "HTTP requests, by route, method and status", metrics.http.clone());
+        names.register_collector(Box::new(parts));
+        metrics.registry = registry;
+
+        for reason in Refusal::ALL {
+            metrics.refused.get_or_create(&RefusedLabels { reason: reason.word() }).inc_by(0);
+        }
+        for code in CloseCode::ALL {
+            metrics.closes.get_or_create(&CloseLabels { code: code.code() }).inc_by(0);
+        }
+        for (code, transport) in ErrorCode::ALL.iter().flat_map(|code| [(code, Transport::WebSocket), (code, Transport::Http)]) {
+            metrics.errors.get_or_create(&ErrorLabels { code: Word(code.as_str()), transport: transport.word() }).inc_by(0);
+        }
+        for (limit, _, _) in Limits::ALL {
+            metrics.limits.get_or_create(&LimitLabels { limit: Word(limit) }).inc_by(0);
+        }
+        metrics
+    }
+
+    /// Whom to ask at a scrape for what other parts count. Called once, when they are built; only the first call counts.
+    pub fn watch(&self, read: impl Fn() -> Readings + Send + Sync + 'static) {
+        let _ = self.parts.0.set(Box::new(read));
+    }
+
+    /// Adds one to a gauge until the answer is dropped.
+    pub fn hold(gauge: &Gauge) -> Held {
+        gauge.inc();
+        Held(gauge.clone())
+    }
+
+    /// A connection was not admitted.
+    pub fn refused(&self, reason: Refusal) {
+        self.refused.get_or_create(&RefusedLabels { reason: reason.word() }).inc();
+    }
+
+    /// The server closed a WebSocket.
+    pub fn closed(&self, code: CloseCode) {
+        self.closes.get_or_create(&CloseLabels { code: code.code() }).inc();
+    }
+
+    /// A request was answered by an error.
+    pub fn error(&self, transport: Transport, code: ErrorCode) {
+        self.errors.get_or_create(&ErrorLabels { code: Word(code.as_str()), transport: transport.word() }).inc();
+    }
+
+    /// A limit, by its name in [`Limits`], refused something.
+    pub fn limit_hit(&self, limit: &'static str) {
+        debug_assert!(Limits::ALL.iter().any(|(name, _, _)| *name == limit), "{limit} is no limit");
+        self.limits.get_or_create(&LimitLabels { limit: Word(limit) }).inc();
+    }
+
+    /// An HTTP request was answered. `route` is the matched pattern and never the path itself, which anybody may make up; `None` if nothing matched.
+    pub fn http(&self, route: Option<&str>, method: &Method, status: u16) {
+        let known = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD, Method::OPTIONS];
+        let words = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
+        let method = known.iter().position(|other| other == method).map_or("other", |place| words[place]);
+        let labels = HttpLabels { route: route.unwrap_or("none").to_owned(), method: Word(method), status };
+        self.http.get_or_create(&labels).inc();
+    }
+
+    /// The text of a scrape, in the format of [`CONTENT_TYPE`]. Takes no lock that a broadcast or a commit waits for.
+    pub fn encode(&self) -> String {
+        let mut text = String::with_capacity(16 * 1024);
+        text::encode(&mut text, &self.registry).expect("writing into a String cannot fail");
+        text
+    }
+}
+
+/// One in a gauge; dropping it takes it out.
+#[derive(Debug)]
+pub struct Held(Gauge);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn value(text: &str, series: &str) -> f64 {
+        let line = text.lines().find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')));
+        line.unwrap_or_else(|| panic!("no {series} in {text}"))
+            .rsplit(' ')
+            .next()
+            .and_then(|number| number.parse().ok())
+            .unwrap_or(f64::NAN)
+    }
+
+    #[test]
+    fn what_is_counted_is_scraped() {
+        let metrics = Metrics::new();
+        let held = Metrics::hold(&metrics.connections);
+        metrics.messages.inc();
+        metrics.closed(CloseCode::TooSlow);
+        metrics.error(Transport::Http, ErrorCode::NotFound);
+        metrics.limit_hit("page");
+        metrics.refused(Refusal::Origin);
+        metrics.http(Some("/v1/users/{user}"), &Method::GET, 200);
+        metrics.http(None, &Method::from_bytes(b"NONSENSE").unwrap_or_default(), 405);
+        let text = metrics.encode();
+        for series in [
+            "chaos_connections",
+            "chaos_messages_total",
+            "chaos_closes_total{code=\"4009\"}",
+            "chaos_errors_total{code=\"not_found\",transport=\"http\"}",
+            "chaos_limits_hit_total{limit=\"page\"}",
+            "chaos_connections_refused_total{reason=\"origin\"}",
+            "chaos_http_requests_total{route=\"/v1/users/{user}\",method=\"GET\",status=\"200\"}",
+            "chaos_http_requests_total{route=\"none\",method=\"other\",status=\"405\"}",
+        ] {
+            assert_eq!(value(&text, series), 1.0, "{series}");
+        }
+        assert_eq!(value(&text, "chaos_closes_total{code=\"4010\"}"), 0.0, "known before it happens");
+        drop(held);
+        assert_eq!(value(&metrics.encode(), "chaos_connections"), 0.0);
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn times_fall_into_their_buckets() {
+        let metrics = Metrics::new();
+        for time in [Duration::ZERO, Duration::from_micros(50), Duration::from_micros(51), Duration::from_secs(3600)] {
+            metrics.commit.observe(time);
+        }
+        let text = metrics.encode();
+        assert_eq!(value(&text, "chaos_commit_seconds_bucket{le=\"5e-5\"}"), 2.0);
+        assert_eq!(value(&text, "chaos_commit_seconds_bucket{le=\"0.0001\"}"), 3.0);
+        assert_eq!(value(&text, "chaos_commit_seconds_bucket{le=\"30.0\"}"), 3.0);
+        assert_eq!(value(&text, "chaos_commit_seconds_bucket{le=\"+Inf\"}"), 4.0);
+        assert_eq!(value(&text, "chaos_commit_seconds_count"), 4.0);
+        assert!((value(&text, "chaos_commit_seconds_sum") - 3_600.000_101).abs() < 1e-6);
+    }
+
+    #[test]
+    fn what_others_count_is_read_at_the_scrape() {
+        let metrics = Metrics::new();
+        assert!(!metrics.encode().contains("chaos_topics"));
+        metrics.watch(|| Readings {
+            hub: fanout::hub::Stats { topics: 3, deliveries: 9, ..Default::default() },
+            outboxes: fanout::outbox::Counts { queued_bytes: 7, too_slow: [1, 2, 3], ..Default::default() },
+            bus_connected: true,
+            ready: false,
+        });
+        let text = metrics.encode();
+        for (series, expected) in [
+            ("chaos_topics", 3.0),
+            ("chaos_deliveries_total", 9.0),
+            ("chaos_outbox_bytes", 7.0),
+            ("chaos_slow_readers_total{bound=\"total\"}", 3.0),
+            ("chaos_bus_connected", 1.0),
+            ("chaos_ready", 0.0),
+        ] {
+            assert_eq!(value(&text, series), expected, "{series}");
+        }
+        #[cfg(target_os = "linux")]
+        assert!(value(&text, "process_resident_memory_bytes") > 1e5);
+    }
+}
