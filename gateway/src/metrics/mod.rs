@@ -303,7 +303,7 @@ mod tests {
             metrics.commit.observe(time);
         }
         let text = metrics.encode();
-        assert_eq!(value(&text, "chaos_commit_seconds_bucket{le=\"5e-5\"}"), 2.0);
+        assert_eq!(value(&text, "chaos_commit_seconds_bucket{le=\"0.00005\"}"), 2.0);
         assert_eq!(value(&text, "chaos_commit_seconds_bucket{le=\"0.0001\"}"), 3.0);
         assert_eq!(value(&text, "chaos_commit_seconds_bucket{le=\"30.0\"}"), 3.0);
         assert_eq!(value(&text, "chaos_commit_seconds_bucket{le=\"+Inf\"}"), 4.0);
