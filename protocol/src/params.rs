@@ -32,11 +32,21 @@ impl Serialize for Cursor {
 
 impl<'de> Deserialize<'de> for Cursor {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match *Vec::<u64>::deserialize(deserializer)? {
-            [] => Ok(Self::Now),
-            [seq, at] => Ok(Self::After(seq, at)),
-            _ => Err(serde::de::Error::custom("a position is [seq, at] or []")),
+        struct Position;
+        impl<'de> serde::de::Visitor<'de> for Position {
+            type Value = Cursor;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a position: [seq, at] or []")
+            }
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut parts: A) -> Result<Cursor, A::Error> {
+                let Some(seq) = parts.next_element()? else { return Ok(Cursor::Now) };
+                match (parts.next_element()?, parts.next_element::<serde::de::IgnoredAny>()?) {
+                    (Some(at), None) => Ok(Cursor::After(seq, at)),
+                    (at, _) => Err(serde::de::Error::invalid_length(if at.is_some() { 3 } else { 1 }, &self)),
+                }
+            }
         }
+        deserializer.deserialize_seq(Position)
     }
 }
 
@@ -499,4 +509,21 @@ wire! {
 pub struct Batch<T> {
     /// The items.
     pub items: Vec<T>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::Encoding;
+
+    #[test]
+    fn a_position_has_two_parts_or_none() {
+        for encoding in Encoding::ALL {
+            let read = |parts: &[u64]| encoding.decode::<Cursor>(&encoding.encode(&parts));
+            assert_eq!(read(&[]), Ok(Cursor::Now));
+            assert_eq!(read(&[7, 8]), Ok(Cursor::After(7, 8)));
+            assert!(read(&[7]).is_err());
+            assert!(read(&[7, 8, 9]).is_err());
+        }
+    }
 }
