@@ -1,0 +1,113 @@
+//! What is encoded is decoded as it was, and both encodings carry the same values.
+
+use std::fmt::Debug;
+
+use proptest::{prelude::*, test_runner::TestCaseResult};
+use protocol::{
+    ChannelId, Encoding, ErrorCode, EventKind, EventMessage, Metadata,
+    codec::{from_msgpack, to_msgpack, transcode},
+    event::Event,
+    frame::{Head, Request, ServerFrame, encode_error, encode_request, encode_result},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use crate::strategies::{self, error_body, event_message, message, request};
+
+/// The promise for one value of one type.
+pub(crate) fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) -> TestCaseResult {
+    for encoding in Encoding::ALL {
+        let bytes = encoding.encode(value);
+        prop_assert_eq!(&encoding.decode::<T>(&bytes).map_err(|e| TestCaseError::fail(e.to_string()))?, value);
+        prop_assert!(encoding.decode::<T>(&[&bytes[..], &[0xc0]].concat()).is_err(), "trailing bytes are refused");
+    }
+    let msgpack = to_msgpack(value);
+    let json: Value = serde_json::from_slice(&Encoding::Json.encode(value)).unwrap();
+    prop_assert_eq!(&from_msgpack::<Value>(&msgpack).unwrap(), &json, "both encodings carry the same values");
+    let transcoded: Value = serde_json::from_slice(&transcode(&msgpack).unwrap()).unwrap();
+    prop_assert_eq!(&transcoded, &json, "and so does the way from one to the other");
+    prop_assert!(!has_null_field(value, &json), "an absent field is left out, never null: {}", json);
+    Ok(())
+}
+
+/// Nulls stand in free data and in merge patches only.
+fn has_null_field<T>(_: &T, json: &Value) -> bool {
+    let name = std::any::type_name::<T>();
+    let may_hold_nulls = ["Update", "Edit", "EventMessage"].iter().any(|word| name.contains(word));
+    fn nulls(value: &Value) -> bool {
+        match value {
+            Value::Null => true,
+            Value::Array(items) => items.iter().any(nulls),
+            Value::Object(map) => map.iter().any(|(key, value)| !["metadata", "details"].contains(&key.as_str()) && nulls(value)),
+            _ => false,
+        }
+    }
+    !may_hold_nulls && nulls(json)
+}
+
+proptest! {
+    #[test]
+    fn a_request_is_read_as_it_was_sent((method, params) in request(), id in 1..=u32::MAX) {
+        for encoding in Encoding::ALL {
+            let bytes = encode_request(encoding, id, method.as_str(), &params);
+            let request = Request::decode(encoding, &bytes).unwrap();
+            prop_assert_eq!((request.id, request.method), (id, method.as_str()));
+            prop_assert_eq!(&request.params::<Value>().unwrap(), &params);
+        }
+    }
+
+    #[test]
+    fn replies_are_read_as_they_were_sent(id in 1..=u32::MAX, result in strategies::map(), error in error_body::one()) {
+        for encoding in Encoding::ALL {
+            let bytes = encode_result(encoding, id, &result);
+            prop_assert_eq!(ServerFrame::head(encoding, &bytes), Ok(Head::Reply(id)));
+            let outcome = Ok(Value::Object(result.clone()));
+            prop_assert_eq!(ServerFrame::decode(encoding, &bytes).unwrap(), ServerFrame::Reply { id, outcome });
+            let bytes = encode_error(encoding, id, &error);
+            prop_assert_eq!(ServerFrame::head(encoding, &bytes), Ok(Head::Reply(id)));
+            let outcome = Err(error.clone());
+            prop_assert_eq!(ServerFrame::decode(encoding, &bytes).unwrap(), ServerFrame::Reply { id, outcome });
+        }
+    }
+
+    #[test]
+    fn events_are_read_as_they_were_sent(event in event_message::one()) {
+        for encoding in Encoding::ALL {
+            let bytes = encoding.encode(&event);
+            prop_assert_eq!(ServerFrame::head(encoding, &bytes), Ok(Head::Event));
+            prop_assert_eq!(ServerFrame::decode(encoding, &bytes).unwrap(), ServerFrame::Event(event.clone()));
+        }
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored(message in message::one(), extra in strategies::json()) {
+        let mut value = serde_json::to_value(&message).unwrap();
+        value["of_a_later_version"] = extra;
+        for encoding in Encoding::ALL {
+            prop_assert_eq!(&encoding.decode::<protocol::model::Message>(&encoding.encode(&value)).unwrap(), &message);
+        }
+    }
+
+    #[test]
+    fn free_data_within_its_bounds_stays_so_in_both_encodings(metadata in strategies::metadata()) {
+        for encoding in Encoding::ALL {
+            let back: Metadata = encoding.decode(&encoding.encode(&metadata)).unwrap();
+            prop_assert_eq!(back.check(), metadata.check());
+        }
+    }
+
+    #[test]
+    fn an_id_is_its_text(id in strategies::channel_id()) {
+        prop_assert_eq!(id.as_str().parse::<ChannelId>(), Ok(id));
+    }
+}
+
+#[test]
+fn an_unknown_event_is_read_as_unknown_and_an_unknown_error_as_internal() {
+    let event = EventMessage { event: "message.pinned".into(), channel_id: None, seq: Some(3), at: Some(4), data: json!({}) };
+    assert_eq!(event.read().unwrap(), Event::Unknown);
+    assert_eq!(ErrorCode::of("teapot"), ErrorCode::Internal);
+    for kind in EventKind::ALL {
+        assert_eq!(EventKind::of(*kind as u8), Some(*kind));
+    }
+}

@@ -1,0 +1,111 @@
+//! A spliced event is the event that serialization would have made.
+
+use proptest::{collection::btree_map, option, prelude::*, sample::select};
+use protocol::{
+    ChannelId, EventKind, EventMessage,
+    codec::{from_msgpack, to_msgpack, transcode},
+    splice::{EntityStamps, Parts, event},
+};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::strategies::{channel, channel_id, map, message, participant, reaction, stamps, text, uint, user};
+
+/// An entity as it is stored: without what the store assigns.
+fn stored(entity: &impl Serialize, assigned: &[&str]) -> Vec<u8> {
+    let mut value = serde_json::to_value(entity).unwrap();
+    for field in assigned {
+        value.as_object_mut().unwrap().remove(*field);
+    }
+    to_msgpack(&value)
+}
+
+fn expected(kind: EventKind, channel_id: Option<&ChannelId>, (seq, at): (u64, u64), data: Value) -> EventMessage {
+    EventMessage { event: kind.as_str().into(), channel_id: channel_id.cloned(), seq: Some(seq), at: Some(at), data }
+}
+
+/// Frames it, and reads it back in both encodings: strictly, since a name that stands twice would be refused.
+fn spliced(kind: EventKind, parts: &Parts<'_>) -> EventMessage {
+    let bytes = event(kind, parts).unwrap();
+    let message: EventMessage = from_msgpack(&bytes).unwrap();
+    let json = transcode(&bytes).unwrap();
+    assert_eq!(serde_json::from_slice::<EventMessage>(&json).unwrap(), message);
+    message.read().unwrap();
+    message
+}
+
+proptest! {
+    #[test]
+    fn of_a_message(
+        entity in message::one(),
+        channel in channel_id(),
+        position in stamps(),
+        kind in select(vec![EventKind::MessageCreated, EventKind::MessageUpdated, EventKind::MessageDeleted]),
+    ) {
+        let body = stored(&entity, &["number", "seq", "created_at", "edited_at", "deleted_at", "reactions"]);
+        let reactions = to_msgpack(&entity.reactions);
+        let stamps = EntityStamps {
+            number: entity.number,
+            seq: entity.seq,
+            created_at: entity.created_at,
+            edited_at: entity.edited_at.unwrap_or_default(),
+            deleted_at: entity.deleted_at.unwrap_or_default(),
+            count: None,
+            reactions: (!entity.reactions.is_empty()).then_some(&reactions),
+        };
+        let parts = Parts { channel_id: Some(channel.as_str()), seq: position.0, at: position.1, stamps, body: &body };
+        prop_assert_eq!(spliced(kind, &parts), expected(kind, Some(&channel), position, json!({ "message": entity })));
+    }
+
+    #[test]
+    fn of_a_participant(entity in participant::one(), channel in channel_id(), position in stamps()) {
+        let body = stored(&entity, &["created_at"]);
+        let stamps = EntityStamps { created_at: entity.created_at, ..EntityStamps::default() };
+        let parts = Parts { channel_id: Some(channel.as_str()), seq: position.0, at: position.1, stamps, body: &body };
+        for kind in [EventKind::ParticipantAdded, EventKind::ParticipantUpdated, EventKind::ParticipantRemoved] {
+            prop_assert_eq!(spliced(kind, &parts), expected(kind, Some(&channel), position, json!({ "participant": entity })));
+        }
+    }
+
+    #[test]
+    fn of_a_channel_and_of_a_user(channel in channel::one(), user in user::one(), position in stamps()) {
+        let body = stored(&channel, &["created_at"]);
+        let stamps = EntityStamps { created_at: channel.created_at, ..EntityStamps::default() };
+        let parts = Parts { channel_id: Some(channel.id.as_str()), seq: position.0, at: position.1, stamps, body: &body };
+        let kind = EventKind::ChannelUpdated;
+        prop_assert_eq!(spliced(kind, &parts), expected(kind, Some(&channel.id), position, json!({ "channel": channel })));
+
+        let body = stored(&user, &["created_at"]);
+        let stamps = EntityStamps { created_at: user.created_at, ..EntityStamps::default() };
+        let parts = Parts { channel_id: None, seq: position.0, at: position.1, stamps, body: &body };
+        prop_assert_eq!(spliced(EventKind::UserUpdated, &parts), expected(EventKind::UserUpdated, None, position, json!({ "user": user })));
+    }
+
+    #[test]
+    fn of_a_reaction(entity in reaction::one(), channel in channel_id(), position in stamps()) {
+        let body = stored(&entity, &["count"]);
+        let stamps = EntityStamps { count: Some(entity.count), ..EntityStamps::default() };
+        let parts = Parts { channel_id: Some(channel.as_str()), seq: position.0, at: position.1, stamps, body: &body };
+        let kind = EventKind::ReactionAdded;
+        prop_assert_eq!(spliced(kind, &parts), expected(kind, Some(&channel), position, serde_json::to_value(entity).unwrap()));
+    }
+
+    #[test]
+    fn of_a_passing_event(channel in option::of(channel_id()), data in btree_map(text(), uint(), 0..20)) {
+        let mut fields = Map::new();
+        if let Some(channel) = &channel {
+            fields.insert("channel_id".into(), channel.as_str().into());
+        }
+        fields.insert("data".into(), json!(data));
+        let bytes = event(EventKind::Typing, &Parts { body: &to_msgpack(&fields), ..Parts::default() }).unwrap();
+        let message = EventMessage { event: "typing".into(), channel_id: channel, seq: None, at: None, data: json!(data) };
+        prop_assert_eq!(from_msgpack::<EventMessage>(&bytes).unwrap(), message);
+    }
+
+    #[test]
+    fn whatever_the_body_is_it_never_panics(body in prop::collection::vec(any::<u8>(), 0..64), kind in select(EventKind::ALL), free in map()) {
+        let _ = event(kind, &Parts { body: &body, ..Parts::default() });
+        let framed = event(kind, &Parts { body: &to_msgpack(&free), seq: 1, at: 1, ..Parts::default() });
+        prop_assert!(framed.is_ok());
+    }
+}
