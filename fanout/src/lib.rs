@@ -2,6 +2,10 @@
 //!
 //! Owned here: who listens to what on this node, in which order they are told, and what a connection may hold.
 //! Left out: every chat entity. A record's body is opaque; whoever uses the hub gives it a way to frame records.
+//!
+//! A node makes an [`Ear`](bus::Ear), a [`Bus`](bus::Bus) around it and a [`Hub`] around that, and attaches the hub to the ear. Each
+//! connection has one [`Outbox`], which its task [drives](Outbox::drive). To listen: [join](Hub::join_all), read who may listen and the
+//! topic's head, push the reply, [start](Joining::start). What a delivery costs is measured by `examples/measure.rs`.
 
 pub mod bus;
 pub mod hub;
