@@ -141,6 +141,14 @@ impl Feed {
         if is_current { Start::Live } else { Start::Behind(outbox) }
     }
 
+    /// Notes that a subscriber that is behind was let in anew, at this head.
+    pub(super) fn admit(&self, ticket: Ticket, head: Position) {
+        let mut state = self.state.lock();
+        if matches!(state.seats.get(ticket), Some(seat) if matches!(seat.standing, Standing::Behind { .. })) {
+            state.seats.stand(ticket, Standing::Behind { head: head.seq });
+        }
+    }
+
     /// Lets a subscriber that is behind go live if it has everything. `is_end` tells that the log ended at its cursor just now.
     pub(super) fn catch_up(&self, ticket: Ticket, cursor: Position, is_end: bool) -> CatchUp {
         let mut state = self.state.lock();

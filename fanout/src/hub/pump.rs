@@ -87,6 +87,7 @@ impl Pump {
                 return Ok(Err(Ended));
             }
             self.head = head;
+            self.feed.admit(self.ticket, head);
         }
         let frame = self.hub.source.gap(&self.feed.topic, gap, head, self.outbox.encoding());
         self.hub.count_gap();

@@ -30,7 +30,7 @@ impl Joining {
     /// Starts the stream: what stands after `cursor`, each once and in order, and then what happens.
     ///
     /// `head` is the topic's position as read, together with whatever decided that the subject may listen, after the join was confirmed;
-    /// `cursor` equals it, or is another position from which the subscriber resumes. Both are `Position::default()` for [`Kind::Passing`].
+    /// `cursor` equals it, or is another position from which the subscriber resumes. Both are `Position::default()` for [`Kind::Passing`](super::Kind::Passing).
     /// What is told may be in the outbox before this returns: whatever must come first is pushed first.
     /// If the subject was evicted after `head` meanwhile, the subscription [is ended](Subscription::is_ended).
     pub fn start(self, cursor: Position, head: Position) -> Subscription {
