@@ -20,6 +20,7 @@ use crate::config::LogFormat;
 ///
 /// # Errors
 /// Something logs for this process already.
+#[expect(clippy::disallowed_methods, reason = "this is the one place that sets the hook")]
 pub fn init(format: LogFormat, filter: &str) -> Result<(), tracing_subscriber::util::TryInitError> {
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     match format {
