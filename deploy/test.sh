@@ -107,8 +107,8 @@ clippy() {
 
 docs() {
   heading "documentation"
-  # Private items too: nothing here is published, so its readers are the ones who change it.
-  RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --workspace --all-features --document-private-items
+  # Private items too, and links to them: nothing here is published, its readers are the ones who change it.
+  RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --locked --no-deps --workspace --all-features --document-private-items
 }
 
 tests() {

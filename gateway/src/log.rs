@@ -1,6 +1,6 @@
 //! The log: to standard error, as text or JSON, and without a credential in it whatever is logged.
 //!
-//! Owns the subscriber, the hook that logs panics, and the scrubbing. Every line passes [`scrub`] on its way out, so that a credential
+//! Owns the subscriber, the hook that logs panics, and the scrubbing. Every line passes [`scrub()`] on its way out, so that a credential
 //! in a field, a cause or a panic's message is hidden in the one place that none of them can go around.
 
 mod scrub;
