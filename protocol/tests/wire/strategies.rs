@@ -499,3 +499,8 @@ pub(crate) fn patch_bytes() -> impl Strategy<Value = [u8; 16]> {
 pub(crate) fn stamps() -> impl Strategy<Value = (u64, u64)> {
     (stamp(), stamp())
 }
+
+/// Free data from a literal.
+pub(crate) fn free(value: Value) -> Metadata {
+    Metadata(value.as_object().unwrap().clone())
+}
