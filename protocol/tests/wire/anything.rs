@@ -2,12 +2,13 @@
 
 use protocol::{
     Encoding, Method,
-    codec::{from_msgpack, transcode},
+    codec::{DecodeError, from_msgpack, transcode},
     event::EventKind,
     frame::{Request, ServerFrame},
     params::*,
     splice::{self, Parts},
 };
+use serde::de::DeserializeOwned;
 
 /// Reads the bytes as whatever a server or a client could take them for. It returns; that is the promise.
 pub(crate) fn read(bytes: &[u8]) {
@@ -15,7 +16,7 @@ pub(crate) fn read(bytes: &[u8]) {
         if let Ok(request) = Request::decode(encoding, bytes) {
             assert!(request.id > 0, "ids start at 1");
             for method in Method::ALL {
-                read_params(*method, &request);
+                let _ = read_params(*method, &request);
             }
         }
         let _ = ServerFrame::head(encoding, bytes);
@@ -33,30 +34,35 @@ pub(crate) fn read(bytes: &[u8]) {
     }
 }
 
-/// Reads a request's parameters as a method's.
-fn read_params(method: Method, request: &Request<'_>) {
+/// Reads a request's parameters as a method's: the ids of what it is about, and its own fields.
+pub(crate) fn read_params(method: Method, request: &Request<'_>) -> Result<(), DecodeError> {
     match method {
-        Method::Connect => drop(request.params::<Connect>()),
-        Method::TokenRefresh => drop(request.params::<RefreshToken>()),
-        Method::Ping => drop(request.params::<protocol::results::Empty>()),
-        Method::ChannelSubscribe => drop(request.params::<Subscribe>()),
-        Method::ChannelUnsubscribe => drop(request.params::<Unsubscribe>()),
-        Method::ChannelList => drop(request.params::<ListPage>()),
-        Method::ChannelCreate => drop(request.params::<CreateChannel>()),
-        Method::ChannelUpdate => drop((request.params::<ChannelRef>(), request.params::<UpdateChannel>())),
-        Method::ChannelDelete | Method::ChannelJoin | Method::ChannelLeave => drop(request.params::<ChannelRef>()),
-        Method::ParticipantAdd => drop((request.params::<ChannelRef>(), request.params::<AddParticipant>())),
-        Method::ParticipantUpdate => drop((request.params::<ParticipantRef>(), request.params::<UpdateParticipant>())),
-        Method::ParticipantRemove => drop(request.params::<ParticipantRef>()),
-        Method::ParticipantList => drop((request.params::<ChannelRef>(), request.params::<ListPage>())),
-        Method::MessageSend => drop((request.params::<ChannelRef>(), request.params::<SendMessage>())),
-        Method::MessageEdit => drop((request.params::<MessageRef>(), request.params::<EditMessage>())),
-        Method::MessageDelete => drop(request.params::<MessageRef>()),
-        Method::MessageList => drop((request.params::<ChannelRef>(), request.params::<ListMessages>())),
-        Method::ReactionAdd | Method::ReactionRemove => drop((request.params::<MessageRef>(), request.params::<React>())),
-        Method::ReadMark => drop((request.params::<ChannelRef>(), request.params::<MarkRead>())),
-        Method::Typing => drop((request.params::<ChannelRef>(), request.params::<Typing>())),
-        Method::PresenceWatch | Method::UserGet => drop(request.params::<UserIds>()),
-        Method::UserUpdate => drop(request.params::<UpdateUser>()),
+        Method::Connect => request.params::<Connect>().map(drop),
+        Method::TokenRefresh => request.params::<RefreshToken>().map(drop),
+        Method::Ping => request.params::<protocol::results::Empty>().map(drop),
+        Method::ChannelSubscribe => request.params::<Subscribe>().map(drop),
+        Method::ChannelUnsubscribe => request.params::<Unsubscribe>().map(drop),
+        Method::ChannelList => request.params::<ListPage>().map(drop),
+        Method::ChannelCreate => request.params::<CreateChannel>().map(drop),
+        Method::ChannelUpdate => both::<ChannelRef, UpdateChannel>(request),
+        Method::ChannelDelete | Method::ChannelJoin | Method::ChannelLeave => request.params::<ChannelRef>().map(drop),
+        Method::ParticipantAdd => both::<ChannelRef, AddParticipant>(request),
+        Method::ParticipantUpdate => both::<ParticipantRef, UpdateParticipant>(request),
+        Method::ParticipantRemove => request.params::<ParticipantRef>().map(drop),
+        Method::ParticipantList => both::<ChannelRef, ListPage>(request),
+        Method::MessageSend => both::<ChannelRef, SendMessage>(request),
+        Method::MessageEdit => both::<MessageRef, EditMessage>(request),
+        Method::MessageDelete => request.params::<MessageRef>().map(drop),
+        Method::MessageList => both::<ChannelRef, ListMessages>(request),
+        Method::ReactionAdd | Method::ReactionRemove => both::<MessageRef, React>(request),
+        Method::ReadMark => both::<ChannelRef, MarkRead>(request),
+        Method::Typing => both::<ChannelRef, Typing>(request),
+        Method::PresenceWatch | Method::UserGet => request.params::<UserIds>().map(drop),
+        Method::UserUpdate => request.params::<UpdateUser>().map(drop),
     }
+}
+
+fn both<I: DeserializeOwned, P: DeserializeOwned>(request: &Request<'_>) -> Result<(), DecodeError> {
+    let (ids, fields) = (request.params::<I>(), request.params::<P>());
+    ids.and(fields).map(drop)
 }

@@ -12,7 +12,10 @@ use protocol::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use crate::strategies::{self, error_body, event_message, message, request};
+use crate::{
+    anything,
+    strategies::{self, error_body, event_message, message, request},
+};
 
 /// The promise for one value of one type.
 pub(crate) fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) -> TestCaseResult {
@@ -53,6 +56,7 @@ proptest! {
             let request = Request::decode(encoding, &bytes).unwrap();
             prop_assert_eq!((request.id, request.method), (id, method.as_str()));
             prop_assert_eq!(&request.params::<Value>().unwrap(), &params);
+            anything::read_params(method, &request).unwrap();
         }
     }
 

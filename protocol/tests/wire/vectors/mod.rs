@@ -19,6 +19,8 @@ use protocol::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
+use crate::anything;
+
 /// 2026-01-01T00:00:00Z, in milliseconds.
 const NOW: u64 = 1_767_225_600_000;
 
@@ -147,6 +149,7 @@ fn every_vector_is_read_as_what_it_means() {
                         assert_eq!(request.method, vector.json["method"], "{}", vector.name);
                         let params = vector.json.get("params").cloned().unwrap_or_else(|| serde_json::json!({}));
                         assert_eq!(request.params::<Value>().unwrap(), params, "{}", vector.name);
+                        anything::read_params(Method::of(request.method).unwrap(), &request).unwrap();
                     }
                     Direction::ServerToClient => match ServerFrame::decode(encoding, bytes).unwrap() {
                         ServerFrame::Reply { id, .. } => assert_eq!(id, vector.json["id"], "{}", vector.name),
