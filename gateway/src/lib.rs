@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod config;
 pub mod error;
+pub mod limit;
 pub mod log;
 pub mod metrics;
 pub mod service;

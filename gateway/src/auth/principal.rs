@@ -2,7 +2,10 @@
 
 use protocol::{KeyId, OrganizationId, TokenKeyId, UserId};
 
-use crate::service::scope::Scope;
+use crate::{
+    error::{Error, Result},
+    service::scope::Scope,
+};
 
 /// Whom a credential stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +53,43 @@ pub enum Who {
     },
 }
 
+impl Principal {
+    /// That it is the operator.
+    pub fn admin(&self) -> Result<()> {
+        match self {
+            Self::Admin => Ok(()),
+            _ => Err(Error::forbidden("this takes the admin key")),
+        }
+    }
+
+    /// That it reaches an organization. Another organization's id sounds like one that does not exist.
+    pub fn organization(&self, wanted: &OrganizationId) -> Result<()> {
+        match self {
+            Self::Admin => Ok(()),
+            Self::Organization { id, .. } if id == wanted => Ok(()),
+            Self::Organization { .. } => Err(Error::not_found("organization")),
+            Self::Actor(_) => Err(Error::forbidden("this takes an organization key or the admin key")),
+        }
+    }
+
+    /// The one who acts within an app: its backend or a user.
+    pub fn actor(&self) -> Result<&Actor> {
+        match self {
+            Self::Actor(actor) => Ok(actor),
+            _ => Err(Error::forbidden("this takes an app key or a user token")),
+        }
+    }
+}
+
 impl Actor {
+    /// The wall around it, if it is the app's backend.
+    pub fn backend(&self) -> Result<&Scope> {
+        match &self.who {
+            Who::App { .. } => Ok(&self.scope),
+            Who::User { .. } => Err(Error::forbidden("this takes an app key")),
+        }
+    }
+
     /// The user, unless it is the app's backend.
     pub fn user(&self) -> Option<&UserId> {
         match &self.who {

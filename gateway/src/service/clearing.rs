@@ -44,6 +44,10 @@ impl Services {
             if since + STALE > now {
                 continue;
             }
+            if self.clear_tenant(&key).await? {
+                finished += 1;
+                continue;
+            }
             let of = scope::scope(&key).ok_or_else(|| Error::internal(format!("a job cannot be read: {key}")))?;
             match scope::subject(&key) {
                 Subject::Channel(id) => self.clear_channel(&of, &parse::<ChannelId>(id)?).await?,
@@ -53,12 +57,6 @@ impl Services {
             finished += 1;
         }
         Ok(finished)
-    }
-}
-
-impl Services {
-    pub(super) async fn end_sessions_of_deleted(&self, _scope: &scope::Scope, _id: &UserId) -> Result<()> {
-        Ok(())
     }
 }
 

@@ -3,26 +3,37 @@
 //! A service function takes who acts and what is asked, checks what may be done, and makes one commit. Whoever listens
 //! hears of it from the bus. Nothing here knows of sockets or HTTP.
 
+pub mod apps;
 pub mod channel_state;
 pub mod channels;
 pub mod check;
 pub mod clearing;
 pub mod clock;
 pub mod document;
+pub mod ended;
+mod ensure;
 pub mod entries;
+pub mod idempotency;
+pub mod keys;
 pub mod messages;
+pub mod organizations;
 pub mod participants;
 pub mod permissions;
 pub mod random;
 pub mod reactions;
 pub mod reads;
 pub mod scope;
+pub mod sessions;
+mod tenants;
+pub mod token_keys;
+pub mod tokens;
 pub mod typing;
 pub mod users;
 
 use std::sync::Arc;
 
 use protocol::Limits;
+use tokio::sync::Notify;
 
 use crate::{
     auth::SecretKey,
@@ -43,6 +54,8 @@ pub struct Services {
     pub clock: Arc<Clock>,
     /// This node's name, unique among the running nodes.
     pub node: Arc<str>,
+    /// Wakes this node's [`ended::Follower`] when it ended sessions itself.
+    pub ended: Arc<Notify>,
 }
 
 /// How often a commit is tried again after a conflict with somebody else's.
@@ -52,7 +65,7 @@ impl Services {
     /// All services of a node, on the machine's clock.
     pub fn new(store: Arc<dyn Store>, limits: Limits, secret: SecretKey, node: impl Into<Arc<str>>) -> Self {
         let (limits, secret, clock) = (Arc::new(limits), Arc::new(secret), Arc::new(Clock::system()));
-        Self { store, limits, secret, clock, node: node.into() }
+        Self { store, limits, secret, clock, node: node.into(), ended: Arc::new(Notify::new()) }
     }
 
     /// Reads documents of one partition.

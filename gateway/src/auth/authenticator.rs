@@ -1,0 +1,230 @@
+//! From a credential to whom it stands for.
+
+use std::sync::Arc;
+
+use protocol::{TokenKeyId, UserId};
+
+use super::{
+    cache::Cache,
+    principal::{Actor, Principal, Who},
+    secret::{AdminKey, SecretKind, hash},
+    token::{self, Invalid, Verifier},
+};
+use crate::{
+    error::{Error, Result},
+    service::{
+        Services,
+        apps::app_of,
+        document::decode,
+        keys::{Credential, KeyLine},
+        scope::{self, ENTITY, KEYS, ONLY, REVOCATION, Scope, TOKEN_KEYS, TOMBSTONE},
+        sessions::revoked_second,
+        token_keys::StoredTokenKey,
+    },
+    store::{Document, Read},
+};
+
+/// The most keys, and the most token keys, that are remembered at once.
+const REMEMBERED: usize = 10_000;
+
+/// Tells whom credentials stand for. Remembers keys for at most [`STALE`](super::STALE), users never.
+#[derive(Debug)]
+pub struct Authenticator {
+    services: Services,
+    admin: AdminKey,
+    keys: Cache<Arc<str>, Arc<Known>>,
+    token_keys: Cache<TokenKeyId, Arc<KnownTokenKey>>,
+}
+
+/// A key whose line stood, and whose owner existed, when it was read.
+#[derive(Debug)]
+struct Known {
+    principal: Principal,
+    expires_at: Option<u64>,
+}
+
+/// Likewise a token key.
+#[derive(Debug)]
+struct KnownTokenKey {
+    scope: Scope,
+    verifier: Verifier,
+    create_users: bool,
+}
+
+/// A user whose token is valid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    /// The user, as one who acts.
+    pub actor: Actor,
+    /// The token's `name`.
+    pub name: Option<String>,
+    /// The token's `exp`, in milliseconds since the Unix epoch. The token is accepted for [`token::LEEWAY`] longer.
+    pub expires_at_ms: u64,
+}
+
+/// Why a token is not accepted.
+#[derive(Debug, Clone)]
+pub enum TokenRefused {
+    /// It was good until its `exp`: close code 4003.
+    Expired,
+    /// Anything else, as a sentence: close code 4002.
+    Other(String),
+    /// Whether it is good could not be found out.
+    Unavailable(Error),
+}
+
+impl From<Invalid> for TokenRefused {
+    fn from(invalid: Invalid) -> Self {
+        match invalid {
+            Invalid::Expired => Self::Expired,
+            Invalid::Other(sentence) => Self::Other(sentence),
+        }
+    }
+}
+
+impl From<Error> for TokenRefused {
+    fn from(error: Error) -> Self {
+        Self::Unavailable(error)
+    }
+}
+
+impl From<TokenRefused> for Error {
+    fn from(refused: TokenRefused) -> Self {
+        match refused {
+            TokenRefused::Expired => Error::unauthenticated("the token has expired"),
+            TokenRefused::Other(sentence) => Error::unauthenticated(sentence),
+            TokenRefused::Unavailable(error) => error,
+        }
+    }
+}
+
+fn refused(sentence: &str) -> TokenRefused {
+    TokenRefused::Other(sentence.to_owned())
+}
+
+impl Authenticator {
+    /// An authenticator over the node's services.
+    pub fn new(services: Services, admin: AdminKey) -> Self {
+        let (keys, token_keys) = (Cache::new(REMEMBERED, services.clock.clone()), Cache::new(REMEMBERED, services.clock.clone()));
+        Self { services, admin, keys, token_keys }
+    }
+
+    /// Whom the credential of an HTTP request stands for: what follows `Bearer `.
+    ///
+    /// # Errors
+    /// `unauthenticated` for what is no valid credential, `unavailable` if the store cannot tell.
+    pub async fn authenticate(&self, bearer: &str) -> Result<Principal> {
+        if !SecretKind::is_key(bearer) {
+            return Ok(Principal::Actor(self.verify(bearer).await?.actor));
+        }
+        if bearer.starts_with(SecretKind::Admin.prefix()) {
+            return if self.admin.is(bearer) { Ok(Principal::Admin) } else { Err(no_key()) };
+        }
+        let hash = hash(bearer);
+        let known = self.keys.get(&hash, self.read_key(&hash)).await?.ok_or_else(no_key)?;
+        if known.expires_at.is_some_and(|end| end <= self.services.clock.now_ms()) {
+            return Err(Error::unauthenticated("the key has expired"));
+        }
+        Ok(known.principal.clone())
+    }
+
+    /// Whom a user token stands for. An unknown user is made, unless the app says no.
+    pub async fn verify(&self, token: &str) -> Result<Verified, TokenRefused> {
+        let id = token::key_id(token)?;
+        let key = self.token_keys.get(&id, self.read_token_key(&id)).await?;
+        let key = key.ok_or_else(|| refused("the token's key does not exist or was revoked"))?;
+        let claims = key.verifier.check(token, self.services.clock.now_ms(), self.services.limits.token_seconds)?;
+        self.admit(&key, &claims).await?;
+        let who = Who::User { id: claims.user, token_key: id, issued_at: claims.issued_at, expires_at: claims.expires_at };
+        let actor = Actor { scope: key.scope.clone(), who };
+        Ok(Verified { actor, name: claims.name, expires_at_ms: claims.expires_at * 1000 })
+    }
+
+    /// That the user may come in with a token of this second.
+    async fn admit(&self, key: &KnownTokenKey, claims: &token::Claims) -> Result<(), TokenRefused> {
+        let user = &claims.user;
+        let wanted = [ENTITY, TOMBSTONE, REVOCATION].map(|table| (table, ONLY.into())).to_vec();
+        let snapshot = self.services.snapshot(key.scope.user(user), wanted).await?;
+        let [entity, tombstone, revocation] = &snapshot.documents[..] else {
+            return Err(Error::internal("a read answered too little").into());
+        };
+        if tombstone.is_some() {
+            return Err(refused("the user was deleted"));
+        }
+        if revocation.as_ref().is_some_and(|revocation| claims.issued_at <= revoked_second(&revocation.stamps)) {
+            return Err(refused("the user's tokens of that time were revoked"));
+        }
+        match entity {
+            Some(_) => Ok(()),
+            None if !key.create_users => Err(refused("the user does not exist, and this app makes no users from tokens")),
+            None => self.make(&key.scope, user, claims.name.as_deref()).await,
+        }
+    }
+
+    async fn make(&self, scope: &Scope, user: &UserId, name: Option<&str>) -> Result<(), TokenRefused> {
+        match self.services.ensure_user(scope, user, name).await? {
+            true => Ok(()),
+            false => Err(refused("the user was deleted")),
+        }
+    }
+
+    async fn read_key(&self, hash: &str) -> Result<Option<Arc<Known>>> {
+        let found = self.services.snapshot(scope::credential(hash), vec![(ENTITY, ONLY.into())]).await?;
+        let credential: Credential = match &found.documents[0] {
+            Some(document) => decode(document)?,
+            None => return Ok(None),
+        };
+        let line = (KEYS, credential.key.shared());
+        let entity = (ENTITY, ONLY.into());
+        let organization = scope::organization(&credential.organization);
+        let reads = match &credential.app {
+            None => vec![Read { partition: organization, documents: vec![entity, line], newest: None }],
+            Some((app, _)) => vec![
+                Read { partition: scope::app(app), documents: vec![entity.clone(), line], newest: None },
+                Read { partition: organization, documents: vec![entity], newest: None },
+            ],
+        };
+        let snapshots = self.services.store.read(reads).await?;
+        let Some(documents) = all_there(snapshots.iter().flat_map(|s| &s.documents)) else { return Ok(None) };
+        let line: KeyLine = decode(documents[1])?;
+        if *line.hash != *hash {
+            return Ok(None);
+        }
+        let principal = match credential.app {
+            None => Principal::Organization { id: credential.organization, key: credential.key },
+            Some((app, environment)) => {
+                Principal::Actor(Actor { scope: Scope { app, environment }, who: Who::App { key: credential.key } })
+            }
+        };
+        Ok(Some(Arc::new(Known { principal, expires_at: line.expires_at })))
+    }
+
+    async fn read_token_key(&self, id: &TokenKeyId) -> Result<Option<Arc<KnownTokenKey>>> {
+        let found = self.services.snapshot(scope::token_key(id), vec![(ENTITY, ONLY.into())]).await?;
+        let stored: StoredTokenKey = match &found.documents[0] {
+            Some(document) => decode(document)?,
+            None => return Ok(None),
+        };
+        let line = (TOKEN_KEYS, id.shared());
+        let reads = vec![
+            Read { partition: scope::app(&stored.app), documents: vec![(ENTITY, ONLY.into()), line], newest: None },
+            Read { partition: scope::organization(&stored.organization), documents: vec![(ENTITY, ONLY.into())], newest: None },
+        ];
+        let snapshots = self.services.store.read(reads).await?;
+        let Some(documents) = all_there(snapshots.iter().flat_map(|s| &s.documents)) else { return Ok(None) };
+        Ok(Some(Arc::new(KnownTokenKey {
+            verifier: stored.verifier(&self.services.secret, id)?,
+            create_users: app_of(documents[0])?.settings.create_users_from_tokens,
+            scope: Scope { app: stored.app, environment: stored.environment },
+        })))
+    }
+}
+
+fn no_key() -> Error {
+    Error::unauthenticated("the key does not exist or was revoked")
+}
+
+/// The documents, if none is missing.
+fn all_there<'a>(documents: impl Iterator<Item = &'a Option<Document>>) -> Option<Vec<&'a Document>> {
+    documents.map(Option::as_ref).collect()
+}

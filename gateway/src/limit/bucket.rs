@@ -1,0 +1,121 @@
+//! A token bucket of 8 bytes.
+
+use std::time::Duration;
+
+/// How often something may be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// On average, per second; 0 means without limit.
+    pub per_second: u64,
+    /// At once, after a rest; at least 1.
+    pub burst: u64,
+}
+
+impl Rate {
+    /// So many per second, and twice that at once.
+    pub fn per_second(per_second: u64) -> Self {
+        Self { per_second, burst: per_second.saturating_mul(2).max(1) }
+    }
+
+    /// The nanoseconds in which one token comes.
+    fn interval(self) -> u64 {
+        (1_000_000_000 / self.per_second.max(1)).max(1)
+    }
+}
+
+/// A bucket: full at first, one token less with each [`take`](Self::take), filling up again with time.
+///
+/// Time is a [`Duration`] since any fixed instant. A rate that changes between calls counts from there on.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Bucket {
+    /// When it will be full, in nanoseconds (as in the generic cell rate algorithm, which needs nothing else).
+    full_at: u64,
+}
+
+impl Bucket {
+    /// Takes a token, or says in how many milliseconds there will be one (at least 1).
+    pub fn take(&mut self, now: Duration, rate: Rate) -> Result<(), u64> {
+        self.peek(now, rate)?;
+        if rate.per_second != 0 {
+            self.full_at = self.full_at.max(nanos(now)).saturating_add(rate.interval());
+        }
+        Ok(())
+    }
+
+    /// Whether there is a token, without taking it.
+    pub fn peek(&self, now: Duration, rate: Rate) -> Result<(), u64> {
+        if rate.per_second == 0 {
+            return Ok(());
+        }
+        let filling = self.full_at.saturating_sub(nanos(now));
+        match filling.saturating_sub(rate.interval().saturating_mul(rate.burst.saturating_sub(1))) {
+            0 => Ok(()),
+            wait => Err(wait.div_ceil(1_000_000)),
+        }
+    }
+
+    /// Whether it is full: as good as one that never was.
+    pub fn is_full(&self, now: Duration) -> bool {
+        self.full_at <= nanos(now)
+    }
+}
+
+fn nanos(now: Duration) -> u64 {
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: fn(u64) -> Duration = Duration::from_millis;
+
+    #[test]
+    fn a_bucket_has_8_bytes() {
+        assert_eq!(size_of::<Bucket>(), 8);
+    }
+
+    #[test]
+    fn a_burst_then_the_rate_and_the_wait_is_told_exactly() {
+        let rate = Rate::per_second(50);
+        let mut bucket = Bucket::default();
+        for _ in 0..100 {
+            assert_eq!(bucket.take(MS(5000), rate), Ok(()));
+        }
+        assert_eq!(bucket.take(MS(5000), rate), Err(20));
+        assert_eq!(bucket.take(MS(5019), rate), Err(1));
+        assert_eq!(bucket.take(MS(5020), rate), Ok(()));
+        assert_eq!(bucket.take(MS(5020), rate), Err(20));
+        assert!(!bucket.is_full(MS(5020)));
+        assert!(bucket.is_full(MS(7020)));
+    }
+
+    #[test]
+    fn looking_takes_nothing_and_a_refusal_costs_nothing() {
+        let rate = Rate { per_second: 1, burst: 1 };
+        let mut bucket = Bucket::default();
+        for _ in 0..3 {
+            assert_eq!(bucket.peek(MS(0), rate), Ok(()));
+        }
+        assert_eq!(bucket.take(MS(0), rate), Ok(()));
+        for _ in 0..3 {
+            assert_eq!(bucket.take(MS(500), rate), Err(500));
+        }
+        assert_eq!(bucket.take(MS(1000), rate), Ok(()));
+    }
+
+    #[test]
+    fn over_an_hour_the_rate_is_kept() {
+        let rate = Rate { per_second: 7, burst: 1 };
+        let mut bucket = Bucket::default();
+        let taken = (0..3_600_000).step_by(10).filter(|at| bucket.take(MS(*at), rate).is_ok()).count();
+        // A try comes every 10 ms, so up to 10 ms of each 143 are lost.
+        assert!((7 * 3600 * 93 / 100..=7 * 3600 + 1).contains(&taken), "{taken}");
+    }
+
+    #[test]
+    fn zero_is_no_limit() {
+        let mut bucket = Bucket::default();
+        assert!((0..10_000).all(|_| bucket.take(MS(0), Rate::per_second(0)).is_ok()));
+    }
+}
