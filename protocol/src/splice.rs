@@ -108,6 +108,10 @@ fn entity(out: &mut Vec<u8>, parts: &Parts<'_>, is_message: bool) -> Result<(), 
 fn map(value: &[u8]) -> Result<(u32, &[u8]), DecodeError> {
     let mut rest = value;
     let fields = rmp::decode::read_map_len(&mut rest).map_err(|_| DecodeError("a value is a map".into()))?;
+    // A key and a value have a byte each at least; so the fields that are added cannot overflow either.
+    if rest.len() / 2 < fields as usize {
+        return Err(DecodeError("the value ends within its map".into()));
+    }
     Ok((fields, rest))
 }
 
@@ -153,6 +157,15 @@ mod tests {
             json!({ "event": "message.created", "channel_id": "general", "seq": 300, "at": 1_700_000_000_000u64, "data": { "message": {
                 "id": "msg_0000000000000001", "text": "hi", "number": 3, "seq": 300, "created_at": 1_700_000_000_000u64, "reactions": { "👍": 2 } } } })
         );
+    }
+
+    #[test]
+    fn a_body_that_is_no_map_or_declares_more_than_it_holds_is_refused() {
+        for body in [&b""[..], b"\x01", b"\x81\xa1", &[0xdf, 0xff, 0xff, 0xff, 0xff, 0xff]] {
+            for kind in EventKind::ALL {
+                assert!(event(*kind, &Parts { body, ..Default::default() }).is_err(), "{body:x?}");
+            }
+        }
     }
 
     #[test]
