@@ -124,29 +124,32 @@ impl<'a> Documents<'a> {
     }
 
     /// Its index in the plan, from 1.
-    fn index(&self, table: Table, key: &Key) -> u64 {
+    fn index(&self, table: Table, key: &Key) -> usize {
         let index = self.list.iter().position(|d| d.table == table && d.key == key);
-        index.expect("every document of the commit was listed") as u64 + 1
+        index.expect("every document of the commit was listed") + 1
     }
 }
 
 /// An index in the plan, from 1; 0 for none.
-fn index(index: Option<usize>) -> u64 {
-    index.map_or(0, |index| index as u64 + 1)
+fn index(index: Option<usize>) -> usize {
+    index.map_or(0, |index| index + 1)
 }
 
 /// Writes the plan as `scripts/commit.lua` reads it.
 fn plan(partition: &Partition, commit: &Commit, documents: &Documents<'_>, hints: &Hints, settings: &Settings<'_>) -> Plan {
-    let mut plan = Plan::new(partition, 11);
-    if !commit.append.is_empty() {
+    let Commit { require, write, increment, append, expire } = commit;
+    let mut plan = Plan::new(partition);
+    if !append.is_empty() {
         plan.key(keys::log(partition));
     }
-    let expire = commit.expire.map_or(0, |after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX).max(1));
-    plan.pack.text(settings.channel).text(settings.publish).uint(settings.keep.events).uint(settings.keep.bytes);
-    plan.pack.int(settings.offset).uint(expire);
+    let expire = expire.map_or(0, |after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX).max(1));
+    let Settings { channel, publish, keep, offset } = settings;
+    plan.pack.text(channel).text(publish).uint(keep.events).uint(keep.bytes).int(*offset).uint(expire);
+    for count in [documents.list.len(), require.len(), increment.len(), write.len(), append.len()] {
+        plan.pack.index(count);
+    }
 
     let mut next = hints.number(partition).unwrap_or(0);
-    plan.pack.array(documents.list.len());
     for Named { table, key, maybe_new, indexed } in &documents.list {
         let number = match (table.order, hints.document(partition, key)) {
             (Order::Numbers, Some(number)) if number > 0 => Some(number),
@@ -161,41 +164,36 @@ fn plan(partition: &Partition, commit: &Commit, documents: &Documents<'_>, hints
     }
 
     let pack = &mut plan.pack;
-    pack.array(commit.require.len());
-    for Require { table, key, is } in &commit.require {
-        let (kind, value) = match is {
+    for Require { table, key, is } in require {
+        let (what, value) = match is {
             Expected::Absent => (0, 0),
             Expected::Present => (1, 0),
             Expected::Version(version) => (2, *version),
             Expected::Changed(seq) => (3, *seq),
         };
-        pack.array(3).uint(documents.index(*table, key)).uint(kind).uint(value);
+        pack.index(documents.index(*table, key)).small(what).uint(value);
     }
-    pack.array(commit.write.len());
-    for write in &commit.write {
-        match write {
-            Write::Put { table, key, value, mark, event } => {
-                let mark = match mark {
-                    Mark::None => 0,
-                    Mark::Edited => 1,
-                    Mark::Deleted => 2,
-                };
-                pack.array(5).uint(0).uint(documents.index(*table, key)).uint(index(*event)).uint(mark).bytes(value)
-            }
-            Write::Touch { table, key, event } => pack.array(3).uint(1).uint(documents.index(*table, key)).uint(index(Some(*event))),
-            Write::Delete { table, key } => pack.array(3).uint(2).uint(documents.index(*table, key)).uint(0),
-        };
-    }
-    pack.array(commit.increment.len());
-    for Increment { counter, by, max, max_names } in &commit.increment {
+    for Increment { counter, by, max, max_names } in increment {
         let (document, name) = match counter {
             Counter::Partition(name) => (0, *name),
             Counter::Document { table, key, name } => (documents.index(*table, key), &**name),
         };
-        pack.array(5).uint(document).text(name).int(*by).bound(*max).bound(*max_names);
+        pack.index(document).text(name).int(*by).bound(*max).bound(*max_names);
     }
-    pack.array(commit.append.len());
-    for Append { kind, reference, control, body } in &commit.append {
+    for write in write {
+        let (what, table, key, event, mark, value): (_, _, _, _, _, &[u8]) = match write {
+            Write::Put { table, key, value, mark, event } => (0, table, key, *event, *mark, value),
+            Write::Touch { table, key, event } => (1, table, key, Some(*event), Mark::None, b""),
+            Write::Delete { table, key } => (2, table, key, None, Mark::None, b""),
+        };
+        let mark = match mark {
+            Mark::None => 0,
+            Mark::Edited => 1,
+            Mark::Deleted => 2,
+        };
+        pack.small(what).index(documents.index(*table, key)).index(index(event)).small(mark).bytes(value);
+    }
+    for Append { kind, reference, control, body } in append {
         let (control, subject): (_, &[u8]) = match control {
             Control::None => (0, b""),
             Control::Evict(subject) => (1, subject),
@@ -206,7 +204,7 @@ fn plan(partition: &Partition, commit: &Commit, documents: &Documents<'_>, hints
             Body::Bytes(body, counted) => (0, body, index(*counted)),
             Body::Written(write) => (index(Some(*write)), b"", 0),
         };
-        pack.array(7).uint((*kind).into()).bytes(reference).uint(control).bytes(subject).uint(written).bytes(body).uint(counted);
+        pack.small(*kind).bytes(reference).small(control).short(subject).index(written).bytes(body).index(counted);
     }
     plan
 }

@@ -1,8 +1,8 @@
-//! What a script is told: the keys that it may touch, and a plan as one MessagePack array.
+//! What a script is told: the keys that it may touch, and a plan, packed so that `struct.unpack` reads it from the front.
 
-use crate::store::{Key, Partition, Table};
+use crate::store::{Key, Order, Partition, StoreError, Table};
 
-use super::{hints::Hints, keys};
+use super::{hints::Hints, keys, script::Items};
 
 /// The declared keys, each once, and the plan.
 pub(super) struct Plan {
@@ -11,11 +11,9 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// A plan of so many parts for a script that begins with the partition's head.
-    pub(super) fn new(partition: &Partition, parts: usize) -> Self {
-        let mut pack = Pack(Vec::with_capacity(256));
-        pack.array(parts);
-        Self { keys: vec![keys::head(partition)], pack }
+    /// An empty plan for a script that begins with the partition's head.
+    pub(super) fn new(partition: &Partition) -> Self {
+        Self { keys: vec![keys::head(partition)], pack: Pack(Vec::with_capacity(512)) }
     }
 
     /// Declares a key; its index, from 1.
@@ -29,26 +27,21 @@ impl Plan {
         }
     }
 
-    /// Writes how to find a document: `{ order, key, index of its hash by key, … }`. What follows for a listed table is its
-    /// index if that changes; for a numbered one the index of the hash by number, which one that is, and the index of changes.
+    /// Writes how to find a document, as `scripts/commit.lua` and `scripts/read.lua` take it.
     pub(super) fn document(&mut self, partition: &Partition, document: &Wanted<'_>) {
         let Wanted { table, key, bucket, indexed } = *document;
         let hash = self.key(keys::by_key(partition, table, key));
-        let index = |plan: &mut Self, name: fn(&Partition, Table) -> String| if indexed { plan.key(name(partition, table)) } else { 0 };
-        match table.order {
-            crate::store::Order::None => {
-                self.pack.array(3).uint(0).text(key).uint(hash as u64);
-            }
-            crate::store::Order::Keys => {
-                let index = index(self, keys::index);
-                self.pack.array(4).uint(1).text(key).uint(hash as u64).uint(index as u64);
-            }
-            crate::store::Order::Numbers => {
+        let table_index =
+            |plan: &mut Self, name: fn(&Partition, Table) -> String| if indexed { plan.key(name(partition, table)) } else { 0 };
+        let (order, index, changes) = match table.order {
+            Order::None => (0, 0, 0),
+            Order::Keys => (1, table_index(self, keys::index), 0),
+            Order::Numbers => {
                 let numbers = bucket.map_or(0, |bucket| self.key(keys::by_number(partition, table, bucket)));
-                let changes = index(self, keys::changes);
-                self.pack.array(6).uint(2).text(key).uint(hash as u64).uint(numbers as u64).uint(bucket.unwrap_or(0)).uint(changes as u64);
+                (2, numbers, table_index(self, keys::changes))
             }
-        }
+        };
+        self.pack.small(order).text(key).index(hash).index(index).uint(bucket.unwrap_or(0)).index(changes);
     }
 }
 
@@ -66,59 +59,73 @@ pub(super) struct Wanted<'a> {
 pub(super) fn learn<'a>(
     hints: &Hints,
     partition: &Partition,
-    mut answer: super::script::Items,
+    mut answer: Items,
     documents: impl Iterator<Item = (Table, &'a Key)>,
-) -> Result<(), crate::store::StoreError> {
+) -> Result<(), StoreError> {
     hints.saw_number(partition, answer.int()?);
     for (table, key) in documents {
         let number = answer.int()?;
-        if table.order == crate::store::Order::Numbers {
+        if table.order == Order::Numbers {
             hints.saw_document(partition, key, number);
         }
     }
     Ok(())
 }
 
-/// A MessagePack writer that cannot fail. Byte strings are written as strings: the scripts' reader has one kind only.
+/// Writes what `struct.unpack` reads: big-endian integers of a fixed size, strings after their length.
 pub(super) struct Pack(pub(super) Vec<u8>);
 
-const INFALLIBLE: &str = "a vector takes all";
-
 impl Pack {
-    pub(super) fn array(&mut self, len: usize) -> &mut Self {
-        rmp::encode::write_array_len(&mut self.0, u32::try_from(len).expect("few items")).expect(INFALLIBLE);
+    /// `B`
+    pub(super) fn small(&mut self, value: u8) -> &mut Self {
+        self.0.push(value);
         self
     }
 
-    pub(super) fn map(&mut self, len: usize) -> &mut Self {
-        rmp::encode::write_map_len(&mut self.0, u32::try_from(len).expect("few items")).expect(INFALLIBLE);
+    /// `I2`: a count, or an index from 1.
+    pub(super) fn index(&mut self, value: usize) -> &mut Self {
+        self.0.extend_from_slice(&u16::try_from(value).expect("a plan names far fewer than 65,536 things").to_be_bytes());
         self
     }
 
+    /// `I6`: what does not fit becomes the greatest that does, 2⁴⁸ − 1.
     pub(super) fn uint(&mut self, value: u64) -> &mut Self {
-        rmp::encode::write_uint(&mut self.0, value).expect(INFALLIBLE);
+        self.0.extend_from_slice(&value.min((1 << 48) - 1).to_be_bytes()[2..]);
         self
     }
 
+    /// `I8`: exact to the script up to 2⁵³.
+    pub(super) fn wide(&mut self, value: u64) -> &mut Self {
+        self.0.extend_from_slice(&value.to_be_bytes());
+        self
+    }
+
+    /// `i8`
     pub(super) fn int(&mut self, value: i64) -> &mut Self {
-        rmp::encode::write_sint(&mut self.0, value).expect(INFALLIBLE);
+        self.0.extend_from_slice(&value.to_be_bytes());
         self
     }
 
-    /// A bound, or -1 for none.
+    /// `i8`: a bound, or -1 for none.
     pub(super) fn bound(&mut self, value: Option<u64>) -> &mut Self {
-        match value {
-            Some(value) => self.uint(value),
-            None => self.int(-1),
-        }
+        self.int(value.map_or(-1, |value| i64::try_from(value).unwrap_or(i64::MAX)))
     }
 
+    /// `I2c0`
     pub(super) fn text(&mut self, text: &str) -> &mut Self {
-        self.bytes(text.as_bytes())
+        self.short(text.as_bytes())
     }
 
+    /// `I2c0`
+    pub(super) fn short(&mut self, bytes: &[u8]) -> &mut Self {
+        self.index(bytes.len());
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    /// `I4c0`
     pub(super) fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
-        rmp::encode::write_str_len(&mut self.0, u32::try_from(bytes.len()).expect("values are far below 4 GiB")).expect(INFALLIBLE);
+        self.0.extend_from_slice(&u32::try_from(bytes.len()).expect("values are far below 4 GiB").to_be_bytes());
         self.0.extend_from_slice(bytes);
         self
     }

@@ -20,21 +20,16 @@ impl Redis {
     pub(super) async fn snapshot(&self, read: Read) -> Result<Snapshot, StoreError> {
         let Read { partition, documents, newest } = &read;
         for _ in 0..ATTEMPTS {
-            let mut plan = Plan::new(partition, 2);
-            plan.pack.array(documents.len());
+            let mut plan = Plan::new(partition);
+            let bucket = self.hints.number(partition).map(keys::bucket);
+            let hash = match (newest, bucket) {
+                (Some(table), Some(bucket)) => plan.key(keys::by_number(partition, *table, bucket)),
+                _ => 0,
+            };
+            plan.pack.index(documents.len()).small(newest.is_some().into()).index(hash).uint(bucket.unwrap_or(0));
             for (table, key) in documents {
                 let number = self.hints.document(partition, key).filter(|number| *number > 0 && table.order == Order::Numbers);
                 plan.document(partition, &Wanted { table: *table, key, bucket: number.map(keys::bucket), indexed: false });
-            }
-            match newest {
-                Some(table) => {
-                    let bucket = self.hints.number(partition).map(keys::bucket);
-                    let hash = bucket.map_or(0, |bucket| plan.key(keys::by_number(partition, *table, bucket)));
-                    plan.pack.array(2).uint(hash as u64).uint(bucket.unwrap_or(0));
-                }
-                None => {
-                    plan.pack.array(0);
-                }
             }
             let answer = script::READ.run(&self.commands, &plan.keys, &[plan.pack.0]).await?;
             let mut items = Items::of(answer.value)?;
@@ -82,12 +77,12 @@ impl Redis {
         let from = after.map_or("-".to_owned(), |key| format!("({key}"));
         let mut expected: Vec<String> = Vec::new();
         for _ in 0..ATTEMPTS {
-            let mut plan = Plan::new(partition, 3);
+            let mut plan = Plan::new(partition);
             plan.key(keys::index(partition, table));
-            plan.pack.text(&from).uint(limit as u64).map(expected.len());
+            plan.pack.text(&from).uint(limit as u64).index(expected.len());
             for key in &expected {
                 let hash = plan.key(keys::by_key(partition, table, key));
-                plan.pack.text(key).uint(hash as u64);
+                plan.pack.text(key).index(hash);
             }
             let mut items = answer(&script::PAGE_KEYS, self, plan).await?;
             if items.int()? != 0 {
@@ -111,19 +106,19 @@ impl Redis {
         &self,
         partition: &Partition,
         table: Table,
-        (kind, bound): (u64, u64),
+        (kind, bound): (u8, u64),
         limit: usize,
     ) -> Result<(Page, StoredHead), StoreError> {
         let mut expected = self.expected_buckets(partition, kind, bound, limit);
         for _ in 0..ATTEMPTS {
-            let mut plan = Plan::new(partition, 4);
+            let mut plan = Plan::new(partition);
             if kind == 2 {
                 plan.key(keys::changes(partition, table));
             }
-            plan.pack.uint(kind).uint(bound).uint(limit as u64).map(expected.len());
+            plan.pack.small(kind).wide(bound).uint(limit as u64).index(expected.len());
             for bucket in &expected {
                 let hash = plan.key(keys::by_number(partition, table, *bucket));
-                plan.pack.uint(*bucket).uint(hash as u64);
+                plan.pack.uint(*bucket).index(hash);
             }
             let mut items = answer(&script::PAGE_NUMBERS, self, plan).await?;
             if items.int()? != 0 {
@@ -141,7 +136,7 @@ impl Redis {
     }
 
     /// The hashes of numbers that a page will lie in, as far as the last number seen tells.
-    fn expected_buckets(&self, partition: &Partition, kind: u64, bound: u64, limit: usize) -> Vec<u64> {
+    fn expected_buckets(&self, partition: &Partition, kind: u8, bound: u64, limit: usize) -> Vec<u64> {
         let limit = limit as u64;
         let Some(number) = self.hints.number(partition).filter(|number| *number > 0) else { return Vec::new() };
         let (first, last) = match kind {
@@ -156,9 +151,9 @@ impl Redis {
     }
 
     pub(super) async fn log_after(&self, partition: &Partition, after: Position, limit: usize) -> Result<Log, StoreError> {
-        let mut plan = Plan::new(partition, 3);
+        let mut plan = Plan::new(partition);
         plan.key(keys::log(partition));
-        plan.pack.uint(after.seq).uint(after.at).uint(limit as u64);
+        plan.pack.wide(after.seq).wide(after.at).uint(limit as u64);
         let mut items = answer(&script::LOG, self, plan).await?;
         let StoredHead { head, .. } = stored::head(items.some_bytes()?)?;
         let continuity = match items.int()? {
@@ -184,13 +179,13 @@ impl Redis {
             if page.documents.is_empty() {
                 return Ok(true);
             }
-            let mut plan = Plan::new(partition, 2);
+            let mut plan = Plan::new(partition);
             plan.key(keys::changes(partition, table));
-            plan.pack.uint(purged).array(page.documents.len());
+            plan.pack.uint(purged).index(page.documents.len());
             for Document { key, stamps, .. } in &page.documents {
                 let by_number = plan.key(keys::by_number(partition, table, keys::bucket(stamps.number)));
                 let by_key = plan.key(keys::by_key(partition, table, key));
-                plan.pack.array(4).uint(stamps.number).uint(by_number as u64).text(key).uint(by_key as u64);
+                plan.pack.uint(stamps.number).index(by_number).text(key).index(by_key);
             }
             let done = script::PURGE_NUMBERS.run(&self.commands, &plan.keys, &[plan.pack.0]).await?;
             if done.value == Value::Int(1) {

@@ -1,19 +1,22 @@
 -- One commit: read, check, and only then write. `plan.rs` makes the plan and reads the answer; the layout is in `keys.rs`.
 --
 -- KEYS  the head; the log, if anything is appended; then those that the documents name by their index
--- ARGV  the plan: { channel, publish command, events kept, bytes kept, clock offset, expire,
---       documents, requirements, writes, increments, appends }, all indexes from 1 and 0 for none
+-- ARGV  the plan: channel, publish command, events kept, bytes kept, clock offset, expire; how many documents, requirements,
+--       increments, writes and appends; then these, as they are read below. All indexes from 1, and 0 for none.
 --
 -- Answers { 0, at, at of the event before, first seq, number, six integers a write, one a counter, the counters in each record }
 --         { 1, failed requirements, failed increments }                        (indexes from 0)
 --         { 2, number, the number of each document or 0 }   nothing done: a number lies in a hash that was not declared
 --         { 3, keys }                       nothing done: the expiry moves, and these keys of the partition were not declared
-local PLAIN, LISTED, NUMBERED = 0, 1, 2
+local LISTED, NUMBERED = 1, 2
 local ABSENT, PRESENT, VERSION = 0, 1, 2
-local PUT, TOUCH = 0, 1
+local PUT, TOUCH, DELETE = 0, 1, 2
 local EDITED, DELETED = 1, 2
-local channel, publish, keep_events, keep_bytes, offset, expire = plan[1], plan[2], plan[3], plan[4], plan[5], plan[6]
-local documents, requires, writes, increments, appends = plan[7], plan[8], plan[9], plan[10], plan[11]
+local channel, publish, keep_events, keep_bytes, offset, expire
+local documents_count, requires_count, increments_count, writes_count, appends_count
+channel, publish, keep_events, keep_bytes, offset, expire, documents_count, requires_count, increments_count, writes_count, appends_count, rest =
+  take('>I2c0I2c0I6I6i8I6I2I2I2I2I2', plan, rest)
+local documents, targets = {}, {}
 
 -- `<` compares strings by the server's locale; names are ordered by their bytes.
 local function before(a, b)
@@ -45,57 +48,54 @@ local function packed_counts(counts)
   return (n < 16 and string.char(0x80 + n) or pack('>BI2', 0xde, n)) .. body
 end
 
--- A document is 6 integers, the length of its key, the length of its counters, key, counters, value.
+-- A stored document is 6 integers, the length of its key, the length of its counters, key, counters, value.
 local function open(d)
-  if not d.version then
-    local key_length, counts_length
-    d.version, d.number, d.seq, d.created, d.edited, d.deleted, key_length, counts_length = struct.unpack('>I6I6I6I6I6I6I2I4', d.raw)
-    local counts_at = 43 + key_length
-    d.packed = d.raw:sub(counts_at, counts_at + counts_length - 1)
-    d.value = d.raw:sub(counts_at + counts_length)
+  local is = d.is
+  if not is then
+    local version, number, seq, created, edited, deleted, key_length, counts_length = take('>I6I6I6I6I6I6I2I4', d.raw)
+    local value_at = 43 + key_length + counts_length
+    is = {
+      version = version, number = number, seq = seq, created = created, edited = edited, deleted = deleted,
+      packed = d.raw:sub(43 + key_length, value_at - 1), value = d.raw:sub(value_at),
+    }
+    d.is = is
   end
-  return d
-end
-
-local function counts_of(d)
-  if not d.counts then
-    open(d)
-    d.counts = d.packed == '' and {} or cmsgpack.unpack(d.packed)
-  end
-  return d.counts
+  return is
 end
 
 local function stale()
   local answer = { 2, number }
-  for i = 1, #documents do
-    answer[i + 2] = documents[i][1] == NUMBERED and documents[i].exists and documents[i].number or 0
+  for i = 1, documents_count do
+    answer[i + 2] = documents[i].number
   end
   return answer
 end
 
 -- Reads.
 
-for i = 1, #documents do
-  local d = documents[i]
-  local found = call('HGET', KEYS[d[3]], d[2])
-  if d[1] ~= NUMBERED then
-    d.raw = found
-    d.exists = found
-  elseif found then
-    d.number = tonumber(found)
-    d.exists = true
-    if d[4] > 0 and d[5] == floor(d.number / BUCKET) then
-      d.raw = call('HGET', KEYS[d[4]], found)
-    end
+for i = 1, documents_count do
+  -- In a listed table `index` is that of the sorted set of keys, in a numbered one that of the hash of numbers `bucket`.
+  local order, key, hash, index, bucket, changes
+  order, key, hash, index, bucket, changes, rest = take('>BI2c0I2I2I6I2', plan, rest)
+  local found = call('HGET', KEYS[hash], key)
+  local number, raw = 0, found
+  if order == NUMBERED and found then
+    number = tonumber(found)
+    raw = index > 0 and bucket == floor(number / BUCKET) and call('HGET', KEYS[index], found)
   end
+  documents[i] = {
+    order = order, key = key, hash = hash, index = index, bucket = bucket, changes = changes,
+    exists = found, number = number, raw = raw, is = false, dirty = false, changed = false, counts = false, after = false, removed = false,
+  }
 end
 
 -- Checks. A check that needs a document whose hash was not declared leaves the answer to the next attempt.
 
 local failed, over, unsure = {}, {}, false
-for i = 1, #requires do
-  local require = requires[i]
-  local d, is = documents[require[1]], require[2]
+for i = 1, requires_count do
+  local target, is, value
+  target, is, value, rest = take('>I2BI6', plan, rest)
+  local d = documents[target]
   local holds
   if is == ABSENT then
     holds = not d.exists
@@ -104,9 +104,9 @@ for i = 1, #requires do
   elseif not d.raw then
     holds, unsure = true, true
   elseif is == VERSION then
-    holds = open(d).version == require[3]
+    holds = open(d).version == value
   else
-    holds = open(d).seq == require[3]
+    holds = open(d).seq == value
   end
   if not holds then
     failed[#failed + 1] = i - 1
@@ -115,10 +115,10 @@ end
 
 local partition_counts
 local results = {}
-for i = 1, #increments do
-  local increment = increments[i]
-  local name, by, max, max_names = increment[2], increment[3], increment[4], increment[5]
-  local d, counts = documents[increment[1]], nil
+for i = 1, increments_count do
+  local target, name, by, max, max_names
+  target, name, by, max, max_names, rest = take('>I2I2c0i8i8i8', plan, rest)
+  local d, counts = documents[target], nil
   if not d then
     partition_counts = partition_counts or (counters == '' and {} or cmsgpack.unpack(counters))
     counts = partition_counts
@@ -127,7 +127,8 @@ for i = 1, #increments do
   elseif not d.raw then
     unsure = true
   else
-    counts = counts_of(d)
+    local packed = open(d).packed
+    counts = d.counts or (packed == '' and {} or cmsgpack.unpack(packed))
   end
   if counts then
     local was = counts[name]
@@ -148,7 +149,7 @@ for i = 1, #increments do
     if fits then
       results[i] = is
       if d then
-        d.counted, d.dirty = true, true
+        d.counts, d.dirty = counts, true
       end
     else
       counts[name] = was
@@ -188,53 +189,57 @@ if expire > 0 then
 end
 local first, at_before = seq, at
 local next_number = number
-for i = 1, #writes do
-  local write = writes[i]
-  local kind, d, event = write[1], documents[write[2]], write[3]
-  if kind == PUT then
-    if not d.exists then
-      d.version, d.number, d.seq, d.created, d.edited, d.deleted, d.packed = 0, 0, 0, now, 0, 0, ''
-      if d[1] == NUMBERED then
+for i = 1, writes_count do
+  local what, target, event, mark, value
+  what, target, event, mark, value, rest = take('>BI2I2BI4c0', plan, rest)
+  local d = documents[target]
+  targets[i] = d
+  d.removed = what == DELETE and d.exists
+  if what <= TOUCH and d.exists and not d.raw then
+    return stale()
+  end
+  local is
+  if what == PUT then
+    if d.exists then
+      is = open(d)
+    else
+      is = { version = 0, number = 0, seq = 0, created = now, edited = 0, deleted = 0, packed = '', value = '' }
+      d.is = is
+      if d.order == NUMBERED then
         next_number = next_number + 1
-        d.number = next_number
-        if d[4] == 0 or d[5] ~= floor(next_number / BUCKET) then
+        is.number = next_number
+        if d.index == 0 or d.bucket ~= floor(next_number / BUCKET) then
           return stale()
         end
       end
-    elseif not d.raw then
-      return stale()
-    else
-      open(d)
     end
-    d.version = d.version + 1
-    d.value = write[5]
-    if write[4] == EDITED then
-      d.edited = now
-    elseif write[4] == DELETED then
-      d.deleted, d.counts, d.counted, d.packed = now, nil, false, ''
+    is.version = is.version + 1
+    is.value = value
+    if mark == EDITED then
+      is.edited = now
+    elseif mark == DELETED then
+      is.deleted, is.packed, d.counts = now, '', false
     end
-  elseif kind == TOUCH and d.exists then
-    if not d.raw then
-      return stale()
-    end
-    open(d)
+  elseif what == TOUCH and d.exists then
+    is = open(d)
   end
-  if kind == PUT or (kind == TOUCH and d.exists) then
+  if is then
     d.dirty = true
-    if event > 0 and d.seq ~= first + event then
-      d.seq = first + event
-      d.changed = d[1] == NUMBERED
+    if event > 0 and is.seq ~= first + event then
+      is.seq = first + event
+      d.changed = d.order == NUMBERED
     end
   end
 end
-for i = 1, #documents do
+for i = 1, documents_count do
   local d = documents[i]
-  if d.counted then
-    d.packed = packed_counts(d.counts)
-  end
   if d.dirty then
-    local key = d[1] == NUMBERED and d[2] or ''
-    d.after = pack('>I6I6I6I6I6I6I2I4', d.version, d.number, d.seq, d.created, d.edited, d.deleted, #key, #d.packed) .. key .. d.packed .. d.value
+    local is, key = d.is, d.order == NUMBERED and d.key or ''
+    if d.counts then
+      is.packed = packed_counts(d.counts)
+    end
+    local integers = pack('>I6I6I6I6I6I6I2I4', is.version, is.number, is.seq, is.created, is.edited, is.deleted, #key, #is.packed)
+    d.after = integers .. key .. is.packed .. is.value
   end
 end
 if partition_counts then
@@ -242,14 +247,14 @@ if partition_counts then
 end
 
 local records, entries, counters_told = {}, {}, {}
-for i = 1, #appends do
-  local append = appends[i]
-  local kind, reference, control, subject, written, body, counted = append[1], append[2], append[3], append[4], append[5], append[6], append[7]
+for i = 1, appends_count do
+  local kind, reference, control, subject, written, body, counted
+  kind, reference, control, subject, written, body, counted, rest = take('>BI4c0BI2c0I2I4c0I2', plan, rest)
   seq = seq + 1
   local mask, stamps, counts = 0, '', ''
   counters_told[i] = ''
   if written > 0 then
-    local d = documents[writes[written][2]]
+    local d = targets[written].is
     body = d.value
     if d.number > 0 then
       mask, stamps = mask + 1, stamps .. pack('>I8', d.number)
@@ -282,32 +287,33 @@ end
 -- Writes. What is put comes first and what is removed last: a key that was emptied is gone, and on a moving slot touching it would fail.
 
 local kept = {}
-for i = 1, #documents do
+for i = 1, documents_count do
   local d = documents[i]
   if d.after then
-    if d[1] == NUMBERED then
+    if d.order == NUMBERED then
+      local n = d.is.number
       if not d.exists then
-        call('HSET', KEYS[d[3]], d[2], d.number)
-        kept[d[3]] = true
+        call('HSET', KEYS[d.hash], d.key, n)
+        kept[d.hash] = true
       end
-      call('HSET', KEYS[d[4]], d.number, d.after)
-      kept[d[4]] = true
+      call('HSET', KEYS[d.index], n, d.after)
+      kept[d.index] = true
       if d.changed then
-        call('ZADD', KEYS[d[6]], d.seq, d.number)
-        kept[d[6]] = true
+        call('ZADD', KEYS[d.changes], d.is.seq, n)
+        kept[d.changes] = true
       end
     else
-      call('HSET', KEYS[d[3]], d[2], d.after)
-      kept[d[3]] = true
-      if d[1] == LISTED and not d.exists then
-        call('ZADD', KEYS[d[4]], 0, d[2])
-        kept[d[4]] = true
+      call('HSET', KEYS[d.hash], d.key, d.after)
+      kept[d.hash] = true
+      if d.order == LISTED and not d.exists then
+        call('ZADD', KEYS[d.index], 0, d.key)
+        kept[d.index] = true
       end
     end
   end
 end
 number = next_number
-if #entries > 0 then
+if appends_count > 0 then
   call('RPUSH', KEYS[2], unpack(entries))
   kept[2] = true
   -- At most a thousand at once, so that a lowered bound does not hold the server up; the next commits go on.
@@ -320,11 +326,11 @@ if #entries > 0 then
     if not entry then
       break
     end
-    floor_seq, floor_at = floor_seq + 1, (struct.unpack('>I6', entry))
+    floor_seq, floor_at = floor_seq + 1, (take('>I6', entry))
     log_bytes = log_bytes - 16 - (#entry - 7)
   end
 end
-if #writes > 0 or #increments > 0 or #entries > 0 or expire > 0 then
+if writes_count > 0 or increments_count > 0 or appends_count > 0 or expire > 0 then
   if expires > 0 then
     local names = {}
     for i in pairs(kept) do
@@ -343,30 +349,32 @@ if #writes > 0 or #increments > 0 or #entries > 0 or expire > 0 then
   write_head()
 end
 
-local answer = { 0, now, at_before, #entries > 0 and first + 1 or seq, number }
-for i = 1, #writes do
-  local d = documents[writes[i][2]]
-  if d.after then
-    local n = #answer
-    answer[n + 1], answer[n + 2], answer[n + 3] = d.version, d.number, d.seq
-    answer[n + 4], answer[n + 5], answer[n + 6] = d.created, d.edited, d.deleted
+local answer = { 0, now, at_before, appends_count > 0 and first + 1 or seq, number }
+local n = 5
+for i = 1, writes_count do
+  local d = targets[i]
+  local is = d.after and d.is
+  if is then
+    answer[n + 1], answer[n + 2], answer[n + 3] = is.version, is.number, is.seq
+    answer[n + 4], answer[n + 5], answer[n + 6] = is.created, is.edited, is.deleted
   else
-    for _ = 1, 6 do
-      answer[#answer + 1] = 0
-    end
-    if writes[i][1] > TOUCH and d.exists then
-      call('HDEL', KEYS[d[3]], d[2])
-      if d[1] == LISTED then
-        call('ZREM', KEYS[d[4]], d[2])
+    answer[n + 1], answer[n + 2], answer[n + 3], answer[n + 4], answer[n + 5], answer[n + 6] = 0, 0, 0, 0, 0, 0
+    if d.removed then
+      call('HDEL', KEYS[d.hash], d.key)
+      if d.order == LISTED then
+        call('ZREM', KEYS[d.index], d.key)
       end
     end
   end
+  n = n + 6
 end
-for i = 1, #increments do
-  answer[#answer + 1] = results[i]
+for i = 1, increments_count do
+  n = n + 1
+  answer[n] = results[i]
 end
-for i = 1, #records do
+for i = 1, appends_count do
   call(publish, channel, records[i])
-  answer[#answer + 1] = counters_told[i]
+  n = n + 1
+  answer[n] = counters_told[i]
 end
 return answer

@@ -1,7 +1,8 @@
 -- What every script of a partition begins with: the head, one string. It holds nine integers, the
 -- partition's counters as a MessagePack map, and, if the partition expires, the names of its keys as a MessagePack array.
-local call, pack, floor = redis.call, struct.pack, math.floor
-local plan = cmsgpack.unpack(ARGV[1])
+local call, pack, take, floor = redis.call, struct.pack, struct.unpack, math.floor
+-- The plan is packed like a struct and read from the front: unpacking MessagePack into tables took a third of a whole commit.
+local plan, rest = ARGV[1], 1
 
 -- How many numbers stand in one hash. A layout constant: keys.rs has the same.
 local BUCKET = 1000
@@ -11,7 +12,7 @@ local counters, expiring = '', ''
 local head = call('GET', KEYS[1])
 if head then
   local length
-  seq, at, number, floor_seq, floor_at, log_bytes, purged, now, expires, length = struct.unpack('>I6I6I6I6I6I6I6I6I6I4', head)
+  seq, at, number, floor_seq, floor_at, log_bytes, purged, now, expires, length = take('>I6I6I6I6I6I6I6I6I6I4', head)
   counters, expiring = head:sub(59, 58 + length), head:sub(59 + length)
 end
 

@@ -1,11 +1,11 @@
 -- A piece of the log.
 --
 -- KEYS  the head; the log
--- ARGV  the plan: { seq, at, limit }
+-- ARGV  the plan: seq, at, limit
 --
 -- Answers { head, 0 continuous | 1 trimmed | 2 diverged, entries … }
 local CONTINUOUS, TRIMMED, DIVERGED = 0, 1, 2
-local after_seq, after_at, limit = plan[1], plan[2], plan[3]
+local after_seq, after_at, limit = take('>I8I8I6', plan)
 local answer = { head or '', CONTINUOUS }
 if after_seq < floor_seq then
   answer[2] = TRIMMED
@@ -22,7 +22,7 @@ else
   local index = after_seq - floor_seq - 1
   entries = after_seq <= seq and call('LRANGE', KEYS[2], index, index + limit) or {}
   local entry = table.remove(entries, 1)
-  if not entry or struct.unpack('>I6', entry) ~= after_at then
+  if not entry or take('>I6', entry) ~= after_at then
     answer[2] = DIVERGED
     return answer
   end

@@ -1,11 +1,17 @@
 -- A page of a listed table, by key.
 --
 -- KEYS  the head; the table's index; then the hashes of the keys that the plan expects
--- ARGV  the plan: { where to begin, limit, the index of the hash of each expected key }
+-- ARGV  the plan: where to begin, limit, how many keys are expected, then each with the index of its hash
 --
 -- Answers { 0, head, whether there are more, key, document, key, document … }
 --         { 2, keys … }   a key was not expected
-local from, limit, hashes = plan[1], plan[2], plan[3]
+local from, limit, count, hashes = nil, nil, nil, {}
+from, limit, count, rest = take('>I2c0I6I2', plan, rest)
+for _ = 1, count do
+  local key, hash
+  key, hash, rest = take('>I2c0I2', plan, rest)
+  hashes[key] = hash
+end
 local keys = call('ZRANGEBYLEX', KEYS[2], from, '+', 'LIMIT', 0, limit + 1)
 local more = #keys > limit
 if more then

@@ -1,13 +1,19 @@
 -- A page of a numbered table, by number or by last change.
 --
 -- KEYS  the head; the table's index of changes if asked by change; then hashes of numbers
--- ARGV  the plan: { kind, bound, limit, the index of the hash of each expected bucket }
+-- ARGV  the plan: kind, bound, limit, how many buckets are expected, then each with the index of its hash
 --       kind 0 the newest below the bound, 1 the oldest above the bound, 2 changed after the bound
 --
 -- Answers { 0, head, whether there are more, documents … }
 --         { 2, number, buckets … }   a bucket was not expected
 local BEFORE, AFTER = 0, 1
-local kind, bound, limit, hashes = plan[1], plan[2], plan[3], plan[4]
+local kind, bound, limit, count, hashes = nil, nil, nil, nil, {}
+kind, bound, limit, count, rest = take('>BI8I6I2', plan, rest)
+for _ = 1, count do
+  local bucket, hash
+  bucket, hash, rest = take('>I6I2', plan, rest)
+  hashes[bucket] = hash
+end
 local numbers, more = {}, false
 if kind == BEFORE then
   local last = math.min(bound - 1, number)
@@ -24,7 +30,7 @@ elseif kind == AFTER then
     numbers[#numbers + 1] = n
   end
 else
-  numbers = call('ZRANGEBYSCORE', KEYS[2], '(' .. bound, '+inf', 'LIMIT', 0, limit + 1)
+  numbers = call('ZRANGEBYSCORE', KEYS[2], string.format('(%.0f', bound), '+inf', 'LIMIT', 0, limit + 1)
   more = #numbers > limit
   if more then
     numbers[#numbers] = nil

@@ -1,20 +1,22 @@
 -- Removes the oldest documents of a numbered table.
 --
 -- KEYS  the head; the table's index of changes; then hashes of numbers and of keys
--- ARGV  the plan: { up to which number the table was purged when its documents were read,
---       { number, index of its hash, key, index of its hash } … }
+-- ARGV  the plan: up to which number the table was purged when its documents were read, how many these are, then each:
+--       number, index of its hash, key, index of its hash
 --
 -- Answers 1, or 0 if somebody else purged meanwhile.
-local expected, documents = plan[1], plan[2]
+local expected, count
+expected, count, rest = take('>I6I2', plan, rest)
 if purged ~= expected then
   return 0
 end
-for i = 1, #documents do
-  local d = documents[i]
-  call('HDEL', KEYS[d[2]], d[1])
-  call('HDEL', KEYS[d[4]], d[3])
-  call('ZREM', KEYS[2], d[1])
-  purged = d[1]
+for _ = 1, count do
+  local n, by_number, key, by_key
+  n, by_number, key, by_key, rest = take('>I6I2I2c0I2', plan, rest)
+  call('HDEL', KEYS[by_number], n)
+  call('HDEL', KEYS[by_key], key)
+  call('ZREM', KEYS[2], n)
+  purged = n
 end
 write_head()
 return 1

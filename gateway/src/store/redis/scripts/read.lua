@@ -1,30 +1,33 @@
 -- A snapshot.
 --
 -- KEYS  the head; then those that the documents name by their index
--- ARGV  the plan: { documents, newest as { index of its hash, bucket } or {} }
+-- ARGV  the plan: how many documents, whether the newest is asked for (0 or 1), the index of its hash, which thousand that is;
+--       then the documents as in `commit.lua`
 --
 -- Answers { 0, head, each document or nil, the newest or nil if asked }
 --         { 2, number, the number of each document or 0 }   a number lies in a hash that was not declared
 local NUMBERED = 2
-local documents, newest = plan[1], plan[2]
+local count, newest, newest_hash, newest_bucket
+count, newest, newest_hash, newest_bucket, rest = take('>I2BI2I6', plan, rest)
 local answer, numbers, unsure = { 0, head or '' }, { 2, number }, false
-for i = 1, #documents do
-  local d = documents[i]
-  local found = call('HGET', KEYS[d[3]], d[2])
+for i = 1, count do
+  local order, key, hash, index, bucket, _
+  order, key, hash, index, bucket, _, rest = take('>BI2c0I2I2I6I2', plan, rest)
+  local found = call('HGET', KEYS[hash], key)
   numbers[i + 2] = 0
-  if d[1] == NUMBERED and found then
+  if order == NUMBERED and found then
     numbers[i + 2] = tonumber(found)
-    if d[4] > 0 and d[5] == floor(found / BUCKET) then
-      found = call('HGET', KEYS[d[4]], found)
+    if index > 0 and bucket == floor(found / BUCKET) then
+      found = call('HGET', KEYS[index], found)
     else
       unsure = true
     end
   end
   answer[i + 2] = found
 end
-if newest[1] and number > purged then
-  if newest[1] > 0 and newest[2] == floor(number / BUCKET) then
-    answer[#answer + 1] = call('HGET', KEYS[newest[1]], number)
+if newest > 0 and number > purged then
+  if newest_hash > 0 and newest_bucket == floor(number / BUCKET) then
+    answer[count + 3] = call('HGET', KEYS[newest_hash], number)
   else
     unsure = true
   end
