@@ -189,3 +189,64 @@ impl fmt::Debug for Verifier {
         f.debug_struct("Verifier").field("algorithm", &self.algorithm).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn part(text: &str) -> String {
+        BASE64.encode(text)
+    }
+
+    /// JSON and what nearly is.
+    fn json() -> impl Strategy<Value = String> {
+        let word = prop_oneof![Just("sub"), Just("iat"), Just("exp"), Just("nbf"), Just("name"), Just("kid"), Just("alg"), Just("chaos_x")];
+        let value = prop_oneof![
+            any::<i64>().prop_map(|n| n.to_string()),
+            any::<u64>().prop_map(|n| n.to_string()),
+            any::<f64>().prop_map(|n| n.to_string()),
+            ".{0,20}".prop_map(|text| serde_json::Value::from(text).to_string()),
+            Just("\"HS256\"".to_owned()),
+            Just("\"tk_0123456789abcdef\"".to_owned()),
+            Just("null".to_owned()),
+            Just("[{}]".to_owned()),
+        ];
+        let fields = proptest::collection::vec((word, value).prop_map(|(word, value)| format!("\"{word}\":{value}")), 0..8);
+        prop_oneof![fields.prop_map(|fields| format!("{{{}}}", fields.join(","))), ".{0,40}"]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_refused_without_panic(text in ".{0,200}", header in json(), claims in json()) {
+            let key = Verifier::shared(b"secret");
+            let crafted = format!("{}.{}.{}", part(&header), part(&claims), part("x"));
+            for token in [&text, &crafted] {
+                let _ = key_id(token);
+                prop_assert!(key.check(token, 1_700_000_000_000, 0).is_err());
+            }
+            let _ = Verifier::public(Algorithm::RS256, &text);
+        }
+
+        #[test]
+        fn claims_of_any_kind_are_read_without_panic(claims in json(), now in any::<u32>(), longest in any::<u64>()) {
+            if let Ok(Value::Object(claims)) = serde_json::from_str(&claims)
+                && let Ok(read) = read_claims(&claims, u64::from(now) * 1000, longest)
+            {
+                prop_assert!(read.expires_at > read.issued_at && read.expires_at + LEEWAY > u64::from(now));
+            }
+        }
+
+        #[test]
+        fn what_is_signed_is_read_again(user in "[a-z0-9]{1,64}", now in 1_000_000_000u64..4_000_000_000, seconds in 1u64..1_000_000) {
+            let (user, id) = (user.parse::<UserId>().expect("it fits"), TokenKeyId::from_bits(seconds));
+            let token = sign(&id, b"secret", &user, now, now + seconds);
+            prop_assert_eq!(key_id(&token), Ok(id));
+            let read = Verifier::shared(b"secret").check(&token, now * 1000, 0);
+            prop_assert_eq!(read, Ok(Claims { user, name: None, issued_at: now, expires_at: now + seconds }));
+            prop_assert!(Verifier::shared(b"secres").check(&token, now * 1000, 0).is_err());
+        }
+    }
+}

@@ -12,6 +12,7 @@ use super::{
     document::{IfMatch, Versioned, check_version, decode},
     entries::parse_key,
     scope::{self, APPS, ENTITY, ONLY, TOMBSTONE},
+    tenants::OVER,
 };
 use crate::{
     auth::Principal,
@@ -114,7 +115,7 @@ impl Services {
             if self.entomb(&partition, version).await? {
                 self.end_sessions_of_app(id).await?;
                 self.unlist(&scope::organization(organization), APPS, id.shared()).await?;
-                self.clear_soon(partition);
+                self.clear_soon(partition, OVER);
                 return Ok(());
             }
         }

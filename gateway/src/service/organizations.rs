@@ -1,5 +1,7 @@
 //! Organizations: making them with a first key, reading, changing, listing, deleting.
 
+use std::time::Duration;
+
 use protocol::{
     KeyId, OrganizationId,
     model::Organization,
@@ -112,7 +114,7 @@ impl Services {
             let Versioned { version, .. } = self.organization(principal, id).await?;
             check_version(if_match, version)?;
             if self.entomb(&partition, version).await? {
-                self.clear_soon(partition);
+                self.clear_soon(partition, Duration::ZERO);
                 return Ok(());
             }
         }

@@ -15,8 +15,8 @@ use crate::{
     store::{Commit, Document, Expected, Key, Partition, Range, Read, Table},
 };
 
-/// After this nothing acts any more by a credential of a deleted app: what was in flight is over, and nobody believes the key.
-const OVER: Duration = Duration::from_secs(10);
+/// After this nothing acts any more by a credential of a deleted app: nobody believes the key, and what was in flight is over.
+pub(super) const OVER: Duration = Duration::from_secs(10);
 /// What is dropped is kept this long, so that whoever still reads it sees its tombstone.
 const DROP: Duration = Duration::from_secs(60);
 
@@ -38,7 +38,8 @@ impl Services {
         let limit = self.page_length(page.limit)?;
         let bad = || Error::bad_request("`cursor` is not one that a list gave");
         let after: Option<Key> = match page.cursor {
-            Some(cursor) if cursor.is_empty() || cursor.len() > 64 || cursor.contains(['{', '}']) => return Err(bad()),
+            // Every key of these tables is an id.
+            Some(cursor) if cursor.is_empty() || !cursor.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') => return Err(bad()),
             cursor => cursor.map(Key::from),
         };
         let (found, _) = self.store.page(partition, table, Range::Keys { after }, limit).await?;
@@ -63,10 +64,11 @@ impl Services {
         Ok(self.store.commit(partition, commit).await?.is_ok())
     }
 
-    /// Clears in the background; whatever stops it, the job is noted and done later.
-    pub(super) fn clear_soon(&self, partition: Partition) {
+    /// Clears in the background, after a time; whatever stops it, the job is noted and done later.
+    pub(super) fn clear_soon(&self, partition: Partition, after: Duration) {
         let services = self.clone();
         tokio::spawn(async move {
+            tokio::time::sleep(after).await;
             if let Err(error) = services.clear_tenant(partition.name()).await {
                 tracing::warn!(%error, partition = partition.name(), "clearing up after a deletion stopped; it will be taken up again");
             }
@@ -105,7 +107,7 @@ impl Services {
         let commit = Commit::default().delete(ENTITY, ONLY).put(TOMBSTONE, ONLY, &true);
         self.store.commit(&partition, commit).await?.map_err(|_| Error::busy())?;
         self.end_sessions_of_app(id).await?;
-        self.clear_soon(partition);
+        self.clear_soon(partition, OVER);
         Ok(())
     }
 
@@ -114,7 +116,6 @@ impl Services {
         if self.is_entombed(&partition).await? {
             self.clear_keys(&partition).await?;
             self.clear_token_keys(&partition).await?;
-            tokio::time::sleep(OVER).await;
             for environment in [Environment::Live, Environment::Test] {
                 let scope = Scope { app: id.clone(), environment };
                 for key in self.all_keys(&scope.index(), CHANNELS).await? {

@@ -2,15 +2,20 @@
 
 use gateway::{
     auth::Principal,
-    service::{document::Versioned, random},
+    service::{
+        document::Versioned,
+        random,
+        scope::{self, APPS, CHANNELS, ENTITY, JOBS, KEYS, ONLY, TOKEN_KEYS, TOMBSTONE, USERS},
+    },
+    store::{Commit, Partition, Range, Table},
 };
 use protocol::{
     ErrorCode, Patch,
-    model::AppSettings,
-    params::{CreateApp, CreateOrganization, ListPage, UpdateApp, UpdateOrganization},
+    model::{Algorithm, AppSettings, ChannelType, Environment},
+    params::{CreateApp, CreateChannel, CreateOrganization, ListPage, UpdateApp, UpdateOrganization},
 };
 
-use crate::story::{Deployment, code};
+use crate::story::{Deployment, code, scope as scope_of, secret};
 
 const ADMIN: Principal = Principal::Admin;
 
@@ -138,4 +143,69 @@ async fn a_deleted_app_or_organization_sounds_like_one_that_never_was() {
     let body = CreateApp { name: "late".into(), settings: AppSettings::default() };
     assert_eq!(code(services.create_app(&ADMIN, &tenant.organization, body, 1).await), ErrorCode::NotFound);
     assert!(services.list_organizations(&ADMIN, ListPage::default()).await.unwrap().items.is_empty());
+}
+
+async fn keys(deployment: &Deployment, partition: &Partition, table: Table) -> Vec<String> {
+    let (page, _) = deployment.store.page(partition, table, Range::Keys { after: None }, 100).await.unwrap();
+    page.documents.into_iter().map(|document| document.key.to_string()).collect()
+}
+
+async fn exists(deployment: &Deployment, partition: Partition) -> bool {
+    deployment.services.snapshot(partition, vec![(ENTITY, ONLY.into())]).await.unwrap().documents[0].is_some()
+}
+
+#[tokio::test]
+async fn a_deletion_that_was_interrupted_is_finished_by_any_node() {
+    let deployment = Deployment::start();
+    let (tenant, neighbour) = (deployment.tenant("a").await, deployment.tenant("b").await);
+    let backend = deployment.backend(&tenant, Environment::Live).await;
+    let alice = deployment.user(&backend, "alice").await;
+    let signer = deployment.signer(&tenant, Algorithm::HS256).await;
+    let hash = gateway::auth::hash(secret(&tenant.organization_key));
+    let channel = CreateChannel {
+        id: None,
+        kind: ChannelType::Group,
+        name: None,
+        description: None,
+        icon: None,
+        banner: None,
+        creator_id: Some(alice.clone()),
+        participant_ids: vec![],
+        metadata: Default::default(),
+    };
+    let channel = deployment.services.create_channel(backend.actor().unwrap(), channel).await.unwrap().0.value.id;
+
+    // A node puts the tombstone and dies, long ago.
+    let partition = scope::organization(&tenant.organization);
+    let noted = Commit::default().put(JOBS, partition.name(), &0u64);
+    deployment.store.commit(&scope::deployment(), noted).await.unwrap().unwrap();
+    let buried = Commit::default().delete(ENTITY, ONLY).put(TOMBSTONE, ONLY, &true);
+    deployment.store.commit(&partition, buried).await.unwrap().unwrap();
+
+    let (other, _) = deployment.another_node();
+    assert_eq!(other.finish_clearing().await.unwrap(), 1);
+    assert!(!exists(&deployment, scope::credential(&hash)).await);
+    assert!(!exists(&deployment, scope::app(&tenant.app)).await);
+    assert!(keys(&deployment, &partition, KEYS).await.is_empty());
+    let listed = keys(&deployment, &scope::deployment(), scope::ORGANIZATIONS).await;
+    assert_eq!(listed, [neighbour.organization.to_string()]);
+    // Its app is a job of its own, which waits until nobody acts by its keys any more. Here too, the node dies.
+    assert_eq!(keys(&deployment, &scope::deployment(), JOBS).await, [scope::app(&tenant.app).name()]);
+    let noted = Commit::default().put(JOBS, scope::app(&tenant.app).name(), &0u64);
+    deployment.store.commit(&scope::deployment(), noted).await.unwrap().unwrap();
+    assert_eq!(other.finish_clearing().await.unwrap(), 1);
+
+    let live = scope_of(&tenant, Environment::Live);
+    assert!(!exists(&deployment, live.user(&alice)).await);
+    assert!(!exists(&deployment, live.channel(&channel)).await);
+    assert!(!exists(&deployment, scope::token_key(&signer.id)).await);
+    for table in [KEYS, TOKEN_KEYS] {
+        assert!(keys(&deployment, &scope::app(&tenant.app), table).await.is_empty());
+    }
+    assert!(keys(&deployment, &scope::deployment(), JOBS).await.is_empty());
+    assert_eq!(other.finish_clearing().await.unwrap(), 0);
+    // The indexes stay until the store drops them with their partition, a minute later.
+    assert_eq!(keys(&deployment, &live.index(), USERS).await.len(), 1);
+    assert_eq!(keys(&deployment, &live.index(), CHANNELS).await.len(), 1);
+    assert_eq!(keys(&deployment, &scope::organization(&neighbour.organization), APPS).await, [neighbour.app.to_string()]);
 }
