@@ -1,4 +1,4 @@
-//! Keys of organizations and apps: making, listing, revoking. [`auth`](crate::auth) says how they are kept.
+//! Keys of organizations and apps: making, listing, revoking. [`crate::auth`] says how they are kept.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Token keys: making, listing, revoking. [`auth`](crate::auth) says how they are kept.
+//! Token keys: making, listing, revoking. [`crate::auth`] says how they are kept.
 
 use protocol::{
     AppId, OrganizationId, TokenKeyId,
