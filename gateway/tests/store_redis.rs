@@ -258,3 +258,22 @@ async fn members_of_a_lease_that_ended_and_came_back_are_swept_once() {
     assert_eq!(store.sweep().await.unwrap(), [""; 0]);
     assert_eq!(store.members(&["ann".into()]).await.unwrap(), [1]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_may_be_longer_than_lua_can_unpack() {
+    let server = Server::start().await;
+    let store = Redis::open(&server.deployment(), ALL);
+    let ids: Vec<_> = (0..9_500).map(|n| format!("{n}")).collect();
+    let people = Table::listed("people");
+    let mut commit = messages([]);
+    for id in &ids {
+        let put = Write::Put { table: people, key: Key::from(id.as_str()), value: Bytes::new(), mark: Mark::None, event: None };
+        commit.write.push(put);
+        let reference = Bytes::copy_from_slice(id.as_bytes());
+        commit.append.push(Append { kind: 1, reference, control: Control::None, body: Body::Bytes(Bytes::new(), None) });
+    }
+    store.commit(&room(), commit).await.unwrap().unwrap();
+    assert_eq!(told(&store).await, ids);
+    let (page, _) = store.page(&room(), people, Range::Keys { after: None }, 9_400).await.unwrap();
+    assert_eq!((page.documents.len(), page.more), (9_400, true));
+}

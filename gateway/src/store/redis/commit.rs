@@ -1,5 +1,7 @@
 //! A commit: the plan for the script, and what its answer means.
 
+use std::time::Duration;
+
 use fanout::record::{Control, Record, Stamps};
 
 use crate::store::{
@@ -17,6 +19,9 @@ use super::{
 
 /// How often a commit is tried with better hints. Each failure means that somebody else's commit went ahead.
 const ATTEMPTS: usize = 16;
+
+/// How long an acknowledgement may be held up by publishing again.
+const REPUBLISH: Duration = Duration::from_millis(500);
 
 impl Redis {
     pub(super) async fn commit_one(&self, partition: &Partition, commit: &Commit) -> Committed {
@@ -55,13 +60,17 @@ impl Redis {
     /// The commit happened at the node that a slot moves to, while the subscribers are still at the one that it leaves:
     /// what the script published reached nobody. The bus drops what comes twice.
     async fn publish_again(&self, channel: &str, commit: &Commit, done: &Done) {
-        for record in done.records(commit) {
-            let mut cmd = redis::Cmd::new();
-            cmd.arg(self.publish_command()).arg(channel).arg(&record[..]);
-            if let Err(error) = self.commands.run(&cmd).await {
-                tracing::warn!(channel, %error, "a record was not published again; its listeners will find it in the log");
-                return;
+        let publish = async {
+            for record in done.records(commit) {
+                let mut cmd = redis::Cmd::new();
+                cmd.arg(self.publish_command()).arg(channel).arg(&record[..]);
+                self.commands.run(&cmd).await?;
             }
+            Ok::<_, redis::RedisError>(())
+        };
+        // The commit is done, whatever becomes of this.
+        if !matches!(tokio::time::timeout(REPUBLISH, publish).await, Ok(Ok(()))) {
+            tracing::warn!(channel, "a record of a moving slot was not published again; its listeners will find it in the log");
         }
     }
 }

@@ -151,6 +151,7 @@ impl Store for Redis {
         in_time(self.sweep_ended()).await
     }
 
+    /// On a Cluster the shard of the leases answers for all.
     async fn now(&self) -> Result<u64, StoreError> {
         let answer = in_time(script::NOW.run(&self.commands, &[keys::leases("now")], &[] as &[&str])).await?;
         match answer.value {

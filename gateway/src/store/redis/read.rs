@@ -79,7 +79,7 @@ impl Redis {
         for _ in 0..ATTEMPTS {
             let mut plan = Plan::new(partition);
             plan.key(keys::index(partition, table));
-            plan.pack.text(&from).uint(limit as u64).index(expected.len());
+            plan.pack.text(&from).uint(limit as u64).uint(expected.len() as u64);
             for key in &expected {
                 let hash = plan.key(keys::by_key(partition, table, key));
                 plan.pack.text(key).index(hash);
@@ -181,7 +181,7 @@ impl Redis {
             }
             let mut plan = Plan::new(partition);
             plan.key(keys::changes(partition, table));
-            plan.pack.uint(purged).index(page.documents.len());
+            plan.pack.uint(purged).uint(page.documents.len() as u64);
             for Document { key, stamps, .. } in &page.documents {
                 let by_number = plan.key(keys::by_number(partition, table, keys::bucket(stamps.number)));
                 let by_key = plan.key(keys::by_key(partition, table, key));

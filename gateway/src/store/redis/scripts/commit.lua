@@ -314,7 +314,10 @@ for i = 1, documents_count do
 end
 number = next_number
 if appends_count > 0 then
-  call('RPUSH', KEYS[2], unpack(entries))
+  -- Lua cannot unpack thousands at once.
+  for i = 1, appends_count, 1000 do
+    call('RPUSH', KEYS[2], unpack(entries, i, math.min(i + 999, appends_count)))
+  end
   kept[2] = true
   -- At most a thousand at once, so that a lowered bound does not hold the server up; the next commits go on.
   for _ = 1, 1000 do

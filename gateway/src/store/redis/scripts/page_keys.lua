@@ -6,7 +6,7 @@
 -- Answers { 0, head, whether there are more, key, document, key, document … }
 --         { 2, keys … }   a key was not expected
 local from, limit, count, hashes = nil, nil, nil, {}
-from, limit, count, rest = take('>I2c0I6I2', plan, rest)
+from, limit, count, rest = take('>I2c0I6I6', plan, rest)
 for _ = 1, count do
   local key, hash
   key, hash, rest = take('>I2c0I2', plan, rest)
@@ -21,7 +21,8 @@ local answer = { 0, head or '', more and 1 or 0 }
 for i = 1, #keys do
   local hash = hashes[keys[i]]
   if not hash then
-    return { 2, unpack(keys) }
+    table.insert(keys, 1, 2)
+    return keys
   end
   answer[#answer + 1] = keys[i]
   answer[#answer + 1] = call('HGET', KEYS[hash], keys[i])

@@ -6,7 +6,7 @@
 --
 -- Answers 1, or 0 if somebody else purged meanwhile.
 local expected, count
-expected, count, rest = take('>I6I2', plan, rest)
+expected, count, rest = take('>I6I6', plan, rest)
 if purged ~= expected then
   return 0
 end
