@@ -131,19 +131,21 @@ impl<'a> Request<'a> {
         #[derive(Deserialize)]
         struct Frame<'a> {
             id: u32,
-            // A method name that needs escapes is none of ours: it is refused as not decodable.
-            method: &'a str,
+            #[serde(borrow)]
+            method: &'a RawValue,
             #[serde(borrow, default)]
             params: Option<&'a RawValue>,
         }
-        let frame: Frame<'a> = serde_json::from_slice(frame).map_err(|e| DecodeError(e.to_string()))?;
-        let params = match frame.params {
+        let fields: Frame<'a> = serde_json::from_slice(frame).map_err(|e| DecodeError(e.to_string()))?;
+        if is_too_deep(frame) {
+            return Err(too_deep());
+        }
+        let params = match fields.params {
             None => RawParams::Absent,
-            Some(raw) if raw.get().starts_with('{') && !is_too_deep(raw.get()) => RawParams::Json(raw),
-            Some(raw) if raw.get().starts_with('{') => return Err(too_deep()),
+            Some(raw) if raw.get().starts_with('{') => RawParams::Json(raw),
             Some(_) => return Err(DecodeError("params is not a map".into())),
         };
-        Ok(Self { id: frame.id, method: frame.method, params })
+        Ok(Self { id: fields.id, method: json_word(fields.method)?, params })
     }
 
     fn decode_msgpack(frame: &'a [u8]) -> Result<Self, DecodeError> {
@@ -161,10 +163,12 @@ impl<'a> Request<'a> {
                     let start = rest;
                     skip(&mut rest)?;
                     let value = &start[..start.len() - rest.len()];
-                    if !matches!(Marker::from_u8(value[0]), Marker::FixMap(_) | Marker::Map16 | Marker::Map32) {
-                        return Err(DecodeError("params is not a map".into()));
-                    }
-                    params = RawParams::MessagePack(value);
+                    params = match Marker::from_u8(value[0]) {
+                        Marker::FixMap(_) | Marker::Map16 | Marker::Map32 => RawParams::MessagePack(value),
+                        // How JavaScript's encoders write a field that is undefined.
+                        Marker::Null => RawParams::Absent,
+                        _ => return Err(DecodeError("params is not a map".into())),
+                    };
                 }
                 _ => skip(&mut rest)?,
             }
@@ -183,17 +187,26 @@ fn too_deep() -> DecodeError {
     DecodeError(format!("values are nested deeper than {MAX_DEPTH}"))
 }
 
-/// Whether valid JSON is nested too deep: serde_json steps over what it ignores at any depth.
-fn is_too_deep(json: &str) -> bool {
+/// A method's word. One of ours is found behind escapes too; one that is not may stay as it is written.
+fn json_word(raw: &RawValue) -> Result<&str, DecodeError> {
+    serde_json::from_str::<&str>(raw.get()).or_else(|_| {
+        let word: String = serde_json::from_str(raw.get()).map_err(|_| DecodeError("method is not a string".into()))?;
+        Ok(Method::of(&word).map_or(raw.get(), |method| method.as_str()))
+    })
+}
+
+/// Whether a valid JSON map is nested too deep: serde_json steps over what it ignores at any depth.
+fn is_too_deep(json: &[u8]) -> bool {
     let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
-    for byte in json.bytes() {
+    for byte in json {
         match byte {
             _ if escaped => escaped = false,
             b'\\' if in_string => escaped = true,
             b'"' => in_string = !in_string,
             b'[' | b'{' if !in_string => {
                 depth += 1;
-                if depth > MAX_DEPTH {
+                // The frame's own map does not count.
+                if depth > MAX_DEPTH + 1 {
                     return true;
                 }
             }
@@ -232,7 +245,7 @@ fn skip(rest: &mut &[u8]) -> Result<(), DecodeError> {
             Ok(head.iter().take(8).fold(0, |value, byte| (value << 8) | u64::from(*byte)))
         };
         let length = |n: u64| usize::try_from(n).map_err(|_| short());
-        let mut children = 0;
+        let mut children = None;
         match marker {
             Marker::FixPos(_) | Marker::FixNeg(_) | Marker::Null | Marker::True | Marker::False => {}
             Marker::U8 | Marker::I8 => drop(take(1)?),
@@ -252,15 +265,15 @@ fn skip(rest: &mut &[u8]) -> Result<(), DecodeError> {
                 let n = take(4)?;
                 take(length(n)?)?;
             }
-            Marker::FixArray(n) => children = u64::from(n),
-            Marker::Array16 => children = take(2)?,
-            Marker::Array32 => children = take(4)?,
-            Marker::FixMap(n) => children = 2 * u64::from(n),
-            Marker::Map16 => children = 2 * take(2)?,
-            Marker::Map32 => children = 2 * take(4)?,
+            Marker::FixArray(n) => children = Some(u64::from(n)),
+            Marker::Array16 => children = Some(take(2)?),
+            Marker::Array32 => children = Some(take(4)?),
+            Marker::FixMap(n) => children = Some(2 * u64::from(n)),
+            Marker::Map16 => children = Some(2 * take(2)?),
+            Marker::Map32 => children = Some(2 * take(4)?),
             _ => return Err(DecodeError("extension types are not used here".into())),
         }
-        if children > 0 {
+        if let Some(children) = children {
             depth += 1;
             if depth > MAX_DEPTH {
                 return Err(too_deep());
@@ -413,6 +426,29 @@ mod tests {
             assert_eq!(ServerFrame::head(encoding, &event), Ok(Head::Event));
             assert!(ServerFrame::head(encoding, &encoding.encode(&json!({ "ids": 1 }))).is_err());
             assert!(ServerFrame::head(encoding, &[]).is_err());
+        }
+    }
+
+    #[test]
+    fn a_method_behind_escapes_and_params_that_are_null_are_a_request() {
+        let read = |frame| Request::decode(Encoding::Json, frame).map(|request| request.method);
+        assert_eq!(read(br#"{"id":1,"method":"p\u0069ng","params":null}"#), Ok("ping"));
+        assert!(read(br#"{"id":1,"method":"p\u00efng"}"#).is_ok_and(|word| Method::of(word).is_none()));
+        assert!(read(br#"{"id":1,"method":["ping"]}"#).is_err());
+        let frame = Encoding::MessagePack.encode(&json!({ "id": 1, "method": "ping", "params": null }));
+        assert!(Request::decode(Encoding::MessagePack, &frame).is_ok_and(|request| request.params::<crate::results::Empty>().is_ok()));
+    }
+
+    #[test]
+    fn both_encodings_refuse_the_same_depth() {
+        for (levels, good) in [(MAX_DEPTH, true), (MAX_DEPTH + 1, false)] {
+            for field in ["params", "later"] {
+                let value = (1..levels).fold(json!({}), |inner, _| json!({ "a": inner }));
+                for encoding in Encoding::ALL {
+                    let frame = encoding.encode(&json!({ "id": 1, "method": "ping", field: value }));
+                    assert_eq!(Request::decode(encoding, &frame).is_ok(), good, "{levels} in {field} as {encoding:?}");
+                }
+            }
         }
     }
 
