@@ -6,6 +6,7 @@ pub mod error;
 pub mod limit;
 pub mod log;
 pub mod metrics;
+pub mod rest;
 pub mod service;
 pub mod socket;
 pub mod source;

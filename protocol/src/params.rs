@@ -118,6 +118,7 @@ wire! {
 
     /// A page of a list.
     #[derive(Default)]
+    #[cfg_attr(feature = "schema", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
     pub struct ListPage {
         /// Where the page before ended.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -295,6 +296,7 @@ wire! {
 
     /// Which messages to list: at most one of the three; without any, the newest.
     #[derive(Default, Copy)]
+    #[cfg_attr(feature = "schema", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
     pub struct ListMessages {
         /// Those with a lower `number`.
         #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -140,8 +140,8 @@ impl Services {
                 self.clear_channel(scope, &id).await?;
                 continue;
             }
-            let indexed = stream::iter(members.iter().map(|(user, _)| self.index_channel(scope, user, &id)));
-            let found: Vec<bool> = indexed.buffered(AT_ONCE).try_collect().await?;
+            let indexed: Vec<_> = members.iter().map(|(user, _)| self.index_channel(scope, user, &id)).collect();
+            let found: Vec<bool> = stream::iter(indexed).buffered(AT_ONCE).try_collect().await?;
             if found.contains(&false) {
                 return Err(Error::not_found("user"));
             }
@@ -160,7 +160,7 @@ impl Services {
             let Ok(outcome) = self.store.commit(&partition, commit).await? else {
                 continue;
             };
-            let confirmed = members.iter().map(|(user, _)| self.confirm_channel(scope, user, &id));
+            let confirmed: Vec<_> = members.iter().map(|(user, _)| self.confirm_channel(scope, user, &id)).collect();
             stream::iter(confirmed).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
             let value = Channel { created_at: outcome.written[at].stamps.created_at, participant_count: members.len() as u64, ..channel };
             return Ok((Versioned { value, version: outcome.written[at].version }, Made::Now));
@@ -326,7 +326,7 @@ impl Services {
             if users.is_empty() {
                 break;
             }
-            let told = users.iter().map(|user| self.unindex_channel(scope, user, id));
+            let told: Vec<_> = users.iter().map(|user| self.unindex_channel(scope, user, id)).collect();
             stream::iter(told).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
             let gone = users.iter().fold(Commit::default().require(TOMBSTONE, ONLY, Expected::Present), |commit, user| {
                 commit.delete(PARTICIPANTS, user.shared()).delete(READS, user.shared())

@@ -54,15 +54,27 @@ pub struct Versioned<T> {
     pub version: u64,
 }
 
-/// The version that a caller insists on, if any.
-pub type IfMatch = Option<u64>;
+/// What a caller insists on, if anything.
+pub type IfMatch = Option<Precondition>;
 
-/// Fails if the caller insists on another version.
+/// What must hold of an entity for a change to happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precondition {
+    /// It is at this version.
+    Version(u64),
+    /// It exists, at whatever version.
+    Present,
+    /// It does not exist yet.
+    Absent,
+}
+
+/// Fails if the caller insists on something else. An entity that does not exist is at version 0.
 pub fn check_version(expected: IfMatch, actual: u64) -> Result<()> {
-    match expected {
-        Some(expected) if expected != actual => {
-            Err(Error::new(protocol::ErrorCode::PreconditionFailed, "it has changed since the version in If-Match"))
-        }
-        _ => Ok(()),
-    }
+    let holds = match expected {
+        None => true,
+        Some(Precondition::Version(version)) => version == actual,
+        Some(Precondition::Present) => actual != 0,
+        Some(Precondition::Absent) => actual == 0,
+    };
+    if holds { Ok(()) } else { Err(Error::new(protocol::ErrorCode::PreconditionFailed, "it is not at the version that the request insists on")) }
 }

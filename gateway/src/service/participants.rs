@@ -62,7 +62,10 @@ impl Services {
         body: AddParticipant,
     ) -> Result<(Versioned<Participant>, Added)> {
         let role = body.role.unwrap_or(Role::Member);
-        self.bring_in(actor, channel_id, &body.user_id, role, Operation::Add(role)).await
+        // Who adds itself as a member joins.
+        let joins = actor.user() == Some(&body.user_id) && role == Role::Member;
+        let operation = if joins { Operation::Join } else { Operation::Add(role) };
+        self.bring_in(actor, channel_id, &body.user_id, role, operation).await
     }
 
     /// Lets the caller come in.
@@ -93,7 +96,8 @@ impl Services {
                 Err(error) => ParticipantBatchItem { status: error.code().status(), participant: None, error: Some(error.body) },
             }
         };
-        let items = stream::iter(items.into_iter().map(add)).buffered(AT_ONCE).collect().await;
+        let adds: Vec<_> = items.into_iter().map(add).collect();
+        let items = stream::iter(adds).buffered(AT_ONCE).collect().await;
         Ok(ParticipantBatch { items })
     }
 

@@ -103,7 +103,8 @@ impl Services {
                 Err(error) => UserBatchItem { status: error.code().status(), user: None, error: Some(error.body) },
             }
         };
-        Ok(UserBatch { items: stream::iter(items.into_iter().map(put)).buffered(AT_ONCE).collect().await })
+        let puts: Vec<_> = items.into_iter().map(put).collect();
+        Ok(UserBatch { items: stream::iter(puts).buffered(AT_ONCE).collect().await })
     }
 
     /// Makes a user under this id, or replaces the fields of the one that is there. App keys only.

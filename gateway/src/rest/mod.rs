@@ -1,0 +1,128 @@
+//! HTTP: each path of the wire page as one thin handler, and the document that describes them.
+//!
+//! Owned here: credentials of requests, what paths, queries, headers and bodies may look like, how answers and errors are written, the
+//! OpenAPI document (made from the same places as the routes). Left out: every rule of chat and tenancy, which is a service's; listening,
+//! TLS and the WebSocket, which are the composition's.
+
+mod address;
+mod answer;
+mod apps;
+mod channels;
+mod conditions;
+mod credentials;
+mod extract;
+mod idempotency;
+mod keys;
+mod messages;
+mod observe;
+mod openapi;
+mod operations;
+mod organizations;
+mod participants;
+mod reactions;
+mod token_keys;
+mod users;
+
+use std::{fmt, net::IpAddr, sync::Arc};
+
+use axum::{
+    Router,
+    http::{HeaderValue, Method, header, request},
+    middleware,
+};
+use bytes::Bytes;
+use ipnet::IpNet;
+use protocol::ErrorCode;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use crate::{auth::Authenticator, config::Origins, error::Error, limit::Keyed, metrics::Metrics, service::{Services, scope::Scope}};
+
+pub use self::{address::client_address, openapi::document};
+
+/// What handlers need besides the request.
+#[derive(Clone)]
+pub struct RestState {
+    /// What the product does.
+    pub services: Arc<Services>,
+    /// Whom credentials stand for.
+    pub authenticator: Arc<Authenticator>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The web pages that may call.
+    pub origins: Arc<Origins>,
+    /// Peers whose `X-Forwarded-For` is believed.
+    pub proxies: Arc<[IpNet]>,
+    /// The buckets of `app_requests_per_second`, the same for both transports.
+    pub apps: Arc<Keyed<Scope>>,
+    /// The buckets of `unauthenticated_per_ip`, the same for both transports.
+    pub addresses: Arc<Keyed<IpAddr>>,
+    /// Whether the node is going away: `/readyz` fails then.
+    pub draining: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl fmt::Debug for RestState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RestState")
+    }
+}
+
+/// The state of the routes: what came from outside, and what is theirs.
+struct Context {
+    services: Arc<Services>,
+    authenticator: Arc<Authenticator>,
+    metrics: Arc<Metrics>,
+    proxies: Arc<[IpNet]>,
+    draining: Arc<dyn Fn() -> bool + Send + Sync>,
+    gates: credentials::Gates,
+    pulse: operations::Pulse,
+    document: Bytes,
+}
+
+type Shared = Arc<Context>;
+
+/// Every route of the wire page but the WebSocket. The server puts `ConnectInfo<SocketAddr>` into the extensions of each request.
+pub fn router(state: RestState) -> Router {
+    let origins = state.origins.clone();
+    let context = context(state, openapi::bytes());
+    openapi::routes()
+        .split_for_parts()
+        .0
+        .fallback(async || Error::not_found("path"))
+        .method_not_allowed_fallback(async || Error::new(ErrorCode::MethodNotAllowed, "this path has other methods: see `Allow`"))
+        .layer(middleware::from_fn_with_state(context.clone(), observe::observe))
+        .layer(cors(origins))
+        .with_state(context)
+}
+
+/// Health and metrics alone, for an address of their own (`--ops-listen`): whoever can reach it may read them.
+pub fn ops_router(state: RestState) -> Router {
+    operations::open_routes().fallback(async || Error::not_found("path")).with_state(context(state, Bytes::new()))
+}
+
+fn context(state: RestState, document: Bytes) -> Shared {
+    let gates = credentials::Gates::new(&state.services.limits, state.apps, state.addresses);
+    let RestState { services, authenticator, metrics, proxies, draining, .. } = state;
+    Arc::new(Context { services, authenticator, metrics, proxies, draining, gates, pulse: operations::Pulse::default(), document })
+}
+
+/// Credentials are bearer tokens, which no browser sends by itself: pages of allowed origins may call with what they were given.
+fn cors(origins: Arc<Origins>) -> CorsLayer {
+    let allowed = AllowOrigin::predicate(move |origin: &HeaderValue, request: &request::Parts| {
+        let host = request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        // A name in the request line, as HTTP/2 and proxies have it, counts like `Host`.
+        let host = request.uri.authority().map(|authority| authority.as_str()).or(host);
+        origin.to_str().is_ok_and(|origin| origins.allow(Some(origin), host))
+    });
+    CorsLayer::new()
+        .allow_origin(allowed)
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            header::IF_MATCH,
+            header::IF_NONE_MATCH,
+            header::HeaderName::from_static("idempotency-key"),
+        ])
+        .expose_headers([header::ETAG, header::RETRY_AFTER, header::HeaderName::from_static("x-request-id")])
+        .max_age(std::time::Duration::from_secs(3600))
+}

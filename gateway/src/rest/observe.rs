@@ -1,0 +1,62 @@
+//! Around every request: its span, what is counted of it, what is logged, and that it ends well.
+
+use std::{sync::Arc, time::Instant};
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    http::{HeaderName, HeaderValue},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use protocol::ErrorCode;
+use tracing::{Instrument, field::Empty};
+
+use super::{Shared, answer::Failure};
+use crate::{error::Error, metrics::Transport, service::random};
+
+/// Names a request in the log and in its answer.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Runs a request in a task of its own: a client that hangs up does not stop it halfway, and a panic is an answer like any other.
+pub(super) async fn observe(State(state): State<Shared>, request: Request, next: Next) -> Response {
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let id = format!("{:016x}", random::bits());
+    let span = tracing::info_span!(
+        "request", id, %method, route = route.as_deref().unwrap_or("none"),
+        principal = Empty, organization = Empty, app = Empty, environment = Empty
+    );
+    let begun = Instant::now();
+    let running = tokio::spawn(next.run(request).instrument(span.clone()));
+    let mut response = running.await.unwrap_or_else(|end| {
+        let cause = if end.is_panic() { "a handler panicked" } else { "the node stopped" };
+        Error::internal(cause).into_response()
+    });
+    let status = response.status().as_u16();
+    state.metrics.http(route.as_deref(), &method, status);
+    let failure = response.extensions_mut().remove::<Failure>();
+    span.in_scope(|| {
+        let elapsed_us = begun.elapsed().as_micros() as u64;
+        match failure {
+            Some(Failure(error)) => {
+                state.metrics.error(Transport::Http, error.code());
+                log(&error, status, elapsed_us);
+            }
+            None => tracing::debug!(status, elapsed_us, "answered"),
+        }
+    });
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}
+
+/// The cause goes here, and nowhere else.
+fn log(error: &Arc<Error>, status: u16, elapsed_us: u64) {
+    let cause = error.cause.as_deref().unwrap_or_default();
+    match error.code() {
+        ErrorCode::Internal => tracing::error!(status, elapsed_us, cause, "failed"),
+        ErrorCode::Unavailable => tracing::warn!(status, elapsed_us, cause, "the store did not answer"),
+        code => tracing::debug!(status, elapsed_us, code = code.as_str(), "refused"),
+    }
+}

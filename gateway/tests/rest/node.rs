@@ -1,0 +1,278 @@
+//! A node without sockets, its tenants, and who calls it.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use axum::{
+    Router,
+    body::Body,
+    extract::ConnectInfo,
+    http::{HeaderMap, Method, Request, header},
+};
+use bytes::Bytes;
+use fanout::{Position, Topic, bus::{Ear, Local}};
+use gateway::{
+    auth::{AdminKey, Authenticator, SecretKey},
+    config::Origins,
+    limit::{Keyed, Rate},
+    metrics::Metrics,
+    rest::{RestState, ops_router, router},
+    service::Services,
+    store::{Commit, Committed, Head, Keep, Log, Page, Partition, Range, Read, Snapshot, Store, StoreError, Table, embedded::Embedded},
+};
+use http_body_util::BodyExt;
+use protocol::Limits;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tower::ServiceExt;
+
+pub(crate) const ADMIN: &str = "adm_0123456789abcdef0123456789abcdef";
+
+/// A store that can be told to fail.
+#[derive(Debug)]
+pub(crate) struct Trouble {
+    inner: Embedded,
+    /// Nothing can be reached.
+    pub(crate) out: AtomicBool,
+    /// Asking for the time is a defect.
+    pub(crate) panics: AtomicBool,
+}
+
+impl Trouble {
+    fn inner(&self) -> Result<&Embedded, StoreError> {
+        if self.out.load(Ordering::Relaxed) { Err(StoreError::Unavailable("canary cause".to_owned())) } else { Ok(&self.inner) }
+    }
+}
+
+#[async_trait]
+impl Store for Trouble {
+    async fn commit(&self, partition: &Partition, commit: Commit) -> Committed {
+        self.inner()?.commit(partition, commit).await
+    }
+    async fn read(&self, reads: Vec<Read>) -> Result<Vec<Snapshot>, StoreError> {
+        self.inner()?.read(reads).await
+    }
+    async fn page(&self, partition: &Partition, table: Table, range: Range, limit: usize) -> Result<(Page, Head), StoreError> {
+        self.inner()?.page(partition, table, range, limit).await
+    }
+    async fn log(&self, partition: &Partition, after: Position, limit: usize) -> Result<Log, StoreError> {
+        self.inner()?.log(partition, after, limit).await
+    }
+    async fn publish(&self, topic: &Topic, record: Bytes) -> Result<(), StoreError> {
+        self.inner()?.publish(topic, record).await
+    }
+    async fn purge(&self, partition: &Partition, table: Table, limit: usize) -> Result<bool, StoreError> {
+        self.inner()?.purge(partition, table, limit).await
+    }
+    async fn lease(&self, node: &str, ttl: Duration, members: Vec<(String, u32)>) -> Result<bool, StoreError> {
+        self.inner()?.lease(node, ttl, members).await
+    }
+    async fn release(&self, node: &str) -> Result<(), StoreError> {
+        self.inner()?.release(node).await
+    }
+    async fn members(&self, members: &[String]) -> Result<Vec<u32>, StoreError> {
+        self.inner()?.members(members).await
+    }
+    async fn sweep(&self) -> Result<Vec<String>, StoreError> {
+        self.inner()?.sweep().await
+    }
+    async fn now(&self) -> Result<u64, StoreError> {
+        assert!(!self.panics.load(Ordering::Relaxed), "told to");
+        self.inner()?.now().await
+    }
+}
+
+/// A node without sockets.
+pub(crate) struct Node {
+    pub(crate) router: Router,
+    pub(crate) ops: Router,
+    pub(crate) store: Arc<Trouble>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) draining: Arc<AtomicBool>,
+    _folder: TempDir,
+}
+
+/// Who calls, and from where.
+#[derive(Clone)]
+pub(crate) struct Caller<'a> {
+    node: &'a Node,
+    credential: Option<String>,
+    headers: Vec<(String, String)>,
+    peer: SocketAddr,
+}
+
+/// What was answered.
+#[derive(Debug, Clone)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    /// The body as JSON; null if there is none.
+    pub(crate) body: Value,
+    pub(crate) text: String,
+}
+
+impl Reply {
+    #[track_caller]
+    pub(crate) fn is(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{}", self.text);
+        self
+    }
+
+    /// That it is this error, in the product's own form.
+    #[track_caller]
+    pub(crate) fn refuses(self, status: u16, code: &str) -> Self {
+        assert_eq!((self.status, self.body["error"]["code"].as_str()), (status, Some(code)), "{}", self.text);
+        assert!(self.body["error"]["message"].as_str().is_some_and(|sentence| !sentence.is_empty()));
+        self
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    #[track_caller]
+    pub(crate) fn etag(&self) -> String {
+        self.header("etag").unwrap().to_owned()
+    }
+
+    #[track_caller]
+    pub(crate) fn id(&self) -> String {
+        self.body["id"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Node {
+    pub(crate) async fn start() -> Self {
+        // Tests call faster than clients should.
+        Self::with(Limits { key_requests_per_second: 0, requests_per_second: 0, unauthenticated_per_ip: 0, ..Limits::default() }).await
+    }
+
+    #[allow(clippy::unused_async, reason = "the store's writer needs a runtime")]
+    pub(crate) async fn with(limits: Limits) -> Self {
+        let folder = TempDir::new().unwrap();
+        let keep = Keep { events: 1000, bytes: 1 << 20 };
+        let inner = Embedded::open(folder.path(), keep, Local::new(Ear::new())).unwrap();
+        let store = Arc::new(Trouble { inner, out: AtomicBool::new(false), panics: AtomicBool::new(false) });
+        let services = Arc::new(Services::new(store.clone(), limits.clone(), SecretKey::new([7; 32]), "node"));
+        let metrics = Arc::new(Metrics::new());
+        let draining = Arc::new(AtomicBool::new(false));
+        let drains = draining.clone();
+        let state = RestState {
+            authenticator: Arc::new(Authenticator::new((*services).clone(), AdminKey::new(ADMIN))),
+            services,
+            metrics: metrics.clone(),
+            origins: Arc::new(Origins::parse("self,localhost,https://app.example.com").unwrap()),
+            proxies: Arc::new(["10.0.0.0/8".parse().unwrap()]),
+            apps: Arc::new(Keyed::new(Rate::per_second(limits.app_requests_per_second))),
+            addresses: Arc::new(Keyed::new(Rate::per_second(limits.unauthenticated_per_ip))),
+            draining: Arc::new(move || drains.load(Ordering::Relaxed)),
+        };
+        Self { router: router(state.clone()), ops: ops_router(state), store, metrics, draining, _folder: folder }
+    }
+
+    pub(crate) fn by(&self, credential: &str) -> Caller<'_> {
+        let credential = (!credential.is_empty()).then(|| credential.to_owned());
+        Caller { node: self, credential, headers: Vec::new(), peer: "203.0.113.9:5555".parse().unwrap() }
+    }
+
+    pub(crate) async fn tenant(&self) -> Tenant {
+        let admin = self.by(ADMIN);
+        let made = admin.post("/v1/organizations", json!({ "name": "Acme", "email": "a@example.org" })).await.is(201);
+        let organization = made.body["organization"]["id"].as_str().unwrap().to_owned();
+        let organization_key = made.body["key"]["secret"].as_str().unwrap().to_owned();
+        let owner = self.by(&organization_key);
+        let app = owner.post(&format!("/v1/organizations/{organization}/apps"), json!({ "name": "Shop" })).await.is(201).id();
+        let base = format!("/v1/organizations/{organization}/apps/{app}");
+        let mut keys = Vec::new();
+        for environment in ["live", "test"] {
+            let made = owner.post(&format!("{base}/keys"), json!({ "environment": environment })).await.is(201);
+            keys.push(made.body["secret"].as_str().unwrap().to_owned());
+        }
+        Tenant { organization, organization_key, app, base, test: keys.pop().unwrap(), live: keys.pop().unwrap() }
+    }
+
+    /// Makes a user; its token.
+    pub(crate) async fn user(&self, key: &str, id: &str) -> String {
+        self.by(key).put(&format!("/v1/users/{id}"), json!({ "username": id })).await.is(201);
+        let minted = self.by(key).post(&format!("/v1/users/{id}/tokens"), json!({})).await.is(201);
+        minted.body["token"].as_str().unwrap().to_owned()
+    }
+}
+
+/// An organization with an app, and a key of each environment.
+pub(crate) struct Tenant {
+    pub(crate) organization: String,
+    pub(crate) organization_key: String,
+    pub(crate) app: String,
+    /// The app's path.
+    pub(crate) base: String,
+    pub(crate) live: String,
+    pub(crate) test: String,
+}
+
+impl Caller<'_> {
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub(crate) fn from(mut self, peer: &str) -> Self {
+        self.peer = format!("{peer}:5555").parse().unwrap();
+        self
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Reply {
+        self.call(Method::GET, path, None).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Reply {
+        self.call(Method::POST, path, Some(body)).await
+    }
+
+    pub(crate) async fn put(&self, path: &str, body: Value) -> Reply {
+        self.call(Method::PUT, path, Some(body)).await
+    }
+
+    pub(crate) async fn patch(&self, path: &str, body: Value) -> Reply {
+        self.call(Method::PATCH, path, Some(body)).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Reply {
+        self.call(Method::DELETE, path, None).await
+    }
+
+    pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Reply {
+        match body {
+            Some(body) => self.clone().with("content-type", "application/json").raw(method, path, Body::from(body.to_string())).await,
+            None => self.raw(method, path, Body::empty()).await,
+        }
+    }
+
+    pub(crate) async fn raw(&self, method: Method, path: &str, body: Body) -> Reply {
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, "chat.example.com");
+        if let Some(credential) = &self.credential {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {credential}"));
+        }
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        let mut request = request.body(body).unwrap();
+        request.extensions_mut().insert(ConnectInfo(self.peer));
+        answer(self.node.router.clone(), request).await
+    }
+}
+
+/// Calls a router as a server would.
+pub(crate) async fn answer(router: Router, request: Request<Body>) -> Reply {
+    let (parts, body) = router.oneshot(request).await.unwrap().into_parts();
+    let bytes = body.collect().await.unwrap().to_bytes();
+    let text = String::from_utf8(bytes.to_vec()).unwrap();
+    Reply { status: parts.status.as_u16(), headers: parts.headers, body: serde_json::from_str(&text).unwrap_or(Value::Null), text }
+}
