@@ -1,13 +1,20 @@
 //! The node: sockets, sessions, services, store, HTTP, authentication.
 
 pub mod auth;
+pub mod chat;
 pub mod config;
+pub mod demo;
 pub mod error;
 pub mod limit;
+pub mod listen;
 pub mod log;
 pub mod metrics;
+pub mod node;
 pub mod rest;
 pub mod service;
+pub mod session;
+pub mod sessions;
 pub mod socket;
 pub mod source;
+pub mod start;
 pub mod store;

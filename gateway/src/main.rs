@@ -1,3 +1,61 @@
-//! The node.
+//! `chaos`: reads the configuration, builds, runs.
 
-fn main() {}
+use std::process::ExitCode;
+
+use gateway::{
+    chat,
+    config::{self, Command, Config},
+    log,
+    node::Node,
+    start::StartError,
+};
+
+fn main() -> ExitCode {
+    match config::from_process().map_err(StartError::of).and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("chaos: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), StartError> {
+    let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(StartError::of);
+    match command {
+        Command::Serve(config) => runtime()?.block_on(serve(*config)),
+        Command::Chat(settings) => runtime()?.block_on(chat::run(settings)),
+        Command::Config(text) => {
+            print!("{text}");
+            Ok(())
+        }
+    }
+}
+
+async fn serve(config: Config) -> Result<(), StartError> {
+    log::init(config.log_format, &config.log_filter).map_err(StartError::of)?;
+    let data = match &config.store {
+        config::StoreConfig::Embedded { data } => Some(data.clone()),
+        config::StoreConfig::Redis { .. } => None,
+    };
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(StartError::of)?;
+    let node = Node::start(config).await?;
+    let address = node.address;
+    println!("WebSocket  ws://{address}/v1/ws");
+    println!("HTTP API   http://{address}/v1/openapi.json");
+    if let Some(address) = node.ops_address {
+        println!("Operations http://{address}/metrics");
+    }
+    if let Some(data) = data {
+        println!("Admin key  {}", data.join(gateway::start::ADMIN_KEY).display());
+    }
+    if node.has_demo {
+        println!("Chat now   chaos chat --user alice    and in another terminal    chaos chat --user bob");
+    }
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+    node.drain().await;
+    Ok(())
+}

@@ -2,7 +2,10 @@
 //!
 //! Owned here: the way from a record or a line of the log to a frame. Left out: order, gaps and subscribers (the hub's).
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -19,6 +22,7 @@ use serde::Serialize;
 
 use crate::{
     error::{Error, Result},
+    metrics::Metrics,
     service::{
         Services,
         channel_state::channel_of,
@@ -40,13 +44,14 @@ pub trait Membership: Send + Sync + 'static {
 /// The gateway's [`fanout::Source`].
 pub struct Source {
     services: Services,
+    metrics: Arc<Metrics>,
     membership: OnceLock<Arc<dyn Membership>>,
 }
 
 impl Source {
     /// A source over a store.
-    pub fn new(services: Services) -> Arc<Self> {
-        Arc::new(Self { services, membership: OnceLock::new() })
+    pub fn new(services: Services, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self { services, metrics, membership: OnceLock::new() })
     }
 
     /// Names who is told of memberships. Only the first call counts.
@@ -236,6 +241,10 @@ impl fanout::Source for Source {
     }
 
     fn told(&self, topic: &Topic, record: &Record) {
+        if record.is_durable() {
+            let passed = self.services.clock.now_ms().saturating_sub(record.position.at);
+            self.metrics.delivery.observe(Duration::from_millis(passed));
+        }
         if record.kind != EventKind::ChannelAdded as u8 {
             return;
         }
@@ -258,6 +267,17 @@ impl fanout::Source for Source {
 
     async fn read(&self, topic: &Topic, after: Position, limit: usize) -> Result<Replay, SourceError> {
         self.replay(topic, after, limit).await.map_err(|e| SourceError(e.to_string()))
+    }
+
+    async fn admits(&self, topic: &Topic, subjects: &[Bytes]) -> Result<Vec<bool>, SourceError> {
+        let Subject::Channel(_) = scope::subject(topic) else {
+            return Ok(vec![true; subjects.len()]);
+        };
+        let names = subjects.iter().map(|subject| String::from_utf8_lossy(subject));
+        let keys = std::iter::once((ENTITY, Key::from(ONLY))).chain(names.map(|name| (PARTICIPANTS, Key::from(name)))).collect();
+        let snapshot = self.services.snapshot(Partition::new(topic.clone()), keys).await.map_err(|e| SourceError(e.to_string()))?;
+        let lives = snapshot.documents[0].is_some();
+        Ok(snapshot.documents[1..].iter().map(|participant| lives && participant.is_some()).collect())
     }
 
     async fn heads(&self, topics: &[Topic]) -> Result<Vec<Position>, SourceError> {

@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use fanout::record::Control;
-use futures_util::{StreamExt, TryStreamExt, stream};
 use protocol::{
     ChannelId, EventKind, Metadata, Patch, UserId,
     model::{Channel, ChannelType, Role},
@@ -24,6 +23,7 @@ use super::{
     scope::{
         CHANNELS, ENTITY, MESSAGES, ONLY, OWNERS, PARTICIPANT_COUNT, PARTICIPANTS, PUBLIC_CHANNELS, REACTIONS, READS, Scope, TOMBSTONE,
     },
+    together,
 };
 use crate::{
     auth::{Actor, Who},
@@ -33,8 +33,6 @@ use crate::{
 
 /// The most participants that a channel is made with, besides its creator.
 const MAX_AT_START: usize = 100;
-/// How many users are worked on at once.
-const AT_ONCE: usize = 16;
 /// How many documents are cleared at once.
 const BITE: usize = 500;
 
@@ -140,8 +138,7 @@ impl Services {
                 self.clear_channel(scope, &id).await?;
                 continue;
             }
-            let indexed: Vec<_> = members.iter().map(|(user, _)| self.index_channel(scope, user, &id)).collect();
-            let found: Vec<bool> = stream::iter(indexed).buffered(AT_ONCE).try_collect().await?;
+            let found = together::all(members.iter().map(|(user, _)| self.index_channel(scope, user, &id))).await?;
             if found.contains(&false) {
                 return Err(Error::not_found("user"));
             }
@@ -160,8 +157,7 @@ impl Services {
             let Ok(outcome) = self.store.commit(&partition, commit).await? else {
                 continue;
             };
-            let confirmed: Vec<_> = members.iter().map(|(user, _)| self.confirm_channel(scope, user, &id)).collect();
-            stream::iter(confirmed).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+            together::all(members.iter().map(|(user, _)| self.confirm_channel(scope, user, &id))).await?;
             let value = Channel { created_at: outcome.written[at].stamps.created_at, participant_count: members.len() as u64, ..channel };
             return Ok((Versioned { value, version: outcome.written[at].version }, Made::Now));
         }
@@ -326,8 +322,7 @@ impl Services {
             if users.is_empty() {
                 break;
             }
-            let told: Vec<_> = users.iter().map(|user| self.unindex_channel(scope, user, id)).collect();
-            stream::iter(told).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+            together::all(users.iter().map(|user| self.unindex_channel(scope, user, id))).await?;
             let gone = users.iter().fold(Commit::default().require(TOMBSTONE, ONLY, Expected::Present), |commit, user| {
                 commit.delete(PARTICIPANTS, user.shared()).delete(READS, user.shared())
             });

@@ -32,7 +32,7 @@ pub enum Detail {
 impl Services {
     /// The ids of all channels that a user may be in: a superset of the truth, in the order of the ids.
     pub async fn channel_ids_of(&self, scope: &Scope, user: &UserId) -> Result<Vec<ChannelId>> {
-        self.all_keys(&scope.user(user), CHANNELS).await?.iter().map(|key| parse_key(key)).collect()
+        self.all_keys(&scope.user(user), CHANNELS).await?.iter().map(parse_key).collect()
     }
 
     /// Every key of a listed table.
@@ -68,8 +68,7 @@ impl Services {
             order.retain(|(other_at, other_id)| (std::cmp::Reverse(*other_at), other_id) > (std::cmp::Reverse(at), &id));
         }
         let (mut items, mut bytes, mut last) = (Vec::new(), 0, None);
-        let mut rest = order.chunks(limit.min(BATCH)).peekable();
-        'pages: while let Some(some) = rest.next() {
+        'pages: for some in order.chunks(limit.min(BATCH)) {
             let ids: Vec<ChannelId> = some.iter().map(|(_, id)| id.clone()).collect();
             for (place, entry) in some.iter().zip(self.entries(&actor.scope, user, &ids, Detail::Full).await?) {
                 if let Some(entry) = entry {

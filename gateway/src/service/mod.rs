@@ -25,6 +25,7 @@ pub mod reads;
 pub mod scope;
 pub mod sessions;
 mod tenants;
+pub mod together;
 pub mod token_keys;
 pub mod tokens;
 pub mod typing;

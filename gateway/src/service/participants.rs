@@ -5,7 +5,6 @@
 
 use bytes::Bytes;
 use fanout::record::Control;
-use futures_util::{StreamExt, stream};
 use protocol::{
     ChannelId, ErrorCode, EventKind, ParticipantId, UserId,
     model::{Participant, Role},
@@ -22,6 +21,7 @@ use super::{
     permissions::Operation,
     random,
     scope::{CHANNELS, ENTITY, ONLY, OWNERS, PARTICIPANT_COUNT, PARTICIPANTS, READS, Scope},
+    together,
 };
 use crate::{
     auth::{Actor, Who},
@@ -29,8 +29,6 @@ use crate::{
     store::{Append, Body, Commit, Counter, Document, Expected, Increment, Key, Mark, Range, Write},
 };
 
-/// How many items of a batch are worked on at once.
-const AT_ONCE: usize = 16;
 /// The most items of a batch.
 pub const BATCH: usize = 100;
 
@@ -96,8 +94,7 @@ impl Services {
                 Err(error) => ParticipantBatchItem { status: error.code().status(), participant: None, error: Some(error.body) },
             }
         };
-        let adds: Vec<_> = items.into_iter().map(add).collect();
-        let items = stream::iter(adds).buffered(AT_ONCE).collect().await;
+        let items = together::together(items.into_iter().map(add)).await;
         Ok(ParticipantBatch { items })
     }
 

@@ -62,7 +62,7 @@ impl Services {
     }
 
     /// Publishes a passing event. It may get lost like any passing event: the store's trouble is only logged.
-    pub(super) async fn tell<T: Serialize>(&self, topic: &fanout::Topic, kind: EventKind, control: fanout::record::Control, event: &T) {
+    pub async fn tell<T: Serialize>(&self, topic: &fanout::Topic, kind: EventKind, control: fanout::record::Control, event: &T) {
         let record = fanout::record::Record::passing(kind as u8, control, encode(event));
         if let Err(error) = self.store.publish(topic, record.encode()).await {
             tracing::warn!(%error, event = kind.as_str(), "a passing event was not told");

@@ -65,13 +65,23 @@ pub fn subject(topic: &str) -> Subject<'_> {
 /// The scope of a channel's or a user's topic.
 pub fn scope(topic: &str) -> Option<Scope> {
     let mut parts = topic.splitn(4, ':').skip(1);
-    let app = parts.next()?.parse().ok()?;
-    let environment = match parts.next()? {
+    scope_of(parts.next()?, parts.next()?)
+}
+
+/// Reads what [`Scope::member`] made.
+pub fn parse_member(member: &str) -> Option<(Scope, UserId)> {
+    let mut parts = member.splitn(3, ':');
+    let scope = scope_of(parts.next()?, parts.next()?)?;
+    Some((scope, parts.next()?.parse().ok()?))
+}
+
+fn scope_of(app: &str, environment: &str) -> Option<Scope> {
+    let environment = match environment {
         "live" => Environment::Live,
         "test" => Environment::Test,
         _ => return None,
     };
-    Some(Scope { app, environment })
+    Some(Scope { app: app.parse().ok()?, environment })
 }
 
 /// What belongs to the whole deployment: its organizations, its jobs, and the log of ended sessions.

@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use fanout::record::Control;
-use futures_util::{StreamExt, stream};
 use protocol::{
     EventKind, Metadata, Patch, UserId,
     model::User,
@@ -19,6 +18,7 @@ use super::{
     participants::BATCH,
     random,
     scope::{CHANNELS, ENTITY, ONLY, REVOCATION, SEEN, Scope, TOMBSTONE, USERS},
+    together,
 };
 use crate::{
     auth::Actor,
@@ -26,8 +26,6 @@ use crate::{
     store::{Append, Body, Commit, Document, Expected, Range, Read},
 };
 
-/// How many items of a batch are worked on at once.
-const AT_ONCE: usize = 16;
 /// The most users of one request.
 const MOST: usize = 100;
 
@@ -103,8 +101,7 @@ impl Services {
                 Err(error) => UserBatchItem { status: error.code().status(), user: None, error: Some(error.body) },
             }
         };
-        let puts: Vec<_> = items.into_iter().map(put).collect();
-        Ok(UserBatch { items: stream::iter(puts).buffered(AT_ONCE).collect().await })
+        Ok(UserBatch { items: together::together(items.into_iter().map(put)).await })
     }
 
     /// Makes a user under this id, or replaces the fields of the one that is there. App keys only.

@@ -1,3 +1,13 @@
-//! The socket of a session.
+//! Sockets of clients: the upgrade, the shell that owns a socket, and the frames that leave it.
+//!
+//! Left out: what a session decides (`session`), what requests do (`service`), the order of what leaves (`fanout`).
 
+mod connection;
 pub mod frame;
+mod upgrade;
+mod wire;
+
+pub use self::{
+    connection::Connections,
+    upgrade::{Upgrades, upgrade},
+};

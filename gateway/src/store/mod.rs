@@ -9,6 +9,7 @@
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod embedded;
+pub mod metered;
 
 pub mod redis;
 

@@ -1,0 +1,79 @@
+//! The demo: an organization, an app, two users and a channel, so that a newcomer chats within a minute.
+
+use std::path::Path;
+
+use protocol::{
+    model::{ChannelType, Environment, Role},
+    params::{AddParticipant, CreateApp, CreateAppKey, CreateChannel, CreateOrganization, PutUser},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    auth::{Actor, Principal, Who},
+    error::Result,
+    service::{Services, random, scope::Scope},
+    start::{DEMO, Folder, StartError},
+};
+
+/// The users of the demo.
+pub const USERS: [(&str, &str); 2] = [("alice", "Alice"), ("bob", "Bob")];
+/// The channel of the demo.
+pub const CHANNEL: &str = "general";
+
+/// What the demo's file holds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Demo {
+    /// The app.
+    pub app_id: String,
+    /// A key of its test environment.
+    pub app_key: String,
+}
+
+impl Demo {
+    /// Makes it, and writes its file into the folder.
+    pub async fn make(services: &Services, folder: &Folder) -> Result<(), StartError> {
+        let demo = Self::fill(services).await.map_err(StartError::of)?;
+        folder.keep(DEMO, &serde_json::to_string_pretty(&demo).map_err(StartError::of)?)
+    }
+
+    /// Reads it from a data folder.
+    pub fn read(data: &Path) -> Option<Self> {
+        serde_json::from_str(&std::fs::read_to_string(data.join(DEMO)).ok()?).ok()
+    }
+
+    async fn fill(services: &Services) -> Result<Self> {
+        let admin = Principal::Admin;
+        let body = CreateOrganization { name: "Demo".into(), email: "demo@example.com".into(), banner: None };
+        let organization = services.create_organization(&admin, body, random::bits()).await?.value.organization;
+        let body = CreateApp { name: "Demo".into(), settings: Default::default() };
+        let app = services.create_app(&admin, &organization.id, body, random::bits()).await?.value;
+        let body = CreateAppKey { environment: Environment::Test, name: Some("demo".into()) };
+        let key = services.create_app_key(&admin, &organization.id, &app.id, body, random::bits()).await?;
+
+        let scope = Scope { app: app.id.clone(), environment: Environment::Test };
+        let actor = Actor { scope, who: Who::App { key: key.id.clone() } };
+        for (id, name) in USERS {
+            let body = PutUser { id: id.parse().ok(), first_name: Some(name.into()), ..PutUser::default() };
+            services.create_user(&actor, body).await?;
+        }
+        let channel = CreateChannel {
+            id: CHANNEL.parse().ok(),
+            kind: ChannelType::Open,
+            name: Some("General".into()),
+            description: Some("Where everybody talks".into()),
+            icon: None,
+            banner: None,
+            creator_id: USERS[0].0.parse().ok(),
+            participant_ids: Vec::new(),
+            metadata: Default::default(),
+        };
+        let (channel, _) = services.create_channel(&actor, channel).await?;
+        for (id, _) in &USERS[1..] {
+            if let Ok(user_id) = id.parse() {
+                let body = AddParticipant { user_id, role: Some(Role::Member) };
+                services.add_participant(&actor, &channel.value.id, body).await?;
+            }
+        }
+        Ok(Self { app_id: app.id.to_string(), app_key: key.secret.unwrap_or_default() })
+    }
+}

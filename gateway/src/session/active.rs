@@ -1,0 +1,162 @@
+//! After `connect`: heartbeat, pace of requests, and the end of the token.
+
+use std::time::{Duration, Instant};
+
+use protocol::CloseCode;
+
+use super::{
+    heartbeat::{Beat, Heartbeat},
+    pace::{Pace, Paced},
+};
+
+/// How long before its end the client is told that its token expires.
+const WARNING: Duration = Duration::from_secs(60);
+
+/// What a node's settings say to a session.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// The silence after which a ping goes out.
+    pub heartbeat: Duration,
+    /// 0 means no limit.
+    pub requests_per_second: u64,
+}
+
+/// A session as far as time and its own requests go.
+#[derive(Debug, Clone)]
+pub struct Active {
+    heartbeat: Heartbeat,
+    pace: Pace,
+    expires: Instant,
+    is_warned: bool,
+}
+
+/// What the shell has to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Send a ping.
+    Ping,
+    /// Tell `token.expiring`.
+    WarnOfExpiry,
+    /// Close.
+    Close(CloseCode),
+}
+
+/// Whether a request is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is.
+    Serve,
+    /// It is answered with `rate_limited`.
+    Refuse {
+        /// When the next one may come.
+        retry_after_ms: u64,
+    },
+    /// The connection ends.
+    Close(CloseCode),
+}
+
+impl Active {
+    /// A session that begins at `now` with a token that lasts so long.
+    pub fn new(timing: Timing, expires_in: Duration, now: Instant) -> Self {
+        Self {
+            heartbeat: Heartbeat::new(timing.heartbeat, now),
+            pace: Pace::new(timing.requests_per_second, now),
+            expires: now + expires_in,
+            // A token that is short already was chosen so.
+            is_warned: expires_in <= WARNING,
+        }
+    }
+
+    /// Anything came in.
+    pub fn heard(&mut self, now: Instant) {
+        self.heartbeat.heard(now);
+    }
+
+    /// A request came in.
+    pub fn request(&mut self, now: Instant) -> Verdict {
+        match self.pace.request(now) {
+            Paced::Served => Verdict::Serve,
+            Paced::Refused { retry_after_ms } => Verdict::Refuse { retry_after_ms },
+            Paced::TooLong => Verdict::Close(CloseCode::TooManyRequests),
+        }
+    }
+
+    /// The token was replaced by one that lasts so long.
+    pub fn refreshed(&mut self, expires_in: Duration, now: Instant) {
+        self.expires = now + expires_in;
+        self.is_warned = expires_in <= WARNING;
+    }
+
+    /// Time has passed: what is to be done now. To be called until it answers `None`.
+    pub fn tick(&mut self, now: Instant) -> Option<Action> {
+        if now >= self.expires {
+            return Some(Action::Close(CloseCode::TokenExpired));
+        }
+        if !self.is_warned && now + WARNING >= self.expires {
+            self.is_warned = true;
+            return Some(Action::WarnOfExpiry);
+        }
+        match self.heartbeat.tick(now) {
+            Beat::Quiet => None,
+            Beat::Ping => Some(Action::Ping),
+            Beat::Lost => Some(Action::Close(CloseCode::HeartbeatLost)),
+        }
+    }
+
+    /// When [`tick`](Self::tick) has something to do next.
+    pub fn due(&self) -> Instant {
+        let warning = if self.is_warned { self.expires } else { self.expires.checked_sub(WARNING).unwrap_or(self.expires) };
+        warning.min(self.heartbeat.due())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMING: Timing = Timing { heartbeat: Duration::from_secs(25), requests_per_second: 50 };
+
+    /// Lets time pass from due to due, and collects what happens with its second.
+    fn pass(active: &mut Active, start: Instant, seconds: u64) -> Vec<(u64, Action)> {
+        let mut happened = Vec::new();
+        while active.due() <= start + Duration::from_secs(seconds) {
+            let now = active.due();
+            while let Some(action) = active.tick(now) {
+                happened.push((now.duration_since(start).as_secs(), action));
+                if matches!(action, Action::Close(_)) {
+                    return happened;
+                }
+            }
+        }
+        happened
+    }
+
+    #[test]
+    fn a_token_is_warned_of_60_s_before_its_end_and_ends_with_4003() {
+        let start = Instant::now();
+        let mut active = Active::new(TIMING, Duration::from_secs(100), start);
+        for second in 0..100 {
+            active.heard(start + Duration::from_secs(second));
+            let expected = if second == 40 { vec![(40, Action::WarnOfExpiry)] } else { vec![] };
+            assert_eq!(pass(&mut active, start, second), expected, "at {second}");
+        }
+        assert_eq!(pass(&mut active, start, 100), [(100, Action::Close(CloseCode::TokenExpired))]);
+    }
+
+    #[test]
+    fn a_refreshed_token_lives_on() {
+        let start = Instant::now();
+        let mut active = Active::new(TIMING, Duration::from_secs(100), start);
+        active.heard(start + Duration::from_secs(30));
+        active.refreshed(Duration::from_secs(3600), start + Duration::from_secs(30));
+        assert!(pass(&mut active, start, 54).is_empty());
+    }
+
+    #[test]
+    fn a_silent_connection_ends_with_4008() {
+        let start = Instant::now();
+        let mut active = Active::new(TIMING, Duration::from_secs(3600), start);
+        let happened = pass(&mut active, start, 1000);
+        assert_eq!(happened, [(25, Action::Ping), (50, Action::Ping), (75, Action::Close(CloseCode::HeartbeatLost))]);
+    }
+}

@@ -1,0 +1,207 @@
+//! `GET /v1/ws`: from an HTTP request to a WebSocket, or to a refusal.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use axum::{
+    extract::{ConnectInfo, Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use protocol::{CloseCode, Encoding, ErrorCode};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::connection::{Arrival, Connections, Ended, serve};
+use crate::{
+    error::Error,
+    metrics::{Metrics, Refusal, Transport},
+    rest::{RestState, client_address},
+};
+
+/// What upgrades are decided by.
+#[derive(Debug)]
+pub struct Upgrades {
+    /// Where connections go.
+    pub connections: Arc<Connections>,
+    /// Origins, proxies, attempts of addresses, whether the node drains.
+    pub rest: RestState,
+    /// Connections of the node.
+    pub count: Arc<AtomicUsize>,
+}
+
+/// Answers an upgrade.
+pub async fn upgrade(State(upgrades): State<Arc<Upgrades>>, ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request) -> Response {
+    match accept(&upgrades, peer, request) {
+        Ok(response) => response,
+        Err((refusal, error)) => {
+            let metrics = upgrades.metrics();
+            metrics.refused(refusal);
+            metrics.error(Transport::Http, error.code());
+            error.into_response()
+        }
+    }
+}
+
+impl Upgrades {
+    fn now(&self) -> std::time::Duration {
+        self.connections.sessions.services.clock.elapsed()
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.connections.sessions.metrics
+    }
+}
+
+fn accept(upgrades: &Arc<Upgrades>, peer: SocketAddr, mut request: Request) -> Result<Response, (Refusal, Error)> {
+    let headers = request.headers();
+    let value = |name| headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok());
+    let is = |name, word: &str| value(name).is_some_and(|v| v.split(',').any(|part| part.trim().eq_ignore_ascii_case(word)));
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).cloned();
+    let is_upgrade = is(header::CONNECTION, "upgrade") && is(header::UPGRADE, "websocket") && is(header::SEC_WEBSOCKET_VERSION, "13");
+    let (Some(key), true) = (key, is_upgrade) else {
+        return Err((Refusal::Protocol, Error::bad_request("this path is for WebSocket upgrades (version 13)")));
+    };
+    if !upgrades.rest.origins.allow(value(header::ORIGIN), value(header::HOST)) {
+        return Err((Refusal::Origin, Error::forbidden("pages of this origin may not connect; the operator sets --allowed-origins")));
+    }
+    let chosen = choose(headers).ok_or_else(|| {
+        (Refusal::Protocol, Error::bad_request("none of the offered sub-protocols is known; there are chaos.v1.msgpack and chaos.v1.json"))
+    })?;
+    let address = client_address(peer.ip(), headers, &upgrades.rest.proxies);
+    if let Err(retry_after_ms) = upgrades.rest.addresses.peek(&address, upgrades.now()) {
+        upgrades.metrics().limit_hit("unauthenticated_per_ip");
+        return Err((Refusal::Limit, Error::rate_limited("unauthenticated_per_ip", retry_after_ms)));
+    }
+    if (upgrades.rest.draining)() {
+        let error = Error::new(ErrorCode::Unavailable, "this node is going away; connect again to reach another").retry_after(1000);
+        return Err((Refusal::NotReady, error));
+    }
+    let Some(on_upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
+        return Err((Refusal::Protocol, Error::bad_request("this connection cannot be upgraded")));
+    };
+
+    let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
+    let out = response.headers_mut();
+    out.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    out.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    let accept_key = derive_accept_key(key.as_bytes());
+    out.insert(header::SEC_WEBSOCKET_ACCEPT, HeaderValue::from_str(&accept_key).expect("base64 is a header value"));
+    if let Chosen::Named(encoding) = chosen {
+        out.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(encoding.subprotocol()));
+    }
+    let upgrades = Arc::clone(upgrades);
+    tokio::spawn(async move {
+        match on_upgrade.await {
+            Ok(upgraded) => arrive(upgrades, upgraded, chosen.encoding(), address).await,
+            Err(error) => tracing::debug!(%error, "an upgrade did not come about"),
+        }
+    });
+    Ok(response)
+}
+
+async fn arrive(upgrades: Arc<Upgrades>, upgraded: hyper::upgrade::Upgraded, encoding: Encoding, address: std::net::IpAddr) {
+    let parts = match upgraded.downcast::<TokioIo<TcpStream>>() {
+        Ok(parts) => parts,
+        Err(_) => {
+            tracing::error!("an upgraded connection is no TCP stream");
+            return;
+        }
+    };
+    let arrival = Arrival { socket: parts.io.into_inner(), ahead: parts.read_buf, encoding };
+    let metrics = &upgrades.connections.sessions.metrics;
+    metrics.admitted.inc();
+    let held = (Metrics::hold(&metrics.connections), Counted::new(&upgrades.count));
+    let most = upgrades.connections.sessions.limits.connections;
+    if most != 0 && upgrades.count.load(Ordering::Relaxed) as u64 > most {
+        metrics.limit_hit("connections");
+        super::connection::turn_away(&upgrades.connections, arrival, CloseCode::TooManyConnections, Some(5000)).await;
+        return;
+    }
+    // A task of its own: what the upgrade needed is not carried along.
+    tokio::spawn(async move {
+        let _held = held;
+        if serve(upgrades.connections.clone(), arrival).await == Ended::Refused(true)
+            && upgrades.rest.addresses.take(address, upgrades.now()).is_err()
+        {
+            upgrades.metrics().limit_hit("unauthenticated_per_ip");
+        }
+    });
+}
+
+/// One in a count, until it is dropped.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Chosen {
+    /// The client named none.
+    Default,
+    /// One that the client named.
+    Named(Encoding),
+}
+
+impl Chosen {
+    fn encoding(self) -> Encoding {
+        match self {
+            Self::Default => Encoding::MessagePack,
+            Self::Named(encoding) => encoding,
+        }
+    }
+}
+
+/// The first sub-protocol of the client's that is known; `None` if all are unknown.
+fn choose(headers: &HeaderMap) -> Option<Chosen> {
+    let mut offered = headers
+        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .peekable();
+    if offered.peek().is_none() {
+        return Some(Chosen::Default);
+    }
+    offered.find_map(|name| Encoding::ALL.into_iter().find(|e| e.subprotocol() == name)).map(Chosen::Named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offer(values: &[&'static str]) -> Option<Chosen> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(value));
+        }
+        choose(&headers)
+    }
+
+    #[test]
+    fn the_first_known_sub_protocol_is_chosen() {
+        assert_eq!(offer(&[]), Some(Chosen::Default));
+        assert_eq!(offer(&["x, chaos.v1.json, chaos.v1.msgpack"]), Some(Chosen::Named(Encoding::Json)));
+        assert_eq!(offer(&["x", "chaos.v1.msgpack"]), Some(Chosen::Named(Encoding::MessagePack)));
+        assert_eq!(offer(&["x", "y"]), None);
+    }
+}

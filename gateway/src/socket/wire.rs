@@ -1,0 +1,77 @@
+//! The stream under tungstenite: reads from the socket, writes into the outbox.
+//!
+//! tungstenite reads the frames that come in and answers pings and closes; what it writes meets everything else that
+//! leaves the connection in the one outbox, at frame boundaries.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use fanout::{Class, Outbox};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+/// A socket whose writing side is an outbox.
+#[derive(Debug)]
+pub(super) struct Wire {
+    socket: Arc<TcpStream>,
+    /// What was read along with the upgrade request.
+    ahead: Bytes,
+    outbox: Arc<Outbox>,
+}
+
+impl Wire {
+    /// A stream over both.
+    pub(super) fn new(socket: Arc<TcpStream>, ahead: Bytes, outbox: Arc<Outbox>) -> Self {
+        Self { socket, ahead, outbox }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.ahead.has_remaining() {
+            let length = self.ahead.len().min(buf.remaining());
+            buf.put_slice(&self.ahead.split_to(length));
+            if self.ahead.is_empty() {
+                // An empty slice would keep its buffer alive.
+                self.ahead = Bytes::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            ready!(self.socket.poll_read_ready(cx))?;
+            match self.socket.try_read(buf.initialize_unfilled()) {
+                Ok(read) => {
+                    buf.advance(read);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        // All of it at once: tungstenite flushes whole frames, and so they stay whole.
+        Poll::Ready(match self.outbox.push(Bytes::copy_from_slice(bytes), Class::Control) {
+            Ok(()) => Ok(bytes.len()),
+            Err(reason) => Err(io::Error::new(io::ErrorKind::BrokenPipe, reason)),
+        })
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,106 @@
+//! The files beside the embedded store: its keys, made at the first start and kept readable for the owner alone.
+
+use std::{
+    fmt, fs, io,
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    auth::{self, SecretKind},
+    config::{Secret, secret_key},
+};
+
+/// The file of the admin key.
+pub const ADMIN_KEY: &str = "admin-key";
+/// The file of the secret key: 32 bytes in hex.
+pub const SECRET_KEY: &str = "secret-key";
+/// The file of the demo's credentials.
+pub const DEMO: &str = "demo.json";
+
+/// Why a node does not start: one sentence that says what is wrong and how to mend it. Exit code 2.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct StartError(pub String);
+
+impl StartError {
+    /// The sentence of something else.
+    pub fn of(error: impl fmt::Display) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// What a data folder holds besides the store.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    /// Whether there was no store in it yet.
+    pub is_fresh: bool,
+}
+
+impl Folder {
+    /// Looks at a folder, and makes it if it is not there.
+    pub fn at(path: &Path) -> Result<Self, StartError> {
+        let unusable = |error| {
+            StartError(format!("the data folder {} cannot be used: {error}; make it writable, or name another with --data", path.display()))
+        };
+        fs::create_dir_all(path).map_err(unusable)?;
+        // The keys are written before the store: without either the folder is new.
+        let is_fresh = !path.join(SECRET_KEY).exists() && fs::read_dir(path).map_err(unusable)?.next().is_none();
+        Ok(Self { path: path.to_owned(), is_fresh })
+    }
+
+    /// The secret key of the folder, made if the folder is fresh.
+    pub fn secret_key(&self) -> Result<[u8; 32], StartError> {
+        let path = self.path.join(SECRET_KEY);
+        if self.is_fresh {
+            let mut key = [0; 32];
+            fill(&mut key)?;
+            self.keep(SECRET_KEY, &auth::hex(&key))?;
+            return Ok(key);
+        }
+        if !path.exists() {
+            return Err(StartError(format!(
+                "{} is missing, and the stored token keys are sealed with it: bring it back from a backup, or name another folder with --data",
+                path.display()
+            )));
+        }
+        secret_key(&path).map_err(StartError)
+    }
+
+    /// The admin key of the folder, made if there is none.
+    pub fn admin_key(&self) -> Result<Secret, StartError> {
+        let path = self.path.join(ADMIN_KEY);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Secret::new(text.trim())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let key = auth::random(SecretKind::Admin);
+                self.keep(ADMIN_KEY, key.expose())?;
+                Ok(key)
+            }
+            Err(error) => Err(StartError(format!("{} cannot be read: {error}", path.display()))),
+        }
+    }
+
+    /// Writes a file that only its owner may read.
+    pub fn keep(&self, name: &str, text: &str) -> Result<(), StartError> {
+        let path = self.path.join(name);
+        let write = || -> io::Result<()> {
+            let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+            file.write_all(text.as_bytes())?;
+            file.write_all(b"\n")?;
+            file.sync_all()
+        };
+        write().map_err(|error| StartError(format!("{} cannot be written: {error}; make the folder writable", path.display())))
+    }
+
+    /// The name of a file in it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+}
+
+fn fill(bytes: &mut [u8]) -> Result<(), StartError> {
+    aws_lc_rs::rand::fill(bytes).map_err(|_| StartError("the system gave no random numbers".into()))
+}

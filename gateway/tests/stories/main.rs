@@ -1,0 +1,7 @@
+//! The product as its users meet it: real nodes on real stores, real sockets, told as stories.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[macro_use]
+mod story;
+
+mod vertical;
