@@ -2,7 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use axum::{extract::ConnectInfo, http::{HeaderMap, HeaderName, request::Parts}};
+use axum::{
+    extract::ConnectInfo,
+    http::{HeaderMap, HeaderName, request::Parts},
+};
 use ipnet::IpNet;
 
 const FORWARDED: HeaderName = HeaderName::from_static("x-forwarded-for");

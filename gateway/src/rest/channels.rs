@@ -144,6 +144,11 @@ async fn update(
 /// Delete a channel
 #[utoipa::path(delete, path = "/v1/channels/{channel}", tag = "channels", security(("app_key" = []), ("user_token" = [])),
     params(ChannelPath, IfMatchHeader), responses((status = 204, description = "It is gone")))]
-async fn delete(State(state): State<Shared>, Caller(actor): Caller, In(path): In<ChannelPath>, Insists(if_match): Insists) -> Result<StatusCode> {
+async fn delete(
+    State(state): State<Shared>,
+    Caller(actor): Caller,
+    In(path): In<ChannelPath>,
+    Insists(if_match): Insists,
+) -> Result<StatusCode> {
     done(state.services.delete_channel(&actor, &path.channel, if_match).await)
 }

@@ -115,9 +115,7 @@ fn note(principal: &Principal) {
         Principal::Organization { id, .. } => span.record("principal", "organization").record("organization", id.as_str()),
         Principal::Actor(actor) => {
             let kind = if actor.user().is_some() { "user" } else { "app" };
-            span.record("principal", kind)
-                .record("app", actor.scope.app.as_str())
-                .record("environment", actor.scope.environment.as_str())
+            span.record("principal", kind).record("app", actor.scope.app.as_str()).record("environment", actor.scope.environment.as_str())
         }
     };
 }

@@ -10,9 +10,7 @@ use axum::{
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use protocol::ErrorCode;
-use serde::{
-    de::{DeserializeOwned, value::MapDeserializer},
-};
+use serde::de::{DeserializeOwned, value::MapDeserializer};
 use serde_json::json;
 
 use super::Shared;
@@ -141,7 +139,15 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
-        misfit("body", Some(path.as_str()).filter(|path| *path != "."), &error.into_inner().to_string())
+        let why = error.into_inner().to_string();
+        // Serde names the place of a missing field, not the field.
+        let missing = why.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+        let field = match (path.as_str(), missing) {
+            (".", missing) => missing.map(str::to_owned),
+            (path, Some(missing)) => Some(format!("{path}.{missing}")),
+            (path, None) => Some(path.to_owned()),
+        };
+        misfit("body", field.as_deref(), &why)
     })?;
     reader.end().map_err(|_| misfit("body", None, "something follows the JSON object"))?;
     Ok(value)

@@ -106,6 +106,11 @@ async fn edit(
 /// Its place stays, what it said is gone. Deleting it again changes nothing.
 #[utoipa::path(delete, path = "/v1/channels/{channel}/messages/{message}", tag = "messages", security(("app_key" = []), ("user_token" = [])),
     params(MessagePath, IfMatchHeader), responses((status = 204, description = "It is gone")))]
-async fn delete(State(state): State<Shared>, Caller(actor): Caller, In(path): In<MessagePath>, Insists(if_match): Insists) -> Result<StatusCode> {
+async fn delete(
+    State(state): State<Shared>,
+    Caller(actor): Caller,
+    In(path): In<MessagePath>,
+    Insists(if_match): Insists,
+) -> Result<StatusCode> {
     done(state.services.delete_message(&actor, &path.channel, &path.message, if_match).await)
 }

@@ -35,7 +35,14 @@ use ipnet::IpNet;
 use protocol::ErrorCode;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use crate::{auth::Authenticator, config::Origins, error::Error, limit::Keyed, metrics::Metrics, service::{Services, scope::Scope}};
+use crate::{
+    auth::Authenticator,
+    config::Origins,
+    error::Error,
+    limit::Keyed,
+    metrics::Metrics,
+    service::{Services, scope::Scope},
+};
 
 pub use self::{address::client_address, openapi::document};
 

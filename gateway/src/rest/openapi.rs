@@ -5,9 +5,7 @@
 
 use bytes::Bytes;
 use protocol::{
-    AppId, ChannelId, ErrorCode, KeyId, MessageId, OrganizationId, TokenKeyId, UserId,
-    model::ChannelType,
-    results::ErrorAnswer,
+    AppId, ChannelId, ErrorCode, KeyId, MessageId, OrganizationId, TokenKeyId, UserId, model::ChannelType, results::ErrorAnswer,
 };
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
@@ -20,7 +18,11 @@ const ENTITIES: [&str; 7] = ["Organization", "OrganizationCreated", "App", "User
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "CHAOS", version = "1", description = "The HTTP API of CHAOS, a chat backend. Clients that chat use the WebSocket at `/v1/ws`."),
+    info(
+        title = "CHAOS",
+        version = "1",
+        description = "The HTTP API of CHAOS, a chat backend. Clients that chat use the WebSocket at `/v1/ws`."
+    ),
     components(schemas(AppId, ChannelId, KeyId, MessageId, OrganizationId, TokenKeyId, UserId, ChannelType, ErrorAnswer))
 )]
 struct Base;
@@ -93,7 +95,8 @@ fn complete(method: &str, operation: &mut Value) {
     for response in responses.values_mut() {
         let entity = response["content"]["application/json"]["schema"]["$ref"].as_str().and_then(|path| path.rsplit('/').next());
         if entity.is_some_and(|entity| ENTITIES.contains(&entity)) {
-            response["headers"]["ETag"] = json!({ "description": "Changes whenever the entity does; for `If-Match`", "schema": { "type": "string" } });
+            response["headers"]["ETag"] =
+                json!({ "description": "Changes whenever the entity does; for `If-Match`", "schema": { "type": "string" } });
         }
     }
     if is_conditional {

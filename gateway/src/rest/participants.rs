@@ -97,9 +97,7 @@ async fn add_batch(
 ) -> Result<Response> {
     let services = &state.services;
     idempotency
-        .once(services, &body.clone(), async |_| {
-            Ok(Answer::ok(services.add_participants(&actor, &path.channel, body.items).await?))
-        })
+        .once(services, &body.clone(), async |_| Ok(Answer::ok(services.add_participants(&actor, &path.channel, body.items).await?)))
         .await
 }
 

@@ -58,9 +58,7 @@ async fn create(
     Body(body): Body<PutUser>,
 ) -> Result<Response> {
     let services = &state.services;
-    idempotency
-        .once(services, &body.clone(), async |bits| Ok(entity(services.create_user_as(&actor, body, bits).await?, Made::Now)))
-        .await
+    idempotency.once(services, &body.clone(), async |bits| Ok(entity(services.create_user_as(&actor, body, bits).await?, Made::Now))).await
 }
 
 /// List users
@@ -131,7 +129,12 @@ async fn update(
 /// Its sessions end, it leaves its channels, and its id is never given again. What it wrote stays.
 #[utoipa::path(delete, path = "/v1/users/{user}", tag = "users", security(("app_key" = [])),
     params(UserPath, IfMatchHeader), responses((status = 204, description = "It is gone")))]
-async fn delete(State(state): State<Shared>, Caller(actor): Caller, In(path): In<UserPath>, Insists(if_match): Insists) -> Result<StatusCode> {
+async fn delete(
+    State(state): State<Shared>,
+    Caller(actor): Caller,
+    In(path): In<UserPath>,
+    Insists(if_match): Insists,
+) -> Result<StatusCode> {
     done(state.services.delete_user(&actor, &path.user, if_match).await)
 }
 

@@ -76,5 +76,9 @@ pub fn check_version(expected: IfMatch, actual: u64) -> Result<()> {
         Some(Precondition::Present) => actual != 0,
         Some(Precondition::Absent) => actual == 0,
     };
-    if holds { Ok(()) } else { Err(Error::new(protocol::ErrorCode::PreconditionFailed, "it is not at the version that the request insists on")) }
+    if holds {
+        Ok(())
+    } else {
+        Err(Error::new(protocol::ErrorCode::PreconditionFailed, "it is not at the version that the request insists on"))
+    }
 }

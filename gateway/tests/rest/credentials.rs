@@ -81,7 +81,7 @@ async fn keys_users_apps_and_addresses_have_their_own_rates() {
     assert_eq!(reply.header("retry-after"), Some("1"), "whole seconds, rounded up");
     node.by(&tenant.test).get("/v1/users").await.is(200);
 
-    let guess = |from: &'static str| node.by("sk_live_guess").from(from).get("/v1/users");
+    let guess = async |from| node.by("sk_live_guess").from(from).get("/v1/users").await;
     let refusals = [guess("198.51.100.1").await, guess("198.51.100.1").await, guess("198.51.100.1").await];
     assert_eq!(refusals.map(|reply| reply.status), [401, 401, 429]);
     guess("198.51.100.2").await.is(401);

@@ -129,7 +129,10 @@ fn every_operation_says_who_may_call_it_and_what_it_answers() {
         assert!(responses.keys().any(|status| status.starts_with('2')), "{method} {path}");
         if path.starts_with("/v1/") && !path.ends_with("openapi.json") {
             let security = operation["security"].as_array().unwrap();
-            assert!(!security.is_empty() && security.iter().flat_map(|one| one.as_object().unwrap().keys()).all(|name| schemes.contains_key(name)));
+            assert!(
+                !security.is_empty()
+                    && security.iter().flat_map(|one| one.as_object().unwrap().keys()).all(|name| schemes.contains_key(name))
+            );
             for status in ["400", "401", "403", "404", "429", "500", "503"] {
                 assert!(responses.contains_key(status), "{method} {path} {status}");
             }

@@ -40,7 +40,11 @@ async fn an_entity_changes_only_at_the_version_that_the_caller_saw() {
     let after = app.get("/v1/channels/c").await;
     assert_ne!(before.etag(), after.etag());
     app.clone().with("if-match", &before.etag()).patch("/v1/channels/c", json!({ "name": "y" })).await.is(200);
-    app.clone().with("if-match", &channel.etag()).put("/v1/channels/c", json!({ "type": "open" })).await.refuses(412, "precondition_failed");
+    app.clone()
+        .with("if-match", &channel.etag())
+        .put("/v1/channels/c", json!({ "type": "open" }))
+        .await
+        .refuses(412, "precondition_failed");
 
     app.clone().with("if-match", "*").put("/v1/users/new", json!({})).await.refuses(412, "precondition_failed");
     app.clone().with("if-none-match", "*").put("/v1/users/new", json!({})).await.is(201);

@@ -17,7 +17,10 @@ use axum::{
     http::{HeaderMap, Method, Request, header},
 };
 use bytes::Bytes;
-use fanout::{Position, Topic, bus::{Ear, Local}};
+use fanout::{
+    Position, Topic,
+    bus::{Ear, Local},
+};
 use gateway::{
     auth::{AdminKey, Authenticator, SecretKey},
     config::Origins,

@@ -25,7 +25,8 @@ async fn belongings(node: &Node, user: &str) -> Belongings {
     let sent = app.post(&format!("/v1/channels/{channel}/messages"), json!({ "text": "mine", "sender_id": user })).await.is(201).id();
     let key = owner.get(&format!("{}/keys", tenant.base)).await.is(200).body["items"][0]["id"].as_str().unwrap().to_owned();
     let token_key = owner.post(&format!("{}/token-keys", tenant.base), json!({ "environment": "live", "algorithm": "HS256" })).await.id();
-    let organization_key = owner.get(&format!("/v1/organizations/{}/keys", tenant.organization)).await.body["items"][0]["id"].as_str().unwrap().to_owned();
+    let organization_key =
+        owner.get(&format!("/v1/organizations/{}/keys", tenant.organization)).await.body["items"][0]["id"].as_str().unwrap().to_owned();
     let ids = vec![
         ("org", tenant.organization.clone()),
         ("app", tenant.app.clone()),
@@ -49,10 +50,20 @@ impl Belongings {
         let (app, owner) = (node.by(&self.tenant.live), node.by(&self.tenant.organization_key));
         let channel = self.id("channel");
         let mut seen = Vec::new();
-        for path in ["/v1/users".to_owned(), "/v1/channels".to_owned(), format!("/v1/channels/{channel}/messages"), format!("/v1/channels/{channel}/participants")] {
+        for path in [
+            "/v1/users".to_owned(),
+            "/v1/channels".to_owned(),
+            format!("/v1/channels/{channel}/messages"),
+            format!("/v1/channels/{channel}/participants"),
+        ] {
             seen.push(app.get(&path).await.is(200).body);
         }
-        for path in [format!("/v1/organizations/{}", self.tenant.organization), self.tenant.base.clone(), format!("{}/keys", self.tenant.base), format!("{}/token-keys", self.tenant.base)] {
+        for path in [
+            format!("/v1/organizations/{}", self.tenant.organization),
+            self.tenant.base.clone(),
+            format!("{}/keys", self.tenant.base),
+            format!("{}/token-keys", self.tenant.base),
+        ] {
             seen.push(owner.get(&path).await.is(200).body);
         }
         seen
@@ -154,7 +165,11 @@ async fn what_is_another_tenants_answers_like_what_nobody_has() {
                 let caller = node.by(credential);
                 let theirs_reply = caller.call(m1, &p1, b1).await;
                 let nobodys_reply = caller.call(m2, &p2, b2).await;
-                assert_eq!(theirs_reply.status, nobodys_reply.status, "{method} {p1} with {kind}: {} / {}", theirs_reply.text, nobodys_reply.text);
+                assert_eq!(
+                    theirs_reply.status, nobodys_reply.status,
+                    "{method} {p1} with {kind}: {} / {}",
+                    theirs_reply.text, nobodys_reply.text
+                );
                 if !is_create {
                     assert_eq!(theirs_reply.body, nobodys_reply.body, "{method} {p1} with {kind}");
                     assert!(theirs_reply.status >= 400 || path.ends_with("batch"), "{method} {p1}: {}", theirs_reply.text);

@@ -3,7 +3,7 @@
 use gateway::{
     auth::Principal,
     service::{
-        document::Versioned,
+        document::{Precondition, Versioned},
         random,
         scope::{self, APPS, CHANNELS, ENTITY, JOBS, KEYS, ONLY, TOKEN_KEYS, TOMBSTONE, USERS},
     },
@@ -104,11 +104,14 @@ async fn a_change_names_the_version_that_it_saw() {
     let tenant = deployment.tenant("a").await;
     let before = services.organization(&ADMIN, &tenant.organization).await.unwrap();
     let patch = UpdateOrganization { name: Some("b".into()), email: None, banner: Patch::Set("x".into()) };
-    let after = services.update_organization(&ADMIN, &tenant.organization, patch.clone(), Some(before.version)).await.unwrap();
+    let after = services
+        .update_organization(&ADMIN, &tenant.organization, patch.clone(), Some(Precondition::Version(before.version)))
+        .await
+        .unwrap();
     assert_eq!((after.value.name.as_str(), after.value.banner.as_deref()), ("b", Some("x")));
     assert_eq!((&after.value.email, after.value.created_at), (&before.value.email, before.value.created_at));
     assert_ne!(after.version, before.version);
-    let stale = services.update_organization(&ADMIN, &tenant.organization, patch, Some(before.version)).await;
+    let stale = services.update_organization(&ADMIN, &tenant.organization, patch, Some(Precondition::Version(before.version))).await;
     assert_eq!(code(stale), ErrorCode::PreconditionFailed);
     assert_eq!(services.organization(&ADMIN, &tenant.organization).await.unwrap(), after);
     let cleared = UpdateOrganization { banner: Patch::Clear, ..UpdateOrganization::default() };
@@ -116,11 +119,14 @@ async fn a_change_names_the_version_that_it_saw() {
 
     let app = services.app(&ADMIN, &tenant.organization, &tenant.app).await.unwrap();
     let rename = UpdateApp { name: Some("other".into()), settings: None };
-    let renamed = services.update_app(&ADMIN, &tenant.organization, &tenant.app, rename.clone(), Some(app.version)).await.unwrap();
+    let renamed = services
+        .update_app(&ADMIN, &tenant.organization, &tenant.app, rename.clone(), Some(Precondition::Version(app.version)))
+        .await
+        .unwrap();
     assert_eq!((renamed.value.name.as_str(), renamed.value.settings), ("other", app.value.settings));
-    let stale = services.update_app(&ADMIN, &tenant.organization, &tenant.app, rename, Some(app.version)).await;
+    let stale = services.update_app(&ADMIN, &tenant.organization, &tenant.app, rename, Some(Precondition::Version(app.version))).await;
     assert_eq!(code(stale), ErrorCode::PreconditionFailed);
-    let stale = services.delete_app(&ADMIN, &tenant.organization, &tenant.app, Some(app.version)).await;
+    let stale = services.delete_app(&ADMIN, &tenant.organization, &tenant.app, Some(Precondition::Version(app.version))).await;
     assert_eq!(code(stale), ErrorCode::PreconditionFailed);
 }
 
