@@ -1,6 +1,6 @@
 //! `chaos chat`: a terminal client, and a real one: all that it knows it learns over the wire.
 
-use std::path::Path;
+use std::{io::IsTerminal, path::Path};
 
 use client::{Backend, ConnectError, Connector, Events, Session};
 use protocol::{
@@ -51,6 +51,8 @@ pub async fn run(settings: Chat) -> Result<(), StartError> {
 }
 
 async fn talk(session: Session, mut events: Events, channel: &ChannelId) -> Result<(), StartError> {
+    // On a terminal the typed line gives way to the message that it became.
+    let is_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     loop {
         tokio::select! {
@@ -58,6 +60,9 @@ async fn talk(session: Session, mut events: Events, channel: &ChannelId) -> Resu
                 None => return Ok(()),
                 Some(line) if line.trim().is_empty() => {}
                 Some(text) => {
+                    if is_terminal {
+                        print!("\x1b[1A\x1b[2K");
+                    }
                     let body = SendMessage { text: Some(text), ..SendMessage::default() };
                     if let Err(error) = session.send(channel, &body).await {
                         eprintln!("! {error}");

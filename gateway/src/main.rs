@@ -50,7 +50,9 @@ async fn serve(config: Config) -> Result<(), StartError> {
         println!("Admin key  {}", data.join(gateway::start::ADMIN_KEY).display());
     }
     if node.has_demo {
-        println!("Chat now   chaos chat --user alice    and in another terminal    chaos chat --user bob");
+        let chaos = std::env::args().next().unwrap_or_else(|| "chaos".into());
+        println!("Chat now   {chaos} chat --user alice");
+        println!("           {chaos} chat --user bob      in another terminal");
     }
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
