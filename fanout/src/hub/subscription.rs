@@ -68,6 +68,11 @@ impl Subscription {
         &self.feed.topic
     }
 
+    /// Up to where the topic has told its live subscribers on this node. What ended a subscription before that has ended it by now.
+    pub fn told(&self) -> Position {
+        self.feed.state.lock().position.unwrap_or_default()
+    }
+
     /// Whether it ended by itself: its subject was evicted, or the topic closed.
     pub fn is_ended(&self) -> bool {
         !self.feed.is_seated(self.ticket)

@@ -9,7 +9,7 @@ use super::{
     pace::{Pace, Paced},
 };
 
-/// How long before its end the client is told that its token expires.
+/// How long before its end the client is told that its token expires; at once, if it lasts no longer than that.
 const WARNING: Duration = Duration::from_secs(60);
 
 /// What a node's settings say to a session.
@@ -26,6 +26,7 @@ pub struct Timing {
 pub struct Active {
     heartbeat: Heartbeat,
     pace: Pace,
+    begun: Instant,
     expires: Instant,
     is_warned: bool,
 }
@@ -61,9 +62,9 @@ impl Active {
         Self {
             heartbeat: Heartbeat::new(timing.heartbeat, now),
             pace: Pace::new(timing.requests_per_second, now),
+            begun: now,
             expires: now + expires_in,
-            // A token that is short already was chosen so.
-            is_warned: expires_in <= WARNING,
+            is_warned: false,
         }
     }
 
@@ -84,7 +85,7 @@ impl Active {
     /// The token was replaced by one that lasts so long.
     pub fn refreshed(&mut self, expires_in: Duration, now: Instant) {
         self.expires = now + expires_in;
-        self.is_warned = expires_in <= WARNING;
+        self.is_warned = false;
     }
 
     /// Time has passed: what is to be done now. To be called until it answers `None`.
@@ -105,8 +106,8 @@ impl Active {
 
     /// When [`tick`](Self::tick) has something to do next.
     pub fn due(&self) -> Instant {
-        let warning = if self.is_warned { self.expires } else { self.expires.checked_sub(WARNING).unwrap_or(self.expires) };
-        warning.min(self.heartbeat.due())
+        let warning = if self.is_warned { self.expires } else { self.expires.checked_sub(WARNING).unwrap_or(self.begun) };
+        warning.max(self.begun).min(self.heartbeat.due())
     }
 }
 
@@ -141,6 +142,13 @@ mod tests {
             assert_eq!(pass(&mut active, start, second), expected, "at {second}");
         }
         assert_eq!(pass(&mut active, start, 100), [(100, Action::Close(CloseCode::TokenExpired))]);
+    }
+
+    #[test]
+    fn a_short_token_is_warned_of_at_once() {
+        let start = Instant::now();
+        let mut active = Active::new(TIMING, Duration::from_secs(5), start);
+        assert_eq!(pass(&mut active, start, 5), [(0, Action::WarnOfExpiry), (5, Action::Close(CloseCode::TokenExpired))]);
     }
 
     #[test]

@@ -140,7 +140,7 @@ impl Sessions {
             Entries::Full => Detail::Full,
             Entries::Positions => Detail::Positions,
         };
-        let (channels, starts, is_cut) = self.prepare(session, asked, detail).await?;
+        let (channels, starts, is_cut) = self.prepare(session, session.turn().await, asked, detail).await?;
         let reply = Connected {
             session_id: session.id.clone(),
             user: user_of(document)?,

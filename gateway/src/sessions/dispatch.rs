@@ -168,6 +168,7 @@ impl Sessions {
                 Ok(Answer { starts, ..answer.with(&Subscribed { channels })? })
             }
             Call::ChannelUnsubscribe(params) => {
+                let _turn = session.turn().await;
                 let gone: Vec<_> = {
                     let mut state = session.state.lock();
                     params.channel_ids.iter().filter_map(|id| state.channels.remove(id)).collect()
@@ -258,6 +259,9 @@ impl Sessions {
         }
         let expires_at = verified.expires_at_ms;
         session.refresh(Credential { who: verified.actor.who, expires_at });
+        if let Some(code) = self.has_ended(session) {
+            session.close(code, None);
+        }
         Ok(Refreshed { expires_at })
     }
 

@@ -42,6 +42,8 @@ pub struct Session {
     began_at: u64,
     credential: Mutex<Credential>,
     pub(super) state: Mutex<State>,
+    /// Held while subscriptions change, from the first join to the start.
+    pub(super) turns: Arc<tokio::sync::Mutex<()>>,
     flow: Flow,
 }
 
@@ -122,6 +124,7 @@ impl Session {
             began_at: sessions.services.clock.now_ms(),
             credential: Mutex::new(Credential { who: actor.who, expires_at }),
             state: Mutex::new(State { early: Some(VecDeque::new()), ..State::default() }),
+            turns: Arc::default(),
             flow: Flow::default(),
         })
     }

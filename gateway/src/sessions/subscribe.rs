@@ -1,13 +1,15 @@
 //! Subscriptions of a session: joined first, read then, started after the reply.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fanout::{Joining, Kind, Position};
 use protocol::{
-    ChannelId,
-    model::{EntryResult, FailedEntry, Gap},
+    ChannelId, EventKind,
+    event::GapData,
+    model::{Entry, EntryResult, FailedEntry, Gap},
     params::{Cursor, Watch},
 };
+use serde::Serialize;
 
 use super::{
     Sessions,
@@ -32,12 +34,20 @@ pub(super) struct Starts {
     channels: Vec<Start>,
     /// The users to watch from then on, if they change.
     watched: Option<Vec<Joining>>,
+    /// Until the start no other change of subscriptions begins: two of one channel would tell everything twice.
+    turn: Option<Turn>,
 }
+
+/// A session's subscriptions change in turn.
+pub(super) type Turn = tokio::sync::OwnedMutexGuard<()>;
+
+/// How often it is looked whether a topic has told a removal.
+const SETTLING: Duration = Duration::from_millis(20);
 
 impl Starts {
     /// Watching users.
     pub(super) fn watching(watched: Vec<Joining>) -> Self {
-        Self { channels: Vec::new(), watched: Some(watched) }
+        Self { watched: Some(watched), ..Self::default() }
     }
 }
 
@@ -62,7 +72,13 @@ impl Sessions {
     /// Joins channels and reads their entries. Nothing is told before [`Session::start`].
     ///
     /// Entries that would make the reply too long are left out; the flag says so. Channels asked for by name are always answered.
-    pub(super) async fn prepare(&self, session: &Session, asked: Vec<Asked>, detail: Detail) -> Result<(Vec<EntryResult>, Starts, bool)> {
+    pub(super) async fn prepare(
+        &self,
+        session: &Session,
+        turn: Turn,
+        asked: Vec<Asked>,
+        detail: Detail,
+    ) -> Result<(Vec<EntryResult>, Starts, bool)> {
         let (scope, user) = (session.scope(), session.user());
         // What is subscribed to already begins anew: its stream must not go on between the entry and the start.
         let dropped: Vec<Subscribed> = {
@@ -77,7 +93,7 @@ impl Sessions {
         let gaps =
             self.gaps(scope, &asked, entries.iter().map(|e| e.as_ref().map(|e| Position { seq: e.seq, at: e.at })).collect()).await?;
 
-        let (mut results, mut starts, mut bytes, mut is_cut) = (Vec::new(), Starts::default(), 0, false);
+        let (mut results, mut starts, mut bytes, mut is_cut) = (Vec::new(), Starts { turn: Some(turn), ..Starts::default() }, 0, false);
         for (((asked, joining), entry), gap) in asked.into_iter().zip(joined).zip(entries).zip(gaps) {
             let Some(mut entry) = entry else {
                 if asked.is_named {
@@ -137,6 +153,7 @@ impl Sessions {
     /// `channel.subscribe`.
     pub(super) async fn subscribe(&self, session: &Session, channels: BTreeMap<ChannelId, Cursor>) -> Result<(Vec<EntryResult>, Starts)> {
         let (mut asked, mut refused) = (Vec::new(), Vec::new());
+        let turn = session.turn().await;
         {
             let mut state = session.state.lock();
             prune(&mut state);
@@ -153,7 +170,7 @@ impl Sessions {
                 }
             }
         }
-        let (mut results, starts, _) = self.prepare(session, asked, Detail::Full).await?;
+        let (mut results, starts, _) = self.prepare(session, turn, asked, Detail::Full).await?;
         results.extend(refused);
         Ok((results, starts))
     }
@@ -172,6 +189,12 @@ impl Session {
             drop(state);
             drop(left_over);
         }
+        drop(starts.turn);
+    }
+
+    /// Waits until no other change of subscriptions is under way.
+    pub(super) async fn turn(&self) -> Turn {
+        Arc::clone(&self.turns).lock_owned().await
     }
 
     /// The user came into a channel: a session that watches everything is subscribed at once.
@@ -200,19 +223,25 @@ impl Session {
 
     async fn follow(self: Arc<Self>, id: ChannelId, position: Position) {
         let Some(sessions) = self.sessions.upgrade() else { return };
-        let is_known = {
-            let mut state = self.state.lock();
-            prune(&mut state);
-            let most = sessions.limits.subscriptions;
-            state.channels.contains_key(&id) || (most != 0 && state.channels.len() as u64 >= most)
+        let turn = loop {
+            let turn = self.turn().await;
+            match self.known(&sessions, &id, position) {
+                Known::Listens => return,
+                Known::New => break turn,
+                // A subscription from before a removal that the topic has not told yet: it ends, and this one follows.
+                Known::Unsettled => drop(turn),
+            }
+            tokio::time::sleep(SETTLING).await;
         };
-        if is_known {
-            return;
-        }
         let cursor = Cursor::After(position.seq, position.at);
         let asked = vec![Asked { id: id.clone(), cursor, is_named: true }];
-        match sessions.prepare(&self, asked, Detail::Positions).await {
-            Ok((_, starts, _)) => self.start(starts),
+        match sessions.prepare(&self, turn, asked, Detail::Positions).await {
+            Ok((entries, starts, _)) => {
+                if let Some(EntryResult::Entry(Entry { gap: Some(reason), seq, at, .. })) = entries.into_iter().next() {
+                    self.tell_gap(&id, GapData { reason, seq, at });
+                }
+                self.start(starts);
+            }
             Err(error) => {
                 // The client must not believe that it hears of this channel: it comes back and reads its list anew.
                 tracing::warn!(session = %self.id, channel = %id, %error, "a session could not be subscribed to a new channel");
@@ -220,6 +249,39 @@ impl Session {
             }
         }
     }
+
+    fn known(&self, sessions: &Sessions, id: &ChannelId, position: Position) -> Known {
+        let mut state = self.state.lock();
+        prune(&mut state);
+        let most = sessions.limits.subscriptions;
+        match state.channels.get(id) {
+            _ if state.is_gone => Known::Listens,
+            Some(subscribed) if subscribed.subscription.told().seq >= position.seq => Known::Listens,
+            Some(_) => Known::Unsettled,
+            None if most != 0 && state.channels.len() as u64 >= most => Known::Listens,
+            None => Known::New,
+        }
+    }
+
+    fn tell_gap(&self, channel_id: &ChannelId, data: GapData) {
+        #[derive(Serialize)]
+        struct Told<'a> {
+            event: &'static str,
+            channel_id: &'a ChannelId,
+            data: GapData,
+        }
+        self.tell(&Told { event: EventKind::ChannelGap.as_str(), channel_id, data });
+    }
+}
+
+/// What a session has to do with a channel that the user came into.
+enum Known {
+    /// It listens already, or has no room.
+    Listens,
+    /// It does not listen.
+    New,
+    /// It listens from before; whether it still may is not told yet.
+    Unsettled,
 }
 
 fn insert(state: &mut State, id: ChannelId, subscription: fanout::Subscription) -> Option<fanout::Subscription> {

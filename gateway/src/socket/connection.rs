@@ -240,8 +240,10 @@ impl Shell {
         };
         sessions.leave(&session);
         drop(session);
-        if code.is_some() {
-            self.part().await;
+        match code {
+            Some(_) => self.part().await,
+            // Whoever waits for room in it learns that there will be none.
+            None => self.outbox.fail(Reason::Broken),
         }
         code
     }
@@ -276,8 +278,9 @@ impl Shell {
             (Some(Ok(Message::Binary(frame))), Encoding::MessagePack) => Input::Frame(frame),
             (Some(Ok(Message::Text(text))), Encoding::Json) => Input::Frame(text.into()),
             (Some(Ok(Message::Binary(_) | Message::Text(_))), _) => Input::Wrong(CloseCode::BadFrame),
-            (Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))), _) => Input::Sign,
-            (Some(Ok(Message::Close(_))) | None, _) => Input::Gone,
+            // After a close frame tungstenite answers it at the next poll, and then there is nothing more.
+            (Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_))), _) => Input::Sign,
+            (None, _) => Input::Gone,
             (Some(Err(WsError::Capacity(_))), _) => Input::Wrong(CloseCode::FrameTooLarge),
             (Some(Err(WsError::Utf8(_) | WsError::Protocol(_))), _) => Input::Wrong(CloseCode::BadFrame),
             (Some(Err(_)), _) => Input::Gone,
@@ -302,6 +305,7 @@ impl Shell {
             }
         };
         let _: Result<(), _> = tokio::time::timeout(PARTING, Box::pin(parting)).await;
+        self.outbox.fail(Reason::Broken);
     }
 }
 
