@@ -1,0 +1,280 @@
+//! A user with one connection: connects, reads, refreshes its token, and comes back with a resume when the connection ends.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Result, bail};
+use client::{Closed, ConnectError, Events, Session};
+use protocol::{
+    ChannelId, CloseCode, ErrorCode, UserId,
+    model::EntryResult,
+    params::{Connect, Cursor, Watch},
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    stage::{Counters, Stage},
+    told::{Name, Told},
+};
+
+/// Waits between attempts to come back: from here, doubled up to [`SLOWEST`].
+const SOONEST: Duration = Duration::from_millis(100);
+const SLOWEST: Duration = Duration::from_secs(2);
+
+/// How often a first connection is tried that is refused for want of room.
+const ATTEMPTS: u32 = 5;
+
+/// Whoever looks at what a member gets.
+pub trait Witness: Send + Sync + 'static {
+    /// The member's stream begins behind this event.
+    fn starts(&self, who: usize, seq: u64, number: u64);
+    /// An event of the channel came, in a frame of so many bytes.
+    fn told(&self, who: usize, told: &Told, frame: usize);
+    /// The member was told that its stream goes on from this head.
+    fn told_gap(&self, who: usize, head: u64);
+    /// Something came that belongs elsewhere.
+    fn foreign(&self, who: usize, what: &str);
+}
+
+/// Who a member is.
+pub struct Role {
+    /// Its place among the clients of the run, which decides node and encoding.
+    pub client: usize,
+    /// Its place among the channel's subscribers.
+    pub who: usize,
+    /// Which user.
+    pub user: UserId,
+    /// In which channel.
+    pub channel: ChannelId,
+    /// Whether it subscribes.
+    pub watch: Watch,
+}
+
+/// A member that is connected, or coming back.
+#[derive(Debug, Clone)]
+pub struct Member {
+    session: watch::Receiver<Option<Session>>,
+}
+
+impl Member {
+    /// The session, if there is one at this moment.
+    pub fn session(&self) -> Option<Session> {
+        self.session.borrow().clone()
+    }
+
+    /// The session, once there is one; none when the run is over.
+    pub async fn connected(&mut self) -> Option<Session> {
+        self.session.wait_for(Option::is_some).await.ok()?.clone()
+    }
+}
+
+/// Connects with this token, and keeps the member alive until the run is over.
+pub async fn join(stage: Arc<Stage>, role: Role, token: String, witness: Arc<dyn Witness>) -> Result<Member> {
+    let (sender, session) = watch::channel(None);
+    let mut life = Life { stage, role, witness, position: None, session: sender };
+    let mut attempt = 1;
+    let (first, events) = loop {
+        match life.connect(token.clone()).await {
+            Ok(connected) => break connected,
+            Err(error) if attempt < ATTEMPTS && may_pass(&error) => {
+                life.stage.counters.trouble(format!("connect: {error}"));
+                attempt += 1;
+                sleep(wait_of(&error).unwrap_or(SOONEST * attempt)).await;
+            }
+            Err(error) => return Err(explain(error)),
+        }
+    };
+    life.enter(&first)?;
+    tokio::spawn(life.live(first, events));
+    Ok(Member { session })
+}
+
+struct Life {
+    stage: Arc<Stage>,
+    role: Role,
+    witness: Arc<dyn Witness>,
+    /// `seq` and `at` of the last durable event.
+    position: Option<(u64, u64)>,
+    session: watch::Sender<Option<Session>>,
+}
+
+impl Life {
+    async fn connect(&self, token: String) -> Result<(Session, Events), ConnectError> {
+        let resume = self.position.map(|(seq, at)| (self.role.channel.clone(), Cursor::After(seq, at))).into_iter().collect();
+        let client = Some(concat!("chaos-loadtest/", env!("CARGO_PKG_VERSION")).to_owned());
+        let params = Connect { token, resume, watch: self.role.watch, client, ..Connect::default() };
+        let _door = self.stage.doors.acquire().await;
+        let started = Instant::now();
+        let connected = self.stage.connector(self.role.client).connect(&params).await?;
+        self.stage.connecting.record(self.role.client, u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
+        Ok(connected)
+    }
+
+    /// Takes up the channel where the answer to `connect` says that it goes on.
+    fn enter(&mut self, session: &Session) -> Result<()> {
+        if self.role.watch == Watch::All {
+            let of_channel = |entry: &&EntryResult| match entry {
+                EntryResult::Entry(entry) => entry.channel_id == self.role.channel,
+                EntryResult::Failed(entry) => entry.channel_id == self.role.channel,
+            };
+            match session.connected().channels.iter().find(of_channel) {
+                Some(EntryResult::Entry(entry)) => {
+                    match self.position {
+                        None => self.witness.starts(self.role.who, entry.seq, entry.number),
+                        Some(_) if entry.gap.is_some() => self.witness.told_gap(self.role.who, entry.seq),
+                        // What is replayed follows as events.
+                        Some(_) => return self.publish(session),
+                    }
+                    self.position = Some((entry.seq, entry.at));
+                }
+                Some(EntryResult::Failed(entry)) => bail!("{} cannot subscribe to its channel: {}", self.role.user, entry.error),
+                None => bail!("The answer to connect does not have the channel of {}", self.role.user),
+            }
+        }
+        self.publish(session)
+    }
+
+    fn publish(&self, session: &Session) -> Result<()> {
+        self.session.send_replace(Some(session.clone()));
+        Ok(())
+    }
+
+    async fn live(mut self, mut session: Session, mut events: Events) {
+        let mut over = self.stage.over.subscribe();
+        loop {
+            let closed = tokio::select! {
+                closed = self.read(&session, &mut events) => closed,
+                _ = over.wait_for(|over| *over) => break,
+            };
+            self.session.send_replace(None);
+            self.stage.counters.trouble(format!("a session {}", told_end(&closed)));
+            if closed.close_code() == Some(CloseCode::SessionEnded) {
+                return;
+            }
+            let again = tokio::select! {
+                again = self.come_back(&closed) => again,
+                _ = over.wait_for(|over| *over) => return,
+            };
+            (session, events) = again;
+            Counters::count(&self.stage.counters.reconnects);
+        }
+        // The connection is closed when the last of its sessions is dropped.
+        self.session.send_replace(None);
+    }
+
+    /// Reads until the connection ends.
+    async fn read(&mut self, session: &Session, events: &mut Events) -> Closed {
+        while let Some(frame) = events.next_frame().await {
+            let told = match Told::read(session.encoding(), &frame) {
+                Ok(told) => told,
+                Err(error) => {
+                    self.witness.foreign(self.role.who, &format!("an event that cannot be read: {error}"));
+                    continue;
+                }
+            };
+            if told.event == Name::TokenExpiring {
+                tokio::spawn(refresh(self.stage.clone(), self.role.client, self.role.user.clone(), session.clone()));
+                continue;
+            }
+            match &told.channel_id {
+                Some(channel) if *channel != self.role.channel => {
+                    self.witness.foreign(self.role.who, &format!("{:?} of channel {channel}", told.event));
+                    continue;
+                }
+                None => continue,
+                Some(_) => {}
+            }
+            if let (Name::ChannelGap, Some(seq), Some(at)) = (told.event, told.data.seq, told.data.at) {
+                self.witness.told_gap(self.role.who, seq);
+                self.position = Some((seq, at));
+                continue;
+            }
+            if let (Some(seq), Some(at)) = (told.seq, told.at) {
+                self.position = Some((seq, at));
+            }
+            self.witness.told(self.role.who, &told, framed(frame.len()));
+        }
+        events.closed()
+    }
+
+    /// Connects until it succeeds.
+    async fn come_back(&mut self, closed: &Closed) -> (Session, Events) {
+        let mut wait = SOONEST;
+        sleep(closed.retry_after().unwrap_or_default()).await;
+        loop {
+            let trouble = match self.stage.tenant.token(self.role.client, &self.role.user).await {
+                Ok(token) => match self.connect(token).await {
+                    Ok((session, events)) => match self.enter(&session) {
+                        Ok(()) => return (session, events),
+                        Err(error) => format!("{error:#}"),
+                    },
+                    Err(error) => {
+                        wait = wait_of(&error).unwrap_or(wait);
+                        format!("coming back: {error}")
+                    }
+                },
+                Err(error) => format!("a new token: {error}"),
+            };
+            self.stage.counters.trouble(trouble);
+            sleep(wait).await;
+            wait = (wait * 2).min(SLOWEST);
+        }
+    }
+}
+
+async fn refresh(stage: Arc<Stage>, client: usize, user: UserId, session: Session) {
+    let refreshed = async {
+        let token = stage.tenant.token(client, &user).await?;
+        session.refresh_token(&token).await.map_err(anyhow::Error::from)
+    };
+    if let Err(error) = refreshed.await {
+        stage.counters.trouble(format!("token.refresh: {error}"));
+    }
+}
+
+/// A server's frame has no mask: two to ten bytes before the payload.
+fn framed(payload: usize) -> usize {
+    payload
+        + match payload {
+            0..=125 => 2,
+            126..=0xffff => 4,
+            _ => 10,
+        }
+}
+
+fn told_end(closed: &Closed) -> String {
+    match closed.close_code() {
+        Some(code) => format!("was closed with {}: {}", code.code(), closed.reason),
+        None => closed.to_string(),
+    }
+}
+
+/// Whether a refused connection may succeed in a moment.
+fn may_pass(error: &ConnectError) -> bool {
+    match error {
+        ConnectError::Refused { error, .. } => matches!(error.code, ErrorCode::RateLimited | ErrorCode::Unavailable),
+        ConnectError::Closed(closed) => closed.close_code().is_some(),
+        ConnectError::Upgrade { status, .. } => matches!(status, 429 | 503),
+        ConnectError::Timeout => true,
+        _ => false,
+    }
+}
+
+fn wait_of(error: &ConnectError) -> Option<Duration> {
+    match error {
+        ConnectError::Refused { error, .. } => error.retry_after_ms.map(Duration::from_millis),
+        ConnectError::Closed(closed) => closed.retry_after(),
+        _ => None,
+    }
+}
+
+fn explain(error: ConnectError) -> anyhow::Error {
+    let sentence = match &error {
+        ConnectError::Unreachable(_) => "A node cannot be reached by WebSocket",
+        ConnectError::Upgrade { .. } | ConnectError::Handshake(_) => "What answers there does not upgrade to WebSocket",
+        _ => "A client cannot connect",
+    };
+    anyhow::Error::new(error).context(sentence)
+}

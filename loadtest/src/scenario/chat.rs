@@ -1,0 +1,127 @@
+//! Many channels, everybody talks, at a rate that nothing slows.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use anyhow::{Context, Result};
+use protocol::{ChannelId, UserId, params::Watch};
+
+use super::{Client, Measured, Outcome, Run, channel, user};
+use crate::{
+    cli::Chat,
+    member::{Member, Role},
+    pace::{Clock, Schedule},
+    record::Recorder,
+    room::{Pacing, Room},
+    script::Script,
+    verify::{Index, Tally},
+};
+
+/// A schedule that begins once everybody is connected.
+struct OpenLoop {
+    schedule: Schedule,
+    /// In microseconds of the run's clock.
+    begins: AtomicU64,
+}
+
+impl Pacing for OpenLoop {
+    fn due(&self, message: Index) -> u64 {
+        self.begins.load(Ordering::Relaxed) + self.schedule.due(message)
+    }
+}
+
+pub(super) async fn run(run: &Run<'_>, chat: &Chat) -> Result<Outcome> {
+    let Run { common, stage, progress, .. } = run;
+    // Client n is member n / channels of channel n % channels, so that neighbours in the schedule are in different channels.
+    let clients = chat.channels * chat.members;
+    let users: Vec<UserId> = (0..clients).map(|client| user('u', client)).collect();
+    let members_of = |place: usize| users.iter().skip(place).step_by(chat.channels).cloned().collect::<Vec<_>>();
+    let channels: Vec<(ChannelId, Vec<UserId>)> = (0..chat.channels).map(|place| (channel(place), members_of(place))).collect();
+    run.furnish(&channels).await?;
+
+    let clock = Clock::starting(Instant::now());
+    let pacing = Arc::new(OpenLoop { schedule: Schedule::new(chat.rate, common.seconds), begins: AtomicU64::default() });
+    let script = Arc::new(Script::new(rand::random(), users.clone(), common.payload));
+    let rooms: Vec<Arc<Room>> =
+        channels.iter().map(|(id, users)| Arc::new(Room::new(id.clone(), users, stage, &script, pacing.clone(), clock))).collect();
+    let room_of = |client: usize| &rooms[client % chat.channels];
+    let roles = users.iter().enumerate().map(|(client, user)| Client {
+        role: Role { client, who: client / chat.channels, user: user.clone(), channel: room_of(client).id.clone(), watch: Watch::All },
+        witness: room_of(client).clone(),
+    });
+    let connected = run.connect(roles.collect()).await?;
+    warn_of_limits(chat, &connected.members);
+
+    let queues: Vec<_> = connected
+        .members
+        .iter()
+        .enumerate()
+        .map(|(client, member)| room_of(client).sender(client / chat.channels, member.clone()))
+        .collect();
+    let following = progress.follow(stage, common.seconds);
+    let (cpu, started) = (run.cpu_seconds()?, Instant::now());
+    let lag = Arc::new(Recorder::default());
+    pacing.begins.store(clock.now(), Ordering::Relaxed);
+    let sending = tokio::task::spawn_blocking({
+        let (pacing, lag, interrupted, clients) = (pacing.clone(), lag.clone(), run.interrupted.clone(), script.senders());
+        let clock = clock.later(pacing.begins.load(Ordering::Relaxed));
+        move || {
+            pacing.schedule.run(clock, &interrupted, |message| {
+                lag.record(0, clock.now().saturating_sub(pacing.schedule.due(message)));
+                // A queue ends with the run.
+                let _ = queues[message as usize % clients].send(message);
+            })
+        }
+    });
+    let sent = sending.await.context("The schedule's thread failed")?;
+    let seconds = started.elapsed().as_secs_f64();
+    let acknowledged = stage.counters.acknowledged.load(Ordering::Relaxed);
+    let delivered = stage.counters.delivered.load(Ordering::Relaxed);
+    // What is queued is sent before it is pending.
+    run.settle(|| stage.counters.sent.load(Ordering::Relaxed) == u64::from(sent) && rooms.iter().all(|room| room.is_complete())).await;
+    drop(following);
+    let all_delivered = stage.counters.delivered.load(Ordering::Relaxed);
+    let cpu_seconds = (run.cpu_seconds()? - cpu) * delivered.max(1) as f64 / all_delivered.max(1) as f64;
+
+    progress.phase("listing the channels");
+    let unchecked = check_lists(&rooms, &connected.members, run).await;
+    let mut tally = Tally::default();
+    rooms.iter().for_each(|room| tally.add(room.finish()));
+    let measured =
+        Measured { scenario: "chat", seconds, acknowledged, delivered, cpu_seconds, own_lag: Some(lag.distribution()), floor: None };
+    run.report(chat, measured, &connected, tally, unchecked)
+}
+
+/// How many channels could not be listed.
+async fn check_lists(rooms: &[Arc<Room>], members: &[Member], run: &Run<'_>) -> usize {
+    let mut unchecked = 0;
+    for (room, member) in rooms.iter().zip(members) {
+        let checked = match member.session() {
+            Some(session) => room.check_list(&session).await,
+            None => Err(anyhow::anyhow!("Channel {} cannot be listed: its member is not connected", room.id)),
+        };
+        if let Err(error) = checked {
+            run.stage.counters.trouble(format!("{error:#}"));
+            unchecked += 1;
+        }
+    }
+    unchecked
+}
+
+fn warn_of_limits(chat: &Chat, members: &[Member]) {
+    let limit =
+        members.first().and_then(Member::session).and_then(|session| session.connected().limits.get("requests_per_second").copied());
+    let each = chat.rate / members.len() as f64;
+    if let Some(limit) = limit.filter(|limit| *limit > 0 && each > *limit as f64) {
+        eprintln!(
+            "Each of {} clients is to send {each:.0} messages per second and the node takes {limit} from a session: the rest will be \
+             refused. Ask for more members or channels, or start the node with --limit requests_per_second=0.",
+            members.len()
+        );
+    }
+}
