@@ -37,8 +37,8 @@ pub enum Scenario {
     Chat(Chat),
     /// One channel with many subscribers: what a delivery costs the node, beside a bare `send()` in the same run.
     ///
-    /// A message is in flight until every subscriber has it. With one in flight the node cannot merge frames, with many it
-    /// can. Give `--pid` of the node to have its CPU time and memory measured.
+    /// A message is in flight until every subscriber has it. With one in flight the node cannot merge frames; where many
+    /// leave together it can. Give `--pid` of the node to have its CPU time and memory measured.
     Fanout(Fanout),
 }
 
@@ -102,6 +102,7 @@ pub struct Chat {
     /// Messages per second over all channels.
     #[arg(long, value_name = "PER_SECOND", default_value_t = 200.0)]
     pub rate: f64,
+    /// What every scenario has.
     #[command(flatten)]
     #[serde(flatten)]
     pub common: Common,
@@ -113,7 +114,7 @@ pub struct Fanout {
     /// How many subscribers the channel has.
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     pub subscribers: usize,
-    /// How many messages are under way at once.
+    /// How many messages leave together, the next ones when every subscriber has them.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub in_flight: usize,
     /// How many sessions send, in turn; they do not subscribe.
@@ -122,6 +123,7 @@ pub struct Fanout {
     /// Passing events (`typing`) instead of stored messages: the fan-out without the store.
     #[arg(long)]
     pub passing: bool,
+    /// What every scenario has.
     #[command(flatten)]
     #[serde(flatten)]
     pub common: Common,

@@ -18,9 +18,9 @@ use crate::stage::{Counters, Stage};
 #[derive(Debug, Clone)]
 pub struct Progress(Option<ProgressBar>);
 
-impl Progress {
+impl Default for Progress {
     /// On a terminal if there is one.
-    pub fn new() -> Self {
+    fn default() -> Self {
         let bar = stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template("{spinner} {wide_msg}").expect("the template is one");
             let bar = ProgressBar::new_spinner().with_style(style);
@@ -29,7 +29,9 @@ impl Progress {
         });
         Self(bar)
     }
+}
 
+impl Progress {
     /// Something begins.
     pub fn phase(&self, what: impl Into<String>) {
         self.show(what.into());

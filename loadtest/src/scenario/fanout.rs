@@ -118,9 +118,9 @@ struct Publishing<'a> {
 }
 
 impl Publishing<'_> {
-    /// Publishes while this holds for the next message, and waits until all have got through.
+    /// Publishes while this holds for the next message, whole windows, and waits until all have got through.
     async fn publish_while(&mut self, goes_on: impl Fn(Index) -> bool) {
-        while goes_on(self.next) && !self.stalled {
+        while !self.stalled && (!self.window.is_first(self.next) || goes_on(self.next)) {
             if !self.window.admits(self.next, STALL).await {
                 self.stalled = true;
                 break;

@@ -49,7 +49,7 @@ pub async fn run(scenario: &Scenario) -> Result<Outcome> {
     let common = scenario.common();
     // A wrong process id is better told before a run than after it.
     cpu_seconds(&common.pids)?;
-    let progress = Progress::new();
+    let progress = Progress::default();
     progress.phase("making a tenant");
     let tenant = Tenant::make(common).await?;
     let stage = Arc::new(Stage::new(tenant, common)?);

@@ -56,7 +56,7 @@ impl Passing {
             return self.violates(Kind::Foreign, format!("subscriber {who} saw somebody type who is no publisher"));
         };
         let seen = &mut self.seen[who][publisher];
-        let expected = *seen % 2 == 0;
+        let expected = seen.is_multiple_of(2);
         *seen += 1;
         self.tally.delivered += 1;
         let (seen, begun) = (*seen, sent.begun);
