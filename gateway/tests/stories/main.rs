@@ -4,4 +4,6 @@
 #[macro_use]
 mod story;
 
+mod kill;
+mod process;
 mod vertical;

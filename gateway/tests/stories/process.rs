@@ -1,0 +1,186 @@
+//! The binary itself, in a process of its own.
+#![allow(unreachable_pub, reason = "tests have no outside")]
+#![allow(dead_code, reason = "a word of the stories' language that no story needs at the moment")]
+
+use std::{
+    fs::File,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    sync::Arc,
+};
+
+use client::{Backend, Connector, Events, Session};
+use parking_lot::Mutex;
+use protocol::{
+    Encoding,
+    model::{App, Key},
+    params::Connect,
+    results::{OrganizationCreated, Token},
+};
+use serde_json::json;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    process::{Child, ChildStdin, Command},
+    time::timeout,
+};
+
+use crate::story::{PATIENCE, until};
+
+/// A process of `chaos`, killed when dropped.
+pub struct Chaos {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    said: Arc<Mutex<Vec<String>>>,
+    log: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Chaos {
+    /// Starts it with these arguments and no settings from outside.
+    pub fn spawn(arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_chaos"));
+        command.args(arguments).current_dir(folder.path()).env_clear().kill_on_drop(true);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(&log).unwrap());
+        let mut child = command.spawn().unwrap();
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let hears = said.clone();
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                hears.lock().push(line);
+            }
+        });
+        Self { stdin: child.stdin.take(), child, said, log, _folder: folder }
+    }
+
+    /// A node on a free port over this data folder. Returns when it takes connections.
+    pub async fn node(data: &Path, more: &[&str]) -> (Self, SocketAddr) {
+        let data = data.display().to_string();
+        let node = Self::spawn(&[&["--listen", "127.0.0.1:0", "--drain-window", "1s", "--data", &data], more].concat());
+        let line = node.says("HTTP API").await;
+        let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).unwrap();
+        let address = address.parse().unwrap();
+        (node, address)
+    }
+
+    /// The first line on standard output that has this in it, waited for.
+    pub async fn says(&self, what: &str) -> String {
+        let found = || self.said().into_iter().find(|line| line.contains(what));
+        until(&format!("it says {what:?}; it said {:?} and logged {}", self.said(), self.log()), || async { found().is_some() }).await;
+        found().unwrap()
+    }
+
+    /// All lines on standard output so far.
+    pub fn said(&self) -> Vec<String> {
+        self.said.lock().clone()
+    }
+
+    /// Everything on standard error so far.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap()).into_owned()
+    }
+
+    /// Types a line.
+    pub async fn types(&mut self, line: &str) {
+        self.stdin.as_mut().unwrap().write_all(format!("{line}\n").as_bytes()).await.unwrap();
+    }
+
+    /// Ends its input.
+    pub fn hangs_up(&mut self) {
+        self.stdin = None;
+    }
+
+    /// Sends a signal by its name.
+    pub async fn signal(&self, name: &str) {
+        let pid = self.child.id().unwrap().to_string();
+        let sent = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status().await.unwrap();
+        assert!(sent.success(), "SIG{name} was not sent");
+    }
+
+    /// Kills it as a power cut does.
+    pub async fn kill9(&mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// Waits for its end.
+    pub async fn ends(&mut self) -> ExitStatus {
+        match timeout(PATIENCE, self.child.wait()).await {
+            Ok(status) => status.unwrap(),
+            Err(_) => panic!("it did not end; it said {:?} and logged {}", self.said(), self.log()),
+        }
+    }
+
+    /// Bytes of memory that it has in use.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_ascii_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+}
+
+/// An organization with an app on a node, and every secret that leads to it.
+pub struct Shop {
+    pub address: SocketAddr,
+    pub admin_key: String,
+    pub organization: String,
+    pub organization_key: String,
+    pub app: String,
+    pub app_key: String,
+}
+
+impl Shop {
+    pub async fn open(address: SocketAddr, admin_key: &str) -> Self {
+        let admin = Backend::new(&format!("http://{address}"), admin_key).unwrap();
+        let body = json!({ "name": "Acme", "email": "team@acme.example" });
+        let made: OrganizationCreated = admin.post("/v1/organizations", &body).await.unwrap();
+        let organization = made.organization.id.to_string();
+        let organization_key = made.key.secret.unwrap();
+        let owner = admin.with_credential(&organization_key).unwrap();
+        let apps = format!("/v1/organizations/{organization}/apps");
+        let app: App = owner.post(&apps, &json!({ "name": "Chat" })).await.unwrap();
+        let key: Key = owner.post(&format!("{apps}/{}/keys", app.id), &json!({ "environment": "live" })).await.unwrap();
+        let (app, app_key) = (app.id.to_string(), key.secret.unwrap());
+        Self { address, admin_key: admin_key.to_owned(), organization, organization_key, app, app_key }
+    }
+
+    /// The same on the node that the same folder was given to.
+    pub fn moved(self, address: SocketAddr) -> Self {
+        Self { address, ..self }
+    }
+
+    pub fn http(&self, credential: &str) -> Backend {
+        Backend::new(&format!("http://{}", self.address), credential).unwrap()
+    }
+
+    pub fn team(&self) -> Backend {
+        self.http(&self.app_key)
+    }
+
+    pub async fn token(&self, user: &str) -> String {
+        let token: Token = self.team().post(&format!("/v1/users/{user}/tokens"), &json!({})).await.unwrap();
+        token.token
+    }
+
+    /// Makes a group of these people, the first of whom owns it.
+    pub async fn group(&self, id: &str, people: &[&str]) {
+        for person in people {
+            let _: serde_json::Value = self.team().put(&format!("/v1/users/{person}"), &json!({})).await.unwrap();
+        }
+        let body = json!({ "id": id, "type": "group", "creator_id": people[0], "participant_ids": people });
+        let _: serde_json::Value = self.team().post("/v1/channels", &body).await.unwrap();
+    }
+
+    pub async fn connects(&self, user: &str, encoding: Encoding) -> (Session, Events) {
+        let params = Connect { token: self.token(user).await, ..Connect::default() };
+        let connector = Connector::new(&format!("ws://{}", self.address), encoding).unwrap();
+        connector.connect(&params).await.unwrap()
+    }
+}
+
+/// The admin key that a node made in its folder.
+pub fn admin_key(data: &Path) -> String {
+    std::fs::read_to_string(data.join("admin-key")).unwrap().trim().to_owned()
+}
