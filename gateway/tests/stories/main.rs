@@ -5,5 +5,6 @@
 mod story;
 
 mod kill;
+mod nodes;
 mod process;
 mod vertical;

@@ -30,6 +30,7 @@ pub enum Ground {
     Embedded,
     Redis,
     Cluster,
+    Sentinel,
 }
 
 /// What keeps a world.
@@ -37,6 +38,7 @@ pub enum Keeper {
     Embedded(tempfile::TempDir),
     Redis(testing::Server, tempfile::TempDir),
     Cluster(testing::Cluster, tempfile::TempDir),
+    Sentinel(testing::Sentinel, tempfile::TempDir),
 }
 
 /// One or more nodes over one store, with one app.
@@ -94,6 +96,11 @@ impl World {
                 let cluster = testing::Cluster::start(3).await;
                 let arguments = redis_arguments(&cluster.url(), folder.path());
                 (Keeper::Cluster(cluster, folder), arguments)
+            }
+            Ground::Sentinel => {
+                let trio = testing::Sentinel::start().await;
+                let arguments = redis_arguments(&trio.url(), folder.path());
+                (Keeper::Sentinel(trio, folder), arguments)
             }
         };
         arguments.extend(["--listen", "127.0.0.1:0", "--drain-window", "1s"].map(str::to_owned));
