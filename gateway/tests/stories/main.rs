@@ -4,7 +4,10 @@
 #[macro_use]
 mod story;
 
+mod garbage;
 mod kill;
+mod methods;
 mod nodes;
 mod process;
 mod vertical;
+mod wire;

@@ -235,7 +235,7 @@ async fn a_sentinels_failover_is_survived_by_sessions_on_both_nodes() {
     let alice = world.listener(0, "alice", Encoding::MessagePack).await;
     let mut bob = world.listener(1, "bob", Encoding::Json).await;
     let before = alice.sends_surely(&general, 1).await;
-    assert_eq!(bob.collects(1).await, [before.clone()]);
+    assert_eq!(bob.collects(1).await, std::slice::from_ref(&before));
     let Keeper::Sentinel(trio, _) = &mut world.keeper else { unreachable!() };
     let master = trio.master().await;
     // What the replica has not got yet is lost with the master: this story is about what it has.

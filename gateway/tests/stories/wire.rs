@@ -1,0 +1,210 @@
+//! A WebSocket by hand: bytes as they are, for those who want to send what no client would.
+#![allow(unreachable_pub, reason = "tests have no outside")]
+
+use std::{net::SocketAddr, time::Duration};
+
+use protocol::{
+    Encoding,
+    frame::{ServerFrame, encode_request},
+    params::Connect,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+/// Within which whatever was sent is answered.
+pub const ANSWER: Duration = Duration::from_secs(15);
+
+pub const TEXT: u8 = 1;
+pub const BINARY: u8 = 2;
+
+/// What became of something that was sent.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// A reply: its id, and its error's code unless it is a result.
+    Reply(u32, Option<String>),
+    /// A close frame.
+    Closed(u16),
+    /// The end without one.
+    Cut,
+    /// Nothing at all.
+    Silence,
+}
+
+/// An upgraded connection.
+pub struct Raw {
+    stream: TcpStream,
+    encoding: Encoding,
+    buffer: Vec<u8>,
+}
+
+impl Raw {
+    /// Upgrades.
+    pub async fn open(address: SocketAddr, encoding: Encoding) -> Self {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let request = format!(
+            "GET /v1/ws HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: {}\r\n\r\n",
+            encoding.subprotocol()
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut buffer = Vec::new();
+        let end = loop {
+            if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
+                break end + 4;
+            }
+            assert_ne!(timeout(ANSWER, stream.read_buf(&mut buffer)).await.unwrap().unwrap(), 0, "no upgrade");
+        };
+        assert!(buffer.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&buffer));
+        buffer.drain(..end);
+        Self { stream, encoding, buffer }
+    }
+
+    /// Upgrades and connects.
+    pub async fn session(address: SocketAddr, encoding: Encoding, token: &str) -> Self {
+        let mut raw = Self::open(address, encoding).await;
+        let params = Connect { token: token.to_owned(), watch: protocol::params::Watch::None, ..Connect::default() };
+        raw.message(&encode_request(encoding, 1, "connect", &params)).await;
+        assert_eq!(raw.outcome().await, Outcome::Reply(1, None));
+        raw
+    }
+
+    /// Sends bytes as they are. An error means that the other side has closed already.
+    pub async fn bytes(&mut self, bytes: &[u8]) {
+        let _: std::io::Result<()> = self.stream.write_all(bytes).await;
+    }
+
+    /// Sends a whole message of the session's own kind.
+    pub async fn message(&mut self, payload: &[u8]) {
+        let opcode = if self.encoding == Encoding::Json { TEXT } else { BINARY };
+        self.bytes(&frame(true, opcode, payload)).await;
+    }
+
+    /// Sends nothing more.
+    pub async fn hangs_up(&mut self) {
+        let _: std::io::Result<()> = self.stream.shutdown().await;
+    }
+
+    /// The next reply, or how the connection ended. Events and pings are passed over.
+    pub async fn outcome(&mut self) -> Outcome {
+        timeout(ANSWER, self.next()).await.unwrap_or(Outcome::Silence)
+    }
+
+    async fn next(&mut self) -> Outcome {
+        loop {
+            let Some((opcode, payload)) = self.frame().await else { return Outcome::Cut };
+            match opcode {
+                8 => return Outcome::Closed(payload.get(..2).map_or(1005, |code| u16::from_be_bytes([code[0], code[1]]))),
+                TEXT | BINARY => match ServerFrame::decode(self.encoding, &payload).unwrap() {
+                    ServerFrame::Reply { id, outcome } => {
+                        return Outcome::Reply(id, outcome.err().map(|error| error.code.to_string()));
+                    }
+                    ServerFrame::Event(_) => {}
+                },
+                9 => self.bytes(&frame(true, 10, &payload)).await,
+                _ => {}
+            }
+        }
+    }
+
+    /// A whole frame of the server's, which masks nothing and fragments nothing.
+    async fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        loop {
+            if let Some((header, length)) = header(&self.buffer)
+                && self.buffer.len() >= header + length
+            {
+                let opcode = self.buffer[0] & 0x0f;
+                let payload = self.buffer[header..header + length].to_vec();
+                self.buffer.drain(..header + length);
+                return Some((opcode, payload));
+            }
+            match self.stream.read_buf(&mut self.buffer).await {
+                Ok(0) | Err(_) => return None,
+                Ok(_) => {}
+            }
+        }
+    }
+}
+
+fn header(buffer: &[u8]) -> Option<(usize, usize)> {
+    match buffer.get(1)? & 0x7f {
+        126 => Some((4, usize::from(u16::from_be_bytes(buffer.get(2..4)?.try_into().unwrap())))),
+        127 => Some((10, u64::from_be_bytes(buffer.get(2..10)?.try_into().unwrap()) as usize)),
+        short => Some((2, usize::from(short))),
+    }
+}
+
+/// A frame as a client sends it: masked, with a mask that changes nothing.
+pub fn frame(fin: bool, opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = declared(fin, opcode, true, payload.len() as u64);
+    bytes.extend([0, 0, 0, 0]);
+    bytes.extend(payload);
+    bytes
+}
+
+/// The beginning of a frame that says it is so long.
+pub fn declared(fin: bool, opcode: u8, masked: bool, length: u64) -> Vec<u8> {
+    let mut bytes = vec![u8::from(fin) << 7 | opcode];
+    let mask = u8::from(masked) << 7;
+    match length {
+        0..126 => bytes.push(mask | length as u8),
+        126..65_536 => {
+            bytes.push(mask | 126);
+            bytes.extend((length as u16).to_be_bytes());
+        }
+        _ => {
+            bytes.push(mask | 127);
+            bytes.extend(length.to_be_bytes());
+        }
+    }
+    bytes
+}
+
+/// What an HTTP server answers to these bytes: the status, or none if it ends the connection without one. Panics if it says nothing.
+pub async fn http(address: SocketAddr, bytes: &[u8]) -> Option<u16> {
+    let answer = http_answer(address, bytes).await;
+    let status = answer.strip_prefix("HTTP/1.1 ").or_else(|| answer.strip_prefix("HTTP/1.0 "))?;
+    status.get(..3)?.parse().ok()
+}
+
+/// The same, with all that is answered until the connection ends or rests.
+pub async fn http_answer(address: SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let (mut reader, mut writer) = stream.split();
+    let mut answer = Vec::new();
+    let sending = async {
+        let _: std::io::Result<()> = writer.write_all(bytes).await;
+        std::future::pending::<()>().await;
+    };
+    let hearing = async {
+        while let Ok(1..) = reader.read_buf(&mut answer).await {
+            if is_whole(&answer) {
+                return;
+            }
+        }
+    };
+    let heard = async {
+        tokio::select! {
+            () = sending => {}
+            () = hearing => {}
+        }
+    };
+    if timeout(ANSWER, heard).await.is_err() {
+        panic!(
+            "silence after {:?}, but for {:?}",
+            String::from_utf8_lossy(&bytes[..bytes.len().min(200)]),
+            String::from_utf8_lossy(&answer)
+        );
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn is_whole(answer: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(answer);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.trim().parse::<usize>().ok());
+    length.is_none_or(|length| body.len() >= length)
+}
