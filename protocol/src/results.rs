@@ -128,7 +128,8 @@ wire! {
 
     /// A user token.
     pub struct Token {
-        /// For `connect`, or as the credential of HTTP requests.
+        /// For `connect`, or as the credential of HTTP requests. Left out only where a repeated `Idempotency-Key` is answered.
+        #[cfg_attr(feature = "schema", schema(required = false))]
         pub token: String,
         /// When it ends, in milliseconds since the Unix epoch.
         pub expires_at: u64,

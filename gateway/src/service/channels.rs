@@ -117,7 +117,12 @@ impl Services {
             created_at: 0,
             participant_count: 0,
         };
-        self.make_channel(actor, channel, members).await
+        let is_derived = body.id.is_none() && channel.kind != ChannelType::Direct;
+        match self.make_channel(actor, channel, members).await {
+            // Nobody else has these bits: an attempt whose answer was lost made it.
+            Err(error) if is_derived && error.code() == protocol::ErrorCode::Conflict => Ok((self.channel(actor, &id).await?, Made::Now)),
+            made => made,
+        }
     }
 
     async fn make_channel(&self, actor: &Actor, channel: Channel, members: Vec<(UserId, Role)>) -> Result<(Versioned<Channel>, Made)> {

@@ -62,9 +62,12 @@ impl Services {
     /// The same, with the bits of the id given.
     pub async fn create_user_as(&self, actor: &Actor, body: PutUser, bits: u64) -> Result<Versioned<User>> {
         app_only(actor, "users are made by an app key")?;
+        let is_chosen = body.id.is_some();
         let id = body.id.clone().unwrap_or_else(|| UserId::from_bits(bits));
-        match self.make_user(&actor.scope, user_from(id, body)).await? {
+        match self.make_user(&actor.scope, user_from(id.clone(), body)).await? {
             Some(user) => Ok(user),
+            // Nobody else has these bits: an attempt whose answer was lost made it.
+            None if !is_chosen => self.user(actor, &id).await,
             None => Err(Error::conflict("a user with this id exists, or existed")),
         }
     }

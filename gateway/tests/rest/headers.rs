@@ -1,6 +1,11 @@
 //! `ETag`, `If-Match`, `Idempotency-Key`, CORS.
 
 use axum::{body::Body, http::Method};
+use gateway::{
+    auth::{Actor, Who},
+    service::scope::Scope,
+};
+use protocol::{KeyId, model::Environment, params::PutUser};
 use serde_json::json;
 
 use super::node::Node;
@@ -99,6 +104,21 @@ async fn a_post_with_an_idempotency_key_is_done_once() {
         keyed(&tenant.live, bad).post("/v1/users", json!({})).await.refuses(400, "bad_request");
     }
     keyed(&tenant.live, &"x".repeat(255)).post("/v1/users", json!({})).await.is(201);
+}
+
+#[tokio::test]
+async fn what_lost_its_answer_is_done_again_and_made_once() {
+    let node = Node::start().await;
+    let tenant = node.tenant().await;
+    let scope = Scope { app: tenant.app.parse().unwrap(), environment: Environment::Live };
+    let actor = Actor { scope, who: Who::App { key: KeyId::from_bits(1) } };
+    // What a repeat does when the node ended between the commit and the note of its answer: the same bits once more.
+    let user = || PutUser { username: Some("u".into()), ..PutUser::default() };
+    let first = node.services.create_user_as(&actor, user(), 7).await.unwrap();
+    assert_eq!(node.services.create_user_as(&actor, user(), 7).await.unwrap(), first);
+    let channel = || serde_json::from_value(json!({ "type": "group", "participant_ids": [first.value.id] })).unwrap();
+    let made = node.services.create_channel_as(&actor, channel(), 7).await.unwrap();
+    assert_eq!(node.services.create_channel_as(&actor, channel(), 7).await.unwrap(), made);
 }
 
 #[tokio::test]

@@ -96,6 +96,7 @@ impl Store for Trouble {
 pub(crate) struct Node {
     pub(crate) router: Router,
     pub(crate) ops: Router,
+    pub(crate) services: Arc<Services>,
     pub(crate) store: Arc<Trouble>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) draining: Arc<AtomicBool>,
@@ -169,7 +170,7 @@ impl Node {
         let drains = draining.clone();
         let state = RestState {
             authenticator: Arc::new(Authenticator::new((*services).clone(), AdminKey::new(ADMIN))),
-            services,
+            services: services.clone(),
             metrics: metrics.clone(),
             origins: Arc::new(Origins::parse("self,localhost,https://app.example.com").unwrap()),
             proxies: Arc::new(["10.0.0.0/8".parse().unwrap()]),
@@ -177,7 +178,7 @@ impl Node {
             addresses: Arc::new(Keyed::new(Rate::per_second(limits.unauthenticated_per_ip))),
             draining: Arc::new(move || drains.load(Ordering::Relaxed)),
         };
-        Self { router: router(state.clone()), ops: ops_router(state), store, metrics, draining, _folder: folder }
+        Self { router: router(state.clone()), ops: ops_router(state), services, store, metrics, draining, _folder: folder }
     }
 
     pub(crate) fn by(&self, credential: &str) -> Caller<'_> {
