@@ -27,7 +27,7 @@ pub enum Control {
     None,
     /// Before the record is passed on, every subscription of this subject that stands before it ends.
     Evict(Bytes),
-    /// After the record was passed on, every subscription ends.
+    /// After the record was passed on, every subscription that stands before it ends.
     Close,
     /// The record is passed on to all but this subject.
     Except(Bytes),

@@ -61,6 +61,7 @@ struct Terms<'a> {
     /// Subjects that must not hear everything.
     special: Vec<&'a Bytes>,
     is_gap: bool,
+    has_close: bool,
     has_passing: bool,
 }
 
@@ -79,6 +80,7 @@ impl<'a> Terms<'a> {
             first: records.iter().find(|r| r.is_durable()).map_or(u64::MAX, |r| r.position.seq),
             special: special.collect(),
             is_gap: matches!(load, Load::Gap(..)),
+            has_close: records.iter().any(|r| r.control == Control::Close),
             has_passing: records.iter().any(|r| !r.is_durable()),
         }
     }
@@ -90,7 +92,8 @@ impl<'a> Terms<'a> {
             Standing::Behind { .. } | Standing::Joining { .. } => return 0,
         };
         let outbox = &seat.outbox;
-        if self.is_gap || (after < self.first && !self.special.iter().any(|subject| **subject == outbox.subject())) {
+        let is_special = || self.has_close || self.special.iter().any(|subject| **subject == outbox.subject());
+        if self.is_gap || (after < self.first && !is_special()) {
             return rendered.push_all(outbox);
         }
         let known = match seat.standing {
@@ -98,11 +101,16 @@ impl<'a> Terms<'a> {
             Standing::Behind { head } => head,
             Standing::Joining { .. } => return 0,
         };
-        let evicts = |record: &Record| match &record.control {
-            Control::Evict(subject) => *subject == outbox.subject() && (!record.is_durable() || known < record.position.seq),
-            _ => false,
-        };
-        let end = self.records.iter().position(evicts).unwrap_or(self.records.len());
+        // Up to where this one is told: an eviction is not, a close is. Who was let in knowing of either goes on.
+        let end = self.records.iter().enumerate().find_map(|(index, record)| {
+            let end = match &record.control {
+                Control::Evict(subject) if *subject == outbox.subject() => index,
+                Control::Close => index + 1,
+                _ => return None,
+            };
+            (!record.is_durable() || known < record.position.seq).then_some(end)
+        });
+        let end = end.unwrap_or(self.records.len());
         rendered.push_some(outbox, |index| {
             let record = &self.records[index];
             let excepted = matches!(&record.control, Control::Except(subject) if *subject == outbox.subject());

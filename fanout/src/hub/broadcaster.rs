@@ -89,14 +89,11 @@ impl Feed {
     }
 
     /// Takes the audience's snapshot, and ends the subscriptions that the records end.
-    fn batch(self: &Arc<Self>, state: MutexGuard<'_, State>, mut load: Load) -> Batch {
+    fn batch(self: &Arc<Self>, state: MutexGuard<'_, State>, load: Load) -> Batch {
         let (audience, encodings) = (state.seats.snapshot(), state.seats.encodings());
         drop(state);
-        if let Load::Records(records) = &mut load {
-            // After a close nobody is left to hear the rest.
-            let end = records.iter().position(|r| r.control == Control::Close).map_or(records.len(), |index| index + 1);
-            records.truncate(end);
-            for record in records.iter() {
+        if let Load::Records(records) = &load {
+            for record in records {
                 let seq = if record.is_durable() { record.position.seq } else { u64::MAX };
                 match &record.control {
                     Control::Evict(evicted) => self.end(&audience, |subject| subject == evicted, seq),

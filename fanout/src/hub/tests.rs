@@ -430,6 +430,26 @@ async fn a_close_ends_all_subscriptions_after_it_is_told() {
 }
 
 #[tokio::test]
+async fn a_close_spares_who_was_let_in_after_it() {
+    let node = node();
+    let (alice, bob) = (node.reader("alice"), node.reader("bob"));
+    let alices = node.subscribe(&alice).await;
+    let joining = node.join(&bob).await;
+    // The broadcaster has not run: the topic stands before the close, and bob starts in what was made anew under its name.
+    node.commit_with("deleted", Control::Close);
+    node.commit("made anew");
+    let bobs = joining.start(node.position(2), node.position(2));
+    node.commit("hi");
+    node.pass(0, "p", Control::None);
+    alice.sees(&["1 deleted"]).await;
+    bob.sees(&["3 hi", "0 p"]).await;
+    assert!(alices.is_ended() && !bobs.is_ended());
+    node.commit("on");
+    bob.sees(&["3 hi", "0 p", "4 on"]).await;
+    assert_eq!(alice.pipe.texts().len(), 1);
+}
+
+#[tokio::test]
 async fn a_hole_is_read_from_the_log() {
     let node = node();
     let reader = node.reader("a");
