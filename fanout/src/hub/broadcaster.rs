@@ -117,7 +117,7 @@ impl Feed {
             match state.seats.get(ticket).map(|seat| seat.standing) {
                 Some(Standing::Joining { evicted }) => state.seats.stand(ticket, Standing::Joining { evicted: evicted.max(seq) }),
                 Some(Standing::Behind { head: known } | Standing::Live { after: known }) if known < seq => {
-                    state.seats.remove(ticket);
+                    state.dismiss(ticket);
                 }
                 _ => {}
             }

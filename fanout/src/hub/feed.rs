@@ -80,9 +80,8 @@ impl Feed {
 
     pub(super) fn leave(self: &Arc<Self>, ticket: Ticket) {
         let mut state = self.state.lock();
-        let Some(seat) = state.seats.remove(ticket) else { return };
-        if state.broadcasting && matches!(seat.standing, Standing::Live { .. }) {
-            state.departed.push(Arc::as_ptr(&seat.outbox).addr());
+        if !state.dismiss(ticket) {
+            return;
         }
         state.keep_ring();
         self.left(state, 1);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::ring::Ring;
-use super::seats::Seats;
+use super::seats::{Seats, Standing, Ticket};
 use crate::record::Record;
 use crate::{Outbox, Position};
 
@@ -42,7 +42,7 @@ pub(super) struct State {
     /// Something durable came since the last comparison.
     pub(super) busy: bool,
     pub(super) ring: Option<Box<Ring>>,
-    /// Those who left while a batch was on its way to them.
+    /// Those who left, or were ended, while a batch was on its way to them.
     pub(super) departed: Vec<usize>,
 }
 
@@ -50,6 +50,15 @@ impl State {
     /// The position, which is this one if there was none.
     pub(super) fn establish(&mut self, position: Position) -> Position {
         *self.position.get_or_insert(position)
+    }
+
+    /// Ends a subscription, whoever wishes it. Whether it was there.
+    pub(super) fn dismiss(&mut self, ticket: Ticket) -> bool {
+        let Some(seat) = self.seats.remove(ticket) else { return false };
+        if self.broadcasting && matches!(seat.standing, Standing::Live { .. }) {
+            self.departed.push(Arc::as_ptr(&seat.outbox).addr());
+        }
+        true
     }
 
     /// Whether a batch may still be on its way to an earlier subscription of this outbox.

@@ -801,6 +801,29 @@ async fn who_resubscribes_while_a_batch_is_under_way_is_told_nothing_twice() {
 }
 
 #[tokio::test]
+async fn who_is_let_in_again_while_the_batch_of_its_eviction_is_under_way_is_told_in_order() {
+    let node = node();
+    let others: Vec<_> = (0..5_000).map(|_| node.reader("other")).collect();
+    let mut subscriptions = Vec::new();
+    for other in &others {
+        subscriptions.push(node.subscribe(other).await);
+    }
+    let bob = node.reader("bob");
+    let before = node.subscribe(&bob).await;
+    node.commit("x");
+    node.commit_with("bob is removed", evict("bob"));
+    // The broadcaster rests between strides, before it comes to the last seat.
+    while others[0].pipe.texts().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert!(before.is_ended() && bob.pipe.texts().is_empty());
+    let joining = node.join(&bob).await;
+    node.commit("bob is added");
+    let _again = joining.start(node.position(1), node.position(3));
+    bob.sees(&["1 x", "2 bob is removed", "3 bob is added"]).await;
+}
+
+#[tokio::test]
 async fn a_topic_is_left_some_time_after_its_last_subscriber_unless_somebody_comes_back() {
     let node = node();
     let reader = node.reader("a");
