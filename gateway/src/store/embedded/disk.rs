@@ -80,8 +80,34 @@ pub(super) struct Disk {
     /// Held by whoever reads; growing the map takes it alone.
     growth: RwLock<()>,
     size: AtomicUsize,
-    /// Locked as long as this lives. The last field, so that the map is closed before.
-    _lock: File,
+    /// The last field, so that the map is closed before.
+    _lock: Lock,
+}
+
+/// The folder's lock, held as long as this lives.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Lock {
+    fn take(path: &Path) -> Result<Self, OpenError> {
+        let folder = |source| OpenError::Folder { path: path.to_owned(), source };
+        let file = File::options().create(true).truncate(false).write(true).open(path.join("chaos.lock")).map_err(folder)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.to_owned() }),
+            Err(TryLockError::Error(source)) => Err(folder(source)),
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file alone would not do: a process that another thread is starting has the open file, too, until it
+        // runs its program, and with it the lock.
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "the data folder was not unlocked; it is when this process ends");
+        }
+    }
 }
 
 impl Disk {
@@ -89,12 +115,8 @@ impl Disk {
     pub(super) fn open(path: &Path, map_size: usize) -> Result<Self, OpenError> {
         let folder = |source| OpenError::Folder { path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(folder)?;
-        let lock = File::options().create(true).truncate(false).write(true).open(path.join("chaos.lock")).map_err(folder)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { path: path.to_owned() }),
-            Err(TryLockError::Error(source)) => return Err(folder(source)),
-        }
+        // Before the map, so that it is held longer, also where the opening fails.
+        let lock = Lock::take(path)?;
         let fresh = !path.join("data.mdb").exists();
         let unreadable = |source| OpenError::Unreadable { path: path.to_owned(), source };
         let (env, size) = map(path, map_size).map_err(|source| match source {
@@ -165,4 +187,23 @@ fn trees(env: &Env) -> heed::Result<Result<[Tree; 5], u64>> {
     // Also when nothing is new: the handles of an aborted transaction end with it.
     txn.commit()?;
     Ok(Ok(trees))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+
+    #[test]
+    fn an_unlocked_folder_is_free_though_a_child_still_has_the_file() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let lock = Lock::take(folder.path()).unwrap();
+        assert!(matches!(Lock::take(folder.path()), Err(OpenError::InUse { .. })));
+        // As a fork does, until the child runs its program.
+        let inherited = lock.0.try_clone().unwrap();
+        drop(lock);
+        drop(Lock::take(folder.path()).unwrap());
+        drop(inherited);
+    }
 }
