@@ -215,7 +215,8 @@ pub struct Increment {
     pub counter: Counter,
     /// By how much. A counter never falls below zero; at zero it is gone.
     pub by: i64,
-    /// A conflict if the counter would exceed this.
+    /// A conflict if the counter would exceed this afterwards, also where `by` takes away from it: with `Some(0)` it must
+    /// become zero.
     pub max: Option<u64>,
     /// For counters of a document: a new name is a conflict if the document has this many already.
     pub max_names: Option<u64>,

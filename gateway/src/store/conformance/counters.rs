@@ -52,6 +52,22 @@ pub(crate) async fn a_counter_beyond_its_max_is_a_conflict<B: Bench>() {
     }
 }
 
+pub(crate) async fn a_max_bounds_what_taking_away_leaves<B: Bench>() {
+    let bench = B::start(ALL).await;
+    let store = bench.store();
+    done(&*store, &room(), commit().putting(MESSAGES, "m", "hi")).await;
+    for counter in [Counter::Partition("size"), reaction("m", "+1")] {
+        done(&*store, &room(), bounded(counter.clone(), 3, None, None)).await;
+        for (by, max) in [(-1, 0), (-2, 0), (-1, 1)] {
+            let conflict = refused(&*store, &room(), bounded(counter.clone(), by, Some(max), None)).await;
+            assert_eq!(conflict, Conflict { require: vec![], increment: vec![0] }, "{by} {max}");
+        }
+        assert_eq!(done(&*store, &room(), bounded(counter.clone(), -1, Some(2), None)).await.counts, [2]);
+        assert_eq!(done(&*store, &room(), bounded(counter.clone(), -2, Some(0), None)).await.counts, [0]);
+        assert_eq!(done(&*store, &room(), bounded(counter, -1, Some(0), None)).await.counts, [0]);
+    }
+}
+
 pub(crate) async fn a_document_has_no_more_names_than_allowed<B: Bench>() {
     let bench = B::start(ALL).await;
     let store = bench.store();

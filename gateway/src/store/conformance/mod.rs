@@ -68,6 +68,7 @@ macro_rules! conformance {
                 counters_count_and_at_zero_are_gone
                 counters_never_fall_below_zero
                 a_counter_beyond_its_max_is_a_conflict
+                a_max_bounds_what_taking_away_leaves
                 a_document_has_no_more_names_than_allowed
                 increments_of_one_commit_follow_each_other
                 a_counter_of_an_absent_document_is_a_conflict
