@@ -40,7 +40,7 @@ fn message(id: &str) -> Commit {
         write: vec![put(MESSAGES, Some(0)), put(PEOPLE, None)],
         increment: vec![Increment { counter: Counter::Partition("sent"), by: 1, max: None, max_names: None }],
         append: vec![Append { kind: 1, reference: Bytes::copy_from_slice(id.as_bytes()), control: Control::None, body: Body::Written(0) }],
-        expire: None,
+        ..Commit::default()
     }
 }
 

@@ -132,6 +132,9 @@ pub struct Commit {
     pub append: Vec<Append>,
     /// Drop the whole partition this long after this commit (a later commit with `None` leaves that time as it is).
     pub expire: Option<Duration>,
+    /// How much of the log stays, if this commit appends; `None` for as much as the engine was told to keep. Nobody
+    /// remembers it: a log that has a bound of its own gets it from every commit that appends to it.
+    pub keep: Option<Keep>,
 }
 
 /// A document that must be in a certain state for a commit to happen.
@@ -382,7 +385,7 @@ pub enum Continuity {
     Diverged,
 }
 
-/// How much of each partition's log is kept; trimmed by the commits themselves, never below one event.
+/// How much of a partition's log is kept; trimmed by the commits themselves, never below one event.
 #[derive(Debug, Clone, Copy)]
 pub struct Keep {
     /// Events; 0 means all.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{Bench, story::*};
-use crate::store::{Continuity, Entry, Keep, Position, Store};
+use crate::store::{Commit, Continuity, Entry, Keep, Position, Store};
 
 /// Commits one event after the other, a millisecond apart at least; their positions.
 async fn tell<B: Bench>(bench: &B, count: usize) -> Vec<Position> {
@@ -140,6 +140,28 @@ pub(crate) async fn a_batch_longer_than_the_log_leaves_its_end<B: Bench>() {
     assert_eq!(positions(&*store, &room()).await, [6, 7, 8].map(|seq| Position { seq, at }));
     assert_eq!(head(&*store, &room()).await.floor, Position { seq: 5, at });
     assert_eq!(all_heard(&*store, &room(), &mut listener).await.len(), 8, "all are published");
+}
+
+pub(crate) async fn a_commit_may_bring_its_own_bound<B: Bench>() {
+    let bench = B::start(Keep { events: 3, bytes: 0 }).await;
+    let store = bench.store();
+    let own = |events, bytes| Commit { keep: Some(Keep { events, bytes }), ..commit().telling(vec![0; 84]) };
+    for kept in 1..=5 {
+        done(&*store, &room(), own(5, 0)).await;
+        assert_eq!(positions(&*store, &room()).await.len(), kept);
+    }
+    done(&*store, &room(), own(5, 0)).await;
+    assert_eq!(positions(&*store, &room()).await.len(), 5);
+    // Of any size, and by bytes.
+    done(&*store, &room(), own(0, 0)).await;
+    assert_eq!(positions(&*store, &room()).await.len(), 6);
+    done(&*store, &room(), own(0, 400)).await;
+    assert_eq!(positions(&*store, &room()).await.len(), 4);
+    // One that appends nothing trims nothing, and one without a bound has the engine's.
+    done(&*store, &room(), Commit { keep: Some(Keep { events: 1, bytes: 0 }), ..commit().putting(PEOPLE, "ann", "1") }).await;
+    assert_eq!(positions(&*store, &room()).await.len(), 4);
+    done(&*store, &room(), commit().telling("")).await;
+    assert_eq!(positions(&*store, &room()).await.len(), 3);
 }
 
 pub(crate) async fn time_never_runs_backwards_in_a_partition<B: Bench>() {

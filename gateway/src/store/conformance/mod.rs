@@ -115,6 +115,7 @@ macro_rules! conformance {
                 the_log_is_trimmed_by_bytes
                 the_newest_event_is_never_trimmed
                 a_batch_longer_than_the_log_leaves_its_end
+                a_commit_may_bring_its_own_bound
                 time_never_runs_backwards_in_a_partition
                 references_of_any_bytes_come_back
             ]

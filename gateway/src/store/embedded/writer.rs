@@ -233,7 +233,7 @@ impl Writer {
     }
 
     fn commit(&self, txn: &mut RwTxn, partition: &Partition, commit: &Commit) -> Result<Result<Plan, Conflict>, Fault> {
-        let plan = plan::plan(&self.disk, txn, (self.clock)(), self.keep, partition, commit)?;
+        let plan = plan::plan(&self.disk, txn, (self.clock)(), commit.keep.unwrap_or(self.keep), partition, commit)?;
         if let Ok(plan) = &plan {
             plan.write(txn)?;
         }

@@ -29,7 +29,8 @@ impl Redis {
         let documents = Documents::of(commit);
         let mut expiring = Vec::new();
         for _ in 0..ATTEMPTS {
-            let settings = Settings { channel: &channel, publish: self.publish_command(), keep: self.keep, offset: self.clock_offset() };
+            let keep = commit.keep.unwrap_or(self.keep);
+            let settings = Settings { channel: &channel, publish: self.publish_command(), keep, offset: self.clock_offset() };
             let mut plan = plan(partition, commit, &documents, &self.hints, &settings);
             for key in &expiring {
                 plan.key(String::clone(key));
@@ -146,7 +147,7 @@ fn index(index: Option<usize>) -> usize {
 
 /// Writes the plan as `scripts/commit.lua` reads it.
 fn plan(partition: &Partition, commit: &Commit, documents: &Documents<'_>, hints: &Hints, settings: &Settings<'_>) -> Plan {
-    let Commit { require, write, increment, append, expire } = commit;
+    let Commit { require, write, increment, append, expire, keep: _ } = commit;
     let mut plan = Plan::new(partition);
     if !append.is_empty() {
         plan.key(keys::log(partition));
