@@ -291,7 +291,8 @@ impl Shell {
     /// unread bytes would reset it and might take the close frame along.
     async fn part(self) {
         let parting = async {
-            while !matches!(self.outbox.drive().await, Reason::Closed(_) | Reason::Broken) {}
+            // Closed before this, it ends once the close frame is written, whatever the reason that it gives.
+            self.outbox.drive().await;
             let _: std::io::Result<()> = socket2::SockRef::from(&*self.socket).shutdown(Shutdown::Write);
             let (mut buffer, mut left) = ([0u8; 4096], PARTING_BYTES);
             while self.socket.readable().await.is_ok() {
