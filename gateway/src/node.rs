@@ -112,7 +112,7 @@ impl Node {
             heartbeat: config.heartbeat,
             apps: apps.clone(),
         });
-        source.attach(sessions.clone());
+        source.attach(&sessions);
 
         let outboxes = outbox_limits(&limits);
         let draining = Arc::new(AtomicBool::new(false));
@@ -127,9 +127,11 @@ impl Node {
             addresses: Arc::new(Keyed::new(Rate::per_second(limits.unauthenticated_per_ip))),
             draining: Arc::new(move || is_draining.load(Ordering::Relaxed)),
         };
-        let counted = (hub, outboxes.clone(), draining.clone());
+        // Weak, since the hub's source holds the metrics.
+        let counted = (Arc::downgrade(&hub), outboxes.clone(), draining.clone());
         metrics.watch(move || {
             let (hub, outboxes, draining) = &counted;
+            let Some(hub) = hub.upgrade() else { return Readings::default() };
             let bus_connected = hub.bus().is_connected();
             Readings { hub: hub.stats(), outboxes: outboxes.counts(), bus_connected, ready: !draining.load(Ordering::Relaxed) }
         });

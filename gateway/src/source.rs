@@ -3,7 +3,7 @@
 //! Owned here: the way from a record or a line of the log to a frame. Left out: order, gaps and subscribers (the hub's).
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
 
@@ -45,7 +45,8 @@ pub trait Membership: Send + Sync + 'static {
 pub struct Source {
     services: Services,
     metrics: Arc<Metrics>,
-    membership: OnceLock<Arc<dyn Membership>>,
+    /// Weak, since sessions hold the hub, and the hub its source.
+    membership: OnceLock<Weak<dyn Membership>>,
 }
 
 impl Source {
@@ -55,7 +56,8 @@ impl Source {
     }
 
     /// Names who is told of memberships. Only the first call counts.
-    pub fn attach(&self, membership: Arc<dyn Membership>) {
+    pub fn attach<M: Membership>(&self, membership: &Arc<M>) {
+        let membership: Weak<dyn Membership> = Arc::<M>::downgrade(membership);
         let _ = self.membership.set(membership);
     }
 
@@ -258,7 +260,8 @@ impl fanout::Source for Source {
             seq: u64,
             at: u64,
         }
-        if let (Subject::User(user), Some(of), Some(membership)) = (scope::subject(topic), scope::scope(topic), self.membership.get())
+        if let (Subject::User(user), Some(of), Some(membership)) =
+            (scope::subject(topic), scope::scope(topic), self.membership.get().and_then(Weak::upgrade))
             && let (Ok(user), Ok(Data { entry })) = (user.parse(), codec::from_msgpack(&record.body))
         {
             membership.added(of, user, entry.channel_id, Position { seq: entry.seq, at: entry.at });

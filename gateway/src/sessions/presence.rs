@@ -113,10 +113,13 @@ impl Presences {
             here.graces += 1;
             here.graces
         };
-        let (this, scope, user) = (Arc::clone(self), scope.clone(), user.clone());
+        // Weak: a node that ends does not wait for those who may come back.
+        let (this, scope, user) = (Arc::downgrade(self), scope.clone(), user.clone());
         tokio::spawn(async move {
             tokio::time::sleep(GRACE).await;
-            this.end_grace(&scope, &user, member, grace).await;
+            if let Some(this) = this.upgrade() {
+                this.end_grace(&scope, &user, member, grace).await;
+            }
         });
     }
 
