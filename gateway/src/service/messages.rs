@@ -172,8 +172,13 @@ impl Services {
                     }
                 }
                 Err(conflict) => {
-                    // What an unknown message answers to has no message to conflict with: those requirements come last.
+                    *facts = None;
+                    // What drafts answer to is required last. It counts once everything before it holds: a repeated id
+                    // answers the first message, whatever the request answers to.
                     let first = 1 + usize::from(actor.user().is_some()) + count;
+                    if conflict.require.iter().any(|r| *r < first) {
+                        continue;
+                    }
                     let answers_to = |(i, draft): (usize, &Draft)| draft.content.reply_to_id.as_ref().map(|_| i);
                     let replies: Vec<usize> = drafts.range(..count).enumerate().filter_map(answers_to).collect();
                     for missing in conflict.require.iter().filter_map(|r| r.checked_sub(first)).filter_map(|r| replies.get(r)).rev() {
@@ -181,7 +186,6 @@ impl Services {
                             answers[draft.index] = Some(Err(Error::not_found("message to reply to")));
                         }
                     }
-                    *facts = None;
                 }
             }
         }
