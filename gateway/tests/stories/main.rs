@@ -9,5 +9,8 @@ mod kill;
 mod methods;
 mod nodes;
 mod process;
+mod promises;
+mod promises_outbox;
+mod promises_resume;
 mod vertical;
 mod wire;

@@ -4,16 +4,17 @@
 
 use std::{future::Future, time::Duration};
 
-use client::{Backend, Connector, Events, Session};
+use client::{Backend, BackendError, Closed, ConnectError, Connector, Events, Frame, RequestError, Session, Socket};
 use fanout::redis::testing;
 use gateway::{
     config::{self, Command, Config},
     node::Node,
 };
 use protocol::{
-    ChannelId, Encoding, EventMessage, UserId,
+    ChannelId, Encoding, ErrorCode, EventMessage, Method, UserId,
     event::Event,
-    model::{App, Channel, Key, Message},
+    frame::encode_request,
+    model::{App, Channel, Entry, EntryResult, Key, Message},
     params::{Connect, SendMessage},
     results::{Connected, OrganizationCreated, Token},
 };
@@ -212,6 +213,39 @@ impl World {
         Person { name: name.parse().unwrap(), session, events, heard: Vec::new() }
     }
 
+    /// Somebody tries to connect with these parameters, and is refused: with which error, and which close code.
+    pub async fn is_refused(&self, params: &Connect) -> (ErrorCode, u16) {
+        let connector = Connector::new(&self.url(0), Encoding::MessagePack).unwrap();
+        match connector.connect(params).await {
+            Err(ConnectError::Refused { error, closed }) => (error.code, closed.code.unwrap_or(0)),
+            other => panic!("{other:?} is no refusal"),
+        }
+    }
+
+    /// A connection by hand.
+    pub async fn opens(&self, encoding: Encoding) -> ByHand {
+        let socket = Connector::new(&self.url(0), encoding).unwrap().open().await.unwrap();
+        ByHand { socket, encoding, last_id: 0 }
+    }
+
+    /// Ends all nodes, as SIGTERM does, and starts as many again on the same data.
+    pub async fn restarts(&mut self) {
+        let count = self.nodes.len();
+        self.ends().await;
+        for _ in 0..count {
+            let deadline = tokio::time::Instant::now() + PATIENCE;
+            // Of the node before, a task may still be about to let the folder go.
+            let node = loop {
+                match Node::start(self.config()).await {
+                    Ok(node) => break node,
+                    Err(error) => assert!(tokio::time::Instant::now() < deadline, "{error}"),
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            };
+            self.nodes.push(node);
+        }
+    }
+
     /// Ends all nodes, as SIGTERM does.
     pub async fn ends(&mut self) {
         for node in self.nodes.drain(..) {
@@ -239,6 +273,42 @@ pub struct Person {
 impl Person {
     pub fn connected(&self) -> &Connected {
         self.session.connected()
+    }
+
+    /// Asks, and has the whole result as it came.
+    pub async fn asks(&self, method: Method, params: Value) -> Value {
+        self.session.request(method, &params).await.unwrap_or_else(|error| panic!("{} {method:?} {params}: {error}", self.name))
+    }
+
+    /// Asks what is refused: with which error.
+    pub async fn is_refused(&self, method: Method, params: Value) -> ErrorCode {
+        let answer: Result<Value, _> = self.session.request(method, &params).await;
+        match answer {
+            Err(RequestError::Refused(error)) => error.code,
+            other => panic!("{} {method:?} {params}: {other:?} is no refusal", self.name),
+        }
+    }
+
+    /// The next event of this name as it stands on the wire; others before it are passed over.
+    pub async fn hears_raw(&mut self, name: &str) -> Value {
+        loop {
+            let frame = tokio::time::timeout(PATIENCE, self.events.next_frame()).await;
+            let frame = frame.unwrap_or_else(|_| panic!("{} waited in vain for {name}", self.name));
+            let frame = frame.unwrap_or_else(|| panic!("{}: the connection ended: {}", self.name, self.events.closed()));
+            let event: Value = self.session.encoding().decode(&frame).unwrap();
+            if event["event"] == name {
+                return event;
+            }
+        }
+    }
+
+    /// Where this session stands in a channel: of the entry that it connected with.
+    pub fn entry(&self, channel: &ChannelId) -> &Entry {
+        let is_it = |entry: &&EntryResult| matches!(entry, EntryResult::Entry(e) if e.channel_id == *channel);
+        match self.connected().channels.iter().find(is_it) {
+            Some(EntryResult::Entry(entry)) => entry,
+            _ => panic!("{} is not in {channel}: {:?}", self.name, self.connected().channels),
+        }
     }
 
     pub async fn sends(&self, channel: &ChannelId, text: &str) -> Message {
@@ -291,6 +361,71 @@ impl Person {
         tokio::time::timeout(PATIENCE, end).await.unwrap_or_else(|_| panic!("{} was not closed", self.name));
         self.events.closed().code.unwrap_or(0)
     }
+}
+
+/// A connection whose frames are written by hand.
+pub struct ByHand {
+    pub socket: Socket,
+    encoding: Encoding,
+    last_id: u32,
+}
+
+impl ByHand {
+    /// Asks, whatever the method, and has the reply as it came; events before it are passed over.
+    pub async fn asks(&mut self, method: &str, params: Value) -> Value {
+        self.last_id += 1;
+        let request = encode_request(self.encoding, self.last_id, method, &params);
+        self.socket.send(Frame::of(self.encoding, request)).await.unwrap();
+        self.hears().await
+    }
+
+    /// The next reply as it came.
+    pub async fn hears(&mut self) -> Value {
+        loop {
+            let frame = tokio::time::timeout(PATIENCE, self.socket.receive()).await.expect("a reply in time").unwrap();
+            let (Frame::Text(bytes) | Frame::Binary(bytes)) = frame;
+            let reply: Value = self.encoding.decode(&bytes).unwrap();
+            if reply.get("id").is_some() {
+                return reply;
+            }
+        }
+    }
+
+    /// Says something that need not be a request.
+    pub async fn says(&mut self, frame: Frame) {
+        self.socket.send(frame).await.unwrap();
+    }
+
+    /// How the connection ends; what comes before is passed over.
+    pub async fn ends(&mut self) -> Closed {
+        let end = async {
+            loop {
+                if let Err(closed) = self.socket.receive().await {
+                    return closed;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, end).await.expect("an end in time")
+    }
+}
+
+/// The error of an HTTP call.
+pub fn refusal<T: std::fmt::Debug>(answer: Result<T, BackendError>) -> (u16, ErrorCode) {
+    match answer {
+        Err(BackendError::Refused { status, error }) => (status, error.code),
+        other => panic!("{other:?} is no refusal"),
+    }
+}
+
+/// That a map has exactly these keys, given as words.
+#[track_caller]
+pub fn has_exactly(map: &Value, keys: &str) {
+    let mut wanted: Vec<&str> = keys.split_whitespace().collect();
+    wanted.sort_unstable();
+    let map = map.as_object().unwrap_or_else(|| panic!("{map} is no map"));
+    let mut found: Vec<&str> = map.keys().map(String::as_str).collect();
+    found.sort_unstable();
+    assert_eq!(found, wanted);
 }
 
 /// Waits until something holds.
