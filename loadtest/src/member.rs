@@ -26,6 +26,9 @@ const SLOWEST: Duration = Duration::from_secs(2);
 /// How often a first connection is tried that is refused for want of room.
 const ATTEMPTS: u32 = 5;
 
+/// How many seconds before a token's end a node warns of it.
+const WARNING: u64 = 60;
+
 /// Whoever looks at what a member gets.
 pub trait Witness: Send + Sync + 'static {
     /// The member's stream begins behind this event.
@@ -40,8 +43,8 @@ pub trait Witness: Send + Sync + 'static {
 
 /// Who a member is.
 pub struct Role {
-    /// Its place among the clients of the run, which decides node and encoding.
-    pub client: usize,
+    /// What decides its node and encoding: neighbours differ.
+    pub spread: usize,
     /// Its place among the channel's subscribers.
     pub who: usize,
     /// Which user.
@@ -73,7 +76,7 @@ impl Member {
 /// Connects with this token, and keeps the member alive until the run is over.
 pub async fn join(stage: Arc<Stage>, role: Role, token: String, witness: Arc<dyn Witness>) -> Result<Member> {
     let (sender, session) = watch::channel(None);
-    let mut life = Life { stage, role, witness, position: None, session: sender };
+    let mut life = Life { stage, role, witness, position: None, further: 0, session: sender };
     let mut attempt = 1;
     let (first, events) = loop {
         match life.connect(token.clone()).await {
@@ -97,6 +100,8 @@ struct Life {
     witness: Arc<dyn Witness>,
     /// `seq` and `at` of the last durable event.
     position: Option<(u64, u64)>,
+    /// How many nodes it went on, as it does when one goes away.
+    further: usize,
     session: watch::Sender<Option<Session>>,
 }
 
@@ -107,8 +112,8 @@ impl Life {
         let params = Connect { token, resume, watch: self.role.watch, client, ..Connect::default() };
         let _door = self.stage.doors.acquire().await;
         let started = Instant::now();
-        let connected = self.stage.connector(self.role.client).connect(&params).await?;
-        self.stage.connecting.record(self.role.client, u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
+        let connected = self.stage.connector(self.role.spread, self.further).connect(&params).await?;
+        self.stage.connecting.record(self.role.spread, u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
         Ok(connected)
     }
 
@@ -175,7 +180,7 @@ impl Life {
                 }
             };
             if told.event == Name::TokenExpiring {
-                tokio::spawn(refresh(self.stage.clone(), self.role.client, self.role.user.clone(), session.clone()));
+                tokio::spawn(refresh(self.stage.clone(), self.role.spread, self.role.user.clone(), session.clone()));
                 continue;
             }
             match &told.channel_id {
@@ -202,9 +207,12 @@ impl Life {
     /// Connects until it succeeds.
     async fn come_back(&mut self, closed: &Closed) -> (Session, Events) {
         let mut wait = SOONEST;
+        if closed.close_code().is_none_or(|code| code == CloseCode::GoingAway) {
+            self.further += 1;
+        }
         sleep(closed.retry_after().unwrap_or_default()).await;
         loop {
-            let trouble = match self.stage.tenant.token(self.role.client, &self.role.user).await {
+            let trouble = match self.stage.tenant.token(self.role.spread + self.further, &self.role.user).await {
                 Ok(token) => match self.connect(token).await {
                     Ok((session, events)) => match self.enter(&session) {
                         Ok(()) => return (session, events),
@@ -218,6 +226,7 @@ impl Life {
                 Err(error) => format!("a new token: {error}"),
             };
             self.stage.counters.trouble(trouble);
+            self.further += 1;
             sleep(wait).await;
             wait = (wait * 2).min(SLOWEST);
         }
@@ -225,6 +234,10 @@ impl Life {
 }
 
 async fn refresh(stage: Arc<Stage>, client: usize, user: UserId, session: Session) {
+    // A node warns of a short token at once: a new one would end no later than that one yet.
+    if stage.tenant.token_seconds() <= WARNING {
+        sleep(Duration::from_secs_f64(stage.tenant.token_seconds() as f64 / 2.0)).await;
+    }
     let refreshed = async {
         let token = stage.tenant.token(client, &user).await?;
         session.refresh_token(&token).await.map_err(anyhow::Error::from)

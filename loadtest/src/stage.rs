@@ -95,11 +95,11 @@ impl Stage {
         })
     }
 
-    /// How the n-th client connects.
-    pub fn connector(&self, client: usize) -> &Connector {
-        // Over as many clients as there are nodes each encoding comes to each node.
-        let node = &self.nodes[client % self.nodes.len()];
-        match self.encodings.of(client / self.nodes.len()) {
+    /// How a client of this spread connects, so many nodes further than it did at first.
+    pub fn connector(&self, spread: usize, further: usize) -> &Connector {
+        let node = &self.nodes[(spread + further) % self.nodes.len()];
+        // Over twice as many as there are nodes, each encoding comes to each node.
+        match self.encodings.of(spread / self.nodes.len()) {
             Encoding::MessagePack => &node[0],
             Encoding::Json => &node[1],
         }

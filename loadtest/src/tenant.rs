@@ -27,7 +27,8 @@ const ATTEMPTS: u32 = 20;
 /// An organization and app of this run alone.
 #[derive(Debug)]
 pub struct Tenant {
-    admin: Backend,
+    /// With the admin key, one for each node.
+    admins: Vec<Backend>,
     /// With the app key, one for each node.
     nodes: Vec<Backend>,
     organization: OrganizationId,
@@ -40,21 +41,24 @@ impl Tenant {
     /// Makes it at the first of the nodes.
     pub async fn make(common: &Common) -> Result<Self> {
         let bases = common.http_bases()?;
-        let admin = Backend::new(&bases[0], &common.admin_key()?)?;
+        let key = common.admin_key()?;
+        let admins: Vec<Backend> = bases.iter().map(|base| Backend::new(base, &key)).collect::<Result<_, _>>()?;
+        let admin = &admins[0];
         let body = CreateOrganization { name: "chaos-loadtest".into(), email: "loadtest@example.org".into(), banner: None };
         let OrganizationCreated { organization, .. } =
             admin.post("/v1/organizations", &body).await.map_err(|error| explain(error, &bases[0]))?;
-        match Self::fill(&admin, &bases, &organization.id, common.token_seconds).await {
+        match Self::fill(&admins, &bases, &organization.id, common.token_seconds).await {
             Ok(tenant) => Ok(tenant),
             Err(error) => {
                 // The first error says more than one of the clearing up would.
-                let _ = delete(&admin, &organization.id).await;
+                let _ = delete(admin, &organization.id).await;
                 Err(error)
             }
         }
     }
 
-    async fn fill(admin: &Backend, bases: &[String], organization: &OrganizationId, token_seconds: u64) -> Result<Self> {
+    async fn fill(admins: &[Backend], bases: &[String], organization: &OrganizationId, token_seconds: u64) -> Result<Self> {
+        let admin = &admins[0];
         let apps = format!("/v1/organizations/{organization}/apps");
         let app: App = admin.post(&apps, &CreateApp { name: "chaos-loadtest".into(), settings: Default::default() }).await?;
         let key = CreateAppKey { environment: Environment::Test, name: None };
@@ -62,7 +66,7 @@ impl Tenant {
         let secret = key.secret.context("The node made an app key and does not tell its secret")?;
         let nodes = bases.iter().map(|base| Backend::new(base, &secret)).collect::<Result<_, _>>()?;
         let next = tokio::sync::Mutex::new(Instant::now());
-        Ok(Self { admin: admin.clone(), nodes, organization: organization.clone(), app: app.id, next, token_seconds })
+        Ok(Self { admins: admins.to_vec(), nodes, organization: organization.clone(), app: app.id, next, token_seconds })
     }
 
     /// Which organization it is.
@@ -73,6 +77,11 @@ impl Tenant {
     /// Which app it is.
     pub fn app(&self) -> &AppId {
         &self.app
+    }
+
+    /// How long its tokens are valid.
+    pub fn token_seconds(&self) -> u64 {
+        self.token_seconds
     }
 
     /// Makes users with these ids.
@@ -122,9 +131,17 @@ impl Tenant {
         Ok(token.token)
     }
 
-    /// Deletes everything.
+    /// Deletes everything, at the first node that is still there.
     pub async fn delete(&self) -> Result<(), BackendError> {
-        delete(&self.admin, &self.organization).await
+        let (first, others) = self.admins.split_first().expect("a run has a node");
+        let mut outcome = delete(first, &self.organization).await;
+        for admin in others {
+            if !matches!(outcome, Err(BackendError::Unreachable(_) | BackendError::Timeout)) {
+                break;
+            }
+            outcome = delete(admin, &self.organization).await;
+        }
+        outcome
     }
 
     async fn post<T: DeserializeOwned>(&self, node: usize, path: &str, body: &impl Serialize) -> Result<T, BackendError> {

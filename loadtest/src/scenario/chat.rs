@@ -51,7 +51,14 @@ pub(super) async fn run(run: &Run<'_>, chat: &Chat) -> Result<Outcome> {
         channels.iter().map(|(id, users)| Arc::new(Room::new(id.clone(), users, stage, &script, pacing.clone(), clock))).collect();
     let room_of = |client: usize| &rooms[client % chat.channels];
     let roles = users.iter().enumerate().map(|(client, user)| Client {
-        role: Role { client, who: client / chat.channels, user: user.clone(), channel: room_of(client).id.clone(), watch: Watch::All },
+        // Neither all members of a channel nor all first members come to one node.
+        role: Role {
+            spread: client % chat.channels + client / chat.channels,
+            who: client / chat.channels,
+            user: user.clone(),
+            channel: room_of(client).id.clone(),
+            watch: Watch::All,
+        },
         witness: room_of(client).clone(),
     });
     let connected = run.connect(roles.collect()).await?;

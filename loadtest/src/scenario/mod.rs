@@ -141,7 +141,7 @@ impl Run<'_> {
         let permits = Arc::new(tokio::sync::Semaphore::new(MINTING));
         let mut minting = JoinSet::new();
         for (place, Client { role, .. }) in clients.iter().enumerate() {
-            let (stage, user, client, permits) = (self.stage.clone(), role.user.clone(), role.client, permits.clone());
+            let (stage, user, client, permits) = (self.stage.clone(), role.user.clone(), role.spread, permits.clone());
             minting.spawn(async move {
                 let _permit = permits.acquire().await;
                 let token = stage.tenant.token(client, &user).await;
