@@ -87,7 +87,9 @@ pub type Key = Arc<str>;
 pub struct Document {
     /// The key, also when found by number.
     pub key: Key,
-    /// 1 when made, one more with each put. A [`Write::Touch`] leaves it.
+    /// One more with each put; a [`Write::Touch`] leaves it. A document that is made begins above every version that one
+    /// under its key ever had: at 1, or above the highest of all that were deleted or purged in its partition. So a version
+    /// means one value for ever, except that a partition that expired never was.
     pub version: u64,
     /// What was put.
     pub value: Bytes,

@@ -147,14 +147,50 @@ pub(crate) async fn a_document_made_again_after_its_deletion_is_new<B: Bench>() 
     let bench = B::start(ALL).await;
     let store = bench.store();
     for table in [PEOPLE, FACTS] {
-        done(&*store, &room(), commit().marking(table, "x", "1", Mark::Edited)).await;
+        let made = done(&*store, &room(), commit().marking(table, "x", "1", Mark::Edited)).await;
         let gone = done(&*store, &room(), commit().deleting(table, "x")).await;
         assert_eq!(gone.written, [Written::default()]);
         assert_eq!(document(&*store, &room(), table, "x").await, None);
         bench.step_clock(10);
         let again = done(&*store, &room(), commit().requiring(table, "x", Expected::Absent).putting(table, "x", "2")).await;
-        assert_eq!(again.written[0], Written { version: 1, stamps: Stamps { created_at: again.at, ..Stamps::default() } });
+        assert_eq!(again.written[0].stamps, Stamps { created_at: again.at, ..Stamps::default() });
+        assert!(again.written[0].version > made.written[0].version);
     }
+}
+
+pub(crate) async fn a_document_made_again_has_no_version_of_an_earlier_life<B: Bench>() {
+    let bench = B::start(ALL).await;
+    let store = bench.store();
+    for table in [PEOPLE, FACTS] {
+        let mut seen = std::collections::HashSet::new();
+        let mut last = 0;
+        for life in 0..3 {
+            // Ever shorter lives: how many there were does not tell how far one got.
+            for _ in life..4 {
+                let put = done(&*store, &room(), commit().putting(table, "x", "1")).await;
+                let version = put.written[0].version;
+                assert!(version > last && seen.insert(version), "{version} after {last}");
+                assert_eq!(document(&*store, &room(), table, "x").await.unwrap().version, version);
+                last = version;
+            }
+            if life == 1 {
+                while !store.purge(&room(), table, 10).await.unwrap() {}
+            } else {
+                done(&*store, &room(), commit().deleting(table, "x").deleting(table, "none").putting(table, "y", "1")).await;
+                done(&*store, &room(), commit().deleting(table, "y")).await;
+            }
+        }
+        done(&*store, &room(), commit().putting(table, "x", "again")).await;
+        for version in seen {
+            refused(&*store, &room(), requiring(table, "x", Expected::Version(version))).await;
+        }
+    }
+    // Numbered documents go by purging alone.
+    done(&*store, &room(), commit().putting(MESSAGES, "m", "1")).await;
+    let last = done(&*store, &room(), commit().putting(MESSAGES, "m", "2")).await;
+    while !store.purge(&room(), MESSAGES, 10).await.unwrap() {}
+    let again = done(&*store, &room(), commit().putting(MESSAGES, "m", "3")).await;
+    assert!(again.written[0].version > last.written[0].version);
 }
 
 pub(crate) async fn deleting_or_touching_what_is_absent_is_nothing<B: Bench>() {
@@ -216,7 +252,7 @@ pub(crate) async fn an_outcome_tells_of_every_write_in_order<B: Bench>() {
         .reacting("m", "+1", 1)
         .telling("last");
     let outcome = done(&*store, &room(), all).await;
-    assert_eq!(outcome.written.iter().map(|w| w.version).collect::<Vec<_>>(), [2, 1, 0, 1]);
+    assert_eq!(outcome.written.iter().map(|w| w.version).collect::<Vec<_>>(), [2, 1, 0, 2]);
     assert_eq!(outcome.counts, [2, 1]);
     assert_eq!(outcome.first_seq, 2);
     assert_eq!(head(&*store, &room()).await.seq, 3);

@@ -53,6 +53,7 @@ macro_rules! conformance {
                 marks_set_their_instant_and_later_puts_keep_it
                 a_put_without_an_event_keeps_the_seq
                 a_document_made_again_after_its_deletion_is_new
+                a_document_made_again_has_no_version_of_an_earlier_life
                 deleting_or_touching_what_is_absent_is_nothing
                 a_touch_sets_the_seq_and_leaves_the_version
                 new_documents_are_numbered_in_the_order_of_the_writes

@@ -110,6 +110,8 @@ pub(super) struct State {
     pub(super) expires: u64,
     /// What the log weighs, as [`Keep::bytes`](crate::store::Keep) counts.
     pub(super) weight: u64,
+    /// The highest version of all documents that were removed. New ones begin above it.
+    pub(super) retired: u64,
     /// In the order of the names, none of them zero.
     pub(super) counters: Vec<(String, u64)>,
 }
@@ -118,7 +120,7 @@ impl State {
     pub(super) fn encode(&self) -> Vec<u8> {
         let Head { seq, at, number, floor } = self.head;
         let mut out = Vec::with_capacity(64);
-        for value in [self.id, seq, at, number, floor.seq, floor.at, self.at, self.expires, self.weight] {
+        for value in [self.id, seq, at, number, floor.seq, floor.at, self.at, self.expires, self.weight, self.retired] {
             put_number(&mut out, value);
         }
         put_counts(&mut out, &self.counters);
@@ -130,8 +132,8 @@ impl State {
         let mut next = || cut.number();
         let id = next()?;
         let head = Head { seq: next()?, at: next()?, number: next()?, floor: Position { seq: next()?, at: next()? } };
-        let (at, expires, weight) = (next()?, next()?, next()?);
-        Ok(Self { id, head, at, expires, weight, counters: cut.counts()? })
+        let (at, expires, weight, retired) = (next()?, next()?, next()?, next()?);
+        Ok(Self { id, head, at, expires, weight, retired, counters: cut.counts()? })
     }
 }
 
@@ -249,12 +251,13 @@ mod tests {
     }
 
     fn state() -> impl Strategy<Value = State> {
-        (any::<[u64; 9]>(), vec((any::<String>(), any::<u64>()), 0..4)).prop_map(|(n, counters)| State {
+        (any::<[u64; 10]>(), vec((any::<String>(), any::<u64>()), 0..4)).prop_map(|(n, counters)| State {
             id: n[0],
             head: Head { seq: n[1], at: n[2], number: n[3], floor: Position { seq: n[4], at: n[5] } },
             at: n[6],
             expires: n[7],
             weight: n[8],
+            retired: n[9],
             counters,
         })
     }

@@ -206,7 +206,7 @@ impl Draft<'_> {
     }
 
     fn write(&mut self, write: &Write, at: u64, first_seq: u64) -> Result<Written, Fault> {
-        let next = self.state.head.number + 1;
+        let (next, retired) = (self.state.head.number + 1, self.state.retired);
         let written = match write {
             Write::Put { table, key, value, mark, event } => {
                 let document = self.document(*table, key)?;
@@ -215,7 +215,7 @@ impl Draft<'_> {
                 let number = if table.order == Order::Numbers { next } else { 0 };
                 let now = document.now.get_or_insert_with(|| Document {
                     key: key.clone(),
-                    version: 0,
+                    version: retired,
                     value: Bytes::new(),
                     stamps: Stamps { number, created_at: at, ..Stamps::default() },
                     counts: Vec::new(),
@@ -248,7 +248,10 @@ impl Draft<'_> {
             }
             Write::Delete { table, key } => {
                 let document = self.document(*table, key)?;
-                document.changed |= document.now.take().is_some();
+                if let Some(gone) = document.now.take() {
+                    document.changed = true;
+                    self.state.retired = retired.max(gone.version);
+                }
                 Written::default()
             }
         };

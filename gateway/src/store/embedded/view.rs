@@ -58,7 +58,8 @@ impl<'t> View<'t> {
         state.expires != 0 && state.expires <= self.now
     }
 
-    fn state(&self, partition: &Partition) -> Result<Option<State>, Fault> {
+    /// What is kept of a partition that is not over.
+    pub(super) fn state(&self, partition: &Partition) -> Result<Option<State>, Fault> {
         Ok(self.kept(partition)?.filter(|state| !self.has_expired(state)))
     }
 

@@ -241,17 +241,19 @@ impl Writer {
     }
 
     fn purge(&self, txn: &mut RwTxn, partition: &Partition, table: Table, limit: usize) -> Result<bool, Fault> {
-        let Disk { entries, .. } = *self.disk;
+        let Disk { entries, partitions, .. } = *self.disk;
         let view = View::new(&self.disk, txn, (self.clock)());
-        let Some(id) = view.kept(partition)?.map(|state| state.id) else { return Ok(true) };
+        let Some(mut state) = view.state(partition)? else { return Ok(true) };
+        let id = state.id;
         let prefix = if table.order == Order::Numbers { layout::space(id, Space::Numbered) } else { layout::table(id, table) };
         let mut keys = Vec::new();
         let mut found = 0;
         for entry in entries.prefix_iter(txn, &prefix)?.take(limit) {
             let (key, bytes) = entry?;
             found += 1;
+            let document = layout::decode_document(bytes)?;
+            state.retired = state.retired.max(document.version);
             if table.order == Order::Numbers {
-                let document = layout::decode_document(bytes)?;
                 keys.push(layout::by_key(id, table, &document.key));
                 keys.push(layout::by_change(id, document.stamps.seq, document.stamps.number));
             }
@@ -259,6 +261,9 @@ impl Writer {
         }
         for key in keys {
             entries.delete(txn, &key)?;
+        }
+        if found > 0 {
+            partitions.put(txn, partition.name().as_bytes(), &state.encode())?;
         }
         Ok(found < limit)
     }

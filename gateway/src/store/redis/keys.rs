@@ -4,7 +4,7 @@
 //!
 //! | rest | type | holds |
 //! |---|---|---|
-//! | `head` | string | nine integers, the partition's counters as a MessagePack map, the names of its keys if it expires (see `scripts/head.lua`) |
+//! | `head` | string | ten integers, the partition's counters as a MessagePack map, the names of its keys if it expires (see `scripts/head.lua`) |
 //! | `log` | list | entries from the floor on: 6 bytes `at`, 1 byte kind, the reference. Its `seq` is the floor's plus its place |
 //! | `<table>:k<0..63>` | hash | key → document; in numbered tables key → number. The key's hash decides which of the 64 |
 //! | `<table>:keys` | sorted set | the keys of a listed table |

@@ -1,8 +1,7 @@
 //! The reads: snapshots, pages, the log; and the purge, which reads its way forward.
 
 use fanout::Position;
-use futures_util::future::try_join_all;
-use redis::{Cmd, Value};
+use redis::Value;
 
 use crate::store::{Continuity, Document, Key, Log, Order, Page, Partition, Range, Read, Snapshot, StoreError, Table};
 
@@ -195,34 +194,18 @@ impl Redis {
         Err(overtaken())
     }
 
-    /// Hash by hash.
     async fn purge_keys(&self, partition: &Partition, table: Table, limit: usize) -> Result<bool, StoreError> {
-        let lengths = try_join_all((0..keys::SPREAD).map(|index| async move {
-            let mut cmd = Cmd::new();
-            cmd.arg("HLEN").arg(keys::spread(partition, table, index));
-            match self.commands.run(&cmd).await.map_err(script::unavailable)?.value {
-                Value::Int(len) => Ok((index, usize::try_from(len).unwrap_or(0))),
-                Value::ServerError(error) => Err(script::refused(&error)),
-                other => Err(StoreError::Corrupt(format!("HLEN answered {other:?}"))),
-            }
-        }))
-        .await?;
-        let (mut budget, mut left) = (limit, false);
-        let mut bites = Vec::new();
-        for (index, len) in lengths {
-            let bite = len.min(budget);
-            budget -= bite;
-            left |= bite < len;
-            if bite > 0 {
-                let mut names = vec![keys::spread(partition, table, index)];
-                if table.order == Order::Keys {
-                    names.push(keys::index(partition, table));
-                }
-                bites.push((names, bite.to_string()));
-            }
+        let mut plan = Plan::new(partition);
+        let hashes: Vec<_> = (0..keys::SPREAD).map(|place| plan.key(keys::spread(partition, table, place))).collect();
+        let index = if table.order == Order::Keys { plan.key(keys::index(partition, table)) } else { 0 };
+        plan.pack.uint(limit as u64).index(index).index(hashes.len());
+        for hash in hashes {
+            plan.pack.index(hash);
         }
-        try_join_all(bites.iter().map(|(names, bite)| script::PURGE_KEYS.run(&self.commands, names, std::slice::from_ref(bite)))).await?;
-        Ok(!left)
+        match script::PURGE_KEYS.run(&self.commands, &plan.keys, &[plan.pack.0]).await?.value {
+            Value::Int(none_left) => Ok(none_left == 1),
+            other => Err(StoreError::Corrupt(format!("a purge answered {other:?}"))),
+        }
     }
 }
 

@@ -22,7 +22,7 @@ scripts! {
     PAGE_NUMBERS = "head.lua" "page_numbers.lua";
     LOG = "head.lua" "log.lua";
     PURGE_NUMBERS = "head.lua" "purge_numbers.lua";
-    PURGE_KEYS = "purge_keys.lua";
+    PURGE_KEYS = "head.lua" "purge_keys.lua";
     LEASE = "lease.lua";
     RELEASE = "release.lua";
     MEMBERS = "nodes.lua" "members.lua";

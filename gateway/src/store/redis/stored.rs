@@ -23,11 +23,11 @@ pub(super) fn head(mut bytes: Bytes) -> Result<StoredHead, StoreError> {
     if bytes.is_empty() {
         return Ok(StoredHead::default());
     }
-    if bytes.len() < 9 * INTEGER + 4 {
+    if bytes.len() < 10 * INTEGER + 4 {
         return Err(corrupt("a head is too short"));
     }
     let mut next = || bytes.get_uint(INTEGER);
-    let [seq, at, number, floor_seq, floor_at, _log_bytes, purged, _now, _expires] = std::array::from_fn(|_| next());
+    let [seq, at, number, floor_seq, floor_at, _log_bytes, purged, _retired, _now, _expires] = std::array::from_fn(|_| next());
     let head = Head { seq, at, number, floor: Position { seq: floor_seq, at: floor_at } };
     let length = bytes.get_u32() as usize;
     let counters = bytes.get(..length).ok_or_else(|| corrupt("a head is too short"))?;

@@ -195,6 +195,9 @@ for i = 1, writes_count do
   local d = documents[target]
   targets[i] = d
   d.removed = what == DELETE and d.exists
+  if d.removed then
+    retired = math.max(retired, (take('>I6', d.raw)))
+  end
   if what <= TOUCH and d.exists and not d.raw then
     return stale()
   end
@@ -203,7 +206,7 @@ for i = 1, writes_count do
     if d.exists then
       is = open(d)
     else
-      is = { version = 0, number = 0, seq = 0, created = now, edited = 0, deleted = 0, packed = '', value = '' }
+      is = { version = retired, number = 0, seq = 0, created = now, edited = 0, deleted = 0, packed = '', value = '' }
       d.is = is
       if d.order == NUMBERED then
         next_number = next_number + 1

@@ -13,6 +13,7 @@ end
 for _ = 1, count do
   local n, by_number, key, by_key
   n, by_number, key, by_key, rest = take('>I6I2I2c0I2', plan, rest)
+  retired = math.max(retired, (take('>I6', call('HGET', KEYS[by_number], n))))
   call('HDEL', KEYS[by_number], n)
   call('HDEL', KEYS[by_key], key)
   call('ZREM', KEYS[2], n)
