@@ -81,9 +81,9 @@ async fn talk(session: Session, mut events: Events, channel: &ChannelId) -> Resu
 fn tell(event: &Event) {
     match event {
         Event::MessageCreated(message) => show(message),
-        Event::MessageUpdated(message) => println!("* {} edited: {}", sender(message), message.text),
+        Event::MessageUpdated(message) => println!("* {} edited: {}", sender(message), plain(&message.text)),
         Event::MessageDeleted(message) => println!("* a message of {} was deleted", sender(message)),
-        Event::ReactionAdded(Reaction { user_id, emoji, .. }) => println!("* {user_id} reacted {emoji}"),
+        Event::ReactionAdded(Reaction { user_id, emoji, .. }) => println!("* {user_id} reacted {}", plain(emoji)),
         Event::ParticipantAdded(participant) => println!("* {} came in", participant.user_id),
         Event::ParticipantRemoved(participant) => println!("* {} left", participant.user_id),
         _ => {}
@@ -92,8 +92,13 @@ fn tell(event: &Event) {
 
 fn show(message: &Message) {
     if message.deleted_at.is_none() {
-        println!("{}: {}", sender(message), message.text);
+        println!("{}: {}", sender(message), plain(&message.text));
     }
+}
+
+/// What others wrote, without what a terminal would obey.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 
 fn sender(message: &Message) -> String {

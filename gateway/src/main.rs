@@ -24,7 +24,13 @@ fn run(command: Command) -> Result<(), StartError> {
     let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(StartError::of);
     match command {
         Command::Serve(config) => runtime()?.block_on(serve(*config)),
-        Command::Chat(settings) => runtime()?.block_on(chat::run(settings)),
+        Command::Chat(settings) => {
+            let runtime = runtime()?;
+            let ended = runtime.block_on(chat::run(settings));
+            // A read of the terminal may still wait for a line.
+            runtime.shutdown_background();
+            ended
+        }
         Command::Config(text) => {
             print!("{text}");
             Ok(())

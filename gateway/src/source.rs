@@ -3,6 +3,7 @@
 //! Owned here: the way from a record or a line of the log to a frame. Left out: order, gaps and subscribers (the hub's).
 
 use std::{
+    collections::{HashMap, HashSet},
     sync::{Arc, OnceLock, Weak},
     time::Duration,
 };
@@ -74,9 +75,10 @@ impl Source {
         let keys: Vec<(Table, Key)> = log.entries.iter().map(key_of).collect::<Result<_>>()?;
         let snapshot = self.services.snapshot(partition, keys).await?;
         let channel = self.channel_now(topic, &log.entries).await?;
+        let gone = self.gone(topic, &log.entries, &snapshot.documents).await?;
         let mut records = Vec::with_capacity(log.entries.len());
         for (entry, document) in log.entries.iter().zip(&snapshot.documents) {
-            match self.record(topic, entry, document.as_ref(), channel.as_ref()).await? {
+            match self.record(topic, entry, document.as_ref(), channel.as_ref(), &gone).await? {
                 Some(record) => records.push(record),
                 // What the event was about was cleared away with a deleted channel of the same id.
                 None => return Ok(broken(Gap::Trimmed)),
@@ -95,7 +97,14 @@ impl Source {
     }
 
     /// An event of the log with its entity as it is now; `None` if that is gone for good.
-    async fn record(&self, topic: &Topic, entry: &Entry, document: Option<&Document>, channel: Option<&Bytes>) -> Result<Option<Record>> {
+    async fn record(
+        &self,
+        topic: &Topic,
+        entry: &Entry,
+        document: Option<&Document>,
+        channel: Option<&Bytes>,
+        gone: &HashMap<String, Bytes>,
+    ) -> Result<Option<Record>> {
         let mut record = Record { kind: entry.kind, position: entry.position, ..Record::default() };
         match kind_of(entry)? {
             EventKind::MessageCreated | EventKind::MessageUpdated | EventKind::MessageDeleted => {
@@ -111,15 +120,14 @@ impl Source {
                 record.count = Some(count);
                 record.body = entry.reference.clone();
             }
-            EventKind::ParticipantAdded | EventKind::ParticipantUpdated => {
-                let Some(document) = document else {
-                    // Gone by now: a later event tells of it, with the participant as it was last.
-                    record.body = self.last_participant(topic, entry).await?;
-                    return Ok(Some(record));
-                };
-                record.stamps = Stamps { created_at: document.stamps.created_at, ..Stamps::default() };
-                record.body = document.value.clone();
-            }
+            EventKind::ParticipantAdded | EventKind::ParticipantUpdated => match (document, gone.get(&text(&entry.reference)?)) {
+                (Some(document), _) => {
+                    record.stamps = Stamps { created_at: document.stamps.created_at, ..Stamps::default() };
+                    record.body = document.value.clone();
+                }
+                (None, Some(last)) => record.body = last.clone(),
+                (None, None) => return Ok(None),
+            },
             EventKind::ParticipantRemoved => {
                 let participant: protocol::model::Participant = read(&entry.reference)?;
                 record.control = Control::Evict(Bytes::copy_from_slice(participant.user_id.as_str().as_bytes()));
@@ -166,25 +174,29 @@ impl Source {
         Ok(())
     }
 
-    /// A participant that is gone, as the log has it from its removal.
-    async fn last_participant(&self, topic: &Topic, entry: &Entry) -> Result<Bytes> {
-        let user = text(&entry.reference)?;
-        let mut after = entry.position;
-        loop {
-            let log = self.services.store.log(&Partition::new(topic.clone()), after, 256).await?;
-            for later in &log.entries {
-                if later.kind == EventKind::ParticipantRemoved as u8 {
-                    let participant: protocol::model::Participant = read(&later.reference)?;
-                    if participant.user_id.as_str() == user {
-                        return Ok(later.reference.clone());
-                    }
-                }
-                after = later.position;
-            }
-            if log.entries.is_empty() {
-                return Err(Error::internal("a participant is gone without a removal in the log"));
+    /// The participants of these events that are gone by now, as they were last: later events tell of their removal.
+    /// Those that went with a deleted channel of the same id are not among them.
+    async fn gone(&self, topic: &Topic, entries: &[Entry], documents: &[Option<Document>]) -> Result<HashMap<String, Bytes>> {
+        let mut wanted = HashSet::new();
+        for (entry, document) in entries.iter().zip(documents) {
+            if document.is_none() && matches!(kind_of(entry)?, EventKind::ParticipantAdded | EventKind::ParticipantUpdated) {
+                wanted.insert(text(&entry.reference)?);
             }
         }
+        let mut gone = HashMap::new();
+        let mut page = entries.to_vec();
+        while gone.len() < wanted.len() && !page.is_empty() {
+            for entry in page.iter().filter(|entry| entry.kind == EventKind::ParticipantRemoved as u8) {
+                let participant: protocol::model::Participant = read(&entry.reference)?;
+                let user = participant.user_id.as_str();
+                if wanted.contains(user) {
+                    gone.insert(user.to_owned(), entry.reference.clone());
+                }
+            }
+            let after = page.last().map(|entry| entry.position).unwrap_or_default();
+            page = self.services.store.log(&Partition::new(topic.clone()), after, 1000).await?.entries;
+        }
+        Ok(gone)
     }
 }
 

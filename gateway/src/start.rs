@@ -57,8 +57,10 @@ impl Folder {
         if self.is_fresh {
             let mut key = [0; 32];
             fill(&mut key)?;
-            self.keep(SECRET_KEY, &auth::hex(&key))?;
-            return Ok(key);
+            // Never over another's: of two first starts one finds the key of the other.
+            if self.write(SECRET_KEY, &auth::hex(&key), fs::OpenOptions::new().create_new(true))? {
+                return Ok(key);
+            }
         }
         if !path.exists() {
             return Err(StartError(format!(
@@ -85,14 +87,23 @@ impl Folder {
 
     /// Writes a file that only its owner may read.
     pub fn keep(&self, name: &str, text: &str) -> Result<(), StartError> {
+        self.write(name, text, fs::OpenOptions::new().create(true).truncate(true)).map(|_| ())
+    }
+
+    /// Writes a file; false if it must be new and is there.
+    fn write(&self, name: &str, text: &str, options: &mut fs::OpenOptions) -> Result<bool, StartError> {
         let path = self.path.join(name);
-        let write = || -> io::Result<()> {
-            let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        let mut write = || -> io::Result<()> {
+            let mut file = options.write(true).mode(0o600).open(&path)?;
             file.write_all(text.as_bytes())?;
             file.write_all(b"\n")?;
             file.sync_all()
         };
-        write().map_err(|error| StartError(format!("{} cannot be written: {error}; make the folder writable", path.display())))
+        match write() {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) => Err(StartError(format!("{} cannot be written: {error}; make the folder writable", path.display()))),
+        }
     }
 
     /// The name of a file in it.

@@ -33,6 +33,8 @@ use crate::{
 
 /// The most participants that a channel is made with, besides its creator.
 const MAX_AT_START: usize = 100;
+/// How many pages of an index one request looks through.
+const PAGES: usize = 20;
 /// How many documents are cleared at once.
 const BITE: usize = 500;
 
@@ -43,6 +45,17 @@ pub enum Made {
     Now,
     /// It was there.
     Before,
+}
+
+/// What a channel that exists already is to a request that makes one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// What was asked for.
+    Is,
+    /// The work of an earlier try of the same request: nobody else has this id.
+    WasMadeByThis,
+    /// Another one.
+    IsInTheWay,
 }
 
 /// Which channels to list.
@@ -95,6 +108,7 @@ impl Services {
                 members.push((user.clone(), if owns { Role::Owner } else { Role::Member }));
             }
         }
+        let is_chosen = body.id.is_some();
         let id = match (&body.id, body.kind) {
             (Some(_), ChannelType::Direct) => return Err(Error::bad_request("a direct channel's id follows from its two users")),
             (None, ChannelType::Direct) => direct_id(&actor.scope, &members)?,
@@ -117,34 +131,48 @@ impl Services {
             created_at: 0,
             participant_count: 0,
         };
-        let is_derived = body.id.is_none() && channel.kind != ChannelType::Direct;
-        match self.make_channel(actor, channel, members).await {
-            // Nobody else has these bits: an attempt whose answer was lost made it.
-            Err(error) if is_derived && error.code() == protocol::ErrorCode::Conflict => Ok((self.channel(actor, &id).await?, Made::Now)),
-            made => made,
-        }
+        let found = match (channel.kind, is_chosen) {
+            (ChannelType::Direct, _) => Found::Is,
+            (_, false) => Found::WasMadeByThis,
+            (_, true) => Found::IsInTheWay,
+        };
+        self.make_channel(actor, channel, members, found).await
     }
 
-    async fn make_channel(&self, actor: &Actor, channel: Channel, members: Vec<(UserId, Role)>) -> Result<(Versioned<Channel>, Made)> {
+    async fn make_channel(
+        &self,
+        actor: &Actor,
+        channel: Channel,
+        members: Vec<(UserId, Role)>,
+        found: Found,
+    ) -> Result<(Versioned<Channel>, Made)> {
         let (scope, id) = (&actor.scope, channel.id.clone());
         let partition = scope.channel(&id);
         for _ in 0..ATTEMPTS {
             let snapshot = self.snapshot(partition.clone(), vec![(ENTITY, ONLY.into()), (TOMBSTONE, ONLY.into())]).await?;
             if let Some((existing, version)) = channel_of(&snapshot)? {
-                let mine = channel.kind == ChannelType::Direct && existing.kind == ChannelType::Direct;
-                return if mine {
-                    Ok((Versioned { value: existing, version }, Made::Before))
-                } else {
-                    Err(Error::conflict("a channel with this id exists"))
-                };
+                if found == Found::IsInTheWay || existing.kind != channel.kind {
+                    return Err(Error::conflict("a channel with this id exists"));
+                }
+                // An earlier try may have come no further than the channel.
+                for (user, _) in &members {
+                    self.settle_channel(scope, user, &id).await?;
+                }
+                let made = if found == Found::Is { Made::Before } else { Made::Now };
+                return Ok((Versioned { value: existing, version }, made));
             }
             if snapshot.documents[1].is_some() {
                 // Its namesake is still being cleared away: that is finished first.
                 self.clear_channel(scope, &id).await?;
                 continue;
             }
-            let found = together::all(members.iter().map(|(user, _)| self.index_channel(scope, user, &id))).await?;
-            if found.contains(&false) {
+            // Looked at first, so that a wrong id among them leaves no line in the others' indexes.
+            let users: Vec<UserId> = members.iter().map(|(user, _)| user.clone()).collect();
+            if self.missing_user(scope, &users).await? {
+                return Err(Error::not_found("user"));
+            }
+            let indexed = together::all(members.iter().map(|(user, _)| self.index_channel(scope, user, &id))).await?;
+            if indexed.contains(&false) {
                 return Err(Error::not_found("user"));
             }
             self.list_channel(scope, &channel).await?;
@@ -162,7 +190,10 @@ impl Services {
             let Ok(outcome) = self.store.commit(&partition, commit).await? else {
                 continue;
             };
-            together::all(members.iter().map(|(user, _)| self.confirm_channel(scope, user, &id))).await?;
+            let confirmed = together::all(members.iter().map(|(user, _)| self.confirm_channel(scope, user, &id))).await?;
+            for ((user, _), _) in members.iter().zip(confirmed).filter(|(_, is_there)| !is_there) {
+                self.expel(scope, &id, user).await?;
+            }
             let value = Channel { created_at: outcome.written[at].stamps.created_at, participant_count: members.len() as u64, ..channel };
             return Ok((Versioned { value, version: outcome.written[at].version }, Made::Now));
         }
@@ -355,7 +386,7 @@ impl Services {
         let mut after: Option<ChannelId> =
             cursor.map(|c| c.parse()).transpose().map_err(|_| Error::bad_request("`cursor` is not one that a list gave"))?;
         let mut items = Vec::new();
-        loop {
+        for page in 1.. {
             let (ids, more) = self.candidates(actor, &filter, after.as_ref(), limit.max(BITE / 10)).await?;
             let last = ids.last().cloned();
             for channel in self.visible_channels(actor, &filter, &ids).await? {
@@ -368,8 +399,13 @@ impl Services {
             if !more {
                 return Ok(List { items, cursor: None });
             }
+            if page == PAGES {
+                // Few of many fit the filter: the caller goes on from here.
+                return Ok(List { items, cursor: last.map(|id| id.to_string()) });
+            }
             after = last;
         }
+        Ok(List { items, cursor: None })
     }
 
     /// The next ids that may be in a list, in their order, and whether there are more.
@@ -430,6 +466,9 @@ impl Services {
                 continue;
             };
             let is_public = matches!(channel.kind, ChannelType::Open | ChannelType::Broadcast);
+            // Who is in a channel only its participants see.
+            let shows = |asked: &UserId| actor.user() == Some(asked);
+            let is_public = is_public && filter.participant.as_ref().is_none_or(shows);
             let is_visible = actor.user().is_none() || is_public || snapshot.documents[1].is_some();
             let is_asked = filter.participant.is_none() || snapshot.documents[2].is_some();
             if is_visible && is_asked && filter.kind.is_none_or(|kind| kind == channel.kind) {

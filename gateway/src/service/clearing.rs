@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    store::{Commit, Partition},
+    store::{Commit, Key, Partition},
 };
 
 /// A job that is younger is somebody's who still works on it, in milliseconds.
@@ -36,27 +36,36 @@ impl Services {
         let now = self.store.now().await?;
         let mut finished = 0;
         for key in self.all_keys(&scope::deployment(), JOBS).await? {
-            let snapshot = self.snapshot(scope::deployment(), vec![(JOBS, key.clone())]).await?;
-            let since: u64 = match &snapshot.documents[0] {
-                Some(document) => decode(document)?,
-                None => continue,
-            };
-            if since + STALE > now {
-                continue;
+            match self.finish_job(&key, now).await {
+                Ok(true) => finished += 1,
+                Ok(false) => {}
+                // The others are not to wait for it.
+                Err(error) => tracing::warn!(job = %key, %error, "a deletion could not be finished; it is tried again"),
             }
-            if self.clear_tenant(&key).await? {
-                finished += 1;
-                continue;
-            }
-            let of = scope::scope(&key).ok_or_else(|| Error::internal(format!("a job cannot be read: {key}")))?;
-            match scope::subject(&key) {
-                Subject::Channel(id) => self.clear_channel(&of, &parse::<ChannelId>(id)?).await?,
-                Subject::User(id) => self.clear_user(&of, &parse::<UserId>(id)?).await?,
-                Subject::Other => return Err(Error::internal(format!("a job is about nothing known: {key}"))),
-            }
-            finished += 1;
         }
         Ok(finished)
+    }
+
+    /// Does one job, unless somebody may still be at it.
+    async fn finish_job(&self, key: &Key, now: u64) -> Result<bool> {
+        let snapshot = self.snapshot(scope::deployment(), vec![(JOBS, key.clone())]).await?;
+        let since: u64 = match &snapshot.documents[0] {
+            Some(document) => decode(document)?,
+            None => return Ok(false),
+        };
+        if since + STALE > now {
+            return Ok(false);
+        }
+        if self.clear_tenant(key).await? {
+            return Ok(true);
+        }
+        let of = scope::scope(key).ok_or_else(|| Error::internal("its name cannot be read"))?;
+        match scope::subject(key) {
+            Subject::Channel(id) => self.clear_channel(&of, &parse::<ChannelId>(id)?).await?,
+            Subject::User(id) => self.clear_user(&of, &parse::<UserId>(id)?).await?,
+            Subject::Other => return Err(Error::internal("it is about nothing known")),
+        }
+        Ok(true)
     }
 }
 

@@ -144,7 +144,8 @@ impl Services {
         answers: &mut [Option<Result<(Message, Sent)>>],
     ) -> Result<()> {
         let partition = actor.scope.channel(channel_id);
-        for _ in 0..ATTEMPTS {
+        let mut conflicts = 0;
+        while conflicts < ATTEMPTS {
             if drafts.is_empty() {
                 return Ok(());
             }
@@ -172,6 +173,7 @@ impl Services {
                     }
                 }
                 Err(conflict) => {
+                    conflicts += 1;
                     *facts = None;
                     // What drafts answer to is required last. It counts once everything before it holds: a repeated id
                     // answers the first message, whatever the request answers to.
@@ -383,7 +385,7 @@ impl Services {
         let (mut page, _) = self.store.page(&state.partition, MESSAGES, range, self.page_length(query.limit)?).await?;
         let mut bytes = 0;
         let mut fits = |document: &Document| {
-            bytes += document.value.len() + 256;
+            bytes += document.value.len() + 256 + document.counts.iter().map(|(name, _)| name.len() + 10).sum::<usize>();
             bytes <= PAGE_BYTES
         };
         // The end that is cut is the far one, so that the next page begins where this one stops.

@@ -112,6 +112,8 @@ impl Services {
             state.permit(actor, operation)?;
             if let Some(document) = &state.documents[0] {
                 let place = Place::of(document)?;
+                // An earlier try may have come no further than the channel.
+                self.settle_channel(&actor.scope, user, channel_id).await?;
                 return Ok((Versioned { value: place.participant, version: place.version }, Added::Before));
             }
             if !self.index_channel(&actor.scope, user, channel_id).await? {
@@ -125,7 +127,10 @@ impl Services {
             commit.increment.push(self.counted(1));
             match self.store.commit(&state.partition, commit).await? {
                 Ok(outcome) => {
-                    self.confirm_channel(&actor.scope, user, channel_id).await?;
+                    if !self.confirm_channel(&actor.scope, user, channel_id).await? {
+                        self.expel(&actor.scope, channel_id, user).await?;
+                        return Err(Error::not_found("user"));
+                    }
                     let written = outcome.written[0];
                     let value = Participant { created_at: written.stamps.created_at, ..participant };
                     return Ok((Versioned { value, version: written.version }, Added::Now));
@@ -157,11 +162,21 @@ impl Services {
         })
     }
 
-    /// Confirms a channel in a user's index, and tells the user's sessions of it.
-    pub(super) async fn confirm_channel(&self, scope: &Scope, user: &UserId, channel_id: &ChannelId) -> Result<()> {
+    /// Confirms a channel in a user's index, should that still be to be done.
+    pub(super) async fn settle_channel(&self, scope: &Scope, user: &UserId, channel_id: &ChannelId) -> Result<()> {
+        let snapshot = self.snapshot(scope.user(user), vec![(CHANNELS, channel_id.shared())]).await?;
+        let line: Option<Indexed> = snapshot.documents[0].as_ref().map(decode).transpose()?;
+        if line != Some(Indexed::Confirmed) {
+            self.confirm_channel(scope, user, channel_id).await?;
+        }
+        Ok(())
+    }
+
+    /// Confirms a channel in a user's index, and tells the user's sessions of it. False if the user was deleted meanwhile.
+    pub(super) async fn confirm_channel(&self, scope: &Scope, user: &UserId, channel_id: &ChannelId) -> Result<bool> {
         let entries = self.entries(scope, user, std::slice::from_ref(channel_id), Detail::Full).await?;
         let Some(Some(entry)) = entries.into_iter().next() else {
-            return Ok(());
+            return Ok(true);
         };
         #[derive(Serialize)]
         struct Data<'a> {
@@ -174,9 +189,7 @@ impl Services {
             control: Control::None,
             body: Body::Bytes(encode(&Data { entry: &entry }), None),
         });
-        // A conflict means that the user was deleted meanwhile: nobody is left to be told.
-        self.store.commit(&scope.user(user), commit).await?.ok();
-        Ok(())
+        Ok(self.store.commit(&scope.user(user), commit).await?.is_ok())
     }
 
     /// Takes a channel out of a user's index, and tells the user's sessions.
@@ -193,6 +206,15 @@ impl Services {
             body: Body::Bytes(encode(&Data { channel_id }), None),
         });
         self.store.commit(&scope.user(user), commit).await?.ok();
+        Ok(())
+    }
+
+    /// Takes a channel out of a user's index, unless the user is in it.
+    async fn unindex_if_gone(&self, scope: &Scope, user: &UserId, channel_id: &ChannelId) -> Result<()> {
+        let entries = self.entries(scope, user, std::slice::from_ref(channel_id), Detail::Positions).await?;
+        if entries.into_iter().flatten().next().is_none() {
+            self.unindex_channel(scope, user, channel_id).await?;
+        }
         Ok(())
     }
 
@@ -223,7 +245,9 @@ impl Services {
             );
             commit = require_caller(commit, &state, actor);
             commit.write.push(put_participant(&participant));
-            keep_an_owner(&state, actor, owners)?;
+            if is_last_owner(&state, owners)? && actor.user().is_some() {
+                return Err(hand_over());
+            }
             commit = count_owners(commit, &state.documents[1], owners)?;
             commit.append.push(Append {
                 kind: EventKind::ParticipantUpdated as u8,
@@ -253,11 +277,18 @@ impl Services {
 
     async fn take_out(&self, actor: &Actor, channel_id: &ChannelId, user: &UserId, if_match: IfMatch) -> Result<()> {
         for _ in 0..ATTEMPTS {
-            let (state, target) = self.participant_state(actor, channel_id, user).await?;
             let leaves = actor.user() == Some(user);
+            let (state, target) = match self.participant_state(actor, channel_id, user).await {
+                Err(error) if error.code() == ErrorCode::NotFound && (leaves || actor.user().is_none()) => {
+                    // An earlier try may have come no further than the channel.
+                    self.unindex_if_gone(&actor.scope, user, channel_id).await?;
+                    return Err(error);
+                }
+                found => found?,
+            };
             state.permit(actor, if leaves { Operation::Leave } else { Operation::Remove(target.participant.role) })?;
             check_version(if_match, target.version)?;
-            if self.remove_place(actor, &state, &target).await? {
+            if self.remove_place(actor, &state, &target, Remaining::AnOwner).await? {
                 self.unindex_channel(&actor.scope, user, channel_id).await?;
                 return Ok(());
             }
@@ -266,7 +297,7 @@ impl Services {
     }
 
     /// One try to take a participant out of a channel. False on a conflict.
-    async fn remove_place(&self, actor: &Actor, state: &ChannelState, target: &Place) -> Result<bool> {
+    async fn remove_place(&self, actor: &Actor, state: &ChannelState, target: &Place, remaining: Remaining) -> Result<bool> {
         let user = &target.participant.user_id;
         let owners = -i64::from(target.participant.role == Role::Owner);
         let mut commit = Commit::default().require(ENTITY, ONLY, Expected::Present).require(
@@ -275,10 +306,18 @@ impl Services {
             Expected::Version(target.version),
         );
         commit = require_caller(commit, state, actor);
-        keep_an_owner(state, actor, owners)?;
+        let is_last_owner = is_last_owner(state, owners)?;
         commit = count_owners(commit, &state.documents[1], owners)?;
         commit = leave_with(commit, &target.participant);
-        commit.increment.push(self.counted(-1));
+        let mut counted = self.counted(-1);
+        if is_last_owner && actor.user().is_some() && remaining == Remaining::AnOwner {
+            if state.channel.participant_count > 1 {
+                return Err(hand_over());
+            }
+            // Nobody may come in meanwhile.
+            counted.max = Some(0);
+        }
+        commit.increment.push(counted);
         Ok(self.store.commit(&state.partition, commit).await?.is_ok())
     }
 
@@ -287,7 +326,7 @@ impl Services {
         let actor = Actor { scope: scope.clone(), who: Who::App { key: protocol::KeyId::from_bits(0) } };
         for _ in 0..ATTEMPTS {
             match self.participant_state(&actor, channel_id, user).await {
-                Ok((state, target)) if !self.remove_place(&actor, &state, &target).await? => {}
+                Ok((state, target)) if !self.remove_place(&actor, &state, &target, Remaining::Anybody).await? => {}
                 Ok(_) => return self.unindex_channel(scope, user, channel_id).await,
                 Err(error) if error.code() == ErrorCode::NotFound => return self.unindex_channel(scope, user, channel_id).await,
                 Err(error) => return Err(error),
@@ -404,13 +443,23 @@ pub(super) fn count_owners(commit: Commit, document: &Option<Document>, change: 
     Ok(commit.require(OWNERS, ONLY, is).put(OWNERS, ONLY, &(owners + change).max(0)))
 }
 
-/// The last owner stays while others are there, unless the app's backend says otherwise.
-fn keep_an_owner(state: &ChannelState, actor: &Actor, change: i64) -> Result<()> {
+/// What a channel must be left with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Remaining {
+    /// An owner, while anybody is there.
+    AnOwner,
+    /// Whatever there is: the user is being deleted.
+    Anybody,
+}
+
+/// Whether a change takes the last owner away.
+fn is_last_owner(state: &ChannelState, change: i64) -> Result<bool> {
     let owners: i64 = state.documents[1].as_ref().map(decode).transpose()?.unwrap_or(0);
-    if change < 0 && owners <= 1 && actor.user().is_some() && state.channel.participant_count > 1 {
-        return Err(Error::forbidden("the last owner hands the role over first"));
-    }
-    Ok(())
+    Ok(change < 0 && owners <= 1)
+}
+
+fn hand_over() -> Error {
+    Error::forbidden("the last owner hands the role over first")
 }
 
 /// Requires that the caller still has the role by which the operation was allowed.

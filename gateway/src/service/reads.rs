@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+use fanout::record::Control;
 use protocol::{
     ChannelId, EventKind, UserId,
     event::ReadData,
@@ -50,11 +52,15 @@ impl Services {
                 .require(READS, user.shared(), document.map_or(Expected::Absent, |d| Expected::Version(d.version)))
                 .put(READS, user.shared(), &read);
             if self.store.commit(&state.partition, commit).await?.is_ok() {
-                let audience = self.limits.read_audience;
-                let to_all = audience == 0 || state.channel.participant_count <= audience;
-                let topic = if to_all { state.partition.topic() } else { actor.scope.user(user).topic() };
                 let data = ReadData { user_id: user.clone(), number: read };
-                self.tell(&topic, EventKind::ReadMarked, fanout::record::Control::None, &InChannel { channel_id, data }).await;
+                let told = InChannel { channel_id, data };
+                // The own sessions hear it on the user's stream, subscribed to the channel or not; the others in the channel.
+                self.tell(&actor.scope.user(user).topic(), EventKind::ReadMarked, Control::None, &told).await;
+                let audience = self.limits.read_audience;
+                if audience == 0 || state.channel.participant_count <= audience {
+                    let others = Control::Except(Bytes::copy_from_slice(user.as_str().as_bytes()));
+                    self.tell(&state.partition.topic(), EventKind::ReadMarked, others, &told).await;
+                }
                 return Ok(ReadResult { read });
             }
         }
@@ -62,7 +68,7 @@ impl Services {
     }
 
     /// Publishes a passing event. It may get lost like any passing event: the store's trouble is only logged.
-    pub async fn tell<T: Serialize>(&self, topic: &fanout::Topic, kind: EventKind, control: fanout::record::Control, event: &T) {
+    pub async fn tell<T: Serialize>(&self, topic: &fanout::Topic, kind: EventKind, control: Control, event: &T) {
         let record = fanout::record::Record::passing(kind as u8, control, encode(event));
         if let Err(error) = self.store.publish(topic, record.encode()).await {
             tracing::warn!(%error, event = kind.as_str(), "a passing event was not told");

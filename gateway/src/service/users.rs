@@ -150,6 +150,11 @@ impl Services {
         Ok(Users { items: self.read_users(&actor.scope, ids).await? })
     }
 
+    /// Whether one of these is no user of the app.
+    pub(super) async fn missing_user(&self, scope: &Scope, ids: &[UserId]) -> Result<bool> {
+        Ok(self.read_users(scope, ids).await?.len() < ids.len())
+    }
+
     async fn read_users(&self, scope: &Scope, ids: &[UserId]) -> Result<Vec<User>> {
         if ids.is_empty() {
             return Ok(Vec::new());

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::limit::{Bucket, Rate};
+
 /// How long somebody may go on being refused.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// After how long without a refusal all is forgiven.
@@ -10,10 +12,9 @@ const FORGIVENESS: Duration = Duration::from_secs(1);
 /// The pace of a session.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
-    per_second: u64,
-    /// Thousandths of requests that may be made at `since`.
-    allowance: u64,
-    since: Instant,
+    rate: Rate,
+    bucket: Bucket,
+    begun: Instant,
     /// When refusals began, and the last one.
     refused: Option<(Instant, Instant)>,
 }
@@ -29,20 +30,13 @@ pub(super) enum Paced {
 impl Pace {
     /// 0 means no limit.
     pub(super) fn new(per_second: u64, now: Instant) -> Self {
-        Self { per_second, allowance: 2000 * per_second, since: now, refused: None }
+        Self { rate: Rate::per_second(per_second), bucket: Bucket::default(), begun: now, refused: None }
     }
 
     pub(super) fn request(&mut self, now: Instant) -> Paced {
-        if self.per_second == 0 {
+        let Err(retry_after_ms) = self.bucket.take(now.saturating_duration_since(self.begun), self.rate) else {
             return Paced::Served;
-        }
-        let passed = now.saturating_duration_since(self.since).as_millis().min(60_000) as u64;
-        self.since = now;
-        self.allowance = (self.allowance + passed * self.per_second).min(2000 * self.per_second);
-        if self.allowance >= 1000 {
-            self.allowance -= 1000;
-            return Paced::Served;
-        }
+        };
         let began = match self.refused {
             Some((began, last)) if now.saturating_duration_since(last) < FORGIVENESS => began,
             _ => now,
@@ -51,7 +45,7 @@ impl Pace {
         if now.saturating_duration_since(began) >= PATIENCE {
             return Paced::TooLong;
         }
-        Paced::Refused { retry_after_ms: (1000 - self.allowance).div_ceil(self.per_second).max(1) }
+        Paced::Refused { retry_after_ms }
     }
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use fanout::{Kind, Outbox, Position};
 use protocol::{
-    CloseCode, Encoding, ErrorBody,
+    CloseCode, Encoding, ErrorBody, ErrorCode,
     frame::{encode_error, encode_result},
     params::{Connect, Cursor, Entries, Watch},
     results::Connected,
@@ -90,8 +90,11 @@ impl Sessions {
                 if let Some(cause) = &error.cause {
                     tracing::warn!(session = %session.id, %cause, "a session could not be opened");
                 }
-                let close =
-                    if error.code() == protocol::ErrorCode::Unavailable { CloseCode::TooManyConnections } else { CloseCode::Internal };
+                let close = match error.code() {
+                    ErrorCode::Unavailable => CloseCode::TooManyConnections,
+                    ErrorCode::Unauthenticated => CloseCode::TokenRefused,
+                    _ => CloseCode::Internal,
+                };
                 Err(refuse(error.body, close, false))
             }
         }

@@ -8,7 +8,7 @@ use protocol::{
     frame::{Request, encode_result},
     params::{
         AddParticipant, ChannelRef, CreateChannel, EditMessage, ListMessages, ListPage, MarkRead, MessageRef, ParticipantRef, React,
-        RefreshToken, SendMessage, Subscribe, Typing, Unsubscribe, UpdateChannel, UpdateParticipant, UpdateUser, UserIds,
+        RefreshToken, Subscribe, Typing, Unsubscribe, UpdateChannel, UpdateParticipant, UpdateUser, UserIds,
     },
     results::{ChannelResult, Empty, MessageResult, ParticipantResult, Pong, Refreshed, Subscribed, UserResult},
 };
@@ -16,13 +16,10 @@ use serde::Serialize;
 
 use super::{
     Sessions,
-    session::{Credential, Session},
+    session::{Credential, Session, UnderWay},
     subscribe::Starts,
 };
-use crate::{
-    auth::TokenRefused,
-    error::{Error, Result},
-};
+use crate::error::{Error, Result};
 
 /// The most channels of one `channel.subscribe`.
 const MAX_SUBSCRIBE: usize = 200;
@@ -53,12 +50,19 @@ impl Session {
             sessions.answer_error(self, id, &error);
             return Ok(());
         };
+        if method == Method::MessageSend {
+            match request.params::<ChannelRef>().and_then(|at| Ok((at, request.params()?))) {
+                Ok((at, body)) => self.send(id, at.channel_id, body),
+                Err(error) => sessions.answer_error(self, id, &error.into()),
+            }
+            return Ok(());
+        }
         match Call::read(method, &request) {
-            Ok(Call::MessageSend(at, body)) => self.send(id, at.channel_id, *body),
             Ok(call) => {
                 let session = Arc::clone(self);
-                self.flow().begin();
+                let under_way = UnderWay::begin(self);
                 tokio::spawn(async move {
+                    let _under_way = under_way;
                     match sessions.serve(&session, id, call).await {
                         Ok(Answer { payload, starts }) => {
                             session.reply(payload);
@@ -66,7 +70,6 @@ impl Session {
                         }
                         Err(error) => sessions.answer_error(&session, id, &error),
                     }
-                    session.flow().end();
                 });
             }
             Err(error) => sessions.answer_error(self, id, &error.into()),
@@ -105,7 +108,6 @@ enum Call {
     ParticipantUpdate(ParticipantRef, UpdateParticipant),
     ParticipantRemove(ParticipantRef),
     ParticipantList(ChannelRef, ListPage),
-    MessageSend(ChannelRef, Box<SendMessage>),
     MessageEdit(MessageRef, Box<EditMessage>),
     MessageDelete(MessageRef),
     MessageList(ChannelRef, ListMessages),
@@ -136,7 +138,7 @@ impl Call {
             Method::ParticipantUpdate => Self::ParticipantUpdate(request.params()?, request.params()?),
             Method::ParticipantRemove => Self::ParticipantRemove(request.params()?),
             Method::ParticipantList => Self::ParticipantList(request.params()?, request.params()?),
-            Method::MessageSend => Self::MessageSend(request.params()?, request.params()?),
+            Method::MessageSend => return Err(DecodeError("sends stand in line".into())),
             Method::MessageEdit => Self::MessageEdit(request.params()?, request.params()?),
             Method::MessageDelete => Self::MessageDelete(request.params()?),
             Method::MessageList => Self::MessageList(request.params()?, request.params()?),
@@ -212,10 +214,6 @@ impl Sessions {
             Call::ParticipantList(at, page) => {
                 answer.with(&services.list_participants(actor, &at.channel_id, page.cursor, page.limit).await?)
             }
-            Call::MessageSend(at, body) => {
-                let (message, _) = services.send_message(actor, &at.channel_id, *body).await?;
-                answer.with(&MessageResult { message })
-            }
             Call::MessageEdit(at, patch) => {
                 let message = services.edit_message(actor, &at.channel_id, &at.message_id, *patch, None).await?;
                 answer.with(&MessageResult { message })
@@ -249,11 +247,7 @@ impl Sessions {
     }
 
     async fn refresh(&self, session: &Session, token: &str) -> Result<Refreshed> {
-        let verified = self.authenticator.verify(token).await.map_err(|refused| match refused {
-            TokenRefused::Expired => Error::unauthenticated("the token has expired"),
-            TokenRefused::Other(sentence) => Error::unauthenticated(sentence),
-            TokenRefused::Unavailable(error) => error,
-        })?;
+        let verified = self.authenticator.verify(token).await.map_err(Error::from)?;
         if verified.actor.scope != *session.scope() || verified.actor.user() != Some(session.user()) {
             return Err(Error::forbidden("the token is of another user"));
         }

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use protocol::{ChannelId, frame::encode_result, params::SendMessage, results::MessageResult};
 
-use super::session::Session;
+use super::session::{Session, Subscribed, UnderWay};
 use crate::service::messages::Sent;
 
 /// The most sends of one commit.
@@ -13,17 +13,17 @@ const TOGETHER: usize = 64;
 /// The sends of one channel while one of them is under way.
 #[derive(Debug, Default)]
 pub(super) struct Sending {
-    waiting: VecDeque<(u32, SendMessage)>,
+    waiting: VecDeque<(UnderWay, u32, SendMessage)>,
 }
 
 impl Session {
     /// Puts a send in line. Called in the order in which the requests came.
     pub(super) fn send(self: &Arc<Self>, id: u32, channel: ChannelId, body: SendMessage) {
-        self.flow().begin();
+        let under_way = UnderWay::begin(self);
         let is_first = {
             let mut state = self.state.lock();
             let is_first = !state.sends.contains_key(&channel);
-            state.sends.entry(channel.clone()).or_default().waiting.push_back((id, body));
+            state.sends.entry(channel.clone()).or_default().waiting.push_back((under_way, id, body));
             is_first
         };
         if is_first {
@@ -34,24 +34,32 @@ impl Session {
 
     async fn send_waiting(self: Arc<Self>, channel: ChannelId) {
         let Some(sessions) = self.sessions.upgrade() else { return };
+        let _line = Line { session: &self, channel: &channel };
         loop {
             let (ids, bodies, facts) = {
                 let mut state = self.state.lock();
-                let facts = state.channels.get(&channel).and_then(|subscribed| subscribed.facts);
+                // Facts from before a removal say nothing of who came back.
+                let listens = |subscribed: &&Subscribed| !subscribed.subscription.is_ended();
+                let facts = state.channels.get(&channel).filter(listens).and_then(|subscribed| subscribed.facts);
                 let Some(sending) = state.sends.get_mut(&channel) else { return };
                 let count = sending.waiting.len().min(TOGETHER);
                 if count == 0 {
+                    // Within the same lock as the look, so that the next send begins a line of its own.
                     state.sends.remove(&channel);
                     return;
                 }
-                let (ids, bodies): (Vec<u32>, Vec<SendMessage>) = sending.waiting.drain(..count).unzip();
+                let (mut ids, mut bodies) = (Vec::with_capacity(count), Vec::with_capacity(count));
+                for (under_way, id, body) in sending.waiting.drain(..count) {
+                    ids.push((under_way, id));
+                    bodies.push(body);
+                }
                 (ids, bodies, facts)
             };
             let (answers, facts) = sessions.services.send_messages(&self.actor(), &channel, bodies, facts).await;
             if let Some(subscribed) = self.state.lock().channels.get_mut(&channel) {
                 subscribed.facts = facts;
             }
-            for (id, answer) in ids.into_iter().zip(answers) {
+            for ((_under_way, id), answer) in ids.into_iter().zip(answers) {
                 match answer {
                     Ok((message, sent)) => {
                         if sent == Sent::Now {
@@ -61,8 +69,22 @@ impl Session {
                     }
                     Err(error) => sessions.answer_error(&self, id, &error),
                 }
-                self.flow().end();
             }
+        }
+    }
+}
+
+/// The line of a channel's sends. Should it end by a panic, the sends in it are dropped, and later ones begin a new one.
+struct Line<'a> {
+    session: &'a Session,
+    channel: &'a ChannelId,
+}
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let waiting = self.session.state.lock().sends.remove(self.channel);
+            drop(waiting);
         }
     }
 }

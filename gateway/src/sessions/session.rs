@@ -92,14 +92,27 @@ impl Flow {
         self.under_way.load(Ordering::Acquire) < AT_ONCE
     }
 
-    pub(super) fn begin(&self) {
-        self.under_way.fetch_add(1, Ordering::AcqRel);
-    }
-
-    pub(super) fn end(&self) {
+    fn end(&self) {
         if self.under_way.fetch_sub(1, Ordering::AcqRel) == AT_ONCE {
             self.reader.wake();
         }
+    }
+}
+
+/// A request under way, until it is dropped: also by a panic.
+#[derive(Debug)]
+pub(super) struct UnderWay(Arc<Session>);
+
+impl UnderWay {
+    pub(super) fn begin(session: &Arc<Session>) -> Self {
+        session.flow.under_way.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(session))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.flow.end();
     }
 }
 
@@ -162,7 +175,9 @@ impl Session {
         match what {
             Ending::User { app, environment, user, issued_until, .. } => {
                 let of_user = self.scope.app == *app && self.scope.environment == *environment && self.user == *user;
-                of_user && issued_until.map_or(self.began_at <= at, |second| issued_at <= second)
+                // Who was told to come back may be there again; a deleted user never is.
+                let is_new = what.close() == CloseCode::GoingAway && self.began_at > at;
+                of_user && issued_until.map_or(!is_new, |second| issued_at <= second)
             }
             Ending::TokenKey { id } => token_key == *id,
             Ending::App { id } => self.scope.app == *id,

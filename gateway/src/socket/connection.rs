@@ -17,7 +17,7 @@ use serde::Serialize;
 use tokio::{net::TcpStream, time::Sleep};
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{Error as WsError, Message, protocol::Role, protocol::WebSocketConfig},
+    tungstenite::{Error as WsError, Message, error::ProtocolError, protocol::Role, protocol::WebSocketConfig},
 };
 
 use super::{frame, wire::Wire};
@@ -31,6 +31,10 @@ use crate::{
 const READ_BUFFER: usize = 2 * 1024;
 /// How long a connection may take to end after its close frame was queued.
 const PARTING: Duration = Duration::from_secs(2);
+/// How often the age of what waits for a slow reader is looked at.
+const AGING: Duration = Duration::from_secs(1);
+/// How many pings a connection may send before its `connect`.
+const MAX_SIGNS: usize = 16;
 /// How much a peer may still send after the close frame, in bytes.
 const PARTING_BYTES: usize = 1024 * 1024;
 
@@ -136,9 +140,11 @@ impl Shell {
     async fn open(mut self, connections: Arc<Connections>) -> Result<(Self, Arc<Session>), Ended> {
         let handshake = Handshake::new(self.encoding, Instant::now());
         let mut timer = Box::pin(tokio::time::sleep_until(handshake.deadline().into()));
+        let mut signs = 0;
         let opening = loop {
             match poll_fn(|cx| self.poll_event(cx, timer.as_mut(), None)).await {
-                Event::Input(Input::Sign) => {}
+                Event::Input(Input::Sign) if signs < MAX_SIGNS => signs += 1,
+                Event::Input(Input::Sign) => return Err(self.refuse(&connections, None, CloseCode::TooManyRequests, None, true).await),
                 Event::Input(Input::Frame(frame)) => match handshake.frame(&frame) {
                     Ok(opening) => break opening,
                     Err(refusal) => {
@@ -147,6 +153,7 @@ impl Shell {
                     }
                 },
                 Event::Input(Input::Wrong(code)) => return Err(self.refuse(&connections, None, code, None, true).await),
+                Event::Due if Instant::now() < handshake.deadline() => timer.as_mut().reset(handshake.deadline().into()),
                 Event::Due => return Err(self.refuse(&connections, None, CloseCode::ConnectTimeout, None, true).await),
                 Event::Input(Input::Gone) | Event::Over(_) => return Err(Ended::Refused(true)),
             }
@@ -225,10 +232,7 @@ impl Shell {
                             }
                         }
                     }
-                    let age = self.outbox.limits().age;
-                    let next =
-                        if self.outbox.queued_bytes() > 0 { active.due().min(now + age.min(Duration::from_secs(1))) } else { active.due() };
-                    timer.as_mut().reset(next.max(now + Duration::from_millis(1)).into());
+                    timer.as_mut().reset(active.due().into());
                 }
                 Event::Over(Reason::TooSlow(_)) => {
                     self.outbox.close(frame::close(CloseCode::TooSlow, None), CloseCode::TooSlow.code());
@@ -251,7 +255,11 @@ impl Shell {
     /// Takes what came in. An error ends the connection, with a code unless the peer is gone.
     fn take(&self, input: Input, session: &Arc<Session>, active: &mut Active, now: Instant) -> Result<(), Option<CloseCode>> {
         match input {
-            Input::Sign => Ok(()),
+            // Pings are answered, and so are paced like requests.
+            Input::Sign => match active.request(now) {
+                Verdict::Close(code) => Err(Some(code)),
+                Verdict::Serve | Verdict::Refuse { .. } => Ok(()),
+            },
             Input::Gone => Err(None),
             Input::Wrong(code) => Err(Some(code)),
             Input::Frame(frame) => match active.request(now) {
@@ -262,12 +270,20 @@ impl Shell {
         }
     }
 
-    fn poll_event(&mut self, cx: &mut Context<'_>, timer: Pin<&mut Sleep>, session: Option<&Arc<Session>>) -> Poll<Event> {
+    fn poll_event(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>, session: Option<&Arc<Session>>) -> Poll<Event> {
         if let Poll::Ready(reason) = self.outbox.poll_drive(cx) {
             return Poll::Ready(Event::Over(reason));
         }
-        let may_read = session.is_none_or(|session| session.flow().has_room(cx)) && self.outbox.is_over().is_none();
-        if may_read && let Poll::Ready(message) = self.websocket.poll_next_unpin(cx) {
+        // Closed, but its reader does not take the rest: it has the time of the parting for that, and no more.
+        if let Some(reason) = self.outbox.is_over() {
+            return Poll::Ready(Event::Over(reason));
+        }
+        if self.outbox.queued_bytes() > 0 && timer.deadline() > (Instant::now() + AGING).into() {
+            timer.as_mut().reset((Instant::now() + AGING).into());
+        }
+        if session.is_none_or(|session| session.flow().has_room(cx))
+            && let Poll::Ready(message) = self.websocket.poll_next_unpin(cx)
+        {
             return Poll::Ready(Event::Input(self.input(message)));
         }
         timer.poll(cx).map(|()| Event::Due)
@@ -282,6 +298,7 @@ impl Shell {
             (Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_))), _) => Input::Sign,
             (None, _) => Input::Gone,
             (Some(Err(WsError::Capacity(_))), _) => Input::Wrong(CloseCode::FrameTooLarge),
+            (Some(Err(WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake))), _) => Input::Gone,
             (Some(Err(WsError::Utf8(_) | WsError::Protocol(_))), _) => Input::Wrong(CloseCode::BadFrame),
             (Some(Err(_)), _) => Input::Gone,
         }
