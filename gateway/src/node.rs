@@ -28,7 +28,10 @@ use crate::{
     listen,
     metrics::{Metrics, Readings},
     rest::{self, RestState},
-    service::{Services, ended::Follower},
+    service::{
+        Services,
+        ended::{Ended, Follower},
+    },
     session::Timing,
     sessions::{Parts, Presences, Sessions},
     socket::{Connections, Upgrades, upgrade},
@@ -41,6 +44,8 @@ use crate::{
 const CLEARING: Duration = Duration::from_secs(30);
 /// How often an unreachable Redis is asked again at the start.
 const RECHECK: Duration = Duration::from_secs(1);
+/// How often a drain looks whether everybody is gone.
+const LOOK: Duration = Duration::from_millis(50);
 /// Between two goodbyes of a drain at most; many sessions share the window instead.
 const GOODBYE: Duration = Duration::from_millis(5);
 
@@ -61,6 +66,9 @@ pub struct Node {
     presences: Arc<Presences>,
     embedded: Option<Arc<Embedded>>,
     draining: Arc<AtomicBool>,
+    /// Cancelled when a drain begins: nothing is accepted from then on.
+    accepting: CancellationToken,
+    /// Cancelled when it ends.
     stop: CancellationToken,
     tasks: TaskTracker,
     window: Duration,
@@ -114,6 +122,7 @@ impl Node {
         });
         source.attach(&sessions);
 
+        let accepting = CancellationToken::new();
         let outboxes = outbox_limits(&limits);
         let draining = Arc::new(AtomicBool::new(false));
         let is_draining = draining.clone();
@@ -139,9 +148,15 @@ impl Node {
             sessions: sessions.clone(),
             outboxes,
             timing: Timing { heartbeat: config.heartbeat, requests_per_second: limits.requests_per_second },
+            stop: accepting.clone(),
             frame_bytes: limits.frame_bytes as usize,
         };
-        let upgrades = Upgrades { connections: Arc::new(connections), rest: rest.clone(), count: Arc::new(AtomicUsize::new(0)) };
+        let upgrades = Upgrades {
+            connections: Arc::new(connections),
+            rest: rest.clone(),
+            count: Arc::new(AtomicUsize::new(0)),
+            waiting: Arc::default(),
+        };
 
         let is_fresh = ground.folder.as_ref().is_some_and(|folder| folder.is_fresh);
         let wants_demo = match config.demo {
@@ -154,6 +169,7 @@ impl Node {
         }
         let has_demo = ground.folder.as_ref().is_some_and(|folder| folder.file(crate::start::DEMO).exists());
 
+        let follower = Follower::start(services.clone(), sessions.clone()).await.ok();
         let node = Self {
             address: listener.local_addr().map_err(StartError::of)?,
             ops_address: ops.as_ref().map(TcpListener::local_addr).transpose().map_err(StartError::of)?,
@@ -164,6 +180,7 @@ impl Node {
             presences: presences.clone(),
             embedded: ground.embedded,
             draining,
+            accepting,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             window: config.drain_window,
@@ -172,11 +189,11 @@ impl Node {
             node.background(watch_redis(redis));
         }
         node.background(presences.keep());
-        node.background(follow(services.clone(), sessions));
+        node.background(follow(follower, services.clone(), sessions));
         node.background(finish_clearings(services));
         let websocket = Router::new().route(WEBSOCKET_PATH, get(upgrade)).with_state(Arc::new(upgrades));
         let router = rest::router(rest.clone()).merge(websocket);
-        node.tasks.spawn(listen::accept(listener, router, node.stop.clone()));
+        node.tasks.spawn(listen::accept(listener, router, node.accepting.clone()));
         if let Some(ops) = ops {
             node.tasks.spawn(listen::accept(ops, rest::ops_router(rest), node.stop.clone()));
         }
@@ -186,6 +203,7 @@ impl Node {
     /// Says goodbye to every session, spread over the window, finishes what is under way, and ends.
     pub async fn drain(self) {
         self.draining.store(true, Ordering::Relaxed);
+        self.accepting.cancel();
         let sessions = self.sessions.all();
         tracing::info!(sessions = sessions.len(), "draining");
         let pause = (self.window / 2).checked_div(sessions.len() as u32).unwrap_or_default().min(GOODBYE);
@@ -202,7 +220,7 @@ impl Node {
                 for session in self.sessions.all() {
                     session.close(CloseCode::GoingAway, None);
                 }
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                tokio::time::sleep(LOOK).await;
             }
         };
         if tokio::time::timeout(self.window.max(Duration::from_secs(1)), gone).await.is_err() {
@@ -296,11 +314,18 @@ async fn watch_redis(redis: Arc<Redis>) {
     }
 }
 
-/// Hears of what ends elsewhere, from the moment that the store can be reached.
-async fn follow(services: Services, sessions: Arc<Sessions>) {
+/// Hears of what ends elsewhere.
+async fn follow(follower: Option<Follower>, services: Services, sessions: Arc<Sessions>) {
+    if let Some(follower) = follower {
+        return follower.run().await;
+    }
     loop {
         match Follower::start(services.clone(), sessions.clone()).await {
-            Ok(follower) => return follower.run().await,
+            Ok(follower) => {
+                // The store came late. What ended before this position was read is not told: whoever is here by now comes back.
+                Ended::all(&*sessions);
+                return follower.run().await;
+            }
             Err(_) => tokio::time::sleep(RECHECK).await,
         }
     }

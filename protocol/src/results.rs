@@ -95,6 +95,9 @@ wire! {
     pub struct Users {
         /// Those that exist.
         pub items: Vec<User>,
+        /// True where the reply ends early because it would be too long: the others are asked for again.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        pub more: bool,
     }
 
     /// How often a reaction was given.

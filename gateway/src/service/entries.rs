@@ -17,8 +17,8 @@ use crate::{
 
 /// How many channels are read at once.
 pub const BATCH: usize = 200;
-/// How much of a reply entries may fill, in bytes.
-const REPLY_BYTES: usize = 240 * 1024;
+/// How much of a reply its items may fill, in bytes: a reply has at most 256 KiB.
+pub const REPLY_BYTES: usize = 240 * 1024;
 
 /// How much an entry tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

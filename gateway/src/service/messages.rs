@@ -16,6 +16,7 @@ use super::{
     channel_state::ChannelState,
     check,
     document::{IfMatch, check_version, decode, encode},
+    entries::REPLY_BYTES,
     permissions::Operation,
     random,
     scope::{ENTITY, MESSAGES, ONLY, PARTICIPANTS, REACTIONS},
@@ -26,8 +27,6 @@ use crate::{
     store::{Append, Body, Commit, Document, Expected, Key, Mark, Range, Stamps, Write},
 };
 
-/// How much of a reply a page of messages may fill, in bytes.
-const PAGE_BYTES: usize = 256 * 1024;
 /// The default length of a page.
 pub const PAGE: u64 = 50;
 
@@ -386,7 +385,7 @@ impl Services {
         let mut bytes = 0;
         let mut fits = |document: &Document| {
             bytes += document.value.len() + 256 + document.counts.iter().map(|(name, _)| name.len() + 10).sum::<usize>();
-            bytes <= PAGE_BYTES
+            bytes <= REPLY_BYTES
         };
         // The end that is cut is the far one, so that the next page begins where this one stops.
         let kept = if backwards {

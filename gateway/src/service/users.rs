@@ -14,7 +14,7 @@ use super::{
     channels::Made,
     check,
     document::{IfMatch, Versioned, check_version, decode},
-    entries::parse_key,
+    entries::{REPLY_BYTES, parse_key},
     participants::BATCH,
     random,
     scope::{CHANNELS, ENTITY, ONLY, REVOCATION, SEEN, Scope, TOMBSTONE, USERS},
@@ -147,7 +147,15 @@ impl Services {
         if ids.len() > MOST {
             return Err(Error::bad_request(format!("at most {MOST} users at once")));
         }
-        Ok(Users { items: self.read_users(&actor.scope, ids).await? })
+        let mut items = self.read_users(&actor.scope, ids).await?;
+        let mut bytes = 0;
+        let fit = items.iter().take_while(|user| {
+            bytes += protocol::codec::to_msgpack(user).len();
+            bytes <= REPLY_BYTES
+        });
+        let (fit, all) = (fit.count(), items.len());
+        items.truncate(fit);
+        Ok(Users { items, more: fit < all })
     }
 
     /// Whether one of these is no user of the app.

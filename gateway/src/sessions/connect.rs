@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use fanout::{Kind, Outbox, Position};
 use protocol::{
-    CloseCode, Encoding, ErrorBody, ErrorCode,
+    ChannelId, CloseCode, Encoding, ErrorBody, ErrorCode,
     frame::{encode_error, encode_result},
     params::{Connect, Cursor, Entries, Watch},
     results::Connected,
@@ -13,7 +13,7 @@ use protocol::{
 use super::{
     Sessions,
     session::{Session, subject},
-    subscribe::{Asked, unavailable},
+    subscribe::{Asked, failed, unavailable},
 };
 use crate::{
     auth::TokenRefused,
@@ -121,11 +121,15 @@ impl Sessions {
             Some(Cursor::Now) | None => (head, None),
         };
 
-        let mut asked: Vec<Asked> =
-            params.resume.iter().map(|(id, cursor)| Asked { id: id.clone(), cursor: *cursor, is_named: true }).collect();
+        let named: BTreeSet<ChannelId> = params.resume.keys().cloned().collect();
+        let (visible, mut refused) = self.visible(session, params.resume).await?;
+        let mut asked: Vec<Asked> = visible.into_iter().map(|(id, cursor)| Asked { id, cursor, is_named: true }).collect();
+        let most = self.limits.subscriptions;
+        if most != 0 && asked.len() as u64 > most {
+            refused.extend(asked.drain(most as usize..).map(|a| failed(a.id, Error::limit_reached("subscriptions", most))));
+        }
         let mut more = false;
         if params.watch == Watch::All {
-            let named: BTreeSet<_> = params.resume.keys().collect();
             let mut room = self.room(asked.len());
             for (_, id) in self.services.by_activity(scope, user).await? {
                 if named.contains(&id) {
@@ -143,7 +147,8 @@ impl Sessions {
             Entries::Full => Detail::Full,
             Entries::Positions => Detail::Positions,
         };
-        let (channels, starts, is_cut) = self.prepare(session, session.turn().await, asked, detail).await?;
+        let (mut channels, starts, is_cut) = self.prepare(session, session.turn().await, asked, detail).await?;
+        channels.extend(refused);
         let reply = Connected {
             session_id: session.id.clone(),
             user: user_of(document)?,

@@ -1,6 +1,10 @@
 //! Subscriptions of a session: joined first, read then, started after the reply.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use fanout::{Joining, Kind, Position};
 use protocol::{
@@ -18,15 +22,13 @@ use super::{
 use crate::{
     error::{Error, Result},
     service::{
-        entries::{Detail, size_of_entry},
+        entries::{Detail, REPLY_BYTES, size_of_entry},
+        permissions::Operation,
         scope::Scope,
         together,
     },
     store::{Continuity, Partition},
 };
-
-/// How much of a reply entries may fill, in bytes.
-pub(super) const REPLY_BYTES: usize = 240 * 1024;
 
 /// Subscriptions that wait for the reply that announces them.
 #[derive(Debug, Default)]
@@ -40,6 +42,9 @@ pub(super) struct Starts {
 
 /// A session's subscriptions change in turn.
 pub(super) type Turn = tokio::sync::OwnedMutexGuard<()>;
+
+/// The pause before a subscription is tried again; it grows to ten times that.
+const RETRY: Duration = Duration::from_millis(200);
 
 /// How often it is looked whether a topic has told a removal.
 const SETTLING: Duration = Duration::from_millis(20);
@@ -103,14 +108,15 @@ impl Sessions {
             };
             entry.gap = gap;
             let size = size_of_entry(&entry);
-            if bytes + size > REPLY_BYTES {
-                if !asked.is_named {
-                    is_cut = true;
-                    continue;
-                }
-                entry.last_message = None;
+            if bytes + size <= REPLY_BYTES {
+                bytes += size;
+            } else if asked.is_named {
+                // Answered in any case: with its position, as in `entries: "positions"`.
+                entry = Entry { channel: None, role: None, unread: None, last_message: None, participant_count: None, ..entry };
+            } else {
+                is_cut = true;
+                continue;
             }
-            bytes += size_of_entry(&entry);
             let head = Position { seq: entry.seq, at: entry.at };
             let cursor = match (asked.cursor, gap) {
                 (Cursor::After(seq, at), None) => Position { seq, at },
@@ -150,10 +156,43 @@ impl Sessions {
         })
     }
 
+    /// Those of the channels that the user is in, and why the others are refused.
+    pub(super) async fn visible(
+        &self,
+        session: &Session,
+        channels: BTreeMap<ChannelId, Cursor>,
+    ) -> Result<(Vec<(ChannelId, Cursor)>, Vec<EntryResult>)> {
+        let ids: Vec<ChannelId> = channels.keys().cloned().collect();
+        let entries = self.services.entries(session.scope(), session.user(), &ids, Detail::Positions).await?;
+        let (mut visible, mut refused) = (Vec::new(), Vec::new());
+        for ((id, cursor), entry) in channels.into_iter().zip(entries) {
+            match entry {
+                Some(_) => visible.push((id, cursor)),
+                None => refused.push(id),
+            }
+        }
+        let actor = &session.actor();
+        let why = refused.iter().map(|id| async move {
+            let error = match self.services.channel_state(actor, id, Vec::new()).await {
+                Ok(state) => state.permit(actor, Operation::Read).err(),
+                Err(error) => Some(error),
+            };
+            failed(id.clone(), error.unwrap_or_else(|| Error::not_found("channel")))
+        });
+        Ok((visible, together::together(why).await))
+    }
+
     /// `channel.subscribe`.
-    pub(super) async fn subscribe(&self, session: &Session, channels: BTreeMap<ChannelId, Cursor>) -> Result<(Vec<EntryResult>, Starts)> {
-        let (mut asked, mut refused) = (Vec::new(), Vec::new());
+    pub(super) async fn subscribe(
+        &self,
+        session: &Arc<Session>,
+        channels: BTreeMap<ChannelId, Cursor>,
+    ) -> Result<(Vec<EntryResult>, Starts)> {
+        let mut asked = Vec::new();
         let turn = session.turn().await;
+        let mut listening = HashSet::new();
+        // Nobody makes the node join the topics of what does not exist, or is not theirs.
+        let (channels, mut refused) = self.visible(session, channels).await?;
         {
             let mut state = session.state.lock();
             prune(&mut state);
@@ -161,6 +200,7 @@ impl Sessions {
             let mut room = if most == 0 { usize::MAX } else { (most as usize).saturating_sub(state.channels.len()) };
             for (id, cursor) in channels {
                 if state.channels.contains_key(&id) {
+                    listening.insert(id.clone());
                     asked.push(Asked { id, cursor, is_named: true });
                 } else if room > 0 {
                     room -= 1;
@@ -170,9 +210,17 @@ impl Sessions {
                 }
             }
         }
-        let (mut results, starts, _) = self.prepare(session, turn, asked, Detail::Full).await?;
-        results.extend(refused);
-        Ok((results, starts))
+        let had: Vec<ChannelId> = asked.iter().map(|a| a.id.clone()).filter(|id| listening.contains(id)).collect();
+        match self.prepare(session, turn, asked, Detail::Full).await {
+            Ok((mut results, starts, _)) => {
+                results.extend(refused);
+                Ok((results, starts))
+            }
+            Err(error) => {
+                had.into_iter().for_each(|id| session.listen_again(id));
+                Err(error)
+            }
+        }
     }
 }
 
@@ -233,20 +281,46 @@ impl Session {
             }
             tokio::time::sleep(SETTLING).await;
         };
-        let cursor = Cursor::After(position.seq, position.at);
-        let asked = vec![Asked { id: id.clone(), cursor, is_named: true }];
-        match sessions.prepare(&self, turn, asked, Detail::Positions).await {
-            Ok((entries, starts, _)) => {
-                if let Some(EntryResult::Entry(Entry { gap: Some(reason), seq, at, .. })) = entries.into_iter().next() {
-                    self.tell_gap(&id, GapData { reason, seq, at });
+        self.listen(&sessions, turn, id, Cursor::After(position.seq, position.at), None).await;
+    }
+
+    /// Goes on with a channel that a failed request took from the session: with a gap told, since nobody knows any more
+    /// how far the client was told.
+    fn listen_again(self: &Arc<Self>, id: ChannelId) {
+        let session = Arc::clone(self);
+        tokio::spawn(async move {
+            let Some(sessions) = session.sessions.upgrade() else { return };
+            let turn = session.turn().await;
+            if !session.state.lock().channels.contains_key(&id) {
+                session.listen(&sessions, turn, id, Cursor::Now, Some(Gap::Trimmed)).await;
+            }
+        });
+    }
+
+    /// Subscribes outside of a request, however long the store is away: an outage ends no stream.
+    async fn listen(&self, sessions: &Sessions, turn: Turn, id: ChannelId, cursor: Cursor, gap: Option<Gap>) {
+        let mut turn = Some(turn);
+        for attempt in 0u32.. {
+            let held = match turn.take() {
+                Some(held) => held,
+                None => self.turn().await,
+            };
+            if self.state.lock().is_gone {
+                return;
+            }
+            let asked = vec![Asked { id: id.clone(), cursor, is_named: true }];
+            match sessions.prepare(self, held, asked, Detail::Positions).await {
+                Ok((entries, starts, _)) => {
+                    if let Some(EntryResult::Entry(entry)) = entries.into_iter().next()
+                        && let Some(reason) = gap.or(entry.gap)
+                    {
+                        self.tell_gap(&id, GapData { reason, seq: entry.seq, at: entry.at });
+                    }
+                    return self.start(starts);
                 }
-                self.start(starts);
+                Err(error) => tracing::warn!(session = %self.id, channel = %id, %error, attempt, "a session waits for a subscription"),
             }
-            Err(error) => {
-                // The client must not believe that it hears of this channel: it comes back and reads its list anew.
-                tracing::warn!(session = %self.id, channel = %id, %error, "a session could not be subscribed to a new channel");
-                self.close(protocol::CloseCode::Internal, Some(1000));
-            }
+            tokio::time::sleep(RETRY * attempt.clamp(1, 10)).await;
         }
     }
 
@@ -293,7 +367,7 @@ fn prune(state: &mut State) {
     state.channels.retain(|_, subscribed| !subscribed.subscription.is_ended());
 }
 
-fn failed(channel_id: ChannelId, error: Error) -> EntryResult {
+pub(super) fn failed(channel_id: ChannelId, error: Error) -> EntryResult {
     EntryResult::Failed(FailedEntry { channel_id, error: error.body })
 }
 

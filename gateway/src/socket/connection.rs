@@ -19,8 +19,9 @@ use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{Error as WsError, Message, error::ProtocolError, protocol::Role, protocol::WebSocketConfig},
 };
+use tokio_util::sync::CancellationToken;
 
-use super::{frame, wire::Wire};
+use super::{frame, upgrade::Waiting, wire::Wire};
 use crate::{
     metrics::Metrics,
     session::{Action, Active, Handshake, Opening, Timing, Verdict},
@@ -47,6 +48,8 @@ pub struct Connections {
     pub outboxes: Arc<fanout::outbox::Limits>,
     /// Of sessions.
     pub timing: Timing,
+    /// Cancelled when the node goes away.
+    pub stop: CancellationToken,
     /// The largest frame that is read; 0 means no limit.
     pub frame_bytes: usize,
 }
@@ -60,6 +63,8 @@ pub(super) struct Arrival {
     pub ahead: Bytes,
     /// How its frames are encoded.
     pub encoding: Encoding,
+    /// Held until there is a session.
+    pub waiting: Waiting,
 }
 
 /// How a connection came to its end before there was a session.
@@ -75,9 +80,10 @@ type WebSocket = WebSocketStream<Wire>;
 
 /// Serves a connection from its upgrade to its end.
 pub(super) async fn serve(connections: Arc<Connections>, arrival: Arrival) -> Ended {
-    let shell = Shell::new(&connections, arrival).await;
+    let (shell, waiting) = Shell::new(&connections, arrival).await;
     // Boxed, so that what only the handshake needs is not carried along by an idle connection.
     let opened = Box::pin(shell.open(connections.clone())).await;
+    drop(waiting);
     match opened {
         Ok((shell, session)) => {
             let _held = Metrics::hold(&connections.sessions.metrics.sessions);
@@ -93,11 +99,12 @@ pub(super) async fn serve(connections: Arc<Connections>, arrival: Arrival) -> En
 
 /// Closes a connection without listening to it.
 pub(super) async fn turn_away(connections: &Connections, arrival: Arrival, code: CloseCode, retry_after_ms: Option<u64>) {
-    Shell::new(connections, arrival).await.refuse(connections, None, code, retry_after_ms, false).await;
+    let (shell, _waiting) = Shell::new(connections, arrival).await;
+    shell.refuse(connections, None, code, retry_after_ms, false).await;
 }
 
 impl Shell {
-    async fn new(connections: &Connections, arrival: Arrival) -> Self {
+    async fn new(connections: &Connections, arrival: Arrival) -> (Self, Waiting) {
         let socket = Arc::new(arrival.socket);
         let encoding = match arrival.encoding {
             Encoding::MessagePack => fanout::Encoding::Binary,
@@ -109,7 +116,7 @@ impl Shell {
         let config =
             WebSocketConfig::default().read_buffer_size(READ_BUFFER).write_buffer_size(0).max_message_size(most).max_frame_size(most);
         let websocket = WebSocketStream::from_raw_socket(wire, Role::Server, Some(config)).await;
-        Self { socket, outbox, websocket, encoding: arrival.encoding }
+        (Self { socket, outbox, websocket, encoding: arrival.encoding }, arrival.waiting)
     }
 }
 
@@ -142,7 +149,11 @@ impl Shell {
         let mut timer = Box::pin(tokio::time::sleep_until(handshake.deadline().into()));
         let mut signs = 0;
         let opening = loop {
-            match poll_fn(|cx| self.poll_event(cx, timer.as_mut(), None)).await {
+            let event = tokio::select! {
+                event = poll_fn(|cx| self.poll_event(cx, timer.as_mut(), None)) => event,
+                () = connections.stop.cancelled() => Event::Due,
+            };
+            match event {
                 Event::Input(Input::Sign) if signs < MAX_SIGNS => signs += 1,
                 Event::Input(Input::Sign) => return Err(self.refuse(&connections, None, CloseCode::TooManyRequests, None, true).await),
                 Event::Input(Input::Frame(frame)) => match handshake.frame(&frame) {
@@ -153,6 +164,9 @@ impl Shell {
                     }
                 },
                 Event::Input(Input::Wrong(code)) => return Err(self.refuse(&connections, None, code, None, true).await),
+                Event::Due if connections.stop.is_cancelled() => {
+                    return Err(self.refuse(&connections, None, CloseCode::GoingAway, None, false).await);
+                }
                 Event::Due if Instant::now() < handshake.deadline() => timer.as_mut().reset(handshake.deadline().into()),
                 Event::Due => return Err(self.refuse(&connections, None, CloseCode::ConnectTimeout, None, true).await),
                 Event::Input(Input::Gone) | Event::Over(_) => return Err(Ended::Refused(true)),

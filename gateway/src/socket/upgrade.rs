@@ -1,7 +1,7 @@
 //! `GET /v1/ws`: from an HTTP request to a WebSocket, or to a refusal.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -13,6 +13,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use dashmap::DashMap;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use protocol::{CloseCode, Encoding, ErrorCode};
@@ -35,7 +36,13 @@ pub struct Upgrades {
     pub rest: RestState,
     /// Connections of the node.
     pub count: Arc<AtomicUsize>,
+    /// Connections of each address that have not said who they are.
+    pub waiting: Arc<DashMap<IpAddr, u64>>,
 }
+
+/// How many connections of an address may wait for their `connect`, for each that `unauthenticated_per_ip` allows a second:
+/// as many as may fail within the time of a handshake.
+const WAITING: u64 = 10;
 
 /// Answers an upgrade.
 pub async fn upgrade(State(upgrades): State<Arc<Upgrades>>, ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request) -> Response {
@@ -80,6 +87,11 @@ fn accept(upgrades: &Arc<Upgrades>, peer: SocketAddr, mut request: Request) -> R
         upgrades.metrics().limit_hit("unauthenticated_per_ip");
         return Err((Refusal::Limit, Error::rate_limited("unauthenticated_per_ip", retry_after_ms)));
     }
+    let most = upgrades.connections.sessions.limits.unauthenticated_per_ip * WAITING;
+    if most != 0 && upgrades.waiting.get(&address).is_some_and(|waiting| *waiting >= most) {
+        upgrades.metrics().limit_hit("unauthenticated_per_ip");
+        return Err((Refusal::Limit, Error::rate_limited("unauthenticated_per_ip", 1000)));
+    }
     if (upgrades.rest.draining)() {
         let error = Error::new(ErrorCode::Unavailable, "this node is going away; connect again to reach another").retry_after(1000);
         return Err((Refusal::NotReady, error));
@@ -98,16 +110,17 @@ fn accept(upgrades: &Arc<Upgrades>, peer: SocketAddr, mut request: Request) -> R
         out.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(encoding.subprotocol()));
     }
     let upgrades = Arc::clone(upgrades);
+    let waiting = Waiting::new(&upgrades.waiting, address);
     tokio::spawn(async move {
         match on_upgrade.await {
-            Ok(upgraded) => arrive(upgrades, upgraded, chosen.encoding(), address).await,
+            Ok(upgraded) => arrive(upgrades, upgraded, chosen.encoding(), address, waiting).await,
             Err(error) => tracing::debug!(%error, "an upgrade did not come about"),
         }
     });
     Ok(response)
 }
 
-async fn arrive(upgrades: Arc<Upgrades>, upgraded: hyper::upgrade::Upgraded, encoding: Encoding, address: std::net::IpAddr) {
+async fn arrive(upgrades: Arc<Upgrades>, upgraded: hyper::upgrade::Upgraded, encoding: Encoding, address: IpAddr, waiting: Waiting) {
     let parts = match upgraded.downcast::<TokioIo<TcpStream>>() {
         Ok(parts) => parts,
         Err(_) => {
@@ -115,7 +128,7 @@ async fn arrive(upgrades: Arc<Upgrades>, upgraded: hyper::upgrade::Upgraded, enc
             return;
         }
     };
-    let arrival = Arrival { socket: parts.io.into_inner(), ahead: parts.read_buf, encoding };
+    let arrival = Arrival { socket: parts.io.into_inner(), ahead: parts.read_buf, encoding, waiting };
     let metrics = &upgrades.connections.sessions.metrics;
     metrics.admitted.inc();
     let held = (Metrics::hold(&metrics.connections), Counted::new(&upgrades.count));
@@ -134,6 +147,29 @@ async fn arrive(upgrades: Arc<Upgrades>, upgraded: hyper::upgrade::Upgraded, enc
             upgrades.metrics().limit_hit("unauthenticated_per_ip");
         }
     });
+}
+
+/// A connection that has not said who it is, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    all: Arc<DashMap<IpAddr, u64>>,
+    address: IpAddr,
+}
+
+impl Waiting {
+    fn new(all: &Arc<DashMap<IpAddr, u64>>, address: IpAddr) -> Self {
+        *all.entry(address).or_default() += 1;
+        Self { all: Arc::clone(all), address }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(mut count) = self.all.get_mut(&self.address) {
+            *count -= 1;
+        }
+        self.all.remove_if(&self.address, |_, count| *count == 0);
+    }
 }
 
 /// One in a count, until it is dropped.
