@@ -19,11 +19,13 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    store::{Append, Body, Commit, Continuity},
+    store::{Append, Body, Commit, Continuity, Keep},
 };
 
 /// The kind of these entries in the deployment's log, beyond the protocol's events.
 const KIND: u8 = 128;
+/// How much of the log is kept, whatever clients' channels keep: far more than ends between two looks.
+const KEPT: Keep = Keep { events: 100_000, bytes: 0 };
 /// How often a node looks.
 const EVERY: Duration = Duration::from_secs(1);
 /// How many entries are read at once.
@@ -87,7 +89,7 @@ impl Services {
     /// Tells all nodes, this one included, that sessions end.
     pub async fn end(&self, what: Ending) -> Result<()> {
         let append = Append { kind: KIND, reference: encode(&what), control: Control::None, body: Body::Bytes(encode(&()), None) };
-        let commit = Commit { append: vec![append], ..Commit::default() };
+        let commit = Commit { append: vec![append], keep: Some(KEPT), ..Commit::default() };
         self.store.commit(&scope::deployment(), commit).await?.map_err(|_| Error::busy())?;
         self.ended.notify_one();
         Ok(())

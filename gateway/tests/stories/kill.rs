@@ -224,8 +224,8 @@ async fn a_first_start_says_where_to_chat_and_two_people_chat_in_their_terminals
     let data = folder.path().join("chaos-data");
     let (node, address) = Chaos::node(&data, &[]).await;
     assert!(node.says("WebSocket").await.contains(&format!("ws://{address}/v1/ws")));
-    let invitation = node.says("chaos chat --user alice").await;
-    assert!(invitation.contains("chaos chat --user bob"), "{invitation}");
+    node.says("chaos chat --user alice").await;
+    node.says("chaos chat --user bob").await;
     let key = data.join("admin-key");
     assert!(node.says("Admin key").await.contains(&key.display().to_string()));
     for file in ["admin-key", "secret-key", "demo.json"] {
