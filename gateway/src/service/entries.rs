@@ -7,14 +7,17 @@ use super::{
     channel_state::{Place, channel_of},
     document::decode,
     messages::message_of,
+    participants::Indexed,
     scope::{CHANNELS, ENTITY, MESSAGES, ONLY, PARTICIPANT_COUNT, PARTICIPANTS, READS, Scope},
 };
 use crate::{
     auth::Actor,
     error::{Error, Result},
-    store::{Key, Range, Read, Snapshot},
+    store::{Commit, Document, Expected, Key, Partition, Range, Read, Snapshot, Table},
 };
 
+/// After how long a line of the index that did not come true is dropped, in milliseconds.
+const PENDING: u64 = 60_000;
 /// How many channels are read at once.
 pub const BATCH: usize = 200;
 /// How much of a reply its items may fill, in bytes: a reply has at most 256 KiB.
@@ -36,14 +39,19 @@ impl Services {
     }
 
     /// Every key of a listed table.
-    pub(super) async fn all_keys(&self, partition: &crate::store::Partition, table: crate::store::Table) -> Result<Vec<Key>> {
-        let mut keys: Vec<Key> = Vec::new();
+    pub(super) async fn all_keys(&self, partition: &Partition, table: Table) -> Result<Vec<Key>> {
+        Ok(self.all_documents(partition, table).await?.into_iter().map(|document| document.key).collect())
+    }
+
+    /// Every document of a listed table.
+    async fn all_documents(&self, partition: &Partition, table: Table) -> Result<Vec<Document>> {
+        let mut documents: Vec<Document> = Vec::new();
         loop {
-            let after = keys.last().cloned();
+            let after = documents.last().map(|document| document.key.clone());
             let (page, _) = self.store.page(partition, table, Range::Keys { after }, 1000).await?;
-            keys.extend(page.documents.into_iter().map(|d| d.key));
+            documents.extend(page.documents);
             if !page.more {
-                return Ok(keys);
+                return Ok(documents);
             }
         }
     }
@@ -86,14 +94,32 @@ impl Services {
         Ok(EntryList { items, cursor })
     }
 
-    /// A user's channels with the instant of their last event, last active first.
+    /// The channels that a user is in, with the instant of their last event, last active first. Lines of the index that
+    /// are not true are dropped on the way, once they are old.
     pub async fn by_activity(&self, scope: &Scope, user: &UserId) -> Result<Vec<(u64, ChannelId)>> {
-        let ids = self.channel_ids_of(scope, user).await?;
-        let mut order = Vec::with_capacity(ids.len());
-        for some in ids.chunks(1000) {
-            let reads = some.iter().map(|id| Read { partition: scope.channel(id), documents: Vec::new(), newest: None }).collect();
-            let snapshots = self.store.read(reads).await?;
-            order.extend(some.iter().zip(snapshots).map(|(id, s)| (s.head.at, id.clone())));
+        let lines = self.all_documents(&scope.user(user), CHANNELS).await?;
+        let (mut order, mut untrue) = (Vec::with_capacity(lines.len()), Vec::new());
+        for some in lines.chunks(1000) {
+            let ids: Vec<ChannelId> = some.iter().map(|line| parse_key(&line.key)).collect::<Result<_>>()?;
+            let read = |id| Read { partition: scope.channel(id), documents: vec![(PARTICIPANTS, user.shared())], newest: None };
+            let snapshots = self.store.read(ids.iter().map(read).collect()).await?;
+            for ((line, id), snapshot) in some.iter().zip(ids).zip(snapshots) {
+                match &snapshot.documents[0] {
+                    Some(_) => order.push((snapshot.head.at, id)),
+                    None => untrue.push(line),
+                }
+            }
+        }
+        let old = self.clock.now_ms().saturating_sub(PENDING);
+        for line in untrue.into_iter().filter(|line| line.stamps.created_at < old) {
+            if decode::<Indexed>(line)? == Indexed::Confirmed {
+                // Somebody removed the user and came no further.
+                self.unindex_channel(scope, user, &parse_key(&line.key)?).await?;
+                continue;
+            }
+            let is = Expected::Version(line.version);
+            let dropped = Commit::default().require(CHANNELS, line.key.clone(), is).delete(CHANNELS, line.key.clone());
+            self.store.commit(&scope.user(user), dropped).await?.ok();
         }
         order.sort_by(|(a, x), (b, y)| b.cmp(a).then_with(|| x.cmp(y)));
         Ok(order)
