@@ -44,7 +44,7 @@ impl Progress {
         Following(tokio::spawn(async move {
             let mut ticks = interval(every);
             ticks.tick().await;
-            let mut before = 0;
+            let mut before = stage.counters.delivered.load(Ordering::Relaxed);
             loop {
                 ticks.tick().await;
                 let line = line(&stage, started.elapsed().as_secs_f64(), seconds, every, &mut before);
