@@ -121,7 +121,7 @@ async fn a_server_that_hangs_is_unavailable_in_time_and_comes_back() {
         store.page(&room, MESSAGES, Range::Before(None), 10),
         store.now(),
         store.members(&members),
-        store.purge(&room, MESSAGES, 10),
+        store.purge(&room, MESSAGES, None, 10),
     );
     assert!(start.elapsed() <= DEADLINE, "{:?}", start.elapsed());
     assert!(is_unavailable(&answers.0, "") && is_unavailable(&answers.1, "") && is_unavailable(&answers.2, ""));

@@ -365,7 +365,7 @@ impl Services {
             self.store.commit(&partition, gone).await?.ok();
         }
         for table in [PARTICIPANTS, READS, REACTIONS, MESSAGES, OWNERS] {
-            while !self.store.purge(&partition, table, BITE).await? {}
+            while !self.store.purge(&partition, table, None, BITE).await?.unwrap_or(true) {}
         }
         let unlisted = Commit::default().delete(CHANNELS, id.shared()).delete(PUBLIC_CHANNELS, id.shared());
         self.store.commit(&scope.index(), unlisted).await?.ok();

@@ -267,7 +267,7 @@ impl Services {
                 self.expel(scope, &channel, id).await?;
             }
             for table in [CHANNELS, REVOCATION, SEEN] {
-                while !self.store.purge(&partition, table, MOST).await? {}
+                while !self.store.purge(&partition, table, None, MOST).await?.unwrap_or(true) {}
             }
             let unlisted = Commit::default().delete(USERS, id.shared());
             self.store.commit(&scope.index(), unlisted).await?.ok();

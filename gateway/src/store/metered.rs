@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Commit, Committed, Head, Log, Page, Partition, Position, Range, Read, Snapshot, Store, StoreError, Table};
+use super::{Commit, Committed, Head, Log, Page, Partition, Position, Purged, Range, Read, Require, Snapshot, Store, StoreError, Table};
 use crate::metrics::Metrics;
 
 /// An engine with a stopwatch.
@@ -50,8 +50,8 @@ impl<S: Store> Store for Metered<S> {
         self.engine.publish(topic, record).await
     }
 
-    async fn purge(&self, partition: &Partition, table: Table, limit: usize) -> Result<bool, StoreError> {
-        self.engine.purge(partition, table, limit).await
+    async fn purge(&self, partition: &Partition, table: Table, require: Option<Require>, limit: usize) -> Purged {
+        self.engine.purge(partition, table, require, limit).await
     }
 
     async fn lease(&self, node: &str, ttl: Duration, members: Vec<(String, u32)>) -> Result<bool, StoreError> {

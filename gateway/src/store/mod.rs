@@ -410,6 +410,9 @@ pub enum StoreError {
 /// The answer to a commit.
 pub type Committed = Result<Result<Outcome, Conflict>, StoreError>;
 
+/// The answer to a purge: whether none is left. A conflict names the requirement as the first.
+pub type Purged = Result<Result<bool, Conflict>, StoreError>;
+
 /// The narrow waist between chat logic and what keeps it. Every call ends within [`DEADLINE`].
 #[async_trait]
 pub trait Store: Send + Sync + std::fmt::Debug {
@@ -428,9 +431,10 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Publishes a passing event: not kept, no `seq`.
     async fn publish(&self, topic: &fanout::Topic, record: Bytes) -> Result<(), StoreError>;
 
-    /// Removes up to `limit` documents of a table with their indexes and counters; true when none is left.
-    /// Head, log and the other tables stay. For the job that clears up after a deletion.
-    async fn purge(&self, partition: &Partition, table: Table, limit: usize) -> Result<bool, StoreError>;
+    /// Removes up to `limit` documents of a table with their indexes and counters, if what is required holds as they go;
+    /// true when none is left. Head, log and the other tables stay. For the job that clears up after a deletion: it requires
+    /// what tells that its object is still deleted, so that it never takes what was made anew after another such job had ended.
+    async fn purge(&self, partition: &Partition, table: Table, require: Option<Require>, limit: usize) -> Purged;
 
     /// Renews a node's lease for `ttl` and sets how many sessions each of these members has there (0 removes it).
     /// False if the lease had ended or never was: what it held may have been swept, so the node sets all its members anew.

@@ -28,7 +28,10 @@ use gateway::{
     metrics::Metrics,
     rest::{RestState, ops_router, router},
     service::Services,
-    store::{Commit, Committed, Head, Keep, Log, Page, Partition, Range, Read, Snapshot, Store, StoreError, Table, embedded::Embedded},
+    store::{
+        Commit, Committed, Head, Keep, Log, Page, Partition, Purged, Range, Read, Require, Snapshot, Store, StoreError, Table,
+        embedded::Embedded,
+    },
 };
 use http_body_util::BodyExt;
 use protocol::Limits;
@@ -71,8 +74,8 @@ impl Store for Trouble {
     async fn publish(&self, topic: &Topic, record: Bytes) -> Result<(), StoreError> {
         self.inner()?.publish(topic, record).await
     }
-    async fn purge(&self, partition: &Partition, table: Table, limit: usize) -> Result<bool, StoreError> {
-        self.inner()?.purge(partition, table, limit).await
+    async fn purge(&self, partition: &Partition, table: Table, require: Option<Require>, limit: usize) -> Purged {
+        self.inner()?.purge(partition, table, require, limit).await
     }
     async fn lease(&self, node: &str, ttl: Duration, members: Vec<(String, u32)>) -> Result<bool, StoreError> {
         self.inner()?.lease(node, ttl, members).await

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{Bench, story::*};
-use crate::store::{Commit, Expected, Head, Partition, Position, Range};
+use crate::store::{Commit, Conflict, Expected, Head, Partition, Position, Range, Require};
 
 fn expiring(commit: Commit, after: Duration) -> Commit {
     Commit { expire: Some(after), ..commit }
@@ -63,7 +63,7 @@ pub(crate) async fn a_purge_takes_a_table_in_bites<B: Bench>() {
     }
     let before = head(&*store, &room()).await;
     let mut bites = 0;
-    while !store.purge(&room(), PEOPLE, 10).await.unwrap() {
+    while !purged(&*store, &room(), PEOPLE, 10).await {
         bites += 1;
         assert!(bites < 10, "it ends");
     }
@@ -71,10 +71,10 @@ pub(crate) async fn a_purge_takes_a_table_in_bites<B: Bench>() {
     assert_eq!(page(&*store, PEOPLE, Range::Keys { after: None }, 10).await.documents, []);
     assert_eq!(document(&*store, &room(), PEOPLE, "7").await, None);
     assert!(document(&*store, &room(), FACTS, "7").await.is_some());
-    while !store.purge(&room(), FACTS, 10).await.unwrap() {}
+    while !purged(&*store, &room(), FACTS, 10).await {}
     assert_eq!(document(&*store, &room(), FACTS, "7").await, None);
-    assert!(store.purge(&room(), PEOPLE, 10).await.unwrap(), "again is nothing");
-    assert!(store.purge(&Partition::new("channel:none"), MESSAGES, 10).await.unwrap());
+    assert!(purged(&*store, &room(), PEOPLE, 10).await, "again is nothing");
+    assert!(purged(&*store, &Partition::new("channel:none"), MESSAGES, 10).await);
     assert_eq!(head(&*store, &room()).await, before);
 }
 
@@ -89,7 +89,7 @@ pub(crate) async fn a_purge_takes_a_numbered_table_and_keeps_the_head<B: Bench>(
     done(&*store, &room(), commit().reacting("m1", "+1", 1).touching(MESSAGES, "m1").counting("size", 1)).await;
     let before = read(&*store, &room(), &[(PEOPLE, "ann")]).await;
     let mut bites = 0;
-    while !store.purge(&room(), MESSAGES, 10).await.unwrap() {
+    while !purged(&*store, &room(), MESSAGES, 10).await {
         bites += 1;
         assert!(bites < 10, "it ends");
     }
@@ -108,11 +108,52 @@ pub(crate) async fn a_purged_table_can_be_written_again<B: Bench>() {
     let store = bench.store();
     done(&*store, &room(), commit().putting(MESSAGES, "m", "hi").putting(MESSAGES, "n", "hi")).await;
     done(&*store, &room(), commit().reacting("m", "+1", 1)).await;
-    while !store.purge(&room(), MESSAGES, 1).await.unwrap() {}
+    while !purged(&*store, &room(), MESSAGES, 1).await {}
     let again = done(&*store, &room(), commit().requiring(MESSAGES, "m", Expected::Absent).putting(MESSAGES, "m", "again")).await;
     assert_eq!((again.written[0].version, again.written[0].stamps.number), (2, 3), "versions and numbers go on");
     let found = page(&*store, MESSAGES, Range::Before(None), 5).await.documents;
     assert_eq!((found.len(), &found[0].counts[..]), (1, &[][..]));
+}
+
+pub(crate) async fn a_purge_takes_nothing_once_what_it_requires_has_ended<B: Bench>() {
+    let bench = B::start(ALL).await;
+    let store = bench.store();
+    // The requirement may stand in any table, also in the one that is purged, and there may be nothing to take.
+    for (table, tomb) in [(PEOPLE, FACTS), (FACTS, PEOPLE), (MESSAGES, FACTS), (PEOPLE, MESSAGES), (FACTS, FACTS), (MESSAGES, MESSAGES)] {
+        let partition = Partition::new(format!("channel:{}:{}", table.name, tomb.name));
+        let bite = async |is| store.purge(&partition, table, Some(Require { table: tomb, key: key("tomb"), is }), 1).await.unwrap();
+        let conflict = Err(Conflict { require: vec![0], increment: vec![] });
+        assert_eq!(bite(Expected::Present).await, conflict, "in a partition that never was");
+        assert_eq!(bite(Expected::Absent).await, Ok(true));
+
+        let filled = commit().putting(tomb, "tomb", "").putting(table, "a", "1").putting(table, "b", "1").putting(table, "c", "1");
+        let made = done(&*store, &partition, filled).await.written[0];
+        for is in [Expected::Absent, Expected::Version(made.version + 1), Expected::Changed(made.stamps.seq + 1)] {
+            assert_eq!(bite(is).await, conflict, "{is:?}");
+        }
+        let all = read(&*store, &partition, &[(table, "a"), (table, "b"), (table, "c"), (tomb, "tomb")]).await;
+        assert!(all.documents.iter().all(Option::is_some), "a conflict takes nothing");
+        if table == tomb {
+            continue;
+        }
+        for is in [Expected::Present, Expected::Version(made.version)] {
+            assert_eq!(bite(is).await, Ok(false), "{is:?}");
+        }
+
+        // Another job ends meanwhile, and the partition is filled anew.
+        if tomb != MESSAGES {
+            done(&*store, &partition, commit().deleting(tomb, "tomb").putting(table, "new", "1")).await;
+            assert_eq!(bite(Expected::Present).await, conflict);
+            assert_eq!(bite(Expected::Version(made.version)).await, conflict);
+        }
+        let again = done(&*store, &partition, commit().putting(tomb, "tomb", "again").putting(table, "newer", "1")).await;
+        assert!(again.written[0].version > made.version);
+        assert_eq!(bite(Expected::Version(made.version)).await, conflict);
+        assert!(read(&*store, &partition, &[(table, "newer")]).await.documents[0].is_some());
+        while !bite(Expected::Version(again.written[0].version)).await.unwrap() {}
+        assert_eq!(bite(Expected::Version(made.version)).await, conflict, "also when none is left");
+        assert_eq!(read(&*store, &partition, &[(table, "newer")]).await.documents, [None]);
+    }
 }
 
 pub(crate) async fn the_clock_is_the_wall_clock<B: Bench>() {

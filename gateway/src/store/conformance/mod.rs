@@ -126,6 +126,7 @@ macro_rules! conformance {
                 a_purge_takes_a_table_in_bites
                 a_purge_takes_a_numbered_table_and_keeps_the_head
                 a_purged_table_can_be_written_again
+                a_purge_takes_nothing_once_what_it_requires_has_ended
                 the_clock_is_the_wall_clock
             ]
             leases: [

@@ -107,6 +107,11 @@ pub(super) async fn done(store: &dyn Store, partition: &Partition, commit: Commi
     store.commit(partition, commit).await.expect("the store answers").expect("nothing conflicts")
 }
 
+/// Purges a bite; whether none is left.
+pub(super) async fn purged(store: &dyn Store, partition: &Partition, table: Table, limit: usize) -> bool {
+    store.purge(partition, table, None, limit).await.expect("the store answers").expect("nothing is required")
+}
+
 /// Commits what must conflict.
 pub(super) async fn refused(store: &dyn Store, partition: &Partition, commit: Commit) -> Conflict {
     store.commit(partition, commit).await.expect("the store answers").expect_err("a conflict")

@@ -42,7 +42,10 @@ use self::{
     view::{Fault, View},
     writer::Request,
 };
-use super::{Commit, Committed, DEADLINE, Head, Keep, Log, Page, Partition, Position, Range, Read, Snapshot, Store, StoreError, Table};
+use super::{
+    Commit, Committed, DEADLINE, Head, Keep, Log, Page, Partition, Position, Purged, Range, Read, Require, Snapshot, Store, StoreError,
+    Table,
+};
 
 pub use disk::OpenError;
 
@@ -141,8 +144,8 @@ impl Store for Embedded {
         Ok(())
     }
 
-    async fn purge(&self, partition: &Partition, table: Table, limit: usize) -> Result<bool, StoreError> {
-        self.ask(|answer| Request::Purge { partition: partition.clone(), table, limit, answer }).await
+    async fn purge(&self, partition: &Partition, table: Table, require: Option<Require>, limit: usize) -> Purged {
+        self.ask(|answer| Request::Purge { partition: partition.clone(), table, require, limit, answer }).await
     }
 
     async fn lease(&self, node: &str, ttl: Duration, members: Vec<(String, u32)>) -> Result<bool, StoreError> {

@@ -132,7 +132,8 @@ fn drop_partition(disk: &Disk, changes: &mut Changes, state: &State) {
     changes.put(disk.dropped, state.id.to_be_bytes(), []);
 }
 
-fn holds(expected: Expected, document: Option<&Document>) -> bool {
+/// Whether a document is as expected.
+pub(super) fn holds(expected: Expected, document: Option<&Document>) -> bool {
     match (expected, document) {
         (Expected::Absent, document) => document.is_none(),
         (_, None) => false,

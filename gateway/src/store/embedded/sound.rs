@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use fanout::record::Control;
 
 use super::view::Fault;
-use crate::store::{Body, Commit, Counter, Order, Partition, Table, Write};
+use crate::store::{Body, Commit, Counter, Order, Partition, Require, Table, Write};
 
 /// The longest key of a document and the longest name of one of its counters.
 const KEY: usize = 256;
@@ -18,13 +18,9 @@ const SUBJECT: usize = u16::MAX as usize;
 
 /// Whether a commit keeps the rules of the interface. One that breaks them is a defect of its caller.
 pub(super) fn check(partition: &Partition, commit: &Commit) -> Result<(), Fault> {
-    let rule = |holds: bool, rule: &'static str| if holds { Ok(()) } else { Err(Fault::Malformed(rule)) };
     let is_event = |event: usize| event < commit.append.len();
 
-    rule((1..=PARTITION).contains(&partition.name().len()), "a partition's name has 1 to 500 bytes")?;
-    for require in &commit.require {
-        rule(fits(require.table, &require.key), "a key has at most 256 bytes, none of them zero")?;
-    }
+    required(partition, &commit.require)?;
     let mut written = HashSet::new();
     for write in &commit.write {
         let (table, key, sound) = match write {
@@ -54,6 +50,17 @@ pub(super) fn check(partition: &Partition, commit: &Commit) -> Result<(), Fault>
         }
     }
     Ok(())
+}
+
+/// Whether a partition and requirements on its documents are named as the interface allows.
+pub(super) fn required(partition: &Partition, require: &[Require]) -> Result<(), Fault> {
+    rule((1..=PARTITION).contains(&partition.name().len()), "a partition's name has 1 to 500 bytes")?;
+    let sound = require.iter().all(|require| fits(require.table, &require.key));
+    rule(sound, "a key has at most 256 bytes, none of them zero")
+}
+
+fn rule(holds: bool, rule: &'static str) -> Result<(), Fault> {
+    if holds { Ok(()) } else { Err(Fault::Malformed(rule)) }
 }
 
 fn fits(table: Table, key: &str) -> bool {

@@ -23,9 +23,10 @@ use super::{
     disk::{self, Disk},
     layout::{self, Space},
     plan::{self, Plan},
+    sound,
     view::{Fault, View},
 };
-use crate::store::{Commit, Committed, Conflict, Keep, Order, Partition, StoreError, Table};
+use crate::store::{Commit, Committed, Conflict, Keep, Order, Partition, Purged, Require, StoreError, Table};
 
 /// Requests that may wait; one more waits for its place, at most until the deadline of its call.
 pub(super) const QUEUE: usize = 4_096;
@@ -53,8 +54,9 @@ pub(super) enum Request {
     Purge {
         partition: Partition,
         table: Table,
+        require: Option<Require>,
         limit: usize,
-        answer: oneshot::Sender<Result<bool, StoreError>>,
+        answer: oneshot::Sender<Purged>,
     },
     /// Whether there is room for writes.
     Probe {
@@ -67,7 +69,7 @@ pub(super) enum Request {
 /// What was found and done for a request, as long as the transaction is not committed.
 enum Done {
     Commit(Result<Result<Plan, Conflict>, StoreError>),
-    Purge(Result<bool, StoreError>),
+    Purge(Purged),
 }
 
 /// What a probe writes: a small commit finds room among freed pages even on a full disk, and would tell nothing.
@@ -223,7 +225,9 @@ impl Writer {
         for request in group {
             done.push(match request {
                 Request::Commit { partition, commit, .. } => Done::Commit(own(self.commit(&mut txn, partition, commit))?),
-                Request::Purge { partition, table, limit, .. } => Done::Purge(own(self.purge(&mut txn, partition, *table, *limit))?),
+                Request::Purge { partition, table, require, limit, .. } => {
+                    Done::Purge(own(self.purge(&mut txn, partition, *table, require.as_ref(), *limit))?)
+                }
                 Request::Probe { .. } | Request::Close => unreachable!("neither is part of a transaction"),
             });
         }
@@ -240,10 +244,25 @@ impl Writer {
         Ok(plan)
     }
 
-    fn purge(&self, txn: &mut RwTxn, partition: &Partition, table: Table, limit: usize) -> Result<bool, Fault> {
+    fn purge(
+        &self,
+        txn: &mut RwTxn,
+        partition: &Partition,
+        table: Table,
+        require: Option<&Require>,
+        limit: usize,
+    ) -> Result<Result<bool, Conflict>, Fault> {
+        sound::required(partition, require.map_or(&[], std::slice::from_ref))?;
         let Disk { entries, partitions, .. } = *self.disk;
         let view = View::new(&self.disk, txn, (self.clock)());
-        let Some(mut state) = view.state(partition)? else { return Ok(true) };
+        let state = view.state(partition)?;
+        if let Some(Require { table, key, is }) = require {
+            let document = state.as_ref().map(|state| view.document(state.id, *table, key)).transpose()?.flatten();
+            if !plan::holds(*is, document.as_ref()) {
+                return Ok(Err(Conflict { require: vec![0], ..Conflict::default() }));
+            }
+        }
+        let Some(mut state) = state else { return Ok(Ok(true)) };
         let id = state.id;
         let prefix = if table.order == Order::Numbers { layout::space(id, Space::Numbered) } else { layout::table(id, table) };
         let mut keys = Vec::new();
@@ -265,7 +284,7 @@ impl Writer {
         if found > 0 {
             partitions.put(txn, partition.name().as_bytes(), &state.encode())?;
         }
-        Ok(found < limit)
+        Ok(Ok(found < limit))
     }
 
     /// Hands on what is to be published, then answers. False when nobody publishes any more.

@@ -175,13 +175,7 @@ fn plan(partition: &Partition, commit: &Commit, documents: &Documents<'_>, hints
 
     let pack = &mut plan.pack;
     for Require { table, key, is } in require {
-        let (what, value) = match is {
-            Expected::Absent => (0, 0),
-            Expected::Present => (1, 0),
-            Expected::Version(version) => (2, *version),
-            Expected::Changed(seq) => (3, *seq),
-        };
-        pack.index(documents.index(*table, key)).small(what).uint(value);
+        pack.index(documents.index(*table, key)).expected(*is);
     }
     for Increment { counter, by, max, max_names } in increment {
         let (document, name) = match counter {

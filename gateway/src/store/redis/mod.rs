@@ -20,6 +20,7 @@ mod hints;
 mod keys;
 mod lease;
 mod plan;
+mod purge;
 mod read;
 mod script;
 mod stored;
@@ -42,7 +43,9 @@ use parking_lot::Mutex;
 
 pub use check::{Unfit, Warnings};
 
-use super::{Commit, Committed, DEADLINE, Head, Keep, Log, Page, Partition, Range, Read, Snapshot, Store, StoreError, Table};
+use super::{
+    Commit, Committed, DEADLINE, Head, Keep, Log, Page, Partition, Purged, Range, Read, Require, Snapshot, Store, StoreError, Table,
+};
 
 /// A store on a Redis deployment. All nodes that open the same deployment serve one world.
 pub struct Redis {
@@ -131,8 +134,8 @@ impl Store for Redis {
         }
     }
 
-    async fn purge(&self, partition: &Partition, table: Table, limit: usize) -> Result<bool, StoreError> {
-        in_time(self.purge_some(partition, table, limit)).await
+    async fn purge(&self, partition: &Partition, table: Table, require: Option<Require>, limit: usize) -> Purged {
+        in_time(self.purge_some(partition, table, require.as_ref(), limit)).await
     }
 
     async fn lease(&self, node: &str, ttl: Duration, members: Vec<(String, u32)>) -> Result<bool, StoreError> {

@@ -1,6 +1,6 @@
 //! What a script is told: the keys that it may touch, and a plan, packed so that `struct.unpack` reads it from the front.
 
-use crate::store::{Key, Order, Partition, StoreError, Table};
+use crate::store::{Expected, Key, Order, Partition, StoreError, Table};
 
 use super::{hints::Hints, keys, script::Items};
 
@@ -27,7 +27,7 @@ impl Plan {
         }
     }
 
-    /// Writes how to find a document, as `scripts/commit.lua` and `scripts/read.lua` take it.
+    /// Writes how to find a document, as `scripts/documents.lua` and `scripts/read.lua` take it.
     pub(super) fn document(&mut self, partition: &Partition, document: &Wanted<'_>) {
         let Wanted { table, key, bucket, indexed } = *document;
         let hash = self.key(keys::by_key(partition, table, key));
@@ -109,6 +109,17 @@ impl Pack {
     /// `i8`: a bound, or -1 for none.
     pub(super) fn bound(&mut self, value: Option<u64>) -> &mut Self {
         self.int(value.map_or(-1, |value| i64::try_from(value).unwrap_or(i64::MAX)))
+    }
+
+    /// `BI6`: what is required of a document.
+    pub(super) fn expected(&mut self, is: Expected) -> &mut Self {
+        let (what, value) = match is {
+            Expected::Absent => (0, 0),
+            Expected::Present => (1, 0),
+            Expected::Version(version) => (2, version),
+            Expected::Changed(seq) => (3, seq),
+        };
+        self.small(what).uint(value)
     }
 
     /// `I2c0`

@@ -1,7 +1,6 @@
-//! The reads: snapshots, pages, the log; and the purge, which reads its way forward.
+//! The reads: snapshots, pages, the log.
 
 use fanout::Position;
-use redis::Value;
 
 use crate::store::{Continuity, Document, Key, Log, Order, Page, Partition, Range, Read, Snapshot, StoreError, Table};
 
@@ -13,7 +12,7 @@ use super::{
 };
 
 /// How often a read is tried with better hints. Each failure means that somebody's commit went ahead.
-const ATTEMPTS: usize = 16;
+pub(super) const ATTEMPTS: usize = 16;
 
 impl Redis {
     pub(super) async fn snapshot(&self, read: Read) -> Result<Snapshot, StoreError> {
@@ -163,56 +162,12 @@ impl Redis {
         let entries = (1..=items.len() as u64).map(|i| stored::entry(items.some_bytes()?, after.seq + i)).collect::<Result<_, _>>()?;
         Ok(Log { entries, head, continuity })
     }
-
-    pub(super) async fn purge_some(&self, partition: &Partition, table: Table, limit: usize) -> Result<bool, StoreError> {
-        match table.order {
-            Order::Numbers => self.purge_numbers(partition, table, limit).await,
-            Order::None | Order::Keys => self.purge_keys(partition, table, limit).await,
-        }
-    }
-
-    /// Oldest first: what is left are the numbers above a bound, which the head keeps.
-    async fn purge_numbers(&self, partition: &Partition, table: Table, limit: usize) -> Result<bool, StoreError> {
-        for _ in 0..ATTEMPTS {
-            let (page, StoredHead { purged, .. }) = self.page_of(partition, table, Range::After(0), limit).await?;
-            if page.documents.is_empty() {
-                return Ok(true);
-            }
-            let mut plan = Plan::new(partition);
-            plan.key(keys::changes(partition, table));
-            plan.pack.uint(purged).uint(page.documents.len() as u64);
-            for Document { key, stamps, .. } in &page.documents {
-                let by_number = plan.key(keys::by_number(partition, table, keys::bucket(stamps.number)));
-                let by_key = plan.key(keys::by_key(partition, table, key));
-                plan.pack.uint(stamps.number).index(by_number).text(key).index(by_key);
-            }
-            let done = script::PURGE_NUMBERS.run(&self.commands, &plan.keys, &[plan.pack.0]).await?;
-            if done.value == Value::Int(1) {
-                return Ok(!page.more);
-            }
-        }
-        Err(overtaken())
-    }
-
-    async fn purge_keys(&self, partition: &Partition, table: Table, limit: usize) -> Result<bool, StoreError> {
-        let mut plan = Plan::new(partition);
-        let hashes: Vec<_> = (0..keys::SPREAD).map(|place| plan.key(keys::spread(partition, table, place))).collect();
-        let index = if table.order == Order::Keys { plan.key(keys::index(partition, table)) } else { 0 };
-        plan.pack.uint(limit as u64).index(index).index(hashes.len());
-        for hash in hashes {
-            plan.pack.index(hash);
-        }
-        match script::PURGE_KEYS.run(&self.commands, &plan.keys, &[plan.pack.0]).await?.value {
-            Value::Int(none_left) => Ok(none_left == 1),
-            other => Err(StoreError::Corrupt(format!("a purge answered {other:?}"))),
-        }
-    }
 }
 
-async fn answer(script: &Script, redis: &Redis, plan: Plan) -> Result<Items, StoreError> {
+pub(super) async fn answer(script: &Script, redis: &Redis, plan: Plan) -> Result<Items, StoreError> {
     Items::of(script.run(&redis.commands, &plan.keys, &[plan.pack.0]).await?.value)
 }
 
-fn overtaken() -> StoreError {
+pub(super) fn overtaken() -> StoreError {
     StoreError::Unavailable("the partition changes faster than this node can follow".to_owned())
 }

@@ -16,13 +16,13 @@ macro_rules! scripts {
 }
 
 scripts! {
-    COMMIT = "head.lua" "commit.lua";
+    COMMIT = "head.lua" "documents.lua" "commit.lua";
     READ = "head.lua" "read.lua";
     PAGE_KEYS = "head.lua" "page_keys.lua";
     PAGE_NUMBERS = "head.lua" "page_numbers.lua";
     LOG = "head.lua" "log.lua";
-    PURGE_NUMBERS = "head.lua" "purge_numbers.lua";
-    PURGE_KEYS = "head.lua" "purge_keys.lua";
+    PURGE_NUMBERS = "head.lua" "documents.lua" "purge.lua" "purge_numbers.lua";
+    PURGE_KEYS = "head.lua" "documents.lua" "purge.lua" "purge_keys.lua";
     LEASE = "lease.lua";
     RELEASE = "release.lua";
     MEMBERS = "nodes.lua" "members.lua";

@@ -8,8 +8,6 @@
 --         { 1, failed requirements, failed increments }                        (indexes from 0)
 --         { 2, number, the number of each document or 0 }   nothing done: a number lies in a hash that was not declared
 --         { 3, keys }                       nothing done: the expiry moves, and these keys of the partition were not declared
-local LISTED, NUMBERED = 1, 2
-local ABSENT, PRESENT, VERSION = 0, 1, 2
 local PUT, TOUCH, DELETE = 0, 1, 2
 local EDITED, DELETED = 1, 2
 local channel, publish, keep_events, keep_bytes, offset, expire
@@ -48,21 +46,6 @@ local function packed_counts(counts)
   return (n < 16 and string.char(0x80 + n) or pack('>BI2', 0xde, n)) .. body
 end
 
--- A stored document is 6 integers, the length of its key, the length of its counters, key, counters, value.
-local function open(d)
-  local is = d.is
-  if not is then
-    local version, number, seq, created, edited, deleted, key_length, counts_length = take('>I6I6I6I6I6I6I2I4', d.raw)
-    local value_at = 43 + key_length + counts_length
-    is = {
-      version = version, number = number, seq = seq, created = created, edited = edited, deleted = deleted,
-      packed = d.raw:sub(43 + key_length, value_at - 1), value = d.raw:sub(value_at),
-    }
-    d.is = is
-  end
-  return is
-end
-
 local function stale()
   local answer = { 2, number }
   for i = 1, documents_count do
@@ -74,19 +57,7 @@ end
 -- Reads.
 
 for i = 1, documents_count do
-  -- In a listed table `index` is that of the sorted set of keys, in a numbered one that of the hash of numbers `bucket`.
-  local order, key, hash, index, bucket, changes
-  order, key, hash, index, bucket, changes, rest = take('>BI2c0I2I2I6I2', plan, rest)
-  local found = call('HGET', KEYS[hash], key)
-  local number, raw = 0, found
-  if order == NUMBERED and found then
-    number = tonumber(found)
-    raw = index > 0 and bucket == floor(number / BUCKET) and call('HGET', KEYS[index], found)
-  end
-  documents[i] = {
-    order = order, key = key, hash = hash, index = index, bucket = bucket, changes = changes,
-    exists = found, number = number, raw = raw, is = false, dirty = false, changed = false, counts = false, after = false, removed = false,
-  }
+  documents[i] = next_document()
 end
 
 -- Checks. A check that needs a document whose hash was not declared leaves the answer to the next attempt.
@@ -95,20 +66,10 @@ local failed, over, unsure = {}, {}, false
 for i = 1, requires_count do
   local target, is, value
   target, is, value, rest = take('>I2BI6', plan, rest)
-  local d = documents[target]
-  local holds
-  if is == ABSENT then
-    holds = not d.exists
-  elseif is == PRESENT or not d.exists then
-    holds = d.exists
-  elseif not d.raw then
-    holds, unsure = true, true
-  elseif is == VERSION then
-    holds = open(d).version == value
-  else
-    holds = open(d).seq == value
-  end
-  if not holds then
+  local holds = meets(documents[target], is, value)
+  if holds == nil then
+    unsure = true
+  elseif not holds then
     failed[#failed + 1] = i - 1
   end
 end

@@ -1,9 +1,9 @@
 -- Removes documents of a plain or listed table, hash by hash.
 --
--- KEYS  the head; the hashes of the table; its index, if it has one
+-- KEYS  the head; that of what is required; the hashes of the table; its index, if it has one
 -- ARGV  the plan: how many at most, the index of the table's index or 0, how many hashes, then the index of each
 --
--- Answers whether none is left (0 or 1).
+-- Answers { 0, whether none is left (0 or 1) }
 local left, index, count
 left, index, count, rest = take('>I6I2I2', plan, rest)
 local hashes, bites, none_left = {}, {}, 1
@@ -33,4 +33,4 @@ end
 if removed then
   write_head()
 end
-return none_left
+return { 0, none_left }

@@ -1,14 +1,14 @@
 -- Removes the oldest documents of a numbered table.
 --
--- KEYS  the head; the table's index of changes; then hashes of numbers and of keys
--- ARGV  the plan: up to which number the table was purged when its documents were read, how many these are, then each:
---       number, index of its hash, key, index of its hash
+-- KEYS  the head; those of what is required; the table's index of changes; then hashes of numbers and of keys
+-- ARGV  the plan: up to which number the table was purged when its documents were read, the index of the key of its changes,
+--       how many documents these are, then each: number, index of its hash, key, index of its hash
 --
--- Answers 1, or 0 if somebody else purged meanwhile.
-local expected, count
-expected, count, rest = take('>I6I6', plan, rest)
+-- Answers { 0, 1 }, or { 0, 0 } if somebody else purged meanwhile.
+local expected, changes, count
+expected, changes, count, rest = take('>I6I2I6', plan, rest)
 if purged ~= expected then
-  return 0
+  return { 0, 0 }
 end
 for _ = 1, count do
   local n, by_number, key, by_key
@@ -16,8 +16,10 @@ for _ = 1, count do
   retired = math.max(retired, (take('>I6', call('HGET', KEYS[by_number], n))))
   call('HDEL', KEYS[by_number], n)
   call('HDEL', KEYS[by_key], key)
-  call('ZREM', KEYS[2], n)
+  call('ZREM', KEYS[changes], n)
   purged = n
 end
-write_head()
-return 1
+if count > 0 then
+  write_head()
+end
+return { 0, 1 }
