@@ -20,9 +20,7 @@ use super::{
     participants::{admit, count_owners, new_participant},
     permissions::Operation,
     random,
-    scope::{
-        CHANNELS, ENTITY, MESSAGES, ONLY, OWNERS, PARTICIPANT_COUNT, PARTICIPANTS, PUBLIC_CHANNELS, REACTIONS, READS, Scope, TOMBSTONE,
-    },
+    scope::{CHANNELS, ENTITY, ONLY, PARTICIPANT_COUNT, PARTICIPANTS, PUBLIC_CHANNELS, Scope, TOMBSTONE},
     together,
 };
 use crate::{
@@ -344,34 +342,6 @@ impl Services {
             }
         }
         Err(Error::busy())
-    }
-
-    /// Clears away what a deleted channel held. Can be stopped and begun again at any point; does nothing to a living channel.
-    pub async fn clear_channel(&self, scope: &Scope, id: &ChannelId) -> Result<()> {
-        let partition = scope.channel(id);
-        let snapshot = self.snapshot(partition.clone(), vec![(TOMBSTONE, ONLY.into())]).await?;
-        let Some(tombstone) = &snapshot.documents[0] else {
-            return self.dequeue_clearing(&partition).await;
-        };
-        loop {
-            let users = self.participant_ids(scope, id, BITE).await?;
-            if users.is_empty() {
-                break;
-            }
-            together::all(users.iter().map(|user| self.unindex_channel(scope, user, id))).await?;
-            let gone = users.iter().fold(Commit::default().require(TOMBSTONE, ONLY, Expected::Present), |commit, user| {
-                commit.delete(PARTICIPANTS, user.shared()).delete(READS, user.shared())
-            });
-            self.store.commit(&partition, gone).await?.ok();
-        }
-        for table in [PARTICIPANTS, READS, REACTIONS, MESSAGES, OWNERS] {
-            while !self.store.purge(&partition, table, None, BITE).await?.unwrap_or(true) {}
-        }
-        let unlisted = Commit::default().delete(CHANNELS, id.shared()).delete(PUBLIC_CHANNELS, id.shared());
-        self.store.commit(&scope.index(), unlisted).await?.ok();
-        let done = Commit::default().require(TOMBSTONE, ONLY, Expected::Version(tombstone.version)).delete(TOMBSTONE, ONLY);
-        self.store.commit(&partition, done).await?.ok();
-        self.dequeue_clearing(&partition).await
     }
 
     /// Lists channels by id: all of them for an app key; for a user its own, and those that every user may find.

@@ -5,15 +5,18 @@ use protocol::{ChannelId, UserId};
 use super::{
     Services,
     document::decode,
-    scope::{self, JOBS, Subject},
+    scope::{self, CHANNELS, JOBS, MESSAGES, ONLY, OWNERS, PARTICIPANTS, PUBLIC_CHANNELS, REACTIONS, READS, Scope, Subject, TOMBSTONE},
+    together,
 };
 use crate::{
     error::{Error, Result},
-    store::{Commit, Key, Partition},
+    store::{Commit, Expected, Key, Partition, Require, Table},
 };
 
 /// A job that is younger is somebody's who still works on it, in milliseconds.
 const STALE: u64 = 60_000;
+/// How many documents are cleared at once.
+const BITE: usize = 500;
 
 impl Services {
     /// Notes that a partition is about to be cleared.
@@ -66,6 +69,64 @@ impl Services {
             Subject::Other => return Err(Error::internal("it is about nothing known")),
         }
         Ok(true)
+    }
+}
+
+impl Services {
+    /// Clears away what a deleted channel held, and tells its participants. Can be stopped and begun again at any point, and
+    /// be done by several at once: each step requires the tombstone that this one found, so that nothing of a channel made
+    /// anew under the id is touched.
+    pub async fn clear_channel(&self, scope: &Scope, id: &ChannelId) -> Result<()> {
+        let partition = scope.channel(id);
+        let snapshot = self.snapshot(partition.clone(), vec![(TOMBSTONE, ONLY.into())]).await?;
+        let Some(tombstone) = &snapshot.documents[0] else {
+            return self.dequeue_clearing(&partition).await;
+        };
+        let is = Expected::Version(tombstone.version);
+        let lines = self.lines(scope.index(), vec![(CHANNELS, id.shared()), (PUBLIC_CHANNELS, id.shared())]).await?;
+        loop {
+            let users = self.participant_ids(scope, id, BITE).await?;
+            if users.is_empty() {
+                break;
+            }
+            let told = users.iter().map(|user| self.lines(scope.user(user), vec![(CHANNELS, id.shared())]));
+            let told = together::all(told.collect::<Vec<_>>()).await?;
+            let gone = users.iter().fold(Commit::default().require(TOMBSTONE, ONLY, is), |commit, user| {
+                commit.delete(PARTICIPANTS, user.shared()).delete(READS, user.shared())
+            });
+            if self.store.commit(&partition, gone).await?.is_err() {
+                return Ok(());
+            }
+            let unindexed = users.iter().zip(told).filter_map(|(user, line)| Some((user, line.into_iter().next()??)));
+            let unindexed = unindexed.map(|(user, version)| self.unindex_channel(scope, user, id, Expected::Version(version)));
+            together::all(unindexed.collect::<Vec<_>>()).await?;
+        }
+        for table in [PARTICIPANTS, READS, REACTIONS, MESSAGES, OWNERS] {
+            loop {
+                let require = Require { table: TOMBSTONE, key: ONLY.into(), is };
+                match self.store.purge(&partition, table, Some(require), BITE).await? {
+                    Ok(true) => break,
+                    Ok(false) => {}
+                    // Somebody else came to the end of it.
+                    Err(_) => return Ok(()),
+                }
+            }
+        }
+        for (table, version) in [CHANNELS, PUBLIC_CHANNELS].into_iter().zip(lines) {
+            if let Some(version) = version {
+                let unlisted = Commit::default().require(table, id.shared(), Expected::Version(version)).delete(table, id.shared());
+                self.store.commit(&scope.index(), unlisted).await?.ok();
+            }
+        }
+        let done = Commit::default().require(TOMBSTONE, ONLY, is).delete(TOMBSTONE, ONLY);
+        self.store.commit(&partition, done).await?.ok();
+        self.dequeue_clearing(&partition).await
+    }
+
+    /// The versions of documents.
+    async fn lines(&self, partition: Partition, keys: Vec<(Table, Key)>) -> Result<Vec<Option<u64>>> {
+        let snapshot = self.snapshot(partition, keys).await?;
+        Ok(snapshot.documents.iter().map(|document| document.as_ref().map(|d| d.version)).collect())
     }
 }
 

@@ -114,7 +114,7 @@ impl Services {
         for line in untrue.into_iter().filter(|line| line.stamps.created_at < old) {
             if decode::<Indexed>(line)? == Indexed::Confirmed {
                 // Somebody removed the user and came no further.
-                self.unindex_channel(scope, user, &parse_key(&line.key)?).await?;
+                self.unindex_channel(scope, user, &parse_key(&line.key)?, Expected::Version(line.version)).await?;
                 continue;
             }
             let is = Expected::Version(line.version);

@@ -193,12 +193,12 @@ impl Services {
     }
 
     /// Takes a channel out of a user's index, and tells the user's sessions.
-    pub(super) async fn unindex_channel(&self, scope: &Scope, user: &UserId, channel_id: &ChannelId) -> Result<()> {
+    pub(super) async fn unindex_channel(&self, scope: &Scope, user: &UserId, channel_id: &ChannelId, is: Expected) -> Result<()> {
         #[derive(Serialize)]
         struct Data<'a> {
             channel_id: &'a ChannelId,
         }
-        let mut commit = Commit::default().require(CHANNELS, channel_id.shared(), Expected::Present).delete(CHANNELS, channel_id.shared());
+        let mut commit = Commit::default().require(CHANNELS, channel_id.shared(), is).delete(CHANNELS, channel_id.shared());
         commit.append.push(Append {
             kind: EventKind::ChannelRemoved as u8,
             reference: Bytes::copy_from_slice(channel_id.as_str().as_bytes()),
@@ -213,7 +213,7 @@ impl Services {
     async fn unindex_if_gone(&self, scope: &Scope, user: &UserId, channel_id: &ChannelId) -> Result<()> {
         let entries = self.entries(scope, user, std::slice::from_ref(channel_id), Detail::Positions).await?;
         if entries.into_iter().flatten().next().is_none() {
-            self.unindex_channel(scope, user, channel_id).await?;
+            self.unindex_channel(scope, user, channel_id, Expected::Present).await?;
         }
         Ok(())
     }
@@ -289,7 +289,7 @@ impl Services {
             state.permit(actor, if leaves { Operation::Leave } else { Operation::Remove(target.participant.role) })?;
             check_version(if_match, target.version)?;
             if self.remove_place(actor, &state, &target, Remaining::AnOwner).await? {
-                self.unindex_channel(&actor.scope, user, channel_id).await?;
+                self.unindex_channel(&actor.scope, user, channel_id, Expected::Present).await?;
                 return Ok(());
             }
         }
@@ -327,8 +327,10 @@ impl Services {
         for _ in 0..ATTEMPTS {
             match self.participant_state(&actor, channel_id, user).await {
                 Ok((state, target)) if !self.remove_place(&actor, &state, &target, Remaining::Anybody).await? => {}
-                Ok(_) => return self.unindex_channel(scope, user, channel_id).await,
-                Err(error) if error.code() == ErrorCode::NotFound => return self.unindex_channel(scope, user, channel_id).await,
+                Ok(_) => return self.unindex_channel(scope, user, channel_id, Expected::Present).await,
+                Err(error) if error.code() == ErrorCode::NotFound => {
+                    return self.unindex_channel(scope, user, channel_id, Expected::Present).await;
+                }
                 Err(error) => return Err(error),
             }
         }
