@@ -231,9 +231,12 @@ impl Node {
         if tokio::time::timeout(self.window.max(Duration::from_secs(1)), self.tasks.wait()).await.is_err() {
             tracing::warn!("some requests did not end in time");
         }
-        self.presences.release().await;
+        let within = self.window.max(Duration::from_secs(1));
         if let Some(embedded) = &self.embedded {
+            self.presences.close(within).await;
             embedded.close().await;
+        } else {
+            self.presences.leave(within).await;
         }
     }
 

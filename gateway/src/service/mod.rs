@@ -16,6 +16,7 @@ pub mod entries;
 pub mod idempotency;
 pub mod keys;
 pub mod messages;
+pub mod online;
 pub mod organizations;
 pub mod participants;
 pub mod permissions;

@@ -7,6 +7,7 @@ use super::{
     Services,
     document::encode,
     ended::Ending,
+    online::Online,
     scope::{ENTITY, ONLY, REVOCATION, Scope},
 };
 use crate::{
@@ -35,8 +36,7 @@ impl Services {
         };
         let counted = self.store.members(&[scope.member(user)]).await?;
         self.end(Ending::user(scope, user, issued_until, close)).await?;
-        // The rest of the number is for presence.
-        let sessions = counted.first().map_or(0, |value| u64::from(value & 0xffff));
+        let sessions = counted.first().map_or(0, |sum| Online::from(*sum).sessions());
         Ok(Disconnected { sessions })
     }
 

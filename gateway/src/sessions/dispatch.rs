@@ -18,6 +18,7 @@ use super::{
     Sessions,
     session::{Credential, Session, UnderWay},
     subscribe::Starts,
+    watching::Asked,
 };
 use crate::error::{Error, Result};
 
@@ -115,7 +116,7 @@ enum Call {
     ReactionRemove(MessageRef, React),
     ReadMark(ChannelRef, MarkRead),
     Typing(ChannelRef, Typing),
-    PresenceWatch(UserIds),
+    PresenceWatch(Asked, UserIds),
     UserGet(UserIds),
     UserUpdate(Box<UpdateUser>),
 }
@@ -146,7 +147,7 @@ impl Call {
             Method::ReactionRemove => Self::ReactionRemove(request.params()?, request.params()?),
             Method::ReadMark => Self::ReadMark(request.params()?, request.params()?),
             Method::Typing => Self::Typing(request.params()?, request.params()?),
-            Method::PresenceWatch => Self::PresenceWatch(request.params()?),
+            Method::PresenceWatch => Self::PresenceWatch(Asked::now(), request.params()?),
             Method::UserGet => Self::UserGet(request.params()?),
             Method::UserUpdate => Self::UserUpdate(request.params()?),
         })
@@ -234,10 +235,7 @@ impl Sessions {
                 services.typing(actor, &at.channel_id, typing).await?;
                 answer.with(&Empty {})
             }
-            Call::PresenceWatch(UserIds { user_ids }) => {
-                let (presences, starts) = self.watch_presence(session, user_ids).await?;
-                Ok(Answer { starts, ..answer.with(&presences)? })
-            }
+            Call::PresenceWatch(asked, UserIds { user_ids }) => answer.with(&self.watch_presence(session, asked, user_ids).await?),
             Call::UserGet(UserIds { user_ids }) => answer.with(&services.users(actor, &user_ids).await?),
             Call::UserUpdate(patch) => {
                 let user = services.update_user(actor, session.user(), *patch, None).await?;

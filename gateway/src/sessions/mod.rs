@@ -9,6 +9,7 @@ mod presence;
 mod sends;
 mod session;
 mod subscribe;
+mod watching;
 
 use std::{
     collections::VecDeque,

@@ -2,67 +2,118 @@
 //!
 //! A node keeps its users under its own lease in the store. A user is online while any node has it; offline is told ten
 //! seconds after its last session ended, or when its node's lease has ended.
+//!
+//! What changed is first written under the own lease, then the store is asked who else has the user, and only then
+//! something is told. So of two nodes the one that asks later sees what the other wrote:
+//!
+//! - A node that lets a user go tells offline only if nobody else has it by then.
+//! - A node that takes a user in tells online unless another one [has made sure](Online::is_told) that it is known.
+//!   Two that do so at once both tell: better twice than never.
+//! - What is told bears the time between the write and the question. So if one tells offline and another one online, the
+//!   one that asked later bears the later time, and the newest word wins.
+//!
+//! Three loops run beside each other, so that the lease never waits for what has to be told: one writes and renews, one
+//! looks for nodes whose lease has ended, and one settles what either of them found, many users at once. What is not
+//! settled because the store could not be reached, or because the work was cancelled, is written and settled again.
+//!
+//! Owned here: this node's users and their lease. Left out: sessions that watch, and what they read (`watching`).
+
+mod unsettled;
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
+    collections::{HashSet, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use dashmap::{DashMap, Entry};
-use fanout::{Kind, Position, record::Control};
+use dashmap::DashMap;
+use fanout::record::Control;
 use parking_lot::Mutex;
-use protocol::{EventKind, UserId, event::PresenceData, model::Presence, results::Presences as PresenceMap};
+use protocol::{EventKind, UserId, event::PresenceData};
 use serde::Serialize;
-use tokio::sync::Notify;
-
-use super::{
-    Sessions,
-    session::Session,
-    subscribe::{Starts, unavailable},
+use tokio::{
+    sync::Notify,
+    time::{Instant, Interval, MissedTickBehavior},
 };
+
+use self::unsettled::{Found, Unsettled};
 use crate::{
-    error::{Error, Result},
     service::{
         Services,
-        document::decode,
+        online::Online,
         scope::{ENTITY, ONLY, SEEN, Scope, parse_member},
+        together::together,
     },
-    store::{Commit, Expected, Read},
+    store::{Commit, Expected, StoreError},
 };
 
-/// After the last session ended, a user is online for this much longer.
-const GRACE: Duration = Duration::from_secs(10);
-/// How long a node's lease lasts.
-const LEASE: Duration = Duration::from_secs(15);
-/// How often it is renewed, and dead nodes are looked for.
-const RENEWAL: Duration = Duration::from_secs(5);
-/// The most users that a session watches.
-const MAX_WATCHED: usize = 100;
-/// Marks a member that is within its grace; below are its sessions.
-const GRACED: u32 = 1 << 16;
+/// After a failure, for this long nothing is tried.
+const RETRY: Duration = Duration::from_secs(1);
+/// The changes of this time share one write.
+const GATHERING: Duration = Duration::from_millis(20);
+/// How many members are written with one call, so that no call holds up the store.
+const WRITTEN: usize = 4096;
+/// How many users are settled with one question.
+const SETTLED: usize = 512;
+
+/// How long things last.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// After its last session ended, a user is online for this much longer: 10 s.
+    pub grace: Duration,
+    /// How long a node's lease lasts: 15 s.
+    pub lease: Duration,
+    /// How often it is renewed, and dead nodes are looked for: 5 s.
+    pub renewal: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { grace: Duration::from_secs(10), lease: Duration::from_secs(15), renewal: Duration::from_secs(5) }
+    }
+}
 
 /// The users of this node.
 #[derive(Debug)]
 pub struct Presences {
     services: Services,
     node: String,
+    timing: Timing,
     here: DashMap<String, Here>,
-    changed: Mutex<HashMap<String, u32>>,
+    /// In the order in which they end.
+    graces: Mutex<VecDeque<Grace>>,
+    /// Whom the lease does not show as `here` does.
+    changed: Mutex<HashSet<String>>,
     wake: Notify,
+    unsettled: Unsettled,
+    numbers: AtomicU64,
 }
 
-#[derive(Debug, Default)]
+/// A user of this node.
+#[derive(Debug)]
 struct Here {
     sessions: u32,
-    /// Counts the beginnings of a grace, so that only the latest one ends it.
-    graces: u64,
+    /// Which stay this is: what was found out about an earlier one says nothing of it.
+    stay: u64,
+    /// Which grace began last: only that one ends the stay.
+    grace: u64,
+    is_told: bool,
 }
 
 impl Here {
-    fn value(&self) -> u32 {
-        if self.sessions == 0 { GRACED } else { self.sessions.min(GRACED - 1) }
+    fn online(&self) -> Online {
+        if self.is_told { Online::told(self.sessions) } else { Online::untold(self.sessions) }
     }
+}
+
+#[derive(Debug)]
+struct Grace {
+    until: Instant,
+    member: String,
+    number: u64,
 }
 
 #[derive(Serialize)]
@@ -73,194 +124,280 @@ struct Told<'a> {
 impl Presences {
     /// Nobody is here yet. The node's name is that of its lease.
     pub fn new(services: Services, node: impl Into<String>) -> Arc<Self> {
-        Arc::new(Self { services, node: node.into(), here: DashMap::new(), changed: Mutex::default(), wake: Notify::new() })
+        Self::with(services, node, Timing::default())
+    }
+
+    /// The same with other times.
+    pub fn with(services: Services, node: impl Into<String>, timing: Timing) -> Arc<Self> {
+        Arc::new(Self {
+            services,
+            node: node.into(),
+            timing,
+            here: DashMap::new(),
+            graces: Mutex::default(),
+            changed: Mutex::default(),
+            wake: Notify::new(),
+            unsettled: Unsettled::default(),
+            numbers: AtomicU64::new(1),
+        })
     }
 
     /// A session of this user began here.
-    pub(super) fn came(self: &Arc<Self>, scope: &Scope, user: &UserId) {
+    pub(super) fn came(&self, scope: &Scope, user: &UserId) {
         let member = scope.member(user);
-        let mut here = self.here.entry(member.clone()).or_default();
-        here.sessions += 1;
-        let is_new = here.sessions == 1 && here.graces == 0;
-        self.changed.lock().insert(member.clone(), Here::value(&here));
-        drop(here);
-        if !is_new {
-            self.wake.notify_one();
-            return;
-        }
-        let (this, scope, user) = (Arc::clone(self), scope.clone(), user.clone());
-        tokio::spawn(async move {
-            // Elsewhere already? Then nobody has to be told. In doubt it is told: the newest word counts.
-            let elsewhere = this.services.store.members(&[member]).await.is_ok_and(|counts| counts.iter().any(|c| *c != 0));
-            this.wake.notify_one();
-            if !elsewhere {
-                this.tell(&scope, &user, true, None).await;
-            }
-        });
+        let new = || Here { sessions: 0, stay: self.number(), grace: 0, is_told: false };
+        self.here.entry(member.clone()).or_insert_with(new).sessions += 1;
+        self.change([member]);
     }
 
     /// A session of this user ended here.
-    pub(super) fn went(self: &Arc<Self>, scope: &Scope, user: &UserId) {
+    pub(super) fn went(&self, scope: &Scope, user: &UserId) {
         let member = scope.member(user);
-        let grace = {
+        {
             let Some(mut here) = self.here.get_mut(&member) else { return };
             here.sessions = here.sessions.saturating_sub(1);
-            self.changed.lock().insert(member.clone(), Here::value(&here));
-            self.wake.notify_one();
-            if here.sessions > 0 {
-                return;
+            if here.sessions == 0 {
+                here.grace = self.number();
+                let mut graces = self.graces.lock();
+                graces.push_back(Grace { until: Instant::now() + self.timing.grace, member: member.clone(), number: here.grace });
             }
-            here.graces += 1;
-            here.graces
+        }
+        self.change([member]);
+    }
+
+    fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn change(&self, members: impl IntoIterator<Item = String>) {
+        self.changed.lock().extend(members);
+        self.wake.notify_one();
+    }
+
+    /// Lets those go whose grace is over.
+    fn end_graces(&self, now: Instant) {
+        let ended: Vec<Grace> = {
+            let mut graces = self.graces.lock();
+            let count = graces.partition_point(|grace| grace.until <= now);
+            graces.drain(..count).collect()
         };
-        // Weak: a node that ends does not wait for those who may come back.
-        let (this, scope, user) = (Arc::downgrade(self), scope.clone(), user.clone());
-        tokio::spawn(async move {
-            tokio::time::sleep(GRACE).await;
-            if let Some(this) = this.upgrade() {
-                this.end_grace(&scope, &user, member, grace).await;
+        for Grace { member, number, .. } in ended {
+            if self.here.remove_if(&member, |_, here| here.sessions == 0 && here.grace == number).is_some() {
+                self.change([member]);
             }
+        }
+    }
+
+    /// Writes under the node's lease what changed, and renews it for `ttl`. What was written is unsettled then.
+    async fn write(&self, ttl: Duration) -> Result<(), StoreError> {
+        let mut changed = Changed { presences: self, members: self.changed.lock().drain().collect() };
+        if !self.lease(ttl, &changed.members).await? {
+            // The lease had ended, and what it held may have been told offline: all of them come anew.
+            for mut here in self.here.iter_mut() {
+                (here.is_told, here.stay) = (false, self.number());
+            }
+            let all: HashSet<String> = self.here.iter().map(|here| here.key().clone()).chain(changed.members.drain(..)).collect();
+            changed.members = all.into_iter().collect();
+            self.lease(ttl, &changed.members).await?;
+        }
+        let found = std::mem::take(&mut changed.members).into_iter().filter_map(|member| {
+            let found = match self.here.get(&member) {
+                Some(here) if here.is_told => return None,
+                Some(here) => Found::Came { stay: here.stay },
+                None => Found::Went,
+            };
+            Some((member, found))
         });
+        self.unsettled.add(found);
+        Ok(())
     }
 
-    async fn end_grace(&self, scope: &Scope, user: &UserId, member: String, grace: u64) {
-        match self.here.entry(member.clone()) {
-            Entry::Occupied(here) if here.get().sessions == 0 && here.get().graces == grace => {
-                here.remove();
+    /// Writes how members are now. False if the lease had ended.
+    async fn lease(&self, ttl: Duration, members: &[String]) -> Result<bool, StoreError> {
+        let online = |member: &String| self.here.get(member).map_or(Online::NOT, |here| here.online());
+        let mut rest = members;
+        loop {
+            let (some, others) = rest.split_at(rest.len().min(WRITTEN));
+            let values = some.iter().map(|member| (member.clone(), online(member).number())).collect();
+            let lived = self.services.store.lease(&self.node, ttl, values).await?;
+            if !lived || others.is_empty() {
+                return Ok(lived);
             }
-            _ => return,
+            rest = others;
         }
-        self.changed.lock().insert(member.clone(), 0);
-        if let Err(error) = self.flush().await {
-            tracing::warn!(%error, "the store was not told that a user went");
-        }
-        self.went_offline(scope, user, member).await;
     }
 
-    /// Tells that a user is offline, unless it is online elsewhere.
-    async fn went_offline(&self, scope: &Scope, user: &UserId, member: String) {
-        match self.services.store.members(&[member]).await {
-            Ok(counts) if counts.iter().all(|c| *c == 0) => {
-                let last_seen = self.services.clock.now_ms();
-                let seen = Commit::default().require(ENTITY, ONLY, Expected::Present).put(SEEN, ONLY, &last_seen);
-                if let Err(error) = self.services.store.commit(&scope.user(user), seen).await {
+    /// Takes away what nodes left whose lease has ended. It is settled like what changed here: who is told to one sweep is
+    /// told to no other.
+    async fn sweep(&self) -> Result<(), StoreError> {
+        let swept = self.services.store.sweep().await?;
+        if !swept.is_empty() {
+            self.change(swept);
+        }
+        Ok(())
+    }
+
+    /// Tells of some of what is unsettled; false if there is nothing.
+    async fn settle(&self) -> Result<bool, StoreError> {
+        let batch = self.unsettled.take(SETTLED);
+        if batch.is_empty() {
+            return Ok(false);
+        }
+        let (members, found): (Vec<String>, Vec<Found>) = batch.into_iter().unzip();
+        let mut changed = Changed { presences: self, members };
+        let at = self.services.clock.now_ms();
+        let online = self.services.store.members(&changed.members).await?;
+        let each = changed.members.iter().zip(found).zip(online);
+        together(each.map(|((member, found), online)| self.settle_one(member, found, online.into(), at))).await;
+        changed.members.clear();
+        Ok(true)
+    }
+
+    async fn settle_one(&self, member: &str, found: Found, online: Online, at: u64) {
+        let Some((scope, user)) = parse_member(member) else { return };
+        match found {
+            Found::Came { stay } => {
+                let is_untold = self.here.get(member).is_some_and(|here| here.stay == stay && !here.is_told);
+                // Whoever is not online by now has gone again, and that is settled by itself.
+                if !is_untold || !online.is_online() {
+                    return;
+                }
+                if !online.is_told() {
+                    self.tell(&scope, PresenceData { user_id: user, online: true, last_seen: None, at }).await;
+                }
+                let is_it = match self.here.get_mut(member) {
+                    Some(mut here) if here.stay == stay => {
+                        here.is_told = true;
+                        true
+                    }
+                    _ => false,
+                };
+                if is_it {
+                    self.change([member.to_owned()]);
+                }
+            }
+            Found::Went if online.is_online() => {}
+            Found::Went => {
+                let seen = Commit::default().require(ENTITY, ONLY, Expected::Present).put(SEEN, ONLY, &at);
+                if let Err(error) = self.services.store.commit(&scope.user(&user), seen).await {
                     tracing::warn!(%error, "when a user was last seen was not kept");
                 }
-                self.tell(scope, user, false, Some(last_seen)).await;
-            }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "whether a user is online elsewhere is not known"),
-        }
-    }
-
-    async fn tell(&self, scope: &Scope, user: &UserId, online: bool, last_seen: Option<u64>) {
-        let data = PresenceData { user_id: user.clone(), online, last_seen, at: self.services.clock.now_ms() };
-        self.services.tell(&scope.presence(user), EventKind::PresenceChanged, Control::None, &Told { data: &data }).await;
-    }
-
-    /// Writes what changed under the node's lease, and renews it.
-    async fn flush(&self) -> Result<()> {
-        let changed: Vec<(String, u32)> = self.changed.lock().drain().collect();
-        match self.services.store.lease(&self.node, LEASE, changed.clone()).await {
-            Ok(true) => Ok(()),
-            Ok(false) => {
-                // The lease had ended: what it held may have been swept.
-                let all = self.here.iter().map(|here| (here.key().clone(), Here::value(here.value()))).collect();
-                self.services.store.lease(&self.node, LEASE, all).await?;
-                Ok(())
-            }
-            Err(error) => {
-                let mut waiting = self.changed.lock();
-                for (member, value) in changed {
-                    waiting.entry(member).or_insert(value);
-                }
-                Err(error.into())
+                self.tell(&scope, PresenceData { user_id: user, online: false, last_seen: Some(at), at }).await;
             }
         }
     }
 
-    /// Keeps the lease, and looks for nodes whose lease has ended. Runs for as long as the node does.
+    async fn tell(&self, scope: &Scope, data: PresenceData) {
+        let topic = scope.presence(&data.user_id);
+        self.services.tell(&topic, EventKind::PresenceChanged, Control::None, &Told { data: &data }).await;
+    }
+
+    /// Keeps the lease, looks for nodes whose lease has ended, and tells who came and went. Runs for as long as the node does.
     pub async fn keep(self: Arc<Self>) {
-        let mut sweep = tokio::time::interval(RENEWAL);
+        tokio::join!(self.keep_writing(), self.keep_sweeping(), self.keep_settling());
+    }
+
+    async fn keep_writing(&self) {
+        let mut due = interval(self.timing.renewal);
         loop {
-            let is_due = tokio::select! {
-                _ = sweep.tick() => true,
-                () = self.wake.notified() => false,
+            let grace = self.graces.lock().front().map(|grace| grace.until);
+            let grace_ends = async {
+                match grace {
+                    Some(until) => tokio::time::sleep_until(until).await,
+                    None => std::future::pending().await,
+                }
             };
-            if let Err(error) = self.flush().await {
+            tokio::select! {
+                _ = due.tick() => {}
+                () = self.wake.notified() => {}
+                () = grace_ends => {}
+            }
+            self.end_graces(Instant::now());
+            if let Err(error) = self.write(self.timing.lease).await {
                 tracing::warn!(%error, "the node's lease was not renewed");
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                tokio::time::sleep(RETRY).await;
                 self.wake.notify_one();
-                continue;
             }
-            if is_due {
-                self.sweep().await;
-            }
-            // Many changes share one write.
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(GATHERING).await;
         }
     }
 
-    async fn sweep(&self) {
-        match self.services.store.sweep().await {
-            Ok(members) => {
-                for member in members {
-                    if let Some((scope, user)) = parse_member(&member) {
-                        self.went_offline(&scope, &user, member).await;
-                    }
+    async fn keep_sweeping(&self) {
+        let mut due = interval(self.timing.renewal);
+        loop {
+            due.tick().await;
+            if let Err(error) = self.sweep().await {
+                tracing::warn!(%error, "dead nodes could not be looked for");
+            }
+        }
+    }
+
+    async fn keep_settling(&self) {
+        loop {
+            match self.settle().await {
+                Ok(true) => {}
+                Ok(false) => self.unsettled.wait().await,
+                Err(error) => {
+                    tracing::warn!(%error, "whether users are online elsewhere is not known");
+                    tokio::time::sleep(RETRY).await;
                 }
             }
-            Err(error) => tracing::warn!(%error, "dead nodes could not be looked for"),
         }
     }
 
-    /// Ends the lease: the node is gone, its users with it.
-    pub async fn release(&self) {
-        if let Err(error) = self.services.store.release(&self.node).await {
-            tracing::warn!(%error, "the node's lease ends by itself");
-        }
+    /// The node ends, and others may go on: its users have one more grace, for which the lease still lasts. Who comes to
+    /// another node by then was never offline; the others are swept, noted and told by whichever node notices first, at the
+    /// latest by the next one that starts. What was to be told before is told now, as far as `within` suffices.
+    ///
+    /// [`keep`](Self::keep) must have ended.
+    pub async fn leave(&self, within: Duration) {
+        self.finish(self.timing.grace, within).await;
     }
 
-    /// Whether users are online, as the store has it now.
-    pub async fn of(&self, scope: &Scope, users: &[UserId]) -> Result<BTreeMap<UserId, Presence>> {
-        let members: Vec<String> = users.iter().map(|user| scope.member(user)).collect();
-        let counts = self.services.store.members(&members).await?;
-        let read = |user| Read { partition: scope.user(user), documents: vec![(SEEN, ONLY.into())], newest: None };
-        let seen = self.services.store.read(users.iter().map(read).collect()).await?;
-        let at = self.services.clock.now_ms();
-        let mut presences = BTreeMap::new();
-        for ((user, count), seen) in users.iter().zip(counts).zip(seen) {
-            let online = count != 0;
-            let last_seen = match &seen.documents[0] {
-                Some(document) if !online => Some(decode(document)?),
-                _ => None,
-            };
-            presences.insert(user.clone(), Presence { online, last_seen, at });
+    /// The node ends, and no other one goes on: its users are offline, and when they were last seen is kept now, as far as
+    /// `within` suffices.
+    ///
+    /// [`keep`](Self::keep) must have ended.
+    pub async fn close(&self, within: Duration) {
+        let all: Vec<String> = self.here.iter().map(|here| here.key().clone()).collect();
+        self.here.clear();
+        self.change(all);
+        self.finish(self.timing.lease, within).await;
+    }
+
+    async fn finish(&self, ttl: Duration, within: Duration) {
+        let finish = async {
+            self.write(ttl).await?;
+            while self.settle().await? {}
+            Ok::<_, StoreError>(())
+        };
+        match tokio::time::timeout(within, finish).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the node's lease ends by itself"),
+            Err(_) => tracing::warn!("not everybody could be told in time who is offline"),
         }
-        Ok(presences)
     }
 }
 
-impl Sessions {
-    /// `presence.watch`: replaces the users that a session watches.
-    pub(super) async fn watch_presence(&self, session: &Session, users: Vec<UserId>) -> Result<(PresenceMap, Starts)> {
-        if users.len() > MAX_WATCHED {
-            return Err(Error::bad_request(format!("at most {MAX_WATCHED} users are watched at once")));
-        }
-        let topics: Vec<_> = users.iter().map(|user| (session.scope().presence(user), Kind::Passing)).collect();
-        let joined = self.hub.join_all(&topics, &session.outbox).await.map_err(unavailable)?;
-        let presence = self.presences.of(session.scope(), &users).await?;
-        Ok((PresenceMap { presence }, Starts::watching(joined)))
+/// Ticks at once, and after a late tick no sooner than usual.
+fn interval(period: Duration) -> Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+/// Members at work. Those that are left when it is dropped, by an error or because the work was cancelled, have to be
+/// written and settled again.
+struct Changed<'a> {
+    presences: &'a Presences,
+    members: Vec<String>,
+}
+
+impl Drop for Changed<'_> {
+    fn drop(&mut self) {
+        self.presences.changed.lock().extend(self.members.drain(..));
     }
 }
 
-impl Session {
-    /// Replaces what the session watches.
-    pub(super) fn watch(&self, joined: Vec<fanout::Joining>) {
-        let watched = joined.into_iter().map(|joining| joining.start(Position::default(), Position::default())).collect();
-        let mut state = self.state.lock();
-        let before = if state.is_gone { watched } else { std::mem::replace(&mut state.watched, watched) };
-        drop(state);
-        drop(before);
-    }
-}
+#[cfg(test)]
+mod tests;

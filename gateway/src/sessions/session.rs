@@ -18,7 +18,7 @@ use protocol::{
 };
 use serde::Serialize;
 
-use super::{Sessions, sends::Sending};
+use super::{Sessions, sends::Sending, watching::Watched};
 use crate::{
     auth::{Actor, Who},
     service::{ended::Ending, messages::Facts, scope::Scope},
@@ -60,7 +60,7 @@ pub(super) struct Credential {
 pub(super) struct State {
     pub(super) channels: HashMap<ChannelId, Subscribed>,
     pub(super) own: Option<Subscription>,
-    pub(super) watched: Vec<Subscription>,
+    pub(super) watched: Watched,
     pub(super) sends: HashMap<ChannelId, Sending>,
     /// Channels that the user came into before the session was ready.
     pub(super) early: Option<VecDeque<(ChannelId, Position)>>,

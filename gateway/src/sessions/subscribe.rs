@@ -34,8 +34,6 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Starts {
     channels: Vec<Start>,
-    /// The users to watch from then on, if they change.
-    watched: Option<Vec<Joining>>,
     /// Until the start no other change of subscriptions begins: two of one channel would tell everything twice.
     turn: Option<Turn>,
 }
@@ -48,13 +46,6 @@ const RETRY: Duration = Duration::from_millis(200);
 
 /// How often it is looked whether a topic has told a removal.
 const SETTLING: Duration = Duration::from_millis(20);
-
-impl Starts {
-    /// Watching users.
-    pub(super) fn watching(watched: Vec<Joining>) -> Self {
-        Self { watched: Some(watched), ..Self::default() }
-    }
-}
 
 #[derive(Debug)]
 struct Start {
@@ -98,7 +89,7 @@ impl Sessions {
         let gaps =
             self.gaps(scope, &asked, entries.iter().map(|e| e.as_ref().map(|e| Position { seq: e.seq, at: e.at })).collect()).await?;
 
-        let (mut results, mut starts, mut bytes, mut is_cut) = (Vec::new(), Starts { turn: Some(turn), ..Starts::default() }, 0, false);
+        let (mut results, mut starts, mut bytes, mut is_cut) = (Vec::new(), Starts { channels: Vec::new(), turn: Some(turn) }, 0, false);
         for (((asked, joining), entry), gap) in asked.into_iter().zip(joined).zip(entries).zip(gaps) {
             let Some(mut entry) = entry else {
                 if asked.is_named {
@@ -227,9 +218,6 @@ impl Sessions {
 impl Session {
     /// Starts what was prepared, after its reply was sent.
     pub(super) fn start(&self, starts: Starts) {
-        if let Some(watched) = starts.watched {
-            self.watch(watched);
-        }
         for Start { id, joining, cursor, head } in starts.channels {
             let subscription = joining.start(cursor, head);
             let mut state = self.state.lock();

@@ -8,6 +8,7 @@ mod garbage;
 mod kill;
 mod methods;
 mod nodes;
+mod presence;
 mod process;
 mod promises;
 mod promises_outbox;

@@ -1,0 +1,83 @@
+//! Who is online, as those who watch are told.
+
+use protocol::{Encoding, UserId, event::Event, params::Connect};
+
+use crate::story::{Ground, Person, World};
+
+impl Person {
+    /// Watches users; who of them is online.
+    async fn watches(&self, users: &[&str]) -> Vec<UserId> {
+        let users = users.iter().map(|user| user.parse().unwrap()).collect();
+        let presence = self.session.watch_presence(users).await.unwrap();
+        presence.into_iter().filter(|(_, presence)| presence.online).map(|(user, _)| user).collect()
+    }
+
+    /// The next event says that a user is online.
+    async fn sees_online(&mut self, user: &str) {
+        match self.next().await.read().unwrap() {
+            Event::PresenceChanged(data) => assert_eq!((data.user_id.as_str(), data.online), (user, true)),
+            other => panic!("{other:?} is nobody's presence"),
+        }
+    }
+}
+
+on_both_stores! {
+    async fn who_is_asked_for_twice_is_told_once(world: World) {
+        world.people(&["alice", "bob", "carol"]).await;
+        let mut bob = world.connects("bob").await;
+        assert!(bob.watches(&["alice", "carol", "alice"]).await.is_empty());
+        assert!(bob.watches(&["carol", "alice", "carol"]).await.is_empty());
+        let _alice = world.connects("alice").await;
+        bob.sees_online("alice").await;
+        let _carol = world.connects("carol").await;
+        bob.sees_online("carol").await;
+        assert_eq!(bob.watches(&["carol", "alice"]).await.len(), 2);
+    }
+
+    async fn who_comes_while_it_is_asked_for_is_in_the_answer_or_is_told(world: World) {
+        world.people(&["bob"]).await;
+        let mut bob = world.connects("bob").await;
+        let mut others = Vec::new();
+        for i in 0..20 {
+            let name = format!("friend-{i}");
+            world.people(&[&name]).await;
+            let asked = [name.as_str()];
+            let (online, friend) = tokio::join!(bob.watches(&asked), world.connects(&name));
+            while online.is_empty() && bob.hears("presence.changed").await.data["user_id"] != name {}
+            others.push(friend);
+        }
+    }
+
+    async fn of_two_sets_asked_for_at_once_the_later_is_watched(world: World) {
+        world.people(&["bob"]).await;
+        let mut bob = world.connects("bob").await;
+        let mut others = Vec::new();
+        for i in 0..20 {
+            let (first, second) = (format!("first-{i}"), format!("second-{i}"));
+            world.people(&[&first, &second]).await;
+            let (one, other) = ([first.as_str()], [second.as_str()]);
+            // Asked in this order, on one connection.
+            tokio::join!(biased; bob.watches(&one), bob.watches(&other));
+            others.push(world.connects(&first).await);
+            others.push(world.connects(&second).await);
+            bob.sees_online(&second).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_goes_to_another_node_when_its_own_is_drained_stays_online() {
+    let mut world = World::with(Ground::Redis, 2, &[]).await;
+    world.people(&["alice", "bob"]).await;
+    let mut bob = world.connects_to(1, "bob", Encoding::MessagePack, Connect::default()).await;
+    assert!(bob.watches(&["alice"]).await.is_empty());
+    let mut alice = world.connects("alice").await;
+    bob.sees_online("alice").await;
+    let token = world.token("alice").await;
+    world.nodes.remove(0).drain().await;
+    assert_eq!(alice.is_closed().await, 1001);
+    assert_eq!(bob.watches(&["alice"]).await.len(), 1, "the grace lasts longer than the drain");
+    let connector = client::Connector::new(&world.url(0), Encoding::MessagePack).unwrap();
+    let _alice = connector.connect(&Connect { token, ..Connect::default() }).await.unwrap();
+    bob.hears_nothing().await;
+}
