@@ -132,7 +132,7 @@ impl Authenticator {
     pub async fn verify(&self, token: &str) -> Result<Verified, TokenRefused> {
         let id = token::key_id(token)?;
         let key = self.token_keys.get(&id, self.read_token_key(&id)).await?;
-        let key = key.ok_or_else(|| refused("the token's key does not exist or was revoked"))?;
+        let key = key.ok_or_else(token::Invalid::unsigned)?;
         let claims = key.verifier.check(token, self.services.clock.now_ms(), self.services.limits.token_seconds)?;
         self.admit(&key, &claims).await?;
         let who = Who::User { id: claims.user, token_key: id, issued_at: claims.issued_at, expires_at: claims.expires_at };
