@@ -14,4 +14,5 @@ mod promises;
 mod promises_outbox;
 mod promises_resume;
 mod vertical;
+mod wall;
 mod wire;

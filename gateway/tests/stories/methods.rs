@@ -6,6 +6,11 @@ use serde_json::{Value, json};
 /// What an id is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
+    Organization,
+    App,
+    OrganizationKey,
+    AppKey,
+    TokenKey,
     User,
     Channel,
     Message,
