@@ -393,7 +393,7 @@ types! {
     participant_result: ParticipantResult = ParticipantResult { participant: participant::one(), }
     message_result: MessageResult = MessageResult { message: message::one(), }
     user_result: UserResult = UserResult { user: user::one(), }
-    users: Users = Users { items: vec(user::one(), 0..3), }
+    users: Users = Users { items: vec(user::one(), 0..3), more: any::<bool>(), }
     count: Count = Count { count: uint(), }
     read_result: ReadResult = ReadResult { read: uint(), }
     presences: Presences = Presences { presence: btree_map(user_id(), presence::one(), 0..3), }

@@ -213,7 +213,7 @@ pub(super) fn all() -> Vec<Vector> {
         (id("usr_00000000000000b1"), Presence { online: false, last_seen: Some(NOW - 60_000), at: NOW }),
     ]);
     list.add("presence.watch", "One is online, one was here a minute ago.", &Presences { presence });
-    list.add("user.get", "Those that exist.", &Users { items: vec![user()] });
+    list.add("user.get", "Those that exist.", &Users { items: vec![user()], more: false });
     list.add("user.update", "The user as it is now.", &UserResult { user: user() });
     list.0
 }
