@@ -18,7 +18,7 @@ use super::*;
 use crate::{
     auth::SecretKey,
     service::{clock::Clock, document::decode, random},
-    store::{Committed, Head, Keep, Log, Page, Partition, Range, Read, Snapshot, Store, Table, embedded::Embedded},
+    store::{Committed, Head, Keep, Log, Page, Partition, Purged, Range, Read, Require, Snapshot, Store, Table, embedded::Embedded},
 };
 
 /// Times that are over as soon as they begin: each step is the test's.
@@ -340,8 +340,8 @@ impl Store for Gate {
         self.store.publish(topic, record).await
     }
 
-    async fn purge(&self, partition: &Partition, table: Table, limit: usize) -> Result<bool, StoreError> {
-        self.store.purge(partition, table, limit).await
+    async fn purge(&self, partition: &Partition, table: Table, require: Option<Require>, limit: usize) -> Purged {
+        self.store.purge(partition, table, require, limit).await
     }
 
     async fn lease(&self, node: &str, ttl: Duration, members: Vec<(String, u32)>) -> Result<bool, StoreError> {
