@@ -1,6 +1,6 @@
 //! A commit: the plan for the script, and what its answer means.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use fanout::record::{Control, Record, Stamps};
 
@@ -88,6 +88,8 @@ struct Settings<'a> {
 #[derive(Default)]
 struct Documents<'a> {
     list: Vec<Named<'a>>,
+    /// Their places in the list.
+    places: HashMap<(Table, &'a Key), usize>,
 }
 
 struct Named<'a> {
@@ -123,20 +125,16 @@ impl<'a> Documents<'a> {
     }
 
     fn named(&mut self, table: Table, key: &'a Key) -> &mut Named<'a> {
-        let index = match self.list.iter().position(|d| d.table == table && d.key == key) {
-            Some(index) => index,
-            None => {
-                self.list.push(Named { table, key, maybe_new: false, indexed: false });
-                self.list.len() - 1
-            }
-        };
-        &mut self.list[index]
+        let place = *self.places.entry((table, key)).or_insert_with(|| {
+            self.list.push(Named { table, key, maybe_new: false, indexed: false });
+            self.list.len() - 1
+        });
+        &mut self.list[place]
     }
 
     /// Its index in the plan, from 1.
     fn index(&self, table: Table, key: &Key) -> usize {
-        let index = self.list.iter().position(|d| d.table == table && d.key == key);
-        index.expect("every document of the commit was listed") + 1
+        self.places.get(&(table, key)).expect("every document of the commit was listed") + 1
     }
 }
 
