@@ -31,6 +31,9 @@ use self::queue::{Flush, Queue};
 pub use self::limits::{Counts, Limits};
 pub use self::sink::Sink;
 
+/// What a frame counts beyond its own bytes while it waits: its place in the queue. Empty frames are not free.
+pub const ENTRY: usize = 64;
+
 /// In which of the wire's two encodings a connection is told. Each frame is made once per encoding that has a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -55,7 +58,8 @@ pub enum Class {
     Reply,
     /// Given up first when there is no room. With a key: a newer one takes the place of one that waits under the same key.
     Droppable(Option<u64>),
-    /// A ping, a pong: overtakes all frames that have not begun.
+    /// A ping, a pong: overtakes all frames that have not begun. Of those that wait the newest few stay: one more takes the place of the
+    /// oldest (RFC 6455, 5.5.3, lets a pong answer the newest ping alone). Frames of other classes never give way to it, nor does a close.
     Control,
 }
 
@@ -94,7 +98,7 @@ pub struct Outbox {
     encoding: Encoding,
     subject: OnceLock<Bytes>,
     queue: Mutex<Queue>,
-    /// A copy of the queue's bytes that is read without the lock.
+    /// A copy of what the queue counts that is read without the lock.
     queued: AtomicUsize,
     owner: AtomicWaker,
     drained: Notify,
@@ -199,7 +203,7 @@ impl Outbox {
         }
     }
 
-    /// Ends the outbox if its oldest frame has waited longer than [`Limits::age`]. For the owner's timer.
+    /// Ends the outbox if its oldest frame has waited longer than [`Limits::age`]. For the owner's timer; nothing is measured once the outbox is over.
     ///
     /// # Errors
     /// The outbox is over, by this or before.
@@ -225,12 +229,13 @@ impl Outbox {
         self.drained.notify_waiters();
     }
 
-    /// Why nothing more is taken, if so.
+    /// Why nothing more is taken, if so: from the moment of a [`close`](Self::close) on, also while its frame and what stands before it wait.
+    /// [`Limits::age`] and [`Limits::bytes`] end an outbox only before that; how long it may take to write the rest is the owner's to say.
     pub fn is_over(&self) -> Option<Reason> {
         self.queue.lock().refuses()
     }
 
-    /// Bytes that wait. A frame counts whole until it is written whole.
+    /// Bytes that wait. A frame counts whole until it is written whole, and [`ENTRY`] more for its place in the queue.
     pub fn queued_bytes(&self) -> usize {
         self.queued.load(Ordering::Acquire)
     }

@@ -9,6 +9,7 @@ use super::batch::Rendered;
 use super::feed::{CatchUp, Feed};
 use super::seats::Ticket;
 use super::{Hub, backoff};
+use crate::outbox::ENTRY;
 use crate::record::{Control, Record};
 use crate::{Class, Continuity, Gap, Outbox, Position, Replay, SourceError};
 
@@ -130,7 +131,7 @@ impl Pump {
 
     async fn push(&self, frame: Bytes) -> Result<(), Ended> {
         // What is larger than the other half waits until nothing else does.
-        let most = if frame.len() > self.half() { 1 } else { self.half() };
+        let most = if frame.len() + ENTRY > self.half() { 1 } else { self.half() };
         self.drained(most).await?;
         if !self.feed.is_seated(self.ticket) {
             return Err(Ended);

@@ -12,11 +12,11 @@ use super::Excess;
 /// average of those that hold anything is ended. At least one of them holds as much as the average, so the total comes down, the slowest first.
 #[derive(Debug)]
 pub struct Limits {
-    /// Bytes that one outbox may queue; an empty one takes any one frame. `usize::MAX` for no bound.
+    /// Bytes that one outbox may queue, each frame with [`ENTRY`](super::ENTRY) more; an empty one takes any one frame. `usize::MAX` for no bound.
     pub bytes: usize,
     /// How long a frame may wait. [`Duration::MAX`] for no bound.
     pub age: Duration,
-    /// Bytes that all outboxes may queue. `usize::MAX` for no bound.
+    /// Bytes that all outboxes may queue, counted in the same way. `usize::MAX` for no bound.
     pub total: usize,
     held: AtomicUsize,
     holders: AtomicUsize,
@@ -27,11 +27,11 @@ pub struct Limits {
 /// What the outboxes that share [`Limits`] hold and did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Bytes that wait now.
+    /// Bytes that wait now, each frame with [`ENTRY`](super::ENTRY) more.
     pub queued_bytes: usize,
     /// Outboxes in which something waits now.
     pub queues: usize,
-    /// Droppable frames given up or replaced by a newer one.
+    /// Droppable frames given up, and droppable and control frames replaced by a newer one.
     pub dropped: u64,
     /// Outboxes ended for their bytes, their age, and the total.
     pub too_slow: [u64; 3],

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Class, Excess, Limits, Reason, Sink};
+use super::{Class, ENTRY, Excess, Limits, Reason, Sink};
 
 /// Buffers in one vectored write: beyond a few dozen the cost of the call no longer shrinks.
 const SLICES: usize = 64;
@@ -17,11 +17,28 @@ const SLICE_BYTES: usize = 256 * 1024;
 /// What control frames may take beyond the bound, so that a ping does not end a connection whose queue is full.
 const CONTROL: usize = 4 * 1024;
 
+/// Control frames that wait. A reader that takes none of them needs no more, and its pings could fill any room.
+const CONTROLS: usize = 8;
+
 #[derive(Debug)]
 struct Entry {
     frame: Bytes,
     since: Instant,
     class: Class,
+}
+
+const _: () = assert!(size_of::<Entry>() <= ENTRY);
+
+impl Entry {
+    /// What it counts.
+    fn cost(&self) -> usize {
+        cost(&self.frame)
+    }
+}
+
+/// What a frame counts while it waits.
+pub(super) fn cost(frame: &Bytes) -> usize {
+    frame.len().saturating_add(ENTRY)
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -51,11 +68,13 @@ pub(super) enum Flush {
 pub(super) struct Queue {
     entries: VecDeque<Entry>,
     state: State,
-    /// Bytes of all entries, the first one whole even when it has begun.
+    /// What all entries count, the first one whole even when it has begun.
     bytes: usize,
     /// How much of the first entry is written.
     begun: usize,
     droppable: usize,
+    /// Control frames, one that has begun included.
+    controls: usize,
     wants_owner: bool,
 }
 
@@ -109,7 +128,10 @@ impl Queue {
             self.forget(key, limits);
         }
         let reserve = if class == Class::Control { CONTROL } else { 0 };
-        let room = limits.bytes.saturating_add(reserve).saturating_sub(frame.len());
+        if class == Class::Control && self.controls >= CONTROLS {
+            self.give_way(limits);
+        }
+        let room = limits.bytes.saturating_add(reserve).saturating_sub(cost(&frame));
         if self.bytes > room {
             self.give_up(self.bytes - room, limits);
         }
@@ -130,22 +152,36 @@ impl Queue {
 
     /// Where the next control frame goes: after what has begun and after control frames before it.
     fn boundary(&self) -> usize {
-        let begun = usize::from(self.begun > 0);
-        begun + self.entries.iter().skip(begun).take_while(|e| e.class == Class::Control).count()
+        self.controls + usize::from(self.begun > 0 && self.entries.front().is_some_and(|first| first.class != Class::Control))
+    }
+
+    /// Drops the oldest control frame that has not begun. The next one waits in its place, and for as long:
+    /// a reader that takes nothing is too old some day, whatever it sends.
+    fn give_way(&mut self, limits: &Limits) {
+        let oldest = usize::from(self.begun > 0);
+        let since = self.entries[oldest].since;
+        self.remove(oldest, limits);
+        if let Some(next) = self.entries.get_mut(oldest) {
+            next.since = since;
+        }
+        limits.count_dropped(1);
     }
 
     fn insert(&mut self, index: usize, frame: Bytes, class: Class, since: Instant, limits: &Limits) {
-        limits.hold(self.bytes, frame.len());
-        self.bytes += frame.len();
+        let entry = Entry { frame, since, class };
+        limits.hold(self.bytes, entry.cost());
+        self.bytes += entry.cost();
         self.droppable += usize::from(matches!(class, Class::Droppable(_)));
-        self.entries.insert(index, Entry { frame, since, class });
+        self.controls += usize::from(class == Class::Control);
+        self.entries.insert(index, entry);
     }
 
     fn remove(&mut self, index: usize, limits: &Limits) {
         if let Some(entry) = self.entries.remove(index) {
-            self.bytes -= entry.frame.len();
+            self.bytes -= entry.cost();
             self.droppable -= usize::from(matches!(entry.class, Class::Droppable(_)));
-            limits.release(self.bytes, entry.frame.len());
+            self.controls -= usize::from(entry.class == Class::Control);
+            limits.release(self.bytes, entry.cost());
         }
     }
 
@@ -215,10 +251,11 @@ impl Queue {
         let first = if self.begun > 0 && reason != Reason::Broken { self.entries.pop_front() } else { None };
         self.entries = first.into_iter().collect();
         self.entries.shrink_to_fit();
-        let kept = self.entries.front().map_or(0, |e| e.frame.len());
+        let kept = self.entries.front().map_or(0, Entry::cost);
         limits.release(kept, self.bytes - kept);
         self.bytes = kept;
         self.droppable = self.entries.iter().filter(|e| matches!(e.class, Class::Droppable(_))).count();
+        self.controls = self.entries.iter().filter(|e| e.class == Class::Control).count();
         self.begun = if kept > 0 { self.begun } else { 0 };
         self.state = State::Failed(reason);
     }

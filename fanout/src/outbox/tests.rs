@@ -39,8 +39,8 @@ fn frames_that_wait_leave_in_order_and_in_one_call() {
     for text in ["one", "two", "three"] {
         outbox.push(frame(text), Class::Durable).unwrap();
     }
-    assert_eq!(outbox.queued_bytes(), 7 + 7 + 9);
-    assert_eq!((limits.counts().queued_bytes, limits.counts().queues), (23, 1));
+    assert_eq!(outbox.queued_bytes(), 7 + 7 + 9 + 3 * ENTRY);
+    assert_eq!((limits.counts().queued_bytes, limits.counts().queues), (outbox.queued_bytes(), 1));
     assert_eq!(drive(&outbox), None);
     let calls = pipe.calls();
     pipe.open(1_000);
@@ -55,10 +55,10 @@ fn a_frame_counts_whole_until_it_is_written_whole() {
     let (pipe, limits) = (Pipe::new(4), limits(1_000));
     let outbox = outbox(&pipe, &limits);
     outbox.push(frame("hello"), Class::Durable).unwrap();
-    assert_eq!(outbox.queued_bytes(), 9);
+    assert_eq!(outbox.queued_bytes(), 9 + ENTRY);
     pipe.open(4);
     assert_eq!(drive(&outbox), None);
-    assert_eq!(outbox.queued_bytes(), 9);
+    assert_eq!(outbox.queued_bytes(), 9 + ENTRY);
     pipe.open(1);
     assert_eq!(drive(&outbox), None);
     assert_eq!(outbox.queued_bytes(), 0);
@@ -127,7 +127,7 @@ fn a_close_frame_still_reaches_a_reader_that_was_too_slow_and_wakes_up() {
 
 #[test]
 fn what_may_be_dropped_is_dropped_first_and_oldest_first() {
-    let (pipe, limits) = (Pipe::new(0), limits(60));
+    let (pipe, limits) = (Pipe::new(0), limits(60 + 4 * ENTRY));
     let outbox = outbox(&pipe, &limits);
     outbox.push(frame("durable 1"), Class::Durable).unwrap();
     outbox.push(frame("typing a"), Class::Droppable(None)).unwrap();
@@ -144,7 +144,7 @@ fn what_may_be_dropped_is_dropped_first_and_oldest_first() {
 
 #[test]
 fn a_droppable_frame_that_has_begun_is_finished() {
-    let (pipe, limits) = (Pipe::new(3), limits(40));
+    let (pipe, limits) = (Pipe::new(3), limits(40 + 3 * ENTRY));
     let outbox = outbox(&pipe, &limits);
     outbox.push(frame("typing"), Class::Droppable(Some(7))).unwrap();
     outbox.push(frame("0123456789"), Class::Durable).unwrap();
@@ -168,6 +168,50 @@ fn of_frames_with_one_key_the_newest_waits() {
 }
 
 #[test]
+fn empty_frames_count_too() {
+    let (pipe, limits) = (Pipe::new(0), limits(20 * ENTRY));
+    let outbox = outbox(&pipe, &limits);
+    let pushed = (0..).find(|_| outbox.push(frame(""), Class::Durable).is_err()).unwrap();
+    assert_eq!((pushed, outbox.is_over()), (18, Some(Reason::TooSlow(Excess::Bytes))));
+}
+
+#[test]
+fn of_control_frames_that_wait_the_newest_few_stay() {
+    for room in [0, 3, 15] {
+        let (pipe, limits) = (Pipe::new(room), limits(1_000));
+        let outbox = outbox(&pipe, &limits);
+        outbox.push(frame("durable"), Class::Durable).unwrap();
+        outbox.push(frame("typing"), Class::Droppable(None)).unwrap();
+        assert_eq!(drive(&outbox), None);
+        for n in 1..=50_000 {
+            outbox.push(frame(format!("pong {n}")), Class::Control).unwrap();
+        }
+        assert!(outbox.queued_bytes() < 1_000, "{}", outbox.queued_bytes());
+        outbox.close(frame("1000"), 1000);
+        pipe.open(10_000);
+        assert_eq!(drive(&outbox), Some(Reason::Closed(1000)));
+        let mut expected: Vec<String> = (49_993..=50_000).map(|n| format!("pong {n}")).collect();
+        expected.insert(if room == 0 { 8 } else { 0 }, "durable".into());
+        expected.insert(if room == 15 { 1 } else { 9 }, "typing".into());
+        expected.push("1000".into());
+        assert_eq!(pipe.texts(), expected, "room {room}");
+        assert_eq!(limits.counts().dropped, 49_992);
+    }
+}
+
+#[test]
+fn a_reader_that_takes_nothing_is_too_old_whatever_it_sends() {
+    let (pipe, limits) = (Pipe::new(0), limits(1_000));
+    let outbox = outbox(&pipe, &limits);
+    outbox.push(frame("pong"), Class::Control).unwrap();
+    let first = Instant::now();
+    while first.elapsed() < Duration::from_millis(20) {
+        outbox.push(frame("pong"), Class::Control).unwrap();
+    }
+    assert_eq!(outbox.check(first + Duration::from_secs(30)), Err(Reason::TooSlow(Excess::Age)));
+}
+
+#[test]
 fn a_frame_that_waits_too_long_ends_the_outbox() {
     let (pipe, limits) = (Pipe::new(0), limits(1_000));
     let outbox = outbox(&pipe, &limits);
@@ -182,7 +226,7 @@ fn a_frame_that_waits_too_long_ends_the_outbox() {
 
 #[test]
 fn when_the_node_holds_too_much_the_one_that_holds_the_most_goes() {
-    let limits = Limits::new(1_000, Duration::MAX, 200);
+    let limits = Limits::new(10_000, Duration::MAX, 200 + 14 * ENTRY);
     let (slow, quick) = (Pipe::new(0), Pipe::new(0));
     let (slow, quick) = (outbox(&slow, &limits), outbox(&quick, &limits));
     for _ in 0..12 {
@@ -192,7 +236,7 @@ fn when_the_node_holds_too_much_the_one_that_holds_the_most_goes() {
     quick.push(frame("0123456789"), Class::Durable).unwrap();
     assert_eq!(slow.push(frame("0123456789"), Class::Durable), Err(Reason::TooSlow(Excess::Total)));
     quick.push(frame("0123456789"), Class::Durable).unwrap();
-    assert_eq!(limits.counts().queued_bytes, 42);
+    assert_eq!(limits.counts().queued_bytes, 3 * (14 + ENTRY));
     drop(quick);
     assert_eq!((limits.counts().queued_bytes, limits.counts().queues), (0, 0));
 }
@@ -214,6 +258,7 @@ fn after_a_close_what_waits_is_written_and_nothing_more_is_taken() {
     let outbox = outbox(&pipe, &limits);
     outbox.push(frame("last words"), Class::Durable).unwrap();
     outbox.close(frame("1001"), 1001);
+    assert_eq!(outbox.is_over(), Some(Reason::Closed(1001)));
     outbox.close(frame("4000"), 4000);
     assert_eq!(outbox.push(frame("late"), Class::Control), Err(Reason::Closed(1001)));
     assert_eq!(drive(&outbox), None);
@@ -248,7 +293,7 @@ async fn the_owner_is_woken_when_something_waits_and_pumps_when_it_drained() {
     }
     let pump = tokio::spawn({
         let outbox = Arc::clone(&outbox);
-        async move { outbox.drained_below(50).await }
+        async move { outbox.drained_below(50 + 3 * ENTRY).await }
     });
     tokio::task::yield_now().await;
     assert!(!pump.is_finished());
@@ -269,6 +314,8 @@ async fn frames_from_many_threads_reach_a_real_socket_whole() {
     let writer = Arc::new(listener.accept().await.unwrap().0);
     let limits = Limits::new(usize::MAX, Duration::MAX, usize::MAX);
     let outbox = Outbox::new(writer, Encoding::Binary, limits);
+    // So few that none has to give way to another.
+    let is_control = |thread: u8, n: u32| thread == 0 && n.is_multiple_of(300);
     let owner = tokio::spawn({
         let outbox = Arc::clone(&outbox);
         async move { outbox.drive().await }
@@ -279,7 +326,7 @@ async fn frames_from_many_threads_reach_a_real_socket_whole() {
             std::thread::spawn(move || {
                 for n in 0..2_000u32 {
                     let payload: Vec<u8> = [&[thread][..], &n.to_be_bytes(), &vec![thread; (n % 700) as usize]].concat();
-                    outbox.push(frame(payload), if n % 100 == 0 { Class::Control } else { Class::Durable }).unwrap();
+                    outbox.push(frame(payload), if is_control(thread, n) { Class::Control } else { Class::Durable }).unwrap();
                 }
             })
         })
@@ -290,11 +337,12 @@ async fn frames_from_many_threads_reach_a_real_socket_whole() {
         let length = reader.read_u32().await.unwrap() as usize;
         let mut payload = vec![0; length];
         reader.read_exact(&mut payload).await.unwrap();
-        let (thread, n) = (usize::from(payload[0]), u32::from_be_bytes(payload[1..5].try_into().unwrap()));
-        assert!(payload[5..].iter().all(|b| usize::from(*b) == thread));
-        if n % 100 != 0 {
-            assert!(last[thread].is_none_or(|last| last < n));
-            last[thread] = Some(n);
+        let (thread, n) = (payload[0], u32::from_be_bytes(payload[1..5].try_into().unwrap()));
+        assert!(payload[5..].iter().all(|b| *b == thread));
+        let place = usize::from(thread);
+        if !is_control(thread, n) {
+            assert!(last[place].is_none_or(|last| last < n));
+            last[place] = Some(n);
         }
     }
     threads.into_iter().for_each(|t| t.join().unwrap());
