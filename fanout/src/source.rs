@@ -1,10 +1,12 @@
 //! What the hub asks of whoever uses it: how a record looks on the wire, and what the log holds.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::record::Record;
-use crate::{Class, Encoding, Position, Topic};
+use crate::{Class, Encoding, Outbox, Position, Topic};
 
 /// The meaning of records, and the log behind them.
 #[async_trait]
@@ -23,9 +25,22 @@ pub trait Source: Send + Sync + 'static {
         Class::Durable
     }
 
-    /// A record was handed to the topic's live subscribers. Called once per record and node, after [`frame`](Self::frame), under the same rules.
-    fn told(&self, topic: &Topic, record: &Record) {
+    /// A record that the bus brought was handed to the topic's live subscribers: called once per such record and node, under the rules of
+    /// [`frame`](Self::frame). What was read from the log instead, for a repair or for who caught up, is not among them.
+    fn passed(&self, topic: &Topic, record: &Record) {
         let _ = (topic, record);
+    }
+
+    /// Whether the source wants to know who is [`told`](Self::told) this record. Default: no, and then a subscriber costs nothing for it.
+    fn follows(&self, record: &Record) -> bool {
+        let _ = record;
+        false
+    }
+
+    /// A record that the source [`follows`](Self::follows) was pushed to this outbox, by the broadcast or when its subscriber caught up:
+    /// whatever is pushed from here on comes after it. Called once per subscriber that is told, under the rules of [`frame`](Self::frame).
+    fn told(&self, topic: &Topic, record: &Record, outbox: &Arc<Outbox>) {
+        let _ = (topic, record, outbox);
     }
 
     /// At most `limit` records after a position, in order, with the controls that they had on the bus; [`Record::before`] is not needed.

@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use fanout::{
-    Class, Gap, Position, Replay, SourceError, Topic,
+    Class, Gap, Outbox, Position, Replay, SourceError, Topic,
     record::{Control, Record},
 };
 use protocol::{
@@ -38,8 +38,8 @@ use crate::{
 
 /// Who is told, on this node, that users came into channels.
 pub trait Membership: Send + Sync + 'static {
-    /// The user's sessions here were just told `channel.added`, with this position in its entry.
-    fn added(&self, scope: Scope, user: UserId, channel: ChannelId, position: Position);
+    /// The user's session behind this outbox was just told `channel.added`, with this position in its entry.
+    fn added(&self, scope: Scope, user: UserId, channel: ChannelId, position: Position, outbox: &Arc<Outbox>);
 }
 
 /// The gateway's [`fanout::Source`].
@@ -254,14 +254,18 @@ impl fanout::Source for Source {
         }
     }
 
-    fn told(&self, topic: &Topic, record: &Record) {
+    fn passed(&self, _topic: &Topic, record: &Record) {
         if record.is_durable() {
             let passed = self.services.clock.now_ms().saturating_sub(record.position.at);
             self.metrics.delivery.observe(Duration::from_millis(passed));
         }
-        if record.kind != EventKind::ChannelAdded as u8 {
-            return;
-        }
+    }
+
+    fn follows(&self, record: &Record) -> bool {
+        record.kind == EventKind::ChannelAdded as u8
+    }
+
+    fn told(&self, topic: &Topic, record: &Record, outbox: &Arc<Outbox>) {
         #[derive(serde::Deserialize)]
         struct Data {
             entry: Place,
@@ -276,7 +280,7 @@ impl fanout::Source for Source {
             (scope::subject(topic), scope::scope(topic), self.membership.get().and_then(Weak::upgrade))
             && let (Ok(user), Ok(Data { entry })) = (user.parse(), codec::from_msgpack(&record.body))
         {
-            membership.added(of, user, entry.channel_id, Position { seq: entry.seq, at: entry.at });
+            membership.added(of, user, entry.channel_id, Position { seq: entry.seq, at: entry.at }, outbox);
         }
     }
 

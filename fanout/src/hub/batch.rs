@@ -1,6 +1,7 @@
 //! What a broadcast tells: records framed once per encoding, merged, and handed to each subscriber.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
@@ -17,10 +18,22 @@ const STRIDE: usize = 256;
 /// What a batch holds.
 #[derive(Debug)]
 pub(super) enum Load {
-    /// Records in order.
-    Records(Vec<Record>),
+    /// Records that the bus brought, in order.
+    Passed(Vec<Record>),
+    /// Records that a repair read from the log, in order.
+    Logged(Vec<Record>),
     /// Live subscribers go on at this position.
     Gap(Gap, Position),
+}
+
+impl Load {
+    /// Its records, if those are what it holds.
+    pub(super) fn records(&self) -> &[Record] {
+        match self {
+            Self::Passed(records) | Self::Logged(records) => records,
+            Self::Gap(..) => &[],
+        }
+    }
 }
 
 /// Records of one topic, and who hears them.
@@ -40,7 +53,7 @@ impl Batch {
             true => Rendered::new(&self.load, topic, source, encoding),
             false => Rendered::default(),
         });
-        let terms = Terms::new(&self.load);
+        let terms = Terms::new(&self.load, topic, source);
         for (_, seat) in self.audience.iter() {
             delivered += terms.tell(seat, &rendered[seat.outbox.encoding() as usize]);
             told += 1;
@@ -48,13 +61,17 @@ impl Batch {
                 tokio::task::yield_now().await;
             }
         }
-        terms.records.iter().for_each(|record| source.told(topic, record));
+        if let Load::Passed(records) = &self.load {
+            records.iter().for_each(|record| source.passed(topic, record));
+        }
         delivered
     }
 }
 
 /// What of a batch depends on who hears it.
 struct Terms<'a> {
+    topic: &'a Topic,
+    source: &'a dyn Source,
     records: &'a [Record],
     /// The first durable record's `seq`: whoever stands before it is told all of them.
     first: u64,
@@ -66,16 +83,15 @@ struct Terms<'a> {
 }
 
 impl<'a> Terms<'a> {
-    fn new(load: &'a Load) -> Self {
-        let records = match load {
-            Load::Records(records) => records.as_slice(),
-            Load::Gap(..) => &[],
-        };
+    fn new(load: &'a Load, topic: &'a Topic, source: &'a dyn Source) -> Self {
+        let records = load.records();
         let special = records.iter().filter_map(|record| match &record.control {
             Control::Evict(subject) | Control::Except(subject) => Some(subject),
             Control::None | Control::Close => None,
         });
         Self {
+            topic,
+            source,
             records,
             first: records.iter().find(|r| r.is_durable()).map_or(u64::MAX, |r| r.position.seq),
             special: special.collect(),
@@ -92,9 +108,10 @@ impl<'a> Terms<'a> {
             Standing::Behind { .. } | Standing::Joining { .. } => return 0,
         };
         let outbox = &seat.outbox;
+        let told = |index: usize| self.source.told(self.topic, &self.records[index], outbox);
         let is_special = || self.has_close || self.special.iter().any(|subject| **subject == outbox.subject());
         if self.is_gap || (after < self.first && !is_special()) {
-            return rendered.push_all(outbox);
+            return rendered.push_all(outbox, told);
         }
         let known = match seat.standing {
             Standing::Live { after } => after,
@@ -111,11 +128,12 @@ impl<'a> Terms<'a> {
             (!record.is_durable() || known < record.position.seq).then_some(end)
         });
         let end = end.unwrap_or(self.records.len());
-        rendered.push_some(outbox, |index| {
+        let wants = |index: usize| {
             let record = &self.records[index];
             let excepted = matches!(&record.control, Control::Except(subject) if *subject == outbox.subject());
             index < end && !excepted && (!record.is_durable() || after < record.position.seq)
-        })
+        };
+        rendered.push_some(outbox, wants, told)
     }
 }
 
@@ -127,10 +145,19 @@ pub(super) struct Rendered {
 
 /// Frames that wait and leave together.
 #[derive(Debug)]
-struct Piece {
-    bytes: Bytes,
+pub(super) struct Piece {
+    pub(super) bytes: Bytes,
     class: Class,
     parts: Vec<Part>,
+    /// Records among them that the source follows.
+    pub(super) followed: Vec<usize>,
+}
+
+impl Piece {
+    /// How many frames it holds.
+    pub(super) fn frames(&self) -> u64 {
+        self.parts.len() as u64
+    }
 }
 
 /// One frame within a piece.
@@ -143,7 +170,7 @@ struct Part {
 impl Rendered {
     fn new(load: &Load, topic: &Topic, source: &dyn Source, encoding: Encoding) -> Self {
         match load {
-            Load::Records(records) => Self::records(records, topic, source, encoding, MERGED),
+            Load::Passed(records) | Load::Logged(records) => Self::records(records, topic, source, encoding, MERGED),
             Load::Gap(gap, position) => Self::single(source.gap(topic, *gap, *position, encoding)),
         }
     }
@@ -151,7 +178,7 @@ impl Rendered {
     /// One frame that is not a record's.
     fn single(frame: Bytes) -> Self {
         let parts = vec![Part { record: 0, range: 0..frame.len() }];
-        Self { pieces: vec![Piece { bytes: frame, class: Class::Durable, parts }] }
+        Self { pieces: vec![Piece { bytes: frame, class: Class::Durable, parts, followed: Vec::new() }] }
     }
 
     /// Frames records, and merges those that are not droppable with their neighbours, up to `most` bytes.
@@ -175,27 +202,32 @@ impl Rendered {
             }
         }
         pieces.extend(merge(&mut run, size, Class::Durable));
+        for piece in &mut pieces {
+            piece.followed = piece.parts.iter().map(|part| part.record).filter(|index| source.follows(&records[*index])).collect();
+        }
         Self { pieces }
     }
 
-    /// The pieces, with how many frames each holds.
-    pub(super) fn pieces(&self) -> impl Iterator<Item = (&Bytes, usize)> {
-        self.pieces.iter().map(|piece| (&piece.bytes, piece.parts.len()))
+    /// What is pushed at once, in order.
+    pub(super) fn pieces(&self) -> &[Piece] {
+        &self.pieces
     }
 
-    fn push_all(&self, outbox: &Outbox) -> u64 {
+    /// Pushes everything; `told` hears of the followed records that were. Returns how many frames that were.
+    fn push_all(&self, outbox: &Arc<Outbox>, told: impl Fn(usize)) -> u64 {
         let mut frames = 0;
         for piece in &self.pieces {
             if outbox.push(piece.bytes.clone(), piece.class).is_err() {
                 break;
             }
-            frames += piece.parts.len() as u64;
+            frames += piece.frames();
+            piece.followed.iter().for_each(|index| told(*index));
         }
         frames
     }
 
     /// As `push_all`, of the frames that are wanted; neighbours stay together.
-    fn push_some(&self, outbox: &Outbox, wants: impl Fn(usize) -> bool) -> u64 {
+    fn push_some(&self, outbox: &Arc<Outbox>, wants: impl Fn(usize) -> bool, told: impl Fn(usize)) -> u64 {
         let mut frames = 0;
         for piece in &self.pieces {
             for run in piece.parts.chunk_by(|a, b| wants(a.record) == wants(b.record)) {
@@ -207,6 +239,8 @@ impl Rendered {
                     return frames;
                 }
                 frames += run.len() as u64;
+                let pushed = first.record..=last.record;
+                piece.followed.iter().filter(|index| pushed.contains(index)).for_each(|index| told(*index));
             }
         }
         frames
@@ -217,7 +251,7 @@ impl Rendered {
 fn merge(run: &mut Vec<(usize, Bytes)>, size: usize, class: Class) -> Option<Piece> {
     if run.len() == 1 {
         let (record, bytes) = run.pop()?;
-        return Some(Piece { parts: vec![Part { record, range: 0..bytes.len() }], bytes, class });
+        return Some(Piece { parts: vec![Part { record, range: 0..bytes.len() }], bytes, class, followed: Vec::new() });
     }
     let mut bytes = BytesMut::with_capacity(size);
     let mut parts = Vec::with_capacity(run.len());
@@ -226,5 +260,5 @@ fn merge(run: &mut Vec<(usize, Bytes)>, size: usize, class: Class) -> Option<Pie
         bytes.extend_from_slice(&frame);
         parts.push(Part { record, range: start..bytes.len() });
     }
-    (!parts.is_empty()).then(|| Piece { bytes: bytes.freeze(), class, parts })
+    (!parts.is_empty()).then(|| Piece { bytes: bytes.freeze(), class, parts, followed: Vec::new() })
 }

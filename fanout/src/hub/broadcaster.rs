@@ -84,7 +84,7 @@ impl Feed {
             state.broadcasting = false;
             return None;
         }
-        let deliver = (!records.is_empty()).then(|| self.batch(state, Load::Records(records)));
+        let deliver = (!records.is_empty()).then(|| self.batch(state, Load::Passed(records)));
         Some(Step { deliver, repair })
     }
 
@@ -92,14 +92,12 @@ impl Feed {
     fn batch(self: &Arc<Self>, state: MutexGuard<'_, State>, load: Load) -> Batch {
         let (audience, encodings) = (state.seats.snapshot(), state.seats.encodings());
         drop(state);
-        if let Load::Records(records) = &load {
-            for record in records {
-                let seq = if record.is_durable() { record.position.seq } else { u64::MAX };
-                match &record.control {
-                    Control::Evict(evicted) => self.end(&audience, |subject| subject == evicted, seq),
-                    Control::Close => self.end(&audience, |_| true, seq),
-                    Control::None | Control::Except(_) => {}
-                }
+        for record in load.records() {
+            let seq = if record.is_durable() { record.position.seq } else { u64::MAX };
+            match &record.control {
+                Control::Evict(evicted) => self.end(&audience, |subject| subject == evicted, seq),
+                Control::Close => self.end(&audience, |_| true, seq),
+                Control::None | Control::Except(_) => {}
             }
         }
         Batch { load, audience, encodings }
@@ -149,6 +147,6 @@ impl Feed {
             return Repaired::Later;
         }
         let is_over = state.close_repair(replay.head);
-        if records.is_empty() && !is_over { Repaired::Later } else { Repaired::More(self.batch(state, Load::Records(records))) }
+        if records.is_empty() && !is_over { Repaired::Later } else { Repaired::More(self.batch(state, Load::Logged(records))) }
     }
 }

@@ -117,9 +117,10 @@ impl Pump {
         records.retain(|record| !matches!(&record.control, Control::Except(excepted) if excepted == subject));
         let rendered =
             Rendered::records(&records, &self.feed.topic, &*self.hub.source, self.outbox.encoding(), self.outbox.limits().bytes / 4);
-        for (bytes, frames) in rendered.pieces() {
-            self.push(bytes.clone()).await?;
-            self.hub.count_deliveries(frames as u64);
+        for piece in rendered.pieces() {
+            self.push(piece.bytes.clone()).await?;
+            self.hub.count_deliveries(piece.frames());
+            piece.followed.iter().for_each(|index| self.hub.source.told(&self.feed.topic, &records[*index], &self.outbox));
         }
         self.cursor = last.unwrap_or(self.cursor);
         if end.is_some() {

@@ -24,6 +24,9 @@ struct World {
     reads: AtomicUsize,
     clock: AtomicU64,
     strangers: Mutex<Vec<Bytes>>,
+    /// Which records that are followed were told to whom.
+    followed: Mutex<Vec<(u64, Bytes)>>,
+    passed: Mutex<Vec<u64>>,
 }
 
 #[derive(Default, Clone)]
@@ -69,6 +72,18 @@ impl Source for World {
 
     fn class(&self, _topic: &Topic, record: &Record) -> Class {
         if record.kind == 1 { Class::Droppable(None) } else { Class::Durable }
+    }
+
+    fn passed(&self, _topic: &Topic, record: &Record) {
+        self.passed.lock().push(record.position.seq);
+    }
+
+    fn follows(&self, record: &Record) -> bool {
+        record.body.starts_with(b"followed")
+    }
+
+    fn told(&self, _topic: &Topic, record: &Record, outbox: &Arc<Outbox>) {
+        self.followed.lock().push((record.position.seq, Bytes::copy_from_slice(outbox.subject())));
     }
 
     async fn read(&self, topic: &Topic, after: Position, limit: usize) -> Result<Replay, SourceError> {
@@ -281,6 +296,60 @@ async fn a_subscriber_is_told_only_what_stands_after_its_start_also_within_a_bat
     early.sees(&["1 x", "2 y", "3 z", "0 p"]).await;
     late.sees(&["3 z", "0 p"]).await;
     assert_eq!(late.pipe.calls(), 1);
+}
+
+impl World {
+    fn followed_by(&self, subject: &str) -> Vec<u64> {
+        self.followed.lock().iter().filter(|(_, told)| told == subject).map(|(seq, _)| *seq).collect()
+    }
+}
+
+#[tokio::test]
+async fn the_source_hears_who_was_told_what_it_follows_and_of_nobody_who_was_not() {
+    let node = node();
+    let (alice, bob, carol) = (node.reader("alice"), node.reader("bob"), node.reader("carol"));
+    let _alice = node.subscribe(&alice).await;
+    let joining = node.join(&bob).await;
+    let _not_started = node.join(&carol).await;
+    for text in ["x", "followed 2", "y", "followed 4"] {
+        node.commit(text);
+    }
+    let _bob = joining.start(node.position(2), node.position(2));
+    alice.sees_last("4 followed 4").await;
+    bob.sees(&["3 y", "4 followed 4"]).await;
+    eventually(|| node.world.passed.lock().len() == 4, || "four records".into()).await;
+    assert_eq!(["alice", "bob", "carol"].map(|who| node.world.followed_by(who)), [vec![2, 4], vec![4], vec![]]);
+}
+
+#[tokio::test]
+async fn the_source_hears_when_a_subscriber_that_is_behind_is_told_and_not_before() {
+    let node = node();
+    node.lose("x");
+    let (alice, bob) = (node.reader("alice"), node.reader("bob"));
+    let _alice = node.subscribe(&alice).await;
+    // The log cannot be read: bob stays behind, while alice is told.
+    node.world.failing.store(true, Ordering::SeqCst);
+    let _bob = node.resume(&bob, 0).await;
+    node.commit("followed");
+    alice.sees(&["2 followed"]).await;
+    assert_eq!((node.world.followed_by("alice"), node.world.followed_by("bob")), (vec![2], vec![]));
+    node.world.failing.store(false, Ordering::SeqCst);
+    bob.sees(&["1 x", "2 followed"]).await;
+    eventually(|| node.world.followed_by("bob") == [2], || "bob".into()).await;
+}
+
+#[tokio::test]
+async fn what_a_repair_reads_is_told_but_has_not_passed() {
+    let node = node();
+    let alice = node.reader("alice");
+    let _alice = node.subscribe(&alice).await;
+    node.commit("x");
+    alice.sees_last("1 x").await;
+    node.lose("followed");
+    node.commit("followed");
+    alice.sees(&["1 x", "2 followed", "3 followed"]).await;
+    eventually(|| node.world.followed_by("alice") == [2, 3], || "alice".into()).await;
+    assert_eq!(*node.world.passed.lock(), [1]);
 }
 
 #[tokio::test]

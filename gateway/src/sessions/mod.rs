@@ -21,7 +21,7 @@ use std::{
 };
 
 use dashmap::DashMap;
-use fanout::{Hub, Position};
+use fanout::{Hub, Outbox, Position};
 use parking_lot::Mutex;
 use protocol::{ChannelId, CloseCode, Limits, UserId};
 
@@ -175,9 +175,10 @@ impl Sessions {
 }
 
 impl Membership for Sessions {
-    fn added(&self, scope: Scope, user: UserId, channel: ChannelId, position: Position) {
-        for session in self.of_user(&scope, &user) {
-            session.came_into(channel.clone(), position);
+    fn added(&self, scope: Scope, user: UserId, channel: ChannelId, position: Position, outbox: &Arc<Outbox>) {
+        // Only the session that was told: another one of the user may still be behind, and is told, and subscribed, later.
+        if let Some(session) = self.of_user(&scope, &user).iter().find(|session| Arc::ptr_eq(&session.outbox, outbox)) {
+            session.came_into(channel, position);
         }
     }
 }
