@@ -1,6 +1,6 @@
 //! The one error of services and transports: a code and a sentence for the caller, the cause for the log.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use protocol::{ErrorBody, ErrorCode, codec::DecodeError, value::OutOfBounds};
 
@@ -114,7 +114,16 @@ impl From<StoreError> for Error {
 
 impl From<DecodeError> for Error {
     fn from(error: DecodeError) -> Self {
-        Self::bad_request(format!("the request does not fit: {error}"))
+        Self::bad_request(format!("the request does not fit: {}", without_value(&error.to_string())))
+    }
+}
+
+/// What a reader says of a value that does not fit, without the value: it may be a secret in the wrong place.
+pub fn without_value(why: &str) -> Cow<'_, str> {
+    // Serde quotes the value with the one or the other, and ends with what it expected, which is ours.
+    match (why.find(['`', '"']), why.rfind(", expected ")) {
+        (Some(value), Some(expected)) if value < expected => format!("{}{}", why[..value].trim_end(), &why[expected..]).into(),
+        _ => why.into(),
     }
 }
 
@@ -123,6 +132,24 @@ impl From<OutOfBounds> for Error {
         match error {
             OutOfBounds::Size => Self::too_large(error.to_string()),
             OutOfBounds::Depth | OutOfBounds::Integer => Self::bad_request(error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_does_not_fit_is_not_told() {
+        for (why, told) in [
+            ("unknown variant `canary`, expected `live` or `test`", "unknown variant, expected `live` or `test`"),
+            (r#"type: invalid type: string "a, expected b", expected u64"#, "type: invalid type: string, expected u64"),
+            ("invalid value: integer `-1`, expected u64 at line 1 column 9", "invalid value: integer, expected u64 at line 1 column 9"),
+            ("missing field `name` at line 1 column 2", "missing field `name` at line 1 column 2"),
+            ("invalid type: null, expected a `role`", "invalid type: null, expected a `role`"),
+        ] {
+            assert_eq!(without_value(why), told);
         }
     }
 }

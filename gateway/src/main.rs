@@ -14,7 +14,8 @@ fn main() -> ExitCode {
     match config::from_process().map_err(StartError::of).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("chaos: {error}");
+            // A key given in place of its file, say.
+            eprintln!("chaos: {}", log::scrub(&error.to_string()));
             ExitCode::from(2)
         }
     }

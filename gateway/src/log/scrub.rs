@@ -3,7 +3,7 @@
 use std::{borrow::Cow, fmt};
 
 /// What the credentials of the deployment begin with. What follows is hidden, the beginning is left to tell which kind it was.
-const KEYS: [&str; 6] = ["adm_", "ork_", "sk_live_", "sk_test_", "ak_live_", "ak_test_"];
+const KEYS: [&str; 7] = ["adm_", "ork_", "sk_live_", "sk_test_", "ak_live_", "ak_test_", "tks_"];
 
 /// Other words that a secret follows.
 const BEARER: &str = "bearer ";
@@ -46,7 +46,7 @@ fn secret(text: &str, at: usize) -> Option<(usize, usize)> {
     let rest = &bytes[at..];
     let run = |from: usize, part: fn(&u8) -> bool| from + bytes[from..].iter().take_while(|byte| part(byte)).count();
     match rest[0] {
-        b'a' | b'o' | b's' => {
+        b'a' | b'o' | b's' | b't' => {
             let from = at + KEYS.iter().find(|key| rest.starts_with(key.as_bytes()))?.len();
             let to = run(from, is_token);
             let certain = begins_word(bytes, at) || run(from, u8::is_ascii_alphanumeric) - from >= LEAST_WITHIN_WORD;

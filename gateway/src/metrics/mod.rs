@@ -226,10 +226,7 @@ impl Metrics {
 
     /// An HTTP request was answered. `route` is the matched pattern and never the path itself, which anybody may make up; `None` if nothing matched.
     pub fn http(&self, route: Option<&str>, method: &Method, status: u16) {
-        let known = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD, Method::OPTIONS];
-        let words = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
-        let method = known.iter().position(|other| other == method).map_or("other", |place| words[place]);
-        let labels = HttpLabels { route: route.unwrap_or("none").to_owned(), method: Word(method), status };
+        let labels = HttpLabels { route: route.unwrap_or("none").to_owned(), method: Word(method_word(method)), status };
         self.http.get_or_create(&labels).inc();
     }
 
@@ -239,6 +236,13 @@ impl Metrics {
         text::encode(&mut text, &self.registry).expect("writing into a String cannot fail");
         text
     }
+}
+
+/// A method by its word, or `other`: anybody may make up methods too.
+pub fn method_word(method: &Method) -> &'static str {
+    let known = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD, Method::OPTIONS];
+    let words = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
+    known.iter().position(|other| other == method).map_or("other", |place| words[place])
 }
 
 /// One in a gauge; dropping it takes it out.

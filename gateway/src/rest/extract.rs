@@ -14,7 +14,7 @@ use serde::de::{DeserializeOwned, value::MapDeserializer};
 use serde_json::json;
 
 use super::Shared;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, without_value};
 
 /// How long a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(10);
@@ -155,7 +155,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
 
 /// A request that does not fit its description, with where and why.
 pub(super) fn misfit(part: &str, field: Option<&str>, why: &str) -> Error {
-    let mut error = Error::bad_request(format!("the {part} does not fit: {why}"));
+    let mut error = Error::bad_request(format!("the {part} does not fit: {}", without_value(why)));
     error.body.details = field.map(|field| json!({ "field": field, "in": part }));
     error
 }

@@ -12,7 +12,11 @@ use protocol::ErrorCode;
 use tracing::{Instrument, field::Empty};
 
 use super::{Shared, answer::Failure};
-use crate::{error::Error, metrics::Transport, service::random};
+use crate::{
+    error::Error,
+    metrics::{Transport, method_word},
+    service::random,
+};
 
 /// Names a request in the log and in its answer.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -23,8 +27,14 @@ pub(super) async fn observe(State(state): State<Shared>, request: Request, next:
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let id = format!("{:016x}", random::bits());
     let span = tracing::info_span!(
-        "request", id, %method, route = route.as_deref().unwrap_or("none"),
-        principal = Empty, organization = Empty, app = Empty, environment = Empty
+        "request",
+        id,
+        method = method_word(&method),
+        route = route.as_deref().unwrap_or("none"),
+        principal = Empty,
+        organization = Empty,
+        app = Empty,
+        environment = Empty
     );
     let begun = Instant::now();
     let running = tokio::spawn(next.run(request).instrument(span.clone()));

@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use protocol::{CloseCode, Encoding, ErrorBody, ErrorCode, Method, frame::Request, params::Connect};
 
+use crate::error::without_value;
+
 /// How long a connection may take until its `connect`.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// The largest frame of a `connect`, in bytes.
@@ -63,7 +65,7 @@ impl Handshake {
             answer: Some((request.id, ErrorBody::new(ErrorCode::BadRequest, message))),
             close: CloseCode::TokenRefused,
         };
-        let params: Connect = request.params().map_err(|e| bad(format!("the request does not fit: {e}")))?;
+        let params: Connect = request.params().map_err(|e| bad(format!("the request does not fit: {}", without_value(&e.to_string()))))?;
         if params.resume.len() > MAX_RESUME {
             return Err(bad(format!("`resume` has at most {MAX_RESUME} channels; subscribe to the others afterwards")));
         }
