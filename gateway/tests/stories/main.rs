@@ -4,6 +4,7 @@
 #[macro_use]
 mod story;
 
+mod canary;
 mod garbage;
 mod kill;
 mod methods;
