@@ -259,14 +259,18 @@ impl Session {
 
     async fn follow(self: Arc<Self>, id: ChannelId, position: Position) {
         let Some(sessions) = self.sessions.upgrade() else { return };
+        let mut is_settled = false;
         let turn = loop {
             let turn = self.turn().await;
             match self.known(&sessions, &id, position) {
-                Known::Listens => return,
+                Known::Listens if is_settled => return,
+                // The topic may be in the middle of ending it.
+                Known::Listens => is_settled = true,
                 Known::New => break turn,
                 // A subscription from before a removal that the topic has not told yet: it ends, and this one follows.
-                Known::Unsettled => drop(turn),
+                Known::Unsettled => {}
             }
+            drop(turn);
             tokio::time::sleep(SETTLING).await;
         };
         self.listen(&sessions, turn, id, Cursor::After(position.seq, position.at), None).await;

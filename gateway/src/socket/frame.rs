@@ -3,6 +3,9 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use protocol::{CloseCode, Encoding};
 
+/// The first byte of a close frame.
+pub const CLOSE: u8 = 0x88;
+
 /// A message in an encoding's kind of frame: binary or text.
 pub fn message(encoding: Encoding, payload: &[u8]) -> Bytes {
     let opcode = match encoding {
@@ -25,7 +28,7 @@ pub fn close(code: CloseCode, retry_after_ms: Option<u64>) -> Bytes {
     if let Some(milliseconds) = retry_after_ms {
         payload.put_slice(format!(" retry_after_ms={milliseconds}").as_bytes());
     }
-    frame(0x88, &payload)
+    frame(CLOSE, &payload)
 }
 
 fn frame(first: u8, payload: &[u8]) -> Bytes {

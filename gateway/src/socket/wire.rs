@@ -17,6 +17,8 @@ use tokio::{
     net::TcpStream,
 };
 
+use super::frame;
+
 /// A socket whose writing side is an outbox.
 #[derive(Debug)]
 pub(super) struct Wire {
@@ -60,8 +62,10 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        // All of it at once: tungstenite flushes whole frames, and so they stay whole.
-        Poll::Ready(match self.outbox.push(Bytes::copy_from_slice(bytes), Class::Control) {
+        // All of it at once: tungstenite flushes whole frames, and so they stay whole. Of pongs the newest few are enough;
+        // the answer to a close must leave.
+        let class = if bytes.first() == Some(&frame::CLOSE) { Class::Reply } else { Class::Control };
+        Poll::Ready(match self.outbox.push(Bytes::copy_from_slice(bytes), class) {
             Ok(()) => Ok(bytes.len()),
             Err(reason) => Err(io::Error::new(io::ErrorKind::BrokenPipe, reason)),
         })
