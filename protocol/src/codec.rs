@@ -1,5 +1,7 @@
 //! The two encodings, and the one way from MessagePack to JSON.
 
+use std::io;
+
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK};
@@ -52,6 +54,27 @@ pub fn to_msgpack<T: Serialize>(value: &T) -> Vec<u8> {
     rmp_serde::to_vec_named(value).expect("types of the wire can be encoded, and a Vec takes what it is given")
 }
 
+/// How many bytes a value takes in the encoding in which it takes more: what a reply of either kind may be bounded by.
+///
+/// Text is longer in JSON, up to six times where it has to be escaped; numbers can be longer in MessagePack.
+pub fn longest<T: Serialize>(value: &T) -> usize {
+    #[derive(Default)]
+    struct Count(usize);
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let (mut json, mut msgpack) = (Count::default(), Count::default());
+    serde_json::to_writer(&mut json, value).expect("types of the wire have string keys and finite numbers");
+    rmp_serde::encode::write_named(&mut msgpack, value).expect("types of the wire can be encoded, and counting takes anything");
+    json.0.max(msgpack.0)
+}
+
 /// Reads the whole of the bytes; trailing bytes are an error (rmp-serde alone would accept them silently).
 pub fn from_msgpack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     let mut rest = bytes;
@@ -63,4 +86,17 @@ pub fn from_msgpack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError>
 pub fn transcode(msgpack: &[u8]) -> Result<Vec<u8>, DecodeError> {
     let value: serde_json::Value = from_msgpack(msgpack)?;
     Ok(serde_json::to_vec(&value).expect("a JSON value can be written"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_encoding_is_that_of_the_value_at_hand() {
+        let escaped = "\u{1}".repeat(100);
+        assert_eq!(longest(&escaped), Encoding::Json.encode(&escaped).len());
+        let numbers = [0.5; 100];
+        assert_eq!(longest(&numbers.as_slice()), Encoding::MessagePack.encode(&numbers.as_slice()).len());
+    }
 }

@@ -162,11 +162,9 @@ pub fn entry_of(id: &ChannelId, snapshot: &Snapshot, detail: Detail) -> Result<O
     }))
 }
 
-/// About how long an entry is when encoded: what varies is counted, the rest is bounded.
+/// How long an entry is at most when encoded, with what separates it from the next.
 pub fn size_of_entry(entry: &Entry) -> usize {
-    let message = entry.last_message.as_ref().map_or(0, |m| protocol::codec::to_msgpack(m).len());
-    let channel = entry.channel.as_ref().map_or(0, |c| protocol::codec::to_msgpack(c).len());
-    200 + message + channel
+    1 + protocol::codec::longest(entry)
 }
 
 /// A stored key as an id.

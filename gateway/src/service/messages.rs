@@ -382,30 +382,13 @@ impl Services {
         };
         let backwards = matches!(range, Range::Before(_));
         let (mut page, _) = self.store.page(&state.partition, MESSAGES, range, self.page_length(query.limit)?).await?;
-        let mut bytes = 0;
-        let mut fits = |document: &Document| {
-            bytes += document.value.len() + 256 + document.counts.iter().map(|(name, _)| name.len() + 10).sum::<usize>();
-            bytes <= REPLY_BYTES
-        };
-        // The end that is cut is the far one, so that the next page begins where this one stops.
-        let kept = if backwards {
-            page.documents.iter().rev().take_while(|d| fits(d)).count()
-        } else {
-            page.documents.iter().take_while(|d| fits(d)).count()
-        }
-        .max(1);
-        if kept < page.documents.len() {
-            page.more = true;
-            if backwards {
-                page.documents.drain(..page.documents.len() - kept);
-            } else {
-                page.documents.truncate(kept);
-            }
-        }
+        // What is stored is shorter than what is told of it: cut by that first, so that no more is decoded than may fit.
+        page.more |= keep_what_fits(&mut page.documents, backwards, |document| document.value.len());
         let mut items = page.documents.iter().map(message_of).collect::<Result<Vec<_>>>()?;
         if let Some(user) = actor.user() {
             self.add_own_reactions(&state, user, &mut items).await?;
         }
+        page.more |= keep_what_fits(&mut items, backwards, |item| 1 + protocol::codec::longest(item));
         Ok(MessageList { items, more: page.more })
     }
 
@@ -435,6 +418,24 @@ impl Services {
             asked => Ok(asked.unwrap_or(PAGE).min(most) as usize),
         }
     }
+}
+
+/// Cuts a page to what a reply may hold, but not to nothing; whether anything was cut. The end that is cut is the far one,
+/// so that the next page begins where this one stops.
+fn keep_what_fits<T>(page: &mut Vec<T>, backwards: bool, length: impl Fn(&T) -> usize) -> bool {
+    let mut bytes = 0;
+    let mut fits = |item: &&T| {
+        bytes += length(item);
+        bytes <= REPLY_BYTES
+    };
+    let kept = if backwards { page.iter().rev().take_while(&mut fits).count() } else { page.iter().take_while(&mut fits).count() };
+    let cut = page.len() - kept.max(1).min(page.len());
+    if backwards {
+        page.drain(..cut);
+    } else {
+        page.truncate(page.len() - cut);
+    }
+    cut > 0
 }
 
 /// The key of what a user gave to a message.
