@@ -8,6 +8,7 @@ mod canary;
 mod garbage;
 mod kill;
 mod methods;
+mod methods_messages;
 mod nodes;
 mod presence;
 mod process;

@@ -373,20 +373,29 @@ pub struct ByHand {
 impl ByHand {
     /// Asks, whatever the method, and has the reply as it came; events before it are passed over.
     pub async fn asks(&mut self, method: &str, params: Value) -> Value {
+        self.asks_measured(method, params).await.1
+    }
+
+    /// The same, with the length of the reply in bytes.
+    pub async fn asks_measured(&mut self, method: &str, params: Value) -> (usize, Value) {
         self.last_id += 1;
         let request = encode_request(self.encoding, self.last_id, method, &params);
         self.socket.send(Frame::of(self.encoding, request)).await.unwrap();
-        self.hears().await
+        self.hears_measured().await
     }
 
     /// The next reply as it came.
     pub async fn hears(&mut self) -> Value {
+        self.hears_measured().await.1
+    }
+
+    async fn hears_measured(&mut self) -> (usize, Value) {
         loop {
             let frame = tokio::time::timeout(PATIENCE, self.socket.receive()).await.expect("a reply in time").unwrap();
             let (Frame::Text(bytes) | Frame::Binary(bytes)) = frame;
             let reply: Value = self.encoding.decode(&bytes).unwrap();
             if reply.get("id").is_some() {
-                return reply;
+                return (bytes.len(), reply);
             }
         }
     }

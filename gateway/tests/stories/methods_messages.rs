@@ -1,0 +1,350 @@
+//! Messages by their methods: every field where it belongs and none elsewhere, pages in four ways, what may be changed.
+
+use protocol::{
+    ErrorCode, Method,
+    model::Message,
+    params::{ListMessages, SendMessage},
+};
+use serde_json::{Value, json};
+
+use crate::story::{Ground, Person, World, has_exactly, refusal};
+
+/// The fields that every message has.
+const MESSAGE: &str = "id channel_id number seq sender_id kind text attachments mention_ids reactions metadata created_at";
+
+/// A world in which nobody is too fast.
+struct Fast(World);
+
+impl Fast {
+    async fn on(ground: Ground) -> Self {
+        Self(World::with(ground, 1, &["--limit", "requests_per_second=0"]).await)
+    }
+}
+
+fn with(fields: &str) -> String {
+    format!("{MESSAGE} {fields}")
+}
+
+fn numbers(page: &Value) -> Vec<u64> {
+    page["items"].as_array().unwrap().iter().map(|item| item["number"].as_u64().unwrap()).collect()
+}
+
+async fn send(person: &Person, body: Value) -> Value {
+    let answer = person.asks(Method::MessageSend, body).await;
+    has_exactly(&answer, "message");
+    answer["message"].clone()
+}
+
+on_both_stores! {
+    async fn a_message_has_the_fields_that_it_was_sent_with_and_no_others(world: World) {
+        let general = world.channel("group", "general", &["alice", "bob"]).await;
+        let alice = world.connects("alice").await;
+        let bare = send(&alice, json!({ "channel_id": general, "text": "bare" })).await;
+        has_exactly(&bare, MESSAGE);
+        assert_eq!((&bare["kind"], &bare["sender_id"], &bare["number"]), (&json!("text"), &json!("alice"), &json!(1)));
+        assert_eq!((&bare["attachments"], &bare["mention_ids"], &bare["reactions"], &bare["metadata"]), (&json!([]), &json!([]), &json!({}), &json!({})));
+
+        let attachment = json!({
+            "type": "image", "url": "https://pictures.example/1.png", "name": "1.png", "size": 1234, "mime": "image/png",
+            "width": 640, "height": 480, "duration_ms": 10, "metadata": { "blurred": true },
+        });
+        let full = json!({
+            "channel_id": general, "message_id": "msg_00000000000000bb", "text": "full", "reply_to_id": bare["id"],
+            "attachments": [attachment, { "type": "file", "url": "http://files.example/2" }], "mention_ids": ["bob"],
+            "metadata": { "deep": { "list": [1, -2.5, "three", null, false] } },
+        });
+        let sent = send(&alice, full.clone()).await;
+        has_exactly(&sent, &with("reply_to_id"));
+        for field in ["text", "reply_to_id", "attachments", "mention_ids", "metadata", "channel_id"] {
+            assert_eq!(sent[field], full[field], "{field}");
+        }
+        assert_eq!(sent["id"], "msg_00000000000000bb");
+        assert_eq!(sent["seq"].as_u64(), bare["seq"].as_u64().map(|seq| seq + 1));
+
+        let alone = send(&alice, json!({ "channel_id": general, "attachments": [attachment] })).await;
+        assert_eq!(alone["text"], "", "a message may be an attachment alone");
+
+        let path = format!("/v1/channels/{general}/messages");
+        let notice: Value = world.team().post(&path, &json!({ "kind": "system", "text": "bob was here" })).await.unwrap();
+        assert_eq!((&notice["kind"], notice.get("sender_id")), (&json!("system"), None));
+        let listed = alice.asks(Method::MessageList, json!({ "channel_id": general })).await;
+        for (item, sent) in listed["items"].as_array().unwrap().iter().zip([&bare, &sent, &alone, &notice]) {
+            let mut item = item.clone();
+            assert_eq!(item.as_object_mut().unwrap().remove("own_reactions"), Some(json!([])));
+            assert_eq!(item, *sent, "listed as it was answered");
+        }
+        let read: Value = world.team().get(&format!("{path}/msg_00000000000000bb")).await.unwrap();
+        assert_eq!(read, sent);
+    }
+
+    async fn what_is_no_message_is_refused(world: World) {
+        let general = world.channel("group", "general", &["alice"]).await;
+        world.people(&["bob"]).await;
+        let alice = world.connects("alice").await;
+        let kind = |kind: &str| json!({ "channel_id": general, "text": "x", "attachments": [{ "type": kind, "url": "https://a.example" }] });
+        for (body, code) in [
+            (json!({ "channel_id": general }), ErrorCode::BadRequest),
+            (json!({ "channel_id": general, "text": "" }), ErrorCode::BadRequest),
+            (json!({ "channel_id": general, "text": "x".repeat(16_385) }), ErrorCode::TooLarge),
+            (json!({ "channel_id": general, "text": 7 }), ErrorCode::BadRequest),
+            (json!({ "text": "x" }), ErrorCode::BadRequest),
+            (json!({ "channel_id": "no such channel", "text": "x" }), ErrorCode::BadRequest),
+            (json!({ "channel_id": "unused", "text": "x" }), ErrorCode::NotFound),
+            (json!({ "channel_id": general, "text": "x", "message_id": "mine" }), ErrorCode::BadRequest),
+            (json!({ "channel_id": general, "text": "x", "reply_to_id": "msg_00000000000000cc" }), ErrorCode::NotFound),
+            (json!({ "channel_id": general, "text": "x", "kind": "system" }), ErrorCode::Forbidden),
+            (json!({ "channel_id": general, "text": "x", "sender_id": "bob" }), ErrorCode::Forbidden),
+            (json!({ "channel_id": general, "text": "x", "attachments": [{ "url": "https://a.example" }] }), ErrorCode::BadRequest),
+            (json!({ "channel_id": general, "text": "x", "attachments": [{ "type": "image" }] }), ErrorCode::BadRequest),
+            (json!({ "channel_id": general, "text": "x", "attachments": [{ "type": "image", "url": "javascript:alert(1)" }] }), ErrorCode::BadRequest),
+            (kind(""), ErrorCode::BadRequest),
+            (json!({ "channel_id": general, "text": "x", "metadata": { "big": "x".repeat(9000) } }), ErrorCode::TooLarge),
+            (json!({ "channel_id": general, "text": "x", "metadata": ["no", "map"] }), ErrorCode::BadRequest),
+        ] {
+            let told = body.to_string();
+            assert_eq!(alice.is_refused(Method::MessageSend, body).await, code, "{}", &told[..told.len().min(200)]);
+        }
+        let mut deep = json!(1);
+        for _ in 0..20 {
+            deep = json!({ "d": deep });
+        }
+        let refused = alice.is_refused(Method::MessageSend, json!({ "channel_id": general, "text": "x", "metadata": deep })).await;
+        assert!([ErrorCode::BadRequest, ErrorCode::TooLarge].contains(&refused));
+        let most = send(&alice, json!({ "channel_id": general, "text": "x".repeat(16_384) })).await;
+        assert_eq!(most["number"], 1, "what was refused left no trace");
+    }
+
+    async fn a_backend_sends_in_the_name_of_any_user(world: World) {
+        let general = world.channel("group", "general", &["alice"]).await;
+        world.people(&["robot"]).await;
+        let (team, path) = (world.team(), format!("/v1/channels/{general}/messages"));
+        let made: Message = team.post(&path, &json!({ "sender_id": "robot", "text": "beep" })).await.unwrap();
+        assert_eq!(made.sender_id.unwrap().as_str(), "robot", "who need not be a participant");
+        assert_eq!(refusal(team.post::<Message>(&path, &json!({ "text": "whose?" })).await), (400, ErrorCode::BadRequest));
+        assert_eq!(refusal(team.post::<Message>(&path, &json!({ "sender_id": "nobody", "text": "x" })).await), (404, ErrorCode::NotFound));
+        let token = world.token("robot").await;
+        let robot = world.backend(&token);
+        assert_eq!(refusal(robot.post::<Message>(&path, &json!({ "text": "x" })).await), (404, ErrorCode::NotFound));
+    }
+
+    async fn messages_are_listed_in_four_ways(world: Fast) {
+        let world = world.0;
+        let general = world.channel("group", "general", &["alice"]).await;
+        let mut alice = world.connects("alice").await;
+        for count in 1..=60 {
+            alice.sends(&general, &format!("message {count}")).await;
+        }
+        let first_seq = alice.hears("message.created").await.seq.unwrap();
+        let list = async |query: Value| {
+            let mut params = json!({ "channel_id": general });
+            params.as_object_mut().unwrap().extend(query.as_object().unwrap().clone());
+            let page = alice.asks(Method::MessageList, params).await;
+            has_exactly(&page, "items more");
+            (numbers(&page), page["more"].as_bool().unwrap())
+        };
+        let range = |from: u64, to: u64| (from..=to).collect::<Vec<_>>();
+        assert_eq!(list(json!({})).await, (range(11, 60), true), "the newest 50, by number ascending");
+        assert_eq!(list(json!({ "limit": 60 })).await, (range(1, 60), false));
+        assert_eq!(list(json!({ "limit": 5 })).await, (range(56, 60), true));
+        assert_eq!(list(json!({ "before": 11 })).await, (range(1, 10), false), "exclusive");
+        assert_eq!(list(json!({ "before": 11, "limit": 3 })).await, (range(8, 10), true), "those just before it");
+        assert_eq!(list(json!({ "before": 1 })).await, (vec![], false));
+        assert_eq!(list(json!({ "after": 0, "limit": 10 })).await, (range(1, 10), true));
+        assert_eq!(list(json!({ "after": 50 })).await, (range(51, 60), false));
+        assert_eq!(list(json!({ "after": 60 })).await, (vec![], false));
+        assert_eq!(list(json!({ "before": 1000, "limit": 200 })).await, (range(1, 60), false));
+        assert_eq!(list(json!({ "limit": 100_000 })).await, (range(1, 60), false), "more than limits.page is that");
+
+        let page: Vec<Message> = alice.session.messages(&general, &ListMessages { after: Some(0), ..ListMessages::default() }).await.unwrap().items;
+        alice.asks(Method::MessageEdit, json!({ "channel_id": general, "message_id": page[4].id, "text": "changed" })).await;
+        alice.asks(Method::ReactionAdd, json!({ "channel_id": general, "message_id": page[1].id, "emoji": "👍" })).await;
+        alice.asks(Method::MessageDelete, json!({ "channel_id": general, "message_id": page[2].id })).await;
+        assert_eq!(list(json!({ "changed_after": first_seq + 57 })).await, (vec![59, 60, 5, 2, 3], false), "by seq ascending, exclusive");
+        assert_eq!(list(json!({ "changed_after": first_seq + 57, "limit": 2 })).await, (vec![59, 60], true));
+        assert_eq!(list(json!({ "changed_after": first_seq + 62 })).await, (vec![], false));
+        let (all, more) = list(json!({ "changed_after": 0, "limit": 200 })).await;
+        assert_eq!((all.len(), more), (60, false), "each once");
+
+        for wrong in [json!({ "limit": 0 }), json!({ "before": 3, "after": 1 }), json!({ "after": 1, "changed_after": 1 }), json!({ "before": -1 })] {
+            let mut params = json!({ "channel_id": general });
+            params.as_object_mut().unwrap().extend(wrong.as_object().unwrap().clone());
+            assert_eq!(alice.is_refused(Method::MessageList, params).await, ErrorCode::BadRequest);
+        }
+        let over_http: Value = world.team().get(&format!("/v1/channels/{general}/messages?before=11&limit=3")).await.unwrap();
+        assert_eq!((numbers(&over_http), over_http["more"].as_bool()), (range(8, 10), Some(true)));
+        assert!(over_http["items"][0].get("own_reactions").is_none(), "an app key reacts in nobody's name");
+    }
+
+    async fn a_reply_longer_than_256_kib_ends_early_and_says_so(world: Fast) {
+        let world = world.0;
+        let general = world.channel("group", "general", &["alice"]).await;
+        let alice = world.connects("alice").await;
+        // Each is twice as long in JSON as it is in MessagePack.
+        let text = "\"".repeat(16_000);
+        for _ in 0..40 {
+            alice.session.send(&general, &SendMessage { text: Some(text.clone()), ..SendMessage::default() }).await.unwrap();
+        }
+        for encoding in protocol::Encoding::ALL {
+            let mut by_hand = world.opens(encoding).await;
+            by_hand.asks("connect", json!({ "token": world.token("alice").await })).await;
+            for (query, newest) in [(json!({ "after": 0 }), false), (json!({ "changed_after": 0 }), false), (json!({}), true)] {
+                let mut params = query.clone();
+                params["channel_id"] = json!(general);
+                params["limit"] = json!(200);
+                let (length, page) = by_hand.asks_measured("message.list", params).await;
+                assert!(length <= 256 * 1024, "{encoding:?} {query}: {length} bytes");
+                let items = numbers(&page["result"]);
+                assert!(items.len() >= 4 && page["result"]["more"] == true, "{encoding:?} {query}: {items:?}");
+                let first = if newest { 40 - items.len() as u64 + 1 } else { 1 };
+                assert_eq!(items, (first..first + items.len() as u64).collect::<Vec<_>>(), "the far end is cut");
+            }
+        }
+        // Page by page nothing is lost.
+        let (mut seen, mut after) = (0, 0);
+        loop {
+            let page = alice.session.messages(&general, &ListMessages { after: Some(after), limit: Some(200), ..ListMessages::default() }).await.unwrap();
+            seen += page.items.len();
+            after = page.items.last().unwrap().number;
+            if !page.more {
+                break;
+            }
+        }
+        assert_eq!(seen, 40);
+    }
+
+    async fn an_edit_changes_what_it_names(world: World) {
+        let general = world.channel("group", "general", &["alice", "bob"]).await;
+        let (alice, bob) = (world.connects("alice").await, world.connects("bob").await);
+        let sent = send(&alice, json!({
+            "channel_id": general, "text": "before", "mention_ids": ["bob"], "metadata": { "a": 1, "b": { "c": 2, "d": 3 } },
+            "attachments": [{ "type": "file", "url": "https://files.example/1" }],
+        })).await;
+        let edit = async |fields: Value| {
+            let mut params = json!({ "channel_id": general, "message_id": sent["id"] });
+            params.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            let answer = alice.asks(Method::MessageEdit, params).await;
+            has_exactly(&answer, "message");
+            answer["message"].clone()
+        };
+        let edited = edit(json!({ "text": "after" })).await;
+        has_exactly(&edited, &with("edited_at"));
+        assert_eq!(edited["seq"].as_u64(), sent["seq"].as_u64().map(|seq| seq + 1));
+        assert!(edited["edited_at"].as_u64() >= sent["created_at"].as_u64());
+        for same in ["id", "number", "created_at", "attachments", "mention_ids", "metadata", "sender_id"] {
+            assert_eq!(edited[same], sent[same], "{same}");
+        }
+        let merged = edit(json!({ "metadata": { "a": null, "b": { "c": 7 }, "e": 5 } })).await;
+        assert_eq!((&merged["metadata"], &merged["text"]), (&json!({ "b": { "c": 7, "d": 3 }, "e": 5 }), &json!("after")));
+        let emptied = edit(json!({ "attachments": [], "mention_ids": [], "metadata": null })).await;
+        assert_eq!((&emptied["attachments"], &emptied["mention_ids"], &emptied["metadata"]), (&json!([]), &json!([]), &json!({})));
+        let params = json!({ "channel_id": general, "message_id": sent["id"], "text": "" });
+        assert_eq!(alice.is_refused(Method::MessageEdit, params).await, ErrorCode::BadRequest, "nothing would be left of it");
+        let params = json!({ "channel_id": general, "message_id": sent["id"], "text": "mine" });
+        assert_eq!(bob.is_refused(Method::MessageEdit, params).await, ErrorCode::Forbidden);
+        let params = json!({ "channel_id": general, "message_id": "msg_00000000000000dd", "text": "x" });
+        assert_eq!(alice.is_refused(Method::MessageEdit, params).await, ErrorCode::NotFound);
+        let path = format!("/v1/channels/{general}/messages/{}", sent["id"].as_str().unwrap());
+        let by_backend: Value = world.team().patch(&path, &json!({ "text": "moderated" })).await.unwrap();
+        assert_eq!((&by_backend["text"], &by_backend["sender_id"]), (&json!("moderated"), &json!("alice")));
+    }
+
+    async fn a_deleted_message_keeps_its_place_and_nothing_of_what_it_said(world: World) {
+        let general = world.channel("group", "general", &["alice", "bob"]).await;
+        let (alice, bob) = (world.connects("alice").await, world.connects("bob").await);
+        let first = send(&alice, json!({ "channel_id": general, "text": "first" })).await;
+        let sent = send(&bob, json!({
+            "channel_id": general, "text": "secret", "mention_ids": ["alice"], "metadata": { "a": 1 }, "reply_to_id": first["id"],
+            "attachments": [{ "type": "file", "url": "https://files.example/1" }],
+        })).await;
+        let named = json!({ "channel_id": general, "message_id": sent["id"] });
+        let reaction = json!({ "channel_id": general, "message_id": sent["id"], "emoji": "👍" });
+        alice.asks(Method::ReactionAdd, reaction.clone()).await;
+        bob.asks(Method::MessageEdit, json!({ "channel_id": general, "message_id": sent["id"], "text": "a secret" })).await;
+        assert_eq!(alice.asks(Method::MessageDelete, named.clone()).await, json!({}), "an owner deletes others' messages");
+        let path = format!("/v1/channels/{general}/messages/{}", sent["id"].as_str().unwrap());
+        let deleted: Value = world.team().get(&path).await.unwrap();
+        has_exactly(&deleted, &with("reply_to_id edited_at deleted_at"));
+        for kept in ["id", "channel_id", "number", "kind", "sender_id", "reply_to_id", "created_at"] {
+            assert_eq!(deleted[kept], sent[kept], "{kept}");
+        }
+        assert_eq!(deleted["seq"].as_u64(), sent["seq"].as_u64().map(|seq| seq + 3));
+        assert_eq!(deleted["text"], "");
+        for emptied in ["attachments", "mention_ids"] {
+            assert_eq!(deleted[emptied], json!([]));
+        }
+        for emptied in ["reactions", "metadata"] {
+            assert_eq!(deleted[emptied], json!({}), "{emptied}");
+        }
+        let listed = alice.asks(Method::MessageList, json!({ "channel_id": general, "after": 1 })).await;
+        assert_eq!((listed["items"].as_array().unwrap().len(), &listed["items"][0]["text"]), (1, &json!("")));
+        assert_eq!(listed["items"][0]["own_reactions"], json!([]));
+        assert_eq!(bob.asks(Method::MessageDelete, named.clone()).await, json!({}), "again is nothing");
+        let again: Value = world.team().get(&path).await.unwrap();
+        assert_eq!(again, deleted);
+        let edit = json!({ "channel_id": general, "message_id": sent["id"], "text": "back" });
+        assert_eq!(bob.is_refused(Method::MessageEdit, edit).await, ErrorCode::NotFound);
+        assert_eq!(bob.is_refused(Method::ReactionAdd, reaction.clone()).await, ErrorCode::NotFound);
+        let answer = send(&bob, json!({ "channel_id": general, "text": "to what is gone", "reply_to_id": sent["id"] })).await;
+        assert_eq!(answer["reply_to_id"], sent["id"]);
+        assert_eq!(bob.is_refused(Method::MessageDelete, json!({ "channel_id": general, "message_id": first["id"] })).await, ErrorCode::Forbidden);
+    }
+
+    async fn reactions_are_counted_by_kind_and_once_for_each_user(world: World) {
+        let general = world.channel("group", "general", &["alice", "bob"]).await;
+        let (alice, bob) = (world.connects("alice").await, world.connects("bob").await);
+        let sent = send(&alice, json!({ "channel_id": general, "text": "like me" })).await;
+        let react = async |who: &Person, method: Method, emoji: &str| {
+            let answer = who.asks(method, json!({ "channel_id": general, "message_id": sent["id"], "emoji": emoji })).await;
+            has_exactly(&answer, "count");
+            answer["count"].as_u64().unwrap()
+        };
+        assert_eq!(react(&alice, Method::ReactionAdd, "👍").await, 1);
+        assert_eq!(react(&alice, Method::ReactionAdd, "👍").await, 1, "again is nothing");
+        assert_eq!(react(&bob, Method::ReactionAdd, "👍").await, 2);
+        assert_eq!(react(&bob, Method::ReactionAdd, ":party:").await, 1);
+        assert_eq!(react(&alice, Method::ReactionRemove, ":party:").await, 1, "bob's stays");
+        let listed = bob.asks(Method::MessageList, json!({ "channel_id": general })).await;
+        let item = &listed["items"][0];
+        assert_eq!(item["reactions"], json!({ "👍": 2, ":party:": 1 }));
+        let mut own: Vec<&str> = item["own_reactions"].as_array().unwrap().iter().map(|e| e.as_str().unwrap()).collect();
+        own.sort_unstable();
+        assert_eq!(own, [":party:", "👍"]);
+        assert_eq!(item["seq"].as_u64(), sent["seq"].as_u64().map(|seq| seq + 3), "a reaction changes its message's seq");
+        assert_eq!(item.get("edited_at"), None, "and nothing else of it");
+        let path = format!("/v1/channels/{general}/messages/{}/reactions/{}", sent["id"].as_str().unwrap(), client::segment("👍"));
+        let count: Value = world.team().delete(&format!("{path}?sender_id=bob")).await.unwrap();
+        assert_eq!(count, json!({ "count": 1 }));
+        assert_eq!(react(&alice, Method::ReactionRemove, "👍").await, 0);
+        let listed = alice.asks(Method::MessageList, json!({ "channel_id": general })).await;
+        assert_eq!((&listed["items"][0]["reactions"], &listed["items"][0]["own_reactions"]), (&json!({ ":party:": 1 }), &json!([])));
+        for wrong in ["", &"x".repeat(65), "a\nb"] {
+            let params = json!({ "channel_id": general, "message_id": sent["id"], "emoji": wrong });
+            assert_eq!(alice.is_refused(Method::ReactionAdd, params).await, ErrorCode::BadRequest);
+        }
+        let params = json!({ "channel_id": general, "message_id": "msg_00000000000000dd", "emoji": "👍" });
+        assert_eq!(alice.is_refused(Method::ReactionAdd, params).await, ErrorCode::NotFound);
+    }
+
+    async fn reading_moves_forwards_and_at_most_to_the_newest(world: World) {
+        let general = world.channel("group", "general", &["alice", "bob"]).await;
+        let (alice, bob) = (world.connects("alice").await, world.connects("bob").await);
+        for _ in 0..5 {
+            alice.sends(&general, "x").await;
+        }
+        let mark = async |number: u64| bob.asks(Method::ReadMark, json!({ "channel_id": general, "number": number })).await;
+        assert_eq!(mark(3).await, json!({ "read": 3 }));
+        assert_eq!(mark(1).await, json!({ "read": 3 }), "only forwards");
+        let unread: Value = world.team().get("/v1/users/bob/unread").await.unwrap();
+        assert_eq!(unread, json!({ "unread": 2, "channels": { "general": 2 } }));
+        assert_eq!(mark(1_000_000).await, json!({ "read": 5 }), "at most to the newest");
+        let unread: Value = world.backend(&world.token("bob").await).get("/v1/users/bob/unread").await.unwrap();
+        assert_eq!(unread, json!({ "unread": 0, "channels": {} }));
+        let listed = alice.asks(Method::ParticipantList, json!({ "channel_id": general })).await;
+        let read: Vec<(&str, u64)> = listed["items"].as_array().unwrap().iter().map(|p| (p["user_id"].as_str().unwrap(), p["read"].as_u64().unwrap())).collect();
+        assert_eq!(read, [("alice", 0), ("bob", 5)]);
+        world.people(&["carol"]).await;
+        let _: Value = world.team().post(&format!("/v1/channels/{general}/participants"), &json!({ "user_id": "carol" })).await.unwrap();
+        let carol = world.connects("carol").await;
+        assert_eq!((carol.entry(&general).read, carol.entry(&general).unread), (5, Some(0)), "joining has read everything");
+    }
+}
