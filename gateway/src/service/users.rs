@@ -150,7 +150,7 @@ impl Services {
         let mut items = self.read_users(&actor.scope, ids).await?;
         let mut bytes = 0;
         let fit = items.iter().take_while(|user| {
-            bytes += protocol::codec::to_msgpack(user).len();
+            bytes += 1 + protocol::codec::longest(user);
             bytes <= REPLY_BYTES
         });
         let (fit, all) = (fit.count(), items.len());
