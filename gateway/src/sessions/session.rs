@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{
         Arc, Weak,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::Context,
 };
@@ -41,6 +41,9 @@ pub struct Session {
     /// By the store's clock, in milliseconds since the Unix epoch.
     began_at: u64,
     credential: Mutex<Credential>,
+    /// The token was replaced, and the connection's task has to look at its clock anew.
+    refreshed: AtomicBool,
+    shell: AtomicWaker,
     pub(super) state: Mutex<State>,
     /// Held while subscriptions change, from the first join to the start.
     pub(super) turns: Arc<tokio::sync::Mutex<()>>,
@@ -136,6 +139,8 @@ impl Session {
             user,
             began_at: sessions.services.clock.now_ms(),
             credential: Mutex::new(Credential { who: actor.who, expires_at }),
+            refreshed: AtomicBool::new(false),
+            shell: AtomicWaker::new(),
             state: Mutex::new(State { early: Some(VecDeque::new()), ..State::default() }),
             turns: Arc::default(),
             flow: Flow::default(),
@@ -200,6 +205,14 @@ impl Session {
 
     pub(super) fn refresh(&self, credential: Credential) {
         *self.credential.lock() = credential;
+        self.refreshed.store(true, Ordering::Release);
+        self.shell.wake();
+    }
+
+    /// Whether the token was replaced since this was last asked; if not, the task is woken when it is.
+    pub fn is_refreshed(&self, cx: &Context<'_>) -> bool {
+        self.shell.register(cx.waker());
+        self.refreshed.load(Ordering::Acquire) && self.refreshed.swap(false, Ordering::AcqRel)
     }
 
     /// Closes the connection with this code, after what waits for its reader.

@@ -300,6 +300,9 @@ impl Shell {
         {
             return Poll::Ready(Event::Input(self.input(message)));
         }
+        if session.is_some_and(|session| session.is_refreshed(cx)) {
+            return Poll::Ready(Event::Due);
+        }
         timer.poll(cx).map(|()| Event::Due)
     }
 
