@@ -5,16 +5,25 @@
 mod story;
 
 mod canary;
+mod codes;
+mod codes_close;
+mod events;
 mod garbage;
 mod kill;
+mod limits;
+mod membership;
 mod methods;
+mod methods_channels;
+mod methods_connect;
 mod methods_messages;
 mod nodes;
 mod presence;
+mod presence_watching;
 mod process;
 mod promises;
 mod promises_outbox;
 mod promises_resume;
+mod tokens;
 mod vertical;
 mod wall;
 mod wire;

@@ -38,6 +38,7 @@ pub struct Raw {
     stream: TcpStream,
     encoding: Encoding,
     buffer: Vec<u8>,
+    is_dead: bool,
 }
 
 impl Raw {
@@ -60,7 +61,7 @@ impl Raw {
         };
         assert!(buffer.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&buffer));
         buffer.drain(..end);
-        Self { stream, encoding, buffer }
+        Self { stream, encoding, buffer, is_dead: false }
     }
 
     /// Upgrades and connects.
@@ -70,6 +71,11 @@ impl Raw {
         raw.message(&encode_request(encoding, 1, "connect", &params)).await;
         assert_eq!(raw.outcome().await, Outcome::Reply(1, None));
         raw
+    }
+
+    /// Answers no ping from now on.
+    pub fn plays_dead(&mut self) {
+        self.is_dead = true;
     }
 
     /// Sends bytes as they are. An error means that the other side has closed already.
@@ -104,7 +110,7 @@ impl Raw {
                     }
                     ServerFrame::Event(_) => {}
                 },
-                9 => self.bytes(&frame(true, 10, &payload)).await,
+                9 if !self.is_dead => self.bytes(&frame(true, 10, &payload)).await,
                 _ => {}
             }
         }

@@ -1,0 +1,199 @@
+//! Every event as it stands on the wire, to those it is for, in both encodings.
+
+use protocol::{ChannelId, Encoding, Method, params::Connect};
+use serde_json::{Value, json};
+
+use crate::story::{Ground, Person, World, has_exactly};
+
+const MESSAGE: &str = "id channel_id number seq sender_id kind text attachments mention_ids reactions metadata created_at";
+const PARTICIPANT: &str = "id channel_id user_id role created_at";
+const CHANNEL: &str = "id type creator_id metadata created_at participant_count";
+
+/// Two of the same user, one in each encoding, who must be told the same.
+struct Pair(Person, Person);
+
+impl Pair {
+    async fn of(world: &World, name: &str) -> Self {
+        let as_json = world.connects_to(0, name, Encoding::Json, Connect::default()).await;
+        Self(world.connects(name).await, as_json)
+    }
+
+    async fn hears(&mut self, name: &str) -> Value {
+        let event = self.0.hears_raw(name).await;
+        assert_eq!(self.1.hears_raw(name).await, event, "the same in both encodings");
+        event
+    }
+
+    /// A durable event of a channel: its data.
+    async fn is_told(&mut self, name: &str, channel: &ChannelId) -> (u64, Value) {
+        let event = self.hears(name).await;
+        has_exactly(&event, "event channel_id seq at data");
+        assert_eq!(event["channel_id"], json!(channel));
+        assert!(event["at"].is_u64());
+        (event["seq"].as_u64().unwrap(), event["data"].clone())
+    }
+
+    async fn hears_nothing(&mut self) {
+        self.0.hears_nothing().await;
+        self.1.hears_nothing().await;
+    }
+}
+
+/// A world in which few hear how far others have read.
+struct Private(World);
+
+impl Private {
+    async fn on(ground: Ground) -> Self {
+        Self(World::with(ground, 1, &["--limit", "read_audience=2"]).await)
+    }
+}
+
+on_both_stores! {
+    async fn events_of_messages_carry_the_message(world: World) {
+        let general = world.channel("group", "general", &["alice", "bob"]).await;
+        let alice = world.connects("alice").await;
+        let mut bobs = Pair::of(&world, "bob").await;
+        let sent = alice.asks(Method::MessageSend, json!({ "channel_id": general, "text": "hi ❤", "metadata": { "x": [1, -1, 0.5] } })).await["message"].clone();
+        let (seq, data) = bobs.is_told("message.created", &general).await;
+        has_exactly(&data, "message");
+        has_exactly(&data["message"], MESSAGE);
+        assert_eq!((&data["message"], seq), (&sent, sent["seq"].as_u64().unwrap()));
+
+        let answer = alice.asks(Method::MessageSend, json!({ "channel_id": general, "text": "well", "reply_to_id": sent["id"], "mention_ids": ["bob"] })).await;
+        assert_eq!(bobs.is_told("message.created", &general).await.1, answer);
+
+        let named = json!({ "channel_id": general, "message_id": sent["id"] });
+        let reaction = json!({ "channel_id": general, "message_id": sent["id"], "emoji": "👍" });
+        alice.asks(Method::ReactionAdd, reaction.clone()).await;
+        let (seq, data) = bobs.is_told("reaction.added", &general).await;
+        assert_eq!(data, json!({ "message_id": sent["id"], "number": 1, "emoji": "👍", "user_id": "alice", "count": 1 }));
+        let edited = alice.asks(Method::MessageEdit, json!({ "channel_id": general, "message_id": sent["id"], "text": "hi" })).await;
+        let (next, data) = bobs.is_told("message.updated", &general).await;
+        has_exactly(&data["message"], &format!("{MESSAGE} edited_at"));
+        assert_eq!((&data, next), (&edited, seq + 1));
+        assert_eq!(data["message"]["reactions"], json!({ "👍": 1 }));
+        alice.asks(Method::ReactionRemove, reaction).await;
+        assert_eq!(bobs.is_told("reaction.removed", &general).await.1, json!({ "message_id": sent["id"], "number": 1, "emoji": "👍", "user_id": "alice", "count": 0 }));
+        alice.asks(Method::MessageDelete, named.clone()).await;
+        let (seq, data) = bobs.is_told("message.deleted", &general).await;
+        has_exactly(&data, "message");
+        has_exactly(&data["message"], &format!("{MESSAGE} edited_at deleted_at"));
+        assert_eq!((data["message"]["seq"].as_u64(), &data["message"]["text"]), (Some(seq), &json!("")));
+        alice.asks(Method::MessageDelete, named).await;
+        bobs.hears_nothing().await;
+    }
+
+    async fn events_of_participants_and_the_channel_carry_them(world: World) {
+        let general = world.channel("group", "general", &["alice", "bob"]).await;
+        world.people(&["carol"]).await;
+        let alice = world.connects("alice").await;
+        let mut bobs = Pair::of(&world, "bob").await;
+        let mut carols = Pair::of(&world, "carol").await;
+        let of = |role: Option<&str>| match role {
+            Some(role) => json!({ "channel_id": general, "user_id": "carol", "role": role }),
+            None => json!({ "channel_id": general, "user_id": "carol" }),
+        };
+        let added = alice.asks(Method::ParticipantAdd, of(None)).await;
+        let (seq, data) = bobs.is_told("participant.added", &general).await;
+        has_exactly(&data, "participant");
+        has_exactly(&data["participant"], PARTICIPANT);
+        assert_eq!(data, added);
+        let own = carols.hears("channel.added").await;
+        has_exactly(&own, "event seq at data");
+        has_exactly(&own["data"], "entry");
+        let entry = &own["data"]["entry"];
+        has_exactly(entry, "channel_id channel role seq at number read unread participant_count");
+        has_exactly(&entry["channel"], CHANNEL);
+        assert_eq!((entry["seq"].as_u64(), &entry["role"], &entry["participant_count"]), (Some(seq), &json!("member"), &json!(3)));
+
+        let changed = alice.asks(Method::ParticipantUpdate, of(Some("moderator"))).await;
+        let (next, data) = bobs.is_told("participant.updated", &general).await;
+        assert_eq!((&data, next), (&changed, seq + 1));
+        assert_eq!(carols.is_told("participant.updated", &general).await, (seq + 1, data), "the first after the entry");
+
+        let updated = alice.asks(Method::ChannelUpdate, json!({ "channel_id": general, "name": "General" })).await;
+        let (_, data) = bobs.is_told("channel.updated", &general).await;
+        has_exactly(&data, "channel");
+        has_exactly(&data["channel"], &format!("{CHANNEL} name"));
+        assert_eq!(data, updated);
+        carols.is_told("channel.updated", &general).await;
+
+        alice.asks(Method::ParticipantRemove, of(None)).await;
+        let (_, data) = bobs.is_told("participant.removed", &general).await;
+        has_exactly(&data, "participant");
+        assert_eq!(data, changed, "as it was last");
+        let own = carols.hears("channel.removed").await;
+        has_exactly(&own, "event seq at data");
+        assert_eq!(own["data"], json!({ "channel_id": general }));
+
+        alice.asks(Method::ChannelDelete, json!({ "channel_id": general })).await;
+        for bob in [&mut bobs.0, &mut bobs.1] {
+            // Of two streams, neither waits for the other.
+            let (one, other) = (bob.next().await, bob.next().await);
+            let (deleted, removed) = if one.event == "channel.deleted" { (one, other) } else { (other, one) };
+            assert_eq!((deleted.event.as_str(), deleted.channel_id.as_ref()), ("channel.deleted", Some(&general)));
+            has_exactly(&deleted.data, "channel");
+            assert_eq!((&deleted.data["channel"]["id"], &deleted.data["channel"]["name"]), (&json!(general), &json!("General")));
+            assert_eq!((removed.event.as_str(), removed.data), ("channel.removed", json!({ "channel_id": general })));
+        }
+        bobs.hears_nothing().await;
+        carols.hears_nothing().await;
+    }
+
+    async fn a_users_own_changes_are_told_on_its_own_stream(world: World) {
+        world.channel("group", "general", &["alice", "bob"]).await;
+        let mut alices = Pair::of(&world, "alice").await;
+        let mut bob = world.connects("bob").await;
+        let updated = alices.0.asks(Method::UserUpdate, json!({ "bio": "new" })).await;
+        let event = alices.hears("user.updated").await;
+        has_exactly(&event, "event seq at data");
+        has_exactly(&event["data"], "user");
+        assert_eq!(event["data"], updated);
+        assert_eq!(event["seq"].as_u64(), Some(alices.0.connected().user_position.0 + 1));
+        let _: Value = world.team().patch("/v1/users/alice", &json!({ "bot": true })).await.unwrap();
+        assert_eq!(alices.hears("user.updated").await["data"]["user"]["bot"], true);
+        bob.hears_nothing().await;
+    }
+
+    async fn typing_is_told_to_the_others_alone(world: World) {
+        let general = world.channel("group", "general", &["alice", "bob", "carol"]).await;
+        let mut alices = Pair::of(&world, "alice").await;
+        let mut bobs = Pair::of(&world, "bob").await;
+        alices.0.sends(&general, "hi").await;
+        bobs.hears("message.created").await;
+        alices.hears("message.created").await;
+        for typing in [true, false] {
+            assert_eq!(alices.0.asks(Method::Typing, json!({ "channel_id": general, "typing": typing })).await, json!({}));
+            let event = bobs.hears("typing").await;
+            has_exactly(&event, "event channel_id data");
+            assert_eq!((&event["channel_id"], &event["data"]), (&json!(general), &json!({ "user_id": "alice", "typing": typing })));
+        }
+        alices.hears_nothing().await;
+    }
+
+    async fn how_far_somebody_has_read_is_told_in_small_channels_to_all(world: Private) {
+        let world = world.0;
+        let small = world.channel("group", "small", &["alice", "bob"]).await;
+        let large = world.channel("group", "large", &["alice", "bob", "carol"]).await;
+        let mut alice = world.connects("alice").await;
+        let mut bobs = Pair::of(&world, "bob").await;
+        for channel in [&small, &large] {
+            for text in ["one", "two"] {
+                alice.sends(channel, text).await;
+                alice.sees(text).await;
+                bobs.hears("message.created").await;
+            }
+            bobs.0.asks(Method::ReadMark, json!({ "channel_id": channel, "number": 2 })).await;
+            let event = bobs.hears("read.marked").await;
+            has_exactly(&event, "event channel_id data");
+            assert_eq!((&event["channel_id"], &event["data"]), (&json!(channel), &json!({ "user_id": "bob", "number": 2 })));
+            if *channel == small {
+                assert_eq!(alice.hears_raw("read.marked").await, event);
+            }
+        }
+        alice.hears_nothing().await;
+        // What moves nothing is told to nobody.
+        bobs.0.asks(Method::ReadMark, json!({ "channel_id": small, "number": 1 })).await;
+        bobs.hears_nothing().await;
+    }
+}

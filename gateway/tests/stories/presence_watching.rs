@@ -1,0 +1,87 @@
+//! Presence: online at once, offline ten seconds after the last session ended, told to whoever watches.
+
+use std::time::{Duration, Instant};
+
+use protocol::{
+    Encoding, ErrorCode, Method,
+    params::{Connect, Watch},
+};
+use serde_json::json;
+
+use crate::story::{Ground, Person, World, has_exactly, until};
+
+/// Bob comes and goes at another node than where alice watches, or at the same.
+async fn comes_and_goes(world: &World, elsewhere: usize) {
+    world.people(&["alice", "bob", "carol"]).await;
+    let quiet = Connect { watch: Watch::None, ..Connect::default() };
+    let mut alice = world.connects_to(0, "alice", Encoding::MessagePack, quiet.clone()).await;
+    let mut as_json = world.connects_to(0, "alice", Encoding::Json, quiet.clone()).await;
+    for watcher in [&alice, &as_json] {
+        let answer = watcher.asks(Method::PresenceWatch, json!({ "user_ids": ["bob", "carol", "nobody"] })).await;
+        has_exactly(&answer, "presence");
+        has_exactly(&answer["presence"], "bob carol nobody");
+        for name in ["bob", "carol", "nobody"] {
+            has_exactly(&answer["presence"][name], "online at");
+            assert_eq!(answer["presence"][name]["online"], false, "{name}");
+        }
+    }
+    let began = Instant::now();
+    let bob = world.connects_to(elsewhere, "bob", Encoding::MessagePack, quiet.clone()).await;
+    let told = alice.hears_raw("presence.changed").await;
+    assert!(began.elapsed() < Duration::from_secs(3), "at once");
+    has_exactly(&told, "event data");
+    has_exactly(&told["data"], "user_id online at");
+    assert_eq!((&told["data"]["user_id"], &told["data"]["online"]), (&json!("bob"), &json!(true)));
+    assert_eq!(as_json.hears_raw("presence.changed").await, told);
+    until("whoever asks is told too", || async { is_online(&alice, "bob").await }).await;
+
+    // With a second session the end of the first changes nothing; coming back in time neither.
+    let second = world.connects_to(0, "bob", Encoding::Json, quiet.clone()).await;
+    drop(bob);
+    drop(second);
+    let third = world.connects_to(elsewhere, "bob", Encoding::MessagePack, quiet).await;
+    alice.hears_nothing().await;
+    third.session.close(1000, "").await;
+    let left = Instant::now();
+    let told = alice.hears_raw("presence.changed").await;
+    let after = left.elapsed();
+    assert!((Duration::from_secs(9)..Duration::from_secs(13)).contains(&after), "ten seconds after the last session ended: {after:?}");
+    has_exactly(&told["data"], "user_id online last_seen at");
+    assert_eq!(told["data"]["online"], false);
+    let answer = alice.asks(Method::PresenceWatch, json!({ "user_ids": ["bob"] })).await;
+    has_exactly(&answer["presence"]["bob"], "online last_seen at");
+    assert_eq!(answer["presence"]["bob"]["last_seen"], told["data"]["last_seen"]);
+    let (asked, told) = (answer["presence"]["bob"]["at"].as_u64().unwrap(), told["data"]["at"].as_u64().unwrap());
+    assert!(asked + 500 > told, "the clock is the store's, as each node estimates it: {asked}, {told}");
+}
+
+async fn is_online(person: &Person, name: &str) -> bool {
+    let answer = person.asks(Method::PresenceWatch, json!({ "user_ids": [name, "carol"] })).await;
+    answer["presence"][name]["online"] == true
+}
+
+on_both_stores! {
+    async fn somebody_is_online_at_once_and_offline_ten_seconds_after_the_last_session(world: World) {
+        comes_and_goes(&world, 0).await;
+    }
+
+    async fn watching_replaces_the_set_before(world: World) {
+        world.people(&["alice", "bob", "carol"]).await;
+        let mut alice = world.connects("alice").await;
+        alice.asks(Method::PresenceWatch, json!({ "user_ids": ["bob"] })).await;
+        alice.asks(Method::PresenceWatch, json!({ "user_ids": ["carol"] })).await;
+        let _bob = world.connects("bob").await;
+        let _carol = world.connects("carol").await;
+        assert_eq!(alice.hears("presence.changed").await.data["user_id"], "carol");
+        alice.hears_nothing().await;
+        assert_eq!(alice.asks(Method::PresenceWatch, json!({ "user_ids": [] })).await, json!({ "presence": {} }));
+        let many: Vec<String> = (0..101).map(|n| format!("user-{n}")).collect();
+        assert_eq!(alice.is_refused(Method::PresenceWatch, json!({ "user_ids": many })).await, ErrorCode::BadRequest);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn presence_is_told_across_nodes() {
+    let world = World::with(Ground::Redis, 2, &[]).await;
+    comes_and_goes(&world, 1).await;
+}
