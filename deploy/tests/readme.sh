@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the commands of the README against a fresh node, as they stand there but for ports and folders.
-# Needs CHAOS_BIN (a built `chaos`), redis-server, curl and openssl.
+# Needs CHAOS_BIN (a built `chaos`, with `chaos-loadtest` beside it), redis-server, curl and openssl.
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.."
 root=$PWD
@@ -63,8 +63,9 @@ grep -q 'How can I help?' tenant.out
 grep -q 'Ada has joined' tenant.out
 
 echo "-- the load test"
-(cd "$root" && cargo build --release -q -p chaos-loadtest)
-block loadtest | sed -e "s#cargo run --release -p chaos-loadtest --#$root/target/release/chaos-loadtest#" -e "s/127\.0\.0\.1:7400/127.0.0.1:$port/" -e 's/--seconds 10/--seconds 3/' >loadtest.sh
+loadtest=$(dirname "$chaos")/chaos-loadtest
+[ -x "$loadtest" ] || { echo "$loadtest is not built: cargo build --release --workspace --bins" >&2; exit 1; }
+block loadtest | sed -e "s#cargo run --release -p chaos-loadtest --#$loadtest#" -e "s/127\.0\.0\.1:7400/127.0.0.1:$port/" -e 's/--seconds 10/--seconds 3/' >loadtest.sh
 [ -s loadtest.sh ]
 bash -euo pipefail loadtest.sh
 

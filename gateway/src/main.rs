@@ -61,10 +61,11 @@ async fn serve(config: Config) -> Result<(), StartError> {
         println!("Chat now   {chaos} chat --user alice");
         println!("           {chaos} chat --user bob      in another terminal");
     }
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
-    }
+    let ended = tokio::select! {
+        _ = tokio::signal::ctrl_c() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+        error = node.unfit() => Err(error),
+    };
     node.drain().await;
-    Ok(())
+    ended
 }

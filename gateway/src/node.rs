@@ -17,7 +17,7 @@ use fanout::{
     redis::Deployment,
 };
 use protocol::{CloseCode, Limits, WEBSOCKET_PATH};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::SetOnce};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -66,6 +66,7 @@ pub struct Node {
     presences: Arc<Presences>,
     embedded: Option<Arc<Embedded>>,
     draining: Arc<AtomicBool>,
+    unfit: Arc<SetOnce<StartError>>,
     /// Cancelled when a drain begins: nothing is accepted from then on.
     accepting: CancellationToken,
     /// Cancelled when it ends.
@@ -180,13 +181,14 @@ impl Node {
             presences: presences.clone(),
             embedded: ground.embedded,
             draining,
+            unfit: Arc::default(),
             accepting,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             window: config.drain_window,
         };
         if let Some(redis) = ground.redis {
-            node.background(watch_redis(redis));
+            node.background(watch_redis(redis, node.unfit.clone()));
         }
         node.background(presences.keep());
         node.background(follow(follower, services.clone(), sessions));
@@ -198,6 +200,12 @@ impl Node {
             node.tasks.spawn(listen::accept(ops, rest::ops_router(rest), node.stop.clone()));
         }
         Ok(node)
+    }
+
+    /// Waits until the store proves to be one that a node must not run on: a Redis that came after the start, and may evict
+    /// keys, say.
+    pub async fn unfit(&self) -> StartError {
+        self.unfit.wait().await.clone()
     }
 
     /// Says goodbye to every session, spread over the window, finishes what is under way, and ends.
@@ -301,7 +309,7 @@ async fn ground(config: &Config, metrics: &Arc<Metrics>) -> Result<Ground, Start
 }
 
 /// Checks a Redis that was not there at the start, as soon as it is.
-async fn watch_redis(redis: Arc<Redis>) {
+async fn watch_redis(redis: Arc<Redis>, unfit: Arc<SetOnce<StartError>>) {
     loop {
         match redis.check().await {
             Ok(warnings) => {
@@ -309,7 +317,7 @@ async fn watch_redis(redis: Arc<Redis>) {
                 return;
             }
             Err(crate::store::redis::Unfit::Settings(sentence)) => {
-                tracing::error!("{sentence}");
+                let _: Result<(), _> = unfit.set(StartError(sentence));
                 return;
             }
             Err(_) => tokio::time::sleep(RECHECK).await,
