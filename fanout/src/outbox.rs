@@ -155,6 +155,13 @@ impl Outbox {
         result
     }
 
+    /// Keeps back what is pushed from now on, in order and within the bounds, until the answer is dropped: a reply that
+    /// announces something is not seen before what it announces has begun.
+    pub fn hold(&self) -> Hold<'_> {
+        self.queue.lock().hold();
+        Hold(self)
+    }
+
     /// Takes nothing more after this close frame, which follows what waits. The owner's [`drive`](Self::drive) ends when it is written.
     ///
     /// For one that is [`Reason::TooSlow`] already it follows the frame that has begun, so that a reader who wakes up learns the reason.
@@ -193,6 +200,8 @@ impl Outbox {
                     self.drained.notify_waiters();
                     return Poll::Pending;
                 }
+                // Who lets it go wakes the owner.
+                Flush::Held => return Poll::Pending,
                 Flush::Progress => self.drained.notify_waiters(),
                 Flush::Blocked => {
                     if ready!(self.sink.poll_write_ready(cx)).is_err() {
@@ -276,6 +285,18 @@ impl Outbox {
 
     fn settle(&self, queue: &Queue) {
         self.queued.store(queue.bytes(), Ordering::Release);
+    }
+}
+
+/// Keeps an outbox's frames back, see [`Outbox::hold`].
+#[derive(Debug)]
+#[must_use = "what is held leaves when this is dropped"]
+pub struct Hold<'a>(&'a Outbox);
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.0.queue.lock().let_go();
+        self.0.owner.wake();
     }
 }
 

@@ -59,6 +59,8 @@ pub(super) enum Flush {
     Blocked,
     /// Nothing waits.
     Empty,
+    /// What waits is kept back.
+    Held,
     /// Nothing will be written any more.
     Over(Reason),
 }
@@ -76,6 +78,8 @@ pub(super) struct Queue {
     /// Control frames, one that has begun included.
     controls: usize,
     wants_owner: bool,
+    /// How many keep what is here back.
+    holds: usize,
 }
 
 impl Queue {
@@ -99,7 +103,7 @@ impl Queue {
         if let Some(reason) = self.refuses() {
             return Err(reason);
         }
-        if !self.entries.is_empty() {
+        if !self.entries.is_empty() || self.holds > 0 {
             return self.enqueue(frame, class, limits);
         }
         let written = if sink.is_direct() {
@@ -119,6 +123,16 @@ impl Queue {
         self.insert(0, frame, class, Instant::now(), limits);
         self.begun = written;
         self.check_total(limits)
+    }
+
+    /// Writes nothing from now on.
+    pub(super) fn hold(&mut self) {
+        self.holds += 1;
+    }
+
+    /// Writes again, unless others hold on.
+    pub(super) fn let_go(&mut self) {
+        self.holds -= 1;
     }
 
     fn enqueue(&mut self, frame: Bytes, class: Class, limits: &Limits) -> Result<(), Reason> {
@@ -276,6 +290,9 @@ impl Queue {
         }
         if self.entries.is_empty() {
             return self.refuses().map_or(Flush::Empty, Flush::Over);
+        }
+        if self.holds > 0 {
+            return Flush::Held;
         }
         let result = match self.entries.len() {
             1 => sink.try_write(&self.entries[0].frame[self.begun..]),

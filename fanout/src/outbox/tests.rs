@@ -51,6 +51,34 @@ fn frames_that_wait_leave_in_order_and_in_one_call() {
 }
 
 #[test]
+fn what_is_held_leaves_in_order_once_all_have_let_go() {
+    let (pipe, limits) = (Pipe::new(1_000), limits(1_000));
+    let outbox = outbox(&pipe, &limits);
+    let (one, other) = (outbox.hold(), outbox.hold());
+    for text in ["reply", "event"] {
+        outbox.push(frame(text), Class::Durable).unwrap();
+        assert_eq!(drive(&outbox), None);
+    }
+    drop(one);
+    assert_eq!((drive(&outbox), pipe.texts().len()), (None, 0));
+    drop(other);
+    assert_eq!(drive(&outbox), None);
+    assert_eq!(pipe.texts(), ["reply", "event"]);
+    outbox.push(frame("direct"), Class::Durable).unwrap();
+    assert_eq!(pipe.texts().len(), 3);
+}
+
+#[test]
+fn what_is_held_is_bounded_as_ever() {
+    let (pipe, limits) = (Pipe::new(1_000), limits(100));
+    let outbox = outbox(&pipe, &limits);
+    let hold = outbox.hold();
+    while outbox.push(frame("hi"), Class::Durable).is_ok() {}
+    assert_eq!(outbox.is_over(), Some(Reason::TooSlow(Excess::Bytes)));
+    drop(hold);
+}
+
+#[test]
 fn a_frame_counts_whole_until_it_is_written_whole() {
     let (pipe, limits) = (Pipe::new(4), limits(1_000));
     let outbox = outbox(&pipe, &limits);

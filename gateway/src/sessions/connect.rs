@@ -162,6 +162,8 @@ impl Sessions {
             channels,
             more: more || is_cut,
         };
+        // Whoever has the reply hears what passes, too.
+        let _hold = session.outbox.hold();
         session.reply(encode_result(session.encoding, id, &reply));
         let own = joining.start(cursor, head);
         session.state.lock().own = Some(own);

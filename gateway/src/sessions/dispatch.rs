@@ -66,6 +66,8 @@ impl Session {
                     let _under_way = under_way;
                     match sessions.serve(&session, id, call).await {
                         Ok(Answer { payload, starts }) => {
+                            // Whoever has the reply hears what passes, too.
+                            let _hold = (!starts.is_empty()).then(|| session.outbox.hold());
                             session.reply(payload);
                             session.start(starts);
                         }

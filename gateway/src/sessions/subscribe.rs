@@ -38,6 +38,13 @@ pub(super) struct Starts {
     turn: Option<Turn>,
 }
 
+impl Starts {
+    /// Whether nothing starts.
+    pub(super) fn is_empty(&self) -> bool {
+        self.channels.is_empty()
+    }
+}
+
 /// A session's subscriptions change in turn.
 pub(super) type Turn = tokio::sync::OwnedMutexGuard<()>;
 
