@@ -114,13 +114,6 @@ on_both_stores! {
         }
     }
 
-    async fn a_connection_without_connect_closes_with_4001_after_ten_seconds(world: World) {
-        let mut silent = world.opens(Encoding::MessagePack).await;
-        let began = Instant::now();
-        assert_eq!(silent.ends().await.code, Some(4001));
-        assert!((Duration::from_secs(9)..Duration::from_secs(13)).contains(&began.elapsed()), "{:?}", began.elapsed());
-    }
-
     async fn a_reader_that_answers_no_ping_closes_with_4008(world: Impatient) {
         let world = world.0;
         world.people(&["alice", "bob"]).await;
@@ -133,29 +126,6 @@ on_both_stores! {
         assert!(began.elapsed() >= Duration::from_millis(600), "two pings later");
         alive.session.ping().await.unwrap();
         alive.hears_nothing().await;
-    }
-
-    async fn going_on_in_spite_of_rate_limited_closes_with_4011(world: Patient) {
-        let world = world.0;
-        world.people(&["alice"]).await;
-        let mut alice = world.connects("alice").await;
-        let began = Instant::now();
-        let session = alice.session.clone();
-        let flood = tokio::spawn(async move {
-            // Some at a time, so that refusals never stop for as long as a second.
-            while began.elapsed() < Duration::from_secs(15) {
-                let burst: Vec<_> = (0..50).map(|_| session.ping()).collect();
-                for answer in futures_util::future::join_all(burst).await {
-                    if matches!(answer, Err(client::RequestError::Closed(_))) {
-                        return;
-                    }
-                }
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        });
-        assert_eq!(alice.is_closed().await, 4011);
-        assert!(began.elapsed() > Duration::from_secs(9), "who is refused for ten seconds");
-        flood.await.unwrap();
     }
 
     async fn a_drain_tells_every_session_and_closes_with_1001(world: World) {
@@ -214,6 +184,41 @@ on_both_stores! {
             assert_eq!((status, &body["error"]["code"]), (403, &json!("forbidden")), "{foreign}");
         }
     }
+}
+
+// These take ten seconds, and no store has a say in them.
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_without_connect_closes_with_4001_after_ten_seconds() {
+    let world = World::on(Ground::Embedded).await;
+    let mut silent = world.opens(Encoding::MessagePack).await;
+    let began = Instant::now();
+    assert_eq!(silent.ends().await.code, Some(4001));
+    assert!((Duration::from_secs(9)..Duration::from_secs(13)).contains(&began.elapsed()), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn going_on_in_spite_of_rate_limited_closes_with_4011() {
+    let world = World::on(Ground::Embedded).await;
+    world.people(&["alice"]).await;
+    let mut alice = world.connects("alice").await;
+    let began = Instant::now();
+    let session = alice.session.clone();
+    let flood = tokio::spawn(async move {
+        // Some at a time, so that refusals never stop for as long as a second.
+        while began.elapsed() < Duration::from_secs(15) {
+            let burst: Vec<_> = (0..50).map(|_| session.ping()).collect();
+            for answer in futures_util::future::join_all(burst).await {
+                if matches!(answer, Err(client::RequestError::Closed(_))) {
+                    return;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    assert_eq!(alice.is_closed().await, 4011);
+    assert!(began.elapsed() > Duration::from_secs(9), "who is refused for ten seconds");
+    flood.await.unwrap();
 }
 
 /// Each code has its story: 1001, 4000, 4001, 4008, 4010 and 4011 here; 4002, 4003 and 4004 among the tokens; 4009 among the
