@@ -13,6 +13,7 @@ use protocol::{
     results::{ChannelResult, Empty, MessageResult, ParticipantResult, Pong, Refreshed, Subscribed, UserResult},
 };
 use serde::Serialize;
+use tracing::Instrument;
 
 use super::{
     Sessions,
@@ -62,7 +63,8 @@ impl Session {
             Ok(call) => {
                 let session = Arc::clone(self);
                 let under_way = UnderWay::begin(self);
-                tokio::spawn(async move {
+                let span = tracing::debug_span!("request", session = %self.id, id, method = method.as_str());
+                let served = async move {
                     let _under_way = under_way;
                     match sessions.serve(&session, id, call).await {
                         Ok(Answer { payload, starts }) => {
@@ -73,7 +75,8 @@ impl Session {
                         }
                         Err(error) => sessions.answer_error(&session, id, &error),
                     }
-                });
+                };
+                tokio::spawn(served.instrument(span));
             }
             Err(error) => sessions.answer_error(self, id, &error.into()),
         }

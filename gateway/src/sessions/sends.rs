@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use protocol::{ChannelId, frame::encode_result, params::SendMessage, results::MessageResult};
+use tracing::Instrument;
 
 use super::session::{Session, Subscribed, UnderWay};
 use crate::service::messages::Sent;
@@ -28,7 +29,8 @@ impl Session {
         };
         if is_first {
             let session = Arc::clone(self);
-            tokio::spawn(async move { session.send_waiting(channel).await });
+            let span = tracing::debug_span!("sends", session = %self.id, %channel);
+            tokio::spawn(session.send_waiting(channel).instrument(span));
         }
     }
 

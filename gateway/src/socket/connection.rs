@@ -20,6 +20,7 @@ use tokio_tungstenite::{
     tungstenite::{Error as WsError, Message, error::ProtocolError, protocol::Role, protocol::WebSocketConfig},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::{frame, upgrade::Waiting, wire::Wire};
 use crate::{
@@ -88,7 +89,8 @@ pub(super) async fn serve(connections: Arc<Connections>, arrival: Arrival) -> En
         Ok((shell, session)) => {
             let _held = Metrics::hold(&connections.sessions.metrics.sessions);
             let active = Active::new(connections.timing, remaining(&connections.sessions, &session), Instant::now());
-            if let Some(code) = shell.run(&connections.sessions, session, active).await.and_then(CloseCode::of) {
+            let span = tracing::debug_span!("session", id = %session.id(), app = %session.scope().app);
+            if let Some(code) = shell.run(&connections.sessions, session, active).instrument(span).await.and_then(CloseCode::of) {
                 connections.sessions.metrics.closed(code);
             }
             Ended::Served
