@@ -113,6 +113,8 @@ impl Active {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const TIMING: Timing = Timing { heartbeat: Duration::from_secs(25), requests_per_second: 50 };
@@ -166,5 +168,96 @@ mod tests {
         let mut active = Active::new(TIMING, Duration::from_secs(3600), start);
         let happened = pass(&mut active, start, 1000);
         assert_eq!(happened, [(25, Action::Ping), (50, Action::Ping), (75, Action::Close(CloseCode::HeartbeatLost))]);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Act {
+        Hear,
+        Ask(u8),
+        Refresh(u64),
+        Pass(u64),
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        prop_oneof![
+            Just(Act::Hear),
+            (1..150u8).prop_map(Act::Ask),
+            (0..300_000u64).prop_map(Act::Refresh),
+            (0..2_000u64).prop_map(Act::Pass),
+            (0..40_000u64).prop_map(Act::Pass),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_when_a_session_ends_for_the_right_reason_in_the_right_moment(
+            life in 0..300_000u64,
+            acts in proptest::collection::vec(act(), 0..80),
+        ) {
+            let millis = Duration::from_millis;
+            let (start, silence, rate) = (Instant::now(), TIMING.heartbeat, TIMING.requests_per_second);
+            let mut active = Active::new(TIMING, millis(life), start);
+            let (mut now, mut heard, mut pings) = (start, start, 0);
+            let (mut given, mut expires, mut is_warned) = (start, start + millis(life), false);
+            let (mut served, mut refused) = (0u64, None::<Instant>);
+            'session: for act in acts {
+                let mut until = now;
+                match act {
+                    Act::Hear => {
+                        active.heard(now);
+                        (heard, pings) = (now, 0);
+                    }
+                    Act::Refresh(life) => {
+                        active.refreshed(millis(life), now);
+                        (given, expires, is_warned) = (now, now + millis(life), false);
+                    }
+                    Act::Ask(times) => for _ in 0..times {
+                        match active.request(now) {
+                            Verdict::Serve => served += 1,
+                            Verdict::Refuse { retry_after_ms } => {
+                                prop_assert!(retry_after_ms > 0);
+                                refused.get_or_insert(now);
+                            }
+                            Verdict::Close(code) => {
+                                prop_assert_eq!(code, CloseCode::TooManyRequests);
+                                prop_assert!(refused.is_some_and(|first| now - first >= Duration::from_secs(10)));
+                                break 'session;
+                            }
+                        }
+                        prop_assert!(served as u128 * 1000 <= u128::from(rate) * (2000 + (now - start).as_millis()));
+                    },
+                    Act::Pass(ms) => until = now + millis(ms),
+                }
+                while active.due() <= until {
+                    now = now.max(active.due());
+                    while let Some(action) = active.tick(now) {
+                        match action {
+                            Action::Ping => {
+                                pings += 1;
+                                prop_assert_eq!(now, heard + silence * pings);
+                                prop_assert!(pings <= 2);
+                            }
+                            Action::WarnOfExpiry => {
+                                prop_assert!(!is_warned);
+                                prop_assert_eq!(now, expires.checked_sub(WARNING).unwrap_or(given).max(given));
+                                is_warned = true;
+                            }
+                            Action::Close(CloseCode::TokenExpired) => {
+                                prop_assert_eq!(now, expires);
+                                break 'session;
+                            }
+                            Action::Close(code) => {
+                                prop_assert_eq!(code, CloseCode::HeartbeatLost);
+                                prop_assert_eq!(now, heard + silence * 3);
+                                break 'session;
+                            }
+                        }
+                    }
+                }
+                now = until;
+                prop_assert!(now < expires && now < heard + silence * 3, "it should have ended");
+                prop_assert!(is_warned || now + WARNING < expires, "its end should have been told");
+            }
+        }
     }
 }
