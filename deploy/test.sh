@@ -2,14 +2,14 @@
 # Everything that must hold before a change lands: format, lints, documentation, tests, and the suites in deploy/tests.
 #
 #   deploy/test.sh                 all steps
-#   deploy/test.sh fmt clippy      some of them: fmt clippy docs test suites
+#   deploy/test.sh fmt clippy      some of them: fmt clippy docs test races suites
 #
 # Missing programs are installed where that is possible (root on Debian or Ubuntu); elsewhere it says what to install and ends with 2.
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
 readonly SCHEMATHESIS=4.32.5
-readonly ALL="fmt clippy docs test suites"
+readonly ALL="fmt clippy docs test races suites"
 step_number=0
 step_total=0
 
@@ -114,6 +114,12 @@ docs() {
 tests() {
   heading "tests"
   cargo test --locked --workspace --all-features
+}
+
+# Hub and outbox under a model checker, which decides who goes on: a build of its own. CHAOS_RACES=N tries N interleavings of each kind.
+races() {
+  heading "races"
+  RUSTFLAGS="${RUSTFLAGS:-} --cfg shuttle" cargo test --locked --package chaos-fanout --lib --target-dir "${CARGO_TARGET_DIR:-$PWD/target}/races" races::
 }
 
 suites() {

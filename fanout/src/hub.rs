@@ -11,21 +11,23 @@ mod batch;
 mod broadcaster;
 mod feed;
 mod pump;
+#[cfg(all(test, shuttle))]
+mod races;
 mod ring;
 mod seats;
 mod state;
 mod subscription;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#[cfg_attr(shuttle, allow(dead_code, reason = "the checks need a part of it"))]
+mod testing;
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dashmap::DashMap;
-use parking_lot::Mutex;
-use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
@@ -34,6 +36,8 @@ use self::broadcaster::Repaired;
 use self::feed::Feed;
 use crate::bus::{Bus, BusError, Listener};
 use crate::record::Record;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Handle, Mutex, Topics, is_past, sleep, timeout, yield_now};
 use crate::{Continuity, Outbox, Position, Replay, Source, SourceError, Topic};
 
 pub use self::subscription::{Joining, Subscription};
@@ -101,7 +105,7 @@ struct Counters {
 
 /// The node's topics and subscribers. It is the [`Listener`] of its bus.
 pub struct Hub {
-    feeds: DashMap<Topic, Arc<Feed>>,
+    feeds: Topics<Feed>,
     bus: Arc<dyn Bus>,
     source: Arc<dyn Source>,
     config: Config,
@@ -117,7 +121,7 @@ impl Hub {
     /// A hub without subscribers. Must be called within a tokio runtime, on which it then works. Attach it to the bus's [`Ear`](crate::bus::Ear).
     pub fn new(bus: Arc<dyn Bus>, source: Arc<dyn Source>, config: Config) -> Arc<Self> {
         let hub = Arc::new(Self {
-            feeds: DashMap::new(),
+            feeds: Topics::new(),
             bus,
             source,
             runtime: Handle::current(),
@@ -194,19 +198,17 @@ impl Hub {
                 return (Subscription::new(feed, ticket), is_confirmed);
             }
             // It is being left. A join sent before that leave would be undone by it.
-            tokio::task::yield_now().await;
+            yield_now().await;
         }
     }
 
     fn feed(self: &Arc<Self>, topic: &Topic, kind: Kind) -> Arc<Feed> {
-        if let Some(feed) = self.feeds.get(topic) {
-            return Arc::clone(&feed);
-        }
-        let feed = self.feeds.entry(Arc::clone(topic)).or_insert_with(|| {
-            self.counters.topics.fetch_add(1, Ordering::Relaxed);
-            Feed::new(Arc::clone(topic), kind, self)
-        });
-        Arc::clone(&feed)
+        self.feeds.get(topic).unwrap_or_else(|| {
+            self.feeds.get_or_insert_with(topic, || {
+                self.counters.topics.fetch_add(1, Ordering::Relaxed);
+                Feed::new(Arc::clone(topic), kind, self)
+            })
+        })
     }
 
     /// After subscribers of a feed went; `idle` is the feed's epoch if they were the last.
@@ -222,7 +224,7 @@ impl Hub {
         let mut gone = Vec::new();
         {
             let mut idle = self.idle.lock();
-            while let Some((_, feed, epoch)) = idle.pop_front_if(|(since, ..)| since.elapsed() >= self.config.linger) {
+            while let Some((_, feed, epoch)) = idle.pop_front_if(|(since, ..)| is_past(*since, self.config.linger)) {
                 if feed.give_up(epoch) {
                     gone.push(Arc::clone(&feed.topic));
                 }
@@ -264,7 +266,7 @@ impl Hub {
             Err(error) if attempts == 0 => tracing::warn!(topic = %feed.topic, %error, "a topic waits for the log"),
             Err(error) => tracing::debug!(topic = %feed.topic, %error, attempts, "a topic waits for the log"),
         }
-        tokio::time::sleep(backoff(attempts)).await;
+        sleep(backoff(attempts)).await;
         attempts.saturating_add(1)
     }
 
@@ -289,9 +291,8 @@ impl Hub {
 
     /// Asks for the heads of feeds and repairs those that are elsewhere.
     async fn compare(&self, doubtful: bool) -> Result<(), SourceError> {
-        let feeds: Vec<Arc<Feed>> = self.feeds.iter().map(|entry| Arc::clone(&entry)).collect();
         let questions: Vec<(Arc<Feed>, Position)> =
-            feeds.into_iter().filter_map(|feed| feed.question(doubtful).map(|position| (feed, position))).collect();
+            self.feeds.all().into_iter().filter_map(|feed| feed.question(doubtful).map(|position| (feed, position))).collect();
         let mut result = Ok(());
         for questions in questions.chunks(HEADS) {
             let topics: Vec<Topic> = questions.iter().map(|(feed, _)| Arc::clone(&feed.topic)).collect();
@@ -321,7 +322,7 @@ impl Hub {
 
 impl Listener for Hub {
     fn record(&self, topic: &str, record: Bytes) {
-        let Some(feed) = self.feeds.get(topic).map(|feed| Arc::clone(&feed)) else { return };
+        let Some(feed) = self.feeds.get(topic) else { return };
         match Record::decode(record) {
             Ok(record) => feed.arrive(record),
             Err(error) => {
@@ -336,7 +337,7 @@ impl Listener for Hub {
     fn missed(&self, topics: Option<&[Topic]>) {
         match topics {
             Some(topics) => topics.iter().filter_map(|topic| self.feeds.get(topic)).for_each(|feed| feed.doubt()),
-            None => self.feeds.iter().for_each(|feed| feed.doubt()),
+            None => self.feeds.all().iter().for_each(|feed| feed.doubt()),
         }
         self.doubt.notify_one();
     }
@@ -358,7 +359,7 @@ fn backoff(attempts: u32) -> Duration {
 async fn leave_idle(hub: Weak<Hub>) {
     loop {
         let Some(pause) = hub.upgrade().map(|hub| hub.config.linger / 4) else { return };
-        tokio::time::sleep(pause.clamp(Duration::from_millis(5), Duration::from_secs(1))).await;
+        sleep(pause.clamp(Duration::from_millis(5), Duration::from_secs(1))).await;
         let Some(hub) = hub.upgrade() else { return };
         hub.leave_idle();
     }
@@ -375,7 +376,7 @@ async fn compare_heads(hub: Weak<Hub>) {
         // At most a second, so that the end of the hub is noticed.
         let wait = at.saturating_duration_since(Instant::now()).min(Duration::from_secs(1));
         let wait = if attempts > 0 { wait.min(backoff(attempts)) } else { wait };
-        let is_told = tokio::time::timeout(wait, this.doubt.notified()).await.is_ok();
+        let is_told = timeout(wait, this.doubt.notified()).await.is_ok();
         if is_told || attempts > 0 {
             attempts = match this.compare(true).await {
                 Ok(()) => 0,
@@ -395,5 +396,5 @@ async fn compare_heads(hub: Weak<Hub>) {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests;

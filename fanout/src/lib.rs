@@ -13,6 +13,7 @@ pub mod outbox;
 pub mod record;
 pub mod redis;
 mod source;
+mod sync;
 mod topic;
 
 pub use hub::{Hub, Joining, Kind, Subscription};

@@ -8,25 +8,28 @@
 
 mod limits;
 mod queue;
+#[cfg(all(test, shuttle))]
+mod races;
 mod sink;
 #[cfg(test)]
+#[cfg_attr(shuttle, allow(dead_code, reason = "the checks need a part of it"))]
 pub(crate) mod testing;
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests;
 
 use std::fmt;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
-use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use self::queue::{Flush, Queue};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicUsize, Ordering};
 
 pub use self::limits::{Counts, Limits};
 pub use self::sink::Sink;
@@ -263,13 +266,16 @@ impl Outbox {
             let drained = self.drained.notified();
             tokio::pin!(drained);
             drained.as_mut().enable();
-            if let Some(reason) = self.is_over() {
-                return Err(reason);
+            // Both in one look: an outbox that is given up between two would seem to have drained.
+            let (refuses, queued) = {
+                let queue = self.queue.lock();
+                (queue.refuses(), queue.bytes())
+            };
+            match refuses {
+                Some(reason) => return Err(reason),
+                None if queued < bytes => return Ok(()),
+                None => drained.await,
             }
-            if self.queued_bytes() < bytes {
-                return Ok(());
-            }
-            drained.await;
         }
     }
 

@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::seats::{Seat, Snapshot, Standing};
 use crate::record::{Control, Record};
+use crate::sync::yield_now;
 use crate::{Class, Encoding, Gap, Outbox, Position, Source, Topic};
 
 /// Frames are merged into buffers of about so many bytes: beyond that a system call costs what its bytes cost.
@@ -58,7 +59,7 @@ impl Batch {
             delivered += terms.tell(seat, &rendered[seat.outbox.encoding() as usize]);
             told += 1;
             if told % STRIDE == 0 {
-                tokio::task::yield_now().await;
+                yield_now().await;
             }
         }
         if let Load::Passed(records) = &self.load {

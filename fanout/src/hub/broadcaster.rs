@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::MutexGuard;
 
 use super::batch::{Batch, Load};
 use super::feed::Feed;
@@ -12,6 +11,7 @@ use super::seats::{Snapshot, Standing, Ticket};
 use super::state::State;
 use super::{Hub, Kind};
 use crate::record::{Control, Record};
+use crate::sync::MutexGuard;
 use crate::{Continuity, Gap, Position, Replay};
 
 /// What the broadcaster does next. Both, if both is due: neither can hold up the other.

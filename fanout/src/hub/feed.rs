@@ -6,13 +6,12 @@
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-use parking_lot::{Mutex, MutexGuard};
-
 use super::broadcaster::broadcast;
 use super::seats::{Snapshot, Standing, Ticket};
 use super::state::{Membership, State};
 use super::{Hub, Kind};
 use crate::record::Record;
+use crate::sync::{Mutex, MutexGuard};
 use crate::{Outbox, Position, Topic};
 
 /// Passing records that wait during a repair; older ones go first.

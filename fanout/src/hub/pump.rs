@@ -11,6 +11,7 @@ use super::seats::Ticket;
 use super::{Hub, backoff};
 use crate::outbox::ENTRY;
 use crate::record::{Control, Record};
+use crate::sync::{sleep, timeout};
 use crate::{Class, Continuity, Gap, Outbox, Position, Replay, SourceError};
 
 /// How long a reader may stall before it is looked whether it is still subscribed.
@@ -64,7 +65,7 @@ impl Pump {
                 Err(Ended) => return,
                 Ok(0) if attempts == 0 && is_end => attempts = 1,
                 Ok(0) => {
-                    tokio::time::sleep(backoff(attempts)).await;
+                    sleep(backoff(attempts)).await;
                     attempts += 1;
                 }
                 Ok(_) => attempts = 0,
@@ -147,7 +148,7 @@ impl Pump {
 
     async fn drained(&self, below: usize) -> Result<(), Ended> {
         loop {
-            match tokio::time::timeout(STALL, self.outbox.drained_below(below)).await {
+            match timeout(STALL, self.outbox.drained_below(below)).await {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(_)) => return Err(Ended),
                 Err(_) if self.feed.is_seated(self.ticket) => {}

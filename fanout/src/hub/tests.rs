@@ -1,241 +1,22 @@
 //! What the hub promises, against a log in memory and a bus that loses, doubles and invents at will.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize};
+use std::sync::atomic::AtomicU32;
 
 use async_trait::async_trait;
 
+use super::testing::{Node, Reader, TOPIC, World, eventually, evict, node, node_with};
 use super::*;
-use crate::bus::{Ear, Local};
-use crate::outbox::testing::{Pipe, frame};
+use crate::Encoding;
+use crate::outbox::testing::Pipe;
 use crate::outbox::{Excess, Limits, Reason};
 use crate::record::Control;
-use crate::{Class, Continuity, Encoding, Gap};
-
-const TOPIC: &str = "room";
-
-/// The log of each topic.
-#[derive(Default)]
-struct World {
-    logs: Mutex<HashMap<Topic, Log>>,
-    failing: AtomicBool,
-    framed: [AtomicUsize; 2],
-    reads: AtomicUsize,
-    clock: AtomicU64,
-    strangers: Mutex<Vec<Bytes>>,
-    /// Which records that are followed were told to whom.
-    followed: Mutex<Vec<(u64, Bytes)>>,
-    passed: Mutex<Vec<u64>>,
-}
-
-#[derive(Default, Clone)]
-struct Log {
-    records: Vec<Record>,
-    floor: usize,
-}
-
-impl Log {
-    fn head(&self) -> Position {
-        self.records.last().map(|r| r.position).unwrap_or_default()
-    }
-}
-
-impl World {
-    /// Appends without publishing.
-    fn append(&self, topic: &str, text: &str, control: Control) -> Record {
-        let mut logs = self.logs.lock();
-        let log = logs.entry(topic.into()).or_default();
-        let at = 1_000 + self.clock.fetch_add(1, Ordering::SeqCst);
-        let before = log.head();
-        let position = Position { seq: before.seq + 1, at };
-        let record = Record { control, position, before: before.at, body: text.to_owned().into(), ..Record::default() };
-        log.records.push(record.clone());
-        record
-    }
-
-    fn head(&self, topic: &str) -> Position {
-        self.logs.lock().get(topic).map(Log::head).unwrap_or_default()
-    }
-}
-
-#[async_trait]
-impl Source for World {
-    fn frame(&self, _topic: &Topic, record: &Record, encoding: Encoding) -> Option<Bytes> {
-        self.framed[encoding as usize].fetch_add(1, Ordering::SeqCst);
-        Some(frame(format!("{} {}", record.position.seq, String::from_utf8_lossy(&record.body))))
-    }
-
-    fn gap(&self, _topic: &Topic, gap: Gap, position: Position, _encoding: Encoding) -> Bytes {
-        frame(format!("{gap:?} {}", position.seq))
-    }
-
-    fn class(&self, _topic: &Topic, record: &Record) -> Class {
-        if record.kind == 1 { Class::Droppable(None) } else { Class::Durable }
-    }
-
-    fn passed(&self, _topic: &Topic, record: &Record) {
-        self.passed.lock().push(record.position.seq);
-    }
-
-    fn follows(&self, record: &Record) -> bool {
-        record.body.starts_with(b"followed")
-    }
-
-    fn told(&self, _topic: &Topic, record: &Record, outbox: &Arc<Outbox>) {
-        self.followed.lock().push((record.position.seq, Bytes::copy_from_slice(outbox.subject())));
-    }
-
-    async fn read(&self, topic: &Topic, after: Position, limit: usize) -> Result<Replay, SourceError> {
-        self.reads.fetch_add(1, Ordering::SeqCst);
-        tokio::task::yield_now().await;
-        if self.failing.load(Ordering::SeqCst) {
-            return Err(SourceError("down".into()));
-        }
-        let log = self.logs.lock().get(topic).cloned().unwrap_or_default();
-        let head = log.head();
-        let stands = match after.seq as usize {
-            0 => after == Position::default(),
-            seq => log.records.get(seq - 1).is_some_and(|r| r.position == after),
-        };
-        let continuity = match () {
-            () if !stands => Continuity::Broken(Gap::Diverged),
-            () if (after.seq as usize) < log.floor => Continuity::Broken(Gap::Trimmed),
-            () => Continuity::Continuous,
-        };
-        let records = match continuity {
-            Continuity::Continuous => log.records[after.seq as usize..].iter().take(limit).cloned().collect(),
-            Continuity::Broken(_) => Vec::new(),
-        };
-        Ok(Replay { records, head, continuity })
-    }
-
-    async fn admits(&self, _topic: &Topic, subjects: &[Bytes]) -> Result<Vec<bool>, SourceError> {
-        let strangers = self.strangers.lock();
-        Ok(subjects.iter().map(|subject| !strangers.contains(subject)).collect())
-    }
-
-    async fn heads(&self, topics: &[Topic]) -> Result<Vec<Position>, SourceError> {
-        match self.failing.load(Ordering::SeqCst) {
-            true => Err(SourceError("down".into())),
-            false => Ok(topics.iter().map(|topic| self.head(topic)).collect()),
-        }
-    }
-}
-
-/// A node with its world.
-struct Node {
-    world: Arc<World>,
-    bus: Arc<Local>,
-    hub: Arc<Hub>,
-    limits: Arc<Limits>,
-}
-
-/// A connection that reads everything.
-struct Reader {
-    pipe: Arc<Pipe>,
-    outbox: Arc<Outbox>,
-}
-
-fn node() -> Node {
-    node_with(Config { linger: Duration::from_millis(40), compare: Duration::from_secs(600), page: 7, reads: 4 })
-}
-
-fn node_with(config: Config) -> Node {
-    let (world, ear) = (Arc::new(World::default()), Ear::new());
-    let bus = Local::new(Arc::<Ear>::clone(&ear));
-    let hub = Hub::new(Arc::<Local>::clone(&bus), Arc::<World>::clone(&world), config);
-    ear.attach(&hub);
-    Node { world, bus, hub, limits: Limits::new(1 << 20, Duration::MAX, usize::MAX) }
-}
-
-impl Node {
-    fn reader(&self, subject: &str) -> Reader {
-        self.reader_with(subject, usize::MAX, Encoding::Binary, &self.limits)
-    }
-
-    fn reader_with(&self, subject: &str, room: usize, encoding: Encoding, limits: &Arc<Limits>) -> Reader {
-        let pipe = Pipe::new(room);
-        let outbox = Outbox::new(Arc::<Pipe>::clone(&pipe), encoding, Arc::clone(limits));
-        outbox.identify(Bytes::copy_from_slice(subject.as_bytes()));
-        Reader { pipe, outbox }
-    }
-
-    async fn join(&self, reader: &Reader) -> Joining {
-        self.hub.join(&TOPIC.into(), Kind::Logged, &reader.outbox).await.unwrap()
-    }
-
-    /// Joins and starts at the head.
-    async fn subscribe(&self, reader: &Reader) -> Subscription {
-        let joining = self.join(reader).await;
-        let head = self.world.head(TOPIC);
-        joining.start(head, head)
-    }
-
-    /// Joins and resumes from an earlier `seq`.
-    async fn resume(&self, reader: &Reader, seq: u64) -> Subscription {
-        let joining = self.join(reader).await;
-        joining.start(self.position(seq), self.world.head(TOPIC))
-    }
-
-    fn position(&self, seq: u64) -> Position {
-        match seq {
-            0 => Position::default(),
-            seq => self.world.logs.lock()[TOPIC].records[seq as usize - 1].position,
-        }
-    }
-
-    fn commit(&self, text: &str) {
-        self.commit_with(text, Control::None);
-    }
-
-    fn commit_with(&self, text: &str, control: Control) {
-        let record = self.world.append(TOPIC, text, control);
-        self.bus.publish(TOPIC, record.encode());
-    }
-
-    /// Committed, and lost by the bus.
-    fn lose(&self, text: &str) -> Record {
-        self.world.append(TOPIC, text, Control::None)
-    }
-
-    fn pass(&self, kind: u8, text: &str, control: Control) {
-        self.bus.publish(TOPIC, Record::passing(kind, control, text.to_owned().into()).encode());
-    }
-}
 
 impl Reader {
-    async fn sees<S: AsRef<str>>(&self, texts: &[S]) {
-        let expected: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
-        eventually(|| self.pipe.texts().len() >= expected.len(), || format!("{:?}, not {expected:?}", self.pipe.texts())).await;
-        assert_eq!(self.pipe.texts(), expected);
-    }
-
-    async fn sees_last(&self, text: &str) {
-        eventually(|| self.pipe.texts().last().is_some_and(|t| t == text), || format!("{text} at the end of {:?}", self.pipe.texts()))
-            .await;
-    }
-
-    fn seqs(&self) -> Vec<u64> {
-        self.pipe.texts().iter().map(|t| t.split(' ').next().unwrap().parse().unwrap()).collect()
-    }
-
     fn drive(&self) -> tokio::task::JoinHandle<Reason> {
         let outbox = Arc::clone(&self.outbox);
         tokio::spawn(async move { outbox.drive().await })
     }
-}
-
-async fn eventually(done: impl Fn() -> bool, what: impl Fn() -> String) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !done() {
-        assert!(Instant::now() < deadline, "waited in vain for {}", what());
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-}
-
-fn evict(subject: &'static str) -> Control {
-    Control::Evict(Bytes::from_static(subject.as_bytes()))
 }
 
 #[test]
@@ -936,7 +717,7 @@ async fn comings_and_goings_around_the_linger_never_lose_the_topic() {
         task.await.unwrap();
     }
     eventually(|| node.hub.stats().topics == 0, || "the topic to be left".into()).await;
-    assert!(node.hub.feeds.is_empty());
+    assert!(node.hub.feeds.all().is_empty());
 }
 
 #[tokio::test]

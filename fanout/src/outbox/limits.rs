@@ -1,10 +1,10 @@
 //! What outboxes may hold, each and together.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::Excess;
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// The bounds of a node's outboxes, and what they hold together. Shared by all of them.
 ///

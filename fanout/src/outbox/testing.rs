@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 use super::Sink;
+use crate::sync::Mutex;
 
 #[derive(Default)]
 struct State {
@@ -16,6 +16,7 @@ struct State {
     written: Vec<u8>,
     waker: Option<Waker>,
     broken: bool,
+    indirect: bool,
 }
 
 /// Takes as many bytes as it has room for.
@@ -24,6 +25,12 @@ pub(crate) struct Pipe(Mutex<State>);
 impl Pipe {
     pub(crate) fn new(room: usize) -> Arc<Self> {
         Arc::new(Self(Mutex::new(State { room, ..State::default() })))
+    }
+
+    /// As a TLS session: only the owner writes.
+    #[cfg(shuttle)]
+    pub(crate) fn indirect(room: usize) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(State { room, indirect: true, ..State::default() })))
     }
 
     /// Gives room for more bytes.
@@ -102,5 +109,9 @@ impl Sink for Pipe {
         }
         state.waker = Some(cx.waker().clone());
         Poll::Pending
+    }
+
+    fn is_direct(&self) -> bool {
+        !self.0.lock().indirect
     }
 }

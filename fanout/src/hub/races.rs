@@ -1,0 +1,239 @@
+//! What the hub promises to those who join, leave, are evicted and publish at the same time, in many interleavings: see [`crate::sync`].
+#![allow(clippy::unwrap_used, reason = "a check fails by panicking")]
+
+use shuttle::future::{JoinHandle, spawn};
+
+use super::testing::{Node, Reader, TOPIC, eventually, evict, node_with};
+use super::*;
+use crate::Encoding;
+use crate::outbox::{Limits, Reason};
+use crate::record::Control;
+use crate::sync::races;
+
+/// A node whose topics do not linger, and that reads the log in short pages.
+fn node() -> Arc<Node> {
+    Arc::new(node_with(Config { linger: Duration::ZERO, compare: Duration::from_secs(600), page: 2, reads: 2 }))
+}
+
+/// Commits so many records, each of which the bus brings if `brings` says so.
+fn publisher(node: &Arc<Node>, records: u64, brings: fn(u64) -> bool) -> JoinHandle<()> {
+    let node = Arc::clone(node);
+    spawn(async move {
+        for n in 1..=records {
+            if brings(n) {
+                node.commit("x");
+            } else {
+                node.lose("x");
+            }
+            yield_now().await;
+        }
+        node.hub.missed(None);
+    })
+}
+
+fn all(_: u64) -> bool {
+    true
+}
+
+/// Everything after `first`, up to the last record there is, once that was told: each once, in order.
+async fn sees_all_after(node: &Node, reader: &Reader, first: u64) {
+    let last = node.world.head(TOPIC).seq;
+    let expected: Vec<u64> = (first + 1..=last).collect();
+    eventually(|| reader.seqs().len() >= expected.len(), || format!("{expected:?}, but saw {:?}", reader.seqs())).await;
+    assert_eq!(reader.seqs(), expected);
+}
+
+#[test]
+fn who_joins_while_it_is_broadcast_is_told_all_after_its_start_once() {
+    races(|| async {
+        let node = node();
+        let (early, late) = (node.reader("a"), node.reader("b"));
+        let _early = node.subscribe(&early).await;
+        let publisher = publisher(&node, 4, all);
+        let joining = node.join(&late).await;
+        let head = node.world.head(TOPIC);
+        let _late = joining.start(head, head);
+        publisher.await.unwrap();
+        node.commit("last");
+        sees_all_after(&node, &early, 0).await;
+        sees_all_after(&node, &late, head.seq).await;
+    });
+}
+
+#[test]
+fn who_resumes_while_it_is_broadcast_has_neither_hole_nor_double_between_replay_and_stream() {
+    races(|| async {
+        let node = node();
+        for _ in 0..3 {
+            node.lose("x");
+        }
+        let reader = node.reader("a");
+        let publisher = publisher(&node, 4, all);
+        let _subscription = node.resume(&reader, 1).await;
+        publisher.await.unwrap();
+        node.commit("last");
+        sees_all_after(&node, &reader, 1).await;
+    });
+}
+
+#[test]
+fn what_the_bus_loses_comes_from_the_log_in_its_place() {
+    races(|| async {
+        let node = node();
+        let (live, resuming) = (node.reader("a"), node.reader("b"));
+        let _live = node.subscribe(&live).await;
+        let publisher = publisher(&node, 5, |n| n % 2 == 0);
+        let _resuming = node.resume(&resuming, 0).await;
+        publisher.await.unwrap();
+        sees_all_after(&node, &live, 0).await;
+        sees_all_after(&node, &resuming, 0).await;
+        assert_eq!(node.hub.stats().gaps, 0);
+    });
+}
+
+#[test]
+fn a_replay_larger_than_the_outbox_waits_for_the_reader_and_exceeds_no_bound() {
+    races(|| async {
+        let node = node();
+        for _ in 0..6 {
+            node.lose("a record of some length");
+        }
+        let limits = Limits::new(250, Duration::MAX, usize::MAX);
+        let reader = Arc::new(node.reader_with("a", 0, Encoding::Binary, &limits));
+        let owner = spawn({
+            let reader = Arc::clone(&reader);
+            async move { reader.outbox.drive().await }
+        });
+        let peer = spawn({
+            let reader = Arc::clone(&reader);
+            async move {
+                for _ in 0..12 {
+                    reader.pipe.open(29);
+                    assert!(reader.outbox.queued_bytes() <= 250);
+                    yield_now().await;
+                }
+                reader.pipe.open(usize::MAX);
+            }
+        });
+        let _subscription = node.resume(&reader, 0).await;
+        node.commit("y");
+        peer.await.unwrap();
+        sees_all_after(&node, &reader, 0).await;
+        reader.outbox.fail(Reason::Broken);
+        assert_eq!(owner.await.unwrap(), Reason::Broken);
+    });
+}
+
+#[test]
+fn who_is_evicted_is_told_what_stands_before_and_nothing_after_wherever_it_stands() {
+    races(|| async {
+        let node = node();
+        node.lose("x");
+        let (live, behind, other) = (node.reader("gone"), node.reader("gone"), node.reader("other"));
+        let _other = node.resume(&other, 0).await;
+        let live_subscription = node.subscribe(&live).await;
+        let publisher = spawn({
+            let node = Arc::clone(&node);
+            async move {
+                node.commit("x");
+                node.commit_with("removed", evict("gone"));
+                node.commit("secret");
+            }
+        });
+        let joining = node.join(&behind).await;
+        // Let in as of the first record, whatever happened since.
+        let (first, head) = (node.position(0), node.position(1));
+        let behind_subscription = joining.start(first, head);
+        publisher.await.unwrap();
+        sees_all_after(&node, &other, 0).await;
+        eventually(|| live_subscription.is_ended() && behind_subscription.is_ended(), || "both to end".into()).await;
+        node.commit("secret too");
+        sees_all_after(&node, &other, 0).await;
+        assert_eq!(live.seqs(), [2]);
+        assert!(behind.seqs().len() <= 2 && behind.seqs().iter().copied().eq(1..=behind.seqs().len() as u64), "{:?}", behind.seqs());
+    });
+}
+
+#[test]
+fn a_topic_that_is_left_and_joined_at_once_is_heard_by_who_joined() {
+    races(|| async {
+        let node = node();
+        let goer = spawn({
+            let node = Arc::clone(&node);
+            async move {
+                for _ in 0..2 {
+                    let reader = node.reader("a");
+                    drop(node.subscribe(&reader).await);
+                }
+            }
+        });
+        let reader = node.reader("b");
+        let joining = node.join(&reader).await;
+        let head = node.world.head(TOPIC);
+        let _subscription = joining.start(head, head);
+        node.commit("x");
+        goer.await.unwrap();
+        node.commit("y");
+        sees_all_after(&node, &reader, 0).await;
+        // Had the bus been left behind its back, the log would have been read.
+        assert_eq!((node.hub.stats().repairs, node.hub.stats().topics, node.hub.stats().subscriptions), (0, 1, 1));
+    });
+}
+
+#[test]
+fn what_passes_while_a_reply_is_held_follows_the_reply() {
+    races(|| async {
+        let node = node();
+        let reader = Arc::new(node.reader("a"));
+        let owner = spawn({
+            let reader = Arc::clone(&reader);
+            async move { reader.outbox.drive().await }
+        });
+        let publisher = publisher(&node, 3, all);
+        let joining = node.join(&reader).await;
+        let head = node.world.head(TOPIC);
+        let hold = reader.outbox.hold();
+        reader.outbox.push(crate::outbox::testing::frame("0 reply"), crate::Class::Reply).unwrap();
+        let _subscription = joining.start(head, head);
+        yield_now().await;
+        assert!(reader.pipe.texts().is_empty());
+        node.pass(0, "typing", Control::None);
+        drop(hold);
+        publisher.await.unwrap();
+        node.commit("last");
+        let expected: Vec<u64> = std::iter::once(0).chain(head.seq + 1..=node.world.head(TOPIC).seq).collect();
+        let durable = || reader.pipe.texts().into_iter().filter(|t| t != "0 typing").count();
+        // Who catches up may be told the last one from the log, ahead of what passes.
+        let typing = || reader.pipe.texts().len() > durable();
+        eventually(|| durable() >= expected.len() && typing(), || format!("{expected:?}, but saw {:?}", reader.pipe.texts())).await;
+        let (typing, rest): (Vec<_>, Vec<_>) = reader.pipe.texts().into_iter().partition(|text| text == "0 typing");
+        assert_eq!((typing.len(), rest[0].as_str()), (1, "0 reply"));
+        assert_eq!(rest.iter().map(|text| text.split(' ').next().unwrap().parse().unwrap()).collect::<Vec<u64>>(), expected);
+        reader.outbox.fail(Reason::Broken);
+        owner.await.unwrap();
+    });
+}
+
+#[test]
+fn numbers_that_another_history_used_again_are_told_as_one_gap_and_followed_from_there() {
+    races(|| async {
+        let node = node();
+        let reader = node.reader("a");
+        let _subscription = node.subscribe(&reader).await;
+        node.commit("x");
+        node.commit("lost in the failover");
+        sees_all_after(&node, &reader, 0).await;
+        node.world.logs.lock().get_mut(TOPIC).unwrap().records.pop();
+        let publisher = publisher(&node, 3, all);
+        publisher.await.unwrap();
+        eventually(|| reader.pipe.texts().iter().any(|t| t.starts_with("Diverged")), || "a gap".into()).await;
+        node.commit("last");
+        eventually(|| reader.pipe.texts().last().is_some_and(|t| t == "5 last"), || format!("the last of {:?}", reader.pipe.texts())).await;
+        let texts = reader.pipe.texts();
+        let gaps: Vec<u64> = texts.iter().filter_map(|t| t.strip_prefix("Diverged ")).map(|seq| seq.parse().unwrap()).collect();
+        assert_eq!(gaps.len(), 1, "{texts:?}");
+        let after: Vec<String> = texts.into_iter().skip_while(|t| !t.starts_with("Diverged")).skip(1).collect();
+        let seqs: Vec<u64> = after.iter().map(|t| t.split(' ').next().unwrap().parse().unwrap()).collect();
+        assert_eq!(seqs, (gaps[0] + 1..=5).collect::<Vec<u64>>());
+    });
+}
