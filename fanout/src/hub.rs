@@ -40,7 +40,7 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Handle, Mutex, Topics, is_past, sleep, timeout, yield_now};
 use crate::{Continuity, Outbox, Position, Replay, Source, SourceError, Topic};
 
-pub use self::subscription::{Joining, Subscription};
+pub use self::subscription::{Errand, Joining, Subscription};
 
 /// Topics in one question for heads.
 const HEADS: usize = 256;

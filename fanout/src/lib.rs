@@ -16,7 +16,7 @@ mod source;
 mod sync;
 mod topic;
 
-pub use hub::{Hub, Joining, Kind, Subscription};
+pub use hub::{Errand, Hub, Joining, Kind, Subscription};
 pub use outbox::{Class, Encoding, Outbox};
 pub use source::{Continuity, Gap, Replay, Source, SourceError};
 pub use topic::{Position, Topic};

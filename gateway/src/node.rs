@@ -24,7 +24,7 @@ use crate::{
     auth::{AdminKey, Authenticator, SecretKey},
     config::{Config, Demo as DemoSetting, StoreConfig, secret_key},
     demo::Demo,
-    limit::{Keyed, Rate},
+    limit::{Gate, Keyed, Rate},
     listen,
     metrics::{Metrics, Readings},
     rest::{self, RestState},
@@ -137,16 +137,24 @@ impl Node {
             addresses: Arc::new(Keyed::new(Rate::per_second(limits.unauthenticated_per_ip))),
             draining: Arc::new(move || is_draining.load(Ordering::Relaxed)),
         };
+        let gate = Gate::new(limits.connects_at_once, limits.connects_waiting);
         // Weak, since the hub's source holds the metrics.
-        let counted = (Arc::downgrade(&hub), outboxes.clone(), draining.clone());
+        let counted = (Arc::downgrade(&hub), outboxes.clone(), gate.clone(), draining.clone());
         metrics.watch(move || {
-            let (hub, outboxes, draining) = &counted;
+            let (hub, outboxes, gate, draining) = &counted;
             let Some(hub) = hub.upgrade() else { return Readings::default() };
             let bus_connected = hub.bus().is_connected();
-            Readings { hub: hub.stats(), outboxes: outboxes.counts(), bus_connected, ready: !draining.load(Ordering::Relaxed) }
+            Readings {
+                hub: hub.stats(),
+                outboxes: outboxes.counts(),
+                gate: gate.counts(),
+                bus_connected,
+                ready: !draining.load(Ordering::Relaxed),
+            }
         });
         let connections = Connections {
             sessions: sessions.clone(),
+            gate,
             outboxes,
             timing: Timing { heartbeat: config.heartbeat, requests_per_second: limits.requests_per_second },
             stop: accepting.clone(),

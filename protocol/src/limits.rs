@@ -57,6 +57,8 @@ limits! {
     connections = 0, true, "connections of the node";
     connections_per_app = 0, true, "connections of an app and environment";
     connections_per_user = 20, true, "connections of a user";
+    connects_at_once = 64, false, "connects that are authenticated, read and replayed at the same time";
+    connects_waiting = 1_000, false, "connects that wait for their turn";
     outbox_bytes = 1_048_576, true, "bytes that wait for a session's reader";
     outbox_seconds = 30, true, "seconds that a frame waits for a session's reader";
     outbox_total_bytes = 0, false, "bytes that wait for all readers of the node; by default a quarter of the machine's memory";

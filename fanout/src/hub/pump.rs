@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::batch::Rendered;
 use super::feed::{CatchUp, Feed};
 use super::seats::Ticket;
+use super::subscription::Errand;
 use super::{Hub, backoff};
 use crate::outbox::ENTRY;
 use crate::record::{Control, Record};
@@ -26,6 +27,8 @@ pub(super) struct Pump {
     pub(super) cursor: Position,
     /// The head at which the subscriber was let in: evictions up to there were known.
     pub(super) head: Position,
+    /// What is held meanwhile.
+    pub(super) errand: Errand,
 }
 
 /// The subscription is over.
@@ -55,6 +58,7 @@ impl Pump {
                         told
                     }
                     Err(error) => {
+                        self.errand.give_back();
                         tracing::debug!(topic = %self.feed.topic, %error, "a subscriber waits for the log");
                         Ok(0)
                     }
@@ -147,6 +151,10 @@ impl Pump {
     }
 
     async fn drained(&self, below: usize) -> Result<(), Ended> {
+        if self.outbox.queued_bytes() >= below {
+            // From here on it is the reader who takes its time.
+            self.errand.give_back();
+        }
         loop {
             match timeout(STALL, self.outbox.drained_below(below)).await {
                 Ok(Ok(())) => return Ok(()),

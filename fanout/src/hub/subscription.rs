@@ -1,6 +1,10 @@
 //! A subscriber's own end: registered, then started; dropping it leaves.
 
+use std::any::Any;
+use std::fmt;
 use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::feed::{Feed, Start};
 use super::pump::Pump;
@@ -34,15 +38,48 @@ impl Joining {
     /// What is told may be in the outbox before this returns: whatever must come first is pushed first.
     /// If the subject was evicted after `head` meanwhile, the subscription [is ended](Subscription::is_ended).
     pub fn start(self, cursor: Position, head: Position) -> Subscription {
+        self.start_during(cursor, head, &Errand::none())
+    }
+
+    /// The same; the errand goes on until what stands after `cursor` was told, or has to wait for its reader or for the log.
+    pub fn start_during(self, cursor: Position, head: Position, errand: &Errand) -> Subscription {
         let Self(subscription) = self;
         let Subscription { feed, ticket } = &subscription;
         if let Start::Behind(outbox) = feed.start(*ticket, cursor, head)
             && let Some(hub) = feed.hub()
         {
             let runtime = hub.runtime.clone();
-            runtime.spawn(Pump { hub, feed: Arc::clone(feed), ticket: *ticket, outbox, cursor, head }.run());
+            runtime.spawn(Pump { hub, feed: Arc::clone(feed), ticket: *ticket, outbox, cursor, head, errand: errand.clone() }.run());
         }
         subscription
+    }
+}
+
+/// Something that is held while a subscriber is brought up to date, and that is work of this node: given back when all streams that
+/// were started during it are live, or as soon as one of them waits for somebody else.
+#[derive(Clone)]
+pub struct Errand(Arc<Mutex<Option<Box<dyn Any + Send>>>>);
+
+impl Errand {
+    /// Holds this.
+    pub fn holding(held: impl Any + Send) -> Self {
+        Self(Arc::new(Mutex::new(Some(Box::new(held)))))
+    }
+
+    fn none() -> Self {
+        Self(Arc::default())
+    }
+
+    /// Gives it back before the end.
+    pub(super) fn give_back(&self) {
+        let held = self.0.lock().take();
+        drop(held);
+    }
+}
+
+impl fmt::Debug for Errand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Errand").finish_non_exhaustive()
     }
 }
 

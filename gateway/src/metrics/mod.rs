@@ -322,6 +322,7 @@ mod tests {
         metrics.watch(|| Readings {
             hub: fanout::hub::Stats { topics: 3, deliveries: 9, ..Default::default() },
             outboxes: fanout::outbox::Counts { queued_bytes: 7, too_slow: [1, 2, 3], ..Default::default() },
+            gate: crate::limit::Counts { waiting: 4, turned_away: 5, ..Default::default() },
             bus_connected: true,
             ready: false,
         });
@@ -331,6 +332,8 @@ mod tests {
             ("chaos_deliveries_total", 9.0),
             ("chaos_outbox_bytes", 7.0),
             ("chaos_slow_readers_total{bound=\"total\"}", 3.0),
+            ("chaos_connects_waiting", 4.0),
+            ("chaos_connects_turned_away_total", 5.0),
             ("chaos_bus_connected", 1.0),
             ("chaos_ready", 0.0),
         ] {

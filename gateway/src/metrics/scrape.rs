@@ -15,6 +15,8 @@ pub struct Readings {
     pub hub: fanout::hub::Stats,
     /// The outboxes', together.
     pub outboxes: fanout::outbox::Counts,
+    /// The gate's, for who connects.
+    pub gate: crate::limit::Counts,
     /// Whether records arrive from the bus at the moment.
     pub bus_connected: bool,
     /// Whether the node would take new connections: `/readyz`.
@@ -34,15 +36,19 @@ impl fmt::Debug for Parts {
 impl Collector for Parts {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let Some(read) = self.0.get() else { return Ok(()) };
-        let Readings { hub, outboxes, bus_connected, ready } = read();
+        let Readings { hub, outboxes, gate, bus_connected, ready } = read();
         let mut gauge = |name, help, value: u64| one(&mut encoder, name, help, &ConstGauge::new(value));
         gauge("topics", "Topics that this node listens to, lingering ones included", hub.topics)?;
         gauge("subscriptions", "Subscriptions of this node's sessions", hub.subscriptions)?;
         gauge("outbox_bytes", "Bytes that wait for all readers", outboxes.queued_bytes as u64)?;
         gauge("outbox_readers", "Readers for whom something waits", outboxes.queues as u64)?;
+        gauge("connects_under_way", "Connects that are authenticated, read and replayed", gate.under_way)?;
+        gauge("connects_waiting", "Connects that wait for their turn", gate.waiting)?;
         gauge("bus_connected", "1 while records arrive from the bus", bus_connected.into())?;
         gauge("ready", "1 while the node takes new connections: the store is reachable and it does not drain", ready.into())?;
         let mut counter = |name, help, value: u64| one(&mut encoder, name, help, &ConstCounter::new(value));
+        counter("connects_admitted", "Connects that had their turn", gate.admitted)?;
+        counter("connects_turned_away", "Connects that were told when to come again, since too many waited", gate.turned_away)?;
         counter("deliveries", "Frames handed to outboxes by broadcasts and replays", hub.deliveries)?;
         counter("repairs", "Times that a topic read the log because records were missed", hub.repairs)?;
         counter("gaps", "Times that subscribers were told a gap", hub.gaps)?;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use fanout::{Kind, Outbox, Position};
+use fanout::{Errand, Kind, Outbox, Position};
 use protocol::{
     ChannelId, CloseCode, Encoding, ErrorBody, ErrorCode,
     frame::{encode_error, encode_result},
@@ -18,6 +18,7 @@ use super::{
 use crate::{
     auth::TokenRefused,
     error::Error,
+    limit::{Full, Pass},
     service::{
         entries::Detail,
         scope::{ENTITY, ONLY},
@@ -44,7 +45,15 @@ pub struct Refused {
 
 impl Sessions {
     /// Opens a session. Its reply is in the outbox when this returns, and its streams have begun behind it.
-    pub async fn connect(self: &Arc<Self>, opening: Opening, encoding: Encoding, outbox: &Arc<Outbox>) -> Result<Arc<Session>, Refused> {
+    ///
+    /// The pass is given back when the session is up to date.
+    pub async fn connect(
+        self: &Arc<Self>,
+        opening: Opening,
+        encoding: Encoding,
+        outbox: &Arc<Outbox>,
+        pass: Pass,
+    ) -> Result<Arc<Session>, Refused> {
         let Opening { id, params } = opening;
         let refuse = |error: ErrorBody, close, is_unauthenticated| Refused {
             reply: encode_error(encoding, id, &error),
@@ -75,7 +84,7 @@ impl Sessions {
             let most = self.limits.get(limit).unwrap_or_default();
             return Err(refuse(Error::limit_reached(limit, most).retry_after(5000).body, CloseCode::TooManyConnections, false));
         }
-        match self.open(&session, id, params).await {
+        match self.open(&session, id, params, Errand::holding(pass)).await {
             Ok(()) if let Some(code) = self.has_ended(&session) => {
                 session.is_ready();
                 session.close(code, None);
@@ -100,7 +109,19 @@ impl Sessions {
         }
     }
 
-    async fn open(&self, session: &Arc<Session>, id: u32, params: Connect) -> Result<(), Error> {
+    /// The answer to who is not let in now.
+    pub fn turn_away(&self, opening: &Opening, encoding: Encoding, full: Full) -> Refused {
+        self.metrics.limit_hit("connects_waiting");
+        let error = Error::rate_limited("connects_waiting", full.retry_after_ms);
+        Refused {
+            reply: encode_error(encoding, opening.id, &error.body),
+            close: CloseCode::TooManyConnections,
+            retry_after_ms: Some(full.retry_after_ms),
+            is_unauthenticated: false,
+        }
+    }
+
+    async fn open(&self, session: &Arc<Session>, id: u32, params: Connect, errand: Errand) -> Result<(), Error> {
         let (scope, user) = (session.scope(), session.user());
         let own = scope.user(user);
         // The own stream first: who comes into a channel from here on is told so.
@@ -165,9 +186,9 @@ impl Sessions {
         // Whoever has the reply hears what passes, too.
         let _hold = session.outbox.hold();
         session.reply(encode_result(session.encoding, id, &reply));
-        let own = joining.start(cursor, head);
+        let own = joining.start_during(cursor, head, &errand);
         session.state.lock().own = Some(own);
-        session.start(starts);
+        session.start_during(starts, Some(&errand));
         Ok(())
     }
 

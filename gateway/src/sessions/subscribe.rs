@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use fanout::{Joining, Kind, Position};
+use fanout::{Errand, Joining, Kind, Position};
 use protocol::{
     ChannelId, EventKind,
     event::GapData,
@@ -225,8 +225,16 @@ impl Sessions {
 impl Session {
     /// Starts what was prepared, after its reply was sent.
     pub(super) fn start(&self, starts: Starts) {
+        self.start_during(starts, None);
+    }
+
+    /// The same, during an errand.
+    pub(super) fn start_during(&self, starts: Starts, errand: Option<&Errand>) {
         for Start { id, joining, cursor, head } in starts.channels {
-            let subscription = joining.start(cursor, head);
+            let subscription = match errand {
+                Some(errand) => joining.start_during(cursor, head, errand),
+                None => joining.start(cursor, head),
+            };
             let mut state = self.state.lock();
             let left_over = if state.is_gone { Some(subscription) } else { insert(&mut state, id, subscription) };
             drop(state);

@@ -24,6 +24,7 @@ use tracing::Instrument;
 
 use super::{frame, upgrade::Waiting, wire::Wire};
 use crate::{
+    limit::Gate,
     metrics::Metrics,
     session::{Action, Active, Handshake, Opening, Timing, Verdict},
     sessions::{Session, Sessions},
@@ -45,6 +46,8 @@ const PARTING_BYTES: usize = 1024 * 1024;
 pub struct Connections {
     /// Where sessions live.
     pub sessions: Arc<Sessions>,
+    /// Who comes in, and when.
+    pub gate: Arc<Gate>,
     /// The bounds of outboxes.
     pub outboxes: Arc<fanout::outbox::Limits>,
     /// Of sessions.
@@ -178,7 +181,21 @@ impl Shell {
     }
 
     async fn connect(self, connections: Arc<Connections>, opening: Opening) -> Result<(Self, Arc<Session>), Ended> {
-        let connecting = connections.sessions.connect(opening, self.encoding, &self.outbox);
+        let pass = tokio::select! {
+            pass = connections.gate.enter() => pass,
+            () = connections.stop.cancelled() => {
+                return Err(self.refuse(&connections, None, CloseCode::GoingAway, None, false).await);
+            }
+            () = self.gone() => return Err(Ended::Refused(false)),
+        };
+        let pass = match pass {
+            Ok(pass) => pass,
+            Err(full) => {
+                let refused = connections.sessions.turn_away(&opening, self.encoding, full);
+                return Err(self.refuse(&connections, Some(refused.reply), refused.close, refused.retry_after_ms, false).await);
+            }
+        };
+        let connecting = connections.sessions.connect(opening, self.encoding, &self.outbox, pass);
         let outcome = {
             let mut connecting = std::pin::pin!(connecting);
             let outbox = self.outbox.clone();
@@ -194,6 +211,19 @@ impl Shell {
             Err(refused) => {
                 let counts = refused.is_unauthenticated;
                 Err(self.refuse(&connections, Some(refused.reply), refused.close, refused.retry_after_ms, counts).await)
+            }
+        }
+    }
+
+    /// Returns when the peer is gone, as far as that can be known without reading what it sent.
+    async fn gone(&self) {
+        loop {
+            match self.socket.peek(&mut [0]).await {
+                Ok(0) => return,
+                // Requests that come early are read after the `connect`, and hide what follows them.
+                Ok(_) => std::future::pending().await,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(_) => return,
             }
         }
     }

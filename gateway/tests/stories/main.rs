@@ -23,6 +23,7 @@ mod process;
 mod promises;
 mod promises_outbox;
 mod promises_resume;
+mod storm;
 mod tokens;
 mod vertical;
 mod wall;

@@ -108,9 +108,5 @@ fn resuming(channel: &ChannelId, (seq, at): (u64, u64)) -> Connect {
 
 /// What a metric of the first node shows.
 async fn metric(world: &World, name: &str) -> f64 {
-    let admin = world.backend(&world.admin_key);
-    let answer = admin.call(axum::http::Method::GET, "/metrics").send().await.unwrap();
-    let text = String::from_utf8(answer.body.to_vec()).unwrap();
-    let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
-    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
+    world.metric(0, name).await
 }

@@ -200,6 +200,17 @@ impl World {
         token.token
     }
 
+    /// What a metric of a node shows; 0 if it is not there.
+    pub async fn metric(&self, node: usize, name: &str) -> f64 {
+        let answer = self.backend_at(node, &self.admin_key).call(axum::http::Method::GET, "/metrics").send().await.unwrap();
+        metric_in(std::str::from_utf8(&answer.body).unwrap(), name)
+    }
+
+    /// The status that `/readyz` of a node answers.
+    pub async fn readiness(&self, node: usize) -> u16 {
+        self.backend_at(node, "").call(axum::http::Method::GET, "/readyz").send().await.unwrap().status.as_u16()
+    }
+
     /// Somebody connects to the first node.
     pub async fn connects(&self, name: &str) -> Person {
         self.connects_to(0, name, Encoding::MessagePack, Connect::default()).await
@@ -435,6 +446,12 @@ pub fn has_exactly(map: &Value, keys: &str) {
     let mut found: Vec<&str> = map.keys().map(String::as_str).collect();
     found.sort_unstable();
     assert_eq!(found, wanted);
+}
+
+/// What a series shows in the text of a scrape; 0 if it is not there.
+pub fn metric_in(text: &str, name: &str) -> f64 {
+    let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
 }
 
 /// Waits until something holds.

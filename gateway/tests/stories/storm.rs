@@ -1,0 +1,193 @@
+//! Many come at once: some are let in, some wait, the others are told when to come again, and who is there is served.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use client::{ConnectError, Connector, Frame};
+use futures_util::future::join_all;
+use protocol::{
+    ChannelId, Encoding,
+    frame::encode_request,
+    params::{Connect, Cursor, SendMessage},
+};
+use serde_json::{Value, json};
+
+use crate::story::{Ground, Keeper, PATIENCE, Person, World, until};
+
+/// A world with a narrow gate.
+struct Gated(World);
+
+impl Gated {
+    async fn on(ground: Ground) -> Self {
+        let limits =
+            ["connects_at_once=2", "connects_waiting=3", "unauthenticated_per_ip=0", "connections_per_user=0", "requests_per_second=0"];
+        let flags: Vec<&str> = limits.iter().flat_map(|limit| ["--limit", limit]).collect();
+        Self(World::with(ground, 1, &flags).await)
+    }
+}
+
+/// How many come at once.
+const STORM: usize = 60;
+
+fn from_the_beginning(channel: &ChannelId) -> Connect {
+    Connect { resume: [(channel.clone(), Cursor::After(0, 0))].into(), ..Connect::default() }
+}
+
+impl World {
+    /// So many connections of somebody open, and only then ask to be let in, all together. Those who are in, and the hints of those
+    /// who are not.
+    async fn is_stormed_by(&self, name: &str, count: usize, channel: &ChannelId) -> (usize, Vec<Duration>) {
+        let token = self.token(name).await;
+        let request = json!({ "token": token, "resume": { (channel.as_str()): [0, 0] } });
+        let request = encode_request(Encoding::MessagePack, 1, "connect", &request);
+        let mut all = join_all((0..count).map(|_| self.opens(Encoding::MessagePack))).await;
+        join_all(all.iter_mut().map(|one| one.says(Frame::of(Encoding::MessagePack, request.clone())))).await;
+        let answers = join_all(all.iter_mut().map(async |one| {
+            let reply = one.hears().await;
+            match reply.get("error") {
+                None => None,
+                Some(error) if error["code"] == "unavailable" => None,
+                Some(error) => {
+                    assert_eq!(error["code"], "rate_limited", "{error}");
+                    let closed = one.ends().await;
+                    assert_eq!(closed.code, Some(4012), "{closed}");
+                    let hint = closed.retry_after().expect("a hint in the close frame");
+                    assert_eq!(error["retry_after_ms"].as_u64().map(Duration::from_millis), Some(hint), "the reply says the same");
+                    Some(hint)
+                }
+            }
+        }))
+        .await;
+        let hints: Vec<Duration> = answers.into_iter().flatten().collect();
+        (count - hints.len(), hints)
+    }
+
+    /// Somebody comes again after a hint, and again, as long as it is told to.
+    async fn comes_after(&self, mut hint: Duration, params: &Connect, name: &str) -> Person {
+        let connector = Connector::new(&self.url(0), Encoding::MessagePack).unwrap();
+        let deadline = tokio::time::Instant::now() + 2 * PATIENCE;
+        loop {
+            tokio::time::sleep(hint).await;
+            match connector.connect(params).await {
+                Ok((session, events)) => return Person { name: name.parse().unwrap(), session, events, heard: Vec::new() },
+                Err(ConnectError::Refused { closed, .. } | ConnectError::Closed(closed)) if closed.code == Some(4012) => {
+                    hint = closed.retry_after().unwrap_or(Duration::from_millis(500));
+                }
+                Err(error) => panic!("{name}: {error}"),
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{name} came in vain");
+        }
+    }
+}
+
+on_both_stores! {
+    async fn a_reader_that_stalls_in_its_replay_keeps_nobody_at_the_gate(world: Gated) {
+        let world = world.0;
+        let general = world.channel("group", "general", &["alice", "bob"]).await;
+        let alice = world.connects("alice").await;
+        // More than socket buffers and half an outbox hold.
+        let text = "x".repeat(16_000);
+        for _ in 0..60 {
+            let body = SendMessage { text: Some(text.clone()), ..Default::default() };
+            alice.session.send(&general, &body).await.unwrap();
+        }
+        let params = Connect { token: world.token("bob").await, ..from_the_beginning(&general) };
+        let mut stalled = Vec::new();
+        for _ in 0..4 {
+            let connector = Connector::new(&world.url(0), Encoding::MessagePack).unwrap().receive_buffer(4096).event_queue(1);
+            let (session, events) = connector.connect(&params).await.unwrap();
+            session.pause_reading();
+            stalled.push((session, events));
+        }
+        until("the gate is free", || async { world.metric(0, "chaos_connects_under_way").await == 0.0 }).await;
+        world.connects("bob").await;
+    }
+}
+
+// On the embedded store a session begins within one step of one thread, so that hardly anybody ever waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_not_let_in_is_told_when_and_all_are_in_at_last_while_who_is_there_is_served() {
+    let Gated(world) = Gated::on(Ground::Redis).await;
+    let general = world.channel("group", "general", &["alice", "bob", "carol"]).await;
+    let Person { session: alice, events, .. } = world.connects("alice").await;
+    // Dropped, so that nobody has to read them for the session to be served.
+    drop(events);
+    let says = async |text: String| {
+        alice.send(&general, &SendMessage { text: Some(text), ..SendMessage::default() }).await.unwrap();
+    };
+    let mut carol = world.connects("carol").await;
+    for count in 0..100 {
+        says(format!("before {count}")).await;
+        carol.sees(&format!("before {count}")).await;
+    }
+    let (is_over, over) = tokio::sync::oneshot::channel::<()>();
+    let chat = async {
+        let mut over = over;
+        let mut count = 0;
+        while over.try_recv().is_err() {
+            says(format!("meanwhile {count}")).await;
+            carol.sees(&format!("meanwhile {count}")).await;
+            count += 1;
+        }
+        count
+    };
+    let storm = async {
+        let (admitted, hints) = world.is_stormed_by("bob", STORM, &general).await;
+        assert!(admitted >= 5, "as many as have a place, and as many as may wait: {admitted}");
+        assert!(!hints.is_empty(), "{STORM} are more than 5");
+        assert!(hints.iter().all(|hint| *hint >= Duration::from_millis(500)));
+        assert!(hints.iter().collect::<BTreeSet<_>>().len() > hints.len() / 2, "they do not come again together: {hints:?}");
+        let turned_away = world.metric(0, "chaos_connects_turned_away_total").await;
+        assert_eq!(turned_away, hints.len() as f64);
+        assert_eq!(world.metric(0, r#"chaos_limits_hit_total{limit="connects_waiting"}"#).await, turned_away);
+        let params = Connect { token: world.token("bob").await, ..from_the_beginning(&general) };
+        let all = join_all(hints.into_iter().map(|hint| world.comes_after(hint, &params, "bob"))).await;
+        for mut bob in all {
+            let created = bob.sees("before 0").await;
+            assert_eq!(created.number, 1, "what was missed is told to each");
+        }
+        is_over.send(()).unwrap();
+    };
+    let (chatted, ()) = tokio::join!(chat, storm);
+    assert!(chatted > 10, "{chatted}");
+    until("nobody is at the gate", || async {
+        world.metric(0, "chaos_connects_under_way").await == 0.0 && world.metric(0, "chaos_connects_waiting").await == 0.0
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_store_hangs_so_many_wait_and_afterwards_all_come_in() {
+    const COUNT: usize = 20;
+    let Gated(world) = Gated::on(Ground::Redis).await;
+    let general = world.channel("group", "general", &["alice", "bob"]).await;
+    let alice = world.connects("alice").await;
+    let Keeper::Redis(server, _) = &world.keeper else { unreachable!() };
+    let params = Connect { token: world.token("bob").await, ..from_the_beginning(&general) };
+    let connector = Connector::new(&world.url(0), Encoding::MessagePack).unwrap();
+    server.stop();
+    let waiting = join_all((0..COUNT).map(|_| connector.connect(&params)));
+    let (answers, ()) = tokio::join!(waiting, async {
+        until("the others are turned away", || async {
+            let turned_away = world.metric(0, "chaos_connects_turned_away_total").await;
+            assert!(turned_away <= COUNT as f64 - 2.0);
+            turned_away >= COUNT as f64 - 5.0
+        })
+        .await;
+        alice.session.ping().await.unwrap();
+        server.cont();
+    });
+    let mut again = Vec::new();
+    for answer in answers {
+        match answer {
+            Ok(_) => {}
+            Err(ConnectError::Refused { closed, .. }) => {
+                assert_eq!(closed.code, Some(4012));
+                again.push(closed.retry_after().unwrap_or(Duration::from_millis(500)));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(again.len() >= COUNT - 5, "{again:?}");
+    join_all(again.into_iter().map(|hint| world.comes_after(hint, &params, "bob"))).await;
+    let _: Value = alice.session.request(protocol::Method::Ping, &json!({})).await.unwrap();
+}
