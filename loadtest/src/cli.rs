@@ -7,6 +7,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use protocol::Encoding;
 use serde::Serialize;
 
+use crate::arena::{fault::Fault, store::Kind};
+
 /// Drives CHAOS nodes with real clients, verifies every delivery, and measures.
 ///
 /// It makes an organization of its own with the admin key, with users, channels and tokens, and deletes it afterwards.
@@ -40,14 +42,20 @@ pub enum Scenario {
     /// A message is in flight until every subscriber has it. With one in flight the node cannot merge frames; where many
     /// leave together it can. Give `--pid` of the node to have its CPU time and memory measured.
     Fanout(Fanout),
+    /// `chat` through faults: nodes, Redis and connections end, hang and come back, and every promise is checked over all of it.
+    ///
+    /// It starts nodes and a store of its own, with a path to each node that can be cut, delayed, slowed and stalled. What
+    /// goes wrong when follows from --seed, so that a run can be repeated. Needs redis-server, except for the embedded store.
+    Verify(Verify),
 }
 
 impl Scenario {
-    /// What both have.
+    /// What all have.
     pub fn common(&self) -> &Common {
         match self {
             Self::Chat(chat) => &chat.common,
             Self::Fanout(fanout) => &fanout.common,
+            Self::Verify(verify) => &verify.chat.common,
         }
     }
 
@@ -56,12 +64,18 @@ impl Scenario {
         match self {
             Self::Chat(chat) => chat.channels * chat.members,
             Self::Fanout(fanout) => fanout.subscribers + fanout.publishers,
+            Self::Verify(Verify { chat, .. }) => chat.channels * chat.members,
         }
     }
 
-    /// How many sockets this process needs: the floor has two for each subscriber.
+    /// How many sockets this process needs: the floor has two for each subscriber, a path two for each connection.
     pub fn sockets(&self) -> usize {
-        self.connections() + if let Self::Fanout(fanout) = self { 2 * fanout.subscribers } else { 0 }
+        self.connections()
+            + match self {
+                Self::Chat(_) => 0,
+                Self::Fanout(fanout) => 2 * fanout.subscribers,
+                Self::Verify(_) => 2 * self.connections(),
+            }
     }
 
     /// Whether what was asked for makes sense together.
@@ -71,7 +85,7 @@ impl Scenario {
         ensure!(common.payload >= MIN_PAYLOAD, "--payload is at least {MIN_PAYLOAD}: a text begins with its message's number");
         ensure!(common.token_seconds >= 1, "--token-seconds is at least 1");
         match self {
-            Self::Chat(Chat { rate, channels, members, .. }) => {
+            Self::Chat(Chat { rate, channels, members, .. }) | Self::Verify(Verify { chat: Chat { rate, channels, members, .. }, .. }) => {
                 ensure!(*channels >= 1 && *members >= 1, "--channels and --members are at least 1");
                 ensure!(*rate > 0.0 && rate.is_finite(), "--rate is more than 0");
             }
@@ -86,7 +100,77 @@ impl Scenario {
                 );
             }
         }
+        if let Self::Verify(verify) = self {
+            ensure!(verify.nodes >= 1, "--nodes is at least 1");
+            ensure!(verify.minutes.is_none_or(|minutes| minutes > 0.0 && minutes.is_finite()), "--minutes is more than 0");
+            verify.faults()?;
+        }
         Ok(())
+    }
+}
+
+/// `verify`.
+#[derive(Debug, Args, Serialize)]
+pub struct Verify {
+    /// What may go wrong, separated by commas: `all` that apply to the store, `none`, or some of kill, term, stop, cut, delay,
+    /// stall, slow, clock (needs libfaketime), disk (needs root), store-kill, store-stop, failover, migrate.
+    #[arg(long, value_name = "FAULTS", default_value = "all", value_delimiter = ',')]
+    pub faults: Vec<String>,
+    /// The store of the nodes.
+    #[arg(long, value_enum, default_value_t = Kind::Embedded)]
+    pub store: Kind,
+    /// How many nodes share it; the embedded store has one.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub nodes: usize,
+    /// What the sequence of faults follows from; another one each time, if none is given. The report tells it.
+    #[arg(long, value_name = "NUMBER")]
+    pub seed: Option<u64>,
+    /// How long, in minutes; in place of --seconds.
+    #[arg(long, value_name = "MINUTES", conflicts_with = "seconds")]
+    pub minutes: Option<f64>,
+    /// The node's program; if none is given, the `chaos` beside this one.
+    #[arg(long, value_name = "FILE", conflicts_with = "running")]
+    #[serde(skip)]
+    pub chaos: Option<PathBuf>,
+    /// A setting for the nodes, as they take it on the command line (`--node-flag=--redis-wait=1`). Repeat it for several.
+    #[arg(long = "node-flag", value_name = "FLAG", conflicts_with = "running", allow_hyphen_values = true)]
+    pub node_flags: Vec<String>,
+    /// Use the nodes that run at --url: only connections are made bad then.
+    #[arg(long)]
+    pub running: bool,
+    /// What a chat has.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub chat: Chat,
+}
+
+impl Verify {
+    /// The store of the run's own nodes; none where it has none of its own.
+    pub fn store(&self) -> Option<Kind> {
+        (!self.running).then_some(self.store)
+    }
+
+    /// What may go wrong.
+    pub fn faults(&self) -> Result<Vec<Fault>> {
+        let store = self.store();
+        let mut faults = Vec::new();
+        for word in &self.faults {
+            match word.as_str() {
+                "all" => faults.extend(Fault::value_variants().iter().filter(|fault| fault.applies(store))),
+                "none" => {}
+                word => match Fault::from_str(word, false) {
+                    Ok(fault) if fault.applies(store) => faults.push(fault),
+                    Ok(_) => bail!("--faults {word} does not befall such nodes: see --store and --running"),
+                    Err(_) => bail!("--faults {word} is none: see --help"),
+                },
+            }
+        }
+        Ok(faults)
+    }
+
+    /// How long, in seconds.
+    pub fn seconds(&self) -> f64 {
+        self.minutes.map_or(self.chat.common.seconds, |minutes| minutes * 60.0)
     }
 }
 
@@ -130,7 +214,7 @@ pub struct Fanout {
 }
 
 /// What every scenario has.
-#[derive(Debug, Args, Serialize)]
+#[derive(Debug, Clone, Args, Serialize)]
 pub struct Common {
     /// A node. Repeat it for several: clients are spread over them. `http://` and a path are taken too.
     #[arg(long = "url", value_name = "URL", default_value = "ws://127.0.0.1:7400")]

@@ -1,9 +1,10 @@
 //! The harness: real clients against running nodes, every delivery verified, measured beside a floor.
 //!
-//! Owned here: scenarios, open-loop pacing, latencies, verification ([`verify`] is pure), reports. Left out: what the wire
+//! Owned here: scenarios, faults ([`arena`]), open-loop pacing, latencies, verification ([`verify`] is pure), reports. Left out: what the wire
 //! is, and how a client speaks it. A run makes a tenant of its own and deletes it afterwards, so that it can be made beside
 //! anything else on the same deployment.
 
+pub mod arena;
 pub mod cli;
 pub mod floor;
 pub mod member;

@@ -53,6 +53,14 @@ impl Progress {
         }))
     }
 
+    /// Something happened that is worth a line of its own.
+    pub fn note(&self, what: impl Into<String>) {
+        match &self.0 {
+            Some(bar) => bar.println(what.into()),
+            None => eprintln!("{}", what.into()),
+        }
+    }
+
     /// Takes the changing line away.
     pub fn finish(&self) {
         self.0.iter().for_each(ProgressBar::finish_and_clear);

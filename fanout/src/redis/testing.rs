@@ -366,6 +366,15 @@ impl Sentinel {
         self.servers.iter().position(|server| server.port == address.port).expect("one of ours")
     }
 
+    /// Returns when this server, which comes back after a failover, follows the new master.
+    pub async fn follows(&self, server: usize) {
+        until("a former master follows", || async {
+            let info = self.servers[server].text(&["INFO", "replication"]).await;
+            info.contains("role:slave") && info.contains("master_link_status:up")
+        })
+        .await;
+    }
+
     /// Returns when the Sentinels name another master than this one, and it takes writes.
     pub async fn failed_over(&self, from: usize) {
         until("a failover", || async {

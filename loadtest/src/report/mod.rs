@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{
+    arena::fault::Struck,
     floor::Floor,
     process::Each,
     record::Percentiles,
@@ -17,7 +18,7 @@ pub mod text;
 /// What a run found.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// `chat` or `fanout`.
+    /// `chat`, `fanout` or `verify`.
     pub scenario: &'static str,
     /// What was asked for.
     pub settings: serde_json::Value,
@@ -45,6 +46,17 @@ pub struct Report {
     pub server: Option<Server>,
     /// The bare writes of the same run; `fanout` only.
     pub floor: Option<Floor>,
+    /// What went wrong on purpose; `verify` only.
+    pub faults: Option<Faults>,
+}
+
+/// What went wrong on purpose.
+#[derive(Debug, Clone, Serialize)]
+pub struct Faults {
+    /// What the sequence followed from.
+    pub seed: u64,
+    /// How often each struck.
+    pub struck: Struck,
 }
 
 /// What was counted.

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use super::{Report, Verdict};
+use super::{Faults, Report, Verdict};
 use crate::{process::Each, record::Percentiles};
 
 /// The whole of it.
@@ -31,6 +31,10 @@ fn write(report: &Report, out: &mut String) -> fmt::Result {
         "deliveries  {}, frames of {} bytes; {} gaps told, {} sessions made again",
         counts.delivered, counts.frame_bytes, counts.gaps_told, counts.reconnects
     )?;
+    if let Some(Faults { seed, struck }) = &report.faults {
+        let each: Vec<String> = struck.iter().map(|(fault, count)| format!("{count} {fault}")).collect();
+        writeln!(out, "faults      {}: {} (--seed {seed})", struck.values().sum::<u64>(), each.join(", "))?;
+    }
     writeln!(
         out,
         "violations  {} lost, {} doubled, {} reordered, {} foreign, {} holes, {} altered",

@@ -13,10 +13,12 @@ use protocol::{ChannelId, UserId, params::Watch};
 
 use super::{Client, Measured, Outcome, Run, channel, user};
 use crate::{
+    arena::{Arena, fault::Trouble},
     cli::Chat,
     member::{Member, Role},
     pace::{Clock, Schedule},
     record::Recorder,
+    report::Faults,
     room::{Pacing, Room},
     script::Script,
     verify::{Index, Tally},
@@ -35,7 +37,7 @@ impl Pacing for OpenLoop {
     }
 }
 
-pub(super) async fn run(run: &Run<'_>, chat: &Chat) -> Result<Outcome> {
+pub(super) async fn run(run: &Run<'_>, chat: &Chat, arena: Option<&Arc<Arena>>) -> Result<Outcome> {
     let Run { common, stage, progress, .. } = run;
     // Client n is member n / channels of channel n % channels, so that neighbours in the schedule are in different channels.
     let clients = chat.channels * chat.members;
@@ -70,6 +72,7 @@ pub(super) async fn run(run: &Run<'_>, chat: &Chat) -> Result<Outcome> {
         .enumerate()
         .map(|(client, member)| room_of(client).sender(client / chat.channels, member.clone()))
         .collect();
+    let trouble = arena.map(|arena| (arena, Trouble::begin(arena, progress)));
     let following = progress.follow(stage, common.seconds);
     let (cpu, started) = (run.cpu_seconds()?, Instant::now());
     let lag = Arc::new(Recorder::default());
@@ -86,6 +89,14 @@ pub(super) async fn run(run: &Run<'_>, chat: &Chat) -> Result<Outcome> {
         }
     });
     let sent = sending.await.context("The schedule's thread failed")?;
+    let faults = match trouble {
+        None => None,
+        Some((arena, trouble)) => {
+            let struck = trouble.end().await?;
+            arena.check().await?;
+            Some(Faults { seed: arena.seed, struck })
+        }
+    };
     let seconds = started.elapsed().as_secs_f64();
     let acknowledged = stage.counters.acknowledged.load(Ordering::Relaxed);
     let delivered = stage.counters.delivered.load(Ordering::Relaxed);
@@ -99,8 +110,16 @@ pub(super) async fn run(run: &Run<'_>, chat: &Chat) -> Result<Outcome> {
     let unchecked = check_lists(&rooms, &connected.members, run).await;
     let mut tally = Tally::default();
     rooms.iter().for_each(|room| tally.add(room.finish()));
-    let measured =
-        Measured { scenario: "chat", seconds, acknowledged, delivered, cpu_seconds, own_lag: Some(lag.distribution()), floor: None };
+    let measured = Measured {
+        scenario: if arena.is_some() { "verify" } else { "chat" },
+        seconds,
+        acknowledged,
+        delivered,
+        cpu_seconds,
+        own_lag: Some(lag.distribution()),
+        floor: None,
+        faults,
+    };
     run.report(chat, measured, &connected, tally, unchecked)
 }
 

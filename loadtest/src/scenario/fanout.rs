@@ -86,6 +86,7 @@ async fn measure(run: &Run<'_>, fanout: &Fanout, publishing: &mut Publishing<'_>
         cpu_seconds: run.cpu_seconds()? - before.2,
         own_lag: None,
         floor: Some(floor),
+        faults: None,
     };
     drop(following);
     if publishing.stalled {

@@ -15,12 +15,13 @@ use tokio::{
 };
 
 use crate::{
-    cli::{Common, Scenario},
+    arena::Arena,
+    cli::{Common, Scenario, Verify},
     member::{Member, Role, Witness, join},
     process::{Memory, cpu_seconds},
     progress::Progress,
     record::Distribution,
-    report::{Counts, Latency, Report, Server, Verdict},
+    report::{Counts, Faults, Latency, Report, Server, Verdict},
     stage::{Counters, Stage},
     tenant::Tenant,
     verify::Tally,
@@ -46,7 +47,11 @@ pub struct Outcome {
 
 /// Runs it from the tenant's making to its deletion.
 pub async fn run(scenario: &Scenario) -> Result<Outcome> {
-    let common = scenario.common();
+    let arena = match scenario {
+        Scenario::Verify(verify) => Some(Arc::new(Arena::open(verify).await?)),
+        _ => None,
+    };
+    let common = &arena.as_ref().map_or_else(|| scenario.common().clone(), |arena| arena.common(scenario.common()));
     // A wrong process id is better told before a run than after it.
     cpu_seconds(&common.pids)?;
     let progress = Progress::default();
@@ -55,7 +60,7 @@ pub async fn run(scenario: &Scenario) -> Result<Outcome> {
     let stage = Arc::new(Stage::new(tenant, common)?);
     let run = Run { common, stage: stage.clone(), progress: progress.clone(), interrupted: interrupted() };
     let outcome = match scenario {
-        Scenario::Chat(chat) => chat::run(&run, chat).await,
+        Scenario::Chat(chat) | Scenario::Verify(Verify { chat, .. }) => chat::run(&run, chat, arena.as_ref()).await,
         Scenario::Fanout(fanout) => fanout::run(&run, fanout).await,
     };
     stage.over.send_replace(true);
@@ -223,6 +228,7 @@ impl Run<'_> {
             },
             server: self.server(&measured, connected)?,
             floor: measured.floor,
+            faults: measured.faults,
         };
         Ok(Outcome { report, delivery })
     }
@@ -253,6 +259,7 @@ struct Measured {
     cpu_seconds: f64,
     own_lag: Option<Distribution>,
     floor: Option<crate::floor::Floor>,
+    faults: Option<Faults>,
 }
 
 /// What numbered tasks answer, by number; the first error ends it.
