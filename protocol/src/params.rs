@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ChannelId, MessageId, Metadata, Patch, UserId,
-    model::{Algorithm, AppSettings, Attachment, ChannelType, Environment, MessageKind, Role, wire},
+    model::{Algorithm, AppSettings, Attachment, ChannelType, Environment, MessageKind, Role, debug_without_secrets, wire},
 };
 
 /// A position on the wire: `[seq, at]`, or `[]` for "from now on".
@@ -50,7 +50,7 @@ impl<'de> Deserialize<'de> for Cursor {
     }
 }
 
-wire! {
+wire! { secret:
     /// `connect`: the first request of a connection.
     #[derive(Default)]
     pub struct Connect {
@@ -75,6 +75,17 @@ wire! {
         pub client: Option<String>,
     }
 
+    /// `token.refresh`.
+    pub struct RefreshToken {
+        /// A new token of the same user.
+        pub token: String,
+    }
+}
+
+debug_without_secrets!(Connect { resume, user_position, watch, entries, client; token });
+debug_without_secrets!(RefreshToken { ; token });
+
+wire! {
     /// Which channels `connect` subscribes to.
     #[derive(Copy, Eq, Default)]
     #[serde(rename_all = "snake_case")]
@@ -95,12 +106,6 @@ wire! {
         Full,
         /// `channel_id, seq, at, number, read, gap`.
         Positions,
-    }
-
-    /// `token.refresh`.
-    pub struct RefreshToken {
-        /// A new token of the same user.
-        pub token: String,
     }
 
     /// `channel.subscribe`.

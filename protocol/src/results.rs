@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AppId, ChannelId, ErrorBody, SessionId, UserId,
-    model::{Channel, Entry, EntryResult, Environment, Gap, Key, Message, Organization, Participant, Presence, User, wire},
+    model::{
+        Channel, Entry, EntryResult, Environment, Gap, Key, Message, Organization, Participant, Presence, User, debug_without_secrets, wire,
+    },
 };
 
 wire! {
@@ -129,15 +131,6 @@ wire! {
         pub key: Key,
     }
 
-    /// A user token.
-    pub struct Token {
-        /// For `connect`, or as the credential of HTTP requests. Left out only where a repeated `Idempotency-Key` is answered.
-        #[cfg_attr(feature = "schema", schema(required = false))]
-        pub token: String,
-        /// When it ends, in milliseconds since the Unix epoch.
-        pub expires_at: u64,
-    }
-
     /// How many sessions were ended.
     #[derive(Copy, Eq)]
     pub struct Disconnected {
@@ -205,6 +198,19 @@ wire! {
         pub cursor: Option<String>,
     }
 }
+
+wire! { secret:
+    /// A user token.
+    pub struct Token {
+        /// For `connect`, or as the credential of HTTP requests. Left out only where a repeated `Idempotency-Key` is answered.
+        #[cfg_attr(feature = "schema", schema(required = false))]
+        pub token: String,
+        /// When it ends, in milliseconds since the Unix epoch.
+        pub expires_at: u64,
+    }
+}
+
+debug_without_secrets!(Token { expires_at; token });
 
 /// A page of a list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

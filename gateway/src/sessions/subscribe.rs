@@ -282,6 +282,11 @@ impl Session {
                 // The topic may be in the middle of ending it.
                 Known::Listens => is_settled = true,
                 Known::New => break turn,
+                // Never silence: the client may make room and subscribe.
+                Known::Full => {
+                    let data = GapData { reason: Gap::LimitReached, seq: position.seq, at: position.at };
+                    return self.tell_gap(&id, data);
+                }
                 // A subscription from before a removal that the topic has not told yet: it ends, and this one follows.
                 Known::Unsettled => {}
             }
@@ -339,7 +344,7 @@ impl Session {
             _ if state.is_gone => Known::Listens,
             Some(subscribed) if subscribed.subscription.told().seq >= position.seq => Known::Listens,
             Some(_) => Known::Unsettled,
-            None if most != 0 && state.channels.len() as u64 >= most => Known::Listens,
+            None if most != 0 && state.channels.len() as u64 >= most => Known::Full,
             None => Known::New,
         }
     }
@@ -357,8 +362,10 @@ impl Session {
 
 /// What a session has to do with a channel that the user came into.
 enum Known {
-    /// It listens already, or has no room.
+    /// It listens already.
     Listens,
+    /// It has as many subscriptions as it may.
+    Full,
     /// It does not listen.
     New,
     /// It listens from before; whether it still may is not told yet.

@@ -121,6 +121,34 @@ on_both_stores! {
         assert_eq!((again["channels"].as_array().unwrap().len(), again["channels"][0].get("error")), (1, None));
     }
 
+    async fn who_comes_into_a_channel_without_room_for_a_subscription_is_told_so_and_may_make_room(world: Small) {
+        let world = world.0;
+        let mut channels: Vec<ChannelId> = Vec::new();
+        for count in 0..3 {
+            channels.push(world.channel("group", &format!("channel-{count}"), &["alice", "bob"]).await);
+        }
+        let mut bob = world.connects("bob").await;
+        let alice = world.connects_to(0, "alice", Encoding::MessagePack, Connect { watch: Watch::None, ..Connect::default() }).await;
+        for count in 3..6 {
+            channels.push(world.channel("group", &format!("channel-{count}"), &["alice", "bob"]).await);
+        }
+        // Five are as many as it may have; the sixth is announced, and is not among them.
+        let gap = bob.hears_raw("channel.gap").await;
+        has_exactly(&gap, "event channel_id data");
+        has_exactly(&gap["data"], "reason seq at");
+        assert_eq!((&gap["channel_id"], &gap["data"]["reason"]), (&json!("channel-5"), &json!("limit_reached")));
+        alice.sends(&channels[5], "missed").await;
+        alice.sends(&channels[4], "heard").await;
+        bob.sees("heard").await;
+
+        bob.asks(Method::ChannelUnsubscribe, json!({ "channel_ids": ["channel-0"] })).await;
+        let position = json!([gap["data"]["seq"], gap["data"]["at"]]);
+        bob.asks(Method::ChannelSubscribe, json!({ "channels": { "channel-5": position } })).await;
+        bob.sees("missed").await;
+        alice.sends(&channels[5], "live").await;
+        bob.sees("live").await;
+    }
+
     async fn all_of_a_users_channels_are_listed_last_active_first_page_by_page(world: World) {
         let mut channels: Vec<ChannelId> = Vec::new();
         for count in 0..7 {

@@ -99,6 +99,8 @@ wire! {
         Trimmed,
         /// No event stands at that position.
         Diverged,
+        /// Only in `channel.gap`: the session has as many subscriptions as it may, so this channel is not among them.
+        LimitReached,
     }
 }
 
@@ -135,6 +137,7 @@ impl Gap {
         match self {
             Self::Trimmed => "trimmed",
             Self::Diverged => "diverged",
+            Self::LimitReached => "limit_reached",
         }
     }
 }

@@ -42,6 +42,31 @@ wire! {
         pub create_users_from_tokens: bool,
     }
 
+    /// One of the two worlds of an app.
+    #[derive(Copy, Eq, Hash)]
+    #[serde(rename_all = "snake_case")]
+    pub enum Environment {
+        /// For real users.
+        Live,
+        /// For trying things out.
+        Test,
+    }
+
+    /// How a user token is signed.
+    #[derive(Copy, Eq)]
+    pub enum Algorithm {
+        /// HMAC with SHA-256: a shared secret that CHAOS makes.
+        HS256,
+        /// Ed25519: a public key given by the customer.
+        EdDSA,
+        /// ECDSA on P-256: a public key given by the customer.
+        ES256,
+        /// RSA with PKCS#1 v1.5 and SHA-256: a public key given by the customer.
+        RS256,
+    }
+}
+
+wire! { secret:
     /// A key as it is listed: never its secret.
     pub struct Key {
         /// Its id.
@@ -76,30 +101,10 @@ wire! {
         /// When it was made, in milliseconds since the Unix epoch.
         pub created_at: u64,
     }
-
-    /// One of the two worlds of an app.
-    #[derive(Copy, Eq, Hash)]
-    #[serde(rename_all = "snake_case")]
-    pub enum Environment {
-        /// For real users.
-        Live,
-        /// For trying things out.
-        Test,
-    }
-
-    /// How a user token is signed.
-    #[derive(Copy, Eq)]
-    pub enum Algorithm {
-        /// HMAC with SHA-256: a shared secret that CHAOS makes.
-        HS256,
-        /// Ed25519: a public key given by the customer.
-        EdDSA,
-        /// ECDSA on P-256: a public key given by the customer.
-        ES256,
-        /// RSA with PKCS#1 v1.5 and SHA-256: a public key given by the customer.
-        RS256,
-    }
 }
+
+debug_without_secrets!(Key { id, name, environment, created_at, expires_at; secret });
+debug_without_secrets!(TokenKey { id, environment, algorithm, created_at; secret });
 
 fn yes() -> bool {
     true

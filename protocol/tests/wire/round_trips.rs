@@ -115,3 +115,32 @@ fn an_unknown_event_is_read_as_unknown_and_an_unknown_error_as_internal() {
         assert_eq!(EventKind::of(*kind as u8), Some(*kind));
     }
 }
+
+#[test]
+fn what_is_secret_is_not_printed() {
+    use protocol::{
+        model::{Key, TokenKey},
+        params::{Connect, RefreshToken},
+        results::Token,
+    };
+    const SECRET: &str = "sk_live_0123456789abcdef";
+    fn printed<T: serde::de::DeserializeOwned + std::fmt::Debug>(value: serde_json::Value) -> String {
+        format!("{:?}", serde_json::from_value::<T>(value).unwrap())
+    }
+    let key = serde_json::json!({ "id": "key_0123456789abcdef", "environment": "live", "secret": SECRET, "created_at": 1 });
+    let mut token_key = key.clone();
+    token_key["id"] = "tk_0123456789abcdef".into();
+    token_key["algorithm"] = "HS256".into();
+    let token = serde_json::json!({ "token": SECRET, "expires_at": 2, "client": "tests/1" });
+    let all = [
+        printed::<Key>(key),
+        printed::<TokenKey>(token_key),
+        printed::<Token>(token.clone()),
+        printed::<Connect>(token.clone()),
+        printed::<RefreshToken>(token),
+    ];
+    for text in &all {
+        assert!(!text.contains(SECRET) && text.contains("***"), "{text}");
+    }
+    assert!(all[0].contains("key_0123456789abcdef") && all[3].contains("tests/1"), "the rest is printed: {all:?}");
+}

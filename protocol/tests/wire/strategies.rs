@@ -106,7 +106,7 @@ words! {
     watch: Watch { All, None }
     entries: Entries { Full, Positions }
     channel_type: ChannelType { Direct, Group, Open, Broadcast }
-    gap: Gap { Trimmed, Diverged }
+    gap: Gap { Trimmed, Diverged, LimitReached }
     message_kind: MessageKind { Text, System }
     environment: Environment { Live, Test }
     algorithm: Algorithm { HS256, EdDSA, ES256, RS256 }
