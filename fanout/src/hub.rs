@@ -23,7 +23,6 @@ mod subscription;
 mod testing;
 
 use std::collections::{HashSet, VecDeque};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -38,7 +37,7 @@ use crate::bus::{Bus, BusError, Listener};
 use crate::record::Record;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Handle, Mutex, Topics, is_past, sleep, timeout, yield_now};
-use crate::{Continuity, Outbox, Position, Replay, Source, SourceError, Topic};
+use crate::{Continuity, Outbox, Position, Replay, Source, SourceError, Topic, jittered};
 
 pub use self::subscription::{Errand, Joining, Subscription};
 
@@ -351,9 +350,7 @@ impl std::fmt::Debug for Hub {
 
 /// How long to wait after so many attempts in vain: doubling from 50 ms to 2 s, of which a random half is taken off.
 fn backoff(attempts: u32) -> Duration {
-    let full = 50u64 << attempts.min(6);
-    let random = RandomState::new().build_hasher().finish();
-    Duration::from_millis(full.min(2_000) / 2 + random % (full.min(2_000) / 2))
+    jittered(Duration::from_millis((50u64 << attempts.min(6)).min(2_000)))
 }
 
 async fn leave_idle(hub: Weak<Hub>) {

@@ -16,7 +16,31 @@ mod source;
 mod sync;
 mod topic;
 
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    time::Duration,
+};
+
 pub use hub::{Errand, Hub, Joining, Kind, Subscription};
 pub use outbox::{Class, Encoding, Outbox};
 pub use source::{Continuity, Gap, Replay, Source, SourceError};
 pub use topic::{Position, Topic};
+
+/// A pause of which a random part, up to a half, is taken off: who was cut off at the same time does not come back in step.
+fn jittered(full: Duration) -> Duration {
+    let random = RandomState::new().build_hasher().finish();
+    full - (full / 2).mul_f64(random as f64 / u64::MAX as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_differ_and_lie_between_the_half_and_the_whole() {
+        let full = Duration::from_secs(1);
+        let pauses: std::collections::BTreeSet<_> = (0..100).map(|_| jittered(full)).collect();
+        assert!(pauses.len() > 90 && pauses.iter().all(|pause| (full / 2..=full).contains(pause)), "{pauses:?}");
+        assert!(pauses.iter().any(|pause| *pause < full.mul_f64(0.65)) && pauses.iter().any(|pause| *pause > full.mul_f64(0.85)));
+    }
+}

@@ -10,6 +10,7 @@ pub mod listen;
 pub mod log;
 pub mod metrics;
 pub mod node;
+pub mod pulse;
 pub mod rest;
 pub mod service;
 pub mod session;

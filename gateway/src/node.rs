@@ -27,6 +27,7 @@ use crate::{
     limit::{Gate, Keyed, Rate},
     listen,
     metrics::{Metrics, Readings},
+    pulse::Pulse,
     rest::{self, RestState},
     service::{
         Services,
@@ -127,6 +128,7 @@ impl Node {
         let outboxes = outbox_limits(&limits);
         let draining = Arc::new(AtomicBool::new(false));
         let is_draining = draining.clone();
+        let pulse = Pulse::new(ground.store.clone());
         let rest = RestState {
             services: Arc::new(services.clone()),
             authenticator,
@@ -135,22 +137,18 @@ impl Node {
             proxies: config.trusted_proxies.clone().into(),
             apps,
             addresses: Arc::new(Keyed::new(Rate::per_second(limits.unauthenticated_per_ip))),
+            pulse: pulse.clone(),
             draining: Arc::new(move || is_draining.load(Ordering::Relaxed)),
         };
         let gate = Gate::new(limits.connects_at_once, limits.connects_waiting);
         // Weak, since the hub's source holds the metrics.
-        let counted = (Arc::downgrade(&hub), outboxes.clone(), gate.clone(), draining.clone());
+        let counted = (Arc::downgrade(&hub), outboxes.clone(), gate.clone(), pulse.clone(), draining.clone());
         metrics.watch(move || {
-            let (hub, outboxes, gate, draining) = &counted;
+            let (hub, outboxes, gate, pulse, draining) = &counted;
             let Some(hub) = hub.upgrade() else { return Readings::default() };
             let bus_connected = hub.bus().is_connected();
-            Readings {
-                hub: hub.stats(),
-                outboxes: outboxes.counts(),
-                gate: gate.counts(),
-                bus_connected,
-                ready: !draining.load(Ordering::Relaxed),
-            }
+            let ready = pulse.is_reachable() && !draining.load(Ordering::Relaxed);
+            Readings { hub: hub.stats(), outboxes: outboxes.counts(), gate: gate.counts(), bus_connected, ready }
         });
         let connections = Connections {
             sessions: sessions.clone(),
@@ -198,6 +196,7 @@ impl Node {
         if let Some(redis) = ground.redis {
             node.background(watch_redis(redis, node.unfit.clone()));
         }
+        node.background(pulse.keep());
         node.background(presences.keep());
         node.background(follow(follower, services.clone(), sessions));
         node.background(finish_clearings(services));

@@ -149,7 +149,7 @@ async fn keep(target: Target, state: watch::Sender<State>, faults: Arc<Notify>) 
             }
         };
         state.send_replace(State::Down(why.into()));
-        sleep(delay).await;
+        sleep(crate::jittered(delay)).await;
         delay = (delay * 2).min(RECONNECT_DELAY);
     }
 }

@@ -41,6 +41,7 @@ use crate::{
     error::Error,
     limit::Keyed,
     metrics::Metrics,
+    pulse::Pulse,
     service::{Services, scope::Scope},
 };
 
@@ -63,6 +64,8 @@ pub struct RestState {
     pub apps: Arc<Keyed<Scope>>,
     /// The buckets of `unauthenticated_per_ip`, the same for both transports.
     pub addresses: Arc<Keyed<IpAddr>>,
+    /// Whether the store can be reached: `/readyz` fails if not.
+    pub pulse: Arc<Pulse>,
     /// Whether the node is going away: `/readyz` fails then.
     pub draining: Arc<dyn Fn() -> bool + Send + Sync>,
 }
@@ -81,7 +84,7 @@ struct Context {
     proxies: Arc<[IpNet]>,
     draining: Arc<dyn Fn() -> bool + Send + Sync>,
     gates: credentials::Gates,
-    pulse: operations::Pulse,
+    pulse: Arc<Pulse>,
     document: Bytes,
 }
 
@@ -108,8 +111,8 @@ pub fn ops_router(state: RestState) -> Router {
 
 fn context(state: RestState, document: Bytes) -> Shared {
     let gates = credentials::Gates::new(&state.services.limits, state.apps, state.addresses);
-    let RestState { services, authenticator, metrics, proxies, draining, .. } = state;
-    Arc::new(Context { services, authenticator, metrics, proxies, draining, gates, pulse: operations::Pulse::default(), document })
+    let RestState { services, authenticator, metrics, proxies, draining, pulse, .. } = state;
+    Arc::new(Context { services, authenticator, metrics, proxies, draining, gates, pulse, document })
 }
 
 /// Credentials are bearer tokens, which no browser sends by itself: pages of allowed origins may call with what they were given.

@@ -1,7 +1,5 @@
 //! `/healthz`, `/readyz`, `/metrics` and the OpenAPI document itself.
 
-use std::time::Duration;
-
 use axum::{
     extract::{FromRequestParts, Request, State},
     http::header,
@@ -10,18 +8,14 @@ use axum::{
 };
 use protocol::ErrorCode;
 use serde::Serialize;
-use tokio::sync::Mutex;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Context, Shared, address::is_local, answer::Answer, credentials::Bearer};
+use super::{Shared, address::is_local, answer::Answer, credentials::Bearer};
 use crate::{
     error::{Error, Result},
     metrics::CONTENT_TYPE,
 };
-
-/// How long it is believed that the store can or cannot be reached.
-const FRESH: Duration = Duration::from_millis(500);
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
     OpenApiRouter::new().routes(routes!(healthz)).routes(routes!(readyz)).routes(routes!(metrics)).routes(routes!(openapi))
@@ -39,26 +33,6 @@ struct Condition {
     status: &'static str,
 }
 
-/// When the store was last asked, and what came of it.
-#[derive(Debug, Default)]
-pub(super) struct Pulse(Mutex<Option<(Duration, Result<()>)>>);
-
-impl Pulse {
-    /// Whether the store can be reached, asked at most twice a second however many want to know.
-    async fn of_store(&self, state: &Context) -> Result<()> {
-        let mut last = self.0.lock().await;
-        let now = state.services.clock.elapsed();
-        if let Some((at, found)) = &*last
-            && now.saturating_sub(*at) < FRESH
-        {
-            return found.clone();
-        }
-        let found = state.services.store.now().await.map(|_| ()).map_err(Error::from);
-        *last = Some((state.services.clock.elapsed(), found.clone()));
-        found
-    }
-}
-
 /// Whether the process is alive
 #[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, description = "It is", body = Condition)))]
 async fn healthz() -> Answer<Condition> {
@@ -73,7 +47,7 @@ async fn readyz(State(state): State<Shared>) -> Result<Answer<Condition>> {
     if (state.draining)() {
         return Err(Error::new(ErrorCode::Unavailable, "the node is going away"));
     }
-    state.pulse.of_store(&state).await?;
+    state.pulse.ask().await?;
     Ok(Answer::ok(Condition { status: "ready" }))
 }
 

@@ -179,6 +179,7 @@ impl Node {
             proxies: Arc::new(["10.0.0.0/8".parse().unwrap()]),
             apps: Arc::new(Keyed::new(Rate::per_second(limits.app_requests_per_second))),
             addresses: Arc::new(Keyed::new(Rate::per_second(limits.unauthenticated_per_ip))),
+            pulse: gateway::pulse::Pulse::new(services.store.clone()),
             draining: Arc::new(move || drains.load(Ordering::Relaxed)),
         };
         Self { router: router(state.clone()), ops: ops_router(state), services, store, metrics, draining, _folder: folder }

@@ -105,6 +105,15 @@ impl World {
         }
     }
 
+    /// Waits until every node says that it is ready, or that it is not, to a load balancer and to a scrape.
+    async fn are_ready(&self, ready: bool) {
+        let status = if ready { 200 } else { 503 };
+        for node in 0..self.nodes.len() {
+            until("readiness is told", || async { self.readiness(node).await == status }).await;
+            until("and measured", || async { self.metric(node, "chaos_ready").await == f64::from(u8::from(ready)) }).await;
+        }
+    }
+
     /// All messages of a channel, by their ids: none is there twice, and the numbers have no hole.
     async fn whole_channel(&self, who: &Person, channel: &ChannelId) -> BTreeMap<MessageId, Message> {
         let mut all: Vec<Message> = Vec::new();
@@ -273,16 +282,20 @@ async fn while_redis_restarts_or_hangs_sessions_stay_and_afterwards_nobody_misse
     let mut listeners = [world.listener(0, "bob", Encoding::Json).await, world.listener(1, "bob", Encoding::MessagePack).await];
     let mut sent = vec![alice.sends_surely(&general, 1).await];
 
+    world.are_ready(true).await;
     world.redis().kill9();
     alice.is_told_that_the_store_is_away(&general, 2).await;
     listeners[1].is_told_that_the_store_is_away(&general, 3).await;
+    world.are_ready(false).await;
     world.redis().restart().await;
     for id in 2..12 {
         sent.push(alice.sends_surely(&general, id).await);
     }
 
+    world.are_ready(true).await;
     world.redis().stop();
     alice.is_told_that_the_store_is_away(&general, 12).await;
+    world.are_ready(false).await;
     world.redis().cont();
     for id in 12..22 {
         sent.push(alice.sends_surely(&general, id).await);
@@ -290,6 +303,7 @@ async fn while_redis_restarts_or_hangs_sessions_stay_and_afterwards_nobody_misse
     for listener in &mut listeners {
         assert_eq!(listener.collects(sent.len()).await, sent, "{}", listener.name);
     }
+    world.are_ready(true).await;
     assert_eq!(world.whole_channel(&alice, &general).await.len(), sent.len());
 }
 

@@ -179,7 +179,7 @@ impl Task {
             if began.elapsed() > RECONNECT_DELAY * 2 {
                 delay = Duration::from_millis(50);
             }
-            let until = Instant::now() + delay;
+            let until = Instant::now() + crate::jittered(delay);
             delay = (delay * 2).min(RECONNECT_DELAY);
             loop {
                 tokio::select! {
