@@ -115,6 +115,7 @@ mod checked {
         Ok(task.await)
     }
 
+    /// As the map of every day, with all topics behind one lock.
     #[derive(Debug)]
     pub(crate) struct Topics<T>(Mutex<BTreeMap<Topic, Arc<T>>>);
 

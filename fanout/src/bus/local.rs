@@ -4,27 +4,27 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dashmap::DashSet;
 
 use super::{Bus, BusError, Listener};
 use crate::Topic;
+use crate::sync::Topics;
 
 /// A bus within the process. Nothing is ever lost on it.
 #[derive(Debug)]
 pub struct Local {
-    joined: DashSet<Topic>,
+    joined: Topics<()>,
     listener: Arc<dyn Listener>,
 }
 
 impl Local {
     /// A bus that tells `listener` (usually an [`Ear`](super::Ear)) what is published.
     pub fn new(listener: Arc<dyn Listener>) -> Arc<Self> {
-        Arc::new(Self { joined: DashSet::new(), listener })
+        Arc::new(Self { joined: Topics::new(), listener })
     }
 
     /// Publishes a record, on the caller's thread. Whoever publishes on one topic from several threads decides their order.
     pub fn publish(&self, topic: &str, record: Bytes) {
-        if self.joined.contains(topic) {
+        if self.joined.get(topic).is_some() {
             self.listener.record(topic, record);
         }
     }
@@ -34,7 +34,7 @@ impl Local {
 impl Bus for Local {
     async fn join(&self, topics: &[Topic]) -> Result<(), BusError> {
         for topic in topics {
-            self.joined.insert(Arc::clone(topic));
+            self.joined.get_or_insert_with(topic, Arc::default);
         }
         Ok(())
     }

@@ -92,6 +92,8 @@ impl Source for World {
             return Err(SourceError("down".into()));
         }
         let log = self.logs.lock().get(topic).cloned().unwrap_or_default();
+        // The answer is on its way for a while.
+        yield_now().await;
         let head = log.head();
         let stands = match after.seq as usize {
             0 => after == Position::default(),

@@ -7,7 +7,7 @@ use protocol::{
 };
 use serde_json::json;
 
-use crate::story::{Ground, Person, World};
+use crate::story::{ByHand, Ground, Keeper, PATIENCE, Person, World};
 
 /// A world that keeps few events.
 struct Forgetful(World);
@@ -16,6 +16,35 @@ impl Forgetful {
     async fn on(ground: Ground) -> Self {
         Self(World::with(ground, 1, &["--limit", "log_events=5"]).await)
     }
+}
+
+/// A world in which nobody is too fast, and little waits for a reader.
+struct Narrow(World);
+
+impl Narrow {
+    async fn on(ground: Ground) -> Self {
+        Self(World::with(ground, 1, &["--limit", "requests_per_second=0", "--limit", "outbox_bytes=65536"]).await)
+    }
+}
+
+/// How many commands a Redis has run.
+async fn commands_of(server: &fanout::redis::testing::Server) -> u64 {
+    let answer = server.command(&["INFO", "commandstats"]).await.unwrap();
+    let stats: String = redis::from_redis_value(answer).unwrap();
+    let of_scripts = stats.lines().filter(|line| line.starts_with("cmdstat_eval"));
+    of_scripts.map(|line| line.split_once("calls=").unwrap().1.split_once(',').unwrap().0.parse::<u64>().unwrap()).sum()
+}
+
+/// Of somebody who only sends.
+fn deaf() -> Connect {
+    Connect { watch: Watch::None, ..Connect::default() }
+}
+
+/// What came before the answer to a request that is made now, by hand.
+async fn what_came(by_hand: &mut ByHand) -> Vec<serde_json::Value> {
+    let mut events = Vec::new();
+    by_hand.asks_aside("ping", json!({}), |event| events.push(event)).await;
+    events
 }
 
 fn resuming(channel: &ChannelId, seq: u64, at: u64) -> Connect {
@@ -248,6 +277,100 @@ on_both_stores! {
         bob.sees("with bob").await;
     }
 
+    async fn who_is_removed_in_the_middle_of_a_long_replay_is_told_nothing_from_there_on(world: Narrow) {
+        let world = world.0;
+        let general = world.channel("group", "general", &["alice", "bob"]).await;
+        let alice = world.connects_to(0, "alice", Encoding::MessagePack, deaf()).await;
+        // More than the buffers between two sockets and the outbox take together.
+        let long = "x".repeat(16_000);
+        for _ in 0..30 {
+            futures_util::future::join_all((0..30).map(|_| alice.sends(&general, &long))).await;
+        }
+        let mut bob = world.opens(Encoding::MessagePack).await;
+        let token = world.token("bob").await;
+        let reply = bob.asks("connect", json!({ "token": token, "resume": { "general": [0, 0] } })).await;
+        assert_eq!(reply["result"]["channels"][0]["seq"], 902);
+        // Bob does not read.
+        let mut witness = world.connects("alice").await;
+        alice.session.remove_participant(&general, &"bob".parse().unwrap()).await.unwrap();
+        alice.sends(&general, "a secret").await;
+        let removed = witness.hears("participant.removed").await;
+        let came = what_came(&mut bob).await;
+        assert!(came.iter().any(|event| event["event"] == "channel.removed"), "bob is told that it is over");
+        let seqs: Vec<u64> = came.iter().filter(|event| event["channel_id"] == "general").map(|event| event["seq"].as_u64().unwrap()).collect();
+        assert_eq!(seqs, (1..=seqs.len() as u64).collect::<Vec<_>>(), "without a hole");
+        assert!((seqs.len() as u64) < removed.seq.unwrap() - 1, "the replay was under way: {} events", seqs.len());
+        assert!(what_came(&mut bob).await.is_empty());
+    }
+
+    async fn a_replay_larger_than_the_outbox_reaches_a_slow_reader_whole_and_what_happens_meanwhile_follows(world: Narrow) {
+        let world = world.0;
+        let general = world.channel("group", "general", &["alice", "bob"]).await;
+        let alice = world.connects_to(0, "alice", Encoding::MessagePack, deaf()).await;
+        let long = "x".repeat(16_000);
+        for _ in 0..20 {
+            futures_util::future::join_all((0..30).map(|_| alice.sends(&general, &long))).await;
+        }
+        let mut bob = world.opens(Encoding::Json).await;
+        let token = world.token("bob").await;
+        bob.asks("connect", json!({ "token": token, "resume": { "general": [0, 0] } })).await;
+        for count in 0..20 {
+            alice.sends(&general, &format!("meanwhile {count}")).await;
+        }
+        let mut seqs = Vec::new();
+        while seqs.len() < 622 {
+            let event = bob.hears_event().await;
+            if event["channel_id"] == "general" {
+                seqs.push(event["seq"].as_u64().unwrap());
+            }
+        }
+        assert_eq!(seqs, (1..=622).collect::<Vec<_>>());
+        assert!(what_came(&mut bob).await.is_empty());
+    }
+
+    async fn many_sessions_that_resume_at_once_miss_nothing_of_a_storm(world: Narrow) {
+        let world = world.0;
+        let names: Vec<String> = (0..10).map(|n| format!("user-{n}")).collect();
+        let people: Vec<&str> = std::iter::once("alice").chain(names.iter().map(String::as_str)).collect();
+        let mut channels = Vec::new();
+        for count in 0..8 {
+            channels.push(world.channel("group", &format!("channel-{count}"), &people).await);
+        }
+        let alice = world.connects_to(0, "alice", Encoding::MessagePack, deaf()).await;
+        for count in 0..10 {
+            let text = format!("before {count}");
+            futures_util::future::join_all(channels.iter().map(|channel| alice.sends(channel, &text))).await;
+        }
+        let joined = people.len() as u64;
+        let last = joined + 30;
+        let storm = async {
+            for count in 0..20 {
+                let text = format!("meanwhile {count}");
+                futures_util::future::join_all(channels.iter().map(|channel| alice.sends(channel, &text))).await;
+            }
+        };
+        let resumes = futures_util::future::join_all((0..40).map(|session| {
+            let (world, channels, name) = (&world, &channels, &names[session % names.len()]);
+            async move {
+                let resume = channels.iter().map(|channel| (channel.clone(), Cursor::After(0, 0))).collect();
+                let encoding = Encoding::ALL[session % 2];
+                let mut person = world.connects_to(0, name, encoding, Connect { resume, ..Connect::default() }).await;
+                let mut seqs: std::collections::BTreeMap<ChannelId, u64> = channels.iter().map(|channel| (channel.clone(), 0)).collect();
+                while seqs.values().any(|seq| *seq < last) {
+                    let event = person.next().await;
+                    let seq = seqs.get_mut(event.channel_id.as_ref().unwrap()).unwrap();
+                    assert_eq!(event.seq, Some(*seq + 1), "{name}, session {session}: {event:?}");
+                    *seq += 1;
+                }
+                person
+            }
+        }));
+        let (mut people, ()) = tokio::time::timeout(3 * PATIENCE, futures_util::future::join(resumes, storm)).await.unwrap();
+        for person in people.iter_mut().take(2) {
+            person.hears_nothing().await;
+        }
+    }
+
     async fn a_resume_names_at_most_200_channels(world: World) {
         world.people(&["bob"]).await;
         let cursors = |count: usize| (0..count).map(|n| (format!("channel-{n}").parse().unwrap(), Cursor::After(0, 0))).collect();
@@ -259,4 +382,24 @@ on_both_stores! {
         let refused = bob.session.subscribe(cursors(201)).await.unwrap_err();
         assert_eq!(refused.refusal().unwrap().code, ErrorCode::BadRequest);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resume_of_200_channels_asks_the_store_a_few_times_for_each() {
+    const CHANNELS: u64 = 200;
+    let world = World::with(Ground::Redis, 1, &["--limit", "key_requests_per_second=0"]).await;
+    let mut resume = std::collections::BTreeMap::new();
+    for count in 0..CHANNELS {
+        resume.insert(world.channel("group", &format!("channel-{count}"), &["alice", "bob"]).await, Cursor::After(0, 0));
+    }
+    let Keeper::Redis(server, _) = &world.keeper else { unreachable!("it stands on Redis") };
+    let before = commands_of(server).await;
+    let mut bob = world.connects_to(0, "bob", Encoding::MessagePack, Connect { resume, ..Connect::default() }).await;
+    for _ in 0..2 * CHANNELS {
+        bob.hears("participant.added").await;
+    }
+    let asked = commands_of(server).await - before;
+    // For each: when it was last active, whether it may be joined, the entry, whether the log goes on, and then a page of the log with its
+    // entities. The rest is for the session as a whole, and what the node does by itself meanwhile.
+    assert!(asked <= 6 * CHANNELS + 100, "{asked} commands for {CHANNELS} channels");
 }

@@ -411,6 +411,36 @@ impl ByHand {
         }
     }
 
+    /// Asks, and gives away the events before the reply.
+    pub async fn asks_aside(&mut self, method: &str, params: Value, mut aside: impl FnMut(Value)) -> Value {
+        self.last_id += 1;
+        let request = encode_request(self.encoding, self.last_id, method, &params);
+        self.socket.send(Frame::of(self.encoding, request)).await.unwrap();
+        loop {
+            let frame = self.receives().await;
+            if frame.get("id").is_some() {
+                return frame;
+            }
+            aside(frame);
+        }
+    }
+
+    /// The next event; replies before it are passed over.
+    pub async fn hears_event(&mut self) -> Value {
+        loop {
+            let frame = self.receives().await;
+            if frame.get("event").is_some() {
+                return frame;
+            }
+        }
+    }
+
+    async fn receives(&mut self) -> Value {
+        let frame = tokio::time::timeout(PATIENCE, self.socket.receive()).await.expect("a frame in time").unwrap();
+        let (Frame::Text(bytes) | Frame::Binary(bytes)) = frame;
+        self.encoding.decode(&bytes).unwrap()
+    }
+
     /// Says something that need not be a request.
     pub async fn says(&mut self, frame: Frame) {
         self.socket.send(frame).await.unwrap();
