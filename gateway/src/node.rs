@@ -296,12 +296,12 @@ async fn ground(config: &Config, metrics: &Arc<Metrics>) -> Result<Ground, Start
             let store = Metered::over(embedded.clone(), metrics.clone());
             Ok(Ground { store, bus, ear, embedded: Some(embedded), redis: None, folder: Some(folder), admin_key, secret })
         }
-        StoreConfig::Redis { url } => {
+        StoreConfig::Redis { url, replicas } => {
             let deployment: Deployment = url.parse().map_err(StartError::of)?;
             let file = config.secret_key_file.as_ref().ok_or_else(|| StartError("--redis needs --secret-key-file".into()))?;
             let secret = secret_key(file).map_err(StartError)?;
             let admin_key = config.admin_key.clone().ok_or_else(|| StartError("--redis needs --admin-key-file".into()))?;
-            let redis = Arc::new(Redis::open(&deployment, keep));
+            let redis = Arc::new(Redis::open_with(&deployment, keep, *replicas));
             // One that is not there yet does not end the start; one that is not fit does.
             match redis.check().await {
                 Ok(warnings) => warnings.iter().for_each(|warning| tracing::warn!("{warning}")),

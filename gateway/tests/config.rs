@@ -128,7 +128,12 @@ fn others(files: &Files) -> HashMap<&'static str, (String, Vec<Pair>)> {
         ("allowed_origins", alone("https://app.example.com")),
         ("trusted_proxies", alone("10.0.0.0/8")),
         ("data", alone(&files.path("data"))),
-        ("redis", ("redis://:canary@127.0.0.1:6379".to_owned(), keys)),
+        ("redis", ("redis://:canary@127.0.0.1:6379".to_owned(), keys.clone())),
+        ("redis_wait", ("2".to_owned(), [keys.clone(), vec![("CHAOS_REDIS", "redis://h:1".to_owned())]].concat())),
+        ("redis_wait_timeout", {
+            let more = [("CHAOS_REDIS", "redis://h:1"), ("CHAOS_REDIS_WAIT", "1")].map(|(name, value)| (name, value.to_owned()));
+            ("250".to_owned(), [keys, more.into()].concat())
+        }),
         ("demo", alone("off")),
         ("admin_key_file", alone(&files.path("admin"))),
         ("admin_key", alone(&format!("adm_canary{}", "0".repeat(32)))),
@@ -197,6 +202,9 @@ fn a_setting_that_cannot_be_used_is_told_in_one_sentence_with_its_source_and_wha
         (vec!["--admin-key-file", "/nonexistent"], vec!["--admin-key-file", "/nonexistent", "path"]),
         (vec!["--admin-key-file", &bad_key], vec!["--admin-key-file", "adm_"]),
         (vec!["--admin-key", "adm_x", "--admin-key-file", "y"], vec!["exclude each other"]),
+        (vec!["--redis-wait", "1"], vec!["--redis-wait", "give --redis too"]),
+        (vec!["--redis-wait", "many"], vec!["--redis-wait", "number of replicas"]),
+        (vec!["--redis-wait-timeout", "4s"], vec!["--redis-wait-timeout", "between"]),
         (vec!["--demo", "maybe"], vec!["--demo", "auto, on and off"]),
         (vec!["--drain-window", "2h"], vec!["--drain-window", "10s"]),
         (vec!["--heartbeat", "1ms"], vec!["--heartbeat", "between"]),

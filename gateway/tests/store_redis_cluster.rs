@@ -16,12 +16,13 @@ use fanout::{
     Position,
     record::{Control, Record},
     redis::{
-        channel, slot,
+        Replicas, channel, slot,
         testing::{Cluster, until},
     },
 };
 use gateway::store::{
-    Append, Body, Commit, Counter, Expected, Increment, Keep, Key, Mark, Partition, Range, Require, Store, Table, Write, redis::Redis,
+    Append, Body, Commit, Counter, Expected, Increment, Keep, Key, Mark, Partition, Range, Require, Store, StoreError, Table, Write,
+    redis::Redis,
 };
 
 const MESSAGES: Table = Table::numbered("messages");
@@ -42,6 +43,53 @@ fn message(id: &str) -> Commit {
         append: vec![Append { kind: 1, reference: Bytes::copy_from_slice(id.as_bytes()), control: Control::None, body: Body::Written(0) }],
         ..Commit::default()
     }
+}
+
+/// How often the masters were asked to wait for replicas.
+async fn waits(cluster: &Cluster) -> u64 {
+    let mut waits = 0;
+    for master in &cluster.masters {
+        let text: String = redis::from_redis_value(master.command(&["INFO", "commandstats"]).await.unwrap()).unwrap();
+        let calls = text.lines().find_map(|line| line.strip_prefix("cmdstat_wait:calls=")?.split(',').next()?.parse::<u64>().ok());
+        waits += calls.unwrap_or(0);
+    }
+    waits
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_cluster_the_replicas_of_each_master_are_waited_for_and_many_commits_share_a_wait() {
+    const COMMITS: usize = 600;
+    let cluster = Cluster::start_with_replicas(3).await;
+    let replicas = Some(Replicas { count: 1, timeout: Duration::from_secs(1) });
+    let store = Redis::open_with(&cluster.deployment(), ALL, replicas);
+    let room = |n: usize| Partition::new(format!("channel:room-{n}"));
+    for n in 0..10 {
+        store.commit(&room(n), message("first")).await.unwrap().unwrap();
+    }
+    let before = waits(&cluster).await;
+    let all = futures_util::future::join_all((0..COMMITS).map(|n| {
+        let (store, room) = (&store, room(n % 100));
+        async move { store.commit(&room, message(&format!("msg-{n}"))).await }
+    }));
+    assert!(all.await.into_iter().all(|committed| matches!(committed, Ok(Ok(_)))));
+    let asked = waits(&cluster).await - before;
+    assert!(asked >= 3 && asked < COMMITS as u64 / 3, "{asked} waits for {COMMITS} commits");
+
+    // One master alone goes without its replica: what lies there is not acknowledged, all else is.
+    let deaf = cluster.owner(slot(&channel("channel:room-0"))).await;
+    cluster.replicas[deaf].stop();
+    let mut unconfirmed = 0;
+    for n in 0..10 {
+        let is_deaf = cluster.owner(slot(&channel(room(n).name()))).await == deaf;
+        let committed = store.commit(&room(n), message("second")).await;
+        assert_eq!(matches!(committed, Err(StoreError::Unavailable(_))), is_deaf, "{committed:?}");
+        unconfirmed += usize::from(is_deaf);
+    }
+    cluster.replicas[deaf].cont();
+    assert!((1..10).contains(&unconfirmed), "{unconfirmed}");
+    // It is there, and found once the replica has it.
+    let again = store.commit(&room(0), message("second")).await.unwrap();
+    assert!(again.is_err(), "the id is taken: {again:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

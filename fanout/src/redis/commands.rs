@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use super::{
     Address, Deployment, RESPONSE_TIMEOUT, Topology,
     line::{Line, Target},
+    replicas::{Replicas, Witness},
     slot,
 };
 
@@ -36,16 +37,19 @@ enum Route {
 struct Shards {
     topology: Topology,
     lines: DashMap<Address, Line>,
+    replicas: Option<Replicas>,
 }
 
 /// What a server answered; an error of the server's is a [`Value::ServerError`] in it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Answer {
     /// The reply.
     pub value: Value,
     /// The slot is moving, and the node that it moves to answered (`ASK`). What a script published there reached nobody:
     /// publish it again, through [`Commands::run`], which goes to the slot's owner.
     pub asked: bool,
+    /// Who knows whether replicas have it; none if they are not waited for.
+    pub witness: Option<Witness>,
 }
 
 /// How long a command waits for one shard before the slot map is doubted.
@@ -54,12 +58,18 @@ const PATIENCE: Duration = Duration::from_millis(500);
 impl Commands {
     /// Starts connecting and returns at once, whether or not anything can be reached. Needs a tokio runtime.
     pub fn open(deployment: &Deployment) -> Self {
+        Self::open_with(deployment, None)
+    }
+
+    /// The same, with a [`Witness`] in each answer if replicas are to be waited for.
+    pub fn open_with(deployment: &Deployment, replicas: Option<Replicas>) -> Self {
         let deployment = Arc::new(deployment.clone());
         let route = match &*deployment {
             Deployment::Cluster { seeds, credentials } => {
-                Route::Shards(Arc::new(Shards { topology: Topology::new(seeds.clone(), credentials.clone()), lines: DashMap::new() }))
+                let topology = Topology::new(seeds.clone(), credentials.clone());
+                Route::Shards(Arc::new(Shards { topology, lines: DashMap::new(), replicas }))
             }
-            _ => Route::Master(Line::keep(Target::Master(deployment.clone()))),
+            _ => Route::Master(Line::keep(Target::Master(deployment.clone()), replicas)),
         };
         Self { deployment, route }
     }
@@ -75,13 +85,12 @@ impl Commands {
     pub async fn run(&self, cmd: &Cmd) -> RedisResult<Answer> {
         let deadline = Instant::now() + RESPONSE_TIMEOUT;
         match &self.route {
-            Route::Master(line) => Ok(Answer { value: until_taken(line, cmd, deadline).await?, asked: false }),
+            Route::Master(line) => until_taken(line, cmd, deadline).await,
             Route::Shards(shards) => match Destination::of(cmd) {
                 Destination::Slot(slot) => shards.run(&self.deployment, cmd, slot, deadline).await,
                 Destination::Any => {
                     let owner = shards.masters(deadline).await?.remove(0);
-                    let value = until_taken(&shards.line(&self.deployment, &owner), cmd, deadline).await?;
-                    Ok(Answer { value, asked: false })
+                    until_taken(&shards.line(&self.deployment, &owner), cmd, deadline).await
                 }
                 Destination::All => {
                     let mut values = self.on_masters(cmd).await?.into_iter().map(|(_, value)| value);
@@ -91,7 +100,7 @@ impl Commands {
                     } else {
                         values.find(|v| matches!(v, Value::ServerError(_))).unwrap_or(first)
                     };
-                    Ok(Answer { value, asked: false })
+                    Ok(Answer { value, asked: false, witness: None })
                 }
             },
         }
@@ -101,11 +110,11 @@ impl Commands {
     pub async fn on_masters(&self, cmd: &Cmd) -> RedisResult<Vec<(String, Value)>> {
         let deadline = Instant::now() + RESPONSE_TIMEOUT;
         match &self.route {
-            Route::Master(line) => Ok(vec![(self.deployment.to_string(), until_taken(line, cmd, deadline).await?)]),
+            Route::Master(line) => Ok(vec![(self.deployment.to_string(), until_taken(line, cmd, deadline).await?.value)]),
             Route::Shards(shards) => {
                 let masters = shards.masters(deadline).await?;
                 let all = masters.iter().map(|owner| async move {
-                    Ok::<_, RedisError>((owner.to_string(), until_taken(&shards.line(&self.deployment, owner), cmd, deadline).await?))
+                    Ok::<_, RedisError>((owner.to_string(), until_taken(&shards.line(&self.deployment, owner), cmd, deadline).await?.value))
                 });
                 try_join_all(all).await
             }
@@ -155,10 +164,10 @@ impl Commands {
 const PAUSE: Duration = Duration::from_millis(25);
 
 /// Sends to one server until it takes the command or the deadline is over.
-async fn until_taken(line: &Line, cmd: &Cmd, deadline: Instant) -> RedisResult<Value> {
+async fn until_taken(line: &Line, cmd: &Cmd, deadline: Instant) -> RedisResult<Answer> {
     loop {
         let taken = line.take(deadline).await?;
-        let generation = taken.generation();
+        let (generation, witness) = (taken.generation(), taken.witness());
         let value = line.send(taken, cmd, deadline).await?;
         match Refusal::read(&value) {
             Some(refusal) if Instant::now() + PAUSE < deadline => {
@@ -167,7 +176,7 @@ async fn until_taken(line: &Line, cmd: &Cmd, deadline: Instant) -> RedisResult<V
                 }
                 sleep_until(Instant::now() + PAUSE).await;
             }
-            _ => return Ok(value),
+            _ => return Ok(Answer { value, asked: false, witness }),
         }
     }
 }
@@ -178,7 +187,7 @@ impl Shards {
             return line.clone();
         }
         let target = || Target::Node(owner.clone(), deployment.credentials().clone());
-        self.lines.entry(owner.clone()).or_insert_with(|| Line::keep(target())).clone()
+        self.lines.entry(owner.clone()).or_insert_with(|| Line::keep(target(), self.replicas)).clone()
     }
 
     /// Reads the map again, and lets go of servers that have no slots any more.
@@ -264,10 +273,11 @@ impl Shards {
                     continue;
                 }
             };
+            let witness = taken.witness();
             let value = line.send(taken, cmd, deadline).await?;
             let value = match Refusal::read(&value) {
-                None => return Ok(Answer { value, asked: false }),
-                Some(_) if late => return Ok(Answer { value, asked: false }),
+                None => return Ok(Answer { value, asked: false, witness }),
+                Some(_) if late => return Ok(Answer { value, asked: false, witness }),
                 Some(Refusal::Moved(owner)) => {
                     self.topology.learn(slot, owner);
                     continue;
@@ -277,10 +287,11 @@ impl Shards {
                     pair.cmd("ASKING").add_command(cmd.clone());
                     let line = self.line(deployment, &importer);
                     let taken = line.take(deadline).await?;
+                    let witness = taken.witness();
                     let answers = line.send_all(taken, &pair, 0, 2, deadline).await?;
                     let value = answers.into_iter().nth(1).unwrap_or(Value::Nil);
                     if Refusal::read(&value).is_none() {
-                        return Ok(Answer { value, asked: true });
+                        return Ok(Answer { value, asked: true, witness });
                     }
                     value
                 }

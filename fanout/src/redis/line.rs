@@ -6,6 +6,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use redis::{Cmd, Pipeline, RedisError, RedisResult, Value, aio::MultiplexedConnection};
 use tokio::{
     sync::{Notify, watch},
@@ -16,6 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{
     Address, Credentials, Deployment, RECONNECT_DELAY, WATCH_PERIOD, WATCH_TIMEOUT,
     dial::{current_master, open, open_master},
+    replicas::{Replicas, Witness},
 };
 
 /// A handle on the connection; clones share it. The connection ends with the last handle.
@@ -31,7 +33,7 @@ struct Shared {
 #[derive(Clone)]
 enum State {
     Down(Arc<str>),
-    Up { generation: u64, connection: MultiplexedConnection },
+    Up { generation: u64, connection: MultiplexedConnection, witness: Option<Witness> },
 }
 
 /// Where a line goes.
@@ -47,14 +49,15 @@ pub(crate) enum Target {
 pub(crate) struct Taken {
     generation: u64,
     connection: MultiplexedConnection,
+    witness: Option<Witness>,
 }
 
 impl Line {
-    /// Starts keeping a connection. Needs a tokio runtime; waits for nothing.
-    pub(crate) fn keep(target: Target) -> Self {
+    /// Starts keeping a connection, and one beside it if replicas are to be waited for. Needs a tokio runtime; waits for nothing.
+    pub(crate) fn keep(target: Target, replicas: Option<Replicas>) -> Self {
         let (sender, state) = watch::channel(State::Down("not connected yet".into()));
         let faults = Arc::new(Notify::new());
-        let keeper = tokio::spawn(keep(target, sender, faults.clone()));
+        let keeper = tokio::spawn(keep(target, replicas, sender, faults.clone()));
         Self(Arc::new(Shared { state, faults, _keeper: AbortOnDropHandle::new(keeper) }))
     }
 
@@ -64,7 +67,9 @@ impl Line {
         let up = timeout_at(deadline, state.wait_for(|state| matches!(state, State::Up { .. }))).await;
         match up {
             Ok(Ok(up)) => match &*up {
-                State::Up { generation, connection } => Ok(Taken { generation: *generation, connection: connection.clone() }),
+                State::Up { generation, connection, witness } => {
+                    Ok(Taken { generation: *generation, connection: connection.clone(), witness: witness.clone() })
+                }
                 State::Down(why) => Err(unavailable(why)),
             },
             _ => match &*self.0.state.borrow() {
@@ -117,24 +122,32 @@ impl Taken {
     pub(crate) fn generation(&self) -> u64 {
         self.generation
     }
+
+    /// Who knows whether replicas have what is written on it.
+    pub(crate) fn witness(&self) -> Option<Witness> {
+        self.witness.clone()
+    }
 }
 
-async fn keep(target: Target, state: watch::Sender<State>, faults: Arc<Notify>) {
+async fn keep(target: Target, replicas: Option<Replicas>, state: watch::Sender<State>, faults: Arc<Notify>) {
     let mut delay = Duration::from_millis(50);
     let mut known = String::new();
     for generation in 1.. {
-        let opened = match &target {
-            Target::Node(address, credentials) => open(address, credentials, 0).await.map(|connection| (address.clone(), connection)),
-            Target::Master(deployment) => open_master(deployment).await,
-        };
-        let why = match opened {
-            Ok((address, connection)) => {
+        let why = match both(&target, replicas).await {
+            Ok((address, connection, waiting)) => {
                 tracing::info!(%address, "connected to Redis");
                 known.clear();
                 delay = Duration::from_millis(50);
-                let up = State::Up { generation, connection: connection.clone() };
+                let (witness, work) = match waiting.map(|(connection, replicas)| Witness::begin(connection, replicas)) {
+                    Some((witness, work)) => (Some(witness), work.boxed()),
+                    None => (None, std::future::pending().boxed()),
+                };
+                let up = State::Up { generation, connection: connection.clone(), witness };
                 state.send_replace(up);
-                let why = watch(&target, &address, connection, &faults).await;
+                let why = tokio::select! {
+                    why = watch(&target, &address, connection, &faults) => why,
+                    () = work => "the connection on which replicas are waited for broke".to_owned(),
+                };
                 tracing::warn!(%address, why, "the connection to Redis is lost");
                 why
             }
@@ -152,6 +165,23 @@ async fn keep(target: Target, state: watch::Sender<State>, faults: Arc<Notify>) 
         sleep(crate::jittered(delay)).await;
         delay = (delay * 2).min(RECONNECT_DELAY);
     }
+}
+
+/// Opens the connection, and the one on which replicas are waited for.
+async fn both(
+    target: &Target,
+    replicas: Option<Replicas>,
+) -> RedisResult<(Address, MultiplexedConnection, Option<(MultiplexedConnection, Replicas)>)> {
+    let (address, connection) = match target {
+        Target::Node(address, credentials) => (address.clone(), open(address, credentials, 0).await?),
+        Target::Master(deployment) => open_master(deployment).await?,
+    };
+    let Some(replicas) = replicas else { return Ok((address, connection, None)) };
+    let beside = match target {
+        Target::Node(_, credentials) => open(&address, credentials, 0).await?,
+        Target::Master(deployment) => open(&address, deployment.credentials(), deployment.database()).await?,
+    };
+    Ok((address, connection, Some((beside, replicas))))
 }
 
 /// Returns when the connection has to be given up, with the reason.

@@ -8,6 +8,7 @@ mod commands;
 mod deployment;
 mod dial;
 mod line;
+mod replicas;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod topology;
@@ -17,6 +18,7 @@ use std::time::Duration;
 pub use commands::{Answer, Commands};
 pub use deployment::{Address, BadUrl, Credentials, Deployment};
 pub(crate) use dial::{connect, current_master};
+pub use replicas::{Replicas, Unconfirmed, Witness};
 pub(crate) use topology::Topology;
 
 /// How long opening a connection may take, greeting included.

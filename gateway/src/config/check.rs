@@ -2,6 +2,7 @@
 
 use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
+use fanout::redis::Replicas;
 use protocol::Limits;
 use tracing_subscriber::EnvFilter;
 
@@ -30,6 +31,8 @@ pub(super) fn check(settings: &Settings) -> Result<Config, ConfigError> {
         trusted_proxies,
         data,
         redis,
+        redis_wait,
+        redis_wait_timeout,
         demo,
         admin_key_file,
         admin_key,
@@ -44,8 +47,16 @@ pub(super) fn check(settings: &Settings) -> Result<Config, ConfigError> {
     let mut warnings = Vec::new();
     exclude(data, redis, "a node has one store")?;
     exclude(admin_key, admin_key_file, "there is one admin key")?;
+    let timeout = redis_wait_timeout.required(|text| duration(text, "ms", Duration::from_millis(1), Duration::from_secs(3)))?;
+    let replicas = match redis_wait.required(replica_count)? {
+        0 => None,
+        count => Some(Replicas { count, timeout }),
+    };
     let store = match redis.parse(redis_url)? {
-        Some(url) => StoreConfig::Redis { url },
+        Some(url) => StoreConfig::Redis { url, replicas },
+        None if replicas.is_some() => {
+            return Err(ConfigError::new(format!("{} is about replicas of Redis: give --redis too, or leave it out", redis_wait.source)));
+        }
         None => StoreConfig::Embedded { data: data.required(|text| Ok(text.into()))? },
     };
     let shared = matches!(store, StoreConfig::Redis { .. });
@@ -131,6 +142,13 @@ fn exclude(a: &Given, b: &Given, why: &str) -> Result<(), ConfigError> {
 
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("{text:?} is no IP address with a port: give one such as 127.0.0.1:7400 or [::]:7400"))
+}
+
+fn replica_count(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(count) if count <= 100 => Ok(count),
+        _ => Err(format!("{text:?} is no number of replicas: give 0 to wait for none, or up to 100")),
+    }
 }
 
 fn redis_url(text: &str) -> Result<String, String> {

@@ -72,6 +72,8 @@ pub enum StoreConfig {
     Redis {
         /// `redis://`, `rediss://`, `redis+sentinel://…` or `redis+cluster://…`, with its password: never print it, see `without_password`.
         url: String,
+        /// How many replicas a write waits for, and how long; none if it waits for none.
+        replicas: Option<fanout::redis::Replicas>,
     },
 }
 
@@ -79,7 +81,9 @@ impl fmt::Debug for StoreConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Embedded { data } => f.debug_struct("Embedded").field("data", data).finish(),
-            Self::Redis { url } => f.debug_struct("Redis").field("url", &without_password(url)).finish(),
+            Self::Redis { url, replicas } => {
+                f.debug_struct("Redis").field("url", &without_password(url)).field("replicas", replicas).finish()
+            }
         }
     }
 }

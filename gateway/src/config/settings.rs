@@ -154,6 +154,16 @@ settings! {
         otherwise: Rule("none: the embedded store"), example: "\"redis://127.0.0.1:6379\"",
         about: "Keeps everything in Redis instead, so that many nodes serve one world: redis://, rediss://, redis+sentinel://, redis+cluster://",
     }
+    redis_wait {
+        flag: "redis-wait", env: "CHAOS_REDIS_WAIT", value: "REPLICAS", group: STORE,
+        otherwise: Value("0"), example: "1",
+        about: "How many replicas of Redis must have a write before it is acknowledged; what they do not have in time is answered unavailable",
+    }
+    redis_wait_timeout {
+        flag: "redis-wait-timeout", env: "CHAOS_REDIS_WAIT_TIMEOUT", value: "MILLISECONDS", group: STORE,
+        otherwise: Value("1000ms"), example: "\"500ms\"",
+        about: "How long --redis-wait waits for them, up to 3s; a unit may follow: ms, s",
+    }
     #[arg(num_args = 0..=1, default_missing_value = "on")]
     demo {
         flag: "demo", env: "CHAOS_DEMO", value: "auto|on|off", group: STORE,

@@ -41,6 +41,9 @@ impl Redis {
         for master in self.masters().await? {
             let info = in_time(async { master.info().await.map_err(script::unavailable) }).await?;
             examine(&master.name, &info, self.deployment().is_cluster(), &mut warnings).map_err(Unfit::Settings)?;
+            if let Some(replicas) = self.replicas {
+                warnings.extend(lacking(&master.name, &info, replicas.count));
+            }
         }
         Ok(warnings)
     }
@@ -170,6 +173,17 @@ fn examine(name: &str, info: &str, cluster: bool, warnings: &mut Warnings) -> Re
     Ok(())
 }
 
+/// What to tell if fewer replicas follow a master than are waited for.
+fn lacking(name: &str, info: &str, wanted: u32) -> Option<String> {
+    let connected = info.lines().find_map(|line| line.strip_prefix("connected_slaves:")?.trim().parse::<u32>().ok())?;
+    (connected < wanted).then(|| {
+        format!(
+            "{name} has {connected} of the {wanted} replicas that --redis-wait asks for: until they follow it nothing is acknowledged. \
+             Start them, or lower --redis-wait"
+        )
+    })
+}
+
 fn version(text: &str) -> Option<(u32, u32)> {
     let mut parts = text.split('.');
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
@@ -191,6 +205,13 @@ mod tests {
     #[test]
     fn a_durable_server_passes() {
         assert_eq!(verdict(FINE, false), (Ok(()), vec![]));
+    }
+
+    #[test]
+    fn too_few_replicas_are_warned_of() {
+        let told = lacking("r:1", "connected_slaves:1\r\n", 2).unwrap();
+        assert!(told.contains("1 of the 2") && told.contains("--redis-wait"), "{told}");
+        assert_eq!(lacking("r:1", "connected_slaves:2\r\n", 2), None);
     }
 
     #[test]

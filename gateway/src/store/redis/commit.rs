@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use fanout::record::{Control, Record, Stamps};
+use fanout::{
+    record::{Control, Record, Stamps},
+    redis::{Answer, Witness},
+};
 
 use crate::store::{
     Append, Body, Commit, Committed, Conflict, Counter, Expected, Increment, Keep, Key, Mark, Order, Outcome, Partition, Require,
@@ -35,21 +38,25 @@ impl Redis {
             for key in &expiring {
                 plan.key(String::clone(key));
             }
-            let answer = script::COMMIT.run(&self.commands, &plan.keys, &[plan.pack.0]).await?;
-            let mut items = Items::of(answer.value)?;
+            let Answer { value, asked, witness } = script::COMMIT.run(&self.commands, &plan.keys, &[plan.pack.0]).await?;
+            let mut items = Items::of(value)?;
             match items.int()? {
                 0 => {
                     let done = Done::read(items, commit)?;
                     done.remember(partition, commit, &self.hints);
-                    if answer.asked {
+                    if asked {
                         self.publish_again(&channel, commit, &done).await;
                     }
+                    confirm(witness, partition).await?;
                     return Ok(Ok(done.outcome));
                 }
                 1 => {
                     let index = |n: u64| usize::try_from(n).map_err(script::unavailable);
                     let mut list = || items.items()?.ints()?.into_iter().map(index).collect::<Result<Vec<_>, _>>();
-                    return Ok(Err(Conflict { require: list()?, increment: list()? }));
+                    let conflict = Conflict { require: list()?, increment: list()? };
+                    // What stands in the way may be what the caller sent before, and is about to be told as kept.
+                    confirm(witness, partition).await?;
+                    return Ok(Err(conflict));
                 }
                 3 => expiring = items.items()?.texts()?,
                 _ => learn(&self.hints, partition, items, documents.list.iter().map(|d| (d.table, d.key)))?,
@@ -73,6 +80,14 @@ impl Redis {
         if !matches!(tokio::time::timeout(REPUBLISH, publish).await, Ok(Ok(()))) {
             tracing::warn!(channel, "a record of a moving slot was not published again; its listeners will find it in the log");
         }
+    }
+}
+
+/// Waits until replicas have what the script found and did, if they are to be waited for.
+async fn confirm(witness: Option<Witness>, partition: &Partition) -> Result<(), StoreError> {
+    match witness {
+        Some(witness) => witness.confirm(keys::marker(partition)).await.map_err(|error| StoreError::Unavailable(error.to_string())),
+        None => Ok(()),
     }
 }
 

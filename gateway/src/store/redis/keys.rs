@@ -9,6 +9,7 @@
 //! | `<table>:k<0..63>` | hash | key → document; in numbered tables key → number. The key's hash decides which of the 64 |
 //! | `<table>:keys` | sorted set | the keys of a listed table |
 //! | `<table>:n<number / 1000>` | hash | number → document, a thousand in each |
+//! | `wait` | string | nothing; there for a second after a commit that waited for replicas |
 //! | `<table>:changes` | sorted set | number by the `seq` of the last change of a numbered table |
 //!
 //! So a key grows with the table only as one 64th of it, or by the few bytes that a key or number takes in an index. The log
@@ -44,6 +45,11 @@ pub(super) fn head(partition: &Partition) -> String {
 /// Key of the log.
 pub(super) fn log(partition: &Partition) -> String {
     key(partition.name(), "log")
+}
+
+/// Key that is written where replicas are waited for, and gone after a second.
+pub(super) fn marker(partition: &Partition) -> String {
+    key(partition.name(), "wait")
 }
 
 /// Key of the hash in which a table keeps this key.

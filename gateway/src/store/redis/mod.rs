@@ -36,7 +36,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use fanout::{
     Position,
-    redis::{Commands, Deployment},
+    redis::{Commands, Deployment, Replicas},
 };
 use futures_util::future::try_join_all;
 use parking_lot::Mutex;
@@ -51,6 +51,7 @@ use super::{
 pub struct Redis {
     commands: Commands,
     keep: Keep,
+    replicas: Option<Replicas>,
     hints: hints::Hints,
     /// The nodes that have leases, as seen last.
     nodes: Mutex<Vec<String>>,
@@ -61,9 +62,16 @@ pub struct Redis {
 impl Redis {
     /// Opens the store, whether or not anything can be reached yet. Needs a tokio runtime. See also [`check`](Self::check).
     pub fn open(deployment: &Deployment, keep: Keep) -> Self {
+        Self::open_with(deployment, keep, None)
+    }
+
+    /// The same. If replicas are to be waited for, a commit is answered when they have it, and is
+    /// [`StoreError::Unavailable`] if that takes too long: then it happened, and may be lost with its master.
+    pub fn open_with(deployment: &Deployment, keep: Keep, replicas: Option<Replicas>) -> Self {
         Self {
-            commands: Commands::open(deployment),
+            commands: Commands::open_with(deployment, replicas),
             keep,
+            replicas,
             hints: hints::Hints::default(),
             nodes: Mutex::default(),
             offset: AtomicI64::new(0),
