@@ -23,6 +23,8 @@ mod process;
 mod promises;
 mod promises_outbox;
 mod promises_resume;
+mod rolling;
+mod stalled;
 mod storm;
 mod tokens;
 mod vertical;

@@ -115,9 +115,18 @@ impl Chaos {
 
     /// Bytes of memory that it has in use.
     pub fn resident_bytes(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// The same without the pages of files, which are the system's to take back.
+    pub fn anonymous_bytes(&self) -> u64 {
+        self.memory("RssAnon:")
+    }
+
+    fn memory(&self, line: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_ascii_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+        let kilobytes = status.lines().find_map(|other| other.strip_prefix(line)?.split_ascii_whitespace().next()).unwrap();
+        kilobytes.parse::<u64>().unwrap() * 1024
     }
 }
 

@@ -1,0 +1,258 @@
+//! Nodes that go and come while people talk: replaced one after the other, or killed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use client::{Closed, ConnectError, Connector, Events, RequestError, Session};
+use fanout::redis::testing;
+use parking_lot::Mutex;
+use protocol::{
+    ChannelId, Encoding, EventMessage, MessageId,
+    event::Event,
+    model::Message,
+    params::{Connect, Cursor, SendMessage},
+};
+
+use crate::{
+    nodes::over_redis,
+    process::{Chaos, Shop},
+    story::{Ground, PATIENCE, SILENCE, World, until},
+};
+
+/// What a load balancer knows: the nodes that are ready.
+#[derive(Clone, Default)]
+struct Balancer(Arc<Mutex<Vec<SocketAddr>>>);
+
+impl Balancer {
+    /// Connects to any of them; an end as of a node that goes away is no error.
+    async fn connects(&self, params: &Connect, turn: usize) -> (Session, Events) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let address = {
+                let ready = self.0.lock();
+                ready[turn % ready.len()]
+            };
+            let connector = Connector::new(&format!("ws://{address}"), Encoding::ALL[turn % 2]).unwrap();
+            match connector.connect(params).await {
+                Ok(connected) => return connected,
+                // It went between the look and the connection.
+                Err(ConnectError::Unreachable(_)) => {}
+                Err(ConnectError::Upgrade { status: 503, .. }) => {}
+                Err(ConnectError::Closed(closed)) => is_a_farewell(&closed),
+                Err(error) => panic!("{error}"),
+            }
+            assert!(Instant::now() < deadline, "no node takes the connection");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+fn is_a_farewell(closed: &Closed) {
+    assert!(matches!(closed.code, Some(1001) | None), "{closed}");
+}
+
+/// Somebody who talks and listens, and goes where there is a node.
+struct Wanderer {
+    index: u64,
+    token: String,
+    balancer: Balancer,
+    channel: ChannelId,
+    /// The last event that it has.
+    position: (u64, u64),
+    /// What it heard, in order.
+    heard: Vec<MessageId>,
+    /// What was acknowledged to it.
+    sent: BTreeMap<MessageId, Message>,
+    reconnects: Arc<AtomicUsize>,
+    acknowledged: Arc<AtomicUsize>,
+}
+
+impl Wanderer {
+    async fn wanders(mut self, over: Arc<AtomicBool>) -> Self {
+        let mut next = 0u64;
+        let mut turn = self.index as usize;
+        'connections: loop {
+            let params = Connect {
+                token: self.token.clone(),
+                resume: [(self.channel.clone(), Cursor::After(self.position.0, self.position.1))].into(),
+                ..Connect::default()
+            };
+            let (session, mut events) = self.balancer.connects(&params, turn).await;
+            turn += 1;
+            loop {
+                let is_over = over.load(Ordering::Relaxed);
+                if is_over && self.sent.keys().all(|id| self.heard.contains(id)) {
+                    return self;
+                }
+                let id = MessageId::from_bits(self.index << 32 | next);
+                let body = SendMessage { message_id: Some(id.clone()), text: Some(format!("{next}")), ..SendMessage::default() };
+                let channel = self.channel.clone();
+                // Over, it only listens.
+                let sending = async { if is_over { std::future::pending().await } else { session.send(&channel, &body).await } };
+                tokio::pin!(sending);
+                loop {
+                    tokio::select! {
+                        answer = &mut sending => match answer {
+                            Ok(message) => {
+                                self.sent.insert(id, message);
+                                self.acknowledged.fetch_add(1, Ordering::Relaxed);
+                                next += 1;
+                                break;
+                            }
+                            Err(RequestError::Closed(_)) => {
+                                while let Some(event) = events.next().await {
+                                    self.hears(&event);
+                                }
+                                is_a_farewell(&events.closed());
+                                self.reconnects.fetch_add(1, Ordering::Relaxed);
+                                continue 'connections;
+                            }
+                            Err(error) => panic!("{error}"),
+                        },
+                        event = tokio::time::timeout(PATIENCE, events.next()) => match event.expect("its own messages come in time") {
+                            Some(event) => {
+                                self.hears(&event);
+                                if is_over {
+                                    break;
+                                }
+                            }
+                            None => {
+                                is_a_farewell(&events.closed());
+                                self.reconnects.fetch_add(1, Ordering::Relaxed);
+                                continue 'connections;
+                            }
+                        },
+                    }
+                }
+            }
+        }
+    }
+
+    fn hears(&mut self, event: &EventMessage) {
+        let (Some(seq), Some(at)) = (event.seq, event.at) else {
+            assert_eq!(event.event, "server.draining", "{event:?}");
+            return;
+        };
+        assert_eq!(seq, self.position.0 + 1, "no hole, and nothing twice");
+        self.position = (seq, at);
+        match event.read().unwrap() {
+            Event::MessageCreated(message) => self.heard.push(message.id),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_under_load_loses_nothing_and_shows_nobody_more_than_a_reconnect() {
+    const PEOPLE: [&str; 6] = ["ann", "bob", "cem", "dia", "eve", "fay"];
+    let mut world = World::with(Ground::Redis, 2, &["--limit", "requests_per_second=0"]).await;
+    let general = world.channel("group", "general", &PEOPLE).await;
+    let witness = world.connects("ann").await;
+    let position = (witness.entry(&general).seq, witness.entry(&general).at);
+    drop(witness);
+    let balancer = Balancer::default();
+    *balancer.0.lock() = world.nodes.iter().map(|node| node.address).collect();
+    let (over, reconnects, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+    let mut people = Vec::new();
+    for (index, name) in PEOPLE.iter().enumerate() {
+        let wanderer = Wanderer {
+            index: index as u64,
+            token: world.token(name).await,
+            balancer: balancer.clone(),
+            channel: general.clone(),
+            position,
+            heard: Vec::new(),
+            sent: BTreeMap::new(),
+            reconnects: reconnects.clone(),
+            acknowledged: acknowledged.clone(),
+        };
+        people.push(tokio::spawn(wanderer.wanders(over.clone())));
+    }
+    let traffic = async || {
+        let before = acknowledged.load(Ordering::Relaxed);
+        until("people talk", || async { acknowledged.load(Ordering::Relaxed) >= before + 60 }).await;
+    };
+    traffic().await;
+    for _ in 0..2 {
+        // As a load balancer sees it: not ready any more, then gone; and the new one once it is ready.
+        let before = reconnects.load(Ordering::Relaxed);
+        let leaving = world.nodes.remove(0);
+        balancer.0.lock().retain(|address| *address != leaving.address);
+        leaving.drain().await;
+        assert!(reconnects.load(Ordering::Relaxed) > before, "somebody was on it");
+        traffic().await;
+        let new = world.add_node().await;
+        balancer.0.lock().push(world.nodes[new].address);
+        traffic().await;
+    }
+    over.store(true, Ordering::Relaxed);
+    let mut all = Vec::new();
+    for person in people {
+        all.push(person.await.unwrap());
+    }
+    // Who stopped earlier has heard less, but no other order.
+    let longest = all.iter().map(|person| person.heard.clone()).max_by_key(Vec::len).unwrap();
+    assert_eq!(longest.iter().collect::<BTreeSet<_>>().len(), longest.len(), "nothing twice");
+    for person in &all {
+        assert_eq!(person.heard, longest[..person.heard.len()], "one order for all");
+        for (id, message) in &person.sent {
+            let place = longest.iter().position(|heard| heard == id);
+            assert_eq!(place.map(|place| place as u64 + 1), Some(message.number), "acknowledged, and told with that number");
+        }
+    }
+    assert_eq!(longest.len(), all.iter().map(|person| person.sent.len()).sum::<usize>(), "each message that was sent, once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_users_of_a_killed_node_go_offline_once_and_not_before_its_lease_ends() {
+    /// A lease lasts 15 s and is renewed every 5 s.
+    const LEFT: Duration = Duration::from_secs(10);
+    const ADMIN: &str = "adm_0123456789abcdef0123456789abcdef";
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "07".repeat(32)).unwrap();
+    let (secret, server) = (secret.display().to_string(), testing::Server::start().await);
+    let mut nodes = Vec::new();
+    for _ in 0..3 {
+        let node = Chaos::spawn(&over_redis(&server.url(), &secret));
+        let line = node.says("HTTP API").await;
+        let address: SocketAddr = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).unwrap().parse().unwrap();
+        nodes.push((node, address));
+    }
+    let shop = Shop::open(nodes[0].1, ADMIN).await;
+    shop.group("general", &["alice", "bob", "carol"]).await;
+    let mut watching = Vec::new();
+    for (index, name) in [(1, "bob"), (2, "carol")] {
+        let there = Shop { organization: String::new(), app_key: shop.app_key.clone(), ..Shop::open(nodes[index].1, ADMIN).await };
+        let (session, events) = there.connects(name, Encoding::MessagePack).await;
+        session.watch_presence(vec!["alice".parse().unwrap()]).await.unwrap();
+        watching.push((session, events));
+    }
+    let _alice = shop.connects("alice", Encoding::MessagePack).await;
+    async fn told(events: &mut Events, within: Duration) -> Option<bool> {
+        let event = tokio::time::timeout(within, events.next()).await.ok()?.expect("the session lives on");
+        match event.read().unwrap() {
+            Event::PresenceChanged(data) => Some(data.online),
+            other => panic!("{other:?}"),
+        }
+    }
+    for (_, events) in &mut watching {
+        assert_eq!(told(events, PATIENCE).await, Some(true));
+    }
+    nodes[0].0.kill9().await;
+    let killed = Instant::now();
+    for (_, events) in &mut watching {
+        assert_eq!(told(events, 3 * PATIENCE).await, Some(false));
+        assert!(killed.elapsed() > LEFT - Duration::from_secs(1), "offline {:?} after the kill", killed.elapsed());
+    }
+    for (_, events) in &mut watching {
+        assert_eq!(told(events, SILENCE).await, None, "once");
+    }
+}
