@@ -44,6 +44,8 @@ pub enum Scenario {
     Fanout(Fanout),
     /// `chat` through faults: nodes, Redis and connections end, hang and come back, and every promise is checked over all of it.
     ///
+    /// Every sixteenth message is deleted again, and in each channel a guest is removed and added again and again.
+    ///
     /// It starts nodes and a store of its own, with a path to each node that can be cut, delayed, slowed and stalled. What
     /// goes wrong when follows from --seed, so that a run can be repeated. Needs redis-server, except for the embedded store.
     Verify(Verify),
@@ -64,7 +66,8 @@ impl Scenario {
         match self {
             Self::Chat(chat) => chat.channels * chat.members,
             Self::Fanout(fanout) => fanout.subscribers + fanout.publishers,
-            Self::Verify(Verify { chat, .. }) => chat.channels * chat.members,
+            // And a guest in each channel.
+            Self::Verify(Verify { chat, .. }) => chat.channels * (chat.members + 1),
         }
     }
 

@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Result, bail};
-use client::{Closed, ConnectError, Events, Session};
+use client::{Closed, ConnectError, Events, RequestError, Session};
 use protocol::{
     ChannelId, CloseCode, ErrorCode, UserId,
-    model::EntryResult,
-    params::{Connect, Cursor, Watch},
+    model::{EntryResult, Gap},
+    params::{Connect, Cursor, ListMessages, Watch},
 };
 use tokio::{
     sync::watch,
@@ -31,12 +31,24 @@ const WARNING: u64 = 60;
 
 /// Whoever looks at what a member gets.
 pub trait Witness: Send + Sync + 'static {
+    /// The member is about to make a session.
+    fn connects(&self, _who: usize) {}
     /// The member's stream begins behind this event.
     fn starts(&self, who: usize, seq: u64, number: u64);
+    /// The member's stream goes on where it was; the channel's head is this.
+    fn goes_on(&self, _who: usize, _head: u64) {}
+    /// The member is not in the channel any more.
+    fn removed(&self, _who: usize) {}
     /// An event of the channel came, in a frame of so many bytes.
     fn told(&self, who: usize, told: &Told, frame: usize);
     /// The member was told that its stream goes on from this head.
     fn told_gap(&self, who: usize, head: u64);
+    /// The member was told that what it has does not hold any more, and that its stream goes on from this head.
+    fn told_diverged(&self, who: usize, head: u64) {
+        self.told_gap(who, head);
+    }
+    /// After a gap the member read what changed after its position.
+    fn read_changes(&self, _who: usize, _after: u64, _head: u64, _messages: Vec<protocol::model::Message>) {}
     /// Something came that belongs elsewhere.
     fn foreign(&self, who: usize, what: &str);
 }
@@ -53,6 +65,8 @@ pub struct Role {
     pub channel: ChannelId,
     /// Whether it subscribes.
     pub watch: Watch,
+    /// Whether it is removed and added again while the run goes on.
+    pub comes_and_goes: bool,
 }
 
 /// A member that is connected, or coming back.
@@ -110,6 +124,7 @@ impl Life {
         let resume = self.position.map(|(seq, at)| (self.role.channel.clone(), Cursor::After(seq, at))).into_iter().collect();
         let client = Some(concat!("chaos-loadtest/", env!("CARGO_PKG_VERSION")).to_owned());
         let params = Connect { token, resume, watch: self.role.watch, client, ..Connect::default() };
+        self.witness.connects(self.role.who);
         let _door = self.stage.doors.acquire().await;
         let started = Instant::now();
         let connected = self.stage.connector(self.role.spread, self.further).connect(&params).await?;
@@ -125,20 +140,45 @@ impl Life {
                 EntryResult::Failed(entry) => entry.channel_id == self.role.channel,
             };
             match session.connected().channels.iter().find(of_channel) {
-                Some(EntryResult::Entry(entry)) => {
-                    match self.position {
-                        None => self.witness.starts(self.role.who, entry.seq, entry.number),
-                        Some(_) if entry.gap.is_some() => self.witness.told_gap(self.role.who, entry.seq),
-                        // What is replayed follows as events.
-                        Some(_) => return self.publish(session),
+                Some(EntryResult::Entry(entry)) => match (self.position, entry.gap) {
+                    (None, _) => {
+                        self.witness.starts(self.role.who, entry.seq, entry.number);
+                        self.position = Some((entry.seq, entry.at));
                     }
-                    self.position = Some((entry.seq, entry.at));
-                }
+                    (Some(_), Some(gap)) => self.meet_gap(session, gap, (entry.seq, entry.at)),
+                    // What is replayed follows as events.
+                    (Some(_), None) => self.witness.goes_on(self.role.who, entry.seq),
+                },
+                Some(EntryResult::Failed(_)) | None if self.role.comes_and_goes => self.leave(),
                 Some(EntryResult::Failed(entry)) => bail!("{} cannot subscribe to its channel: {}", self.role.user, entry.error),
                 None => bail!("The answer to connect does not have the channel of {}", self.role.user),
             }
         }
         self.publish(session)
+    }
+
+    /// Does what the wire asks for where the stream does not go on from where it was.
+    fn meet_gap(&mut self, session: &Session, gap: Gap, head: (u64, u64)) {
+        let who = self.role.who;
+        let before = self.position.replace(head);
+        if gap == Gap::Diverged {
+            return self.witness.told_diverged(who, head.0);
+        }
+        self.witness.told_gap(who, head.0);
+        let (session, channel, witness, stage) = (session.clone(), self.role.channel.clone(), self.witness.clone(), self.stage.clone());
+        let after = before.map_or(0, |(seq, _)| seq);
+        tokio::spawn(async move {
+            match changes(&session, &channel, after).await {
+                Ok(messages) => witness.read_changes(who, after, head.0, messages),
+                // The session ended meanwhile.
+                Err(error) => stage.counters.trouble(format!("message.list after a gap: {error}")),
+            }
+        });
+    }
+
+    fn leave(&mut self) {
+        self.position = None;
+        self.witness.removed(self.role.who);
     }
 
     fn publish(&self, session: &Session) -> Result<()> {
@@ -183,6 +223,14 @@ impl Life {
                 tokio::spawn(refresh(self.stage.clone(), self.role.spread, self.role.user.clone(), session.clone()));
                 continue;
             }
+            match (told.event, &told.data.entry, &told.data.channel_id) {
+                (Name::ChannelAdded, Some(entry), _) if entry.channel_id == self.role.channel => {
+                    self.position = Some((entry.seq, entry.at));
+                    self.witness.starts(self.role.who, entry.seq, entry.number);
+                }
+                (Name::ChannelRemoved, _, Some(channel)) if *channel == self.role.channel => self.leave(),
+                _ => {}
+            }
             match &told.channel_id {
                 Some(channel) if *channel != self.role.channel => {
                     self.witness.foreign(self.role.who, &format!("{:?} of channel {channel}", told.event));
@@ -192,8 +240,7 @@ impl Life {
                 Some(_) => {}
             }
             if let (Name::ChannelGap, Some(seq), Some(at)) = (told.event, told.data.seq, told.data.at) {
-                self.witness.told_gap(self.role.who, seq);
-                self.position = Some((seq, at));
+                self.meet_gap(session, told.data.reason.unwrap_or(Gap::Trimmed), (seq, at));
                 continue;
             }
             if let (Some(seq), Some(at)) = (told.seq, told.at) {
@@ -229,6 +276,20 @@ impl Life {
             self.further += 1;
             sleep(wait).await;
             wait = (wait * 2).min(SLOWEST);
+        }
+    }
+}
+
+/// All messages that changed after this `seq`.
+async fn changes(session: &Session, channel: &ChannelId, mut after: u64) -> Result<Vec<protocol::model::Message>, RequestError> {
+    let mut messages = Vec::new();
+    loop {
+        let limit = session.connected().limits.get("page").copied();
+        let page = session.messages(channel, &ListMessages { changed_after: Some(after), limit, ..ListMessages::default() }).await?;
+        messages.extend(page.items);
+        match messages.last() {
+            Some(last) if page.more && last.seq > after => after = last.seq,
+            _ => return Ok(messages),
         }
     }
 }

@@ -23,6 +23,9 @@ use crate::{
 /// Before a message is sent again whose reply never came.
 const AGAIN: Duration = Duration::from_millis(200);
 
+/// Of so many messages one is deleted, where any are.
+const DELETED: Index = 16;
+
 /// When messages were due, and who wants to know of their fate.
 pub trait Pacing: Send + Sync + 'static {
     /// When a message was due, in microseconds of the run's clock.
@@ -42,6 +45,10 @@ pub struct Room {
     script: Arc<Script>,
     pacing: Arc<dyn Pacing>,
     clock: Clock,
+    /// Who comes and goes.
+    guest: Option<(UserId, usize)>,
+    /// Whether every sixteenth message is deleted again.
+    deletes: bool,
 }
 
 impl Room {
@@ -55,7 +62,14 @@ impl Room {
         clock: Clock,
     ) -> Self {
         let check = Mutex::new(verify::Channel::new(id.as_str(), subscribers.iter().map(UserId::as_str)));
-        Self { id, check, stage: stage.clone(), script: script.clone(), pacing, clock }
+        Self { id, check, stage: stage.clone(), script: script.clone(), pacing, clock, guest: None, deletes: false }
+    }
+
+    /// The same with a subscriber that comes and goes, its last, and with messages that are deleted again.
+    pub fn with_change(mut self, subscribers: &[UserId]) -> Self {
+        self.guest = subscribers.last().map(|guest| (guest.clone(), subscribers.len() - 1));
+        self.deletes = true;
+        self
     }
 
     /// Whether everybody has everything that was acknowledged so far.
@@ -108,6 +122,27 @@ impl Room {
 }
 
 impl Witness for Room {
+    fn connects(&self, who: usize) {
+        self.check.lock().connects(who);
+    }
+
+    fn goes_on(&self, who: usize, head: u64) {
+        self.check.lock().goes_on(who, head);
+    }
+
+    fn removed(&self, who: usize) {
+        self.check.lock().removed(who);
+    }
+
+    fn told_diverged(&self, who: usize, head: u64) {
+        self.check.lock().told_diverged(who, head);
+    }
+
+    fn read_changes(&self, who: usize, after: u64, head: u64, messages: Vec<protocol::model::Message>) {
+        let shown = messages.into_iter().map(|message| self.script.read(&self.id, &message.into()));
+        self.check.lock().read_changes(who, after, head, shown);
+    }
+
     fn starts(&self, who: usize, seq: u64, number: u64) {
         self.check.lock().starts(who, seq, number);
     }
@@ -116,7 +151,8 @@ impl Witness for Room {
         match (told.event, told.seq, &told.data.message) {
             (Name::MessageCreated, Some(seq), Some(message)) => {
                 let mut shown = self.script.read(&self.id, message);
-                shown.intact &= shown.seq == seq;
+                // A deleted message is told as it is now.
+                shown.intact &= if shown.deleted { shown.seq > seq } else { shown.seq == seq };
                 shown.seq = seq;
                 if let Some(message) = shown.message {
                     let late = self.clock.now().saturating_sub(self.pacing.due(message));
@@ -127,7 +163,15 @@ impl Witness for Room {
                 self.stage.counters.delivered_bytes.fetch_add(frame as u64, Ordering::Relaxed);
                 shown.message.into_iter().for_each(|message| self.pacing.delivered(message));
             }
-            (name, Some(seq), _) => self.check.lock().saw_other(who, seq, &format!("{name:?}")),
+            (name, Some(seq), _) => {
+                let mut check = self.check.lock();
+                check.saw_other(who, seq, &format!("{name:?}"));
+                if let (Name::ParticipantRemoved, Some(gone), Some((guest, place))) = (name, &told.data.participant, &self.guest)
+                    && gone.user_id == *guest
+                {
+                    check.removal(*place, seq);
+                }
+            }
             (_, None, _) => {}
         }
     }
@@ -174,6 +218,9 @@ impl Sender {
                     stage.acknowledgement.record(self.by, late);
                     check.lock().acknowledged(message, script.read(id, &Message::from(stored)));
                     Counters::count(&stage.counters.acknowledged);
+                    if room.deletes && message.is_multiple_of(DELETED) {
+                        self.delete(message).await;
+                    }
                     break;
                 }
                 Some(Err(RequestError::Refused(error))) => match error.code {
@@ -204,6 +251,21 @@ impl Sender {
             begun = Some(session.begin_send(id, &script.message(message)).await);
         }
         stage.counters.pending.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Deletes a message, however often it takes.
+    async fn delete(&mut self, message: Index) {
+        let room = self.room.clone();
+        let Room { check, stage, script, id, .. } = &*room;
+        let Some(message_id) = script.message(message).message_id else { return };
+        check.lock().deleting(message);
+        while let Some(session) = self.member.connected().await {
+            match session.delete_message(id, &message_id).await {
+                Ok(()) => return check.lock().deleted(message),
+                Err(error) => stage.counters.trouble(format!("message.delete: {error}")),
+            }
+            sleep(AGAIN).await;
+        }
     }
 
     fn refuse(&self, message: Index) {

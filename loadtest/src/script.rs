@@ -43,15 +43,20 @@ impl Script {
 
     /// What a message that somebody was shown in this channel is.
     pub fn read(&self, channel: &ChannelId, shown: &Message) -> Shown {
-        let Message { id, channel_id, number, seq, sender_id, text } = shown;
+        let Message { id, channel_id, number, seq, sender_id, text, deleted_at } = shown;
+        let deleted = deleted_at.is_some();
         let message = self.index(id).filter(|_| channel_id == channel);
         let intact = message.is_some_and(|message| {
             sender_id.as_ref() == Some(&self.senders[self.sender(message)])
-                && text.split_at_checked(MIN_PAYLOAD).is_some_and(|(head, tail)| {
-                    tail == self.filler && head.ends_with(' ') && Index::from_str_radix(head.trim_end(), 16) == Ok(message)
-                })
+                && if deleted { text.is_empty() } else { self.is_text_of(message, text) }
         });
-        Shown { message, seq: *seq, number: *number, intact }
+        Shown { message, seq: *seq, number: *number, intact, deleted }
+    }
+
+    fn is_text_of(&self, message: Index, text: &str) -> bool {
+        text.split_at_checked(MIN_PAYLOAD).is_some_and(|(head, tail)| {
+            tail == self.filler && head.ends_with(' ') && Index::from_str_radix(head.trim_end(), 16) == Ok(message)
+        })
     }
 
     fn index(&self, id: &MessageId) -> Option<Index> {
@@ -80,6 +85,7 @@ mod tests {
             seq: 2,
             sender_id: Some(user("u1")),
             text: text.clone().expect("it has one"),
+            deleted_at: None,
         };
         assert_eq!(good().text.len(), 128);
         let read = |message| {
@@ -90,6 +96,8 @@ mod tests {
         assert_eq!(read(Message { sender_id: Some(user("u0")), ..good() }), (Some(0x1_0003), false));
         assert_eq!(read(Message { text: good().text.replacen('3', "4", 1), ..good() }), (Some(0x1_0003), false));
         assert_eq!(read(Message { text: good().text + "~", ..good() }), (Some(0x1_0003), false));
+        assert_eq!(read(Message { deleted_at: Some(3), ..good() }), (Some(0x1_0003), false));
+        assert_eq!(read(Message { deleted_at: Some(3), text: String::new(), ..good() }), (Some(0x1_0003), true));
         assert_eq!(read(Message { channel_id: "c1".parse().expect("an id"), ..good() }), (None, false));
         assert_eq!(read(Message { id: MessageId::from_bits(0x1_0003), ..good() }), (None, false));
     }

@@ -124,6 +124,19 @@ impl Tenant {
         Ok(())
     }
 
+    /// Adds a user to a channel, at one of the nodes; one that is in it stays.
+    pub async fn add_participant(&self, node: usize, channel: &ChannelId, user_id: &UserId) -> Result<(), BackendError> {
+        let body = AddParticipant { user_id: user_id.clone(), role: Some(Role::Member) };
+        let path = format!("/v1/channels/{}/participants", segment(channel.as_str()));
+        self.nodes[node % self.nodes.len()].post::<serde::de::IgnoredAny>(&path, &body).await.map(drop)
+    }
+
+    /// Removes a user from a channel, at one of the nodes.
+    pub async fn remove_participant(&self, node: usize, channel: &ChannelId, user_id: &UserId) -> Result<(), BackendError> {
+        let path = format!("/v1/channels/{}/participants/{}", segment(channel.as_str()), segment(user_id.as_str()));
+        self.nodes[node % self.nodes.len()].delete(&path).await
+    }
+
     /// A token for this user, minted by one of the nodes.
     pub async fn token(&self, node: usize, user: &UserId) -> Result<String, BackendError> {
         let body = MintToken { expires_in: Some(self.token_seconds) };

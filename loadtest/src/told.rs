@@ -1,6 +1,6 @@
 //! Events, read as far as a run looks at them.
 
-use protocol::{ChannelId, MessageId, UserId, codec::DecodeError, codec::Encoding};
+use protocol::{ChannelId, MessageId, UserId, codec::DecodeError, codec::Encoding, model::Gap};
 use serde::Deserialize;
 
 /// An event of a session.
@@ -43,6 +43,15 @@ pub enum Name {
     /// The token ends soon.
     #[serde(rename = "token.expiring")]
     TokenExpiring,
+    /// The user was added to a channel.
+    #[serde(rename = "channel.added")]
+    ChannelAdded,
+    /// The user was removed from a channel.
+    #[serde(rename = "channel.removed")]
+    ChannelRemoved,
+    /// A participant was removed.
+    #[serde(rename = "participant.removed")]
+    ParticipantRemoved,
     /// Another one.
     #[serde(other)]
     Other,
@@ -66,6 +75,38 @@ pub struct Data {
     /// Of `channel.gap`: the head's instant.
     #[serde(default)]
     pub at: Option<u64>,
+    /// Of `channel.gap`.
+    #[serde(default)]
+    pub reason: Option<Gap>,
+    /// Of `channel.added`.
+    #[serde(default)]
+    pub entry: Option<Position>,
+    /// Of `channel.removed`.
+    #[serde(default)]
+    pub channel_id: Option<ChannelId>,
+    /// Of `participant.removed`.
+    #[serde(default)]
+    pub participant: Option<Participant>,
+}
+
+/// Where a channel stands, of an entry.
+#[derive(Debug, Deserialize)]
+pub struct Position {
+    /// Which channel.
+    pub channel_id: ChannelId,
+    /// Of its newest event.
+    pub seq: u64,
+    /// Of its newest event.
+    pub at: u64,
+    /// Of its newest message.
+    pub number: u64,
+}
+
+/// Who participates.
+#[derive(Debug, Deserialize)]
+pub struct Participant {
+    /// Which user.
+    pub user_id: UserId,
 }
 
 /// A message, as far as it is verified.
@@ -84,12 +125,15 @@ pub struct Message {
     pub sender_id: Option<UserId>,
     /// What it says.
     pub text: String,
+    /// When it was deleted.
+    #[serde(default)]
+    pub deleted_at: Option<u64>,
 }
 
 impl From<protocol::model::Message> for Message {
     fn from(message: protocol::model::Message) -> Self {
-        let protocol::model::Message { id, channel_id, number, seq, sender_id, text, .. } = message;
-        Self { id, channel_id, number, seq, sender_id, text }
+        let protocol::model::Message { id, channel_id, number, seq, sender_id, text, deleted_at, .. } = message;
+        Self { id, channel_id, number, seq, sender_id, text, deleted_at }
     }
 }
 

@@ -21,6 +21,9 @@ const USER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Commands queued on one connection before senders wait.
 const PIPELINE_BUFFER: usize = 1_024;
 
+/// How long the last of the Sentinels are waited for: on a network that is well, several times as long as they take.
+const GRACE: Duration = Duration::from_millis(250);
+
 fn keepalive() -> TcpKeepalive {
     TcpKeepalive::new().with_time(Duration::from_secs(5)).with_interval(Duration::from_secs(1)).with_retries(3)
 }
@@ -59,8 +62,9 @@ pub(crate) async fn open(address: &Address, credentials: &Credentials, database:
 
 /// Where the one server is that takes commands and publishes. Of a Cluster there is no such server.
 ///
-/// All Sentinels are asked at once, and of what a majority says the newest configuration counts: one that is cut off from the
-/// others goes on naming the old master. Where no majority answers in time, the newest of what there is must do.
+/// All Sentinels are asked at once, and of what they say the newest configuration counts: one that is cut off from the others
+/// goes on naming the old master, and after a failover so does each, for up to two seconds, until it hears of it from the one
+/// that made it. Once a majority has answered, the others are waited for no longer than [`GRACE`].
 pub(crate) async fn current_master(deployment: &Deployment) -> RedisResult<Address> {
     let (sentinels, service, credentials) = match deployment {
         Deployment::Single { address, .. } => return Ok(address.clone()),
@@ -74,13 +78,14 @@ pub(crate) async fn current_master(deployment: &Deployment) -> RedisResult<Addre
     let mut asked: FuturesUnordered<_> = sentinels.iter().map(ask).collect();
     let mut last = RedisError::from((ErrorKind::EmptySentinelList, "no Sentinel is configured"));
     let mut answers = Vec::with_capacity(sentinels.len());
-    while let Some(answer) = asked.next().await {
+    let mut wait = CONNECT_TIMEOUT * 2;
+    while let Ok(Some(answer)) = timeout(wait, asked.next()).await {
         match answer {
             Ok(answer) => answers.push(answer),
             Err(error) => last = error,
         }
         if answers.len() > sentinels.len() / 2 {
-            break;
+            wait = GRACE;
         }
     }
     answers.into_iter().max_by_key(|(epoch, _)| *epoch).map(|(_, master)| master).ok_or(last)

@@ -35,8 +35,8 @@ pub mod store;
 const LIMITS: [&str; 5] =
     ["outbox_bytes=65536", "outbox_seconds=5", "log_events=400", "requests_per_second=0", "key_requests_per_second=0"];
 
-/// Bytes of the disk that can be filled.
-const DISK: &str = "96m";
+/// Bytes of the disk that can be filled, beside what the run's messages take.
+const DISK: u64 = 64 << 20;
 
 /// Where libfaketime is installed.
 const FAKETIME: [&str; 3] = [
@@ -77,7 +77,7 @@ impl Arena {
                 let data = folder.path().join("data");
                 fs::create_dir(&data)?;
                 if faults.contains(&Fault::Disk) {
-                    disk = Some(Disk::mount(&data)?);
+                    disk = Some(Disk::mount(&data, DISK + room_for(verify))?);
                 }
                 store = Store::start(kind).await;
                 let launch = launch(verify, folder.path(), &data, store.url(), faults.contains(&Fault::Clock))?;
@@ -150,8 +150,8 @@ impl Arena {
 struct Disk(PathBuf);
 
 impl Disk {
-    fn mount(folder: &FilePath) -> Result<Self> {
-        let options = format!("size={DISK}");
+    fn mount(folder: &FilePath, bytes: u64) -> Result<Self> {
+        let options = format!("size={bytes}");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder).stderr(Stdio::null()).status();
         ensure!(
             mounted.is_ok_and(|status| status.success()),
@@ -166,6 +166,12 @@ impl Drop for Disk {
         // Lazily, since a node may not be gone yet. What fails here is left to the system's end.
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
+}
+
+/// Bytes that the messages of a run take at most: each stands in its channel and, for a while, in the log of events.
+fn room_for(verify: &Verify) -> u64 {
+    let messages = verify.seconds() * verify.chat.rate;
+    (messages * (3 * verify.chat.common.payload + 2048) as f64) as u64
 }
 
 fn launch(verify: &Verify, folder: &FilePath, data: &FilePath, redis: Option<String>, clock: bool) -> Result<Launch> {

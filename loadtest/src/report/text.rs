@@ -37,8 +37,15 @@ fn write(report: &Report, out: &mut String) -> fmt::Result {
     }
     writeln!(
         out,
-        "violations  {} lost, {} doubled, {} reordered, {} foreign, {} holes, {} altered",
-        violations.lost, violations.doubled, violations.reordered, violations.foreign, violations.holes, violations.altered
+        "violations  {} lost, {} doubled, {} reordered, {} foreign, {} holes, {} altered, {} after removal, {} undeleted",
+        violations.lost,
+        violations.doubled,
+        violations.reordered,
+        violations.foreign,
+        violations.holes,
+        violations.altered,
+        violations.after_removal,
+        violations.undeleted
     )?;
     writeln!(
         out,

@@ -5,11 +5,12 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
 use protocol::{ChannelId, UserId, params::Watch};
+use tokio::{sync::watch, task::JoinSet, time::sleep};
 
 use super::{Client, Measured, Outcome, Run, channel, user};
 use crate::{
@@ -21,6 +22,7 @@ use crate::{
     report::Faults,
     room::{Pacing, Room},
     script::Script,
+    stage::Stage,
     verify::{Index, Tally},
 };
 
@@ -43,16 +45,22 @@ pub(super) async fn run(run: &Run<'_>, chat: &Chat, arena: Option<&Arc<Arena>>) 
     let clients = chat.channels * chat.members;
     let users: Vec<UserId> = (0..clients).map(|client| user('u', client)).collect();
     let members_of = |place: usize| users.iter().skip(place).step_by(chat.channels).cloned().collect::<Vec<_>>();
-    let channels: Vec<(ChannelId, Vec<UserId>)> = (0..chat.channels).map(|place| (channel(place), members_of(place))).collect();
+    let guests: Vec<UserId> = (0..if arena.is_some() { chat.channels } else { 0 }).map(|place| user('g', place)).collect();
+    let subscribers_of = |place: usize| members_of(place).into_iter().chain(guests.get(place).cloned()).collect::<Vec<_>>();
+    let channels: Vec<(ChannelId, Vec<UserId>)> = (0..chat.channels).map(|place| (channel(place), subscribers_of(place))).collect();
     run.furnish(&channels).await?;
 
     let clock = Clock::starting(Instant::now());
     let pacing = Arc::new(OpenLoop { schedule: Schedule::new(chat.rate, common.seconds), begins: AtomicU64::default() });
     let script = Arc::new(Script::new(rand::random(), users.clone(), common.payload));
-    let rooms: Vec<Arc<Room>> =
-        channels.iter().map(|(id, users)| Arc::new(Room::new(id.clone(), users, stage, &script, pacing.clone(), clock))).collect();
+    let room = |(id, users): &(ChannelId, Vec<UserId>)| {
+        let room = Room::new(id.clone(), users, stage, &script, pacing.clone(), clock);
+        Arc::new(if guests.is_empty() { room } else { room.with_change(users) })
+    };
+    let rooms: Vec<Arc<Room>> = channels.iter().map(room).collect();
     let room_of = |client: usize| &rooms[client % chat.channels];
-    let roles = users.iter().enumerate().map(|(client, user)| Client {
+    // Guests follow the members, and send nothing.
+    let roles = users.iter().chain(&guests).enumerate().map(|(client, user)| Client {
         // Neither all members of a channel nor all first members come to one node.
         role: Role {
             spread: client % chat.channels + client / chat.channels,
@@ -60,6 +68,7 @@ pub(super) async fn run(run: &Run<'_>, chat: &Chat, arena: Option<&Arc<Arena>>) 
             user: user.clone(),
             channel: room_of(client).id.clone(),
             watch: Watch::All,
+            comes_and_goes: client >= clients,
         },
         witness: room_of(client).clone(),
     });
@@ -70,8 +79,10 @@ pub(super) async fn run(run: &Run<'_>, chat: &Chat, arena: Option<&Arc<Arena>>) 
         .members
         .iter()
         .enumerate()
+        .take(clients)
         .map(|(client, member)| room_of(client).sender(client / chat.channels, member.clone()))
         .collect();
+    let coming_and_going = ComingAndGoing::begin(stage, guests.iter().zip(&rooms).map(|(guest, room)| (room.id.clone(), guest.clone())));
     let trouble = arena.map(|arena| (arena, Trouble::begin(arena, progress)));
     let following = progress.follow(stage, common.seconds);
     let (cpu, started) = (run.cpu_seconds()?, Instant::now());
@@ -92,6 +103,7 @@ pub(super) async fn run(run: &Run<'_>, chat: &Chat, arena: Option<&Arc<Arena>>) 
     let faults = match trouble {
         None => None,
         Some((arena, trouble)) => {
+            coming_and_going.end().await;
             let struck = trouble.end().await?;
             arena.check().await?;
             Some(Faults { seed: arena.seed, struck })
@@ -121,6 +133,45 @@ pub(super) async fn run(run: &Run<'_>, chat: &Chat, arena: Option<&Arc<Arena>>) 
         faults,
     };
     run.report(chat, measured, &connected, tally, unchecked)
+}
+
+/// Guests that are removed from their channels and added again.
+struct ComingAndGoing {
+    over: watch::Sender<bool>,
+    guests: JoinSet<()>,
+}
+
+impl ComingAndGoing {
+    fn begin(stage: &Arc<Stage>, guests: impl Iterator<Item = (ChannelId, UserId)>) -> Self {
+        let over = watch::Sender::new(false);
+        let mut tasks = JoinSet::new();
+        for (channel, guest) in guests {
+            tasks.spawn(come_and_go(stage.clone(), channel, guest, over.subscribe()));
+        }
+        Self { over, guests: tasks }
+    }
+
+    async fn end(self) {
+        self.over.send_replace(true);
+        self.guests.join_all().await;
+    }
+}
+
+async fn come_and_go(stage: Arc<Stage>, channel: ChannelId, guest: UserId, mut over: watch::Receiver<bool>) {
+    for turn in 0.. {
+        tokio::select! {
+            () = sleep(Duration::from_millis(rand::random_range(200..2_000))) => {}
+            _ = over.wait_for(|over| *over) => return,
+        }
+        // What fails for a fault is made again in its next turn: both may be asked for twice.
+        let changed = match turn % 2 {
+            0 => stage.tenant.remove_participant(turn / 2, &channel, &guest).await,
+            _ => stage.tenant.add_participant(turn / 2, &channel, &guest).await,
+        };
+        if let Err(error) = changed {
+            stage.counters.trouble(format!("a guest: {error}"));
+        }
+    }
 }
 
 /// How many channels could not be listed.

@@ -43,7 +43,14 @@ pub(super) async fn run(run: &Run<'_>, fanout: &Fanout) -> Result<Outcome> {
     let clock = Clock::starting(Instant::now());
     let window = Arc::new(Window::new(fanout.in_flight, fanout.subscribers, clock));
     let hall = Hall::new(fanout.passing, room.0, &publishers, &subscribers, stage, window.clone(), clock, common.payload);
-    let role = |spread, who, user: &UserId, watch| Role { spread, who, user: user.clone(), channel: hall.channel().clone(), watch };
+    let role = |spread, who, user: &UserId, watch| Role {
+        spread,
+        who,
+        user: user.clone(),
+        channel: hall.channel().clone(),
+        watch,
+        comes_and_goes: false,
+    };
     let subscribing = subscribers.iter().enumerate().map(|(who, user)| role(who, who, user, Watch::All));
     let publishing = publishers.iter().enumerate().map(|(who, user)| role(subscribers.len() + who, who, user, Watch::None));
     let clients = subscribing.chain(publishing).map(|role| Client { role, witness: hall.witness() });

@@ -8,7 +8,7 @@
 //! Left out: passing events, which have no `seq` ([`passing`]).
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
     ops::Range,
 };
@@ -33,8 +33,10 @@ pub struct Shown {
     pub seq: u64,
     /// Its `number`.
     pub number: u64,
-    /// Whether text and sender are what was sent.
+    /// Whether text and sender are what was sent; of a deleted one, whether the text is empty.
     pub intact: bool,
+    /// Whether it is shown as deleted.
+    pub deleted: bool,
 }
 
 /// A channel of the run.
@@ -46,6 +48,16 @@ pub struct Channel {
     /// By `seq`: where each message stands, as whoever told it first says.
     order: BTreeMap<u64, Index>,
     last_acknowledged: u64,
+    /// Counts what happens, to tell what was before what.
+    tick: u64,
+    /// Where tellers disagree; what becomes of it is known at the end ([`settle_conflicts`](Self::settle_conflicts)).
+    conflicts: Vec<(Kind, String)>,
+    /// Whether anybody was told that the store went back to an earlier state.
+    diverged: bool,
+    /// The number of each message that the list had.
+    numbers: HashMap<Index, u64>,
+    /// Who was removed, and the event that says so.
+    removals: BTreeSet<(usize, u64)>,
     tally: Tally,
 }
 
@@ -58,14 +70,41 @@ struct Member {
     missing: Ranges,
     /// What a told gap covers.
     excused: Vec<Range<u64>>,
-    /// Where it saw another message than whoever was first to tell.
-    differing: HashSet<u64>,
+    /// Where it saw something else than whoever was first to tell: another message, or none.
+    differing: HashMap<u64, Option<Index>>,
+    /// When its session began.
+    since: u64,
+    /// What it had up to here it threw away, as it was told to.
+    discarded: u64,
+    /// Whether it is in the channel, as far as it knows.
+    is_in: bool,
+    /// The heads that it was given on entering, each with the last event it saw before the next.
+    grants: Vec<(u64, u64)>,
+    /// What it read where it was told that the log was trimmed.
+    changes: Vec<(Range<u64>, HashSet<Index>)>,
 }
 
 impl Member {
     /// Whether it saw, at this `seq`, the message that is known to stand there.
     fn has(&self, seq: u64) -> bool {
-        seq <= self.seq && !self.missing.iter().any(|range| range.contains(&seq)) && !self.differing.contains(&seq)
+        self.reached(seq) && !self.differing.contains_key(&seq)
+    }
+
+    /// Whether it saw what stood at this `seq`, and has not thrown it away.
+    fn reached(&self, seq: u64) -> bool {
+        self.discarded < seq
+            && seq <= self.seq
+            && !self.missing.iter().chain(self.excused.iter().cloned()).any(|range| range.contains(&seq))
+    }
+
+    /// Goes on from this head, whatever was before it.
+    fn skip_to(&mut self, head: u64) {
+        self.excused.extend(self.missing.iter());
+        self.missing.clear();
+        if head > self.seq {
+            self.excused.push(self.seq + 1..head + 1);
+        }
+        self.seq = head;
     }
 }
 
@@ -75,6 +114,23 @@ struct Sent {
     outcome: Outcome,
     retried: bool,
     stands: Option<(u64, u64)>,
+    /// Where else somebody had it.
+    elsewhere: Vec<(u64, u64)>,
+    deletion: Option<Deletion>,
+}
+
+impl Sent {
+    /// Whether the message of this number has ever been told to stand at this `seq`.
+    fn stood_at(&self, seq: u64, number: u64) -> bool {
+        self.stands == Some((seq, number)) || self.elsewhere.contains(&(seq, number))
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Deletion {
+    Begun,
+    /// When the reply to it came.
+    Done(u64),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -95,28 +151,68 @@ enum Step {
 impl Channel {
     /// A channel whose subscribers have these names.
     pub fn new(name: impl Into<String>, members: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        let member =
-            |name| Member { name, seq: 0, number: Some(0), missing: Ranges::default(), excused: Vec::new(), differing: HashSet::new() };
+        let member = |name| Member {
+            name,
+            seq: 0,
+            number: Some(0),
+            missing: Ranges::default(),
+            excused: Vec::new(),
+            differing: HashMap::new(),
+            since: 0,
+            discarded: 0,
+            is_in: true,
+            grants: Vec::new(),
+            changes: Vec::new(),
+        };
         Self {
             name: name.into(),
             members: members.into_iter().map(|name| member(name.into())).collect(),
             sent: HashMap::new(),
             order: BTreeMap::new(),
             last_acknowledged: 0,
+            tick: 0,
+            conflicts: Vec::new(),
+            diverged: false,
+            numbers: HashMap::new(),
+            removals: BTreeSet::new(),
             tally: Tally::default(),
         }
     }
 
-    /// A subscriber begins here: what its first `connect` was answered with.
+    /// A subscriber is about to make a session.
+    pub fn connects(&mut self, who: usize) {
+        self.tick += 1;
+        self.members[who].since = self.tick;
+    }
+
+    /// A subscriber begins here: what `connect` was answered with, or what it was told when it was added.
     pub fn starts(&mut self, who: usize, seq: u64, number: u64) {
         let member = &mut self.members[who];
-        (member.seq, member.number) = (seq, Some(number));
+        member.skip_to(seq);
+        (member.number, member.is_in) = (Some(number), true);
+        member.grants.push((seq, seq));
+    }
+
+    /// A subscriber goes on where it was, in a channel whose head is this.
+    pub fn goes_on(&mut self, who: usize, head: u64) {
+        self.members[who].grants.push((head, 0));
+    }
+
+    /// A subscriber was told that it is not in the channel any more.
+    pub fn removed(&mut self, who: usize) {
+        self.members[who].is_in = false;
+    }
+
+    /// The channel's event of this `seq` says that this subscriber was removed.
+    pub fn removal(&mut self, who: usize, seq: u64) {
+        self.removals.insert((who, seq));
     }
 
     /// A message leaves for the server. Told before it does; messages of one sender in the order sent.
     pub fn sending(&mut self, message: Index, by: usize) {
         self.tally.sent += 1;
-        self.sent.insert(message, Sent { by, outcome: Outcome::Unknown, retried: false, stands: None });
+        self.sent
+            .insert(message, Sent { by, outcome: Outcome::Unknown, retried: false, stands: None, elsewhere: Vec::new(), deletion: None });
     }
 
     /// It is sent again under its id, since its first reply never came: its place among the sender's messages is open now.
@@ -130,6 +226,22 @@ impl Channel {
     pub fn refused(&mut self, message: Index) {
         if let Some(sent) = self.sent.get_mut(&message) {
             sent.outcome = Outcome::Refused;
+        }
+    }
+
+    /// Its deletion is asked for.
+    pub fn deleting(&mut self, message: Index) {
+        if let Some(sent) = self.sent.get_mut(&message) {
+            sent.deletion.get_or_insert(Deletion::Begun);
+        }
+    }
+
+    /// Its deletion was acknowledged.
+    pub fn deleted(&mut self, message: Index) {
+        self.tick += 1;
+        self.tally.deleted += 1;
+        if let Some(sent) = self.sent.get_mut(&message) {
+            sent.deletion = Some(Deletion::Done(self.tick));
         }
     }
 
@@ -164,21 +276,31 @@ impl Channel {
                 self.violates(kind, format_args!("{name} saw number {before}, then number {number} at seq {seq}"));
             }
         }
-        let name = &self.members[who].name;
+        let Member { name, since, .. } = &self.members[who];
         let Some(message) = shown.message.filter(|m| self.sent.get(m).is_some_and(|s| s.retried || s.outcome != Outcome::Refused)) else {
             let what = format!("{name} saw a message at seq {} that was not sent here, or was refused: {:?}", shown.seq, shown.message);
             return self.violates(Kind::Foreign, format_args!("{what}"));
         };
-        if !shown.intact {
-            let what = format!("{name} saw message {message} at seq {} with another text or sender", shown.seq);
-            self.violates(Kind::Altered, format_args!("{what}"));
+        let deletion = self.sent[&message].deletion.as_ref();
+        let told = match deletion {
+            _ if !shown.intact || shown.deleted && deletion.is_none() => Some((Kind::Altered, "with another text or sender")),
+            Some(Deletion::Done(at)) if !shown.deleted && at < since => {
+                Some((Kind::Undeleted, "with its text, in a session made after its deletion"))
+            }
+            _ => None,
+        };
+        if let Some((kind, how)) = told {
+            let what = format!("{name} saw message {message} at seq {} {how}", shown.seq);
+            self.violates(kind, format_args!("{what}"));
         }
         self.stands(message, shown.seq, shown.number, Some(who));
     }
 
     /// A subscriber got another durable event of the channel.
     pub fn saw_other(&mut self, who: usize, seq: u64, event: &str) {
-        self.advance(who, seq, format_args!("{event}"));
+        if self.advance(who, seq, format_args!("{event}")).is_some() && self.order.contains_key(&seq) {
+            self.members[who].differing.insert(seq, None);
+        }
     }
 
     /// A subscriber got what belongs to another channel.
@@ -191,17 +313,30 @@ impl Channel {
     pub fn told_gap(&mut self, who: usize, head: u64) {
         self.tally.gaps += 1;
         let member = &mut self.members[who];
-        member.excused.extend(member.missing.iter());
-        member.missing.clear();
-        if head > member.seq {
-            member.excused.push(member.seq + 1..head + 1);
-        }
-        (member.seq, member.number) = (head, None);
+        member.skip_to(head);
+        member.number = None;
+        member.grants.push((head, 0));
+    }
+
+    /// A subscriber was told that the store is not what it was: it throws away what it has, and goes on from this head.
+    pub fn told_diverged(&mut self, who: usize, head: u64) {
+        self.told_gap(who, head);
+        self.diverged = true;
+        let member = &mut self.members[who];
+        member.discarded = head;
+        member.differing.clear();
+        self.last_acknowledged = self.last_acknowledged.min(head);
+    }
+
+    /// After a trimmed gap a subscriber read what changed after its position, until the head it was told or later.
+    pub fn read_changes(&mut self, who: usize, after: u64, head: u64, messages: impl IntoIterator<Item = Shown>) {
+        let read = messages.into_iter().filter_map(|shown| shown.message).collect();
+        self.members[who].changes.push((after + 1..head + 1, read));
     }
 
     /// Whether everybody has everything that was acknowledged so far.
     pub fn is_complete(&self) -> bool {
-        self.members.iter().all(|member| member.seq >= self.last_acknowledged && member.missing.is_empty())
+        self.members.iter().all(|member| !member.is_in || member.seq >= self.last_acknowledged && member.missing.is_empty())
     }
 
     /// What the channel lists, oldest first: every acknowledged message exactly once, where its reply said.
@@ -226,14 +361,16 @@ impl Channel {
             } else if !shown.intact {
                 self.violates(Kind::Altered, format_args!("the list has message {message} with another text or sender"));
             }
-            if let Some(stood) = self.sent[&message].stands
-                && stood != (shown.seq, number)
+            self.numbers.insert(message, number);
+            let sent = &self.sent[&message];
+            if matches!(sent.deletion, Some(Deletion::Done(_))) && !shown.deleted {
+                self.violates(Kind::Undeleted, format_args!("the list has message {message} with its text, after its deletion"));
+            } else if let Some(stood) = sent.stands
+                && (stood.1 != number || if shown.deleted { shown.seq <= stood.0 } else { shown.seq != stood.0 })
             {
                 let (seq, stood) = (shown.seq, Place(stood));
-                self.violates(
-                    Kind::Reordered,
-                    format_args!("message {message} stood at {stood}; the list has it at seq {seq}, number {number}"),
-                );
+                let evidence = format!("message {message} stood at {stood}; the list has it at seq {seq}, number {number}");
+                self.conflicts.push((Kind::Reordered, evidence));
             }
         }
         let lost: Vec<Index> =
@@ -246,7 +383,10 @@ impl Channel {
     /// What is to be said once nothing more comes.
     pub fn finish(mut self) -> Tally {
         self.tally.unknown = self.sent.values().filter(|s| s.outcome == Outcome::Unknown).count() as u64;
+        self.settle_conflicts();
         self.count_lost();
+        self.check_changes();
+        self.check_removals();
         self.check_senders();
         self.tally
     }
@@ -255,6 +395,14 @@ impl Channel {
     fn advance(&mut self, who: usize, seq: u64, what: fmt::Arguments<'_>) -> Option<Step> {
         let member = &mut self.members[who];
         let (last, expected) = (member.seq, member.seq + 1);
+        if !member.is_in {
+            let evidence = format!("{} saw seq {seq} ({what}) after it was told of its removal", member.name);
+            self.violates(Kind::AfterRemoval, format_args!("{evidence}"));
+            return None;
+        }
+        if let Some((_, last)) = member.grants.last_mut() {
+            *last = seq.max(*last);
+        }
         let (step, kind, how) = match seq {
             _ if seq == expected => {
                 member.seq = seq;
@@ -277,31 +425,108 @@ impl Channel {
     fn stands(&mut self, message: Index, seq: u64, number: u64, by: Option<usize>) {
         let teller = by.map_or("the reply".to_owned(), |who| self.members[who].name.clone());
         let Some(sent) = self.sent.get_mut(&message) else { return };
+        if let Some(who) = by
+            && self.order.get(&seq).is_some_and(|first| *first != message)
+        {
+            self.members[who].differing.insert(seq, Some(message));
+        }
         match sent.stands {
             Some(before) if before == (seq, number) => return,
             Some(before) => {
                 let seen_twice = before.0 != seq && by.is_some_and(|who| self.members[who].has(before.0));
+                sent.elsewhere.push((seq, number));
                 if let Some(who) = by {
-                    self.members[who].differing.insert(seq);
+                    self.members[who].differing.insert(seq, Some(message));
                 }
                 let kind = if seen_twice { Kind::Doubled } else { Kind::Reordered };
                 let (before, now) = (Place(before), Place((seq, number)));
-                return self.violates(kind, format_args!("message {message} stood at {before}; {teller} has it at {now}"));
+                return self.conflicts.push((kind, format!("message {message} stood at {before}; {teller} has it at {now}")));
             }
             None => sent.stands = Some((seq, number)),
         }
-        if let Some(other) = self.order.insert(seq, message) {
-            self.violates(Kind::Reordered, format_args!("at seq {seq} stood message {other}; {teller} has message {message} there"));
+        let other = *self.order.entry(seq).or_insert(message);
+        if other != message {
+            self.conflicts.push((Kind::Reordered, format!("at seq {seq} stood message {other}; {teller} has message {message} there")));
+        }
+    }
+
+    /// Where tellers disagree, one of them was wrong; unless the store went back to an earlier state and said so. Then what
+    /// is listed counts, and whoever has something else must have been told.
+    fn settle_conflicts(&mut self) {
+        let conflicts = std::mem::take(&mut self.conflicts);
+        if !self.diverged {
+            return conflicts.into_iter().for_each(|(kind, evidence)| self.violates(kind, format_args!("{evidence}")));
+        }
+        let mut stale = Vec::new();
+        for member in &self.members {
+            let seen = self.order.iter().map(|(seq, first)| (*seq, member.differing.get(seq).copied().unwrap_or(Some(*first))));
+            let elsewhere = member.differing.iter().filter(|(seq, _)| !self.order.contains_key(seq)).map(|(seq, what)| (*seq, *what));
+            for (seq, message) in seen.chain(elsewhere).filter(|(seq, _)| member.reached(*seq)) {
+                if let Some(message) = message.filter(|message| !self.is_at(*message, seq)) {
+                    let name = &member.name;
+                    stale.push(format!(
+                        "{name} has message {message} at seq {seq}, where it does not stand, and was not told that the store diverged"
+                    ));
+                }
+            }
+        }
+        for evidence in stale {
+            self.violates(Kind::Reordered, format_args!("{evidence}"));
+        }
+    }
+
+    /// Whether a message stands at this `seq` as the list has it.
+    fn is_at(&self, message: Index, seq: u64) -> bool {
+        let number = self.numbers.get(&message);
+        number.is_some_and(|number| self.sent.get(&message).is_some_and(|sent| sent.stood_at(seq, *number)))
+    }
+
+    /// What was to be read after a trimmed gap is complete.
+    fn check_changes(&mut self) {
+        let mut lacking = Vec::new();
+        for member in &self.members {
+            for (range, read) in member.changes.iter().filter(|(range, _)| range.start <= range.end) {
+                let absent = self.order.range(range.clone()).filter(|(seq, message)| {
+                    let acknowledged = self.sent.get(message).is_some_and(|s| s.outcome == Outcome::Acknowledged);
+                    acknowledged && !read.contains(message) && (!self.diverged || self.is_at(**message, **seq))
+                });
+                lacking.extend(absent.map(|(seq, message)| {
+                    format!(
+                        "{} was told a gap, and what changed after seq {} lacks message {message} of seq {seq}",
+                        member.name,
+                        range.start - 1
+                    )
+                }));
+            }
+        }
+        for evidence in lacking {
+            self.violates(Kind::Lost, format_args!("{evidence}"));
+        }
+    }
+
+    /// Nobody saw an event behind its removal, unless it had come back before.
+    fn check_removals(&mut self) {
+        if self.diverged {
+            return;
+        }
+        let mut after = Vec::new();
+        for (who, removal) in &self.removals {
+            let Member { name, grants, .. } = &self.members[*who];
+            let seen = grants.iter().filter(|(granted, last)| granted < removal && removal <= last);
+            after.extend(seen.map(|(_, last)| format!("{name} was removed at seq {removal}, and saw events until seq {last}")));
+        }
+        for evidence in after {
+            self.violates(Kind::AfterRemoval, format_args!("{evidence}"));
         }
     }
 
     fn count_lost(&mut self) {
         let mut lost = Vec::new();
         for member in &self.members {
-            let missing = member.missing.iter().chain(std::iter::once(member.seq + 1..u64::MAX));
+            let missing = member.missing.iter().chain(member.is_in.then_some(member.seq + 1..u64::MAX));
             let absent = missing.flat_map(|range| self.order.range(range)).filter(|(seq, message)| {
                 let acknowledged = self.sent.get(message).is_some_and(|s| s.outcome == Outcome::Acknowledged);
-                acknowledged && !member.excused.iter().any(|range| range.contains(seq))
+                acknowledged && !member.excused.iter().any(|range| range.contains(seq)) && (!self.diverged || self.is_at(**message, **seq))
             });
             lost.extend(absent.map(|(seq, message)| format!("{} never saw message {message}, acknowledged at seq {seq}", member.name)));
         }

@@ -22,6 +22,10 @@ pub enum Kind {
     Hole,
     /// A message has another text or sender than it was sent with.
     Altered,
+    /// A user got something of a channel after its removal.
+    AfterRemoval,
+    /// The text of a message was told, or is listed, after its deletion.
+    Undeleted,
 }
 
 impl fmt::Display for Kind {
@@ -33,6 +37,8 @@ impl fmt::Display for Kind {
             Self::Foreign => "foreign",
             Self::Hole => "hole",
             Self::Altered => "altered",
+            Self::AfterRemoval => "after removal",
+            Self::Undeleted => "undeleted",
         })
     }
 }
@@ -52,6 +58,10 @@ pub struct Violations {
     pub holes: u64,
     /// [`Kind::Altered`].
     pub altered: u64,
+    /// [`Kind::AfterRemoval`].
+    pub after_removal: u64,
+    /// [`Kind::Undeleted`].
+    pub undeleted: u64,
 }
 
 impl Violations {
@@ -63,6 +73,8 @@ impl Violations {
             Kind::Foreign => &mut self.foreign,
             Kind::Hole => &mut self.holes,
             Kind::Altered => &mut self.altered,
+            Kind::AfterRemoval => &mut self.after_removal,
+            Kind::Undeleted => &mut self.undeleted,
         }
     }
 
@@ -85,6 +97,8 @@ pub struct Tally {
     pub delivered: u64,
     /// Messages that the channels listed afterwards.
     pub listed: u64,
+    /// Messages whose deletion was acknowledged.
+    pub deleted: u64,
     /// Gaps that subscribers were told of.
     pub gaps: u64,
     /// What broke a promise.
@@ -112,8 +126,9 @@ impl Tally {
         self.unknown += other.unknown;
         self.delivered += other.delivered;
         self.listed += other.listed;
+        self.deleted += other.deleted;
         self.gaps += other.gaps;
-        let Violations { lost, doubled, reordered, foreign, holes, altered } = other.violations;
+        let Violations { lost, doubled, reordered, foreign, holes, altered, after_removal, undeleted } = other.violations;
         let counts = [
             (Kind::Lost, lost),
             (Kind::Doubled, doubled),
@@ -121,6 +136,8 @@ impl Tally {
             (Kind::Foreign, foreign),
             (Kind::Hole, holes),
             (Kind::Altered, altered),
+            (Kind::AfterRemoval, after_removal),
+            (Kind::Undeleted, undeleted),
         ];
         counts.into_iter().for_each(|(kind, count)| *self.violations.of(kind) += count);
         other.evidence.into_iter().for_each(|(kind, evidence)| self.keep(kind, || evidence));

@@ -6,7 +6,7 @@ const ALICE: usize = 0;
 const BOB: usize = 1;
 
 fn shown(message: Index, seq: u64, number: u64) -> Shown {
-    Shown { message: Some(message), seq, number, intact: true }
+    Shown { message: Some(message), seq, number, intact: true, deleted: false }
 }
 
 /// A channel of alice and bob behind its two `participant.added`, with messages 1, 2, … sent by alice and acknowledged.
@@ -260,4 +260,119 @@ fn evidence_is_short_however_many_violations_there_are() {
     assert_eq!((total.violations.lost, total.violations.foreign), (100, 1));
     assert_eq!(total.evidence.len(), 4);
     assert!(total.evidence[0].1.contains("bob") && total.evidence[3].1.contains("carol"));
+}
+
+#[test]
+fn an_event_after_a_removal_is_found_whether_the_subscriber_knew_of_it_or_not() {
+    let known = |rejoins: bool| {
+        let mut channel = channel(2);
+        all_seen_by(&mut channel, ALICE, 1..=2);
+        channel.saw(BOB, at(1));
+        channel.removed(BOB);
+        if rejoins {
+            channel.starts(BOB, 4, 2);
+        } else {
+            channel.saw(BOB, at(2));
+        }
+        channel
+    };
+    found(known(false), Violations { after_removal: 1, ..Violations::default() });
+    found(known(true), Violations::default());
+    let unknown = |comes_back: bool| {
+        let mut channel = channel(0);
+        channel.saw_other(ALICE, 3, "participant.removed");
+        channel.removal(BOB, 3);
+        channel.saw_other(ALICE, 4, "participant.added");
+        if comes_back {
+            channel.starts(BOB, 4, 0);
+        } else {
+            channel.saw_other(BOB, 3, "participant.removed");
+            channel.saw_other(BOB, 4, "participant.added");
+        }
+        channel
+    };
+    found(unknown(false), Violations { after_removal: 1, ..Violations::default() });
+    found(unknown(true), Violations::default());
+}
+
+#[test]
+fn the_text_of_a_deleted_message_is_found_in_a_later_session_and_in_the_list() {
+    let mut channel = channel(2);
+    let gone = |n| Shown { deleted: true, ..at(n) };
+    all_seen_by(&mut channel, ALICE, 1..=2);
+    for message in 1..=2 {
+        channel.deleting(message);
+        channel.deleted(message);
+    }
+    // On its way before the deletion.
+    channel.saw(BOB, at(1));
+    channel.connects(BOB);
+    channel.goes_on(BOB, 6);
+    channel.saw(BOB, at(2));
+    channel.listed([Shown { seq: 5, ..gone(1) }, at(2)]);
+    found(channel, Violations { undeleted: 2, ..Violations::default() });
+}
+
+#[test]
+fn a_message_shown_as_deleted_that_nobody_deleted_is_found() {
+    let mut channel = channel(1);
+    all_seen_by(&mut channel, ALICE, [1]);
+    channel.saw(BOB, Shown { deleted: true, ..at(1) });
+    found(channel, Violations { altered: 1, ..Violations::default() });
+}
+
+/// A store that went back from message 3 to message 1, and gave the numbers after it again to messages 4 and 5.
+fn gone_back(bob_is_told: bool) -> Channel {
+    let mut channel = channel(1);
+    all_seen_by(&mut channel, ALICE, [1]);
+    all_seen_by(&mut channel, BOB, [1]);
+    for message in 2..=3 {
+        channel.sending(message, ALICE);
+        channel.saw(ALICE, at(message));
+        channel.saw(BOB, at(message));
+    }
+    channel.told_diverged(ALICE, 3);
+    if bob_is_told {
+        channel.told_diverged(BOB, 3);
+    }
+    for (message, place) in [(4, at(2)), (5, at(3)), (6, at(4))] {
+        channel.sending(message, BOB);
+        let shown = Shown { message: Some(message), ..place };
+        channel.acknowledged(message, shown);
+        channel.saw(ALICE, shown);
+        if bob_is_told || message == 6 {
+            channel.saw(BOB, shown);
+        }
+    }
+    channel.listed([at(1), shown(4, 4, 2), shown(5, 5, 3), shown(6, 6, 4)]);
+    channel
+}
+
+#[test]
+fn a_store_that_went_back_must_have_told_everybody() {
+    found(gone_back(true), Violations::default());
+    found(gone_back(false), Violations { reordered: 2, ..Violations::default() });
+}
+
+#[test]
+fn what_was_acknowledged_and_is_gone_with_a_store_that_went_back_is_lost() {
+    let mut channel = channel(3);
+    for who in [ALICE, BOB] {
+        all_seen_by(&mut channel, who, 1..=3);
+        channel.told_diverged(who, 3);
+    }
+    channel.listed([at(1)]);
+    found(channel, Violations { lost: 2, ..Violations::default() });
+}
+
+#[test]
+fn what_is_read_after_a_trimmed_gap_is_complete() {
+    for (read, expected) in [(2..=4, 0), (3..=4, 1)] {
+        let mut channel = channel(4);
+        all_seen_by(&mut channel, ALICE, 1..=4);
+        all_seen_by(&mut channel, BOB, [1]);
+        channel.told_gap(BOB, 6);
+        channel.read_changes(BOB, 3, 6, read.map(at));
+        found(channel, Violations { lost: expected, ..Violations::default() });
+    }
 }
