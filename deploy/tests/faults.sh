@@ -4,7 +4,6 @@
 set -euo pipefail
 
 readonly LOADTEST=${CHAOS_BIN%/*}/chaos-loadtest
-readonly SECONDS_EACH=5
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
@@ -15,11 +14,12 @@ can_mount() {
   if mount -t tmpfs tmpfs "$folder" 2>/dev/null; then umount "$folder" && rmdir "$folder"; else rmdir "$folder" && return 1; fi
 }
 
-# verify STORE FAULT [FLAG...]
+# verify STORE FAULT [FLAG...], for so many seconds
+seconds=5
 verify() {
   local store=$1 fault=$2
   shift 2
-  if ! "$LOADTEST" verify --chaos "$CHAOS_BIN" --store "$store" --faults "$fault" --seconds "$SECONDS_EACH" \
+  if ! "$LOADTEST" verify --chaos "$CHAOS_BIN" --store "$store" --faults "$fault" --seconds "$seconds" \
     --channels 4 --members 6 --rate 300 --payload 1500 --wait 60 "$@" >"$log" 2>&1; then
     cat "$log" >&2
     echo "a promise was broken, or nothing could be proven: $store, $fault" >&2
@@ -44,3 +44,6 @@ verify redis store-stop
 verify sentinel store-stop
 verify cluster store-kill
 verify cluster migrate
+# A replica may lack the newest writes when it takes over, unless acknowledgements wait for it.
+seconds=8
+verify sentinel failover --nodes 2 --node-flag=--redis-wait=1

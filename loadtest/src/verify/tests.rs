@@ -263,36 +263,27 @@ fn evidence_is_short_however_many_violations_there_are() {
 }
 
 #[test]
-fn an_event_after_a_removal_is_found_whether_the_subscriber_knew_of_it_or_not() {
-    let known = |rejoins: bool| {
-        let mut channel = channel(2);
-        all_seen_by(&mut channel, ALICE, 1..=2);
-        channel.saw(BOB, at(1));
-        channel.removed(BOB);
-        if rejoins {
-            channel.starts(BOB, 4, 2);
-        } else {
-            channel.saw(BOB, at(2));
-        }
-        channel
-    };
-    found(known(false), Violations { after_removal: 1, ..Violations::default() });
-    found(known(true), Violations::default());
-    let unknown = |comes_back: bool| {
+fn an_event_after_a_removal_is_found() {
+    let removed = |comes_back: bool, sees: &[u64]| {
         let mut channel = channel(0);
-        channel.saw_other(ALICE, 3, "participant.removed");
-        channel.removal(BOB, 3);
-        channel.saw_other(ALICE, 4, "participant.added");
+        channel.removed(BOB);
+        for (seq, event) in [(3, "channel.updated"), (4, "participant.removed"), (5, "participant.added")] {
+            channel.saw_other(ALICE, seq, event);
+        }
+        channel.removal(BOB, 4);
+        sees.iter().for_each(|seq| channel.saw_other(BOB, *seq, "an event"));
         if comes_back {
-            channel.starts(BOB, 4, 0);
-        } else {
-            channel.saw_other(BOB, 3, "participant.removed");
-            channel.saw_other(BOB, 4, "participant.added");
+            channel.starts(BOB, 5, 0);
+            channel.saw_other(BOB, 6, "an event");
         }
         channel
     };
-    found(unknown(false), Violations { after_removal: 1, ..Violations::default() });
-    found(unknown(true), Violations::default());
+    let none = Violations::default();
+    for (comes_back, sees, after_removal) in
+        [(false, &[] as &[_], 0), (false, &[3], 0), (true, &[3], 0), (false, &[3, 4], 1), (true, &[3, 4, 5], 1)]
+    {
+        found(removed(comes_back, sees), Violations { after_removal, ..none });
+    }
 }
 
 #[test]
