@@ -366,8 +366,11 @@ impl Sentinel {
         self.servers.iter().position(|server| server.port == address.port).expect("one of ours")
     }
 
-    /// Returns when this server, which comes back after a failover, follows the new master.
-    pub async fn follows(&self, server: usize) {
+    /// Makes this server, which comes back after a failover, follow the new master, and returns when it does. The Sentinels
+    /// would do so too, some ten seconds later.
+    pub async fn follow(&self, server: usize) {
+        let master = self.servers[self.master().await].port.to_string();
+        self.servers[server].must(&["REPLICAOF", "127.0.0.1", &master]).await;
         until("a former master follows", || async {
             let info = self.servers[server].text(&["INFO", "replication"]).await;
             info.contains("role:slave") && info.contains("master_link_status:up")

@@ -74,7 +74,7 @@ impl Store {
                 sentinel.servers[master].kill9();
                 sentinel.failed_over(master).await;
                 sentinel.servers[master].restart().await;
-                sentinel.follows(master).await;
+                sentinel.follow(master).await;
             }
             (Fault::Migrate, Self::Cluster(cluster)) => {
                 let (slot, to) = ((place % 16_384) as u16, (place >> 32) % cluster.masters.len() as u64);
