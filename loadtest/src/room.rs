@@ -20,8 +20,9 @@ use crate::{
     verify::{self, Index, Tally},
 };
 
-/// Before a message is sent again whose reply never came.
+/// Before a message is sent again whose reply never came: from here, doubled up to [`SELDOM`].
 const AGAIN: Duration = Duration::from_millis(200);
+const SELDOM: Duration = Duration::from_secs(5);
 
 /// Of so many messages one is deleted, where any are.
 const DELETED: Index = 16;
@@ -206,6 +207,7 @@ impl Sender {
     async fn settle(mut self, message: Index, mut begun: Option<Result<PendingReply, RequestError>>) {
         let room = self.room.clone();
         let Room { check, stage, script, id, .. } = &*room;
+        let mut wait = AGAIN;
         loop {
             let reply = match begun {
                 Some(Ok(pending)) => Some(pending.reply::<MessageResult>().await),
@@ -246,7 +248,8 @@ impl Sender {
                 None => {}
             }
             check.lock().retrying(message);
-            sleep(AGAIN).await;
+            sleep(wait).await;
+            wait = (wait * 2).min(SELDOM);
             let Some(session) = self.member.connected().await else { break };
             begun = Some(session.begin_send(id, &script.message(message)).await);
         }
@@ -259,12 +262,14 @@ impl Sender {
         let Room { check, stage, script, id, .. } = &*room;
         let Some(message_id) = script.message(message).message_id else { return };
         check.lock().deleting(message);
+        let mut wait = AGAIN;
         while let Some(session) = self.member.connected().await {
             match session.delete_message(id, &message_id).await {
                 Ok(()) => return check.lock().deleted(message),
                 Err(error) => stage.counters.trouble(format!("message.delete: {error}")),
             }
-            sleep(AGAIN).await;
+            sleep(wait).await;
+            wait = (wait * 2).min(SELDOM);
         }
     }
 

@@ -17,8 +17,9 @@ use tokio::{
     time::sleep,
 };
 
-/// Bytes that the system keeps for a connection between node and path.
-const BUFFER: u32 = 8 * 1024;
+/// Bytes that the system keeps for a connection between node and path: little beside an outbox, and more than the largest
+/// segment of a loopback, below which the two ends wait for each other's timers.
+const BUFFER: u32 = 128 * 1024;
 
 /// How a connection goes.
 #[derive(Debug, Clone, Copy, PartialEq)]
