@@ -4,6 +4,7 @@
 //! in a field, a cause or a panic's message is hidden in the one place that none of them can go around.
 
 mod scrub;
+mod seldom;
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -13,7 +14,10 @@ use std::{
 use tracing::Subscriber;
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter, util::SubscriberInitExt};
 
-pub use self::scrub::{Redacted, scrub};
+pub use self::{
+    scrub::{Redacted, scrub},
+    seldom::Seldom,
+};
 use crate::config::LogFormat;
 
 /// Starts logging for the whole process, panics included. `filter` is as `EnvFilter` reads it; `Config::log_filter` was checked.

@@ -141,11 +141,11 @@ impl Node {
             draining: Arc::new(move || is_draining.load(Ordering::Relaxed)),
         };
         let gate = Gate::new(limits.connects_at_once, limits.connects_waiting);
-        // Weak, since the hub's source holds the metrics.
-        let counted = (Arc::downgrade(&hub), outboxes.clone(), gate.clone(), pulse.clone(), draining.clone());
+        // Weak, since the hub's source and the pulse's store hold the metrics.
+        let counted = (Arc::downgrade(&hub), outboxes.clone(), gate.clone(), Arc::downgrade(&pulse), draining.clone());
         metrics.watch(move || {
             let (hub, outboxes, gate, pulse, draining) = &counted;
-            let Some(hub) = hub.upgrade() else { return Readings::default() };
+            let (Some(hub), Some(pulse)) = (hub.upgrade(), pulse.upgrade()) else { return Readings::default() };
             let bus_connected = hub.bus().is_connected();
             let ready = pulse.is_reachable() && !draining.load(Ordering::Relaxed);
             Readings { hub: hub.stats(), outboxes: outboxes.counts(), gate: gate.counts(), bus_connected, ready }

@@ -36,10 +36,13 @@ use crate::{
     store::{Continuity, Document, Entry, Key, Partition, Snapshot, Stamps, Table},
 };
 
-/// Who is told, on this node, that users came into channels.
+/// Who is told, on this node, that users came into channels and left them.
 pub trait Membership: Send + Sync + 'static {
     /// The user's session behind this outbox was just told `channel.added`, with this position in its entry.
     fn added(&self, scope: Scope, user: UserId, channel: ChannelId, position: Position, outbox: &Arc<Outbox>);
+
+    /// The user's session behind this outbox was just told `channel.removed`.
+    fn removed(&self, scope: Scope, user: UserId, channel: ChannelId, outbox: &Arc<Outbox>);
 }
 
 /// The gateway's [`fanout::Source`].
@@ -262,13 +265,15 @@ impl fanout::Source for Source {
     }
 
     fn follows(&self, record: &Record) -> bool {
-        record.kind == EventKind::ChannelAdded as u8
+        record.kind == EventKind::ChannelAdded as u8 || record.kind == EventKind::ChannelRemoved as u8
     }
 
     fn told(&self, topic: &Topic, record: &Record, outbox: &Arc<Outbox>) {
         #[derive(serde::Deserialize)]
-        struct Data {
-            entry: Place,
+        #[serde(untagged)]
+        enum Data {
+            Added { entry: Place },
+            Removed { channel_id: ChannelId },
         }
         #[derive(serde::Deserialize)]
         struct Place {
@@ -278,9 +283,14 @@ impl fanout::Source for Source {
         }
         if let (Subject::User(user), Some(of), Some(membership)) =
             (scope::subject(topic), scope::scope(topic), self.membership.get().and_then(Weak::upgrade))
-            && let (Ok(user), Ok(Data { entry })) = (user.parse(), codec::from_msgpack(&record.body))
+            && let (Ok(user), Ok(data)) = (user.parse(), codec::from_msgpack(&record.body))
         {
-            membership.added(of, user, entry.channel_id, Position { seq: entry.seq, at: entry.at }, outbox);
+            match data {
+                Data::Added { entry } => {
+                    membership.added(of, user, entry.channel_id, Position { seq: entry.seq, at: entry.at }, outbox);
+                }
+                Data::Removed { channel_id } => membership.removed(of, user, channel_id, outbox),
+            }
         }
     }
 

@@ -224,7 +224,10 @@ impl Life {
                 continue;
             }
             match (told.event, &told.data.entry, &told.data.channel_id) {
-                (Name::ChannelAdded, Some(entry), _) if entry.channel_id == self.role.channel => {
+                // What a reply told meanwhile is newer than an event that was slower.
+                (Name::ChannelAdded, Some(entry), _)
+                    if entry.channel_id == self.role.channel && self.position.is_none_or(|(seq, _)| seq < entry.seq) =>
+                {
                     self.position = Some((entry.seq, entry.at));
                     self.witness.starts(self.role.who, entry.seq, entry.number);
                 }

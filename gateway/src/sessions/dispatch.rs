@@ -1,6 +1,6 @@
 //! From a request to a service and back: one line for each method.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use protocol::{
     CloseCode, ErrorCode, Method,
@@ -21,7 +21,10 @@ use super::{
     subscribe::Starts,
     watching::Asked,
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    log::Seldom,
+};
 
 /// The most channels of one `channel.subscribe`.
 const MAX_SUBSCRIBE: usize = 200;
@@ -31,6 +34,9 @@ struct Answer {
     payload: Vec<u8>,
     starts: Starts,
 }
+
+/// The failed requests that are logged.
+static FAILURES: Seldom = Seldom::new(10);
 
 impl Session {
     /// Takes a request. Returns at once; the reply follows through the outbox.
@@ -262,11 +268,13 @@ impl Sessions {
         Ok(Refreshed { expires_at })
     }
 
-    /// Sends an error; its cause goes to the log.
+    /// Sends an error; its cause goes to the log, though not that of each request while the store is away.
     pub(super) fn answer_error(&self, session: &Session, id: u32, error: &Error) {
         self.metrics.error(crate::metrics::Transport::WebSocket, error.code());
-        if let Some(cause) = &error.cause {
-            tracing::warn!(session = %session.id, code = %error.code(), %cause, "a request failed");
+        if let Some(cause) = &error.cause
+            && let Some(held_back) = FAILURES.pass(Instant::now())
+        {
+            tracing::warn!(session = %session.id, code = %error.code(), %cause, held_back, "a request failed");
         }
         session.reply_error(id, &error.body);
     }

@@ -159,6 +159,11 @@ impl Sessions {
         self.by_user.get(&(scope.clone(), user.clone())).map(|sessions| sessions.clone()).unwrap_or_default()
     }
 
+    /// The session that was told something. Another one of the user may still be behind, and is told later.
+    fn behind(&self, scope: &Scope, user: &UserId, outbox: &Arc<Outbox>) -> Option<Arc<Session>> {
+        self.of_user(scope, user).into_iter().find(|session| Arc::ptr_eq(&session.outbox, outbox))
+    }
+
     /// How a session that was just registered has to end, if what ended recently meant it.
     fn has_ended(&self, session: &Session) -> Option<CloseCode> {
         let recent = self.recently_ended.lock();
@@ -176,9 +181,14 @@ impl Sessions {
 
 impl Membership for Sessions {
     fn added(&self, scope: Scope, user: UserId, channel: ChannelId, position: Position, outbox: &Arc<Outbox>) {
-        // Only the session that was told: another one of the user may still be behind, and is told, and subscribed, later.
-        if let Some(session) = self.of_user(&scope, &user).iter().find(|session| Arc::ptr_eq(&session.outbox, outbox)) {
+        if let Some(session) = self.behind(&scope, &user, outbox) {
             session.came_into(channel, position);
+        }
+    }
+
+    fn removed(&self, scope: Scope, user: UserId, channel: ChannelId, outbox: &Arc<Outbox>) {
+        if let Some(session) = self.behind(&scope, &user, outbox) {
+            session.went_out_of(channel);
         }
     }
 }

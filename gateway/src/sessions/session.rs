@@ -65,9 +65,20 @@ pub(super) struct State {
     pub(super) own: Option<Subscription>,
     pub(super) watched: Watched,
     pub(super) sends: HashMap<ChannelId, Sending>,
-    /// Channels that the user came into before the session was ready.
-    pub(super) early: Option<VecDeque<(ChannelId, Position)>>,
+    /// What the own stream told before the session was ready.
+    pub(super) early: Option<VecDeque<Move>>,
+    /// Channels that the user came into, and that are to be subscribed to from here on: what is told of them later counts.
+    pub(super) awaited: HashMap<ChannelId, Position>,
     pub(super) is_gone: bool,
+}
+
+/// A change of the user's channels, as the own stream tells it.
+#[derive(Debug)]
+pub(super) enum Move {
+    /// Into a channel, where it stood then.
+    Into(ChannelId, Position),
+    /// Out of a channel.
+    OutOf(ChannelId),
 }
 
 /// A channel that a session listens to.
@@ -240,6 +251,7 @@ impl Session {
         let gone = {
             let mut state = self.state.lock();
             state.is_gone = true;
+            state.awaited = HashMap::new();
             (std::mem::take(&mut state.channels), state.own.take(), std::mem::take(&mut state.watched))
         };
         drop(gone);

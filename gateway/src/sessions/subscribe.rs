@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use super::{
     Sessions,
-    session::{Session, State, Subscribed},
+    session::{Move, Session, State, Subscribed},
 };
 use crate::{
     error::{Error, Result},
@@ -248,7 +248,7 @@ impl Session {
         Arc::clone(&self.turns).lock_owned().await
     }
 
-    /// The user came into a channel: a session that watches everything is subscribed at once.
+    /// The session was told that the user came into a channel: one that watches everything is subscribed at once.
     pub(super) fn came_into(self: &Arc<Self>, id: ChannelId, position: Position) {
         if self.watch == Watch::None {
             return;
@@ -256,19 +256,43 @@ impl Session {
         {
             let mut state = self.state.lock();
             if let Some(early) = &mut state.early {
-                early.push_back((id, position));
+                early.push_back(Move::Into(id, position));
                 return;
             }
+            if state.is_gone {
+                return;
+            }
+            state.awaited.insert(id.clone(), position);
         }
         let session = Arc::clone(self);
         tokio::spawn(async move { session.follow(id, position).await });
     }
 
-    /// From now on what [`came_into`](Self::came_into) hears is done at once.
+    /// The session was told that the user is in a channel no more: it hears nothing more from it.
+    ///
+    /// It may listen to it all the same: a reply that was read after the user had come in again may have been faster than the own
+    /// stream. What that stream tells next is `channel.added`, and from there on everything is told.
+    pub(super) fn went_out_of(&self, id: ChannelId) {
+        let ended = {
+            let mut state = self.state.lock();
+            if let Some(early) = &mut state.early {
+                early.push_back(Move::OutOf(id));
+                return;
+            }
+            state.awaited.remove(&id);
+            state.channels.remove(&id)
+        };
+        drop(ended);
+    }
+
+    /// From now on what the own stream tells is done at once.
     pub(super) fn is_ready(self: &Arc<Self>) {
         let early = self.state.lock().early.take();
-        for (id, position) in early.into_iter().flatten() {
-            self.came_into(id, position);
+        for told in early.into_iter().flatten() {
+            match told {
+                Move::Into(id, position) => self.came_into(id, position),
+                Move::OutOf(id) => self.went_out_of(id),
+            }
         }
     }
 
@@ -278,22 +302,31 @@ impl Session {
         let turn = loop {
             let turn = self.turn().await;
             match self.known(&sessions, &id, position) {
-                Known::Listens if is_settled => return,
+                Known::Listens if is_settled => return self.awaits_no_more(&id, position),
                 // The topic may be in the middle of ending it.
                 Known::Listens => is_settled = true,
                 Known::New => break turn,
                 // Never silence: the client may make room and subscribe.
                 Known::Full => {
+                    self.awaits_no_more(&id, position);
                     let data = GapData { reason: Gap::LimitReached, seq: position.seq, at: position.at };
                     return self.tell_gap(&id, data);
                 }
                 // A subscription from before a removal that the topic has not told yet: it ends, and this one follows.
                 Known::Unsettled => {}
+                Known::Overtaken => return,
             }
             drop(turn);
             tokio::time::sleep(SETTLING).await;
         };
-        self.listen(&sessions, turn, id, Cursor::After(position.seq, position.at), None).await;
+        self.listen(&sessions, turn, id, Cursor::After(position.seq, position.at), Why::Added(position)).await;
+    }
+
+    fn awaits_no_more(&self, id: &ChannelId, position: Position) {
+        let mut state = self.state.lock();
+        if state.awaited.get(id) == Some(&position) {
+            state.awaited.remove(id);
+        }
     }
 
     /// Goes on with a channel that a failed request took from the session: with a gap told, since nobody knows any more
@@ -304,13 +337,13 @@ impl Session {
             let Some(sessions) = session.sessions.upgrade() else { return };
             let turn = session.turn().await;
             if !session.state.lock().channels.contains_key(&id) {
-                session.listen(&sessions, turn, id, Cursor::Now, Some(Gap::Trimmed)).await;
+                session.listen(&sessions, turn, id, Cursor::Now, Why::Interrupted).await;
             }
         });
     }
 
     /// Subscribes outside of a request, however long the store is away: an outage ends no stream.
-    async fn listen(&self, sessions: &Sessions, turn: Turn, id: ChannelId, cursor: Cursor, gap: Option<Gap>) {
+    async fn listen(&self, sessions: &Sessions, turn: Turn, id: ChannelId, cursor: Cursor, why: Why) {
         let mut turn = Some(turn);
         for attempt in 0u32.. {
             let held = match turn.take() {
@@ -323,6 +356,14 @@ impl Session {
             let asked = vec![Asked { id: id.clone(), cursor, is_named: true }];
             match sessions.prepare(self, held, asked, Detail::Positions).await {
                 Ok((entries, starts, _)) => {
+                    let gap = match why {
+                        Why::Interrupted => Some(Gap::Trimmed),
+                        Why::Added(position) if self.state.lock().awaited.get(&id) != Some(&position) => return,
+                        Why::Added(position) => {
+                            self.awaits_no_more(&id, position);
+                            None
+                        }
+                    };
                     if let Some(EntryResult::Entry(entry)) = entries.into_iter().next()
                         && let Some(reason) = gap.or(entry.gap)
                     {
@@ -341,7 +382,7 @@ impl Session {
         prune(&mut state);
         let most = sessions.limits.subscriptions;
         match state.channels.get(id) {
-            _ if state.is_gone => Known::Listens,
+            _ if state.awaited.get(id) != Some(&position) => Known::Overtaken,
             Some(subscribed) if subscribed.subscription.told().seq >= position.seq => Known::Listens,
             Some(_) => Known::Unsettled,
             None if most != 0 && state.channels.len() as u64 >= most => Known::Full,
@@ -370,6 +411,17 @@ enum Known {
     New,
     /// It listens from before; whether it still may is not told yet.
     Unsettled,
+    /// It was told something newer of the channel meanwhile, or is gone.
+    Overtaken,
+}
+
+/// Why a session listens outside of a request.
+#[derive(Clone, Copy)]
+enum Why {
+    /// It was told that the user came into the channel, which stood here.
+    Added(Position),
+    /// A request took the channel from it, and failed.
+    Interrupted,
 }
 
 fn insert(state: &mut State, id: ChannelId, subscription: fanout::Subscription) -> Option<fanout::Subscription> {

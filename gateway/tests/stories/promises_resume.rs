@@ -2,6 +2,7 @@
 
 use protocol::{
     ChannelId, Encoding, ErrorCode, EventMessage,
+    event::Event,
     model::{EntryResult, Gap},
     params::{Connect, Cursor, EditMessage, ListMessages, Watch},
 };
@@ -275,6 +276,49 @@ on_both_stores! {
         hears_until(&mut bob, &general, entry.seq, entry.seq + 3).await;
         alice.sends(&general, "with bob").await;
         bob.sees("with bob").await;
+    }
+
+    async fn whoever_was_removed_and_added_again_and_resumes_the_own_stream_has_no_hole_behind_what_it_was_told_last(world: Narrow) {
+        let world = world.0;
+        let general = world.channel("group", "general", &["alice", "bob"]).await;
+        let alice = world.connects("alice").await;
+        let talk = async {
+            for count in 0u32.. {
+                alice.sends(&general, &format!("message {count}")).await;
+            }
+        };
+        let comings_and_goings = async {
+            for _ in 0..10 {
+                let (bob, name) = (world.connects("bob").await, "bob".parse().unwrap());
+                let position = bob.connected().user_position;
+                bob.session.abort().await;
+                alice.session.remove_participant(&general, &name).await.unwrap();
+                alice.session.add_participant(&general, &name, None).await.unwrap();
+                let params = Connect { user_position: Some(Cursor::After(position.0, position.1)), ..Connect::default() };
+                let mut bob = world.connects_to(0, "bob", Encoding::MessagePack, params).await;
+                // As a client does: what is told of the channel last is where it stands, and nothing once it is out.
+                let mut stands = Some(bob.entry(&general).seq);
+                let (mut removals, mut heard) = (0, 0);
+                while removals == 0 || heard < 20 {
+                    let event = bob.next().await;
+                    match event.read().unwrap() {
+                        Event::ChannelAdded(entry) if stands.is_none_or(|seq| seq < entry.seq) => stands = Some(entry.seq),
+                        Event::ChannelAdded(_) => {}
+                        Event::ChannelRemoved(_) => (stands, removals, heard) = (None, removals + 1, 0),
+                        _ if event.channel_id.as_ref() == Some(&general) => {
+                            assert_eq!(event.seq, stands.map(|seq| seq + 1), "the next one, and none once out");
+                            stands = event.seq;
+                            heard += 1;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = talk => {}
+            () = comings_and_goings => {}
+        }
     }
 
     async fn who_is_removed_in_the_middle_of_a_long_replay_is_told_nothing_from_there_on(world: Narrow) {
