@@ -281,7 +281,7 @@ on_both_stores! {
     async fn whoever_was_removed_and_added_again_and_resumes_the_own_stream_has_no_hole_behind_what_it_was_told_last(world: Narrow) {
         let world = world.0;
         let general = world.channel("group", "general", &["alice", "bob"]).await;
-        let alice = world.connects("alice").await;
+        let alice = world.connects_to(0, "alice", Encoding::MessagePack, deaf()).await;
         let talk = async {
             for count in 0u32.. {
                 alice.sends(&general, &format!("message {count}")).await;
