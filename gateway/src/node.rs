@@ -94,13 +94,22 @@ impl Node {
     /// # Errors
     /// A sentence for the operator.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_over(config, |store| store).await
+    }
+
+    /// The same with what the caller puts between the node and its store: defects, say, that a test plants.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub async fn start_over(config: Config, between: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>) -> Result<Self, StartError> {
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
         let listener = bind(config.listen, "--listen")?;
         let ops = config.ops_listen.map(|address| bind(address, "--ops-listen")).transpose()?;
         let metrics = Arc::new(Metrics::new());
-        let ground = ground(&config, &metrics).await?;
+        let mut ground = ground(&config, &metrics).await?;
+        ground.store = between(ground.store);
         let name = format!("node-{:016x}", crate::service::random::bits());
         let services = Services::new(ground.store.clone(), config.limits.clone(), SecretKey::new(ground.secret), name.clone());
         let admin = AdminKey::new(ground.admin_key.expose());

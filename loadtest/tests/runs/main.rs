@@ -1,12 +1,13 @@
-//! Whole runs against a node: what is kept is said to be kept, and what a faulty path does to the frames is found.
+//! Whole runs against a node: what is kept is said to be kept, and each defect that is planted is found.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod faulty;
+mod lying;
+mod planted;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use clap::Parser;
-use faulty::Fault;
+use fanout::redis::testing::{Server, until};
 use gateway::{
     config::{self, Command},
     node::Node,
@@ -17,22 +18,39 @@ use loadtest::{
     scenario,
     verify::Violations,
 };
+use lying::{Lie, Path};
+use planted::{Defect, Planted};
 use tempfile::TempDir;
 
-/// A node with an embedded store of its own.
+/// A node in this process, and the folder with its keys, and its data where that is not in Redis.
 struct World {
     node: Node,
     data: TempDir,
 }
 
 impl World {
+    /// With an embedded store.
     async fn new() -> Self {
+        Self::with(None, None).await
+    }
+
+    /// Over this Redis, or an embedded store, with this defect.
+    async fn with(redis: Option<&Server>, defect: Option<Defect>) -> Self {
         let data = tempfile::tempdir().unwrap();
-        let folder = data.path().to_str().unwrap();
-        let Command::Serve(config) = config::parse(["chaos", "--listen", "127.0.0.1:0", "--data", folder], &|_| None).unwrap() else {
-            panic!("a node is served");
-        };
-        Self { node: Node::start(*config).await.unwrap(), data }
+        let file = |name: &str| data.path().join(name).display().to_string();
+        let mut line = format!("chaos --listen 127.0.0.1:0 --data {}", data.path().display());
+        if let Some(redis) = redis {
+            std::fs::write(file("admin-key"), format!("adm_{:032x}", rand::random::<u128>())).unwrap();
+            std::fs::write(file("secret-key"), "5a".repeat(32)).unwrap();
+            let (url, admin, secret) = (redis.url(), file("admin-key"), file("secret-key"));
+            line = format!("chaos --listen 127.0.0.1:0 --redis {url} --admin-key-file {admin} --secret-key-file {secret}");
+        }
+        let Command::Serve(config) = config::parse(line.split(' '), &|_| None).unwrap() else { panic!("a node is served") };
+        let node = Node::start_over(*config, |engine| match defect {
+            Some(defect) => Arc::new(Planted { engine, defect }),
+            None => engine,
+        });
+        Self { node: node.await.unwrap(), data }
     }
 
     /// Runs what this command line asks for, against this address.
@@ -76,17 +94,17 @@ async fn a_fan_out_of_stored_messages_and_of_passing_events_is_measured_beside_t
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_faulty_path_drops_doubles_or_swaps_is_found() {
+async fn a_node_that_skips_doubles_or_swaps_a_record_is_found() {
     let world = World::new().await;
     let none = Violations::default();
-    for (fault, expected) in [
-        (Fault::Drop, Violations { lost: 1, holes: 1, ..none }),
-        (Fault::Double, Violations { doubled: 1, ..none }),
-        (Fault::Swap, Violations { reordered: 1, holes: 1, ..none }),
+    for (lie, expected) in [
+        (Lie::Drop, Violations { lost: 1, holes: 1, ..none }),
+        (Lie::Double, Violations { doubled: 1, ..none }),
+        (Lie::Swap, Violations { reordered: 1, holes: 1, ..none }),
     ] {
-        let path = faulty::path(world.node.address, fault).await;
-        let report = world.run(path, "chat --channels 2 --members 3 --rate 40 --seconds 1").await;
-        assert_eq!((report.verdict, report.violations), (Verdict::Broken, expected), "{fault:?}: {:?}", report.evidence);
+        let path = Path::to(world.node.address, lie).await;
+        let report = world.run(path.address, "chat --channels 2 --members 3 --rate 40 --seconds 1").await;
+        assert_eq!((report.verdict, report.violations), (Verdict::Broken, expected), "{lie:?}: {:?}", report.evidence);
         assert!(!report.evidence.is_empty());
     }
     world.ends().await;
@@ -95,11 +113,78 @@ async fn what_a_faulty_path_drops_doubles_or_swaps_is_found() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_connection_is_resumed_without_loss() {
     let world = World::new().await;
-    let path = faulty::path(world.node.address, Fault::Cut).await;
-    let report = world.run(path, "chat --channels 2 --members 3 --rate 40 --seconds 2").await;
-    assert_eq!((report.verdict, report.violations), (Verdict::Kept, Violations::default()), "{:?}", report.evidence);
-    assert_eq!((report.counts.reconnects, report.counts.acknowledged), (1, 80));
+    for lie in [Lie::Cut, Lie::CutReply] {
+        let path = Path::to(world.node.address, lie).await;
+        let report = world.run(path.address, "chat --channels 2 --members 3 --rate 40 --seconds 2").await;
+        assert_eq!((report.verdict, report.violations), (Verdict::Kept, Violations::default()), "{lie:?}: {:?}", report.evidence);
+        assert_eq!((report.counts.reconnects, report.counts.acknowledged), (1, 80), "{lie:?}");
+    }
     world.ends().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_forgets_the_ids_of_messages_is_found() {
+    let world = World::with(None, Some(Defect::ForgetsIds)).await;
+    let path = Path::to(world.node.address, Lie::CutReply).await;
+    let report = world.run(path.address, "chat --channels 2 --members 3 --rate 40 --seconds 2").await;
+    assert_eq!(report.verdict, Verdict::Broken);
+    assert!(report.violations.doubled > 0, "{:?}", report.evidence);
+    world.ends().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_tells_on_who_was_removed_is_found() {
+    let world = World::new().await;
+    for (lie, verdict) in [(Lie::Nothing, Verdict::Kept), (Lie::AfterRemoval, Verdict::Broken)] {
+        let path = Path::to(world.node.address, lie).await;
+        let report = world.run(path.address, "verify --running --faults none --channels 1 --members 3 --rate 40 --seconds 4").await;
+        assert_eq!((report.verdict, report.violations.after_removal > 0), (verdict, lie != Lie::Nothing), "{:?}", report.evidence);
+    }
+    world.ends().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_replays_the_text_of_a_deleted_message_is_found() {
+    let world = World::new().await;
+    let path = Path::to(world.node.address, Lie::Undelete).await;
+    let report = world.run(path.address, "verify --running --faults none --channels 1 --members 3 --rate 40 --seconds 4").await;
+    assert_eq!(report.verdict, Verdict::Broken);
+    assert!(report.violations.undeleted > 0, "{:?}", report.evidence);
+    world.ends().await;
+}
+
+/// A run over a Redis that keeps what it had when it was told to save, and forgets the rest when it is killed: what was
+/// acknowledged meanwhile was not on its disk.
+async fn run_over_a_forgetful_redis(defect: Option<Defect>) -> Report {
+    let mut redis = Server::start_with(&["--appendonly", "no"]).await;
+    let world = World::with(Some(&redis), defect).await;
+    let path = Path::to(world.node.address, Lie::Nothing).await;
+    let kill = async {
+        until("everybody hears", || async { path.created() > 60 }).await;
+        redis.command(&["SAVE"]).await.unwrap();
+        let saved = path.created();
+        until("more is acknowledged", || async { path.created() > saved + 30 }).await;
+        redis.restart().await;
+    };
+    let (report, ()) = tokio::join!(world.run(path.address, "chat --channels 2 --members 3 --rate 40 --seconds 6"), kill);
+    world.ends().await;
+    report
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_acknowledges_before_it_has_synced_is_found() {
+    let report = run_over_a_forgetful_redis(None).await;
+    assert_eq!(report.verdict, Verdict::Broken);
+    let Violations { lost, .. } = report.violations;
+    assert_eq!(report.violations, Violations { lost, ..Violations::default() }, "and everybody was told: {:?}", report.evidence);
+    assert!(lost > 0 && report.counts.gaps_told > 0, "{:?}", report.evidence);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_accepts_a_reused_number_is_found() {
+    let report = run_over_a_forgetful_redis(Some(Defect::AcceptsReusedNumbers)).await;
+    assert_eq!(report.verdict, Verdict::Broken);
+    assert!(report.violations.reordered > 0, "{:?}", report.evidence);
 }
 
 #[tokio::test]
