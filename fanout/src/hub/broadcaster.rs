@@ -65,10 +65,17 @@ impl Feed {
     fn next(self: &Arc<Self>) -> Option<Step> {
         let mut state = self.state.lock();
         state.departed = Vec::new();
-        let arrived = std::mem::take(&mut state.pending);
         let mut doubles = 0;
-        let records: Vec<Record> =
-            arrived.into_iter().filter(|record| self.kind == Kind::Passing || state.accept(record, &mut doubles)).collect();
+        let mut records = Vec::new();
+        for record in state.pending.take() {
+            if self.kind == Kind::Passing {
+                records.push(record);
+            } else if state.repairing && record.is_durable() {
+                state.pending.push(record);
+            } else if state.accept(&record, &mut doubles) {
+                records.push(record);
+            }
+        }
         if doubles > 0
             && let Some(hub) = self.hub()
         {
@@ -78,6 +85,7 @@ impl Feed {
             // Without subscribers there is nothing to repair: who comes next brings a position along.
             state.position = None;
             state.repairing = false;
+            state.pending.take();
         }
         let repair = state.position.filter(|_| state.repairing);
         if records.is_empty() && repair.is_none() {

@@ -14,9 +14,6 @@ use crate::record::Record;
 use crate::sync::{Mutex, MutexGuard};
 use crate::{Outbox, Position, Topic};
 
-/// Passing records that wait during a repair; older ones go first.
-const PASSING: usize = 1_024;
-
 /// A topic.
 pub(super) struct Feed {
     pub(super) topic: Topic,
@@ -42,6 +39,8 @@ pub(super) enum CatchUp {
     Recent(Vec<Record>),
     /// It reads the log.
     Read,
+    /// As far as is known it has more than the topic.
+    Ahead,
     /// A batch from an earlier subscription of the same outbox is still on its way.
     Wait,
 }
@@ -129,7 +128,7 @@ impl Feed {
         }
         let position = state.establish(head);
         let is_other_history = position.seq == head.seq && position.at != head.at;
-        let is_current = cursor == head && position.seq <= head.seq && !state.is_departing(&outbox);
+        let is_current = cursor == head && position == head && !state.is_departing(&outbox);
         let standing = if is_current { Standing::Live { after: head.seq } } else { Standing::Behind { head: head.seq } };
         state.seats.stand(ticket, standing);
         state.keep_ring();
@@ -147,21 +146,23 @@ impl Feed {
         }
     }
 
-    /// Lets a subscriber that is behind go live if it has everything. `is_end` tells that the log ended at its cursor just now.
-    pub(super) fn catch_up(&self, ticket: Ticket, cursor: Position, is_end: bool) -> CatchUp {
+    /// Lets a subscriber that is behind go live where the topic stands. One that is ahead of it stays behind until the topic comes
+    /// there: which events the topic tells on its way, if a history was replaced meanwhile, nobody knows before.
+    pub(super) fn catch_up(&self, ticket: Ticket, cursor: Position) -> CatchUp {
         let mut state = self.state.lock();
         let Some(seat) = state.seats.get(ticket) else { return CatchUp::Ended };
         if state.is_departing(&seat.outbox) {
             return CatchUp::Wait;
         }
         let position = state.establish(cursor);
-        if position == cursor || (is_end && cursor.seq > position.seq) {
+        if position == cursor {
             state.seats.stand(ticket, Standing::Live { after: cursor.seq });
             state.keep_ring();
             return CatchUp::Live;
         }
         match state.ring.as_ref().and_then(|ring| ring.after(cursor)) {
             Some(records) => CatchUp::Recent(records),
+            None if position.seq < cursor.seq => CatchUp::Ahead,
             None => CatchUp::Read,
         }
     }
@@ -169,13 +170,6 @@ impl Feed {
     /// Takes a record from the bus.
     pub(super) fn arrive(self: &Arc<Self>, record: Record) {
         let mut state = self.state.lock();
-        if state.repairing && record.is_durable() {
-            state.announced = state.announced.max(record.position.seq);
-            return self.broadcast(&mut state);
-        }
-        if state.repairing && state.pending.len() >= PASSING {
-            state.pending.remove(0);
-        }
         state.pending.push(record);
         self.broadcast(&mut state);
     }

@@ -13,10 +13,18 @@ use super::{Hub, backoff};
 use crate::outbox::ENTRY;
 use crate::record::{Control, Record};
 use crate::sync::{sleep, timeout};
-use crate::{Class, Continuity, Gap, Outbox, Position, Replay, SourceError};
+use crate::{Class, Continuity, Gap, Outbox, Position, Replay, SourceError, jittered};
 
 /// How long a reader may stall before it is looked whether it is still subscribed.
 const STALL: Duration = Duration::from_secs(30);
+
+/// The first wait of who has everything that the log has for the topic, which hears of it by the bus; each is twice the one before,
+/// so many times.
+const MOMENT: Duration = Duration::from_millis(2);
+const LONGEST: u32 = 10;
+
+/// After so many waits the topic itself looks into the log.
+const REMINDED: u32 = 5;
 
 /// One subscriber that is behind.
 pub(super) struct Pump {
@@ -37,28 +45,26 @@ struct Ended;
 impl Pump {
     /// Runs until the subscriber is live or gone.
     pub(super) async fn run(mut self) {
-        let mut attempts = 0;
-        let mut is_end = false;
+        let mut vain = 0;
         loop {
             let outbox = Arc::clone(&self.outbox);
             let turn = outbox.turn().await;
             if self.drained(self.half()).await.is_err() {
                 return;
             }
-            let told = match self.feed.catch_up(self.ticket, self.cursor, is_end) {
+            let mut is_end = false;
+            let told = match self.feed.catch_up(self.ticket, self.cursor) {
                 CatchUp::Live | CatchUp::Ended => return,
                 CatchUp::Recent(records) => self.tell(records).await,
                 CatchUp::Wait => Ok(0),
-                CatchUp::Read => match self.read(&mut is_end).await {
-                    Ok(told) => {
-                        if is_end && attempts > 1 && matches!(told, Ok(0)) {
-                            // The log ends here time and again, and the topic stands elsewhere.
-                            self.feed.check();
-                        }
-                        told
-                    }
+                // What it has is on its way to the topic, by all experience.
+                CatchUp::Ahead if vain == 0 => {
+                    is_end = true;
+                    Ok(0)
+                }
+                CatchUp::Read | CatchUp::Ahead => match self.read(&mut is_end).await {
+                    Ok(told) => told,
                     Err(error) => {
-                        self.errand.give_back();
                         tracing::debug!(topic = %self.feed.topic, %error, "a subscriber waits for the log");
                         Ok(0)
                     }
@@ -67,19 +73,22 @@ impl Pump {
             drop(turn);
             match told {
                 Err(Ended) => return,
-                Ok(0) if attempts == 0 && is_end => attempts = 1,
                 Ok(0) => {
-                    sleep(backoff(attempts)).await;
-                    attempts += 1;
+                    self.errand.give_back();
+                    // Where the log ends the topic follows in a moment, and is reminded if it does not.
+                    if is_end && vain == REMINDED {
+                        self.feed.check();
+                    }
+                    sleep(if is_end { jittered(MOMENT * (1 << vain.min(LONGEST))) } else { backoff(vain) }).await;
+                    vain += 1;
                 }
-                Ok(_) => attempts = 0,
+                Ok(_) => vain = 0,
             }
         }
     }
 
     /// Reads a page and tells it. Returns how much was told; `is_end` becomes whether the log ended there.
     async fn read(&mut self, is_end: &mut bool) -> Result<Result<usize, Ended>, SourceError> {
-        *is_end = false;
         let Replay { records, head, continuity } = self.hub.read(&self.feed.topic, self.cursor).await?;
         let Continuity::Broken(gap) = continuity else {
             let told = self.tell(records).await;
@@ -98,7 +107,6 @@ impl Pump {
         let frame = self.hub.source.gap(&self.feed.topic, gap, head, self.outbox.encoding());
         self.hub.count_gap();
         self.cursor = head;
-        *is_end = true;
         Ok(self.push(frame).await.map(|()| 1))
     }
 

@@ -254,3 +254,59 @@ fn numbers_that_another_history_used_again_are_told_as_one_gap_and_followed_from
         assert_eq!(seqs, (gaps[0] + 1..=5).collect::<Vec<u64>>());
     });
 }
+
+#[test]
+fn who_starts_or_resumes_while_a_failover_takes_the_head_back_ends_with_the_history_that_stayed() {
+    races(|| async {
+        let node = node();
+        for _ in 0..2 {
+            node.lose("x");
+        }
+        let failover = spawn({
+            let node = Arc::clone(&node);
+            async move {
+                node.lose("lost");
+                yield_now().await;
+                node.commit("lost too");
+                yield_now().await;
+                node.world.logs.lock().get_mut(TOPIC).unwrap().records.truncate(2);
+                for n in 0..3 {
+                    node.commit(&format!("new {n}"));
+                    yield_now().await;
+                }
+                node.hub.missed(None);
+            }
+        });
+        let (fresh, resuming) = (node.reader("a"), node.reader("b"));
+        let _resuming = node.resume(&resuming, 1).await;
+        let joining = node.join(&fresh).await;
+        let head = node.world.head(TOPIC);
+        yield_now().await;
+        let _fresh = joining.start(head, head);
+        failover.await.unwrap();
+        node.commit("last");
+        let stayed: Vec<String> = node.world.logs.lock()[TOPIC].records.iter().map(told).collect();
+        let ends = [stayed[stayed.len() - 1].clone(), format!("Diverged {}", stayed.len())];
+        for (reader, start) in [(&fresh, head), (&resuming, node.position(1))] {
+            eventually(
+                || reader.pipe.texts().last().is_some_and(|text| ends.contains(text)),
+                || format!("the last of {:?}", reader.pipe.texts()),
+            )
+            .await;
+            let texts = reader.pipe.texts();
+            let gap = texts.iter().rposition(|text| text.starts_with("Diverged"));
+            let first = gap.map_or(start.seq, |gap| texts[gap].trim_start_matches("Diverged ").parse().unwrap());
+            assert_eq!(texts[gap.map_or(0, |gap| gap + 1)..], stayed[first as usize..], "from {start:?} on: {texts:?}");
+            let stands = start == Position::default() || stayed_at(&node, start);
+            assert!(gap.is_some() || stands, "{start:?} does not stand any more, and nobody said so: {texts:?}");
+        }
+    });
+}
+
+fn told(record: &Record) -> String {
+    format!("{} {}", record.position.seq, String::from_utf8_lossy(&record.body))
+}
+
+fn stayed_at(node: &Node, position: Position) -> bool {
+    node.world.logs.lock()[TOPIC].records.iter().any(|record| record.position == position)
+}

@@ -1,5 +1,6 @@
 //! What a feed knows under its lock, and how a record continues its position.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::ring::Ring;
@@ -9,6 +10,41 @@ use crate::{Outbox, Position};
 
 /// Reads that may find less than the bus has announced, before the announcement is taken for a write that was lost.
 const PATIENCE: u32 = 5;
+
+/// Records that may wait for the broadcaster, and their bytes: what is beyond is read from the log.
+const WAITING: usize = 4_096;
+const WAITING_BYTES: usize = 4 << 20;
+
+/// Records that the bus brought and nobody was told yet, the newest of them.
+#[derive(Default)]
+pub(super) struct Pending {
+    records: VecDeque<Record>,
+    bytes: usize,
+}
+
+impl Pending {
+    /// Adds one. Where there are too many the oldest goes: the hole that it leaves is repaired.
+    pub(super) fn push(&mut self, record: Record) {
+        self.bytes += record.body.len();
+        self.records.push_back(record);
+        while self.records.len() > WAITING || self.bytes > WAITING_BYTES {
+            let Some(oldest) = self.records.pop_front() else { return };
+            self.bytes -= oldest.body.len();
+        }
+    }
+
+    /// What they take.
+    #[cfg(all(test, not(shuttle)))]
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// All of them, in order.
+    pub(super) fn take(&mut self) -> VecDeque<Record> {
+        self.bytes = 0;
+        std::mem::take(&mut self.records)
+    }
+}
 
 /// How the feed stands with the bus.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -29,12 +65,12 @@ pub(super) struct State {
     pub(super) epoch: u32,
     /// The newest record told. `None` until somebody starts or something arrives.
     pub(super) position: Option<Position>,
-    pub(super) pending: Vec<Record>,
+    pub(super) pending: Pending,
     /// The broadcaster is at work.
     pub(super) broadcasting: bool,
-    /// The log is read from the position on, and durable records from the bus are not taken.
+    /// The log is read from the position on, and durable records from the bus wait.
     pub(super) repairing: bool,
-    /// The highest `seq` that the bus announced during a repair, and how often the log did not have it.
+    /// The `seq` of the record that began a repair, and how often the log did not have it.
     pub(super) announced: u64,
     pub(super) disappointed: u32,
     /// Something may have been missed; to be compared with the log's head.
@@ -66,16 +102,12 @@ impl State {
         self.departed.contains(&Arc::as_ptr(outbox).addr())
     }
 
-    /// Whether a record from the bus is told: a passing one, or the next one.
+    /// Whether a record from the bus is told: a passing one, or the next one. Durable ones are not asked about during a repair.
     pub(super) fn accept(&mut self, record: &Record, doubles: &mut u64) -> bool {
         if !record.is_durable() {
             return true;
         }
         let next = record.position;
-        if self.repairing {
-            self.announced = self.announced.max(next.seq);
-            return false;
-        }
         self.busy = true;
         match self.position {
             Some(position) if self.seats.count() > 0 => {
@@ -134,14 +166,14 @@ impl State {
         }
     }
 
-    /// From now on the log is read, and the bus only tells how far.
+    /// From now on the log is read, and what the bus brings waits.
     pub(super) fn start_repair(&mut self) {
         self.repairing = true;
         self.announced = 0;
         self.disappointed = 0;
     }
 
-    /// Ends the repair if the position is the log's head and nothing newer was announced, or that was announced in vain.
+    /// Ends the repair if the position is the log's head, and the record that began it is there or was announced in vain.
     pub(super) fn close_repair(&mut self, head: Position) -> bool {
         let position = self.position.unwrap_or_default();
         let reached = position.seq >= head.seq;
