@@ -4,6 +4,7 @@ pub mod auth;
 pub mod chat;
 pub mod config;
 pub mod demo;
+pub mod drain;
 pub mod error;
 pub mod limit;
 pub mod listen;

@@ -17,13 +17,14 @@ use fanout::{
     redis::Deployment,
 };
 use protocol::{CloseCode, Limits, WEBSOCKET_PATH};
-use tokio::{net::TcpListener, sync::SetOnce};
+use tokio::{net::TcpListener, sync::SetOnce, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     auth::{AdminKey, Authenticator, SecretKey},
     config::{Config, Demo as DemoSetting, StoreConfig, secret_key},
     demo::Demo,
+    drain::spread,
     limit::{Gate, Keyed, Rate},
     listen,
     metrics::{Metrics, Readings},
@@ -47,8 +48,8 @@ const CLEARING: Duration = Duration::from_secs(30);
 const RECHECK: Duration = Duration::from_secs(1);
 /// How often a drain looks whether everybody is gone.
 const LOOK: Duration = Duration::from_millis(50);
-/// Between two goodbyes of a drain at most; many sessions share the window instead.
-const GOODBYE: Duration = Duration::from_millis(5);
+/// What each step of a drain has at least.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// A running node.
 #[derive(Debug)]
@@ -226,19 +227,16 @@ impl Node {
 
     /// Says goodbye to every session, spread over the window, finishes what is under way, and ends.
     pub async fn drain(self) {
+        let end = Instant::now() + self.window;
         self.draining.store(true, Ordering::Relaxed);
         self.accepting.cancel();
         let sessions = self.sessions.all();
         tracing::info!(sessions = sessions.len(), "draining");
-        let pause = (self.window / 2).checked_div(sessions.len() as u32).unwrap_or_default().min(GOODBYE);
         let reconnect_after_ms = (self.window / 2).as_millis() as u64;
         for session in &sessions {
             session.say_goodbye(reconnect_after_ms);
         }
-        for session in sessions {
-            session.close(CloseCode::GoingAway, None);
-            tokio::time::sleep(pause).await;
-        }
+        spread(sessions, self.window / 2, |session| session.close(CloseCode::GoingAway, None)).await;
         let gone = async {
             while self.sessions.count() > 0 {
                 for session in self.sessions.all() {
@@ -247,20 +245,21 @@ impl Node {
                 tokio::time::sleep(LOOK).await;
             }
         };
-        if tokio::time::timeout(self.window.max(Duration::from_secs(1)), gone).await.is_err() {
+        // Each that follows has what is left of the window, and a moment where nothing is.
+        let left = || (end - Instant::now()).max(MOMENT);
+        if tokio::time::timeout(left(), gone).await.is_err() {
             tracing::warn!(sessions = self.sessions.count(), "some sessions did not go in time");
         }
         self.stop.cancel();
         self.tasks.close();
-        if tokio::time::timeout(self.window.max(Duration::from_secs(1)), self.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(left(), self.tasks.wait()).await.is_err() {
             tracing::warn!("some requests did not end in time");
         }
-        let within = self.window.max(Duration::from_secs(1));
         if let Some(embedded) = &self.embedded {
-            self.presences.close(within).await;
+            self.presences.close(left()).await;
             embedded.close().await;
         } else {
-            self.presences.leave(within).await;
+            self.presences.leave(left()).await;
         }
     }
 

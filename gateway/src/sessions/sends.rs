@@ -1,30 +1,43 @@
 //! Sends of a session: of one channel one commit is under way, and those that wait meanwhile share the next.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use protocol::{ChannelId, frame::encode_result, params::SendMessage, results::MessageResult};
+use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
 use super::session::{Session, Subscribed, UnderWay};
-use crate::service::messages::Sent;
+use crate::{service::messages::Sent, store::StoreError};
 
 /// The most sends of one commit.
 const TOGETHER: usize = 64;
 
+/// Within which a send is answered, its wait in line included; five seconds are promised.
+const PATIENCE: Duration = Duration::from_millis(4_500);
+
+/// A send in line.
+#[derive(Debug)]
+struct Waiting {
+    under_way: UnderWay,
+    id: u32,
+    body: SendMessage,
+    since: Instant,
+}
+
 /// The sends of one channel while one of them is under way.
 #[derive(Debug, Default)]
 pub(super) struct Sending {
-    waiting: VecDeque<(UnderWay, u32, SendMessage)>,
+    waiting: VecDeque<Waiting>,
 }
 
 impl Session {
     /// Puts a send in line. Called in the order in which the requests came.
     pub(super) fn send(self: &Arc<Self>, id: u32, channel: ChannelId, body: SendMessage) {
-        let under_way = UnderWay::begin(self);
+        let waiting = Waiting { under_way: UnderWay::begin(self), id, body, since: Instant::now() };
         let is_first = {
             let mut state = self.state.lock();
             let is_first = !state.sends.contains_key(&channel);
-            state.sends.entry(channel.clone()).or_default().waiting.push_back((under_way, id, body));
+            state.sends.entry(channel.clone()).or_default().waiting.push_back(waiting);
             is_first
         };
         if is_first {
@@ -38,7 +51,7 @@ impl Session {
         let Some(sessions) = self.sessions.upgrade() else { return };
         let _line = Line { session: &self, channel: &channel };
         loop {
-            let (ids, bodies, facts) = {
+            let (ids, bodies, facts, deadline) = {
                 let mut state = self.state.lock();
                 // Facts from before a removal say nothing of who came back.
                 let listens = |subscribed: &&Subscribed| !subscribed.subscription.is_ended();
@@ -51,13 +64,19 @@ impl Session {
                     return;
                 }
                 let (mut ids, mut bodies) = (Vec::with_capacity(count), Vec::with_capacity(count));
-                for (under_way, id, body) in sending.waiting.drain(..count) {
+                let deadline = sending.waiting.front().map_or_else(Instant::now, |first| first.since) + PATIENCE;
+                for Waiting { under_way, id, body, .. } in sending.waiting.drain(..count) {
                     ids.push((under_way, id));
                     bodies.push(body);
                 }
-                (ids, bodies, facts)
+                (ids, bodies, facts, deadline)
             };
-            let (answers, facts) = sessions.services.send_messages(&self.actor(), &channel, bodies, facts).await;
+            let actor = self.actor();
+            let sending = sessions.services.send_messages(&actor, &channel, bodies, facts);
+            let (answers, facts) = timeout_at(deadline, sending).await.unwrap_or_else(|_| {
+                let late = || Err(StoreError::Unavailable("a send was not answered in time".to_owned()).into());
+                (ids.iter().map(|_| late()).collect(), None)
+            });
             if let Some(subscribed) = self.state.lock().channels.get_mut(&channel) {
                 subscribed.facts = facts;
             }

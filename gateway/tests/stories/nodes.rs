@@ -334,7 +334,13 @@ async fn while_redis_restarts_or_hangs_sessions_stay_and_afterwards_nobody_misse
 
     world.are_ready(true).await;
     world.redis().stop();
-    alice.is_told_that_the_store_is_away(&general, 12).await;
+    let first = SendMessage { message_id: Some(MessageId::from_bits(12)), text: Some("first in line".into()), ..Default::default() };
+    let first = alice.session.begin_send(&general, &first).await.unwrap();
+    alice.session.ping().await.unwrap();
+    // Also those that wait in line behind it.
+    futures_util::future::join_all((13..17).map(|id| alice.is_told_that_the_store_is_away(&general, id))).await;
+    let error = first.reply::<protocol::results::MessageResult>().await.unwrap_err();
+    assert_eq!(error.refusal().map(|error| error.code), Some(ErrorCode::Unavailable), "{error}");
     world.are_ready(false).await;
     world.redis().cont();
     for id in 12..22 {
