@@ -66,6 +66,16 @@ impl Room {
         Self { id, check, stage: stage.clone(), script: script.clone(), pacing, clock, guest: None, deletes: false }
     }
 
+    /// The same where nodes and store are known to keep this much.
+    pub fn on(self, terms: Option<verify::Terms>) -> Self {
+        let Self { check, .. } = self;
+        let check = match terms {
+            Some(terms) => Mutex::new(check.into_inner().on(terms)),
+            None => check,
+        };
+        Self { check, ..self }
+    }
+
     /// The same with a subscriber that comes and goes, its last, and with messages that are deleted again.
     pub fn with_change(mut self, subscribers: &[UserId]) -> Self {
         self.guest = subscribers.last().map(|guest| (guest.clone(), subscribers.len() - 1));
@@ -240,7 +250,8 @@ impl Sender {
                     }
                     _ => {
                         stage.counters.trouble(format!("message.send: {error}"));
-                        self.refuse(message);
+                        check.lock().denied(message, &error.to_string());
+                        room.pacing.refused(message);
                         break;
                     }
                 },

@@ -18,7 +18,7 @@ use redis::{RedisResult, Value};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use super::{Address, Credentials, Deployment, SLOTS, dial};
+use super::{Address, Credentials, Deployment, SLOTS, dial, slot};
 
 /// How long anything here may take to come about.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -235,6 +235,17 @@ impl Cluster {
     /// The deployment that it is.
     pub fn deployment(&self) -> Deployment {
         self.url().parse().expect("our own URL")
+    }
+
+    /// The slots that hold keys like this, in their order.
+    pub async fn slots_of(&self, pattern: &str) -> Vec<u16> {
+        let mut slots = BTreeSet::new();
+        for server in &self.masters {
+            let found = server.must(&["SCAN", "0", "MATCH", pattern, "COUNT", "1000000"]).await;
+            let (_, keys): (String, Vec<String>) = redis::from_redis_value(found).expect("a cursor and names of keys");
+            slots.extend(keys.iter().map(|key| slot(key)));
+        }
+        slots.into_iter().collect()
     }
 
     /// The index of the master that has a slot now, by its own account.

@@ -24,7 +24,10 @@ use self::{
     path::Path,
     store::{Kind, Store},
 };
-use crate::cli::{Common, Verify};
+use crate::{
+    cli::{Common, Verify},
+    verify::Terms,
+};
 
 pub mod fault;
 mod node;
@@ -32,8 +35,10 @@ pub mod path;
 pub mod store;
 
 /// Limits of the run's own nodes: bounds that stalled readers and long absences reach, and no rate that the run would.
-const LIMITS: [&str; 5] =
-    ["outbox_bytes=65536", "outbox_seconds=5", "log_events=400", "requests_per_second=0", "key_requests_per_second=0"];
+const LIMITS: [&str; 4] = ["outbox_bytes=65536", "outbox_seconds=5", "requests_per_second=0", "key_requests_per_second=0"];
+
+/// Events that the nodes keep of each channel.
+const LOG_EVENTS: u64 = 400;
 
 /// Bytes of the disk that can be filled, beside what the run's messages take.
 const DISK: u64 = 64 << 20;
@@ -91,6 +96,12 @@ impl Arena {
             }
         }
         Ok(Self { faults, seed, seconds: verify.seconds(), paths, nodes, store: Mutex::new(store), folder, disk })
+    }
+
+    /// What these nodes and their store keep; none for nodes that are not the run's own.
+    pub fn terms(&self) -> Option<Terms> {
+        let terms = Terms { log_events: LOG_EVENTS, may_diverge: self.faults.contains(&Fault::Failover) };
+        (!self.nodes.is_empty()).then_some(terms)
     }
 
     /// The same settings of a run, on these nodes.
@@ -177,8 +188,8 @@ fn room_for(verify: &Verify) -> u64 {
 fn launch(verify: &Verify, folder: &FilePath, data: &FilePath, redis: Option<String>, clock: bool) -> Result<Launch> {
     let text = |path: &FilePath| path.display().to_string();
     let mut arguments = ["--listen", "127.0.0.1:0", "--drain-window", "1s", "--demo", "off"].map(str::to_owned).to_vec();
-    for limit in LIMITS {
-        arguments.extend(["--limit".to_owned(), limit.to_owned()]);
+    for limit in LIMITS.map(str::to_owned).into_iter().chain([format!("log_events={LOG_EVENTS}")]) {
+        arguments.extend(["--limit".to_owned(), limit]);
     }
     arguments.extend(verify.node_flags.iter().cloned());
     match redis {

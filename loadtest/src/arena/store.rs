@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use fanout::redis::testing::{Cluster, Sentinel, Server};
 use serde::Serialize;
 use tokio::time::sleep;
 
 use super::fault::Fault;
+
+/// The keys of channels.
+const CHANNELS: &str = "*{c:*";
 
 /// Which store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
@@ -77,8 +80,10 @@ impl Store {
                 sentinel.follow(master).await;
             }
             (Fault::Migrate, Self::Cluster(cluster)) => {
-                let (slot, to) = ((place % 16_384) as u16, (place >> 32) % cluster.masters.len() as u64);
-                cluster.migrate(slot, to as usize).await;
+                // Of a channel: of most slots nobody would notice.
+                let slots = cluster.slots_of(CHANNELS).await;
+                let slot = *slots.get(place as usize % slots.len().max(1)).context("no slot holds a channel")?;
+                cluster.migrate(slot, (place >> 32) as usize % cluster.masters.len()).await;
             }
             _ => bail!("{fault:?} does not befall this store"),
         }

@@ -37,7 +37,7 @@ fn write(report: &Report, out: &mut String) -> fmt::Result {
     }
     writeln!(
         out,
-        "violations  {} lost, {} doubled, {} reordered, {} foreign, {} holes, {} altered, {} after removal, {} undeleted",
+        "violations  {} lost, {} doubled, {} reordered, {} foreign, {} holes, {} altered, {} after removal, {} undeleted, {} needless gaps, {} denied",
         violations.lost,
         violations.doubled,
         violations.reordered,
@@ -45,7 +45,9 @@ fn write(report: &Report, out: &mut String) -> fmt::Result {
         violations.holes,
         violations.altered,
         violations.after_removal,
-        violations.undeleted
+        violations.undeleted,
+        violations.needless,
+        violations.denied
     )?;
     writeln!(
         out,

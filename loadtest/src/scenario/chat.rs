@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use protocol::{ChannelId, UserId, params::Watch};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 
@@ -25,6 +25,9 @@ use crate::{
     stage::Stage,
     verify::{Index, Tally},
 };
+
+/// How often a guest is added at the end, a second apart.
+const ATTEMPTS: usize = 30;
 
 /// A schedule that begins once everybody is connected.
 struct OpenLoop {
@@ -55,6 +58,7 @@ pub(super) async fn run(run: &Run<'_>, chat: &Chat, arena: Option<&Arc<Arena>>) 
     let script = Arc::new(Script::new(rand::random(), users.clone(), common.payload));
     let room = |(id, users): &(ChannelId, Vec<UserId>)| {
         let room = Room::new(id.clone(), users, stage, &script, pacing.clone(), clock);
+        let room = room.on(arena.and_then(|arena| arena.terms()));
         Arc::new(if guests.is_empty() { room } else { room.with_change(users) })
     };
     let rooms: Vec<Arc<Room>> = channels.iter().map(room).collect();
@@ -106,6 +110,7 @@ pub(super) async fn run(run: &Run<'_>, chat: &Chat, arena: Option<&Arc<Arena>>) 
             coming_and_going.end().await;
             let struck = trouble.end().await?;
             arena.check().await?;
+            bring_in(stage, guests.iter().zip(&rooms).map(|(guest, room)| (&room.id, guest))).await?;
             Some(Faults { seed: arena.seed, struck })
         }
     };
@@ -172,6 +177,19 @@ async fn come_and_go(stage: Arc<Stage>, channel: ChannelId, guest: UserId, mut o
             stage.counters.trouble(format!("a guest: {error}"));
         }
     }
+}
+
+/// Adds the guests for good, once no removal is under way any more.
+async fn bring_in(stage: &Stage, guests: impl Iterator<Item = (&ChannelId, &UserId)>) -> Result<()> {
+    for (channel, guest) in guests {
+        let mut attempt = 0;
+        while let Err(error) = stage.tenant.add_participant(attempt, channel, guest).await {
+            attempt += 1;
+            ensure!(attempt < ATTEMPTS, "{guest} cannot be added to {channel} though every fault is over: {error}");
+            sleep(Duration::from_secs(1)).await;
+        }
+    }
+    Ok(())
 }
 
 /// How many channels could not be listed.

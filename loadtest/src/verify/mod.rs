@@ -39,10 +39,20 @@ pub struct Shown {
     pub deleted: bool,
 }
 
+/// What a run's own nodes and store are known to keep, beyond what is promised whatever they are.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// The newest events of a channel's log that are there in any case: nobody who lacks fewer is told a gap.
+    pub log_events: u64,
+    /// Whether the store may lose what it had, as by a failover of an asynchronous replica. If not, nobody is told so.
+    pub may_diverge: bool,
+}
+
 /// A channel of the run.
 #[derive(Debug)]
 pub struct Channel {
     name: String,
+    terms: Option<Terms>,
     members: Vec<Member>,
     sent: HashMap<Index, Sent>,
     /// By `seq`: where each message stands, as whoever told it first says.
@@ -166,6 +176,7 @@ impl Channel {
         };
         Self {
             name: name.into(),
+            terms: None,
             members: members.into_iter().map(|name| member(name.into())).collect(),
             sent: HashMap::new(),
             order: BTreeMap::new(),
@@ -177,6 +188,12 @@ impl Channel {
             removals: BTreeSet::new(),
             tally: Tally::default(),
         }
+    }
+
+    /// The same on these terms: then also each message is taken and answered in the end, and each subscriber is in at the end.
+    pub fn on(mut self, terms: Terms) -> Self {
+        self.terms = Some(terms);
+        self
     }
 
     /// A subscriber is about to make a session.
@@ -220,6 +237,14 @@ impl Channel {
     pub fn retrying(&mut self, message: Index) {
         if let Some(sent) = self.sent.get_mut(&message) {
             sent.retried = true;
+        }
+    }
+
+    /// It was not taken, for another reason than the rate of its sender.
+    pub fn denied(&mut self, message: Index, why: &str) {
+        self.refused(message);
+        if self.terms.is_some() {
+            self.violates(Kind::Denied, format_args!("message {message} was refused: {why}"));
         }
     }
 
@@ -312,6 +337,17 @@ impl Channel {
 
     /// A subscriber was told of a gap; it goes on from this head.
     pub fn told_gap(&mut self, who: usize, head: u64) {
+        let Member { name, seq, .. } = &self.members[who];
+        if let Some(Terms { log_events, .. }) = self.terms
+            && head.saturating_sub(*seq) < log_events
+        {
+            let what = format!("{name} had seq {seq} and was told a gap at {head}; {log_events} events are kept");
+            self.violates(Kind::Needless, format_args!("{what}"));
+        }
+        self.skip(who, head);
+    }
+
+    fn skip(&mut self, who: usize, head: u64) {
         self.tally.gaps += 1;
         let member = &mut self.members[who];
         member.skip_to(head);
@@ -321,7 +357,11 @@ impl Channel {
 
     /// A subscriber was told that the store is not what it was: it throws away what it has, and goes on from this head.
     pub fn told_diverged(&mut self, who: usize, head: u64) {
-        self.told_gap(who, head);
+        if self.terms.is_some_and(|terms| !terms.may_diverge) {
+            let what = format!("{} was told that the store is another one, at seq {head}", self.members[who].name);
+            self.violates(Kind::Needless, format_args!("{what}"));
+        }
+        self.skip(who, head);
         self.diverged = true;
         let member = &mut self.members[who];
         member.discarded = head;
@@ -337,7 +377,10 @@ impl Channel {
 
     /// Whether everybody has everything that was acknowledged so far.
     pub fn is_complete(&self) -> bool {
-        self.members.iter().all(|member| !member.is_in || member.seq >= self.last_acknowledged && member.missing.is_empty())
+        let is_out = |member: &Member| !member.is_in && self.terms.is_none();
+        self.members
+            .iter()
+            .all(|member| is_out(member) || member.is_in && member.seq >= self.last_acknowledged && member.missing.is_empty())
     }
 
     /// What the channel lists, oldest first: every acknowledged message exactly once, where its reply said.
@@ -389,6 +432,9 @@ impl Channel {
         self.check_changes();
         self.check_removals();
         self.check_senders();
+        if self.terms.is_some() {
+            self.check_answers();
+        }
         self.tally
     }
 
@@ -545,6 +591,20 @@ impl Channel {
         }
         for evidence in swapped {
             self.violates(Kind::Reordered, format_args!("{evidence}"));
+        }
+    }
+
+    /// In the end everything was answered, and everybody is in.
+    fn check_answers(&mut self) {
+        let mut open: Vec<Index> =
+            self.sent.iter().filter(|(_, sent)| sent.outcome == Outcome::Unknown).map(|(message, _)| *message).collect();
+        open.sort_unstable();
+        for message in open {
+            self.violates(Kind::Denied, format_args!("message {message} was never answered"));
+        }
+        let out: Vec<String> = self.members.iter().filter(|member| !member.is_in).map(|member| member.name.clone()).collect();
+        for name in out {
+            self.violates(Kind::Denied, format_args!("{name} is in the channel and was not told so"));
         }
     }
 

@@ -26,6 +26,10 @@ pub enum Kind {
     AfterRemoval,
     /// The text of a message was told, or is listed, after its deletion.
     Undeleted,
+    /// A gap was told that need not be.
+    Needless,
+    /// What should have been taken was refused or never answered, or who is in the channel was not told so.
+    Denied,
 }
 
 impl fmt::Display for Kind {
@@ -39,6 +43,8 @@ impl fmt::Display for Kind {
             Self::Altered => "altered",
             Self::AfterRemoval => "after removal",
             Self::Undeleted => "undeleted",
+            Self::Needless => "needless gap",
+            Self::Denied => "denied",
         })
     }
 }
@@ -62,6 +68,10 @@ pub struct Violations {
     pub after_removal: u64,
     /// [`Kind::Undeleted`].
     pub undeleted: u64,
+    /// [`Kind::Needless`].
+    pub needless: u64,
+    /// [`Kind::Denied`].
+    pub denied: u64,
 }
 
 impl Violations {
@@ -75,6 +85,8 @@ impl Violations {
             Kind::Altered => &mut self.altered,
             Kind::AfterRemoval => &mut self.after_removal,
             Kind::Undeleted => &mut self.undeleted,
+            Kind::Needless => &mut self.needless,
+            Kind::Denied => &mut self.denied,
         }
     }
 
@@ -128,7 +140,7 @@ impl Tally {
         self.listed += other.listed;
         self.deleted += other.deleted;
         self.gaps += other.gaps;
-        let Violations { lost, doubled, reordered, foreign, holes, altered, after_removal, undeleted } = other.violations;
+        let Violations { lost, doubled, reordered, foreign, holes, altered, after_removal, undeleted, needless, denied } = other.violations;
         let counts = [
             (Kind::Lost, lost),
             (Kind::Doubled, doubled),
@@ -138,6 +150,8 @@ impl Tally {
             (Kind::Altered, altered),
             (Kind::AfterRemoval, after_removal),
             (Kind::Undeleted, undeleted),
+            (Kind::Needless, needless),
+            (Kind::Denied, denied),
         ];
         counts.into_iter().for_each(|(kind, count)| *self.violations.of(kind) += count);
         other.evidence.into_iter().for_each(|(kind, evidence)| self.keep(kind, || evidence));

@@ -367,3 +367,54 @@ fn what_is_read_after_a_trimmed_gap_is_complete() {
         found(channel, Violations { lost: expected, ..Violations::default() });
     }
 }
+
+const TERMS: Terms = Terms { log_events: 4, may_diverge: false };
+
+#[test]
+fn a_gap_that_need_not_be_is_found() {
+    for (seen, needless) in [(1, 1), (0, 0)] {
+        let mut channel = channel(4).on(TERMS);
+        all_seen_by(&mut channel, ALICE, 1..=4);
+        all_seen_by(&mut channel, BOB, 1..=seen);
+        channel.told_gap(BOB, 6);
+        found(channel, Violations { needless, ..Violations::default() });
+    }
+}
+
+#[test]
+fn a_divergence_of_a_store_that_loses_nothing_is_found() {
+    for (may_diverge, needless) in [(false, 1), (true, 0)] {
+        let mut channel = channel(1).on(Terms { may_diverge, ..TERMS });
+        all_seen_by(&mut channel, ALICE, [1]);
+        all_seen_by(&mut channel, BOB, [1]);
+        channel.listed([at(1)]);
+        channel.told_diverged(BOB, 3);
+        found(channel, Violations { needless, ..Violations::default() });
+    }
+}
+
+#[test]
+fn what_is_refused_or_never_answered_is_found_where_everything_is_to_be_taken() {
+    for (terms, denied) in [(None, 0), (Some(TERMS), 2)] {
+        let mut channel = channel(0);
+        channel.terms = terms;
+        channel.sending(1, ALICE);
+        channel.sending(2, ALICE);
+        channel.denied(1, "not_found");
+        found(channel, Violations { denied, ..Violations::default() });
+    }
+}
+
+#[test]
+fn who_is_in_again_and_was_not_told_so_is_found() {
+    for told in [false, true] {
+        let mut channel = channel(0).on(TERMS);
+        channel.removed(BOB);
+        assert!(!channel.is_complete());
+        if told {
+            channel.starts(BOB, 4, 0);
+        }
+        assert_eq!(channel.is_complete(), told);
+        found(channel, Violations { denied: u64::from(!told), ..Violations::default() });
+    }
+}
