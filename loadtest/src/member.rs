@@ -246,7 +246,8 @@ impl Life {
                 self.meet_gap(session, told.data.reason.unwrap_or(Gap::Trimmed), (seq, at));
                 continue;
             }
-            if let (Some(seq), Some(at)) = (told.seq, told.at) {
+            // Who was removed has no position, whatever was on its way.
+            if let (Some(seq), Some(at), Some(_)) = (told.seq, told.at, self.position) {
                 self.position = Some((seq, at));
             }
             self.witness.told(self.role.who, &told, framed(frame.len()));

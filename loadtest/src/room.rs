@@ -177,10 +177,14 @@ impl Witness for Room {
             (name, Some(seq), _) => {
                 let mut check = self.check.lock();
                 check.saw_other(who, seq, &format!("{name:?}"));
-                if let (Name::ParticipantRemoved, Some(gone), Some((guest, place))) = (name, &told.data.participant, &self.guest)
-                    && gone.user_id == *guest
+                if let (Some(participant), Some((guest, place))) = (&told.data.participant, &self.guest)
+                    && participant.user_id == *guest
                 {
-                    check.removal(*place, seq);
+                    match name {
+                        Name::ParticipantRemoved => check.removal(*place, seq),
+                        Name::ParticipantAdded => check.addition(*place, seq),
+                        _ => {}
+                    }
                 }
             }
             (_, None, _) => {}

@@ -49,6 +49,9 @@ pub enum Name {
     /// The user was removed from a channel.
     #[serde(rename = "channel.removed")]
     ChannelRemoved,
+    /// A participant was added.
+    #[serde(rename = "participant.added")]
+    ParticipantAdded,
     /// A participant was removed.
     #[serde(rename = "participant.removed")]
     ParticipantRemoved,
@@ -84,7 +87,7 @@ pub struct Data {
     /// Of `channel.removed`.
     #[serde(default)]
     pub channel_id: Option<ChannelId>,
-    /// Of `participant.removed`.
+    /// Of `participant.added` and `participant.removed`.
     #[serde(default)]
     pub participant: Option<Participant>,
 }

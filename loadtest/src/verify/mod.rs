@@ -68,6 +68,10 @@ pub struct Channel {
     numbers: HashMap<Index, u64>,
     /// Who was removed, and the event that says so.
     removals: BTreeSet<(usize, u64)>,
+    /// Who was added, and the event that says so.
+    additions: BTreeSet<(usize, u64)>,
+    /// Who was told an event while it was not in the channel, as far as it knew.
+    strays: Vec<(usize, u64)>,
     tally: Tally,
 }
 
@@ -186,6 +190,8 @@ impl Channel {
             diverged: false,
             numbers: HashMap::new(),
             removals: BTreeSet::new(),
+            additions: BTreeSet::new(),
+            strays: Vec::new(),
             tally: Tally::default(),
         }
     }
@@ -215,8 +221,8 @@ impl Channel {
         self.members[who].grants.push((head, 0));
     }
 
-    /// A subscriber was told that it is not in the channel any more. What stands before its removal may yet be on its way:
-    /// channel and user have streams of their own ([`removal`](Self::removal)).
+    /// A subscriber was told that it is not in the channel any more. What was on its way may yet come, since channel and user have
+    /// streams of their own: it throws that away, and [it must have been in the channel](Self::check_removals) when it happened.
     pub fn removed(&mut self, who: usize) {
         self.members[who].is_in = false;
     }
@@ -224,6 +230,11 @@ impl Channel {
     /// The channel's event of this `seq` says that this subscriber was removed.
     pub fn removal(&mut self, who: usize, seq: u64) {
         self.removals.insert((who, seq));
+    }
+
+    /// The channel's event of this `seq` says that this subscriber was added.
+    pub fn addition(&mut self, who: usize, seq: u64) {
+        self.additions.insert((who, seq));
     }
 
     /// A message leaves for the server. Told before it does; messages of one sender in the order sent.
@@ -438,9 +449,13 @@ impl Channel {
         self.tally
     }
 
-    /// Moves a subscriber on to an event's `seq`. None if it had the event before.
+    /// Moves a subscriber on to an event's `seq`. None if it had the event before, or is not in the channel.
     fn advance(&mut self, who: usize, seq: u64, what: fmt::Arguments<'_>) -> Option<Step> {
         let member = &mut self.members[who];
+        if !member.is_in {
+            self.strays.push((who, seq));
+            return None;
+        }
         let (last, expected) = (member.seq, member.seq + 1);
         if let Some((_, last)) = member.grants.last_mut() {
             *last = seq.max(*last);
@@ -556,6 +571,12 @@ impl Channel {
             let Member { name, grants, .. } = &self.members[*who];
             let seen = grants.iter().filter(|(granted, last)| granted < removal && removal <= last);
             after.extend(seen.map(|(_, last)| format!("{name} was removed at seq {removal}, and saw events until seq {last}")));
+        }
+        for (who, seq) in &self.strays {
+            let last = |of: &BTreeSet<(usize, u64)>| of.range((*who, 0)..=(*who, *seq)).next_back().map(|(_, seq)| *seq);
+            if let Some(removal) = last(&self.removals).filter(|removal| last(&self.additions).is_none_or(|addition| addition < *removal)) {
+                after.push(format!("{} was removed at seq {removal}, and was told seq {seq}", self.members[*who].name));
+            }
         }
         for evidence in after {
             self.violates(Kind::AfterRemoval, format_args!("{evidence}"));

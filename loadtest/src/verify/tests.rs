@@ -262,27 +262,37 @@ fn evidence_is_short_however_many_violations_there_are() {
     assert!(total.evidence[0].1.contains("bob") && total.evidence[3].1.contains("carol"));
 }
 
+/// Alice sees bob removed at seq 4 and added again at seq 6.
+fn coming_and_going() -> Channel {
+    let mut channel = channel(0);
+    let events = ["channel.updated", "participant.removed", "channel.updated", "participant.added", "channel.updated"];
+    (3..).zip(events).for_each(|(seq, event)| channel.saw_other(ALICE, seq, event));
+    channel.removal(BOB, 4);
+    channel.addition(BOB, 6);
+    channel
+}
+
 #[test]
 fn an_event_after_a_removal_is_found() {
-    let removed = |comes_back: bool, sees: &[u64]| {
-        let mut channel = channel(0);
-        channel.removed(BOB);
-        for (seq, event) in [(3, "channel.updated"), (4, "participant.removed"), (5, "participant.added")] {
-            channel.saw_other(ALICE, seq, event);
-        }
-        channel.removal(BOB, 4);
+    for (sees, after_removal) in [(&[] as &[u64], 0), (&[3], 0), (&[3, 4], 1), (&[3, 4, 5], 1)] {
+        let mut channel = coming_and_going();
         sees.iter().for_each(|seq| channel.saw_other(BOB, *seq, "an event"));
-        if comes_back {
-            channel.starts(BOB, 5, 0);
-            channel.saw_other(BOB, 6, "an event");
-        }
-        channel
-    };
-    let none = Violations::default();
-    for (comes_back, sees, after_removal) in
-        [(false, &[] as &[_], 0), (false, &[3], 0), (true, &[3], 0), (false, &[3, 4], 1), (true, &[3, 4, 5], 1)]
-    {
-        found(removed(comes_back, sees), Violations { after_removal, ..none });
+        channel.removed(BOB);
+        channel.starts(BOB, 6, 0);
+        channel.saw_other(BOB, 7, "an event");
+        found(channel, Violations { after_removal, ..Violations::default() });
+    }
+}
+
+#[test]
+fn what_comes_behind_the_word_of_a_removal_must_stand_before_it_or_behind_the_return() {
+    for (stray, after_removal) in [(3, 0), (4, 1), (5, 1), (6, 0), (7, 0)] {
+        let mut channel = coming_and_going();
+        channel.removed(BOB);
+        channel.saw_other(BOB, stray, "an event");
+        channel.starts(BOB, 6, 0);
+        channel.saw_other(BOB, 7, "an event");
+        found(channel, Violations { after_removal, ..Violations::default() });
     }
 }
 
