@@ -69,10 +69,24 @@ impl Services {
 
     /// Publishes a passing event. It may get lost like any passing event: the store's trouble is only logged.
     pub async fn tell<T: Serialize>(&self, topic: &fanout::Topic, kind: EventKind, control: Control, event: &T) {
-        let record = fanout::record::Record::passing(kind as u8, control, encode(event));
-        if let Err(error) = self.store.publish(topic, record.encode()).await {
+        if let Err(error) = self.try_tell(topic, kind, control, event).await {
             tracing::warn!(%error, event = kind.as_str(), "a passing event was not told");
         }
+    }
+
+    /// The same, for whoever tries again.
+    ///
+    /// # Errors
+    /// The store did not take it.
+    pub async fn try_tell<T: Serialize>(
+        &self,
+        topic: &fanout::Topic,
+        kind: EventKind,
+        control: Control,
+        event: &T,
+    ) -> std::result::Result<(), crate::store::StoreError> {
+        let record = fanout::record::Record::passing(kind as u8, control, encode(event));
+        self.store.publish(topic, record.encode()).await
     }
 
     /// How many messages a user has not read, by channel.

@@ -90,6 +90,8 @@ pub struct Presences {
     wake: Notify,
     unsettled: Unsettled,
     numbers: AtomicU64,
+    /// When the lease was last taken anew, or could not be written.
+    trouble: Mutex<Instant>,
 }
 
 /// A user of this node.
@@ -139,6 +141,7 @@ impl Presences {
             wake: Notify::new(),
             unsettled: Unsettled::default(),
             numbers: AtomicU64::new(1),
+            trouble: Mutex::new(Instant::now()),
         })
     }
 
@@ -192,6 +195,7 @@ impl Presences {
     async fn write(&self, ttl: Duration) -> Result<(), StoreError> {
         let mut changed = Changed { presences: self, members: self.changed.lock().drain().collect() };
         if !self.lease(ttl, &changed.members).await? {
+            *self.trouble.lock() = Instant::now();
             // The lease had ended, and what it held may have been told offline: all of them come anew.
             for mut here in self.here.iter_mut() {
                 (here.is_told, here.stay) = (false, self.number());
@@ -237,6 +241,12 @@ impl Presences {
         Ok(())
     }
 
+    /// Whether a lease that has ended is that of a dead node. Where the store was away those of nodes that live have ended, too:
+    /// they get the time of one lease to take theirs anew.
+    fn is_sure(&self) -> bool {
+        self.trouble.lock().elapsed() >= self.timing.lease
+    }
+
     /// Tells of some of what is unsettled; false if there is nothing.
     async fn settle(&self) -> Result<bool, StoreError> {
         let batch = self.unsettled.take(SETTLED);
@@ -248,22 +258,30 @@ impl Presences {
         let at = self.services.clock.now_ms();
         let online = self.services.store.members(&changed.members).await?;
         let each = changed.members.iter().zip(found).zip(online);
-        together(each.map(|((member, found), online)| self.settle_one(member, found, online.into(), at))).await;
-        changed.members.clear();
+        let settled = together(each.map(|((member, found), online)| self.settle_one(member, found, online.into(), at))).await;
+        // Those that nobody could be told of are settled again with what changes next.
+        let mut settled = settled.into_iter();
+        changed.members.retain(|member| match settled.next() {
+            Some(Err(error)) => {
+                tracing::warn!(%error, member, "who came or went was not told");
+                true
+            }
+            _ => false,
+        });
         Ok(true)
     }
 
-    async fn settle_one(&self, member: &str, found: Found, online: Online, at: u64) {
-        let Some((scope, user)) = parse_member(member) else { return };
+    async fn settle_one(&self, member: &str, found: Found, online: Online, at: u64) -> Result<(), StoreError> {
+        let Some((scope, user)) = parse_member(member) else { return Ok(()) };
         match found {
             Found::Came { stay } => {
                 let is_untold = self.here.get(member).is_some_and(|here| here.stay == stay && !here.is_told);
                 // Whoever is not online by now has gone again, and that is settled by itself.
                 if !is_untold || !online.is_online() {
-                    return;
+                    return Ok(());
                 }
                 if !online.is_told() {
-                    self.tell(&scope, PresenceData { user_id: user, online: true, last_seen: None, at }).await;
+                    self.tell(&scope, PresenceData { user_id: user, online: true, last_seen: None, at }).await?;
                 }
                 let is_it = match self.here.get_mut(member) {
                     Some(mut here) if here.stay == stay => {
@@ -275,21 +293,21 @@ impl Presences {
                 if is_it {
                     self.change([member.to_owned()]);
                 }
+                Ok(())
             }
-            Found::Went if online.is_online() => {}
+            Found::Went if online.is_online() => Ok(()),
             Found::Went => {
                 let seen = Commit::default().require(ENTITY, ONLY, Expected::Present).put(SEEN, ONLY, &at);
-                if let Err(error) = self.services.store.commit(&scope.user(&user), seen).await {
-                    tracing::warn!(%error, "when a user was last seen was not kept");
-                }
-                self.tell(&scope, PresenceData { user_id: user, online: false, last_seen: Some(at), at }).await;
+                // A conflict is a user that is deleted.
+                let _kept = self.services.store.commit(&scope.user(&user), seen).await?;
+                self.tell(&scope, PresenceData { user_id: user, online: false, last_seen: Some(at), at }).await
             }
         }
     }
 
-    async fn tell(&self, scope: &Scope, data: PresenceData) {
+    async fn tell(&self, scope: &Scope, data: PresenceData) -> Result<(), StoreError> {
         let topic = scope.presence(&data.user_id);
-        self.services.tell(&topic, EventKind::PresenceChanged, Control::None, &Told { data: &data }).await;
+        self.services.try_tell(&topic, EventKind::PresenceChanged, Control::None, &Told { data: &data }).await
     }
 
     /// Keeps the lease, looks for nodes whose lease has ended, and tells who came and went. Runs for as long as the node does.
@@ -314,6 +332,7 @@ impl Presences {
             }
             self.end_graces(Instant::now());
             if let Err(error) = self.write(self.timing.lease).await {
+                *self.trouble.lock() = Instant::now();
                 tracing::warn!(%error, "the node's lease was not renewed");
                 tokio::time::sleep(RETRY).await;
                 self.wake.notify_one();
@@ -326,7 +345,9 @@ impl Presences {
         let mut due = interval(self.timing.renewal);
         loop {
             due.tick().await;
-            if let Err(error) = self.sweep().await {
+            if self.is_sure()
+                && let Err(error) = self.sweep().await
+            {
                 tracing::warn!(%error, "dead nodes could not be looked for");
             }
         }

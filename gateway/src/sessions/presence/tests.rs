@@ -25,6 +25,8 @@ use crate::{
 const AT_ONCE: Timing = Timing { grace: Duration::ZERO, lease: Duration::from_secs(60), renewal: Duration::from_millis(5) };
 /// The same for a node that dies after each of its writes.
 const DYING: Timing = Timing { lease: Duration::ZERO, ..AT_ONCE };
+/// The same for a node that is soon sure who is dead.
+const SHORT: Timing = Timing { lease: Duration::from_millis(200), ..AT_ONCE };
 const LONG: Duration = Duration::from_secs(20);
 
 struct World {
@@ -45,6 +47,7 @@ impl World {
         let store = Arc::new(Gate {
             store: Arc::new(embedded),
             is_closed: AtomicBool::default(),
+            is_mute: AtomicBool::default(),
             waiting: AtomicU64::default(),
             renewals: AtomicU64::default(),
         });
@@ -279,7 +282,7 @@ async fn the_last_node_keeps_when_everybody_was_seen() {
 #[tokio::test]
 async fn the_lease_is_renewed_while_the_users_of_a_dead_node_wait() {
     let world = World::new();
-    let (dead, node) = (world.node("dead", DYING), world.node("a", AT_ONCE));
+    let (dead, node) = (world.node("dead", DYING), world.node("a", SHORT));
     let (ann, bob) = (world.user("ann").await, world.user("bob").await);
     dead.came(&world.scope, &ann);
     world.writes(&dead).await;
@@ -299,6 +302,51 @@ async fn the_lease_is_renewed_while_the_users_of_a_dead_node_wait() {
     assert_eq!((world.words(&ann), world.words(&bob)), (vec![false], vec![true]));
 }
 
+#[tokio::test]
+async fn after_an_outage_nobody_is_taken_for_dead_before_there_was_time_to_come_back() {
+    let world = World::new();
+    let (a, b, ann) = (world.node("a", SHORT), world.node("b", SHORT), world.user("ann").await);
+    assert!(!a.is_sure(), "it has just begun");
+    b.came(&world.scope, &ann);
+    world.works(&b).await;
+    world
+        .until(async || {
+            world.writes(&a).await;
+            world.writes(&b).await;
+            a.is_sure()
+        })
+        .await;
+    // Both leases end while the store is away. The first to come back finds that of the other ended.
+    tokio::time::sleep(2 * SHORT.lease).await;
+    world.writes(&a).await;
+    assert!(!a.is_sure());
+    world.works(&b).await;
+    world
+        .until(async || {
+            world.writes(&a).await;
+            world.writes(&b).await;
+            a.is_sure()
+        })
+        .await;
+    a.sweep().await.unwrap();
+    world.works(&a).await;
+    assert!(world.shown(&ann) && world.kept(&ann).await.is_online());
+    assert!(!world.words(&ann).contains(&false), "{:?}", world.words(&ann));
+}
+
+#[tokio::test]
+async fn what_could_not_be_told_is_told_when_the_store_is_back() {
+    let world = World::new();
+    let (node, ann) = (world.node("a", AT_ONCE), world.user("ann").await);
+    node.came(&world.scope, &ann);
+    world.store.is_mute.store(true, Ordering::SeqCst);
+    world.works(&node).await;
+    assert!(world.words(&ann).is_empty());
+    world.store.is_mute.store(false, Ordering::SeqCst);
+    world.works(&node).await;
+    assert_eq!(world.words(&ann), [true]);
+}
+
 impl World {
     async fn until(&self, holds: impl AsyncFn() -> bool) {
         let deadline = Instant::now() + LONG;
@@ -314,6 +362,7 @@ impl World {
 struct Gate {
     store: Arc<dyn Store>,
     is_closed: AtomicBool,
+    is_mute: AtomicBool,
     waiting: AtomicU64,
     renewals: AtomicU64,
 }
@@ -337,6 +386,9 @@ impl Store for Gate {
     }
 
     async fn publish(&self, topic: &fanout::Topic, record: Bytes) -> Result<(), StoreError> {
+        if self.is_mute.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable("mute".into()));
+        }
         self.store.publish(topic, record).await
     }
 
