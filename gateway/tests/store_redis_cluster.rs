@@ -93,6 +93,51 @@ async fn on_a_cluster_the_replicas_of_each_master_are_waited_for_and_many_commit
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_a_slot_moves_its_replicas_and_those_of_its_neighbours_are_waited_for_all_the_same() {
+    let cluster = Cluster::start_with_replicas(3).await;
+    let replicas = Some(Replicas { count: 1, timeout: Duration::from_secs(1) });
+    let store = Redis::open_with(&cluster.deployment(), ALL, replicas);
+    let slot_of = |room: &Partition| slot(&channel(room.name()));
+    let moving = Partition::new("channel:moving");
+    let from = cluster.owner(slot_of(&moving)).await;
+    let mut neighbours = Vec::new();
+    for n in 0.. {
+        let room = Partition::new(format!("channel:neighbour-{n}"));
+        if cluster.owner(slot_of(&room)).await == from {
+            neighbours.push(room);
+        }
+        if neighbours.len() == 8 {
+            break;
+        }
+    }
+    let all: Vec<&Partition> = std::iter::once(&moving).chain(&neighbours).collect();
+    for room in &all {
+        store.commit(room, message("first")).await.unwrap().unwrap();
+    }
+    let (number, to) = (slot_of(&moving), (from + 1) % 3);
+    // One that makes no key: while a slot moves, others may wait for its arrival.
+    let count = || {
+        let increment = vec![Increment { counter: Counter::Partition("sent"), by: 1, max: None, max_names: None }];
+        futures_util::future::join_all(
+            all.iter().map(|room| store.commit(room, Commit { increment: increment.clone(), ..Commit::default() })),
+        )
+    };
+    cluster.begin_migration(number, from, to).await;
+    for n in 0..10 {
+        let committed = count().await;
+        assert!(committed.iter().all(|committed| matches!(committed, Ok(Ok(_)))), "{n}: {committed:?}");
+    }
+    cluster.move_keys(number, from, to).await;
+    // All of it is at the other one by now, which does not have the slot yet.
+    let committed = count().await;
+    assert!(committed.iter().all(|committed| matches!(committed, Ok(Ok(_)))), "{committed:?}");
+    cluster.finish_migration(number, from, to).await;
+    for room in all {
+        store.commit(room, message("last")).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commits_go_on_while_their_slot_moves_and_none_is_half_done() {
     let cluster = Cluster::start(3).await;
     let store = Arc::new(Redis::open(&cluster.deployment(), ALL));

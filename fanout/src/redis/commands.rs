@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use dashmap::DashMap;
 use futures_util::{FutureExt, future::try_join_all};
 use redis::{Arg, Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult, ServerErrorKind, Value, aio};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep};
 
 use super::{
     Address, Deployment, RESPONSE_TIMEOUT, Topology,
@@ -13,6 +13,7 @@ use super::{
     replicas::{Replicas, Witness},
     slot,
 };
+use crate::jittered;
 
 /// A door to the deployment's data: cheap to clone, shared by everybody, never closed by an outage.
 ///
@@ -124,19 +125,22 @@ impl Commands {
     async fn run_all(&self, pipeline: &Pipeline, offset: usize, count: usize) -> RedisResult<Vec<Value>> {
         let deadline = Instant::now() + RESPONSE_TIMEOUT;
         match &self.route {
-            Route::Master(line) => loop {
-                let taken = line.take(deadline).await?;
-                let generation = taken.generation();
-                let values = line.send_all(taken, pipeline, offset, count, deadline).await?;
-                // Where the first was refused for the server's state, all were: nothing was done.
-                match values.first().map(Refusal::read) {
-                    Some(Some(_)) if values.iter().all(|v| Refusal::read(v).is_some()) && Instant::now() + PAUSE < deadline => {
-                        line.abandon(generation);
-                        sleep_until(Instant::now() + PAUSE).await;
+            Route::Master(line) => {
+                let mut pauses = Pauses::until(deadline);
+                loop {
+                    let taken = line.take(deadline).await?;
+                    let generation = taken.generation();
+                    let values = line.send_all(taken, pipeline, offset, count, deadline).await?;
+                    // Where the first was refused for the server's state, all were: nothing was done.
+                    match values.first().map(Refusal::read) {
+                        Some(Some(_)) if values.iter().all(|v| Refusal::read(v).is_some()) && !pauses.are_over() => {
+                            line.abandon(generation);
+                            pauses.pause().await;
+                        }
+                        _ => return Ok(values),
                     }
-                    _ => return Ok(values),
                 }
-            },
+            }
             Route::Shards(_) if pipeline.is_transaction() => {
                 Err((ErrorKind::Client, "a transaction is not sent to a Cluster: use a script").into())
             }
@@ -161,20 +165,45 @@ impl Commands {
     }
 }
 
-const PAUSE: Duration = Duration::from_millis(25);
+/// The first pause before a command is sent again that a server refused, and the longest.
+const SOON: Duration = Duration::from_millis(25);
+const SELDOM: Duration = Duration::from_millis(400);
+
+/// The pauses between the attempts of one call: each twice the one before, and no two callers in step.
+struct Pauses {
+    next: Duration,
+    deadline: Instant,
+}
+
+impl Pauses {
+    fn until(deadline: Instant) -> Self {
+        Self { next: SOON, deadline }
+    }
+
+    /// Whether there is no time for another attempt.
+    fn are_over(&self) -> bool {
+        Instant::now() + self.next >= self.deadline
+    }
+
+    async fn pause(&mut self) {
+        sleep(jittered(self.next)).await;
+        self.next = (self.next * 2).min(SELDOM);
+    }
+}
 
 /// Sends to one server until it takes the command or the deadline is over.
 async fn until_taken(line: &Line, cmd: &Cmd, deadline: Instant) -> RedisResult<Answer> {
+    let mut pauses = Pauses::until(deadline);
     loop {
         let taken = line.take(deadline).await?;
         let (generation, witness) = (taken.generation(), taken.witness());
         let value = line.send(taken, cmd, deadline).await?;
         match Refusal::read(&value) {
-            Some(refusal) if Instant::now() + PAUSE < deadline => {
+            Some(refusal) if !pauses.are_over() => {
                 if matches!(refusal, Refusal::Replica) {
                     line.abandon(generation);
                 }
-                sleep_until(Instant::now() + PAUSE).await;
+                pauses.pause().await;
             }
             _ => return Ok(Answer { value, asked: false, witness }),
         }
@@ -199,21 +228,22 @@ impl Shards {
     }
 
     async fn masters(&self, deadline: Instant) -> RedisResult<Vec<Arc<Address>>> {
+        let mut pauses = Pauses::until(deadline);
         loop {
             let masters = self.topology.masters();
             if !masters.is_empty() {
                 return Ok(masters);
             }
-            self.refresh_or_pause(deadline).await?;
+            self.refresh_or_pause(&mut pauses).await?;
         }
     }
 
-    async fn refresh_or_pause(&self, deadline: Instant) -> RedisResult<()> {
+    async fn refresh_or_pause(&self, pauses: &mut Pauses) -> RedisResult<()> {
         if let Err(error) = self.refresh().await {
-            if Instant::now() + PAUSE >= deadline {
+            if pauses.are_over() {
                 return Err(error);
             }
-            sleep_until(Instant::now() + PAUSE).await;
+            pauses.pause().await;
         }
         Ok(())
     }
@@ -255,13 +285,14 @@ impl Shards {
     }
 
     async fn run(&self, deployment: &Deployment, cmd: &Cmd, slot: u16, deadline: Instant) -> RedisResult<Answer> {
+        let mut pauses = Pauses::until(deadline);
         loop {
-            let late = Instant::now() + PAUSE >= deadline;
+            let late = pauses.are_over();
             let Some(owner) = self.topology.owner(slot) else {
                 if late {
                     return Err((ErrorKind::Client, "no master is known for the slot").into());
                 }
-                self.refresh_or_pause(deadline).await?;
+                self.refresh_or_pause(&mut pauses).await?;
                 continue;
             };
             let line = self.line(deployment, &owner);
@@ -269,7 +300,7 @@ impl Shards {
                 Ok(taken) => taken,
                 Err(error) if late => return Err(error),
                 Err(_) => {
-                    self.refresh_or_pause(deadline).await?;
+                    self.refresh_or_pause(&mut pauses).await?;
                     continue;
                 }
             };
@@ -297,12 +328,12 @@ impl Shards {
                 }
                 Some(Refusal::Wait) => value,
                 Some(Refusal::Replica) => {
-                    self.refresh_or_pause(deadline).await?;
+                    self.refresh_or_pause(&mut pauses).await?;
                     value
                 }
             };
             tracing::trace!(?value, slot, "sent again");
-            sleep_until(Instant::now() + PAUSE).await;
+            pauses.pause().await;
         }
     }
 }

@@ -26,14 +26,19 @@ pub(crate) struct Line(Arc<Shared>);
 
 struct Shared {
     state: watch::Receiver<State>,
-    faults: Arc<Notify>,
     _keeper: AbortOnDropHandle<()>,
 }
 
 #[derive(Clone)]
 enum State {
     Down(Arc<str>),
-    Up { generation: u64, connection: MultiplexedConnection, witness: Option<Witness> },
+    /// A fault that is told here concerns this connection, and none after it.
+    Up {
+        generation: u64,
+        connection: MultiplexedConnection,
+        witness: Option<Witness>,
+        faults: Arc<Notify>,
+    },
 }
 
 /// Where a line goes.
@@ -56,9 +61,8 @@ impl Line {
     /// Starts keeping a connection, and one beside it if replicas are to be waited for. Needs a tokio runtime; waits for nothing.
     pub(crate) fn keep(target: Target, replicas: Option<Replicas>) -> Self {
         let (sender, state) = watch::channel(State::Down("not connected yet".into()));
-        let faults = Arc::new(Notify::new());
-        let keeper = tokio::spawn(keep(target, replicas, sender, faults.clone()));
-        Self(Arc::new(Shared { state, faults, _keeper: AbortOnDropHandle::new(keeper) }))
+        let keeper = tokio::spawn(keep(target, replicas, sender));
+        Self(Arc::new(Shared { state, _keeper: AbortOnDropHandle::new(keeper) }))
     }
 
     /// The connection of the moment, waiting for one until `deadline`. Whoever gets an error here has sent nothing.
@@ -67,7 +71,7 @@ impl Line {
         let up = timeout_at(deadline, state.wait_for(|state| matches!(state, State::Up { .. }))).await;
         match up {
             Ok(Ok(up)) => match &*up {
-                State::Up { generation, connection, witness } => {
+                State::Up { generation, connection, witness, .. } => {
                     Ok(Taken { generation: *generation, connection: connection.clone(), witness: witness.clone() })
                 }
                 State::Down(why) => Err(unavailable(why)),
@@ -100,8 +104,10 @@ impl Line {
 
     /// Tells the keeper that the server answered on a connection that is no use any more (it became a replica, say).
     pub(crate) fn abandon(&self, generation: u64) {
-        if matches!(&*self.0.state.borrow(), State::Up { generation: current, .. } if *current == generation) {
-            self.0.faults.notify_one();
+        if let State::Up { generation: current, faults, .. } = &*self.0.state.borrow()
+            && *current == generation
+        {
+            faults.notify_one();
         }
     }
 
@@ -129,7 +135,7 @@ impl Taken {
     }
 }
 
-async fn keep(target: Target, replicas: Option<Replicas>, state: watch::Sender<State>, faults: Arc<Notify>) {
+async fn keep(target: Target, replicas: Option<Replicas>, state: watch::Sender<State>) {
     let mut delay = Duration::from_millis(50);
     let mut known = String::new();
     for generation in 1.. {
@@ -142,7 +148,8 @@ async fn keep(target: Target, replicas: Option<Replicas>, state: watch::Sender<S
                     Some((witness, work)) => (Some(witness), work.boxed()),
                     None => (None, std::future::pending().boxed()),
                 };
-                let up = State::Up { generation, connection: connection.clone(), witness };
+                let faults = Arc::new(Notify::new());
+                let up = State::Up { generation, connection: connection.clone(), witness, faults: faults.clone() };
                 state.send_replace(up);
                 let why = tokio::select! {
                     why = watch(&target, &address, connection, &faults) => why,

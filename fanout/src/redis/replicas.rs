@@ -65,35 +65,63 @@ impl Witness {
 
 async fn work(mut connection: MultiplexedConnection, replicas: Replicas, mut asked: mpsc::Receiver<Ask>) {
     let mut batch = Vec::new();
+    // A marker that the server took before.
+    let mut proven: Option<String> = None;
     while asked.recv_many(&mut batch, ASKS).await > 0 {
-        // One marker stands for all: on one server, its place behind their writes is what counts.
-        let answer = wait(&mut connection, &batch[0].marker, replicas).await;
-        let is_over = answer.is_err();
-        let verdict = answer.unwrap_or_else(|error| Err(Unconfirmed(format!("the replicas could not be waited for: {error}"))));
-        for ask in batch.drain(..) {
-            // Who does not wait any more need not be told.
-            let _ = ask.answer.send(verdict.clone());
-        }
-        if is_over {
-            return;
+        while let Some(own) = batch.first().map(|ask| ask.marker.clone()) {
+            // One marker stands for all: on one server, its place behind their writes is what counts. That of a slot that is
+            // just leaving is refused there; then another slot's does.
+            let mut answer = Ok(Err(Waited::Refused(String::new())));
+            for marker in [Some(own.clone()), proven.clone()].into_iter().flatten() {
+                answer = wait(&mut connection, &marker, replicas).await;
+                if !matches!(answer, Ok(Err(Waited::Refused(_)))) {
+                    proven = Some(marker);
+                    break;
+                }
+            }
+            let is_over = answer.is_err();
+            let verdict = answer.unwrap_or_else(|error| Err(Waited::InVain(format!("the replicas could not be waited for: {error}"))));
+            let (why, concerned): (_, Vec<Ask>) = match verdict {
+                Ok(()) => (None, std::mem::take(&mut batch)),
+                Err(Waited::InVain(why)) => (Some(why), std::mem::take(&mut batch)),
+                // Of the others it says nothing.
+                Err(Waited::Refused(why)) => (Some(why), batch.extract_if(.., |ask| ask.marker == own).collect()),
+            };
+            for ask in concerned {
+                // Who does not wait any more need not be told.
+                let _ = ask.answer.send(why.clone().map_or(Ok(()), |why| Err(Unconfirmed(why))));
+            }
+            if is_over {
+                return;
+            }
         }
     }
 }
 
+/// Why there is no confirmation.
+enum Waited {
+    /// The server did not take this marker.
+    Refused(String),
+    /// The replicas do not have it, or do not say so.
+    InVain(String),
+}
+
 /// The outer error is the connection's.
-async fn wait(connection: &mut MultiplexedConnection, marker: &str, replicas: Replicas) -> RedisResult<Result<(), Unconfirmed>> {
+async fn wait(connection: &mut MultiplexedConnection, marker: &str, replicas: Replicas) -> RedisResult<Result<(), Waited>> {
     let Replicas { count, timeout: patience } = replicas;
     let millis = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
-    let mut both = redis::pipe();
-    both.cmd("SET").arg(marker).arg("").arg("PX").arg(MARKER_MS).cmd("WAIT").arg(count).arg(millis);
+    let mut commands = redis::pipe();
+    // A server to which the marker's slot is still moving takes it only so; on others it changes nothing, if they know it.
+    commands.cmd("ASKING");
+    commands.cmd("SET").arg(marker).arg("").arg("PX").arg(MARKER_MS).cmd("WAIT").arg(count).arg(millis);
     let late = || std::io::Error::new(std::io::ErrorKind::TimedOut, "Redis did not answer in time");
-    let answers = timeout(patience + GRACE, connection.send_packed_commands(&both, 0, 2)).await.map_err(|_| late())??;
+    let answers = timeout(patience + GRACE, connection.send_packed_commands(&commands, 0, 3)).await.map_err(|_| late())??;
+    let said = |error: &redis::ServerError| format!("Redis answered {} {}", error.code(), error.details().unwrap_or_default());
     Ok(match answers.as_slice() {
-        [Value::ServerError(error), _] | [_, Value::ServerError(error)] => {
-            Err(Unconfirmed(format!("Redis answered {} {}", error.code(), error.details().unwrap_or_default())))
-        }
-        [_, Value::Int(have)] if *have >= i64::from(count) => Ok(()),
-        [_, Value::Int(have)] => Err(Unconfirmed(format!("{have} of the {count} replicas had it within {millis} ms"))),
-        other => Err(Unconfirmed(format!("Redis answered {other:?}"))),
+        [_, Value::ServerError(error), _] => Err(Waited::Refused(said(error))),
+        [_, _, Value::ServerError(error)] => Err(Waited::InVain(said(error))),
+        [_, _, Value::Int(have)] if *have >= i64::from(count) => Ok(()),
+        [_, _, Value::Int(have)] => Err(Waited::InVain(format!("{have} of the {count} replicas had it within {millis} ms"))),
+        other => Err(Waited::InVain(format!("Redis answered {other:?}"))),
     })
 }

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     Topic,
     bus::{BusError, Listener},
+    jittered,
     redis::Deployment,
 };
 
@@ -31,8 +32,9 @@ const MAP_PERIOD: Duration = Duration::from_secs(2);
 /// The pause before a topic that was sent from one server to the next and back is tried again.
 const BOUNCE_PAUSE: Duration = Duration::from_millis(50);
 
-/// The pause before a subscription that was refused for another reason is tried again.
+/// The pause before a subscription that was refused for another reason is tried again; it doubles so many times.
 const REFUSED_PAUSE: Duration = Duration::from_millis(250);
+const MOST_DOUBLED: u32 = 4;
 
 /// What callers ask for. Unbounded: each caller of a join waits for it, and leaving is as frequent as joining.
 #[derive(Debug)]
@@ -67,6 +69,8 @@ struct Entry {
     heard_before: bool,
     /// Whether it was sent on by a server since it was last joined.
     bounced: bool,
+    /// How often it was refused since then.
+    refusals: u32,
     /// Whether a join of it has succeeded, so that only leaving ends it.
     kept: bool,
     /// The joins under way that ask for it, whether or not it is what they still wait for.
@@ -220,7 +224,7 @@ impl Desk {
         let mut again = Vec::new();
         for (topic, ticket) in topics {
             let Some(entry) = self.ordered_by(&topic, ticket) else { continue };
-            (entry.joined, entry.bounced) = (true, false);
+            (entry.joined, entry.bounced, entry.refusals) = (true, false, 0);
             let joins = entry.joins.clone();
             if std::mem::replace(&mut entry.heard_before, true) {
                 again.push(topic.clone());
@@ -241,10 +245,17 @@ impl Desk {
         let Some(entry) = self.ordered_by(&topic, ticket) else { return };
         (entry.joined, entry.ordered) = (false, None);
         let bounced = std::mem::replace(&mut entry.bounced, true);
+        let refusals = entry.refusals.min(MOST_DOUBLED);
+        entry.refusals = refusals + 1;
         if !self.servers.learn(why) {
-            tracing::warn!(%topic, why, "Redis refuses a subscription");
-            *self.status.fault.lock() = Some(why.to_owned());
-            self.later.insert(topic, Instant::now() + REFUSED_PAUSE);
+            let pause = jittered(REFUSED_PAUSE * (1 << refusals));
+            let fault = self.status.fault.lock().replace(why.to_owned());
+            if fault.as_deref() == Some(why) {
+                tracing::debug!(%topic, why, "Redis refuses a subscription");
+            } else {
+                tracing::warn!(%topic, why, "Redis refuses a subscription, and perhaps others");
+            }
+            self.later.insert(topic, Instant::now() + pause);
         } else if bounced {
             self.later.insert(topic, Instant::now() + BOUNCE_PAUSE);
         } else {
