@@ -146,13 +146,19 @@ impl Feed {
         }
     }
 
-    /// Lets a subscriber that is behind go live where the topic stands. One that is ahead of it stays behind until the topic comes
-    /// there: which events the topic tells on its way, if a history was replaced meanwhile, nobody knows before.
+    /// Lets a subscriber that is behind go live where the topic stands.
+    ///
+    /// Up to the head at which it was let in it reads the log, which tells everything as it is now: what the topic still has to
+    /// tell of that, or told lately, is as it was. One that is ahead of the topic stays behind until the topic comes there: which
+    /// events the topic tells on its way, if a history was replaced meanwhile, nobody knows before.
     pub(super) fn catch_up(&self, ticket: Ticket, cursor: Position) -> CatchUp {
         let mut state = self.state.lock();
         let Some(seat) = state.seats.get(ticket) else { return CatchUp::Ended };
         if state.is_departing(&seat.outbox) {
             return CatchUp::Wait;
+        }
+        if matches!(seat.standing, Standing::Behind { head } if cursor.seq < head) {
+            return CatchUp::Read;
         }
         let position = state.establish(cursor);
         if position == cursor {

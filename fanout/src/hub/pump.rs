@@ -93,6 +93,11 @@ impl Pump {
         let Continuity::Broken(gap) = continuity else {
             let told = self.tell(records).await;
             *is_end = self.cursor == head;
+            if *is_end && head.seq < self.head.seq {
+                // The store went back to where this one stands.
+                self.head = head;
+                self.feed.admit(self.ticket, head);
+            }
             return Ok(told);
         };
         if gap == Gap::Diverged || head.seq > self.head.seq {

@@ -368,6 +368,33 @@ async fn a_shorter_history_is_noticed_and_followed() {
 }
 
 #[tokio::test]
+async fn what_was_deleted_before_a_resume_is_told_as_it_is_now_though_the_bus_is_late() {
+    for is_late in [false, true] {
+        let node = node();
+        let live = node.reader("a");
+        let _live = node.subscribe(&live).await;
+        // Somebody who joins and does not start yet keeps recent records at hand.
+        let waiting = node.reader("c");
+        let _waiting = node.join(&waiting).await;
+        let records = ["text", "deletion"].map(|text| node.lose(text));
+        let publish = || records.iter().for_each(|record| node.bus.publish(TOPIC, record.encode()));
+        if !is_late {
+            publish();
+            live.sees(&["1 text", "2 deletion"]).await;
+        }
+        node.world.logs.lock().get_mut(TOPIC).unwrap().records[0].body = Bytes::from_static(b"deleted");
+        let resuming = node.reader("b");
+        let _resuming = node.resume(&resuming, 0).await;
+        if is_late {
+            publish();
+        }
+        node.commit("last");
+        live.sees(&["1 text", "2 deletion", "3 last"]).await;
+        resuming.sees(&["1 deleted", "2 deletion", "3 last"]).await;
+    }
+}
+
+#[tokio::test]
 async fn who_started_from_a_head_that_a_failover_took_back_is_told_so() {
     for (told, lost) in [(0, 3), (2, 3), (0, 1)] {
         let node = node();
