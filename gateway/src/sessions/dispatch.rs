@@ -182,12 +182,7 @@ impl Sessions {
                 Ok(Answer { starts, ..answer.with(&Subscribed { channels })? })
             }
             Call::ChannelUnsubscribe(params) => {
-                let _turn = session.turn().await;
-                let gone: Vec<_> = {
-                    let mut state = session.state.lock();
-                    params.channel_ids.iter().filter_map(|id| state.channels.remove(id)).collect()
-                };
-                drop(gone);
+                session.unsubscribe(&params.channel_ids).await;
                 answer.with(&Empty {})
             }
             Call::ChannelList(page) => answer.with(&services.list_entries(actor, session.user(), page.cursor, page.limit).await?),

@@ -18,7 +18,7 @@ use protocol::{
 };
 use serde::Serialize;
 
-use super::{Sessions, sends::Sending, watching::Watched};
+use super::{Sessions, sends::Sending, subscribe::Why, watching::Watched};
 use crate::{
     auth::{Actor, Who},
     service::{ended::Ending, messages::Facts, scope::Scope},
@@ -67,8 +67,8 @@ pub(super) struct State {
     pub(super) sends: HashMap<ChannelId, Sending>,
     /// What the own stream told before the session was ready.
     pub(super) early: Option<VecDeque<Move>>,
-    /// Channels that the user came into, and that are to be subscribed to from here on: what is told of them later counts.
-    pub(super) awaited: HashMap<ChannelId, Position>,
+    /// Channels that are to be subscribed to outside of a request, and why: what is told or asked of them later counts.
+    pub(super) awaited: HashMap<ChannelId, Why>,
     pub(super) is_gone: bool,
 }
 

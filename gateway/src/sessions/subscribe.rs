@@ -262,7 +262,7 @@ impl Session {
             if state.is_gone {
                 return;
             }
-            state.awaited.insert(id.clone(), position);
+            state.awaited.insert(id.clone(), Why::Added(position));
         }
         let session = Arc::clone(self);
         tokio::spawn(async move { session.follow(id, position).await });
@@ -302,13 +302,13 @@ impl Session {
         let turn = loop {
             let turn = self.turn().await;
             match self.known(&sessions, &id, position) {
-                Known::Listens if is_settled => return self.awaits_no_more(&id, position),
+                Known::Listens if is_settled => return self.awaits_no_more(&id, Why::Added(position)),
                 // The topic may be in the middle of ending it.
                 Known::Listens => is_settled = true,
                 Known::New => break turn,
                 // Never silence: the client may make room and subscribe.
                 Known::Full => {
-                    self.awaits_no_more(&id, position);
+                    self.awaits_no_more(&id, Why::Added(position));
                     let data = GapData { reason: Gap::LimitReached, seq: position.seq, at: position.at };
                     return self.tell_gap(&id, data);
                 }
@@ -322,23 +322,41 @@ impl Session {
         self.listen(&sessions, turn, id, Cursor::After(position.seq, position.at), Why::Added(position)).await;
     }
 
-    fn awaits_no_more(&self, id: &ChannelId, position: Position) {
+    fn awaits(&self, id: &ChannelId, why: Why) -> bool {
+        self.state.lock().awaited.get(id) == Some(&why)
+    }
+
+    fn awaits_no_more(&self, id: &ChannelId, why: Why) {
         let mut state = self.state.lock();
-        if state.awaited.get(id) == Some(&position) {
+        if state.awaited.get(id) == Some(&why) {
             state.awaited.remove(id);
         }
+    }
+
+    /// `channel.unsubscribe`: nothing is subscribed to afterwards, also not what waits to be.
+    pub(super) async fn unsubscribe(&self, ids: &[ChannelId]) {
+        let _turn = self.turn().await;
+        let gone: Vec<Subscribed> = {
+            let mut state = self.state.lock();
+            state.awaited.retain(|id, _| !ids.contains(id));
+            ids.iter().filter_map(|id| state.channels.remove(id)).collect()
+        };
+        drop(gone);
     }
 
     /// Goes on with a channel that a failed request took from the session: with a gap told, since nobody knows any more
     /// how far the client was told.
     fn listen_again(self: &Arc<Self>, id: ChannelId) {
+        // What the own stream told last says better why.
+        self.state.lock().awaited.entry(id.clone()).or_insert(Why::Interrupted);
         let session = Arc::clone(self);
         tokio::spawn(async move {
             let Some(sessions) = session.sessions.upgrade() else { return };
             let turn = session.turn().await;
-            if !session.state.lock().channels.contains_key(&id) {
-                session.listen(&sessions, turn, id, Cursor::Now, Why::Interrupted).await;
+            if session.state.lock().channels.contains_key(&id) {
+                return session.awaits_no_more(&id, Why::Interrupted);
             }
+            session.listen(&sessions, turn, id, Cursor::Now, Why::Interrupted).await;
         });
     }
 
@@ -350,26 +368,37 @@ impl Session {
                 Some(held) => held,
                 None => self.turn().await,
             };
-            if self.state.lock().is_gone {
+            if self.state.lock().is_gone || !self.awaits(&id, why) {
                 return;
             }
             let asked = vec![Asked { id: id.clone(), cursor, is_named: true }];
             match sessions.prepare(self, held, asked, Detail::Positions).await {
-                Ok((entries, starts, _)) => {
-                    let gap = match why {
-                        Why::Interrupted => Some(Gap::Trimmed),
-                        Why::Added(position) if self.state.lock().awaited.get(&id) != Some(&position) => return,
-                        Why::Added(position) => {
-                            self.awaits_no_more(&id, position);
-                            None
-                        }
-                    };
+                Ok((entries, mut starts, _)) => {
+                    if !self.awaits(&id, why) {
+                        return;
+                    }
+                    let gap = (why == Why::Interrupted).then_some(Gap::Trimmed);
                     if let Some(EntryResult::Entry(entry)) = entries.into_iter().next()
                         && let Some(reason) = gap.or(entry.gap)
                     {
                         self.tell_gap(&id, GapData { reason, seq: entry.seq, at: entry.at });
                     }
-                    return self.start(starts);
+                    let turn = starts.turn.take();
+                    self.start(starts);
+                    let left_over = {
+                        let mut state = self.state.lock();
+                        match state.awaited.get(&id) {
+                            // The user went out of the channel meanwhile.
+                            None => state.channels.remove(&id),
+                            Some(now) if *now == why => {
+                                state.awaited.remove(&id);
+                                None
+                            }
+                            Some(_) => None,
+                        }
+                    };
+                    drop((left_over, turn));
+                    return;
                 }
                 Err(error) => tracing::warn!(session = %self.id, channel = %id, %error, attempt, "a session waits for a subscription"),
             }
@@ -382,7 +411,7 @@ impl Session {
         prune(&mut state);
         let most = sessions.limits.subscriptions;
         match state.channels.get(id) {
-            _ if state.awaited.get(id) != Some(&position) => Known::Overtaken,
+            _ if state.awaited.get(id) != Some(&Why::Added(position)) => Known::Overtaken,
             Some(subscribed) if subscribed.subscription.told().seq >= position.seq => Known::Listens,
             Some(_) => Known::Unsettled,
             None if most != 0 && state.channels.len() as u64 >= most => Known::Full,
@@ -416,8 +445,8 @@ enum Known {
 }
 
 /// Why a session listens outside of a request.
-#[derive(Clone, Copy)]
-enum Why {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
     /// It was told that the user came into the channel, which stood here.
     Added(Position),
     /// A request took the channel from it, and failed.
