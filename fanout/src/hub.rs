@@ -44,6 +44,11 @@ pub use self::subscription::{Errand, Joining, Subscription};
 /// Topics in one question for heads.
 const HEADS: usize = 256;
 
+/// After this a read of the log gives its place to the next, and takes one of those for slow reads, of which there are so many for
+/// each other one.
+const SLOW: Duration = Duration::from_millis(300);
+const SLOW_READS: usize = 16;
+
 /// What a topic's records are. Whoever joins a topic first decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -110,6 +115,8 @@ pub struct Hub {
     config: Config,
     runtime: Handle,
     reads: Semaphore,
+    /// Places for reads that take long.
+    slow_reads: Semaphore,
     /// Feeds without subscribers, since when, and at which of their epochs.
     idle: Mutex<VecDeque<(Instant, Arc<Feed>, u32)>>,
     doubt: Notify,
@@ -125,6 +132,7 @@ impl Hub {
             source,
             runtime: Handle::current(),
             reads: Semaphore::new(config.reads.max(1)),
+            slow_reads: Semaphore::new(config.reads.max(1).saturating_mul(SLOW_READS)),
             config,
             idle: Mutex::default(),
             doubt: Notify::new(),
@@ -249,8 +257,15 @@ impl Hub {
     }
 
     async fn read(&self, topic: &Topic, after: Position) -> Result<Replay, SourceError> {
-        let _permit = self.reads.acquire().await.expect("the semaphore is never closed");
-        self.source.read(topic, after, self.config.page).await
+        let permit = self.reads.acquire().await.expect("the semaphore is never closed");
+        let mut reading = std::pin::pin!(self.source.read(topic, after, self.config.page));
+        if let Ok(replay) = timeout(SLOW, &mut reading).await {
+            return replay;
+        }
+        // It waits for a part of the store that is away, by all experience: others need the place.
+        let Ok(_slow) = self.slow_reads.try_acquire() else { return reading.await };
+        drop(permit);
+        reading.await
     }
 
     /// One read of a repair. Returns how many in a row brought nothing.
@@ -295,11 +310,13 @@ impl Hub {
         let mut result = Ok(());
         for questions in questions.chunks(HEADS) {
             let topics: Vec<Topic> = questions.iter().map(|(feed, _)| Arc::clone(&feed.topic)).collect();
-            match self.source.heads(&topics).await {
-                Ok(heads) => questions.iter().zip(heads).for_each(|((feed, position), head)| feed.compare(*position, head)),
-                Err(error) => {
-                    questions.iter().for_each(|(feed, _)| feed.doubt());
-                    result = Err(error);
+            for ((feed, position), head) in questions.iter().zip(self.source.heads(&topics).await) {
+                match head {
+                    Ok(head) => feed.compare(*position, head),
+                    Err(error) => {
+                        feed.doubt();
+                        result = Err(error);
+                    }
                 }
             }
         }

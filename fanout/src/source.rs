@@ -54,8 +54,8 @@ pub trait Source: Send + Sync + 'static {
         Ok(vec![true; subjects.len()])
     }
 
-    /// The newest position of each topic, in the order asked for.
-    async fn heads(&self, topics: &[Topic]) -> Result<Vec<Position>, SourceError>;
+    /// The newest position of each topic, in the order asked for. One that cannot be told holds up no other.
+    async fn heads(&self, topics: &[Topic]) -> Vec<Result<Position, SourceError>>;
 }
 
 /// A piece of a topic's log.

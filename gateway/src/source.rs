@@ -14,6 +14,7 @@ use fanout::{
     Class, Gap, Outbox, Position, Replay, SourceError, Topic,
     record::{Control, Record},
 };
+use futures_util::future::join_all;
 use protocol::{
     ChannelId, Encoding, EventKind, UserId, codec,
     event::GapData,
@@ -309,10 +310,15 @@ impl fanout::Source for Source {
         Ok(snapshot.documents[1..].iter().map(|participant| lives && participant.is_some()).collect())
     }
 
-    async fn heads(&self, topics: &[Topic]) -> Result<Vec<Position>, SourceError> {
-        let read = |topic: &Topic| crate::store::Read { partition: Partition::new(topic.clone()), documents: Vec::new(), newest: None };
-        let snapshots = self.services.store.read(topics.iter().map(read).collect()).await.map_err(|e| SourceError(e.to_string()))?;
-        Ok(snapshots.iter().map(|s| s.head.position()).collect())
+    async fn heads(&self, topics: &[Topic]) -> Vec<Result<Position, SourceError>> {
+        let head = |topic: &Topic| {
+            let read = crate::store::Read { partition: Partition::new(topic.clone()), documents: Vec::new(), newest: None };
+            async move {
+                let snapshot = self.services.store.read(vec![read]).await.map_err(|e| SourceError(e.to_string()))?;
+                snapshot.first().map(|snapshot| snapshot.head.position()).ok_or_else(|| SourceError("a head was not told".to_owned()))
+            }
+        };
+        join_all(topics.iter().map(head)).await
     }
 }
 

@@ -19,6 +19,8 @@ pub(super) const TOPIC: &str = "room";
 pub(super) struct World {
     pub(super) logs: Mutex<HashMap<Topic, Log>>,
     pub(super) failing: AtomicBool,
+    /// Topics whose log never answers.
+    pub(super) stuck: Mutex<Vec<Topic>>,
     pub(super) framed: [AtomicUsize; 2],
     pub(super) reads: AtomicUsize,
     pub(super) clock: AtomicU64,
@@ -91,6 +93,10 @@ impl Source for World {
         if self.failing.load(Ordering::SeqCst) {
             return Err(SourceError("down".into()));
         }
+        let is_stuck = self.stuck.lock().contains(topic);
+        if is_stuck {
+            std::future::pending::<()>().await;
+        }
         let log = self.logs.lock().get(topic).cloned().unwrap_or_default();
         // The answer is on its way for a while.
         yield_now().await;
@@ -116,11 +122,9 @@ impl Source for World {
         Ok(subjects.iter().map(|subject| !strangers.contains(subject)).collect())
     }
 
-    async fn heads(&self, topics: &[Topic]) -> Result<Vec<Position>, SourceError> {
-        match self.failing.load(Ordering::SeqCst) {
-            true => Err(SourceError("down".into())),
-            false => Ok(topics.iter().map(|topic| self.head(topic)).collect()),
-        }
+    async fn heads(&self, topics: &[Topic]) -> Vec<Result<Position, SourceError>> {
+        let is_down = |topic: &Topic| self.failing.load(Ordering::SeqCst) || self.stuck.lock().contains(topic);
+        topics.iter().map(|topic| if is_down(topic) { Err(SourceError("down".into())) } else { Ok(self.head(topic)) }).collect()
     }
 }
 

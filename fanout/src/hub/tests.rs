@@ -562,6 +562,27 @@ async fn after_missing_something_all_topics_are_compared_with_the_log_at_once() 
 }
 
 #[tokio::test]
+async fn a_part_of_the_log_that_is_away_holds_up_no_other() {
+    let node = node_with(Config { compare: Duration::from_secs(600), reads: 2, ..Config::default() });
+    let (reader, waiting) = (node.reader("a"), node.reader("b"));
+    let _subscription = node.subscribe(&reader).await;
+    let mut stuck = Vec::new();
+    for n in 0..10 {
+        let topic: Topic = format!("away-{n}").into();
+        node.world.stuck.lock().push(Arc::clone(&topic));
+        let joining = node.hub.join(&topic, Kind::Logged, &waiting.outbox).await.unwrap();
+        stuck.push(joining.start(Position::default(), Position { seq: 1, at: 1 }));
+    }
+    // Found by its successor, and by the comparison of heads.
+    node.lose("1");
+    node.commit("2");
+    reader.sees_last("2 2").await;
+    node.lose("3");
+    node.hub.missed(None);
+    reader.sees(&["1 1", "2 2", "3 3"]).await;
+}
+
+#[tokio::test]
 async fn what_is_missed_between_reading_the_head_and_starting_is_found() {
     let node = node();
     let reader = node.reader("a");
