@@ -259,7 +259,7 @@ impl Hub {
     async fn read(&self, topic: &Topic, after: Position) -> Result<Replay, SourceError> {
         let permit = self.reads.acquire().await.expect("the semaphore is never closed");
         let mut reading = std::pin::pin!(self.source.read(topic, after, self.config.page));
-        if let Some(replay) = timeout(SLOW, &mut reading).await.ok() {
+        if let Ok(replay) = timeout(SLOW, &mut reading).await {
             return replay;
         }
         // It waits for a part of the store that is away, by all experience: others need the place.
