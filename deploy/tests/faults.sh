@@ -47,3 +47,4 @@ verify cluster migrate
 # A replica may lack the newest writes when it takes over, unless acknowledgements wait for it.
 seconds=8
 verify sentinel failover --nodes 2 --node-flag=--redis-wait=1
+verify cluster failover --nodes 2 --node-flag=--redis-wait=1

@@ -237,6 +237,32 @@ impl Cluster {
         self.url().parse().expect("our own URL")
     }
 
+    /// Kills a master until its replica has taken over, starts it again, and returns when it follows the new one. Each is found
+    /// in the other's place afterwards.
+    pub async fn fail_over(&mut self, shard: usize) {
+        self.masters[shard].kill9();
+        let replica = &self.replicas[shard];
+        until("a replica takes over", || async { replica.text(&["INFO", "replication"]).await.contains("role:master") }).await;
+        self.masters[shard].restart().await;
+        self.know_roles().await;
+    }
+
+    /// Finds out who is a master by now, when every shard is whole: after one was away its replica may have taken over.
+    pub async fn know_roles(&mut self) {
+        for (master, replica) in self.masters.iter_mut().zip(&mut self.replicas) {
+            until("a master with its replica", || async {
+                let (one, other) = (master.text(&["INFO", "replication"]).await, replica.text(&["INFO", "replication"]).await);
+                let follows = |text: &str| text.contains("role:slave") && text.contains("master_link_status:up");
+                one.contains("role:master") && follows(&other) || other.contains("role:master") && follows(&one)
+            })
+            .await;
+            if replica.text(&["INFO", "replication"]).await.contains("role:master") {
+                std::mem::swap(master, replica);
+            }
+        }
+        self.whole().await;
+    }
+
     /// The slots that hold keys like this, in their order.
     pub async fn slots_of(&self, pattern: &str) -> Vec<u16> {
         let mut slots = BTreeSet::new();

@@ -41,7 +41,7 @@ pub enum Fault {
     StoreKill,
     /// Redis hangs for seconds (SIGSTOP).
     StoreStop,
-    /// The master is killed and its replica takes over (Sentinel).
+    /// A master is killed and its replica takes over (Sentinel, Cluster).
     Failover,
     /// A slot moves to another master (Cluster).
     Migrate,
@@ -56,7 +56,7 @@ impl Fault {
             Self::Disk => store == Some(Kind::Embedded),
             Self::StoreKill => matches!(store, Some(Kind::Redis | Kind::Cluster)),
             Self::StoreStop => matches!(store, Some(Kind::Redis | Kind::Cluster | Kind::Sentinel)),
-            Self::Failover => store == Some(Kind::Sentinel),
+            Self::Failover => matches!(store, Some(Kind::Sentinel | Kind::Cluster)),
             Self::Migrate => store == Some(Kind::Cluster),
         }
     }

@@ -84,7 +84,7 @@ impl Arena {
                 if faults.contains(&Fault::Disk) {
                     disk = Some(Disk::mount(&data, DISK + room_for(verify))?);
                 }
-                store = Store::start(kind).await;
+                store = Store::start(kind, &faults).await;
                 let launch = launch(verify, folder.path(), &data, store.url(), faults.contains(&Fault::Clock))?;
                 for number in 1..=if kind == Kind::Embedded { 1 } else { verify.nodes } {
                     let log = folder.path().join(format!("node-{number}.log"));

@@ -23,7 +23,7 @@ pub enum Kind {
     Redis,
     /// A master and a replica under three Sentinels.
     Sentinel,
-    /// A Cluster of three masters.
+    /// A Cluster of three masters, each with a replica if one may take over.
     Cluster,
 }
 
@@ -37,11 +37,12 @@ pub(super) enum Store {
 }
 
 impl Store {
-    pub(super) async fn start(kind: Kind) -> Self {
+    pub(super) async fn start(kind: Kind, faults: &[Fault]) -> Self {
         match kind {
             Kind::Embedded => Self::None,
             Kind::Redis => Self::Redis(Server::start().await),
             Kind::Sentinel => Self::Sentinel(Sentinel::start().await),
+            Kind::Cluster if faults.contains(&Fault::Failover) => Self::Cluster(Cluster::start_with_replicas(3).await),
             Kind::Cluster => Self::Cluster(Cluster::start(3).await),
         }
     }
@@ -62,13 +63,13 @@ impl Store {
             (Fault::StoreKill, Self::Cluster(cluster)) => {
                 let count = cluster.masters.len() as u64;
                 kill(&mut cluster.masters[(place % count) as usize], seconds / 2).await;
-                cluster.whole().await;
+                cluster.know_roles().await;
             }
             (Fault::StoreStop, Self::Redis(server)) => pause(server, seconds).await,
             (Fault::StoreStop, Self::Cluster(cluster)) => {
-                // Shorter than the time after which the others give it up: there is no replica to take over.
+                // Shorter than the time after which the others give it up.
                 pause(&cluster.masters[(place % cluster.masters.len() as u64) as usize], seconds / 4).await;
-                cluster.whole().await;
+                cluster.know_roles().await;
             }
             // Shorter than the time after which the Sentinels fail over: that is another fault.
             (Fault::StoreStop, Self::Sentinel(sentinel)) => pause(&sentinel.servers[sentinel.master().await], seconds / 8).await,
@@ -78,6 +79,10 @@ impl Store {
                 sentinel.failed_over(master).await;
                 sentinel.servers[master].restart().await;
                 sentinel.follow(master).await;
+            }
+            (Fault::Failover, Self::Cluster(cluster)) => {
+                let shard = place as usize % cluster.masters.len();
+                cluster.fail_over(shard).await;
             }
             (Fault::Migrate, Self::Cluster(cluster)) => {
                 // Of a channel: of most slots nobody would notice.
