@@ -86,6 +86,7 @@ impl Scenario {
         let common = self.common();
         ensure!(common.seconds > 0.0 && common.seconds.is_finite(), "--seconds is more than 0");
         ensure!(common.payload >= MIN_PAYLOAD, "--payload is at least {MIN_PAYLOAD}: a text begins with its message's number");
+        ensure!(common.connecting >= 1, "--connecting is at least 1");
         ensure!(common.token_seconds >= 1, "--token-seconds is at least 1");
         match self {
             Self::Chat(Chat { rate, channels, members, .. }) | Self::Verify(Verify { chat: Chat { rate, channels, members, .. }, .. }) => {
@@ -249,6 +250,10 @@ pub struct Common {
     /// How long user tokens are valid, in seconds; a session gets a new one before its token ends.
     #[arg(long, value_name = "SECONDS", default_value_t = 3_600)]
     pub token_seconds: u64,
+    /// How many clients may be connecting at the same time. At first a node may not like many from one address at once; with as
+    /// many as there are clients, those of a node that ends come to the others as they would.
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub connecting: usize,
     /// A node's process id, to measure its CPU time and memory. Repeat it for several.
     #[arg(long = "pid", value_name = "PID")]
     pub pids: Vec<u32>,

@@ -13,9 +13,6 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::{cli::Common, record::Recorder, tenant::Tenant};
 
-/// Upgrades under way at once: a node counts those that end without a session, per address.
-const CONNECTING: usize = 16;
-
 /// What all clients of a run share.
 #[derive(Debug)]
 pub struct Stage {
@@ -89,7 +86,7 @@ impl Stage {
             delivery: Recorder::default(),
             acknowledgement: Recorder::default(),
             connecting: Recorder::default(),
-            doors: Semaphore::new(CONNECTING),
+            doors: Semaphore::new(common.connecting),
             over: watch::Sender::new(false),
             encodings: common.encoding,
         })
