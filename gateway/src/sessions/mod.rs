@@ -37,6 +37,7 @@ use crate::{
     service::{
         Services,
         ended::{Ended, Ending},
+        random,
         scope::Scope,
     },
     source::Membership,
@@ -82,6 +83,9 @@ pub struct Parts {
 
 /// For how long a session that begins is held against what ended: a token may have been looked at just before.
 const RECENTLY: Duration = Duration::from_secs(10);
+
+/// What letting a session in takes, by and large: those that are all sent away at once are asked to come back so far apart.
+const COMING_BACK_MICROS: u64 = 500;
 
 impl Sessions {
     /// No sessions yet.
@@ -212,8 +216,11 @@ impl Ended for Sessions {
 
     /// Which sessions should have ended is not known: all of them come back, and their tokens are looked at then.
     fn all(&self) {
-        for session in self.all() {
-            session.close(CloseCode::GoingAway, None);
+        let sessions = self.all();
+        // Every node does so at the same time: without a hint all would come back at once.
+        let spread = (sessions.len() as u64 * COMING_BACK_MICROS / 1_000).max(1);
+        for session in sessions {
+            session.close(CloseCode::GoingAway, Some(random::bits() % spread));
         }
     }
 }
