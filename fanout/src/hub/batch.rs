@@ -116,7 +116,7 @@ impl<'a> Terms<'a> {
         }
         let known = match seat.standing {
             Standing::Live { after } => after,
-            Standing::Behind { head } => head,
+            Standing::Behind { head, .. } => head,
             Standing::Joining { .. } => return 0,
         };
         // Up to where this one is told: an eviction is not, a close is. Who was let in knowing of either goes on.

@@ -122,7 +122,7 @@ impl Feed {
         for ticket in tickets {
             match state.seats.get(ticket).map(|seat| seat.standing) {
                 Some(Standing::Joining { evicted }) => state.seats.stand(ticket, Standing::Joining { evicted: evicted.max(seq) }),
-                Some(Standing::Behind { head: known } | Standing::Live { after: known }) if known < seq => {
+                Some(Standing::Behind { head: known, .. } | Standing::Live { after: known }) if known < seq => {
                     state.dismiss(ticket);
                 }
                 _ => {}

@@ -41,7 +41,7 @@ pub(super) enum CatchUp {
     Read,
     /// As far as is known it has more than the topic.
     Ahead,
-    /// A batch from an earlier subscription of the same outbox is still on its way.
+    /// What an earlier subscription of the same outbox was to be told is still on its way.
     Wait,
 }
 
@@ -129,7 +129,7 @@ impl Feed {
         let position = state.establish(head);
         let is_other_history = position.seq == head.seq && position.at != head.at;
         let is_current = cursor == head && position == head && !state.is_departing(&outbox);
-        let standing = if is_current { Standing::Live { after: head.seq } } else { Standing::Behind { head: head.seq } };
+        let standing = if is_current { Standing::Live { after: head.seq } } else { Standing::Behind { head: head.seq, is_pumped: true } };
         state.seats.stand(ticket, standing);
         state.keep_ring();
         if std::mem::take(&mut state.doubtful) || is_other_history {
@@ -141,8 +141,18 @@ impl Feed {
     /// Notes that a subscriber that is behind was let in anew, at this head.
     pub(super) fn admit(&self, ticket: Ticket, head: Position) {
         let mut state = self.state.lock();
-        if matches!(state.seats.get(ticket), Some(seat) if matches!(seat.standing, Standing::Behind { .. })) {
-            state.seats.stand(ticket, Standing::Behind { head: head.seq });
+        if let Some(Standing::Behind { is_pumped, .. }) = state.seats.get(ticket).map(|seat| seat.standing) {
+            state.seats.stand(ticket, Standing::Behind { head: head.seq, is_pumped });
+        }
+    }
+
+    /// The pump of this subscriber has ended: it tells nothing more.
+    pub(super) fn pump_ended(&self, ticket: Ticket) {
+        let mut state = self.state.lock();
+        match state.seats.get(ticket).map(|seat| seat.standing) {
+            Some(Standing::Behind { head, .. }) => state.seats.stand(ticket, Standing::Behind { head, is_pumped: false }),
+            Some(_) => {}
+            None => state.pumped.retain(|(pumped, _)| *pumped != ticket),
         }
     }
 
@@ -157,7 +167,7 @@ impl Feed {
         if state.is_departing(&seat.outbox) {
             return CatchUp::Wait;
         }
-        if matches!(seat.standing, Standing::Behind { head } if cursor.seq < head) {
+        if matches!(seat.standing, Standing::Behind { head, .. } if cursor.seq < head) {
             return CatchUp::Read;
         }
         let position = state.establish(cursor);

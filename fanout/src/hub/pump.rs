@@ -39,12 +39,26 @@ pub(super) struct Pump {
     pub(super) errand: Errand,
 }
 
+/// Tells the feed of the pump's end also where that is a panic: others would wait for it.
+impl Drop for Pump {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.feed.pump_ended(self.ticket);
+        }
+    }
+}
+
 /// The subscription is over.
 struct Ended;
 
 impl Pump {
     /// Runs until the subscriber is live or gone.
     pub(super) async fn run(mut self) {
+        self.catch_up().await;
+        self.feed.pump_ended(self.ticket);
+    }
+
+    async fn catch_up(&mut self) {
         let mut vain = 0;
         loop {
             let outbox = Arc::clone(&self.outbox);

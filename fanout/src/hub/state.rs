@@ -80,6 +80,8 @@ pub(super) struct State {
     pub(super) ring: Option<Box<Ring>>,
     /// Those who left, or were ended, while a batch was on its way to them.
     pub(super) departed: Vec<usize>,
+    /// Those who left, or were ended, while their pump was at work, and their outboxes.
+    pub(super) pumped: Vec<(Ticket, usize)>,
 }
 
 impl State {
@@ -91,15 +93,19 @@ impl State {
     /// Ends a subscription, whoever wishes it. Whether it was there.
     pub(super) fn dismiss(&mut self, ticket: Ticket) -> bool {
         let Some(seat) = self.seats.remove(ticket) else { return false };
-        if self.broadcasting && matches!(seat.standing, Standing::Live { .. }) {
-            self.departed.push(Arc::as_ptr(&seat.outbox).addr());
+        let outbox = Arc::as_ptr(&seat.outbox).addr();
+        match seat.standing {
+            Standing::Live { .. } if self.broadcasting => self.departed.push(outbox),
+            Standing::Behind { is_pumped: true, .. } => self.pumped.push((ticket, outbox)),
+            _ => {}
         }
         true
     }
 
-    /// Whether a batch may still be on its way to an earlier subscription of this outbox.
+    /// Whether something may still be on its way to an earlier subscription of this outbox.
     pub(super) fn is_departing(&self, outbox: &Arc<Outbox>) -> bool {
-        self.departed.contains(&Arc::as_ptr(outbox).addr())
+        let outbox = Arc::as_ptr(outbox).addr();
+        self.departed.contains(&outbox) || self.pumped.iter().any(|(_, pumped)| *pumped == outbox)
     }
 
     /// Whether a record from the bus is told: a passing one, or the next one. Durable ones are not asked about during a repair.

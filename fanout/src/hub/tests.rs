@@ -651,6 +651,25 @@ async fn a_long_resume_is_paced_by_its_reader_and_never_fails_for_its_length() {
 }
 
 #[tokio::test]
+async fn who_subscribes_anew_waits_until_nothing_of_its_earlier_replay_can_come() {
+    let node = node();
+    (1..=4).for_each(|n| drop(node.lose(&n.to_string())));
+    let reader = node.reader("a");
+    node.world.failing.store(true, Ordering::SeqCst);
+    let first = node.resume(&reader, 0).await;
+    eventually(|| node.world.reads.load(Ordering::SeqCst) > 0, || "a read".into()).await;
+    drop(first);
+    let _second = node.subscribe(&reader).await;
+    let state = || node.hub.feeds.get(TOPIC).unwrap();
+    assert_eq!(state().state.lock().seats.unsettled(), 1, "the earlier one may be about to push");
+    node.world.failing.store(false, Ordering::SeqCst);
+    eventually(|| state().state.lock().seats.unsettled() == 0, || "the end of the earlier one".into()).await;
+    assert!(state().state.lock().pumped.is_empty());
+    node.commit("5");
+    reader.sees(&["5 5"]).await;
+}
+
+#[tokio::test]
 async fn many_resumes_of_one_connection_share_its_outbox() {
     let node = node();
     let topics: Vec<(Topic, Kind)> = (0..50).map(|n| (format!("room {n}").into(), Kind::Logged)).collect();
