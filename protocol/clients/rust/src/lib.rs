@@ -27,17 +27,26 @@
 //! read events meanwhile, or drop its [`Events`]. Requests wait when 64 are not written yet.
 
 mod backend;
+mod cache;
+mod client;
 mod closed;
 mod connector;
 mod driver;
 mod events;
+pub mod machine;
 mod methods;
+pub mod policy;
 mod session;
+mod shell;
 mod socket;
 
 pub use backend::{Answer, Backend, BackendError, Call, segment};
+pub use cache::{Bounds, Cache};
+pub use client::{Client, Updates};
 pub use closed::Closed;
 pub use connector::{ConnectError, Connector, connect};
 pub use events::Events;
+pub use machine::{Anomaly, Failure, NoToken, SendError, Settings, Update, Why};
+pub use policy::{Backoff, Position, Reconnect, Refusal};
 pub use session::{PendingReply, RequestError, Session};
 pub use socket::{Frame, Socket};
