@@ -27,6 +27,10 @@ impl Default for Bounds {
 
 /// Messages by channel and number. Pages, replies and events go in in any order: of two states of a message the one with the
 /// greater `seq` is kept, so that what was deleted stays deleted.
+///
+/// What diverged is discarded. But a reply, a page or a replayed event may tell a message as it was by an event that the
+/// client has not come to yet; if the store loses just that event, nobody tells the client, and the message stays as it was
+/// told until it changes again, or another one takes its number.
 #[derive(Debug, Default)]
 pub struct Cache {
     bounds: Bounds,
@@ -48,7 +52,7 @@ impl Cache {
     }
 
     /// The messages of a channel, by number; those that were deleted are among them.
-    pub fn messages(&self, channel: &ChannelId) -> impl DoubleEndedIterator<Item = &Message> {
+    pub fn messages<'a>(&'a self, channel: &ChannelId) -> impl DoubleEndedIterator<Item = &'a Message> + use<'a> {
         self.channels.get(channel).into_iter().flat_map(|held| held.messages.values())
     }
 
@@ -106,6 +110,12 @@ impl Cache {
         let held = self.channels.entry(message.channel_id.clone()).or_default();
         held.used = self.uses;
         match held.messages.get_mut(&message.number) {
+            // The store lost the one that stood there.
+            Some(kept) if kept.id != message.id => {
+                held.numbers.remove(&kept.id);
+                held.numbers.insert(message.id.clone(), message.number);
+                *kept = message.clone();
+            }
             Some(kept) if kept.seq >= message.seq => {
                 if message.own_reactions.is_some() {
                     kept.own_reactions = message.own_reactions.clone();

@@ -176,13 +176,13 @@ impl Machine {
 
     /// Time has passed.
     pub fn tick(&mut self, now: Instant) {
+        self.overdue(now);
+        self.pump(now);
         if let Link::Waiting(until) = self.link
             && until <= now
         {
             self.connect();
         }
-        self.overdue(now);
-        self.pump(now);
     }
 
     /// When [`tick`](Self::tick) is to be called next.

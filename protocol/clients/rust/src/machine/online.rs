@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use protocol::ChannelId;
 use rand::RngExt;
 
-use super::{Action, Ask, Machine, What, Why, link::Link, streams::State};
+use super::{Action, Ask, Machine, What, Why, link::Link, replies::unanswered, streams::State};
 use crate::Reconnect;
 
 /// Channels that are read after gaps at the same time: a server that answers slowly is not asked faster for it.
@@ -80,7 +80,7 @@ impl Machine {
             if online.heard <= asked.at {
                 self.cuts(now);
             } else {
-                self.refused(asked.what, super::replies::unanswered(), now);
+                self.refused(asked.what, unanswered(), now);
             }
         }
     }

@@ -8,22 +8,25 @@ use protocol::{
 
 use super::{Ask, Ticket, retry::Retry};
 
-/// What is still to be read of a channel.
+/// What is still to be read of a channel: the newest messages, then what changed, then the participants.
 #[derive(Debug)]
 pub(super) struct Repair {
-    step: Step,
-    under_way: Option<Ticket>,
+    /// All that was had is discarded.
+    newest: bool,
+    /// Behind this `seq` events were not told.
+    changes: Option<u64>,
+    /// Where the next page of participants begins.
+    cursor: Option<String>,
+    under_way: Option<(Ticket, Reading)>,
     pub(super) retry: Retry,
 }
 
-#[derive(Debug, Clone, PartialEq)]
-enum Step {
-    /// What changed after this `seq`, then the participants.
-    Changes(u64),
-    /// The newest messages, since all that was had is discarded; then the participants.
+/// What a page is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
     Newest,
-    /// The participants, from this cursor on.
-    Participants(Option<String>),
+    Changes,
+    Participants,
 }
 
 /// Whether there is more to read.
@@ -36,23 +39,26 @@ pub(super) enum Progress {
 impl Repair {
     /// After a gap at this `seq`, on top of what was still to be read.
     pub(super) fn of(gap: Gap, seq: u64, before: Option<Self>) -> Self {
-        let step = match (gap, before.map(|repair| repair.step)) {
-            (Gap::Diverged, _) | (_, Some(Step::Newest)) => Step::Newest,
-            (_, Some(Step::Changes(earlier))) => Step::Changes(earlier.min(seq)),
-            (_, Some(Step::Participants(_)) | None) => Step::Changes(seq),
+        let (newest, changes) = match (gap, before) {
+            (Gap::Diverged, _) => (true, None),
+            (_, Some(Self { newest, changes, .. })) => (newest, Some(changes.map_or(seq, |earlier| earlier.min(seq)))),
+            (_, None) => (false, Some(seq)),
         };
-        Self { step, under_way: None, retry: Retry::default() }
+        Self { newest, changes, cursor: None, under_way: None, retry: Retry::default() }
     }
 
     /// The next request.
     pub(super) fn ask(&mut self, channel_id: &ChannelId, limit: Option<u64>, ticket: Ticket) -> Ask {
-        self.under_way = Some(ticket);
-        let (channel_id, of_messages) = (channel_id.clone(), ListMessages { limit, ..ListMessages::default() });
-        match &self.step {
-            Step::Changes(after) => Ask::MessageList { channel_id, which: ListMessages { changed_after: Some(*after), ..of_messages } },
-            Step::Newest => Ask::MessageList { channel_id, which: of_messages },
-            Step::Participants(cursor) => Ask::ParticipantList { channel_id, page: ListPage { cursor: cursor.clone(), limit } },
-        }
+        let (channel_id, messages) = (channel_id.clone(), ListMessages { limit, ..ListMessages::default() });
+        let (reading, ask) = match self.changes {
+            _ if self.newest => (Reading::Newest, Ask::MessageList { channel_id, which: messages }),
+            Some(after) => {
+                (Reading::Changes, Ask::MessageList { channel_id, which: ListMessages { changed_after: Some(after), ..messages } })
+            }
+            None => (Reading::Participants, Ask::ParticipantList { channel_id, page: ListPage { cursor: self.cursor.clone(), limit } }),
+        };
+        self.under_way = Some((ticket, reading));
+        ask
     }
 
     pub(super) fn is_under_way(&self) -> bool {
@@ -60,41 +66,33 @@ impl Repair {
     }
 
     pub(super) fn is_answered_by(&self, ticket: Ticket) -> bool {
-        self.under_way == Some(ticket)
+        self.under_way.is_some_and(|(awaited, _)| awaited == ticket)
     }
 
     /// A page of messages came.
     pub(super) fn messages(&mut self, items: &[Message], more: bool) {
-        self.answered();
-        self.step = match (&self.step, items.last()) {
-            (Step::Changes(after), Some(last)) if more && last.seq > *after => Step::Changes(last.seq),
-            _ => Step::Participants(None),
-        };
+        match (self.answered(), self.changes, items.last()) {
+            (Some(Reading::Newest), ..) => self.newest = false,
+            (_, Some(after), Some(last)) if more && last.seq > after => self.changes = Some(last.seq),
+            _ => self.changes = None,
+        }
     }
 
     /// A page of participants came.
     pub(super) fn participants(&mut self, cursor: Option<String>) -> Progress {
         self.answered();
-        match cursor {
-            None => Progress::Done,
-            Some(cursor) => {
-                self.step = Step::Participants(Some(cursor));
-                Progress::Goes
-            }
-        }
+        self.cursor = cursor;
+        if self.cursor.is_some() { Progress::Goes } else { Progress::Done }
     }
 
-    fn answered(&mut self) {
-        (self.under_way, self.retry) = (None, Retry::default());
+    fn answered(&mut self) -> Option<Reading> {
+        self.retry = Retry::default();
+        self.under_way.take().map(|(_, reading)| reading)
     }
 
-    /// The page was refused for now.
+    /// The page was refused for now. A cursor may not outlive what it was made from: the list is read anew.
     pub(super) fn failed(&mut self) -> &mut Retry {
-        self.under_way = None;
-        // A cursor may not outlive what it was made from; the list is read anew.
-        if let Step::Participants(cursor) = &mut self.step {
-            *cursor = None;
-        }
+        (self.under_way, self.cursor) = (None, None);
         &mut self.retry
     }
 

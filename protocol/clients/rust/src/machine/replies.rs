@@ -22,7 +22,7 @@ impl Machine {
                 self.outbox.settle(&channel_id);
                 self.tell(Update::Acknowledged(message));
             }
-            (What::Subscribe(ids), Ok(Answer::ChannelSubscribe(entries))) => self.subscribed(&ids, entries, now),
+            (What::Subscribe(_), Ok(Answer::ChannelSubscribe(entries))) => self.subscribed(entries, now),
             (What::Unsubscribe(ids), Ok(Answer::ChannelUnsubscribe)) => self.unsubscribed(ids),
             (What::Repair(id), Ok(Answer::MessageList(page))) => {
                 if let Some(repair) = self.streams.reads(&id, ticket) {
@@ -106,19 +106,13 @@ impl Machine {
         }
     }
 
-    fn subscribed(&mut self, ids: &[ChannelId], entries: Vec<EntryResult>, now: Instant) {
+    fn subscribed(&mut self, entries: Vec<EntryResult>, now: Instant) {
         for entry in &entries {
             if let EntryResult::Entry(entry) = entry {
                 self.tell(Update::Joined(Box::new(entry.clone())));
             }
         }
         self.entries(entries, now);
-        // What was left out of the answer is asked for again.
-        for id in ids {
-            if self.streams.state(id) == Some(State::Joining) {
-                self.not_joined(id.clone(), unanswered(), now);
-            }
-        }
     }
 
     /// A channel cannot be subscribed to: for now, or at all.

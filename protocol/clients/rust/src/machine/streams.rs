@@ -142,6 +142,11 @@ impl Streams {
         cursors
     }
 
+    /// Those that were asked for and not answered yet.
+    pub(super) fn joining(&self) -> Vec<ChannelId> {
+        self.all.iter().filter(|(_, stream)| stream.state == State::Joining).map(|(id, _)| id.clone()).collect()
+    }
+
     /// Those whose end is to be asked for.
     pub(super) fn leaving(&self) -> Vec<ChannelId> {
         self.leaving.iter().take(AT_ONCE).cloned().collect()

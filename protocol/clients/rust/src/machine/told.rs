@@ -13,6 +13,7 @@ use serde::Deserialize;
 use super::{
     Anomaly, Machine, Update,
     repair::{Listing, Repair},
+    replies::unanswered,
     streams::State,
 };
 use crate::{Position, policy::Step};
@@ -25,6 +26,10 @@ impl Machine {
                 EntryResult::Entry(entry) => self.entry(&entry),
                 EntryResult::Failed(failed) => self.not_joined(failed.channel_id, failed.error, now),
             }
+        }
+        // What the answer leaves out is asked for again.
+        for id in self.streams.joining() {
+            self.not_joined(id, unanswered(), now);
         }
     }
 
