@@ -32,6 +32,8 @@ pub(super) struct Online {
     pub(super) leave_at: Option<Instant>,
     /// The session asked too fast: nothing is asked before.
     pub(super) paused: Option<Instant>,
+    /// Which end of a token the server warned of last.
+    pub(super) warned: u64,
     pub(super) renewal: Renewal,
 }
 
@@ -62,6 +64,7 @@ impl Online {
             page: connected.limits.get("page").copied().filter(|page| *page > 0),
             leave_at: None,
             paused: None,
+            warned: 0,
             renewal: Renewal::Quiet,
         }
     }

@@ -16,6 +16,9 @@ use super::{
 };
 use crate::{Reconnect, Refusal};
 
+/// Before the application is asked for another token, however soon the present one ends.
+const SOONEST: Duration = Duration::from_millis(200);
+
 /// Before the application is asked again that had no token for a session that lives.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -56,6 +59,7 @@ impl Machine {
         // What comes next, be it a new session, needs another.
         self.token = None;
         let Link::Online(online) = &mut self.link else { return };
+        online.warned = online.warned.max(expires_at);
         if online.renewal == Renewal::Quiet {
             online.renewal = Renewal::Clock;
             self.ask(What::Clock { expires_at }, now, |_, _| Some(Ask::Ping));
@@ -67,7 +71,7 @@ impl Machine {
         let left = Duration::from_millis(at.map_or(0, |at| expires_at.saturating_sub(at)));
         let part = self.random.random_range(0.25..0.5);
         if let Link::Online(online) = &mut self.link {
-            online.renewal = Renewal::Due(now + left.mul_f64(part));
+            online.renewal = Renewal::Due(now + left.mul_f64(part).max(SOONEST));
         }
     }
 
@@ -89,13 +93,19 @@ impl Machine {
     }
 
     /// The new token was taken, or not.
-    pub(super) fn renewed(&mut self, outcome: Result<(), ErrorBody>, now: Instant) {
+    pub(super) fn renewed(&mut self, outcome: Result<u64, ErrorBody>, now: Instant) {
         let Link::Online(online) = &mut self.link else { return };
         let Renewal::Handing { token, at } = &mut online.renewal else { return };
         match outcome.map_err(|error| Refusal::of(&error)) {
-            Ok(()) => {
-                self.token = Some(std::mem::take(token));
+            Ok(expires_at) => {
+                let token = std::mem::take(token);
                 online.renewal = Renewal::Quiet;
+                // A warning may overtake the reply, and a token that ends no later than the one before is not warned of anew.
+                if expires_at <= online.warned {
+                    self.token_expires(expires_at, now);
+                } else {
+                    self.token = Some(token);
+                }
             }
             Err(Refusal::TooFast(hint) | Refusal::Passing(hint)) => *at = Some(now + hint.unwrap_or_default().max(Duration::from_secs(1))),
             // The session ends with the old token, and another one is asked for then.

@@ -48,7 +48,7 @@ impl Machine {
                     }
                 }
             }
-            (What::Renew, Ok(Answer::TokenRefresh(_))) => self.renewed(Ok(()), now),
+            (What::Renew, Ok(Answer::TokenRefresh(expires_at))) => self.renewed(Ok(expires_at), now),
             (What::Clock { expires_at }, Ok(Answer::Ping(at))) => self.clock(expires_at, Some(at), now),
             (What::Ping, Ok(Answer::Ping(_))) => {}
             (what, Ok(_)) => self.refused(what, ErrorBody::new(ErrorCode::Internal, "the reply is another request's"), now),

@@ -159,8 +159,9 @@ impl Server {
         }
         let (entries, replays) = self.subscribes(asked);
         // The own stream first: a removal that it tells ends what is listened to, and what is added again begins anew.
-        let mut lost = BTreeSet::new();
-        for logged in self.own[own_from..].to_vec() {
+        let (mut lost, missed) = (BTreeSet::new(), self.own.split_off(own_from));
+        self.own.extend(missed.iter().cloned());
+        for logged in missed {
             if logged.name == "channel.removed" {
                 lost.insert(logged.about);
             }
@@ -385,7 +386,7 @@ impl Server {
             Ask::ChannelList(_) => Ok(Answer::ChannelList(List { items: Vec::new(), cursor: None })),
             Ask::TokenRefresh(token) => match token.parse::<u64>().unwrap() < self.oldest_token {
                 true => Err(ErrorBody::new(ErrorCode::Unauthenticated, "expired")),
-                false => Ok(Answer::TokenRefresh(0)),
+                false => Ok(Answer::TokenRefresh(1 << 50)),
             },
             Ask::Ping => Ok(Answer::Ping(self.clock)),
         };

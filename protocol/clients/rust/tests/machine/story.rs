@@ -1,7 +1,7 @@
 //! A client and a server, what happens between them, and what the client has told so far.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     time::{Duration, Instant},
 };
 
@@ -263,8 +263,8 @@ impl Story {
     }
 
     fn begins(&mut self, place: usize, head: Position) {
-        if !self.stands.contains_key(&place) {
-            self.stands.insert(place, head);
+        if let Entry::Vacant(stands) = self.stands.entry(place) {
+            stands.insert(head);
             self.since.insert(place, head.seq);
         }
     }

@@ -267,12 +267,13 @@ fn an_expired_token_is_replaced_at_once_and_a_provider_without_any_ends_it() {
 fn a_token_that_ends_soon_is_replaced_before_half_of_what_is_left_and_a_short_one_not_at_once() {
     for left in [60_000, 4000] {
         let (mut hand, _) = Hand::connected(Settings::default(), json!([]));
+        let mut expires_at = 1_000_000 + left;
+        hand.hears(json!({ "event": "token.expiring", "data": { "expires_at": expires_at } }));
         for turn in 0u64..5 {
-            hand.hears(json!({ "event": "token.expiring", "data": { "expires_at": 1_000_000 + left } }));
             let (ticket, ask) = hand.asks();
             assert_eq!(ask, Ask::Ping, "the server is asked for its clock");
             let warned = hand.now;
-            hand.takes(Input::Reply(ticket, Ok(Answer::Ping(1_000_000))));
+            hand.takes(Input::Reply(ticket, Ok(Answer::Ping(expires_at - left))));
             loop {
                 hand.waits();
                 match &mut hand.acts()[..] {
@@ -295,7 +296,25 @@ fn a_token_that_ends_soon_is_replaced_before_half_of_what_is_left_and_a_short_on
             hand.waits();
             let (ticket, ask) = hand.asks();
             assert_eq!(ask, Ask::TokenRefresh(format!("{turn}")));
-            hand.takes(Input::Reply(ticket, Ok(Answer::TokenRefresh(0))));
+            // A short one is warned of, too, before the answer or after it, or not at all if it ends no later.
+            let next = if turn == 4 { 1 << 50 } else { expires_at + 1_000_000 };
+            let warning = json!({ "event": "token.expiring", "data": { "expires_at": next } });
+            match turn {
+                4 => hand.takes(Input::Reply(ticket, Ok(Answer::TokenRefresh(next)))),
+                0 => {
+                    hand.hears(warning);
+                    hand.takes(Input::Reply(ticket, Ok(Answer::TokenRefresh(next))));
+                }
+                1 => {
+                    hand.takes(Input::Reply(ticket, Ok(Answer::TokenRefresh(next))));
+                    hand.hears(warning);
+                }
+                _ => {
+                    hand.takes(Input::Reply(ticket, Ok(Answer::TokenRefresh(expires_at))));
+                    continue;
+                }
+            }
+            expires_at = next;
         }
         // The next session has the token that was handed over last.
         hand.takes(closed(4009));
@@ -346,12 +365,15 @@ fn the_outbox_is_bounded_and_each_channel_has_one_message_under_way() {
     assert!(matches!(ask, Ask::MessageSend { message, .. } if message.message_id.as_ref() == Some(&ids[0])));
     // Too fast: nothing is asked before the hint, of any channel.
     hand.takes(Input::Reply(ticket, Err(error(ErrorCode::RateLimited, Some(3000)))));
+    hand.machine.follow("d".parse().unwrap(), Cursor::Now, hand.now);
     hand.now += Duration::from_millis(2999);
     hand.ticks();
     assert_eq!(hand.acts(), []);
-    hand.waits();
-    hand.waits();
-    let (ticket, ask) = hand.asks();
+    hand.now += Duration::from_secs(4);
+    hand.ticks();
+    let mut acts = hand.acts();
+    assert!(matches!(acts.remove(0), Action::Ask(_, Ask::ChannelSubscribe(_))));
+    let Action::Ask(ticket, ask) = acts.remove(0) else { panic!("{acts:?}") };
     assert!(matches!(ask, Ask::MessageSend { message, .. } if message.message_id.as_ref() == Some(&ids[0])));
     hand.takes(Input::Reply(ticket, Err(error(ErrorCode::TooLarge, None))));
     assert!(matches!(&hand.told()[..], [Update::Failed { why: Failure::Refused(_), message_id, .. }] if *message_id == ids[0]));
