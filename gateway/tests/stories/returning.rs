@@ -10,12 +10,13 @@ use std::{
 };
 
 use client::{Client, Connector, NoToken, Settings, Update, Updates, Why};
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use protocol::{
     ChannelId, Encoding, MessageId,
     event::Event,
     model::Message,
-    params::{ListMessages, SendMessage},
+    params::{Cursor, ListMessages, SendMessage, Watch},
     results::Token,
 };
 use serde_json::json;
@@ -82,17 +83,21 @@ struct Person {
 impl World {
     /// Somebody who asks for tokens of so many seconds.
     fn stays(&self, name: &str, addresses: &[SocketAddr], seconds: u64) -> Person {
-        let (team, path) = (self.team(), format!("/v1/users/{name}/tokens"));
-        self.stays_with(addresses, move || {
-            let (team, path) = (team.clone(), path.clone());
-            async move {
-                let token: Result<Token, _> = team.post(&path, &json!({ "expires_in": seconds })).await;
-                token.map(|token| token.token).map_err(|error| NoToken::Later(error.to_string()))
-            }
-        })
+        self.stays_with(addresses, Settings::default(), self.tokens_of(name, seconds))
     }
 
-    fn stays_with<F, T>(&self, addresses: &[SocketAddr], token: F) -> Person
+    fn tokens_of(&self, name: &str, seconds: u64) -> impl FnMut() -> BoxFuture<'static, Result<String, NoToken>> + Send + use<> {
+        let (team, path) = (self.team(), format!("/v1/users/{name}/tokens"));
+        move || {
+            let (team, path) = (team.clone(), path.clone());
+            Box::pin(async move {
+                let token: Result<Token, _> = team.post(&path, &json!({ "expires_in": seconds })).await;
+                token.map(|token| token.token).map_err(|error| NoToken::Later(error.to_string()))
+            })
+        }
+    }
+
+    fn stays_with<F, T>(&self, addresses: &[SocketAddr], settings: Settings, token: F) -> Person
     where
         F: FnMut() -> T + Send + 'static,
         T: Future<Output = Result<String, NoToken>> + Send + 'static,
@@ -100,7 +105,7 @@ impl World {
         let connector = |(turn, address)| Connector::new(&format!("ws://{address}"), Encoding::ALL[turn % 2]).unwrap();
         let addresses = addresses.iter().enumerate().map(connector).collect();
         let (first_wait, longest_wait) = (Duration::from_millis(50), Duration::from_millis(500));
-        let settings = Settings { first_wait, longest_wait, ..Settings::default() };
+        let settings = Settings { first_wait, longest_wait, ..settings };
         let (client, updates) = Client::start(addresses, settings, token);
         let (heard, acknowledged, aways) = (Vec::new(), Vec::new(), Vec::new());
         Person { client, updates, position: None, heard, acknowledged, connections: 0, aways }
@@ -151,11 +156,15 @@ impl Person {
                 if let (Some(_), Some(seq)) = (&event.channel_id, event.seq) {
                     assert_eq!(Some(seq), self.position.map(|position| position + 1), "no hole, and nothing twice");
                     self.position = Some(seq);
-                    if let Event::MessageCreated(message) = event.read().unwrap() {
-                        self.heard.push(message.id);
-                    }
+                }
+                match event.read().unwrap() {
+                    Event::MessageCreated(message) => self.heard.push(message.id),
+                    Event::ChannelAdded(entry) => self.position = self.position.or(Some(entry.seq)),
+                    Event::ChannelRemoved(_) => self.position = None,
+                    _ => {}
                 }
             }
+            Update::Joined(_) => {}
             Update::Acknowledged(message) => self.acknowledged.push(message.id),
             Update::Away { why, .. } => self.aways.push(why),
             other => panic!("{other:?}"),
@@ -219,6 +228,35 @@ async fn a_node_that_is_restarted_is_come_back_to_with_what_was_sent_meanwhile()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_removed_and_added_again_goes_on_from_there_on_whether_there_or_away() {
+    let world = World::on(Ground::Embedded).await;
+    let general = world.channel("group", "general", &["bob", "ann"]).await;
+    let bob = world.connects("bob").await;
+    for watch in [Watch::All, Watch::None] {
+        let path = Path::to(world.nodes[0].address).await;
+        let settings = Settings { watch, channels: [(general.clone(), Cursor::Now)].into(), ..Settings::default() };
+        let mut ann = world.stays_with(&[path.address], settings, world.tokens_of("ann", 3600));
+        ann.hears_until("connected", |ann| ann.connections == 1).await;
+        for is_away in [false, true] {
+            if is_away {
+                path.leads_to(([127, 0, 0, 1], 1).into());
+                path.cut();
+            }
+            bob.session.remove_participant(&general, &"ann".parse().unwrap()).await.unwrap();
+            bob.sends(&general, "not for her").await;
+            bob.session.add_participant(&general, &"ann".parse().unwrap(), None).await.unwrap();
+            path.leads_to(world.nodes[0].address);
+            let connections = 1 + usize::from(is_away);
+            ann.hears_until("added", |ann| ann.position.is_some() && ann.connections == connections).await;
+            let heard = ann.heard.len();
+            let id = bob.sends(&general, "for her").await.id;
+            ann.hears_until("it", |ann| ann.heard.last() == Some(&id)).await;
+            assert!(is_away || ann.heard.len() == heard + 1, "what was said without her is not told");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_several_nodes_another_is_gone_to_when_one_drains() {
     let mut world = World::with(Ground::Redis, 2, &[]).await;
     let general = world.channel("group", "general", &["ann", "bob"]).await;
@@ -244,7 +282,7 @@ async fn short_tokens_are_replaced_in_time_and_one_that_ends_all_the_same_by_ano
     let asked = Arc::<AtomicUsize>::default();
     let (team, count) = (world.team(), asked.clone());
     // Three tokens of two seconds; then none for a while, so that the last of them ends.
-    let mut ann = world.stays_with(&[world.nodes[0].address], move || {
+    let mut ann = world.stays_with(&[world.nodes[0].address], Settings::default(), move || {
         let (team, turn) = (team.clone(), count.fetch_add(1, Ordering::Relaxed));
         async move {
             if turn == 3 {

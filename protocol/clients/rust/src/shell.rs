@@ -91,20 +91,26 @@ where
 
     /// Does what is to be done, and answers whether all is told and when the machine wants to be woken; none at the end.
     fn acts(&mut self) -> Option<(bool, Option<Instant>)> {
-        let shared = self.shared.clone();
-        let mut machine = shared.machine.lock();
-        while let Some(action) = machine.action() {
+        loop {
+            // The machine is not held meanwhile: what is done may come back to it.
+            let action = self.shared.machine.lock().action();
             match action {
-                Action::AskToken => self.asking = Some(Box::pin((self.token)())),
-                Action::Connect { address, params } => {
+                Some(Action::AskToken) => self.asking = Some(Box::pin((self.token)())),
+                Some(Action::Connect { address, params }) => {
                     let connector = self.addresses[address].clone();
                     self.connecting = Some(Box::pin(async move { connector.connect(&params).await }));
                 }
-                Action::Ask(ticket, ask) => self.online.iter_mut().for_each(|online| online.waiting.push_back((ticket, ask.clone()))),
-                Action::Leave => self.parts(Session::hang_up),
-                Action::Cut => self.parts(Session::cut),
+                Some(Action::Ask(ticket, ask)) => {
+                    if let Some(online) = &mut self.online {
+                        online.waiting.push_back((ticket, ask));
+                    }
+                }
+                Some(Action::Leave) => self.parts(Session::hang_up),
+                Some(Action::Cut) => self.parts(Session::cut),
+                None => break,
             }
         }
+        let machine = self.shared.machine.lock();
         let is_told = machine.is_told();
         if machine.is_over() && is_told {
             return None;

@@ -20,7 +20,7 @@ mod told;
 mod update;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -45,7 +45,8 @@ use streams::{State, Streams};
 pub struct Settings {
     /// What is followed beside `channels`. Default [`Watch::All`]: the user's channels, as the server chooses them.
     pub watch: Watch,
-    /// Channels to follow from the start, each behind a position or from now on. Default none.
+    /// Channels to follow from the start, each behind a position or from now on. Default none. Whichever the user is removed
+    /// from and added to again is followed again.
     pub channels: BTreeMap<ChannelId, Cursor>,
     /// Where the user's own stream is gone on with. Default from now on.
     pub user_position: Option<Position>,
@@ -57,7 +58,7 @@ pub struct Settings {
     pub longest_wait: Duration,
     /// How long a reply is waited for. Default 10 s.
     pub patience: Duration,
-    /// Name and version, as `name/1.2`, for the server.
+    /// Name and version, as `name/1.2`, for the server. Default this client's.
     pub client: Option<String>,
 }
 
@@ -71,7 +72,7 @@ impl Default for Settings {
             first_wait: Duration::from_millis(500),
             longest_wait: Duration::from_secs(30),
             patience: Duration::from_secs(10),
-            client: None,
+            client: Some(concat!("chaos-client/", env!("CARGO_PKG_VERSION")).to_owned()),
         }
     }
 }
@@ -101,6 +102,8 @@ pub struct Machine {
     own: Option<Position>,
     listing: Option<Listing>,
     streams: Streams,
+    /// What the application follows by name.
+    followed: BTreeSet<ChannelId>,
     outbox: Outbox,
     asked: BTreeMap<Ticket, Asked>,
     last_ticket: u64,
@@ -147,6 +150,7 @@ impl Machine {
             own: settings.user_position,
             listing: None,
             streams,
+            followed: settings.channels.keys().cloned().collect(),
             outbox: Outbox::new(settings.outbox),
             asked: BTreeMap::new(),
             last_ticket: 0,
@@ -158,10 +162,11 @@ impl Machine {
 
     /// Takes what happened.
     pub fn handle(&mut self, input: Input, now: Instant) {
-        if let Link::Online(online) = &mut self.link
-            && matches!(input, Input::Event(_) | Input::Reply(..))
-        {
-            online.heard = now;
+        match (&mut self.link, &input) {
+            (Link::Online(online), Input::Event(_) | Input::Reply(..)) => online.heard = now,
+            // Of a session that was left meanwhile: what it told comes again in the next one.
+            (_, Input::Event(_) | Input::Reply(..)) => return,
+            _ => {}
         }
         match input {
             Input::Token(outcome) => self.token_came(outcome, now),
@@ -243,6 +248,7 @@ impl Machine {
 
     /// Follows a channel from a position, or from now on; one that is followed already goes on as it is.
     pub fn follow(&mut self, channel_id: ChannelId, from: Cursor, now: Instant) {
+        self.followed.insert(channel_id.clone());
         match self.streams.state(&channel_id) {
             Some(State::Leaving { .. }) => self.streams.enter(&channel_id, State::Leaving { is_wanted: true }),
             Some(_) => {}
@@ -253,6 +259,7 @@ impl Machine {
 
     /// Follows a channel no more. With [`Watch::All`] the next session follows it again if it is the user's.
     pub fn unfollow(&mut self, channel_id: &ChannelId, now: Instant) {
+        self.followed.remove(channel_id);
         match self.streams.state(channel_id) {
             Some(State::Apart) => self.streams.remove(channel_id),
             Some(_) => self.streams.enter(channel_id, State::Leaving { is_wanted: false }),

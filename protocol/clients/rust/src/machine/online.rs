@@ -72,6 +72,12 @@ impl Machine {
 
     /// Gives up what was not answered in time: the session, if nothing was heard since, else the request.
     pub(super) fn overdue(&mut self, now: Instant) {
+        // As long as updates wait for the application the socket is not read, and silence says nothing.
+        if let Link::Online(online) = &mut self.link
+            && !self.updates.is_empty()
+        {
+            online.heard = now;
+        }
         while let Link::Online(online) = &self.link
             && let Some(first) = self.asked.first_entry()
             && first.get().at + self.settings.patience <= now

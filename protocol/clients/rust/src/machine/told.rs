@@ -131,9 +131,12 @@ impl Machine {
     /// The user came into a channel, and listens to it from here on, unless a reply was faster. What that reply told is
     /// kept: the events behind it come, and were some not to come, it would be noticed.
     fn came_into(&mut self, entry: &Entry) {
-        if self.settings.watch == Watch::All && self.streams.get(&entry.channel_id).is_none() {
-            let head = Position { seq: entry.seq, at: entry.at };
-            self.streams.insert(entry.channel_id.clone(), Some(head), State::Live);
+        let (id, head) = (&entry.channel_id, Position { seq: entry.seq, at: entry.at });
+        match self.settings.watch {
+            _ if self.streams.get(id).is_some() => {}
+            Watch::All => self.streams.insert(id.clone(), Some(head), State::Live),
+            Watch::None if self.followed.contains(id) => self.streams.insert(id.clone(), Some(head), State::Apart),
+            Watch::None => {}
         }
     }
 

@@ -13,7 +13,7 @@ use protocol::{
     ChannelId, MessageId,
     event::Event,
     model::{EntryResult, Gap, Message},
-    params::{Connect, SendMessage, Watch},
+    params::{Connect, SendMessage},
 };
 
 use crate::server::{Server, id_of, place_of};
@@ -241,7 +241,7 @@ impl Story {
                     assert_eq!(Some(seq), self.own.map(|own| own + 1), "no hole, and nothing twice, in the own stream");
                     self.own = Some(seq);
                     match event.read().unwrap() {
-                        Event::ChannelAdded(entry) if self.settings.watch == Watch::All => {
+                        Event::ChannelAdded(entry) => {
                             self.begins(place_of(&entry.channel_id), Position { seq: entry.seq, at: entry.at });
                         }
                         Event::ChannelRemoved(id) => self.ends(&id),

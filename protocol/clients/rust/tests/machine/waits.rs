@@ -343,6 +343,12 @@ fn a_connection_that_is_silent_is_asked_and_cut_and_one_that_only_answers_late_i
         "mention_ids": [], "metadata": {} });
     hand.takes(Input::Reply(ticket, Ok(Answer::MessageSend(serde_json::from_value(message).unwrap()))));
     assert!(matches!(&hand.told()[..], [Update::Acknowledged(_)]));
+    // An application that does not take what it is told keeps the client from reading: silence says nothing then.
+    hand.hears(posted("c", 3));
+    for _ in 0..10 {
+        hand.waits();
+    }
+    assert_eq!((hand.acts(), hand.told().len()), (vec![], 1));
     let last = hand.now;
     hand.waits();
     assert_eq!((hand.now - last, hand.asks().1), (Duration::from_secs(25), Ask::Ping));
