@@ -1,12 +1,12 @@
 //! `chaos chat`: a terminal client, and a real one: all that it knows it learns over the wire.
 
-use std::{io::IsTerminal, path::Path, pin::Pin, sync::Arc, time::Duration};
+use std::{io::IsTerminal, path::Path, sync::Arc, time::Duration};
 
 use client::{Backend, Client, Connector, NoToken, Settings, Update, Updates, Why};
 use protocol::{
     ChannelId, Encoding, UserId,
     event::{Event, Reaction},
-    model::{Entry, EntryResult, Message},
+    model::{Entry, EntryResult, Gap, Message},
     params::{Cursor, ListMessages, MintToken, SendMessage, Watch},
     results::Token,
 };
@@ -35,7 +35,12 @@ pub async fn run(settings: Chat) -> Result<(), StartError> {
     let asks = settings.clone();
     let token = move || {
         let (first, settings) = (first.take(), asks.clone());
-        async move { first.map_or_else(|| another(settings), |token| Box::pin(async { Ok(token) })).await }
+        async move {
+            match first {
+                Some(token) => Ok(token),
+                None => another(&settings).await,
+            }
+        }
     };
     let behaviour = Settings {
         watch: Watch::None,
@@ -49,13 +54,11 @@ pub async fn run(settings: Chat) -> Result<(), StartError> {
 }
 
 /// Another token than the first one, which has ended or is about to.
-fn another(settings: Arc<Chat>) -> Pin<Box<dyn Future<Output = Result<String, NoToken>> + Send>> {
-    Box::pin(async move {
-        if settings.token.is_some() {
-            return Err(NoToken::Never("the one that was given has ended".into()));
-        }
-        token(&settings).await.map_err(|error| NoToken::Later(error.0))
-    })
+async fn another(settings: &Chat) -> Result<String, NoToken> {
+    if settings.token.is_some() {
+        return Err(NoToken::Never("the one that was given has ended".into()));
+    }
+    token(settings).await.map_err(|error| NoToken::Later(error.0))
 }
 
 /// A conversation at the terminal.
@@ -82,7 +85,7 @@ impl Talk {
             }
             tokio::select! {
                 // What is typed before the greeting waits.
-                line = lines.next_line(), if end.is_none() && self.shown_to_be_in() => match line.map_err(StartError::of)? {
+                line = lines.next_line(), if end.is_none() && self.you.is_some() => match line.map_err(StartError::of)? {
                     None => end = Some(Instant::now() + FAREWELL),
                     Some(line) if line.trim().is_empty() => {}
                     Some(text) => {
@@ -102,10 +105,6 @@ impl Talk {
         }
     }
 
-    fn shown_to_be_in(&self) -> bool {
-        self.you.is_some()
-    }
-
     async fn takes(&mut self, update: Option<Update>) -> Result<(), StartError> {
         match update {
             Some(Update::Connected(connected)) => {
@@ -122,8 +121,8 @@ impl Talk {
                     self.greet(entry).await;
                 }
             }
-            Some(Update::Away { why, wait: _ }) if self.you.is_none() => return Err(self.refused(&why)),
-            Some(Update::Away { why, wait: _ }) => {
+            Some(Update::Away { why, .. }) if self.you.is_none() => return Err(self.refused(&why)),
+            Some(Update::Away { why, .. }) => {
                 if !std::mem::replace(&mut self.is_away, true) {
                     println!("* {why}; connecting again, and what you write waits");
                 }
@@ -132,6 +131,10 @@ impl Talk {
                 Event::MessageCreated(message) => self.show(&message),
                 event => tell(&event),
             },
+            Some(Update::Gap { gap: Gap::Diverged, .. }) => {
+                println!("* the node lost what was said last; this is what it has:");
+                self.shown = 0;
+            }
             Some(Update::Messages { messages, .. }) => messages.iter().for_each(|message| self.show(message)),
             Some(Update::Failed { why, .. }) => eprintln!("! {why}"),
             Some(Update::Lost { error, .. }) => return Err(StartError(format!("{}: {}", self.channel, error.message))),

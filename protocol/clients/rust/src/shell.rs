@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use protocol::{
-    Encoding, ErrorBody,
+    Encoding, ErrorBody, ErrorCode,
     codec::DecodeError,
     frame::{Head, ServerFrame},
     params::{RefreshToken, Subscribe, Unsubscribe},
@@ -199,18 +199,23 @@ where
             return Some(Input::Ended(closed));
         };
         let encoding = online.session.encoding();
-        let input = match ServerFrame::head(encoding, &frame) {
-            Ok(Head::Event) => encoding.decode(&frame).map(Input::Event),
+        let event = match ServerFrame::head(encoding, &frame) {
             Ok(Head::Reply(id)) => {
                 let (ticket, read) = online.under_way.remove(&id)?;
-                read(encoding, &frame).map(|outcome| Input::Reply(ticket, outcome))
+                // A later version's word, say: what was asked has no answer, but the session is none the worse.
+                let unreadable = |error| Err(ErrorBody::new(ErrorCode::Internal, format!("the reply cannot be read: {error}")));
+                return Some(Input::Reply(ticket, read(encoding, &frame).unwrap_or_else(unreadable)));
             }
+            Ok(Head::Event) => encoding.decode(&frame),
             Err(error) => Err(error),
         };
-        Some(input.unwrap_or_else(|error| {
-            self.parts(Session::cut);
-            Input::Ended(Closed::broken(format!("a frame cannot be read: {error}")))
-        }))
+        Some(event.map_or_else(
+            |error| {
+                self.parts(Session::cut);
+                Input::Ended(Closed::broken(format!("a frame cannot be read: {error}")))
+            },
+            Input::Event,
+        ))
     }
 }
 

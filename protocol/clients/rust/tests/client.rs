@@ -151,7 +151,7 @@ async fn dropped_updates_or_a_call_end_the_connection_with_a_farewell() {
 #[tokio::test]
 async fn a_node_that_falls_silent_is_left_after_a_ping_in_vain() {
     let settings = Settings { patience: Duration::from_millis(500), ..quick() };
-    let (_client, mut updates, listener) = client(settings, |c| c, Encoding::MessagePack).await;
+    let (client, mut updates, listener) = client(settings, |c| c, Encoding::MessagePack).await;
     let mut peer = in_time(Peer::accept(&listener, Encoding::MessagePack)).await;
     let began = Instant::now();
     peer.connects_with(1000).await;
@@ -160,6 +160,10 @@ async fn a_node_that_falls_silent_is_left_after_a_ping_in_vain() {
     let away = in_time(updates.next()).await;
     assert!(matches!(away, Some(Update::Away { why: Why::Silent, .. })), "{away:?}");
     assert!(began.elapsed() >= Duration::from_millis(1500), "the heartbeat and the patience");
+    assert!(client.session().is_none());
+    // The ping that was not answered, and then the end, without a farewell.
+    assert_eq!(in_time(peer.asked()).await.method, "ping");
+    assert!(!matches!(in_time(peer.stream.next()).await, Some(Ok(_))));
     accepts(&listener, Encoding::MessagePack).await;
     connected(&mut updates).await;
 }

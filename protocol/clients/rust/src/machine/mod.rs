@@ -15,6 +15,7 @@ mod renewal;
 mod repair;
 mod replies;
 mod retry;
+mod settings;
 mod streams;
 mod told;
 mod update;
@@ -26,12 +27,13 @@ use std::{
 
 use protocol::{
     ChannelId, MessageId,
-    params::{Connect, Cursor, SendMessage, Watch},
+    params::{Connect, Cursor, SendMessage},
     results::Connected,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 pub use io::{Action, Answer, Ask, Input, NoToken, Ticket};
+pub use settings::{SendError, Settings};
 pub use update::{Anomaly, Failure, Update, Why};
 
 use crate::{Backoff, Closed, ConnectError, Position, Reconnect};
@@ -39,54 +41,6 @@ use link::{Link, Online, Renewal};
 use outbox::Outbox;
 use repair::Listing;
 use streams::{State, Streams};
-
-/// How a client behaves.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// What is followed beside `channels`. Default [`Watch::All`]: the user's channels, as the server chooses them.
-    pub watch: Watch,
-    /// Channels to follow from the start, each behind a position or from now on. Default none. Whichever the user is removed
-    /// from and added to again is followed again.
-    pub channels: BTreeMap<ChannelId, Cursor>,
-    /// Where the user's own stream is gone on with. Default from now on.
-    pub user_position: Option<Position>,
-    /// How many messages wait for their acknowledgement before [`SendError::Full`]. Default 1000.
-    pub outbox: usize,
-    /// Up to how long the first wait is before a connection is tried again. Default half a second.
-    pub first_wait: Duration,
-    /// Up to how long any wait is, where the server does not ask for a longer one. Default 30 s.
-    pub longest_wait: Duration,
-    /// How long a reply is waited for. Default 10 s.
-    pub patience: Duration,
-    /// Name and version, as `name/1.2`, for the server. Default this client's.
-    pub client: Option<String>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            watch: Watch::All,
-            channels: BTreeMap::new(),
-            user_position: None,
-            outbox: 1000,
-            first_wait: Duration::from_millis(500),
-            longest_wait: Duration::from_secs(30),
-            patience: Duration::from_secs(10),
-            client: Some(concat!("chaos-client/", env!("CARGO_PKG_VERSION")).to_owned()),
-        }
-    }
-}
-
-/// Why a message is not taken for sending.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SendError {
-    /// As many as may wait do. There is room again with the next acknowledgement.
-    #[error("too many messages wait for their acknowledgement")]
-    Full,
-    /// The client ended.
-    #[error("the client ended")]
-    Over,
-}
 
 /// The client's state. See the [module](self).
 #[derive(Debug)]
@@ -257,7 +211,7 @@ impl Machine {
         self.pump(now);
     }
 
-    /// Follows a channel no more. With [`Watch::All`] the next session follows it again if it is the user's.
+    /// Follows a channel no more. With [`Watch::All`](protocol::params::Watch) the next session follows it again if it is the user's.
     pub fn unfollow(&mut self, channel_id: &ChannelId, now: Instant) {
         self.followed.remove(channel_id);
         match self.streams.state(channel_id) {

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(unreachable_pub, reason = "tests have no outside")]
 
+mod asks;
+mod hand;
 mod once;
 mod server;
 mod story;
