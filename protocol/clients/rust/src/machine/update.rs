@@ -109,8 +109,6 @@ pub enum Failure {
 /// Why there is no session.
 #[derive(Debug)]
 pub enum Why {
-    /// There was none yet.
-    Starting,
     /// There is no token.
     NoToken(NoToken),
     /// An attempt failed.
@@ -128,7 +126,6 @@ pub enum Why {
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Starting => f.write_str("connecting"),
             Self::NoToken(error) => error.fmt(f),
             Self::Failed(error) => error.fmt(f),
             Self::Closed(closed) => closed.fmt(f),
