@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Result, bail};
-use client::{Closed, ConnectError, Events, RequestError, Session};
+use client::{Backoff, Closed, ConnectError, Events, Position, Reconnect, RequestError, Session};
 use protocol::{
-    ChannelId, CloseCode, ErrorCode, UserId,
+    ChannelId, ErrorCode, UserId,
     model::{EntryResult, Gap},
-    params::{Connect, Cursor, ListMessages, Watch},
+    params::{Connect, ListMessages, Watch},
 };
 use tokio::{
     sync::watch,
@@ -19,9 +19,8 @@ use crate::{
     told::{Name, Told},
 };
 
-/// Waits between attempts to come back: from here, doubled up to [`SLOWEST`].
-const SOONEST: Duration = Duration::from_millis(100);
-const SLOWEST: Duration = Duration::from_secs(2);
+/// Waits between attempts to come back: shorter than a client's, so that a short run has its share of them.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
 
 /// How often a first connection is tried that is refused for want of room.
 const ATTEMPTS: u32 = 5;
@@ -91,14 +90,14 @@ impl Member {
 pub async fn join(stage: Arc<Stage>, role: Role, token: String, witness: Arc<dyn Witness>) -> Result<Member> {
     let (sender, session) = watch::channel(None);
     let mut life = Life { stage, role, witness, position: None, further: 0, session: sender };
-    let mut attempt = 1;
+    let (mut attempt, mut backoff) = (1, BACKOFF);
     let (first, events) = loop {
         match life.connect(token.clone()).await {
             Ok(connected) => break connected,
             Err(error) if attempt < ATTEMPTS && may_pass(&error) => {
                 life.stage.counters.trouble(format!("connect: {error}"));
                 attempt += 1;
-                sleep(wait_of(&error).unwrap_or(SOONEST * attempt)).await;
+                sleep(backoff.wait(rand::random()).max(Reconnect::hint(&error).unwrap_or_default())).await;
             }
             Err(error) => return Err(explain(error)),
         }
@@ -112,8 +111,8 @@ struct Life {
     stage: Arc<Stage>,
     role: Role,
     witness: Arc<dyn Witness>,
-    /// `seq` and `at` of the last durable event.
-    position: Option<(u64, u64)>,
+    /// Of the last durable event.
+    position: Option<Position>,
     /// How many nodes it went on, as it does when one goes away.
     further: usize,
     session: watch::Sender<Option<Session>>,
@@ -121,7 +120,7 @@ struct Life {
 
 impl Life {
     async fn connect(&self, token: String) -> Result<(Session, Events), ConnectError> {
-        let resume = self.position.map(|(seq, at)| (self.role.channel.clone(), Cursor::After(seq, at))).into_iter().collect();
+        let resume = self.position.map(|position| (self.role.channel.clone(), position.into())).into_iter().collect();
         let client = Some(concat!("chaos-loadtest/", env!("CARGO_PKG_VERSION")).to_owned());
         let params = Connect { token, resume, watch: self.role.watch, client, ..Connect::default() };
         self.witness.connects(self.role.who);
@@ -143,9 +142,9 @@ impl Life {
                 Some(EntryResult::Entry(entry)) => match (self.position, entry.gap) {
                     (None, _) => {
                         self.witness.starts(self.role.who, entry.seq, entry.number);
-                        self.position = Some((entry.seq, entry.at));
+                        self.position = Some(Position { seq: entry.seq, at: entry.at });
                     }
-                    (Some(_), Some(gap)) => self.meet_gap(session, gap, (entry.seq, entry.at)),
+                    (Some(_), Some(gap)) => self.meet_gap(session, gap, Position { seq: entry.seq, at: entry.at }),
                     // What is replayed follows as events.
                     (Some(_), None) => self.witness.goes_on(self.role.who, entry.seq),
                 },
@@ -158,20 +157,26 @@ impl Life {
     }
 
     /// Does what the wire asks for where the stream does not go on from where it was.
-    fn meet_gap(&mut self, session: &Session, gap: Gap, head: (u64, u64)) {
+    fn meet_gap(&mut self, session: &Session, gap: Gap, head: Position) {
         let who = self.role.who;
         let before = self.position.replace(head);
         if gap == Gap::Diverged {
-            return self.witness.told_diverged(who, head.0);
+            return self.witness.told_diverged(who, head.seq);
         }
-        self.witness.told_gap(who, head.0);
-        let (session, channel, witness, stage) = (session.clone(), self.role.channel.clone(), self.witness.clone(), self.stage.clone());
-        let after = before.map_or(0, |(seq, _)| seq);
+        self.witness.told_gap(who, head.seq);
+        let (mut session, mut sessions) = (session.clone(), self.session.subscribe());
+        let (channel, witness, stage) = (self.role.channel.clone(), self.witness.clone(), self.stage.clone());
+        let after = before.map_or(0, |position| position.seq);
         tokio::spawn(async move {
-            match changes(&session, &channel, after).await {
-                Ok(messages) => witness.read_changes(who, after, head.0, messages),
-                // The session ended meanwhile.
-                Err(error) => stage.counters.trouble(format!("message.list after a gap: {error}")),
+            let mut backoff = BACKOFF;
+            loop {
+                match changes(&session, &channel, after).await {
+                    Ok(messages) => return witness.read_changes(who, after, head.seq, messages),
+                    Err(error) => stage.counters.trouble(format!("message.list after a gap: {error}")),
+                }
+                sleep(backoff.wait(rand::random())).await;
+                let Ok(next) = sessions.wait_for(Option::is_some).await.map(|next| next.clone()) else { return };
+                session = next.expect("it was waited for");
             }
         });
     }
@@ -195,7 +200,7 @@ impl Life {
             };
             self.session.send_replace(None);
             self.stage.counters.trouble(format!("a session {}", told_end(&closed)));
-            if closed.close_code() == Some(CloseCode::SessionEnded) {
+            if Reconnect::after(&closed) == Reconnect::Never {
                 return;
             }
             let again = tokio::select! {
@@ -226,9 +231,9 @@ impl Life {
             match (told.event, &told.data.entry, &told.data.channel_id) {
                 // What a reply told meanwhile is newer than an event that was slower.
                 (Name::ChannelAdded, Some(entry), _)
-                    if entry.channel_id == self.role.channel && self.position.is_none_or(|(seq, _)| seq < entry.seq) =>
+                    if entry.channel_id == self.role.channel && self.position.is_none_or(|position| position.seq < entry.seq) =>
                 {
-                    self.position = Some((entry.seq, entry.at));
+                    self.position = Some(Position { seq: entry.seq, at: entry.at });
                     self.witness.starts(self.role.who, entry.seq, entry.number);
                 }
                 (Name::ChannelRemoved, _, Some(channel)) if *channel == self.role.channel => self.leave(),
@@ -243,12 +248,12 @@ impl Life {
                 Some(_) => {}
             }
             if let (Name::ChannelGap, Some(seq), Some(at)) = (told.event, told.data.seq, told.data.at) {
-                self.meet_gap(session, told.data.reason.unwrap_or(Gap::Trimmed), (seq, at));
+                self.meet_gap(session, told.data.reason.unwrap_or(Gap::Trimmed), Position { seq, at });
                 continue;
             }
             // Who was removed has no position, whatever was on its way.
             if let (Some(seq), Some(at), Some(_)) = (told.seq, told.at, self.position) {
-                self.position = Some((seq, at));
+                self.position = Some(Position { seq, at });
             }
             self.witness.told(self.role.who, &told, framed(frame.len()));
         }
@@ -257,12 +262,13 @@ impl Life {
 
     /// Connects until it succeeds.
     async fn come_back(&mut self, closed: &Closed) -> (Session, Events) {
-        let mut wait = SOONEST;
-        if closed.close_code().is_none_or(|code| code == CloseCode::GoingAway) {
+        let mut backoff = BACKOFF;
+        if Reconnect::elsewhere(closed) {
             self.further += 1;
         }
         sleep(closed.retry_after().unwrap_or_default()).await;
         loop {
+            let mut hint = Duration::ZERO;
             let trouble = match self.stage.tenant.token(self.role.spread + self.further, &self.role.user).await {
                 Ok(token) => match self.connect(token).await {
                     Ok((session, events)) => match self.enter(&session) {
@@ -270,7 +276,7 @@ impl Life {
                         Err(error) => format!("{error:#}"),
                     },
                     Err(error) => {
-                        wait = wait_of(&error).unwrap_or(wait);
+                        hint = Reconnect::hint(&error).unwrap_or_default();
                         format!("coming back: {error}")
                     }
                 },
@@ -278,8 +284,7 @@ impl Life {
             };
             self.stage.counters.trouble(trouble);
             self.further += 1;
-            sleep(wait).await;
-            wait = (wait * 2).min(SLOWEST);
+            sleep(backoff.wait(rand::random()).max(hint)).await;
         }
     }
 }
@@ -337,14 +342,6 @@ fn may_pass(error: &ConnectError) -> bool {
         ConnectError::Upgrade { status, .. } => matches!(status, 429 | 503),
         ConnectError::Timeout => true,
         _ => false,
-    }
-}
-
-fn wait_of(error: &ConnectError) -> Option<Duration> {
-    match error {
-        ConnectError::Refused { error, .. } => error.retry_after_ms.map(Duration::from_millis),
-        ConnectError::Closed(closed) => closed.retry_after(),
-        _ => None,
     }
 }
 

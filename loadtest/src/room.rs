@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use anyhow::{Context, Result};
-use client::{PendingReply, RequestError, Session};
+use client::{Backoff, PendingReply, Refusal, RequestError, Session};
 use parking_lot::Mutex;
 use protocol::{ChannelId, ErrorCode, UserId, params::ListMessages, results::MessageResult};
 use tokio::{
@@ -20,9 +20,8 @@ use crate::{
     verify::{self, Index, Tally},
 };
 
-/// Before a message is sent again whose reply never came: from here, doubled up to [`SELDOM`].
-const AGAIN: Duration = Duration::from_millis(200);
-const SELDOM: Duration = Duration::from_secs(5);
+/// Waits before something is asked again whose reply never came.
+const AGAIN: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
 
 /// Of so many messages one is deleted, where any are.
 const DELETED: Index = 16;
@@ -221,7 +220,7 @@ impl Sender {
     async fn settle(mut self, message: Index, mut begun: Option<Result<PendingReply, RequestError>>) {
         let room = self.room.clone();
         let Room { check, stage, script, id, .. } = &*room;
-        let mut wait = AGAIN;
+        let mut backoff = AGAIN;
         loop {
             let reply = match begun {
                 Some(Ok(pending)) => Some(pending.reply::<MessageResult>().await),
@@ -239,20 +238,20 @@ impl Sender {
                     }
                     break;
                 }
-                Some(Err(RequestError::Refused(error))) => match error.code {
-                    ErrorCode::RateLimited => {
+                Some(Err(RequestError::Refused(error))) => match Refusal::of(&error) {
+                    Refusal::TooFast(_) => {
                         Counters::count(&stage.counters.rate_limited);
                         self.refuse(message);
                         break;
                     }
-                    ErrorCode::Unavailable => stage.counters.trouble(format!("message.send: {error}")),
+                    Refusal::Passing(_) => stage.counters.trouble(format!("message.send: {error}")),
                     // Whether it is stored is unknown: the reply is that of a defect.
-                    ErrorCode::Internal => {
+                    Refusal::Defect => {
                         stage.counters.trouble(format!("message.send: {error}"));
                         room.pacing.refused(message);
                         break;
                     }
-                    _ => {
+                    Refusal::Definite => {
                         stage.counters.trouble(format!("message.send: {error}"));
                         check.lock().denied(message, &error.to_string());
                         room.pacing.refused(message);
@@ -263,8 +262,7 @@ impl Sender {
                 None => {}
             }
             check.lock().retrying(message);
-            sleep(wait).await;
-            wait = (wait * 2).min(SELDOM);
+            sleep(backoff.wait(rand::random())).await;
             let Some(session) = self.member.connected().await else { break };
             begun = Some(session.begin_send(id, &script.message(message)).await);
         }
@@ -277,14 +275,13 @@ impl Sender {
         let Room { check, stage, script, id, .. } = &*room;
         let Some(message_id) = script.message(message).message_id else { return };
         check.lock().deleting(message);
-        let mut wait = AGAIN;
+        let mut backoff = AGAIN;
         while let Some(session) = self.member.connected().await {
             match session.delete_message(id, &message_id).await {
                 Ok(()) => return check.lock().deleted(message),
                 Err(error) => stage.counters.trouble(format!("message.delete: {error}")),
             }
-            sleep(wait).await;
-            wait = (wait * 2).min(SELDOM);
+            sleep(backoff.wait(rand::random())).await;
         }
     }
 

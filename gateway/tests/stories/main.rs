@@ -23,6 +23,7 @@ mod process;
 mod promises;
 mod promises_outbox;
 mod promises_resume;
+mod returning;
 mod rolling;
 mod stalled;
 mod storm;

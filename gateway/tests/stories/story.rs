@@ -243,6 +243,11 @@ impl World {
     pub async fn restarts(&mut self) {
         let count = self.nodes.len();
         self.ends().await;
+        self.restarts_as(count).await;
+    }
+
+    /// Starts so many nodes on the data of those that ended.
+    pub async fn restarts_as(&mut self, count: usize) {
         for _ in 0..count {
             let deadline = tokio::time::Instant::now() + PATIENCE;
             // Of the node before, a task may still be about to let the folder go.

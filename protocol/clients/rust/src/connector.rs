@@ -16,7 +16,10 @@ use tokio_tungstenite::{
     tungstenite::{self, client::IntoClientRequest, protocol::WebSocketConfig},
 };
 
-use crate::{Closed, Events, RequestError, Session, Socket, session};
+use crate::{
+    Closed, Events, RequestError, Session, Socket,
+    session::{self, Unawaited},
+};
 
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +79,7 @@ pub struct Connector {
     headers: HeaderMap,
     timeout: Duration,
     event_queue: usize,
+    unawaited: Unawaited,
     read_buffer: usize,
     receive_buffer: Option<u32>,
     local_address: Option<IpAddr>,
@@ -107,6 +111,7 @@ impl Connector {
             headers,
             timeout: Duration::from_secs(10),
             event_queue: 256,
+            unawaited: Unawaited::Dropped,
             read_buffer: 4096,
             receive_buffer: None,
             local_address: None,
@@ -122,6 +127,12 @@ impl Connector {
     /// How many events wait for [`Events::next`] before the client stops reading its socket. Default 256.
     pub fn event_queue(mut self, frames: usize) -> Self {
         self.event_queue = frames.max(1);
+        self
+    }
+
+    /// Replies that nobody awaits come among the events, where the server sent them.
+    pub(crate) fn queue_replies(mut self) -> Self {
+        self.unawaited = Unawaited::Queued;
         self
     }
 
@@ -180,7 +191,8 @@ impl Connector {
             tungstenite::Error::Io(error) => ConnectError::Unreachable(error),
             other => ConnectError::Handshake(other.to_string()),
         })?;
-        let settings = session::Settings { encoding: self.encoding, timeout: self.timeout, event_queue: self.event_queue };
+        let settings =
+            session::Settings { encoding: self.encoding, timeout: self.timeout, event_queue: self.event_queue, unawaited: self.unawaited };
         Ok(Socket::new(stream, settings))
     }
 

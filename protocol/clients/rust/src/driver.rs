@@ -75,7 +75,11 @@ async fn read(mut source: SplitStream<WebSocketStream<TcpStream>>, events: &mpsc
             (None, _) => return Closed::broken("the connection was cut"),
         };
         match ServerFrame::head(link.encoding, &frame) {
-            Ok(Head::Reply(id)) => link.reply(id, frame),
+            Ok(Head::Reply(id)) => {
+                if let Some(frame) = link.reply(id, frame) {
+                    drop(events.send(frame).await);
+                }
+            }
             // An error means that nobody wants events.
             Ok(Head::Event) => drop(events.send(frame).await),
             Err(error) => return Closed::broken(format!("a frame cannot be read: {error}")),

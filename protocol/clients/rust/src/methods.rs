@@ -20,14 +20,14 @@ use crate::{PendingReply, RequestError, Session};
 
 /// The ids of what a request is about, beside its fields, in one map.
 #[derive(Serialize)]
-struct Of<I, P> {
+pub(crate) struct Of<I, P> {
     #[serde(flatten)]
     ids: I,
     #[serde(flatten)]
     fields: P,
 }
 
-fn in_channel<P>(channel_id: &ChannelId, fields: P) -> Of<ChannelRef, P> {
+pub(crate) fn in_channel<P>(channel_id: &ChannelId, fields: P) -> Of<ChannelRef, P> {
     Of { ids: ChannelRef { channel_id: channel_id.clone() }, fields }
 }
 

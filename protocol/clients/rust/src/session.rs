@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
     net::TcpStream,
     sync::{mpsc, oneshot, watch},
+    task::AbortHandle,
     time::{Instant, timeout_at},
 };
 use tokio_tungstenite::WebSocketStream;
@@ -60,6 +61,16 @@ pub(crate) struct Settings {
     pub(crate) encoding: Encoding,
     pub(crate) timeout: Duration,
     pub(crate) event_queue: usize,
+    pub(crate) unawaited: Unawaited,
+}
+
+/// What becomes of a reply that nobody awaits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unawaited {
+    /// It is dropped.
+    Dropped,
+    /// It is queued among the events, where the server sent it.
+    Queued,
 }
 
 /// What the driver is told to do.
@@ -74,6 +85,8 @@ pub(crate) enum Command {
 pub(crate) struct Link {
     pub(crate) encoding: Encoding,
     pub(crate) reading: watch::Sender<bool>,
+    unawaited: Unawaited,
+    driver: OnceLock<AbortHandle>,
     closed: OnceLock<Closed>,
     replies: Mutex<Replies>,
 }
@@ -84,18 +97,22 @@ struct Replies {
     awaited: HashMap<u32, oneshot::Sender<Bytes>>,
 }
 
+impl Replies {
+    fn next_id(&mut self) -> u32 {
+        loop {
+            self.last_id = self.last_id.checked_add(1).unwrap_or(1);
+            if !self.awaited.contains_key(&self.last_id) {
+                return self.last_id;
+            }
+        }
+    }
+}
+
 impl Link {
     fn register(&self) -> (u32, oneshot::Receiver<Bytes>) {
         let (sender, receiver) = oneshot::channel();
         let mut replies = self.replies.lock();
-        let mut id = replies.last_id;
-        loop {
-            id = id.checked_add(1).unwrap_or(1);
-            if !replies.awaited.contains_key(&id) {
-                break;
-            }
-        }
-        replies.last_id = id;
+        let id = replies.next_id();
         // Once the connection ended nobody would take the sender out again; dropped here, the receiver learns of it.
         if self.closed.get().is_none() {
             replies.awaited.insert(id, sender);
@@ -103,11 +120,15 @@ impl Link {
         (id, receiver)
     }
 
-    /// Hands a reply to whoever awaits it; one that is awaited no longer is dropped.
-    pub(crate) fn reply(&self, id: u32, frame: Bytes) {
-        if let Some(sender) = self.replies.lock().awaited.remove(&id) {
-            let _ = sender.send(frame);
+    /// Hands a reply to whoever awaits it. Given back, it is to be queued.
+    pub(crate) fn reply(&self, id: u32, frame: Bytes) -> Option<Bytes> {
+        match self.replies.lock().awaited.remove(&id) {
+            // An error means that it is awaited no longer.
+            Some(sender) => drop(sender.send(frame)),
+            None if self.unawaited == Unawaited::Queued => return Some(frame),
+            None => {}
         }
+        None
     }
 
     pub(crate) fn end(&self, closed: Closed) {
@@ -144,10 +165,13 @@ impl Session {
         let link = Arc::new(Link {
             encoding: settings.encoding,
             reading: watch::Sender::new(true),
+            unawaited: settings.unawaited,
+            driver: OnceLock::new(),
             closed: OnceLock::new(),
             replies: Mutex::default(),
         });
-        tokio::spawn(driver::run(stream, receiver, sender, link.clone()));
+        let driver = tokio::spawn(driver::run(stream, receiver, sender, link.clone()));
+        let _ = link.driver.set(driver.abort_handle());
         let session = Self { commands, link: link.clone(), timeout: settings.timeout, connected: Arc::default() };
         (session.clone(), Events::new(session, events))
     }
@@ -188,6 +212,31 @@ impl Session {
             Ok(Ok(())) => Ok(pending),
             Ok(Err(_)) => Err(self.link.closed().into()),
             Err(_) => Err(RequestError::Timeout),
+        }
+    }
+
+    /// A frame for a request whose reply nobody awaits, and its id.
+    pub(crate) fn number<P: Serialize + ?Sized>(&self, method: Method, params: &P) -> (u32, Frame) {
+        let id = self.link.replies.lock().next_id();
+        (id, Frame::of(self.link.encoding, encode_request(self.link.encoding, id, method.as_str(), &params)))
+    }
+
+    /// A place for one more request, once there is one; none once the connection ended.
+    pub(crate) async fn room(&self) -> Option<mpsc::Permit<'_, Command>> {
+        self.commands.reserve().await.ok()
+    }
+
+    /// Closes the connection without waiting for anything.
+    pub(crate) fn hang_up(&self) {
+        if self.commands.try_send(Command::Close(1000, String::new())).is_err() {
+            self.cut();
+        }
+    }
+
+    /// Ends the connection at once, even if its socket takes nothing any more.
+    pub(crate) fn cut(&self) {
+        if let Some(driver) = self.link.driver.get() {
+            driver.abort();
         }
     }
 
@@ -236,24 +285,29 @@ pub struct PendingReply {
 impl PendingReply {
     /// Waits for it.
     pub async fn reply<R: DeserializeOwned>(mut self) -> Result<R, RequestError> {
-        #[derive(Deserialize)]
-        #[serde(bound = "R: DeserializeOwned")]
-        struct Reply<R> {
-            #[serde(default)]
-            result: Option<R>,
-            #[serde(default)]
-            error: Option<ErrorBody>,
-        }
         let frame = match timeout_at(self.deadline, &mut self.receiver).await {
             Ok(Ok(frame)) => frame,
             Ok(Err(_)) => return Err(self.link.closed().into()),
             Err(_) => return Err(RequestError::Timeout),
         };
-        match self.link.encoding.decode(&frame)? {
-            Reply { error: Some(error), .. } => Err(error.into()),
-            Reply { result: Some(result), .. } => Ok(result),
-            _ => Err(DecodeError("a reply has a result or an error".into()).into()),
-        }
+        Ok(read_reply(self.link.encoding, &frame)??)
+    }
+}
+
+/// Reads a reply's result, or its error.
+pub(crate) fn read_reply<R: DeserializeOwned>(encoding: Encoding, frame: &[u8]) -> Result<Result<R, ErrorBody>, DecodeError> {
+    #[derive(Deserialize)]
+    #[serde(bound = "R: DeserializeOwned")]
+    struct Reply<R> {
+        #[serde(default)]
+        result: Option<R>,
+        #[serde(default)]
+        error: Option<ErrorBody>,
+    }
+    match encoding.decode(frame)? {
+        Reply { error: Some(error), .. } => Ok(Err(error)),
+        Reply { result: Some(result), .. } => Ok(Ok(result)),
+        _ => Err(DecodeError("a reply has a result or an error".into())),
     }
 }
 

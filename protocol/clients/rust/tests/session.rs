@@ -1,112 +1,26 @@
 //! The client against a small server made by hand.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod peer;
+
 use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
 use client::{Closed, ConnectError, Connector, Events, Frame, RequestError, Session};
-use futures_util::{SinkExt, StreamExt};
+use futures_util::StreamExt;
 use protocol::{
     CloseCode, Encoding, ErrorBody, ErrorCode, Method,
-    frame::{Request, encode_error, encode_result},
+    frame::encode_error,
     params::{Connect, SendMessage},
 };
 use serde_json::{Value, json};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::JoinHandle,
-    time::timeout,
-};
-use tokio_tungstenite::{
-    WebSocketStream, accept_hdr_async,
-    tungstenite::{
-        Message,
-        handshake::server::{Request as Upgrade, Response},
-        http::header::SEC_WEBSOCKET_PROTOCOL,
-        protocol::CloseFrame,
-    },
-};
+use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
+use tokio_tungstenite::tungstenite::Message;
 
-const DEADLINE: Duration = Duration::from_secs(10);
-
-/// The server's end of one connection.
-struct Peer {
-    stream: WebSocketStream<TcpStream>,
-    encoding: Encoding,
-}
-
-struct Asked {
-    id: u32,
-    method: String,
-    params: Value,
-}
-
-impl Peer {
-    async fn accept(listener: &TcpListener, encoding: Encoding) -> Self {
-        let (stream, _) = listener.accept().await.unwrap();
-        #[expect(clippy::result_large_err, reason = "the callback's type is tungstenite's")]
-        let stream = accept_hdr_async(stream, |upgrade: &Upgrade, mut response: Response| {
-            if let Some(offered) = upgrade.headers().get(SEC_WEBSOCKET_PROTOCOL) {
-                response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, offered.clone());
-            }
-            assert_eq!(upgrade.uri().path(), protocol::WEBSOCKET_PATH);
-            Ok(response)
-        })
-        .await
-        .unwrap();
-        Self { stream, encoding }
-    }
-
-    async fn asked(&mut self) -> Asked {
-        let bytes = match self.stream.next().await.unwrap().unwrap() {
-            Message::Binary(bytes) => bytes,
-            Message::Text(text) => text.into(),
-            other => panic!("{other:?}"),
-        };
-        let request = Request::decode(self.encoding, &bytes).unwrap();
-        Asked { id: request.id, method: request.method.to_owned(), params: request.params().unwrap() }
-    }
-
-    async fn says(&mut self, bytes: Vec<u8>) {
-        let message = match self.encoding {
-            Encoding::MessagePack => Message::Binary(bytes.into()),
-            Encoding::Json => Message::Text(String::from_utf8(bytes).unwrap().into()),
-        };
-        self.stream.send(message).await.unwrap();
-    }
-
-    async fn answers(&mut self, id: u32, result: Value) {
-        self.says(encode_result(self.encoding, id, &result)).await;
-    }
-
-    async fn tells(&mut self, event: Value) {
-        self.says(self.encoding.encode(&event)).await;
-    }
-
-    async fn closes(&mut self, code: CloseCode) {
-        let frame = CloseFrame { code: code.code().into(), reason: code.reason().into() };
-        self.stream.close(Some(frame)).await.unwrap();
-        while let Some(Ok(_)) = self.stream.next().await {}
-    }
-
-    async fn connects(&mut self) {
-        let asked = self.asked().await;
-        assert_eq!(asked.method, "connect");
-        self.answers(
-            asked.id,
-            json!({ "session_id": "ses_0000000000000001", "user": { "id": "alice" }, "app_id": "app_0000000000000001", "environment": "test",
-                "features": [], "heartbeat_ms": 25000, "limits": { "page": 200 }, "user_position": [0, 0], "channels": [], "more": false }),
-        )
-        .await;
-    }
-}
+use peer::{Peer, in_time};
 
 fn typing(n: u64) -> Value {
     json!({ "event": "typing", "channel_id": "general", "data": { "user_id": "bob", "typing": true, "n": n } })
-}
-
-async fn in_time<T>(what: impl Future<Output = T>) -> T {
-    timeout(DEADLINE, what).await.expect("in time")
 }
 
 /// A connected client, and its peer's script running beside it.
