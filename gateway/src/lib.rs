@@ -5,6 +5,7 @@ pub mod chat;
 pub mod config;
 pub mod demo;
 pub mod error;
+pub mod keep;
 pub mod limit;
 pub mod listen;
 pub mod log;

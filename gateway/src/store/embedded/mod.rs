@@ -6,9 +6,13 @@
 //!
 //! Owned here: the folder, its format, the writer, leases in memory. Left out: who listens ([`fanout::bus::Local`]).
 
+mod check;
 mod disk;
 mod layout;
 mod leases;
+mod onlooker;
+mod pages;
+mod partition;
 mod plan;
 mod sound;
 #[cfg(test)]
@@ -47,7 +51,14 @@ use super::{
     Table,
 };
 
-pub use disk::OpenError;
+pub use self::{
+    check::{Finding, Looked, Sense, check},
+    disk::OpenError,
+    onlooker::copy,
+    pages::Damage,
+};
+
+pub(crate) use self::disk::Lock;
 
 /// Milliseconds since the Unix epoch.
 type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;

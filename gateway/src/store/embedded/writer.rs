@@ -142,6 +142,11 @@ impl Writer {
 
     /// Sweeps once; whether there is more to sweep.
     fn swept(&self) -> bool {
+        match self.disk.forget_readers() {
+            Ok(0) => {}
+            Ok(readers) => tracing::info!(readers, "readers of the store that died are forgotten"),
+            Err(error) => tracing::warn!(%error, "readers of the store that died may still hold up what was freed"),
+        }
         let is_full = |fault: &Fault| matches!(fault, Fault::Storage(error) if disk::is_full(error));
         self.growing(|| self.sweep(), is_full).unwrap_or_else(|fault| {
             if !self.failing.swap(true, Ordering::Relaxed) {
