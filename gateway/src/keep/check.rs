@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use super::{sense::Chat, size};
+use super::{findings, sense::Chat, size};
 use crate::{start::StartError, store::embedded};
 
 /// Findings that are written out; beyond them there is only a count.
@@ -49,6 +49,6 @@ pub fn check(Check { data }: &Check) -> Result<ExitCode, StartError> {
         say!("{} is whole: {of}", data.display());
         return Ok(ExitCode::SUCCESS);
     }
-    say!("{} is not whole: {count} findings in {of}", data.display());
+    say!("{} is not whole: {} in {of}", data.display(), findings(count));
     Ok(ExitCode::from(1))
 }

@@ -121,3 +121,8 @@ fn size(bytes: u64) -> String {
         _ => format!("{} GiB", bytes >> 30),
     }
 }
+
+/// Findings for people.
+fn findings(count: u64) -> String {
+    if count == 1 { "1 finding".to_owned() } else { format!("{count} findings") }
+}

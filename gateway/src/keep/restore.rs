@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Partial, copy_files, copy_store, sense::Chat, size, sync};
+use super::{Partial, copy_files, copy_store, findings, sense::Chat, size, sync};
 use crate::{
     start::StartError,
     store::embedded::{self, Lock},
@@ -75,9 +75,10 @@ fn verify(from: &Path) -> Result<(), StartError> {
     match first {
         None => Ok(()),
         Some(finding) => Err(StartError(format!(
-            "the backup {} is not whole ({}; {count} findings in all): bring back another one; `chaos check --data {0}` tells more",
+            "the backup {} is not whole ({}; {} in all): bring back another one; `chaos check --data {0}` tells more",
             from.display(),
-            finding.what
+            finding.what,
+            findings(count)
         ))),
     }
 }

@@ -68,12 +68,12 @@ impl Lane {
     }
 }
 
-fn said(id: &MessageId) -> SendMessage {
+pub(crate) fn said(id: &MessageId) -> SendMessage {
     SendMessage { message_id: Some(id.clone()), text: Some(format!("this is {id}")), ..SendMessage::default() }
 }
 
 /// A channel's messages, each by its id with its number. Their numbers and seqs have no hole, and none is there twice.
-async fn whole_channel(shop: &Shop, channel: &str) -> BTreeMap<MessageId, u64> {
+pub(crate) async fn whole_channel(shop: &Shop, channel: &str) -> BTreeMap<MessageId, u64> {
     let mut all: Vec<Message> = Vec::new();
     loop {
         let after = all.last().map_or(0, |message| message.number);
@@ -145,7 +145,12 @@ async fn after_a_kill_in_the_middle_of_a_load_every_acknowledged_message_is_ther
 
 /// The one sentence with which a start ended: exit code 2, nothing on standard output.
 pub(crate) async fn refuses_to_start(arguments: &[&str]) -> String {
-    let mut node = Chaos::spawn(arguments);
+    refuses_to_start_by(&[], arguments).await
+}
+
+/// The same by a program that becomes the node.
+pub(crate) async fn refuses_to_start_by(starter: &[&str], arguments: &[&str]) -> String {
+    let mut node = Chaos::spawn_by(starter, arguments);
     let status = node.ends().await;
     let log = node.log();
     assert_eq!(status.code(), Some(2), "{arguments:?}: {log}");

@@ -4,11 +4,13 @@
 #[macro_use]
 mod story;
 
+mod bad_days;
 mod canary;
 mod codes;
 mod codes_close;
 mod events;
 mod garbage;
+mod keep;
 mod kill;
 mod limits;
 mod membership;
@@ -26,6 +28,7 @@ mod promises_resume;
 mod rolling;
 mod stalled;
 mod storm;
+mod synced;
 mod tokens;
 mod vertical;
 mod wall;
