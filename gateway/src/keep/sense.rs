@@ -40,3 +40,38 @@ impl Sense for Chat {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Stamps;
+
+    fn document(value: &'static [u8]) -> Document {
+        Document { key: "ada".into(), version: 1, value: value.into(), stamps: Stamps::default(), counts: Vec::new() }
+    }
+
+    /// What is wrong with a channel of two participants that counts so many, and has a document in this table.
+    fn of_two(counted: u64, table: &str) -> Option<Finding> {
+        let mut chat = Chat::default();
+        for table in [PARTICIPANTS.name, PARTICIPANTS.name, table] {
+            assert_eq!(chat.document(table, &document(b"\x80")), None);
+        }
+        let found = chat.partition("c:app_1:live:general", &[(PARTICIPANT_COUNT.to_owned(), counted)]);
+        assert_eq!(chat.partition("c:app_1:live:other", &[]), None, "each is judged by its own documents");
+        found
+    }
+
+    #[test]
+    fn a_channel_that_counts_other_participants_than_it_has_is_found() {
+        assert_eq!(of_two(2, ENTITY.name), None);
+        assert!(of_two(3, ENTITY.name).is_some_and(|finding| finding.what == "has 2 participants and counts 3"));
+        assert_eq!(of_two(0, TOMBSTONE.name), None, "a deleted one has them until they are cleared away");
+    }
+
+    #[test]
+    fn a_value_that_is_no_messagepack_is_found() {
+        for wrong in [&b"\xc1"[..], b"\x81\xa1a", b"\x80\x80", b""] {
+            assert!(Chat::default().document(ENTITY.name, &document(wrong)).is_some(), "{wrong:?}");
+        }
+    }
+}

@@ -10,6 +10,7 @@ use std::{
 };
 
 use client::Session;
+use heed::{Database, EnvOpenOptions, types::Bytes};
 use protocol::{
     Encoding, EventMessage, MessageId,
     event::Event,
@@ -237,6 +238,33 @@ async fn nothing_is_overwritten_and_what_cannot_be_done_is_told_in_a_sentence() 
     let (code, words) = Chaos::runs(&["check", "--data", &cut]).await;
     assert_eq!(code, 1, "{words}");
     assert!(words.contains("was cut off") && words.contains("mending it") && words.contains("is not whole: 1 finding"), "{words}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_lacks_a_record_is_told_by_a_check_and_is_not_restored() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| text(&folder.path().join(name));
+    let (data, restored) = (path("data"), path("restored"));
+    let (mut node, _) = Chaos::node(Path::new(&data), &[]).await;
+    node.signal("TERM").await;
+    assert_eq!(node.ends().await.code(), Some(0), "{}", node.log());
+    is_whole(Path::new(&data)).await;
+    {
+        #[expect(unsafe_code, reason = "no node runs on the folder")]
+        let env = unsafe { EnvOpenOptions::new().max_dbs(8).map_size(1 << 30).open(&data) }.unwrap();
+        let mut txn = env.write_txn().unwrap();
+        let entries: Database<Bytes, Bytes> = env.open_database(&txn, Some("entries")).unwrap().unwrap();
+        let is_event = |(key, _): &(&[u8], &[u8])| key[8] == b'l';
+        let event = entries.iter(&txn).unwrap().map(Result::unwrap).find(is_event).unwrap().0.to_vec();
+        assert!(entries.delete(&mut txn, &event).unwrap());
+        txn.commit().unwrap();
+    }
+    let (code, words) = Chaos::runs(&["check", "--data", &data]).await;
+    assert_eq!(code, 1, "{words}");
+    assert!(words.contains("lacks the events 1; mending it would begin the log above them"), "{words}");
+    let sentence = is_refused(&["restore", "--from", &data, "--data", &restored]).await;
+    assert!(sentence.contains("is not whole") && sentence.contains("1 finding in all"), "{sentence}");
+    assert_eq!(names(folder.path()), ["data"]);
 }
 
 /// The limit on the size of files stands in for the full disk. It leaves room for LMDB's own file, and not for the copy.

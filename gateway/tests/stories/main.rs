@@ -4,6 +4,7 @@
 #[macro_use]
 mod story;
 
+#[cfg(target_os = "linux")]
 mod bad_days;
 mod canary;
 mod codes;
@@ -28,6 +29,7 @@ mod promises_resume;
 mod rolling;
 mod stalled;
 mod storm;
+#[cfg(target_os = "linux")]
 mod synced;
 mod tokens;
 mod vertical;
