@@ -8,7 +8,7 @@ use std::{
     path::Path,
 };
 
-use client::RequestError;
+use client::{RequestError, Session};
 use heed::{Database, EnvOpenOptions, types::Bytes};
 use protocol::{Encoding, ErrorCode, MessageId};
 
@@ -16,11 +16,14 @@ use crate::{
     kill::{refuses_to_start, refuses_to_start_by, said, whole_channel},
     process::{Chaos, Shop, admin_key},
     story::until,
+    synced::can_trace,
 };
 
 const PAGE: u64 = 4_096;
 /// Where the number of the commit stands on a meta page.
 const COMMIT: u64 = 144;
+/// How a node of these stories starts.
+const FLAGS: [&str; 4] = ["--demo", "off", "--limit", "requests_per_second=0"];
 /// A user who owns nothing.
 const NOBODY: u32 = 65_534;
 
@@ -159,8 +162,7 @@ async fn a_disk_without_room_for_a_store_ends_the_start_with_a_sentence() {
 async fn on_a_full_disk_sends_are_unavailable_until_there_is_room_and_none_that_was_acknowledged_is_lost() {
     let folder = tempfile::tempdir().unwrap();
     let starter = ["sh", "-c", "trap '' XFSZ; ulimit -S -f 4000; exec \"$0\" \"$@\""];
-    let flags = ["--demo", "off", "--limit", "requests_per_second=0"];
-    let (mut node, address) = Chaos::node_by(&starter, folder.path(), &flags).await;
+    let (mut node, address) = Chaos::node_by(&starter, folder.path(), &FLAGS).await;
     let mut shop = Shop::open(address, &admin_key(folder.path())).await;
     shop.group("general", &["alice", "bob"]).await;
     let general = "general".parse().unwrap();
@@ -188,7 +190,78 @@ async fn on_a_full_disk_sends_are_unavailable_until_there_is_room_and_none_that_
     let id = MessageId::from_bits(acknowledged.len() as u64 + 1);
     acknowledged.insert(id.clone(), alice.send(&general, &long(&id)).await.unwrap().number);
     node.kill9().await;
-    let (_node, address) = Chaos::node(folder.path(), &flags).await;
+    let (_node, address) = Chaos::node(folder.path(), &FLAGS).await;
     shop = shop.moved(address);
     assert_eq!(whole_channel(&shop, "general").await, acknowledged);
+}
+
+/// Sends, and notes what is acknowledged: how many were refused, or `None` if the connection ended before that many were sent.
+async fn sends(session: &Session, ids: std::ops::RangeInclusive<u64>, acknowledged: &mut BTreeMap<MessageId, u64>) -> Option<usize> {
+    let mut refused = 0;
+    for id in ids.map(MessageId::from_bits) {
+        match session.send(&"general".parse().unwrap(), &said(&id)).await {
+            Ok(message) => assert_eq!(*acknowledged.entry(id).or_insert(message.number), message.number),
+            Err(RequestError::Refused(error)) => {
+                assert_eq!(error.code, ErrorCode::Unavailable);
+                refused += 1;
+            }
+            Err(_) => return None,
+        }
+    }
+    Some(refused)
+}
+
+/// A node whose writer is answered with an error by the system, now and then.
+async fn on_a_failing_disk(data: &Path, fault: &str) -> (Chaos, Shop, Session) {
+    let starter = ["strace", "-D", "-f", "-qq", "-e", "trace=fdatasync,pwrite64", "-e", fault, "-o", "/dev/null"];
+    let (node, address) = Chaos::node_by(&starter, data, &FLAGS).await;
+    let shop = Shop::open(address, &admin_key(data)).await;
+    shop.group("general", &["alice", "bob"]).await;
+    let (alice, _) = shop.connects("alice", Encoding::MessagePack).await;
+    (node, shop, alice)
+}
+
+/// After another start on the same folder: what was acknowledged is there, and the rest may be sent again.
+async fn holds(data: &Path, shop: Shop, last: u64, mut acknowledged: BTreeMap<MessageId, u64>) {
+    let (_node, address) = Chaos::node(data, &FLAGS).await;
+    let shop = shop.moved(address);
+    let found = whole_channel(&shop, "general").await;
+    assert!(acknowledged.iter().all(|(id, number)| found.get(id) == Some(number)));
+    let (alice, _) = shop.connects("alice", Encoding::MessagePack).await;
+    assert_eq!(sends(&alice, 1..=last, &mut acknowledged).await, Some(0));
+    assert_eq!(whole_channel(&shop, "general").await, acknowledged);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_syncs_fail_sends_are_unavailable_and_none_that_was_acknowledged_is_lost() {
+    if !can_trace() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (mut node, shop, alice) = on_a_failing_disk(folder.path(), "inject=fdatasync:error=EIO:when=40..44").await;
+    let mut acknowledged = BTreeMap::new();
+    let refused = sends(&alice, 1..=60, &mut acknowledged).await.expect("the session stays");
+    assert!(refused > 0 && acknowledged.len() > 10, "{refused} refused, {} acknowledged", acknowledged.len());
+    assert_eq!(sends(&alice, 1..=60, &mut acknowledged).await, Some(0), "it goes on by itself");
+    assert_eq!(whole_channel(&shop, "general").await, acknowledged);
+    node.kill9().await;
+    holds(folder.path(), shop, 60, acknowledged).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_whose_last_write_fails_ends_the_node_with_a_sentence_and_none_that_was_acknowledged_is_lost() {
+    if !can_trace() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    // LMDB writes nothing more in a process in which a meta page could not be written. It is written after none to three single
+    // pages of the commit, so of the twelfth writes one is soon its own.
+    let (mut node, shop, alice) = on_a_failing_disk(folder.path(), "inject=pwrite64:error=EIO:when=48+12").await;
+    let mut acknowledged = BTreeMap::new();
+    let _ = sends(&alice, 1..=200, &mut acknowledged).await;
+    assert!((10..200).contains(&acknowledged.len()), "{} acknowledged", acknowledged.len());
+    assert_eq!(node.ends().await.code(), Some(2), "{}", node.log());
+    let log = node.log();
+    assert!(log.lines().last().is_some_and(|line| line.starts_with("chaos: the disk failed in the midst of a commit")), "{log}");
+    holds(folder.path(), shop, 200, acknowledged).await;
 }

@@ -145,7 +145,7 @@ fn a_trace_without_the_sync_is_found_out() {
 }
 
 /// Whether system calls can be traced here. Where they could be, they must.
-fn can_trace() -> bool {
+pub(crate) fn can_trace() -> bool {
     let works = |program: &str, arguments: &[&str]| {
         std::process::Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
     };
@@ -155,7 +155,10 @@ fn can_trace() -> bool {
     let can_install = works("sh", &["-c", "[ \"$(id -u)\" = 0 ] && command -v apt-get"]);
     assert!(!can_install, "strace is missing or may not trace: apt-get install strace, and allow ptrace");
     // Past the harness, which keeps quiet about what passes.
-    let _ = std::io::Write::write_all(&mut std::io::stderr(), b"skipped: strace is missing or may not trace, so no sync was seen\n");
+    let _ = std::io::Write::write_all(
+        &mut std::io::stderr(),
+        b"skipped: strace is missing or may not trace, so no system call was seen or made to fail\n",
+    );
     false
 }
 

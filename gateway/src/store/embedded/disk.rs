@@ -208,6 +208,11 @@ pub(super) fn is_full(error: &heed::Error) -> bool {
     matches!(error, heed::Error::Mdb(MdbError::MapFull))
 }
 
+/// Whether LMDB has given up: it does when the last write of a commit fails, and until the store is opened again.
+pub(super) fn is_broken(error: &heed::Error) -> bool {
+    matches!(error, heed::Error::Mdb(MdbError::Panic))
+}
+
 /// Looks whether the file is one that can be mapped, before it is: see [`pages`].
 pub(super) fn look(path: &Path) -> Result<(), OpenError> {
     let damaged = |damage| match damage {

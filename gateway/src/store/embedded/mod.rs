@@ -36,7 +36,7 @@ use bytes::Bytes;
 use fanout::{Topic, bus::Local};
 use parking_lot::Mutex;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{SetOnce, mpsc, oneshot},
     time::timeout,
 };
 
@@ -70,6 +70,8 @@ pub struct Embedded {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Whether the newest write failed.
     failing: Arc<AtomicBool>,
+    /// Set when nothing can be read or written any more.
+    broken: Arc<SetOnce<()>>,
     leases: Leases,
     clock: Clock,
     bus: Arc<Local>,
@@ -100,9 +102,11 @@ impl Embedded {
         let disk = Arc::new(Disk::open(path, map_size)?);
         let (requests, receiver) = mpsc::channel(writer::QUEUE);
         let failing = Arc::new(AtomicBool::new(false));
-        let threads = writer::start(disk.clone(), keep, clock.clone(), bus.clone(), failing.clone(), receiver)
+        let broken = Arc::new(SetOnce::new());
+        let health = writer::Health { failing: failing.clone(), broken: broken.clone() };
+        let threads = writer::start(disk.clone(), keep, clock.clone(), bus.clone(), health, receiver)
             .map_err(|source| OpenError::Folder { path: path.to_owned(), source })?;
-        Ok(Self { disk, requests, threads: Mutex::new(threads.into()), failing, leases: Leases::default(), clock, bus })
+        Ok(Self { disk, requests, threads: Mutex::new(threads.into()), failing, broken, leases: Leases::default(), clock, bus })
     }
 
     /// Finishes and publishes what was asked before, and ends the writer. Later writes are unavailable, reads go on.
@@ -114,6 +118,12 @@ impl Embedded {
         if !matches!(joined, Ok(true)) {
             tracing::error!("the store's writer ended in a panic");
         }
+    }
+
+    /// Waits until the disk failed in such a way that nothing can be read or written any more in this process: LMDB ends its
+    /// work when the last write of a commit fails. What was acknowledged is there after another start.
+    pub async fn broken(&self) {
+        self.broken.wait().await;
     }
 
     fn view<T>(&self, read: impl FnOnce(View<'_>) -> Result<T, Fault>) -> Result<T, StoreError> {
