@@ -32,7 +32,7 @@ pub use self::{
 };
 use crate::{
     start::{ADMIN_KEY, DEMO, SECRET_KEY, StartError},
-    store::embedded,
+    store::embedded::{self, DATA},
 };
 
 /// The files of a data folder besides the store. The secret key comes last, so that a folder that has it has them all.
@@ -65,8 +65,10 @@ fn copy_store(from: &Path, to: &Path) -> Result<u64, StartError> {
     thread::scope(|scope| {
         scope.spawn(move || {
             while waits.recv_timeout(PROGRESS) == Err(mpsc::RecvTimeoutError::Timeout) {
-                let written = fs::metadata(to.join("data.mdb")).map_or(0, |data| data.len());
-                eprintln!("{} written so far", size(written));
+                match fs::metadata(to.join(DATA)) {
+                    Ok(data) => eprintln!("{} written so far", size(data.len())),
+                    Err(_) => eprintln!("its pages are still looked at"),
+                }
             }
         });
         let copied = embedded::copy(from, to).map_err(StartError::of);

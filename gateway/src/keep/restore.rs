@@ -7,8 +7,8 @@ use std::{
 
 use super::{Partial, copy_files, copy_store, findings, sense::Chat, size, sync};
 use crate::{
-    start::StartError,
-    store::embedded::{self, Lock},
+    start::{LOST_AND_FOUND, StartError},
+    store::embedded::{self, DATA, Lock},
 };
 
 /// What to bring back where.
@@ -22,8 +22,8 @@ pub struct Restore {
     pub data: PathBuf,
 }
 
-/// What may lie in a folder without being anybody's: locks, and what a restore that was interrupted left.
-const NOBODYS: [&str; 3] = ["chaos.lock", "lock.mdb", RESTORING];
+/// What may lie in a folder without being anybody's: locks, what a restore that was interrupted left, the file system's own.
+const NOBODYS: [&str; 4] = ["chaos.lock", "lock.mdb", RESTORING, LOST_AND_FOUND];
 const RESTORING: &str = ".restoring";
 
 /// Checks the backup, copies it into the folder, syncs it. The folder itself stays, as it may be one that is mounted; until the
@@ -49,11 +49,12 @@ pub fn restore(Restore { from, data }: &Restore) -> Result<(), StartError> {
     }
     say!("Copying it to {}", data.display());
     let restoring = data.join(RESTORING);
+    // What an interrupted one left.
     drop(Partial(restoring.clone()));
     let partial = Partial::make(restoring).map_err(wrong)?;
     let bytes = copy_store(from, &partial.0)?;
     // A store without its keys is refused by a node; keys without a store would be a new one.
-    fs::rename(partial.0.join("data.mdb"), data.join("data.mdb")).map_err(wrong)?;
+    fs::rename(partial.0.join(DATA), data.join(DATA)).map_err(wrong)?;
     sync(data).map_err(wrong)?;
     copy_files(from, data)?;
     drop(partial);

@@ -241,6 +241,20 @@ async fn nothing_is_overwritten_and_what_cannot_be_done_is_told_in_a_sentence() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_volume_of_its_own_is_as_good_as_an_empty_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, backup, restored) = (folder.path().join("data"), folder.path().join("backup"), folder.path().join("restored"));
+    for volume in [&data, &restored] {
+        std::fs::create_dir_all(volume.join("lost+found")).unwrap();
+    }
+    let (_node, _) = Chaos::node(&data, &[]).await;
+    backs_up(&data, &backup).await;
+    assert_eq!(names(&backup), ["admin-key", "data.mdb", "demo.json", "secret-key"]);
+    restores(&backup, &restored).await;
+    is_whole(&restored).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_lacks_a_record_is_told_by_a_check_and_is_not_restored() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| text(&folder.path().join(name));

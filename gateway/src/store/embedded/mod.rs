@@ -4,7 +4,8 @@
 //! through one thread, which joins those that wait into one transaction: one sync serves them all, then they are published
 //! and answered. After a crash there is nothing to recover: what was acknowledged is there, what was half written is not.
 //!
-//! Owned here: the folder, its format, the writer, leases in memory. Left out: who listens ([`fanout::bus::Local`]).
+//! Owned here: the folder, its format, the writer, leases in memory; how another process reads it beside the node, and whether it
+//! is whole. Left out: who listens ([`fanout::bus::Local`]).
 
 mod check;
 mod disk;
@@ -12,7 +13,6 @@ mod layout;
 mod leases;
 mod onlooker;
 mod pages;
-mod partition;
 mod plan;
 mod sound;
 #[cfg(test)]
@@ -58,7 +58,7 @@ pub use self::{
     pages::Damage,
 };
 
-pub(crate) use self::disk::Lock;
+pub(crate) use self::{disk::Lock, pages::DATA};
 
 /// Milliseconds since the Unix epoch.
 type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;

@@ -110,7 +110,7 @@ impl Pages {
 }
 
 /// The path of a folder's file.
-pub(crate) fn path(folder: &Path) -> PathBuf {
+pub(super) fn path(folder: &Path) -> PathBuf {
     folder.join(DATA)
 }
 

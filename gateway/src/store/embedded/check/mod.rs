@@ -2,6 +2,8 @@
 //!
 //! Nothing is mended. What documents mean is for the layers above to judge, by [`Sense`].
 
+mod partition;
+
 use std::{
     collections::{HashMap, HashSet},
     path::Path,
@@ -9,11 +11,11 @@ use std::{
 
 use heed::RoTxn;
 
+use self::partition::Inspection;
 use super::{
     disk::{OpenError, Tree},
     layout::{self, State, Unreadable},
     onlooker::Onlooker,
-    partition::Partition,
 };
 use crate::store::Document;
 
@@ -90,26 +92,26 @@ pub(super) fn records(
 }
 
 /// A partition by its number.
-pub(super) struct Named {
-    pub(super) name: String,
-    pub(super) state: State,
+struct Named {
+    name: String,
+    state: State,
 }
 
-pub(super) struct Check<'a> {
-    pub(super) txn: &'a RoTxn<'a>,
+struct Check<'a> {
+    txn: &'a RoTxn<'a>,
     trees: [Tree; 5],
-    pub(super) sense: &'a mut dyn Sense,
+    sense: &'a mut dyn Sense,
     tell: &'a mut dyn FnMut(Finding),
-    pub(super) looked: Looked,
+    looked: Looked,
 }
 
 impl Check<'_> {
-    pub(super) fn find(&mut self, what: impl Into<String>, mending: impl Into<String>) {
+    fn find(&mut self, what: impl Into<String>, mending: impl Into<String>) {
         (self.tell)(Finding { what: what.into(), mending: mending.into() });
     }
 
     /// An entry of the partitions.
-    pub(super) fn entry(&self, key: &[u8]) -> heed::Result<Option<&[u8]>> {
+    fn entry(&self, key: &[u8]) -> heed::Result<Option<&[u8]>> {
         self.trees[2].get(self.txn, key)
     }
 
@@ -118,7 +120,7 @@ impl Check<'_> {
         self.expiries(&named)?;
         let dropped = self.dropped(&named)?;
         let mut orphans: Option<(u64, u64)> = None;
-        let mut partition: Option<Partition> = None;
+        let mut partition: Option<Inspection> = None;
         for entry in self.trees[2].iter(self.txn)? {
             let (key, value) = entry?;
             let Some((id, rest)) = key.split_first_chunk().map(|(id, rest)| (u64::from_be_bytes(*id), rest)) else {
@@ -129,7 +131,7 @@ impl Check<'_> {
                 if let Some(done) = partition.take() {
                     done.finish(self);
                 }
-                partition = named.remove(&id).map(Partition::new);
+                partition = named.remove(&id).map(Inspection::new);
             }
             match &mut partition {
                 Some(partition) => partition.entry(self, rest, value)?,
@@ -145,7 +147,7 @@ impl Check<'_> {
         }
         self.orphans(orphans);
         // What has no entries is left.
-        partition.into_iter().chain(named.into_values().map(Partition::new)).for_each(|partition| partition.finish(self));
+        partition.into_iter().chain(named.into_values().map(Inspection::new)).for_each(|partition| partition.finish(self));
         Ok(())
     }
 
@@ -234,13 +236,13 @@ impl Check<'_> {
 }
 
 /// Takes the table and the key of a document from what follows the space in an entry's key.
-pub(super) fn table_and_key(rest: &[u8]) -> Option<(&str, &str)> {
+fn table_and_key(rest: &[u8]) -> Option<(&str, &str)> {
     let zero = rest.iter().position(|byte| *byte == 0)?;
     let (table, key) = (&rest[..zero], &rest[zero + 1..]);
     Some((std::str::from_utf8(table).ok()?, std::str::from_utf8(key).ok()?))
 }
 
 /// Missing numbers in words.
-pub(super) fn range(first: u64, last: u64) -> String {
+fn range(first: u64, last: u64) -> String {
     if first == last { first.to_string() } else { format!("{first} to {last}") }
 }

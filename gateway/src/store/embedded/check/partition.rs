@@ -1,16 +1,16 @@
 //! Whether a partition is whole: its log, its numbered documents with their two indexes, its other documents.
 
 use super::{
-    check::{Check, Named, range, table_and_key},
-    layout::{self, Space, State},
+    super::{
+        layout::{self, Space, State},
+        plan::POSITION,
+    },
+    Check, Named, range, table_and_key,
 };
 use crate::store::{Document, Head, Position};
 
-/// What an event weighs besides its reference.
-const POSITION: u64 = super::plan::POSITION;
-
 /// A partition of which the entries come in their order.
-pub(super) struct Partition {
+pub(super) struct Inspection {
     name: String,
     state: State,
     /// The newest event seen, and what all of them weigh.
@@ -22,7 +22,7 @@ pub(super) struct Partition {
     table: Option<String>,
 }
 
-impl Partition {
+impl Inspection {
     pub(super) fn new(Named { name, state }: Named) -> Self {
         Self { name, event: state.head.floor, state, weight: 0, numbers: None, table: None }
     }
