@@ -35,6 +35,9 @@ pub fn check(Check { data }: &Check) -> Result<ExitCode, StartError> {
     if looked.only_pages {
         say!("The records were not read: where pages are damaged, reading them could end this process.");
     }
+    if looked.lost_pages > 0 {
+        say!("Pages that are neither in use nor free: {}. Nothing but their room is lost.", looked.lost_pages);
+    }
     let of = match looked.only_pages {
         true => size(looked.bytes),
         false => format!(

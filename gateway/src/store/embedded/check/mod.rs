@@ -39,6 +39,8 @@ pub struct Looked {
     pub documents: u64,
     /// Events in logs.
     pub events: u64,
+    /// Pages that are neither in use nor free. Nothing is wrong with that, but that their room is lost.
+    pub lost_pages: u64,
     /// Whether pages are damaged, so that no record was read: LMDB trusts its pages, and could end the process.
     pub only_pages: bool,
 }
@@ -59,13 +61,12 @@ pub fn check(path: &Path, sense: &mut dyn Sense, tell: &mut dyn FnMut(Finding)) 
     let onlooker = Onlooker::open(path)?;
     let mut looked = Looked { bytes: onlooker.length(), ..Looked::default() };
     for damage in onlooker.damage()? {
-        looked.only_pages |= !damage.is_harmless();
-        let mending = if damage.is_harmless() {
-            "a backup, restored, would not have it"
-        } else {
-            "nothing could tell what stood there: would bring back a backup"
-        };
-        tell(Finding { what: damage.to_string(), mending: mending.to_owned() });
+        if damage.is_harmless() {
+            looked.lost_pages += 1;
+            continue;
+        }
+        looked.only_pages = true;
+        tell(Finding { what: damage.to_string(), mending: "could not tell what stood there: would bring back a backup".to_owned() });
     }
     if looked.only_pages {
         return Ok(looked);

@@ -11,10 +11,16 @@ use super::{
 };
 use crate::store::{
     Partition,
-    embedded::{OpenError, check, disk, onlooker::Onlooker, pages},
+    embedded::{
+        OpenError, check, disk,
+        onlooker::{self, Onlooker},
+        pages,
+    },
 };
 
 const PAGE: usize = 4_096;
+/// Where the number of the commit stands on a meta page, behind that of the last page.
+const COMMIT: usize = 144;
 
 /// A store of some hundred pages: with long values, with trees of several levels, with free pages.
 async fn large(path: &Path) {
@@ -48,7 +54,7 @@ async fn data() -> Vec<u8> {
 /// Everything in a store, as LMDB reads it, if its pages are sound.
 fn read(path: &Path) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
     let onlooker = Onlooker::open(path).ok()?;
-    if !onlooker.damage().ok()?.is_empty() {
+    if !onlooker.damage().ok()?.iter().all(pages::Damage::is_harmless) {
         return None;
     }
     let mut all = Vec::new();
@@ -82,7 +88,7 @@ async fn a_file_that_was_cut_off_is_refused_wherever_it_was() {
 #[tokio::test]
 async fn a_meta_page_that_is_zeroed_or_of_another_commit_is_refused() {
     let data = data().await;
-    let commit = |page: usize| page * PAGE + 16 + 8 + 2 * 8 + 2 * 48 + 8;
+    let commit = |page: usize| page * PAGE + COMMIT;
     let zeroed: [Bytes<usize>; 7] = [
         0..PAGE,
         PAGE..2 * PAGE,
@@ -124,6 +130,41 @@ async fn of_a_zeroed_page_nothing_is_read_but_what_lay_on_it() {
         matches!(disk::look(tail.path()), Err(OpenError::Damaged { .. })),
         "a store of this size is seen as a whole before it is opened"
     );
+}
+
+#[tokio::test]
+async fn a_look_that_is_bounded_begins_at_the_tops_of_the_trees() {
+    let data = data().await;
+    let found = |page: usize, most: usize| {
+        let folder = with(&data, |data| data[page * PAGE..(page + 1) * PAGE].fill(0));
+        let pages = pages::Pages::open(folder.path()).unwrap();
+        let meta = pages::newest(&pages).unwrap();
+        !pages::walk(&pages, &meta, pages::Extent::Pages(most)).unwrap().is_empty()
+    };
+    let all = |most: usize| (2..data.len() / PAGE).filter(|page| found(*page, most)).count();
+    let (few, some, many) = (all(2), all(8), all(1_000));
+    assert_eq!(few, 2, "of the free pages and of the trees");
+    assert!(few < some && some <= 8 && many > 50, "{some}, {many}");
+}
+
+/// A page that a defect of LMDB forgot, say: it is in no tree, and in no list of free ones.
+#[tokio::test]
+async fn a_page_that_is_lost_is_told_and_in_the_way_of_nothing() {
+    let data = data().await;
+    let whole = read(with(&data, |_| {}).path()).unwrap();
+    let word = |data: &[u8], at: usize| u64::from_ne_bytes(data[at..at + 8].try_into().unwrap());
+    let leaky = with(&data, |data| {
+        let newer = if word(data, PAGE + COMMIT) > word(data, COMMIT) { PAGE } else { 0 };
+        let last = word(data, newer + COMMIT - 8) + 1;
+        data[newer + COMMIT - 8..][..8].copy_from_slice(&last.to_ne_bytes());
+        data.resize((last as usize + 1) * PAGE, 0);
+    });
+    let looked = check::check(leaky.path(), &mut Plain, &mut |finding| panic!("{finding:?}")).unwrap();
+    assert_eq!(looked.lost_pages, 1);
+    let copy = TempDir::new().unwrap();
+    onlooker::copy(leaky.path(), copy.path()).unwrap();
+    assert_eq!(read(copy.path()).unwrap(), whole);
+    disk::Disk::open(leaky.path(), 1 << 20).unwrap();
 }
 
 #[test]
