@@ -3,7 +3,7 @@
 //! LMDB maps the file and believes what stands in it: a file that ends too early ends the process with a signal, and so may
 //! a page that is not what another says it is. What is read here is an error instead, so this looks before LMDB does.
 //!
-//! Owned here: the two meta pages ([`meta`]), the trees of pages behind them ([`walk`]). Left out: what the records mean.
+//! Owned here: the two meta pages ([`meta`]), the trees of pages behind them ([`walk`](mod@walk)). Left out: what the records mean.
 
 mod meta;
 mod walk;
