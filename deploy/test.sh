@@ -70,8 +70,11 @@ prepare() {
     CHAOS_CHROMIUM=$(command -v chromium)
     export CHAOS_CHROMIUM
   fi
-  # The clocks of nodes are stepped through it.
-  if has apt-get && [ "$(id -u)" -eq 0 ]; then install faketime faketime; fi
+  # The clocks of nodes are stepped through the one, their syncs are seen through the other.
+  if has apt-get && [ "$(id -u)" -eq 0 ]; then
+    install faketime faketime
+    install strace strace
+  fi
   # A test that opens many connections needs as many descriptors as it may have.
   ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
 }

@@ -62,6 +62,14 @@ bash -euo pipefail tenant.sh >tenant.out
 grep -q 'How can I help?' tenant.out
 grep -q 'Ada has joined' tenant.out
 
+echo "-- a backup, checked and restored"
+mkdir bin && ln -s "$chaos" bin/chaos
+block backup >backup.sh
+[ -s backup.sh ]
+PATH="$work/bin:$PATH" bash -euo pipefail backup.sh >backup.out
+grep -q 'chaos-backup is whole' backup.out
+"$chaos" check --data chaos-restored
+
 echo "-- the load test"
 loadtest=$(dirname "$chaos")/chaos-loadtest
 [ -x "$loadtest" ] || { echo "$loadtest is not built: cargo build --release --workspace --bins" >&2; exit 1; }
@@ -76,7 +84,6 @@ echo "-- two nodes over Redis"
 redis=$(free_port) first=$(free_port) second=$(free_port)
 redis-server --port "$redis" --save '' --appendonly yes --dir "$work" >redis.log 2>&1 &
 wait_until redis-cli -p "$redis" ping
-mkdir bin && ln -s "$chaos" bin/chaos
 block redis | sed -e "s/:7401/:$first/" -e "s/:7402/:$second/" -e "s/:6379/:$redis/" >redis.sh
 [ -s redis.sh ]
 echo 'echo $! >second.pid; jobs -p >nodes.pid; wait' >>redis.sh

@@ -6,6 +6,7 @@ pub mod config;
 pub mod demo;
 pub mod drain;
 pub mod error;
+pub mod keep;
 pub mod limit;
 pub mod listen;
 pub mod log;

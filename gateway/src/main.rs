@@ -5,14 +5,14 @@ use std::process::ExitCode;
 use gateway::{
     chat,
     config::{self, Command, Config},
-    log,
+    keep, log,
     node::Node,
     start::StartError,
 };
 
 fn main() -> ExitCode {
     match config::from_process().map_err(StartError::of).and_then(run) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // A key given in place of its file, say.
             eprintln!("chaos: {}", log::scrub(&error.to_string()));
@@ -21,9 +21,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<(), StartError> {
+fn run(command: Command) -> Result<ExitCode, StartError> {
     let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(StartError::of);
-    match command {
+    let done = match command {
         Command::Serve(config) => runtime()?.block_on(serve(*config)),
         Command::Chat(settings) => {
             let runtime = runtime()?;
@@ -36,7 +36,11 @@ fn run(command: Command) -> Result<(), StartError> {
             print!("{text}");
             Ok(())
         }
-    }
+        Command::Backup(backup) => keep::backup(&backup),
+        Command::Restore(restore) => keep::restore(&restore),
+        Command::Check(check) => return keep::check(&check),
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 async fn serve(config: Config) -> Result<(), StartError> {

@@ -206,6 +206,9 @@ impl Node {
         if let Some(redis) = ground.redis {
             node.background(watch_redis(redis, node.unfit.clone()));
         }
+        if let Some(embedded) = node.embedded.clone() {
+            node.background(watch_disk(embedded, node.unfit.clone()));
+        }
         node.background(pulse.keep());
         node.background(presences.keep());
         node.background(follow(follower, services.clone(), sessions));
@@ -220,7 +223,7 @@ impl Node {
     }
 
     /// Waits until the store proves to be one that a node must not run on: a Redis that came after the start, and may evict
-    /// keys, say.
+    /// keys, say, or an embedded one whose disk failed.
     pub async fn unfit(&self) -> StartError {
         self.unfit.wait().await.clone()
     }
@@ -321,6 +324,13 @@ async fn ground(config: &Config, metrics: &Arc<Metrics>) -> Result<Ground, Start
             Ok(Ground { store, bus, ear, embedded: None, redis: Some(redis), folder: None, admin_key, secret })
         }
     }
+}
+
+/// Tells when the disk under the embedded store failed for good.
+async fn watch_disk(embedded: Arc<Embedded>, unfit: Arc<SetOnce<StartError>>) {
+    embedded.broken().await;
+    let sentence = "the disk failed in the midst of a commit, and the store can do no more in this process: start it again, nothing acknowledged is lost; if that fails too, see to the disk";
+    let _: Result<(), _> = unfit.set(StartError(sentence.into()));
 }
 
 /// Checks a Redis that was not there at the start, as soon as it is.

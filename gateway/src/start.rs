@@ -18,6 +18,8 @@ pub const ADMIN_KEY: &str = "admin-key";
 pub const SECRET_KEY: &str = "secret-key";
 /// The file of the demo's credentials.
 pub const DEMO: &str = "demo.json";
+/// What a fresh volume holds that is a file system of its own.
+pub(crate) const LOST_AND_FOUND: &str = "lost+found";
 
 /// Why a node does not start: one sentence that says what is wrong and how to mend it. Exit code 2.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,7 +49,8 @@ impl Folder {
         };
         fs::create_dir_all(path).map_err(unusable)?;
         // The keys are written before the store: without either the folder is new.
-        let is_fresh = !path.join(SECRET_KEY).exists() && fs::read_dir(path).map_err(unusable)?.next().is_none();
+        let is_nothing = |entry: io::Result<fs::DirEntry>| entry.is_ok_and(|entry| entry.file_name() == LOST_AND_FOUND);
+        let is_fresh = !path.join(SECRET_KEY).exists() && fs::read_dir(path).map_err(unusable)?.all(is_nothing);
         Ok(Self { path: path.to_owned(), is_fresh })
     }
 

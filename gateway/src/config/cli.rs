@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use protocol::Limits;
 
 use super::{Config, ConfigError, Environment, Flags, Secret, check, layers, settings::LIMITS, show};
+use crate::keep::{Backup, Check, Restore};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -16,6 +17,12 @@ pub enum Command {
     Config(String),
     /// Chat from the terminal.
     Chat(Chat),
+    /// Copy a data folder.
+    Backup(Backup),
+    /// Make a data folder from a backup.
+    Restore(Restore),
+    /// Check a data folder.
+    Check(Check),
 }
 
 /// Why there is nothing to run.
@@ -55,6 +62,12 @@ pub fn parse(args: impl IntoIterator<Item = impl Into<OsString> + Clone>, env: E
             return Err(ConfigError::new("a node's flags stand before `chat`, which is a client: give its own flags after it").into());
         }
         Some(Sub::Chat(chat)) => return Ok(Command::Chat(chat)),
+        Some(Sub::Backup(_) | Sub::Restore(_) | Sub::Check(_)) if !cli.flags.is_empty() => {
+            return Err(ConfigError::new("a node's flags stand before a command that runs no node: give its own flags after it").into());
+        }
+        Some(Sub::Backup(backup)) => return Ok(Command::Backup(backup)),
+        Some(Sub::Restore(restore)) => return Ok(Command::Restore(restore)),
+        Some(Sub::Check(check)) => return Ok(Command::Check(check)),
     };
     let settings = layers::gather(flags, env)?;
     let config = check::check(&settings)?;
@@ -68,7 +81,8 @@ pub fn parse(args: impl IntoIterator<Item = impl Into<OsString> + Clone>, env: E
 #[derive(Parser)]
 #[command(
     name = "chaos", version, subcommand_precedence_over_arg = true, disable_help_subcommand = true,
-    override_usage = "chaos [serve] [FLAGS]\n       chaos config [FLAGS]\n       chaos chat [CHAT FLAGS]",
+    override_usage = "chaos [serve] [FLAGS]\n       chaos config [FLAGS]\n       chaos chat [CHAT FLAGS]\n       \
+        chaos backup [--data FOLDER] --to FOLDER\n       chaos restore --from FOLDER [--data FOLDER]\n       chaos check [--data FOLDER]",
     after_help = "`chaos --help` tells more, with examples and every limit.", after_long_help = after_help()
 )]
 struct Cli {
@@ -86,6 +100,12 @@ enum Sub {
     Config(Flags),
     /// Chat from the terminal: a real client over the wire
     Chat(Chat),
+    /// Copy the data folder of the embedded store, also while its node runs
+    Backup(Backup),
+    /// Make a data folder from a backup
+    Restore(Restore),
+    /// Check whether a data folder or a backup is whole; exit code 1 if it is not
+    Check(Check),
 }
 
 /// The flags of the terminal client. Without a credential it takes the demo's from the data folder.
@@ -128,6 +148,7 @@ Examples:
   chaos --redis redis://10.0.0.5:6379 --admin-key-file admin.key --secret-key-file secret.key
   CHAOS_LIMITS=connections=50000,page=100 chaos --log-format json
   chaos config --config deploy/chaos.toml           what would be in force, and why
+  chaos backup --to backups/monday                  a copy of ./chaos-data, whether its node runs or not
 
 A setting that cannot be used ends the start with exit code 2 and a sentence that says how to mend it.",
     );

@@ -68,12 +68,12 @@ impl Lane {
     }
 }
 
-fn said(id: &MessageId) -> SendMessage {
+pub(crate) fn said(id: &MessageId) -> SendMessage {
     SendMessage { message_id: Some(id.clone()), text: Some(format!("this is {id}")), ..SendMessage::default() }
 }
 
 /// A channel's messages, each by its id with its number. Their numbers and seqs have no hole, and none is there twice.
-async fn whole_channel(shop: &Shop, channel: &str) -> BTreeMap<MessageId, u64> {
+pub(crate) async fn whole_channel(shop: &Shop, channel: &str) -> BTreeMap<MessageId, u64> {
     let mut all: Vec<Message> = Vec::new();
     loop {
         let after = all.last().map_or(0, |message| message.number);
@@ -145,7 +145,12 @@ async fn after_a_kill_in_the_middle_of_a_load_every_acknowledged_message_is_ther
 
 /// The one sentence with which a start ended: exit code 2, nothing on standard output.
 pub(crate) async fn refuses_to_start(arguments: &[&str]) -> String {
-    let mut node = Chaos::spawn(arguments);
+    refuses_to_start_by(&[], arguments).await
+}
+
+/// The same by a program that becomes the node.
+pub(crate) async fn refuses_to_start_by(starter: &[&str], arguments: &[&str]) -> String {
+    let mut node = Chaos::spawn_by(starter, arguments);
     let status = node.ends().await;
     let log = node.log();
     assert_eq!(status.code(), Some(2), "{arguments:?}: {log}");
@@ -204,6 +209,10 @@ async fn sigterm_and_sigint_close_sessions_with_1001_and_end_with_exit_code_0() 
         let (_bob, mut bobs) = shop.connects("bob", Encoding::Json).await;
         let body = SendMessage { text: Some("before the end".into()), ..SendMessage::default() };
         alice.send(&"general".parse().unwrap(), &body).await.unwrap();
+        for events in [&mut alices, &mut bobs] {
+            let event = tokio::time::timeout(crate::story::PATIENCE, events.next()).await.unwrap().unwrap();
+            assert_eq!(event.event, "message.created");
+        }
         node.signal(signal).await;
         for events in [&mut alices, &mut bobs] {
             let mut names = Vec::new();
@@ -211,7 +220,7 @@ async fn sigterm_and_sigint_close_sessions_with_1001_and_end_with_exit_code_0() 
                 names.push(event.event);
             }
             assert_eq!(events.closed().close_code(), Some(CloseCode::GoingAway), "{}", events.closed());
-            assert_eq!(names, ["message.created", "server.draining"]);
+            assert_eq!(names, ["server.draining"]);
         }
         assert_eq!(node.ends().await.code(), Some(0), "{}", node.log());
         assert!(!node.log().contains("panicked"), "{}", node.log());

@@ -4,11 +4,14 @@
 #[macro_use]
 mod story;
 
+#[cfg(target_os = "linux")]
+mod bad_days;
 mod canary;
 mod codes;
 mod codes_close;
 mod events;
 mod garbage;
+mod keep;
 mod kill;
 mod limits;
 mod membership;
@@ -27,6 +30,8 @@ mod returning;
 mod rolling;
 mod stalled;
 mod storm;
+#[cfg(target_os = "linux")]
+mod synced;
 mod tokens;
 mod vertical;
 mod wall;

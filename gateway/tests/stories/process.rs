@@ -7,7 +7,10 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use client::{Backend, Connector, Events, Session};
@@ -31,7 +34,8 @@ use crate::story::{PATIENCE, until};
 pub struct Chaos {
     child: Child,
     stdin: Option<ChildStdin>,
-    said: Arc<Mutex<Vec<String>>>,
+    /// Its lines, and whether they have ended.
+    said: Arc<(Mutex<Vec<String>>, AtomicBool)>,
     log: PathBuf,
     _folder: tempfile::TempDir,
 }
@@ -39,31 +43,56 @@ pub struct Chaos {
 impl Chaos {
     /// Starts it with these arguments and no settings from outside.
     pub fn spawn(arguments: &[&str]) -> Self {
+        Self::spawn_by(&[], arguments)
+    }
+
+    /// The same by a program that becomes it, given with arguments of its own.
+    pub fn spawn_by(starter: &[&str], arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_chaos"));
-        command.args(arguments).current_dir(folder.path()).env_clear().kill_on_drop(true);
+        let words = [starter, &[env!("CARGO_BIN_EXE_chaos")], arguments].concat();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).current_dir(folder.path()).env_clear().kill_on_drop(true);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(&log).unwrap());
         let mut child = command.spawn().unwrap();
-        let said = Arc::new(Mutex::new(Vec::new()));
+        let said = Arc::new((Mutex::new(Vec::new()), AtomicBool::new(false)));
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let hears = said.clone();
         tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
-                hears.lock().push(line);
+                hears.0.lock().push(line);
             }
+            hears.1.store(true, Ordering::Release);
         });
         Self { stdin: child.stdin.take(), child, said, log, _folder: folder }
     }
 
     /// A node on a free port over this data folder. Returns when it takes connections.
     pub async fn node(data: &Path, more: &[&str]) -> (Self, SocketAddr) {
+        Self::node_by(&[], data, more).await
+    }
+
+    /// The same by a program that becomes it.
+    pub async fn node_by(starter: &[&str], data: &Path, more: &[&str]) -> (Self, SocketAddr) {
         let data = data.display().to_string();
-        let node = Self::spawn(&[&["--listen", "127.0.0.1:0", "--drain-window", "1s", "--data", &data], more].concat());
+        let node = Self::spawn_by(starter, &[&["--listen", "127.0.0.1:0", "--drain-window", "1s", "--data", &data], more].concat());
         let line = node.says("HTTP API").await;
         let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).unwrap();
         let address = address.parse().unwrap();
         (node, address)
+    }
+
+    /// Runs it to its end: its exit code, and all it said on standard output and standard error.
+    pub async fn runs(arguments: &[&str]) -> (i32, String) {
+        Self::runs_by(&[], arguments).await
+    }
+
+    /// The same by a program that becomes it.
+    pub async fn runs_by(starter: &[&str], arguments: &[&str]) -> (i32, String) {
+        let mut process = Self::spawn_by(starter, arguments);
+        let code = process.ends().await.code().unwrap_or_else(|| panic!("{arguments:?} ended by a signal: {}", process.log()));
+        until("all it said is read", || async { process.said.1.load(Ordering::Acquire) }).await;
+        (code, format!("{}\n{}", process.said().join("\n"), process.log()))
     }
 
     /// The first line on standard output that has this in it, waited for.
@@ -75,7 +104,7 @@ impl Chaos {
 
     /// All lines on standard output so far.
     pub fn said(&self) -> Vec<String> {
-        self.said.lock().clone()
+        self.said.0.lock().clone()
     }
 
     /// Everything on standard error so far.
@@ -103,6 +132,11 @@ impl Chaos {
     /// Kills it as a power cut does.
     pub async fn kill9(&mut self) {
         self.child.kill().await.unwrap();
+    }
+
+    /// The number of its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id().unwrap()
     }
 
     /// Waits for its end.
@@ -185,6 +219,13 @@ impl Shop {
     pub async fn connects(&self, user: &str, encoding: Encoding) -> (Session, Events) {
         let params = Connect { token: self.token(user).await, ..Connect::default() };
         let connector = Connector::new(&format!("ws://{}", self.address), encoding).unwrap();
+        connector.connect(&params).await.unwrap()
+    }
+
+    /// Connects with more than a token.
+    pub async fn resumes(&self, user: &str, params: Connect) -> (Session, Events) {
+        let params = Connect { token: self.token(user).await, ..params };
+        let connector = Connector::new(&format!("ws://{}", self.address), Encoding::MessagePack).unwrap();
         connector.connect(&params).await.unwrap()
     }
 }

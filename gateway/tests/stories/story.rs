@@ -270,6 +270,17 @@ impl World {
     }
 }
 
+/// Whatever a story did to it, an embedded store is whole after it.
+impl Drop for World {
+    fn drop(&mut self) {
+        if let (Keeper::Embedded(folder), false) = (&self.keeper, std::thread::panicking()) {
+            let data = folder.path().join("data");
+            let checked = std::process::Command::new(env!("CARGO_BIN_EXE_chaos")).arg("check").arg("--data").arg(&data).output().unwrap();
+            assert!(checked.status.success(), "{}", String::from_utf8_lossy(&[checked.stdout, checked.stderr].concat()));
+        }
+    }
+}
+
 fn redis_arguments(url: &str, folder: &std::path::Path) -> Vec<String> {
     let secret = folder.join("secret");
     std::fs::write(&secret, "07".repeat(32)).unwrap();

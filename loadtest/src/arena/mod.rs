@@ -116,10 +116,10 @@ impl Arena {
         common
     }
 
-    /// Whether every node still runs, once the faults are over.
+    /// Whether every node still runs on a store that is whole, once the faults are over.
     pub async fn check(&self) -> Result<()> {
         for node in &self.nodes {
-            node.lock().await.check()?;
+            node.lock().await.check().await?;
         }
         Ok(())
     }

@@ -67,12 +67,18 @@ impl Node {
         self.signal(Signal::CONT)
     }
 
-    /// Whether it still runs.
-    pub(super) fn check(&mut self) -> Result<()> {
-        match self.child.try_wait()? {
-            None => Ok(()),
-            Some(status) => bail!("{} ended by itself with {status}: see {}", self.name, self.command.log.display()),
+    /// Whether it still runs, and its store is whole, if it has one of its own.
+    pub(super) async fn check(&mut self) -> Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            bail!("{} ended by itself with {status}: see {}", self.name, self.command.log.display());
         }
+        let data = self.command.arguments.iter().skip_while(|argument| *argument != "--data").nth(1);
+        if let Some(data) = data {
+            let checked = Command::new(&self.command.binary).args(["check", "--data", data]).env_clear().output().await?;
+            let said = String::from_utf8_lossy(&[checked.stdout, checked.stderr].concat()).into_owned();
+            ensure!(checked.status.success(), "The store of {} is not whole: {said}", self.name);
+        }
+        Ok(())
     }
 
     async fn start_again(&mut self) -> Result<()> {

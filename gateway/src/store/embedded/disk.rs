@@ -7,10 +7,13 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use heed::{Database, Env, EnvOpenOptions, MdbError, RoTxn, RwTxn, types::Bytes};
+use heed::{Database, Env, EnvFlags, EnvOpenOptions, MdbError, RoTxn, RwTxn, types::Bytes};
 use parking_lot::{RwLock, RwLockReadGuard};
 
-use super::layout::{self, FORMAT};
+use super::{
+    layout::{self, FORMAT},
+    pages::{self, Damage, Extent, Pages},
+};
 
 /// A tree from bytes to bytes.
 pub(super) type Tree = Database<Bytes, Bytes>;
@@ -24,7 +27,13 @@ const LEAST_MAP_SIZE: usize = 1 << 28;
 /// Threads that may read at once: all workers and all blocking threads of a runtime.
 const READERS: u32 = 1_024;
 
-const FORMAT_KEY: &[u8] = b"format";
+pub(super) const FORMAT_KEY: &[u8] = b"format";
+
+/// The trees of a store, in the order of [`Disk`]'s fields.
+pub(super) const TREES: [&str; 5] = ["meta", "partitions", "entries", "expiries", "dropped"];
+
+/// Pages that are looked at before a store is opened: some milliseconds where they are in memory, a second or two where they are not.
+const LOOK: usize = 16_384;
 
 /// Why a store could not be opened; each says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +61,36 @@ pub enum OpenError {
         path: PathBuf,
         /// Its format.
         found: u64,
+    },
+    /// A process in another container has the number of this one, and LMDB cannot tell them apart.
+    #[error("the data folder {path} is in use in another container: run this in the container of its node (`docker exec`, say)")]
+    Apart {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// There is no store in it.
+    #[error("the folder {path} holds no store: name the data folder of a node with the embedded store, or a backup of one")]
+    Nothing {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Its file is not as it was written.
+    #[error(
+        "the data folder {path} is damaged ({damage}): bring back a copy of it (`chaos restore`), or name another folder; `chaos check` tells more"
+    )]
+    Damaged {
+        /// The folder.
+        path: PathBuf,
+        /// What was found.
+        damage: Damage,
+    },
+    /// A copy of it cannot be written.
+    #[error("the copy cannot be written to {path} ({source}): make room there, or name another folder")]
+    Copy {
+        /// Where to.
+        path: PathBuf,
+        /// What the system said.
+        source: heed::Error,
     },
     /// It is no store, or a broken one.
     #[error("the data folder {path} cannot be read ({source}): bring back a copy of it, or name another folder")]
@@ -86,10 +125,10 @@ pub(super) struct Disk {
 
 /// The folder's lock, held as long as this lives.
 #[derive(Debug)]
-struct Lock(File);
+pub(crate) struct Lock(File);
 
 impl Lock {
-    fn take(path: &Path) -> Result<Self, OpenError> {
+    pub(crate) fn take(path: &Path) -> Result<Self, OpenError> {
         let folder = |source| OpenError::Folder { path: path.to_owned(), source };
         let file = File::options().create(true).truncate(false).write(true).open(path.join("chaos.lock")).map_err(folder)?;
         match file.try_lock() {
@@ -117,9 +156,12 @@ impl Disk {
         fs::create_dir_all(path).map_err(folder)?;
         // Before the map, so that it is held longer, also where the opening fails.
         let lock = Lock::take(path)?;
-        let fresh = !path.join("data.mdb").exists();
+        let fresh = !pages::path(path).exists();
+        if !fresh {
+            look(path)?;
+        }
         let unreadable = |source| OpenError::Unreadable { path: path.to_owned(), source };
-        let (env, size) = map(path, map_size).map_err(|source| match source {
+        let (env, size) = map(path, map_size, EnvOpenOptions::new(), EnvFlags::empty()).map_err(|source| match source {
             heed::Error::Io(source) => folder(source),
             source => unreadable(source),
         })?;
@@ -137,6 +179,12 @@ impl Disk {
         let _growth: RwLockReadGuard<'_, ()> = self.growth.read();
         let txn = self.env.read_txn()?;
         read(&txn)
+    }
+
+    /// Lets go what readers of other processes held that are gone: a backup that was killed, say. Until then nothing that was
+    /// freed since is used again. How many there were.
+    pub(super) fn forget_readers(&self) -> heed::Result<usize> {
+        self.env.clear_stale_readers()
     }
 
     /// Begins a write. Called by the writer alone.
@@ -160,12 +208,34 @@ pub(super) fn is_full(error: &heed::Error) -> bool {
     matches!(error, heed::Error::Mdb(MdbError::MapFull))
 }
 
-fn map(path: &Path, mut size: usize) -> heed::Result<(Env, usize)> {
+/// Whether LMDB has given up: it does when the last write of a commit fails, and until the store is opened again.
+pub(super) fn is_broken(error: &heed::Error) -> bool {
+    matches!(error, heed::Error::Mdb(MdbError::Panic))
+}
+
+/// Looks whether the file is one that can be mapped, before it is: see [`pages`].
+pub(super) fn look(path: &Path) -> Result<(), OpenError> {
+    let damaged = |damage| match damage {
+        Damage::Unread(source) if source.kind() == io::ErrorKind::NotFound => OpenError::Nothing { path: path.to_owned() },
+        Damage::Unread(source) if source.kind() == io::ErrorKind::PermissionDenied => OpenError::Folder { path: path.to_owned(), source },
+        damage => OpenError::Damaged { path: path.to_owned(), damage },
+    };
+    let pages = Pages::open(path).map_err(Damage::from).map_err(damaged)?;
+    let found = pages::newest(&pages).and_then(|meta| pages::walk(&pages, &meta, Extent::Pages(LOOK))).map_err(damaged)?;
+    found.into_iter().next().map_or(Ok(()), |damage| Err(damaged(damage)))
+}
+
+/// Maps the file of a folder, into less address space where there is not as much.
+pub(super) fn map<T: heed::TlsUsage>(
+    path: &Path,
+    mut size: usize,
+    mut options: EnvOpenOptions<T>,
+    flags: EnvFlags,
+) -> heed::Result<(Env<T>, usize)> {
     loop {
-        let mut options = EnvOpenOptions::new();
         options.map_size(size).max_dbs(8).max_readers(READERS);
-        #[expect(unsafe_code, reason = "nobody else may change the mapped file: the folder's lock is held")]
-        let opened = unsafe { options.open(path) };
+        #[expect(unsafe_code, reason = "who writes holds the folder's lock, and who does not asks to read only")]
+        let opened = unsafe { options.flags(flags).open(path) };
         match opened {
             Err(heed::Error::Io(error)) if error.kind() == io::ErrorKind::OutOfMemory && size / 2 >= LEAST_MAP_SIZE => size /= 2,
             opened => return opened.map(|env| (env, size)),
@@ -182,8 +252,9 @@ fn trees(env: &Env) -> heed::Result<Result<[Tree; 5], u64>> {
         Some(found) => return Ok(Err(found.unwrap_or(u64::MAX))),
         None => meta.put(&mut txn, FORMAT_KEY, &FORMAT.to_be_bytes())?,
     }
+    let [_, partitions, entries, expiries, dropped] = TREES;
     let mut tree = |name| env.create_database(&mut txn, Some(name));
-    let trees = [meta, tree("partitions")?, tree("entries")?, tree("expiries")?, tree("dropped")?];
+    let trees = [meta, tree(partitions)?, tree(entries)?, tree(expiries)?, tree(dropped)?];
     // Also when nothing is new: the handles of an aborted transaction end with it.
     txn.commit()?;
     Ok(Ok(trees))

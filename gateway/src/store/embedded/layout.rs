@@ -56,6 +56,15 @@ pub(super) fn table(partition: u64, table: Table) -> Vec<u8> {
     key
 }
 
+/// The number of a document, where its table is known by name alone.
+pub(super) fn by_name(partition: u64, table: &str, name: &str) -> Vec<u8> {
+    let mut key = space(partition, Space::Keys);
+    key.extend(table.as_bytes());
+    key.push(0);
+    key.extend(name.as_bytes());
+    key
+}
+
 /// A document of a plain or listed table; the number of one of a numbered table.
 pub(super) fn by_key(partition: u64, table: Table, key: &str) -> Vec<u8> {
     named(partition, table, key)
@@ -91,6 +100,11 @@ pub(super) fn by_expiry(at: u64, partition: u64) -> [u8; 16] {
 /// The last eight bytes of a key, or of a number kept as a record.
 pub(super) fn last_u64(bytes: &[u8]) -> Result<u64, Unreadable> {
     bytes.last_chunk().map(|bytes| u64::from_be_bytes(*bytes)).ok_or(Unreadable)
+}
+
+/// The first eight bytes of a key's part; 0 if there are not so many.
+pub(super) fn first_u64(bytes: &[u8]) -> u64 {
+    bytes.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
 
 /// A record that this version does not understand.

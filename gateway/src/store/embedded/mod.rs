@@ -4,11 +4,15 @@
 //! through one thread, which joins those that wait into one transaction: one sync serves them all, then they are published
 //! and answered. After a crash there is nothing to recover: what was acknowledged is there, what was half written is not.
 //!
-//! Owned here: the folder, its format, the writer, leases in memory. Left out: who listens ([`fanout::bus::Local`]).
+//! Owned here: the folder, its format, the writer, leases in memory; how another process reads it beside the node, and whether it
+//! is whole. Left out: who listens ([`fanout::bus::Local`]).
 
+mod check;
 mod disk;
 mod layout;
 mod leases;
+mod onlooker;
+mod pages;
 mod plan;
 mod sound;
 #[cfg(test)]
@@ -32,7 +36,7 @@ use bytes::Bytes;
 use fanout::{Topic, bus::Local};
 use parking_lot::Mutex;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{SetOnce, mpsc, oneshot},
     time::timeout,
 };
 
@@ -47,7 +51,14 @@ use super::{
     Table,
 };
 
-pub use disk::OpenError;
+pub use self::{
+    check::{Finding, Looked, Sense, check},
+    disk::OpenError,
+    onlooker::copy,
+    pages::Damage,
+};
+
+pub(crate) use self::{disk::Lock, pages::DATA};
 
 /// Milliseconds since the Unix epoch.
 type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -59,6 +70,8 @@ pub struct Embedded {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Whether the newest write failed.
     failing: Arc<AtomicBool>,
+    /// Set when nothing can be read or written any more.
+    broken: Arc<SetOnce<()>>,
     leases: Leases,
     clock: Clock,
     bus: Arc<Local>,
@@ -89,9 +102,11 @@ impl Embedded {
         let disk = Arc::new(Disk::open(path, map_size)?);
         let (requests, receiver) = mpsc::channel(writer::QUEUE);
         let failing = Arc::new(AtomicBool::new(false));
-        let threads = writer::start(disk.clone(), keep, clock.clone(), bus.clone(), failing.clone(), receiver)
+        let broken = Arc::new(SetOnce::new());
+        let health = writer::Health { failing: failing.clone(), broken: broken.clone() };
+        let threads = writer::start(disk.clone(), keep, clock.clone(), bus.clone(), health, receiver)
             .map_err(|source| OpenError::Folder { path: path.to_owned(), source })?;
-        Ok(Self { disk, requests, threads: Mutex::new(threads.into()), failing, leases: Leases::default(), clock, bus })
+        Ok(Self { disk, requests, threads: Mutex::new(threads.into()), failing, broken, leases: Leases::default(), clock, bus })
     }
 
     /// Finishes and publishes what was asked before, and ends the writer. Later writes are unavailable, reads go on.
@@ -103,6 +118,12 @@ impl Embedded {
         if !matches!(joined, Ok(true)) {
             tracing::error!("the store's writer ended in a panic");
         }
+    }
+
+    /// Waits until the disk failed in such a way that nothing can be read or written any more in this process: LMDB ends its
+    /// work when the last write of a commit fails. What was acknowledged is there after another start.
+    pub async fn broken(&self) {
+        self.broken.wait().await;
     }
 
     fn view<T>(&self, read: impl FnOnce(View<'_>) -> Result<T, Fault>) -> Result<T, StoreError> {

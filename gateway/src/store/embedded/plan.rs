@@ -21,9 +21,9 @@ use crate::store::{
 const TRIM: usize = 1_000;
 
 /// What an event weighs besides its reference.
-const POSITION: u64 = 16;
+pub(super) const POSITION: u64 = 16;
 
-const NEXT: &[u8] = b"next";
+pub(super) const NEXT: &[u8] = b"next";
 
 /// A commit that may happen.
 #[derive(Debug, Default)]

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use fanout::bus::Local;
 use heed::RwTxn;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{SetOnce, mpsc, oneshot},
     time::{Instant, timeout_at},
 };
 
@@ -75,18 +75,26 @@ enum Done {
 /// What a probe writes: a small commit finds room among freed pages even on a full disk, and would tell nothing.
 const PROBE: usize = 1 << 20;
 
+/// What others may know of the writer.
+pub(super) struct Health {
+    /// Whether the newest write failed.
+    pub(super) failing: Arc<AtomicBool>,
+    /// Set when no further one can succeed.
+    pub(super) broken: Arc<SetOnce<()>>,
+}
+
 /// Starts the writer and the publisher behind it.
 pub(super) fn start(
     disk: Arc<Disk>,
     keep: Keep,
     clock: Clock,
     bus: Arc<Local>,
-    failing: Arc<AtomicBool>,
+    health: Health,
     requests: mpsc::Receiver<Request>,
 ) -> std::io::Result<[JoinHandle<()>; 2]> {
     let (publish, published) = sync_channel(UNPUBLISHED);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    let writer = Writer { disk, keep, clock, failing, requests, publish };
+    let writer = Writer { disk, keep, clock, health, requests, publish };
     Ok([
         thread::Builder::new().name("store-writer".into()).spawn(move || runtime.block_on(writer.run()))?,
         thread::Builder::new().name("store-publisher".into()).spawn(move || publisher(&bus, &published))?,
@@ -108,7 +116,7 @@ struct Writer {
     disk: Arc<Disk>,
     keep: Keep,
     clock: Clock,
-    failing: Arc<AtomicBool>,
+    health: Health,
     requests: mpsc::Receiver<Request>,
     publish: SyncSender<Vec<(Partition, Vec<Bytes>)>>,
 }
@@ -142,9 +150,14 @@ impl Writer {
 
     /// Sweeps once; whether there is more to sweep.
     fn swept(&self) -> bool {
+        match self.disk.forget_readers() {
+            Ok(0) => {}
+            Ok(readers) => tracing::info!(readers, "readers of the store that died are forgotten"),
+            Err(error) => tracing::warn!(%error, "readers of the store that died may still hold up what was freed"),
+        }
         let is_full = |fault: &Fault| matches!(fault, Fault::Storage(error) if disk::is_full(error));
         self.growing(|| self.sweep(), is_full).unwrap_or_else(|fault| {
-            if !self.failing.swap(true, Ordering::Relaxed) {
+            if !self.health.failing.swap(true, Ordering::Relaxed) {
                 tracing::error!(%fault, "the store cannot remove what has expired: it is tried again");
             }
             false
@@ -168,8 +181,11 @@ impl Writer {
             }
         }
         if !probes.is_empty() {
-            let room = self.growing(|| self.probe(), disk::is_full).map_err(|error| unavailable(&error));
-            self.failing.store(room.is_err(), Ordering::Relaxed);
+            let room = self.growing(|| self.probe(), disk::is_full).map_err(|error| {
+                self.notice(&error);
+                unavailable(&error)
+            });
+            self.health.failing.store(room.is_err(), Ordering::Relaxed);
             for probe in probes {
                 if let Request::Probe { answer } = probe {
                     drop(answer.send(room.clone()));
@@ -179,8 +195,17 @@ impl Writer {
         published
     }
 
+    /// Whether it is the end of all writes.
+    fn notice(&self, error: &heed::Error) {
+        if disk::is_broken(error) {
+            // It may have been noticed before.
+            let _ = self.health.broken.set(());
+        }
+    }
+
     fn refuse(&self, group: &mut Vec<Request>, error: &heed::Error) {
-        if !self.failing.swap(true, Ordering::Relaxed) {
+        self.notice(error);
+        if !self.health.failing.swap(true, Ordering::Relaxed) {
             tracing::error!(%error, "the store cannot write: commits are refused until it can");
         }
         for request in group.drain(..) {

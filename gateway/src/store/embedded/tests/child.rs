@@ -1,4 +1,4 @@
-//! What needs a process of its own: a kill in the midst of writing, a disk that fills up.
+//! What needs a process of its own: a kill in the midst of writing, a disk that fills up, a reader beside the node.
 
 use std::{
     collections::BTreeSet,
@@ -11,7 +11,7 @@ use super::{
     folder::{message, quiet, room, whole},
     *,
 };
-use crate::store::StoreError;
+use crate::store::{StoreError, embedded::onlooker::Onlooker};
 
 /// Tells the test below, run by another process, what it is: a part and a folder.
 const PART: &str = "CHAOS_TEST_STORE_CHILD";
@@ -23,6 +23,11 @@ async fn child() {
     match part.split_once(' ').unwrap() {
         ("commit", folder) => commit_for_ever(Path::new(folder)).await,
         ("fill", folder) => fill(Path::new(folder)).await,
+        ("look", folder) => {
+            let _onlooker = Onlooker::open(Path::new(folder)).unwrap();
+            say("looking");
+            std::future::pending().await
+        }
         _ => panic!("no such part"),
     }
 }
@@ -166,5 +171,35 @@ async fn a_full_disk_refuses_commits_loses_none_and_goes_on_when_there_is_space(
     assert!(process.0.wait().unwrap().success());
     let store = quiet(folder.path());
     assert_eq!(whole(&store).await.len(), acknowledged + 100);
+    store.close().await;
+}
+
+/// What one reads that was killed must not be kept for ever: the file would grow with each commit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_of_another_process_holds_up_what_is_freed_only_while_it_lives() {
+    let folder = TempDir::new().unwrap();
+    let store = quiet(folder.path());
+    let mut edit = message("m", vec![1; 200_000]);
+    edit.require.clear();
+    // How much the file grows while one message is replaced.
+    let grows = async || {
+        let length = || std::fs::metadata(folder.path().join("data.mdb")).unwrap().len();
+        let before = length();
+        for _ in 0..20 {
+            store.commit(&room(), edit.clone()).await.unwrap().unwrap();
+        }
+        length() - before
+    };
+    grows().await;
+    assert!(grows().await < 1_000_000);
+    let mut reader = Process::start("look", folder.path(), "");
+    assert_eq!(reader.said().as_deref(), Some("looking"));
+    assert!(grows().await > 3_000_000);
+    reader.0.kill().unwrap();
+    reader.0.wait().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while grows().await > 1_000_000 {
+        assert!(Instant::now() < deadline, "it is forgotten");
+    }
     store.close().await;
 }

@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod child;
+mod damage;
 mod folder;
 mod speed;
+mod whole;
 
 use std::{
     collections::HashMap,
@@ -26,7 +28,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::{Embedded, Options};
 use crate::store::{
-    Keep, Store,
+    Keep, Store, Table,
     conformance::{Bench, conformance},
 };
 
@@ -49,7 +51,16 @@ struct EmbeddedBench {
     bus: Arc<Local>,
     ears: Arc<Ears>,
     offset: Arc<AtomicI64>,
-    _folder: TempDir,
+    folder: TempDir,
+}
+
+/// Whatever a promise was tried with, the store is whole after it.
+impl Drop for EmbeddedBench {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert_eq!(whole::findings(&self.store.disk, self.folder.path()), Vec::<String>::new());
+        }
+    }
 }
 
 /// Opens a store with a map so small that it must grow, and a clock that can be moved.
@@ -66,7 +77,7 @@ impl Bench for EmbeddedBench {
         let bus = Local::new(ears.clone());
         let offset = Arc::new(AtomicI64::new(0));
         let store = Arc::new(open(folder.path(), keep, bus.clone(), offset.clone()));
-        Self { store, bus, ears, offset, _folder: folder }
+        Self { store, bus, ears, offset, folder }
     }
 
     fn store(&self) -> Arc<dyn Store> {

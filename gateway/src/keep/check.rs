@@ -1,0 +1,57 @@
+//! `chaos check`: whether a store is whole, told in sentences.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use super::{findings, sense::Chat, size};
+use crate::{start::StartError, store::embedded};
+
+/// Findings that are written out; beyond them there is only a count.
+const TOLD: u64 = 1_000;
+
+/// What to check.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Check {
+    /// The data folder, of a node that runs or not, or a backup
+    #[arg(long, value_name = "FOLDER", env = "CHAOS_DATA", hide_env_values = true, default_value = "./chaos-data")]
+    pub data: PathBuf,
+}
+
+/// Tells each finding, and what mending it would mean; mends nothing. Exit code 1 if there is any.
+///
+/// # Errors
+/// A sentence, if it cannot be checked.
+pub fn check(Check { data }: &Check) -> Result<ExitCode, StartError> {
+    let mut count = 0;
+    let looked = embedded::check(data, &mut Chat::default(), &mut |finding| {
+        count += 1;
+        if count <= TOLD {
+            say!("{}; mending it {}", finding.what, finding.mending);
+        }
+    })
+    .map_err(StartError::of)?;
+    if count > TOLD {
+        say!("… and {} more", count - TOLD);
+    }
+    if looked.only_pages {
+        say!("The records were not read: where pages are damaged, reading them could end this process.");
+    }
+    if looked.lost_pages > 0 {
+        say!("Pages that are neither in use nor free: {}. Nothing but their room is lost.", looked.lost_pages);
+    }
+    let of = match looked.only_pages {
+        true => size(looked.bytes),
+        false => format!(
+            "{} with {} partitions, {} documents and {} events",
+            size(looked.bytes),
+            looked.partitions,
+            looked.documents,
+            looked.events
+        ),
+    };
+    if count == 0 {
+        say!("{} is whole: {of}", data.display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    say!("{} is not whole: {} in {of}", data.display(), findings(count));
+    Ok(ExitCode::from(1))
+}

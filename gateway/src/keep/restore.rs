@@ -1,0 +1,85 @@
+//! `chaos restore`: a data folder from a backup.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use super::{Partial, copy_files, copy_store, findings, sense::Chat, size, sync};
+use crate::{
+    start::{LOST_AND_FOUND, StartError},
+    store::embedded::{self, DATA, Lock},
+};
+
+/// What to bring back where.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Restore {
+    /// The backup
+    #[arg(long, value_name = "FOLDER")]
+    pub from: PathBuf,
+    /// The data folder: one that is not there yet, or empty
+    #[arg(long, value_name = "FOLDER", env = "CHAOS_DATA", hide_env_values = true, default_value = "./chaos-data")]
+    pub data: PathBuf,
+}
+
+/// What may lie in a folder without being anybody's: locks, what a restore that was interrupted left, the file system's own.
+const NOBODYS: [&str; 4] = ["chaos.lock", "lock.mdb", RESTORING, LOST_AND_FOUND];
+const RESTORING: &str = ".restoring";
+
+/// Checks the backup, copies it into the folder, syncs it. The folder itself stays, as it may be one that is mounted; until the
+/// last step it is one on which no node starts.
+///
+/// # Errors
+/// A sentence; the folder holds no store then that it did not hold before.
+pub fn restore(Restore { from, data }: &Restore) -> Result<(), StartError> {
+    let wrong = |error: io::Error| {
+        StartError(format!("{} cannot be restored to ({error}): name a folder that this user may write to with --data", data.display()))
+    };
+    say!("Checking {}", from.display());
+    verify(from)?;
+    fs::create_dir_all(data).map_err(wrong)?;
+    let _held = Lock::take(data).map_err(StartError::of)?;
+    let held = fs::read_dir(data).map_err(wrong)?.filter_map(Result::ok).map(|entry| entry.file_name());
+    if let Some(name) = held.into_iter().find(|name| !NOBODYS.iter().any(|nobodys| *name == **nobodys)) {
+        return Err(StartError(format!(
+            "{} holds {} already, and nothing is overwritten: move it away, or name another folder with --data",
+            data.display(),
+            name.display()
+        )));
+    }
+    say!("Copying it to {}", data.display());
+    let restoring = data.join(RESTORING);
+    // What an interrupted one left.
+    drop(Partial(restoring.clone()));
+    let partial = Partial::make(restoring).map_err(wrong)?;
+    let bytes = copy_store(from, &partial.0)?;
+    // A store without its keys is refused by a node; keys without a store would be a new one.
+    fs::rename(partial.0.join(DATA), data.join(DATA)).map_err(wrong)?;
+    sync(data).map_err(wrong)?;
+    copy_files(from, data)?;
+    drop(partial);
+    sync(data).map_err(wrong)?;
+    say!("{} is restored, {}", data.display(), size(bytes));
+    say!("Clients that had more than the backup are told so (\"diverged\"), and read again.");
+    say!("What was deleted or revoked since the backup is there again: delete and revoke it anew.");
+    Ok(())
+}
+
+fn verify(from: &Path) -> Result<(), StartError> {
+    let mut first = None;
+    let mut count = 0;
+    embedded::check(from, &mut Chat::default(), &mut |finding| {
+        count += 1;
+        first.get_or_insert(finding);
+    })
+    .map_err(StartError::of)?;
+    match first {
+        None => Ok(()),
+        Some(finding) => Err(StartError(format!(
+            "the backup {} is not whole ({}; {} in all): bring back another one; `chaos check --data {0}` tells more",
+            from.display(),
+            finding.what,
+            findings(count)
+        ))),
+    }
+}
