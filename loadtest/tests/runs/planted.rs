@@ -66,7 +66,14 @@ impl Store for Planted {
     }
 
     async fn read(&self, reads: Vec<Read>) -> Result<Vec<Snapshot>, StoreError> {
-        self.engine.read(reads).await
+        let mut snapshots = self.engine.read(reads.clone()).await?;
+        if self.defect == Defect::ForgetsIds {
+            for (read, snapshot) in reads.iter().zip(&mut snapshots) {
+                let numbered = read.documents.iter().map(|(table, _)| table.order == Order::Numbers);
+                snapshot.documents.iter_mut().zip(numbered).filter(|(_, is)| *is).for_each(|(document, _)| *document = None);
+            }
+        }
+        Ok(snapshots)
     }
 
     async fn page(&self, partition: &Partition, table: Table, range: Range, limit: usize) -> Result<(Page, Head), StoreError> {
