@@ -13,6 +13,7 @@ mod plan;
 mod sound;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod view;
 mod writer;
 

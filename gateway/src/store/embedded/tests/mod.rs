@@ -28,6 +28,7 @@ use super::{Embedded, Options};
 use crate::store::{
     Keep, Store,
     conformance::{Bench, conformance},
+    transfer::Transfer,
 };
 
 /// Hands on what is published.
@@ -70,6 +71,10 @@ impl Bench for EmbeddedBench {
     }
 
     fn store(&self) -> Arc<dyn Store> {
+        self.store.clone()
+    }
+
+    fn transfer(&self) -> Arc<dyn Transfer> {
         self.store.clone()
     }
 
