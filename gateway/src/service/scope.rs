@@ -158,5 +158,18 @@ pub const MESSAGES: Table = Table::numbered("m");
 /// Of a channel: which reactions a user gave to a message, by `number:user`.
 pub const REACTIONS: Table = Table::plain("k");
 
+/// The tables of a partition. One that is missing here would stay behind when an app moves to another store.
+pub fn tables(partition: &Partition) -> &'static [Table] {
+    match partition.name().split_once(':').map_or(partition.name(), |(kind, _)| kind) {
+        "d" => &[ORGANIZATIONS, JOBS],
+        "o" => &[ENTITY, TOMBSTONE, KEYS, APPS],
+        "a" => &[ENTITY, TOMBSTONE, KEYS, TOKEN_KEYS, SIGNING],
+        "e" => &[USERS, CHANNELS, PUBLIC_CHANNELS],
+        "u" => &[ENTITY, TOMBSTONE, REVOCATION, SEEN, CHANNELS],
+        "c" => &[ENTITY, TOMBSTONE, OWNERS, PARTICIPANTS, READS, REACTIONS, MESSAGES],
+        _ => &[ENTITY],
+    }
+}
+
 /// The counter of a channel's participants.
 pub const PARTICIPANT_COUNT: &str = "participants";
