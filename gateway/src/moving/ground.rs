@@ -23,6 +23,9 @@ use crate::{
 /// How far the clocks of Redis servers may be apart.
 const APART: Duration = Duration::from_secs(1);
 
+/// The file that makes a folder a store.
+const DATA: &str = "data.mdb";
+
 /// Nothing is appended here, so nothing is trimmed.
 const KEEP: Keep = Keep { events: 0, bytes: 0 };
 
@@ -37,7 +40,7 @@ impl Ground {
     /// One that is there.
     pub(super) async fn to_read(settings: &StoreSettings) -> Result<Self, StartError> {
         match &settings.store {
-            StoreConfig::Embedded { data } if !data.join("data.mdb").exists() => {
+            StoreConfig::Embedded { data } if !data.join(DATA).exists() => {
                 Err(StartError(format!("{} holds no store: name its folder with --data", data.display())))
             }
             StoreConfig::Embedded { data } => Self::embedded(data),
@@ -45,12 +48,12 @@ impl Ground {
         }
     }
 
-    /// One that may be new. `secret` becomes the key of a folder that has none.
+    /// One that may be new. `secret` becomes the key of a folder that is.
     pub(super) async fn to_write(settings: &StoreSettings, secret: &[u8; 32]) -> Result<Self, StartError> {
         match &settings.store {
             StoreConfig::Embedded { data } => {
                 let folder = Folder::at(data)?;
-                if !folder.file(SECRET_KEY).exists() {
+                if !folder.file(SECRET_KEY).exists() && !folder.file(DATA).exists() {
                     folder.keep(SECRET_KEY, &auth::hex(secret))?;
                 }
                 Self::embedded(data)
@@ -96,16 +99,26 @@ impl StoreSettings {
     /// A sentence for the operator.
     pub(super) fn secret_key(&self) -> Result<[u8; 32], StartError> {
         let read = |path: &Path| config::secret_key(path).map_err(StartError);
-        match (&self.secret_key_file, &self.store) {
-            (Some(file), _) => read(file),
-            (None, StoreConfig::Embedded { data }) if data.join(SECRET_KEY).exists() => read(&data.join(SECRET_KEY)),
-            (None, StoreConfig::Embedded { data }) => Err(StartError(format!(
-                "{} has no {SECRET_KEY}: give that of the store that the app is from by --secret-key-file",
-                data.display()
+        let own = match &self.store {
+            StoreConfig::Embedded { data } => Some(data.join(SECRET_KEY)).filter(|file| file.exists()),
+            StoreConfig::Redis { .. } => None,
+        };
+        match (&self.secret_key_file, own) {
+            (Some(file), Some(own)) if read(file)? != read(&own)? => Err(StartError(format!(
+                "{} is not the key in {}, with which nodes open this folder: leave --secret-key-file out, or name another folder",
+                file.display(),
+                own.display()
             ))),
-            (None, StoreConfig::Redis { .. }) => {
-                Err(StartError("nodes on Redis share one secret key: give it by --secret-key-file or CHAOS_SECRET_KEY_FILE".into()))
-            }
+            (Some(file), _) => read(file),
+            (None, Some(own)) => read(&own),
+            (None, None) => Err(StartError(match &self.store {
+                StoreConfig::Embedded { data } => {
+                    format!("{} has no {SECRET_KEY}: give that of the store that the app is from by --secret-key-file", data.display())
+                }
+                StoreConfig::Redis { .. } => {
+                    "nodes on Redis share one secret key: give it by --secret-key-file or CHAOS_SECRET_KEY_FILE".to_owned()
+                }
+            })),
         }
     }
 }

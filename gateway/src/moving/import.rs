@@ -1,8 +1,8 @@
 //! An app into a store.
 
-use std::io::BufRead;
+use std::{io::BufRead, sync::Arc, time::Duration};
 
-use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tokio::task::JoinSet;
 
 use super::{
     line::{Counts, DocumentLine, Header, Line, PartitionLine, Reader},
@@ -25,12 +25,16 @@ const BYTES: usize = 256 << 10;
 /// Partitions that are loaded at the same time.
 const TOGETHER: usize = 32;
 
+/// How long an attempt is remembered.
+const ATTEMPT: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// Reads an app.
 pub(super) struct Importer<'a> {
-    store: &'a dyn Transfer,
+    store: Arc<dyn Transfer>,
     header: &'a Header,
     progress: Progress,
-    loading: FuturesUnordered<BoxFuture<'a, Result<(), StartError>>>,
+    /// What goes on while the next lines are read.
+    loading: JoinSet<Result<(), StartError>>,
     /// What is given its outline when all else is there.
     last: Last,
     /// Names of partitions of which a deletion is to be finished.
@@ -53,11 +57,12 @@ struct Coming {
 }
 
 impl<'a> Importer<'a> {
-    pub(super) fn new(store: &'a dyn Transfer, header: &'a Header, progress: Progress) -> Self {
-        Self { store, header, progress, loading: FuturesUnordered::new(), last: Last::default(), jobs: Vec::new() }
+    pub(super) fn new(store: Arc<dyn Transfer>, header: &'a Header, progress: Progress) -> Self {
+        Self { store, header, progress, loading: JoinSet::new(), last: Last::default(), jobs: Vec::new() }
     }
 
     pub(super) async fn run<R: BufRead>(mut self, mut lines: Reader<R>) -> Result<Counts, StartError> {
+        let attempt = self.begin().await?;
         let has_organization = self.make_room().await?;
         let mut coming: Option<Coming> = None;
         while let Some(line) = lines.next()? {
@@ -84,20 +89,31 @@ impl<'a> Importer<'a> {
             }
             if let Some(coming) = coming.as_mut().filter(|coming| coming.is_heavy()) {
                 let piece = coming.take();
-                load(self.store, &coming.partition, piece).await?.map_err(|Exists| in_use())?;
+                load(&*self.store, &coming.partition, piece).await?.map_err(|Exists| in_use())?;
             }
             self.progress.tell(&lines.counts);
         }
         self.finish(coming).await?;
-        while let Some(loaded) = self.loading.next().await {
-            loaded?;
-        }
+        self.loaded(0).await?;
         let Last { app: Some(app), organization: Some(organization) } = std::mem::take(&mut self.last) else {
             return Err(lines.broken("it lacks the app or its organization"));
         };
+        self.still_alone(attempt).await?;
         self.reveal(app, organization, has_organization).await?;
         self.progress.end(&lines.counts);
         Ok(lines.counts)
+    }
+
+    /// Notes that this is the newest attempt: whoever is at it, too, must not go on, since what he has brought is taken away.
+    async fn begin(&self) -> Result<u64, StartError> {
+        let commit = Commit { expire: Some(ATTEMPT), ..Commit::default().put(ENTITY, ONLY, &()) };
+        let noted = self.store.commit(&scope::import(&self.header.app), commit).await.map_err(StartError::of)?;
+        noted.map(|outcome| outcome.written[0].version).map_err(|_| in_use())
+    }
+
+    async fn still_alone(&self, attempt: u64) -> Result<(), StartError> {
+        let only = Commit::default().require(ENTITY, ONLY, Expected::Version(attempt)).delete(ENTITY, ONLY);
+        self.commit(&scope::import(&self.header.app), only).await
     }
 
     /// Sees that the store has no such app, and takes away what an earlier attempt left. Whether it has the organization.
@@ -110,7 +126,7 @@ impl<'a> Importer<'a> {
             )));
         }
         let has_organization = self.store.outline(&organization).await.map_err(StartError::of)?.is_some();
-        if has_organization && entity(self.store, &organization).await?.is_none() {
+        if has_organization && entity(&*self.store, &organization).await?.is_none() {
             return Err(StartError(format!("the store is deleting the organization {of}: come again in a minute")));
         }
         let organization = (!has_organization).then(|| organization.name().to_owned());
@@ -135,22 +151,28 @@ impl<'a> Importer<'a> {
     /// Loads the rest of a partition, at the same time as others.
     async fn finish(&mut self, coming: Option<Coming>) -> Result<(), StartError> {
         let Some(Coming { partition, kind, outline, piece, .. }) = coming else { return Ok(()) };
-        let store = self.store;
+        let store = self.store.clone();
         match kind {
             Kind::App | Kind::Organization => {
-                load(store, &partition, piece).await?.map_err(|Exists| in_use())?;
+                load(&*store, &partition, piece).await?.map_err(|Exists| in_use())?;
                 let last = if kind == Kind::App { &mut self.last.app } else { &mut self.last.organization };
                 *last = Some(outline);
-                return Ok(());
             }
-            Kind::Credential => self.loading.push(Box::pin(load_credential(store, partition, piece, outline))),
-            Kind::Own => self.loading.push(Box::pin(async move {
+            Kind::Credential => drop(self.loading.spawn(async move { load_credential(&*store, partition, piece, outline).await })),
+            Kind::Own => drop(self.loading.spawn(async move {
                 let piece = Piece { outline: Some(outline), ..piece };
-                load(store, &partition, piece).await?.map_err(|Exists| in_use())
+                load(&*store, &partition, piece).await?.map_err(|Exists| in_use())
             })),
         }
-        while self.loading.len() >= TOGETHER {
-            self.loading.next().await.unwrap_or(Ok(()))?;
+        self.loaded(TOGETHER).await
+    }
+
+    /// Waits until no more than so many partitions are on their way.
+    async fn loaded(&mut self, left: usize) -> Result<(), StartError> {
+        while self.loading.len() > left {
+            if let Some(loaded) = self.loading.join_next().await {
+                loaded.map_err(StartError::of)??;
+            }
         }
         Ok(())
     }
@@ -176,7 +198,7 @@ impl<'a> Importer<'a> {
 
     async fn end(&self, partition: &Partition, outline: Outline) -> Result<(), StartError> {
         let piece = Piece { outline: Some(outline), ..Piece::default() };
-        load(self.store, partition, piece).await?.map_err(|Exists| in_use())
+        load(&*self.store, partition, piece).await?.map_err(|Exists| in_use())
     }
 
     async fn commit(&self, partition: &Partition, commit: Commit) -> Result<(), StartError> {
@@ -235,5 +257,5 @@ async fn entity(store: &dyn Transfer, partition: &Partition) -> Result<Option<Do
 }
 
 fn in_use() -> StartError {
-    StartError("somebody else brings the same app into the store: let one of the two end, and begin again if it failed".into())
+    StartError("somebody else brings the same app into the store: let that end, and begin again if it failed".into())
 }

@@ -79,7 +79,7 @@ async fn import_from<R: io::BufRead>(mut lines: Reader<R>, settings: &crate::con
         ));
     }
     let ground = Ground::to_write(settings, &secret).await?;
-    let importer = Importer::new(&*ground.store, &header, Progress::new("imported"));
+    let importer = Importer::new(ground.store.clone(), &header, Progress::new("imported"));
     let done = importer.run(lines).await;
     ground.close().await;
     done

@@ -114,6 +114,11 @@ pub fn idempotency(hmac: &str) -> Partition {
     Partition::new(format!("i:{hmac}"))
 }
 
+/// An import of an app that is under way: its newest attempt.
+pub fn import(app: &AppId) -> Partition {
+    Partition::new(format!("m:{app}"))
+}
+
 /// The key of a document that stands alone in its table.
 pub const ONLY: &str = "";
 
@@ -173,3 +178,25 @@ pub fn tables(partition: &Partition) -> &'static [Table] {
 
 /// The counter of a channel's participants.
 pub const PARTICIPANT_COUNT: &str = "participants";
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_table_belongs_to_a_partition_and_none_has_two_of_a_name() {
+        let code = include_str!("scope.rs");
+        let made = |line: &&str| line.starts_with("pub const ") && line.contains(": Table = ");
+        let listed = code.split("pub fn tables(").nth(1).and_then(|rest| rest.split("\n}").next()).unwrap_or_default();
+        for line in code.lines().filter(made) {
+            let name = line.trim_start_matches("pub const ").split(':').next().unwrap_or_default();
+            assert!(listed.contains(&format!("[{name}")) || listed.contains(&format!(" {name}")), "{name} would stay behind");
+        }
+        for kind in ["d", "o:1", "a:1", "e:1:live", "u:1:live:1", "c:1:live:1", "k:1", "t:1"] {
+            let tables = tables(&Partition::new(kind));
+            assert_eq!(tables.iter().map(|table| table.name).collect::<HashSet<_>>().len(), tables.len(), "{kind}");
+        }
+    }
+}

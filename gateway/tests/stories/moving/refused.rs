@@ -163,15 +163,42 @@ async fn a_killed_import_is_never_served_and_begins_again() {
             let mut process = importing(&moving.words);
             let mut input = process.stdin.take().unwrap();
             input.write_all(moving.lines[..moving.lines.len() * share / 8].concat().as_bytes()).await.unwrap();
-            if let Keeper::Redis(server, _) = &moving.world.keeper {
-                let some = format!("chaos:{{e:{}:live}}:head", moving.world.app);
-                until("it has begun", || async { server.command(&["EXISTS", &some]).await.unwrap() == redis::Value::Int(1) }).await;
-            }
+            let begun = || async {
+                match &moving.world.keeper {
+                    Keeper::Redis(server, _) => server.command(&["DBSIZE"]).await.unwrap() != redis::Value::Int(0),
+                    Keeper::Embedded(folder) => folder.path().join("data/data.mdb").exists(),
+                    _ => unreachable!("it moves to one of these"),
+                }
+            };
+            until("it has begun", begun).await;
             process.kill().await.unwrap();
         }
         moving.nothing_is_served().await;
         moving.comes_whole().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_imports_at_once_the_later_one_counts() {
+    let moving = Moving::to(Ground::Redis).await;
+    let text = moving.lines.concat();
+    let mut first = importing(&moving.words);
+    let mut input = first.stdin.take().unwrap();
+    let (begin, rest) = text.split_at(text.len() / 2);
+    input.write_all(begin.as_bytes()).await.unwrap();
+    let Keeper::Redis(server, _) = &moving.world.keeper else { unreachable!("it moves to one") };
+    until("it has begun", || async { server.command(&["DBSIZE"]).await.unwrap() != redis::Value::Int(0) }).await;
+    let mut second = importing(&moving.words);
+    let mut others = second.stdin.take().unwrap();
+    others.write_all(text.as_bytes()).await.unwrap();
+    drop(others);
+    assert_eq!(second.wait().await.unwrap().code(), Some(0));
+    input.write_all(rest.as_bytes()).await.unwrap();
+    drop(input);
+    assert_eq!(first.wait().await.unwrap().code(), Some(2));
+    let mut world = moving.world;
+    world.goes_on().await;
+    assert_eq!(answers::all(&world, &moving.busy).await, moving.before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -215,6 +242,16 @@ async fn a_folder_in_use_and_one_that_is_none_are_not_exported() {
     let none = folder.path().join("none");
     let missing = export(&["--data", none.to_str().unwrap()]).await;
     assert!(missing.contains("secret-key") && !none.exists(), "{missing}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_with_another_secret_key_takes_nothing() {
+    let mut moving = Moving::to(Ground::Embedded).await;
+    // A node that comes first makes the folder its own.
+    moving.nothing_is_served().await;
+    moving.is_refused(moving.lines.concat().as_bytes(), "with which nodes open this folder").await;
+    moving.words.truncate(2);
+    moving.is_refused(moving.lines.concat().as_bytes(), "another secret key").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
