@@ -63,6 +63,7 @@ fn json<T: Serialize>(value: &T) -> Option<Box<RawValue>> {
 }
 
 /// A value of both encodings, its maps in their own order.
+#[derive(Clone)]
 enum Value {
     Nil,
     Bool(bool),
