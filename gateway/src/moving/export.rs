@@ -13,21 +13,25 @@ use super::{
     walk::{Part, Walk},
 };
 use crate::{
+    auth::SecretKey,
     service::{
         apps::app_of,
+        document::decode,
         scope::{self, APPS, ENTITY, ONLY},
+        token_keys::StoredTokenKey,
     },
     start::StartError,
     store::{
-        Order, Partition, Read, StoreError,
+        Document, Order, Partition, Read, StoreError,
         transfer::{Outline, Transfer},
     },
 };
 
 /// Partitions that are read at the same time.
 const TOGETHER: usize = 16;
-/// Documents and entries of each that are read ahead.
-const AHEAD: usize = 1_000;
+/// Documents and entries of each that are read ahead, and about how many bytes, before the next piece.
+const AHEAD: usize = 400;
+const AHEAD_BYTES: usize = 128 << 10;
 
 /// Writes an app.
 pub(super) struct Exporter<'a> {
@@ -125,6 +129,7 @@ impl Exporter<'_> {
                         if table == APPS && *document.key != *self.app.as_str() {
                             continue;
                         }
+                        self.opens(&walk.partition, &document)?;
                         missing.0 = missing.0.wrapping_sub(u64::from(table.order == Order::Numbers));
                         lines.write(&Line::Document(DocumentLine::of(table, document)))?;
                     }
@@ -141,6 +146,18 @@ impl Exporter<'_> {
         if missing == (0, 0) { Ok(()) } else { self.lacking(&walk).await }
     }
 
+    /// That a token key is sealed under the secret key, of which the header tells.
+    fn opens(&self, partition: &Partition, document: &Document) -> Result<(), StartError> {
+        let Some(id) = partition.name().strip_prefix("t:") else { return Ok(()) };
+        let id = id.parse().map_err(StartError::of)?;
+        let opened = decode::<StoredTokenKey>(document).and_then(|stored| stored.verifier(&SecretKey::new(*self.secret), &id));
+        opened.map(drop).map_err(|_| {
+            StartError(format!(
+                "the token key {id} is sealed under another secret key: give the one that the nodes have by --secret-key-file"
+            ))
+        })
+    }
+
     /// Why a partition has not what its outline tells of.
     async fn lacking(&self, walk: &Walk<'_>) -> Result<(), StartError> {
         if self.store.outline(&walk.partition).await.map_err(StartError::of)?.as_ref() != Some(&walk.outline) {
@@ -155,13 +172,11 @@ impl Exporter<'_> {
 async fn begin(store: &dyn Transfer, partition: Partition) -> Result<Option<(Walk<'_>, Vec<Part>)>, StoreError> {
     let Some(mut walk) = Walk::begin(store, partition).await? else { return Ok(None) };
     let mut ahead = Vec::new();
-    let mut read = 0;
-    while read < AHEAD {
+    let (mut things, mut bytes) = (0, 0);
+    while things < AHEAD && bytes < AHEAD_BYTES {
         let Some(part) = walk.next().await? else { break };
-        read += match &part {
-            Part::Documents(_, documents) => documents.len(),
-            Part::Entries(entries) => entries.len(),
-        };
+        things += part.len();
+        bytes += part.bytes();
         ahead.push(part);
     }
     Ok(Some((walk, ahead)))

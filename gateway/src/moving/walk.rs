@@ -11,12 +11,29 @@ use crate::{
 };
 
 /// Documents or entries that are read at once.
-const STEP: usize = 500;
+const STEP: usize = 200;
 
 /// Some of a partition.
 pub(super) enum Part {
     Documents(Table, Vec<Document>),
     Entries(Vec<Entry>),
+}
+
+impl Part {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Documents(_, documents) => documents.len(),
+            Self::Entries(entries) => entries.len(),
+        }
+    }
+
+    /// About how much memory it takes.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Documents(_, documents) => documents.iter().map(|document| document.value.len()).sum(),
+            Self::Entries(entries) => entries.iter().map(|entry| entry.reference.len()).sum(),
+        }
+    }
 }
 
 /// Goes through a partition.

@@ -4,6 +4,7 @@
 //! with the head and finds nothing where there is none, so until then the partition is not there.
 
 use async_trait::async_trait;
+use fanout::redis::Answer;
 use redis::{Cmd, Pipeline, Value};
 
 use crate::store::{
@@ -12,7 +13,7 @@ use crate::store::{
 };
 
 use super::{
-    Redis, in_time, keys,
+    Redis, commit, in_time, keys,
     plan::{Pack, Plan},
     script::{self, Items},
     stored,
@@ -90,8 +91,12 @@ impl Redis {
             load.entry(entry);
         }
         let (keys, plan) = load.ready(piece.outline.as_ref());
-        match script::LOAD.run(&self.commands, &keys, &[plan]).await?.value {
-            Value::Int(0) => Ok(Ok(())),
+        let Answer { value, witness, .. } = script::LOAD.run(&self.commands, &keys, &[plan]).await?;
+        match value {
+            Value::Int(0) => {
+                commit::confirm(witness, partition).await?;
+                Ok(Ok(()))
+            }
             Value::Int(1) => Ok(Err(Exists)),
             other => Err(StoreError::Corrupt(format!("a script answered {other:?}"))),
         }

@@ -9,9 +9,9 @@ use std::path::Path;
 use gateway::{
     config::{self, Command},
     moving::{self, Counts},
-    service::scope::Scope,
+    service::scope::{self, JOBS, Scope},
     start::StartError,
-    store::{Position, Read},
+    store::{Commit, Position, Read},
 };
 use protocol::{
     ChannelId, Encoding, ErrorCode,
@@ -138,8 +138,16 @@ async fn an_app_moves(ground: Ground) {
         resumes.push((position, answers::resume(&world, "ada", "help", position).await));
     }
 
+    // A node that ended in the middle of a deletion left a note of it.
+    let job = format!("u:{}:live:gone", world.app);
+    let noted = Commit::default().put(JOBS, job.as_str(), &world.nodes[0].services.store.now().await.unwrap());
+    world.nodes[0].services.store.commit(&scope::deployment(), noted).await.unwrap().unwrap();
+
     for ground in [ground, Ground::Embedded] {
         world.moves_to(ground).await;
+        let read = Read { partition: scope::deployment(), documents: vec![(JOBS, job.as_str().into())], newest: None };
+        let noted = world.nodes[0].services.store.read(vec![read]).await.unwrap();
+        assert!(noted[0].documents[0].is_some(), "a node here finishes what was begun there");
         let after = answers::all(&world, &busy).await;
         for (asked, answer) in &before {
             assert_eq!(after.get(asked), Some(answer), "{asked} on {ground:?}");

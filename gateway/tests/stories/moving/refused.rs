@@ -228,6 +228,11 @@ async fn an_app_that_somebody_writes_to_is_no_export() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left of it");
     // Nodes that serve nobody of the app are no hindrance.
     chaos(&words, &world.store).await.unwrap();
+    let secret = folder.path().join("other-secret");
+    fs::write(&secret, "ab".repeat(32)).unwrap();
+    let other = [&world.store[..3], &[secret.display().to_string()]].concat();
+    let sealed = chaos(&words, &other).await.unwrap_err().to_string();
+    assert!(sealed.contains("sealed under another secret key"), "{sealed}");
     let nobodys = chaos(&["export", "--app", "app_0000000000000000"], &world.store).await.unwrap_err().to_string();
     assert!(nobodys.contains("there is no app app_0000000000000000"), "{nobodys}");
 }
