@@ -43,7 +43,13 @@ impl Ground {
             StoreConfig::Embedded { data } if !data.join(DATA).exists() => {
                 Err(StartError(format!("{} holds no store: name its folder with --data", data.display())))
             }
-            StoreConfig::Embedded { data } => Self::embedded(data),
+            StoreConfig::Embedded { data } => Self::embedded(data).map_err(|error| match error {
+                OpenError::InUse { path } => StartError(format!(
+                    "the data folder {} is in use by a node: stop it, or export from a copy that `chaos backup` made",
+                    path.display()
+                )),
+                error => StartError::of(error),
+            }),
             StoreConfig::Redis { url, replicas } => Self::redis(url, *replicas).await,
         }
     }
@@ -56,21 +62,14 @@ impl Ground {
                 if !folder.file(SECRET_KEY).exists() && !folder.file(DATA).exists() {
                     folder.keep(SECRET_KEY, &auth::hex(secret))?;
                 }
-                Self::embedded(data)
+                Self::embedded(data).map_err(StartError::of)
             }
             StoreConfig::Redis { url, replicas } => Self::redis(url, *replicas).await,
         }
     }
 
-    fn embedded(data: &Path) -> Result<Self, StartError> {
-        let opened = Embedded::open(data, KEEP, Local::new(Arc::new(Nobody)));
-        let embedded = Arc::new(opened.map_err(|error| match error {
-            OpenError::InUse { path } => StartError(format!(
-                "the data folder {} is in use by a node: stop it, or export from a copy that `chaos backup` made",
-                path.display()
-            )),
-            error => StartError::of(error),
-        })?);
+    fn embedded(data: &Path) -> Result<Self, OpenError> {
+        let embedded = Arc::new(Embedded::open(data, KEEP, Local::new(Arc::new(Nobody)))?);
         Ok(Self { store: embedded.clone(), settle: Duration::ZERO, embedded: Some(embedded) })
     }
 

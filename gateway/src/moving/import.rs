@@ -13,7 +13,7 @@ use crate::{
     service::scope::{self, APPS, ENTITY, JOBS, ONLY, ORGANIZATIONS},
     start::StartError,
     store::{
-        Commit, Document, Entry, Expected, Partition, Read, StoreError,
+        Commit, Document, Entry, Expected, Order, Partition, Read, StoreError,
         transfer::{Exists, Outline, Piece, Transfer},
     },
 };
@@ -24,6 +24,9 @@ const BYTES: usize = 256 << 10;
 
 /// Partitions that are loaded at the same time.
 const TOGETHER: usize = 32;
+
+/// The longest key of a document, in bytes.
+const LONGEST_KEY: usize = 256;
 
 /// How long an attempt is remembered.
 const ATTEMPT: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -210,6 +213,10 @@ impl Coming {
     fn document(&mut self, line: DocumentLine) -> Option<()> {
         let table = *scope::tables(&self.partition).iter().find(|table| table.name == line.table)?;
         let document = line.document()?;
+        let is_key = document.key.len() <= LONGEST_KEY && !document.key.contains(|c: char| c.is_control() || c == '{' || c == '}');
+        if !is_key || (table.order == Order::Numbers) != (document.stamps.number != 0) {
+            return None;
+        }
         self.bytes += 128 + document.key.len() + document.value.len();
         self.piece.documents.push((table, document));
         Some(())

@@ -28,7 +28,7 @@ use std::{
 
 use crate::{
     auth::{self, SecretKey},
-    config::{Export, Import},
+    config::{Export, Import, StoreSettings},
     start::StartError,
 };
 use export::Exporter;
@@ -43,8 +43,8 @@ use progress::Progress;
 /// A sentence for the operator.
 pub async fn export(settings: Export) -> Result<Counts, StartError> {
     let Export { app, to, store } = settings;
-    let secret = store.secret_key()?;
     let ground = Ground::to_read(&store).await?;
+    let secret = store.secret_key()?;
     let exporter =
         Exporter { store: &*ground.store, app: &app, secret: &secret, progress: Progress::new("exported"), settle: ground.settle };
     let done = match &to {
@@ -70,7 +70,7 @@ pub async fn import(settings: Import) -> Result<Counts, StartError> {
     }
 }
 
-async fn import_from<R: io::BufRead>(mut lines: Reader<R>, settings: &crate::config::StoreSettings) -> Result<Counts, StartError> {
+async fn import_from<R: io::BufRead>(mut lines: Reader<R>, settings: &StoreSettings) -> Result<Counts, StartError> {
     let header = lines.header()?;
     let secret = settings.secret_key()?;
     if fingerprint(&secret) != header.secret_key {
@@ -88,7 +88,7 @@ async fn import_from<R: io::BufRead>(mut lines: Reader<R>, settings: &crate::con
 /// Writes beside the file and renames at the end, so that there is a whole one under its name, or the one that was there.
 async fn to_file(exporter: Exporter<'_>, path: &Path) -> Result<Counts, StartError> {
     let unwritten = |error: io::Error| StartError(format!("{} cannot be written ({error}): name another file with --to", path.display()));
-    if fs::symlink_metadata(path).is_ok_and(|there| !there.is_file()) {
+    if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
         let file = File::options().write(true).open(path).map_err(unwritten)?;
         return exporter.run(Writer::new(BufWriter::new(file))).await;
     }

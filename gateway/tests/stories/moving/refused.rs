@@ -246,7 +246,7 @@ async fn a_folder_in_use_and_one_that_is_none_are_not_exported() {
     let folder = tempfile::tempdir().unwrap();
     let none = folder.path().join("none");
     let missing = export(&["--data", none.to_str().unwrap()]).await;
-    assert!(missing.contains("secret-key") && !none.exists(), "{missing}");
+    assert!(missing.contains("holds no store") && !none.exists(), "{missing}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
