@@ -105,11 +105,13 @@ async fn are_equal(store: &dyn Store, one: &Partition, other: &Partition) {
         (MESSAGES, Range::Changed(5)),
         (PEOPLE, keys()),
     ] {
-        let page = async |partition| {
-            let (page, head) = store.page(partition, table, range.clone(), 1_000).await.unwrap();
-            (page.documents, page.more, head)
-        };
-        assert_eq!(page(one).await, page(other).await, "{table:?} {range:?}");
+        for limit in [1, 2, 1_000] {
+            let page = async |partition| {
+                let (page, head) = store.page(partition, table, range.clone(), limit).await.unwrap();
+                (page.documents, page.more, head)
+            };
+            assert_eq!(page(one).await, page(other).await, "{limit} of {table:?} {range:?}");
+        }
     }
     let head = head(store, one).await;
     for position in [Position::default(), head.floor, head.position(), Position { seq: head.seq, at: 1 }, Position { seq: 1 << 40, at: 1 }]
@@ -245,6 +247,9 @@ pub(crate) async fn what_expires_does_so_where_it_went<B: Bench>() {
     done(&*store, &moved, Commit { expire: Some(Duration::from_secs(3_600)), ..later }).await;
     eventually("what was loaded expires", async || store.outline(&left).await.unwrap().is_none()).await;
     are_equal(&*store, &left, &Partition::new("channel:none")).await;
+    done(&*store, &left, commit().putting(PEOPLE, "cem", "1")).await;
+    let anew = read(&*store, &left, &[(PEOPLE, "ann"), (FACTS, "f"), (MESSAGES, "m"), (PEOPLE, "cem")]).await;
+    assert_eq!(anew.documents.iter().map(Option::is_some).collect::<Vec<_>>(), [false, false, false, true], "nothing comes back");
     let found = read(&*store, &moved, &[(PEOPLE, "ann"), (PEOPLE, "bob"), (FACTS, "f"), (MESSAGES, "m")]).await;
     assert!(found.documents.iter().all(Option::is_some), "the time that was moved is far");
 }
