@@ -96,7 +96,7 @@ impl Exporter<'_> {
                 self.app
             )));
         };
-        let app = app_of(&document).map_err(|error| StartError(error.to_string()))?;
+        let app = app_of(&document).map_err(StartError::of)?;
         let at = self.store.now().await.map_err(StartError::of)?;
         Ok(Header {
             format: FORMAT,

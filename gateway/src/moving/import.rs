@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 
 use super::{
     line::{Counts, DocumentLine, Header, Line, PartitionLine, Reader},
-    parts::{self, Kind},
+    parts::Kind,
     progress::Progress,
 };
 use crate::{
@@ -133,7 +133,7 @@ impl<'a> Importer<'a> {
             return Err(StartError(format!("the store is deleting the organization {of}: come again in a minute")));
         }
         let organization = (!has_organization).then(|| organization.name().to_owned());
-        for prefix in parts::own(app).into_iter().chain([partition.name().to_owned()]).chain(organization) {
+        for prefix in scope::of_environments(app).into_iter().chain([partition.name().to_owned()]).chain(organization) {
             let mut from = None;
             loop {
                 from = self.store.wipe(&prefix, from).await.map_err(StartError::of)?;

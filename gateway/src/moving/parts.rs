@@ -9,6 +9,7 @@ use crate::{
     error::Error,
     service::{
         document::decode,
+        entries::parse_key,
         keys::KeyLine,
         scope::{self, CHANNELS, JOBS, KEYS, Scope, TOKEN_KEYS, USERS},
     },
@@ -41,16 +42,11 @@ impl Kind {
             _ if name.contains(|c: char| c.is_control() || c == '{' || c == '}') || name.len() > 500 => None,
             _ if name == scope::app(app).name() => Some(Self::App),
             _ if name == scope::organization(organization).name() => Some(Self::Organization),
-            _ if name.starts_with("k:") || name.starts_with("t:") => Some(Self::Credential),
-            _ if own(app).iter().any(of_app) => Some(Self::Own),
+            _ if scope::is_credential(name) => Some(Self::Credential),
+            _ if scope::of_environments(app).iter().any(of_app) => Some(Self::Own),
             _ => None,
         }
     }
-}
-
-/// How the names of all its own partitions begin.
-pub(super) fn own(app: &AppId) -> [String; 3] {
-    ["e", "u", "c"].map(|kind| format!("{kind}:{app}:"))
 }
 
 /// Visits every partition, a batch at a time, the organization and the app last. What does not exist may be among them.
@@ -64,15 +60,15 @@ pub(super) async fn each(
         let credential = |line: &Document| Ok(scope::credential(&decode::<KeyLine>(line)?.hash));
         pages(store, owner, KEYS, credential, &mut visit).await?;
     }
-    pages(store, &app, TOKEN_KEYS, |line| Ok(Partition::new(format!("t:{}", line.key))), &mut visit).await?;
+    pages(store, &app, TOKEN_KEYS, |line| Ok(scope::token_key(&parse_key(&line.key)?)), &mut visit).await?;
     for environment in [Environment::Live, Environment::Test] {
-        let index = Scope { app: header.app.clone(), environment }.index();
+        let scope = Scope { app: header.app.clone(), environment };
+        let index = scope.index();
         visit(vec![index.clone()]).await?;
-        for (kind, table) in [("u", USERS), ("c", CHANNELS)] {
-            let prefix = format!("{kind}:{}:{environment}:", header.app);
-            pages(store, &index, table, |line| Ok(Partition::new(format!("{prefix}{}", line.key))), &mut visit).await?;
-            unlisted(store, &index, table, &prefix, &mut visit).await?;
-        }
+        pages(store, &index, USERS, |line| Ok(scope.user(&parse_key(&line.key)?)), &mut visit).await?;
+        unlisted(store, &index, USERS, &scope.users(), &mut visit).await?;
+        pages(store, &index, CHANNELS, |line| Ok(scope.channel(&parse_key(&line.key)?)), &mut visit).await?;
+        unlisted(store, &index, CHANNELS, &scope.channels(), &mut visit).await?;
     }
     visit(vec![organization]).await?;
     visit(vec![app]).await
@@ -89,7 +85,7 @@ async fn pages(
     let mut after = None;
     loop {
         let (page, _) = store.page(owner, table, Range::Keys { after }, BATCH).await.map_err(StartError::of)?;
-        visit(page.documents.iter().map(&leads_to).collect::<Result<_, _>>().map_err(|error| StartError(error.to_string()))?).await?;
+        visit(page.documents.iter().map(&leads_to).collect::<Result<_, _>>().map_err(StartError::of)?).await?;
         after = page.documents.last().map(|last| last.key.clone()).filter(|_| page.more);
         if after.is_none() {
             return Ok(());
@@ -132,7 +128,7 @@ pub(super) async fn jobs(store: &dyn Transfer, app: &AppId) -> Result<Vec<String
     loop {
         let (page, _) = store.page(&scope::deployment(), JOBS, Range::Keys { after }, BATCH).await.map_err(StartError::of)?;
         let names = page.documents.iter().map(|job| job.key.to_string());
-        jobs.extend(names.filter(|name| own(app).iter().any(|prefix| name.starts_with(prefix))));
+        jobs.extend(names.filter(|name| scope::of_environments(app).iter().any(|prefix| name.starts_with(prefix))));
         after = page.documents.last().map(|last| last.key.clone()).filter(|_| page.more);
         if after.is_none() {
             return Ok(jobs);

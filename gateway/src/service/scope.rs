@@ -21,12 +21,22 @@ impl Scope {
 
     /// A channel: document, participants, reads, messages, log.
     pub fn channel(&self, id: &ChannelId) -> Partition {
-        Partition::new(format!("c:{}:{}:{id}", self.app, self.environment))
+        Partition::new(self.channels() + id.as_str())
     }
 
     /// A user: document, index of its channels, own log.
     pub fn user(&self, id: &UserId) -> Partition {
-        Partition::new(format!("u:{}:{}:{id}", self.app, self.environment))
+        Partition::new(self.users() + id.as_str())
+    }
+
+    /// How the names of all its users begin; an id follows.
+    pub fn users(&self) -> String {
+        format!("u:{}:{}:", self.app, self.environment)
+    }
+
+    /// How the names of all its channels begin; an id follows.
+    pub fn channels(&self) -> String {
+        format!("c:{}:{}:", self.app, self.environment)
     }
 
     /// The topic on which a user's coming and going is told. It has no log.
@@ -112,6 +122,16 @@ pub fn token_key(id: &TokenKeyId) -> Partition {
 /// A request with an `Idempotency-Key`, by its HMAC.
 pub fn idempotency(hmac: &str) -> Partition {
     Partition::new(format!("i:{hmac}"))
+}
+
+/// How the names of all that an app has in its environments begin: indexes, users, channels.
+pub fn of_environments(app: &AppId) -> [String; 3] {
+    ["e", "u", "c"].map(|kind| format!("{kind}:{app}:"))
+}
+
+/// Whether this is the name of a key or token key.
+pub fn is_credential(name: &str) -> bool {
+    name.starts_with("k:") || name.starts_with("t:")
 }
 
 /// An import of an app that is under way: its newest attempt.

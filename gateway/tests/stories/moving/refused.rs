@@ -181,43 +181,48 @@ async fn a_killed_import_is_never_served_and_begins_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_imports_at_once_the_later_one_counts() {
     let moving = Moving::to(Ground::Redis).await;
-    let text = moving.lines.concat();
-    let mut first = importing(&moving.words);
-    let mut input = first.stdin.take().unwrap();
-    let (begin, rest) = text.split_at(text.len() / 2);
-    input.write_all(begin.as_bytes()).await.unwrap();
     let Keeper::Redis(server, _) = &moving.world.keeper else { unreachable!("it moves to one") };
-    until("it has begun", || async { server.command(&["DBSIZE"]).await.unwrap() != redis::Value::Int(0) }).await;
-    let mut second = importing(&moving.words);
-    let mut others = second.stdin.take().unwrap();
-    others.write_all(text.as_bytes()).await.unwrap();
-    drop(others);
-    assert_eq!(second.wait().await.unwrap().code(), Some(0));
-    input.write_all(rest.as_bytes()).await.unwrap();
-    drop(input);
+    let channel = format!("chaos:{{c:{}:live:help}}:head", moving.world.app);
+    let has_channel = async |has: i64| server.command(&["EXISTS", &channel]).await.unwrap() == redis::Value::Int(has);
+    let (last, all) = moving.lines.split_last().unwrap();
+    let (begin, rest) = moving.lines.split_at(moving.lines.len() / 8);
+
+    // The first one has everything but the footer when the second takes it away.
+    let (mut first, mut second) = (importing(&moving.words), importing(&moving.words));
+    let (mut to_first, mut to_second) = (first.stdin.take().unwrap(), second.stdin.take().unwrap());
+    to_first.write_all(all.concat().as_bytes()).await.unwrap();
+    until("the first has the channel", || has_channel(1)).await;
+    to_second.write_all(begin.concat().as_bytes()).await.unwrap();
+    until("the second has taken it away", || has_channel(0)).await;
+    to_first.write_all(last.as_bytes()).await.unwrap();
+    drop(to_first);
     assert_eq!(first.wait().await.unwrap().code(), Some(2));
-    let mut world = moving.world;
+    to_second.write_all(rest.concat().as_bytes()).await.unwrap();
+    drop(to_second);
+    assert_eq!(second.wait().await.unwrap().code(), Some(0));
+    let Moving { mut world, busy, before, .. } = moving;
     world.goes_on().await;
-    assert_eq!(answers::all(&world, &moving.busy).await, moving.before);
+    assert_eq!(answers::all(&world, &busy).await, before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_app_that_somebody_writes_to_is_no_export() {
-    let world = World::with(Ground::Redis, 1, &super::FLAGS).await;
+    let world = World::with(Ground::Redis, 1, &["--limit", "requests_per_second=0"]).await;
     let busy = Busy::app(&world).await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("app.jsonl");
     let words = ["export", "--app", &world.app, "--to", file.to_str().unwrap()];
     let ada = world.connects("ada").await;
-    // A read mark appends nothing, and changes no head.
-    let mut read = 20;
+    for _ in 0..300 {
+        ada.sends(&busy.help, "and").await;
+    }
     let exporting = chaos(&words, &world.store);
+    // A read mark appends nothing, and changes no head.
     let reading = async {
-        loop {
-            read += 1;
-            ada.asks(protocol::Method::ReadMark, json!({ "channel_id": busy.help, "number": read.min(31) })).await;
-            ada.asks(protocol::Method::MessageSend, json!({ "channel_id": "help", "text": "and" })).await;
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        for number in 21.. {
+            let read = ada.asks(protocol::Method::ReadMark, json!({ "channel_id": busy.help, "number": number })).await;
+            assert_eq!(read["read"], number, "there is something to read");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     };
     let refused = tokio::select! {

@@ -5,6 +5,7 @@
 mod child;
 mod folder;
 mod speed;
+mod transfer;
 
 use std::{
     collections::HashMap,
