@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::{answers, busy::Busy, chaos};
-use crate::story::{Ground, Keeper, World, refusal, until};
+use crate::story::{Ground, Keeper, Person, World, refusal, until};
 
 /// An app in a file, and a world that is about to take it.
 struct Moving {
@@ -212,16 +212,16 @@ async fn an_app_that_somebody_writes_to_is_no_export() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("app.jsonl");
     let words = ["export", "--app", &world.app, "--to", file.to_str().unwrap()];
-    let ada = world.connects("ada").await;
     for _ in 0..300 {
-        ada.sends(&busy.help, "and").await;
+        let _: Value = world.team().post("/v1/channels/help/messages", &json!({ "kind": "system", "text": "and" })).await.unwrap();
     }
+    let Person { session, mut events, .. } = world.connects("ada").await;
+    tokio::spawn(async move { while events.next().await.is_some() {} });
     let exporting = chaos(&words, &world.store);
     // A read mark appends nothing, and changes no head.
     let reading = async {
         for number in 21.. {
-            let read = ada.asks(protocol::Method::ReadMark, json!({ "channel_id": busy.help, "number": number })).await;
-            assert_eq!(read["read"], number, "there is something to read");
+            assert_eq!(session.mark_read(&busy.help, number).await.unwrap(), number, "there is something to read");
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     };
