@@ -17,12 +17,12 @@ use crate::{
     service::{
         apps::app_of,
         document::decode,
-        scope::{self, APPS, ENTITY, ONLY},
+        scope::{self, APPS},
         token_keys::StoredTokenKey,
     },
     start::StartError,
     store::{
-        Document, Order, Partition, Read, StoreError,
+        Document, Order, Partition, StoreError,
         transfer::{Outline, Transfer},
     },
 };
@@ -87,16 +87,12 @@ impl Exporter<'_> {
     }
 
     async fn header(&self) -> Result<Header, StartError> {
-        let partition = scope::app(self.app);
-        let read = Read { partition, documents: vec![(ENTITY, ONLY.into())], newest: None };
-        let mut found = self.store.read(vec![read]).await.map_err(StartError::of)?;
-        let Some(document) = found.pop().and_then(|mut snapshot| snapshot.documents.pop()).flatten() else {
-            return Err(StartError(format!(
-                "there is no app {}: `GET /v1/organizations/{{org}}/apps` lists those that there are",
-                self.app
-            )));
-        };
+        let missing =
+            || StartError(format!("there is no app {}: `GET /v1/organizations/{{org}}/apps` lists those that there are", self.app));
+        let document = parts::entity(self.store, &scope::app(self.app)).await?.ok_or_else(missing)?;
         let app = app_of(&document).map_err(StartError::of)?;
+        // One without its organization is about to be cleared away.
+        parts::entity(self.store, &scope::organization(&app.organization_id)).await?.ok_or_else(missing)?;
         let at = self.store.now().await.map_err(StartError::of)?;
         Ok(Header {
             format: FORMAT,

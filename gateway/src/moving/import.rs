@@ -6,14 +6,14 @@ use tokio::task::JoinSet;
 
 use super::{
     line::{Counts, DocumentLine, Header, Line, PartitionLine, Reader},
-    parts::Kind,
+    parts::{self, Kind},
     progress::Progress,
 };
 use crate::{
     service::scope::{self, APPS, ENTITY, JOBS, ONLY, ORGANIZATIONS},
     start::StartError,
     store::{
-        Commit, Document, Entry, Expected, Order, Partition, Read, StoreError,
+        Commit, Entry, Expected, Order, Partition, StoreError,
         transfer::{Exists, Outline, Piece, Transfer},
     },
 };
@@ -129,7 +129,7 @@ impl<'a> Importer<'a> {
             )));
         }
         let has_organization = self.store.outline(&organization).await.map_err(StartError::of)?.is_some();
-        if has_organization && entity(&*self.store, &organization).await?.is_none() {
+        if has_organization && parts::entity(&*self.store, &organization).await?.is_none() {
             return Err(StartError(format!("the store is deleting the organization {of}: come again in a minute")));
         }
         let organization = (!has_organization).then(|| organization.name().to_owned());
@@ -252,15 +252,9 @@ async fn load_credential(store: &dyn Transfer, partition: Partition, piece: Piec
     let piece = Piece { outline: Some(outline), ..piece };
     match load(store, &partition, piece).await? {
         Ok(()) => Ok(()),
-        Err(Exists) if entity(store, &partition).await?.map(|document| document.value) == value => Ok(()),
+        Err(Exists) if parts::entity(store, &partition).await?.map(|document| document.value) == value => Ok(()),
         Err(Exists) => Err(StartError(format!("{} is another key's in this store: the app cannot come here", partition.name()))),
     }
-}
-
-async fn entity(store: &dyn Transfer, partition: &Partition) -> Result<Option<Document>, StartError> {
-    let read = Read { partition: partition.clone(), documents: vec![(ENTITY, ONLY.into())], newest: None };
-    let mut found = store.read(vec![read]).await.map_err(StartError::of)?;
-    Ok(found.pop().and_then(|mut snapshot| snapshot.documents.pop()).flatten())
 }
 
 fn in_use() -> StartError {

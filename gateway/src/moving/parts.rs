@@ -11,7 +11,7 @@ use crate::{
         document::decode,
         entries::parse_key,
         keys::KeyLine,
-        scope::{self, CHANNELS, JOBS, KEYS, Scope, TOKEN_KEYS, USERS},
+        scope::{self, CHANNELS, ENTITY, JOBS, KEYS, ONLY, Scope, TOKEN_KEYS, USERS},
     },
     start::StartError,
     store::{Document, Partition, Range, Read, Table, transfer::Transfer},
@@ -134,4 +134,11 @@ pub(super) async fn jobs(store: &dyn Transfer, app: &AppId) -> Result<Vec<String
             return Ok(jobs);
         }
     }
+}
+
+/// What a partition is about, if that is there.
+pub(super) async fn entity(store: &dyn Transfer, partition: &Partition) -> Result<Option<Document>, StartError> {
+    let read = Read { partition: partition.clone(), documents: vec![(ENTITY, ONLY.into())], newest: None };
+    let mut found = store.read(vec![read]).await.map_err(StartError::of)?;
+    Ok(found.pop().and_then(|mut snapshot| snapshot.documents.pop()).flatten())
 }
