@@ -58,6 +58,7 @@ exec 3>&- 4>&-
 echo "-- beside an application"
 block tenant | sed "s/127\.0\.0\.1:7400/127.0.0.1:$port/" >tenant.sh
 [ -s tenant.sh ]
+echo 'echo "$APP" >tenant.app; echo "$KEY" >tenant.key' >>tenant.sh
 bash -euo pipefail tenant.sh >tenant.out
 grep -q 'How can I help?' tenant.out
 grep -q 'Ada has joined' tenant.out
@@ -92,4 +93,15 @@ wait_until curl -sf "http://127.0.0.1:$first/readyz"
 wait_until curl -sf "http://127.0.0.1:$second/readyz"
 kill -TERM $(cat nodes.pid)
 wait %% || true
+
+echo "-- from the folder to Redis"
+block move | sed -e "s/:6379/:$redis/" >move.sh
+[ -s move.sh ]
+APP=$(cat tenant.app) PATH="$work/bin:$PATH" bash -euo pipefail move.sh
+"$chaos" --listen "127.0.0.1:$first" --redis "redis://127.0.0.1:$redis" --admin-key-file admin-key --secret-key-file chaos-data/secret-key >moved.log 2>&1 &
+node=$!
+wait_until curl -sf "http://127.0.0.1:$first/readyz"
+curl -sf -H "Authorization: Bearer $(cat tenant.key)" "http://127.0.0.1:$first/v1/channels/help/messages" | grep -q 'How can I help?'
+kill -TERM "$node"
+wait "$node"
 echo "the README holds"

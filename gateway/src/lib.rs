@@ -11,6 +11,7 @@ pub mod limit;
 pub mod listen;
 pub mod log;
 pub mod metrics;
+pub mod moving;
 pub mod node;
 pub mod pulse;
 pub mod rest;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use gateway::{
     chat,
     config::{self, Command, Config},
-    keep, log,
+    keep, log, moving,
     node::Node,
     start::StartError,
 };
@@ -32,6 +32,8 @@ fn run(command: Command) -> Result<ExitCode, StartError> {
             runtime.shutdown_background();
             ended
         }
+        Command::Export(settings) => runtime()?.block_on(moving::export(settings)).map(drop),
+        Command::Import(settings) => runtime()?.block_on(moving::import(settings)).map(drop),
         Command::Config(text) => {
             print!("{text}");
             Ok(())

@@ -287,3 +287,41 @@ fn every_line_of_the_sample_file_may_be_uncommented() {
         }
     }
 }
+
+#[test]
+fn export_and_import_name_their_store_as_a_node_does() {
+    let files = Files::new();
+    let secret = files.path("secret");
+    let app = ["--app", "app_00000000000000a1"];
+    match run(&[&["export"], &app[..], &["--data", "there"]].concat(), &[]) {
+        Ok(Command::Export(export)) => {
+            assert_eq!((export.app.as_str(), export.to), (app[1], None));
+            assert_eq!(export.store.store, StoreConfig::Embedded { data: "there".into() });
+            assert_eq!(export.store.secret_key_file, None);
+        }
+        other => panic!("{other:?}"),
+    }
+    let env = [("CHAOS_REDIS", "redis://10.0.0.5"), ("CHAOS_SECRET_KEY_FILE", &*secret), ("CHAOS_LISTEN", "nonsense")];
+    match run(&["import", "--from", "app.jsonl"], &env) {
+        Ok(Command::Import(import)) => {
+            assert_eq!(import.from, Some("app.jsonl".into()));
+            assert!(matches!(import.store.store, StoreConfig::Redis { .. }));
+            assert_eq!(import.store.secret_key_file, Some(secret.into()));
+        }
+        other => panic!("{other:?}"),
+    }
+    let file = files.write("chaos.toml", "data = \"elsewhere\"");
+    match run(&["import", "--from", "-", "--config", &file], &[]) {
+        Ok(Command::Import(import)) => {
+            assert_eq!((import.from, import.store.store), (None, StoreConfig::Embedded { data: "elsewhere".into() }))
+        }
+        other => panic!("{other:?}"),
+    }
+    let both = refuses(&["import", "--data", "here", "--redis", "redis://10.0.0.5"], &[]);
+    assert!(both.contains("exclude each other"), "{both}");
+    let before = refuses(&["--data", "here", "import"], &[]);
+    assert!(before.contains("stand after the word"), "{before}");
+    for usage in [&["export"][..], &["export", "--app", "nonsense"], &["import", "--listen", "127.0.0.1:1"]] {
+        assert!(matches!(run(usage, &[]), Err(Failure::Usage(_))), "{usage:?}");
+    }
+}

@@ -122,6 +122,33 @@ impl Commands {
         }
     }
 
+    /// The names of the masters, in an order that stays while they do.
+    pub async fn masters(&self) -> RedisResult<Vec<String>> {
+        match &self.route {
+            Route::Master(_) => Ok(vec![self.deployment.to_string()]),
+            Route::Shards(shards) => {
+                let masters = shards.masters(Instant::now() + RESPONSE_TIMEOUT).await?;
+                let mut names: Vec<_> = masters.iter().map(|owner| owner.to_string()).collect();
+                names.sort();
+                Ok(names)
+            }
+        }
+    }
+
+    /// Runs a command on the master of this name, wherever its key belongs: SCAN, say.
+    pub async fn on_master(&self, name: &str, cmd: &Cmd) -> RedisResult<Value> {
+        let deadline = Instant::now() + RESPONSE_TIMEOUT;
+        match &self.route {
+            Route::Master(line) => Ok(until_taken(line, cmd, deadline).await?.value),
+            Route::Shards(shards) => {
+                let masters = shards.masters(deadline).await?;
+                let gone = || RedisError::from((ErrorKind::Client, "there is no such master any more"));
+                let owner = masters.iter().find(|owner| owner.to_string() == name).ok_or_else(gone)?;
+                Ok(until_taken(&shards.line(&self.deployment, owner), cmd, deadline).await?.value)
+            }
+        }
+    }
+
     async fn run_all(&self, pipeline: &Pipeline, offset: usize, count: usize) -> RedisResult<Vec<Value>> {
         let deadline = Instant::now() + RESPONSE_TIMEOUT;
         match &self.route {

@@ -1,6 +1,11 @@
 //! From texts to a checked `Config`: what each value means, and which go together.
 
-use std::{fs, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use fanout::redis::Replicas;
 use protocol::Limits;
@@ -29,14 +34,14 @@ pub(super) fn check(settings: &Settings) -> Result<Config, ConfigError> {
         ops_listen,
         allowed_origins,
         trusted_proxies,
-        data,
-        redis,
-        redis_wait,
-        redis_wait_timeout,
+        data: _,
+        redis: _,
+        redis_wait: _,
+        redis_wait_timeout: _,
         demo,
         admin_key_file,
         admin_key,
-        secret_key_file,
+        secret_key_file: _,
         drain_window,
         heartbeat,
         log,
@@ -45,20 +50,8 @@ pub(super) fn check(settings: &Settings) -> Result<Config, ConfigError> {
     } = settings;
 
     let mut warnings = Vec::new();
-    exclude(data, redis, "a node has one store")?;
     exclude(admin_key, admin_key_file, "there is one admin key")?;
-    let timeout = redis_wait_timeout.required(|text| duration(text, "ms", Duration::from_millis(1), Duration::from_secs(3)))?;
-    let replicas = match redis_wait.required(replica_count)? {
-        0 => None,
-        count => Some(Replicas { count, timeout }),
-    };
-    let store = match redis.parse(redis_url)? {
-        Some(url) => StoreConfig::Redis { url, replicas },
-        None if replicas.is_some() => {
-            return Err(ConfigError::new(format!("{} is about replicas of Redis: give --redis too, or leave it out", redis_wait.source)));
-        }
-        None => StoreConfig::Embedded { data: data.required(|text| Ok(text.into()))? },
-    };
+    let store = store(settings)?;
     let shared = matches!(store, StoreConfig::Redis { .. });
 
     let admin_key = match admin_key.parse(admin_key_of)? {
@@ -68,7 +61,7 @@ pub(super) fn check(settings: &Settings) -> Result<Config, ConfigError> {
     if admin_key.as_ref().is_some_and(|key| key.expose().len() < 24) {
         warnings.push("the admin key is short enough to be guessed: make one with `echo adm_$(openssl rand -hex 16)`".to_owned());
     }
-    let secret_key_file = secret_key_file.parse(|path| secret_key(Path::new(path)).map(|_| path.into()))?;
+    let secret_key_file = secret_key_file(settings)?;
     if shared && admin_key.is_none() {
         return Err(ConfigError::new("nodes on Redis share one admin key: give it by --admin-key-file or CHAOS_ADMIN_KEY"));
     }
@@ -108,6 +101,29 @@ pub(super) fn check(settings: &Settings) -> Result<Config, ConfigError> {
         log_format: log_format.required(log_format_of)?,
         warnings,
     })
+}
+
+/// Where everything is kept, whatever else is set.
+pub(super) fn store(settings: &Settings) -> Result<StoreConfig, ConfigError> {
+    let Settings { data, redis, redis_wait, redis_wait_timeout, .. } = settings;
+    exclude(data, redis, "a node has one store")?;
+    let timeout = redis_wait_timeout.required(|text| duration(text, "ms", Duration::from_millis(1), Duration::from_secs(3)))?;
+    let replicas = match redis_wait.required(replica_count)? {
+        0 => None,
+        count => Some(Replicas { count, timeout }),
+    };
+    match redis.parse(redis_url)? {
+        Some(url) => Ok(StoreConfig::Redis { url, replicas }),
+        None if replicas.is_some() => {
+            Err(ConfigError::new(format!("{} is about replicas of Redis: give --redis too, or leave it out", redis_wait.source)))
+        }
+        None => Ok(StoreConfig::Embedded { data: data.required(|text| Ok(text.into()))? }),
+    }
+}
+
+/// The file of the secret key, found to be one.
+pub(super) fn secret_key_file(settings: &Settings) -> Result<Option<PathBuf>, ConfigError> {
+    settings.secret_key_file.parse(|path| secret_key(Path::new(path)).map(|_| path.into()))
 }
 
 impl Given {

@@ -5,7 +5,12 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{Parser, Subcommand};
 use protocol::Limits;
 
-use super::{Config, ConfigError, Environment, Flags, Secret, check, layers, settings::LIMITS, show};
+use super::{
+    Config, ConfigError, Environment, Export, Flags, Import, Secret, check, layers,
+    moving::{ExportFlags, ImportFlags},
+    settings::LIMITS,
+    show,
+};
 use crate::keep::{Backup, Check, Restore};
 
 /// What the command line asks for.
@@ -23,6 +28,10 @@ pub enum Command {
     Restore(Restore),
     /// Check a data folder.
     Check(Check),
+    /// Write an app as lines of JSON.
+    Export(Export),
+    /// Read an app from such lines.
+    Import(Import),
 }
 
 /// Why there is nothing to run.
@@ -62,12 +71,14 @@ pub fn parse(args: impl IntoIterator<Item = impl Into<OsString> + Clone>, env: E
             return Err(ConfigError::new("a node's flags stand before `chat`, which is a client: give its own flags after it").into());
         }
         Some(Sub::Chat(chat)) => return Ok(Command::Chat(chat)),
-        Some(Sub::Backup(_) | Sub::Restore(_) | Sub::Check(_)) if !cli.flags.is_empty() => {
+        Some(Sub::Backup(_) | Sub::Restore(_) | Sub::Check(_) | Sub::Export(_) | Sub::Import(_)) if !cli.flags.is_empty() => {
             return Err(ConfigError::new("a node's flags stand before a command that runs no node: give its own flags after it").into());
         }
         Some(Sub::Backup(backup)) => return Ok(Command::Backup(backup)),
         Some(Sub::Restore(restore)) => return Ok(Command::Restore(restore)),
         Some(Sub::Check(check)) => return Ok(Command::Check(check)),
+        Some(Sub::Export(flags)) => return Ok(Command::Export(flags.read(env)?)),
+        Some(Sub::Import(flags)) => return Ok(Command::Import(flags.read(env)?)),
     };
     let settings = layers::gather(flags, env)?;
     let config = check::check(&settings)?;
@@ -82,7 +93,8 @@ pub fn parse(args: impl IntoIterator<Item = impl Into<OsString> + Clone>, env: E
 #[command(
     name = "chaos", version, subcommand_precedence_over_arg = true, disable_help_subcommand = true,
     override_usage = "chaos [serve] [FLAGS]\n       chaos config [FLAGS]\n       chaos chat [CHAT FLAGS]\n       \
-        chaos backup [--data FOLDER] --to FOLDER\n       chaos restore --from FOLDER [--data FOLDER]\n       chaos check [--data FOLDER]",
+        chaos backup [--data FOLDER] --to FOLDER\n       chaos restore --from FOLDER [--data FOLDER]\n       chaos check [--data FOLDER]\n       \
+        chaos export --app APP [--to FILE] [STORE FLAGS]\n       chaos import [--from FILE] [STORE FLAGS]",
     after_help = "`chaos --help` tells more, with examples and every limit.", after_long_help = after_help()
 )]
 struct Cli {
@@ -106,6 +118,14 @@ enum Sub {
     Restore(Restore),
     /// Check whether a data folder or a backup is whole; exit code 1 if it is not
     Check(Check),
+    /// Write an app, with all that belongs to it, as lines of JSON, for another store
+    ///
+    /// The nodes that serve it must be stopped: an app that changes meanwhile is refused.
+    Export(ExportFlags),
+    /// Read an app that `chaos export` wrote into a store that does not have it
+    ///
+    /// The store needs the same secret key. What was interrupted is never served, and is begun again with the same command.
+    Import(ImportFlags),
 }
 
 /// The flags of the terminal client. Without a credential it takes the demo's from the data folder.
@@ -149,6 +169,8 @@ Examples:
   CHAOS_LIMITS=connections=50000,page=100 chaos --log-format json
   chaos config --config deploy/chaos.toml           what would be in force, and why
   chaos backup --to backups/monday                  a copy of ./chaos-data, whether its node runs or not
+  chaos export --app app_… --to app.jsonl           an app on its way to another store
+  chaos import --from app.jsonl --redis redis://10.0.0.5:6379 --secret-key-file secret.key
 
 A setting that cannot be used ends the start with exit code 2 and a sentence that says how to mend it.",
     );

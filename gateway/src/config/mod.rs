@@ -7,6 +7,7 @@ mod check;
 mod cli;
 mod layers;
 mod memory;
+mod moving;
 mod origins;
 mod secret;
 mod settings;
@@ -20,6 +21,7 @@ pub use self::{
     check::secret_key,
     cli::{Chat, Command, Failure, from_process, parse},
     layers::Environment,
+    moving::{Export, Import, StoreSettings},
     origins::Origins,
     secret::{Secret, without_password},
     settings::{Flags, Otherwise, SETTINGS, Setting},

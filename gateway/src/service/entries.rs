@@ -168,7 +168,7 @@ pub fn size_of_entry(entry: &Entry) -> usize {
 }
 
 /// A stored key as an id.
-pub(super) fn parse_key<T: std::str::FromStr>(key: &Key) -> Result<T>
+pub(crate) fn parse_key<T: std::str::FromStr>(key: &Key) -> Result<T>
 where
     T::Err: std::fmt::Display,
 {

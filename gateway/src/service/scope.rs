@@ -21,12 +21,22 @@ impl Scope {
 
     /// A channel: document, participants, reads, messages, log.
     pub fn channel(&self, id: &ChannelId) -> Partition {
-        Partition::new(format!("c:{}:{}:{id}", self.app, self.environment))
+        Partition::new(self.channels() + id.as_str())
     }
 
     /// A user: document, index of its channels, own log.
     pub fn user(&self, id: &UserId) -> Partition {
-        Partition::new(format!("u:{}:{}:{id}", self.app, self.environment))
+        Partition::new(self.users() + id.as_str())
+    }
+
+    /// How the names of all its users begin; an id follows.
+    pub fn users(&self) -> String {
+        format!("u:{}:{}:", self.app, self.environment)
+    }
+
+    /// How the names of all its channels begin; an id follows.
+    pub fn channels(&self) -> String {
+        format!("c:{}:{}:", self.app, self.environment)
     }
 
     /// The topic on which a user's coming and going is told. It has no log.
@@ -114,6 +124,21 @@ pub fn idempotency(hmac: &str) -> Partition {
     Partition::new(format!("i:{hmac}"))
 }
 
+/// How the names of all that an app has in its environments begin: indexes, users, channels.
+pub fn of_environments(app: &AppId) -> [String; 3] {
+    ["e", "u", "c"].map(|kind| format!("{kind}:{app}:"))
+}
+
+/// Whether this is the name of a key or token key.
+pub fn is_credential(name: &str) -> bool {
+    name.starts_with("k:") || name.starts_with("t:")
+}
+
+/// An import of an app that is under way: its newest attempt.
+pub fn import(app: &AppId) -> Partition {
+    Partition::new(format!("m:{app}"))
+}
+
 /// The key of a document that stands alone in its table.
 pub const ONLY: &str = "";
 
@@ -158,5 +183,40 @@ pub const MESSAGES: Table = Table::numbered("m");
 /// Of a channel: which reactions a user gave to a message, by `number:user`.
 pub const REACTIONS: Table = Table::plain("k");
 
+/// The tables of a partition. One that is missing here would stay behind when an app moves to another store.
+pub fn tables(partition: &Partition) -> &'static [Table] {
+    match partition.name().split_once(':').map_or(partition.name(), |(kind, _)| kind) {
+        "d" => &[ORGANIZATIONS, JOBS],
+        "o" => &[ENTITY, TOMBSTONE, KEYS, APPS],
+        "a" => &[ENTITY, TOMBSTONE, KEYS, TOKEN_KEYS, SIGNING],
+        "e" => &[USERS, CHANNELS, PUBLIC_CHANNELS],
+        "u" => &[ENTITY, TOMBSTONE, REVOCATION, SEEN, CHANNELS],
+        "c" => &[ENTITY, TOMBSTONE, OWNERS, PARTICIPANTS, READS, REACTIONS, MESSAGES],
+        _ => &[ENTITY],
+    }
+}
+
 /// The counter of a channel's participants.
 pub const PARTICIPANT_COUNT: &str = "participants";
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_table_belongs_to_a_partition_and_none_has_two_of_a_name() {
+        let code = include_str!("scope.rs");
+        let made = |line: &&str| line.starts_with("pub const ") && line.contains(": Table = ");
+        let listed = code.split("pub fn tables(").nth(1).and_then(|rest| rest.split("\n}").next()).unwrap_or_default();
+        for line in code.lines().filter(made) {
+            let name = line.trim_start_matches("pub const ").split(':').next().unwrap_or_default();
+            assert!(listed.contains(&format!("[{name}")) || listed.contains(&format!(" {name}")), "{name} would stay behind");
+        }
+        for kind in ["d", "o:1", "a:1", "e:1:live", "u:1:live:1", "c:1:live:1", "k:1", "t:1"] {
+            let tables = tables(&Partition::new(kind));
+            assert_eq!(tables.iter().map(|table| table.name).collect::<HashSet<_>>().len(), tables.len(), "{kind}");
+        }
+    }
+}

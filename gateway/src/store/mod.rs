@@ -10,8 +10,8 @@
 pub(crate) mod conformance;
 pub mod embedded;
 pub mod metered;
-
 pub mod redis;
+pub mod transfer;
 
 use std::{sync::Arc, time::Duration};
 

@@ -19,6 +19,7 @@ mod methods;
 mod methods_channels;
 mod methods_connect;
 mod methods_messages;
+mod moving;
 mod nodes;
 mod presence;
 mod presence_watching;

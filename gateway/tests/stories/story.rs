@@ -2,7 +2,7 @@
 #![allow(unreachable_pub, reason = "tests have no outside")]
 #![allow(dead_code, reason = "a word of the stories' language that no story needs at the moment")]
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, path::PathBuf, time::Duration};
 
 use client::{Backend, BackendError, Closed, ConnectError, Connector, Events, Frame, RequestError, Session, Socket};
 use fanout::redis::testing;
@@ -51,7 +51,11 @@ pub struct World {
     pub organization: String,
     pub app: String,
     pub app_key: String,
-    arguments: Vec<String>,
+    /// The flags that name its store, for a node and for whatever else opens it.
+    pub store: Vec<String>,
+    flags: Vec<String>,
+    /// For files that outlive a store which the world has left.
+    pub secrets: tempfile::TempDir,
 }
 
 /// Makes each function a test on the embedded store and on Redis.
@@ -82,30 +86,9 @@ impl World {
 
     /// Nodes with more flags.
     pub async fn with(ground: Ground, nodes: usize, flags: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let (keeper, mut arguments) = match ground {
-            Ground::Embedded => {
-                let arguments = vec!["--data".to_owned(), folder.path().join("data").display().to_string()];
-                (Keeper::Embedded(folder), arguments)
-            }
-            Ground::Redis => {
-                let server = testing::Server::start().await;
-                let arguments = redis_arguments(&server.url(), folder.path());
-                (Keeper::Redis(server, folder), arguments)
-            }
-            Ground::Cluster => {
-                let cluster = testing::Cluster::start(3).await;
-                let arguments = redis_arguments(&cluster.url(), folder.path());
-                (Keeper::Cluster(cluster, folder), arguments)
-            }
-            Ground::Sentinel => {
-                let trio = testing::Sentinel::start().await;
-                let arguments = redis_arguments(&trio.url(), folder.path());
-                (Keeper::Sentinel(trio, folder), arguments)
-            }
-        };
-        arguments.extend(["--listen", "127.0.0.1:0", "--drain-window", "1s"].map(str::to_owned));
-        arguments.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        let (keeper, store) = stand(ground, &"07".repeat(32)).await;
+        let own = ["--listen", "127.0.0.1:0", "--drain-window", "1s"];
+        let flags = own.iter().chain(flags).map(|flag| (*flag).to_owned()).collect();
         let mut world = Self {
             nodes: Vec::new(),
             keeper,
@@ -114,7 +97,9 @@ impl World {
             organization: String::new(),
             app: String::new(),
             app_key: String::new(),
-            arguments,
+            store,
+            flags,
+            secrets: tempfile::tempdir().unwrap(),
         };
         for _ in 0..nodes {
             world.add_node().await;
@@ -130,10 +115,21 @@ impl World {
 
     /// The settings with which nodes of this world start.
     pub fn config(&self) -> Config {
-        let arguments = std::iter::once("chaos".to_owned()).chain(self.arguments.iter().cloned());
-        match config::parse(arguments, &|_| None).unwrap() {
+        let mut arguments: Vec<_> = ["chaos".to_owned()].into_iter().chain(self.store.iter().cloned()).collect();
+        if let Keeper::Redis(..) | Keeper::Cluster(..) | Keeper::Sentinel(..) = self.keeper {
+            arguments.extend(["--admin-key", "adm_0123456789abcdef0123456789abcdef"].map(str::to_owned));
+        }
+        match config::parse(arguments.iter().chain(&self.flags), &|_| None).unwrap() {
             Command::Serve(config) => *config,
             other => panic!("{other:?} is no node"),
+        }
+    }
+
+    /// The file of its secret key.
+    pub fn secret_key_file(&self) -> PathBuf {
+        match &self.keeper {
+            Keeper::Embedded(folder) => folder.path().join("data/secret-key"),
+            Keeper::Redis(_, folder) | Keeper::Cluster(_, folder) | Keeper::Sentinel(_, folder) => folder.path().join("secret"),
         }
     }
 
@@ -281,11 +277,35 @@ impl Drop for World {
     }
 }
 
-fn redis_arguments(url: &str, folder: &std::path::Path) -> Vec<String> {
-    let secret = folder.join("secret");
-    std::fs::write(&secret, "07".repeat(32)).unwrap();
-    let secret = secret.display().to_string();
-    ["--redis", url, "--admin-key", "adm_0123456789abcdef0123456789abcdef", "--secret-key-file", &secret].map(str::to_owned).into()
+/// A new store, and the flags that name it. Redis is given this secret key; a folder makes its own.
+pub async fn stand(ground: Ground, secret: &str) -> (Keeper, Vec<String>) {
+    let folder = tempfile::tempdir().unwrap();
+    let redis = |url: String| {
+        let file = folder.path().join("secret");
+        std::fs::write(&file, secret).unwrap();
+        vec!["--redis".to_owned(), url, "--secret-key-file".to_owned(), file.display().to_string()]
+    };
+    match ground {
+        Ground::Embedded => {
+            let flags = vec!["--data".to_owned(), folder.path().join("data").display().to_string()];
+            (Keeper::Embedded(folder), flags)
+        }
+        Ground::Redis => {
+            let server = testing::Server::start().await;
+            let flags = redis(server.url());
+            (Keeper::Redis(server, folder), flags)
+        }
+        Ground::Cluster => {
+            let cluster = testing::Cluster::start(3).await;
+            let flags = redis(cluster.url());
+            (Keeper::Cluster(cluster, folder), flags)
+        }
+        Ground::Sentinel => {
+            let trio = testing::Sentinel::start().await;
+            let flags = redis(trio.url());
+            (Keeper::Sentinel(trio, folder), flags)
+        }
+    }
 }
 
 /// Somebody with a session.

@@ -16,6 +16,7 @@ pub(crate) mod pages;
 pub(crate) mod reads;
 pub(crate) mod records;
 mod story;
+pub(crate) mod transfer;
 
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ use bytes::Bytes;
 use fanout::Topic;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::{Keep, Store};
+use super::{Keep, Store, transfer::Transfer};
 
 /// An engine under test: one store of its own, empty at the start.
 pub(crate) trait Bench: Send + Sync + Sized + 'static {
@@ -32,6 +33,9 @@ pub(crate) trait Bench: Send + Sync + Sized + 'static {
 
     /// The store.
     fn store(&self) -> Arc<dyn Store>;
+
+    /// The same, as one whose partitions go out and in whole.
+    fn transfer(&self) -> Arc<dyn Transfer>;
 
     /// What is published on a topic from the moment this returns, in the order of publishing.
     fn listen(&self, topic: &Topic) -> impl Future<Output = UnboundedReceiver<Bytes>> + Send;
@@ -136,6 +140,18 @@ macro_rules! conformance {
                 an_ended_lease_counts_no_more
                 each_member_of_an_ended_lease_is_swept_once
                 a_renewal_says_whether_the_lease_had_ended
+            ]
+            transfer: [
+                a_partition_goes_out_and_in_as_it_is
+                what_went_in_goes_on_like_its_original
+                a_large_partition_goes_in_pieces
+                a_purged_partition_goes_in_as_it_is
+                what_is_half_loaded_is_not_there
+                a_partition_that_is_there_is_not_loaded_over
+                what_expires_does_so_where_it_went
+                partitions_are_found_by_how_their_names_begin
+                a_wipe_takes_what_is_whole_and_what_is_half_loaded_and_no_more
+                every_commit_moves_what_touched_it
             ]
             concurrency: [
                 every_acknowledged_event_has_its_own_seq_and_is_published_once

@@ -17,6 +17,7 @@ mod plan;
 mod sound;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod view;
 mod writer;
 

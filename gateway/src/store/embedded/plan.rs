@@ -23,6 +23,7 @@ const TRIM: usize = 1_000;
 /// What an event weighs besides its reference.
 pub(super) const POSITION: u64 = 16;
 
+/// Where the number for the next partition stands.
 pub(super) const NEXT: &[u8] = b"next";
 
 /// A commit that may happen.
@@ -36,19 +37,45 @@ pub(super) struct Plan {
 
 /// Entries to put and to delete, in their order.
 #[derive(Debug, Default)]
-struct Changes(Vec<(Tree, Vec<u8>, Option<Vec<u8>>)>);
+pub(super) struct Changes(Vec<(Tree, Vec<u8>, Option<Vec<u8>>)>);
 
 impl Changes {
-    fn put(&mut self, tree: Tree, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+    pub(super) fn put(&mut self, tree: Tree, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
         self.0.push((tree, key.into(), Some(value.into())));
     }
 
-    fn delete(&mut self, tree: Tree, key: impl Into<Vec<u8>>) {
+    pub(super) fn delete(&mut self, tree: Tree, key: impl Into<Vec<u8>>) {
         self.0.push((tree, key.into(), None));
+    }
+
+    /// Takes the number for a new partition.
+    pub(super) fn number(&mut self, disk: &Disk, txn: &RoTxn) -> Result<u64, Fault> {
+        let number = disk.meta.get(txn, NEXT)?.map_or(Ok(1), layout::last_u64)?;
+        self.put(disk.meta, NEXT, (number + 1).to_be_bytes());
+        Ok(number)
+    }
+
+    /// A document with all that leads to it.
+    pub(super) fn document(&mut self, disk: &Disk, partition: u64, table: Table, document: &Document) {
+        let by_key = layout::by_key(partition, table, &document.key);
+        let Stamps { number, seq, .. } = document.stamps;
+        match table.order {
+            Order::Numbers => {
+                self.put(disk.entries, by_key, number.to_be_bytes());
+                self.put(disk.entries, layout::by_change(partition, seq, number), []);
+                self.put(disk.entries, layout::by_number(partition, number), layout::encode_document(document));
+            }
+            Order::None | Order::Keys => self.put(disk.entries, by_key, layout::encode_document(document)),
+        }
     }
 }
 
 impl Plan {
+    /// One that changes these entries and tells nobody.
+    pub(super) fn of(changes: Changes) -> Self {
+        Self { changes, ..Self::default() }
+    }
+
     /// Carries it out, up to the transaction's commit.
     pub(super) fn write(&self, txn: &mut RwTxn) -> heed::Result<()> {
         for (tree, key, value) in &self.changes.0 {
@@ -108,11 +135,10 @@ pub(super) fn plan(
 
     let changes = &mut plan.changes;
     if let Some(expired) = expired {
-        drop_partition(disk, changes, &expired);
+        drop_entries(disk, changes, &expired);
     }
     if draft.state.id == 0 {
-        draft.state.id = disk.meta.get(txn, NEXT)?.map_or(Ok(1), layout::last_u64)?;
-        changes.put(disk.meta, NEXT, (draft.state.id + 1).to_be_bytes());
+        draft.state.id = changes.number(disk, txn)?;
     }
     draft.append(commit, at, keep, disk, changes)?;
     draft.finish(partition, commit, at, disk, changes);
@@ -121,13 +147,19 @@ pub(super) fn plan(
 
 /// Takes away a partition's name at once; its entries are removed by and by.
 pub(super) fn expire(disk: &Disk, partition: &Partition, state: &State) -> Plan {
-    let mut plan = Plan::default();
-    drop_partition(disk, &mut plan.changes, state);
-    plan.changes.delete(disk.partitions, partition.name().as_bytes());
-    plan
+    let mut changes = Changes::default();
+    drop_partition(disk, &mut changes, partition, state);
+    Plan::of(changes)
 }
 
-fn drop_partition(disk: &Disk, changes: &mut Changes, state: &State) {
+/// The same, as part of something more.
+pub(super) fn drop_partition(disk: &Disk, changes: &mut Changes, partition: &Partition, state: &State) {
+    drop_entries(disk, changes, state);
+    changes.delete(disk.partitions, partition.name().as_bytes());
+}
+
+/// What a partition leaves that is about to lose its name.
+pub(super) fn drop_entries(disk: &Disk, changes: &mut Changes, state: &State) {
     changes.delete(disk.expiries, layout::by_expiry(state.expires, state.id));
     changes.put(disk.dropped, state.id.to_be_bytes(), []);
 }

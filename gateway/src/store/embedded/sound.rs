@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use fanout::record::Control;
 
 use super::view::Fault;
-use crate::store::{Body, Commit, Counter, Order, Partition, Require, Table, Write};
+use crate::store::{Body, Commit, Counter, Order, Partition, Require, Table, Write, transfer::Piece};
 
 /// The longest key of a document and the longest name of one of its counters.
 const KEY: usize = 256;
@@ -48,6 +48,17 @@ pub(super) fn check(partition: &Partition, commit: &Commit) -> Result<(), Fault>
         if let Control::Evict(subject) | Control::Except(subject) = &append.control {
             rule(subject.len() <= SUBJECT, "an event's subject has at most 65,535 bytes")?;
         }
+    }
+    Ok(())
+}
+
+/// Whether a piece of a partition keeps them.
+pub(super) fn piece(partition: &Partition, piece: &Piece) -> Result<(), Fault> {
+    required(partition, &[])?;
+    for (table, document) in &piece.documents {
+        rule(fits(*table, &document.key), "a key has at most 256 bytes, none of them zero")?;
+        let numbered = table.order == Order::Numbers;
+        rule(numbered == (document.stamps.number != 0), "documents of a numbered table have a number, and no others")?;
     }
     Ok(())
 }

@@ -36,8 +36,8 @@ impl From<Fault> for StoreError {
 
 /// The store at one instant.
 pub(super) struct View<'t> {
-    disk: &'t Disk,
-    txn: &'t RoTxn<'t>,
+    pub(super) disk: &'t Disk,
+    pub(super) txn: &'t RoTxn<'t>,
     /// Partitions that expire up to now are gone, whether they were swept or not.
     now: u64,
 }
@@ -117,7 +117,7 @@ impl<'t> View<'t> {
     }
 
     /// The documents at the keys from `start` on that begin with `prefix`.
-    fn ascending(
+    pub(super) fn ascending(
         &self,
         start: Bound<&[u8]>,
         prefix: &[u8],

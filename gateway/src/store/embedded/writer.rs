@@ -23,10 +23,13 @@ use super::{
     disk::{self, Disk},
     layout::{self, Space},
     plan::{self, Plan},
-    sound,
+    sound, transfer,
     view::{Fault, View},
 };
-use crate::store::{Commit, Committed, Conflict, Keep, Order, Partition, Purged, Require, StoreError, Table};
+use crate::store::{
+    Commit, Committed, Conflict, Keep, Order, Partition, Purged, Require, StoreError, Table,
+    transfer::{Exists, Loaded, Piece},
+};
 
 /// Requests that may wait; one more waits for its place, at most until the deadline of its call.
 pub(super) const QUEUE: usize = 4_096;
@@ -58,6 +61,15 @@ pub(super) enum Request {
         limit: usize,
         answer: oneshot::Sender<Purged>,
     },
+    Load {
+        partition: Partition,
+        piece: Piece,
+        answer: oneshot::Sender<Loaded>,
+    },
+    Wipe {
+        prefix: String,
+        answer: oneshot::Sender<Result<bool, StoreError>>,
+    },
     /// Whether there is room for writes.
     Probe {
         answer: oneshot::Sender<Result<(), StoreError>>,
@@ -70,6 +82,8 @@ pub(super) enum Request {
 enum Done {
     Commit(Result<Result<Plan, Conflict>, StoreError>),
     Purge(Purged),
+    Load(Loaded),
+    Wipe(Result<bool, StoreError>),
 }
 
 /// What a probe writes: a small commit finds room among freed pages even on a full disk, and would tell nothing.
@@ -170,6 +184,8 @@ impl Writer {
         group.retain(|request| match request {
             Request::Commit { answer, .. } => !answer.is_closed(),
             Request::Purge { answer, .. } => !answer.is_closed(),
+            Request::Load { answer, .. } => !answer.is_closed(),
+            Request::Wipe { answer, .. } => !answer.is_closed(),
             Request::Probe { .. } | Request::Close => true,
         });
         let probes: Vec<_> = group.extract_if(.., |request| matches!(request, Request::Probe { .. })).collect();
@@ -213,6 +229,8 @@ impl Writer {
             match request {
                 Request::Commit { answer, .. } => drop(answer.send(Err(unavailable(error)))),
                 Request::Purge { answer, .. } => drop(answer.send(Err(unavailable(error)))),
+                Request::Load { answer, .. } => drop(answer.send(Err(unavailable(error)))),
+                Request::Wipe { answer, .. } => drop(answer.send(Err(unavailable(error)))),
                 Request::Probe { .. } | Request::Close => {}
             }
         }
@@ -253,6 +271,8 @@ impl Writer {
                 Request::Purge { partition, table, require, limit, .. } => {
                     Done::Purge(own(self.purge(&mut txn, partition, *table, require.as_ref(), *limit))?)
                 }
+                Request::Load { partition, piece, .. } => Done::Load(own(self.load(&mut txn, partition, piece))?),
+                Request::Wipe { prefix, .. } => Done::Wipe(own(self.wipe(&mut txn, prefix))?),
                 Request::Probe { .. } | Request::Close => unreachable!("neither is part of a transaction"),
             });
         }
@@ -267,6 +287,21 @@ impl Writer {
             plan.write(txn)?;
         }
         Ok(plan)
+    }
+
+    fn load(&self, txn: &mut RwTxn, partition: &Partition, piece: &Piece) -> Result<Result<(), Exists>, Fault> {
+        let plan = transfer::load(&self.disk, txn, (self.clock)(), partition, piece)?;
+        Ok(match plan {
+            Ok(plan) => Ok(plan.write(txn)?),
+            Err(exists) => Err(exists),
+        })
+    }
+
+    /// Whether there was as much as one bite.
+    fn wipe(&self, txn: &mut RwTxn, prefix: &str) -> Result<bool, Fault> {
+        let (plan, found) = transfer::wipe(&self.disk, txn, prefix, BITE)?;
+        plan.write(txn)?;
+        Ok(found == BITE)
     }
 
     fn purge(
@@ -331,6 +366,8 @@ impl Writer {
             match (request, done) {
                 (Request::Commit { answer, .. }, Done::Commit(done)) => drop(answer.send(done.map(|done| done.map(|plan| plan.outcome)))),
                 (Request::Purge { answer, .. }, Done::Purge(done)) => drop(answer.send(done)),
+                (Request::Load { answer, .. }, Done::Load(done)) => drop(answer.send(done)),
+                (Request::Wipe { answer, .. }, Done::Wipe(done)) => drop(answer.send(done)),
                 _ => unreachable!("each request has its own kind of answer"),
             }
         }

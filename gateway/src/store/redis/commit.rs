@@ -84,7 +84,7 @@ impl Redis {
 }
 
 /// Waits until replicas have what the script found and did, if they are to be waited for.
-async fn confirm(witness: Option<Witness>, partition: &Partition) -> Result<(), StoreError> {
+pub(super) async fn confirm(witness: Option<Witness>, partition: &Partition) -> Result<(), StoreError> {
     match witness {
         Some(witness) => witness.confirm(keys::marker(partition)).await.map_err(|error| StoreError::Unavailable(error.to_string())),
         None => Ok(()),

@@ -26,6 +26,7 @@ mod script;
 mod stored;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 use std::{
     sync::atomic::{AtomicI64, Ordering},

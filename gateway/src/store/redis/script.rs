@@ -23,6 +23,8 @@ scripts! {
     LOG = "head.lua" "log.lua";
     PURGE_NUMBERS = "head.lua" "documents.lua" "purge.lua" "purge_numbers.lua";
     PURGE_KEYS = "head.lua" "documents.lua" "purge.lua" "purge_keys.lua";
+    SCAN = "head.lua" "scan.lua";
+    LOAD = "head.lua" "load.lua";
     LEASE = "lease.lua";
     RELEASE = "release.lua";
     MEMBERS = "nodes.lua" "members.lua";

@@ -1,9 +1,9 @@
-//! What is stored, read back.
+//! What is stored: read back, and written as the scripts write it.
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes};
 use fanout::{Position, record::Stamps};
 
-use crate::store::{Document, Entry, Head, Key, StoreError};
+use crate::store::{Document, Entry, Head, Key, Order, StoreError, Table, transfer::Outline};
 
 /// A partition's head as the scripts write it.
 #[derive(Debug, Default)]
@@ -18,20 +18,90 @@ pub(super) struct StoredHead {
 /// Six bytes for each integer: enough for 2⁴⁸, in milliseconds until the year 10889.
 const INTEGER: usize = 6;
 
+const INFALLIBLE: &str = "memory takes every byte";
+
 /// Reads a head; an empty string is that of a partition that never was.
-pub(super) fn head(mut bytes: Bytes) -> Result<StoredHead, StoreError> {
+pub(super) fn head(bytes: Bytes) -> Result<StoredHead, StoreError> {
     if bytes.is_empty() {
         return Ok(StoredHead::default());
     }
+    let Outline { head, purged, counters, .. } = outline(bytes)?;
+    Ok(StoredHead { head, purged, counters })
+}
+
+/// Reads all of a head.
+pub(super) fn outline(mut bytes: Bytes) -> Result<Outline, StoreError> {
     if bytes.len() < 10 * INTEGER + 4 {
         return Err(corrupt("a head is too short"));
     }
     let mut next = || bytes.get_uint(INTEGER);
-    let [seq, at, number, floor_seq, floor_at, _log_bytes, purged, _retired, _now, _expires] = std::array::from_fn(|_| next());
+    let [seq, at, number, floor_seq, floor_at, weight, purged, retired, touched, expires] = std::array::from_fn(|_| next());
     let head = Head { seq, at, number, floor: Position { seq: floor_seq, at: floor_at } };
     let length = bytes.get_u32() as usize;
-    let counters = bytes.get(..length).ok_or_else(|| corrupt("a head is too short"))?;
-    Ok(StoredHead { head, purged, counters: counts(counters)? })
+    let counters = counts(bytes.get(..length).ok_or_else(|| corrupt("a head is too short"))?)?;
+    Ok(Outline { head, counters, touched, retired, purged, weight, expires: Some(expires).filter(|expires| *expires != 0) })
+}
+
+/// Writes a head as the scripts read it. If the partition expires, these are its other keys.
+pub(super) fn put_head(outline: &Outline, keys: &[String]) -> Vec<u8> {
+    let Outline { head, touched, retired, purged, weight, expires, ref counters } = *outline;
+    let mut out = Vec::with_capacity(128);
+    let integers = [head.seq, head.at, head.number, head.floor.seq, head.floor.at, weight, purged, retired, touched];
+    for integer in integers.into_iter().chain([expires.unwrap_or(0)]) {
+        out.put_uint(integer, INTEGER);
+    }
+    let counters = put_counts(counters);
+    out.put_u32(length(counters.len()));
+    out.extend(counters);
+    if expires.is_some() && !keys.is_empty() {
+        rmp::encode::write_array_len(&mut out, length(keys.len())).expect(INFALLIBLE);
+        for key in keys {
+            rmp::encode::write_str(&mut out, key).expect(INFALLIBLE);
+        }
+    }
+    out
+}
+
+/// Writes a document as the scripts read it.
+pub(super) fn put_document(table: Table, document: &Document) -> Vec<u8> {
+    let Document { key, version, value, stamps, counts } = document;
+    let key = if table.order == Order::Numbers { key.as_bytes() } else { &[] };
+    let counts = put_counts(counts);
+    let mut out = Vec::with_capacity(6 * INTEGER + 6 + key.len() + counts.len() + value.len());
+    for integer in [*version, stamps.number, stamps.seq, stamps.created_at, stamps.edited_at, stamps.deleted_at] {
+        out.put_uint(integer, INTEGER);
+    }
+    out.put_u16(u16::try_from(key.len()).expect("keys have at most 256 bytes"));
+    out.put_u32(length(counts.len()));
+    out.extend(key);
+    out.extend(counts);
+    out.extend(value);
+    out
+}
+
+/// Writes an entry of the log.
+pub(super) fn put_entry(entry: &Entry) -> Vec<u8> {
+    let mut out = Vec::with_capacity(INTEGER + 1 + entry.reference.len());
+    out.put_uint(entry.position.at, INTEGER);
+    out.put_u8(entry.kind);
+    out.extend(&entry.reference);
+    out
+}
+
+fn put_counts(counts: &[(String, u64)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    if !counts.is_empty() {
+        rmp::encode::write_map_len(&mut out, length(counts.len())).expect(INFALLIBLE);
+        for (name, count) in counts {
+            rmp::encode::write_str(&mut out, name).expect(INFALLIBLE);
+            rmp::encode::write_uint(&mut out, *count).expect(INFALLIBLE);
+        }
+    }
+    out
+}
+
+fn length(length: usize) -> u32 {
+    u32::try_from(length).expect("what is stored is far below 4 GiB")
 }
 
 /// Reads a document. Numbered ones carry their key; for others it is the one asked for.

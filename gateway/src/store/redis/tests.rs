@@ -19,7 +19,7 @@ use tokio::sync::{
     mpsc::{UnboundedReceiver, unbounded_channel},
 };
 
-use crate::store::{Keep, Store, conformance::Bench};
+use crate::store::{Keep, Store, conformance::Bench, transfer::Transfer};
 
 use super::Redis;
 
@@ -71,6 +71,10 @@ impl Bench for OneServer {
         self.store.clone()
     }
 
+    fn transfer(&self) -> Arc<dyn Transfer> {
+        self.store.clone()
+    }
+
     async fn listen(&self, topic: &Topic) -> UnboundedReceiver<Bytes> {
         listener(self.shared.deployment.port(), "SUBSCRIBE", topic).await
     }
@@ -94,6 +98,10 @@ impl Bench for ThreeShards {
     }
 
     fn store(&self) -> Arc<dyn Store> {
+        self.store.clone()
+    }
+
+    fn transfer(&self) -> Arc<dyn Transfer> {
         self.store.clone()
     }
 

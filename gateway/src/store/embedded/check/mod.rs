@@ -16,6 +16,7 @@ use super::{
     disk::{OpenError, Tree},
     layout::{self, State, Unreadable},
     onlooker::Onlooker,
+    transfer::LOADS,
 };
 use crate::store::Document;
 
@@ -119,7 +120,8 @@ impl Check<'_> {
     fn run(&mut self) -> heed::Result<()> {
         let mut named = self.partitions()?;
         self.expiries(&named)?;
-        let dropped = self.dropped(&named)?;
+        let mut nameless = self.dropped(&named)?;
+        nameless.extend(self.begun()?);
         let mut orphans: Option<(u64, u64)> = None;
         let mut partition: Option<Inspection> = None;
         for entry in self.trees[2].iter(self.txn)? {
@@ -136,7 +138,7 @@ impl Check<'_> {
             }
             match &mut partition {
                 Some(partition) => partition.entry(self, rest, value)?,
-                None if dropped.contains(&id) => {}
+                None if nameless.contains(&id) => {}
                 None => match &mut orphans {
                     Some((number, count)) if *number == id => *count += 1,
                     orphans => {
@@ -218,6 +220,12 @@ impl Check<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The numbers of partitions whose load has begun: they get their names with the last piece.
+    fn begun(&self) -> heed::Result<Vec<u64>> {
+        let notes = self.trees[0].prefix_iter(self.txn, LOADS.as_bytes())?;
+        notes.map(|note| Ok(layout::last_u64(note?.1).unwrap_or(0))).collect()
     }
 
     fn dropped(&mut self, named: &HashMap<u64, Named>) -> heed::Result<HashSet<u64>> {

@@ -6,6 +6,7 @@ mod child;
 mod damage;
 mod folder;
 mod speed;
+mod transfer;
 mod whole;
 
 use std::{
@@ -30,6 +31,7 @@ use super::{Embedded, Options};
 use crate::store::{
     Keep, Store, Table,
     conformance::{Bench, conformance},
+    transfer::Transfer,
 };
 
 /// Hands on what is published.
@@ -81,6 +83,10 @@ impl Bench for EmbeddedBench {
     }
 
     fn store(&self) -> Arc<dyn Store> {
+        self.store.clone()
+    }
+
+    fn transfer(&self) -> Arc<dyn Transfer> {
         self.store.clone()
     }
 

@@ -7,7 +7,7 @@ local function next_document()
   -- In a listed table `index` is that of the sorted set of keys, in a numbered one that of the hash of numbers `bucket`.
   local order, key, hash, index, bucket, changes
   order, key, hash, index, bucket, changes, rest = take('>BI2c0I2I2I6I2', plan, rest)
-  local found = call('HGET', KEYS[hash], key)
+  local found = head and call('HGET', KEYS[hash], key)
   local number, raw = 0, found
   if order == NUMBERED and found then
     number = tonumber(found)

@@ -1,5 +1,6 @@
 -- What every script of a partition begins with: the head, one string. It holds ten integers, the
 -- partition's counters as a MessagePack map, and, if the partition expires, the names of its keys as a MessagePack array.
+-- Without it the partition is not there, whatever stands in its other keys: it is about to be, with the last piece of a load.
 local call, pack, take, floor = redis.call, struct.pack, struct.unpack, math.floor
 -- The plan is packed like a struct and read from the front: unpacking MessagePack into tables took a third of a whole commit.
 local plan, rest = ARGV[1], 1

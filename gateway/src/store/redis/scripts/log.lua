@@ -17,7 +17,7 @@ if after_seq == floor_seq then
     answer[2] = DIVERGED
     return answer
   end
-  entries = limit > 0 and call('LRANGE', KEYS[2], 0, limit - 1) or {}
+  entries = head and limit > 0 and call('LRANGE', KEYS[2], 0, limit - 1) or {}
 else
   local index = after_seq - floor_seq - 1
   entries = after_seq <= seq and call('LRANGE', KEYS[2], index, index + limit) or {}

@@ -12,7 +12,7 @@ for _ = 1, count do
   key, hash, rest = take('>I2c0I2', plan, rest)
   hashes[key] = hash
 end
-local keys = call('ZRANGEBYLEX', KEYS[2], from, '+', 'LIMIT', 0, limit + 1)
+local keys = head and call('ZRANGEBYLEX', KEYS[2], from, '+', 'LIMIT', 0, limit + 1) or {}
 local more = #keys > limit
 if more then
   keys[#keys] = nil

@@ -30,7 +30,7 @@ elseif kind == AFTER then
     numbers[#numbers + 1] = n
   end
 else
-  numbers = call('ZRANGEBYSCORE', KEYS[2], string.format('(%.0f', bound), '+inf', 'LIMIT', 0, limit + 1)
+  numbers = head and call('ZRANGEBYSCORE', KEYS[2], string.format('(%.0f', bound), '+inf', 'LIMIT', 0, limit + 1) or {}
   more = #numbers > limit
   if more then
     numbers[#numbers] = nil

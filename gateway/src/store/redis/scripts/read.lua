@@ -13,7 +13,7 @@ local answer, numbers, unsure = { 0, head or '' }, { 2, number }, false
 for i = 1, count do
   local order, key, hash, index, bucket, _
   order, key, hash, index, bucket, _, rest = take('>BI2c0I2I2I6I2', plan, rest)
-  local found = call('HGET', KEYS[hash], key)
+  local found = head and call('HGET', KEYS[hash], key)
   numbers[i + 2] = 0
   if order == NUMBERED and found then
     numbers[i + 2] = tonumber(found)

@@ -1,0 +1,101 @@
+//! The flags of `chaos export` and `chaos import`. The store is named as for a node, by the same layers.
+
+use std::path::PathBuf;
+
+use protocol::AppId;
+
+use super::{ConfigError, Environment, Flags, StoreConfig, check, layers};
+
+/// Which app goes where.
+#[derive(Debug)]
+pub struct Export {
+    /// The app.
+    pub app: AppId,
+    /// The file; none for standard output.
+    pub to: Option<PathBuf>,
+    /// Where it is.
+    pub store: StoreSettings,
+}
+
+/// Where an app comes from, and where it goes.
+#[derive(Debug)]
+pub struct Import {
+    /// The file; none for standard input.
+    pub from: Option<PathBuf>,
+    /// Where it goes.
+    pub store: StoreSettings,
+}
+
+/// A store without a node.
+#[derive(Debug)]
+pub struct StoreSettings {
+    /// Which.
+    pub store: StoreConfig,
+    /// The file of its secret key; without it that of the data folder.
+    pub secret_key_file: Option<PathBuf>,
+}
+
+/// The flags of `chaos export`.
+#[derive(Debug, clap::Args)]
+pub(super) struct ExportFlags {
+    /// The app, by its id
+    #[arg(long, value_name = "APP")]
+    app: AppId,
+    /// The file to write; - is standard output
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    to: PathBuf,
+    #[command(flatten)]
+    store: StoreFlags,
+}
+
+/// The flags of `chaos import`.
+#[derive(Debug, clap::Args)]
+pub(super) struct ImportFlags {
+    /// The file that `chaos export` wrote; - is standard input
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    from: PathBuf,
+    #[command(flatten)]
+    store: StoreFlags,
+}
+
+/// A store, named as a node's is.
+#[derive(Debug, clap::Args)]
+struct StoreFlags {
+    /// A TOML file with a node's settings [env: CHAOS_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    config: Option<String>,
+    /// Folder of an embedded store [env: CHAOS_DATA] [default: ./chaos-data]
+    #[arg(long, value_name = "FOLDER")]
+    data: Option<String>,
+    /// A Redis instead, as `chaos serve` takes it [env: CHAOS_REDIS]
+    #[arg(long, value_name = "URL")]
+    redis: Option<String>,
+    /// File with the secret key [env: CHAOS_SECRET_KEY_FILE] [default: that of the data folder]
+    #[arg(long, value_name = "FILE")]
+    secret_key_file: Option<String>,
+}
+
+impl ExportFlags {
+    pub(super) fn read(self, env: Environment<'_>) -> Result<Export, ConfigError> {
+        Ok(Export { app: self.app, to: named(self.to), store: self.store.read(env)? })
+    }
+}
+
+impl ImportFlags {
+    pub(super) fn read(self, env: Environment<'_>) -> Result<Import, ConfigError> {
+        Ok(Import { from: named(self.from), store: self.store.read(env)? })
+    }
+}
+
+impl StoreFlags {
+    fn read(self, env: Environment<'_>) -> Result<StoreSettings, ConfigError> {
+        let Self { config, data, redis, secret_key_file } = self;
+        let settings = layers::gather(Flags { config, data, redis, secret_key_file, ..Flags::default() }, env)?;
+        Ok(StoreSettings { store: check::store(&settings)?, secret_key_file: check::secret_key_file(&settings)? })
+    }
+}
+
+/// A file, unless it is `-`.
+fn named(file: PathBuf) -> Option<PathBuf> {
+    Some(file).filter(|file| file.as_os_str() != "-")
+}
