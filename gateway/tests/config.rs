@@ -320,7 +320,7 @@ fn export_and_import_name_their_store_as_a_node_does() {
     let both = refuses(&["import", "--data", "here", "--redis", "redis://10.0.0.5"], &[]);
     assert!(both.contains("exclude each other"), "{both}");
     let before = refuses(&["--data", "here", "import"], &[]);
-    assert!(before.contains("stand after the word"), "{before}");
+    assert!(before.contains("its own flags after it"), "{before}");
     for usage in [&["export"][..], &["export", "--app", "nonsense"], &["import", "--listen", "127.0.0.1:1"]] {
         assert!(matches!(run(usage, &[]), Err(Failure::Usage(_))), "{usage:?}");
     }
