@@ -27,6 +27,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
@@ -41,8 +42,9 @@ use crate::{Continuity, Outbox, Position, Replay, Source, SourceError, Topic, ji
 
 pub use self::subscription::{Errand, Joining, Subscription};
 
-/// Topics in one question for heads.
+/// Topics in one question for heads, and questions at once.
 const HEADS: usize = 256;
+const CHUNKS: usize = 16;
 
 /// After this a read of the log gives its place to the next, and takes one of those for slow reads, of which there are so many for
 /// each other one.
@@ -308,16 +310,24 @@ impl Hub {
         let questions: Vec<(Arc<Feed>, Position)> =
             self.feeds.all().into_iter().filter_map(|feed| feed.question(doubtful).map(|position| (feed, position))).collect();
         let mut result = Ok(());
-        for questions in questions.chunks(HEADS) {
-            let topics: Vec<Topic> = questions.iter().map(|(feed, _)| Arc::clone(&feed.topic)).collect();
-            for ((feed, position), head) in questions.iter().zip(self.source.heads(&topics).await) {
-                match head {
-                    Ok(head) => feed.compare(*position, head),
-                    Err(error) => {
-                        feed.doubt();
-                        result = Err(error);
+        for some in questions.chunks(HEADS * CHUNKS) {
+            // Beside each other, so that one that waits for a part of the store that is away holds up no other.
+            let asked = some.chunks(HEADS).map(|questions| async move {
+                let topics: Vec<Topic> = questions.iter().map(|(feed, _)| Arc::clone(&feed.topic)).collect();
+                let mut failure = None;
+                for ((feed, position), head) in questions.iter().zip(self.source.heads(&topics).await) {
+                    match head {
+                        Ok(head) => feed.compare(*position, head),
+                        Err(error) => {
+                            feed.doubt();
+                            failure = Some(error);
+                        }
                     }
                 }
+                failure
+            });
+            if let Some(error) = join_all(asked).await.into_iter().flatten().next() {
+                result = Err(error);
             }
         }
         result

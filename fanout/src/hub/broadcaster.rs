@@ -71,7 +71,8 @@ impl Feed {
             if self.kind == Kind::Passing {
                 records.push(record);
             } else if state.repairing && record.is_durable() {
-                state.pending.push(record);
+                let is_lossy = state.pending.push(record);
+                state.doubtful |= is_lossy;
             } else if state.accept(&record, &mut doubles) {
                 records.push(record);
             }
@@ -140,6 +141,9 @@ impl Feed {
         if let Continuity::Broken(gap) = replay.continuity {
             state.set_position(replay.head);
             state.close_repair(replay.head);
+            if gap == Gap::Diverged {
+                state.pending.forget_durable();
+            }
             let audience = state.seats.snapshot();
             drop(state);
             let is_other_history = gap == Gap::Diverged;

@@ -186,7 +186,8 @@ impl Feed {
     /// Takes a record from the bus.
     pub(super) fn arrive(self: &Arc<Self>, record: Record) {
         let mut state = self.state.lock();
-        state.pending.push(record);
+        let is_lossy = state.pending.push(record);
+        state.doubtful |= is_lossy;
         self.broadcast(&mut state);
     }
 

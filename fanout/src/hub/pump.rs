@@ -23,8 +23,11 @@ const STALL: Duration = Duration::from_secs(30);
 const MOMENT: Duration = Duration::from_millis(2);
 const LONGEST: u32 = 10;
 
-/// After so many waits the topic itself looks into the log.
+/// After so many waits, and again after as many, the topic itself looks into the log.
 const REMINDED: u32 = 5;
+
+/// So often who is ahead of its topic looks whether that has come, before it reads the log.
+const LOOKS: u32 = 4;
 
 /// One subscriber that is behind.
 pub(super) struct Pump {
@@ -59,7 +62,7 @@ impl Pump {
     }
 
     async fn catch_up(&mut self) {
-        let mut vain = 0;
+        let (mut vain, mut ahead) = (0, 0);
         loop {
             let outbox = Arc::clone(&self.outbox);
             let turn = outbox.turn().await;
@@ -72,12 +75,18 @@ impl Pump {
                 CatchUp::Recent(records) => self.tell(records).await,
                 CatchUp::Wait => Ok(0),
                 // What it has is on its way to the topic, by all experience.
-                CatchUp::Ahead if vain == 0 => {
+                CatchUp::Ahead if ahead < LOOKS => {
+                    ahead += 1;
                     is_end = true;
                     Ok(0)
                 }
-                CatchUp::Read | CatchUp::Ahead => match self.read(&mut is_end).await {
-                    Ok(told) => told,
+                read @ (CatchUp::Read | CatchUp::Ahead) => match self.read(&mut is_end).await {
+                    Ok(told) => {
+                        if matches!(read, CatchUp::Ahead) {
+                            ahead = 0;
+                        }
+                        told
+                    }
                     Err(error) => {
                         tracing::debug!(topic = %self.feed.topic, %error, "a subscriber waits for the log");
                         Ok(0)
@@ -90,7 +99,7 @@ impl Pump {
                 Ok(0) => {
                     self.errand.give_back();
                     // Where the log ends the topic follows in a moment, and is reminded if it does not.
-                    if is_end && vain == REMINDED {
+                    if is_end && vain > 0 && vain % REMINDED == 0 {
                         self.feed.check();
                     }
                     sleep(if is_end { jittered(MOMENT * (1 << vain.min(LONGEST))) } else { backoff(vain) }).await;

@@ -23,14 +23,24 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    /// Adds one. Where there are too many the oldest goes: the hole that it leaves is repaired.
-    pub(super) fn push(&mut self, record: Record) {
+    /// Adds one. Where there are too many the oldest go. Whether the log has something that is not here any more.
+    #[must_use]
+    pub(super) fn push(&mut self, record: Record) -> bool {
         self.bytes += record.body.len();
         self.records.push_back(record);
+        let mut is_lossy = false;
         while self.records.len() > WAITING || self.bytes > WAITING_BYTES {
-            let Some(oldest) = self.records.pop_front() else { return };
+            let Some(oldest) = self.records.pop_front() else { break };
             self.bytes -= oldest.body.len();
+            is_lossy |= oldest.is_durable();
         }
+        is_lossy
+    }
+
+    /// Forgets durable ones, which are of a history that is none any more. The next one shows what is missing.
+    pub(super) fn forget_durable(&mut self) {
+        self.records.retain(|record| !record.is_durable());
+        self.bytes = self.records.iter().map(|record| record.body.len()).sum();
     }
 
     /// What they take.

@@ -320,6 +320,9 @@ impl Shards {
                     return Err((ErrorKind::Client, "no master is known for the slot").into());
                 }
                 self.refresh_or_pause(&mut pauses).await?;
+                if self.topology.owner(slot).is_none() {
+                    pauses.pause().await;
+                }
                 continue;
             };
             let line = self.line(deployment, &owner);

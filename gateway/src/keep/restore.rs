@@ -7,7 +7,7 @@ use std::{
 
 use super::{Partial, copy_files, copy_store, findings, sense::Chat, size, sync};
 use crate::{
-    start::{LOST_AND_FOUND, StartError},
+    start::{LOST_AND_FOUND, SECRET_KEY, StartError},
     store::embedded::{self, DATA, Lock},
 };
 
@@ -53,10 +53,24 @@ pub fn restore(Restore { from, data }: &Restore) -> Result<(), StartError> {
     drop(Partial(restoring.clone()));
     let partial = Partial::make(restoring).map_err(wrong)?;
     let bytes = copy_store(from, &partial.0)?;
-    // A store without its keys is refused by a node; keys without a store would be a new one.
-    fs::rename(partial.0.join(DATA), data.join(DATA)).map_err(wrong)?;
-    sync(data).map_err(wrong)?;
-    copy_files(from, data)?;
+    let files = copy_files(from, &partial.0)?;
+    sync(&partial.0).map_err(wrong)?;
+    // A store without its keys is refused by a node, and so are keys without a store, but for the last of them: it goes last.
+    let mut moved: Vec<&str> = Vec::new();
+    for name in files
+        .iter()
+        .copied()
+        .filter(|name| *name != SECRET_KEY)
+        .chain([DATA])
+        .chain(files.iter().copied().filter(|name| *name == SECRET_KEY))
+    {
+        if let Err(error) = fs::rename(partial.0.join(name), data.join(name)) {
+            // Nothing stays of what was not finished.
+            moved.iter().for_each(|name| drop(fs::remove_file(data.join(name))));
+            return Err(wrong(error));
+        }
+        moved.push(name);
+    }
     drop(partial);
     sync(data).map_err(wrong)?;
     say!("{} is restored, {}", data.display(), size(bytes));

@@ -110,13 +110,13 @@ impl<'a> Importer<'a> {
     /// Notes that this is the newest attempt: whoever is at it, too, must not go on, since what he has brought is taken away.
     async fn begin(&self) -> Result<u64, StartError> {
         let commit = Commit { expire: Some(ATTEMPT), ..Commit::default().put(ENTITY, ONLY, &()) };
-        let noted = self.store.commit(&scope::import(&self.header.app), commit).await.map_err(StartError::of)?;
+        let noted = self.store.commit(&scope::import(&self.header.organization), commit).await.map_err(StartError::of)?;
         noted.map(|outcome| outcome.written[0].version).map_err(|_| in_use())
     }
 
     async fn still_alone(&self, attempt: u64) -> Result<(), StartError> {
         let only = Commit::default().require(ENTITY, ONLY, Expected::Version(attempt)).delete(ENTITY, ONLY);
-        self.commit(&scope::import(&self.header.app), only).await
+        self.commit(&scope::import(&self.header.organization), only).await
     }
 
     /// Sees that the store has no such app, and takes away what an earlier attempt left. Whether it has the organization.
@@ -258,5 +258,5 @@ async fn load_credential(store: &dyn Transfer, partition: Partition, piece: Piec
 }
 
 fn in_use() -> StartError {
-    StartError("somebody else brings the same app into the store: let that end, and begin again if it failed".into())
+    StartError("somebody else brings an app of the same organization into the store: let that end, and begin again if it failed".into())
 }

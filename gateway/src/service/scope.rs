@@ -134,9 +134,10 @@ pub fn is_credential(name: &str) -> bool {
     name.starts_with("k:") || name.starts_with("t:")
 }
 
-/// An import of an app that is under way: its newest attempt.
-pub fn import(app: &AppId) -> Partition {
-    Partition::new(format!("m:{app}"))
+/// An import of an app of this organization that is under way: the newest attempt. Two at once would take away what the other
+/// brings of the organization.
+pub fn import(organization: &OrganizationId) -> Partition {
+    Partition::new(format!("m:{organization}"))
 }
 
 /// The key of a document that stands alone in its table.

@@ -15,6 +15,9 @@ const TOGETHER: usize = 64;
 /// Within which a send is answered, its wait in line included; five seconds are promised.
 const PATIENCE: Duration = Duration::from_millis(4_500);
 
+/// Sends that came further apart do not share a commit, since they would share the patience of the first.
+const APART: Duration = Duration::from_millis(500);
+
 /// A send in line.
 #[derive(Debug)]
 struct Waiting {
@@ -57,14 +60,16 @@ impl Session {
                 let listens = |subscribed: &&Subscribed| !subscribed.subscription.is_ended();
                 let facts = state.channels.get(&channel).filter(listens).and_then(|subscribed| subscribed.facts);
                 let Some(sending) = state.sends.get_mut(&channel) else { return };
-                let count = sending.waiting.len().min(TOGETHER);
+                let first = sending.waiting.front().map(|first| first.since);
+                let is_together = |waiting: &&Waiting| first.is_some_and(|first| waiting.since < first + APART);
+                let count = sending.waiting.iter().take(TOGETHER).take_while(is_together).count();
                 if count == 0 {
                     // Within the same lock as the look, so that the next send begins a line of its own.
                     state.sends.remove(&channel);
                     return;
                 }
                 let (mut ids, mut bodies) = (Vec::with_capacity(count), Vec::with_capacity(count));
-                let deadline = sending.waiting.front().map_or_else(Instant::now, |first| first.since) + PATIENCE;
+                let deadline = first.unwrap_or_else(Instant::now) + PATIENCE;
                 for Waiting { under_way, id, body, .. } in sending.waiting.drain(..count) {
                     ids.push((under_way, id));
                     bodies.push(body);

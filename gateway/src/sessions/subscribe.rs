@@ -195,7 +195,9 @@ impl Sessions {
             let mut state = session.state.lock();
             prune(&mut state);
             let most = self.limits.subscriptions;
-            let mut room = if most == 0 { usize::MAX } else { (most as usize).saturating_sub(state.channels.len()) };
+            // Those that an outage took from the session come back to it.
+            let awaited = state.awaited.keys().filter(|id| !channels.iter().any(|(asked, _)| asked == *id)).count();
+            let mut room = if most == 0 { usize::MAX } else { (most as usize).saturating_sub(state.channels.len() + awaited) };
             for (id, cursor) in channels {
                 if state.channels.contains_key(&id) {
                     listening.insert(id.clone());

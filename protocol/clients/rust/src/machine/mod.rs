@@ -318,7 +318,8 @@ impl Machine {
         if reconnect == Reconnect::WithNewToken {
             self.token = None;
         }
-        let wait = wait.max(hint.unwrap_or_default());
+        // On top of the hint, which others were given, too.
+        let wait = wait + hint.unwrap_or_default();
         self.link = Link::Waiting(now + wait);
         self.tell(Update::Away { why, wait });
     }

@@ -109,6 +109,12 @@ impl Machine {
         }
     }
 
+    /// The client goes and comes back with its own position, and is told what changed.
+    pub(super) fn misses(&mut self, now: Instant) {
+        self.actions.push_back(Action::Leave);
+        self.away(Why::Missed, Reconnect::AtOnce, None, now);
+    }
+
     fn cuts(&mut self, now: Instant) {
         self.actions.push_back(Action::Cut);
         self.next_address();

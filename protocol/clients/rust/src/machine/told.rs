@@ -149,6 +149,8 @@ impl Machine {
                     let gap = event.data.get("reason").and_then(|reason| Gap::deserialize(reason).ok()).unwrap_or(Gap::Trimmed);
                     self.told_gap(&id.clone(), gap, Position { seq, at }, event);
                 }
+                // Of the own stream. The session may lack subscriptions by now.
+                (None, Some(_), Some(_)) => self.misses(now),
                 _ => self.tell(Update::Anomaly(Anomaly::Unreadable(event))),
             },
             "token.expiring" => match number("expires_at") {

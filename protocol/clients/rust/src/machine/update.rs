@@ -119,6 +119,8 @@ pub enum Why {
     Draining,
     /// A request was not answered, and nothing was heard since.
     Silent,
+    /// The user's own stream does not go on from where it was: the next session tells which channels the user is in.
+    Missed,
     /// The application ended it.
     Asked,
 }
@@ -131,6 +133,7 @@ impl fmt::Display for Why {
             Self::Closed(closed) => closed.fmt(f),
             Self::Draining => f.write_str("the node is going away"),
             Self::Silent => f.write_str("the node does not answer"),
+            Self::Missed => f.write_str("something of the user's own stream was missed"),
             Self::Asked => f.write_str("ended by the application"),
         }
     }

@@ -123,6 +123,18 @@ fn what_a_server_must_not_do_is_handed_on_and_what_is_missing_is_read() {
 }
 
 #[test]
+fn who_missed_something_of_its_own_stream_comes_back_and_asks_what_changed() {
+    let (mut hand, _) = Hand::connected(Settings::default(), json!([entry("c", 5)]));
+    hand.hears(json!({ "event": "channel.gap", "data": { "reason": "diverged", "seq": 3, "at": 9 } }));
+    assert!(matches!(&hand.told()[..], [Update::Away { why: client::Why::Missed, .. }]));
+    assert_eq!(hand.acts(), [Action::Leave]);
+    hand.waits();
+    let params = hand.attempt().1;
+    assert_eq!(params.user_position, Some(Cursor::After(1, 1)), "as it stood before");
+    assert_eq!(params.resume, [("c".parse().unwrap(), Cursor::After(5, 5))].into());
+}
+
+#[test]
 fn a_channel_is_followed_and_left_at_any_time() {
     let (mut hand, _) = Hand::connected(Settings { watch: Watch::None, ..Settings::default() }, json!([]));
     let c: ChannelId = "c".parse().unwrap();
