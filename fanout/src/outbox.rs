@@ -28,6 +28,7 @@ use futures_util::task::AtomicWaker;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use self::queue::{Flush, Queue};
+use crate::Topic;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
@@ -144,7 +145,29 @@ impl Outbox {
     /// # Errors
     /// The outbox takes nothing more. A frame that is [`Class::Droppable`] may be dropped silently.
     pub fn push(&self, frame: Bytes, class: Class) -> Result<(), Reason> {
+        self.push_unless(|_| false, frame, class)
+    }
+
+    /// The same with what is told of a topic, which is dropped while the topic is [muted](Self::mute).
+    pub(crate) fn push_of(&self, topic: &Topic, frame: Bytes, class: Class) -> Result<(), Reason> {
+        self.push_unless(|queue| queue.is_muted(topic), frame, class)
+    }
+
+    /// Takes nothing more of what is told of a topic, also what is on its way already, until the next subscription to it begins.
+    pub fn mute(&self, topic: &Topic) {
+        self.queue.lock().mute(topic);
+    }
+
+    /// Nothing of an earlier subscription is on its way any more.
+    pub(crate) fn unmute(&self, topic: &Topic) {
+        self.queue.lock().unmute(topic);
+    }
+
+    fn push_unless(&self, is_dropped: impl Fn(&Queue) -> bool, frame: Bytes, class: Class) -> Result<(), Reason> {
         let mut queue = self.queue.lock();
+        if is_dropped(&queue) {
+            return Ok(());
+        }
         let result = queue.push(frame, class, &*self.sink, &self.limits);
         let wake = queue.wants_owner();
         self.settle(&queue);

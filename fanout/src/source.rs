@@ -31,10 +31,16 @@ pub trait Source: Send + Sync + 'static {
         let _ = (topic, record);
     }
 
-    /// Whether the source wants to know who is [`told`](Self::told) this record. Default: no, and then a subscriber costs nothing for it.
+    /// Whether the source wants to know who [is about to be](Self::tells), and who [is](Self::told), told this record. Default: no, and then a subscriber costs nothing for it.
     fn follows(&self, record: &Record) -> bool {
         let _ = record;
         false
+    }
+
+    /// A record that the source [`follows`](Self::follows) is about to be pushed to this outbox: what the source
+    /// [mutes](Outbox::mute) does not come behind it. Called as [`told`](Self::told) is.
+    fn tells(&self, topic: &Topic, record: &Record, outbox: &Arc<Outbox>) {
+        let _ = (topic, record, outbox);
     }
 
     /// A record that the source [`follows`](Self::follows) was pushed to this outbox, by the broadcast or when its subscriber caught up:

@@ -42,7 +42,7 @@ pub trait Membership: Send + Sync + 'static {
     /// The user's session behind this outbox was just told `channel.added`, with this position in its entry.
     fn added(&self, scope: Scope, user: UserId, channel: ChannelId, position: Position, outbox: &Arc<Outbox>);
 
-    /// The user's session behind this outbox was just told `channel.removed`.
+    /// The user's session behind this outbox is about to be told `channel.removed`.
     fn removed(&self, scope: Scope, user: UserId, channel: ChannelId, outbox: &Arc<Outbox>);
 }
 
@@ -157,6 +157,12 @@ impl Source {
         Ok(Some(record))
     }
 
+    /// Whose own stream this is, and who wants to know what it tells.
+    fn whose(&self, topic: &Topic) -> Option<(Scope, UserId, Arc<dyn Membership>)> {
+        let Subject::User(user) = scope::subject(topic) else { return None };
+        Some((scope::scope(topic)?, user.parse().ok()?, self.membership.get()?.upgrade()?))
+    }
+
     /// A user's entry as it is now. If the user is no longer in the channel, the event tells that instead.
     async fn channel_added(&self, topic: &Topic, entry: &Entry, record: &mut Record) -> Result<()> {
         #[derive(Serialize)]
@@ -269,12 +275,23 @@ impl fanout::Source for Source {
         record.kind == EventKind::ChannelAdded as u8 || record.kind == EventKind::ChannelRemoved as u8
     }
 
+    fn tells(&self, topic: &Topic, record: &Record, outbox: &Arc<Outbox>) {
+        #[derive(serde::Deserialize)]
+        struct Removed {
+            channel_id: ChannelId,
+        }
+        if record.kind == EventKind::ChannelRemoved as u8
+            && let Some((of, user, membership)) = self.whose(topic)
+            && let Ok(Removed { channel_id }) = codec::from_msgpack(&record.body)
+        {
+            membership.removed(of, user, channel_id, outbox);
+        }
+    }
+
     fn told(&self, topic: &Topic, record: &Record, outbox: &Arc<Outbox>) {
         #[derive(serde::Deserialize)]
-        #[serde(untagged)]
-        enum Data {
-            Added { entry: Place },
-            Removed { channel_id: ChannelId },
+        struct Added {
+            entry: Place,
         }
         #[derive(serde::Deserialize)]
         struct Place {
@@ -282,16 +299,11 @@ impl fanout::Source for Source {
             seq: u64,
             at: u64,
         }
-        if let (Subject::User(user), Some(of), Some(membership)) =
-            (scope::subject(topic), scope::scope(topic), self.membership.get().and_then(Weak::upgrade))
-            && let (Ok(user), Ok(data)) = (user.parse(), codec::from_msgpack(&record.body))
+        if record.kind == EventKind::ChannelAdded as u8
+            && let Some((of, user, membership)) = self.whose(topic)
+            && let Ok(Added { entry }) = codec::from_msgpack(&record.body)
         {
-            match data {
-                Data::Added { entry } => {
-                    membership.added(of, user, entry.channel_id, Position { seq: entry.seq, at: entry.at }, outbox);
-                }
-                Data::Removed { channel_id } => membership.removed(of, user, channel_id, outbox),
-            }
+            membership.added(of, user, entry.channel_id, Position { seq: entry.seq, at: entry.at }, outbox);
         }
     }
 

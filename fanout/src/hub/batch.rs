@@ -109,10 +109,10 @@ impl<'a> Terms<'a> {
             Standing::Behind { .. } | Standing::Joining { .. } => return 0,
         };
         let outbox = &seat.outbox;
-        let told = |index: usize| self.source.told(self.topic, &self.records[index], outbox);
+        let telling = Telling { topic: self.topic, source: self.source, records: self.records, outbox };
         let is_special = || self.has_close || self.special.iter().any(|subject| **subject == outbox.subject());
         if self.is_gap || (after < self.first && !is_special()) {
-            return rendered.push_all(outbox, told);
+            return rendered.push_all(&telling);
         }
         let known = match seat.standing {
             Standing::Live { after } => after,
@@ -134,7 +134,27 @@ impl<'a> Terms<'a> {
             let excepted = matches!(&record.control, Control::Except(subject) if *subject == outbox.subject());
             index < end && !excepted && (!record.is_durable() || after < record.position.seq)
         };
-        rendered.push_some(outbox, wants, told)
+        rendered.push_some(&telling, wants)
+    }
+}
+
+/// Records on their way to an outbox, and the source that follows some of them.
+pub(super) struct Telling<'a> {
+    pub(super) topic: &'a Topic,
+    pub(super) source: &'a dyn Source,
+    pub(super) records: &'a [Record],
+    pub(super) outbox: &'a Arc<Outbox>,
+}
+
+impl Telling<'_> {
+    /// Before those are pushed that are followed.
+    pub(super) fn begin<'i>(&self, followed: impl Iterator<Item = &'i usize>) {
+        followed.for_each(|index| self.source.tells(self.topic, &self.records[*index], self.outbox));
+    }
+
+    /// After they were.
+    pub(super) fn end<'i>(&self, followed: impl Iterator<Item = &'i usize>) {
+        followed.for_each(|index| self.source.told(self.topic, &self.records[*index], self.outbox));
     }
 }
 
@@ -214,21 +234,22 @@ impl Rendered {
         &self.pieces
     }
 
-    /// Pushes everything; `told` hears of the followed records that were. Returns how many frames that were.
-    fn push_all(&self, outbox: &Arc<Outbox>, told: impl Fn(usize)) -> u64 {
+    /// Pushes everything. Returns how many frames that were.
+    fn push_all(&self, telling: &Telling<'_>) -> u64 {
         let mut frames = 0;
         for piece in &self.pieces {
-            if outbox.push(piece.bytes.clone(), piece.class).is_err() {
+            telling.begin(piece.followed.iter());
+            if telling.outbox.push_of(telling.topic, piece.bytes.clone(), piece.class).is_err() {
                 break;
             }
             frames += piece.frames();
-            piece.followed.iter().for_each(|index| told(*index));
+            telling.end(piece.followed.iter());
         }
         frames
     }
 
     /// As `push_all`, of the frames that are wanted; neighbours stay together.
-    fn push_some(&self, outbox: &Arc<Outbox>, wants: impl Fn(usize) -> bool, told: impl Fn(usize)) -> u64 {
+    fn push_some(&self, telling: &Telling<'_>, wants: impl Fn(usize) -> bool) -> u64 {
         let mut frames = 0;
         for piece in &self.pieces {
             for run in piece.parts.chunk_by(|a, b| wants(a.record) == wants(b.record)) {
@@ -236,12 +257,13 @@ impl Rendered {
                 if !wants(first.record) {
                     continue;
                 }
-                if outbox.push(piece.bytes.slice(first.range.start..last.range.end), piece.class).is_err() {
+                let pushed = first.record..=last.record;
+                telling.begin(piece.followed.iter().filter(|index| pushed.contains(index)));
+                if telling.outbox.push_of(telling.topic, piece.bytes.slice(first.range.start..last.range.end), piece.class).is_err() {
                     return frames;
                 }
                 frames += run.len() as u64;
-                let pushed = first.record..=last.record;
-                piece.followed.iter().filter(|index| pushed.contains(index)).for_each(|index| told(*index));
+                telling.end(piece.followed.iter().filter(|index| pushed.contains(index)));
             }
         }
         frames

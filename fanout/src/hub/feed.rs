@@ -128,8 +128,13 @@ impl Feed {
         }
         let position = state.establish(head);
         let is_other_history = position.seq == head.seq && position.at != head.at;
-        let is_current = cursor == head && position == head && !state.is_departing(&outbox);
-        let standing = if is_current { Standing::Live { after: head.seq } } else { Standing::Behind { head: head.seq, is_pumped: true } };
+        let is_held = state.is_departing(&outbox);
+        if !is_held {
+            outbox.unmute(&self.topic);
+        }
+        let is_current = cursor == head && position == head && !is_held;
+        let standing =
+            if is_current { Standing::Live { after: head.seq } } else { Standing::Behind { head: head.seq, is_pumped: true, is_held } };
         state.seats.stand(ticket, standing);
         state.keep_ring();
         if std::mem::take(&mut state.doubtful) || is_other_history {
@@ -141,8 +146,8 @@ impl Feed {
     /// Notes that a subscriber that is behind was let in anew, at this head.
     pub(super) fn admit(&self, ticket: Ticket, head: Position) {
         let mut state = self.state.lock();
-        if let Some(Standing::Behind { is_pumped, .. }) = state.seats.get(ticket).map(|seat| seat.standing) {
-            state.seats.stand(ticket, Standing::Behind { head: head.seq, is_pumped });
+        if let Some(Standing::Behind { is_pumped, is_held, .. }) = state.seats.get(ticket).map(|seat| seat.standing) {
+            state.seats.stand(ticket, Standing::Behind { head: head.seq, is_pumped, is_held });
         }
     }
 
@@ -150,7 +155,7 @@ impl Feed {
     pub(super) fn pump_ended(&self, ticket: Ticket) {
         let mut state = self.state.lock();
         match state.seats.get(ticket).map(|seat| seat.standing) {
-            Some(Standing::Behind { head, .. }) => state.seats.stand(ticket, Standing::Behind { head, is_pumped: false }),
+            Some(Standing::Behind { head, is_held, .. }) => state.seats.stand(ticket, Standing::Behind { head, is_pumped: false, is_held }),
             Some(_) => {}
             None => state.pumped.retain(|(pumped, _)| *pumped != ticket),
         }
@@ -167,7 +172,12 @@ impl Feed {
         if state.is_departing(&seat.outbox) {
             return CatchUp::Wait;
         }
-        if matches!(seat.standing, Standing::Behind { head, .. } if cursor.seq < head) {
+        let Standing::Behind { head, is_pumped, is_held } = seat.standing else { return CatchUp::Ended };
+        if is_held {
+            seat.outbox.unmute(&self.topic);
+            state.seats.stand(ticket, Standing::Behind { head, is_pumped, is_held: false });
+        }
+        if cursor.seq < head {
             return CatchUp::Read;
         }
         let position = state.establish(cursor);

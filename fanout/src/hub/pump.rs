@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::batch::Rendered;
+use super::batch::{Rendered, Telling};
 use super::feed::{CatchUp, Feed};
 use super::seats::Ticket;
 use super::subscription::Errand;
@@ -158,10 +158,12 @@ impl Pump {
         records.retain(|record| !matches!(&record.control, Control::Except(excepted) if excepted == subject));
         let rendered =
             Rendered::records(&records, &self.feed.topic, &*self.hub.source, self.outbox.encoding(), self.outbox.limits().bytes / 4);
+        let telling = Telling { topic: &self.feed.topic, source: &*self.hub.source, records: &records, outbox: &self.outbox };
         for piece in rendered.pieces() {
+            telling.begin(piece.followed.iter());
             self.push(piece.bytes.clone()).await?;
             self.hub.count_deliveries(piece.frames());
-            piece.followed.iter().for_each(|index| self.hub.source.told(&self.feed.topic, &records[*index], &self.outbox));
+            telling.end(piece.followed.iter());
         }
         self.cursor = last.unwrap_or(self.cursor);
         if end.is_some() {
@@ -178,7 +180,7 @@ impl Pump {
         if !self.feed.is_seated(self.ticket) {
             return Err(Ended);
         }
-        self.outbox.push(frame, Class::Durable).map_err(|_| Ended)
+        self.outbox.push_of(&self.feed.topic, frame, Class::Durable).map_err(|_| Ended)
     }
 
     /// What live records leave to those who catch up.

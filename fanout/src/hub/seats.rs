@@ -15,8 +15,9 @@ const CHUNK: usize = 64;
 pub(super) enum Standing {
     /// Registered, not started. `evicted` is the highest `seq` at which its subject was evicted since.
     Joining { evicted: u64 },
-    /// Reads the log for itself, by a pump as long as that runs. Evictions up to `head` were known when it was let in.
-    Behind { head: u64, is_pumped: bool },
+    /// Reads the log for itself, by a pump as long as that runs. Evictions up to `head` were known when it was let in. Held, it
+    /// waits for what an earlier subscription of its outbox was to be told.
+    Behind { head: u64, is_pumped: bool, is_held: bool },
     /// Is told durable records with a `seq` above `after`. Evictions up to there were known.
     Live { after: u64 },
 }
@@ -158,7 +159,7 @@ impl Seats {
     pub(super) fn lower(&mut self, seq: u64) {
         let lowered = |standing| match standing {
             Standing::Live { after } if after > seq => Some(Standing::Live { after: seq }),
-            Standing::Behind { head, is_pumped } if head > seq => Some(Standing::Behind { head: seq, is_pumped }),
+            Standing::Behind { head, is_pumped, is_held } if head > seq => Some(Standing::Behind { head: seq, is_pumped, is_held }),
             _ => None,
         };
         let affected: Vec<_> = self.chunks.iter().filter_map(|(ticket, seat)| Some((ticket, lowered(seat.standing)?))).collect();

@@ -2,11 +2,13 @@
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, IoSlice};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::{Class, ENTRY, Excess, Limits, Reason, Sink};
+use crate::Topic;
 
 /// Buffers in one vectored write: beyond a few dozen the cost of the call no longer shrinks.
 const SLICES: usize = 64;
@@ -70,6 +72,8 @@ pub(super) enum Flush {
 pub(super) struct Queue {
     entries: VecDeque<Entry>,
     state: State,
+    /// Topics of which nothing is taken: a few, and hardly ever any.
+    muted: Vec<Topic>,
     /// What all entries count, the first one whole even when it has begun.
     bytes: usize,
     /// How much of the first entry is written.
@@ -83,6 +87,23 @@ pub(super) struct Queue {
 }
 
 impl Queue {
+    pub(super) fn mute(&mut self, topic: &Topic) {
+        if !self.is_muted(topic) {
+            self.muted.push(Arc::clone(topic));
+        }
+    }
+
+    pub(super) fn unmute(&mut self, topic: &Topic) {
+        self.muted.retain(|muted| muted != topic);
+        if self.muted.is_empty() {
+            self.muted = Vec::new();
+        }
+    }
+
+    pub(super) fn is_muted(&self, topic: &Topic) -> bool {
+        self.muted.contains(topic)
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -443,3 +443,20 @@ proptest::proptest! {
         }
     }
 }
+
+#[tokio::test]
+async fn what_is_told_of_a_muted_topic_is_dropped_until_the_topic_begins_anew() {
+    let pipe = Pipe::new(usize::MAX);
+    let outbox = Outbox::new(Arc::<Pipe>::clone(&pipe), Encoding::Binary, Limits::new(1 << 20, Duration::MAX, usize::MAX));
+    let (room, hall): (crate::Topic, crate::Topic) = ("room".into(), "hall".into());
+    let says = |topic: &crate::Topic, text: &str| outbox.push_of(topic, frame(text), Class::Durable).unwrap();
+    says(&room, "1");
+    outbox.mute(&room);
+    outbox.mute(&room);
+    says(&room, "2");
+    says(&hall, "3");
+    outbox.push(frame("4"), Class::Reply).unwrap();
+    outbox.unmute(&room);
+    says(&room, "5");
+    assert_eq!(pipe.texts(), ["1", "3", "4", "5"]);
+}

@@ -60,6 +60,8 @@ struct Start {
     joining: Joining,
     cursor: Position,
     head: Position,
+    /// Outside of a request: why, which must still hold.
+    why: Option<Why>,
 }
 
 /// What a session asked to listen to.
@@ -120,7 +122,7 @@ impl Sessions {
                 (Cursor::After(seq, at), None) => Position { seq, at },
                 _ => head,
             };
-            starts.channels.push(Start { id: asked.id, joining, cursor, head });
+            starts.channels.push(Start { id: asked.id, joining, cursor, head, why: None });
             results.push(EntryResult::Entry(entry));
         }
         Ok((results, starts, is_cut))
@@ -232,13 +234,18 @@ impl Session {
 
     /// The same, during an errand.
     pub(super) fn start_during(&self, starts: Starts, errand: Option<&Errand>) {
-        for Start { id, joining, cursor, head } in starts.channels {
-            let subscription = match errand {
-                Some(errand) => joining.start_during(cursor, head, errand),
-                None => joining.start(cursor, head),
-            };
+        for Start { id, joining, cursor, head, why } in starts.channels {
+            // In one step with the look: whoever is told to be out of a channel is not subscribed to it behind that.
             let mut state = self.state.lock();
-            let left_over = if state.is_gone { Some(subscription) } else { insert(&mut state, id, subscription) };
+            let left_over = if state.is_wanted(&id, why) {
+                let subscription = match errand {
+                    Some(errand) => joining.start_during(cursor, head, errand),
+                    None => joining.start(cursor, head),
+                };
+                (insert(&mut state, id, subscription), None)
+            } else {
+                (None, Some(joining))
+            };
             drop(state);
             drop(left_over);
         }
@@ -270,13 +277,15 @@ impl Session {
         tokio::spawn(async move { session.follow(id, position).await });
     }
 
-    /// The session was told that the user is in a channel no more: it hears nothing more from it.
+    /// The session is about to be told that the user is in a channel no more: it hears nothing more from it.
     ///
     /// It may listen to it all the same: a reply that was read after the user had come in again may have been faster than the own
     /// stream. What that stream tells next is `channel.added`, and from there on everything is told.
     pub(super) fn went_out_of(&self, id: ChannelId) {
         let ended = {
             let mut state = self.state.lock();
+            // What is on its way already does not follow, either.
+            self.outbox.mute(&self.scope().channel(&id).topic());
             if let Some(early) = &mut state.early {
                 early.push_back(Move::OutOf(id));
                 return;
@@ -385,22 +394,11 @@ impl Session {
                     {
                         self.tell_gap(&id, GapData { reason, seq: entry.seq, at: entry.at });
                     }
-                    let turn = starts.turn.take();
-                    self.start(starts);
-                    let left_over = {
-                        let mut state = self.state.lock();
-                        match state.awaited.get(&id) {
-                            // The user went out of the channel meanwhile.
-                            None => state.channels.remove(&id),
-                            Some(now) if *now == why => {
-                                state.awaited.remove(&id);
-                                None
-                            }
-                            Some(_) => None,
-                        }
-                    };
-                    drop((left_over, turn));
-                    return;
+                    starts.channels.iter_mut().for_each(|start| start.why = Some(why));
+                    if starts.is_empty() {
+                        self.awaits_no_more(&id, why);
+                    }
+                    return self.start(starts);
                 }
                 Err(error) => tracing::warn!(session = %self.id, channel = %id, %error, attempt, "a session waits for a subscription"),
             }
@@ -429,6 +427,22 @@ impl Session {
             data: GapData,
         }
         self.tell(&Told { event: EventKind::ChannelGap.as_str(), channel_id, data });
+    }
+}
+
+impl State {
+    /// Whether what was prepared still is to begin. For a reason outside of a request that is asked once.
+    fn is_wanted(&mut self, id: &ChannelId, why: Option<Why>) -> bool {
+        let is_out = |told: &Move| matches!(told, Move::OutOf(out) if out == id);
+        if self.is_gone || self.early.iter().flatten().any(is_out) {
+            return false;
+        }
+        let Some(why) = why else { return true };
+        let is_so = self.awaited.get(id) == Some(&why);
+        if is_so {
+            self.awaited.remove(id);
+        }
+        is_so
     }
 }
 
