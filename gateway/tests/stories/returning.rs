@@ -325,7 +325,9 @@ async fn who_chats_in_a_terminal_is_told_of_a_restart_and_goes_on() {
         person.says("alice: meanwhile").await;
     }
     bob.types("after").await;
-    alice.says("bob: after").await;
+    for person in [&alice, &bob] {
+        person.says("bob: after").await;
+    }
     let said =
         |who: &Chaos| who.said().into_iter().filter(|line| !line.starts_with('*') && !line.starts_with("You are")).collect::<Vec<_>>();
     for person in [&mut alice, &mut bob] {
