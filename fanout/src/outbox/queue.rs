@@ -22,6 +22,9 @@ const CONTROL: usize = 4 * 1024;
 /// Control frames that wait. A reader that takes none of them needs no more, and its pings could fill any room.
 const CONTROLS: usize = 8;
 
+/// Topics that are muted at once. What was on its way when the oldest was muted has long arrived.
+const MUTED: usize = 64;
+
 #[derive(Debug)]
 struct Entry {
     frame: Bytes,
@@ -88,9 +91,13 @@ pub(super) struct Queue {
 
 impl Queue {
     pub(super) fn mute(&mut self, topic: &Topic) {
-        if !self.is_muted(topic) {
-            self.muted.push(Arc::clone(topic));
+        if self.is_muted(topic) {
+            return;
         }
+        if self.muted.len() == MUTED {
+            self.muted.remove(0);
+        }
+        self.muted.push(Arc::clone(topic));
     }
 
     pub(super) fn unmute(&mut self, topic: &Topic) {
