@@ -403,22 +403,24 @@ impl Sentinel {
         self.servers.iter().position(|server| server.port == address.port).expect("one of ours")
     }
 
-    /// Makes this server, which comes back after a failover, follow the master of the moment, and returns when it does (or is
-    /// the master itself, should the Sentinels have gone back to it). They would do so too, some ten seconds later.
+    /// Makes this server, which comes back after a failover, follow the other one, and returns when it has all that one has and every
+    /// Sentinel knows. They would do so too, some ten seconds later.
     pub async fn follow(&self, server: usize) {
+        let master = &self.servers[1 - server];
+        let port = master.port.to_string();
         until("a former master follows", || async {
-            let master = self.master().await;
-            if master == server {
-                return true;
-            }
-            let port = self.servers[master].port.to_string();
             let info = self.servers[server].text(&["INFO", "replication"]).await;
-            if info.contains("role:slave") && info.contains(&format!("master_port:{port}\r")) {
-                return info.contains("master_link_status:up");
+            if !info.contains("role:slave") || !info.contains(&format!("master_port:{port}\r")) {
+                // What fails while the Sentinels have their say is said again.
+                let _ = self.servers[server].command(&["REPLICAOF", "127.0.0.1", &port]).await;
+                return false;
             }
-            // What fails while the Sentinels have their say is said again.
-            let _ = self.servers[server].command(&["REPLICAOF", "127.0.0.1", &port]).await;
-            false
+            for sentinel in &self.sentinels {
+                if !sentinel.text(&["INFO", "sentinel"]).await.contains(&format!("address=127.0.0.1:{port},")) {
+                    return false;
+                }
+            }
+            info.contains("master_link_status:up") && master.text(&["INFO", "replication"]).await.contains("role:master")
         })
         .await;
     }

@@ -215,6 +215,8 @@ impl Channel {
         member.skip_to(seq);
         (member.number, member.is_in) = (Some(number), true);
         member.grants.push((seq, seq));
+        // Whatever it had of an earlier stay it threw away when it was removed.
+        member.discarded = seq;
     }
 
     /// A subscriber goes on where it was, in a channel whose head is this.
