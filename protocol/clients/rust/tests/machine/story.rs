@@ -219,7 +219,7 @@ impl Story {
             }
             Update::Joined(entry) => self.begins(place_of(&entry.channel_id), Position { seq: entry.seq, at: entry.at }),
             Update::Away { wait, .. } => {
-                assert!(wait <= self.settings.longest_wait.max(LONGEST_HINT), "{wait:?}");
+                assert!(wait <= self.settings.longest_wait + LONGEST_HINT, "{wait:?}");
                 self.not_before = self.now + wait;
                 self.aways.push(wait);
             }
