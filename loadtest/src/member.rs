@@ -229,10 +229,8 @@ impl Life {
                 continue;
             }
             match (told.event, &told.data.entry, &told.data.channel_id) {
-                // What a reply told meanwhile is newer than an event that was slower.
-                (Name::ChannelAdded, Some(entry), _)
-                    if entry.channel_id == self.role.channel && self.position.is_none_or(|position| position.seq < entry.seq) =>
-                {
+                // Where it stands in the channel already, the reply was faster, and its stream goes on.
+                (Name::ChannelAdded, Some(entry), _) if entry.channel_id == self.role.channel && self.position.is_none() => {
                     self.position = Some(Position { seq: entry.seq, at: entry.at });
                     self.witness.starts(self.role.who, entry.seq, entry.number);
                 }
