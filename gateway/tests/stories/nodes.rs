@@ -290,6 +290,10 @@ async fn with_redis_wait_nothing_is_acknowledged_that_no_replica_has_and_a_failo
     // The master has it, and says so, but it is not acknowledged: neither the first time nor when it is found to be there.
     alice.is_told_that_the_store_is_away(&general, 2).await;
     alice.is_told_that_the_store_is_away(&general, 2).await;
+    // Nor in another session, which reads it first.
+    let elsewhere = world.listener(0, "alice", Encoding::Json).await;
+    elsewhere.is_told_that_the_store_is_away(&general, 2).await;
+    let Keeper::Sentinel(trio, _) = &world.keeper else { unreachable!() };
     trio.servers[replica].cont();
     for id in 2..40 {
         sent.push(alice.sends_surely(&general, id).await);
@@ -312,6 +316,11 @@ async fn with_redis_wait_nothing_is_acknowledged_that_no_replica_has_and_a_failo
     }
     assert_eq!(bob.collects(sent.len()).await, sent);
     alice.is_told_that_the_store_is_away(&general, 40).await;
+    // A deletion likewise, also where it is found to be done.
+    for _ in 0..2 {
+        let error = alice.session.delete_message(&general, &sent[0].id).await.unwrap_err();
+        assert_eq!(error.refusal().map(|error| error.code), Some(ErrorCode::Unavailable), "{error}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
