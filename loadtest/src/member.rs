@@ -242,6 +242,11 @@ impl Life {
                     self.witness.foreign(self.role.who, &format!("{:?} of channel {channel}", told.event));
                     continue;
                 }
+                // Of the own stream: whether it is in the channel is told to the next session.
+                None if told.event == Name::ChannelGap => {
+                    session.abort().await;
+                    return events.closed();
+                }
                 None => continue,
                 Some(_) => {}
             }
