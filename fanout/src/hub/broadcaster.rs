@@ -140,10 +140,11 @@ impl Feed {
         let Some(position) = state.position else { return Repaired::Later };
         if let Continuity::Broken(gap) = replay.continuity {
             state.set_position(replay.head);
-            state.close_repair(replay.head);
             if gap == Gap::Diverged {
-                state.pending.forget_durable();
+                let has_forgotten = state.pending.forget_durable();
+                state.doubtful |= has_forgotten;
             }
+            state.close_repair(replay.head);
             let audience = state.seats.snapshot();
             drop(state);
             let is_other_history = gap == Gap::Diverged;

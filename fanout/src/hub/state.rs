@@ -37,10 +37,12 @@ impl Pending {
         is_lossy
     }
 
-    /// Forgets durable ones, which are of a history that is none any more. The next one shows what is missing.
-    pub(super) fn forget_durable(&mut self) {
+    /// Forgets durable ones, which may be of a history that is none any more. Whether there were any: those that are not are in the log.
+    pub(super) fn forget_durable(&mut self) -> bool {
+        let before = self.records.len();
         self.records.retain(|record| !record.is_durable());
         self.bytes = self.records.iter().map(|record| record.body.len()).sum();
+        self.records.len() < before
     }
 
     /// What they take.
