@@ -156,6 +156,7 @@ impl Services {
                 for (user, _) in &members {
                     self.settle_channel(scope, user, &id).await?;
                 }
+                self.confirm(&partition).await?;
                 let made = if found == Found::Is { Made::Before } else { Made::Now };
                 return Ok((Versioned { value: existing, version }, made));
             }

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     auth::{Actor, Who},
     error::{Error, Result},
-    store::{Append, Body, Commit, Document, Expected, Key, Mark, Partition, Range, Stamps, Write},
+    store::{Append, Body, Commit, Document, Expected, Key, Mark, Range, Stamps, Write},
 };
 
 /// The default length of a page.
@@ -154,8 +154,8 @@ impl Services {
                 let state = self.channel_state(actor, channel_id, keys).await?;
                 state.permit(actor, Operation::Send)?;
                 *facts = Some(Facts { participant: state.own.as_ref().map_or(0, |place| place.version) });
-                if let Some(known) = state.documents.iter().flatten().next() {
-                    self.confirm(&partition, &known.key).await?;
+                if state.documents.iter().any(Option::is_some) {
+                    self.confirm(&partition).await?;
                 }
                 self.answer_known(&state, drafts, answers)?;
                 self.check_senders(actor, drafts, answers).await?;
@@ -194,14 +194,6 @@ impl Services {
             }
         }
         Err(Error::busy())
-    }
-
-    /// That what was read is as safe as an acknowledgement promises: a commit that was not acknowledged may be there, and yet be lost
-    /// with the server that has it.
-    async fn confirm(&self, partition: &Partition, message: &Key) -> Result<()> {
-        // Whether it is there was read; that it is waited for is all that counts.
-        let _is_there = self.store.commit(partition, Commit::default().require(MESSAGES, message.clone(), Expected::Present)).await?;
-        Ok(())
     }
 
     /// Answers drafts whose id is in use, and those that have a fault and are new.
@@ -351,7 +343,7 @@ impl Services {
             let own = actor.user().is_some() && content.sender_id.as_ref() == actor.user();
             state.permit(actor, if own { Operation::DeleteOwn } else { Operation::DeleteOthers })?;
             if document.stamps.deleted_at != 0 {
-                return self.confirm(&state.partition, &document.key).await;
+                return self.confirm(&state.partition).await;
             }
             check_version(if_match, document.stamps.seq)?;
             let bare =

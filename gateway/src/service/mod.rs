@@ -40,7 +40,7 @@ use tokio::sync::Notify;
 use crate::{
     auth::SecretKey,
     service::clock::Clock,
-    store::{Partition, Read, Snapshot, Store, Table},
+    store::{Commit, Expected, Partition, Read, Snapshot, Store, Table},
 };
 
 /// All services over one store.
@@ -74,5 +74,13 @@ impl Services {
     pub async fn snapshot(&self, partition: Partition, documents: Vec<(Table, crate::store::Key)>) -> crate::error::Result<Snapshot> {
         let mut snapshots = self.store.read(vec![Read { partition, documents, newest: None }]).await?;
         snapshots.pop().ok_or_else(|| crate::error::Error::internal("a read answered nothing"))
+    }
+
+    /// That what was read there is as safe as an acknowledgement promises: for answers that nothing was left to do, since an earlier
+    /// try did it. Its commit may not have been acknowledged, and be lost with the server that has it.
+    async fn confirm(&self, partition: &Partition) -> crate::error::Result<()> {
+        // What it requires was read; that its answer is waited for is all that counts.
+        let _is_there = self.store.commit(partition, Commit::default().require(scope::ENTITY, scope::ONLY, Expected::Present)).await?;
+        Ok(())
     }
 }

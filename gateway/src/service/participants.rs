@@ -114,6 +114,7 @@ impl Services {
                 let place = Place::of(document)?;
                 // An earlier try may have come no further than the channel.
                 self.settle_channel(&actor.scope, user, channel_id).await?;
+                self.confirm(&state.partition).await?;
                 return Ok((Versioned { value: place.participant, version: place.version }, Added::Before));
             }
             if !self.index_channel(&actor.scope, user, channel_id).await? {
@@ -234,6 +235,7 @@ impl Services {
             state.permit(actor, Operation::ChangeRole { from, to })?;
             check_version(if_match, target.version)?;
             if from == to {
+                self.confirm(&state.partition).await?;
                 return Ok(Versioned { value: target.participant, version: target.version });
             }
             let owners = i64::from(to == Role::Owner) - i64::from(from == Role::Owner);

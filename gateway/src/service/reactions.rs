@@ -86,6 +86,7 @@ impl Services {
             let mut given: Vec<String> = own.as_ref().map(decode).transpose()?.unwrap_or_default();
             let has = given.iter().any(|e| e == emoji);
             if has == (change == Change::Add) {
+                self.confirm(&state.partition).await?;
                 let count = message.counts.iter().find(|(name, _)| name == emoji).map_or(0, |(_, n)| *n);
                 return Ok(Count { count });
             }

@@ -43,6 +43,7 @@ impl Services {
             let before: u64 = document.map(decode).transpose()?.unwrap_or(0);
             let read = number.min(state.head.number);
             if read <= before {
+                self.confirm(&state.partition).await?;
                 return Ok(ReadResult { read: before });
             }
             let place = state.own.as_ref().map_or(0, |p| p.version);

@@ -316,10 +316,14 @@ async fn with_redis_wait_nothing_is_acknowledged_that_no_replica_has_and_a_failo
     }
     assert_eq!(bob.collects(sent.len()).await, sent);
     alice.is_told_that_the_store_is_away(&general, 40).await;
-    // A deletion likewise, also where it is found to be done.
-    for _ in 0..2 {
-        let error = alice.session.delete_message(&general, &sent[0].id).await.unwrap_err();
+    // All else that is acknowledged likewise, also where it is found to be done.
+    let unconfirmed = |error: RequestError| {
         assert_eq!(error.refusal().map(|error| error.code), Some(ErrorCode::Unavailable), "{error}");
+    };
+    for _ in 0..2 {
+        unconfirmed(alice.session.react(&general, &sent[1].id, "+1").await.unwrap_err());
+        unconfirmed(alice.session.mark_read(&general, sent[2].number).await.unwrap_err());
+        unconfirmed(alice.session.delete_message(&general, &sent[0].id).await.unwrap_err());
     }
 }
 
