@@ -1,10 +1,6 @@
 //! Subscriptions of a session: joined first, read then, started after the reply.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fanout::{Errand, Joining, Kind, Position};
 use protocol::{
@@ -188,9 +184,8 @@ impl Sessions {
         session: &Arc<Session>,
         channels: BTreeMap<ChannelId, Cursor>,
     ) -> Result<(Vec<EntryResult>, Starts)> {
-        let mut asked = Vec::new();
+        let (mut asked, mut had) = (Vec::new(), Vec::new());
         let turn = session.turn().await;
-        let mut listening = HashSet::new();
         // Nobody makes the node join the topics of what does not exist, or is not theirs.
         let (channels, mut refused) = self.visible(session, channels).await?;
         {
@@ -201,8 +196,8 @@ impl Sessions {
             let awaited = state.awaited.keys().filter(|id| !channels.iter().any(|(asked, _)| asked == *id)).count();
             let mut room = if most == 0 { usize::MAX } else { (most as usize).saturating_sub(state.channels.len() + awaited) };
             for (id, cursor) in channels {
-                if state.channels.contains_key(&id) {
-                    listening.insert(id.clone());
+                if let Some(subscribed) = state.channels.get(&id) {
+                    had.push((id.clone(), subscribed.subscription.told()));
                     asked.push(Asked { id, cursor, is_named: true });
                 } else if room > 0 {
                     room -= 1;
@@ -212,14 +207,13 @@ impl Sessions {
                 }
             }
         }
-        let had: Vec<ChannelId> = asked.iter().map(|a| a.id.clone()).filter(|id| listening.contains(id)).collect();
         match self.prepare(session, turn, asked, Detail::Full).await {
             Ok((mut results, starts, _)) => {
                 results.extend(refused);
                 Ok((results, starts))
             }
             Err(error) => {
-                had.into_iter().for_each(|id| session.listen_again(id));
+                had.into_iter().for_each(|(id, told)| session.listen_again(id, told));
                 Err(error)
             }
         }
@@ -330,7 +324,7 @@ impl Session {
             drop(turn);
             tokio::time::sleep(SETTLING).await;
         };
-        self.listen(&sessions, turn, id, Cursor::After(position.seq, position.at), Why::Added(position)).await;
+        self.listen(&sessions, turn, id, Why::Added(position)).await;
     }
 
     fn awaits(&self, id: &ChannelId, why: Why) -> bool {
@@ -355,24 +349,26 @@ impl Session {
         drop(gone);
     }
 
-    /// Goes on with a channel that a failed request took from the session: with a gap told, since nobody knows any more
-    /// how far the client was told.
-    fn listen_again(self: &Arc<Self>, id: ChannelId) {
+    /// Goes on with a channel that a failed request took from the session: with a gap told, since nobody knows exactly
+    /// how far the client was told. The topic stood here.
+    fn listen_again(self: &Arc<Self>, id: ChannelId, told: Position) {
+        let why = Why::Interrupted(told);
         // What the own stream told last says better why.
-        self.state.lock().awaited.entry(id.clone()).or_insert(Why::Interrupted);
+        self.state.lock().awaited.entry(id.clone()).or_insert(why);
         let session = Arc::clone(self);
         tokio::spawn(async move {
             let Some(sessions) = session.sessions.upgrade() else { return };
             let turn = session.turn().await;
             if session.state.lock().channels.contains_key(&id) {
-                return session.awaits_no_more(&id, Why::Interrupted);
+                return session.awaits_no_more(&id, why);
             }
-            session.listen(&sessions, turn, id, Cursor::Now, Why::Interrupted).await;
+            session.listen(&sessions, turn, id, why).await;
         });
     }
 
     /// Subscribes outside of a request, however long the store is away: an outage ends no stream.
-    async fn listen(&self, sessions: &Sessions, turn: Turn, id: ChannelId, cursor: Cursor, why: Why) {
+    async fn listen(&self, sessions: &Sessions, turn: Turn, id: ChannelId, why: Why) {
+        let (Why::Added(after) | Why::Interrupted(after)) = why;
         let mut turn = Some(turn);
         for attempt in 0u32.. {
             let held = match turn.take() {
@@ -382,17 +378,18 @@ impl Session {
             if self.state.lock().is_gone || !self.awaits(&id, why) {
                 return;
             }
-            let asked = vec![Asked { id: id.clone(), cursor, is_named: true }];
+            let asked = vec![Asked { id: id.clone(), cursor: Cursor::After(after.seq, after.at), is_named: true }];
             match sessions.prepare(self, held, asked, Detail::Positions).await {
                 Ok((entries, mut starts, _)) => {
                     if !self.awaits(&id, why) {
                         return;
                     }
-                    let gap = (why == Why::Interrupted).then_some(Gap::Trimmed);
+                    let missed = matches!(why, Why::Interrupted(_)).then_some(Gap::Trimmed);
                     if let Some(EntryResult::Entry(entry)) = entries.into_iter().next()
-                        && let Some(reason) = gap.or(entry.gap)
+                        && let Some(reason) = entry.gap.or(missed)
                     {
                         self.tell_gap(&id, GapData { reason, seq: entry.seq, at: entry.at });
+                        starts.channels.iter_mut().for_each(|start| start.cursor = start.head);
                     }
                     starts.channels.iter_mut().for_each(|start| start.why = Some(why));
                     if starts.is_empty() {
@@ -465,8 +462,8 @@ enum Known {
 pub(super) enum Why {
     /// It was told that the user came into the channel, which stood here.
     Added(Position),
-    /// A request took the channel from it, and failed.
-    Interrupted,
+    /// A request took the channel from it, whose topic stood here, and failed.
+    Interrupted(Position),
 }
 
 fn insert(state: &mut State, id: ChannelId, subscription: fanout::Subscription) -> Option<fanout::Subscription> {

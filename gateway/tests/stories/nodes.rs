@@ -13,9 +13,9 @@ use client::{Backend, RequestError};
 use fanout::redis::{self, testing};
 use protocol::{
     ChannelId, Encoding, ErrorCode, MessageId,
-    event::Event,
-    model::Message,
-    params::{Connect, ListMessages, SendMessage},
+    event::{Event, EventMessage, GapData},
+    model::{Gap, Message},
+    params::{Connect, Cursor, ListMessages, SendMessage},
 };
 
 use crate::{
@@ -28,7 +28,7 @@ const NO_LIMIT: [&str; 2] = ["--limit", "requests_per_second=0"];
 /// Within which a send is answered while the store cannot be reached.
 const VERDICT: Duration = Duration::from_secs(5);
 /// The admin key of nodes over Redis.
-const ADMIN: &str = "adm_0123456789abcdef0123456789abcdef";
+pub(crate) const ADMIN: &str = "adm_0123456789abcdef0123456789abcdef";
 
 impl Person {
     /// The messages created until there are so many. Their seqs follow each other: no event was missed.
@@ -366,21 +366,25 @@ async fn while_redis_restarts_or_hangs_sessions_stay_and_afterwards_nobody_misse
     assert_eq!(world.whole_channel(&alice, &general).await.len(), sent.len());
 }
 
+/// A file with a secret key, for as long as its folder is kept.
+pub(crate) fn secret_key() -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "07".repeat(32)).unwrap();
+    (folder, secret.display().to_string())
+}
+
 pub(crate) fn over_redis<'a>(url: &'a str, secret: &'a str) -> Vec<&'a str> {
     vec!["--listen", "127.0.0.1:0", "--redis", url, "--admin-key", ADMIN, "--secret-key-file", secret]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_starts_before_its_redis_is_ready_when_it_comes() {
-    let folder = tempfile::tempdir().unwrap();
-    let secret = folder.path().join("secret");
-    std::fs::write(&secret, "07".repeat(32)).unwrap();
-    let secret = secret.display().to_string();
+    let (_folder, secret) = secret_key();
     let mut server = testing::Server::start().await;
     server.kill9();
     let node = Chaos::spawn(&over_redis(&server.url(), &secret));
-    let line = node.says("HTTP API").await;
-    let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).unwrap().parse().unwrap();
+    let address = node.address().await;
     let status = async |path: &str| {
         let backend = Backend::new(&format!("http://{address}"), "").unwrap();
         backend.call(hyper::Method::GET, path).send().await.unwrap().status.as_u16()
@@ -401,10 +405,7 @@ async fn a_node_that_starts_before_its_redis_is_ready_when_it_comes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_may_evict_ends_the_start_and_one_without_aof_is_warned_of() {
-    let folder = tempfile::tempdir().unwrap();
-    let secret = folder.path().join("secret");
-    std::fs::write(&secret, "07".repeat(32)).unwrap();
-    let secret = secret.display().to_string();
+    let (_folder, secret) = secret_key();
     let evicting = testing::Server::start_with(&["--maxmemory-policy", "allkeys-lru"]).await;
     let sentence = refuses_to_start(&over_redis(&evicting.url(), &secret)).await;
     assert!(sentence.contains("allkeys-lru") && sentence.contains("noeviction"), "{sentence}");
@@ -413,4 +414,45 @@ async fn a_redis_that_may_evict_ends_the_start_and_one_without_aof_is_warned_of(
     node.says("HTTP API").await;
     let warned = node.log().lines().any(|line| line.contains("WARN") && line.to_lowercase().contains("appendonly"));
     assert!(warned, "{}", node.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscribe_that_fails_half_way_tells_a_gap_and_the_stream_goes_on() {
+    let (_folder, secret) = secret_key();
+    let mut forgetful = testing::Server::start_with(&["--appendonly", "no", "--save", ""]).await;
+    let node = Chaos::spawn(&over_redis(&forgetful.url(), &secret));
+    let address = node.address().await;
+    let shop = Shop::open(address, ADMIN).await;
+    shop.group("general", &["alice"]).await;
+    let general: ChannelId = "general".parse().unwrap();
+    let (alice, mut events) = shop.connects("alice", Encoding::MessagePack).await;
+    let mut next = async || tokio::time::timeout(PATIENCE, events.next()).await.unwrap().unwrap();
+    let says = |text: &str| SendMessage { text: Some(text.into()), ..SendMessage::default() };
+    let kept = alice.send(&general, &says("kept")).await.unwrap();
+    forgetful.command(&["SAVE"]).await.unwrap();
+    let lost = alice.send(&general, &says("lost")).await.unwrap();
+    assert_eq!([next().await.seq, next().await.seq], [Some(kept.seq), Some(lost.seq)]);
+
+    // Everything can be read but the logs, which a resume reads last.
+    let all_but_logs = ["~*d", "~*s", "~*t", "~*[0-9]"];
+    forgetful.command(&[&["ACL", "SETUSER", "default", "resetkeys"][..], &all_but_logs].concat()).await.unwrap();
+    let resume = [(general.clone(), Cursor::After(kept.seq, kept.created_at))].into();
+    let error = alice.subscribe(resume).await.unwrap_err();
+    assert_eq!(error.refusal().map(|error| error.code), Some(ErrorCode::Unavailable), "{error}");
+    let interrupted = gap(next().await);
+    assert_eq!((interrupted.reason, interrupted.seq), (Gap::Trimmed, lost.seq), "it goes on from there");
+    // And then there is another history.
+    forgetful.kill9();
+    forgetful.restart().await;
+    let diverged = gap(next().await);
+    assert_eq!((diverged.reason, diverged.seq), (Gap::Diverged, kept.seq));
+    let on = alice.send(&general, &says("on")).await.unwrap();
+    assert_eq!((next().await.seq, on.seq), (Some(on.seq), kept.seq + 1));
+}
+
+fn gap(event: EventMessage) -> GapData {
+    match event.read().unwrap() {
+        Event::ChannelGap(gap) => gap,
+        other => panic!("a gap was expected, not {other:?}"),
+    }
 }

@@ -76,10 +76,14 @@ impl Chaos {
     pub async fn node_by(starter: &[&str], data: &Path, more: &[&str]) -> (Self, SocketAddr) {
         let data = data.display().to_string();
         let node = Self::spawn_by(starter, &[&["--listen", "127.0.0.1:0", "--drain-window", "1s", "--data", &data], more].concat());
-        let line = node.says("HTTP API").await;
-        let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).unwrap();
-        let address = address.parse().unwrap();
+        let address = node.address().await;
         (node, address)
+    }
+
+    /// Where it says that it takes connections, once it does.
+    pub async fn address(&self) -> SocketAddr {
+        let line = self.says("HTTP API").await;
+        line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).unwrap().parse().unwrap()
     }
 
     /// Runs it to its end: its exit code, and all it said on standard output and standard error.

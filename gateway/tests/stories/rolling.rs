@@ -21,7 +21,7 @@ use protocol::{
 };
 
 use crate::{
-    nodes::over_redis,
+    nodes::{ADMIN, over_redis, secret_key},
     process::{Chaos, Shop},
     story::{Ground, PATIENCE, SILENCE, World, until},
 };
@@ -214,16 +214,11 @@ async fn a_rolling_restart_under_load_loses_nothing_and_shows_nobody_more_than_a
 async fn the_users_of_a_killed_node_go_offline_once_and_not_before_its_lease_ends() {
     /// A lease lasts 15 s and is renewed every 5 s.
     const LEFT: Duration = Duration::from_secs(10);
-    const ADMIN: &str = "adm_0123456789abcdef0123456789abcdef";
-    let folder = tempfile::tempdir().unwrap();
-    let secret = folder.path().join("secret");
-    std::fs::write(&secret, "07".repeat(32)).unwrap();
-    let (secret, server) = (secret.display().to_string(), testing::Server::start().await);
+    let ((_folder, secret), server) = (secret_key(), testing::Server::start().await);
     let mut nodes = Vec::new();
     for _ in 0..3 {
         let node = Chaos::spawn(&over_redis(&server.url(), &secret));
-        let line = node.says("HTTP API").await;
-        let address: SocketAddr = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).unwrap().parse().unwrap();
+        let address = node.address().await;
         nodes.push((node, address));
     }
     let shop = Shop::open(nodes[0].1, ADMIN).await;
