@@ -1,0 +1,90 @@
+//! When topics are joined and left, and how the hub ends.
+
+use async_trait::async_trait;
+
+use super::*;
+use crate::outbox::testing::Pipe;
+
+#[tokio::test]
+async fn a_topic_is_left_some_time_after_its_last_subscriber_unless_somebody_comes_back() {
+    let node = node();
+    let reader = node.reader("a");
+    let subscription = node.subscribe(&reader).await;
+    drop(subscription);
+    assert_eq!((node.hub.stats().topics, node.hub.stats().subscriptions), (1, 0));
+    let subscription = node.subscribe(&reader).await;
+    tokio::time::sleep(Duration::from_millis(120)).await;
+    assert_eq!(node.hub.stats().topics, 1);
+    node.commit("1");
+    reader.sees(&["1 1"]).await;
+    drop(subscription);
+    eventually(|| node.hub.stats().topics == 0, || "the topic to be left".into()).await;
+    node.commit("2");
+    let _subscription = node.subscribe(&reader).await;
+    node.commit("3");
+    reader.sees(&["1 1", "3 3"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn comings_and_goings_around_the_linger_never_lose_the_topic() {
+    let node = Arc::new(node_with(Config { linger: Duration::ZERO, compare: Duration::from_secs(600), ..Config::default() }));
+    let tasks: Vec<_> = (0..4)
+        .map(|_| {
+            let node = Arc::clone(&node);
+            tokio::spawn(async move {
+                for round in 0..150 {
+                    let reader = node.reader("a");
+                    let subscription = node.subscribe(&reader).await;
+                    node.pass(0, "mine", Control::None);
+                    eventually(|| reader.pipe.texts().iter().any(|t| t == "0 mine"), || format!("a record in round {round}")).await;
+                    drop(subscription);
+                    if round % 3 == 0 {
+                        tokio::time::sleep(Duration::from_millis(3)).await;
+                    }
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    eventually(|| node.hub.stats().topics == 0, || "the topic to be left".into()).await;
+    assert!(node.hub.feeds.all().is_empty());
+}
+
+#[derive(Debug)]
+struct DeafBus;
+
+#[async_trait]
+impl Bus for DeafBus {
+    async fn join(&self, _topics: &[Topic]) -> Result<(), BusError> {
+        Err(BusError("down".into()))
+    }
+    fn leave(&self, _topics: &[Topic]) {}
+    fn is_connected(&self) -> bool {
+        false
+    }
+}
+
+#[tokio::test]
+async fn a_join_that_the_bus_refuses_registers_nothing() {
+    let world = Arc::new(World::default());
+    let hub = Hub::new(Arc::new(DeafBus), world, Config::default());
+    let outbox = Outbox::new(Pipe::new(0), Encoding::Binary, Limits::new(1, Duration::MAX, usize::MAX));
+    let topics: Vec<(Topic, Kind)> = vec![("a".into(), Kind::Logged), ("b".into(), Kind::Logged)];
+    assert!(hub.join_all(&topics, &outbox).await.is_err());
+    assert_eq!(hub.stats().subscriptions, 0);
+}
+
+#[tokio::test]
+async fn a_hub_without_owners_ends() {
+    let node = node();
+    let reader = node.reader("a");
+    let subscription = node.subscribe(&reader).await;
+    node.commit("1");
+    reader.sees_last("1 1").await;
+    let hub = Arc::downgrade(&node.hub);
+    drop(node);
+    eventually(|| hub.upgrade().is_none(), || "the hub's end".into()).await;
+    drop(subscription);
+}

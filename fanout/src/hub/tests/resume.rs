@@ -1,0 +1,262 @@
+//! Who comes, comes back or comes in between: no hole and no double.
+
+use std::sync::atomic::AtomicU32;
+
+use super::*;
+
+#[tokio::test]
+async fn what_was_deleted_before_a_resume_is_told_as_it_is_now_though_the_bus_is_late() {
+    for is_late in [false, true] {
+        let node = node();
+        let live = node.reader("a");
+        let _live = node.subscribe(&live).await;
+        // Somebody who joins and does not start yet keeps recent records at hand.
+        let waiting = node.reader("c");
+        let _waiting = node.join(&waiting).await;
+        let records = ["text", "deletion"].map(|text| node.lose(text));
+        let publish = || records.iter().for_each(|record| node.bus.publish(TOPIC, record.encode()));
+        if !is_late {
+            publish();
+            live.sees(&["1 text", "2 deletion"]).await;
+        }
+        node.world.logs.lock().get_mut(TOPIC).unwrap().records[0].body = Bytes::from_static(b"deleted");
+        let resuming = node.reader("b");
+        let _resuming = node.resume(&resuming, 0).await;
+        if is_late {
+            publish();
+        }
+        node.commit("last");
+        live.sees(&["1 text", "2 deletion", "3 last"]).await;
+        resuming.sees(&["1 deleted", "2 deletion", "3 last"]).await;
+    }
+}
+
+#[tokio::test]
+async fn who_started_from_a_head_that_a_failover_took_back_is_told_so() {
+    for (told, lost) in [(0, 3), (2, 3), (0, 1)] {
+        let node = node();
+        let (live, ahead) = (node.reader("a"), node.reader("b"));
+        let _live = node.subscribe(&live).await;
+        (1..=told).for_each(|n| node.commit(&n.to_string()));
+        eventually(|| live.seqs().len() == told, || "what is told".into()).await;
+        // The bus was late, and then there was a failover: the head that it was let in at was never told, and never will be.
+        (0..lost).for_each(|_| drop(node.lose("lost")));
+        let joining = node.join(&ahead).await;
+        let head = node.world.head(TOPIC);
+        let _ahead = joining.start(head, head);
+        node.world.logs.lock().get_mut(TOPIC).unwrap().records.truncate(told);
+        for n in 0..2 * lost {
+            node.commit(&format!("other {n}"));
+            yield_now().await;
+        }
+        eventually(|| ahead.pipe.texts().iter().any(|text| text.starts_with("Diverged")), || format!("a gap, told {told}, lost {lost}"))
+            .await;
+        node.commit("last");
+        let last = format!("{} last", node.world.head(TOPIC).seq);
+        ahead.sees_last(&last).await;
+        live.sees_last(&last).await;
+        let texts = ahead.pipe.texts();
+        let gap: u64 = texts[0].strip_prefix("Diverged ").unwrap_or_else(|| panic!("{texts:?}")).parse().unwrap();
+        let after: Vec<u64> = texts[1..].iter().map(|text| text.split(' ').next().unwrap().parse().unwrap()).collect();
+        assert_eq!(after, (gap + 1..=node.world.head(TOPIC).seq).collect::<Vec<_>>(), "{texts:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_missed_between_reading_the_head_and_starting_is_found() {
+    let node = node();
+    let reader = node.reader("a");
+    let joining = node.join(&reader).await;
+    let head = node.world.head(TOPIC);
+    node.lose("1");
+    node.hub.missed(None);
+    eventually(|| node.hub.stats().topics == 1, || "the topic".into()).await;
+    let _subscription = joining.start(head, head);
+    reader.sees(&["1 1"]).await;
+}
+
+#[tokio::test]
+async fn who_resumes_gets_all_after_its_position_and_then_what_happens() {
+    let node = node();
+    for n in 1..=50 {
+        node.lose(&n.to_string());
+    }
+    let reader = node.reader("a");
+    let _subscription = node.resume(&reader, 20).await;
+    node.commit("51");
+    reader.sees_last("51 51").await;
+    node.commit("52");
+    reader.sees_last("52 52").await;
+    assert_eq!(reader.seqs(), (21..=52).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn who_resumes_from_another_history_is_told_so_and_goes_on_from_the_head() {
+    let node = node();
+    (1..=5).for_each(|n| drop(node.lose(&n.to_string())));
+    let reader = node.reader("a");
+    let joining = node.join(&reader).await;
+    let _subscription = joining.start(Position { seq: 900, at: 1 }, node.world.head(TOPIC));
+    reader.sees(&["Diverged 5"]).await;
+    node.commit("6");
+    reader.sees(&["Diverged 5", "6 6"]).await;
+}
+
+#[tokio::test]
+async fn a_long_resume_is_paced_by_its_reader_and_never_fails_for_its_length() {
+    let node = node();
+    for n in 1..=2_000 {
+        node.lose(&n.to_string());
+    }
+    let limits = Limits::new(600, Duration::MAX, usize::MAX);
+    let reader = node.reader_with("a", 0, Encoding::Binary, &limits);
+    let _owner = reader.drive();
+    let _subscription = node.resume(&reader, 0).await;
+    while reader.pipe.frames().len() < 2_000 {
+        reader.pipe.open(300);
+        tokio::task::yield_now().await;
+        assert!(reader.outbox.queued_bytes() <= 600);
+    }
+    assert_eq!(reader.seqs(), (1..=2_000).collect::<Vec<_>>());
+    assert!(node.world.reads.load(Ordering::SeqCst) >= 2_000 / 7);
+}
+
+#[tokio::test]
+async fn who_subscribes_anew_waits_until_nothing_of_its_earlier_replay_can_come() {
+    let node = node();
+    (1..=4).for_each(|n| drop(node.lose(&n.to_string())));
+    let reader = node.reader("a");
+    node.world.failing.store(true, Ordering::SeqCst);
+    let first = node.resume(&reader, 0).await;
+    eventually(|| node.world.reads.load(Ordering::SeqCst) > 0, || "a read".into()).await;
+    drop(first);
+    let _second = node.subscribe(&reader).await;
+    let state = || node.hub.feeds.get(TOPIC).unwrap();
+    assert_eq!(state().state.lock().seats.unsettled(), 1, "the earlier one may be about to push");
+    node.world.failing.store(false, Ordering::SeqCst);
+    eventually(|| state().state.lock().seats.unsettled() == 0, || "the end of the earlier one".into()).await;
+    assert!(state().state.lock().pumped.is_empty());
+    node.commit("5");
+    reader.sees(&["5 5"]).await;
+}
+
+#[tokio::test]
+async fn many_resumes_of_one_connection_share_its_outbox() {
+    let node = node();
+    let topics: Vec<(Topic, Kind)> = (0..50).map(|n| (format!("room {n}").into(), Kind::Logged)).collect();
+    for (topic, _) in &topics {
+        (1..=30).for_each(|n| drop(node.world.append(topic, &n.to_string(), Control::None)));
+    }
+    let limits = Limits::new(500, Duration::MAX, usize::MAX);
+    let reader = node.reader_with("a", 0, Encoding::Binary, &limits);
+    let _owner = reader.drive();
+    let joining = node.hub.join_all(&topics, &reader.outbox).await.unwrap();
+    let subscriptions: Vec<_> = joining
+        .into_iter()
+        .map(|j| {
+            let head = node.world.head(j.topic());
+            j.start(Position::default(), head)
+        })
+        .collect();
+    while reader.pipe.frames().len() < 1_500 {
+        reader.pipe.open(100);
+        tokio::time::sleep(Duration::from_micros(100)).await;
+    }
+    assert_eq!((reader.outbox.is_over(), subscriptions.len()), (None, 50));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn joins_and_resumes_during_a_storm_see_a_stream_without_hole_or_double() {
+    const EVENTS: u64 = 3_000;
+    let node = Arc::new(node());
+    let stay = node.reader("stay");
+    let _stay = node.subscribe(&stay).await;
+    let publisher = std::thread::spawn({
+        let node = Arc::clone(&node);
+        move || {
+            for n in 1..=EVENTS {
+                // One in fifty is lost on the bus, one in thirty comes twice.
+                let record = node.lose("x");
+                if n % 50 != 0 {
+                    node.bus.publish(TOPIC, record.encode());
+                }
+                if n % 30 == 0 {
+                    node.bus.publish(TOPIC, record.encode());
+                }
+                if n % 10 == 0 {
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+            }
+            node.commit("end");
+        }
+    });
+    let joined = Arc::new(AtomicU32::new(0));
+    let tasks: Vec<_> = (0..8u64)
+        .map(|task| {
+            let (node, joined) = (Arc::clone(&node), Arc::clone(&joined));
+            tokio::spawn(async move {
+                let mut kept = Vec::new();
+                for round in 0..40u64 {
+                    let reader = node.reader("a");
+                    let joining = node.join(&reader).await;
+                    let head = node.world.head(TOPIC);
+                    let from = if (round + task) % 3 == 0 { head.seq / 2 } else { head.seq };
+                    let cursor = node.position_or_default(from);
+                    let subscription = joining.start(cursor, head);
+                    joined.fetch_add(1, Ordering::SeqCst);
+                    if round % 4 == 0 {
+                        kept.push((reader, from, subscription));
+                    } else {
+                        tokio::time::sleep(Duration::from_micros(300)).await;
+                        drop(subscription);
+                        let seqs = reader.seqs();
+                        assert!(seqs.iter().zip(from + 1..).all(|(seq, expected)| *seq == expected), "from {from}: {seqs:?}");
+                    }
+                }
+                kept
+            })
+        })
+        .collect();
+    let mut kept = Vec::new();
+    for task in tasks {
+        kept.extend(task.await.unwrap());
+    }
+    publisher.join().unwrap();
+    let end = format!("{} end", EVENTS + 1);
+    stay.sees_last(&end).await;
+    assert_eq!(stay.seqs(), (1..=EVENTS + 1).collect::<Vec<_>>());
+    for (reader, from, subscription) in &kept {
+        reader.sees_last(&end).await;
+        assert_eq!(reader.seqs(), (from + 1..=EVENTS + 1).collect::<Vec<_>>());
+        assert!(!subscription.is_ended());
+    }
+    assert_eq!((kept.len(), joined.load(Ordering::SeqCst), node.hub.stats().gaps), (80, 320, 0));
+    assert_eq!(node.hub.stats().subscriptions, 81);
+}
+
+impl Node {
+    fn position_or_default(&self, seq: u64) -> Position {
+        if seq == 0 { Position::default() } else { self.position(seq) }
+    }
+}
+
+#[tokio::test]
+async fn who_resubscribes_while_a_batch_is_under_way_is_told_nothing_twice() {
+    let node = node();
+    let others: Vec<_> = (0..1_000).map(|_| node.reader("other")).collect();
+    let mut subscriptions = Vec::new();
+    for other in &others {
+        subscriptions.push(node.subscribe(other).await);
+    }
+    let reader = node.reader("a");
+    let subscription = node.subscribe(&reader).await;
+    node.commit("1");
+    // The broadcaster rests between strides, before it comes to the last seat.
+    eventually(|| !others[0].pipe.texts().is_empty(), || "the first".into()).await;
+    drop(subscription);
+    let joining = node.join(&reader).await;
+    let _subscription = joining.start(node.position(1), node.position(1));
+    node.commit("2");
+    reader.sees_last("2 2").await;
+    assert!(reader.seqs() == [1, 2] || reader.seqs() == [2], "{:?}", reader.seqs());
+}
