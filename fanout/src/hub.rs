@@ -258,13 +258,15 @@ impl Hub {
         self.count_deliveries(delivered);
     }
 
-    async fn read(&self, topic: &Topic, after: Position) -> Result<Replay, SourceError> {
+    /// Reads a page of a log. `slow` is called where that takes long, so that what others wait for is given back.
+    async fn read(&self, topic: &Topic, after: Position, slow: impl FnOnce()) -> Result<Replay, SourceError> {
         let permit = self.reads.acquire().await.expect("the semaphore is never closed");
         let mut reading = std::pin::pin!(self.source.read(topic, after, self.config.page));
         if let Ok(replay) = timeout(SLOW, &mut reading).await {
             return replay;
         }
         // It waits for a part of the store that is away, by all experience: others need the place.
+        slow();
         let Ok(_slow) = self.slow_reads.try_acquire() else { return reading.await };
         drop(permit);
         reading.await
@@ -287,7 +289,7 @@ impl Hub {
     }
 
     async fn page_of_repair(&self, feed: &Arc<Feed>, position: Position) -> Result<Repaired, SourceError> {
-        let replay = self.read(&feed.topic, position).await?;
+        let replay = self.read(&feed.topic, position, || {}).await?;
         let strangers = match replay.continuity {
             Continuity::Continuous => HashSet::new(),
             Continuity::Broken(_) => {

@@ -62,10 +62,10 @@ impl Pump {
     }
 
     async fn catch_up(&mut self) {
-        let (mut vain, mut ahead) = (0, 0);
+        let (mut vain, mut ahead, mut is_late) = (0, 0, false);
+        let outbox = Arc::clone(&self.outbox);
         loop {
-            let outbox = Arc::clone(&self.outbox);
-            let turn = outbox.turn().await;
+            let mut turn = Some(outbox.turn().await);
             if self.drained(self.half()).await.is_err() {
                 return;
             }
@@ -80,18 +80,35 @@ impl Pump {
                     is_end = true;
                     Ok(0)
                 }
-                read @ (CatchUp::Read | CatchUp::Ahead) => match self.read(&mut is_end).await {
-                    Ok(told) => {
-                        if matches!(read, CatchUp::Ahead) {
-                            ahead = 0;
+                read @ (CatchUp::Read | CatchUp::Ahead) => {
+                    // While a part of the log is away, the connection's other topics go on.
+                    let slow = || turn = turn.take().filter(|_| is_late);
+                    let told = match self.hub.read(&self.feed.topic, self.cursor, slow).await {
+                        // It is there, and only late, so it is waited for from now on. What it says is read again when it may be
+                        // told: pages that wait for that would have no bound.
+                        Ok(_) if turn.is_none() => {
+                            is_late = true;
+                            continue;
                         }
-                        told
+                        Ok(page) => self.tell_page(page, &mut is_end).await,
+                        Err(error) => {
+                            is_late = false;
+                            Err(error)
+                        }
+                    };
+                    match told {
+                        Ok(told) => {
+                            if matches!(read, CatchUp::Ahead) {
+                                ahead = 0;
+                            }
+                            told
+                        }
+                        Err(error) => {
+                            tracing::debug!(topic = %self.feed.topic, %error, "a subscriber waits for the log");
+                            Ok(0)
+                        }
                     }
-                    Err(error) => {
-                        tracing::debug!(topic = %self.feed.topic, %error, "a subscriber waits for the log");
-                        Ok(0)
-                    }
-                },
+                }
             };
             drop(turn);
             match told {
@@ -110,9 +127,9 @@ impl Pump {
         }
     }
 
-    /// Reads a page and tells it. Returns how much was told; `is_end` becomes whether the log ended there.
-    async fn read(&mut self, is_end: &mut bool) -> Result<Result<usize, Ended>, SourceError> {
-        let Replay { records, head, continuity } = self.hub.read(&self.feed.topic, self.cursor).await?;
+    /// Tells a page. Returns how much was told; `is_end` becomes whether the log ended there.
+    async fn tell_page(&mut self, page: Replay, is_end: &mut bool) -> Result<Result<usize, Ended>, SourceError> {
+        let Replay { records, head, continuity } = page;
         let Continuity::Broken(gap) = continuity else {
             let told = self.tell(records).await;
             *is_end = self.cursor == head;

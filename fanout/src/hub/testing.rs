@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use async_trait::async_trait;
+use tokio::sync::Notify;
 
 use super::*;
 use crate::bus::{Ear, Local};
@@ -19,8 +20,9 @@ pub(super) const TOPIC: &str = "room";
 pub(super) struct World {
     pub(super) logs: Mutex<HashMap<Topic, Log>>,
     pub(super) failing: AtomicBool,
-    /// Topics whose log never answers.
+    /// Topics whose log does not answer before that is notified.
     pub(super) stuck: Mutex<Vec<Topic>>,
+    pub(super) unstuck: Notify,
     pub(super) framed: [AtomicUsize; 2],
     pub(super) reads: AtomicUsize,
     pub(super) clock: AtomicU64,
@@ -93,9 +95,10 @@ impl Source for World {
         if self.failing.load(Ordering::SeqCst) {
             return Err(SourceError("down".into()));
         }
+        let unstuck = self.unstuck.notified();
         let is_stuck = self.stuck.lock().contains(topic);
         if is_stuck {
-            std::future::pending::<()>().await;
+            unstuck.await;
         }
         let log = self.logs.lock().get(topic).cloned().unwrap_or_default();
         // The answer is on its way for a while.

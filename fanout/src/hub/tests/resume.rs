@@ -165,6 +165,29 @@ async fn many_resumes_of_one_connection_share_its_outbox() {
     assert_eq!((reader.outbox.is_over(), subscriptions.len()), (None, 50));
 }
 
+#[tokio::test]
+async fn a_resume_whose_log_is_away_holds_up_no_other_of_its_connection() {
+    let node = node();
+    (1..=30).for_each(|n| drop(node.lose(&n.to_string())));
+    let reader = node.reader("a");
+    let away: Topic = "away".into();
+    (1..=3).for_each(|n| drop(node.world.append(&away, &format!("away {n}"), Control::None)));
+    node.world.stuck.lock().push(Arc::clone(&away));
+    let joining = node.hub.join(&away, Kind::Logged, &reader.outbox).await.unwrap();
+    let _away = joining.start(Position::default(), node.world.head(&away));
+    eventually(|| node.world.reads.load(Ordering::SeqCst) > 0, || "a read that waits".into()).await;
+    let _here = node.resume(&reader, 0).await;
+    reader.sees_last("30 30").await;
+    node.commit("31");
+    reader.sees_last("31 31").await;
+    assert_eq!(reader.seqs(), (1..=31).collect::<Vec<_>>());
+    // It comes back, and answers only as it was asked.
+    node.world.stuck.lock().clear();
+    node.world.unstuck.notify_waiters();
+    reader.sees_last("3 away 3").await;
+    assert_eq!(reader.seqs()[31..], [1, 2, 3]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn joins_and_resumes_during_a_storm_see_a_stream_without_hole_or_double() {
     const EVENTS: u64 = 3_000;
