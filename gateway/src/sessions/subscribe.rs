@@ -193,7 +193,8 @@ impl Sessions {
             prune(&mut state);
             let most = self.limits.subscriptions;
             // Those that an outage took from the session come back to it.
-            let awaited = state.awaited.keys().filter(|id| !channels.iter().any(|(asked, _)| asked == *id)).count();
+            let is_counted = |id| state.channels.contains_key(id) || channels.iter().any(|(asked, _)| asked == id);
+            let awaited = state.awaited.keys().filter(|id| !is_counted(id)).count();
             let mut room = if most == 0 { usize::MAX } else { (most as usize).saturating_sub(state.channels.len() + awaited) };
             for (id, cursor) in channels {
                 if let Some(subscribed) = state.channels.get(&id) {
