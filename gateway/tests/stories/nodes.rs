@@ -17,6 +17,7 @@ use protocol::{
     model::{Gap, Message},
     params::{Connect, Cursor, ListMessages, SendMessage},
 };
+use serde_json::{Value, json};
 
 use crate::{
     kill::refuses_to_start,
@@ -448,6 +449,42 @@ async fn a_subscribe_that_fails_half_way_tells_a_gap_and_the_stream_goes_on() {
     assert_eq!((diverged.reason, diverged.seq), (Gap::Diverged, kept.seq));
     let on = alice.send(&general, &says("on")).await.unwrap();
     assert_eq!((next().await.seq, on.seq), (Some(on.seq), kept.seq + 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_unsubscribes_while_the_subscription_waits_for_the_store_is_told_nothing() {
+    let (_folder, secret) = secret_key();
+    let server = testing::Server::start().await;
+    server.command(&["ACL", "SETUSER", "other", "on", ">word", "~*", "&*", "+@all"]).await.unwrap();
+    let (front, other) = (
+        Chaos::spawn(&over_redis(&server.url(), &secret)),
+        Chaos::spawn(&over_redis(&server.url().replace("redis://", "redis://other:word@"), &secret)),
+    );
+    let team = Shop::open(other.address().await, ADMIN).await;
+    team.group("general", &["bob"]).await;
+    let general: ChannelId = "general".parse().unwrap();
+    team.team().put::<Value>("/v1/users/alice", &json!({})).await.unwrap();
+    let shop = Shop { organization: String::new(), app_key: team.app_key.clone(), ..Shop::open(front.address().await, ADMIN).await };
+    let (leaving, mut leaving_hears) = shop.connects("alice", Encoding::MessagePack).await;
+    let (_staying, mut staying_hears) = shop.connects("alice", Encoding::MessagePack).await;
+    let mut next = async || tokio::time::timeout(PATIENCE, staying_hears.next()).await.unwrap().unwrap();
+
+    // The front node reads nothing of channels for now, but it hears.
+    server.command(&["ACL", "SETUSER", "default", "resetkeys", "~chaos:{[^c]*"]).await.unwrap();
+    team.team().post::<Value>("/v1/channels/general/participants", &json!({ "user_id": "alice" })).await.unwrap();
+    assert_eq!(next().await.event, "channel.added");
+    until("both wait", || async { front.log().matches("waits for a subscription").count() >= 2 }).await;
+    leaving.unsubscribe(vec![general]).await.unwrap();
+    server.command(&["ACL", "SETUSER", "default", "~*"]).await.unwrap();
+
+    for text in ["one", "two"] {
+        let body = json!({ "sender_id": "bob", "text": text });
+        team.team().post::<Value>("/v1/channels/general/messages", &body).await.unwrap();
+        while next().await.event != "message.created" {}
+    }
+    leaving.ping().await.unwrap();
+    assert_eq!(leaving_hears.next().await.unwrap().event, "channel.added");
+    assert!(leaving_hears.try_next_frame().is_none(), "it unsubscribed");
 }
 
 fn gap(event: EventMessage) -> GapData {
