@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep};
 use super::{Address, Credentials, Deployment, SLOTS, dial, slot};
 
 /// How long anything here may take to come about.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One server process. Its data survives [`kill9`](Self::kill9) and [`restart`](Self::restart), and is gone with it.
 #[derive(Debug)]
@@ -403,24 +403,27 @@ impl Sentinel {
         self.servers.iter().position(|server| server.port == address.port).expect("one of ours")
     }
 
-    /// Makes this server, which comes back after a failover, follow the other one, and returns when it has all that one has and every
-    /// Sentinel knows. They would do so too, some ten seconds later.
-    pub async fn follow(&self, server: usize) {
-        let master = &self.servers[1 - server];
-        let port = master.port.to_string();
-        until("a former master follows", || async {
-            let info = self.servers[server].text(&["INFO", "replication"]).await;
-            if !info.contains("role:slave") || !info.contains(&format!("master_port:{port}\r")) {
-                // What fails while the Sentinels have their say is said again.
-                let _ = self.servers[server].command(&["REPLICAOF", "127.0.0.1", &port]).await;
+    /// Returns when all Sentinels name the same master, and the other server follows it and has all that it has. A former master that
+    /// comes back is told to follow: the Sentinels would do so too, some ten seconds later. Whatever else they are about is left to them.
+    pub async fn settled(&self) {
+        until("one master and its replica", || async {
+            let mut names = BTreeSet::new();
+            for sentinel in &self.sentinels {
+                let info = sentinel.text(&["INFO", "sentinel"]).await;
+                names.insert(self.servers.iter().position(|server| info.contains(&format!("address=127.0.0.1:{},", server.port))));
+            }
+            let (Some(Some(master)), 1) = (names.first(), names.len()) else { return false };
+            let (master, other) = (&self.servers[*master], &self.servers[1 - *master]);
+            if !master.text(&["INFO", "replication"]).await.contains("role:master") {
                 return false;
             }
-            for sentinel in &self.sentinels {
-                if !sentinel.text(&["INFO", "sentinel"]).await.contains(&format!("address=127.0.0.1:{port},")) {
-                    return false;
-                }
+            let port = master.port.to_string();
+            let info = other.text(&["INFO", "replication"]).await;
+            if info.contains("role:master") {
+                // What fails while the Sentinels have their say is said again.
+                let _ = other.command(&["REPLICAOF", "127.0.0.1", &port]).await;
             }
-            info.contains("master_link_status:up") && master.text(&["INFO", "replication"]).await.contains("role:master")
+            info.contains(&format!("master_port:{port}\r")) && info.contains("master_link_status:up")
         })
         .await;
     }
@@ -436,7 +439,7 @@ impl Sentinel {
     }
 }
 
-/// Polls until something holds; panics when it has not after twenty seconds.
+/// Polls until something holds; panics when it has not after a minute.
 pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     let deadline = Instant::now() + PATIENCE;
     while !holds().await {

@@ -17,6 +17,7 @@ use super::{
     check,
     document::{IfMatch, Versioned, check_version, encode},
     entries::parse_key,
+    index::Coming,
     participants::{admit, count_owners, new_participant},
     permissions::Operation,
     random,
@@ -171,8 +172,17 @@ impl Services {
                 return Err(Error::not_found("user"));
             }
             let indexed = together::all(members.iter().map(|(user, _)| self.index_channel(scope, user, &id))).await?;
-            if indexed.contains(&false) {
-                return Err(Error::not_found("user"));
+            let mut lines = Vec::with_capacity(members.len());
+            for coming in indexed {
+                match coming {
+                    Coming::Ready(line) => lines.push(line),
+                    Coming::IsIn => {}
+                    Coming::IsNobody => return Err(Error::not_found("user")),
+                }
+            }
+            if lines.len() < members.len() {
+                // Somebody has made the channel meanwhile.
+                continue;
             }
             self.list_channel(scope, &channel).await?;
             let mut commit = Commit::default().require(ENTITY, ONLY, Expected::Absent).require(TOMBSTONE, ONLY, Expected::Absent);
@@ -189,7 +199,8 @@ impl Services {
             let Ok(outcome) = self.store.commit(&partition, commit).await? else {
                 continue;
             };
-            let confirmed = together::all(members.iter().map(|(user, _)| self.confirm_channel(scope, user, &id))).await?;
+            let confirming = members.iter().zip(lines).map(|((user, _), line)| self.confirm_channel(scope, user, &id, Some(line)));
+            let confirmed = together::all(confirming).await?;
             for ((user, _), _) in members.iter().zip(confirmed).filter(|(_, is_there)| !is_there) {
                 self.expel(scope, &id, user).await?;
             }

@@ -89,17 +89,13 @@ impl Services {
             if users.is_empty() {
                 break;
             }
-            let told = users.iter().map(|user| self.lines(scope.user(user), vec![(CHANNELS, id.shared())]));
-            let told = together::all(told.collect::<Vec<_>>()).await?;
             let gone = users.iter().fold(Commit::default().require(TOMBSTONE, ONLY, is), |commit, user| {
                 commit.delete(PARTICIPANTS, user.shared()).delete(READS, user.shared())
             });
             if self.store.commit(&partition, gone).await?.is_err() {
                 return Ok(());
             }
-            let unindexed = users.iter().zip(told).filter_map(|(user, line)| Some((user, line.into_iter().next()??)));
-            let unindexed = unindexed.map(|(user, version)| self.unindex_channel(scope, user, id, Expected::Version(version)));
-            together::all(unindexed.collect::<Vec<_>>()).await?;
+            together::all(users.iter().map(|user| self.unindex_channel(scope, user, id))).await?;
         }
         for table in [PARTICIPANTS, READS, REACTIONS, MESSAGES, OWNERS] {
             loop {

@@ -6,14 +6,14 @@ use super::{
     Services,
     channel_state::{Place, channel_of},
     document::decode,
+    index::{Indexed, Line},
     messages::message_of,
-    participants::Indexed,
     scope::{CHANNELS, ENTITY, MESSAGES, ONLY, PARTICIPANT_COUNT, PARTICIPANTS, READS, Scope},
 };
 use crate::{
     auth::Actor,
     error::{Error, Result},
-    store::{Commit, Document, Expected, Key, Partition, Range, Read, Snapshot, Table},
+    store::{Document, Key, Partition, Range, Read, Snapshot, Table},
 };
 
 /// After how long a line of the index that did not come true is dropped, in milliseconds.
@@ -111,15 +111,14 @@ impl Services {
             }
         }
         let old = self.clock.now_ms().saturating_sub(PENDING);
-        for line in untrue.into_iter().filter(|line| line.stamps.created_at < old) {
-            if decode::<Indexed>(line)? == Indexed::Confirmed {
+        for document in untrue {
+            let (line, id) = (Line::of(document)?, parse_key(&document.key)?);
+            match line.is {
+                _ if line.since >= old => {}
                 // Somebody removed the user and came no further.
-                self.unindex_channel(scope, user, &parse_key(&line.key)?, Expected::Version(line.version)).await?;
-                continue;
+                Indexed::Confirmed => drop(self.unindex_line(scope, user, &id, line).await?),
+                Indexed::Pending => self.drop_line(scope, user, &id, line).await?,
             }
-            let is = Expected::Version(line.version);
-            let dropped = Commit::default().require(CHANNELS, line.key.clone(), is).delete(CHANNELS, line.key.clone());
-            self.store.commit(&scope.user(user), dropped).await?.ok();
         }
         order.sort_by(|(a, x), (b, y)| b.cmp(a).then_with(|| x.cmp(y)));
         Ok(order)

@@ -157,7 +157,7 @@ impl Services {
                 if state.documents.iter().any(Option::is_some) {
                     self.confirm(&partition).await?;
                 }
-                self.answer_known(&state, drafts, answers)?;
+                answer_known(&state, drafts, answers);
                 self.check_senders(actor, drafts, answers).await?;
                 if drafts.is_empty() {
                     return Ok(());
@@ -196,32 +196,6 @@ impl Services {
         Err(Error::busy())
     }
 
-    /// Answers drafts whose id is in use, and those that have a fault and are new.
-    fn answer_known(
-        &self,
-        state: &ChannelState,
-        drafts: &mut VecDeque<Draft>,
-        answers: &mut [Option<Result<(Message, Sent)>>],
-    ) -> Result<()> {
-        let mut left = VecDeque::new();
-        for (draft, known) in drafts.drain(..).zip(&state.documents) {
-            match (known, draft.fault) {
-                (Some(document), _) => {
-                    let message = message_of(document)?;
-                    answers[draft.index] = Some(if message.sender_id == draft.content.sender_id {
-                        Ok((message, Sent::Before))
-                    } else {
-                        Err(Error::conflict("this message_id is in use by another sender"))
-                    });
-                }
-                (None, Some(fault)) => answers[draft.index] = Some(Err(fault)),
-                (None, None) => left.push_back(Draft { fault: None, ..draft }),
-            }
-        }
-        *drafts = left;
-        Ok(())
-    }
-
     /// With an app key, that the senders exist.
     async fn check_senders(
         &self,
@@ -232,16 +206,20 @@ impl Services {
         if actor.user().is_some() {
             return Ok(());
         }
-        let mut left = VecDeque::new();
-        for draft in drafts.drain(..) {
-            match &draft.content.sender_id {
-                Some(sender) if !self.user_exists(&actor.scope, sender).await? => {
-                    answers[draft.index] = Some(Err(Error::not_found("user: `sender_id`")));
-                }
-                _ => left.push_back(draft),
+        // Looked up before any is answered: where the store is away, all of them are told so.
+        let mut missing = HashSet::new();
+        for sender in drafts.iter().filter_map(|draft| draft.content.sender_id.as_ref()) {
+            if !self.user_exists(&actor.scope, sender).await? {
+                missing.insert(sender.clone());
             }
         }
-        *drafts = left;
+        drafts.retain(|draft| {
+            let is_there = draft.content.sender_id.as_ref().is_none_or(|sender| !missing.contains(sender));
+            if !is_there {
+                answers[draft.index] = Some(Err(Error::not_found("user: `sender_id`")));
+            }
+            is_there
+        });
         Ok(())
     }
 
@@ -444,6 +422,26 @@ fn keep_what_fits<T>(page: &mut Vec<T>, backwards: bool, length: impl Fn(&T) -> 
 /// The key of what a user gave to a message.
 pub fn reaction_key(number: u64, user: &UserId) -> Key {
     format!("{number}:{user}").into()
+}
+
+/// Answers drafts whose id is in use, and those that have a fault and are new.
+fn answer_known(state: &ChannelState, drafts: &mut VecDeque<Draft>, answers: &mut [Option<Result<(Message, Sent)>>]) {
+    let mut left = VecDeque::new();
+    for (draft, known) in drafts.drain(..).zip(&state.documents) {
+        match (known, draft.fault) {
+            (Some(document), _) => {
+                answers[draft.index] = Some(match message_of(document) {
+                    Ok(message) if message.sender_id != draft.content.sender_id => {
+                        Err(Error::conflict("this message_id is in use by another sender"))
+                    }
+                    found => found.map(|message| (message, Sent::Before)),
+                });
+            }
+            (None, Some(fault)) => answers[draft.index] = Some(Err(fault)),
+            (None, None) => left.push_back(Draft { fault: None, ..draft }),
+        }
+    }
+    *drafts = left;
 }
 
 /// How many of the first drafts can share a commit: none repeats the id of another, or answers it.

@@ -14,6 +14,7 @@ pub mod ended;
 mod ensure;
 pub mod entries;
 pub mod idempotency;
+pub mod index;
 pub mod keys;
 pub mod messages;
 pub mod online;

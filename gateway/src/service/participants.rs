@@ -1,7 +1,6 @@
 //! Participants: who is in a channel, and as what.
 //!
-//! What spans two partitions is written so that a user's index of channels never misses one: adding writes the index
-//! first, removing writes the channel first. A reader checks an entry of the index against the channel.
+//! Left out: the users' own indexes of channels, and what their sessions are told of them ([`index`](super::index)).
 
 use bytes::Bytes;
 use fanout::record::Control;
@@ -11,16 +10,16 @@ use protocol::{
     params::{AddParticipant, UpdateParticipant},
     results::{List, ParticipantBatch, ParticipantBatchItem},
 };
-use serde::{Deserialize, Serialize};
 
 use super::{
     ATTEMPTS, Services,
     channel_state::{ChannelState, Place},
     document::{IfMatch, Versioned, check_version, decode, encode},
-    entries::{Detail, parse_key},
+    entries::parse_key,
+    index::Coming,
     permissions::Operation,
     random,
-    scope::{CHANNELS, ENTITY, ONLY, OWNERS, PARTICIPANT_COUNT, PARTICIPANTS, READS, Scope},
+    scope::{ENTITY, ONLY, OWNERS, PARTICIPANT_COUNT, PARTICIPANTS, READS, Scope},
     together,
 };
 use crate::{
@@ -31,16 +30,6 @@ use crate::{
 
 /// The most items of a batch.
 pub const BATCH: usize = 100;
-
-/// A line in a user's index of channels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Indexed {
-    /// Written before the channel; the channel tells whether it came to be.
-    Pending,
-    /// Written after the channel.
-    Confirmed,
-}
 
 /// Whether a request added or found a participant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,9 +106,11 @@ impl Services {
                 self.confirm(&state.partition).await?;
                 return Ok((Versioned { value: place.participant, version: place.version }, Added::Before));
             }
-            if !self.index_channel(&actor.scope, user, channel_id).await? {
-                return Err(Error::not_found("user"));
-            }
+            let line = match self.index_channel(&actor.scope, user, channel_id).await? {
+                Coming::Ready(line) => line,
+                Coming::IsIn => continue,
+                Coming::IsNobody => return Err(Error::not_found("user")),
+            };
             let participant = new_participant(channel_id, user, role);
             let mut commit = Commit::default().require(ENTITY, ONLY, Expected::Present);
             commit = require_caller(commit, &state, actor);
@@ -128,7 +119,7 @@ impl Services {
             commit.increment.push(self.counted(1));
             match self.store.commit(&state.partition, commit).await? {
                 Ok(outcome) => {
-                    if !self.confirm_channel(&actor.scope, user, channel_id).await? {
+                    if !self.confirm_channel(&actor.scope, user, channel_id, Some(line)).await? {
                         self.expel(&actor.scope, channel_id, user).await?;
                         return Err(Error::not_found("user"));
                     }
@@ -149,74 +140,6 @@ impl Services {
     pub(super) fn counted(&self, by: i64) -> Increment {
         let most = self.limits.participants;
         Increment { counter: Counter::Partition(PARTICIPANT_COUNT), by, max: (most != 0 && by > 0).then_some(most), max_names: None }
-    }
-
-    /// Writes a channel into a user's index, as pending. False if there is no such user.
-    pub(super) async fn index_channel(&self, scope: &Scope, user: &UserId, channel_id: &ChannelId) -> Result<bool> {
-        let commit = Commit::default()
-            .require(ENTITY, ONLY, Expected::Present)
-            .require(CHANNELS, channel_id.shared(), Expected::Absent)
-            .put(CHANNELS, channel_id.shared(), &Indexed::Pending);
-        Ok(match self.store.commit(&scope.user(user), commit).await? {
-            Ok(_) => true,
-            Err(conflict) => !conflict.require.contains(&0),
-        })
-    }
-
-    /// Confirms a channel in a user's index, should that still be to be done.
-    pub(super) async fn settle_channel(&self, scope: &Scope, user: &UserId, channel_id: &ChannelId) -> Result<()> {
-        let snapshot = self.snapshot(scope.user(user), vec![(CHANNELS, channel_id.shared())]).await?;
-        let line: Option<Indexed> = snapshot.documents[0].as_ref().map(decode).transpose()?;
-        if line != Some(Indexed::Confirmed) {
-            self.confirm_channel(scope, user, channel_id).await?;
-        }
-        Ok(())
-    }
-
-    /// Confirms a channel in a user's index, and tells the user's sessions of it. False if the user was deleted meanwhile.
-    pub(super) async fn confirm_channel(&self, scope: &Scope, user: &UserId, channel_id: &ChannelId) -> Result<bool> {
-        let entries = self.entries(scope, user, std::slice::from_ref(channel_id), Detail::Full).await?;
-        let Some(Some(entry)) = entries.into_iter().next() else {
-            return Ok(true);
-        };
-        #[derive(Serialize)]
-        struct Data<'a> {
-            entry: &'a protocol::model::Entry,
-        }
-        let mut commit = Commit::default().require(ENTITY, ONLY, Expected::Present).put(CHANNELS, channel_id.shared(), &Indexed::Confirmed);
-        commit.append.push(Append {
-            kind: EventKind::ChannelAdded as u8,
-            reference: Bytes::copy_from_slice(channel_id.as_str().as_bytes()),
-            control: Control::None,
-            body: Body::Bytes(encode(&Data { entry: &entry }), None),
-        });
-        Ok(self.store.commit(&scope.user(user), commit).await?.is_ok())
-    }
-
-    /// Takes a channel out of a user's index, and tells the user's sessions.
-    pub(super) async fn unindex_channel(&self, scope: &Scope, user: &UserId, channel_id: &ChannelId, is: Expected) -> Result<()> {
-        #[derive(Serialize)]
-        struct Data<'a> {
-            channel_id: &'a ChannelId,
-        }
-        let mut commit = Commit::default().require(CHANNELS, channel_id.shared(), is).delete(CHANNELS, channel_id.shared());
-        commit.append.push(Append {
-            kind: EventKind::ChannelRemoved as u8,
-            reference: Bytes::copy_from_slice(channel_id.as_str().as_bytes()),
-            control: Control::None,
-            body: Body::Bytes(encode(&Data { channel_id }), None),
-        });
-        self.store.commit(&scope.user(user), commit).await?.ok();
-        Ok(())
-    }
-
-    /// Takes a channel out of a user's index, unless the user is in it.
-    async fn unindex_if_gone(&self, scope: &Scope, user: &UserId, channel_id: &ChannelId) -> Result<()> {
-        let entries = self.entries(scope, user, std::slice::from_ref(channel_id), Detail::Positions).await?;
-        if entries.into_iter().flatten().next().is_none() {
-            self.unindex_channel(scope, user, channel_id, Expected::Present).await?;
-        }
-        Ok(())
     }
 
     /// Gives a participant another role.
@@ -283,7 +206,7 @@ impl Services {
             let (state, target) = match self.participant_state(actor, channel_id, user).await {
                 Err(error) if error.code() == ErrorCode::NotFound && (leaves || actor.user().is_none()) => {
                     // An earlier try may have come no further than the channel.
-                    self.unindex_if_gone(&actor.scope, user, channel_id).await?;
+                    self.unindex_channel(&actor.scope, user, channel_id).await?;
                     return Err(error);
                 }
                 found => found?,
@@ -291,8 +214,7 @@ impl Services {
             state.permit(actor, if leaves { Operation::Leave } else { Operation::Remove(target.participant.role) })?;
             check_version(if_match, target.version)?;
             if self.remove_place(actor, &state, &target, Remaining::AnOwner).await? {
-                self.unindex_channel(&actor.scope, user, channel_id, Expected::Present).await?;
-                return Ok(());
+                return self.unindex_channel(&actor.scope, user, channel_id).await;
             }
         }
         Err(Error::busy())
@@ -329,10 +251,8 @@ impl Services {
         for _ in 0..ATTEMPTS {
             match self.participant_state(&actor, channel_id, user).await {
                 Ok((state, target)) if !self.remove_place(&actor, &state, &target, Remaining::Anybody).await? => {}
-                Ok(_) => return self.unindex_channel(scope, user, channel_id, Expected::Present).await,
-                Err(error) if error.code() == ErrorCode::NotFound => {
-                    return self.unindex_channel(scope, user, channel_id, Expected::Present).await;
-                }
+                Ok(_) => return self.unindex_channel(scope, user, channel_id).await,
+                Err(error) if error.code() == ErrorCode::NotFound => return self.unindex_channel(scope, user, channel_id).await,
                 Err(error) => return Err(error),
             }
         }

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use crate::{
     kill::refuses_to_start,
     process::{Chaos, Shop},
-    story::{Ground, Keeper, PATIENCE, Person, World, until},
+    story::{Ground, Keeper, PATIENCE, Person, World, refusal, until},
 };
 
 const NO_LIMIT: [&str; 2] = ["--limit", "requests_per_second=0"];
@@ -485,6 +485,33 @@ async fn who_unsubscribes_while_the_subscription_waits_for_the_store_is_told_not
     leaving.ping().await.unwrap();
     assert_eq!(leaving_hears.next().await.unwrap().event, "channel.added");
     assert!(leaving_hears.try_next_frame().is_none(), "it unsubscribed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_in_again_after_a_removal_that_stopped_half_way_is_told_of_both() {
+    let (_folder, secret) = secret_key();
+    let server = testing::Server::start().await;
+    let node = Chaos::spawn(&over_redis(&server.url(), &secret));
+    let shop = Shop::open(node.address().await, ADMIN).await;
+    shop.group("general", &["bob", "alice"]).await;
+    let (_alice, mut events) = shop.connects("alice", Encoding::MessagePack).await;
+    let mut next = async || tokio::time::timeout(PATIENCE, events.next()).await.unwrap().unwrap();
+    let (general, alice) = ("/v1/channels/general", "/v1/channels/general/participants/alice");
+    let (team, says) = (shop.team(), |text: &str| json!({ "sender_id": "bob", "text": text }));
+
+    // The channel can be written, the user's own partition cannot.
+    server.command(&["ACL", "SETUSER", "default", "resetkeys", "~chaos:{[^u]*"]).await.unwrap();
+    let error = team.call(hyper::Method::DELETE, alice).send().await.unwrap();
+    assert_eq!(error.status.as_u16(), 503);
+    let refused = refusal(team.post::<Value>(&format!("{general}/messages"), &says("unheard")).await);
+    assert_eq!(refused, (503, ErrorCode::Unavailable), "the sender cannot be looked up");
+    server.command(&["ACL", "SETUSER", "default", "~*"]).await.unwrap();
+    team.post::<Value>(&format!("{general}/participants"), &json!({ "user_id": "alice" })).await.unwrap();
+    let heard = team.post::<Value>(&format!("{general}/messages"), &says("heard")).await.unwrap();
+
+    assert_eq!([next().await.event, next().await.event], ["channel.removed", "channel.added"]);
+    let event = next().await;
+    assert_eq!((event.event.as_str(), event.seq), ("message.created", heard["seq"].as_u64()));
 }
 
 fn gap(event: EventMessage) -> GapData {

@@ -78,7 +78,7 @@ impl Store {
                 sentinel.servers[master].kill9();
                 sentinel.failed_over(master).await;
                 sentinel.servers[master].restart().await;
-                sentinel.follow(master).await;
+                sentinel.settled().await;
             }
             (Fault::Failover, Self::Cluster(cluster)) => {
                 let shard = place as usize % cluster.masters.len();
