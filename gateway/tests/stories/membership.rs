@@ -7,8 +7,9 @@ use gateway::{
 };
 use protocol::{
     ChannelId, Encoding, ErrorCode, MessageId, Method, Patch, TokenKeyId, UserId,
+    event::Event,
     model::{Channel, ChannelType, Environment, Role},
-    params::{AddParticipant, Connect, EditMessage, ListMessages, SendMessage, UpdateChannel, UpdateParticipant},
+    params::{AddParticipant, Connect, EditMessage, ListMessages, ListPage, SendMessage, UpdateChannel, UpdateParticipant},
 };
 use serde_json::{Value, json};
 
@@ -315,6 +316,40 @@ on_both_stores! {
         assert_eq!(bob.asks(Method::ChannelLeave, named).await, json!({}), "alone, the last one may go");
         let left: Channel = world.team().get("/v1/channels/general").await.unwrap();
         assert_eq!(left.participant_count, 0);
+    }
+
+    async fn additions_and_removals_that_cross_each_other_are_told_in_turns_and_the_last_word_is_true(world: World) {
+        let general = world.channel("group", "general", &["bob"]).await;
+        world.people(&["alice"]).await;
+        let mut alice = world.connects("alice").await;
+        let participants = format!("/v1/channels/{general}/participants");
+        let hand = async |hand: u32| {
+            let team = world.team();
+            for round in 0..25 {
+                if (hand + round) % 3 == 0 || round % 2 == hand % 2 {
+                    team.post::<Value>(&participants, &json!({ "user_id": "alice" })).await.unwrap();
+                } else if let Err(error) = team.delete::<()>(&format!("{participants}/alice")).await {
+                    assert_eq!(refusal::<()>(Err(error)), (404, ErrorCode::NotFound));
+                }
+            }
+        };
+        tokio::join!(hand(0), hand(1), hand(2), hand(3), hand(4), hand(5));
+        let is_in = world.team().get::<Value>(&format!("{participants}/alice")).await.is_ok();
+        world.channel("group", "afterwards", &["alice"]).await;
+        let mut told = Vec::new();
+        loop {
+            let event = alice.next().await;
+            match event.read().unwrap() {
+                Event::ChannelAdded(added) if added.channel_id == general => told.push(true),
+                Event::ChannelAdded(_) => break,
+                Event::ChannelRemoved(_) => told.push(false),
+                _ => {}
+            }
+        }
+        assert!(told.len() > 2 && told.iter().zip([true, false].iter().cycle()).all(|(one, other)| one == other), "{told:?}");
+        assert_eq!(told.last(), Some(&is_in), "{told:?}");
+        let list = alice.session.channels(&ListPage::default()).await.unwrap();
+        assert_eq!(list.items.iter().any(|entry| entry.channel_id == general), is_in);
     }
 
     async fn of_two_owners_who_leave_at_once_one_stays(world: World) {
