@@ -403,17 +403,24 @@ impl Sentinel {
         self.servers.iter().position(|server| server.port == address.port).expect("one of ours")
     }
 
+    /// Returns when all Sentinels name another master than this one, and it takes writes. Before that the old one must not come back:
+    /// whoever has not heard of its successor would take it for the master still.
+    pub async fn failed_over(&self, from: usize) {
+        until("a failover", || async {
+            match self.named().await {
+                Some(master) if master != from => self.servers[master].text(&["INFO", "replication"]).await.contains("role:master"),
+                _ => false,
+            }
+        })
+        .await;
+    }
+
     /// Returns when all Sentinels name the same master, and the other server follows it and has all that it has. A former master that
     /// comes back is told to follow: the Sentinels would do so too, some ten seconds later. Whatever else they are about is left to them.
     pub async fn settled(&self) {
         until("one master and its replica", || async {
-            let mut names = BTreeSet::new();
-            for sentinel in &self.sentinels {
-                let info = sentinel.text(&["INFO", "sentinel"]).await;
-                names.insert(self.servers.iter().position(|server| info.contains(&format!("address=127.0.0.1:{},", server.port))));
-            }
-            let (Some(Some(master)), 1) = (names.first(), names.len()) else { return false };
-            let (master, other) = (&self.servers[*master], &self.servers[1 - *master]);
+            let Some(master) = self.named().await else { return false };
+            let (master, other) = (&self.servers[master], &self.servers[1 - master]);
             if !master.text(&["INFO", "replication"]).await.contains("role:master") {
                 return false;
             }
@@ -428,14 +435,14 @@ impl Sentinel {
         .await;
     }
 
-    /// Returns when the Sentinels name another master than this one, and it takes writes.
-    pub async fn failed_over(&self, from: usize) {
-        until("a failover", || async {
-            let Ok(address) = dial::current_master(&self.deployment()).await else { return false };
-            let Some(server) = self.servers.iter().find(|server| server.port == address.port) else { return false };
-            address.port != self.servers[from].port && server.text(&["INFO", "replication"]).await.contains("role:master")
-        })
-        .await;
+    /// The index of the server that every Sentinel holds for the master, if they agree.
+    async fn named(&self) -> Option<usize> {
+        let mut names = BTreeSet::new();
+        for sentinel in &self.sentinels {
+            let info = sentinel.text(&["INFO", "sentinel"]).await;
+            names.insert(self.servers.iter().position(|server| info.contains(&format!("address=127.0.0.1:{},", server.port))));
+        }
+        if names.len() == 1 { names.pop_first().flatten() } else { None }
     }
 }
 
