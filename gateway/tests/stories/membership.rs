@@ -326,7 +326,7 @@ on_both_stores! {
         let hand = async |hand: u32| {
             let team = world.team();
             for round in 0..25 {
-                if (hand + round) % 3 == 0 || round % 2 == hand % 2 {
+                if (hand + round).is_multiple_of(3) || round % 2 == hand % 2 {
                     team.post::<Value>(&participants, &json!({ "user_id": "alice" })).await.unwrap();
                 } else if let Err(error) = team.delete::<()>(&format!("{participants}/alice")).await {
                     assert_eq!(refusal::<()>(Err(error)), (404, ErrorCode::NotFound));
