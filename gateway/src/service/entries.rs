@@ -1,4 +1,4 @@
-//! Entries: a user's channels as sessions and lists show them, and the index behind them.
+//! Entries: a user's channels as sessions and lists show them. Left out: which those are ([`index`](super::index)).
 
 use protocol::{ChannelId, UserId, model::Entry, results::EntryList};
 
@@ -6,18 +6,15 @@ use super::{
     Services,
     channel_state::{Place, channel_of},
     document::decode,
-    index::{Indexed, Line},
     messages::message_of,
-    scope::{CHANNELS, ENTITY, MESSAGES, ONLY, PARTICIPANT_COUNT, PARTICIPANTS, READS, Scope},
+    scope::{ENTITY, MESSAGES, ONLY, PARTICIPANT_COUNT, PARTICIPANTS, READS, Scope},
 };
 use crate::{
     auth::Actor,
     error::{Error, Result},
-    store::{Document, Key, Partition, Range, Read, Snapshot, Table},
+    store::{Key, Read, Snapshot},
 };
 
-/// After how long a line of the index that did not come true is dropped, in milliseconds.
-const PENDING: u64 = 60_000;
 /// How many channels are read at once.
 pub const BATCH: usize = 200;
 /// How much of a reply its items may fill, in bytes: a reply has at most 256 KiB.
@@ -33,29 +30,6 @@ pub enum Detail {
 }
 
 impl Services {
-    /// The ids of all channels that a user may be in: a superset of the truth, in the order of the ids.
-    pub async fn channel_ids_of(&self, scope: &Scope, user: &UserId) -> Result<Vec<ChannelId>> {
-        self.all_keys(&scope.user(user), CHANNELS).await?.iter().map(parse_key).collect()
-    }
-
-    /// Every key of a listed table.
-    pub(super) async fn all_keys(&self, partition: &Partition, table: Table) -> Result<Vec<Key>> {
-        Ok(self.all_documents(partition, table).await?.into_iter().map(|document| document.key).collect())
-    }
-
-    /// Every document of a listed table.
-    async fn all_documents(&self, partition: &Partition, table: Table) -> Result<Vec<Document>> {
-        let mut documents: Vec<Document> = Vec::new();
-        loop {
-            let after = documents.last().map(|document| document.key.clone());
-            let (page, _) = self.store.page(partition, table, Range::Keys { after }, 1000).await?;
-            documents.extend(page.documents);
-            if !page.more {
-                return Ok(documents);
-            }
-        }
-    }
-
     /// A user's entries of these channels; `None` where the user is not in it.
     pub async fn entries(&self, scope: &Scope, user: &UserId, ids: &[ChannelId], detail: Detail) -> Result<Vec<Option<Entry>>> {
         if ids.is_empty() {
@@ -92,36 +66,6 @@ impl Services {
         let at_end = last.is_none() || last == order.last();
         let cursor = last.filter(|_| !at_end).map(|(at, id)| format!("{at}.{id}"));
         Ok(EntryList { items, cursor })
-    }
-
-    /// The channels that a user is in, with the instant of their last event, last active first. Lines of the index that
-    /// are not true are dropped on the way, once they are old.
-    pub async fn by_activity(&self, scope: &Scope, user: &UserId) -> Result<Vec<(u64, ChannelId)>> {
-        let lines = self.all_documents(&scope.user(user), CHANNELS).await?;
-        let (mut order, mut untrue) = (Vec::with_capacity(lines.len()), Vec::new());
-        for some in lines.chunks(1000) {
-            let ids: Vec<ChannelId> = some.iter().map(|line| parse_key(&line.key)).collect::<Result<_>>()?;
-            let read = |id| Read { partition: scope.channel(id), documents: vec![(PARTICIPANTS, user.shared())], newest: None };
-            let snapshots = self.store.read(ids.iter().map(read).collect()).await?;
-            for ((line, id), snapshot) in some.iter().zip(ids).zip(snapshots) {
-                match &snapshot.documents[0] {
-                    Some(_) => order.push((snapshot.head.at, id)),
-                    None => untrue.push(line),
-                }
-            }
-        }
-        let old = self.clock.now_ms().saturating_sub(PENDING);
-        for document in untrue {
-            let (line, id) = (Line::of(document)?, parse_key(&document.key)?);
-            match line.is {
-                _ if line.since >= old => {}
-                // Somebody removed the user and came no further.
-                Indexed::Confirmed => drop(self.unindex_line(scope, user, &id, line).await?),
-                Indexed::Pending => self.drop_line(scope, user, &id, line).await?,
-            }
-        }
-        order.sort_by(|(a, x), (b, y)| b.cmp(a).then_with(|| x.cmp(y)));
-        Ok(order)
     }
 }
 

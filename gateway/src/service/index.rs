@@ -22,13 +22,16 @@ use serde::{Deserialize, Serialize};
 use super::{
     ATTEMPTS, Services,
     document::{decode, encode},
-    entries::Detail,
-    scope::{CHANNELS, ENTITY, ONLY, Scope},
+    entries::{Detail, parse_key},
+    scope::{CHANNELS, ENTITY, ONLY, PARTICIPANTS, Scope},
 };
 use crate::{
     error::{Error, Result},
-    store::{Append, Body, Commit, Document, Expected, Mark, Write},
+    store::{Append, Body, Commit, Document, Expected, Mark, Read, Write},
 };
+
+/// After how long a line of the index that did not come true is dropped, in milliseconds.
+const PENDING: u64 = 60_000;
 
 /// A line of the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +78,41 @@ pub(super) enum Coming {
 }
 
 impl Services {
+    /// The ids of all channels that a user may be in: a superset of the truth, in the order of the ids.
+    pub async fn channel_ids_of(&self, scope: &Scope, user: &UserId) -> Result<Vec<ChannelId>> {
+        self.all_keys(&scope.user(user), CHANNELS).await?.iter().map(parse_key).collect()
+    }
+
+    /// The channels that a user is in, with the instant of their last event, last active first. Lines of the index that
+    /// are not true are dropped on the way, once they are old.
+    pub async fn by_activity(&self, scope: &Scope, user: &UserId) -> Result<Vec<(u64, ChannelId)>> {
+        let lines = self.all_documents(&scope.user(user), CHANNELS).await?;
+        let (mut order, mut untrue) = (Vec::with_capacity(lines.len()), Vec::new());
+        for some in lines.chunks(1000) {
+            let ids: Vec<ChannelId> = some.iter().map(|line| parse_key(&line.key)).collect::<Result<_>>()?;
+            let read = |id| Read { partition: scope.channel(id), documents: vec![(PARTICIPANTS, user.shared())], newest: None };
+            let snapshots = self.store.read(ids.iter().map(read).collect()).await?;
+            for ((line, id), snapshot) in some.iter().zip(ids).zip(snapshots) {
+                match &snapshot.documents[0] {
+                    Some(_) => order.push((snapshot.head.at, id)),
+                    None => untrue.push(line),
+                }
+            }
+        }
+        let old = self.clock.now_ms().saturating_sub(PENDING);
+        for document in untrue {
+            let (line, id) = (Line::of(document)?, parse_key(&document.key)?);
+            match line.is {
+                _ if line.since >= old => {}
+                // Somebody removed the user and came no further.
+                Indexed::Confirmed => drop(self.unindex_line(scope, user, &id, line).await?),
+                Indexed::Pending => self.drop_line(scope, user, &id, line).await?,
+            }
+        }
+        order.sort_by(|(a, x), (b, y)| b.cmp(a).then_with(|| x.cmp(y)));
+        Ok(order)
+    }
+
     async fn line(&self, scope: &Scope, user: &UserId, channel: &ChannelId) -> Result<Option<Line>> {
         let snapshot = self.snapshot(scope.user(user), vec![(CHANNELS, channel.shared())]).await?;
         snapshot.documents[0].as_ref().map(Line::of).transpose()

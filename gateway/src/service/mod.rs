@@ -40,8 +40,9 @@ use tokio::sync::Notify;
 
 use crate::{
     auth::SecretKey,
+    error::{Error, Result},
     service::clock::Clock,
-    store::{Commit, Expected, Partition, Read, Snapshot, Store, Table},
+    store::{Commit, Document, Expected, Key, Partition, Range, Read, Snapshot, Store, Table},
 };
 
 /// All services over one store.
@@ -72,14 +73,32 @@ impl Services {
     }
 
     /// Reads documents of one partition.
-    pub async fn snapshot(&self, partition: Partition, documents: Vec<(Table, crate::store::Key)>) -> crate::error::Result<Snapshot> {
+    pub async fn snapshot(&self, partition: Partition, documents: Vec<(Table, Key)>) -> Result<Snapshot> {
         let mut snapshots = self.store.read(vec![Read { partition, documents, newest: None }]).await?;
-        snapshots.pop().ok_or_else(|| crate::error::Error::internal("a read answered nothing"))
+        snapshots.pop().ok_or_else(|| Error::internal("a read answered nothing"))
+    }
+
+    /// Every key of a listed table.
+    async fn all_keys(&self, partition: &Partition, table: Table) -> Result<Vec<Key>> {
+        Ok(self.all_documents(partition, table).await?.into_iter().map(|document| document.key).collect())
+    }
+
+    /// Every document of a listed table.
+    async fn all_documents(&self, partition: &Partition, table: Table) -> Result<Vec<Document>> {
+        let mut documents: Vec<Document> = Vec::new();
+        loop {
+            let after = documents.last().map(|document| document.key.clone());
+            let (page, _) = self.store.page(partition, table, Range::Keys { after }, 1000).await?;
+            documents.extend(page.documents);
+            if !page.more {
+                return Ok(documents);
+            }
+        }
     }
 
     /// That what was read there is as safe as an acknowledgement promises: for answers that nothing was left to do, since an earlier
     /// try did it. Its commit may not have been acknowledged, and be lost with the server that has it.
-    async fn confirm(&self, partition: &Partition) -> crate::error::Result<()> {
+    async fn confirm(&self, partition: &Partition) -> Result<()> {
         // What it requires was read; that its answer is waited for is all that counts.
         let _is_there = self.store.commit(partition, Commit::default().require(scope::ENTITY, scope::ONLY, Expected::Present)).await?;
         Ok(())
