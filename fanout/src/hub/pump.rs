@@ -92,10 +92,7 @@ impl Pump {
                             continue;
                         }
                         Ok(page) => self.tell_page(page, &mut is_end).await,
-                        Err(error) => {
-                            is_late = false;
-                            Err(error)
-                        }
+                        Err(error) => Err(error),
                     };
                     match told {
                         Ok(told) => {
@@ -105,6 +102,7 @@ impl Pump {
                             told
                         }
                         Err(error) => {
+                            is_late = false;
                             tracing::debug!(topic = %self.feed.topic, %error, "a subscriber waits for the log");
                             Ok(0)
                         }

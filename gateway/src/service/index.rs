@@ -104,7 +104,7 @@ impl Services {
             let (line, id) = (Line::of(document)?, parse_key(&document.key)?);
             match line.is {
                 _ if line.since >= old => {}
-                // Somebody removed the user and came no further.
+                // Somebody removed the user and came no further. Where the line has changed, somebody goes on with it.
                 Indexed::Confirmed => drop(self.unindex_line(scope, user, &id, line).await?),
                 Indexed::Pending => self.drop_line(scope, user, &id, line).await?,
             }

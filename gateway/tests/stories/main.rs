@@ -11,6 +11,7 @@ mod codes;
 mod codes_close;
 mod events;
 mod garbage;
+mod half_way;
 mod keep;
 mod kill;
 mod limits;

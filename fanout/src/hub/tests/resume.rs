@@ -160,7 +160,7 @@ async fn many_resumes_of_one_connection_share_its_outbox() {
         .collect();
     while reader.pipe.frames().len() < 1_500 {
         reader.pipe.open(100);
-        tokio::time::sleep(Duration::from_micros(100)).await;
+        tokio::task::yield_now().await;
     }
     assert_eq!((reader.outbox.is_over(), subscriptions.len()), (None, 50));
 }
@@ -206,6 +206,7 @@ async fn joins_and_resumes_during_a_storm_see_a_stream_without_hole_or_double() 
                 if n % 30 == 0 {
                     node.bus.publish(TOPIC, record.encode());
                 }
+                // The storm lasts as long as others come and go.
                 if n % 10 == 0 {
                     std::thread::sleep(Duration::from_micros(200));
                 }
@@ -230,6 +231,7 @@ async fn joins_and_resumes_during_a_storm_see_a_stream_without_hole_or_double() 
                     if round % 4 == 0 {
                         kept.push((reader, from, subscription));
                     } else {
+                        // It leaves in the middle of the storm, wherever its stream is by then.
                         tokio::time::sleep(Duration::from_micros(300)).await;
                         drop(subscription);
                         let seqs = reader.seqs();
