@@ -3,10 +3,14 @@
 //! Redis refuses a part of the keys to the node, which is an outage in just that step.
 
 use fanout::redis::testing;
+use gateway::{
+    service::scope::{PARTICIPANT_COUNT, PARTICIPANTS, Scope},
+    store::{Commit, Counter, Expected, Increment},
+};
 use protocol::{
     ChannelId, Encoding, ErrorCode,
     event::{Event, EventMessage, GapData},
-    model::Gap,
+    model::{Environment, Gap},
     params::{Cursor, SendMessage},
 };
 use serde_json::{Value, json};
@@ -14,7 +18,7 @@ use serde_json::{Value, json};
 use crate::{
     nodes::{ADMIN, over_redis, secret_key},
     process::{Chaos, Shop},
-    story::{PATIENCE, refusal, until},
+    story::{PATIENCE, Person, World, refusal, until},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -113,6 +117,38 @@ async fn who_comes_in_again_after_a_removal_that_stopped_half_way_is_told_of_bot
     assert_eq!([next().await.event, next().await.event], ["channel.removed", "channel.added"]);
     let event = next().await;
     assert_eq!((event.event.as_str(), event.seq), ("message.created", heard["seq"].as_u64()));
+}
+
+on_both_stores! {
+    async fn whoever_goes_on_with_half_a_removal_tells_the_user_of_it(world: World) {
+        let general = world.channel("group", "general", &["bob", "alice"]).await;
+        let mut alice = world.connects("alice").await;
+        let (services, alices) = (&world.nodes[0].services, format!("/v1/channels/{general}/participants/alice"));
+        let scope = Scope { app: world.app.parse().unwrap(), environment: Environment::Live };
+        // The channel's half, and no more.
+        let half = async || {
+            let mut gone = Commit::default().require(PARTICIPANTS, "alice", Expected::Present).delete(PARTICIPANTS, "alice");
+            gone.increment.push(Increment { counter: Counter::Partition(PARTICIPANT_COUNT), by: -1, max: None, max_names: None });
+            services.store.commit(&scope.channel(&general), gone).await.unwrap().unwrap();
+        };
+        half().await;
+        world.team().post::<Value>(&format!("/v1/channels/{general}/participants"), &json!({ "user_id": "alice" })).await.unwrap();
+        assert_eq!([own(&mut alice).await, own(&mut alice).await], ["channel.removed", "channel.added"], "by who adds");
+        half().await;
+        assert_eq!(refusal(world.team().delete::<()>(&alices).await), (404, ErrorCode::NotFound));
+        assert_eq!(own(&mut alice).await, "channel.removed", "by who removes again");
+        assert!(services.channel_ids_of(&scope, &"alice".parse().unwrap()).await.unwrap().is_empty());
+    }
+}
+
+/// The next event of the own stream; those of channels are passed over.
+async fn own(person: &mut Person) -> String {
+    loop {
+        let event = person.next().await;
+        if event.channel_id.is_none() {
+            return event.event;
+        }
+    }
 }
 
 fn gap(event: EventMessage) -> GapData {
