@@ -25,13 +25,23 @@ struct Framer;
 #[async_trait]
 impl Source for Framer {
     fn frame(&self, _topic: &Topic, record: &Record, _encoding: Encoding) -> Option<Bytes> {
-        let header = [0x82, 126, (record.body.len() >> 8) as u8, record.body.len() as u8];
+        let header = [
+            0x82,
+            126,
+            (record.body.len() >> 8) as u8,
+            record.body.len() as u8,
+        ];
         Some([&header[..], &record.body].concat().into())
     }
     fn gap(&self, _topic: &Topic, _gap: Gap, _position: Position, _encoding: Encoding) -> Bytes {
         Bytes::new()
     }
-    async fn read(&self, _topic: &Topic, _after: Position, _limit: usize) -> Result<Replay, SourceError> {
+    async fn read(
+        &self,
+        _topic: &Topic,
+        _after: Position,
+        _limit: usize,
+    ) -> Result<Replay, SourceError> {
         Err(SourceError("there is no log".into()))
     }
     async fn heads(&self, topics: &[Topic]) -> Vec<Result<Position, SourceError>> {
@@ -42,16 +52,30 @@ impl Source for Framer {
 /// User and system time of this process so far.
 fn cpu() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |index: usize| fields.get(index).and_then(|f| f.parse::<u64>().ok()).unwrap_or_default();
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
+    let ticks = |index: usize| {
+        fields
+            .get(index)
+            .and_then(|f| f.parse::<u64>().ok())
+            .unwrap_or_default()
+    };
     Duration::from_millis((ticks(11) + ticks(12)) * 10)
 }
 
 /// Reads everything on all connections, until they end.
 fn readers(address: SocketAddr) -> std::io::Result<()> {
-    let sockets = (0..SOCKETS).map(|_| TcpStream::connect(address)).collect::<Result<Vec<_>, _>>()?;
+    let sockets = (0..SOCKETS)
+        .map(|_| TcpStream::connect(address))
+        .collect::<Result<Vec<_>, _>>()?;
     let mut buffer = vec![0; 1 << 16];
-    sockets.iter().try_for_each(|socket| socket.set_nonblocking(true))?;
+    sockets
+        .iter()
+        .try_for_each(|socket| socket.set_nonblocking(true))?;
     std::io::stdout().write_all(b"ready\n")?;
     loop {
         for mut socket in &sockets {
@@ -69,8 +93,10 @@ async fn main() -> std::io::Result<()> {
         return readers(address.parse().expect("an address"));
     }
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let mut child =
-        tokio::process::Command::new(std::env::current_exe()?).arg(listener.local_addr()?.to_string()).kill_on_drop(true).spawn()?;
+    let mut child = tokio::process::Command::new(std::env::current_exe()?)
+        .arg(listener.local_addr()?.to_string())
+        .kill_on_drop(true)
+        .spawn()?;
     let mut sockets = Vec::new();
     for _ in 0..SOCKETS {
         let socket = listener.accept().await?.0;
@@ -94,20 +120,34 @@ async fn main() -> std::io::Result<()> {
 
     let ear = Ear::new();
     let bus = Local::new(Arc::<Ear>::clone(&ear));
-    let hub = Hub::new(Arc::<Local>::clone(&bus), Arc::new(Framer), Config::default());
+    let hub = Hub::new(
+        Arc::<Local>::clone(&bus),
+        Arc::new(Framer),
+        Config::default(),
+    );
     ear.attach(&hub);
     let limits = Limits::new(1 << 20, Duration::MAX, usize::MAX);
     let topic: Topic = "room".into();
     let mut subscriptions = Vec::new();
-    let outboxes: Vec<_> = sockets.into_iter().map(|socket| Outbox::new(socket, Encoding::Binary, Arc::clone(&limits))).collect();
+    let outboxes: Vec<_> = sockets
+        .into_iter()
+        .map(|socket| Outbox::new(socket, Encoding::Binary, Arc::clone(&limits)))
+        .collect();
     let started = Instant::now();
     for outbox in &outboxes {
         let driven = Arc::clone(outbox);
         tokio::spawn(async move { driven.drive().await });
-        let joining = hub.join(&topic, Kind::Passing, outbox).await.expect("the local bus");
+        let joining = hub
+            .join(&topic, Kind::Passing, outbox)
+            .await
+            .expect("the local bus");
         subscriptions.push(joining.start(Position::default(), Position::default()));
     }
-    println!("a join: {:?}; an outbox: {} B", started.elapsed() / SOCKETS as u32, size_of::<Outbox>());
+    println!(
+        "a join: {:?}; an outbox: {} B",
+        started.elapsed() / SOCKETS as u32,
+        size_of::<Outbox>()
+    );
 
     let record = Record::passing(0, Control::None, vec![0x55; PAYLOAD].into()).encode();
     for window in [1, 32] {
@@ -126,11 +166,20 @@ async fn main() -> std::io::Result<()> {
     child.kill().await
 }
 
-async fn measure<F: Future<Output = ()>>(name: &str, floor: Option<f64>, run: impl FnOnce() -> F) -> f64 {
+async fn measure<F: Future<Output = ()>>(
+    name: &str,
+    floor: Option<f64>,
+    run: impl FnOnce() -> F,
+) -> f64 {
     let (before, started) = (cpu(), Instant::now());
     run().await;
     let seconds = (cpu() - before).as_secs_f64() / (ROUNDS * SOCKETS) as f64 * 1e6;
-    let ratio = floor.map(|floor| format!(", {:.3} × floor", seconds / floor)).unwrap_or_default();
-    println!("{name}: {seconds:.2} CPU-s per million{ratio}, {:.1} s", started.elapsed().as_secs_f64());
+    let ratio = floor
+        .map(|floor| format!(", {:.3} × floor", seconds / floor))
+        .unwrap_or_default();
+    println!(
+        "{name}: {seconds:.2} CPU-s per million{ratio}, {:.1} s",
+        started.elapsed().as_secs_f64()
+    );
     seconds
 }

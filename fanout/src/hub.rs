@@ -75,7 +75,12 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { linger: Duration::from_secs(5), compare: Duration::from_secs(5), page: 128, reads: 64 }
+        Self {
+            linger: Duration::from_secs(5),
+            compare: Duration::from_secs(5),
+            page: 128,
+            reads: 64,
+        }
     }
 }
 
@@ -149,7 +154,12 @@ impl Hub {
     ///
     /// # Errors
     /// The bus did not confirm.
-    pub async fn join(self: &Arc<Self>, topic: &Topic, kind: Kind, outbox: &Arc<Outbox>) -> Result<Joining, BusError> {
+    pub async fn join(
+        self: &Arc<Self>,
+        topic: &Topic,
+        kind: Kind,
+        outbox: &Arc<Outbox>,
+    ) -> Result<Joining, BusError> {
         let (subscription, is_confirmed) = self.sit(topic, kind, outbox).await;
         if !is_confirmed {
             self.bus.join(std::slice::from_ref(topic)).await?;
@@ -163,7 +173,11 @@ impl Hub {
     ///
     /// # Errors
     /// The bus did not confirm; nothing is registered then.
-    pub async fn join_all(self: &Arc<Self>, topics: &[(Topic, Kind)], outbox: &Arc<Outbox>) -> Result<Vec<Joining>, BusError> {
+    pub async fn join_all(
+        self: &Arc<Self>,
+        topics: &[(Topic, Kind)],
+        outbox: &Arc<Outbox>,
+    ) -> Result<Vec<Joining>, BusError> {
         let mut joining = Vec::with_capacity(topics.len());
         let mut unconfirmed = Vec::new();
         for (topic, kind) in topics {
@@ -199,7 +213,12 @@ impl Hub {
         &self.bus
     }
 
-    async fn sit(self: &Arc<Self>, topic: &Topic, kind: Kind, outbox: &Arc<Outbox>) -> (Subscription, bool) {
+    async fn sit(
+        self: &Arc<Self>,
+        topic: &Topic,
+        kind: Kind,
+        outbox: &Arc<Outbox>,
+    ) -> (Subscription, bool) {
         loop {
             let feed = self.feed(topic, kind);
             if let Some((ticket, is_confirmed)) = feed.sit(outbox) {
@@ -222,9 +241,13 @@ impl Hub {
 
     /// After subscribers of a feed went; `idle` is the feed's epoch if they were the last.
     fn left(&self, feed: &Arc<Feed>, seats: usize, idle: Option<u32>) {
-        self.counters.subscriptions.fetch_sub(seats as u64, Ordering::Relaxed);
+        self.counters
+            .subscriptions
+            .fetch_sub(seats as u64, Ordering::Relaxed);
         if let Some(epoch) = idle {
-            self.idle.lock().push_back((Instant::now(), Arc::clone(feed), epoch));
+            self.idle
+                .lock()
+                .push_back((Instant::now(), Arc::clone(feed), epoch));
         }
     }
 
@@ -233,7 +256,9 @@ impl Hub {
         let mut gone = Vec::new();
         {
             let mut idle = self.idle.lock();
-            while let Some((_, feed, epoch)) = idle.pop_front_if(|(since, ..)| is_past(*since, self.config.linger)) {
+            while let Some((_, feed, epoch)) =
+                idle.pop_front_if(|(since, ..)| is_past(*since, self.config.linger))
+            {
                 if feed.give_up(epoch) {
                     gone.push(Arc::clone(&feed.topic));
                 }
@@ -247,7 +272,9 @@ impl Hub {
         for topic in &gone {
             self.feeds.remove(topic);
         }
-        self.counters.topics.fetch_sub(gone.len() as u64, Ordering::Relaxed);
+        self.counters
+            .topics
+            .fetch_sub(gone.len() as u64, Ordering::Relaxed);
     }
 
     async fn deliver(&self, topic: &Topic, batch: Batch) {
@@ -259,15 +286,26 @@ impl Hub {
     }
 
     /// Reads a page of a log. `slow` is called where that takes long, so that what others wait for is given back.
-    async fn read(&self, topic: &Topic, after: Position, slow: impl FnOnce()) -> Result<Replay, SourceError> {
-        let permit = self.reads.acquire().await.expect("the semaphore is never closed");
+    async fn read(
+        &self,
+        topic: &Topic,
+        after: Position,
+        slow: impl FnOnce(),
+    ) -> Result<Replay, SourceError> {
+        let permit = self
+            .reads
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
         let mut reading = std::pin::pin!(self.source.read(topic, after, self.config.page));
         if let Ok(replay) = timeout(SLOW, &mut reading).await {
             return replay;
         }
         // It waits for a part of the store that is away, by all experience: others need the place.
         slow();
-        let Ok(_slow) = self.slow_reads.try_acquire() else { return reading.await };
+        let Ok(_slow) = self.slow_reads.try_acquire() else {
+            return reading.await;
+        };
         drop(permit);
         reading.await
     }
@@ -281,43 +319,72 @@ impl Hub {
                 return 0;
             }
             Ok(Repaired::Later) => {}
-            Err(error) if attempts == 0 => tracing::warn!(topic = %feed.topic, %error, "a topic waits for the log"),
-            Err(error) => tracing::debug!(topic = %feed.topic, %error, attempts, "a topic waits for the log"),
+            Err(error) if attempts == 0 => {
+                tracing::warn!(topic = %feed.topic, %error, "a topic waits for the log")
+            }
+            Err(error) => {
+                tracing::debug!(topic = %feed.topic, %error, attempts, "a topic waits for the log")
+            }
         }
         sleep(backoff(attempts)).await;
         attempts.saturating_add(1)
     }
 
-    async fn page_of_repair(&self, feed: &Arc<Feed>, position: Position) -> Result<Repaired, SourceError> {
+    async fn page_of_repair(
+        &self,
+        feed: &Arc<Feed>,
+        position: Position,
+    ) -> Result<Repaired, SourceError> {
         let replay = self.read(&feed.topic, position, || {}).await?;
         let strangers = match replay.continuity {
             Continuity::Continuous => HashSet::new(),
             Continuity::Broken(_) => {
-                let subjects: HashSet<Bytes> =
-                    feed.audience().iter().map(|(_, seat)| Bytes::copy_from_slice(seat.outbox.subject())).collect();
-                self.strangers(&feed.topic, subjects.into_iter().collect()).await?
+                let subjects: HashSet<Bytes> = feed
+                    .audience()
+                    .iter()
+                    .map(|(_, seat)| Bytes::copy_from_slice(seat.outbox.subject()))
+                    .collect();
+                self.strangers(&feed.topic, subjects.into_iter().collect())
+                    .await?
             }
         };
         Ok(feed.repaired(replay, &strangers))
     }
 
     /// Those of the subjects that may not listen any more.
-    async fn strangers(&self, topic: &Topic, subjects: Vec<Bytes>) -> Result<HashSet<Bytes>, SourceError> {
+    async fn strangers(
+        &self,
+        topic: &Topic,
+        subjects: Vec<Bytes>,
+    ) -> Result<HashSet<Bytes>, SourceError> {
         let admitted = self.source.admits(topic, &subjects).await?;
-        Ok(subjects.into_iter().zip(admitted).filter_map(|(subject, is_admitted)| (!is_admitted).then_some(subject)).collect())
+        Ok(subjects
+            .into_iter()
+            .zip(admitted)
+            .filter_map(|(subject, is_admitted)| (!is_admitted).then_some(subject))
+            .collect())
     }
 
     /// Asks for the heads of feeds and repairs those that are elsewhere.
     async fn compare(&self, doubtful: bool) -> Result<(), SourceError> {
-        let questions: Vec<(Arc<Feed>, Position)> =
-            self.feeds.all().into_iter().filter_map(|feed| feed.question(doubtful).map(|position| (feed, position))).collect();
+        let questions: Vec<(Arc<Feed>, Position)> = self
+            .feeds
+            .all()
+            .into_iter()
+            .filter_map(|feed| feed.question(doubtful).map(|position| (feed, position)))
+            .collect();
         let mut result = Ok(());
         for some in questions.chunks(HEADS * CHUNKS) {
             // Beside each other, so that one that waits for a part of the store that is away holds up no other.
             let asked = some.chunks(HEADS).map(|questions| async move {
-                let topics: Vec<Topic> = questions.iter().map(|(feed, _)| Arc::clone(&feed.topic)).collect();
+                let topics: Vec<Topic> = questions
+                    .iter()
+                    .map(|(feed, _)| Arc::clone(&feed.topic))
+                    .collect();
                 let mut failure = None;
-                for ((feed, position), head) in questions.iter().zip(self.source.heads(&topics).await) {
+                for ((feed, position), head) in
+                    questions.iter().zip(self.source.heads(&topics).await)
+                {
                     match head {
                         Ok(head) => feed.compare(*position, head),
                         Err(error) => {
@@ -336,7 +403,9 @@ impl Hub {
     }
 
     fn count_deliveries(&self, frames: u64) {
-        self.counters.deliveries.fetch_add(frames, Ordering::Relaxed);
+        self.counters
+            .deliveries
+            .fetch_add(frames, Ordering::Relaxed);
     }
 
     fn count_gap(&self) {
@@ -350,7 +419,9 @@ impl Hub {
 
 impl Listener for Hub {
     fn record(&self, topic: &str, record: Bytes) {
-        let Some(feed) = self.feeds.get(topic) else { return };
+        let Some(feed) = self.feeds.get(topic) else {
+            return;
+        };
         match Record::decode(record) {
             Ok(record) => feed.arrive(record),
             Err(error) => {
@@ -364,7 +435,10 @@ impl Listener for Hub {
 
     fn missed(&self, topics: Option<&[Topic]>) {
         match topics {
-            Some(topics) => topics.iter().filter_map(|topic| self.feeds.get(topic)).for_each(|feed| feed.doubt()),
+            Some(topics) => topics
+                .iter()
+                .filter_map(|topic| self.feeds.get(topic))
+                .for_each(|feed| feed.doubt()),
             None => self.feeds.all().iter().for_each(|feed| feed.doubt()),
         }
         self.doubt.notify_one();
@@ -373,7 +447,10 @@ impl Listener for Hub {
 
 impl std::fmt::Debug for Hub {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Hub").field("bus", &self.bus).field("stats", &self.stats()).finish_non_exhaustive()
+        f.debug_struct("Hub")
+            .field("bus", &self.bus)
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
     }
 }
 
@@ -384,7 +461,9 @@ fn backoff(attempts: u32) -> Duration {
 
 async fn leave_idle(hub: Weak<Hub>) {
     loop {
-        let Some(pause) = hub.upgrade().map(|hub| hub.config.linger / 4) else { return };
+        let Some(pause) = hub.upgrade().map(|hub| hub.config.linger / 4) else {
+            return;
+        };
         sleep(pause.clamp(Duration::from_millis(5), Duration::from_secs(1))).await;
         let Some(hub) = hub.upgrade() else { return };
         hub.leave_idle();
@@ -400,8 +479,14 @@ async fn compare_heads(hub: Weak<Hub>) {
         let compare = this.config.compare;
         let at = *due.get_or_insert_with(|| Instant::now() + compare);
         // At most a second, so that the end of the hub is noticed.
-        let wait = at.saturating_duration_since(Instant::now()).min(Duration::from_secs(1));
-        let wait = if attempts > 0 { wait.min(backoff(attempts)) } else { wait };
+        let wait = at
+            .saturating_duration_since(Instant::now())
+            .min(Duration::from_secs(1));
+        let wait = if attempts > 0 {
+            wait.min(backoff(attempts))
+        } else {
+            wait
+        };
         let is_told = timeout(wait, this.doubt.notified()).await.is_ok();
         if is_told || attempts > 0 {
             attempts = match this.compare(true).await {

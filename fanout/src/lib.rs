@@ -40,7 +40,13 @@ mod tests {
     fn pauses_differ_and_lie_between_the_half_and_the_whole() {
         let full = Duration::from_secs(1);
         let pauses: std::collections::BTreeSet<_> = (0..100).map(|_| jittered(full)).collect();
-        assert!(pauses.len() > 90 && pauses.iter().all(|pause| (full / 2..=full).contains(pause)), "{pauses:?}");
-        assert!(pauses.iter().any(|pause| *pause < full.mul_f64(0.65)) && pauses.iter().any(|pause| *pause > full.mul_f64(0.85)));
+        assert!(
+            pauses.len() > 90 && pauses.iter().all(|pause| (full / 2..=full).contains(pause)),
+            "{pauses:?}"
+        );
+        assert!(
+            pauses.iter().any(|pause| *pause < full.mul_f64(0.65))
+                && pauses.iter().any(|pause| *pause > full.mul_f64(0.85))
+        );
     }
 }

@@ -163,7 +163,12 @@ impl Outbox {
         self.queue.lock().unmute(topic);
     }
 
-    fn push_unless(&self, is_dropped: impl Fn(&Queue) -> bool, frame: Bytes, class: Class) -> Result<(), Reason> {
+    fn push_unless(
+        &self,
+        is_dropped: impl Fn(&Queue) -> bool,
+        frame: Bytes,
+        class: Class,
+    ) -> Result<(), Reason> {
         let mut queue = self.queue.lock();
         if is_dropped(&queue) {
             return Ok(());
@@ -309,7 +314,10 @@ impl Outbox {
 
     /// The right to push page after page: one pump at a time, or a few hundred of them would each fill the same room.
     pub(crate) async fn turn(&self) -> SemaphorePermit<'_> {
-        self.turn.acquire().await.expect("the semaphore is never closed")
+        self.turn
+            .acquire()
+            .await
+            .expect("the semaphore is never closed")
     }
 
     fn settle(&self, queue: &Queue) {
@@ -337,6 +345,9 @@ impl Drop for Outbox {
 
 impl fmt::Debug for Outbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outbox").field("encoding", &self.encoding).field("queued", &self.queued_bytes()).finish_non_exhaustive()
+        f.debug_struct("Outbox")
+            .field("encoding", &self.encoding)
+            .field("queued", &self.queued_bytes())
+            .finish_non_exhaustive()
     }
 }

@@ -89,7 +89,12 @@ pub enum Malformed {
 impl Record {
     /// A passing record.
     pub fn passing(kind: u8, control: Control, body: Bytes) -> Self {
-        Self { kind, control, body, ..Self::default() }
+        Self {
+            kind,
+            control,
+            body,
+            ..Self::default()
+        }
     }
 
     /// Whether it has a place in the log.
@@ -126,11 +131,15 @@ impl Record {
             out.put_u64(count);
         }
         if let Control::Evict(subject) | Control::Except(subject) = &self.control {
-            out.put_u16(u16::try_from(subject.len()).expect("a subject is a user's id, at most 64 bytes"));
+            out.put_u16(
+                u16::try_from(subject.len()).expect("a subject is a user's id, at most 64 bytes"),
+            );
             out.put_slice(subject);
         }
         if let Some(counts) = &self.counts {
-            out.put_u32(u32::try_from(counts.len()).expect("counts are bounded by the limit on reactions"));
+            out.put_u32(
+                u32::try_from(counts.len()).expect("counts are bounded by the limit on reactions"),
+            );
             out.put_slice(counts);
         }
         out.put_slice(&self.body);
@@ -152,7 +161,10 @@ impl Record {
         if mask & 0x80 != 0 || control > 3 {
             return Err(Malformed::Unknown);
         }
-        let position = Position { seq: bytes.get_u64(), at: bytes.get_u64() };
+        let position = Position {
+            seq: bytes.get_u64(),
+            at: bytes.get_u64(),
+        };
         let before = bytes.get_u64();
         let mut stamps = [0u64; 5];
         for (bit, slot) in stamps.iter_mut().enumerate() {
@@ -168,7 +180,11 @@ impl Record {
             1 | 3 => {
                 let length = usize::from(bytes.try_get_u16().map_err(|_| Malformed::Short)?);
                 let subject = take(&mut bytes, length)?;
-                if control == 1 { Control::Evict(subject) } else { Control::Except(subject) }
+                if control == 1 {
+                    Control::Evict(subject)
+                } else {
+                    Control::Except(subject)
+                }
             }
             2 => Control::Close,
             _ => Control::None,
@@ -180,19 +196,44 @@ impl Record {
                 Some(take(&mut bytes, length as usize)?)
             }
         };
-        Ok(Self { kind, control, position, before, stamps: Stamps::from_array(stamps), count, counts, body: bytes })
+        Ok(Self {
+            kind,
+            control,
+            position,
+            before,
+            stamps: Stamps::from_array(stamps),
+            count,
+            counts,
+            body: bytes,
+        })
     }
 }
 
 impl Stamps {
     fn as_array(self) -> [u64; 5] {
-        [self.number, self.seq, self.created_at, self.edited_at, self.deleted_at]
+        [
+            self.number,
+            self.seq,
+            self.created_at,
+            self.edited_at,
+            self.deleted_at,
+        ]
     }
     fn from_array([number, seq, created_at, edited_at, deleted_at]: [u64; 5]) -> Self {
-        Self { number, seq, created_at, edited_at, deleted_at }
+        Self {
+            number,
+            seq,
+            created_at,
+            edited_at,
+            deleted_at,
+        }
     }
 }
 
 fn take(bytes: &mut Bytes, length: usize) -> Result<Bytes, Malformed> {
-    if bytes.len() < length { Err(Malformed::Short) } else { Ok(bytes.split_to(length)) }
+    if bytes.len() < length {
+        Err(Malformed::Short)
+    } else {
+        Ok(bytes.split_to(length))
+    }
 }

@@ -51,7 +51,12 @@ pub trait Source: Send + Sync + 'static {
 
     /// At most `limit` records after a position, in order, with the controls that they had on the bus; [`Record::before`] is not needed.
     /// If there are any, the answer holds at least one.
-    async fn read(&self, topic: &Topic, after: Position, limit: usize) -> Result<Replay, SourceError>;
+    async fn read(
+        &self,
+        topic: &Topic,
+        after: Position,
+        limit: usize,
+    ) -> Result<Replay, SourceError>;
 
     /// For each of these subjects: whether it may listen to the topic now. Asked where the log does not go on from a position,
     /// because an eviction may have been in what is missing. Default: all may.

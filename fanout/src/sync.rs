@@ -33,7 +33,11 @@ mod real {
             self.0.get(topic).map(|value| Arc::clone(&value))
         }
 
-        pub(crate) fn get_or_insert_with(&self, topic: &Topic, make: impl FnOnce() -> Arc<T>) -> Arc<T> {
+        pub(crate) fn get_or_insert_with(
+            &self,
+            topic: &Topic,
+            make: impl FnOnce() -> Arc<T>,
+        ) -> Arc<T> {
             Arc::clone(&self.0.entry(Arc::clone(topic)).or_insert_with(make))
         }
 
@@ -128,7 +132,11 @@ mod checked {
             self.0.lock().get(topic).cloned()
         }
 
-        pub(crate) fn get_or_insert_with(&self, topic: &Topic, make: impl FnOnce() -> Arc<T>) -> Arc<T> {
+        pub(crate) fn get_or_insert_with(
+            &self,
+            topic: &Topic,
+            make: impl FnOnce() -> Arc<T>,
+        ) -> Arc<T> {
             Arc::clone(self.0.lock().entry(Arc::clone(topic)).or_insert_with(make))
         }
 
@@ -146,7 +154,9 @@ mod checked {
     #[cfg(test)]
     pub(crate) fn races<F: Future<Output = ()>>(story: impl Fn() -> F + Send + Sync + 'static) {
         use shuttle::scheduler::{PctScheduler, RandomScheduler};
-        let rounds = std::env::var("CHAOS_RACES").map_or(700, |rounds| rounds.parse().expect("CHAOS_RACES is a number"));
+        let rounds = std::env::var("CHAOS_RACES").map_or(700, |rounds| {
+            rounds.parse().expect("CHAOS_RACES is a number")
+        });
         let story = Arc::new(move || shuttle::future::block_on(story()));
         let mut config = shuttle::Config::new();
         // What waits for somebody who never comes ends here too, where another task goes round and round.

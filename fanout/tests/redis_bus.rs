@@ -30,7 +30,10 @@ struct Publisher {
 
 impl Publisher {
     fn new(deployment: &Deployment) -> Self {
-        Self { commands: Commands::open(deployment), last: AtomicU64::new(0) }
+        Self {
+            commands: Commands::open(deployment),
+            last: AtomicU64::new(0),
+        }
     }
 
     async fn try_publish(&self, topic: &str, record: &[u8]) -> bool {
@@ -68,7 +71,10 @@ struct Heard {
 
 impl Listener for Heard {
     fn record(&self, topic: &str, record: Bytes) {
-        assert!(!self.panics.swap(false, Ordering::Relaxed), "as the test asked for");
+        assert!(
+            !self.panics.swap(false, Ordering::Relaxed),
+            "as the test asked for"
+        );
         self.records.record(topic, record);
     }
 
@@ -80,7 +86,10 @@ impl Listener for Heard {
 impl Node {
     fn open(deployment: &Deployment) -> Self {
         let heard = Arc::<Heard>::default();
-        Self { bus: RedisBus::open(deployment, heard.clone()), heard }
+        Self {
+            bus: RedisBus::open(deployment, heard.clone()),
+            heard,
+        }
     }
 
     async fn connected(deployment: &Deployment) -> Self {
@@ -90,7 +99,12 @@ impl Node {
     }
 
     fn numbers(&self, topic: &str) -> Vec<u64> {
-        self.heard.records.heard(topic).iter().map(|record| u64::from_be_bytes(record[..].try_into().unwrap())).collect()
+        self.heard
+            .records
+            .heard(topic)
+            .iter()
+            .map(|record| u64::from_be_bytes(record[..].try_into().unwrap()))
+            .collect()
     }
 
     fn missed(&self) -> HashSet<Topic> {
@@ -98,7 +112,10 @@ impl Node {
     }
 
     async fn is_told_of(&self, topics: &[Topic]) {
-        until("the gap is told", || async { topics.iter().all(|topic| self.missed().contains(topic)) }).await;
+        until("the gap is told", || async {
+            topics.iter().all(|topic| self.missed().contains(topic))
+        })
+        .await;
     }
 }
 
@@ -148,11 +165,19 @@ async fn a_cluster_is_a_bus() {
 #[tokio::test]
 async fn a_server_with_a_password_is_joined() {
     let server = Server::start_with(&["--requirepass", "secret"]).await;
-    let deployment = format!("redis://:secret@{}", server.address()).parse().unwrap();
+    let deployment = format!("redis://:secret@{}", server.address())
+        .parse()
+        .unwrap();
     let node = Node::open(&deployment);
     node.bus.join(&topics(1)).await.unwrap();
-    Publisher::new(&deployment).is_heard(&node, &topics(1)[0]).await;
-    let wrong = Node::open(&format!("redis://:wrong@{}", server.address()).parse().unwrap());
+    Publisher::new(&deployment)
+        .is_heard(&node, &topics(1)[0])
+        .await;
+    let wrong = Node::open(
+        &format!("redis://:wrong@{}", server.address())
+            .parse()
+            .unwrap(),
+    );
     let error = wrong.bus.join(&topics(1)).await.unwrap_err();
     assert!(error.to_string().contains("WRONGPASS"), "{error}");
 }
@@ -160,7 +185,11 @@ async fn a_server_with_a_password_is_joined() {
 #[tokio::test]
 async fn after_a_restart_all_topics_hear_again_and_the_gap_is_told() {
     let mut server = Server::start().await;
-    let (node, publisher, topics) = (Node::connected(&server.deployment()).await, Publisher::new(&server.deployment()), topics(1_000));
+    let (node, publisher, topics) = (
+        Node::connected(&server.deployment()).await,
+        Publisher::new(&server.deployment()),
+        topics(1_000),
+    );
     node.bus.join(&topics).await.unwrap();
     assert!(node.missed().is_empty(), "a first join misses nothing");
     server.kill9();
@@ -168,7 +197,10 @@ async fn after_a_restart_all_topics_hear_again_and_the_gap_is_told() {
     server.restart().await;
     let began = Instant::now();
     node.is_told_of(&topics).await;
-    println!("restart: 1,000 topics joined again {:?} after Redis was back", began.elapsed());
+    println!(
+        "restart: 1,000 topics joined again {:?} after Redis was back",
+        began.elapsed()
+    );
     publisher.is_heard(&node, &topics[999]).await;
     until("it says so", || async { node.bus.is_connected() }).await;
 }
@@ -176,7 +208,11 @@ async fn after_a_restart_all_topics_hear_again_and_the_gap_is_told() {
 #[tokio::test]
 async fn a_hanging_server_is_noticed_and_heard_again() {
     let server = Server::start().await;
-    let (node, publisher, topics) = (Node::connected(&server.deployment()).await, Publisher::new(&server.deployment()), topics(10));
+    let (node, publisher, topics) = (
+        Node::connected(&server.deployment()).await,
+        Publisher::new(&server.deployment()),
+        topics(10),
+    );
     node.bus.join(&topics).await.unwrap();
     server.stop();
     let began = Instant::now();
@@ -192,18 +228,30 @@ async fn a_hanging_server_is_noticed_and_heard_again() {
 #[tokio::test]
 async fn a_join_that_fails_leaves_its_topics_not_joined_and_the_others_joined() {
     let mut server = Server::start().await;
-    let (node, publisher) = (Node::connected(&server.deployment()).await, Publisher::new(&server.deployment()));
+    let (node, publisher) = (
+        Node::connected(&server.deployment()).await,
+        Publisher::new(&server.deployment()),
+    );
     let (kept, lost): (Topic, Topic) = ("kept".into(), "lost".into());
     node.bus.join(std::slice::from_ref(&kept)).await.unwrap();
     server.kill9();
     until("the loss is noticed", || async { !node.bus.is_connected() }).await;
     let began = Instant::now();
-    node.bus.join(&[kept.clone(), lost.clone()]).await.unwrap_err();
+    node.bus
+        .join(&[kept.clone(), lost.clone()])
+        .await
+        .unwrap_err();
     assert!(began.elapsed() < JOIN_TIMEOUT + Duration::from_secs(1));
     server.restart().await;
     publisher.is_heard(&node, &kept).await;
-    let channels = server.command(&["PUBSUB", "CHANNELS", "chaos:*"]).await.unwrap();
-    assert_eq!(redis::from_redis_value::<Vec<String>>(channels).unwrap(), [channel(&kept)]);
+    let channels = server
+        .command(&["PUBSUB", "CHANNELS", "chaos:*"])
+        .await
+        .unwrap();
+    assert_eq!(
+        redis::from_redis_value::<Vec<String>>(channels).unwrap(),
+        [channel(&kept)]
+    );
     node.bus.join(std::slice::from_ref(&lost)).await.unwrap();
     publisher.is_heard(&node, &lost).await;
 }
@@ -219,14 +267,20 @@ async fn a_bus_opened_before_its_server_connects_when_it_comes() {
         server.restart().await;
     };
     tokio::join!(waiting, coming).0.unwrap();
-    Publisher::new(&server.deployment()).is_heard(&node, topic).await;
+    Publisher::new(&server.deployment())
+        .is_heard(&node, topic)
+        .await;
     assert!(node.missed().is_empty());
 }
 
 #[tokio::test]
 async fn a_listener_that_panics_costs_a_gap_and_not_the_bus() {
     let server = Server::start().await;
-    let (node, publisher, topics) = (Node::connected(&server.deployment()).await, Publisher::new(&server.deployment()), topics(2));
+    let (node, publisher, topics) = (
+        Node::connected(&server.deployment()).await,
+        Publisher::new(&server.deployment()),
+        topics(2),
+    );
     node.bus.join(&topics).await.unwrap();
     node.heard.panics.store(true, Ordering::Relaxed);
     assert!(publisher.try_publish(&topics[0], b"any").await);
@@ -237,37 +291,63 @@ async fn a_listener_that_panics_costs_a_gap_and_not_the_bus() {
 #[tokio::test]
 async fn a_failover_by_sentinels_is_followed() {
     let mut trio = Sentinel::start().await;
-    let (node, publisher, topics) = (Node::connected(&trio.deployment()).await, Publisher::new(&trio.deployment()), topics(20));
+    let (node, publisher, topics) = (
+        Node::connected(&trio.deployment()).await,
+        Publisher::new(&trio.deployment()),
+        topics(20),
+    );
     node.bus.join(&topics).await.unwrap();
     trio.servers[0].kill9();
     let began = Instant::now();
     trio.failed_over(0).await;
     println!("Sentinel: failed over after {:?}", began.elapsed());
     node.is_told_of(&topics).await;
-    println!("Sentinel: joined at the new master after {:?}", began.elapsed());
+    println!(
+        "Sentinel: joined at the new master after {:?}",
+        began.elapsed()
+    );
     publisher.is_heard(&node, &topics[0]).await;
 }
 
 #[tokio::test]
 async fn a_master_that_hangs_through_its_failover_is_not_listened_to_when_it_comes_back() {
     let trio = Sentinel::start().await;
-    let (node, publisher, topics) = (Node::connected(&trio.deployment()).await, Publisher::new(&trio.deployment()), topics(20));
+    let (node, publisher, topics) = (
+        Node::connected(&trio.deployment()).await,
+        Publisher::new(&trio.deployment()),
+        topics(20),
+    );
     node.bus.join(&topics).await.unwrap();
     trio.servers[0].stop();
     let began = Instant::now();
     trio.failed_over(0).await;
     trio.servers[0].cont();
     node.is_told_of(&topics).await;
-    println!("Sentinel, hanging master: joined at the new one after {:?}", began.elapsed());
+    println!(
+        "Sentinel, hanging master: joined at the new one after {:?}",
+        began.elapsed()
+    );
     publisher.is_heard(&node, &topics[0]).await;
-    let at_new = trio.servers[1].command(&["PUBSUB", "CHANNELS", "chaos:*"]).await.unwrap();
-    assert_eq!(redis::from_redis_value::<Vec<String>>(at_new).unwrap().len(), 20);
+    let at_new = trio.servers[1]
+        .command(&["PUBSUB", "CHANNELS", "chaos:*"])
+        .await
+        .unwrap();
+    assert_eq!(
+        redis::from_redis_value::<Vec<String>>(at_new)
+            .unwrap()
+            .len(),
+        20
+    );
 }
 
 #[tokio::test]
 async fn a_slot_that_moves_is_followed_and_only_its_topics_are_told_of_a_gap() {
     let cluster = Cluster::start(3).await;
-    let (node, publisher, topics) = (Node::connected(&cluster.deployment()).await, Publisher::new(&cluster.deployment()), topics(200));
+    let (node, publisher, topics) = (
+        Node::connected(&cluster.deployment()).await,
+        Publisher::new(&cluster.deployment()),
+        topics(200),
+    );
     node.bus.join(&topics).await.unwrap();
     let moving = slot(&channel(&topics[0]));
     let from = cluster.owner(moving).await;
@@ -275,25 +355,45 @@ async fn a_slot_that_moves_is_followed_and_only_its_topics_are_told_of_a_gap() {
     let sending = async {
         let mut sent = 0;
         while !stopped.load(Ordering::Relaxed) {
-            sent += u64::from(publisher.try_publish(&topics[0], &publisher.last.fetch_add(1, Ordering::Relaxed).to_be_bytes()).await);
+            sent += u64::from(
+                publisher
+                    .try_publish(
+                        &topics[0],
+                        &publisher.last.fetch_add(1, Ordering::Relaxed).to_be_bytes(),
+                    )
+                    .await,
+            );
         }
         sent
     };
     let migrating = async {
-        until("records flow", || async { node.numbers(&topics[0]).len() > 50 }).await;
+        until("records flow", || async {
+            node.numbers(&topics[0]).len() > 50
+        })
+        .await;
         cluster.migrate(moving, (from + 1) % 3).await;
         let began = Instant::now();
         node.is_told_of(&topics[..1]).await;
         println!("slot: told {:?} after it had moved", began.elapsed());
         let before = node.numbers(&topics[0]).len();
-        until("records flow again", || async { node.numbers(&topics[0]).len() > before + 50 }).await;
+        until("records flow again", || async {
+            node.numbers(&topics[0]).len() > before + 50
+        })
+        .await;
         stopped.store(true, Ordering::Relaxed);
     };
     let (sent, ()) = tokio::join!(sending, migrating);
     let heard = node.numbers(&topics[0]);
     assert!(heard.is_sorted_by(|a, b| a < b), "in order, and none twice");
-    println!("slot: {} of {sent} records heard while it moved", heard.len());
-    let expected: HashSet<Topic> = topics.iter().filter(|topic| slot(&channel(topic)) == moving).cloned().collect();
+    println!(
+        "slot: {} of {sent} records heard while it moved",
+        heard.len()
+    );
+    let expected: HashSet<Topic> = topics
+        .iter()
+        .filter(|topic| slot(&channel(topic)) == moving)
+        .cloned()
+        .collect();
     assert_eq!(node.missed(), expected);
     assert!(node.bus.is_connected());
 }
@@ -301,7 +401,11 @@ async fn a_slot_that_moves_is_followed_and_only_its_topics_are_told_of_a_gap() {
 #[tokio::test]
 async fn a_slot_that_moves_back_and_forth_is_followed() {
     let cluster = Cluster::start(3).await;
-    let (node, publisher, topics) = (Node::connected(&cluster.deployment()).await, Publisher::new(&cluster.deployment()), topics(1));
+    let (node, publisher, topics) = (
+        Node::connected(&cluster.deployment()).await,
+        Publisher::new(&cluster.deployment()),
+        topics(1),
+    );
     node.bus.join(&topics).await.unwrap();
     let moving = slot(&channel(&topics[0]));
     for round in 0..6 {
@@ -313,7 +417,11 @@ async fn a_slot_that_moves_back_and_forth_is_followed() {
 #[tokio::test]
 async fn a_restarted_shard_is_joined_again_and_the_others_are_left_alone() {
     let mut cluster = Cluster::start(3).await;
-    let (node, publisher, topics) = (Node::connected(&cluster.deployment()).await, Publisher::new(&cluster.deployment()), topics(300));
+    let (node, publisher, topics) = (
+        Node::connected(&cluster.deployment()).await,
+        Publisher::new(&cluster.deployment()),
+        topics(300),
+    );
     node.bus.join(&topics).await.unwrap();
     let mut there = Vec::new();
     for topic in &topics {
@@ -325,7 +433,10 @@ async fn a_restarted_shard_is_joined_again_and_the_others_are_left_alone() {
     cluster.masters[1].restart().await;
     let began = Instant::now();
     node.is_told_of(&there).await;
-    println!("shard: joined again {:?} after its restart", began.elapsed());
+    println!(
+        "shard: joined again {:?} after its restart",
+        began.elapsed()
+    );
     publisher.is_heard(&node, &there[0]).await;
     assert_eq!(node.missed(), there.into_iter().collect());
 }
@@ -333,15 +444,25 @@ async fn a_restarted_shard_is_joined_again_and_the_others_are_left_alone() {
 #[tokio::test]
 async fn a_replica_that_takes_over_a_shard_is_listened_to() {
     let mut cluster = Cluster::start_with_replicas(3).await;
-    let (node, publisher, topics) = (Node::connected(&cluster.deployment()).await, Publisher::new(&cluster.deployment()), topics(1));
+    let (node, publisher, topics) = (
+        Node::connected(&cluster.deployment()).await,
+        Publisher::new(&cluster.deployment()),
+        topics(1),
+    );
     node.bus.join(&topics).await.unwrap();
     let owner = cluster.owner(slot(&channel(&topics[0]))).await;
     cluster.masters[owner].kill9();
     let began = Instant::now();
     node.is_told_of(&topics).await;
-    println!("Cluster: joined at the new master {:?} after the old one's death", began.elapsed());
+    println!(
+        "Cluster: joined at the new master {:?} after the old one's death",
+        began.elapsed()
+    );
     publisher.is_heard(&node, &topics[0]).await;
-    until("it is connected without the dead one", || async { node.bus.is_connected() }).await;
+    until("it is connected without the dead one", || async {
+        node.bus.is_connected()
+    })
+    .await;
 }
 
 /// Joins and leaves at random while `disturb` does its worst, then sees that the servers hold what is joined and nothing else.
@@ -352,8 +473,11 @@ async fn churn(deployment: &Deployment, servers: &[&Server], disturb: impl Futur
     let stopped = AtomicBool::new(false);
     let churning = async {
         while !stopped.load(Ordering::Relaxed) {
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let some = &topics[usize::try_from(random >> 33).unwrap() % 50..][..usize::try_from(random >> 60).unwrap() % 8 + 1];
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            let some = &topics[usize::try_from(random >> 33).unwrap() % 50..]
+                [..usize::try_from(random >> 60).unwrap() % 8 + 1];
             if random >> 32 & 1 == 0 {
                 node.bus.leave(some);
                 wanted.retain(|topic| !some.contains(topic));
@@ -373,7 +497,9 @@ async fn churn(deployment: &Deployment, servers: &[&Server], disturb: impl Futur
         let mut held = HashSet::new();
         for server in servers {
             for kind in ["CHANNELS", "SHARDCHANNELS"] {
-                let Ok(channels) = server.command(&["PUBSUB", kind, "chaos:*"]).await else { return false };
+                let Ok(channels) = server.command(&["PUBSUB", kind, "chaos:*"]).await else {
+                    return false;
+                };
                 held.extend(redis::from_redis_value::<Vec<String>>(channels).unwrap());
             }
         }
@@ -392,7 +518,10 @@ async fn joins_and_leaves_through_cut_connections_end_as_asked() {
     churn(&server.deployment(), &[&server], async {
         for _ in 0..20 {
             tokio::time::sleep(Duration::from_millis(150)).await;
-            server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await.unwrap();
+            server
+                .command(&["CLIENT", "KILL", "TYPE", "pubsub"])
+                .await
+                .unwrap();
         }
     })
     .await;

@@ -10,11 +10,19 @@ use fanout::redis::{
 use redis::{Value, cmd};
 
 async fn set(commands: &Commands, name: &str, value: &str) -> redis::RedisResult<()> {
-    cmd("SET").arg(name).arg(value).query_async(&mut commands.clone()).await
+    cmd("SET")
+        .arg(name)
+        .arg(value)
+        .query_async(&mut commands.clone())
+        .await
 }
 
 async fn get(commands: &Commands, name: &str) -> Option<String> {
-    cmd("GET").arg(name).query_async(&mut commands.clone()).await.unwrap()
+    cmd("GET")
+        .arg(name)
+        .query_async(&mut commands.clone())
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -24,7 +32,11 @@ async fn a_server_that_is_not_there_yet_is_reached_when_it_comes() {
     let commands = Commands::open(&server.deployment());
     let began = Instant::now();
     set(&commands, "a", "1").await.unwrap_err();
-    assert!(began.elapsed() < RESPONSE_TIMEOUT + Duration::from_millis(500), "a command ends in time: {:?}", began.elapsed());
+    assert!(
+        began.elapsed() < RESPONSE_TIMEOUT + Duration::from_millis(500),
+        "a command ends in time: {:?}",
+        began.elapsed()
+    );
     server.restart().await;
     set(&commands, "a", "1").await.unwrap();
 }
@@ -35,7 +47,10 @@ async fn a_restart_is_bridged_by_waiting() {
     let commands = Commands::open(&server.deployment());
     set(&commands, "a", "1").await.unwrap();
     server.restart().await;
-    until("commands work again", || async { set(&commands, "a", "2").await.is_ok() }).await;
+    until("commands work again", || async {
+        set(&commands, "a", "2").await.is_ok()
+    })
+    .await;
     assert_eq!(get(&commands, "a").await.as_deref(), Some("2"));
 }
 
@@ -49,16 +64,27 @@ async fn a_hanging_server_is_noticed_and_reached_again() {
     set(&commands, "a", "2").await.unwrap_err();
     assert!(began.elapsed() < RESPONSE_TIMEOUT + Duration::from_millis(500));
     server.cont();
-    until("commands work again", || async { set(&commands, "a", "3").await.is_ok() }).await;
+    until("commands work again", || async {
+        set(&commands, "a", "3").await.is_ok()
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn credentials_and_database_are_used() {
     let server = Server::start_with(&["--requirepass", "secret"]).await;
-    let deployment: Deployment = format!("redis://:secret@{}/2", server.address()).parse().unwrap();
+    let deployment: Deployment = format!("redis://:secret@{}/2", server.address())
+        .parse()
+        .unwrap();
     set(&Commands::open(&deployment), "a", "1").await.unwrap();
-    let first: Deployment = format!("redis://default:secret@{}", server.address()).parse().unwrap();
-    assert_eq!(get(&Commands::open(&first), "a").await, None, "another database");
+    let first: Deployment = format!("redis://default:secret@{}", server.address())
+        .parse()
+        .unwrap();
+    assert_eq!(
+        get(&Commands::open(&first), "a").await,
+        None,
+        "another database"
+    );
 }
 
 #[tokio::test]
@@ -77,7 +103,14 @@ async fn a_cluster_takes_keys_of_all_slots_and_pipelines_across_them() {
     assert_eq!(values, names);
     let script = redis::Script::new("return redis.call('GET', KEYS[1])");
     for name in &names {
-        assert_eq!(&script.key(name).invoke_async::<String>(&mut commands).await.unwrap(), name);
+        assert_eq!(
+            &script
+                .key(name)
+                .invoke_async::<String>(&mut commands)
+                .await
+                .unwrap(),
+            name
+        );
     }
     assert_eq!(commands.on_masters(&cmd("PING")).await.unwrap().len(), 3);
 }
@@ -93,7 +126,11 @@ async fn a_moving_slot_is_followed_and_the_answer_tells_of_it() {
     cluster.begin_migration(slot, from, to).await;
     assert!(!commands.run(cmd("GET").arg(&old)).await.unwrap().asked);
     let answer = commands.run(cmd("SET").arg(&new).arg("2")).await.unwrap();
-    assert_eq!((answer.value, answer.asked), (Value::Okay, true), "a new key is made where the slot goes");
+    assert_eq!(
+        (answer.value, answer.asked),
+        (Value::Okay, true),
+        "a new key is made where the slot goes"
+    );
     cluster.move_keys(slot, from, to).await;
     assert!(commands.run(cmd("GET").arg(&old)).await.unwrap().asked);
     cluster.finish_migration(slot, from, to).await;
@@ -109,7 +146,10 @@ async fn a_failed_master_of_a_cluster_is_replaced_by_its_replica() {
     let owner = cluster.owner(fanout::redis::slot("t")).await;
     cluster.masters[owner].kill9();
     let began = Instant::now();
-    until("the replica takes writes", || async { set(&commands, &key("t", "a"), "2").await.is_ok() }).await;
+    until("the replica takes writes", || async {
+        set(&commands, &key("t", "a"), "2").await.is_ok()
+    })
+    .await;
     println!("Cluster failover bridged after {:?}", began.elapsed());
 }
 
@@ -121,7 +161,10 @@ async fn a_sentinel_failover_is_followed() {
     assert_eq!(trio.master().await, 0);
     trio.servers[0].kill9();
     let began = Instant::now();
-    until("the new master takes writes", || async { set(&commands, "a", "2").await.is_ok() }).await;
+    until("the new master takes writes", || async {
+        set(&commands, "a", "2").await.is_ok()
+    })
+    .await;
     println!("Sentinel failover bridged after {:?}", began.elapsed());
     assert_eq!(trio.master().await, 1);
 }

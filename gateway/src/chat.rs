@@ -28,7 +28,10 @@ const FAREWELL: Duration = Duration::from_secs(10);
 /// # Errors
 /// A sentence for the person at the terminal.
 pub async fn run(settings: Chat) -> Result<(), StartError> {
-    let channel: ChannelId = settings.channel.parse().map_err(|e| StartError(format!("--channel: {e}")))?;
+    let channel: ChannelId = settings
+        .channel
+        .parse()
+        .map_err(|e| StartError(format!("--channel: {e}")))?;
     let connector = Connector::new(&settings.url, Encoding::MessagePack).map_err(StartError::of)?;
     let mut first = Some(token(&settings).await?);
     let settings = Arc::new(settings);
@@ -49,7 +52,14 @@ pub async fn run(settings: Chat) -> Result<(), StartError> {
         ..Settings::default()
     };
     let (client, updates) = Client::start(vec![connector], behaviour, token);
-    let mut talk = Talk { settings, channel, client, you: None, is_away: false, shown: 0 };
+    let mut talk = Talk {
+        settings,
+        channel,
+        client,
+        you: None,
+        is_away: false,
+        shown: 0,
+    };
     talk.goes_on(updates).await
 }
 
@@ -58,7 +68,9 @@ async fn another(settings: &Chat) -> Result<String, NoToken> {
     if settings.token.is_some() {
         return Err(NoToken::Never("the one that was given has ended".into()));
     }
-    token(settings).await.map_err(|error| NoToken::Later(error.0))
+    token(settings)
+        .await
+        .map_err(|error| NoToken::Later(error.0))
 }
 
 /// A conversation at the terminal.
@@ -127,19 +139,29 @@ impl Talk {
                     println!("* {why}; connecting again, and what you write waits");
                 }
             }
-            Some(Update::Event(event)) if event.channel_id.as_ref() == Some(&self.channel) => match event.read().map_err(StartError::of)? {
-                Event::MessageCreated(message) => self.show(&message),
-                event => tell(&event),
-            },
-            Some(Update::Gap { gap: Gap::Diverged, .. }) => {
+            Some(Update::Event(event)) if event.channel_id.as_ref() == Some(&self.channel) => {
+                match event.read().map_err(StartError::of)? {
+                    Event::MessageCreated(message) => self.show(&message),
+                    event => tell(&event),
+                }
+            }
+            Some(Update::Gap {
+                gap: Gap::Diverged, ..
+            }) => {
                 println!("* the node lost what was said last; this is what it has:");
                 self.shown = 0;
             }
-            Some(Update::Messages { messages, .. }) => messages.iter().for_each(|message| self.show(message)),
+            Some(Update::Messages { messages, .. }) => {
+                messages.iter().for_each(|message| self.show(message))
+            }
             Some(Update::Failed { why, .. }) => eprintln!("! {why}"),
-            Some(Update::Lost { error, .. }) => return Err(StartError(format!("{}: {}", self.channel, error.message))),
+            Some(Update::Lost { error, .. }) => {
+                return Err(StartError(format!("{}: {}", self.channel, error.message)));
+            }
             Some(Update::Over(why)) if self.you.is_none() => return Err(self.refused(&why)),
-            Some(Update::Over(why)) => return Err(StartError(format!("the connection ended: {why}"))),
+            Some(Update::Over(why)) => {
+                return Err(StartError(format!("the connection ended: {why}")));
+            }
             None => return Err(StartError("the connection ended".into())),
             Some(_) => {}
         }
@@ -148,11 +170,19 @@ impl Talk {
 
     async fn greet(&mut self, entry: Entry) {
         if let Some(you) = &self.you {
-            let name = entry.channel.and_then(|channel| channel.name).unwrap_or_else(|| self.channel.to_string());
+            let name = entry
+                .channel
+                .and_then(|channel| channel.name)
+                .unwrap_or_else(|| self.channel.to_string());
             println!("You are {you} in {name}. Write a line to send it; end with Ctrl-D.");
         }
-        let newest = ListMessages { limit: Some(HISTORY), ..ListMessages::default() };
-        let Some(session) = self.client.session() else { return };
+        let newest = ListMessages {
+            limit: Some(HISTORY),
+            ..ListMessages::default()
+        };
+        let Some(session) = self.client.session() else {
+            return;
+        };
         match session.messages(&self.channel, &newest).await {
             Ok(page) => page.items.iter().for_each(|message| self.show(message)),
             Err(error) => eprintln!("! what was said before cannot be shown: {error}"),
@@ -168,15 +198,24 @@ impl Talk {
     }
 
     fn refused(&self, why: &Why) -> StartError {
-        StartError(format!("{} does not let {} in: {why}", self.settings.url, self.settings.user))
+        StartError(format!(
+            "{} does not let {} in: {why}",
+            self.settings.url, self.settings.user
+        ))
     }
 }
 
 fn tell(event: &Event) {
     match event {
-        Event::MessageUpdated(message) => println!("* {} edited: {}", sender(message), plain(&message.text)),
-        Event::MessageDeleted(message) => println!("* a message of {} was deleted", sender(message)),
-        Event::ReactionAdded(Reaction { user_id, emoji, .. }) => println!("* {user_id} reacted {}", plain(emoji)),
+        Event::MessageUpdated(message) => {
+            println!("* {} edited: {}", sender(message), plain(&message.text))
+        }
+        Event::MessageDeleted(message) => {
+            println!("* a message of {} was deleted", sender(message))
+        }
+        Event::ReactionAdded(Reaction { user_id, emoji, .. }) => {
+            println!("* {user_id} reacted {}", plain(emoji))
+        }
         Event::ParticipantAdded(participant) => println!("* {} came in", participant.user_id),
         Event::ParticipantRemoved(participant) => println!("* {} left", participant.user_id),
         _ => {}
@@ -191,11 +230,22 @@ fn show(message: &Message) {
 
 /// What others wrote, without what a terminal would obey.
 fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+    text.chars()
+        .map(|c| {
+            if c.is_control() && c != '\n' {
+                '\u{fffd}'
+            } else {
+                c
+            }
+        })
+        .collect()
 }
 
 fn sender(message: &Message) -> String {
-    message.sender_id.as_ref().map_or_else(|| "*".to_owned(), ToString::to_string)
+    message
+        .sender_id
+        .as_ref()
+        .map_or_else(|| "*".to_owned(), ToString::to_string)
 }
 
 /// The token: given, or minted with an app key, given too or the demo's.
@@ -208,19 +258,27 @@ async fn token(settings: &Chat) -> Result<String, StartError> {
     }
     let key = match &settings.app_key {
         Some(key) => key.expose().to_owned(),
-        None => Demo::read(&settings.data).map(|demo| demo.app_key).ok_or_else(|| no_demo(&settings.data))?,
+        None => Demo::read(&settings.data)
+            .map(|demo| demo.app_key)
+            .ok_or_else(|| no_demo(&settings.data))?,
     };
     let backend = Backend::new(&http_of(&settings.url), &key).map_err(StartError::of)?;
     let path = format!("/v1/users/{}/tokens", client::segment(&settings.user));
     let minted: Token = backend
         .post(&path, &MintToken::default())
         .await
-        .map_err(|error| StartError(format!("no token for {} from {}: {error}; is a node running there?", settings.user, settings.url)))?;
+        .map_err(|error| {
+            StartError(format!(
+                "no token for {} from {}: {error}; is a node running there?",
+                settings.user, settings.url
+            ))
+        })?;
     Ok(minted.token)
 }
 
 fn read(file: &Path) -> Result<String, StartError> {
-    let text = std::fs::read_to_string(file).map_err(|error| StartError(format!("{} cannot be read: {error}", file.display())))?;
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| StartError(format!("{} cannot be read: {error}", file.display())))?;
     Ok(text.trim().to_owned())
 }
 

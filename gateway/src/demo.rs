@@ -33,7 +33,10 @@ impl Demo {
     /// Makes it, and writes its file into the folder.
     pub async fn make(services: &Services, folder: &Folder) -> Result<(), StartError> {
         let demo = Self::fill(services).await.map_err(StartError::of)?;
-        folder.keep(DEMO, &serde_json::to_string_pretty(&demo).map_err(StartError::of)?)
+        folder.keep(
+            DEMO,
+            &serde_json::to_string_pretty(&demo).map_err(StartError::of)?,
+        )
     }
 
     /// Reads it from a data folder.
@@ -43,17 +46,48 @@ impl Demo {
 
     async fn fill(services: &Services) -> Result<Self> {
         let admin = Principal::Admin;
-        let body = CreateOrganization { name: "Demo".into(), email: "demo@example.com".into(), banner: None };
-        let organization = services.create_organization(&admin, body, random::bits()).await?.value.organization;
-        let body = CreateApp { name: "Demo".into(), settings: Default::default() };
-        let app = services.create_app(&admin, &organization.id, body, random::bits()).await?.value;
-        let body = CreateAppKey { environment: Environment::Test, name: Some("demo".into()) };
-        let key = services.create_app_key(&admin, &organization.id, &app.id, body, random::bits()).await?;
+        let body = CreateOrganization {
+            name: "Demo".into(),
+            email: "demo@example.com".into(),
+            banner: None,
+        };
+        let organization = services
+            .create_organization(&admin, body, random::bits())
+            .await?
+            .value
+            .organization;
+        let body = CreateApp {
+            name: "Demo".into(),
+            settings: Default::default(),
+        };
+        let app = services
+            .create_app(&admin, &organization.id, body, random::bits())
+            .await?
+            .value;
+        let body = CreateAppKey {
+            environment: Environment::Test,
+            name: Some("demo".into()),
+        };
+        let key = services
+            .create_app_key(&admin, &organization.id, &app.id, body, random::bits())
+            .await?;
 
-        let scope = Scope { app: app.id.clone(), environment: Environment::Test };
-        let actor = Actor { scope, who: Who::App { key: key.id.clone() } };
+        let scope = Scope {
+            app: app.id.clone(),
+            environment: Environment::Test,
+        };
+        let actor = Actor {
+            scope,
+            who: Who::App {
+                key: key.id.clone(),
+            },
+        };
         for (id, name) in USERS {
-            let body = PutUser { id: id.parse().ok(), first_name: Some(name.into()), ..PutUser::default() };
+            let body = PutUser {
+                id: id.parse().ok(),
+                first_name: Some(name.into()),
+                ..PutUser::default()
+            };
             services.create_user(&actor, body).await?;
         }
         let channel = CreateChannel {
@@ -70,10 +104,18 @@ impl Demo {
         let (channel, _) = services.create_channel(&actor, channel).await?;
         for (id, _) in &USERS[1..] {
             if let Ok(user_id) = id.parse() {
-                let body = AddParticipant { user_id, role: Some(Role::Member) };
-                services.add_participant(&actor, &channel.value.id, body).await?;
+                let body = AddParticipant {
+                    user_id,
+                    role: Some(Role::Member),
+                };
+                services
+                    .add_participant(&actor, &channel.value.id, body)
+                    .await?;
             }
         }
-        Ok(Self { app_id: app.id.to_string(), app_key: key.secret.unwrap_or_default() })
+        Ok(Self {
+            app_id: app.id.to_string(),
+            app_key: key.secret.unwrap_or_default(),
+        })
     }
 }

@@ -12,7 +12,10 @@ const TICK: Duration = Duration::from_millis(1);
 /// Says goodbye to each, spread over the window at most, however many they are.
 pub async fn spread<T>(all: Vec<T>, window: Duration, goodbye: impl Fn(T)) {
     let begun = Instant::now();
-    let step = window.checked_div(all.len().try_into().unwrap_or(u32::MAX)).unwrap_or_default().min(STEP);
+    let step = window
+        .checked_div(all.len().try_into().unwrap_or(u32::MAX))
+        .unwrap_or_default()
+        .min(STEP);
     for (place, one) in all.into_iter().enumerate() {
         let due = begun + step.saturating_mul(place.try_into().unwrap_or(u32::MAX));
         if due > Instant::now() + TICK {
@@ -30,10 +33,17 @@ mod tests {
 
     async fn ends_after(count: usize, window: Duration) -> (Duration, usize) {
         let (begun, said) = (Instant::now(), RefCell::new(Vec::new()));
-        spread((0..count).collect(), window, |one: usize| said.borrow_mut().push((one, begun.elapsed()))).await;
+        spread((0..count).collect(), window, |one: usize| {
+            said.borrow_mut().push((one, begun.elapsed()))
+        })
+        .await;
         let said = said.into_inner();
         assert!(said.iter().map(|(one, _)| *one).eq(0..count));
-        let together = said.chunk_by(|(_, a), (_, b)| a == b).map(<[_]>::len).max().unwrap_or_default();
+        let together = said
+            .chunk_by(|(_, a), (_, b)| a == b)
+            .map(<[_]>::len)
+            .max()
+            .unwrap_or_default();
         (begun.elapsed(), together)
     }
 
@@ -41,13 +51,19 @@ mod tests {
     async fn a_hundred_thousand_goodbyes_fill_the_window_and_no_more() {
         let window = Duration::from_secs(5);
         let (took, together) = ends_after(100_000, window).await;
-        assert!(took > window * 9 / 10 && took <= window + 2 * TICK, "{took:?}");
+        assert!(
+            took > window * 9 / 10 && took <= window + 2 * TICK,
+            "{took:?}"
+        );
         assert!(together <= 100, "{together} at once");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_few_goodbyes_wait_for_nobody() {
         assert!(ends_after(10, Duration::from_secs(5)).await.0 <= 10 * STEP);
-        assert_eq!(ends_after(0, Duration::from_secs(5)).await, (Duration::ZERO, 0));
+        assert_eq!(
+            ends_after(0, Duration::from_secs(5)).await,
+            (Duration::ZERO, 0)
+        );
     }
 }

@@ -21,7 +21,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// A code with its sentence.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { body: ErrorBody::new(code, message), cause: None }
+        Self {
+            body: ErrorBody::new(code, message),
+            cause: None,
+        }
     }
 
     /// The code.
@@ -37,7 +40,13 @@ impl Error {
 
     /// A defect: the caller learns nothing of the cause.
     pub fn internal(cause: impl fmt::Display) -> Self {
-        Self { cause: Some(cause.to_string()), ..Self::new(ErrorCode::Internal, "the server made a mistake; it is in its log") }
+        Self {
+            cause: Some(cause.to_string()),
+            ..Self::new(
+                ErrorCode::Internal,
+                "the server made a mistake; it is in its log",
+            )
+        }
     }
 
     /// The request does not fit its description.
@@ -72,19 +81,30 @@ impl Error {
 
     /// A count is full.
     pub fn limit_reached(limit: &str, value: u64) -> Self {
-        let mut error = Self::new(ErrorCode::LimitReached, format!("the limit `{limit}` of {value} is reached"));
+        let mut error = Self::new(
+            ErrorCode::LimitReached,
+            format!("the limit `{limit}` of {value} is reached"),
+        );
         error.body.details = Some(serde_json::json!({ "limit": limit, "value": value }));
         error
     }
 
     /// Too many requests.
     pub fn rate_limited(limit: &str, retry_after_ms: u64) -> Self {
-        Self::new(ErrorCode::RateLimited, format!("too many requests: the limit `{limit}` is reached")).retry_after(retry_after_ms)
+        Self::new(
+            ErrorCode::RateLimited,
+            format!("too many requests: the limit `{limit}` is reached"),
+        )
+        .retry_after(retry_after_ms)
     }
 
     /// Documents kept changing under a request.
     pub fn busy() -> Self {
-        Self::new(ErrorCode::Unavailable, "too many changes at once to the same thing; nothing was done").retry_after(100)
+        Self::new(
+            ErrorCode::Unavailable,
+            "too many changes at once to the same thing; nothing was done",
+        )
+        .retry_after(100)
     }
 }
 
@@ -105,7 +125,11 @@ impl From<StoreError> for Error {
         match error {
             StoreError::Unavailable(cause) => Self {
                 cause: Some(cause),
-                ..Self::new(ErrorCode::Unavailable, "the store cannot be reached; sending again with the same id is safe").retry_after(1000)
+                ..Self::new(
+                    ErrorCode::Unavailable,
+                    "the store cannot be reached; sending again with the same id is safe",
+                )
+                .retry_after(1000)
             },
             StoreError::Corrupt(cause) => Self::internal(cause),
         }
@@ -114,7 +138,10 @@ impl From<StoreError> for Error {
 
 impl From<DecodeError> for Error {
     fn from(error: DecodeError) -> Self {
-        Self::bad_request(format!("the request does not fit: {}", without_value(&error.to_string())))
+        Self::bad_request(format!(
+            "the request does not fit: {}",
+            without_value(&error.to_string())
+        ))
     }
 }
 
@@ -122,7 +149,9 @@ impl From<DecodeError> for Error {
 pub fn without_value(why: &str) -> Cow<'_, str> {
     // Serde quotes the value with the one or the other, and ends with what it expected, which is ours.
     match (why.find(['`', '"']), why.rfind(", expected ")) {
-        (Some(value), Some(expected)) if value < expected => format!("{}{}", why[..value].trim_end(), &why[expected..]).into(),
+        (Some(value), Some(expected)) if value < expected => {
+            format!("{}{}", why[..value].trim_end(), &why[expected..]).into()
+        }
         _ => why.into(),
     }
 }
@@ -143,11 +172,26 @@ mod tests {
     #[test]
     fn a_value_that_does_not_fit_is_not_told() {
         for (why, told) in [
-            ("unknown variant `canary`, expected `live` or `test`", "unknown variant, expected `live` or `test`"),
-            (r#"type: invalid type: string "a, expected b", expected u64"#, "type: invalid type: string, expected u64"),
-            ("invalid value: integer `-1`, expected u64 at line 1 column 9", "invalid value: integer, expected u64 at line 1 column 9"),
-            ("missing field `name` at line 1 column 2", "missing field `name` at line 1 column 2"),
-            ("invalid type: null, expected a `role`", "invalid type: null, expected a `role`"),
+            (
+                "unknown variant `canary`, expected `live` or `test`",
+                "unknown variant, expected `live` or `test`",
+            ),
+            (
+                r#"type: invalid type: string "a, expected b", expected u64"#,
+                "type: invalid type: string, expected u64",
+            ),
+            (
+                "invalid value: integer `-1`, expected u64 at line 1 column 9",
+                "invalid value: integer, expected u64 at line 1 column 9",
+            ),
+            (
+                "missing field `name` at line 1 column 2",
+                "missing field `name` at line 1 column 2",
+            ),
+            (
+                "invalid type: null, expected a `role`",
+                "invalid type: null, expected a `role`",
+            ),
         ] {
             assert_eq!(without_value(why), told);
         }

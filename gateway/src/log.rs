@@ -24,7 +24,10 @@ use crate::config::LogFormat;
 ///
 /// # Errors
 /// Something logs for this process already.
-#[expect(clippy::disallowed_methods, reason = "this is the one place that sets the hook")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place that sets the hook"
+)]
 pub fn init(format: LogFormat, filter: &str) -> Result<(), tracing_subscriber::util::TryInitError> {
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     match format {
@@ -41,7 +44,11 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let filter = EnvFilter::builder().parse_lossy(filter);
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(Scrubbed(writer)).finish()
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colour)
+        .with_writer(Scrubbed(writer))
+        .finish()
 }
 
 /// Logs to `writer` as one JSON object a line, scrubbed; the event's fields stand beside its message.
@@ -50,13 +57,23 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let filter = EnvFilter::builder().parse_lossy(filter);
-    tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_writer(Scrubbed(writer)).finish()
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_env_filter(filter)
+        .with_writer(Scrubbed(writer))
+        .finish()
 }
 
 /// Logs where a thread panicked and with what message. The default hook would print it past the scrubbing.
 fn log_panic(panic: &PanicHookInfo<'_>) {
-    let message = panic.payload_as_str().unwrap_or("a payload that is no text");
-    let location = panic.location().map(ToString::to_string).unwrap_or_default();
+    let message = panic
+        .payload_as_str()
+        .unwrap_or("a payload that is no text");
+    let location = panic
+        .location()
+        .map(ToString::to_string)
+        .unwrap_or_default();
     let thread = std::thread::current();
     tracing::error!(%location, thread = thread.name().unwrap_or("unnamed"), "panicked: {message}");
 }
@@ -75,7 +92,8 @@ impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for Scrubbed<W> {
 
 impl<W: Write> Write for Scrubbed<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write_all(scrub(&String::from_utf8_lossy(bytes)).as_bytes())?;
+        self.0
+            .write_all(scrub(&String::from_utf8_lossy(bytes)).as_bytes())?;
         Ok(bytes.len())
     }
 
@@ -109,7 +127,9 @@ mod tests {
     impl Lines {
         /// What is logged by both formats while `work` runs.
         fn of(work: impl Fn()) -> [String; 2] {
-            let take = |lines: &Self| String::from_utf8(std::mem::take(&mut *lines.0.lock().unwrap())).unwrap();
+            let take = |lines: &Self| {
+                String::from_utf8(std::mem::take(&mut *lines.0.lock().unwrap())).unwrap()
+            };
             let lines = Self::default();
             let writer = lines.clone();
             tracing::subscriber::with_default(text("info", false, move || writer.clone()), &work);
@@ -130,7 +150,12 @@ mod tests {
             tracing::debug!("filtered out");
         });
         for line in logged {
-            assert!(!line.contains("Canary") && line.contains("sk_live_***") && line.contains("adm_***"), "{line}");
+            assert!(
+                !line.contains("Canary")
+                    && line.contains("sk_live_***")
+                    && line.contains("adm_***"),
+                "{line}"
+            );
             assert!(!line.contains("filtered out"));
         }
     }
@@ -141,10 +166,17 @@ mod tests {
             tracing::info!(status = 200, key = "ak_test_\"quoted", "first\nline");
             tracing::warn!("second");
         });
-        let objects: Vec<serde_json::Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let objects: Vec<serde_json::Value> = json
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
         assert_eq!(objects.len(), 2);
         assert_eq!(
-            (&objects[0]["status"], &objects[0]["message"], &objects[1]["level"]),
+            (
+                &objects[0]["status"],
+                &objects[0]["message"],
+                &objects[1]["level"]
+            ),
             (&200.into(), &"first\nline".into(), &"WARN".into())
         );
     }

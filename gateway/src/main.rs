@@ -22,7 +22,12 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<ExitCode, StartError> {
-    let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(StartError::of);
+    let runtime = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(StartError::of)
+    };
     let done = match command {
         Command::Serve(config) => runtime()?.block_on(serve(*config)),
         Command::Chat(settings) => {
@@ -51,7 +56,8 @@ async fn serve(config: Config) -> Result<(), StartError> {
         config::StoreConfig::Embedded { data } => Some(data.clone()),
         config::StoreConfig::Redis { .. } => None,
     };
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).map_err(StartError::of)?;
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        .map_err(StartError::of)?;
     let node = Node::start(config).await?;
     let address = node.address;
     println!("WebSocket  ws://{address}/v1/ws");
@@ -60,7 +66,10 @@ async fn serve(config: Config) -> Result<(), StartError> {
         println!("Operations http://{address}/metrics");
     }
     if let Some(data) = data {
-        println!("Admin key  {}", data.join(gateway::start::ADMIN_KEY).display());
+        println!(
+            "Admin key  {}",
+            data.join(gateway::start::ADMIN_KEY).display()
+        );
     }
     if node.has_demo {
         let chaos = std::env::args().next().unwrap_or_else(|| "chaos".into());

@@ -102,22 +102,35 @@ impl Node {
     ///
     /// # Errors
     /// A sentence for the operator.
-    pub async fn start_over(config: Config, between: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>) -> Result<Self, StartError> {
+    pub async fn start_over(
+        config: Config,
+        between: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
+    ) -> Result<Self, StartError> {
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
         let listener = bind(config.listen, "--listen")?;
-        let ops = config.ops_listen.map(|address| bind(address, "--ops-listen")).transpose()?;
+        let ops = config
+            .ops_listen
+            .map(|address| bind(address, "--ops-listen"))
+            .transpose()?;
         let metrics = Arc::new(Metrics::new());
         let mut ground = ground(&config, &metrics).await?;
         ground.store = between(ground.store);
         let name = format!("node-{:016x}", crate::service::random::bits());
-        let services = Services::new(ground.store.clone(), config.limits.clone(), SecretKey::new(ground.secret), name.clone());
+        let services = Services::new(
+            ground.store.clone(),
+            config.limits.clone(),
+            SecretKey::new(ground.secret),
+            name.clone(),
+        );
         let admin = AdminKey::new(ground.admin_key.expose());
         let authenticator = Arc::new(Authenticator::new(services.clone(), admin));
 
         let source = Source::new(services.clone(), metrics.clone());
-        let apps = Arc::new(Keyed::new(Rate::per_second(services.limits.app_requests_per_second)));
+        let apps = Arc::new(Keyed::new(Rate::per_second(
+            services.limits.app_requests_per_second,
+        )));
         let hub = Hub::new(ground.bus.clone(), source.clone(), hub::Config::default());
         ground.ear.attach(&hub);
         let presences = Presences::new(services.clone(), name);
@@ -152,19 +165,36 @@ impl Node {
         };
         let gate = Gate::new(limits.connects_at_once, limits.connects_waiting);
         // Weak, since the hub's source and the pulse's store hold the metrics.
-        let counted = (Arc::downgrade(&hub), outboxes.clone(), gate.clone(), Arc::downgrade(&pulse), draining.clone());
+        let counted = (
+            Arc::downgrade(&hub),
+            outboxes.clone(),
+            gate.clone(),
+            Arc::downgrade(&pulse),
+            draining.clone(),
+        );
         metrics.watch(move || {
             let (hub, outboxes, gate, pulse, draining) = &counted;
-            let (Some(hub), Some(pulse)) = (hub.upgrade(), pulse.upgrade()) else { return Readings::default() };
+            let (Some(hub), Some(pulse)) = (hub.upgrade(), pulse.upgrade()) else {
+                return Readings::default();
+            };
             let bus_connected = hub.bus().is_connected();
             let ready = pulse.is_reachable() && !draining.load(Ordering::Relaxed);
-            Readings { hub: hub.stats(), outboxes: outboxes.counts(), gate: gate.counts(), bus_connected, ready }
+            Readings {
+                hub: hub.stats(),
+                outboxes: outboxes.counts(),
+                gate: gate.counts(),
+                bus_connected,
+                ready,
+            }
         });
         let connections = Connections {
             sessions: sessions.clone(),
             gate,
             outboxes,
-            timing: Timing { heartbeat: config.heartbeat, requests_per_second: limits.requests_per_second },
+            timing: Timing {
+                heartbeat: config.heartbeat,
+                requests_per_second: limits.requests_per_second,
+            },
             stop: accepting.clone(),
             frame_bytes: limits.frame_bytes as usize,
         };
@@ -184,12 +214,21 @@ impl Node {
         if let (Some(folder), true) = (&ground.folder, is_fresh && wants_demo) {
             Demo::make(&services, folder).await?;
         }
-        let has_demo = ground.folder.as_ref().is_some_and(|folder| folder.file(crate::start::DEMO).exists());
+        let has_demo = ground
+            .folder
+            .as_ref()
+            .is_some_and(|folder| folder.file(crate::start::DEMO).exists());
 
-        let follower = Follower::start(services.clone(), sessions.clone()).await.ok();
+        let follower = Follower::start(services.clone(), sessions.clone())
+            .await
+            .ok();
         let node = Self {
             address: listener.local_addr().map_err(StartError::of)?,
-            ops_address: ops.as_ref().map(TcpListener::local_addr).transpose().map_err(StartError::of)?,
+            ops_address: ops
+                .as_ref()
+                .map(TcpListener::local_addr)
+                .transpose()
+                .map_err(StartError::of)?,
             services: services.clone(),
             admin_key: ground.admin_key,
             has_demo,
@@ -213,11 +252,18 @@ impl Node {
         node.background(presences.keep());
         node.background(follow(follower, services.clone(), sessions));
         node.background(finish_clearings(services));
-        let websocket = Router::new().route(WEBSOCKET_PATH, get(upgrade)).with_state(Arc::new(upgrades));
+        let websocket = Router::new()
+            .route(WEBSOCKET_PATH, get(upgrade))
+            .with_state(Arc::new(upgrades));
         let router = rest::router(rest.clone()).merge(websocket);
-        node.tasks.spawn(listen::accept(listener, router, node.accepting.clone()));
+        node.tasks
+            .spawn(listen::accept(listener, router, node.accepting.clone()));
         if let Some(ops) = ops {
-            node.tasks.spawn(listen::accept(ops, rest::ops_router(rest), node.stop.clone()));
+            node.tasks.spawn(listen::accept(
+                ops,
+                rest::ops_router(rest),
+                node.stop.clone(),
+            ));
         }
         Ok(node)
     }
@@ -239,7 +285,10 @@ impl Node {
         for session in &sessions {
             session.say_goodbye(reconnect_after_ms);
         }
-        spread(sessions, self.window / 2, |session| session.close(CloseCode::GoingAway, None)).await;
+        spread(sessions, self.window / 2, |session| {
+            session.close(CloseCode::GoingAway, None)
+        })
+        .await;
         let gone = async {
             while self.sessions.count() > 0 {
                 for session in self.sessions.all() {
@@ -251,11 +300,17 @@ impl Node {
         // Each that follows has what is left of the window, and a moment where nothing is.
         let left = || (end - Instant::now()).max(MOMENT);
         if tokio::time::timeout(left(), gone).await.is_err() {
-            tracing::warn!(sessions = self.sessions.count(), "some sessions did not go in time");
+            tracing::warn!(
+                sessions = self.sessions.count(),
+                "some sessions did not go in time"
+            );
         }
         self.stop.cancel();
         self.tasks.close();
-        if tokio::time::timeout(left(), self.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(left(), self.tasks.wait())
+            .await
+            .is_err()
+        {
             tracing::warn!("some requests did not end in time");
         }
         if let Some(embedded) = &self.embedded {
@@ -283,13 +338,30 @@ fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, StartError> {
 }
 
 fn outbox_limits(limits: &Limits) -> Arc<fanout::outbox::Limits> {
-    let bound = |limit: u64| if limit == 0 { usize::MAX } else { limit as usize };
-    let age = if limits.outbox_seconds == 0 { Duration::MAX } else { Duration::from_secs(limits.outbox_seconds) };
-    fanout::outbox::Limits::new(bound(limits.outbox_bytes), age, bound(limits.outbox_total_bytes))
+    let bound = |limit: u64| {
+        if limit == 0 {
+            usize::MAX
+        } else {
+            limit as usize
+        }
+    };
+    let age = if limits.outbox_seconds == 0 {
+        Duration::MAX
+    } else {
+        Duration::from_secs(limits.outbox_seconds)
+    };
+    fanout::outbox::Limits::new(
+        bound(limits.outbox_bytes),
+        age,
+        bound(limits.outbox_total_bytes),
+    )
 }
 
 async fn ground(config: &Config, metrics: &Arc<Metrics>) -> Result<Ground, StartError> {
-    let keep = Keep { events: config.limits.log_events, bytes: config.limits.log_bytes };
+    let keep = Keep {
+        events: config.limits.log_events,
+        bytes: config.limits.log_bytes,
+    };
     let ear = Ear::new();
     match &config.store {
         StoreConfig::Embedded { data } => {
@@ -303,25 +375,56 @@ async fn ground(config: &Config, metrics: &Arc<Metrics>) -> Result<Ground, Start
                 None => folder.admin_key()?,
             };
             let bus = Local::new(ear.clone());
-            let embedded = Arc::new(Embedded::open(data, keep, bus.clone()).map_err(StartError::of)?);
+            let embedded =
+                Arc::new(Embedded::open(data, keep, bus.clone()).map_err(StartError::of)?);
             let store = Metered::over(embedded.clone(), metrics.clone());
-            Ok(Ground { store, bus, ear, embedded: Some(embedded), redis: None, folder: Some(folder), admin_key, secret })
+            Ok(Ground {
+                store,
+                bus,
+                ear,
+                embedded: Some(embedded),
+                redis: None,
+                folder: Some(folder),
+                admin_key,
+                secret,
+            })
         }
         StoreConfig::Redis { url, replicas } => {
             let deployment: Deployment = url.parse().map_err(StartError::of)?;
-            let file = config.secret_key_file.as_ref().ok_or_else(|| StartError("--redis needs --secret-key-file".into()))?;
+            let file = config
+                .secret_key_file
+                .as_ref()
+                .ok_or_else(|| StartError("--redis needs --secret-key-file".into()))?;
             let secret = secret_key(file).map_err(StartError)?;
-            let admin_key = config.admin_key.clone().ok_or_else(|| StartError("--redis needs --admin-key-file".into()))?;
+            let admin_key = config
+                .admin_key
+                .clone()
+                .ok_or_else(|| StartError("--redis needs --admin-key-file".into()))?;
             let redis = Arc::new(Redis::open_with(&deployment, keep, *replicas));
             // One that is not there yet does not end the start; one that is not fit does.
             match redis.check().await {
-                Ok(warnings) => warnings.iter().for_each(|warning| tracing::warn!("{warning}")),
-                Err(crate::store::redis::Unfit::Settings(sentence)) => return Err(StartError(sentence)),
-                Err(error) => tracing::warn!(%error, "Redis cannot be reached yet: the node is not ready until it can"),
+                Ok(warnings) => warnings
+                    .iter()
+                    .for_each(|warning| tracing::warn!("{warning}")),
+                Err(crate::store::redis::Unfit::Settings(sentence)) => {
+                    return Err(StartError(sentence));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "Redis cannot be reached yet: the node is not ready until it can")
+                }
             }
             let bus = RedisBus::open(&deployment, ear.clone());
             let store = Metered::over(redis.clone(), metrics.clone());
-            Ok(Ground { store, bus, ear, embedded: None, redis: Some(redis), folder: None, admin_key, secret })
+            Ok(Ground {
+                store,
+                bus,
+                ear,
+                embedded: None,
+                redis: Some(redis),
+                folder: None,
+                admin_key,
+                secret,
+            })
         }
     }
 }
@@ -338,7 +441,9 @@ async fn watch_redis(redis: Arc<Redis>, unfit: Arc<SetOnce<StartError>>) {
     loop {
         match redis.check().await {
             Ok(warnings) => {
-                warnings.iter().for_each(|warning| tracing::debug!("{warning}"));
+                warnings
+                    .iter()
+                    .for_each(|warning| tracing::debug!("{warning}"));
                 return;
             }
             Err(crate::store::redis::Unfit::Settings(sentence)) => {

@@ -36,7 +36,11 @@ pub struct Pulse {
 impl Pulse {
     /// Nothing is known yet: the store counts as away.
     pub fn new(store: Arc<dyn Store>) -> Arc<Self> {
-        Arc::new(Self { store, last: Mutex::default(), is_reachable: AtomicBool::new(false) })
+        Arc::new(Self {
+            store,
+            last: Mutex::default(),
+            is_reachable: AtomicBool::new(false),
+        })
     }
 
     /// Whether the store can be reached, asked at most twice a second however many want to know.
@@ -50,13 +54,24 @@ impl Pulse {
         {
             return found.clone();
         }
-        let late = || Err(StoreError::Unavailable(format!("the store did not answer within {} s", PATIENCE.as_secs())));
-        let found = timeout(PATIENCE, self.store.now()).await.unwrap_or_else(|_| late());
+        let late = || {
+            Err(StoreError::Unavailable(format!(
+                "the store did not answer within {} s",
+                PATIENCE.as_secs()
+            )))
+        };
+        let found = timeout(PATIENCE, self.store.now())
+            .await
+            .unwrap_or_else(|_| late());
         let found = found.map(|_| ()).map_err(Error::from);
         let was_reachable = self.is_reachable.swap(found.is_ok(), Ordering::Relaxed);
         match &found {
-            Ok(()) if !was_reachable => tracing::info!("the store can be reached: the node is ready"),
-            Err(error) if was_reachable => tracing::warn!(%error, "the store cannot be reached: the node is not ready"),
+            Ok(()) if !was_reachable => {
+                tracing::info!("the store can be reached: the node is ready")
+            }
+            Err(error) if was_reachable => {
+                tracing::warn!(%error, "the store cannot be reached: the node is not ready")
+            }
             _ => {}
         }
         *last = Some((Instant::now(), found.clone()));
@@ -82,6 +97,8 @@ impl Pulse {
 
 impl fmt::Debug for Pulse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pulse").field("is_reachable", &self.is_reachable()).finish_non_exhaustive()
+        f.debug_struct("Pulse")
+            .field("is_reachable", &self.is_reachable())
+            .finish_non_exhaustive()
     }
 }

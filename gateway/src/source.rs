@@ -40,7 +40,14 @@ use crate::{
 /// Who is told, on this node, that users came into channels and left them.
 pub trait Membership: Send + Sync + 'static {
     /// The user's session behind this outbox was just told `channel.added`, with this position in its entry.
-    fn added(&self, scope: Scope, user: UserId, channel: ChannelId, position: Position, outbox: &Arc<Outbox>);
+    fn added(
+        &self,
+        scope: Scope,
+        user: UserId,
+        channel: ChannelId,
+        position: Position,
+        outbox: &Arc<Outbox>,
+    );
 
     /// The user's session behind this outbox is about to be told `channel.removed`.
     fn removed(&self, scope: Scope, user: UserId, channel: ChannelId, outbox: &Arc<Outbox>);
@@ -57,7 +64,11 @@ pub struct Source {
 impl Source {
     /// A source over a store.
     pub fn new(services: Services, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { services, metrics, membership: OnceLock::new() })
+        Arc::new(Self {
+            services,
+            metrics,
+            membership: OnceLock::new(),
+        })
     }
 
     /// Names who is told of memberships. Only the first call counts.
@@ -70,7 +81,11 @@ impl Source {
         let partition = Partition::new(topic.clone());
         let log = self.services.store.log(&partition, after, limit).await?;
         let head = log.head.position();
-        let broken = |gap| Replay { records: Vec::new(), head, continuity: fanout::Continuity::Broken(gap) };
+        let broken = |gap| Replay {
+            records: Vec::new(),
+            head,
+            continuity: fanout::Continuity::Broken(gap),
+        };
         match log.continuity {
             Continuity::Trimmed => return Ok(broken(Gap::Trimmed)),
             Continuity::Diverged => return Ok(broken(Gap::Diverged)),
@@ -82,21 +97,34 @@ impl Source {
         let gone = self.gone(topic, &log.entries, &snapshot.documents).await?;
         let mut records = Vec::with_capacity(log.entries.len());
         for (entry, document) in log.entries.iter().zip(&snapshot.documents) {
-            match self.record(topic, entry, document.as_ref(), channel.as_ref(), &gone).await? {
+            match self
+                .record(topic, entry, document.as_ref(), channel.as_ref(), &gone)
+                .await?
+            {
                 Some(record) => records.push(record),
                 // What the event was about was cleared away with a deleted channel of the same id.
                 None => return Ok(broken(Gap::Trimmed)),
             }
         }
-        Ok(Replay { records, head, continuity: fanout::Continuity::Continuous })
+        Ok(Replay {
+            records,
+            head,
+            continuity: fanout::Continuity::Continuous,
+        })
     }
 
     /// The channel itself, if an event is about it.
     async fn channel_now(&self, topic: &Topic, entries: &[Entry]) -> Result<Option<Bytes>> {
-        if !entries.iter().any(|e| e.kind == EventKind::ChannelUpdated as u8) {
+        if !entries
+            .iter()
+            .any(|e| e.kind == EventKind::ChannelUpdated as u8)
+        {
             return Ok(None);
         }
-        let snapshot: Snapshot = self.services.snapshot(Partition::new(topic.clone()), vec![(ENTITY, ONLY.into())]).await?;
+        let snapshot: Snapshot = self
+            .services
+            .snapshot(Partition::new(topic.clone()), vec![(ENTITY, ONLY.into())])
+            .await?;
         Ok(channel_of(&snapshot)?.map(|(channel, _)| encode(&channel)))
     }
 
@@ -109,36 +137,57 @@ impl Source {
         channel: Option<&Bytes>,
         gone: &HashMap<String, Bytes>,
     ) -> Result<Option<Record>> {
-        let mut record = Record { kind: entry.kind, position: entry.position, ..Record::default() };
+        let mut record = Record {
+            kind: entry.kind,
+            position: entry.position,
+            ..Record::default()
+        };
         match kind_of(entry)? {
             EventKind::MessageCreated | EventKind::MessageUpdated | EventKind::MessageDeleted => {
-                let Some(document) = document else { return Ok(None) };
+                let Some(document) = document else {
+                    return Ok(None);
+                };
                 record.stamps = document.stamps;
                 record.counts = (!document.counts.is_empty()).then(|| counts_of(document));
                 record.body = document.value.clone();
             }
             EventKind::ReactionAdded | EventKind::ReactionRemoved => {
-                let Some(document) = document else { return Ok(None) };
+                let Some(document) = document else {
+                    return Ok(None);
+                };
                 let reacted: Reacted = read(&entry.reference)?;
-                let count = document.counts.iter().find(|(name, _)| *name == reacted.emoji).map_or(0, |(_, n)| *n);
+                let count = document
+                    .counts
+                    .iter()
+                    .find(|(name, _)| *name == reacted.emoji)
+                    .map_or(0, |(_, n)| *n);
                 record.count = Some(count);
                 record.body = entry.reference.clone();
             }
-            EventKind::ParticipantAdded | EventKind::ParticipantUpdated => match (document, gone.get(&text(&entry.reference)?)) {
-                (Some(document), _) => {
-                    record.stamps = Stamps { created_at: document.stamps.created_at, ..Stamps::default() };
-                    record.body = document.value.clone();
+            EventKind::ParticipantAdded | EventKind::ParticipantUpdated => {
+                match (document, gone.get(&text(&entry.reference)?)) {
+                    (Some(document), _) => {
+                        record.stamps = Stamps {
+                            created_at: document.stamps.created_at,
+                            ..Stamps::default()
+                        };
+                        record.body = document.value.clone();
+                    }
+                    (None, Some(last)) => record.body = last.clone(),
+                    (None, None) => return Ok(None),
                 }
-                (None, Some(last)) => record.body = last.clone(),
-                (None, None) => return Ok(None),
-            },
+            }
             EventKind::ParticipantRemoved => {
                 let participant: protocol::model::Participant = read(&entry.reference)?;
-                record.control = Control::Evict(Bytes::copy_from_slice(participant.user_id.as_str().as_bytes()));
+                record.control = Control::Evict(Bytes::copy_from_slice(
+                    participant.user_id.as_str().as_bytes(),
+                ));
                 record.body = entry.reference.clone();
             }
             EventKind::ChannelUpdated => {
-                let Some(channel) = channel else { return Ok(None) };
+                let Some(channel) = channel else {
+                    return Ok(None);
+                };
                 record.body = channel.clone();
             }
             EventKind::ChannelDeleted => {
@@ -148,19 +197,35 @@ impl Source {
             EventKind::ChannelAdded => self.channel_added(topic, entry, &mut record).await?,
             EventKind::ChannelRemoved => record.body = channel_removed(&text(&entry.reference)?),
             EventKind::UserUpdated => {
-                let Some(document) = document else { return Ok(None) };
-                record.stamps = Stamps { created_at: document.stamps.created_at, ..Stamps::default() };
+                let Some(document) = document else {
+                    return Ok(None);
+                };
+                record.stamps = Stamps {
+                    created_at: document.stamps.created_at,
+                    ..Stamps::default()
+                };
                 record.body = document.value.clone();
             }
-            _ => return Err(Error::internal(format!("the log holds an event of kind {} that is never kept", entry.kind))),
+            _ => {
+                return Err(Error::internal(format!(
+                    "the log holds an event of kind {} that is never kept",
+                    entry.kind
+                )));
+            }
         }
         Ok(Some(record))
     }
 
     /// Whose own stream this is, and who wants to know what it tells.
     fn whose(&self, topic: &Topic) -> Option<(Scope, UserId, Arc<dyn Membership>)> {
-        let Subject::User(user) = scope::subject(topic) else { return None };
-        Some((scope::scope(topic)?, user.parse().ok()?, self.membership.get()?.upgrade()?))
+        let Subject::User(user) = scope::subject(topic) else {
+            return None;
+        };
+        Some((
+            scope::scope(topic)?,
+            user.parse().ok()?,
+            self.membership.get()?.upgrade()?,
+        ))
     }
 
     /// A user's entry as it is now. If the user is no longer in the channel, the event tells that instead.
@@ -170,10 +235,15 @@ impl Source {
             entry: protocol::model::Entry,
         }
         let (Subject::User(user), Some(of)) = (scope::subject(topic), scope::scope(topic)) else {
-            return Err(Error::internal("a channel was added to something else than a user"));
+            return Err(Error::internal(
+                "a channel was added to something else than a user",
+            ));
         };
         let id: ChannelId = parse(&text(&entry.reference)?)?;
-        let entries = self.services.entries(&of, &parse(user)?, std::slice::from_ref(&id), Detail::Full).await?;
+        let entries = self
+            .services
+            .entries(&of, &parse(user)?, std::slice::from_ref(&id), Detail::Full)
+            .await?;
         match entries.into_iter().next().flatten() {
             Some(entry) => record.body = encode(&Data { entry }),
             None => {
@@ -186,17 +256,30 @@ impl Source {
 
     /// The participants of these events that are gone by now, as they were last: later events tell of their removal.
     /// Those that went with a deleted channel of the same id are not among them.
-    async fn gone(&self, topic: &Topic, entries: &[Entry], documents: &[Option<Document>]) -> Result<HashMap<String, Bytes>> {
+    async fn gone(
+        &self,
+        topic: &Topic,
+        entries: &[Entry],
+        documents: &[Option<Document>],
+    ) -> Result<HashMap<String, Bytes>> {
         let mut wanted = HashSet::new();
         for (entry, document) in entries.iter().zip(documents) {
-            if document.is_none() && matches!(kind_of(entry)?, EventKind::ParticipantAdded | EventKind::ParticipantUpdated) {
+            if document.is_none()
+                && matches!(
+                    kind_of(entry)?,
+                    EventKind::ParticipantAdded | EventKind::ParticipantUpdated
+                )
+            {
                 wanted.insert(text(&entry.reference)?);
             }
         }
         let mut gone = HashMap::new();
         let mut page = entries.to_vec();
         while gone.len() < wanted.len() && !page.is_empty() {
-            for entry in page.iter().filter(|entry| entry.kind == EventKind::ParticipantRemoved as u8) {
+            for entry in page
+                .iter()
+                .filter(|entry| entry.kind == EventKind::ParticipantRemoved as u8)
+            {
                 let participant: protocol::model::Participant = read(&entry.reference)?;
                 let user = participant.user_id.as_str();
                 if wanted.contains(user) {
@@ -204,7 +287,12 @@ impl Source {
                 }
             }
             let after = page.last().map(|entry| entry.position).unwrap_or_default();
-            page = self.services.store.log(&Partition::new(topic.clone()), after, 1000).await?.entries;
+            page = self
+                .services
+                .store
+                .log(&Partition::new(topic.clone()), after, 1000)
+                .await?
+                .entries;
         }
         Ok(gone)
     }
@@ -227,7 +315,13 @@ impl fanout::Source for Source {
             count: record.count,
             reactions: record.counts.as_deref(),
         };
-        let parts = Parts { channel_id, seq: record.position.seq, at: record.position.at, stamps, body: &record.body };
+        let parts = Parts {
+            channel_id,
+            seq: record.position.seq,
+            at: record.position.at,
+            stamps,
+            body: &record.body,
+        };
         match splice::event(kind, &parts).and_then(|payload| framed(&payload, encoding)) {
             Ok(frame) => Some(frame),
             Err(error) => {
@@ -237,7 +331,13 @@ impl fanout::Source for Source {
         }
     }
 
-    fn gap(&self, topic: &Topic, gap: Gap, position: Position, encoding: fanout::Encoding) -> Bytes {
+    fn gap(
+        &self,
+        topic: &Topic,
+        gap: Gap,
+        position: Position,
+        encoding: fanout::Encoding,
+    ) -> Bytes {
         #[derive(Serialize)]
         struct Event<'a> {
             event: &'a str,
@@ -249,8 +349,16 @@ impl fanout::Source for Source {
             Subject::Channel(id) => Some(id),
             _ => None,
         };
-        let data = GapData { reason: gap_of(gap), seq: position.seq, at: position.at };
-        let event = Event { event: EventKind::ChannelGap.as_str(), channel_id, data };
+        let data = GapData {
+            reason: gap_of(gap),
+            seq: position.seq,
+            at: position.at,
+        };
+        let event = Event {
+            event: EventKind::ChannelGap.as_str(),
+            channel_id,
+            data,
+        };
         let encoding = encoding_of(encoding);
         frame::message(encoding, &encoding.encode(&event))
     }
@@ -266,13 +374,18 @@ impl fanout::Source for Source {
 
     fn passed(&self, _topic: &Topic, record: &Record) {
         if record.is_durable() {
-            let passed = self.services.clock.now_ms().saturating_sub(record.position.at);
+            let passed = self
+                .services
+                .clock
+                .now_ms()
+                .saturating_sub(record.position.at);
             self.metrics.delivery.observe(Duration::from_millis(passed));
         }
     }
 
     fn follows(&self, record: &Record) -> bool {
-        record.kind == EventKind::ChannelAdded as u8 || record.kind == EventKind::ChannelRemoved as u8
+        record.kind == EventKind::ChannelAdded as u8
+            || record.kind == EventKind::ChannelRemoved as u8
     }
 
     fn tells(&self, topic: &Topic, record: &Record, outbox: &Arc<Outbox>) {
@@ -303,31 +416,70 @@ impl fanout::Source for Source {
             && let Some((of, user, membership)) = self.whose(topic)
             && let Ok(Added { entry }) = codec::from_msgpack(&record.body)
         {
-            membership.added(of, user, entry.channel_id, Position { seq: entry.seq, at: entry.at }, outbox);
+            membership.added(
+                of,
+                user,
+                entry.channel_id,
+                Position {
+                    seq: entry.seq,
+                    at: entry.at,
+                },
+                outbox,
+            );
         }
     }
 
-    async fn read(&self, topic: &Topic, after: Position, limit: usize) -> Result<Replay, SourceError> {
-        self.replay(topic, after, limit).await.map_err(|e| SourceError(e.to_string()))
+    async fn read(
+        &self,
+        topic: &Topic,
+        after: Position,
+        limit: usize,
+    ) -> Result<Replay, SourceError> {
+        self.replay(topic, after, limit)
+            .await
+            .map_err(|e| SourceError(e.to_string()))
     }
 
     async fn admits(&self, topic: &Topic, subjects: &[Bytes]) -> Result<Vec<bool>, SourceError> {
         let Subject::Channel(_) = scope::subject(topic) else {
             return Ok(vec![true; subjects.len()]);
         };
-        let names = subjects.iter().map(|subject| String::from_utf8_lossy(subject));
-        let keys = std::iter::once((ENTITY, Key::from(ONLY))).chain(names.map(|name| (PARTICIPANTS, Key::from(name)))).collect();
-        let snapshot = self.services.snapshot(Partition::new(topic.clone()), keys).await.map_err(|e| SourceError(e.to_string()))?;
+        let names = subjects
+            .iter()
+            .map(|subject| String::from_utf8_lossy(subject));
+        let keys = std::iter::once((ENTITY, Key::from(ONLY)))
+            .chain(names.map(|name| (PARTICIPANTS, Key::from(name))))
+            .collect();
+        let snapshot = self
+            .services
+            .snapshot(Partition::new(topic.clone()), keys)
+            .await
+            .map_err(|e| SourceError(e.to_string()))?;
         let lives = snapshot.documents[0].is_some();
-        Ok(snapshot.documents[1..].iter().map(|participant| lives && participant.is_some()).collect())
+        Ok(snapshot.documents[1..]
+            .iter()
+            .map(|participant| lives && participant.is_some())
+            .collect())
     }
 
     async fn heads(&self, topics: &[Topic]) -> Vec<Result<Position, SourceError>> {
         let head = |topic: &Topic| {
-            let read = crate::store::Read { partition: Partition::new(topic.clone()), documents: Vec::new(), newest: None };
+            let read = crate::store::Read {
+                partition: Partition::new(topic.clone()),
+                documents: Vec::new(),
+                newest: None,
+            };
             async move {
-                let snapshot = self.services.store.read(vec![read]).await.map_err(|e| SourceError(e.to_string()))?;
-                snapshot.first().map(|snapshot| snapshot.head.position()).ok_or_else(|| SourceError("a head was not told".to_owned()))
+                let snapshot = self
+                    .services
+                    .store
+                    .read(vec![read])
+                    .await
+                    .map_err(|e| SourceError(e.to_string()))?;
+                snapshot
+                    .first()
+                    .map(|snapshot| snapshot.head.position())
+                    .ok_or_else(|| SourceError("a head was not told".to_owned()))
             }
         };
         join_all(topics.iter().map(head)).await
@@ -365,15 +517,27 @@ fn framed(payload: &[u8], encoding: fanout::Encoding) -> Result<Bytes, codec::De
 /// The document that an event is about; events about none ask for the entity, which costs nothing more.
 fn key_of(entry: &Entry) -> Result<(Table, Key)> {
     Ok(match kind_of(entry)? {
-        EventKind::MessageCreated | EventKind::MessageUpdated | EventKind::MessageDeleted => (MESSAGES, text(&entry.reference)?.into()),
-        EventKind::ReactionAdded | EventKind::ReactionRemoved => (MESSAGES, read::<Reacted>(&entry.reference)?.message_id.shared()),
-        EventKind::ParticipantAdded | EventKind::ParticipantUpdated => (PARTICIPANTS, text(&entry.reference)?.into()),
+        EventKind::MessageCreated | EventKind::MessageUpdated | EventKind::MessageDeleted => {
+            (MESSAGES, text(&entry.reference)?.into())
+        }
+        EventKind::ReactionAdded | EventKind::ReactionRemoved => (
+            MESSAGES,
+            read::<Reacted>(&entry.reference)?.message_id.shared(),
+        ),
+        EventKind::ParticipantAdded | EventKind::ParticipantUpdated => {
+            (PARTICIPANTS, text(&entry.reference)?.into())
+        }
         _ => (ENTITY, ONLY.into()),
     })
 }
 
 fn kind_of(entry: &Entry) -> Result<EventKind> {
-    EventKind::of(entry.kind).ok_or_else(|| Error::internal(format!("the log holds an event of the unknown kind {}", entry.kind)))
+    EventKind::of(entry.kind).ok_or_else(|| {
+        Error::internal(format!(
+            "the log holds an event of the unknown kind {}",
+            entry.kind
+        ))
+    })
 }
 
 fn counts_of(document: &Document) -> Bytes {
@@ -390,11 +554,13 @@ fn channel_removed(id: &str) -> Bytes {
 }
 
 fn read<T: serde::de::DeserializeOwned>(reference: &Bytes) -> Result<T> {
-    codec::from_msgpack(reference).map_err(|e| Error::internal(format!("a line of the log cannot be read: {e}")))
+    codec::from_msgpack(reference)
+        .map_err(|e| Error::internal(format!("a line of the log cannot be read: {e}")))
 }
 
 fn text(reference: &Bytes) -> Result<String> {
-    String::from_utf8(reference.to_vec()).map_err(|e| Error::internal(format!("a line of the log cannot be read: {e}")))
+    String::from_utf8(reference.to_vec())
+        .map_err(|e| Error::internal(format!("a line of the log cannot be read: {e}")))
 }
 
 fn parse<T: std::str::FromStr>(id: &str) -> Result<T>

@@ -45,13 +45,22 @@ impl Folder {
     /// Looks at a folder, and makes it if it is not there.
     pub fn at(path: &Path) -> Result<Self, StartError> {
         let unusable = |error| {
-            StartError(format!("the data folder {} cannot be used: {error}; make it writable, or name another with --data", path.display()))
+            StartError(format!(
+                "the data folder {} cannot be used: {error}; make it writable, or name another with --data",
+                path.display()
+            ))
         };
         fs::create_dir_all(path).map_err(unusable)?;
         // The keys are written before the store: without either the folder is new.
-        let is_nothing = |entry: io::Result<fs::DirEntry>| entry.is_ok_and(|entry| entry.file_name() == LOST_AND_FOUND);
-        let is_fresh = !path.join(SECRET_KEY).exists() && fs::read_dir(path).map_err(unusable)?.all(is_nothing);
-        Ok(Self { path: path.to_owned(), is_fresh })
+        let is_nothing = |entry: io::Result<fs::DirEntry>| {
+            entry.is_ok_and(|entry| entry.file_name() == LOST_AND_FOUND)
+        };
+        let is_fresh = !path.join(SECRET_KEY).exists()
+            && fs::read_dir(path).map_err(unusable)?.all(is_nothing);
+        Ok(Self {
+            path: path.to_owned(),
+            is_fresh,
+        })
     }
 
     /// The secret key of the folder, made if the folder is fresh.
@@ -61,7 +70,11 @@ impl Folder {
             let mut key = [0; 32];
             fill(&mut key)?;
             // Never over another's: of two first starts one finds the key of the other.
-            if self.write(SECRET_KEY, &auth::hex(&key), fs::OpenOptions::new().create_new(true))? {
+            if self.write(
+                SECRET_KEY,
+                &auth::hex(&key),
+                fs::OpenOptions::new().create_new(true),
+            )? {
                 return Ok(key);
             }
         }
@@ -84,17 +97,30 @@ impl Folder {
                 self.keep(ADMIN_KEY, key.expose())?;
                 Ok(key)
             }
-            Err(error) => Err(StartError(format!("{} cannot be read: {error}", path.display()))),
+            Err(error) => Err(StartError(format!(
+                "{} cannot be read: {error}",
+                path.display()
+            ))),
         }
     }
 
     /// Writes a file that only its owner may read.
     pub fn keep(&self, name: &str, text: &str) -> Result<(), StartError> {
-        self.write(name, text, fs::OpenOptions::new().create(true).truncate(true)).map(|_| ())
+        self.write(
+            name,
+            text,
+            fs::OpenOptions::new().create(true).truncate(true),
+        )
+        .map(|_| ())
     }
 
     /// Writes a file; false if it must be new and is there.
-    fn write(&self, name: &str, text: &str, options: &mut fs::OpenOptions) -> Result<bool, StartError> {
+    fn write(
+        &self,
+        name: &str,
+        text: &str,
+        options: &mut fs::OpenOptions,
+    ) -> Result<bool, StartError> {
         let path = self.path.join(name);
         let mut write = || -> io::Result<()> {
             let mut file = options.write(true).mode(0o600).open(&path)?;
@@ -105,7 +131,10 @@ impl Folder {
         match write() {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            Err(error) => Err(StartError(format!("{} cannot be written: {error}; make the folder writable", path.display()))),
+            Err(error) => Err(StartError(format!(
+                "{} cannot be written: {error}; make the folder writable",
+                path.display()
+            ))),
         }
     }
 

@@ -18,11 +18,27 @@ fn a_panic_is_logged_with_its_place_and_without_its_secrets() {
         return;
     }
     let name = "a_panic_is_logged_with_its_place_and_without_its_secrets";
-    let child = Command::new(std::env::current_exe().unwrap()).args(["--exact", name, "--nocapture"]).env(CHILD, "1").output().unwrap();
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
     let lines = String::from_utf8(child.stderr).unwrap();
     assert!(!lines.contains("Canary"), "{lines}");
-    let objects: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let objects: Vec<serde_json::Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     assert_eq!(objects[0]["message"], "begins");
-    assert_eq!(objects[1]["message"], "panicked: cannot use sk_live_*** here");
-    assert!(objects[1]["location"].as_str().unwrap().contains("tests/log.rs:"), "{lines}");
+    assert_eq!(
+        objects[1]["message"],
+        "panicked: cannot use sk_live_*** here"
+    );
+    assert!(
+        objects[1]["location"]
+            .as_str()
+            .unwrap()
+            .contains("tests/log.rs:"),
+        "{lines}"
+    );
 }

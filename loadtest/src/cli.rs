@@ -84,16 +84,46 @@ impl Scenario {
     /// Whether what was asked for makes sense together.
     pub fn check(&self) -> Result<()> {
         let common = self.common();
-        ensure!(common.seconds > 0.0 && common.seconds.is_finite(), "--seconds is more than 0");
-        ensure!(common.payload >= MIN_PAYLOAD, "--payload is at least {MIN_PAYLOAD}: a text begins with its message's number");
+        ensure!(
+            common.seconds > 0.0 && common.seconds.is_finite(),
+            "--seconds is more than 0"
+        );
+        ensure!(
+            common.payload >= MIN_PAYLOAD,
+            "--payload is at least {MIN_PAYLOAD}: a text begins with its message's number"
+        );
         ensure!(common.connecting >= 1, "--connecting is at least 1");
         ensure!(common.token_seconds >= 1, "--token-seconds is at least 1");
         match self {
-            Self::Chat(Chat { rate, channels, members, .. }) | Self::Verify(Verify { chat: Chat { rate, channels, members, .. }, .. }) => {
-                ensure!(*channels >= 1 && *members >= 1, "--channels and --members are at least 1");
+            Self::Chat(Chat {
+                rate,
+                channels,
+                members,
+                ..
+            })
+            | Self::Verify(Verify {
+                chat:
+                    Chat {
+                        rate,
+                        channels,
+                        members,
+                        ..
+                    },
+                ..
+            }) => {
+                ensure!(
+                    *channels >= 1 && *members >= 1,
+                    "--channels and --members are at least 1"
+                );
                 ensure!(*rate > 0.0 && rate.is_finite(), "--rate is more than 0");
             }
-            Self::Fanout(Fanout { subscribers, publishers, in_flight, passing, .. }) => {
+            Self::Fanout(Fanout {
+                subscribers,
+                publishers,
+                in_flight,
+                passing,
+                ..
+            }) => {
                 ensure!(
                     *subscribers >= 1 && *publishers >= 1 && *in_flight >= 1,
                     "--subscribers, --publishers and --in-flight are at least 1"
@@ -106,7 +136,12 @@ impl Scenario {
         }
         if let Self::Verify(verify) = self {
             ensure!(verify.nodes >= 1, "--nodes is at least 1");
-            ensure!(verify.minutes.is_none_or(|minutes| minutes > 0.0 && minutes.is_finite()), "--minutes is more than 0");
+            ensure!(
+                verify
+                    .minutes
+                    .is_none_or(|minutes| minutes > 0.0 && minutes.is_finite()),
+                "--minutes is more than 0"
+            );
             verify.faults()?;
         }
         Ok(())
@@ -118,7 +153,12 @@ impl Scenario {
 pub struct Verify {
     /// What may go wrong, separated by commas: `all` that apply to the store, `none`, or some of kill, term, stop, cut, delay,
     /// stall, slow, clock (needs libfaketime), disk (needs root), store-kill, store-stop, failover, migrate.
-    #[arg(long, value_name = "FAULTS", default_value = "all", value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "FAULTS",
+        default_value = "all",
+        value_delimiter = ','
+    )]
     pub faults: Vec<String>,
     /// The store of the nodes.
     #[arg(long, value_enum, default_value_t = Kind::Embedded)]
@@ -137,7 +177,12 @@ pub struct Verify {
     #[serde(skip)]
     pub chaos: Option<PathBuf>,
     /// A setting for the nodes, as they take it on the command line (`--node-flag=--redis-wait=1`). Repeat it for several.
-    #[arg(long = "node-flag", value_name = "FLAG", conflicts_with = "running", allow_hyphen_values = true)]
+    #[arg(
+        long = "node-flag",
+        value_name = "FLAG",
+        conflicts_with = "running",
+        allow_hyphen_values = true
+    )]
     pub node_flags: Vec<String>,
     /// Use the nodes that run at --url: only connections are made bad then.
     #[arg(long)]
@@ -160,11 +205,17 @@ impl Verify {
         let mut faults = Vec::new();
         for word in &self.faults {
             match word.as_str() {
-                "all" => faults.extend(Fault::value_variants().iter().filter(|fault| fault.applies(store))),
+                "all" => faults.extend(
+                    Fault::value_variants()
+                        .iter()
+                        .filter(|fault| fault.applies(store)),
+                ),
                 "none" => {}
                 word => match Fault::from_str(word, false) {
                     Ok(fault) if fault.applies(store) => faults.push(fault),
-                    Ok(_) => bail!("--faults {word} does not befall such nodes: see --store and --running"),
+                    Ok(_) => bail!(
+                        "--faults {word} does not befall such nodes: see --store and --running"
+                    ),
                     Err(_) => bail!("--faults {word} is none: see --help"),
                 },
             }
@@ -174,7 +225,8 @@ impl Verify {
 
     /// How long, in seconds.
     pub fn seconds(&self) -> f64 {
-        self.minutes.map_or(self.chat.common.seconds, |minutes| minutes * 60.0)
+        self.minutes
+            .map_or(self.chat.common.seconds, |minutes| minutes * 60.0)
     }
 }
 
@@ -221,14 +273,28 @@ pub struct Fanout {
 #[derive(Debug, Clone, Args, Serialize)]
 pub struct Common {
     /// A node. Repeat it for several: clients are spread over them. `http://` and a path are taken too.
-    #[arg(long = "url", value_name = "URL", default_value = "ws://127.0.0.1:7400")]
+    #[arg(
+        long = "url",
+        value_name = "URL",
+        default_value = "ws://127.0.0.1:7400"
+    )]
     pub urls: Vec<String>,
     /// The deployment's admin key.
-    #[arg(long, value_name = "KEY", env = "CHAOS_ADMIN_KEY", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "CHAOS_ADMIN_KEY",
+        hide_env_values = true
+    )]
     #[serde(skip)]
     pub admin_key: Option<String>,
     /// A file that holds it.
-    #[arg(long, value_name = "FILE", env = "CHAOS_ADMIN_KEY_FILE", conflicts_with = "admin_key")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "CHAOS_ADMIN_KEY_FILE",
+        conflicts_with = "admin_key"
+    )]
     #[serde(skip)]
     pub admin_key_file: Option<PathBuf>,
     /// The node's data folder, which holds it in `admin-key`; read where neither of the two above is given.
@@ -302,7 +368,10 @@ impl Common {
         if let Some(key) = &self.admin_key {
             return Ok(key.trim().to_owned());
         }
-        let path = self.admin_key_file.clone().unwrap_or_else(|| self.data.join("admin-key"));
+        let path = self
+            .admin_key_file
+            .clone()
+            .unwrap_or_else(|| self.data.join("admin-key"));
         let key = fs::read_to_string(&path).with_context(|| {
             format!(
                 "There is no admin key in {}: give --admin-key, --admin-key-file, or --data with the node's data folder",
@@ -319,8 +388,13 @@ impl Common {
 }
 
 fn http_base(url: &str) -> Result<String> {
-    let Some(rest) = url.strip_prefix("ws://").or_else(|| url.strip_prefix("http://")) else {
-        bail!("--url {url} is not an address that this client can use: it begins with ws:// or http://");
+    let Some(rest) = url
+        .strip_prefix("ws://")
+        .or_else(|| url.strip_prefix("http://"))
+    else {
+        bail!(
+            "--url {url} is not an address that this client can use: it begins with ws:// or http://"
+        );
     };
     let authority = rest.split(['/', '?']).next().unwrap_or_default();
     ensure!(!authority.is_empty(), "--url {url} names no host");
@@ -334,7 +408,12 @@ mod tests {
     use super::*;
 
     fn parsed(arguments: &str) -> Scenario {
-        Cli::parse_from(["chaos-loadtest"].into_iter().chain(arguments.split_whitespace())).scenario
+        Cli::parse_from(
+            ["chaos-loadtest"]
+                .into_iter()
+                .chain(arguments.split_whitespace()),
+        )
+        .scenario
     }
 
     #[test]
@@ -347,22 +426,46 @@ mod tests {
         for url in ["ws://h:1", "ws://h:1/v1/ws", "http://h:1/", "http://h:1?x"] {
             assert_eq!(http_base(url).expect(url), "http://h:1");
         }
-        assert!(http_base("wss://h").is_err() && http_base("ws:///x").is_err() && http_base("h:1").is_err());
+        assert!(
+            http_base("wss://h").is_err()
+                && http_base("ws:///x").is_err()
+                && http_base("h:1").is_err()
+        );
     }
 
     #[test]
     fn several_nodes_and_defaults_are_taken() {
         let scenario = parsed("chat --url ws://a:1 --url ws://b:2 --encoding both");
-        let Scenario::Chat(Chat { channels: 20, members: 10, common, .. }) = &scenario else { panic!("{scenario:?}") };
-        assert_eq!(common.http_bases().expect("addresses"), ["http://a:1", "http://b:2"]);
-        assert_eq!((common.encoding.of(0), common.encoding.of(3)), (Encoding::MessagePack, Encoding::Json));
+        let Scenario::Chat(Chat {
+            channels: 20,
+            members: 10,
+            common,
+            ..
+        }) = &scenario
+        else {
+            panic!("{scenario:?}")
+        };
+        assert_eq!(
+            common.http_bases().expect("addresses"),
+            ["http://a:1", "http://b:2"]
+        );
+        assert_eq!(
+            (common.encoding.of(0), common.encoding.of(3)),
+            (Encoding::MessagePack, Encoding::Json)
+        );
         assert_eq!((scenario.connections(), scenario.sockets()), (200, 200));
         scenario.check().expect("the defaults are fine");
     }
 
     #[test]
     fn what_makes_no_sense_is_refused_with_a_sentence() {
-        for arguments in ["chat --channels 0", "chat --rate 0", "chat --payload 8", "fanout --passing --in-flight 65", "chat --seconds 0"] {
+        for arguments in [
+            "chat --channels 0",
+            "chat --rate 0",
+            "chat --payload 8",
+            "fanout --passing --in-flight 65",
+            "chat --seconds 0",
+        ] {
             assert!(parsed(arguments).check().is_err(), "{arguments}");
         }
     }
@@ -373,7 +476,11 @@ mod tests {
         fs::write(folder.path().join("admin-key"), "adm_x\n").expect("written");
         let scenario = parsed(&format!("fanout --data {}", folder.path().display()));
         assert_eq!(scenario.common().admin_key().expect("a key"), "adm_x");
-        let error = parsed("chat --data /nowhere").common().admin_key().expect_err("no key").to_string();
+        let error = parsed("chat --data /nowhere")
+            .common()
+            .admin_key()
+            .expect_err("no key")
+            .to_string();
         assert!(error.contains("--admin-key"), "{error}");
     }
 }

@@ -54,12 +54,23 @@ pub fn measure(sockets: usize, frame_bytes: usize) -> io::Result<Floor> {
     let reading = thread::spawn(move || read_all(readers, (sockets * frame_bytes) as u64, &round));
     let sent = send_rounds(&writers, &vec![0x55; frame_bytes], &rounds);
     drop(writers);
-    reading.join().map_err(|_| io::Error::other("the reading thread panicked"))??;
+    reading
+        .join()
+        .map_err(|_| io::Error::other("the reading thread panicked"))??;
     let (frames, cpu) = sent?;
-    Ok(Floor { cpu_seconds_per_million: cpu / frames as f64 * 1e6, frames, frame_bytes, sockets })
+    Ok(Floor {
+        cpu_seconds_per_million: cpu / frames as f64 * 1e6,
+        frames,
+        frame_bytes,
+        sockets,
+    })
 }
 
-fn send_rounds(writers: &[TcpStream], frame: &[u8], rounds: &mpsc::Receiver<()>) -> io::Result<(u64, f64)> {
+fn send_rounds(
+    writers: &[TcpStream],
+    frame: &[u8],
+    rounds: &mpsc::Receiver<()>,
+) -> io::Result<(u64, f64)> {
     let (started, cpu) = (Instant::now(), thread_cpu());
     let mut frames = 0;
     while started.elapsed() < DURATION {
@@ -67,19 +78,31 @@ fn send_rounds(writers: &[TcpStream], frame: &[u8], rounds: &mpsc::Receiver<()>)
             writer.write_all(frame)?;
         }
         frames += writers.len() as u64;
-        rounds.recv_timeout(ROUND).map_err(|_| io::Error::other("the readers of the floor do not keep up"))?;
+        rounds
+            .recv_timeout(ROUND)
+            .map_err(|_| io::Error::other("the readers of the floor do not keep up"))?;
     }
     Ok((frames, thread_cpu() - cpu))
 }
 
 /// Reads until all sockets end, and tells of each whole round.
-fn read_all(readers: Vec<TcpStream>, round_bytes: u64, round: &mpsc::SyncSender<()>) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+fn read_all(
+    readers: Vec<TcpStream>,
+    round_bytes: u64,
+    round: &mpsc::SyncSender<()>,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
     let _entered = runtime.enter();
     let read = Arc::new(AtomicU64::new(0));
     let mut tasks = Vec::with_capacity(readers.len());
     for reader in readers {
-        let (reader, read, round) = (tokio::net::TcpStream::from_std(reader)?, read.clone(), round.clone());
+        let (reader, read, round) = (
+            tokio::net::TcpStream::from_std(reader)?,
+            read.clone(),
+            round.clone(),
+        );
         tasks.push(runtime.spawn(async move {
             let mut buffer = [0; 2048];
             loop {
@@ -123,6 +146,9 @@ mod tests {
         let floor = measure(20, 150).expect("loopback");
         assert!(floor.frames >= 20 && floor.frames.is_multiple_of(20));
         // A system call takes 0.1 to 100 µs on whatever machine.
-        assert!((0.1..1_000.0).contains(&floor.cpu_seconds_per_million), "{floor:?}");
+        assert!(
+            (0.1..1_000.0).contains(&floor.cpu_seconds_per_million),
+            "{floor:?}"
+        );
     }
 }

@@ -32,12 +32,20 @@ use crate::{cli::Scenario, report::Verdict, scenario::Outcome};
 pub fn run(scenario: &Scenario) -> Result<Verdict> {
     scenario.check()?;
     process::make_room_for(scenario.sockets())?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("The runtime cannot be started")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("The runtime cannot be started")?;
     let Outcome { report, delivery } = runtime.block_on(scenario::run(scenario))?;
     print!("{}", report::text::of(&report));
     let common = scenario.common();
-    common.json.iter().try_for_each(|path| report::json::write(&report, path))?;
+    common
+        .json
+        .iter()
+        .try_for_each(|path| report::json::write(&report, path))?;
     let write = |path: &Path| File::create(path).and_then(|mut file| delivery.write(&mut file));
-    common.hgrm.iter().try_for_each(|path| write(path).with_context(|| format!("{} cannot be written", path.display())))?;
+    common.hgrm.iter().try_for_each(|path| {
+        write(path).with_context(|| format!("{} cannot be written", path.display()))
+    })?;
     Ok(report.verdict)
 }

@@ -47,7 +47,14 @@ pub trait Witness: Send + Sync + 'static {
         self.told_gap(who, head);
     }
     /// After a gap the member read what changed after its position.
-    fn read_changes(&self, _who: usize, _after: u64, _head: u64, _messages: Vec<protocol::model::Message>) {}
+    fn read_changes(
+        &self,
+        _who: usize,
+        _after: u64,
+        _head: u64,
+        _messages: Vec<protocol::model::Message>,
+    ) {
+    }
     /// Something came that belongs elsewhere.
     fn foreign(&self, who: usize, what: &str);
 }
@@ -87,9 +94,21 @@ impl Member {
 }
 
 /// Connects with this token, and keeps the member alive until the run is over.
-pub async fn join(stage: Arc<Stage>, role: Role, token: String, witness: Arc<dyn Witness>) -> Result<Member> {
+pub async fn join(
+    stage: Arc<Stage>,
+    role: Role,
+    token: String,
+    witness: Arc<dyn Witness>,
+) -> Result<Member> {
     let (sender, session) = watch::channel(None);
-    let mut life = Life { stage, role, witness, position: None, further: 0, session: sender };
+    let mut life = Life {
+        stage,
+        role,
+        witness,
+        position: None,
+        further: 0,
+        session: sender,
+    };
     let (mut attempt, mut backoff) = (1, BACKOFF);
     let (first, events) = loop {
         match life.connect(token.clone()).await {
@@ -97,7 +116,12 @@ pub async fn join(stage: Arc<Stage>, role: Role, token: String, witness: Arc<dyn
             Err(error) if attempt < ATTEMPTS && may_pass(&error) => {
                 life.stage.counters.trouble(format!("connect: {error}"));
                 attempt += 1;
-                sleep(backoff.wait(rand::random()).max(Reconnect::hint(&error).unwrap_or_default())).await;
+                sleep(
+                    backoff
+                        .wait(rand::random())
+                        .max(Reconnect::hint(&error).unwrap_or_default()),
+                )
+                .await;
             }
             Err(error) => return Err(explain(error)),
         }
@@ -120,14 +144,31 @@ struct Life {
 
 impl Life {
     async fn connect(&self, token: String) -> Result<(Session, Events), ConnectError> {
-        let resume = self.position.map(|position| (self.role.channel.clone(), position.into())).into_iter().collect();
+        let resume = self
+            .position
+            .map(|position| (self.role.channel.clone(), position.into()))
+            .into_iter()
+            .collect();
         let client = Some(concat!("chaos-loadtest/", env!("CARGO_PKG_VERSION")).to_owned());
-        let params = Connect { token, resume, watch: self.role.watch, client, ..Connect::default() };
+        let params = Connect {
+            token,
+            resume,
+            watch: self.role.watch,
+            client,
+            ..Connect::default()
+        };
         self.witness.connects(self.role.who);
         let _door = self.stage.doors.acquire().await;
         let started = Instant::now();
-        let connected = self.stage.connector(self.role.spread, self.further).connect(&params).await?;
-        self.stage.connecting.record(self.role.spread, u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
+        let connected = self
+            .stage
+            .connector(self.role.spread, self.further)
+            .connect(&params)
+            .await?;
+        self.stage.connecting.record(
+            self.role.spread,
+            u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+        );
         Ok(connected)
     }
 
@@ -142,15 +183,32 @@ impl Life {
                 Some(EntryResult::Entry(entry)) => match (self.position, entry.gap) {
                     (None, _) => {
                         self.witness.starts(self.role.who, entry.seq, entry.number);
-                        self.position = Some(Position { seq: entry.seq, at: entry.at });
+                        self.position = Some(Position {
+                            seq: entry.seq,
+                            at: entry.at,
+                        });
                     }
-                    (Some(_), Some(gap)) => self.meet_gap(session, gap, Position { seq: entry.seq, at: entry.at }),
+                    (Some(_), Some(gap)) => self.meet_gap(
+                        session,
+                        gap,
+                        Position {
+                            seq: entry.seq,
+                            at: entry.at,
+                        },
+                    ),
                     // What is replayed follows as events.
                     (Some(_), None) => self.witness.goes_on(self.role.who, entry.seq),
                 },
                 Some(EntryResult::Failed(_)) | None if self.role.comes_and_goes => self.leave(),
-                Some(EntryResult::Failed(entry)) => bail!("{} cannot subscribe to its channel: {}", self.role.user, entry.error),
-                None => bail!("The answer to connect does not have the channel of {}", self.role.user),
+                Some(EntryResult::Failed(entry)) => bail!(
+                    "{} cannot subscribe to its channel: {}",
+                    self.role.user,
+                    entry.error
+                ),
+                None => bail!(
+                    "The answer to connect does not have the channel of {}",
+                    self.role.user
+                ),
             }
         }
         self.publish(session)
@@ -165,17 +223,29 @@ impl Life {
         }
         self.witness.told_gap(who, head.seq);
         let (mut session, mut sessions) = (session.clone(), self.session.subscribe());
-        let (channel, witness, stage) = (self.role.channel.clone(), self.witness.clone(), self.stage.clone());
+        let (channel, witness, stage) = (
+            self.role.channel.clone(),
+            self.witness.clone(),
+            self.stage.clone(),
+        );
         let after = before.map_or(0, |position| position.seq);
         tokio::spawn(async move {
             let mut backoff = BACKOFF;
             loop {
                 match changes(&session, &channel, after).await {
                     Ok(messages) => return witness.read_changes(who, after, head.seq, messages),
-                    Err(error) => stage.counters.trouble(format!("message.list after a gap: {error}")),
+                    Err(error) => stage
+                        .counters
+                        .trouble(format!("message.list after a gap: {error}")),
                 }
                 sleep(backoff.wait(rand::random())).await;
-                let Ok(next) = sessions.wait_for(Option::is_some).await.map(|next| next.clone()) else { return };
+                let Ok(next) = sessions
+                    .wait_for(Option::is_some)
+                    .await
+                    .map(|next| next.clone())
+                else {
+                    return;
+                };
                 session = next.expect("it was waited for");
             }
         });
@@ -199,7 +269,9 @@ impl Life {
                 _ = over.wait_for(|over| *over) => break,
             };
             self.session.send_replace(None);
-            self.stage.counters.trouble(format!("a session {}", told_end(&closed)));
+            self.stage
+                .counters
+                .trouble(format!("a session {}", told_end(&closed)));
             if Reconnect::after(&closed) == Reconnect::Never {
                 return;
             }
@@ -220,26 +292,44 @@ impl Life {
             let told = match Told::read(session.encoding(), &frame) {
                 Ok(told) => told,
                 Err(error) => {
-                    self.witness.foreign(self.role.who, &format!("an event that cannot be read: {error}"));
+                    self.witness.foreign(
+                        self.role.who,
+                        &format!("an event that cannot be read: {error}"),
+                    );
                     continue;
                 }
             };
             if told.event == Name::TokenExpiring {
-                tokio::spawn(refresh(self.stage.clone(), self.role.spread, self.role.user.clone(), session.clone()));
+                tokio::spawn(refresh(
+                    self.stage.clone(),
+                    self.role.spread,
+                    self.role.user.clone(),
+                    session.clone(),
+                ));
                 continue;
             }
             match (told.event, &told.data.entry, &told.data.channel_id) {
                 // Where it stands in the channel already, the reply was faster, and its stream goes on.
-                (Name::ChannelAdded, Some(entry), _) if entry.channel_id == self.role.channel && self.position.is_none() => {
-                    self.position = Some(Position { seq: entry.seq, at: entry.at });
+                (Name::ChannelAdded, Some(entry), _)
+                    if entry.channel_id == self.role.channel && self.position.is_none() =>
+                {
+                    self.position = Some(Position {
+                        seq: entry.seq,
+                        at: entry.at,
+                    });
                     self.witness.starts(self.role.who, entry.seq, entry.number);
                 }
-                (Name::ChannelRemoved, _, Some(channel)) if *channel == self.role.channel => self.leave(),
+                (Name::ChannelRemoved, _, Some(channel)) if *channel == self.role.channel => {
+                    self.leave()
+                }
                 _ => {}
             }
             match &told.channel_id {
                 Some(channel) if *channel != self.role.channel => {
-                    self.witness.foreign(self.role.who, &format!("{:?} of channel {channel}", told.event));
+                    self.witness.foreign(
+                        self.role.who,
+                        &format!("{:?} of channel {channel}", told.event),
+                    );
                     continue;
                 }
                 // Of the own stream: whether it is in the channel is told to the next session.
@@ -250,8 +340,14 @@ impl Life {
                 None => continue,
                 Some(_) => {}
             }
-            if let (Name::ChannelGap, Some(seq), Some(at)) = (told.event, told.data.seq, told.data.at) {
-                self.meet_gap(session, told.data.reason.unwrap_or(Gap::Trimmed), Position { seq, at });
+            if let (Name::ChannelGap, Some(seq), Some(at)) =
+                (told.event, told.data.seq, told.data.at)
+            {
+                self.meet_gap(
+                    session,
+                    told.data.reason.unwrap_or(Gap::Trimmed),
+                    Position { seq, at },
+                );
                 continue;
             }
             // Who was removed has no position, whatever was on its way.
@@ -272,7 +368,12 @@ impl Life {
         sleep(closed.retry_after().unwrap_or_default()).await;
         loop {
             let mut hint = Duration::ZERO;
-            let trouble = match self.stage.tenant.token(self.role.spread + self.further, &self.role.user).await {
+            let trouble = match self
+                .stage
+                .tenant
+                .token(self.role.spread + self.further, &self.role.user)
+                .await
+            {
                 Ok(token) => match self.connect(token).await {
                     Ok((session, events)) => match self.enter(&session) {
                         Ok(()) => return (session, events),
@@ -293,11 +394,24 @@ impl Life {
 }
 
 /// All messages that changed after this `seq`.
-async fn changes(session: &Session, channel: &ChannelId, mut after: u64) -> Result<Vec<protocol::model::Message>, RequestError> {
+async fn changes(
+    session: &Session,
+    channel: &ChannelId,
+    mut after: u64,
+) -> Result<Vec<protocol::model::Message>, RequestError> {
     let mut messages = Vec::new();
     loop {
         let limit = session.connected().limits.get("page").copied();
-        let page = session.messages(channel, &ListMessages { changed_after: Some(after), limit, ..ListMessages::default() }).await?;
+        let page = session
+            .messages(
+                channel,
+                &ListMessages {
+                    changed_after: Some(after),
+                    limit,
+                    ..ListMessages::default()
+                },
+            )
+            .await?;
         messages.extend(page.items);
         match messages.last() {
             Some(last) if page.more && last.seq > after => after = last.seq,
@@ -309,11 +423,17 @@ async fn changes(session: &Session, channel: &ChannelId, mut after: u64) -> Resu
 async fn refresh(stage: Arc<Stage>, client: usize, user: UserId, session: Session) {
     // A node warns of a short token at once: a new one would end no later than that one yet.
     if stage.tenant.token_seconds() <= WARNING {
-        sleep(Duration::from_secs_f64(stage.tenant.token_seconds() as f64 / 2.0)).await;
+        sleep(Duration::from_secs_f64(
+            stage.tenant.token_seconds() as f64 / 2.0,
+        ))
+        .await;
     }
     let refreshed = async {
         let token = stage.tenant.token(client, &user).await?;
-        session.refresh_token(&token).await.map_err(anyhow::Error::from)
+        session
+            .refresh_token(&token)
+            .await
+            .map_err(anyhow::Error::from)
     };
     if let Err(error) = refreshed.await {
         stage.counters.trouble(format!("token.refresh: {error}"));
@@ -340,7 +460,9 @@ fn told_end(closed: &Closed) -> String {
 /// Whether a refused connection may succeed in a moment.
 fn may_pass(error: &ConnectError) -> bool {
     match error {
-        ConnectError::Refused { error, .. } => matches!(error.code, ErrorCode::RateLimited | ErrorCode::Unavailable),
+        ConnectError::Refused { error, .. } => {
+            matches!(error.code, ErrorCode::RateLimited | ErrorCode::Unavailable)
+        }
         ConnectError::Closed(closed) => closed.close_code().is_some(),
         ConnectError::Upgrade { status, .. } => matches!(status, 429 | 503),
         ConnectError::Timeout => true,
@@ -351,7 +473,9 @@ fn may_pass(error: &ConnectError) -> bool {
 fn explain(error: ConnectError) -> anyhow::Error {
     let sentence = match &error {
         ConnectError::Unreachable(_) => "A node cannot be reached by WebSocket",
-        ConnectError::Upgrade { .. } | ConnectError::Handshake(_) => "What answers there does not upgrade to WebSocket",
+        ConnectError::Upgrade { .. } | ConnectError::Handshake(_) => {
+            "What answers there does not upgrade to WebSocket"
+        }
         _ => "A client cannot connect",
     };
     anyhow::Error::new(error).context(sentence)

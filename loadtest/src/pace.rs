@@ -41,7 +41,10 @@ impl Schedule {
     /// So many messages per second, evenly spread over so many seconds.
     pub fn new(per_second: f64, seconds: f64) -> Self {
         // A float beyond an index saturates: four billion messages are more than a run.
-        Self { per_second, total: (per_second * seconds).round() as Index }
+        Self {
+            per_second,
+            total: (per_second * seconds).round() as Index,
+        }
     }
 
     /// How many messages there are.
@@ -58,7 +61,12 @@ impl Schedule {
     /// answers how many were.
     ///
     /// It blocks its thread: a thread's sleep is some 0.06 ms late, a timer of the runtime up to 1 ms.
-    pub fn run(&self, clock: Clock, stopped: &watch::Receiver<bool>, mut send: impl FnMut(Index)) -> Index {
+    pub fn run(
+        &self,
+        clock: Clock,
+        stopped: &watch::Receiver<bool>,
+        mut send: impl FnMut(Index),
+    ) -> Index {
         for message in 0..self.total {
             let due = self.due(message);
             loop {
@@ -85,7 +93,15 @@ mod tests {
     fn messages_are_spread_evenly_and_do_not_drift() {
         let schedule = Schedule::new(300.0, 10.0);
         assert_eq!(schedule.total(), 3_000);
-        assert_eq!((schedule.due(0), schedule.due(1), schedule.due(300), schedule.due(2_999)), (0, 3_333, 1_000_000, 9_996_666));
+        assert_eq!(
+            (
+                schedule.due(0),
+                schedule.due(1),
+                schedule.due(300),
+                schedule.due(2_999)
+            ),
+            (0, 3_333, 1_000_000, 9_996_666)
+        );
     }
 
     #[test]
@@ -103,17 +119,22 @@ mod tests {
         assert_eq!(sent.len(), 200);
         // After 100 ms away the 90 that became due leave at once, and none is ever early.
         assert!(sent[90] < sent[10] + 20_000, "{sent:?}");
-        assert!(sent.iter().zip(0..).all(|(at, message)| *at >= schedule.due(message)));
+        assert!(
+            sent.iter()
+                .zip(0..)
+                .all(|(at, message)| *at >= schedule.due(message))
+        );
     }
 
     #[test]
     fn a_stopped_run_sends_no_more() {
         let (stop, stopped) = watch::channel(false);
-        let sent = Schedule::new(1e6, 100.0).run(Clock::starting(Instant::now()), &stopped, |message| {
-            if message == 5 {
-                stop.send_replace(true);
-            }
-        });
+        let sent =
+            Schedule::new(1e6, 100.0).run(Clock::starting(Instant::now()), &stopped, |message| {
+                if message == 5 {
+                    stop.send_replace(true);
+                }
+            });
         assert_eq!(sent, 6);
     }
 }

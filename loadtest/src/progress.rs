@@ -22,7 +22,8 @@ impl Default for Progress {
     /// On a terminal if there is one.
     fn default() -> Self {
         let bar = stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{spinner} {wide_msg}").expect("the template is one");
+            let style =
+                ProgressStyle::with_template("{spinner} {wide_msg}").expect("the template is one");
             let bar = ProgressBar::new_spinner().with_style(style);
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
@@ -47,7 +48,13 @@ impl Progress {
             let mut before = stage.counters.delivered.load(Ordering::Relaxed);
             loop {
                 ticks.tick().await;
-                let line = line(&stage, started.elapsed().as_secs_f64(), seconds, every, &mut before);
+                let line = line(
+                    &stage,
+                    started.elapsed().as_secs_f64(),
+                    seconds,
+                    every,
+                    &mut before,
+                );
                 progress.show(line);
             }
         }))
@@ -85,9 +92,17 @@ impl Drop for Following {
 }
 
 fn line(stage: &Stage, elapsed: f64, seconds: f64, every: Duration, before: &mut u64) -> String {
-    let Counters { sent, acknowledged, delivered, rate_limited, reconnects, .. } = &stage.counters;
+    let Counters {
+        sent,
+        acknowledged,
+        delivered,
+        rate_limited,
+        reconnects,
+        ..
+    } = &stage.counters;
     let [sent, acknowledged, delivered, rate_limited, reconnects] =
-        [sent, acknowledged, delivered, rate_limited, reconnects].map(|counter| counter.load(Ordering::Relaxed));
+        [sent, acknowledged, delivered, rate_limited, reconnects]
+            .map(|counter| counter.load(Ordering::Relaxed));
     let per_second = (delivered - *before) as f64 / every.as_secs_f64();
     *before = delivered;
     let mut line = format!(

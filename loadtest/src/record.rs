@@ -13,7 +13,8 @@ const HIGHEST: u64 = 600_000_000;
 const SHARDS: usize = 8;
 
 fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, HIGHEST, 3).expect("the bounds are in order, and three digits are supported")
+    Histogram::new_with_bounds(1, HIGHEST, 3)
+        .expect("the bounds are in order, and three digits are supported")
 }
 
 /// Latencies that many clients record at once.
@@ -87,20 +88,47 @@ impl Distribution {
 
     /// The whole distribution in milliseconds, in the text form (`.hgrm`) that HDR histogram plotters read.
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        writeln!(out, "{:>12} {:>14} {:>10} {:>14}\n", "Value", "Percentile", "TotalCount", "1/(1-Percentile)")?;
+        writeln!(
+            out,
+            "{:>12} {:>14} {:>10} {:>14}\n",
+            "Value", "Percentile", "TotalCount", "1/(1-Percentile)"
+        )?;
         let mut count = 0;
         for step in self.0.iter_quantiles(5) {
             count += step.count_since_last_iteration();
-            let (value, quantile) = (step.value_iterated_to() as f64 / 1e3, step.quantile_iterated_to());
+            let (value, quantile) = (
+                step.value_iterated_to() as f64 / 1e3,
+                step.quantile_iterated_to(),
+            );
             match quantile < 1.0 {
-                true => writeln!(out, "{value:>12.3} {quantile:>2.12} {count:>10} {:>14.2}", 1.0 / (1.0 - quantile))?,
+                true => writeln!(
+                    out,
+                    "{value:>12.3} {quantile:>2.12} {count:>10} {:>14.2}",
+                    1.0 / (1.0 - quantile)
+                )?,
                 false => writeln!(out, "{value:>12.3} {quantile:>2.12} {count:>10}")?,
             }
         }
-        let (mean, deviation, max) = (self.0.mean() / 1e3, self.0.stdev() / 1e3, self.0.max() as f64 / 1e3);
-        writeln!(out, "#[Mean    = {mean:>12.3}, StdDeviation   = {deviation:>12.3}]")?;
-        writeln!(out, "#[Max     = {max:>12.3}, Total count    = {:>12}]", self.0.len())?;
-        writeln!(out, "#[Buckets = {:>12}, SubBuckets     = {:>12}]", self.0.buckets(), 2048)
+        let (mean, deviation, max) = (
+            self.0.mean() / 1e3,
+            self.0.stdev() / 1e3,
+            self.0.max() as f64 / 1e3,
+        );
+        writeln!(
+            out,
+            "#[Mean    = {mean:>12.3}, StdDeviation   = {deviation:>12.3}]"
+        )?;
+        writeln!(
+            out,
+            "#[Max     = {max:>12.3}, Total count    = {:>12}]",
+            self.0.len()
+        )?;
+        writeln!(
+            out,
+            "#[Buckets = {:>12}, SubBuckets     = {:>12}]",
+            self.0.buckets(),
+            2048
+        )
     }
 }
 
@@ -116,9 +144,13 @@ mod tests {
         }
         let found = recorder.distribution().percentiles();
         assert_eq!(found.count, 10_000);
-        for (figure, expected) in
-            [(found.p50_ms, 5.0), (found.p90_ms, 9.0), (found.p99_ms, 9.9), (found.p99_9_ms, 9.99), (found.max_ms, 10.0)]
-        {
+        for (figure, expected) in [
+            (found.p50_ms, 5.0),
+            (found.p90_ms, 9.0),
+            (found.p99_ms, 9.9),
+            (found.p99_9_ms, 9.99),
+            (found.max_ms, 10.0),
+        ] {
             assert!((figure - expected).abs() < 0.01, "{found:?}");
         }
     }
@@ -140,9 +172,15 @@ mod tests {
         let recorder = Recorder::default();
         (1..=100).for_each(|n| recorder.record(0, n * 1_000));
         let mut out = Vec::new();
-        recorder.distribution().write(&mut out).expect("a vector takes it");
+        recorder
+            .distribution()
+            .write(&mut out)
+            .expect("a vector takes it");
         let text = String::from_utf8(out).expect("text");
-        let last = text.lines().rfind(|line| !line.starts_with('#')).expect("a line");
+        let last = text
+            .lines()
+            .rfind(|line| !line.starts_with('#'))
+            .expect("a line");
         let fields: Vec<_> = last.split_whitespace().collect();
         assert_eq!(&fields[1..], ["1.000000000000", "100"], "{text}");
     }

@@ -61,8 +61,20 @@ impl Room {
         pacing: Arc<dyn Pacing>,
         clock: Clock,
     ) -> Self {
-        let check = Mutex::new(verify::Channel::new(id.as_str(), subscribers.iter().map(UserId::as_str)));
-        Self { id, check, stage: stage.clone(), script: script.clone(), pacing, clock, guest: None, deletes: false }
+        let check = Mutex::new(verify::Channel::new(
+            id.as_str(),
+            subscribers.iter().map(UserId::as_str),
+        ));
+        Self {
+            id,
+            check,
+            stage: stage.clone(),
+            script: script.clone(),
+            pacing,
+            clock,
+            guest: None,
+            deletes: false,
+        }
     }
 
     /// The same where nodes and store are known to keep this much.
@@ -77,7 +89,9 @@ impl Room {
 
     /// The same with a subscriber that comes and goes, its last, and with messages that are deleted again.
     pub fn with_change(mut self, subscribers: &[UserId]) -> Self {
-        self.guest = subscribers.last().map(|guest| (guest.clone(), subscribers.len() - 1));
+        self.guest = subscribers
+            .last()
+            .map(|guest| (guest.clone(), subscribers.len() - 1));
         self.deletes = true;
         self
     }
@@ -97,17 +111,28 @@ impl Room {
         let mut shown = Vec::new();
         let mut after = 0;
         loop {
-            let which = ListMessages { after: Some(after), limit: session.connected().limits.get("page").copied(), ..Default::default() };
+            let which = ListMessages {
+                after: Some(after),
+                limit: session.connected().limits.get("page").copied(),
+                ..Default::default()
+            };
             let page = match session.messages(&self.id, &which).await {
                 Ok(page) => page,
                 Err(RequestError::Refused(error)) if error.code == ErrorCode::RateLimited => {
                     sleep(Duration::from_millis(error.retry_after_ms.unwrap_or(100))).await;
                     continue;
                 }
-                Err(error) => return Err(error).with_context(|| format!("Channel {} cannot be listed", self.id)),
+                Err(error) => {
+                    return Err(error)
+                        .with_context(|| format!("Channel {} cannot be listed", self.id));
+                }
             };
             let last = page.items.last().map(|message| message.number);
-            shown.extend(page.items.into_iter().map(|message| self.script.read(&self.id, &message.into())));
+            shown.extend(
+                page.items
+                    .into_iter()
+                    .map(|message| self.script.read(&self.id, &message.into())),
+            );
             match last {
                 Some(last) if page.more && last > after => after = last,
                 _ => break,
@@ -120,7 +145,11 @@ impl Room {
     /// Starts to send, in order, what is put into the answered queue, in the name of this member.
     pub fn sender(self: &Arc<Self>, by: usize, member: Member) -> mpsc::UnboundedSender<Index> {
         let (queue, mut due) = mpsc::unbounded_channel();
-        let sender = Sender { room: self.clone(), by, member };
+        let sender = Sender {
+            room: self.clone(),
+            by,
+            member,
+        };
         tokio::spawn(async move {
             while let Some(message) = due.recv().await {
                 let first = sender.begin(message).await;
@@ -148,8 +177,16 @@ impl Witness for Room {
         self.check.lock().told_diverged(who, head);
     }
 
-    fn read_changes(&self, who: usize, after: u64, head: u64, messages: Vec<protocol::model::Message>) {
-        let shown = messages.into_iter().map(|message| self.script.read(&self.id, &message.into()));
+    fn read_changes(
+        &self,
+        who: usize,
+        after: u64,
+        head: u64,
+        messages: Vec<protocol::model::Message>,
+    ) {
+        let shown = messages
+            .into_iter()
+            .map(|message| self.script.read(&self.id, &message.into()));
         self.check.lock().read_changes(who, after, head, shown);
     }
 
@@ -162,7 +199,11 @@ impl Witness for Room {
             (Name::MessageCreated, Some(seq), Some(message)) => {
                 let mut shown = self.script.read(&self.id, message);
                 // A deleted message is told as it is now.
-                shown.intact &= if shown.deleted { shown.seq > seq } else { shown.seq == seq };
+                shown.intact &= if shown.deleted {
+                    shown.seq > seq
+                } else {
+                    shown.seq == seq
+                };
                 shown.seq = seq;
                 if let Some(message) = shown.message {
                     let late = self.clock.now().saturating_sub(self.pacing.due(message));
@@ -170,13 +211,20 @@ impl Witness for Room {
                 }
                 self.check.lock().saw(who, shown);
                 Counters::count(&self.stage.counters.delivered);
-                self.stage.counters.delivered_bytes.fetch_add(frame as u64, Ordering::Relaxed);
-                shown.message.into_iter().for_each(|message| self.pacing.delivered(message));
+                self.stage
+                    .counters
+                    .delivered_bytes
+                    .fetch_add(frame as u64, Ordering::Relaxed);
+                shown
+                    .message
+                    .into_iter()
+                    .for_each(|message| self.pacing.delivered(message));
             }
             (name, Some(seq), _) => {
                 let mut check = self.check.lock();
                 check.saw_other(who, seq, &format!("{name:?}"));
-                if let (Some(participant), Some((guest, place))) = (&told.data.participant, &self.guest)
+                if let (Some(participant), Some((guest, place))) =
+                    (&told.data.participant, &self.guest)
                     && participant.user_id == *guest
                 {
                     match name {
@@ -209,17 +257,38 @@ struct Sender {
 impl Sender {
     /// Sends a message for the first time. None if there is no session at this moment.
     async fn begin(&self, message: Index) -> Option<Result<PendingReply, RequestError>> {
-        let Room { check, stage, script, id, .. } = &*self.room;
+        let Room {
+            check,
+            stage,
+            script,
+            id,
+            ..
+        } = &*self.room;
         check.lock().sending(message, self.by);
         Counters::count(&stage.counters.sent);
         Counters::count(&stage.counters.pending);
-        Some(self.member.session()?.begin_send(id, &script.message(message)).await)
+        Some(
+            self.member
+                .session()?
+                .begin_send(id, &script.message(message))
+                .await,
+        )
     }
 
     /// Sees a message to its end: acknowledged, refused, or sent again with the same id for as long as the run goes on.
-    async fn settle(mut self, message: Index, mut begun: Option<Result<PendingReply, RequestError>>) {
+    async fn settle(
+        mut self,
+        message: Index,
+        mut begun: Option<Result<PendingReply, RequestError>>,
+    ) {
         let room = self.room.clone();
-        let Room { check, stage, script, id, .. } = &*room;
+        let Room {
+            check,
+            stage,
+            script,
+            id,
+            ..
+        } = &*room;
         let mut backoff = AGAIN;
         loop {
             let reply = match begun {
@@ -231,7 +300,9 @@ impl Sender {
                 Some(Ok(MessageResult { message: stored })) => {
                     let late = room.clock.now().saturating_sub(room.pacing.due(message));
                     stage.acknowledgement.record(self.by, late);
-                    check.lock().acknowledged(message, script.read(id, &Message::from(stored)));
+                    check
+                        .lock()
+                        .acknowledged(message, script.read(id, &Message::from(stored)));
                     Counters::count(&stage.counters.acknowledged);
                     if room.deletes && message.is_multiple_of(DELETED) {
                         self.delete(message).await;
@@ -263,7 +334,9 @@ impl Sender {
             }
             check.lock().retrying(message);
             sleep(backoff.wait(rand::random())).await;
-            let Some(session) = self.member.connected().await else { break };
+            let Some(session) = self.member.connected().await else {
+                break;
+            };
             begun = Some(session.begin_send(id, &script.message(message)).await);
         }
         stage.counters.pending.fetch_sub(1, Ordering::Relaxed);
@@ -272,8 +345,16 @@ impl Sender {
     /// Deletes a message, however often it takes.
     async fn delete(&mut self, message: Index) {
         let room = self.room.clone();
-        let Room { check, stage, script, id, .. } = &*room;
-        let Some(message_id) = script.message(message).message_id else { return };
+        let Room {
+            check,
+            stage,
+            script,
+            id,
+            ..
+        } = &*room;
+        let Some(message_id) = script.message(message).message_id else {
+            return;
+        };
         check.lock().deleting(message);
         let mut backoff = AGAIN;
         while let Some(session) = self.member.connected().await {

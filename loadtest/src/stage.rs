@@ -76,11 +76,24 @@ impl Stage {
     pub fn new(tenant: Tenant, common: &Common) -> Result<Self> {
         let connectors = |base: &String| -> Result<[Connector; 2]> {
             // Small, so that thousands of clients fit beside the node that they measure.
-            let connector = |encoding| Ok::<_, client::ConnectError>(Connector::new(base, encoding)?.read_buffer(2048).event_queue(64));
-            Ok([connector(Encoding::MessagePack)?, connector(Encoding::Json)?])
+            let connector = |encoding| {
+                Ok::<_, client::ConnectError>(
+                    Connector::new(base, encoding)?
+                        .read_buffer(2048)
+                        .event_queue(64),
+                )
+            };
+            Ok([
+                connector(Encoding::MessagePack)?,
+                connector(Encoding::Json)?,
+            ])
         };
         Ok(Self {
-            nodes: common.http_bases()?.iter().map(connectors).collect::<Result<_>>()?,
+            nodes: common
+                .http_bases()?
+                .iter()
+                .map(connectors)
+                .collect::<Result<_>>()?,
             tenant,
             counters: Counters::default(),
             delivery: Recorder::default(),

@@ -7,7 +7,10 @@ use client::{Backend, BackendError, segment};
 use protocol::{
     AppId, ChannelId, ErrorCode, OrganizationId, UserId,
     model::{App, Channel, ChannelType, Environment, Key, Role},
-    params::{AddParticipant, Batch, CreateApp, CreateAppKey, CreateChannel, CreateOrganization, MintToken, PutUser},
+    params::{
+        AddParticipant, Batch, CreateApp, CreateAppKey, CreateChannel, CreateOrganization,
+        MintToken, PutUser,
+    },
     results::{OrganizationCreated, ParticipantBatch, Token, UserBatch},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -42,11 +45,20 @@ impl Tenant {
     pub async fn make(common: &Common) -> Result<Self> {
         let bases = common.http_bases()?;
         let key = common.admin_key()?;
-        let admins: Vec<Backend> = bases.iter().map(|base| Backend::new(base, &key)).collect::<Result<_, _>>()?;
+        let admins: Vec<Backend> = bases
+            .iter()
+            .map(|base| Backend::new(base, &key))
+            .collect::<Result<_, _>>()?;
         let admin = &admins[0];
-        let body = CreateOrganization { name: "chaos-loadtest".into(), email: "loadtest@example.org".into(), banner: None };
-        let OrganizationCreated { organization, .. } =
-            admin.post("/v1/organizations", &body).await.map_err(|error| explain(error, &bases[0]))?;
+        let body = CreateOrganization {
+            name: "chaos-loadtest".into(),
+            email: "loadtest@example.org".into(),
+            banner: None,
+        };
+        let OrganizationCreated { organization, .. } = admin
+            .post("/v1/organizations", &body)
+            .await
+            .map_err(|error| explain(error, &bases[0]))?;
         match Self::fill(&admins, &bases, &organization.id, common.token_seconds).await {
             Ok(tenant) => Ok(tenant),
             Err(error) => {
@@ -57,16 +69,44 @@ impl Tenant {
         }
     }
 
-    async fn fill(admins: &[Backend], bases: &[String], organization: &OrganizationId, token_seconds: u64) -> Result<Self> {
+    async fn fill(
+        admins: &[Backend],
+        bases: &[String],
+        organization: &OrganizationId,
+        token_seconds: u64,
+    ) -> Result<Self> {
         let admin = &admins[0];
         let apps = format!("/v1/organizations/{organization}/apps");
-        let app: App = admin.post(&apps, &CreateApp { name: "chaos-loadtest".into(), settings: Default::default() }).await?;
-        let key = CreateAppKey { environment: Environment::Test, name: None };
+        let app: App = admin
+            .post(
+                &apps,
+                &CreateApp {
+                    name: "chaos-loadtest".into(),
+                    settings: Default::default(),
+                },
+            )
+            .await?;
+        let key = CreateAppKey {
+            environment: Environment::Test,
+            name: None,
+        };
         let key: Key = admin.post(&format!("{apps}/{}/keys", app.id), &key).await?;
-        let secret = key.secret.context("The node made an app key and does not tell its secret")?;
-        let nodes = bases.iter().map(|base| Backend::new(base, &secret)).collect::<Result<_, _>>()?;
+        let secret = key
+            .secret
+            .context("The node made an app key and does not tell its secret")?;
+        let nodes = bases
+            .iter()
+            .map(|base| Backend::new(base, &secret))
+            .collect::<Result<_, _>>()?;
         let next = tokio::sync::Mutex::new(Instant::now());
-        Ok(Self { admins: admins.to_vec(), nodes, organization: organization.clone(), app: app.id, next, token_seconds })
+        Ok(Self {
+            admins: admins.to_vec(),
+            nodes,
+            organization: organization.clone(),
+            app: app.id,
+            next,
+            token_seconds,
+        })
     }
 
     /// Which organization it is.
@@ -87,11 +127,29 @@ impl Tenant {
     /// Makes users with these ids.
     pub async fn make_users(&self, ids: &[UserId]) -> Result<()> {
         for ids in ids.chunks(BATCH) {
-            let items = ids.iter().map(|id| PutUser { id: Some(id.clone()), ..PutUser::default() }).collect();
-            let answer: UserBatch = self.post(0, "/v1/users/batch", &Batch { items }).await.context("The users cannot be made")?;
-            ensure!(answer.items.len() == ids.len(), "{} users were asked for, {} answered", ids.len(), answer.items.len());
+            let items = ids
+                .iter()
+                .map(|id| PutUser {
+                    id: Some(id.clone()),
+                    ..PutUser::default()
+                })
+                .collect();
+            let answer: UserBatch = self
+                .post(0, "/v1/users/batch", &Batch { items })
+                .await
+                .context("The users cannot be made")?;
+            ensure!(
+                answer.items.len() == ids.len(),
+                "{} users were asked for, {} answered",
+                ids.len(),
+                answer.items.len()
+            );
             for (id, item) in ids.iter().zip(answer.items) {
-                ensure!(item.error.is_none(), "User {id} cannot be made: {}", item.error.map(|e| e.to_string()).unwrap_or_default());
+                ensure!(
+                    item.error.is_none(),
+                    "User {id} cannot be made: {}",
+                    item.error.map(|e| e.to_string()).unwrap_or_default()
+                );
             }
         }
         Ok(())
@@ -111,36 +169,79 @@ impl Tenant {
             participant_ids: first.to_vec(),
             metadata: Default::default(),
         };
-        let _: Channel = self.post(0, "/v1/channels", &channel).await.with_context(|| format!("Channel {id} cannot be made"))?;
+        let _: Channel = self
+            .post(0, "/v1/channels", &channel)
+            .await
+            .with_context(|| format!("Channel {id} cannot be made"))?;
         let path = format!("/v1/channels/{}/participants/batch", segment(id.as_str()));
         for users in rest.chunks(BATCH) {
-            let items = users.iter().map(|user_id| AddParticipant { user_id: user_id.clone(), role: Some(Role::Member) }).collect();
-            let answer: ParticipantBatch =
-                self.post(0, &path, &Batch { items }).await.with_context(|| format!("Channel {id} cannot be filled"))?;
+            let items = users
+                .iter()
+                .map(|user_id| AddParticipant {
+                    user_id: user_id.clone(),
+                    role: Some(Role::Member),
+                })
+                .collect();
+            let answer: ParticipantBatch = self
+                .post(0, &path, &Batch { items })
+                .await
+                .with_context(|| format!("Channel {id} cannot be filled"))?;
             for (user, item) in users.iter().zip(answer.items) {
-                ensure!(item.error.is_none(), "{user} cannot be added to {id}: {}", item.error.map(|e| e.to_string()).unwrap_or_default());
+                ensure!(
+                    item.error.is_none(),
+                    "{user} cannot be added to {id}: {}",
+                    item.error.map(|e| e.to_string()).unwrap_or_default()
+                );
             }
         }
         Ok(())
     }
 
     /// Adds a user to a channel, at one of the nodes; one that is in it stays.
-    pub async fn add_participant(&self, node: usize, channel: &ChannelId, user_id: &UserId) -> Result<(), BackendError> {
-        let body = AddParticipant { user_id: user_id.clone(), role: Some(Role::Member) };
+    pub async fn add_participant(
+        &self,
+        node: usize,
+        channel: &ChannelId,
+        user_id: &UserId,
+    ) -> Result<(), BackendError> {
+        let body = AddParticipant {
+            user_id: user_id.clone(),
+            role: Some(Role::Member),
+        };
         let path = format!("/v1/channels/{}/participants", segment(channel.as_str()));
-        self.nodes[node % self.nodes.len()].post::<serde::de::IgnoredAny>(&path, &body).await.map(drop)
+        self.nodes[node % self.nodes.len()]
+            .post::<serde::de::IgnoredAny>(&path, &body)
+            .await
+            .map(drop)
     }
 
     /// Removes a user from a channel, at one of the nodes.
-    pub async fn remove_participant(&self, node: usize, channel: &ChannelId, user_id: &UserId) -> Result<(), BackendError> {
-        let path = format!("/v1/channels/{}/participants/{}", segment(channel.as_str()), segment(user_id.as_str()));
+    pub async fn remove_participant(
+        &self,
+        node: usize,
+        channel: &ChannelId,
+        user_id: &UserId,
+    ) -> Result<(), BackendError> {
+        let path = format!(
+            "/v1/channels/{}/participants/{}",
+            segment(channel.as_str()),
+            segment(user_id.as_str())
+        );
         self.nodes[node % self.nodes.len()].delete(&path).await
     }
 
     /// A token for this user, minted by one of the nodes.
     pub async fn token(&self, node: usize, user: &UserId) -> Result<String, BackendError> {
-        let body = MintToken { expires_in: Some(self.token_seconds) };
-        let token: Token = self.post(node, &format!("/v1/users/{}/tokens", segment(user.as_str())), &body).await?;
+        let body = MintToken {
+            expires_in: Some(self.token_seconds),
+        };
+        let token: Token = self
+            .post(
+                node,
+                &format!("/v1/users/{}/tokens", segment(user.as_str())),
+                &body,
+            )
+            .await?;
         Ok(token.token)
     }
 
@@ -149,7 +250,10 @@ impl Tenant {
         let (first, others) = self.admins.split_first().expect("a run has a node");
         let mut outcome = delete(first, &self.organization).await;
         for admin in others {
-            if !matches!(outcome, Err(BackendError::Unreachable(_) | BackendError::Timeout)) {
+            if !matches!(
+                outcome,
+                Err(BackendError::Unreachable(_) | BackendError::Timeout)
+            ) {
                 break;
             }
             outcome = delete(admin, &self.organization).await;
@@ -157,7 +261,12 @@ impl Tenant {
         outcome
     }
 
-    async fn post<T: DeserializeOwned>(&self, node: usize, path: &str, body: &impl Serialize) -> Result<T, BackendError> {
+    async fn post<T: DeserializeOwned>(
+        &self,
+        node: usize,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, BackendError> {
         let mut attempt = 1;
         loop {
             self.turn().await;
@@ -166,7 +275,12 @@ impl Tenant {
                 Err(error) => error,
             };
             let wait = match error.refusal() {
-                Some(refusal) if matches!(refusal.code, ErrorCode::RateLimited | ErrorCode::Unavailable) => {
+                Some(refusal)
+                    if matches!(
+                        refusal.code,
+                        ErrorCode::RateLimited | ErrorCode::Unavailable
+                    ) =>
+                {
                     refusal.retry_after_ms.unwrap_or(250)
                 }
                 _ => return Err(error),
@@ -190,15 +304,26 @@ impl Tenant {
 }
 
 async fn delete(admin: &Backend, organization: &OrganizationId) -> Result<(), BackendError> {
-    admin.delete(&format!("/v1/organizations/{organization}")).await
+    admin
+        .delete(&format!("/v1/organizations/{organization}"))
+        .await
 }
 
 /// What went wrong with the very first request, in a sentence.
 fn explain(error: BackendError, base: &str) -> anyhow::Error {
     let sentence = match &error {
-        BackendError::Unreachable(_) | BackendError::Timeout => format!("No node answers at {base}: is `chaos` running there?"),
-        BackendError::Refused { error, .. } if matches!(error.code, ErrorCode::Unauthenticated | ErrorCode::Forbidden) => {
-            format!("The node at {base} does not take the admin key: is it that of this node's data folder?")
+        BackendError::Unreachable(_) | BackendError::Timeout => {
+            format!("No node answers at {base}: is `chaos` running there?")
+        }
+        BackendError::Refused { error, .. }
+            if matches!(
+                error.code,
+                ErrorCode::Unauthenticated | ErrorCode::Forbidden
+            ) =>
+        {
+            format!(
+                "The node at {base} does not take the admin key: is it that of this node's data folder?"
+            )
         }
         BackendError::Unreadable { .. } => format!("What answers at {base} is no CHAOS node"),
         _ => format!("The node at {base} makes no organization"),

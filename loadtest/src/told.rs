@@ -135,8 +135,25 @@ pub struct Message {
 
 impl From<protocol::model::Message> for Message {
     fn from(message: protocol::model::Message) -> Self {
-        let protocol::model::Message { id, channel_id, number, seq, sender_id, text, deleted_at, .. } = message;
-        Self { id, channel_id, number, seq, sender_id, text, deleted_at }
+        let protocol::model::Message {
+            id,
+            channel_id,
+            number,
+            seq,
+            sender_id,
+            text,
+            deleted_at,
+            ..
+        } = message;
+        Self {
+            id,
+            channel_id,
+            number,
+            seq,
+            sender_id,
+            text,
+            deleted_at,
+        }
     }
 }
 
@@ -155,11 +172,22 @@ mod tests {
             let told = Told::read(encoding, &encoding.encode(&event)).expect("an event");
             let message = told.data.message.expect("a message");
             assert_eq!(
-                (told.event, told.seq, told.at, message.number, message.text.as_str()),
+                (
+                    told.event,
+                    told.seq,
+                    told.at,
+                    message.number,
+                    message.text.as_str()
+                ),
                 (Name::MessageCreated, Some(7), Some(8), 3, "hi")
             );
             let other = json!({ "event": "read.marked", "channel_id": "c", "data": { "user_id": "u", "number": 1 } });
-            assert_eq!(Told::read(encoding, &encoding.encode(&other)).expect("an event").event, Name::Other);
+            assert_eq!(
+                Told::read(encoding, &encoding.encode(&other))
+                    .expect("an event")
+                    .event,
+                Name::Other
+            );
         }
     }
 }

@@ -36,7 +36,8 @@ impl Encoding {
     pub fn encode<T: Serialize>(self, value: &T) -> Vec<u8> {
         match self {
             Self::MessagePack => to_msgpack(value),
-            Self::Json => serde_json::to_vec(value).expect("types of the wire have string keys and finite numbers"),
+            Self::Json => serde_json::to_vec(value)
+                .expect("types of the wire have string keys and finite numbers"),
         }
     }
 
@@ -51,7 +52,8 @@ impl Encoding {
 
 /// MessagePack with field names.
 pub fn to_msgpack<T: Serialize>(value: &T) -> Vec<u8> {
-    rmp_serde::to_vec_named(value).expect("types of the wire can be encoded, and a Vec takes what it is given")
+    rmp_serde::to_vec_named(value)
+        .expect("types of the wire can be encoded, and a Vec takes what it is given")
 }
 
 /// How many bytes a value takes in the encoding in which it takes more: what a reply of either kind may be bounded by.
@@ -70,8 +72,10 @@ pub fn longest<T: Serialize>(value: &T) -> usize {
         }
     }
     let (mut json, mut msgpack) = (Count::default(), Count::default());
-    serde_json::to_writer(&mut json, value).expect("types of the wire have string keys and finite numbers");
-    rmp_serde::encode::write_named(&mut msgpack, value).expect("types of the wire can be encoded, and counting takes anything");
+    serde_json::to_writer(&mut json, value)
+        .expect("types of the wire have string keys and finite numbers");
+    rmp_serde::encode::write_named(&mut msgpack, value)
+        .expect("types of the wire can be encoded, and counting takes anything");
     json.0.max(msgpack.0)
 }
 
@@ -79,7 +83,11 @@ pub fn longest<T: Serialize>(value: &T) -> usize {
 pub fn from_msgpack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     let mut rest = bytes;
     let value = rmp_serde::from_read(&mut rest).map_err(|e| DecodeError(e.to_string()))?;
-    if rest.is_empty() { Ok(value) } else { Err(DecodeError("bytes follow the value".into())) }
+    if rest.is_empty() {
+        Ok(value)
+    } else {
+        Err(DecodeError("bytes follow the value".into()))
+    }
 }
 
 /// Rewrites one MessagePack value that this product made as JSON.
@@ -97,6 +105,9 @@ mod tests {
         let escaped = "\u{1}".repeat(100);
         assert_eq!(longest(&escaped), Encoding::Json.encode(&escaped).len());
         let numbers = [0.5; 100];
-        assert_eq!(longest(&numbers.as_slice()), Encoding::MessagePack.encode(&numbers.as_slice()).len());
+        assert_eq!(
+            longest(&numbers.as_slice()),
+            Encoding::MessagePack.encode(&numbers.as_slice()).len()
+        );
     }
 }

@@ -102,6 +102,11 @@ pub struct ErrorBody {
 impl ErrorBody {
     /// A code with its sentence.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_after_ms: None, details: None }
+        Self {
+            code,
+            message: message.into(),
+            retry_after_ms: None,
+            details: None,
+        }
     }
 }

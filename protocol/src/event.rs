@@ -119,7 +119,10 @@ pub struct EventMessage {
 /// An event's data, read by its name.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs, reason = "each variant is the event of that name")]
-#[allow(clippy::large_enum_variant, reason = "made once for each event that a client receives, and matched at once")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "made once for each event that a client receives, and matched at once"
+)]
 pub enum Event {
     MessageCreated(Message),
     MessageUpdated(Message),
@@ -214,7 +217,10 @@ data! {
 impl EventMessage {
     /// Reads the data by the event's name.
     pub fn read(&self) -> Result<Event, serde_json::Error> {
-        fn field<T: serde::de::DeserializeOwned>(data: &serde_json::Value, name: &str) -> Result<T, serde_json::Error> {
+        fn field<T: serde::de::DeserializeOwned>(
+            data: &serde_json::Value,
+            name: &str,
+        ) -> Result<T, serde_json::Error> {
             T::deserialize(data.get(name).unwrap_or(&serde_json::Value::Null))
         }
         let data = &self.data;

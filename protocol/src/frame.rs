@@ -123,7 +123,9 @@ impl<'a> Request<'a> {
         match self.params {
             RawParams::Absent => from_msgpack(&[0x80]),
             RawParams::MessagePack(bytes) => from_msgpack(bytes),
-            RawParams::Json(raw) => serde_json::from_str(raw.get()).map_err(|e| DecodeError(e.to_string())),
+            RawParams::Json(raw) => {
+                serde_json::from_str(raw.get()).map_err(|e| DecodeError(e.to_string()))
+            }
         }
     }
 
@@ -136,7 +138,8 @@ impl<'a> Request<'a> {
             #[serde(borrow, default)]
             params: Option<&'a RawValue>,
         }
-        let fields: Frame<'a> = serde_json::from_slice(frame).map_err(|e| DecodeError(e.to_string()))?;
+        let fields: Frame<'a> =
+            serde_json::from_slice(frame).map_err(|e| DecodeError(e.to_string()))?;
         if is_too_deep(frame) {
             return Err(too_deep());
         }
@@ -145,18 +148,27 @@ impl<'a> Request<'a> {
             Some(raw) if raw.get().starts_with('{') => RawParams::Json(raw),
             Some(_) => return Err(DecodeError("params is not a map".into())),
         };
-        Ok(Self { id: fields.id, method: json_word(fields.method)?, params })
+        Ok(Self {
+            id: fields.id,
+            method: json_word(fields.method)?,
+            params,
+        })
     }
 
     fn decode_msgpack(frame: &'a [u8]) -> Result<Self, DecodeError> {
         let mut rest = frame;
-        let fields = decode::read_map_len(&mut rest).map_err(|_| DecodeError("a request is a map".into()))?;
+        let fields = decode::read_map_len(&mut rest)
+            .map_err(|_| DecodeError("a request is a map".into()))?;
         let (mut id, mut method, mut params) = (None, None, RawParams::Absent);
         for _ in 0..fields {
             match text(&mut rest)? {
                 "id" => {
-                    let value: u64 = decode::read_int(&mut rest).map_err(|_| DecodeError("id is not an integer".into()))?;
-                    id = Some(u32::try_from(value).map_err(|_| DecodeError("id is 1 to 2^32-1".into()))?);
+                    let value: u64 = decode::read_int(&mut rest)
+                        .map_err(|_| DecodeError("id is not an integer".into()))?;
+                    id = Some(
+                        u32::try_from(value)
+                            .map_err(|_| DecodeError("id is 1 to 2^32-1".into()))?,
+                    );
                 }
                 "method" => method = Some(text(&mut rest)?),
                 "params" => {
@@ -164,7 +176,9 @@ impl<'a> Request<'a> {
                     skip(&mut rest)?;
                     let value = &start[..start.len() - rest.len()];
                     params = match Marker::from_u8(value[0]) {
-                        Marker::FixMap(_) | Marker::Map16 | Marker::Map32 => RawParams::MessagePack(value),
+                        Marker::FixMap(_) | Marker::Map16 | Marker::Map32 => {
+                            RawParams::MessagePack(value)
+                        }
                         // How JavaScript's encoders write a field that is undefined.
                         Marker::Null => RawParams::Absent,
                         _ => return Err(DecodeError("params is not a map".into())),
@@ -190,7 +204,8 @@ fn too_deep() -> DecodeError {
 /// A method's word. One of ours is found behind escapes too; one that is not may stay as it is written.
 fn json_word(raw: &RawValue) -> Result<&str, DecodeError> {
     serde_json::from_str::<&str>(raw.get()).or_else(|_| {
-        let word: String = serde_json::from_str(raw.get()).map_err(|_| DecodeError("method is not a string".into()))?;
+        let word: String = serde_json::from_str(raw.get())
+            .map_err(|_| DecodeError("method is not a string".into()))?;
         Ok(Method::of(&word).map_or(raw.get(), |method| method.as_str()))
     })
 }
@@ -218,7 +233,8 @@ fn is_too_deep(json: &[u8]) -> bool {
 }
 
 fn text<'a>(rest: &mut &'a [u8]) -> Result<&'a str, DecodeError> {
-    let (text, tail) = decode::read_str_from_slice(*rest).map_err(|_| DecodeError("a string was expected".into()))?;
+    let (text, tail) = decode::read_str_from_slice(*rest)
+        .map_err(|_| DecodeError("a string was expected".into()))?;
     *rest = tail;
     Ok(text)
 }
@@ -242,12 +258,16 @@ fn skip(rest: &mut &[u8]) -> Result<(), DecodeError> {
         let mut take = |n: usize| -> Result<u64, DecodeError> {
             let (head, tail) = rest.split_at_checked(n).ok_or_else(short)?;
             *rest = tail;
-            Ok(head.iter().take(8).fold(0, |value, byte| (value << 8) | u64::from(*byte)))
+            Ok(head
+                .iter()
+                .take(8)
+                .fold(0, |value, byte| (value << 8) | u64::from(*byte)))
         };
         let length = |n: u64| usize::try_from(n).map_err(|_| short());
         let mut children = None;
         match marker {
-            Marker::FixPos(_) | Marker::FixNeg(_) | Marker::Null | Marker::True | Marker::False => {}
+            Marker::FixPos(_) | Marker::FixNeg(_) | Marker::Null | Marker::True | Marker::False => {
+            }
             Marker::U8 | Marker::I8 => drop(take(1)?),
             Marker::U16 | Marker::I16 => drop(take(2)?),
             Marker::U32 | Marker::I32 | Marker::F32 => drop(take(4)?),
@@ -291,7 +311,12 @@ struct RequestFrame<'a, P> {
 }
 
 /// A client's request.
-pub fn encode_request<P: Serialize>(encoding: Encoding, id: u32, method: &str, params: &P) -> Vec<u8> {
+pub fn encode_request<P: Serialize>(
+    encoding: Encoding,
+    id: u32,
+    method: &str,
+    params: &P,
+) -> Vec<u8> {
     encoding.encode(&RequestFrame { id, method, params })
 }
 
@@ -350,7 +375,11 @@ impl ServerFrame {
                 let mut rest = frame;
                 for _ in 0..decode::read_map_len(&mut rest).map_err(|_| neither())? {
                     match text(&mut rest)? {
-                        "id" => return decode::read_int(&mut rest).map(Head::Reply).map_err(|_| neither()),
+                        "id" => {
+                            return decode::read_int(&mut rest)
+                                .map(Head::Reply)
+                                .map_err(|_| neither());
+                        }
                         "event" => return Ok(Head::Event),
                         _ => skip(&mut rest)?,
                     }
@@ -387,11 +416,36 @@ impl ServerFrame {
         }
         let any: Any = encoding.decode(frame)?;
         match any {
-            Any { id: Some(id), error: Some(error), .. } => Ok(Self::Reply { id, outcome: Err(error) }),
-            Any { id: Some(id), result: Some(result), .. } => Ok(Self::Reply { id, outcome: Ok(result) }),
-            Any { event: Some(event), channel_id, seq, at, data, .. } => {
-                Ok(Self::Event(crate::EventMessage { event, channel_id, seq, at, data: data.unwrap_or_default() }))
-            }
+            Any {
+                id: Some(id),
+                error: Some(error),
+                ..
+            } => Ok(Self::Reply {
+                id,
+                outcome: Err(error),
+            }),
+            Any {
+                id: Some(id),
+                result: Some(result),
+                ..
+            } => Ok(Self::Reply {
+                id,
+                outcome: Ok(result),
+            }),
+            Any {
+                event: Some(event),
+                channel_id,
+                seq,
+                at,
+                data,
+                ..
+            } => Ok(Self::Event(crate::EventMessage {
+                event,
+                channel_id,
+                seq,
+                at,
+                data: data.unwrap_or_default(),
+            })),
             _ => Err(DecodeError("neither a reply nor an event".into())),
         }
     }
@@ -412,8 +466,14 @@ mod tests {
             let bytes = encode_request(encoding, 7, "message.send", &params);
             let request = Request::decode(encoding, &bytes).unwrap();
             assert_eq!((request.id, request.method), (7, "message.send"));
-            assert_eq!(request.params::<ChannelRef>().unwrap().channel_id.as_str(), "general");
-            assert_eq!(request.params::<SendMessage>().unwrap().text.as_deref(), Some("hi"));
+            assert_eq!(
+                request.params::<ChannelRef>().unwrap().channel_id.as_str(),
+                "general"
+            );
+            assert_eq!(
+                request.params::<SendMessage>().unwrap().text.as_deref(),
+                Some("hi")
+            );
         }
     }
 
@@ -422,7 +482,8 @@ mod tests {
         for encoding in Encoding::ALL {
             let reply = encode_result(encoding, 9, &json!({ "event": "no" }));
             assert_eq!(ServerFrame::head(encoding, &reply), Ok(Head::Reply(9)));
-            let event = encoding.encode(&json!({ "at": 1, "data": { "id": 3 }, "event": "typing" }));
+            let event =
+                encoding.encode(&json!({ "at": 1, "data": { "id": 3 }, "event": "typing" }));
             assert_eq!(ServerFrame::head(encoding, &event), Ok(Head::Event));
             assert!(ServerFrame::head(encoding, &encoding.encode(&json!({ "ids": 1 }))).is_err());
             assert!(ServerFrame::head(encoding, &[]).is_err());
@@ -432,11 +493,20 @@ mod tests {
     #[test]
     fn a_method_behind_escapes_and_params_that_are_null_are_a_request() {
         let read = |frame| Request::decode(Encoding::Json, frame).map(|request| request.method);
-        assert_eq!(read(br#"{"id":1,"method":"p\u0069ng","params":null}"#), Ok("ping"));
-        assert!(read(br#"{"id":1,"method":"p\u00efng"}"#).is_ok_and(|word| Method::of(word).is_none()));
+        assert_eq!(
+            read(br#"{"id":1,"method":"p\u0069ng","params":null}"#),
+            Ok("ping")
+        );
+        assert!(
+            read(br#"{"id":1,"method":"p\u00efng"}"#).is_ok_and(|word| Method::of(word).is_none())
+        );
         assert!(read(br#"{"id":1,"method":["ping"]}"#).is_err());
-        let frame = Encoding::MessagePack.encode(&json!({ "id": 1, "method": "ping", "params": null }));
-        assert!(Request::decode(Encoding::MessagePack, &frame).is_ok_and(|request| request.params::<crate::results::Empty>().is_ok()));
+        let frame =
+            Encoding::MessagePack.encode(&json!({ "id": 1, "method": "ping", "params": null }));
+        assert!(
+            Request::decode(Encoding::MessagePack, &frame)
+                .is_ok_and(|request| request.params::<crate::results::Empty>().is_ok())
+        );
     }
 
     #[test]
@@ -445,8 +515,13 @@ mod tests {
             for field in ["params", "later"] {
                 let value = (1..levels).fold(json!({}), |inner, _| json!({ "a": inner }));
                 for encoding in Encoding::ALL {
-                    let frame = encoding.encode(&json!({ "id": 1, "method": "ping", field: value }));
-                    assert_eq!(Request::decode(encoding, &frame).is_ok(), good, "{levels} in {field} as {encoding:?}");
+                    let frame =
+                        encoding.encode(&json!({ "id": 1, "method": "ping", field: value }));
+                    assert_eq!(
+                        Request::decode(encoding, &frame).is_ok(),
+                        good,
+                        "{levels} in {field} as {encoding:?}"
+                    );
                 }
             }
         }
@@ -456,7 +531,10 @@ mod tests {
     fn what_is_no_request_is_refused() {
         let good = encode_request(Encoding::MessagePack, 1, "ping", &json!({}));
         for end in 0..good.len() {
-            assert!(Request::decode(Encoding::MessagePack, &good[..end]).is_err(), "cut at {end}");
+            assert!(
+                Request::decode(Encoding::MessagePack, &good[..end]).is_err(),
+                "cut at {end}"
+            );
         }
         let trailing = [good.as_slice(), &[0xc0]].concat();
         assert!(Request::decode(Encoding::MessagePack, &trailing).is_err());
@@ -474,9 +552,16 @@ mod tests {
             r#"{"id":4294967296,"method":"ping"}"#,
             r#"{"id":1,"method":"ping","params":3}"#,
         ] {
-            assert!(Request::decode(Encoding::Json, bad.as_bytes()).is_err(), "{bad}");
+            assert!(
+                Request::decode(Encoding::Json, bad.as_bytes()).is_err(),
+                "{bad}"
+            );
         }
-        let deep = format!(r#"{{"id":1,"method":"ping","params":{{"a":{}{}}}}}"#, "[".repeat(10_000), "]".repeat(10_000));
+        let deep = format!(
+            r#"{{"id":1,"method":"ping","params":{{"a":{}{}}}}}"#,
+            "[".repeat(10_000),
+            "]".repeat(10_000)
+        );
         assert!(Request::decode(Encoding::Json, deep.as_bytes()).is_err());
     }
 }

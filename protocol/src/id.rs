@@ -5,7 +5,9 @@ use std::{fmt, str::FromStr, sync::Arc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// The prefixes of all kinds. A chosen id may begin with one only if it is of that kind, and in its full form.
-pub const PREFIXES: [&str; 11] = ["org_", "app_", "usr_", "chn_", "prt_", "msg_", "upl_", "ses_", "key_", "tk_", "hook_"];
+pub const PREFIXES: [&str; 11] = [
+    "org_", "app_", "usr_", "chn_", "prt_", "msg_", "upl_", "ses_", "key_", "tk_", "hook_",
+];
 
 /// The longest chosen id, in bytes.
 pub const MAX_CHOSEN: usize = 64;
@@ -16,13 +18,17 @@ pub const MAX_CHOSEN: usize = 64;
 pub struct InvalidId(String);
 
 fn is_hex16(s: &str) -> bool {
-    s.len() == 16 && s.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    s.len() == 16
+        && s.bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 fn check_full(s: &str, prefix: &str) -> Result<(), InvalidId> {
     match s.strip_prefix(prefix) {
         Some(rest) if is_hex16(rest) => Ok(()),
-        _ => Err(InvalidId(format!("an id of this kind is `{prefix}` and 16 lower-case hex characters"))),
+        _ => Err(InvalidId(format!(
+            "an id of this kind is `{prefix}` and 16 lower-case hex characters"
+        ))),
     }
 }
 
@@ -31,11 +37,15 @@ fn check_chosen(s: &str, prefix: &str) -> Result<(), InvalidId> {
         return if *reserved == prefix {
             check_full(s, prefix)
         } else {
-            Err(InvalidId(format!("an id that begins with `{reserved}` is reserved for another kind")))
+            Err(InvalidId(format!(
+                "an id that begins with `{reserved}` is reserved for another kind"
+            )))
         };
     }
     let first = s.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
-    let rest = s.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-@+|:".contains(&b));
+    let rest = s
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"._-@+|:".contains(&b));
     if first && rest && s.len() <= MAX_CHOSEN {
         Ok(())
     } else {
@@ -133,7 +143,10 @@ fn pattern(check: &str, prefix: &str) -> String {
         return format!("^{prefix}[0-9a-f]{{16}}$");
     }
     let others: Vec<_> = PREFIXES.iter().map(|p| p.trim_end_matches('_')).collect();
-    format!("^({prefix}[0-9a-f]{{16}}|(?!({})_)[A-Za-z0-9][A-Za-z0-9._@+|:-]{{0,63}})$", others.join("|"))
+    format!(
+        "^({prefix}[0-9a-f]{{16}}|(?!({})_)[A-Za-z0-9][A-Za-z0-9._@+|:-]{{0,63}})$",
+        others.join("|")
+    )
 }
 
 id!(
@@ -173,12 +186,31 @@ mod tests {
 
     #[test]
     fn a_chosen_id_follows_the_grammar() {
-        for good in ["a", "0", "alice@example.org", "a.b_c-d+e|f:g", &"x".repeat(64), "usr_0123456789abcdef", "user_1"] {
+        for good in [
+            "a",
+            "0",
+            "alice@example.org",
+            "a.b_c-d+e|f:g",
+            &"x".repeat(64),
+            "usr_0123456789abcdef",
+            "user_1",
+        ] {
             assert!(good.parse::<UserId>().is_ok(), "{good}");
         }
-        for bad in
-            ["", "_a", ".a", "a b", "ä", &"x".repeat(65), "usr_1", "usr_0123456789ABCDEF", "msg_0123456789abcdef", "hook_x", "a{b}", "a/b"]
-        {
+        for bad in [
+            "",
+            "_a",
+            ".a",
+            "a b",
+            "ä",
+            &"x".repeat(65),
+            "usr_1",
+            "usr_0123456789ABCDEF",
+            "msg_0123456789abcdef",
+            "hook_x",
+            "a{b}",
+            "a/b",
+        ] {
             assert!(bad.parse::<UserId>().is_err(), "{bad}");
         }
     }

@@ -24,7 +24,10 @@ pub use codec::Encoding;
 pub use error::{ErrorBody, ErrorCode};
 pub use event::{EventKind, EventMessage};
 pub use frame::Method;
-pub use id::{AppId, ChannelId, KeyId, MessageId, OrganizationId, ParticipantId, SessionId, TokenKeyId, UploadId, UserId};
+pub use id::{
+    AppId, ChannelId, KeyId, MessageId, OrganizationId, ParticipantId, SessionId, TokenKeyId,
+    UploadId, UserId,
+};
 pub use limits::Limits;
 pub use patch::Patch;
 pub use value::Metadata;

@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ChannelId, MessageId, Metadata, Patch, UserId,
-    model::{Algorithm, AppSettings, Attachment, ChannelType, Environment, MessageKind, Role, debug_without_secrets, wire},
+    model::{
+        Algorithm, AppSettings, Attachment, ChannelType, Environment, MessageKind, Role,
+        debug_without_secrets, wire,
+    },
 };
 
 /// A position on the wire: `[seq, at]`, or `[]` for "from now on".
@@ -38,11 +41,22 @@ impl<'de> Deserialize<'de> for Cursor {
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("a position: [seq, at] or []")
             }
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut parts: A) -> Result<Cursor, A::Error> {
-                let Some(seq) = parts.next_element()? else { return Ok(Cursor::Now) };
-                match (parts.next_element()?, parts.next_element::<serde::de::IgnoredAny>()?) {
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(
+                self,
+                mut parts: A,
+            ) -> Result<Cursor, A::Error> {
+                let Some(seq) = parts.next_element()? else {
+                    return Ok(Cursor::Now);
+                };
+                match (
+                    parts.next_element()?,
+                    parts.next_element::<serde::de::IgnoredAny>()?,
+                ) {
                     (Some(at), None) => Ok(Cursor::After(seq, at)),
-                    (at, _) => Err(serde::de::Error::invalid_length(if at.is_some() { 3 } else { 1 }, &self)),
+                    (at, _) => Err(serde::de::Error::invalid_length(
+                        if at.is_some() { 3 } else { 1 },
+                        &self,
+                    )),
                 }
             }
         }

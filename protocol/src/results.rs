@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     AppId, ChannelId, ErrorBody, SessionId, UserId,
     model::{
-        Channel, Entry, EntryResult, Environment, Gap, Key, Message, Organization, Participant, Presence, User, debug_without_secrets, wire,
+        Channel, Entry, EntryResult, Environment, Gap, Key, Message, Organization, Participant,
+        Presence, User, debug_without_secrets, wire,
     },
 };
 

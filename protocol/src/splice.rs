@@ -53,7 +53,10 @@ pub fn event(kind: EventKind, parts: &Parts<'_>) -> Result<Vec<u8>, DecodeError>
         out.extend_from_slice(rest);
         return Ok(out);
     }
-    map_header(&mut out, 2 + u32::from(parts.channel_id.is_some()) + if parts.seq == 0 { 0 } else { 2 });
+    map_header(
+        &mut out,
+        2 + u32::from(parts.channel_id.is_some()) + if parts.seq == 0 { 0 } else { 2 },
+    );
     field(&mut out, "event", |out| text(out, kind.as_str()));
     if let Some(channel_id) = parts.channel_id {
         field(&mut out, "channel_id", |out| text(out, channel_id));
@@ -89,7 +92,8 @@ fn entity(out: &mut Vec<u8>, parts: &Parts<'_>, is_message: bool) -> Result<(), 
         ("deleted_at", stamps.deleted_at),
     ];
     let present = assigned.iter().filter(|(_, value)| *value != 0);
-    let added = present.clone().count() + usize::from(stamps.count.is_some()) + usize::from(is_message);
+    let added =
+        present.clone().count() + usize::from(stamps.count.is_some()) + usize::from(is_message);
     map_header(out, fields + added as u32);
     for (name, value) in present {
         field(out, name, |out| uint(out, *value));
@@ -107,7 +111,8 @@ fn entity(out: &mut Vec<u8>, parts: &Parts<'_>, is_message: bool) -> Result<(), 
 
 fn map(value: &[u8]) -> Result<(u32, &[u8]), DecodeError> {
     let mut rest = value;
-    let fields = rmp::decode::read_map_len(&mut rest).map_err(|_| DecodeError("a value is a map".into()))?;
+    let fields =
+        rmp::decode::read_map_len(&mut rest).map_err(|_| DecodeError("a value is a map".into()))?;
     // A key and a value have a byte each at least; so the fields that are added cannot overflow either.
     if rest.len() / 2 < fields as usize {
         return Err(DecodeError("the value ends within its map".into()));
@@ -149,9 +154,22 @@ mod tests {
     fn a_spliced_event_reads_like_one_that_was_serialized() {
         let body = to_msgpack(&json!({ "id": "msg_0000000000000001", "text": "hi" }));
         let reactions = to_msgpack(&json!({ "👍": 2 }));
-        let stamps = EntityStamps { number: 3, seq: 300, created_at: 1_700_000_000_000, reactions: Some(&reactions), ..Default::default() };
-        let parts = Parts { channel_id: Some("general"), seq: 300, at: 1_700_000_000_000, stamps, body: &body };
-        let event: EventMessage = from_msgpack(&event(EventKind::MessageCreated, &parts).unwrap()).unwrap();
+        let stamps = EntityStamps {
+            number: 3,
+            seq: 300,
+            created_at: 1_700_000_000_000,
+            reactions: Some(&reactions),
+            ..Default::default()
+        };
+        let parts = Parts {
+            channel_id: Some("general"),
+            seq: 300,
+            at: 1_700_000_000_000,
+            stamps,
+            body: &body,
+        };
+        let event: EventMessage =
+            from_msgpack(&event(EventKind::MessageCreated, &parts).unwrap()).unwrap();
         assert_eq!(
             serde_json::to_value(event).unwrap(),
             json!({ "event": "message.created", "channel_id": "general", "seq": 300, "at": 1_700_000_000_000u64, "data": { "message": {
@@ -161,17 +179,44 @@ mod tests {
 
     #[test]
     fn a_body_that_is_no_map_or_declares_more_than_it_holds_is_refused() {
-        for body in [&b""[..], b"\x01", b"\x81\xa1", &[0xdf, 0xff, 0xff, 0xff, 0xff, 0xff]] {
+        for body in [
+            &b""[..],
+            b"\x01",
+            b"\x81\xa1",
+            &[0xdf, 0xff, 0xff, 0xff, 0xff, 0xff],
+        ] {
             for kind in EventKind::ALL {
-                assert!(event(*kind, &Parts { body, ..Default::default() }).is_err(), "{body:x?}");
+                assert!(
+                    event(
+                        *kind,
+                        &Parts {
+                            body,
+                            ..Default::default()
+                        }
+                    )
+                    .is_err(),
+                    "{body:x?}"
+                );
             }
         }
     }
 
     #[test]
     fn a_passing_event_is_its_body_with_a_name() {
-        let body = to_msgpack(&json!({ "channel_id": "general", "data": { "user_id": "bob", "typing": true } }));
-        let event: EventMessage = from_msgpack(&event(EventKind::Typing, &Parts { body: &body, ..Default::default() }).unwrap()).unwrap();
+        let body = to_msgpack(
+            &json!({ "channel_id": "general", "data": { "user_id": "bob", "typing": true } }),
+        );
+        let event: EventMessage = from_msgpack(
+            &event(
+                EventKind::Typing,
+                &Parts {
+                    body: &body,
+                    ..Default::default()
+                },
+            )
+            .unwrap(),
+        )
+        .unwrap();
         assert_eq!(
             serde_json::to_value(event).unwrap(),
             json!({ "event": "typing", "channel_id": "general", "data": { "user_id": "bob", "typing": true } })

@@ -42,7 +42,11 @@ impl Metadata {
         for value in self.0.values() {
             check(value, 2)?;
         }
-        if codec::to_msgpack(self).len() > MAX_BYTES { Err(OutOfBounds::Size) } else { Ok(()) }
+        if codec::to_msgpack(self).len() > MAX_BYTES {
+            Err(OutOfBounds::Size)
+        } else {
+            Ok(())
+        }
     }
 
     /// Applies a JSON Merge Patch.
@@ -66,8 +70,13 @@ fn check(value: &Value, depth: usize) -> Result<(), OutOfBounds> {
             map.values().try_for_each(|v| check(v, depth + 1))
         }
         Value::Number(n) => {
-            let beyond = n.as_u64().is_some_and(|n| n > MAX_INTEGER) || n.as_i64().is_some_and(|n| n < -(MAX_INTEGER as i64));
-            if beyond { Err(OutOfBounds::Integer) } else { Ok(()) }
+            let beyond = n.as_u64().is_some_and(|n| n > MAX_INTEGER)
+                || n.as_i64().is_some_and(|n| n < -(MAX_INTEGER as i64));
+            if beyond {
+                Err(OutOfBounds::Integer)
+            } else {
+                Ok(())
+            }
         }
         _ => Ok(()),
     }
@@ -80,7 +89,9 @@ fn merge(target: &mut Map<String, Value>, patch: Map<String, Value>) {
                 target.remove(&key);
             }
             Value::Object(inner) => {
-                let slot = target.entry(key).or_insert_with(|| Value::Object(Map::new()));
+                let slot = target
+                    .entry(key)
+                    .or_insert_with(|| Value::Object(Map::new()));
                 if !slot.is_object() {
                     *slot = Value::Object(Map::new());
                 }
@@ -114,9 +125,18 @@ mod tests {
 
     #[test]
     fn size_and_integers_are_bounded() {
-        assert_eq!(metadata(json!({ "a": "x".repeat(MAX_BYTES) })).check(), Err(OutOfBounds::Size));
-        assert_eq!(metadata(json!({ "a": MAX_INTEGER + 1 })).check(), Err(OutOfBounds::Integer));
-        assert_eq!(metadata(json!({ "a": MAX_INTEGER, "b": 1.5 })).check(), Ok(()));
+        assert_eq!(
+            metadata(json!({ "a": "x".repeat(MAX_BYTES) })).check(),
+            Err(OutOfBounds::Size)
+        );
+        assert_eq!(
+            metadata(json!({ "a": MAX_INTEGER + 1 })).check(),
+            Err(OutOfBounds::Integer)
+        );
+        assert_eq!(
+            metadata(json!({ "a": MAX_INTEGER, "b": 1.5 })).check(),
+            Ok(())
+        );
     }
 
     #[test]
@@ -124,6 +144,9 @@ mod tests {
         let mut target = metadata(json!({ "a": 1, "b": { "c": 1, "d": 2 } }));
         let patch = json!({ "a": null, "b": { "c": null, "e": { "f": null, "g": 1 } } });
         target.merge(patch.as_object().cloned().unwrap_or_default());
-        assert_eq!(target, metadata(json!({ "b": { "d": 2, "e": { "g": 1 } } })));
+        assert_eq!(
+            target,
+            metadata(json!({ "b": { "d": 2, "e": { "g": 1 } } }))
+        );
     }
 }

@@ -64,14 +64,21 @@ impl Recorder {
             if done(self) {
                 return;
             }
-            assert!(tokio::time::timeout_at(deadline, changed).await.is_ok() || done(self), "waited in vain for: {what}");
+            assert!(
+                tokio::time::timeout_at(deadline, changed).await.is_ok() || done(self),
+                "waited in vain for: {what}"
+            );
         }
     }
 }
 
 impl Listener for Recorder {
     fn record(&self, topic: &str, record: Bytes) {
-        self.heard.lock().entry(topic.to_owned()).or_default().push(record);
+        self.heard
+            .lock()
+            .entry(topic.to_owned())
+            .or_default()
+            .push(record);
         self.changed.notify_waiters();
     }
 
@@ -101,8 +108,13 @@ pub async fn records_of_a_joined_topic_arrive_in_order(rig: &dyn Rig) {
     for n in 0..500 {
         rig.publish(&topic, number(n)).await;
     }
-    recorder.until("500 records", |r| r.heard(&topic).len() >= 500).await;
-    assert_eq!(recorder.heard(&topic), (0..500).map(number).collect::<Vec<_>>());
+    recorder
+        .until("500 records", |r| r.heard(&topic).len() >= 500)
+        .await;
+    assert_eq!(
+        recorder.heard(&topic),
+        (0..500).map(number).collect::<Vec<_>>()
+    );
 }
 
 /// A topic that was not joined is not heard.
@@ -112,7 +124,9 @@ pub async fn other_topics_are_not_heard(rig: &dyn Rig) {
     bus.join(&[Arc::clone(&topic)]).await.expect("join");
     rig.publish(&other, number(1)).await;
     rig.publish(&topic, number(2)).await;
-    recorder.until("the record", |r| !r.heard(&topic).is_empty()).await;
+    recorder
+        .until("the record", |r| !r.heard(&topic).is_empty())
+        .await;
     assert!(recorder.heard(&other).is_empty());
 }
 
@@ -125,7 +139,9 @@ pub async fn every_node_that_joined_hears(rig: &dyn Rig) {
     second_bus.join(&[Arc::clone(&topic)]).await.expect("join");
     rig.publish(&topic, number(7)).await;
     for recorder in [first, second] {
-        recorder.until("the record on both nodes", |r| !r.heard(&topic).is_empty()).await;
+        recorder
+            .until("the record on both nodes", |r| !r.heard(&topic).is_empty())
+            .await;
         assert_eq!(recorder.heard(&topic), [number(7)]);
     }
 }
@@ -134,7 +150,9 @@ pub async fn every_node_that_joined_hears(rig: &dyn Rig) {
 pub async fn leaving_stops_the_records(rig: &dyn Rig) {
     let (recorder, bus, topic) = node(rig).await;
     let beacon = fresh("beacon");
-    bus.join(&[Arc::clone(&topic), Arc::clone(&beacon)]).await.expect("join");
+    bus.join(&[Arc::clone(&topic), Arc::clone(&beacon)])
+        .await
+        .expect("join");
     bus.leave(&[Arc::clone(&topic)]);
     let deadline = Instant::now() + DEADLINE;
     let mut silent = 0;
@@ -142,12 +160,23 @@ pub async fn leaving_stops_the_records(rig: &dyn Rig) {
         let before = recorder.heard(&topic).len();
         rig.publish(&topic, number(n)).await;
         rig.publish(&beacon, number(n)).await;
-        recorder.until("the beacon", |r| r.heard(&beacon).len() > usize::try_from(n).expect("few")).await;
-        silent = if recorder.heard(&topic).len() == before { silent + 1 } else { 0 };
+        recorder
+            .until("the beacon", |r| {
+                r.heard(&beacon).len() > usize::try_from(n).expect("few")
+            })
+            .await;
+        silent = if recorder.heard(&topic).len() == before {
+            silent + 1
+        } else {
+            0
+        };
         if silent == 5 {
             return;
         }
-        assert!(Instant::now() < deadline, "records still arrive on a topic that was left");
+        assert!(
+            Instant::now() < deadline,
+            "records still arrive on a topic that was left"
+        );
     }
 }
 
@@ -157,24 +186,40 @@ pub async fn joining_again_after_leaving_works_at_once(rig: &dyn Rig) {
     for round in 0..20 {
         bus.join(&[Arc::clone(&topic)]).await.expect("join");
         rig.publish(&topic, number(round)).await;
-        recorder.until("the record after joining again", |r| r.heard(&topic).last() == Some(&number(round))).await;
+        recorder
+            .until("the record after joining again", |r| {
+                r.heard(&topic).last() == Some(&number(round))
+            })
+            .await;
         bus.leave(&[Arc::clone(&topic)]);
     }
-    assert_eq!(recorder.heard(&topic), (0..20).map(number).collect::<Vec<_>>());
+    assert_eq!(
+        recorder.heard(&topic),
+        (0..20).map(number).collect::<Vec<_>>()
+    );
 }
 
 /// A topic that was joined twice delivers each record once.
 pub async fn joining_twice_delivers_once(rig: &dyn Rig) {
     let (recorder, bus, topic) = node(rig).await;
-    bus.join(&[Arc::clone(&topic), Arc::clone(&topic)]).await.expect("join");
+    bus.join(&[Arc::clone(&topic), Arc::clone(&topic)])
+        .await
+        .expect("join");
     bus.join(&[Arc::clone(&topic)]).await.expect("join");
     for n in 0..10 {
         rig.publish(&topic, number(n)).await;
     }
-    recorder.until("ten records", |r| r.heard(&topic).len() >= 10).await;
+    recorder
+        .until("ten records", |r| r.heard(&topic).len() >= 10)
+        .await;
     rig.publish(&topic, number(10)).await;
-    recorder.until("one more", |r| r.heard(&topic).last() == Some(&number(10))).await;
-    assert_eq!(recorder.heard(&topic), (0..=10).map(number).collect::<Vec<_>>());
+    recorder
+        .until("one more", |r| r.heard(&topic).last() == Some(&number(10)))
+        .await;
+    assert_eq!(
+        recorder.heard(&topic),
+        (0..=10).map(number).collect::<Vec<_>>()
+    );
 }
 
 /// Of several joins of one topic under way at once, each that returned can rely on it.
@@ -189,7 +234,9 @@ pub async fn concurrent_joins_are_confirmed_only_when_records_arrive(rig: &dyn R
             }
         });
         futures_util::future::join_all(joins).await;
-        recorder.until("the record of every join", |r| r.heard(&topic).len() >= 8).await;
+        recorder
+            .until("the record of every join", |r| r.heard(&topic).len() >= 8)
+            .await;
     }
 }
 
@@ -199,22 +246,37 @@ pub async fn a_thousand_topics_join_quickly(rig: &dyn Rig) {
     let topics: Vec<Topic> = (0..1_000).map(|_| fresh("many")).collect();
     let started = Instant::now();
     bus.join(&topics).await.expect("join");
-    assert!(started.elapsed() < Duration::from_secs(5), "a thousand topics took {:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "a thousand topics took {:?}",
+        started.elapsed()
+    );
     for topic in &topics {
         rig.publish(topic, number(1)).await;
     }
-    recorder.until("a record on each", |r| topics.iter().all(|t| r.heard(t).len() == 1)).await;
+    recorder
+        .until("a record on each", |r| {
+            topics.iter().all(|t| r.heard(t).len() == 1)
+        })
+        .await;
 }
 
 /// Records are opaque: empty ones, all byte values, large ones.
 pub async fn any_bytes_pass_unchanged(rig: &dyn Rig) {
     let (recorder, bus, topic) = node(rig).await;
     bus.join(&[Arc::clone(&topic)]).await.expect("join");
-    let records = [Bytes::new(), (0..=255u8).collect::<Bytes>(), Bytes::from(vec![0x5a; 200_000]), Bytes::from_static(b"\r\n$-1\r\n")];
+    let records = [
+        Bytes::new(),
+        (0..=255u8).collect::<Bytes>(),
+        Bytes::from(vec![0x5a; 200_000]),
+        Bytes::from_static(b"\r\n$-1\r\n"),
+    ];
     for record in &records {
         rig.publish(&topic, record.clone()).await;
     }
-    recorder.until("all records", |r| r.heard(&topic).len() >= records.len()).await;
+    recorder
+        .until("all records", |r| r.heard(&topic).len() >= records.len())
+        .await;
     assert_eq!(recorder.heard(&topic), records);
 }
 
@@ -227,7 +289,12 @@ async fn node(rig: &dyn Rig) -> (Arc<Recorder>, Arc<dyn Bus>, Topic) {
 /// A topic that no other test uses, also on a server that outlives the test.
 fn fresh(kind: &str) -> Topic {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    format!("conformance:{}:{kind}:{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)).into()
+    format!(
+        "conformance:{}:{kind}:{}",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    )
+    .into()
 }
 
 fn number(n: u64) -> Bytes {

@@ -19,7 +19,10 @@ pub struct Local {
 impl Local {
     /// A bus that tells `listener` (usually an [`Ear`](super::Ear)) what is published.
     pub fn new(listener: Arc<dyn Listener>) -> Arc<Self> {
-        Arc::new(Self { joined: Topics::new(), listener })
+        Arc::new(Self {
+            joined: Topics::new(),
+            listener,
+        })
     }
 
     /// Publishes a record, on the caller's thread. Whoever publishes on one topic from several threads decides their order.
@@ -68,7 +71,9 @@ mod tests {
 
         async fn publish(&self, topic: &str, record: Bytes) {
             let buses = self.0.lock().clone();
-            buses.iter().for_each(|bus| bus.publish(topic, record.clone()));
+            buses
+                .iter()
+                .for_each(|bus| bus.publish(topic, record.clone()));
         }
     }
 

@@ -63,7 +63,9 @@ impl Batch {
             }
         }
         if let Load::Passed(records) = &self.load {
-            records.iter().for_each(|record| source.passed(topic, record));
+            records
+                .iter()
+                .for_each(|record| source.passed(topic, record));
         }
         delivered
     }
@@ -94,7 +96,10 @@ impl<'a> Terms<'a> {
             topic,
             source,
             records,
-            first: records.iter().find(|r| r.is_durable()).map_or(u64::MAX, |r| r.position.seq),
+            first: records
+                .iter()
+                .find(|r| r.is_durable())
+                .map_or(u64::MAX, |r| r.position.seq),
             special: special.collect(),
             is_gap: matches!(load, Load::Gap(..)),
             has_close: records.iter().any(|r| r.control == Control::Close),
@@ -109,8 +114,19 @@ impl<'a> Terms<'a> {
             Standing::Behind { .. } | Standing::Joining { .. } => return 0,
         };
         let outbox = &seat.outbox;
-        let telling = Telling { topic: self.topic, source: self.source, records: self.records, outbox };
-        let is_special = || self.has_close || self.special.iter().any(|subject| **subject == outbox.subject());
+        let telling = Telling {
+            topic: self.topic,
+            source: self.source,
+            records: self.records,
+            outbox,
+        };
+        let is_special = || {
+            self.has_close
+                || self
+                    .special
+                    .iter()
+                    .any(|subject| **subject == outbox.subject())
+        };
         if self.is_gap || (after < self.first && !is_special()) {
             return rendered.push_all(&telling);
         }
@@ -131,7 +147,8 @@ impl<'a> Terms<'a> {
         let end = end.unwrap_or(self.records.len());
         let wants = |index: usize| {
             let record = &self.records[index];
-            let excepted = matches!(&record.control, Control::Except(subject) if *subject == outbox.subject());
+            let excepted =
+                matches!(&record.control, Control::Except(subject) if *subject == outbox.subject());
             index < end && !excepted && (!record.is_durable() || after < record.position.seq)
         };
         rendered.push_some(&telling, wants)
@@ -149,12 +166,18 @@ pub(super) struct Telling<'a> {
 impl Telling<'_> {
     /// Before those are pushed that are followed.
     pub(super) fn begin<'i>(&self, followed: impl Iterator<Item = &'i usize>) {
-        followed.for_each(|index| self.source.tells(self.topic, &self.records[*index], self.outbox));
+        followed.for_each(|index| {
+            self.source
+                .tells(self.topic, &self.records[*index], self.outbox)
+        });
     }
 
     /// After they were.
     pub(super) fn end<'i>(&self, followed: impl Iterator<Item = &'i usize>) {
-        followed.for_each(|index| self.source.told(self.topic, &self.records[*index], self.outbox));
+        followed.for_each(|index| {
+            self.source
+                .told(self.topic, &self.records[*index], self.outbox)
+        });
     }
 }
 
@@ -191,26 +214,50 @@ struct Part {
 impl Rendered {
     fn new(load: &Load, topic: &Topic, source: &dyn Source, encoding: Encoding) -> Self {
         match load {
-            Load::Passed(records) | Load::Logged(records) => Self::records(records, topic, source, encoding, MERGED),
+            Load::Passed(records) | Load::Logged(records) => {
+                Self::records(records, topic, source, encoding, MERGED)
+            }
             Load::Gap(gap, position) => Self::single(source.gap(topic, *gap, *position, encoding)),
         }
     }
 
     /// One frame that is not a record's.
     fn single(frame: Bytes) -> Self {
-        let parts = vec![Part { record: 0, range: 0..frame.len() }];
-        Self { pieces: vec![Piece { bytes: frame, class: Class::Durable, parts, followed: Vec::new() }] }
+        let parts = vec![Part {
+            record: 0,
+            range: 0..frame.len(),
+        }];
+        Self {
+            pieces: vec![Piece {
+                bytes: frame,
+                class: Class::Durable,
+                parts,
+                followed: Vec::new(),
+            }],
+        }
     }
 
     /// Frames records, and merges those that are not droppable with their neighbours, up to `most` bytes.
-    pub(super) fn records(records: &[Record], topic: &Topic, source: &dyn Source, encoding: Encoding, most: usize) -> Self {
+    pub(super) fn records(
+        records: &[Record],
+        topic: &Topic,
+        source: &dyn Source,
+        encoding: Encoding,
+        most: usize,
+    ) -> Self {
         let most = most.min(MERGED);
         let mut pieces = Vec::new();
         let mut run: Vec<(usize, Bytes)> = Vec::new();
         let mut size = 0;
         for (index, record) in records.iter().enumerate() {
-            let Some(frame) = source.frame(topic, record, encoding) else { continue };
-            let class = if record.is_durable() { Class::Durable } else { source.class(topic, record) };
+            let Some(frame) = source.frame(topic, record, encoding) else {
+                continue;
+            };
+            let class = if record.is_durable() {
+                Class::Durable
+            } else {
+                source.class(topic, record)
+            };
             if class != Class::Durable || size + frame.len() > most {
                 pieces.extend(merge(&mut run, size, Class::Durable));
                 size = 0;
@@ -224,7 +271,12 @@ impl Rendered {
         }
         pieces.extend(merge(&mut run, size, Class::Durable));
         for piece in &mut pieces {
-            piece.followed = piece.parts.iter().map(|part| part.record).filter(|index| source.follows(&records[*index])).collect();
+            piece.followed = piece
+                .parts
+                .iter()
+                .map(|part| part.record)
+                .filter(|index| source.follows(&records[*index]))
+                .collect();
         }
         Self { pieces }
     }
@@ -239,7 +291,11 @@ impl Rendered {
         let mut frames = 0;
         for piece in &self.pieces {
             telling.begin(piece.followed.iter());
-            if telling.outbox.push_of(telling.topic, piece.bytes.clone(), piece.class).is_err() {
+            if telling
+                .outbox
+                .push_of(telling.topic, piece.bytes.clone(), piece.class)
+                .is_err()
+            {
                 break;
             }
             frames += piece.frames();
@@ -252,14 +308,27 @@ impl Rendered {
     fn push_some(&self, telling: &Telling<'_>, wants: impl Fn(usize) -> bool) -> u64 {
         let mut frames = 0;
         for piece in &self.pieces {
-            for run in piece.parts.chunk_by(|a, b| wants(a.record) == wants(b.record)) {
-                let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+            for run in piece
+                .parts
+                .chunk_by(|a, b| wants(a.record) == wants(b.record))
+            {
+                let (Some(first), Some(last)) = (run.first(), run.last()) else {
+                    continue;
+                };
                 if !wants(first.record) {
                     continue;
                 }
                 let pushed = first.record..=last.record;
                 telling.begin(piece.followed.iter().filter(|index| pushed.contains(index)));
-                if telling.outbox.push_of(telling.topic, piece.bytes.slice(first.range.start..last.range.end), piece.class).is_err() {
+                if telling
+                    .outbox
+                    .push_of(
+                        telling.topic,
+                        piece.bytes.slice(first.range.start..last.range.end),
+                        piece.class,
+                    )
+                    .is_err()
+                {
                     return frames;
                 }
                 frames += run.len() as u64;
@@ -274,14 +343,30 @@ impl Rendered {
 fn merge(run: &mut Vec<(usize, Bytes)>, size: usize, class: Class) -> Option<Piece> {
     if run.len() == 1 {
         let (record, bytes) = run.pop()?;
-        return Some(Piece { parts: vec![Part { record, range: 0..bytes.len() }], bytes, class, followed: Vec::new() });
+        return Some(Piece {
+            parts: vec![Part {
+                record,
+                range: 0..bytes.len(),
+            }],
+            bytes,
+            class,
+            followed: Vec::new(),
+        });
     }
     let mut bytes = BytesMut::with_capacity(size);
     let mut parts = Vec::with_capacity(run.len());
     for (record, frame) in run.drain(..) {
         let start = bytes.len();
         bytes.extend_from_slice(&frame);
-        parts.push(Part { record, range: start..bytes.len() });
+        parts.push(Part {
+            record,
+            range: start..bytes.len(),
+        });
     }
-    (!parts.is_empty()).then(|| Piece { bytes: bytes.freeze(), class, parts, followed: Vec::new() })
+    (!parts.is_empty()).then(|| Piece {
+        bytes: bytes.freeze(),
+        class,
+        parts,
+        followed: Vec::new(),
+    })
 }

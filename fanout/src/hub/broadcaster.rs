@@ -102,19 +102,31 @@ impl Feed {
         let (audience, encodings) = (state.seats.snapshot(), state.seats.encodings());
         drop(state);
         for record in load.records() {
-            let seq = if record.is_durable() { record.position.seq } else { u64::MAX };
+            let seq = if record.is_durable() {
+                record.position.seq
+            } else {
+                u64::MAX
+            };
             match &record.control {
                 Control::Evict(evicted) => self.end(&audience, |subject| subject == evicted, seq),
                 Control::Close => self.end(&audience, |_| true, seq),
                 Control::None | Control::Except(_) => {}
             }
         }
-        Batch { load, audience, encodings }
+        Batch {
+            load,
+            audience,
+            encodings,
+        }
     }
 
     /// Ends the subscriptions of those subjects that were let in before `seq`. Who joined after the snapshot was let in knowing of it.
     fn end(self: &Arc<Self>, audience: &Snapshot, ends: impl Fn(&[u8]) -> bool, seq: u64) {
-        let tickets: Vec<Ticket> = audience.iter().filter(|(_, seat)| ends(seat.outbox.subject())).map(|(ticket, _)| ticket).collect();
+        let tickets: Vec<Ticket> = audience
+            .iter()
+            .filter(|(_, seat)| ends(seat.outbox.subject()))
+            .map(|(ticket, _)| ticket)
+            .collect();
         if tickets.is_empty() {
             return;
         }
@@ -122,8 +134,15 @@ impl Feed {
         let before = state.seats.count();
         for ticket in tickets {
             match state.seats.get(ticket).map(|seat| seat.standing) {
-                Some(Standing::Joining { evicted }) => state.seats.stand(ticket, Standing::Joining { evicted: evicted.max(seq) }),
-                Some(Standing::Behind { head: known, .. } | Standing::Live { after: known }) if known < seq => {
+                Some(Standing::Joining { evicted }) => state.seats.stand(
+                    ticket,
+                    Standing::Joining {
+                        evicted: evicted.max(seq),
+                    },
+                ),
+                Some(Standing::Behind { head: known, .. } | Standing::Live { after: known })
+                    if known < seq =>
+                {
                     state.dismiss(ticket);
                 }
                 _ => {}
@@ -135,9 +154,15 @@ impl Feed {
     }
 
     /// Takes a page of the log into a repair. `strangers` may not listen any more: they are asked for where the log does not go on.
-    pub(super) fn repaired(self: &Arc<Self>, replay: Replay, strangers: &HashSet<Bytes>) -> Repaired {
+    pub(super) fn repaired(
+        self: &Arc<Self>,
+        replay: Replay,
+        strangers: &HashSet<Bytes>,
+    ) -> Repaired {
         let mut state = self.state.lock();
-        let Some(position) = state.position else { return Repaired::Later };
+        let Some(position) = state.position else {
+            return Repaired::Later;
+        };
         if let Continuity::Broken(gap) = replay.continuity {
             state.set_position(replay.head);
             if gap == Gap::Diverged {
@@ -148,18 +173,34 @@ impl Feed {
             let audience = state.seats.snapshot();
             drop(state);
             let is_other_history = gap == Gap::Diverged;
-            self.end(&audience, |subject| strangers.contains(subject), if is_other_history { u64::MAX } else { replay.head.seq });
+            self.end(
+                &audience,
+                |subject| strangers.contains(subject),
+                if is_other_history {
+                    u64::MAX
+                } else {
+                    replay.head.seq
+                },
+            );
             let mut state = self.state.lock();
             if is_other_history {
                 state.seats.lower(replay.head.seq);
             }
             return Repaired::More(self.batch(state, Load::Gap(gap, replay.head)));
         }
-        let records: Vec<Record> = replay.records.into_iter().filter(|record| state.accept_logged(record)).collect();
+        let records: Vec<Record> = replay
+            .records
+            .into_iter()
+            .filter(|record| state.accept_logged(record))
+            .collect();
         if records.is_empty() && replay.head.seq > position.seq {
             return Repaired::Later;
         }
         let is_over = state.close_repair(replay.head);
-        if records.is_empty() && !is_over { Repaired::Later } else { Repaired::More(self.batch(state, Load::Logged(records))) }
+        if records.is_empty() && !is_over {
+            Repaired::Later
+        } else {
+            Repaired::More(self.batch(state, Load::Logged(records)))
+        }
     }
 }

@@ -47,7 +47,12 @@ pub(super) enum CatchUp {
 
 impl Feed {
     pub(super) fn new(topic: Topic, kind: Kind, hub: &Arc<Hub>) -> Arc<Self> {
-        Arc::new(Self { topic, kind, hub: Arc::downgrade(hub), state: Mutex::default() })
+        Arc::new(Self {
+            topic,
+            kind,
+            hub: Arc::downgrade(hub),
+            state: Mutex::default(),
+        })
     }
 
     pub(super) fn hub(&self) -> Option<Arc<Hub>> {
@@ -99,7 +104,9 @@ impl Feed {
     /// Gives the feed up if nobody came since the last subscriber left for the `epoch`th time.
     pub(super) fn give_up(&self, epoch: u32) -> bool {
         let mut state = self.state.lock();
-        let idle = state.seats.count() == 0 && state.epoch == epoch && state.membership != Membership::Gone;
+        let idle = state.seats.count() == 0
+            && state.epoch == epoch
+            && state.membership != Membership::Gone;
         if idle {
             state.membership = Membership::Gone;
         }
@@ -112,9 +119,16 @@ impl Feed {
     }
 
     /// Starts a subscriber that was let in at `head` and has what stands up to `cursor`.
-    pub(super) fn start(self: &Arc<Self>, ticket: Ticket, cursor: Position, head: Position) -> Start {
+    pub(super) fn start(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        cursor: Position,
+        head: Position,
+    ) -> Start {
         let mut state = self.state.lock();
-        let Some(seat) = state.seats.get(ticket) else { return Start::Ended };
+        let Some(seat) = state.seats.get(ticket) else {
+            return Start::Ended;
+        };
         let outbox = Arc::clone(&seat.outbox);
         if matches!(seat.standing, Standing::Joining { evicted } if evicted > head.seq) {
             state.seats.remove(ticket);
@@ -133,21 +147,42 @@ impl Feed {
             outbox.unmute(&self.topic);
         }
         let is_current = cursor == head && position == head && !is_held;
-        let standing =
-            if is_current { Standing::Live { after: head.seq } } else { Standing::Behind { head: head.seq, is_pumped: true, is_held } };
+        let standing = if is_current {
+            Standing::Live { after: head.seq }
+        } else {
+            Standing::Behind {
+                head: head.seq,
+                is_pumped: true,
+                is_held,
+            }
+        };
         state.seats.stand(ticket, standing);
         state.keep_ring();
         if std::mem::take(&mut state.doubtful) || is_other_history {
             self.repair(&mut state);
         }
-        if is_current { Start::Live } else { Start::Behind(outbox) }
+        if is_current {
+            Start::Live
+        } else {
+            Start::Behind(outbox)
+        }
     }
 
     /// Notes that a subscriber that is behind was let in anew, at this head.
     pub(super) fn admit(&self, ticket: Ticket, head: Position) {
         let mut state = self.state.lock();
-        if let Some(Standing::Behind { is_pumped, is_held, .. }) = state.seats.get(ticket).map(|seat| seat.standing) {
-            state.seats.stand(ticket, Standing::Behind { head: head.seq, is_pumped, is_held });
+        if let Some(Standing::Behind {
+            is_pumped, is_held, ..
+        }) = state.seats.get(ticket).map(|seat| seat.standing)
+        {
+            state.seats.stand(
+                ticket,
+                Standing::Behind {
+                    head: head.seq,
+                    is_pumped,
+                    is_held,
+                },
+            );
         }
     }
 
@@ -155,7 +190,14 @@ impl Feed {
     pub(super) fn pump_ended(&self, ticket: Ticket) {
         let mut state = self.state.lock();
         match state.seats.get(ticket).map(|seat| seat.standing) {
-            Some(Standing::Behind { head, is_held, .. }) => state.seats.stand(ticket, Standing::Behind { head, is_pumped: false, is_held }),
+            Some(Standing::Behind { head, is_held, .. }) => state.seats.stand(
+                ticket,
+                Standing::Behind {
+                    head,
+                    is_pumped: false,
+                    is_held,
+                },
+            ),
             Some(_) => {}
             None => state.pumped.retain(|(pumped, _)| *pumped != ticket),
         }
@@ -168,21 +210,39 @@ impl Feed {
     /// events the topic tells on its way, if a history was replaced meanwhile, nobody knows before.
     pub(super) fn catch_up(&self, ticket: Ticket, cursor: Position) -> CatchUp {
         let mut state = self.state.lock();
-        let Some(seat) = state.seats.get(ticket) else { return CatchUp::Ended };
+        let Some(seat) = state.seats.get(ticket) else {
+            return CatchUp::Ended;
+        };
         if state.is_departing(&seat.outbox) {
             return CatchUp::Wait;
         }
-        let Standing::Behind { head, is_pumped, is_held } = seat.standing else { return CatchUp::Ended };
+        let Standing::Behind {
+            head,
+            is_pumped,
+            is_held,
+        } = seat.standing
+        else {
+            return CatchUp::Ended;
+        };
         if is_held {
             seat.outbox.unmute(&self.topic);
-            state.seats.stand(ticket, Standing::Behind { head, is_pumped, is_held: false });
+            state.seats.stand(
+                ticket,
+                Standing::Behind {
+                    head,
+                    is_pumped,
+                    is_held: false,
+                },
+            );
         }
         if cursor.seq < head {
             return CatchUp::Read;
         }
         let position = state.establish(cursor);
         if position == cursor {
-            state.seats.stand(ticket, Standing::Live { after: cursor.seq });
+            state
+                .seats
+                .stand(ticket, Standing::Live { after: cursor.seq });
             state.keep_ring();
             return CatchUp::Live;
         }
@@ -209,7 +269,11 @@ impl Feed {
     /// The position, if it is to be compared with the log: of those in doubt, or of those that were quiet since the last time.
     pub(super) fn question(&self, doubtful: bool) -> Option<Position> {
         let mut state = self.state.lock();
-        let busy = if doubtful { !state.doubtful } else { std::mem::take(&mut state.busy) };
+        let busy = if doubtful {
+            !state.doubtful
+        } else {
+            std::mem::take(&mut state.busy)
+        };
         if busy || state.repairing || self.kind == Kind::Passing || state.seats.count() == 0 {
             return None;
         }
@@ -221,7 +285,13 @@ impl Feed {
     /// Reads the log if its head is not where this feed stood when the head was asked for, or is beyond where it stands now.
     pub(super) fn compare(self: &Arc<Self>, asked: Position, head: Position) {
         let mut state = self.state.lock();
-        let is_elsewhere = state.position.is_some_and(|position| if position == asked { head != asked } else { head.seq > position.seq });
+        let is_elsewhere = state.position.is_some_and(|position| {
+            if position == asked {
+                head != asked
+            } else {
+                head.seq > position.seq
+            }
+        });
         if is_elsewhere {
             self.repair(&mut state);
         }
@@ -247,13 +317,18 @@ impl Feed {
         if let Some(hub) = self.hub.upgrade() {
             state.broadcasting = true;
             let feed = Arc::clone(self);
-            hub.runtime.clone().spawn(async move { broadcast(feed, hub).await });
+            hub.runtime
+                .clone()
+                .spawn(async move { broadcast(feed, hub).await });
         }
     }
 }
 
 impl fmt::Debug for Feed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Feed").field("topic", &self.topic).field("kind", &self.kind).finish_non_exhaustive()
+        f.debug_struct("Feed")
+            .field("topic", &self.topic)
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
     }
 }

@@ -118,7 +118,12 @@ impl Pump {
                     if is_end && vain > 0 && vain % REMINDED == 0 {
                         self.feed.check();
                     }
-                    sleep(if is_end { jittered(MOMENT * (1 << vain.min(LONGEST))) } else { backoff(vain) }).await;
+                    sleep(if is_end {
+                        jittered(MOMENT * (1 << vain.min(LONGEST)))
+                    } else {
+                        backoff(vain)
+                    })
+                    .await;
                     vain += 1;
                 }
                 Ok(_) => vain = 0,
@@ -127,8 +132,16 @@ impl Pump {
     }
 
     /// Tells a page. Returns how much was told; `is_end` becomes whether the log ended there.
-    async fn tell_page(&mut self, page: Replay, is_end: &mut bool) -> Result<Result<usize, Ended>, SourceError> {
-        let Replay { records, head, continuity } = page;
+    async fn tell_page(
+        &mut self,
+        page: Replay,
+        is_end: &mut bool,
+    ) -> Result<Result<usize, Ended>, SourceError> {
+        let Replay {
+            records,
+            head,
+            continuity,
+        } = page;
         let Continuity::Broken(gap) = continuity else {
             let told = self.tell(records).await;
             *is_end = self.cursor == head;
@@ -141,14 +154,22 @@ impl Pump {
         };
         if gap == Gap::Diverged || head.seq > self.head.seq {
             let subject = Bytes::copy_from_slice(self.outbox.subject());
-            if !self.hub.strangers(&self.feed.topic, vec![subject]).await?.is_empty() {
+            if !self
+                .hub
+                .strangers(&self.feed.topic, vec![subject])
+                .await?
+                .is_empty()
+            {
                 self.feed.leave(self.ticket);
                 return Ok(Err(Ended));
             }
             self.head = head;
             self.feed.admit(self.ticket, head);
         }
-        let frame = self.hub.source.gap(&self.feed.topic, gap, head, self.outbox.encoding());
+        let frame = self
+            .hub
+            .source
+            .gap(&self.feed.topic, gap, head, self.outbox.encoding());
         self.hub.count_gap();
         self.cursor = head;
         Ok(self.push(frame).await.map(|()| 1))
@@ -171,10 +192,22 @@ impl Pump {
             records.truncate(end + usize::from(records[end].control == Control::Close));
         }
         let (count, last) = (records.len(), records.last().map(|record| record.position));
-        records.retain(|record| !matches!(&record.control, Control::Except(excepted) if excepted == subject));
-        let rendered =
-            Rendered::records(&records, &self.feed.topic, &*self.hub.source, self.outbox.encoding(), self.outbox.limits().bytes / 4);
-        let telling = Telling { topic: &self.feed.topic, source: &*self.hub.source, records: &records, outbox: &self.outbox };
+        records.retain(
+            |record| !matches!(&record.control, Control::Except(excepted) if excepted == subject),
+        );
+        let rendered = Rendered::records(
+            &records,
+            &self.feed.topic,
+            &*self.hub.source,
+            self.outbox.encoding(),
+            self.outbox.limits().bytes / 4,
+        );
+        let telling = Telling {
+            topic: &self.feed.topic,
+            source: &*self.hub.source,
+            records: &records,
+            outbox: &self.outbox,
+        };
         for piece in rendered.pieces() {
             telling.begin(piece.followed.iter());
             self.push(piece.bytes.clone()).await?;
@@ -191,12 +224,18 @@ impl Pump {
 
     async fn push(&self, frame: Bytes) -> Result<(), Ended> {
         // What is larger than the other half waits until nothing else does.
-        let most = if frame.len() + ENTRY > self.half() { 1 } else { self.half() };
+        let most = if frame.len() + ENTRY > self.half() {
+            1
+        } else {
+            self.half()
+        };
         self.drained(most).await?;
         if !self.feed.is_seated(self.ticket) {
             return Err(Ended);
         }
-        self.outbox.push_of(&self.feed.topic, frame, Class::Durable).map_err(|_| Ended)
+        self.outbox
+            .push_of(&self.feed.topic, frame, Class::Durable)
+            .map_err(|_| Ended)
     }
 
     /// What live records leave to those who catch up.

@@ -16,7 +16,12 @@ fn node() -> Arc<Node> {
 }
 
 fn node_with_pages(page: usize) -> Arc<Node> {
-    Arc::new(node_with(Config { linger: Duration::ZERO, compare: Duration::from_secs(600), page, reads: 2 }))
+    Arc::new(node_with(Config {
+        linger: Duration::ZERO,
+        compare: Duration::from_secs(600),
+        page,
+        reads: 2,
+    }))
 }
 
 /// Commits so many records, each of which the bus brings if `brings` says so.
@@ -43,7 +48,11 @@ fn all(_: u64) -> bool {
 async fn sees_all_after(node: &Node, reader: &Reader, first: u64) {
     let last = node.world.head(TOPIC).seq;
     let expected: Vec<u64> = (first + 1..=last).collect();
-    eventually(|| reader.seqs().len() >= expected.len(), || format!("{expected:?}, but saw {:?}", reader.seqs())).await;
+    eventually(
+        || reader.seqs().len() >= expected.len(),
+        || format!("{expected:?}, but saw {:?}", reader.seqs()),
+    )
+    .await;
     assert_eq!(reader.seqs(), expected);
 }
 
@@ -134,7 +143,11 @@ fn who_is_evicted_is_told_what_stands_before_and_nothing_after_wherever_it_stand
     races(|| async {
         let node = node();
         node.lose("x");
-        let (live, behind, other) = (node.reader("gone"), node.reader("gone"), node.reader("other"));
+        let (live, behind, other) = (
+            node.reader("gone"),
+            node.reader("gone"),
+            node.reader("other"),
+        );
         let _other = node.resume(&other, 0).await;
         let live_subscription = node.subscribe(&live).await;
         let publisher = spawn({
@@ -151,11 +164,24 @@ fn who_is_evicted_is_told_what_stands_before_and_nothing_after_wherever_it_stand
         let behind_subscription = joining.start(first, head);
         publisher.await.unwrap();
         sees_all_after(&node, &other, 0).await;
-        eventually(|| live_subscription.is_ended() && behind_subscription.is_ended(), || "both to end".into()).await;
+        eventually(
+            || live_subscription.is_ended() && behind_subscription.is_ended(),
+            || "both to end".into(),
+        )
+        .await;
         node.commit("secret too");
         sees_all_after(&node, &other, 0).await;
         assert_eq!(live.seqs(), [2]);
-        assert!(behind.seqs().len() <= 2 && behind.seqs().iter().copied().eq(1..=behind.seqs().len() as u64), "{:?}", behind.seqs());
+        assert!(
+            behind.seqs().len() <= 2
+                && behind
+                    .seqs()
+                    .iter()
+                    .copied()
+                    .eq(1..=behind.seqs().len() as u64),
+            "{:?}",
+            behind.seqs()
+        );
     });
 }
 
@@ -174,7 +200,11 @@ fn a_topic_that_is_left_and_joined_at_once_is_heard_by_who_joined() {
                         let head = node.world.head(TOPIC);
                         let _subscription = joining.start(head, head);
                         // Who is deaf waits for ever: nothing here reads the log in its place.
-                        eventually(|| !reader.seqs().is_empty(), || format!("what follows {}", head.seq)).await;
+                        eventually(
+                            || !reader.seqs().is_empty(),
+                            || format!("what follows {}", head.seq),
+                        )
+                        .await;
                         assert_eq!(reader.seqs()[0], head.seq + 1);
                     }
                 })
@@ -193,7 +223,11 @@ fn a_topic_that_is_left_and_joined_at_once_is_heard_by_who_joined() {
             comer.await.unwrap();
         }
         publisher.abort();
-        eventually(|| node.hub.stats().subscriptions == 0 && node.hub.stats().topics == 0, || "the end of the topic".into()).await;
+        eventually(
+            || node.hub.stats().subscriptions == 0 && node.hub.stats().topics == 0,
+            || "the end of the topic".into(),
+        )
+        .await;
     });
 }
 
@@ -210,7 +244,13 @@ fn what_passes_while_a_reply_is_held_follows_the_reply() {
         let joining = node.join(&reader).await;
         let head = node.world.head(TOPIC);
         let hold = reader.outbox.hold();
-        reader.outbox.push(crate::outbox::testing::frame("0 reply"), crate::Class::Reply).unwrap();
+        reader
+            .outbox
+            .push(
+                crate::outbox::testing::frame("0 reply"),
+                crate::Class::Reply,
+            )
+            .unwrap();
         let _subscription = joining.start(head, head);
         yield_now().await;
         assert!(reader.pipe.texts().is_empty());
@@ -218,14 +258,36 @@ fn what_passes_while_a_reply_is_held_follows_the_reply() {
         drop(hold);
         publisher.await.unwrap();
         node.commit("last");
-        let expected: Vec<u64> = std::iter::once(0).chain(head.seq + 1..=node.world.head(TOPIC).seq).collect();
-        let durable = || reader.pipe.texts().into_iter().filter(|t| t != "0 typing").count();
+        let expected: Vec<u64> = std::iter::once(0)
+            .chain(head.seq + 1..=node.world.head(TOPIC).seq)
+            .collect();
+        let durable = || {
+            reader
+                .pipe
+                .texts()
+                .into_iter()
+                .filter(|t| t != "0 typing")
+                .count()
+        };
         // Who catches up may be told the last one from the log, ahead of what passes.
         let typing = || reader.pipe.texts().len() > durable();
-        eventually(|| durable() >= expected.len() && typing(), || format!("{expected:?}, but saw {:?}", reader.pipe.texts())).await;
-        let (typing, rest): (Vec<_>, Vec<_>) = reader.pipe.texts().into_iter().partition(|text| text == "0 typing");
+        eventually(
+            || durable() >= expected.len() && typing(),
+            || format!("{expected:?}, but saw {:?}", reader.pipe.texts()),
+        )
+        .await;
+        let (typing, rest): (Vec<_>, Vec<_>) = reader
+            .pipe
+            .texts()
+            .into_iter()
+            .partition(|text| text == "0 typing");
         assert_eq!((typing.len(), rest[0].as_str()), (1, "0 reply"));
-        assert_eq!(rest.iter().map(|text| text.split(' ').next().unwrap().parse().unwrap()).collect::<Vec<u64>>(), expected);
+        assert_eq!(
+            rest.iter()
+                .map(|text| text.split(' ').next().unwrap().parse().unwrap())
+                .collect::<Vec<u64>>(),
+            expected
+        );
         reader.outbox.fail(Reason::Broken);
         owner.await.unwrap();
     });
@@ -243,14 +305,39 @@ fn numbers_that_another_history_used_again_are_told_as_one_gap_and_followed_from
         node.world.logs.lock().get_mut(TOPIC).unwrap().records.pop();
         let publisher = publisher(&node, 3, all);
         publisher.await.unwrap();
-        eventually(|| reader.pipe.texts().iter().any(|t| t.starts_with("Diverged")), || "a gap".into()).await;
+        eventually(
+            || {
+                reader
+                    .pipe
+                    .texts()
+                    .iter()
+                    .any(|t| t.starts_with("Diverged"))
+            },
+            || "a gap".into(),
+        )
+        .await;
         node.commit("last");
-        eventually(|| reader.pipe.texts().last().is_some_and(|t| t == "5 last"), || format!("the last of {:?}", reader.pipe.texts())).await;
+        eventually(
+            || reader.pipe.texts().last().is_some_and(|t| t == "5 last"),
+            || format!("the last of {:?}", reader.pipe.texts()),
+        )
+        .await;
         let texts = reader.pipe.texts();
-        let gaps: Vec<u64> = texts.iter().filter_map(|t| t.strip_prefix("Diverged ")).map(|seq| seq.parse().unwrap()).collect();
+        let gaps: Vec<u64> = texts
+            .iter()
+            .filter_map(|t| t.strip_prefix("Diverged "))
+            .map(|seq| seq.parse().unwrap())
+            .collect();
         assert_eq!(gaps.len(), 1, "{texts:?}");
-        let after: Vec<String> = texts.into_iter().skip_while(|t| !t.starts_with("Diverged")).skip(1).collect();
-        let seqs: Vec<u64> = after.iter().map(|t| t.split(' ').next().unwrap().parse().unwrap()).collect();
+        let after: Vec<String> = texts
+            .into_iter()
+            .skip_while(|t| !t.starts_with("Diverged"))
+            .skip(1)
+            .collect();
+        let seqs: Vec<u64> = after
+            .iter()
+            .map(|t| t.split(' ').next().unwrap().parse().unwrap())
+            .collect();
         assert_eq!(seqs, (gaps[0] + 1..=5).collect::<Vec<u64>>());
     });
 }
@@ -269,7 +356,13 @@ fn who_starts_or_resumes_while_a_failover_takes_the_head_back_ends_with_the_hist
                 yield_now().await;
                 node.commit("lost too");
                 yield_now().await;
-                node.world.logs.lock().get_mut(TOPIC).unwrap().records.truncate(2);
+                node.world
+                    .logs
+                    .lock()
+                    .get_mut(TOPIC)
+                    .unwrap()
+                    .records
+                    .truncate(2);
                 for n in 0..3 {
                     node.commit(&format!("new {n}"));
                     yield_now().await;
@@ -285,28 +378,57 @@ fn who_starts_or_resumes_while_a_failover_takes_the_head_back_ends_with_the_hist
         let _fresh = joining.start(head, head);
         failover.await.unwrap();
         node.commit("last");
-        let stayed: Vec<String> = node.world.logs.lock()[TOPIC].records.iter().map(told).collect();
-        let ends = [stayed[stayed.len() - 1].clone(), format!("Diverged {}", stayed.len())];
+        let stayed: Vec<String> = node.world.logs.lock()[TOPIC]
+            .records
+            .iter()
+            .map(told)
+            .collect();
+        let ends = [
+            stayed[stayed.len() - 1].clone(),
+            format!("Diverged {}", stayed.len()),
+        ];
         for (reader, start) in [(&fresh, head), (&resuming, node.position(1))] {
             eventually(
-                || reader.pipe.texts().last().is_some_and(|text| ends.contains(text)),
+                || {
+                    reader
+                        .pipe
+                        .texts()
+                        .last()
+                        .is_some_and(|text| ends.contains(text))
+                },
                 || format!("the last of {:?}", reader.pipe.texts()),
             )
             .await;
             let texts = reader.pipe.texts();
             let gap = texts.iter().rposition(|text| text.starts_with("Diverged"));
-            let first = gap.map_or(start.seq, |gap| texts[gap].trim_start_matches("Diverged ").parse().unwrap());
-            assert_eq!(texts[gap.map_or(0, |gap| gap + 1)..], stayed[first as usize..], "from {start:?} on: {texts:?}");
+            let first = gap.map_or(start.seq, |gap| {
+                texts[gap].trim_start_matches("Diverged ").parse().unwrap()
+            });
+            assert_eq!(
+                texts[gap.map_or(0, |gap| gap + 1)..],
+                stayed[first as usize..],
+                "from {start:?} on: {texts:?}"
+            );
             let stands = start == Position::default() || stayed_at(&node, start);
-            assert!(gap.is_some() || stands, "{start:?} does not stand any more, and nobody said so: {texts:?}");
+            assert!(
+                gap.is_some() || stands,
+                "{start:?} does not stand any more, and nobody said so: {texts:?}"
+            );
         }
     });
 }
 
 fn told(record: &Record) -> String {
-    format!("{} {}", record.position.seq, String::from_utf8_lossy(&record.body))
+    format!(
+        "{} {}",
+        record.position.seq,
+        String::from_utf8_lossy(&record.body)
+    )
 }
 
 fn stayed_at(node: &Node, position: Position) -> bool {
-    node.world.logs.lock()[TOPIC].records.iter().any(|record| record.position == position)
+    node.world.logs.lock()[TOPIC]
+        .records
+        .iter()
+        .any(|record| record.position == position)
 }

@@ -19,14 +19,20 @@ pub(super) struct Ring {
 
 impl Ring {
     pub(super) fn new(base: Position) -> Self {
-        Self { base, records: VecDeque::new(), bytes: 0 }
+        Self {
+            base,
+            records: VecDeque::new(),
+            bytes: 0,
+        }
     }
 
     pub(super) fn push(&mut self, record: Record) {
         self.bytes += size(&record);
         self.records.push_back(record);
         while self.records.len() > RECORDS || self.bytes > BYTES {
-            let Some(oldest) = self.records.pop_front() else { return };
+            let Some(oldest) = self.records.pop_front() else {
+                return;
+            };
             self.bytes -= size(&oldest);
             self.base = oldest.position;
         }
@@ -35,8 +41,13 @@ impl Ring {
     /// What stands after a position, if the position is among what is kept and anything does.
     pub(super) fn after(&self, cursor: Position) -> Option<Vec<Record>> {
         let skip = usize::try_from(cursor.seq.checked_sub(self.base.seq)?).ok()?;
-        let at = if skip == 0 { self.base } else { self.records.get(skip - 1)?.position };
-        (at == cursor && skip < self.records.len()).then(|| self.records.range(skip..).cloned().collect())
+        let at = if skip == 0 {
+            self.base
+        } else {
+            self.records.get(skip - 1)?.position
+        };
+        (at == cursor && skip < self.records.len())
+            .then(|| self.records.range(skip..).cloned().collect())
     }
 }
 
@@ -49,7 +60,10 @@ mod tests {
     use super::*;
 
     fn record(seq: u64) -> Record {
-        Record { position: Position { seq, at: seq * 10 }, ..Record::default() }
+        Record {
+            position: Position { seq, at: seq * 10 },
+            ..Record::default()
+        }
     }
 
     #[test]
@@ -58,7 +72,10 @@ mod tests {
         assert!(ring.after(Position { seq: 5, at: 50 }).is_none());
         ring.push(record(6));
         ring.push(record(7));
-        let seqs = |seq, at| ring.after(Position { seq, at }).map(|r| r.iter().map(|r| r.position.seq).collect::<Vec<_>>());
+        let seqs = |seq, at| {
+            ring.after(Position { seq, at })
+                .map(|r| r.iter().map(|r| r.position.seq).collect::<Vec<_>>())
+        };
         assert_eq!(seqs(5, 50), Some(vec![6, 7]));
         assert_eq!(seqs(6, 60), Some(vec![7]));
         assert_eq!(seqs(7, 70), None);
@@ -72,6 +89,9 @@ mod tests {
         let mut ring = Ring::new(Position::default());
         (1..=RECORDS as u64 + 10).for_each(|seq| ring.push(record(seq)));
         assert!(ring.after(Position { seq: 9, at: 90 }).is_none());
-        assert_eq!(ring.after(Position { seq: 10, at: 100 }).map(|r| r.len()), Some(RECORDS));
+        assert_eq!(
+            ring.after(Position { seq: 10, at: 100 }).map(|r| r.len()),
+            Some(RECORDS)
+        );
     }
 }

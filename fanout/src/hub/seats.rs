@@ -17,7 +17,11 @@ pub(super) enum Standing {
     Joining { evicted: u64 },
     /// Reads the log for itself, by a pump as long as that runs. Evictions up to `head` were known when it was let in. Held, it
     /// waits for what an earlier subscription of its outbox was to be told.
-    Behind { head: u64, is_pumped: bool, is_held: bool },
+    Behind {
+        head: u64,
+        is_pumped: bool,
+        is_held: bool,
+    },
     /// Is told durable records with a `seq` above `after`. Evictions up to there were known.
     Live { after: u64 },
 }
@@ -49,10 +53,20 @@ pub(super) struct Snapshot(Arc<Vec<Arc<Chunk>>>);
 impl Snapshot {
     pub(super) fn iter(&self) -> impl Iterator<Item = (Ticket, &Seat)> {
         self.0.iter().enumerate().flat_map(|(index, chunk)| {
-            chunk.seats.iter().enumerate().filter_map(move |(offset, seat)| {
-                let seat = seat.as_ref()?;
-                Some((Ticket { slot: (index * CHUNK + offset) as u32, generation: seat.generation }, seat))
-            })
+            chunk
+                .seats
+                .iter()
+                .enumerate()
+                .filter_map(move |(offset, seat)| {
+                    let seat = seat.as_ref()?;
+                    Some((
+                        Ticket {
+                            slot: (index * CHUNK + offset) as u32,
+                            generation: seat.generation,
+                        },
+                        seat,
+                    ))
+                })
         })
     }
 }
@@ -112,18 +126,31 @@ impl Seats {
             }
             chunk.seats.resize_with(offset + 1, || None);
         }
-        chunk.seats[offset] = Some(Seat { outbox, standing: Standing::Joining { evicted: 0 }, generation: self.generation });
+        chunk.seats[offset] = Some(Seat {
+            outbox,
+            standing: Standing::Joining { evicted: 0 },
+            generation: self.generation,
+        });
         chunk.taken += 1;
-        Ticket { slot, generation: self.generation }
+        Ticket {
+            slot,
+            generation: self.generation,
+        }
     }
 
     pub(super) fn get(&self, ticket: Ticket) -> Option<&Seat> {
         let chunk = self.chunks.0.get(ticket.slot as usize / CHUNK)?;
-        chunk.seats.get(ticket.slot as usize % CHUNK)?.as_ref().filter(|seat| seat.generation == ticket.generation)
+        chunk
+            .seats
+            .get(ticket.slot as usize % CHUNK)?
+            .as_ref()
+            .filter(|seat| seat.generation == ticket.generation)
     }
 
     pub(super) fn stand(&mut self, ticket: Ticket, standing: Standing) {
-        let Some(before) = self.get(ticket).map(|seat| seat.standing) else { return };
+        let Some(before) = self.get(ticket).map(|seat| seat.standing) else {
+            return;
+        };
         let is_live = |s| matches!(s, Standing::Live { .. });
         self.unsettled += usize::from(!is_live(standing));
         self.unsettled -= usize::from(!is_live(before));
@@ -159,10 +186,22 @@ impl Seats {
     pub(super) fn lower(&mut self, seq: u64) {
         let lowered = |standing| match standing {
             Standing::Live { after } if after > seq => Some(Standing::Live { after: seq }),
-            Standing::Behind { head, is_pumped, is_held } if head > seq => Some(Standing::Behind { head: seq, is_pumped, is_held }),
+            Standing::Behind {
+                head,
+                is_pumped,
+                is_held,
+            } if head > seq => Some(Standing::Behind {
+                head: seq,
+                is_pumped,
+                is_held,
+            }),
             _ => None,
         };
-        let affected: Vec<_> = self.chunks.iter().filter_map(|(ticket, seat)| Some((ticket, lowered(seat.standing)?))).collect();
+        let affected: Vec<_> = self
+            .chunks
+            .iter()
+            .filter_map(|(ticket, seat)| Some((ticket, lowered(seat.standing)?)))
+            .collect();
         for (ticket, standing) in affected {
             self.stand(ticket, standing);
         }
@@ -178,7 +217,11 @@ mod tests {
     use crate::outbox::{Limits, testing::Pipe};
 
     fn outbox(encoding: Encoding) -> Arc<Outbox> {
-        Outbox::new(Pipe::new(0), encoding, Limits::new(1, Duration::MAX, usize::MAX))
+        Outbox::new(
+            Pipe::new(0),
+            encoding,
+            Limits::new(1, Duration::MAX, usize::MAX),
+        )
     }
 
     #[test]
@@ -196,15 +239,23 @@ mod tests {
         assert_eq!(fresh.slot, stale.slot);
         assert!(seats.get(stale).is_none() && seats.remove(stale).is_none());
         seats.stand(stale, Standing::Live { after: 1 });
-        assert_eq!(seats.get(fresh).map(|s| s.standing), Some(Standing::Joining { evicted: 0 }));
+        assert_eq!(
+            seats.get(fresh).map(|s| s.standing),
+            Some(Standing::Joining { evicted: 0 })
+        );
         assert!(seats.get(stay).is_some());
-        assert_eq!((seats.count(), seats.unsettled(), seats.encodings()), (2, 2, [true, false]));
+        assert_eq!(
+            (seats.count(), seats.unsettled(), seats.encodings()),
+            (2, 2, [true, false])
+        );
     }
 
     #[test]
     fn a_snapshot_stays_as_it_was() {
         let mut seats = Seats::default();
-        let tickets: Vec<_> = (0..200).map(|_| seats.take(outbox(Encoding::Binary))).collect();
+        let tickets: Vec<_> = (0..200)
+            .map(|_| seats.take(outbox(Encoding::Binary)))
+            .collect();
         let snapshot = seats.snapshot();
         for ticket in &tickets[50..] {
             seats.remove(*ticket);

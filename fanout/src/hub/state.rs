@@ -30,7 +30,9 @@ impl Pending {
         self.records.push_back(record);
         let mut is_lossy = false;
         while self.records.len() > WAITING || self.bytes > WAITING_BYTES {
-            let Some(oldest) = self.records.pop_front() else { break };
+            let Some(oldest) = self.records.pop_front() else {
+                break;
+            };
             self.bytes -= oldest.body.len();
             is_lossy |= oldest.is_durable();
         }
@@ -104,11 +106,15 @@ impl State {
 
     /// Ends a subscription, whoever wishes it. Whether it was there.
     pub(super) fn dismiss(&mut self, ticket: Ticket) -> bool {
-        let Some(seat) = self.seats.remove(ticket) else { return false };
+        let Some(seat) = self.seats.remove(ticket) else {
+            return false;
+        };
         let outbox = Arc::as_ptr(&seat.outbox).addr();
         match seat.standing {
             Standing::Live { .. } if self.broadcasting => self.departed.push(outbox),
-            Standing::Behind { is_pumped: true, .. } => self.pumped.push((ticket, outbox)),
+            Standing::Behind {
+                is_pumped: true, ..
+            } => self.pumped.push((ticket, outbox)),
             _ => {}
         }
         true
@@ -131,7 +137,8 @@ impl State {
             Some(position) if self.seats.count() > 0 => {
                 // The store's clock never runs backwards in a topic: what is newer than this position and numbered
                 // below it belongs to another history.
-                let is_double = next == position || (next.seq < position.seq && next.at <= position.at);
+                let is_double =
+                    next == position || (next.seq < position.seq && next.at <= position.at);
                 let is_next = next.seq == position.seq + 1 && record.before == position.at;
                 if is_next {
                     self.advance(record);
@@ -153,7 +160,9 @@ impl State {
 
     /// Whether a record from the log is told: the next one.
     pub(super) fn accept_logged(&mut self, record: &Record) -> bool {
-        let is_next = self.position.is_some_and(|position| record.position.seq == position.seq + 1);
+        let is_next = self
+            .position
+            .is_some_and(|position| record.position.seq == position.seq + 1);
         if is_next {
             self.busy = true;
             self.advance(record);

@@ -49,7 +49,18 @@ impl Joining {
             && let Some(hub) = feed.hub()
         {
             let runtime = hub.runtime.clone();
-            runtime.spawn(Pump { hub, feed: Arc::clone(feed), ticket: *ticket, outbox, cursor, head, errand: errand.clone() }.run());
+            runtime.spawn(
+                Pump {
+                    hub,
+                    feed: Arc::clone(feed),
+                    ticket: *ticket,
+                    outbox,
+                    cursor,
+                    head,
+                    errand: errand.clone(),
+                }
+                .run(),
+            );
         }
         subscription
     }

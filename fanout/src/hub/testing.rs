@@ -51,14 +51,27 @@ impl World {
         let log = logs.entry(topic.into()).or_default();
         let at = 1_000 + self.clock.fetch_add(1, Ordering::SeqCst);
         let before = log.head();
-        let position = Position { seq: before.seq + 1, at };
-        let record = Record { control, position, before: before.at, body: text.to_owned().into(), ..Record::default() };
+        let position = Position {
+            seq: before.seq + 1,
+            at,
+        };
+        let record = Record {
+            control,
+            position,
+            before: before.at,
+            body: text.to_owned().into(),
+            ..Record::default()
+        };
         log.records.push(record.clone());
         record
     }
 
     pub(super) fn head(&self, topic: &str) -> Position {
-        self.logs.lock().get(topic).map(Log::head).unwrap_or_default()
+        self.logs
+            .lock()
+            .get(topic)
+            .map(Log::head)
+            .unwrap_or_default()
     }
 }
 
@@ -66,7 +79,11 @@ impl World {
 impl Source for World {
     fn frame(&self, _topic: &Topic, record: &Record, encoding: Encoding) -> Option<Bytes> {
         self.framed[encoding as usize].fetch_add(1, Ordering::SeqCst);
-        Some(frame(format!("{} {}", record.position.seq, String::from_utf8_lossy(&record.body))))
+        Some(frame(format!(
+            "{} {}",
+            record.position.seq,
+            String::from_utf8_lossy(&record.body)
+        )))
     }
 
     fn gap(&self, _topic: &Topic, gap: Gap, position: Position, _encoding: Encoding) -> Bytes {
@@ -74,7 +91,11 @@ impl Source for World {
     }
 
     fn class(&self, _topic: &Topic, record: &Record) -> Class {
-        if record.kind == 1 { Class::Droppable(None) } else { Class::Durable }
+        if record.kind == 1 {
+            Class::Droppable(None)
+        } else {
+            Class::Durable
+        }
     }
 
     fn passed(&self, _topic: &Topic, record: &Record) {
@@ -86,10 +107,18 @@ impl Source for World {
     }
 
     fn told(&self, _topic: &Topic, record: &Record, outbox: &Arc<Outbox>) {
-        self.followed.lock().push((record.position.seq, Bytes::copy_from_slice(outbox.subject())));
+        self.followed.lock().push((
+            record.position.seq,
+            Bytes::copy_from_slice(outbox.subject()),
+        ));
     }
 
-    async fn read(&self, topic: &Topic, after: Position, limit: usize) -> Result<Replay, SourceError> {
+    async fn read(
+        &self,
+        topic: &Topic,
+        after: Position,
+        limit: usize,
+    ) -> Result<Replay, SourceError> {
         self.reads.fetch_add(1, Ordering::SeqCst);
         yield_now().await;
         if self.failing.load(Ordering::SeqCst) {
@@ -106,7 +135,10 @@ impl Source for World {
         let head = log.head();
         let stands = match after.seq as usize {
             0 => after == Position::default(),
-            seq => log.records.get(seq - 1).is_some_and(|r| r.position == after),
+            seq => log
+                .records
+                .get(seq - 1)
+                .is_some_and(|r| r.position == after),
         };
         let continuity = match () {
             () if !stands => Continuity::Broken(Gap::Diverged),
@@ -114,20 +146,42 @@ impl Source for World {
             () => Continuity::Continuous,
         };
         let records = match continuity {
-            Continuity::Continuous => log.records[after.seq as usize..].iter().take(limit).cloned().collect(),
+            Continuity::Continuous => log.records[after.seq as usize..]
+                .iter()
+                .take(limit)
+                .cloned()
+                .collect(),
             Continuity::Broken(_) => Vec::new(),
         };
-        Ok(Replay { records, head, continuity })
+        Ok(Replay {
+            records,
+            head,
+            continuity,
+        })
     }
 
     async fn admits(&self, _topic: &Topic, subjects: &[Bytes]) -> Result<Vec<bool>, SourceError> {
         let strangers = self.strangers.lock();
-        Ok(subjects.iter().map(|subject| !strangers.contains(subject)).collect())
+        Ok(subjects
+            .iter()
+            .map(|subject| !strangers.contains(subject))
+            .collect())
     }
 
     async fn heads(&self, topics: &[Topic]) -> Vec<Result<Position, SourceError>> {
-        let is_down = |topic: &Topic| self.failing.load(Ordering::SeqCst) || self.stuck.lock().contains(topic);
-        topics.iter().map(|topic| if is_down(topic) { Err(SourceError("down".into())) } else { Ok(self.head(topic)) }).collect()
+        let is_down = |topic: &Topic| {
+            self.failing.load(Ordering::SeqCst) || self.stuck.lock().contains(topic)
+        };
+        topics
+            .iter()
+            .map(|topic| {
+                if is_down(topic) {
+                    Err(SourceError("down".into()))
+                } else {
+                    Ok(self.head(topic))
+                }
+            })
+            .collect()
     }
 }
 
@@ -146,15 +200,29 @@ pub(super) struct Reader {
 }
 
 pub(super) fn node() -> Node {
-    node_with(Config { linger: Duration::from_millis(40), compare: Duration::from_secs(600), page: 7, reads: 4 })
+    node_with(Config {
+        linger: Duration::from_millis(40),
+        compare: Duration::from_secs(600),
+        page: 7,
+        reads: 4,
+    })
 }
 
 pub(super) fn node_with(config: Config) -> Node {
     let (world, ear) = (Arc::new(World::default()), Ear::new());
     let bus = Local::new(Arc::<Ear>::clone(&ear));
-    let hub = Hub::new(Arc::<Local>::clone(&bus), Arc::<World>::clone(&world), config);
+    let hub = Hub::new(
+        Arc::<Local>::clone(&bus),
+        Arc::<World>::clone(&world),
+        config,
+    );
     ear.attach(&hub);
-    Node { world, bus, hub, limits: Limits::new(1 << 20, Duration::MAX, usize::MAX) }
+    Node {
+        world,
+        bus,
+        hub,
+        limits: Limits::new(1 << 20, Duration::MAX, usize::MAX),
+    }
 }
 
 impl Node {
@@ -162,7 +230,13 @@ impl Node {
         self.reader_with(subject, usize::MAX, Encoding::Binary, &self.limits)
     }
 
-    pub(super) fn reader_with(&self, subject: &str, room: usize, encoding: Encoding, limits: &Arc<Limits>) -> Reader {
+    pub(super) fn reader_with(
+        &self,
+        subject: &str,
+        room: usize,
+        encoding: Encoding,
+        limits: &Arc<Limits>,
+    ) -> Reader {
         let pipe = Pipe::new(room);
         let outbox = Outbox::new(Arc::<Pipe>::clone(&pipe), encoding, Arc::clone(limits));
         outbox.identify(Bytes::copy_from_slice(subject.as_bytes()));
@@ -170,7 +244,10 @@ impl Node {
     }
 
     pub(super) async fn join(&self, reader: &Reader) -> Joining {
-        self.hub.join(&TOPIC.into(), Kind::Logged, &reader.outbox).await.unwrap()
+        self.hub
+            .join(&TOPIC.into(), Kind::Logged, &reader.outbox)
+            .await
+            .unwrap()
     }
 
     /// Joins and starts at the head.
@@ -208,24 +285,38 @@ impl Node {
     }
 
     pub(super) fn pass(&self, kind: u8, text: &str, control: Control) {
-        self.bus.publish(TOPIC, Record::passing(kind, control, text.to_owned().into()).encode());
+        self.bus.publish(
+            TOPIC,
+            Record::passing(kind, control, text.to_owned().into()).encode(),
+        );
     }
 }
 
 impl Reader {
     pub(super) async fn sees<S: AsRef<str>>(&self, texts: &[S]) {
         let expected: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
-        eventually(|| self.pipe.texts().len() >= expected.len(), || format!("{:?}, not {expected:?}", self.pipe.texts())).await;
+        eventually(
+            || self.pipe.texts().len() >= expected.len(),
+            || format!("{:?}, not {expected:?}", self.pipe.texts()),
+        )
+        .await;
         assert_eq!(self.pipe.texts(), expected);
     }
 
     pub(super) async fn sees_last(&self, text: &str) {
-        eventually(|| self.pipe.texts().last().is_some_and(|t| t == text), || format!("{text} at the end of {:?}", self.pipe.texts()))
-            .await;
+        eventually(
+            || self.pipe.texts().last().is_some_and(|t| t == text),
+            || format!("{text} at the end of {:?}", self.pipe.texts()),
+        )
+        .await;
     }
 
     pub(super) fn seqs(&self) -> Vec<u64> {
-        self.pipe.texts().iter().map(|t| t.split(' ').next().unwrap().parse().unwrap()).collect()
+        self.pipe
+            .texts()
+            .iter()
+            .map(|t| t.split(' ').next().unwrap().parse().unwrap())
+            .collect()
     }
 }
 

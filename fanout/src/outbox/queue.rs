@@ -127,7 +127,13 @@ impl Queue {
         std::mem::take(&mut self.wants_owner)
     }
 
-    pub(super) fn push(&mut self, frame: Bytes, class: Class, sink: &dyn Sink, limits: &Limits) -> Result<(), Reason> {
+    pub(super) fn push(
+        &mut self,
+        frame: Bytes,
+        class: Class,
+        sink: &dyn Sink,
+        limits: &Limits,
+    ) -> Result<(), Reason> {
         if let Some(reason) = self.refuses() {
             return Err(reason);
         }
@@ -138,7 +144,11 @@ impl Queue {
             match sink.try_write(&frame) {
                 Ok(written) if written == frame.len() => return Ok(()),
                 Ok(written) => written,
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => 0,
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+                {
+                    0
+                }
                 Err(_) => {
                     self.fail(Reason::Broken, limits);
                     return Err(Reason::Broken);
@@ -173,7 +183,10 @@ impl Queue {
         if class == Class::Control && self.controls >= CONTROLS {
             self.give_way(limits);
         }
-        let room = limits.bytes.saturating_add(reserve).saturating_sub(cost(&frame));
+        let room = limits
+            .bytes
+            .saturating_add(reserve)
+            .saturating_sub(cost(&frame));
         if self.bytes > room {
             self.give_up(self.bytes - room, limits);
         }
@@ -194,7 +207,14 @@ impl Queue {
 
     /// Where the next control frame goes: after what has begun and after control frames before it.
     fn boundary(&self) -> usize {
-        self.controls + usize::from(self.begun > 0 && self.entries.front().is_some_and(|first| first.class != Class::Control))
+        self.controls
+            + usize::from(
+                self.begun > 0
+                    && self
+                        .entries
+                        .front()
+                        .is_some_and(|first| first.class != Class::Control),
+            )
     }
 
     /// Drops the oldest control frame that has not begun. The next one waits in its place, and for as long:
@@ -209,8 +229,19 @@ impl Queue {
         limits.count_dropped(1);
     }
 
-    fn insert(&mut self, index: usize, frame: Bytes, class: Class, since: Instant, limits: &Limits) {
-        let entry = Entry { frame, since, class };
+    fn insert(
+        &mut self,
+        index: usize,
+        frame: Bytes,
+        class: Class,
+        since: Instant,
+        limits: &Limits,
+    ) {
+        let entry = Entry {
+            frame,
+            since,
+            class,
+        };
         limits.hold(self.bytes, entry.cost());
         self.bytes += entry.cost();
         self.droppable += usize::from(matches!(class, Class::Droppable(_)));
@@ -233,7 +264,11 @@ impl Queue {
             return;
         }
         let begun = usize::from(self.begun > 0);
-        let found = self.entries.iter().skip(begun).position(|e| e.class == Class::Droppable(Some(key)));
+        let found = self
+            .entries
+            .iter()
+            .skip(begun)
+            .position(|e| e.class == Class::Droppable(Some(key)));
         if let Some(index) = found {
             self.remove(begun + index, limits);
             limits.count_dropped(1);
@@ -242,7 +277,11 @@ impl Queue {
 
     /// Drops droppable frames, oldest first, until this many bytes are free or none is left.
     fn give_up(&mut self, bytes: usize, limits: &Limits) {
-        let (target, mut index, mut dropped) = (self.bytes.saturating_sub(bytes), usize::from(self.begun > 0), 0);
+        let (target, mut index, mut dropped) = (
+            self.bytes.saturating_sub(bytes),
+            usize::from(self.begun > 0),
+            0,
+        );
         while self.bytes > target && self.droppable > 0 && index < self.entries.len() {
             if matches!(self.entries[index].class, Class::Droppable(_)) {
                 self.remove(index, limits);
@@ -255,14 +294,26 @@ impl Queue {
     }
 
     fn check_total(&mut self, limits: &Limits) -> Result<(), Reason> {
-        if limits.is_overdrawn_by(self.bytes) { self.end(Excess::Total, limits) } else { Ok(()) }
+        if limits.is_overdrawn_by(self.bytes) {
+            self.end(Excess::Total, limits)
+        } else {
+            Ok(())
+        }
     }
 
     fn check_age(&mut self, now: Instant, limits: &Limits) -> Result<(), Reason> {
         // Control frames overtake, so the oldest is the first or the first that was overtaken.
-        let oldest = self.entries.front().into_iter().chain(self.entries.get(self.boundary())).map(|e| e.since).min();
+        let oldest = self
+            .entries
+            .front()
+            .into_iter()
+            .chain(self.entries.get(self.boundary()))
+            .map(|e| e.since)
+            .min();
         match oldest {
-            Some(since) if now.saturating_duration_since(since) > limits.age => self.end(Excess::Age, limits),
+            Some(since) if now.saturating_duration_since(since) > limits.age => {
+                self.end(Excess::Age, limits)
+            }
             _ => Ok(()),
         }
     }
@@ -272,7 +323,11 @@ impl Queue {
             return Err(reason);
         }
         self.check_age(now, limits)?;
-        if self.bytes > 0 { self.check_total(limits) } else { Ok(()) }
+        if self.bytes > 0 {
+            self.check_total(limits)
+        } else {
+            Ok(())
+        }
     }
 
     fn end(&mut self, excess: Excess, limits: &Limits) -> Result<(), Reason> {
@@ -290,14 +345,26 @@ impl Queue {
             State::Closing(_) | State::Failed(_) if reason == Reason::Broken => {}
             State::Closing(_) | State::Failed(_) => return,
         }
-        let first = if self.begun > 0 && reason != Reason::Broken { self.entries.pop_front() } else { None };
+        let first = if self.begun > 0 && reason != Reason::Broken {
+            self.entries.pop_front()
+        } else {
+            None
+        };
         self.entries = first.into_iter().collect();
         self.entries.shrink_to_fit();
         let kept = self.entries.front().map_or(0, Entry::cost);
         limits.release(kept, self.bytes - kept);
         self.bytes = kept;
-        self.droppable = self.entries.iter().filter(|e| matches!(e.class, Class::Droppable(_))).count();
-        self.controls = self.entries.iter().filter(|e| e.class == Class::Control).count();
+        self.droppable = self
+            .entries
+            .iter()
+            .filter(|e| matches!(e.class, Class::Droppable(_)))
+            .count();
+        self.controls = self
+            .entries
+            .iter()
+            .filter(|e| e.class == Class::Control)
+            .count();
         self.begun = if kept > 0 { self.begun } else { 0 };
         self.state = State::Failed(reason);
     }
@@ -308,7 +375,13 @@ impl Queue {
             State::Failed(reason @ Reason::TooSlow(_)) => self.state = State::Closing(reason),
             State::Failed(_) | State::Closing(_) => return,
         }
-        self.insert(self.entries.len(), frame, Class::Reply, Instant::now(), limits);
+        self.insert(
+            self.entries.len(),
+            frame,
+            Class::Reply,
+            Instant::now(),
+            limits,
+        );
     }
 
     /// One write of as much as waits, within bounds.

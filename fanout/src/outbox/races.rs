@@ -17,7 +17,11 @@ fn limits(bytes: usize) -> Arc<Limits> {
 }
 
 fn outbox(pipe: &Arc<Pipe>, limits: &Arc<Limits>) -> Arc<Outbox> {
-    Outbox::new(Arc::<Pipe>::clone(pipe), Encoding::Binary, Arc::clone(limits))
+    Outbox::new(
+        Arc::<Pipe>::clone(pipe),
+        Encoding::Binary,
+        Arc::clone(limits),
+    )
 }
 
 /// The connection's task.
@@ -31,7 +35,10 @@ fn writer(outbox: &Arc<Outbox>, name: &'static str, frames: usize) -> JoinHandle
     let outbox = Arc::clone(outbox);
     spawn(async move {
         for n in 0..frames {
-            if outbox.push(frame(format!("{name}{n}")), Class::Durable).is_err() {
+            if outbox
+                .push(frame(format!("{name}{n}")), Class::Durable)
+                .is_err()
+            {
                 return n;
             }
         }
@@ -51,7 +58,11 @@ fn peer(pipe: &Arc<Pipe>, times: usize, bytes: usize) -> JoinHandle<()> {
 }
 
 fn of<'a>(texts: &'a [String], name: &str) -> Vec<&'a str> {
-    texts.iter().map(String::as_str).filter(|text| text.starts_with(name)).collect()
+    texts
+        .iter()
+        .map(String::as_str)
+        .filter(|text| text.starts_with(name))
+        .collect()
 }
 
 #[test]
@@ -69,9 +80,22 @@ fn what_several_threads_push_is_driven_once_and_in_the_order_of_each() {
         assert_eq!(owner.await.unwrap(), Reason::Closed(END));
         peer.await.unwrap();
         let texts = pipe.texts();
-        assert_eq!((of(&texts, "a"), of(&texts, "b")), (vec!["a0", "a1", "a2"], vec!["b0", "b1", "b2"]));
-        assert_eq!((texts.len(), texts.last().map(String::as_str)), (7, Some("end")));
-        assert_eq!((outbox.queued_bytes(), limits.counts().queued_bytes, limits.counts().queues), (0, 0, 0));
+        assert_eq!(
+            (of(&texts, "a"), of(&texts, "b")),
+            (vec!["a0", "a1", "a2"], vec!["b0", "b1", "b2"])
+        );
+        assert_eq!(
+            (texts.len(), texts.last().map(String::as_str)),
+            (7, Some("end"))
+        );
+        assert_eq!(
+            (
+                outbox.queued_bytes(),
+                limits.counts().queued_bytes,
+                limits.counts().queues
+            ),
+            (0, 0, 0)
+        );
     });
 }
 
@@ -84,7 +108,11 @@ fn a_push_wakes_an_owner_that_goes_to_sleep_meanwhile() {
         // Ends with the second frame; nothing but the outbox wakes it.
         poll_fn(|cx| {
             let _ = outbox.poll_drive(cx);
-            if pipe.texts().len() == 2 { Poll::Ready(()) } else { Poll::Pending }
+            if pipe.texts().len() == 2 {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
         })
         .await;
         for writer in writers {
@@ -106,7 +134,10 @@ fn what_is_taken_stands_before_the_close_frame_and_nothing_follows_it() {
         let mut expected: Vec<String> = (0..taken).map(|n| format!("a{n}")).collect();
         expected.push("end".into());
         assert_eq!(pipe.texts(), expected);
-        assert_eq!((outbox.queued_bytes(), limits.counts().queued_bytes), (0, 0));
+        assert_eq!(
+            (outbox.queued_bytes(), limits.counts().queued_bytes),
+            (0, 0)
+        );
     });
 }
 
@@ -135,11 +166,16 @@ fn no_more_waits_than_the_bound_and_who_exceeds_it_is_told() {
         match reason {
             Reason::Closed(END) => assert_eq!((taken, texts.len()), (6, 7)),
             // What had begun may be among what was written, and the close frame is, if the owner drives on.
-            Reason::TooSlow(Excess::Bytes) => assert!(taken < 6 && limits.counts().too_slow == [1, 0, 0]),
+            Reason::TooSlow(Excess::Bytes) => {
+                assert!(taken < 6 && limits.counts().too_slow == [1, 0, 0])
+            }
             other => panic!("{other:?}"),
         }
         drop(outbox);
-        assert_eq!((limits.counts().queued_bytes, limits.counts().queues), (0, 0));
+        assert_eq!(
+            (limits.counts().queued_bytes, limits.counts().queues),
+            (0, 0)
+        );
     });
 }
 

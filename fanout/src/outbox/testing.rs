@@ -24,13 +24,20 @@ pub(crate) struct Pipe(Mutex<State>);
 
 impl Pipe {
     pub(crate) fn new(room: usize) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(State { room, ..State::default() })))
+        Arc::new(Self(Mutex::new(State {
+            room,
+            ..State::default()
+        })))
     }
 
     /// As a TLS session: only the owner writes.
     #[cfg(shuttle)]
     pub(crate) fn indirect(room: usize) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(State { room, indirect: true, ..State::default() })))
+        Arc::new(Self(Mutex::new(State {
+            room,
+            indirect: true,
+            ..State::default()
+        })))
     }
 
     /// Gives room for more bytes.
@@ -71,14 +78,19 @@ impl Pipe {
     }
 
     pub(crate) fn texts(&self) -> Vec<String> {
-        self.frames().into_iter().map(|frame| String::from_utf8_lossy(&frame).into_owned()).collect()
+        self.frames()
+            .into_iter()
+            .map(|frame| String::from_utf8_lossy(&frame).into_owned())
+            .collect()
     }
 }
 
 /// A frame whose end can be found: its length, then the payload.
 pub(crate) fn frame(payload: impl AsRef<[u8]>) -> Bytes {
     let payload = payload.as_ref();
-    [&(payload.len() as u32).to_be_bytes()[..], payload].concat().into()
+    [&(payload.len() as u32).to_be_bytes()[..], payload]
+        .concat()
+        .into()
 }
 
 impl Sink for Pipe {
@@ -99,7 +111,11 @@ impl Sink for Pipe {
             state.room -= take;
             taken += take;
         }
-        if taken == 0 && buffers.iter().any(|b| !b.is_empty()) { Err(ErrorKind::WouldBlock.into()) } else { Ok(taken) }
+        if taken == 0 && buffers.iter().any(|b| !b.is_empty()) {
+            Err(ErrorKind::WouldBlock.into())
+        } else {
+            Ok(taken)
+        }
     }
 
     fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -15,7 +15,11 @@ fn limits(bytes: usize) -> Arc<Limits> {
 }
 
 fn outbox(pipe: &Arc<Pipe>, limits: &Arc<Limits>) -> Arc<Outbox> {
-    Outbox::new(Arc::<Pipe>::clone(pipe), Encoding::Binary, Arc::clone(limits))
+    Outbox::new(
+        Arc::<Pipe>::clone(pipe),
+        Encoding::Binary,
+        Arc::clone(limits),
+    )
 }
 
 /// What the owner's task does when it is woken.
@@ -40,14 +44,24 @@ fn frames_that_wait_leave_in_order_and_in_one_call() {
         outbox.push(frame(text), Class::Durable).unwrap();
     }
     assert_eq!(outbox.queued_bytes(), 7 + 7 + 9 + 3 * ENTRY);
-    assert_eq!((limits.counts().queued_bytes, limits.counts().queues), (outbox.queued_bytes(), 1));
+    assert_eq!(
+        (limits.counts().queued_bytes, limits.counts().queues),
+        (outbox.queued_bytes(), 1)
+    );
     assert_eq!(drive(&outbox), None);
     let calls = pipe.calls();
     pipe.open(1_000);
     assert_eq!(drive(&outbox), None);
     assert_eq!(pipe.calls(), calls + 1);
     assert_eq!(pipe.texts(), ["one", "two", "three"]);
-    assert_eq!((outbox.queued_bytes(), limits.counts().queued_bytes, limits.counts().queues), (0, 0, 0));
+    assert_eq!(
+        (
+            outbox.queued_bytes(),
+            limits.counts().queued_bytes,
+            limits.counts().queues
+        ),
+        (0, 0, 0)
+    );
 }
 
 #[test]
@@ -110,13 +124,23 @@ fn control_frames_go_ahead_at_frame_boundaries_wherever_the_socket_stops() {
         let texts = pipe.texts();
         assert_eq!(texts.len(), 5, "room {room}: {texts:?}");
         let place = |text| texts.iter().position(|t| t == text).unwrap();
-        assert!(place("first") < place("second") && place("second") < place("third"), "room {room}: {texts:?}");
-        assert!(place("ping 1") < place("ping 2") && place("ping 2") <= place("third") + 1, "room {room}: {texts:?}");
+        assert!(
+            place("first") < place("second") && place("second") < place("third"),
+            "room {room}: {texts:?}"
+        );
+        assert!(
+            place("ping 1") < place("ping 2") && place("ping 2") <= place("third") + 1,
+            "room {room}: {texts:?}"
+        );
         if room == 0 {
             assert_eq!(texts, ["ping 1", "ping 2", "first", "second", "third"]);
         }
         if (1..9).contains(&room) {
-            assert_eq!(texts, ["first", "ping 1", "ping 2", "second", "third"], "room {room}");
+            assert_eq!(
+                texts,
+                ["first", "ping 1", "ping 2", "second", "third"],
+                "room {room}"
+            );
         }
     }
 }
@@ -134,7 +158,14 @@ fn a_reader_that_takes_nothing_is_bounded_and_then_too_slow() {
         .unwrap();
     assert_eq!(reason, Reason::TooSlow(Excess::Bytes));
     assert!(most <= 100, "{most}");
-    assert_eq!((outbox.queued_bytes(), limits.counts().queued_bytes, limits.counts().queues), (0, 0, 0));
+    assert_eq!(
+        (
+            outbox.queued_bytes(),
+            limits.counts().queued_bytes,
+            limits.counts().queues
+        ),
+        (0, 0, 0)
+    );
     assert_eq!(drive(&outbox), Some(reason));
     assert_eq!(outbox.push(frame("more"), Class::Control), Err(reason));
     assert_eq!(limits.counts().too_slow, [1, 0, 0]);
@@ -158,11 +189,20 @@ fn what_may_be_dropped_is_dropped_first_and_oldest_first() {
     let (pipe, limits) = (Pipe::new(0), limits(60 + 4 * ENTRY));
     let outbox = outbox(&pipe, &limits);
     outbox.push(frame("durable 1"), Class::Durable).unwrap();
-    outbox.push(frame("typing a"), Class::Droppable(None)).unwrap();
-    outbox.push(frame("typing b"), Class::Droppable(None)).unwrap();
+    outbox
+        .push(frame("typing a"), Class::Droppable(None))
+        .unwrap();
+    outbox
+        .push(frame("typing b"), Class::Droppable(None))
+        .unwrap();
     outbox.push(frame("durable 2"), Class::Durable).unwrap();
     outbox.push(frame("durable 3"), Class::Durable).unwrap();
-    outbox.push(frame("a droppable one that does not fit"), Class::Droppable(None)).unwrap();
+    outbox
+        .push(
+            frame("a droppable one that does not fit"),
+            Class::Droppable(None),
+        )
+        .unwrap();
     assert_eq!(outbox.is_over(), None);
     pipe.open(1_000);
     assert_eq!(drive(&outbox), None);
@@ -174,9 +214,13 @@ fn what_may_be_dropped_is_dropped_first_and_oldest_first() {
 fn a_droppable_frame_that_has_begun_is_finished() {
     let (pipe, limits) = (Pipe::new(3), limits(40 + 3 * ENTRY));
     let outbox = outbox(&pipe, &limits);
-    outbox.push(frame("typing"), Class::Droppable(Some(7))).unwrap();
+    outbox
+        .push(frame("typing"), Class::Droppable(Some(7)))
+        .unwrap();
     outbox.push(frame("0123456789"), Class::Durable).unwrap();
-    outbox.push(frame("newer"), Class::Droppable(Some(7))).unwrap();
+    outbox
+        .push(frame("newer"), Class::Droppable(Some(7)))
+        .unwrap();
     let _ = outbox.push(frame("9876543210"), Class::Durable);
     pipe.open(1_000);
     assert_eq!(drive(&outbox), None);
@@ -187,9 +231,15 @@ fn a_droppable_frame_that_has_begun_is_finished() {
 fn of_frames_with_one_key_the_newest_waits() {
     let (pipe, limits) = (Pipe::new(0), limits(1_000));
     let outbox = outbox(&pipe, &limits);
-    outbox.push(frame("online"), Class::Droppable(Some(1))).unwrap();
-    outbox.push(frame("other"), Class::Droppable(Some(2))).unwrap();
-    outbox.push(frame("offline"), Class::Droppable(Some(1))).unwrap();
+    outbox
+        .push(frame("online"), Class::Droppable(Some(1)))
+        .unwrap();
+    outbox
+        .push(frame("other"), Class::Droppable(Some(2)))
+        .unwrap();
+    outbox
+        .push(frame("offline"), Class::Droppable(Some(1)))
+        .unwrap();
     pipe.open(1_000);
     assert_eq!(drive(&outbox), None);
     assert_eq!(pipe.texts(), ["other", "offline"]);
@@ -199,8 +249,13 @@ fn of_frames_with_one_key_the_newest_waits() {
 fn empty_frames_count_too() {
     let (pipe, limits) = (Pipe::new(0), limits(20 * ENTRY));
     let outbox = outbox(&pipe, &limits);
-    let pushed = (0..).find(|_| outbox.push(frame(""), Class::Durable).is_err()).unwrap();
-    assert_eq!((pushed, outbox.is_over()), (18, Some(Reason::TooSlow(Excess::Bytes))));
+    let pushed = (0..)
+        .find(|_| outbox.push(frame(""), Class::Durable).is_err())
+        .unwrap();
+    assert_eq!(
+        (pushed, outbox.is_over()),
+        (18, Some(Reason::TooSlow(Excess::Bytes)))
+    );
 }
 
 #[test]
@@ -209,10 +264,14 @@ fn of_control_frames_that_wait_the_newest_few_stay() {
         let (pipe, limits) = (Pipe::new(room), limits(1_000));
         let outbox = outbox(&pipe, &limits);
         outbox.push(frame("durable"), Class::Durable).unwrap();
-        outbox.push(frame("typing"), Class::Droppable(None)).unwrap();
+        outbox
+            .push(frame("typing"), Class::Droppable(None))
+            .unwrap();
         assert_eq!(drive(&outbox), None);
         for n in 1..=50_000 {
-            outbox.push(frame(format!("pong {n}")), Class::Control).unwrap();
+            outbox
+                .push(frame(format!("pong {n}")), Class::Control)
+                .unwrap();
         }
         assert!(outbox.queued_bytes() < 1_000, "{}", outbox.queued_bytes());
         outbox.close(frame("1000"), 1000);
@@ -236,7 +295,10 @@ fn a_reader_that_takes_nothing_is_too_old_whatever_it_sends() {
     while first.elapsed() < Duration::from_millis(20) {
         outbox.push(frame("pong"), Class::Control).unwrap();
     }
-    assert_eq!(outbox.check(first + Duration::from_secs(30)), Err(Reason::TooSlow(Excess::Age)));
+    assert_eq!(
+        outbox.check(first + Duration::from_secs(30)),
+        Err(Reason::TooSlow(Excess::Age))
+    );
 }
 
 #[test]
@@ -248,7 +310,10 @@ fn a_frame_that_waits_too_long_ends_the_outbox() {
     outbox.push(frame("old"), Class::Durable).unwrap();
     outbox.check(now + Duration::from_secs(29)).unwrap();
     outbox.push(frame("ping"), Class::Control).unwrap();
-    assert_eq!(outbox.check(now + Duration::from_secs(31)), Err(Reason::TooSlow(Excess::Age)));
+    assert_eq!(
+        outbox.check(now + Duration::from_secs(31)),
+        Err(Reason::TooSlow(Excess::Age))
+    );
     assert_eq!(drive(&outbox), Some(Reason::TooSlow(Excess::Age)));
 }
 
@@ -262,11 +327,17 @@ fn when_the_node_holds_too_much_the_one_that_holds_the_most_goes() {
     }
     quick.push(frame("0123456789"), Class::Durable).unwrap();
     quick.push(frame("0123456789"), Class::Durable).unwrap();
-    assert_eq!(slow.push(frame("0123456789"), Class::Durable), Err(Reason::TooSlow(Excess::Total)));
+    assert_eq!(
+        slow.push(frame("0123456789"), Class::Durable),
+        Err(Reason::TooSlow(Excess::Total))
+    );
     quick.push(frame("0123456789"), Class::Durable).unwrap();
     assert_eq!(limits.counts().queued_bytes, 3 * (14 + ENTRY));
     drop(quick);
-    assert_eq!((limits.counts().queued_bytes, limits.counts().queues), (0, 0));
+    assert_eq!(
+        (limits.counts().queued_bytes, limits.counts().queues),
+        (0, 0)
+    );
 }
 
 #[test]
@@ -288,7 +359,10 @@ fn after_a_close_what_waits_is_written_and_nothing_more_is_taken() {
     outbox.close(frame("1001"), 1001);
     assert_eq!(outbox.is_over(), Some(Reason::Closed(1001)));
     outbox.close(frame("4000"), 4000);
-    assert_eq!(outbox.push(frame("late"), Class::Control), Err(Reason::Closed(1001)));
+    assert_eq!(
+        outbox.push(frame("late"), Class::Control),
+        Err(Reason::Closed(1001))
+    );
     assert_eq!(drive(&outbox), None);
     pipe.open(1_000);
     assert_eq!(drive(&outbox), Some(Reason::Closed(1001)));
@@ -302,9 +376,15 @@ fn a_broken_socket_is_told_to_whoever_pushes_and_to_the_owner() {
     outbox.push(frame("waits"), Class::Durable).unwrap();
     pipe.break_off();
     assert_eq!(drive(&outbox), Some(Reason::Broken));
-    assert_eq!(outbox.push(frame("more"), Class::Durable), Err(Reason::Broken));
+    assert_eq!(
+        outbox.push(frame("more"), Class::Durable),
+        Err(Reason::Broken)
+    );
     outbox.close(Bytes::new(), 1000);
-    assert_eq!((drive(&outbox), limits.counts().queued_bytes), (Some(Reason::Broken), 0));
+    assert_eq!(
+        (drive(&outbox), limits.counts().queued_bytes),
+        (Some(Reason::Broken), 0)
+    );
 }
 
 #[tokio::test]
@@ -338,7 +418,9 @@ async fn the_owner_is_woken_when_something_waits_and_pumps_when_it_drained() {
 async fn frames_from_many_threads_reach_a_real_socket_whole() {
     use tokio::io::AsyncReadExt;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let reader = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let reader = tokio::net::TcpStream::connect(listener.local_addr().unwrap())
+        .await
+        .unwrap();
     let writer = Arc::new(listener.accept().await.unwrap().0);
     let limits = Limits::new(usize::MAX, Duration::MAX, usize::MAX);
     let outbox = Outbox::new(writer, Encoding::Binary, limits);
@@ -353,8 +435,22 @@ async fn frames_from_many_threads_reach_a_real_socket_whole() {
             let outbox = Arc::clone(&outbox);
             std::thread::spawn(move || {
                 for n in 0..2_000u32 {
-                    let payload: Vec<u8> = [&[thread][..], &n.to_be_bytes(), &vec![thread; (n % 700) as usize]].concat();
-                    outbox.push(frame(payload), if is_control(thread, n) { Class::Control } else { Class::Durable }).unwrap();
+                    let payload: Vec<u8> = [
+                        &[thread][..],
+                        &n.to_be_bytes(),
+                        &vec![thread; (n % 700) as usize],
+                    ]
+                    .concat();
+                    outbox
+                        .push(
+                            frame(payload),
+                            if is_control(thread, n) {
+                                Class::Control
+                            } else {
+                                Class::Durable
+                            },
+                        )
+                        .unwrap();
                 }
             })
         })
@@ -365,7 +461,10 @@ async fn frames_from_many_threads_reach_a_real_socket_whole() {
         let length = reader.read_u32().await.unwrap() as usize;
         let mut payload = vec![0; length];
         reader.read_exact(&mut payload).await.unwrap();
-        let (thread, n) = (payload[0], u32::from_be_bytes(payload[1..5].try_into().unwrap()));
+        let (thread, n) = (
+            payload[0],
+            u32::from_be_bytes(payload[1..5].try_into().unwrap()),
+        );
         assert!(payload[5..].iter().all(|b| *b == thread));
         let place = usize::from(thread);
         if !is_control(thread, n) {
@@ -447,9 +546,15 @@ proptest::proptest! {
 #[tokio::test]
 async fn what_is_told_of_a_muted_topic_is_dropped_until_the_topic_begins_anew() {
     let pipe = Pipe::new(usize::MAX);
-    let outbox = Outbox::new(Arc::<Pipe>::clone(&pipe), Encoding::Binary, Limits::new(1 << 20, Duration::MAX, usize::MAX));
+    let outbox = Outbox::new(
+        Arc::<Pipe>::clone(&pipe),
+        Encoding::Binary,
+        Limits::new(1 << 20, Duration::MAX, usize::MAX),
+    );
     let (room, hall): (crate::Topic, crate::Topic) = ("room".into(), "hall".into());
-    let says = |topic: &crate::Topic, text: &str| outbox.push_of(topic, frame(text), Class::Durable).unwrap();
+    let says = |topic: &crate::Topic, text: &str| {
+        outbox.push_of(topic, frame(text), Class::Durable).unwrap()
+    };
     says(&room, "1");
     outbox.mute(&room);
     outbox.mute(&room);

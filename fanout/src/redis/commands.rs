@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use dashmap::DashMap;
 use futures_util::{FutureExt, future::try_join_all};
-use redis::{Arg, Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult, ServerErrorKind, Value, aio};
+use redis::{
+    Arg, Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult, ServerErrorKind, Value,
+    aio,
+};
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -68,7 +71,11 @@ impl Commands {
         let route = match &*deployment {
             Deployment::Cluster { seeds, credentials } => {
                 let topology = Topology::new(seeds.clone(), credentials.clone());
-                Route::Shards(Arc::new(Shards { topology, lines: DashMap::new(), replicas }))
+                Route::Shards(Arc::new(Shards {
+                    topology,
+                    lines: DashMap::new(),
+                    replicas,
+                }))
             }
             _ => Route::Master(Line::keep(Target::Master(deployment.clone()), replicas)),
         };
@@ -94,14 +101,24 @@ impl Commands {
                     until_taken(&shards.line(&self.deployment, &owner), cmd, deadline).await
                 }
                 Destination::All => {
-                    let mut values = self.on_masters(cmd).await?.into_iter().map(|(_, value)| value);
+                    let mut values = self
+                        .on_masters(cmd)
+                        .await?
+                        .into_iter()
+                        .map(|(_, value)| value);
                     let first = values.next().unwrap_or(Value::Nil);
                     let value = if matches!(first, Value::ServerError(_)) {
                         first
                     } else {
-                        values.find(|v| matches!(v, Value::ServerError(_))).unwrap_or(first)
+                        values
+                            .find(|v| matches!(v, Value::ServerError(_)))
+                            .unwrap_or(first)
                     };
-                    Ok(Answer { value, asked: false, witness: None })
+                    Ok(Answer {
+                        value,
+                        asked: false,
+                        witness: None,
+                    })
                 }
             },
         }
@@ -111,11 +128,19 @@ impl Commands {
     pub async fn on_masters(&self, cmd: &Cmd) -> RedisResult<Vec<(String, Value)>> {
         let deadline = Instant::now() + RESPONSE_TIMEOUT;
         match &self.route {
-            Route::Master(line) => Ok(vec![(self.deployment.to_string(), until_taken(line, cmd, deadline).await?.value)]),
+            Route::Master(line) => Ok(vec![(
+                self.deployment.to_string(),
+                until_taken(line, cmd, deadline).await?.value,
+            )]),
             Route::Shards(shards) => {
                 let masters = shards.masters(deadline).await?;
                 let all = masters.iter().map(|owner| async move {
-                    Ok::<_, RedisError>((owner.to_string(), until_taken(&shards.line(&self.deployment, owner), cmd, deadline).await?.value))
+                    Ok::<_, RedisError>((
+                        owner.to_string(),
+                        until_taken(&shards.line(&self.deployment, owner), cmd, deadline)
+                            .await?
+                            .value,
+                    ))
                 });
                 try_join_all(all).await
             }
@@ -142,14 +167,27 @@ impl Commands {
             Route::Master(line) => Ok(until_taken(line, cmd, deadline).await?.value),
             Route::Shards(shards) => {
                 let masters = shards.masters(deadline).await?;
-                let gone = || RedisError::from((ErrorKind::Client, "there is no such master any more"));
-                let owner = masters.iter().find(|owner| owner.to_string() == name).ok_or_else(gone)?;
-                Ok(until_taken(&shards.line(&self.deployment, owner), cmd, deadline).await?.value)
+                let gone =
+                    || RedisError::from((ErrorKind::Client, "there is no such master any more"));
+                let owner = masters
+                    .iter()
+                    .find(|owner| owner.to_string() == name)
+                    .ok_or_else(gone)?;
+                Ok(
+                    until_taken(&shards.line(&self.deployment, owner), cmd, deadline)
+                        .await?
+                        .value,
+                )
             }
         }
     }
 
-    async fn run_all(&self, pipeline: &Pipeline, offset: usize, count: usize) -> RedisResult<Vec<Value>> {
+    async fn run_all(
+        &self,
+        pipeline: &Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisResult<Vec<Value>> {
         let deadline = Instant::now() + RESPONSE_TIMEOUT;
         match &self.route {
             Route::Master(line) => {
@@ -157,10 +195,15 @@ impl Commands {
                 loop {
                     let taken = line.take(deadline).await?;
                     let generation = taken.generation();
-                    let values = line.send_all(taken, pipeline, offset, count, deadline).await?;
+                    let values = line
+                        .send_all(taken, pipeline, offset, count, deadline)
+                        .await?;
                     // Where the first was refused for the server's state, all were: nothing was done.
                     match values.first().map(Refusal::read) {
-                        Some(Some(_)) if values.iter().all(|v| Refusal::read(v).is_some()) && !pauses.are_over() => {
+                        Some(Some(_))
+                            if values.iter().all(|v| Refusal::read(v).is_some())
+                                && !pauses.are_over() =>
+                        {
                             line.abandon(generation);
                             pauses.pause().await;
                         }
@@ -168,25 +211,47 @@ impl Commands {
                     }
                 }
             }
-            Route::Shards(_) if pipeline.is_transaction() => {
-                Err((ErrorKind::Client, "a transaction is not sent to a Cluster: use a script").into())
-            }
+            Route::Shards(_) if pipeline.is_transaction() => Err((
+                ErrorKind::Client,
+                "a transaction is not sent to a Cluster: use a script",
+            )
+                .into()),
             Route::Shards(shards) => {
                 // The commands of one slot travel in one piece, in their order; the slots beside each other.
                 let mut by_slot: BTreeMap<Option<u16>, Vec<(usize, &Cmd)>> = BTreeMap::new();
                 for (index, cmd) in pipeline.cmd_iter().enumerate() {
-                    let slot = if let Destination::Slot(slot) = Destination::of(cmd) { Some(slot) } else { None };
+                    let slot = if let Destination::Slot(slot) = Destination::of(cmd) {
+                        Some(slot)
+                    } else {
+                        None
+                    };
                     by_slot.entry(slot).or_default().push((index, cmd));
                 }
-                let groups = by_slot.into_iter().map(|(slot, commands)| async move {
-                    match slot {
-                        Some(slot) => shards.run_together(&self.deployment, &commands, slot, deadline).await,
-                        None => try_join_all(commands.iter().map(async |(index, cmd)| Ok((*index, self.run(cmd).await?.value)))).await,
-                    }
-                });
-                let mut values: Vec<_> = try_join_all(groups).await?.into_iter().flatten().collect();
+                let groups =
+                    by_slot.into_iter().map(|(slot, commands)| async move {
+                        match slot {
+                            Some(slot) => {
+                                shards
+                                    .run_together(&self.deployment, &commands, slot, deadline)
+                                    .await
+                            }
+                            None => {
+                                try_join_all(commands.iter().map(async |(index, cmd)| {
+                                    Ok((*index, self.run(cmd).await?.value))
+                                }))
+                                .await
+                            }
+                        }
+                    });
+                let mut values: Vec<_> =
+                    try_join_all(groups).await?.into_iter().flatten().collect();
                 values.sort_unstable_by_key(|(index, _)| *index);
-                Ok(values.into_iter().skip(offset).take(count).map(|(_, value)| value).collect())
+                Ok(values
+                    .into_iter()
+                    .skip(offset)
+                    .take(count)
+                    .map(|(_, value)| value)
+                    .collect())
             }
         }
     }
@@ -204,7 +269,10 @@ struct Pauses {
 
 impl Pauses {
     fn until(deadline: Instant) -> Self {
-        Self { next: SOON, deadline }
+        Self {
+            next: SOON,
+            deadline,
+        }
     }
 
     /// Whether there is no time for another attempt.
@@ -232,7 +300,13 @@ async fn until_taken(line: &Line, cmd: &Cmd, deadline: Instant) -> RedisResult<A
                 }
                 pauses.pause().await;
             }
-            _ => return Ok(Answer { value, asked: false, witness }),
+            _ => {
+                return Ok(Answer {
+                    value,
+                    asked: false,
+                    witness,
+                });
+            }
         }
     }
 }
@@ -243,14 +317,18 @@ impl Shards {
             return line.clone();
         }
         let target = || Target::Node(owner.clone(), deployment.credentials().clone());
-        self.lines.entry(owner.clone()).or_insert_with(|| Line::keep(target(), self.replicas)).clone()
+        self.lines
+            .entry(owner.clone())
+            .or_insert_with(|| Line::keep(target(), self.replicas))
+            .clone()
     }
 
     /// Reads the map again, and lets go of servers that have no slots any more.
     async fn refresh(&self) -> RedisResult<()> {
         self.topology.refresh().await?;
         let masters = self.topology.masters();
-        self.lines.retain(|address, _| masters.iter().any(|master| **master == *address));
+        self.lines
+            .retain(|address, _| masters.iter().any(|master| **master == *address));
         Ok(())
     }
 
@@ -292,7 +370,10 @@ impl Shards {
                         for (_, cmd) in commands {
                             pipeline.add_command((*cmd).clone());
                         }
-                        Some(line.send_all(taken, &pipeline, 0, commands.len(), deadline).await?)
+                        Some(
+                            line.send_all(taken, &pipeline, 0, commands.len(), deadline)
+                                .await?,
+                        )
                     }
                     Err(_) => None,
                 }
@@ -311,7 +392,13 @@ impl Shards {
         Ok(values)
     }
 
-    async fn run(&self, deployment: &Deployment, cmd: &Cmd, slot: u16, deadline: Instant) -> RedisResult<Answer> {
+    async fn run(
+        &self,
+        deployment: &Deployment,
+        cmd: &Cmd,
+        slot: u16,
+        deadline: Instant,
+    ) -> RedisResult<Answer> {
         let mut pauses = Pauses::until(deadline);
         loop {
             let late = pauses.are_over();
@@ -337,8 +424,20 @@ impl Shards {
             let witness = taken.witness();
             let value = line.send(taken, cmd, deadline).await?;
             let value = match Refusal::read(&value) {
-                None => return Ok(Answer { value, asked: false, witness }),
-                Some(_) if late => return Ok(Answer { value, asked: false, witness }),
+                None => {
+                    return Ok(Answer {
+                        value,
+                        asked: false,
+                        witness,
+                    });
+                }
+                Some(_) if late => {
+                    return Ok(Answer {
+                        value,
+                        asked: false,
+                        witness,
+                    });
+                }
                 Some(Refusal::Moved(owner)) => {
                     self.topology.learn(slot, owner);
                     continue;
@@ -352,7 +451,11 @@ impl Shards {
                     let answers = line.send_all(taken, &pair, 0, 2, deadline).await?;
                     let value = answers.into_iter().nth(1).unwrap_or(Value::Nil);
                     if Refusal::read(&value).is_none() {
-                        return Ok(Answer { value, asked: true, witness });
+                        return Ok(Answer {
+                            value,
+                            asked: true,
+                            witness,
+                        });
                     }
                     value
                 }
@@ -382,12 +485,21 @@ enum Refusal {
 
 impl Refusal {
     fn read(value: &Value) -> Option<Self> {
-        let Value::ServerError(error) = value else { return None };
-        let node = || error.details().and_then(|d| d.split_ascii_whitespace().nth(1)).and_then(Address::from_server);
+        let Value::ServerError(error) = value else {
+            return None;
+        };
+        let node = || {
+            error
+                .details()
+                .and_then(|d| d.split_ascii_whitespace().nth(1))
+                .and_then(Address::from_server)
+        };
         match error.kind()? {
             ServerErrorKind::Moved => node().map(Self::Moved),
             ServerErrorKind::Ask => node().map(Self::Ask),
-            ServerErrorKind::TryAgain | ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown => Some(Self::Wait),
+            ServerErrorKind::TryAgain
+            | ServerErrorKind::BusyLoading
+            | ServerErrorKind::MasterDown => Some(Self::Wait),
             ServerErrorKind::ReadOnly | ServerErrorKind::ClusterDown => Some(Self::Replica),
             _ => None,
         }
@@ -411,8 +523,13 @@ impl Destination {
         let name = argument(0).unwrap_or_default().to_ascii_uppercase();
         let key = match name.as_str() {
             "SCRIPT" | "FUNCTION" | "CONFIG" | "FLUSHALL" | "FLUSHDB" => return Self::All,
-            "PING" | "ECHO" | "TIME" | "INFO" | "COMMAND" | "CLUSTER" | "CLIENT" | "WAIT" | "WAITAOF" => return Self::Any,
-            "EVAL" | "EVALSHA" | "EVAL_RO" | "EVALSHA_RO" | "FCALL" | "FCALL_RO" if argument(2) == Some("0") => return Self::Any,
+            "PING" | "ECHO" | "TIME" | "INFO" | "COMMAND" | "CLUSTER" | "CLIENT" | "WAIT"
+            | "WAITAOF" => return Self::Any,
+            "EVAL" | "EVALSHA" | "EVAL_RO" | "EVALSHA_RO" | "FCALL" | "FCALL_RO"
+                if argument(2) == Some("0") =>
+            {
+                return Self::Any;
+            }
             "EVAL" | "EVALSHA" | "EVAL_RO" | "EVALSHA_RO" | "FCALL" | "FCALL_RO" => argument(3),
             _ => argument(1),
         };
@@ -425,7 +542,12 @@ impl aio::ConnectionLike for Commands {
         async move { Ok(self.run(cmd).await?.value) }.boxed()
     }
 
-    fn req_packed_commands<'a>(&'a mut self, pipeline: &'a Pipeline, offset: usize, count: usize) -> RedisFuture<'a, Vec<Value>> {
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
         async move { self.run_all(pipeline, offset, count).await }.boxed()
     }
 
@@ -436,7 +558,9 @@ impl aio::ConnectionLike for Commands {
 
 impl fmt::Debug for Commands {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Commands").field("deployment", &self.deployment).finish_non_exhaustive()
+        f.debug_struct("Commands")
+            .field("deployment", &self.deployment)
+            .finish_non_exhaustive()
     }
 }
 
@@ -452,8 +576,14 @@ mod tests {
             Destination::of(&cmd)
         };
         assert_eq!(of(&["GET", "chaos:{t}:a"]), Destination::Slot(slot("t")));
-        assert_eq!(of(&["SPUBLISH", "chaos:{t}", "bytes"]), Destination::Slot(slot("t")));
-        assert_eq!(of(&["evalsha", "abc", "2", "chaos:{t}:a", "chaos:{t}:b"]), Destination::Slot(slot("t")));
+        assert_eq!(
+            of(&["SPUBLISH", "chaos:{t}", "bytes"]),
+            Destination::Slot(slot("t"))
+        );
+        assert_eq!(
+            of(&["evalsha", "abc", "2", "chaos:{t}:a", "chaos:{t}:b"]),
+            Destination::Slot(slot("t"))
+        );
         assert_eq!(of(&["EVAL", "return 1", "0"]), Destination::Any);
         assert_eq!(of(&["PING"]), Destination::Any);
         assert_eq!(of(&["SCRIPT", "LOAD", "return 1"]), Destination::All);

@@ -71,7 +71,11 @@ pub struct BadUrl(String);
 impl Deployment {
     /// The command that publishes on a topic's channel. It depends on the kind of deployment alone, so that all nodes agree.
     pub fn publish_command(&self) -> &'static str {
-        if self.is_cluster() { "SPUBLISH" } else { "PUBLISH" }
+        if self.is_cluster() {
+            "SPUBLISH"
+        } else {
+            "PUBLISH"
+        }
     }
 
     /// Whether keys lie on different servers.
@@ -82,7 +86,9 @@ impl Deployment {
     /// As whom to connect to servers that hold data.
     pub fn credentials(&self) -> &Credentials {
         match self {
-            Self::Single { credentials, .. } | Self::Sentinel { credentials, .. } | Self::Cluster { credentials, .. } => credentials,
+            Self::Single { credentials, .. }
+            | Self::Sentinel { credentials, .. }
+            | Self::Cluster { credentials, .. } => credentials,
         }
     }
 
@@ -99,8 +105,9 @@ impl FromStr for Deployment {
     type Err = BadUrl;
 
     fn from_str(url: &str) -> Result<Self, BadUrl> {
-        let (scheme, rest) =
-            url.split_once("://").ok_or_else(|| bad("a Redis URL begins with redis://, redis+sentinel:// or redis+cluster://"))?;
+        let (scheme, rest) = url.split_once("://").ok_or_else(|| {
+            bad("a Redis URL begins with redis://, redis+sentinel:// or redis+cluster://")
+        })?;
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (credentials, hosts) = match authority.rsplit_once('@') {
@@ -108,17 +115,31 @@ impl FromStr for Deployment {
             None => (Credentials::default(), authority),
         };
         let mut sentinel_credentials = Credentials::default();
-        for (name, value) in query.split('&').filter(|p| !p.is_empty()).map(|p| p.split_once('=').unwrap_or((p, ""))) {
+        for (name, value) in query
+            .split('&')
+            .filter(|p| !p.is_empty())
+            .map(|p| p.split_once('=').unwrap_or((p, "")))
+        {
             match (scheme, name) {
-                ("redis+sentinel", "sentinel_password") => sentinel_credentials.password = Some(percent_decoded(value)?),
-                ("redis+sentinel", "sentinel_user") => sentinel_credentials.user = Some(percent_decoded(value)?),
+                ("redis+sentinel", "sentinel_password") => {
+                    sentinel_credentials.password = Some(percent_decoded(value)?)
+                }
+                ("redis+sentinel", "sentinel_user") => {
+                    sentinel_credentials.user = Some(percent_decoded(value)?)
+                }
                 _ => return Err(bad(format!("a {scheme}:// URL has no parameter {name:?}"))),
             }
         }
         match scheme {
             "redis" | "valkey" => match &addresses(hosts, 6379)?[..] {
-                [address] => Ok(Self::Single { address: address.clone(), credentials, database: database(path)? }),
-                _ => Err(bad("redis:// names one server; several are redis+sentinel:// or redis+cluster://")),
+                [address] => Ok(Self::Single {
+                    address: address.clone(),
+                    credentials,
+                    database: database(path)?,
+                }),
+                _ => Err(bad(
+                    "redis:// names one server; several are redis+sentinel:// or redis+cluster://",
+                )),
             },
             "redis+sentinel" => {
                 let (service, path) = path.split_once('/').unwrap_or((path, ""));
@@ -136,12 +157,19 @@ impl FromStr for Deployment {
                     database: database(path)?,
                 })
             }
-            "redis+cluster" if matches!(path, "" | "0") => Ok(Self::Cluster { seeds: addresses(hosts, 6379)?, credentials }),
-            "redis+cluster" => Err(bad("a Cluster has no databases: leave out what follows the addresses")),
+            "redis+cluster" if matches!(path, "" | "0") => Ok(Self::Cluster {
+                seeds: addresses(hosts, 6379)?,
+                credentials,
+            }),
+            "redis+cluster" => Err(bad(
+                "a Cluster has no databases: leave out what follows the addresses",
+            )),
             "rediss" | "valkeys" | "rediss+sentinel" | "rediss+cluster" => Err(bad(format!(
                 "this build does not speak TLS to Redis, so {scheme}:// cannot be used: put a tunnel (stunnel, say) beside the node, or use redis:// on a private network"
             ))),
-            other => Err(bad(format!("{other}:// is none of redis://, redis+sentinel:// and redis+cluster://"))),
+            other => Err(bad(format!(
+                "{other}:// is none of redis://, redis+sentinel:// and redis+cluster://"
+            ))),
         }
     }
 }
@@ -149,10 +177,27 @@ impl FromStr for Deployment {
 impl fmt::Display for Deployment {
     /// For logs: without credentials.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |addresses: &[Address]| addresses.iter().map(Address::to_string).collect::<Vec<_>>().join(",");
+        let list = |addresses: &[Address]| {
+            addresses
+                .iter()
+                .map(Address::to_string)
+                .collect::<Vec<_>>()
+                .join(",")
+        };
         match self {
-            Self::Single { address, database, .. } => write!(f, "redis://{address}/{database}"),
-            Self::Sentinel { sentinels, service, database, .. } => write!(f, "redis+sentinel://{}/{service}/{database}", list(sentinels)),
+            Self::Single {
+                address, database, ..
+            } => write!(f, "redis://{address}/{database}"),
+            Self::Sentinel {
+                sentinels,
+                service,
+                database,
+                ..
+            } => write!(
+                f,
+                "redis+sentinel://{}/{service}/{database}",
+                list(sentinels)
+            ),
             Self::Cluster { seeds, .. } => write!(f, "redis+cluster://{}", list(seeds)),
         }
     }
@@ -164,20 +209,30 @@ impl Address {
         let (host, port) = text.rsplit_once(':')?;
         // A Cluster may add its bus port: `host:port@busport`.
         let port = port.split('@').next()?.parse().ok()?;
-        Some(Self { host: host.to_owned(), port })
+        Some(Self {
+            host: host.to_owned(),
+            port,
+        })
     }
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, port } = self;
-        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+        if host.contains(':') {
+            write!(f, "[{host}]:{port}")
+        } else {
+            write!(f, "{host}:{port}")
+        }
     }
 }
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("user", &self.user).field("password", &self.password.as_ref().map(|_| "***")).finish()
+        f.debug_struct("Credentials")
+            .field("user", &self.user)
+            .field("password", &self.password.as_ref().map(|_| "***"))
+            .finish()
     }
 }
 
@@ -186,38 +241,68 @@ fn bad(sentence: impl Into<String>) -> BadUrl {
 }
 
 fn addresses(hosts: &str, default_port: u16) -> Result<Vec<Address>, BadUrl> {
-    hosts.split(',').map(|one| address(one, default_port)).collect()
+    hosts
+        .split(',')
+        .map(|one| address(one, default_port))
+        .collect()
 }
 
 fn address(text: &str, default_port: u16) -> Result<Address, BadUrl> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
-            let (host, rest) = rest.split_once(']').ok_or_else(|| bad(format!("{text:?} lacks the closing bracket of an IPv6 address")))?;
+            let (host, rest) = rest.split_once(']').ok_or_else(|| {
+                bad(format!(
+                    "{text:?} lacks the closing bracket of an IPv6 address"
+                ))
+            })?;
             (host, rest.strip_prefix(':'))
         }
-        None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
+        None => text
+            .split_once(':')
+            .map_or((text, None), |(host, port)| (host, Some(port))),
     };
     if host.is_empty() {
         return Err(bad("an address in the Redis URL has no host"));
     }
     let port = match port {
-        Some(port) => port.parse().map_err(|_| bad(format!("{port:?} is no port (an IPv6 address stands in brackets)")))?,
+        Some(port) => port.parse().map_err(|_| {
+            bad(format!(
+                "{port:?} is no port (an IPv6 address stands in brackets)"
+            ))
+        })?,
         None => default_port,
     };
-    Ok(Address { host: host.to_owned(), port })
+    Ok(Address {
+        host: host.to_owned(),
+        port,
+    })
 }
 
 fn credentials(text: &str) -> Result<Credentials, BadUrl> {
-    let (user, password) =
-        text.split_once(':').ok_or_else(|| bad("credentials in a Redis URL are user:password, or :password for the default user"))?;
-    let some = |text: &str| if text.is_empty() { Ok(None) } else { percent_decoded(text).map(Some) };
-    Ok(Credentials { user: some(user)?, password: some(password)? })
+    let (user, password) = text.split_once(':').ok_or_else(|| {
+        bad("credentials in a Redis URL are user:password, or :password for the default user")
+    })?;
+    let some = |text: &str| {
+        if text.is_empty() {
+            Ok(None)
+        } else {
+            percent_decoded(text).map(Some)
+        }
+    };
+    Ok(Credentials {
+        user: some(user)?,
+        password: some(password)?,
+    })
 }
 
 fn database(path: &str) -> Result<i64, BadUrl> {
     match path.trim_end_matches('/') {
         "" => Ok(0),
-        number => number.parse().ok().filter(|n| *n >= 0).ok_or_else(|| bad(format!("{number:?} is no number of a database"))),
+        number => number
+            .parse()
+            .ok()
+            .filter(|n| *n >= 0)
+            .ok_or_else(|| bad(format!("{number:?} is no number of a database"))),
     }
 }
 
@@ -230,7 +315,12 @@ fn percent_decoded(text: &str) -> Result<String, BadUrl> {
             out.push(byte);
             continue;
         }
-        let mut digit = || bytes.next().and_then(|b| char::from(b).to_digit(16)).ok_or_else(wrong);
+        let mut digit = || {
+            bytes
+                .next()
+                .and_then(|b| char::from(b).to_digit(16))
+                .ok_or_else(wrong)
+        };
         let value = digit()? * 16 + digit()?;
         out.push(u8::try_from(value).map_err(|_| wrong())?);
     }
@@ -246,29 +336,59 @@ mod tests {
     use super::*;
 
     fn at(host: &str, port: u16) -> Address {
-        Address { host: host.into(), port }
+        Address {
+            host: host.into(),
+            port,
+        }
     }
 
     #[test]
     fn a_single_server_has_an_address_and_a_database() {
-        let Deployment::Single { address, credentials, database } = "redis://me:p%40ss@db.internal:7000/3".parse().unwrap() else {
+        let Deployment::Single {
+            address,
+            credentials,
+            database,
+        } = "redis://me:p%40ss@db.internal:7000/3".parse().unwrap()
+        else {
             panic!()
         };
         assert_eq!((address, database), (at("db.internal", 7000), 3));
-        assert_eq!(credentials, Credentials { user: Some("me".into()), password: Some("p@ss".into()) });
-        let Deployment::Single { address, .. } = "redis://[::1]".parse().unwrap() else { panic!() };
+        assert_eq!(
+            credentials,
+            Credentials {
+                user: Some("me".into()),
+                password: Some("p@ss".into())
+            }
+        );
+        let Deployment::Single { address, .. } = "redis://[::1]".parse().unwrap() else {
+            panic!()
+        };
         assert_eq!(address, at("::1", 6379));
     }
 
     #[test]
     fn sentinels_name_a_service() {
-        let Deployment::Sentinel { sentinels, service, sentinel_credentials, database, .. } =
-            "redis+sentinel://:data@a,b:5/main/2?sentinel_password=watch".parse().unwrap()
+        let Deployment::Sentinel {
+            sentinels,
+            service,
+            sentinel_credentials,
+            database,
+            ..
+        } = "redis+sentinel://:data@a,b:5/main/2?sentinel_password=watch"
+            .parse()
+            .unwrap()
         else {
             panic!()
         };
         assert_eq!(sentinels, [at("a", 26379), at("b", 5)]);
-        assert_eq!((service.as_str(), database, sentinel_credentials.password.as_deref()), ("main", 2, Some("watch")));
+        assert_eq!(
+            (
+                service.as_str(),
+                database,
+                sentinel_credentials.password.as_deref()
+            ),
+            ("main", 2, Some("watch"))
+        );
     }
 
     #[test]
@@ -306,7 +426,9 @@ mod tests {
 
     #[test]
     fn nothing_prints_a_password() {
-        let deployment: Deployment = "redis+sentinel://u:canary@a/m?sentinel_password=canary".parse().unwrap();
+        let deployment: Deployment = "redis+sentinel://u:canary@a/m?sentinel_password=canary"
+            .parse()
+            .unwrap();
         assert!(!format!("{deployment:?} {deployment}").contains("canary"));
     }
 

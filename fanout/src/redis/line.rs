@@ -62,18 +62,32 @@ impl Line {
     pub(crate) fn keep(target: Target, replicas: Option<Replicas>) -> Self {
         let (sender, state) = watch::channel(State::Down("not connected yet".into()));
         let keeper = tokio::spawn(keep(target, replicas, sender));
-        Self(Arc::new(Shared { state, _keeper: AbortOnDropHandle::new(keeper) }))
+        Self(Arc::new(Shared {
+            state,
+            _keeper: AbortOnDropHandle::new(keeper),
+        }))
     }
 
     /// The connection of the moment, waiting for one until `deadline`. Whoever gets an error here has sent nothing.
     pub(crate) async fn take(&self, deadline: Instant) -> RedisResult<Taken> {
         let mut state = self.0.state.clone();
-        let up = timeout_at(deadline, state.wait_for(|state| matches!(state, State::Up { .. }))).await;
+        let up = timeout_at(
+            deadline,
+            state.wait_for(|state| matches!(state, State::Up { .. })),
+        )
+        .await;
         match up {
             Ok(Ok(up)) => match &*up {
-                State::Up { generation, connection, witness, .. } => {
-                    Ok(Taken { generation: *generation, connection: connection.clone(), witness: witness.clone() })
-                }
+                State::Up {
+                    generation,
+                    connection,
+                    witness,
+                    ..
+                } => Ok(Taken {
+                    generation: *generation,
+                    connection: connection.clone(),
+                    witness: witness.clone(),
+                }),
                 State::Down(why) => Err(unavailable(why)),
             },
             _ => match &*self.0.state.borrow() {
@@ -84,7 +98,12 @@ impl Line {
     }
 
     /// Sends a command. An error after a time-out or a break leaves open whether the server has done it.
-    pub(crate) async fn send(&self, mut taken: Taken, cmd: &Cmd, deadline: Instant) -> RedisResult<Value> {
+    pub(crate) async fn send(
+        &self,
+        mut taken: Taken,
+        cmd: &Cmd,
+        deadline: Instant,
+    ) -> RedisResult<Value> {
         let sent = timeout_at(deadline, taken.connection.send_packed_command(cmd)).await;
         self.judge(taken.generation, sent.unwrap_or_else(|_| Err(unanswered())))
     }
@@ -98,13 +117,23 @@ impl Line {
         count: usize,
         deadline: Instant,
     ) -> RedisResult<Vec<Value>> {
-        let sent = timeout_at(deadline, taken.connection.send_packed_commands(pipeline, offset, count)).await;
+        let sent = timeout_at(
+            deadline,
+            taken
+                .connection
+                .send_packed_commands(pipeline, offset, count),
+        )
+        .await;
         self.judge(taken.generation, sent.unwrap_or_else(|_| Err(unanswered())))
     }
 
     /// Tells the keeper that the server answered on a connection that is no use any more (it became a replica, say).
     pub(crate) fn abandon(&self, generation: u64) {
-        if let State::Up { generation: current, faults, .. } = &*self.0.state.borrow()
+        if let State::Up {
+            generation: current,
+            faults,
+            ..
+        } = &*self.0.state.borrow()
             && *current == generation
         {
             faults.notify_one();
@@ -144,12 +173,19 @@ async fn keep(target: Target, replicas: Option<Replicas>, state: watch::Sender<S
                 tracing::info!(%address, "connected to Redis");
                 known.clear();
                 delay = Duration::from_millis(50);
-                let (witness, work) = match waiting.map(|(connection, replicas)| Witness::begin(connection, replicas)) {
+                let (witness, work) = match waiting
+                    .map(|(connection, replicas)| Witness::begin(connection, replicas))
+                {
                     Some((witness, work)) => (Some(witness), work.boxed()),
                     None => (None, std::future::pending().boxed()),
                 };
                 let faults = Arc::new(Notify::new());
-                let up = State::Up { generation, connection: connection.clone(), witness, faults: faults.clone() };
+                let up = State::Up {
+                    generation,
+                    connection: connection.clone(),
+                    witness,
+                    faults: faults.clone(),
+                };
                 state.send_replace(up);
                 let why = tokio::select! {
                     why = watch(&target, &address, connection, &faults) => why,
@@ -178,21 +214,36 @@ async fn keep(target: Target, replicas: Option<Replicas>, state: watch::Sender<S
 async fn both(
     target: &Target,
     replicas: Option<Replicas>,
-) -> RedisResult<(Address, MultiplexedConnection, Option<(MultiplexedConnection, Replicas)>)> {
+) -> RedisResult<(
+    Address,
+    MultiplexedConnection,
+    Option<(MultiplexedConnection, Replicas)>,
+)> {
     let (address, connection) = match target {
-        Target::Node(address, credentials) => (address.clone(), open(address, credentials, 0).await?),
+        Target::Node(address, credentials) => {
+            (address.clone(), open(address, credentials, 0).await?)
+        }
         Target::Master(deployment) => open_master(deployment).await?,
     };
-    let Some(replicas) = replicas else { return Ok((address, connection, None)) };
+    let Some(replicas) = replicas else {
+        return Ok((address, connection, None));
+    };
     let beside = match target {
         Target::Node(_, credentials) => open(&address, credentials, 0).await?,
-        Target::Master(deployment) => open(&address, deployment.credentials(), deployment.database()).await?,
+        Target::Master(deployment) => {
+            open(&address, deployment.credentials(), deployment.database()).await?
+        }
     };
     Ok((address, connection, Some((beside, replicas))))
 }
 
 /// Returns when the connection has to be given up, with the reason.
-async fn watch(target: &Target, address: &Address, mut connection: MultiplexedConnection, faults: &Notify) -> String {
+async fn watch(
+    target: &Target,
+    address: &Address,
+    mut connection: MultiplexedConnection,
+    faults: &Notify,
+) -> String {
     let mut tick = interval(WATCH_PERIOD);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -54,11 +54,21 @@ pub fn topic(channel: &str) -> Option<&str> {
 /// The slot of a key or channel on a Cluster.
 pub fn slot(name: &str) -> u16 {
     // The rule of the Cluster specification: what stands between the first `{` and the next `}`, if anything does.
-    let hashed =
-        name.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(tag, _)| tag).filter(|tag| !tag.is_empty()).unwrap_or(name);
+    let hashed = name
+        .split_once('{')
+        .and_then(|(_, rest)| rest.split_once('}'))
+        .map(|(tag, _)| tag)
+        .filter(|tag| !tag.is_empty())
+        .unwrap_or(name);
     // CRC16/XMODEM, as the specification names it.
     let crc = hashed.bytes().fold(0u16, |crc, byte| {
-        (0..8).fold(crc ^ (u16::from(byte) << 8), |crc, _| if crc & 0x8000 != 0 { (crc << 1) ^ 0x1021 } else { crc << 1 })
+        (0..8).fold(crc ^ (u16::from(byte) << 8), |crc, _| {
+            if crc & 0x8000 != 0 {
+                (crc << 1) ^ 0x1021
+            } else {
+                crc << 1
+            }
+        })
     });
     crc % SLOTS
 }

@@ -45,7 +45,10 @@ const MARKER_MS: u32 = 1000;
 
 impl Witness {
     /// Begins on this connection. The work ends when nobody can ask any more, or with the connection.
-    pub(super) fn begin(connection: MultiplexedConnection, replicas: Replicas) -> (Self, impl Future<Output = ()>) {
+    pub(super) fn begin(
+        connection: MultiplexedConnection,
+        replicas: Replicas,
+    ) -> (Self, impl Future<Output = ()>) {
         let (asks, asked) = mpsc::channel(ASKS);
         (Self(asks), work(connection, replicas, asked))
     }
@@ -57,13 +60,21 @@ impl Witness {
     /// They did not say so in time, or the server did not.
     pub async fn confirm(&self, marker: String) -> Result<(), Unconfirmed> {
         let (answer, answered) = oneshot::channel();
-        let lost = || Unconfirmed("the connection on which replicas are waited for is lost".to_owned());
-        self.0.send(Ask { marker, answer }).await.map_err(|_| lost())?;
+        let lost =
+            || Unconfirmed("the connection on which replicas are waited for is lost".to_owned());
+        self.0
+            .send(Ask { marker, answer })
+            .await
+            .map_err(|_| lost())?;
         answered.await.unwrap_or_else(|_| Err(lost()))
     }
 }
 
-async fn work(mut connection: MultiplexedConnection, replicas: Replicas, mut asked: mpsc::Receiver<Ask>) {
+async fn work(
+    mut connection: MultiplexedConnection,
+    replicas: Replicas,
+    mut asked: mpsc::Receiver<Ask>,
+) {
     let mut batch = Vec::new();
     // A marker that the server took before.
     let mut proven: Option<String> = None;
@@ -80,16 +91,25 @@ async fn work(mut connection: MultiplexedConnection, replicas: Replicas, mut ask
                 }
             }
             let is_over = answer.is_err();
-            let verdict = answer.unwrap_or_else(|error| Err(Waited::InVain(format!("the replicas could not be waited for: {error}"))));
+            let verdict = answer.unwrap_or_else(|error| {
+                Err(Waited::InVain(format!(
+                    "the replicas could not be waited for: {error}"
+                )))
+            });
             let (why, concerned): (_, Vec<Ask>) = match verdict {
                 Ok(()) => (None, std::mem::take(&mut batch)),
                 Err(Waited::InVain(why)) => (Some(why), std::mem::take(&mut batch)),
                 // Of the others it says nothing.
-                Err(Waited::Refused(why)) => (Some(why), batch.extract_if(.., |ask| ask.marker == own).collect()),
+                Err(Waited::Refused(why)) => (
+                    Some(why),
+                    batch.extract_if(.., |ask| ask.marker == own).collect(),
+                ),
             };
             for ask in concerned {
                 // Who does not wait any more need not be told.
-                let _ = ask.answer.send(why.clone().map_or(Ok(()), |why| Err(Unconfirmed(why))));
+                let _ = ask
+                    .answer
+                    .send(why.clone().map_or(Ok(()), |why| Err(Unconfirmed(why))));
             }
             if is_over {
                 return;
@@ -107,21 +127,49 @@ enum Waited {
 }
 
 /// The outer error is the connection's.
-async fn wait(connection: &mut MultiplexedConnection, marker: &str, replicas: Replicas) -> RedisResult<Result<(), Waited>> {
-    let Replicas { count, timeout: patience } = replicas;
+async fn wait(
+    connection: &mut MultiplexedConnection,
+    marker: &str,
+    replicas: Replicas,
+) -> RedisResult<Result<(), Waited>> {
+    let Replicas {
+        count,
+        timeout: patience,
+    } = replicas;
     let millis = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
     let mut commands = redis::pipe();
     // A server to which the marker's slot is still moving takes it only so; on others it changes nothing, if they know it.
     commands.cmd("ASKING");
-    commands.cmd("SET").arg(marker).arg("").arg("PX").arg(MARKER_MS).cmd("WAIT").arg(count).arg(millis);
+    commands
+        .cmd("SET")
+        .arg(marker)
+        .arg("")
+        .arg("PX")
+        .arg(MARKER_MS)
+        .cmd("WAIT")
+        .arg(count)
+        .arg(millis);
     let late = || std::io::Error::new(std::io::ErrorKind::TimedOut, "Redis did not answer in time");
-    let answers = timeout(patience + GRACE, connection.send_packed_commands(&commands, 0, 3)).await.map_err(|_| late())??;
-    let said = |error: &redis::ServerError| format!("Redis answered {} {}", error.code(), error.details().unwrap_or_default());
+    let answers = timeout(
+        patience + GRACE,
+        connection.send_packed_commands(&commands, 0, 3),
+    )
+    .await
+    .map_err(|_| late())??;
+    let said = |error: &redis::ServerError| {
+        format!(
+            "Redis answered {} {}",
+            error.code(),
+            error.details().unwrap_or_default()
+        )
+    };
     Ok(match answers.as_slice() {
         [_, Value::ServerError(error), _] => Err(Waited::Refused(said(error))),
         [_, _, Value::ServerError(error)] => Err(Waited::InVain(said(error))),
         [_, _, Value::Int(have)] if *have >= i64::from(count) => Ok(()),
-        [_, _, Value::Int(have)] => Err(Waited::InVain(format!("{have} of the {count} replicas had it within {millis} ms"))),
+        [_, _, Value::Int(have)] => Err(Waited::InVain(format!(
+            "{have} of the {count} replicas had it within {millis} ms"
+        ))),
         other => Err(Waited::InVain(format!("Redis answered {other:?}"))),
     })
 }

@@ -41,7 +41,16 @@ impl Server {
 
     /// The same, with further arguments (`--requirepass`, `x`).
     pub async fn start_with(arguments: &[&str]) -> Self {
-        let mut all = vec!["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--repl-diskless-sync-delay", "0"];
+        let mut all = vec![
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
+            "--save",
+            "",
+            "--repl-diskless-sync-delay",
+            "0",
+        ];
         all.extend(arguments);
         Self::launch(&all, None).await
     }
@@ -53,11 +62,18 @@ impl Server {
             let port = free_port();
             let arguments = arguments.iter().map(|a| (*a).to_owned()).collect();
             if let Some(configuration) = sentinel {
-                std::fs::write(folder.path().join("sentinel.conf"), configuration).expect("a writable folder");
+                std::fs::write(folder.path().join("sentinel.conf"), configuration)
+                    .expect("a writable folder");
             }
             let sentinel = sentinel.is_some();
             let child = spawn(&folder, port, &arguments, sentinel);
-            let mut server = Self { child, folder, port, arguments, sentinel };
+            let mut server = Self {
+                child,
+                folder,
+                port,
+                arguments,
+                sentinel,
+            };
             if server.comes_up().await {
                 return server;
             }
@@ -67,7 +83,10 @@ impl Server {
 
     /// Where it listens.
     pub fn address(&self) -> Address {
-        Address { host: "127.0.0.1".to_owned(), port: self.port }
+        Address {
+            host: "127.0.0.1".to_owned(),
+            port: self.port,
+        }
     }
 
     /// Its port.
@@ -114,7 +133,10 @@ impl Server {
     }
 
     fn signal(&self, name: &str) {
-        let sent = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.pid())]).status().expect("a shell");
+        let sent = Command::new("sh")
+            .args(["-c", &format!("kill -{name} {}", self.pid())])
+            .status()
+            .expect("a shell");
         assert!(sent.success(), "SIG{name} was not sent");
     }
 
@@ -127,7 +149,9 @@ impl Server {
     }
 
     async fn must(&self, words: &[&str]) -> Value {
-        self.command(words).await.unwrap_or_else(|error| panic!("{words:?} at {}: {error}", self.port))
+        self.command(words)
+            .await
+            .unwrap_or_else(|error| panic!("{words:?} at {}: {error}", self.port))
     }
 
     async fn text(&self, words: &[&str]) -> String {
@@ -189,8 +213,17 @@ impl Cluster {
         for index in 0..count {
             let server = Server::start_with(&settings).await;
             let Range { start, end } = share(index, count);
-            server.must(&["CLUSTER", "ADDSLOTSRANGE", &start.to_string(), &(end - 1).to_string()]).await;
-            server.must(&["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()]).await;
+            server
+                .must(&[
+                    "CLUSTER",
+                    "ADDSLOTSRANGE",
+                    &start.to_string(),
+                    &(end - 1).to_string(),
+                ])
+                .await;
+            server
+                .must(&["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()])
+                .await;
             masters.push(server);
             if with_replicas {
                 replicas.push(Server::start_with(&settings).await);
@@ -203,8 +236,20 @@ impl Cluster {
         }
         for (replica, master) in cluster.replicas.iter().zip(&cluster.masters) {
             let id = master.text(&["CLUSTER", "MYID"]).await;
-            until("a replica knows its master", || async { replica.command(&["CLUSTER", "REPLICATE", &id]).await.is_ok() }).await;
-            until("a replica follows", || async { replica.text(&["INFO", "replication"]).await.contains("master_link_status:up") }).await;
+            until("a replica knows its master", || async {
+                replica
+                    .command(&["CLUSTER", "REPLICATE", &id])
+                    .await
+                    .is_ok()
+            })
+            .await;
+            until("a replica follows", || async {
+                replica
+                    .text(&["INFO", "replication"])
+                    .await
+                    .contains("master_link_status:up")
+            })
+            .await;
         }
         cluster.whole().await;
         cluster
@@ -228,7 +273,11 @@ impl Cluster {
 
     /// Its URL, naming all masters as seeds.
     pub fn url(&self) -> String {
-        let seeds: Vec<_> = self.masters.iter().map(|server| server.address().to_string()).collect();
+        let seeds: Vec<_> = self
+            .masters
+            .iter()
+            .map(|server| server.address().to_string())
+            .collect();
         format!("redis+cluster://{}", seeds.join(","))
     }
 
@@ -242,7 +291,13 @@ impl Cluster {
     pub async fn fail_over(&mut self, shard: usize) {
         self.masters[shard].kill9();
         let replica = &self.replicas[shard];
-        until("a replica takes over", || async { replica.text(&["INFO", "replication"]).await.contains("role:master") }).await;
+        until("a replica takes over", || async {
+            replica
+                .text(&["INFO", "replication"])
+                .await
+                .contains("role:master")
+        })
+        .await;
         self.masters[shard].restart().await;
         self.know_roles().await;
     }
@@ -251,12 +306,22 @@ impl Cluster {
     pub async fn know_roles(&mut self) {
         for (master, replica) in self.masters.iter_mut().zip(&mut self.replicas) {
             until("a master with its replica", || async {
-                let (one, other) = (master.text(&["INFO", "replication"]).await, replica.text(&["INFO", "replication"]).await);
-                let follows = |text: &str| text.contains("role:slave") && text.contains("master_link_status:up");
-                one.contains("role:master") && follows(&other) || other.contains("role:master") && follows(&one)
+                let (one, other) = (
+                    master.text(&["INFO", "replication"]).await,
+                    replica.text(&["INFO", "replication"]).await,
+                );
+                let follows = |text: &str| {
+                    text.contains("role:slave") && text.contains("master_link_status:up")
+                };
+                one.contains("role:master") && follows(&other)
+                    || other.contains("role:master") && follows(&one)
             })
             .await;
-            if replica.text(&["INFO", "replication"]).await.contains("role:master") {
+            if replica
+                .text(&["INFO", "replication"])
+                .await
+                .contains("role:master")
+            {
                 std::mem::swap(master, replica);
             }
         }
@@ -267,8 +332,11 @@ impl Cluster {
     pub async fn slots_of(&self, pattern: &str) -> Vec<u16> {
         let mut slots = BTreeSet::new();
         for server in &self.masters {
-            let found = server.must(&["SCAN", "0", "MATCH", pattern, "COUNT", "1000000"]).await;
-            let (_, keys): (String, Vec<String>) = redis::from_redis_value(found).expect("a cursor and names of keys");
+            let found = server
+                .must(&["SCAN", "0", "MATCH", pattern, "COUNT", "1000000"])
+                .await;
+            let (_, keys): (String, Vec<String>) =
+                redis::from_redis_value(found).expect("a cursor and names of keys");
             slots.extend(keys.iter().map(|key| slot(key)));
         }
         slots.into_iter().collect()
@@ -278,11 +346,18 @@ impl Cluster {
     pub async fn owner(&self, slot: u16) -> usize {
         for (index, server) in self.masters.iter().enumerate() {
             let nodes = server.text(&["CLUSTER", "NODES"]).await;
-            let myself = nodes.lines().find(|line| line.contains("myself")).unwrap_or_default();
-            let has = myself.split_ascii_whitespace().skip(8).filter(|range| !range.starts_with('[')).any(|range| {
-                let (first, last) = range.split_once('-').unwrap_or((range, range));
-                (first.parse().unwrap_or(u16::MAX)..=last.parse().unwrap_or(0)).contains(&slot)
-            });
+            let myself = nodes
+                .lines()
+                .find(|line| line.contains("myself"))
+                .unwrap_or_default();
+            let has = myself
+                .split_ascii_whitespace()
+                .skip(8)
+                .filter(|range| !range.starts_with('['))
+                .any(|range| {
+                    let (first, last) = range.split_once('-').unwrap_or((range, range));
+                    (first.parse().unwrap_or(u16::MAX)..=last.parse().unwrap_or(0)).contains(&slot)
+                });
             if has {
                 return index;
             }
@@ -304,16 +379,26 @@ impl Cluster {
     /// The first step: from now on keys that the source does not have are answered with ASK.
     pub async fn begin_migration(&self, slot: u16, from: usize, to: usize) {
         let (source, target, number) = (&self.masters[from], &self.masters[to], slot.to_string());
-        let (source_id, target_id) = (source.text(&["CLUSTER", "MYID"]).await, target.text(&["CLUSTER", "MYID"]).await);
-        target.must(&["CLUSTER", "SETSLOT", &number, "IMPORTING", &source_id]).await;
-        source.must(&["CLUSTER", "SETSLOT", &number, "MIGRATING", &target_id]).await;
+        let (source_id, target_id) = (
+            source.text(&["CLUSTER", "MYID"]).await,
+            target.text(&["CLUSTER", "MYID"]).await,
+        );
+        target
+            .must(&["CLUSTER", "SETSLOT", &number, "IMPORTING", &source_id])
+            .await;
+        source
+            .must(&["CLUSTER", "SETSLOT", &number, "MIGRATING", &target_id])
+            .await;
     }
 
     /// The second step, in batches of ten keys.
     pub async fn move_keys(&self, slot: u16, from: usize, to: usize) {
         let (source, port) = (&self.masters[from], self.masters[to].port.to_string());
         loop {
-            let keys = match source.must(&["CLUSTER", "GETKEYSINSLOT", &slot.to_string(), "10"]).await {
+            let keys = match source
+                .must(&["CLUSTER", "GETKEYSINSLOT", &slot.to_string(), "10"])
+                .await
+            {
                 Value::Array(keys) if keys.is_empty() => return,
                 keys => redis::from_redis_value::<Vec<String>>(keys).expect("names of keys"),
             };
@@ -328,7 +413,9 @@ impl Cluster {
         let target_id = self.masters[to].text(&["CLUSTER", "MYID"]).await;
         let others = (0..self.masters.len()).filter(|index| *index != to && *index != from);
         for index in [to, from].into_iter().chain(others) {
-            self.masters[index].must(&["CLUSTER", "SETSLOT", &slot.to_string(), "NODE", &target_id]).await;
+            self.masters[index]
+                .must(&["CLUSTER", "SETSLOT", &slot.to_string(), "NODE", &target_id])
+                .await;
         }
         until("all nodes agree", || async {
             let mut views = BTreeSet::new();
@@ -366,8 +453,15 @@ impl Sentinel {
     /// Starts all five and returns when every Sentinel knows the others and the replica.
     pub async fn start() -> Self {
         let master = Server::start().await;
-        let replica = Server::start_with(&["--replicaof", "127.0.0.1", &master.port.to_string()]).await;
-        until("the replica follows", || async { replica.text(&["INFO", "replication"]).await.contains("master_link_status:up") }).await;
+        let replica =
+            Server::start_with(&["--replicaof", "127.0.0.1", &master.port.to_string()]).await;
+        until("the replica follows", || async {
+            replica
+                .text(&["INFO", "replication"])
+                .await
+                .contains("master_link_status:up")
+        })
+        .await;
         let configuration = format!(
             "sentinel monitor main 127.0.0.1 {} 2\nsentinel down-after-milliseconds main 800\nsentinel failover-timeout main 4000\n",
             master.port
@@ -383,12 +477,19 @@ impl Sentinel {
             })
             .await;
         }
-        Self { servers: vec![master, replica], sentinels }
+        Self {
+            servers: vec![master, replica],
+            sentinels,
+        }
     }
 
     /// Its URL.
     pub fn url(&self) -> String {
-        let addresses: Vec<_> = self.sentinels.iter().map(|server| server.address().to_string()).collect();
+        let addresses: Vec<_> = self
+            .sentinels
+            .iter()
+            .map(|server| server.address().to_string())
+            .collect();
         format!("redis+sentinel://{}/main", addresses.join(","))
     }
 
@@ -399,8 +500,13 @@ impl Sentinel {
 
     /// The index of the server that the Sentinels call the master.
     pub async fn master(&self) -> usize {
-        let address = dial::current_master(&self.deployment()).await.expect("a Sentinel answers");
-        self.servers.iter().position(|server| server.port == address.port).expect("one of ours")
+        let address = dial::current_master(&self.deployment())
+            .await
+            .expect("a Sentinel answers");
+        self.servers
+            .iter()
+            .position(|server| server.port == address.port)
+            .expect("one of ours")
     }
 
     /// Returns when all Sentinels name another master than this one, and it takes writes. Before that the old one must not come back:
@@ -408,7 +514,10 @@ impl Sentinel {
     pub async fn failed_over(&self, from: usize) {
         until("a failover", || async {
             match self.named().await {
-                Some(master) if master != from => self.servers[master].text(&["INFO", "replication"]).await.contains("role:master"),
+                Some(master) if master != from => self.servers[master]
+                    .text(&["INFO", "replication"])
+                    .await
+                    .contains("role:master"),
                 _ => false,
             }
         })
@@ -419,9 +528,15 @@ impl Sentinel {
     /// comes back is told to follow: the Sentinels would do so too, some ten seconds later. Whatever else they are about is left to them.
     pub async fn settled(&self) {
         until("one master and its replica", || async {
-            let Some(master) = self.named().await else { return false };
+            let Some(master) = self.named().await else {
+                return false;
+            };
             let (master, other) = (&self.servers[master], &self.servers[1 - master]);
-            if !master.text(&["INFO", "replication"]).await.contains("role:master") {
+            if !master
+                .text(&["INFO", "replication"])
+                .await
+                .contains("role:master")
+            {
                 return false;
             }
             let port = master.port.to_string();
@@ -430,7 +545,8 @@ impl Sentinel {
                 // What fails while the Sentinels have their say is said again.
                 let _ = other.command(&["REPLICAOF", "127.0.0.1", &port]).await;
             }
-            info.contains(&format!("master_port:{port}\r")) && info.contains("master_link_status:up")
+            info.contains(&format!("master_port:{port}\r"))
+                && info.contains("master_link_status:up")
         })
         .await;
     }
@@ -440,9 +556,17 @@ impl Sentinel {
         let mut names = BTreeSet::new();
         for sentinel in &self.sentinels {
             let info = sentinel.text(&["INFO", "sentinel"]).await;
-            names.insert(self.servers.iter().position(|server| info.contains(&format!("address=127.0.0.1:{},", server.port))));
+            names.insert(
+                self.servers.iter().position(|server| {
+                    info.contains(&format!("address=127.0.0.1:{},", server.port))
+                }),
+            );
         }
-        if names.len() == 1 { names.pop_first().flatten() } else { None }
+        if names.len() == 1 {
+            names.pop_first().flatten()
+        } else {
+            None
+        }
     }
 }
 
@@ -461,22 +585,35 @@ fn share(index: usize, count: usize) -> Range<usize> {
 }
 
 fn spawn(folder: &TempDir, port: u16, arguments: &Vec<String>, sentinel: bool) -> Child {
-    let log = File::options().create(true).append(true).open(folder.path().join("log")).expect("a writable folder");
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(folder.path().join("log"))
+        .expect("a writable folder");
     let mut command = Command::new("redis-server");
     if sentinel {
         command.arg(folder.path().join("sentinel.conf"));
     }
-    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir"]).arg(folder.path()).args(arguments);
+    command
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir"])
+        .arg(folder.path())
+        .args(arguments);
     if sentinel {
         command.arg("--sentinel");
     }
-    command.stdin(Stdio::null()).stdout(log.try_clone().expect("a file")).stderr(log).spawn().expect("redis-server is installed")
+    command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a file"))
+        .stderr(log)
+        .spawn()
+        .expect("redis-server is installed")
 }
 
 /// A port that is free, with the Cluster's own port 10,000 above it, both below the range of outgoing connections.
 fn free_port() -> u16 {
     loop {
-        let port = 11_000 + u16::try_from(RandomState::new().hash_one(()) % 11_000).expect("below 11,000");
+        let port =
+            11_000 + u16::try_from(RandomState::new().hash_one(()) % 11_000).expect("below 11,000");
         let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
         if free(port) && free(port + 10_000) {
             return port;

@@ -105,8 +105,16 @@ fn refused(sentence: &str) -> TokenRefused {
 impl Authenticator {
     /// An authenticator over the node's services.
     pub fn new(services: Services, admin: AdminKey) -> Self {
-        let (keys, token_keys) = (Cache::new(REMEMBERED, services.clock.clone()), Cache::new(REMEMBERED, services.clock.clone()));
-        Self { services, admin, keys, token_keys }
+        let (keys, token_keys) = (
+            Cache::new(REMEMBERED, services.clock.clone()),
+            Cache::new(REMEMBERED, services.clock.clone()),
+        );
+        Self {
+            services,
+            admin,
+            keys,
+            token_keys,
+        }
     }
 
     /// Whom the credential of an HTTP request stands for: what follows `Bearer `.
@@ -118,11 +126,22 @@ impl Authenticator {
             return Ok(Principal::Actor(self.verify(bearer).await?.actor));
         }
         if bearer.starts_with(SecretKind::Admin.prefix()) {
-            return if self.admin.is(bearer) { Ok(Principal::Admin) } else { Err(no_key()) };
+            return if self.admin.is(bearer) {
+                Ok(Principal::Admin)
+            } else {
+                Err(no_key())
+            };
         }
         let hash = hash(bearer);
-        let known = self.keys.get(&hash, self.read_key(&hash)).await?.ok_or_else(no_key)?;
-        if known.expires_at.is_some_and(|end| end <= self.services.clock.now_ms()) {
+        let known = self
+            .keys
+            .get(&hash, self.read_key(&hash))
+            .await?
+            .ok_or_else(no_key)?;
+        if known
+            .expires_at
+            .is_some_and(|end| end <= self.services.clock.now_ms())
+        {
             return Err(Error::unauthenticated("the key has expired"));
         }
         Ok(known.principal.clone())
@@ -133,17 +152,35 @@ impl Authenticator {
         let id = token::key_id(token)?;
         let key = self.token_keys.get(&id, self.read_token_key(&id)).await?;
         let key = key.ok_or_else(token::Invalid::unsigned)?;
-        let claims = key.verifier.check(token, self.services.clock.now_ms(), self.services.limits.token_seconds)?;
+        let claims = key.verifier.check(
+            token,
+            self.services.clock.now_ms(),
+            self.services.limits.token_seconds,
+        )?;
         self.admit(&key, &claims).await?;
-        let who = Who::User { id: claims.user, token_key: id, issued_at: claims.issued_at, expires_at: claims.expires_at };
-        let actor = Actor { scope: key.scope.clone(), who };
-        Ok(Verified { actor, name: claims.name, expires_at_ms: claims.expires_at * 1000 })
+        let who = Who::User {
+            id: claims.user,
+            token_key: id,
+            issued_at: claims.issued_at,
+            expires_at: claims.expires_at,
+        };
+        let actor = Actor {
+            scope: key.scope.clone(),
+            who,
+        };
+        Ok(Verified {
+            actor,
+            name: claims.name,
+            expires_at_ms: claims.expires_at * 1000,
+        })
     }
 
     /// That the user may come in with a token of this second.
     async fn admit(&self, key: &KnownTokenKey, claims: &token::Claims) -> Result<(), TokenRefused> {
         let user = &claims.user;
-        let wanted = [ENTITY, TOMBSTONE, REVOCATION].map(|table| (table, ONLY.into())).to_vec();
+        let wanted = [ENTITY, TOMBSTONE, REVOCATION]
+            .map(|table| (table, ONLY.into()))
+            .to_vec();
         let snapshot = self.services.snapshot(key.scope.user(user), wanted).await?;
         let [entity, tombstone, revocation] = &snapshot.documents[..] else {
             return Err(Error::internal("a read answered too little").into());
@@ -151,17 +188,27 @@ impl Authenticator {
         if tombstone.is_some() {
             return Err(refused("the user was deleted"));
         }
-        if revocation.as_ref().is_some_and(|revocation| claims.issued_at <= revoked_second(&revocation.stamps)) {
+        if revocation
+            .as_ref()
+            .is_some_and(|revocation| claims.issued_at <= revoked_second(&revocation.stamps))
+        {
             return Err(refused("the user's tokens of that time were revoked"));
         }
         match entity {
             Some(_) => Ok(()),
-            None if !key.create_users => Err(refused("the user does not exist, and this app makes no users from tokens")),
+            None if !key.create_users => Err(refused(
+                "the user does not exist, and this app makes no users from tokens",
+            )),
             None => self.make(&key.scope, user, claims.name.as_deref()).await,
         }
     }
 
-    async fn make(&self, scope: &Scope, user: &UserId, name: Option<&str>) -> Result<(), TokenRefused> {
+    async fn make(
+        &self,
+        scope: &Scope,
+        user: &UserId,
+        name: Option<&str>,
+    ) -> Result<(), TokenRefused> {
         match self.services.ensure_user(scope, user, name).await? {
             true => Ok(()),
             false => Err(refused("the user was deleted")),
@@ -169,7 +216,10 @@ impl Authenticator {
     }
 
     async fn read_key(&self, hash: &str) -> Result<Option<Arc<Known>>> {
-        let found = self.services.snapshot(scope::credential(hash), vec![(ENTITY, ONLY.into())]).await?;
+        let found = self
+            .services
+            .snapshot(scope::credential(hash), vec![(ENTITY, ONLY.into())])
+            .await?;
         let credential: Credential = match &found.documents[0] {
             Some(document) => decode(document)?,
             None => return Ok(None),
@@ -178,44 +228,83 @@ impl Authenticator {
         let entity = (ENTITY, ONLY.into());
         let organization = scope::organization(&credential.organization);
         let reads = match &credential.app {
-            None => vec![Read { partition: organization, documents: vec![entity, line], newest: None }],
+            None => vec![Read {
+                partition: organization,
+                documents: vec![entity, line],
+                newest: None,
+            }],
             Some((app, _)) => vec![
-                Read { partition: scope::app(app), documents: vec![entity.clone(), line], newest: None },
-                Read { partition: organization, documents: vec![entity], newest: None },
+                Read {
+                    partition: scope::app(app),
+                    documents: vec![entity.clone(), line],
+                    newest: None,
+                },
+                Read {
+                    partition: organization,
+                    documents: vec![entity],
+                    newest: None,
+                },
             ],
         };
         let snapshots = self.services.store.read(reads).await?;
-        let Some(documents) = all_there(snapshots.iter().flat_map(|s| &s.documents)) else { return Ok(None) };
+        let Some(documents) = all_there(snapshots.iter().flat_map(|s| &s.documents)) else {
+            return Ok(None);
+        };
         let line: KeyLine = decode(documents[1])?;
         if *line.hash != *hash {
             return Ok(None);
         }
         let principal = match credential.app {
-            None => Principal::Organization { id: credential.organization, key: credential.key },
-            Some((app, environment)) => {
-                Principal::Actor(Actor { scope: Scope { app, environment }, who: Who::App { key: credential.key } })
-            }
+            None => Principal::Organization {
+                id: credential.organization,
+                key: credential.key,
+            },
+            Some((app, environment)) => Principal::Actor(Actor {
+                scope: Scope { app, environment },
+                who: Who::App {
+                    key: credential.key,
+                },
+            }),
         };
-        Ok(Some(Arc::new(Known { principal, expires_at: line.expires_at })))
+        Ok(Some(Arc::new(Known {
+            principal,
+            expires_at: line.expires_at,
+        })))
     }
 
     async fn read_token_key(&self, id: &TokenKeyId) -> Result<Option<Arc<KnownTokenKey>>> {
-        let found = self.services.snapshot(scope::token_key(id), vec![(ENTITY, ONLY.into())]).await?;
+        let found = self
+            .services
+            .snapshot(scope::token_key(id), vec![(ENTITY, ONLY.into())])
+            .await?;
         let stored: StoredTokenKey = match &found.documents[0] {
             Some(document) => decode(document)?,
             None => return Ok(None),
         };
         let line = (TOKEN_KEYS, id.shared());
         let reads = vec![
-            Read { partition: scope::app(&stored.app), documents: vec![(ENTITY, ONLY.into()), line], newest: None },
-            Read { partition: scope::organization(&stored.organization), documents: vec![(ENTITY, ONLY.into())], newest: None },
+            Read {
+                partition: scope::app(&stored.app),
+                documents: vec![(ENTITY, ONLY.into()), line],
+                newest: None,
+            },
+            Read {
+                partition: scope::organization(&stored.organization),
+                documents: vec![(ENTITY, ONLY.into())],
+                newest: None,
+            },
         ];
         let snapshots = self.services.store.read(reads).await?;
-        let Some(documents) = all_there(snapshots.iter().flat_map(|s| &s.documents)) else { return Ok(None) };
+        let Some(documents) = all_there(snapshots.iter().flat_map(|s| &s.documents)) else {
+            return Ok(None);
+        };
         Ok(Some(Arc::new(KnownTokenKey {
             verifier: stored.verifier(&self.services.secret, id)?,
             create_users: app_of(documents[0])?.settings.create_users_from_tokens,
-            scope: Scope { app: stored.app, environment: stored.environment },
+            scope: Scope {
+                app: stored.app,
+                environment: stored.environment,
+            },
         })))
     }
 }
@@ -225,6 +314,8 @@ fn no_key() -> Error {
 }
 
 /// The documents, if none is missing.
-fn all_there<'a>(documents: impl Iterator<Item = &'a Option<Document>>) -> Option<Vec<&'a Document>> {
+fn all_there<'a>(
+    documents: impl Iterator<Item = &'a Option<Document>>,
+) -> Option<Vec<&'a Document>> {
     documents.map(Option::as_ref).collect()
 }

@@ -37,11 +37,19 @@ struct Slot<V> {
 
 impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
     pub(crate) fn new(capacity: usize, clock: Arc<Clock>) -> Self {
-        Self { slots: DashMap::new(), capacity, clock }
+        Self {
+            slots: DashMap::new(),
+            capacity,
+            clock,
+        }
     }
 
     /// What is remembered, or else what `read` finds.
-    pub(crate) async fn get<E>(&self, key: &K, read: impl Future<Output = Result<Option<V>, E>>) -> Result<Option<V>, E> {
+    pub(crate) async fn get<E>(
+        &self,
+        key: &K,
+        read: impl Future<Output = Result<Option<V>, E>>,
+    ) -> Result<Option<V>, E> {
         let began = self.clock.elapsed();
         let slot = self.slots.get(key).map(|slot| Arc::clone(&slot));
         if let Some(slot) = slot {
@@ -62,12 +70,17 @@ impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
 
     fn remember(&self, key: &K, value: V, read_at: Duration) {
         if self.slots.len() >= self.capacity {
-            self.slots.retain(|_, slot| read_at.saturating_sub(slot.read_at) < STALE);
+            self.slots
+                .retain(|_, slot| read_at.saturating_sub(slot.read_at) < STALE);
             if self.slots.len() >= self.capacity && !self.slots.contains_key(key) {
                 return;
             }
         }
-        let slot = Arc::new(Slot { value, read_at, refreshing: AtomicBool::new(false) });
+        let slot = Arc::new(Slot {
+            value,
+            read_at,
+            refreshing: AtomicBool::new(false),
+        });
         match self.slots.entry(key.clone()) {
             Entry::Occupied(mut there) if there.get().read_at <= read_at => {
                 there.insert(slot);
@@ -85,7 +98,10 @@ mod tests {
     use super::*;
 
     async fn get(cache: &Cache<u8, u8>, key: u8, there: Option<u8>) -> Option<u8> {
-        cache.get(&key, async { Ok::<_, ()>(there) }).await.unwrap_or_default()
+        cache
+            .get(&key, async { Ok::<_, ()>(there) })
+            .await
+            .unwrap_or_default()
     }
 
     #[tokio::test]
@@ -96,10 +112,17 @@ mod tests {
         clock.advance(FRESH - Duration::from_millis(1));
         assert_eq!(get(&cache, 1, None).await, Some(1), "fresh");
         clock.advance(Duration::from_millis(1));
-        assert!(cache.get(&1, async { Err(()) }).await.is_err(), "one reads anew");
+        assert!(
+            cache.get(&1, async { Err(()) }).await.is_err(),
+            "one reads anew"
+        );
         assert_eq!(get(&cache, 1, None).await, Some(1), "the others go on");
         clock.advance(STALE - FRESH);
-        assert_eq!(get(&cache, 1, None).await, None, "nobody believes it any more");
+        assert_eq!(
+            get(&cache, 1, None).await,
+            None,
+            "nobody believes it any more"
+        );
         assert_eq!(get(&cache, 1, None).await, None);
     }
 

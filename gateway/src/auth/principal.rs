@@ -68,7 +68,9 @@ impl Principal {
             Self::Admin => Ok(()),
             Self::Organization { id, .. } if id == wanted => Ok(()),
             Self::Organization { .. } => Err(Error::not_found("organization")),
-            Self::Actor(_) => Err(Error::forbidden("this takes an organization key or the admin key")),
+            Self::Actor(_) => Err(Error::forbidden(
+                "this takes an organization key or the admin key",
+            )),
         }
     }
 

@@ -14,7 +14,9 @@ pub struct SecretKey {
 
 /// Sealed bytes that this key, under this name, does not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a stored secret cannot be opened: the secret key is not the one that sealed it, or it was changed")]
+#[error(
+    "a stored secret cannot be opened: the secret key is not the one that sealed it, or it was changed"
+)]
 pub struct NotOpened;
 
 impl SecretKey {
@@ -23,7 +25,8 @@ impl SecretKey {
         // Two keys from one, so that what seals never also derives.
         let part = |purpose: &[u8]| mac(&bytes).chain_update(purpose).finalize().into_bytes();
         Self {
-            seal: RandomizedNonceKey::new(&AES_256_GCM, &part(b"chaos seal 1")).expect("AES-256 takes 32 bytes"),
+            seal: RandomizedNonceKey::new(&AES_256_GCM, &part(b"chaos seal 1"))
+                .expect("AES-256 takes 32 bytes"),
             derive: mac(&part(b"chaos derive 1")),
         }
     }
@@ -31,7 +34,10 @@ impl SecretKey {
     /// Seals bytes: the nonce, then AES-256-GCM's ciphertext and tag. `name` must be given again to open them.
     pub fn seal(&self, name: &str, plain: &[u8]) -> Vec<u8> {
         let mut sealed = plain.to_vec();
-        let nonce = self.seal.seal_in_place_append_tag(Aad::from(name), &mut sealed).expect("a short secret can be sealed");
+        let nonce = self
+            .seal
+            .seal_in_place_append_tag(Aad::from(name), &mut sealed)
+            .expect("a short secret can be sealed");
         let mut out = nonce.as_ref().to_vec();
         out.append(&mut sealed);
         out
@@ -42,7 +48,11 @@ impl SecretKey {
         let (nonce, rest) = sealed.split_at_checked(NONCE_LEN).ok_or(NotOpened)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| NotOpened)?;
         let mut rest = rest.to_vec();
-        let length = self.seal.open_in_place(nonce, Aad::from(name), &mut rest).map_err(|_| NotOpened)?.len();
+        let length = self
+            .seal
+            .open_in_place(nonce, Aad::from(name), &mut rest)
+            .map_err(|_| NotOpened)?
+            .len();
         rest.truncate(length);
         Ok(rest)
     }
@@ -79,23 +89,36 @@ mod tests {
         let sealed = key.seal("tk_1", b"canary");
         assert!(!sealed.windows(6).any(|w| w == b"canary"));
         assert_eq!(key.open("tk_1", &sealed).unwrap(), b"canary");
-        assert_eq!(SecretKey::new([7; 32]).open("tk_1", &sealed).unwrap(), b"canary");
+        assert_eq!(
+            SecretKey::new([7; 32]).open("tk_1", &sealed).unwrap(),
+            b"canary"
+        );
         assert_eq!(key.open("tk_2", &sealed), Err(NotOpened));
-        assert_eq!(SecretKey::new([8; 32]).open("tk_1", &sealed), Err(NotOpened));
+        assert_eq!(
+            SecretKey::new([8; 32]).open("tk_1", &sealed),
+            Err(NotOpened)
+        );
         for i in 0..sealed.len() {
             let mut changed = sealed.clone();
             changed[i] ^= 1;
             assert_eq!(key.open("tk_1", &changed), Err(NotOpened), "byte {i}");
             assert_eq!(key.open("tk_1", &sealed[..i]), Err(NotOpened), "cut at {i}");
         }
-        assert_ne!(key.seal("tk_1", b"canary"), sealed, "each seal has a nonce of its own");
+        assert_ne!(
+            key.seal("tk_1", b"canary"),
+            sealed,
+            "each seal has a nonce of its own"
+        );
     }
 
     #[test]
     fn derived_bytes_depend_on_where_the_parts_end() {
         let key = SecretKey::new([7; 32]);
         assert_ne!(key.derive(&[b"ab", b"c"]), key.derive(&[b"a", b"bc"]));
-        assert_ne!(key.derive(&[b"ab"]), SecretKey::new([8; 32]).derive(&[b"ab"]));
+        assert_ne!(
+            key.derive(&[b"ab"]),
+            SecretKey::new([8; 32]).derive(&[b"ab"])
+        );
         assert_eq!(key.derive(&[b"ab"]), key.derive(&[b"ab"]));
         assert_eq!(format!("{key:?}"), "SecretKey(***)");
     }

@@ -44,7 +44,9 @@ impl SecretKind {
 
     /// Whether a credential is a key by its prefix (and no token).
     pub fn is_key(credential: &str) -> bool {
-        ["adm_", "ork_", "sk_", "ak_"].iter().any(|prefix| credential.starts_with(prefix))
+        ["adm_", "ork_", "sk_", "ak_"]
+            .iter()
+            .any(|prefix| credential.starts_with(prefix))
     }
 }
 
@@ -56,7 +58,10 @@ pub fn random(kind: SecretKind) -> Secret {
     while text.len() < end {
         // A byte of 248 and more would make the first characters likelier than the others.
         let fresh = random_bytes::<64>();
-        let characters = fresh.iter().filter(|byte| **byte < 248).map(|byte| char::from(BASE62[usize::from(byte % 62)]));
+        let characters = fresh
+            .iter()
+            .filter(|byte| **byte < 248)
+            .map(|byte| char::from(BASE62[usize::from(byte % 62)]));
         text.extend(characters.take(end - text.len()));
     }
     Secret::new(text)
@@ -70,15 +75,19 @@ pub fn hash(secret: &str) -> Arc<str> {
 /// Bytes as lower-case hex.
 pub fn hex(bytes: &[u8]) -> String {
     use fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 fn random_bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    SysRng.try_fill_bytes(&mut bytes).expect("the operating system gives random bytes");
+    SysRng
+        .try_fill_bytes(&mut bytes)
+        .expect("the operating system gives random bytes");
     bytes
 }
 

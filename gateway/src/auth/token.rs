@@ -5,7 +5,10 @@
 
 use std::fmt;
 
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, VerificationAlgorithm};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
+    VerificationAlgorithm,
+};
 use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation};
 use protocol::{TokenKeyId, UserId, model::Algorithm};
 use serde_json::{Map, Value};
@@ -53,51 +56,80 @@ impl Invalid {
 
     /// No key signed it. Whether the key that it names exists is nobody's business who cannot sign with it.
     pub fn unsigned() -> Self {
-        Self::other("no token key signed this: its `kid` names none that is in force, or the algorithm or the signature is not that key's")
+        Self::other(
+            "no token key signed this: its `kid` names none that is in force, or the algorithm or the signature is not that key's",
+        )
     }
 }
 
 /// The token key that a token names. Nothing of the token is believed yet.
 pub fn key_id(token: &str) -> Result<TokenKeyId, Invalid> {
     if token.len() > LONGEST {
-        return Err(Invalid::other(format!("the token is longer than {LONGEST} bytes")));
+        return Err(Invalid::other(format!(
+            "the token is longer than {LONGEST} bytes"
+        )));
     }
-    let header =
-        jsonwebtoken::decode_header(token).map_err(|_| Invalid::other("the token is no JWT with an algorithm that is read here"))?;
+    let header = jsonwebtoken::decode_header(token)
+        .map_err(|_| Invalid::other("the token is no JWT with an algorithm that is read here"))?;
     if header.crit.is_some() {
-        return Err(Invalid::other("the token's header has `crit`, which is not read here"));
+        return Err(Invalid::other(
+            "the token's header has `crit`, which is not read here",
+        ));
     }
-    let kid = header.kid.ok_or_else(|| Invalid::other("the token's header has no `kid`: the id of its token key"))?;
-    kid.parse().map_err(|_| Invalid::other("the token's `kid` is no id of a token key"))
+    let kid = header.kid.ok_or_else(|| {
+        Invalid::other("the token's header has no `kid`: the id of its token key")
+    })?;
+    kid.parse()
+        .map_err(|_| Invalid::other("the token's `kid` is no id of a token key"))
 }
 
 impl Verifier {
     /// For HS256: the UTF-8 bytes of the secret are the key.
     pub fn shared(secret: &[u8]) -> Self {
-        Self { algorithm: Algorithm::HS256, key: DecodingKey::from_secret(secret) }
+        Self {
+            algorithm: Algorithm::HS256,
+            key: DecodingKey::from_secret(secret),
+        }
     }
 
     /// For the others: a public key in PEM (SPKI), which must be of the algorithm. The error is a sentence for whoever gave it.
     pub fn public(algorithm: Algorithm, pem: &str) -> Result<Self, String> {
-        let (check, wanted, read): (&'static dyn VerificationAlgorithm, _, fn(&[u8]) -> _) = match algorithm {
-            Algorithm::HS256 => return Err("HS256 has no public key".into()),
-            Algorithm::EdDSA => (&ED25519, "an Ed25519 key", DecodingKey::from_ed_pem),
-            Algorithm::ES256 => (&ECDSA_P256_SHA256_FIXED, "a key on the curve P-256", DecodingKey::from_ec_pem),
-            Algorithm::RS256 => (&RSA_PKCS1_2048_8192_SHA256, "an RSA key of 2048 to 8192 bits", DecodingKey::from_rsa_pem),
-        };
+        let (check, wanted, read): (&'static dyn VerificationAlgorithm, _, fn(&[u8]) -> _) =
+            match algorithm {
+                Algorithm::HS256 => return Err("HS256 has no public key".into()),
+                Algorithm::EdDSA => (&ED25519, "an Ed25519 key", DecodingKey::from_ed_pem),
+                Algorithm::ES256 => (
+                    &ECDSA_P256_SHA256_FIXED,
+                    "a key on the curve P-256",
+                    DecodingKey::from_ec_pem,
+                ),
+                Algorithm::RS256 => (
+                    &RSA_PKCS1_2048_8192_SHA256,
+                    "an RSA key of 2048 to 8192 bits",
+                    DecodingKey::from_rsa_pem,
+                ),
+            };
         let parsed = pem::parse(pem).map_err(|_| "`public_key` is no PEM".to_owned())?;
         if parsed.tag().contains("PRIVATE") {
             return Err("`public_key` holds a private key: keep it, make a new pair, and give the public one".into());
         }
         if parsed.tag() != "PUBLIC KEY" {
-            return Err(format!("`public_key` is a PEM of `{}`, not of `PUBLIC KEY` (SPKI)", parsed.tag()));
+            return Err(format!(
+                "`public_key` is a PEM of `{}`, not of `PUBLIC KEY` (SPKI)",
+                parsed.tag()
+            ));
         }
         let unfit = || format!("`public_key` is not {wanted}");
         ParsedPublicKey::new(check, parsed.contents()).map_err(|_| unfit())?;
-        if algorithm == Algorithm::RS256 && !(2048..=8192).contains(&rsa_bits(parsed.contents()).ok_or_else(unfit)?) {
+        if algorithm == Algorithm::RS256
+            && !(2048..=8192).contains(&rsa_bits(parsed.contents()).ok_or_else(unfit)?)
+        {
             return Err(unfit());
         }
-        Ok(Self { algorithm, key: read(pem.as_bytes()).map_err(|_| unfit())? })
+        Ok(Self {
+            algorithm,
+            key: read(pem.as_bytes()).map_err(|_| unfit())?,
+        })
     }
 
     /// Checks a token at an instant (milliseconds since the Unix epoch). `longest` bounds `exp − iat` in seconds; 0 means no bound.
@@ -106,7 +138,11 @@ impl Verifier {
         let mut only_signature = Validation::new(algorithm);
         // Times are checked below, against the store's clock.
         only_signature.required_spec_claims.clear();
-        (only_signature.validate_exp, only_signature.validate_nbf, only_signature.validate_aud) = (false, false, false);
+        (
+            only_signature.validate_exp,
+            only_signature.validate_nbf,
+            only_signature.validate_aud,
+        ) = (false, false, false);
         let decoded = jsonwebtoken::decode::<Map<String, Value>>(token, &self.key, &only_signature);
         let claims = decoded.map_err(|_| Invalid::unsigned())?;
         read_claims(&claims.claims, now_ms, longest)
@@ -115,25 +151,39 @@ impl Verifier {
 
 fn read_claims(claims: &Map<String, Value>, now_ms: u64, longest: u64) -> Result<Claims, Invalid> {
     if let Some(unknown) = claims.keys().find(|claim| claim.starts_with("chaos_")) {
-        return Err(Invalid::other(format!("the claim `{unknown}` is not known here")));
+        return Err(Invalid::other(format!(
+            "the claim `{unknown}` is not known here"
+        )));
     }
     let user = match claims.get("sub").and_then(Value::as_str) {
-        Some(sub) => sub.parse().map_err(|e| Invalid::other(format!("the claim `sub` is no user's id: {e}")))?,
+        Some(sub) => sub
+            .parse()
+            .map_err(|e| Invalid::other(format!("the claim `sub` is no user's id: {e}")))?,
         None => return Err(Invalid::other("the claim `sub` is missing or no text")),
     };
     let name = match claims.get("name") {
         None | Some(Value::Null) => None,
-        Some(Value::String(name)) if name.chars().nth(NAME).is_none() => Some(name.clone()).filter(|name| !name.is_empty()),
-        Some(_) => return Err(Invalid::other(format!("the claim `name` is no text of at most {NAME} characters"))),
+        Some(Value::String(name)) if name.chars().nth(NAME).is_none() => {
+            Some(name.clone()).filter(|name| !name.is_empty())
+        }
+        Some(_) => {
+            return Err(Invalid::other(format!(
+                "the claim `name` is no text of at most {NAME} characters"
+            )));
+        }
     };
-    let issued_at = seconds(claims, "iat")?.ok_or_else(|| Invalid::other("the claim `iat` is missing"))?;
-    let expires_at = seconds(claims, "exp")?.ok_or_else(|| Invalid::other("the claim `exp` is missing"))?;
+    let issued_at =
+        seconds(claims, "iat")?.ok_or_else(|| Invalid::other("the claim `iat` is missing"))?;
+    let expires_at =
+        seconds(claims, "exp")?.ok_or_else(|| Invalid::other("the claim `exp` is missing"))?;
     let not_before = seconds(claims, "nbf")?.unwrap_or(0);
     if expires_at <= issued_at {
         return Err(Invalid::other("the claim `exp` is not later than `iat`"));
     }
     if longest != 0 && expires_at - issued_at > longest {
-        return Err(Invalid::other(format!("the claim `exp` is later after `iat` than the limit `token_seconds` of {longest}")));
+        return Err(Invalid::other(format!(
+            "the claim `exp` is later after `iat` than the limit `token_seconds` of {longest}"
+        )));
     }
     let (issued, not_before_ms) = (issued_at * 1000, not_before * 1000);
     if issued > now_ms + LEEWAY * 1000 {
@@ -145,7 +195,12 @@ fn read_claims(claims: &Map<String, Value>, now_ms: u64, longest: u64) -> Result
     if now_ms >= (expires_at + LEEWAY) * 1000 {
         return Err(Invalid::Expired);
     }
-    Ok(Claims { user, name, issued_at, expires_at })
+    Ok(Claims {
+        user,
+        name,
+        issued_at,
+        expires_at,
+    })
 }
 
 /// A NumericDate (RFC 7519), which may have a fraction.
@@ -156,16 +211,28 @@ fn seconds(claims: &Map<String, Value>, claim: &str) -> Result<Option<u64>, Inva
         None => Ok(None),
         Some(value) => match value.as_f64() {
             Some(seconds) if (0.0..=LAST).contains(&seconds) => Ok(Some(seconds as u64)),
-            _ => Err(Invalid::other(format!("the claim `{claim}` is no number of seconds since 1970"))),
+            _ => Err(Invalid::other(format!(
+                "the claim `{claim}` is no number of seconds since 1970"
+            ))),
         },
     }
 }
 
 /// Signs a token with a shared secret.
-pub fn sign(key: &TokenKeyId, secret: &[u8], user: &UserId, issued_at: u64, expires_at: u64) -> String {
-    let header = Header { kid: Some(key.to_string()), ..Header::new(jsonwebtoken::Algorithm::HS256) };
+pub fn sign(
+    key: &TokenKeyId,
+    secret: &[u8],
+    user: &UserId,
+    issued_at: u64,
+    expires_at: u64,
+) -> String {
+    let header = Header {
+        kid: Some(key.to_string()),
+        ..Header::new(jsonwebtoken::Algorithm::HS256)
+    };
     let claims = serde_json::json!({ "sub": user, "iat": issued_at, "exp": expires_at });
-    jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(secret)).expect("HMAC signs anything")
+    jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(secret))
+        .expect("HMAC signs anything")
 }
 
 fn jwt(algorithm: Algorithm) -> jsonwebtoken::Algorithm {
@@ -186,7 +253,9 @@ fn rsa_bits(spki: &[u8]) -> Option<usize> {
 
 impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verifier").field("algorithm", &self.algorithm).finish_non_exhaustive()
+        f.debug_struct("Verifier")
+            .field("algorithm", &self.algorithm)
+            .finish_non_exhaustive()
     }
 }
 
@@ -203,7 +272,16 @@ mod tests {
 
     /// JSON and what nearly is.
     fn json() -> impl Strategy<Value = String> {
-        let word = prop_oneof![Just("sub"), Just("iat"), Just("exp"), Just("nbf"), Just("name"), Just("kid"), Just("alg"), Just("chaos_x")];
+        let word = prop_oneof![
+            Just("sub"),
+            Just("iat"),
+            Just("exp"),
+            Just("nbf"),
+            Just("name"),
+            Just("kid"),
+            Just("alg"),
+            Just("chaos_x")
+        ];
         let value = prop_oneof![
             any::<i64>().prop_map(|n| n.to_string()),
             any::<u64>().prop_map(|n| n.to_string()),
@@ -214,8 +292,14 @@ mod tests {
             Just("null".to_owned()),
             Just("[{}]".to_owned()),
         ];
-        let fields = proptest::collection::vec((word, value).prop_map(|(word, value)| format!("\"{word}\":{value}")), 0..8);
-        prop_oneof![fields.prop_map(|fields| format!("{{{}}}", fields.join(","))), ".{0,40}"]
+        let fields = proptest::collection::vec(
+            (word, value).prop_map(|(word, value)| format!("\"{word}\":{value}")),
+            0..8,
+        );
+        prop_oneof![
+            fields.prop_map(|fields| format!("{{{}}}", fields.join(","))),
+            ".{0,40}"
+        ]
     }
 
     proptest! {

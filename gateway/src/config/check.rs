@@ -24,8 +24,14 @@ const LARGEST: u64 = (1 << 53) - 1;
 /// The outbox budget where the system does not tell its memory: enough for some hundreds of stalled readers.
 const OUTBOX_TOTAL_UNKNOWN: u64 = 512 * 1024 * 1024;
 
-const REDIS_SCHEMES: [&str; 6] =
-    ["redis://", "rediss://", "redis+sentinel://", "rediss+sentinel://", "redis+cluster://", "rediss+cluster://"];
+const REDIS_SCHEMES: [&str; 6] = [
+    "redis://",
+    "rediss://",
+    "redis+sentinel://",
+    "rediss+sentinel://",
+    "redis+cluster://",
+    "rediss+cluster://",
+];
 
 pub(super) fn check(settings: &Settings) -> Result<Config, ConfigError> {
     // Taken apart by name: a setting that nothing reads is a warning of the compiler.
@@ -58,12 +64,17 @@ pub(super) fn check(settings: &Settings) -> Result<Config, ConfigError> {
         Some(key) => Some(key),
         None => admin_key_file.parse(|path| admin_key_of(read(path)?.trim()))?,
     };
-    if admin_key.as_ref().is_some_and(|key| key.expose().len() < 24) {
+    if admin_key
+        .as_ref()
+        .is_some_and(|key| key.expose().len() < 24)
+    {
         warnings.push("the admin key is short enough to be guessed: make one with `echo adm_$(openssl rand -hex 16)`".to_owned());
     }
     let secret_key_file = secret_key_file(settings)?;
     if shared && admin_key.is_none() {
-        return Err(ConfigError::new("nodes on Redis share one admin key: give it by --admin-key-file or CHAOS_ADMIN_KEY"));
+        return Err(ConfigError::new(
+            "nodes on Redis share one admin key: give it by --admin-key-file or CHAOS_ADMIN_KEY",
+        ));
     }
     if shared && secret_key_file.is_none() {
         return Err(ConfigError::new(
@@ -82,7 +93,10 @@ pub(super) fn check(settings: &Settings) -> Result<Config, ConfigError> {
     let listen_address = listen.required(address)?;
     let ops_address = ops_listen.parse(address)?;
     if ops_address == Some(listen_address) && listen_address.port() != 0 {
-        return Err(ConfigError::new(format!("{} is the address that clients connect to: give it another port", ops_listen.source)));
+        return Err(ConfigError::new(format!(
+            "{} is the address that clients connect to: give it another port",
+            ops_listen.source
+        )));
     }
 
     Ok(Config {
@@ -95,8 +109,16 @@ pub(super) fn check(settings: &Settings) -> Result<Config, ConfigError> {
         trusted_proxies: trusted_proxies.parse(networks)?.unwrap_or_default(),
         demo: demo_wanted,
         limits: limits_of(limits)?,
-        drain_window: drain_window.required(|text| duration(text, "s", Duration::ZERO, Duration::from_secs(3600)))?,
-        heartbeat: heartbeat.required(|text| duration(text, "ms", Duration::from_millis(50), Duration::from_secs(3600)))?,
+        drain_window: drain_window
+            .required(|text| duration(text, "s", Duration::ZERO, Duration::from_secs(3600)))?,
+        heartbeat: heartbeat.required(|text| {
+            duration(
+                text,
+                "ms",
+                Duration::from_millis(50),
+                Duration::from_secs(3600),
+            )
+        })?,
         log_filter: log.required(filter)?,
         log_format: log_format.required(log_format_of)?,
         warnings,
@@ -105,32 +127,48 @@ pub(super) fn check(settings: &Settings) -> Result<Config, ConfigError> {
 
 /// Where everything is kept, whatever else is set.
 pub(super) fn store(settings: &Settings) -> Result<StoreConfig, ConfigError> {
-    let Settings { data, redis, redis_wait, redis_wait_timeout, .. } = settings;
+    let Settings {
+        data,
+        redis,
+        redis_wait,
+        redis_wait_timeout,
+        ..
+    } = settings;
     exclude(data, redis, "a node has one store")?;
-    let timeout = redis_wait_timeout.required(|text| duration(text, "ms", Duration::from_millis(1), Duration::from_secs(3)))?;
+    let timeout = redis_wait_timeout
+        .required(|text| duration(text, "ms", Duration::from_millis(1), Duration::from_secs(3)))?;
     let replicas = match redis_wait.required(replica_count)? {
         0 => None,
         count => Some(Replicas { count, timeout }),
     };
     match redis.parse(redis_url)? {
         Some(url) => Ok(StoreConfig::Redis { url, replicas }),
-        None if replicas.is_some() => {
-            Err(ConfigError::new(format!("{} is about replicas of Redis: give --redis too, or leave it out", redis_wait.source)))
-        }
-        None => Ok(StoreConfig::Embedded { data: data.required(|text| Ok(text.into()))? }),
+        None if replicas.is_some() => Err(ConfigError::new(format!(
+            "{} is about replicas of Redis: give --redis too, or leave it out",
+            redis_wait.source
+        ))),
+        None => Ok(StoreConfig::Embedded {
+            data: data.required(|text| Ok(text.into()))?,
+        }),
     }
 }
 
 /// The file of the secret key, found to be one.
 pub(super) fn secret_key_file(settings: &Settings) -> Result<Option<PathBuf>, ConfigError> {
-    settings.secret_key_file.parse(|path| secret_key(Path::new(path)).map(|_| path.into()))
+    settings
+        .secret_key_file
+        .parse(|path| secret_key(Path::new(path)).map(|_| path.into()))
 }
 
 impl Given {
     /// The value, if a layer gave one. `read` says what is wrong with a text and how to mend it.
     fn parse<T>(&self, read: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, ConfigError> {
-        let Some(text) = &self.text else { return Ok(None) };
-        read(text).map(Some).map_err(|wrong| ConfigError::new(format!("{} cannot be used: {wrong}", self.source)))
+        let Some(text) = &self.text else {
+            return Ok(None);
+        };
+        read(text)
+            .map(Some)
+            .map_err(|wrong| ConfigError::new(format!("{} cannot be used: {wrong}", self.source)))
     }
 
     /// The value, or the table's default.
@@ -139,36 +177,51 @@ impl Given {
             return Ok(value);
         }
         match self.setting.otherwise {
-            Otherwise::Value(text) => {
-                read(text).map_err(|wrong| ConfigError::new(format!("the default of {} is wrong: {wrong}", self.setting.name)))
-            }
-            Otherwise::Rule(_) => Err(ConfigError::new(format!("--{} must be given", self.setting.flag))),
+            Otherwise::Value(text) => read(text).map_err(|wrong| {
+                ConfigError::new(format!(
+                    "the default of {} is wrong: {wrong}",
+                    self.setting.name
+                ))
+            }),
+            Otherwise::Rule(_) => Err(ConfigError::new(format!(
+                "--{} must be given",
+                self.setting.flag
+            ))),
         }
     }
 }
 
 fn exclude(a: &Given, b: &Given, why: &str) -> Result<(), ConfigError> {
     match (&a.text, &b.text) {
-        (Some(_), Some(_)) => {
-            Err(ConfigError::new(format!("{} and {} exclude each other, because {why}: leave one of them out", a.source, b.source)))
-        }
+        (Some(_), Some(_)) => Err(ConfigError::new(format!(
+            "{} and {} exclude each other, because {why}: leave one of them out",
+            a.source, b.source
+        ))),
         _ => Ok(()),
     }
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| format!("{text:?} is no IP address with a port: give one such as 127.0.0.1:7400 or [::]:7400"))
+    text.parse().map_err(|_| {
+        format!(
+            "{text:?} is no IP address with a port: give one such as 127.0.0.1:7400 or [::]:7400"
+        )
+    })
 }
 
 fn replica_count(text: &str) -> Result<u32, String> {
     match text.parse() {
         Ok(count) if count <= 100 => Ok(count),
-        _ => Err(format!("{text:?} is no number of replicas: give 0 to wait for none, or up to 100")),
+        _ => Err(format!(
+            "{text:?} is no number of replicas: give 0 to wait for none, or up to 100"
+        )),
     }
 }
 
 fn redis_url(text: &str) -> Result<String, String> {
-    let rest = REDIS_SCHEMES.iter().find_map(|scheme| text.strip_prefix(scheme));
+    let rest = REDIS_SCHEMES
+        .iter()
+        .find_map(|scheme| text.strip_prefix(scheme));
     match rest {
         Some(rest) if !rest.is_empty() => Ok(text.to_owned()),
         // The text is not shown: it may hold a password where nothing expects it.
@@ -186,7 +239,9 @@ fn admin_key_of(text: &str) -> Result<Secret, String> {
 }
 
 fn read(path: &str) -> Result<String, String> {
-    fs::read_to_string(path).map_err(|error| format!("{path} cannot be read ({error}): mend the path or its permissions"))
+    fs::read_to_string(path).map_err(|error| {
+        format!("{path} cannot be read ({error}): mend the path or its permissions")
+    })
 }
 
 /// The 32 bytes that a secret key file holds in hex.
@@ -194,7 +249,12 @@ fn read(path: &str) -> Result<String, String> {
 /// # Errors
 /// What is wrong with the file, and how to mend it; never what is in it.
 pub fn secret_key(path: &Path) -> Result<[u8; 32], String> {
-    let wrong = || format!("{} does not hold 32 bytes in hex: make it with `openssl rand -hex 32 > FILE`", path.display());
+    let wrong = || {
+        format!(
+            "{} does not hold 32 bytes in hex: make it with `openssl rand -hex 32 > FILE`",
+            path.display()
+        )
+    };
     let text = read(&path.to_string_lossy())?;
     let digits = text.trim().as_bytes();
     let mut key = [0; 32];
@@ -202,18 +262,30 @@ pub fn secret_key(path: &Path) -> Result<[u8; 32], String> {
         return Err(wrong());
     }
     for (byte, pair) in key.iter_mut().zip(digits.chunks_exact(2)) {
-        let digit = |of: u8| char::from(of).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        *byte = digit(pair[0]).zip(digit(pair[1])).map(|(high, low)| high << 4 | low).ok_or_else(wrong)?;
+        let digit = |of: u8| {
+            char::from(of)
+                .to_digit(16)
+                .and_then(|digit| u8::try_from(digit).ok())
+        };
+        *byte = digit(pair[0])
+            .zip(digit(pair[1]))
+            .map(|(high, low)| high << 4 | low)
+            .ok_or_else(wrong)?;
     }
     Ok(key)
 }
 
 fn networks(text: &str) -> Result<Vec<ipnet::IpNet>, String> {
-    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+    let items = text
+        .split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty());
     items
         .map(|item| {
             let single = item.parse::<std::net::IpAddr>().map(ipnet::IpNet::from);
-            item.parse().or(single).map_err(|_| format!("{item:?} is no network: give addresses or CIDR blocks, such as 10.0.0.0/8"))
+            item.parse().or(single).map_err(|_| {
+                format!("{item:?} is no network: give addresses or CIDR blocks, such as 10.0.0.0/8")
+            })
         })
         .collect()
 }
@@ -223,7 +295,9 @@ fn demo_of(text: &str) -> Result<Demo, String> {
         "auto" => Ok(Demo::Auto),
         "on" | "true" | "1" => Ok(Demo::On),
         "off" | "false" | "0" => Ok(Demo::Off),
-        _ => Err(format!("{text:?} is none of auto, on and off: give one of them")),
+        _ => Err(format!(
+            "{text:?} is none of auto, on and off: give one of them"
+        )),
     }
 }
 
@@ -231,7 +305,9 @@ fn log_format_of(text: &str) -> Result<LogFormat, String> {
     match text {
         "text" => Ok(LogFormat::Text),
         "json" => Ok(LogFormat::Json),
-        _ => Err(format!("{text:?} is neither text nor json: give one of them")),
+        _ => Err(format!(
+            "{text:?} is neither text nor json: give one of them"
+        )),
     }
 }
 
@@ -261,17 +337,32 @@ fn duration(text: &str, unit: &str, least: Duration, most: Duration) -> Result<D
         .map(Duration::from_millis)
     {
         Some(length) if (least..=most).contains(&length) => Ok(length),
-        Some(_) => Err(format!("{text:?} is not between {least:?} and {most:?}: give a time between them")),
-        None => Err(format!("{text:?} is no time: give a whole number and a unit (ms, s or m), such as 10s")),
+        Some(_) => Err(format!(
+            "{text:?} is not between {least:?} and {most:?}: give a time between them"
+        )),
+        None => Err(format!(
+            "{text:?} is no time: give a whole number and a unit (ms, s or m), such as 10s"
+        )),
     }
 }
 
 fn limits_of(given: &GivenLimits) -> Result<Limits, ConfigError> {
     let outbox_total_bytes = memory::available().map_or(OUTBOX_TOTAL_UNKNOWN, |bytes| bytes / 4);
-    let mut limits = Limits { outbox_total_bytes, ..Limits::default() };
+    let mut limits = Limits {
+        outbox_total_bytes,
+        ..Limits::default()
+    };
     for (name, (text, source)) in given {
-        let value = text.replace('_', "").parse().ok().filter(|value| *value <= LARGEST);
-        let value = value.ok_or_else(|| ConfigError::new(format!("{source} gives {name} as {text:?}: give a whole number, 0 for none")))?;
+        let value = text
+            .replace('_', "")
+            .parse()
+            .ok()
+            .filter(|value| *value <= LARGEST);
+        let value = value.ok_or_else(|| {
+            ConfigError::new(format!(
+                "{source} gives {name} as {text:?}: give a whole number, 0 for none"
+            ))
+        })?;
         limits.set(name, value);
     }
     Ok(limits)
@@ -290,7 +381,16 @@ mod tests {
         assert_eq!(read("10", "ms"), Ok(Duration::from_millis(10)));
         assert_eq!(read("10 ms", "s"), Ok(Duration::from_millis(10)));
         assert_eq!(read("2m", "s"), Ok(Duration::from_secs(120)));
-        for wrong in ["", "s", "-1", "1.5s", "10h", "61m", "99999999999999999999", "18446744073709551615m"] {
+        for wrong in [
+            "",
+            "s",
+            "-1",
+            "1.5s",
+            "10h",
+            "61m",
+            "99999999999999999999",
+            "18446744073709551615m",
+        ] {
             assert!(read(wrong, "s").is_err(), "{wrong}");
         }
     }
@@ -310,10 +410,19 @@ mod tests {
         let path = folder.path().join("key");
         fs::write(&path, format!("{}\n", "0aF1".repeat(16))).unwrap();
         assert_eq!(secret_key(&path).unwrap()[..4], [0x0a, 0xf1, 0x0a, 0xf1]);
-        for wrong in [String::new(), "0a".repeat(31), "zz".repeat(32), "é".repeat(32)] {
+        for wrong in [
+            String::new(),
+            "0a".repeat(31),
+            "zz".repeat(32),
+            "é".repeat(32),
+        ] {
             fs::write(&path, &wrong).unwrap();
             let error = secret_key(&path).unwrap_err();
-            assert!(error.contains("openssl rand -hex 32") && (wrong.is_empty() || !error.contains(&wrong)), "{error}");
+            assert!(
+                error.contains("openssl rand -hex 32")
+                    && (wrong.is_empty() || !error.contains(&wrong)),
+                "{error}"
+            );
         }
     }
 }

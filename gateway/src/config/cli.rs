@@ -61,7 +61,10 @@ pub fn from_process() -> Result<Command, ConfigError> {
 ///
 /// # Errors
 /// The command line or a setting cannot be used.
-pub fn parse(args: impl IntoIterator<Item = impl Into<OsString> + Clone>, env: Environment<'_>) -> Result<Command, Failure> {
+pub fn parse(
+    args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    env: Environment<'_>,
+) -> Result<Command, Failure> {
     let cli = Cli::try_parse_from(args)?;
     let (flags, shown) = match cli.command {
         None => (cli.flags, false),
@@ -71,7 +74,9 @@ pub fn parse(args: impl IntoIterator<Item = impl Into<OsString> + Clone>, env: E
             return Err(ConfigError::new("a node's flags stand before `chat`, which is a client: give its own flags after it").into());
         }
         Some(Sub::Chat(chat)) => return Ok(Command::Chat(chat)),
-        Some(Sub::Backup(_) | Sub::Restore(_) | Sub::Check(_) | Sub::Export(_) | Sub::Import(_)) if !cli.flags.is_empty() => {
+        Some(
+            Sub::Backup(_) | Sub::Restore(_) | Sub::Check(_) | Sub::Export(_) | Sub::Import(_),
+        ) if !cli.flags.is_empty() => {
             return Err(ConfigError::new("a node's flags stand before a command that runs no node: give its own flags after it").into());
         }
         Some(Sub::Backup(backup)) => return Ok(Command::Backup(backup)),
@@ -82,7 +87,11 @@ pub fn parse(args: impl IntoIterator<Item = impl Into<OsString> + Clone>, env: E
     };
     let settings = layers::gather(flags, env)?;
     let config = check::check(&settings)?;
-    Ok(if shown { Command::Config(show::effective(&settings, &config.limits)) } else { Command::Serve(Box::new(config)) })
+    Ok(if shown {
+        Command::Config(show::effective(&settings, &config.limits))
+    } else {
+        Command::Serve(Box::new(config))
+    })
 }
 
 /// CHAOS, a chat backend: runs a node.
@@ -155,9 +164,15 @@ pub struct Chat {
 }
 
 fn after_help() -> String {
-    let mut help = format!("{LIMITS}, by default (0 means none; each is per node unless it says otherwise):\n");
+    let mut help = format!(
+        "{LIMITS}, by default (0 means none; each is per node unless it says otherwise):\n"
+    );
     for (name, default, about) in Limits::ALL {
-        let default = if *name == "outbox_total_bytes" { "memory / 4".to_owned() } else { default.to_string() };
+        let default = if *name == "outbox_total_bytes" {
+            "memory / 4".to_owned()
+        } else {
+            default.to_string()
+        };
         help.push_str(&format!("  {name:<26} {default:>10}  {about}\n"));
     }
     help.push_str(

@@ -54,7 +54,11 @@ pub(super) fn gather(flags: Flags, env: Environment<'_>) -> Result<Settings, Con
 
     let mut limits = std::mem::take(&mut file.limits);
     if let Some(list) = env("CHAOS_LIMITS") {
-        for pair in list.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+        for pair in list
+            .split(',')
+            .map(str::trim)
+            .filter(|pair| !pair.is_empty())
+        {
             take_limit(&mut limits, pair, Source::Environment("CHAOS_LIMITS"))?;
         }
     }
@@ -64,19 +68,33 @@ pub(super) fn gather(flags: Flags, env: Environment<'_>) -> Result<Settings, Con
 
     Ok(Settings::gather(flags, limits, |setting, flag| {
         let flag = flag.map(|text| (text, Source::Flag(setting.flag)));
-        let given = flag.or_else(|| env(setting.env).map(|text| (text, Source::Environment(setting.env))));
+        let given =
+            flag.or_else(|| env(setting.env).map(|text| (text, Source::Environment(setting.env))));
         match given.or_else(|| file.values.remove(setting.name)) {
-            Some((text, source)) => Given { setting, text: Some(text), source },
-            None => Given { setting, text: None, source: Source::Default },
+            Some((text, source)) => Given {
+                setting,
+                text: Some(text),
+                source,
+            },
+            None => Given {
+                setting,
+                text: None,
+                source: Source::Default,
+            },
         }
     }))
 }
 
 fn take_limit(limits: &mut GivenLimits, pair: &str, source: Source) -> Result<(), ConfigError> {
     let Some((name, value)) = pair.split_once('=') else {
-        return Err(ConfigError::new(format!("{source} has {pair:?}: give NAME=VALUE, such as page=100")));
+        return Err(ConfigError::new(format!(
+            "{source} has {pair:?}: give NAME=VALUE, such as page=100"
+        )));
     };
-    limits.insert(limit_name(name.trim(), &source)?, (value.trim().to_owned(), source));
+    limits.insert(
+        limit_name(name.trim(), &source)?,
+        (value.trim().to_owned(), source),
+    );
     Ok(())
 }
 
@@ -84,7 +102,9 @@ fn limit_name(name: &str, source: &Source) -> Result<&'static str, ConfigError> 
     let names = || Limits::ALL.iter().map(|(name, _, _)| *name);
     names().find(|known| *known == name).ok_or_else(|| {
         let hint = close(name, names()).unwrap_or_else(|| "`chaos --help` lists them".to_owned());
-        ConfigError::new(format!("{source} names the limit {name:?}, which does not exist: {hint}"))
+        ConfigError::new(format!(
+            "{source} names the limit {name:?}, which does not exist: {hint}"
+        ))
     })
 }
 
@@ -105,30 +125,52 @@ impl File {
 
     fn parse(path: &str, text: &str) -> Result<Self, ConfigError> {
         let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-            let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+            let line = error
+                .span()
+                .map_or(1, |span| text[..span.start].lines().count().max(1));
             // The parser's full message quotes the line, which may hold a secret.
-            ConfigError::new(format!("{path} is not TOML at line {line}: {}", error.message().replace('\n', ", ")))
+            ConfigError::new(format!(
+                "{path} is not TOML at line {line}: {}",
+                error.message().replace('\n', ", ")
+            ))
         })?;
         let mut file = Self::default();
         for (key, value) in table {
-            let source = Source::File { path: path.to_owned(), key: key.clone() };
+            let source = Source::File {
+                path: path.to_owned(),
+                key: key.clone(),
+            };
             match (key.as_str(), value) {
                 ("limits", toml::Value::Table(table)) => {
                     for (name, value) in table {
-                        let source = Source::File { path: path.to_owned(), key: format!("limits.{name}") };
+                        let source = Source::File {
+                            path: path.to_owned(),
+                            key: format!("limits.{name}"),
+                        };
                         let value = flat(value, &source)?;
-                        file.limits.insert(limit_name(&name, &source)?, (value, source));
+                        file.limits
+                            .insert(limit_name(&name, &source)?, (value, source));
                     }
                 }
-                ("limits", _) => return Err(ConfigError::new(format!("{source} is no table: write [limits] and below it NAME = VALUE"))),
+                ("limits", _) => {
+                    return Err(ConfigError::new(format!(
+                        "{source} is no table: write [limits] and below it NAME = VALUE"
+                    )));
+                }
                 (name, value) if SETTINGS.iter().any(|setting| setting.name == name) => {
                     let value = flat(value, &source)?;
                     file.values.insert(key, (value, source));
                 }
                 (name, _) => {
-                    let names = SETTINGS.iter().map(|setting| setting.name).chain(["limits"]);
-                    let hint = close(name, names).unwrap_or_else(|| "deploy/chaos.toml shows every setting".to_owned());
-                    return Err(ConfigError::new(format!("{path} has {name:?}, which is no setting: {hint}")));
+                    let names = SETTINGS
+                        .iter()
+                        .map(|setting| setting.name)
+                        .chain(["limits"]);
+                    let hint = close(name, names)
+                        .unwrap_or_else(|| "deploy/chaos.toml shows every setting".to_owned());
+                    return Err(ConfigError::new(format!(
+                        "{path} has {name:?}, which is no setting: {hint}"
+                    )));
                 }
             }
         }
@@ -142,15 +184,25 @@ fn flat(value: toml::Value, source: &Source) -> Result<String, ConfigError> {
         toml::Value::String(text) => Ok(text),
         toml::Value::Integer(number) => Ok(number.to_string()),
         toml::Value::Boolean(on) => Ok(if on { "on" } else { "off" }.to_owned()),
-        toml::Value::Array(items) => Ok(items.into_iter().map(|item| flat(item, source)).collect::<Result<Vec<_>, _>>()?.join(",")),
-        other => Err(ConfigError::new(format!("{source} is a {}: give a string, a whole number or a list of strings", other.type_str()))),
+        toml::Value::Array(items) => Ok(items
+            .into_iter()
+            .map(|item| flat(item, source))
+            .collect::<Result<Vec<_>, _>>()?
+            .join(",")),
+        other => Err(ConfigError::new(format!(
+            "{source} is a {}: give a string, a whole number or a list of strings",
+            other.type_str()
+        ))),
     }
 }
 
 /// "did you mean …" of the names that differ in a few letters, or share a word.
 fn close<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     let name = name.to_ascii_lowercase().replace('-', "_");
-    let near = |known: &&str| distance(&name, known) <= 2 || (name.len() > 3 && (known.contains(&name) || name.contains(known)));
+    let near = |known: &&str| {
+        distance(&name, known) <= 2
+            || (name.len() > 3 && (known.contains(&name) || name.contains(known)))
+    };
     let names: Vec<_> = known.filter(near).map(|name| format!("{name:?}")).collect();
     (!names.is_empty()).then(|| format!("did you mean {}?", names.join(" or ")))
 }

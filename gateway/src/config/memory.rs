@@ -4,14 +4,25 @@ use std::{fs, path::Path};
 
 /// Bytes that this process may use; none where the system does not tell.
 pub(super) fn available() -> Option<u64> {
-    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| total(&text));
-    let group = fs::read_to_string("/proc/self/cgroup").ok().and_then(|text| tightest(&text, Path::new("/sys/fs/cgroup")));
+    let machine = fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| total(&text));
+    let group = fs::read_to_string("/proc/self/cgroup")
+        .ok()
+        .and_then(|text| tightest(&text, Path::new("/sys/fs/cgroup")));
     machine.into_iter().chain(group).min()
 }
 
 fn total(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim()
+        .strip_suffix("kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1024)
 }
 
 /// The least limit on the way from this process's groups up to the root: a parent's limit binds its children. In a container the path
@@ -20,15 +31,21 @@ fn tightest(groups: &str, root: &Path) -> Option<u64> {
     let mut least: Option<u64> = None;
     for line in groups.lines() {
         let mut parts = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
+        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else {
+            continue;
+        };
         let (root, file) = match controllers {
             "" => (root.to_owned(), "memory.max"),
-            list if list.split(',').any(|controller| controller == "memory") => (root.join("memory"), "memory.limit_in_bytes"),
+            list if list.split(',').any(|controller| controller == "memory") => {
+                (root.join("memory"), "memory.limit_in_bytes")
+            }
             _ => continue,
         };
         for folder in Path::new(path.trim_start_matches('/')).ancestors() {
             // "max", and a missing file, are no limit.
-            let limit = fs::read_to_string(root.join(folder).join(file)).ok().and_then(|text| text.trim().parse().ok());
+            let limit = fs::read_to_string(root.join(folder).join(file))
+                .ok()
+                .and_then(|text| text.trim().parse().ok());
             least = least.into_iter().chain(limit).min();
         }
     }
@@ -43,7 +60,10 @@ mod tests {
 
     #[test]
     fn the_machine_tells_its_memory() {
-        assert_eq!(total("MemFree: 1 kB\nMemTotal:       2048 kB\n"), Some(2048 * 1024));
+        assert_eq!(
+            total("MemFree: 1 kB\nMemTotal:       2048 kB\n"),
+            Some(2048 * 1024)
+        );
         assert_eq!(total("nonsense"), None);
     }
 
@@ -60,6 +80,9 @@ mod tests {
         let old = root.path().join("memory/x");
         fs::create_dir_all(&old).unwrap();
         fs::write(old.join("memory.limit_in_bytes"), "700\n").unwrap();
-        assert_eq!(tightest("3:cpu:/x\n4:hugetlb,memory:/x\n", root.path()), Some(700));
+        assert_eq!(
+            tightest("3:cpu:/x\n4:hugetlb,memory:/x\n", root.path()),
+            Some(700)
+        );
     }
 }

@@ -83,9 +83,11 @@ impl fmt::Debug for StoreConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Embedded { data } => f.debug_struct("Embedded").field("data", data).finish(),
-            Self::Redis { url, replicas } => {
-                f.debug_struct("Redis").field("url", &without_password(url)).field("replicas", replicas).finish()
-            }
+            Self::Redis { url, replicas } => f
+                .debug_struct("Redis")
+                .field("url", &without_password(url))
+                .field("replicas", replicas)
+                .finish(),
         }
     }
 }

@@ -77,21 +77,45 @@ struct StoreFlags {
 
 impl ExportFlags {
     pub(super) fn read(self, env: Environment<'_>) -> Result<Export, ConfigError> {
-        Ok(Export { app: self.app, to: named(self.to), store: self.store.read(env)? })
+        Ok(Export {
+            app: self.app,
+            to: named(self.to),
+            store: self.store.read(env)?,
+        })
     }
 }
 
 impl ImportFlags {
     pub(super) fn read(self, env: Environment<'_>) -> Result<Import, ConfigError> {
-        Ok(Import { from: named(self.from), store: self.store.read(env)? })
+        Ok(Import {
+            from: named(self.from),
+            store: self.store.read(env)?,
+        })
     }
 }
 
 impl StoreFlags {
     fn read(self, env: Environment<'_>) -> Result<StoreSettings, ConfigError> {
-        let Self { config, data, redis, secret_key_file } = self;
-        let settings = layers::gather(Flags { config, data, redis, secret_key_file, ..Flags::default() }, env)?;
-        Ok(StoreSettings { store: check::store(&settings)?, secret_key_file: check::secret_key_file(&settings)? })
+        let Self {
+            config,
+            data,
+            redis,
+            secret_key_file,
+        } = self;
+        let settings = layers::gather(
+            Flags {
+                config,
+                data,
+                redis,
+                secret_key_file,
+                ..Flags::default()
+            },
+            env,
+        )?;
+        Ok(StoreSettings {
+            store: check::store(&settings)?,
+            secret_key_file: check::secret_key_file(&settings)?,
+        })
     }
 }
 

@@ -22,7 +22,10 @@ impl Origins {
     /// # Errors
     /// What is wrong with it, and how to mend it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+        let items = text
+            .split(',')
+            .map(str::trim)
+            .filter(|item| !item.is_empty());
         let origins = items.map(Origin::parse).collect::<Result<Vec<_>, _>>()?;
         Ok(Self(origins))
     }
@@ -37,7 +40,10 @@ impl Origins {
                 (Some(page), Some(host)) => page.eq_ignore_ascii_case(host),
                 _ => false,
             },
-            Origin::Localhost => matches!(authority(&origin).map(name), Some("localhost" | "127.0.0.1" | "[::1]")),
+            Origin::Localhost => matches!(
+                authority(&origin).map(name),
+                Some("localhost" | "127.0.0.1" | "[::1]")
+            ),
             Origin::Page(page) => *page == origin,
         })
     }
@@ -53,8 +59,12 @@ impl Origin {
         }
         let page = text.to_ascii_lowercase();
         match authority(&page) {
-            Some(rest) if !rest.is_empty() && !rest.contains(['/', '?', '#', '@', '*', ' ']) => Ok(Self::Page(page)),
-            _ => Err(format!("{text:?} is no origin: give scheme://host[:port] without a path, self, localhost or *")),
+            Some(rest) if !rest.is_empty() && !rest.contains(['/', '?', '#', '@', '*', ' ']) => {
+                Ok(Self::Page(page))
+            }
+            _ => Err(format!(
+                "{text:?} is no origin: give scheme://host[:port] without a path, self, localhost or *"
+            )),
         }
     }
 }
@@ -83,11 +93,24 @@ mod tests {
         let host = Some("chat.example.com");
         assert!(origins.allow(None, host));
         assert!(origins.allow(Some("https://chat.example.com"), host));
-        assert!(origins.allow(Some("https://Chat.Example.com:8443"), Some("chat.example.com:8443")));
-        for local in ["http://localhost:5173", "http://127.0.0.1", "http://[::1]:3000"] {
+        assert!(origins.allow(
+            Some("https://Chat.Example.com:8443"),
+            Some("chat.example.com:8443")
+        ));
+        for local in [
+            "http://localhost:5173",
+            "http://127.0.0.1",
+            "http://[::1]:3000",
+        ] {
             assert!(origins.allow(Some(local), host), "{local}");
         }
-        for foreign in ["https://evil.example", "https://chat.example.com.evil.example", "http://localhost.evil.example", "null", ""] {
+        for foreign in [
+            "https://evil.example",
+            "https://chat.example.com.evil.example",
+            "http://localhost.evil.example",
+            "null",
+            "",
+        ] {
             assert!(!origins.allow(Some(foreign), host), "{foreign}");
         }
         assert!(!origins.allow(Some("https://chat.example.com"), None));
@@ -100,13 +123,27 @@ mod tests {
         assert!(origins.allow(Some("http://intranet:8080"), None));
         assert!(!origins.allow(Some("http://intranet"), None));
         assert!(!origins.allow(Some("http://localhost"), Some("localhost")));
-        assert!(Origins::parse("*").unwrap().allow(Some("https://anywhere"), None));
-        assert!(!Origins::parse("").unwrap().allow(Some("https://anywhere"), None));
+        assert!(
+            Origins::parse("*")
+                .unwrap()
+                .allow(Some("https://anywhere"), None)
+        );
+        assert!(
+            !Origins::parse("")
+                .unwrap()
+                .allow(Some("https://anywhere"), None)
+        );
     }
 
     #[test]
     fn what_is_no_origin_is_refused() {
-        for wrong in ["example.com", "https://", "https://a/b", "https://*.example.com", "https://me@host"] {
+        for wrong in [
+            "example.com",
+            "https://",
+            "https://a/b",
+            "https://*.example.com",
+            "https://me@host",
+        ] {
             assert!(Origins::parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -40,15 +40,22 @@ impl FromStr for Secret {
 
 /// A store's URL with its password hidden: everything between the scheme and the last `@` is `***`, and so is every value of its query.
 pub fn without_password(url: &str) -> String {
-    let (head, query) = url.split_once('?').map_or((url, None), |(head, query)| (head, Some(query)));
+    let (head, query) = url
+        .split_once('?')
+        .map_or((url, None), |(head, query)| (head, Some(query)));
     let mut shown = match (head.find("://"), head.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme < at => format!("{}://***{}", &head[..scheme], &head[at..]),
+        (Some(scheme), Some(at)) if scheme < at => {
+            format!("{}://***{}", &head[..scheme], &head[at..])
+        }
         // Without a scheme nothing tells where a password would stand.
         (None, Some(at)) => format!("***{}", &head[at..]),
         _ => head.to_owned(),
     };
     if let Some(query) = query {
-        let hidden = query.split('&').map(|pair| pair.split_once('=').map_or_else(|| "***".to_owned(), |(key, _)| format!("{key}=***")));
+        let hidden = query.split('&').map(|pair| {
+            pair.split_once('=')
+                .map_or_else(|| "***".to_owned(), |(key, _)| format!("{key}=***"))
+        });
         shown.push('?');
         shown.push_str(&hidden.collect::<Vec<_>>().join("&"));
     }
@@ -62,7 +69,10 @@ mod tests {
     #[test]
     fn a_secret_never_prints() {
         let secret = Secret::new("adm_canary");
-        assert_eq!(format!("{secret} {secret:?} {:?}", Some(&secret)), "*** *** Some(***)");
+        assert_eq!(
+            format!("{secret} {secret:?} {:?}", Some(&secret)),
+            "*** *** Some(***)"
+        );
     }
 
     #[test]
@@ -71,7 +81,10 @@ mod tests {
             ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6379/0"),
             ("redis://me:canary@host:6379", "redis://***@host:6379"),
             ("redis://:can@ary@host", "redis://***@host"),
-            ("redis+sentinel://a,b/mymaster?password=canary&db=1", "redis+sentinel://a,b/mymaster?password=***&db=***"),
+            (
+                "redis+sentinel://a,b/mymaster?password=canary&db=1",
+                "redis+sentinel://a,b/mymaster?password=***&db=***",
+            ),
             ("canary@host", "***@host"),
         ] {
             assert_eq!(without_password(url), shown);

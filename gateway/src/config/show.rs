@@ -32,7 +32,10 @@ pub(super) fn effective(settings: &Settings, limits: &Limits) -> String {
     out.push_str("\n[limits]\n");
     for (name, _, _) in Limits::ALL {
         let line = format!("{name} = {}", limits.get(name).unwrap_or(0));
-        let source = settings.limits.get(name).map_or_else(|| "default".to_owned(), |(_, source)| source.to_string());
+        let source = settings
+            .limits
+            .get(name)
+            .map_or_else(|| "default".to_owned(), |(_, source)| source.to_string());
         out.push_str(&format!("{line:<60} # {source}\n"));
     }
     out
@@ -75,13 +78,23 @@ pub fn sample() -> String {
                 setting.example.to_owned()
             }
         };
-        out.push_str(&format!("# Flag --{}, environment {}.\n# {} = {shown}\n", setting.flag, setting.env, setting.name));
+        out.push_str(&format!(
+            "# Flag --{}, environment {}.\n# {} = {shown}\n",
+            setting.flag, setting.env, setting.name
+        ));
     }
     out.push_str(&format!("\n# ---- {LIMITS} ----\n\n# Flag --limit NAME=VALUE, environment CHAOS_LIMITS=NAME=VALUE,… ; 0 means none; each is per node.\n[limits]\n"));
     for (name, default, about) in Limits::ALL {
         out.push('\n');
-        comment(&mut out, &format!("{}{}.", about[..1].to_uppercase(), &about[1..]));
-        let shown = if *name == "outbox_total_bytes" { "1073741824".to_owned() } else { default.to_string() };
+        comment(
+            &mut out,
+            &format!("{}{}.", about[..1].to_uppercase(), &about[1..]),
+        );
+        let shown = if *name == "outbox_total_bytes" {
+            "1073741824".to_owned()
+        } else {
+            default.to_string()
+        };
         out.push_str(&format!("# {name} = {shown}\n"));
     }
     out

@@ -12,7 +12,13 @@ const TOLD: u64 = 1_000;
 #[derive(Debug, Clone, clap::Args)]
 pub struct Check {
     /// The data folder, of a node that runs or not, or a backup
-    #[arg(long, value_name = "FOLDER", env = "CHAOS_DATA", hide_env_values = true, default_value = "./chaos-data")]
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        env = "CHAOS_DATA",
+        hide_env_values = true,
+        default_value = "./chaos-data"
+    )]
     pub data: PathBuf,
 }
 
@@ -33,10 +39,15 @@ pub fn check(Check { data }: &Check) -> Result<ExitCode, StartError> {
         say!("… and {} more", count - TOLD);
     }
     if looked.only_pages {
-        say!("The records were not read: where pages are damaged, reading them could end this process.");
+        say!(
+            "The records were not read: where pages are damaged, reading them could end this process."
+        );
     }
     if looked.lost_pages > 0 {
-        say!("Pages that are neither in use nor free: {}. Nothing but their room is lost.", looked.lost_pages);
+        say!(
+            "Pages that are neither in use nor free: {}. Nothing but their room is lost.",
+            looked.lost_pages
+        );
     }
     let of = match looked.only_pages {
         true => size(looked.bytes),
@@ -52,6 +63,10 @@ pub fn check(Check { data }: &Check) -> Result<ExitCode, StartError> {
         say!("{} is whole: {of}", data.display());
         return Ok(ExitCode::SUCCESS);
     }
-    say!("{} is not whole: {} in {of}", data.display(), findings(count));
+    say!(
+        "{} is not whole: {} in {of}",
+        data.display(),
+        findings(count)
+    );
     Ok(ExitCode::from(1))
 }

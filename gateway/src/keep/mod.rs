@@ -83,7 +83,11 @@ fn copy_files(from: &Path, to: &Path) -> Result<Vec<&'static str>, StartError> {
     for name in FILES {
         let copy = || -> io::Result<()> {
             let bytes = fs::read(from.join(name))?;
-            let mut file = File::options().write(true).create_new(true).mode(0o600).open(to.join(name))?;
+            let mut file = File::options()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(to.join(name))?;
             file.write_all(&bytes)?;
             file.sync_all()
         };
@@ -126,5 +130,9 @@ fn size(bytes: u64) -> String {
 
 /// Findings for people.
 fn findings(count: u64) -> String {
-    if count == 1 { "1 finding".to_owned() } else { format!("{count} findings") }
+    if count == 1 {
+        "1 finding".to_owned()
+    } else {
+        format!("{count} findings")
+    }
 }

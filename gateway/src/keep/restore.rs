@@ -18,7 +18,13 @@ pub struct Restore {
     #[arg(long, value_name = "FOLDER")]
     pub from: PathBuf,
     /// The data folder: one that is not there yet, or empty
-    #[arg(long, value_name = "FOLDER", env = "CHAOS_DATA", hide_env_values = true, default_value = "./chaos-data")]
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        env = "CHAOS_DATA",
+        hide_env_values = true,
+        default_value = "./chaos-data"
+    )]
     pub data: PathBuf,
 }
 
@@ -33,14 +39,23 @@ const RESTORING: &str = ".restoring";
 /// A sentence; the folder holds no store then that it did not hold before.
 pub fn restore(Restore { from, data }: &Restore) -> Result<(), StartError> {
     let wrong = |error: io::Error| {
-        StartError(format!("{} cannot be restored to ({error}): name a folder that this user may write to with --data", data.display()))
+        StartError(format!(
+            "{} cannot be restored to ({error}): name a folder that this user may write to with --data",
+            data.display()
+        ))
     };
     say!("Checking {}", from.display());
     verify(from)?;
     fs::create_dir_all(data).map_err(wrong)?;
     let _held = Lock::take(data).map_err(StartError::of)?;
-    let held = fs::read_dir(data).map_err(wrong)?.filter_map(Result::ok).map(|entry| entry.file_name());
-    if let Some(name) = held.into_iter().find(|name| !NOBODYS.iter().any(|nobodys| *name == **nobodys)) {
+    let held = fs::read_dir(data)
+        .map_err(wrong)?
+        .filter_map(Result::ok)
+        .map(|entry| entry.file_name());
+    if let Some(name) = held
+        .into_iter()
+        .find(|name| !NOBODYS.iter().any(|nobodys| *name == **nobodys))
+    {
         return Err(StartError(format!(
             "{} holds {} already, and nothing is overwritten: move it away, or name another folder with --data",
             data.display(),
@@ -66,7 +81,9 @@ pub fn restore(Restore { from, data }: &Restore) -> Result<(), StartError> {
     {
         if let Err(error) = fs::rename(partial.0.join(name), data.join(name)) {
             // Nothing stays of what was not finished.
-            moved.iter().for_each(|name| drop(fs::remove_file(data.join(name))));
+            moved
+                .iter()
+                .for_each(|name| drop(fs::remove_file(data.join(name))));
             return Err(wrong(error));
         }
         moved.push(name);

@@ -7,7 +7,9 @@ use protocol::{
 use serde::de::IgnoredAny;
 
 use crate::{
-    service::scope::{ENTITY, OWNERS, PARTICIPANT_COUNT, PARTICIPANTS, Subject, TOMBSTONE, subject},
+    service::scope::{
+        ENTITY, OWNERS, PARTICIPANT_COUNT, PARTICIPANTS, Subject, TOMBSTONE, subject,
+    },
     store::{
         Document,
         embedded::{Finding, Sense},
@@ -33,7 +35,8 @@ impl Sense for Chat {
             self.participants += 1;
             // The table of that name in an app's index holds something else.
             let participant = from_msgpack::<Participant>(&document.value);
-            self.owners += i64::from(participant.is_ok_and(|participant| participant.role == Role::Owner));
+            self.owners +=
+                i64::from(participant.is_ok_and(|participant| participant.role == Role::Owner));
         }
         if table == OWNERS.name {
             self.counted_owners = from_msgpack(&document.value).unwrap_or(-1);
@@ -45,13 +48,29 @@ impl Sense for Chat {
     }
 
     fn partition(&mut self, name: &str, counters: &[(String, u64)]) -> Option<Finding> {
-        let Self { participants, owners, counted_owners, has_entity, is_deleted } = std::mem::take(self);
-        let counted = counters.iter().find(|(name, _)| name == PARTICIPANT_COUNT).map_or(0, |(_, count)| *count);
+        let Self {
+            participants,
+            owners,
+            counted_owners,
+            has_entity,
+            is_deleted,
+        } = std::mem::take(self);
+        let counted = counters
+            .iter()
+            .find(|(name, _)| name == PARTICIPANT_COUNT)
+            .map_or(0, |(_, count)| *count);
         // Of a deleted channel the participants are removed by and by.
         let is_live = matches!(subject(name), Subject::Channel(_)) && has_entity && !is_deleted;
-        let wrong = |what| Some(Finding { what, mending: "would set the count right".to_owned() });
+        let wrong = |what| {
+            Some(Finding {
+                what,
+                mending: "would set the count right".to_owned(),
+            })
+        };
         if is_live && participants != counted {
-            return wrong(format!("has {participants} participants and counts {counted}"));
+            return wrong(format!(
+                "has {participants} participants and counts {counted}"
+            ));
         }
         if is_live && owners != counted_owners {
             return wrong(format!("has {owners} owners and counts {counted_owners}"));
@@ -70,7 +89,13 @@ mod tests {
     use crate::store::Stamps;
 
     fn document(value: &'static [u8]) -> Document {
-        Document { key: "ada".into(), version: 1, value: value.into(), stamps: Stamps::default(), counts: Vec::new() }
+        Document {
+            key: "ada".into(),
+            version: 1,
+            value: value.into(),
+            stamps: Stamps::default(),
+            counts: Vec::new(),
+        }
     }
 
     fn participant(role: Role) -> Document {
@@ -82,7 +107,10 @@ mod tests {
             created_at: 0,
             read: None,
         };
-        Document { value: to_msgpack(&participant).into(), ..document(b"") }
+        Document {
+            value: to_msgpack(&participant).into(),
+            ..document(b"")
+        }
     }
 
     /// What is wrong with a channel of two participants, one of whom owns it, that counts so many, and has a document in this table.
@@ -91,29 +119,57 @@ mod tests {
         let told = [
             (PARTICIPANTS.name, participant(Role::Owner)),
             (PARTICIPANTS.name, participant(Role::Member)),
-            (OWNERS.name, Document { value: to_msgpack(&owners).into(), ..document(b"") }),
+            (
+                OWNERS.name,
+                Document {
+                    value: to_msgpack(&owners).into(),
+                    ..document(b"")
+                },
+            ),
             (table, document(b"\x80")),
         ];
         for (table, document) in told {
             assert_eq!(chat.document(table, &document), None);
         }
-        let found = chat.partition("c:app_1:live:general", &[(PARTICIPANT_COUNT.to_owned(), counted)]);
-        assert_eq!(chat.partition("c:app_1:live:other", &[]), None, "each is judged by its own documents");
+        let found = chat.partition(
+            "c:app_1:live:general",
+            &[(PARTICIPANT_COUNT.to_owned(), counted)],
+        );
+        assert_eq!(
+            chat.partition("c:app_1:live:other", &[]),
+            None,
+            "each is judged by its own documents"
+        );
         found.map(|finding| finding.what)
     }
 
     #[test]
     fn a_channel_that_counts_others_than_it_has_is_found() {
         assert_eq!(of_two(2, 1, ENTITY.name), None);
-        assert_eq!(of_two(3, 1, ENTITY.name).as_deref(), Some("has 2 participants and counts 3"));
-        assert_eq!(of_two(2, 2, ENTITY.name).as_deref(), Some("has 1 owners and counts 2"));
-        assert_eq!(of_two(0, 1, TOMBSTONE.name), None, "a deleted one has them until they are cleared away");
+        assert_eq!(
+            of_two(3, 1, ENTITY.name).as_deref(),
+            Some("has 2 participants and counts 3")
+        );
+        assert_eq!(
+            of_two(2, 2, ENTITY.name).as_deref(),
+            Some("has 1 owners and counts 2")
+        );
+        assert_eq!(
+            of_two(0, 1, TOMBSTONE.name),
+            None,
+            "a deleted one has them until they are cleared away"
+        );
     }
 
     #[test]
     fn a_value_that_is_no_messagepack_is_found() {
         for wrong in [&b"\xc1"[..], b"\x81\xa1a", b"\x80\x80", b""] {
-            assert!(Chat::default().document(ENTITY.name, &document(wrong)).is_some(), "{wrong:?}");
+            assert!(
+                Chat::default()
+                    .document(ENTITY.name, &document(wrong))
+                    .is_some(),
+                "{wrong:?}"
+            );
         }
     }
 }

@@ -14,7 +14,10 @@ pub struct Rate {
 impl Rate {
     /// So many per second, and twice that at once.
     pub fn per_second(per_second: u64) -> Self {
-        Self { per_second, burst: per_second.saturating_mul(2).max(1) }
+        Self {
+            per_second,
+            burst: per_second.saturating_mul(2).max(1),
+        }
     }
 
     /// The nanoseconds in which one token comes.
@@ -92,7 +95,10 @@ mod tests {
 
     #[test]
     fn looking_takes_nothing_and_a_refusal_costs_nothing() {
-        let rate = Rate { per_second: 1, burst: 1 };
+        let rate = Rate {
+            per_second: 1,
+            burst: 1,
+        };
         let mut bucket = Bucket::default();
         for _ in 0..3 {
             assert_eq!(bucket.peek(MS(0), rate), Ok(()));
@@ -106,11 +112,20 @@ mod tests {
 
     #[test]
     fn over_an_hour_the_rate_is_kept() {
-        let rate = Rate { per_second: 7, burst: 1 };
+        let rate = Rate {
+            per_second: 7,
+            burst: 1,
+        };
         let mut bucket = Bucket::default();
-        let taken = (0..3_600_000).step_by(10).filter(|at| bucket.take(MS(*at), rate).is_ok()).count();
+        let taken = (0..3_600_000)
+            .step_by(10)
+            .filter(|at| bucket.take(MS(*at), rate).is_ok())
+            .count();
         // A try comes every 10 ms, so up to 10 ms of each 143 are lost.
-        assert!((7 * 3600 * 93 / 100..=7 * 3600 + 1).contains(&taken), "{taken}");
+        assert!(
+            (7 * 3600 * 93 / 100..=7 * 3600 + 1).contains(&taken),
+            "{taken}"
+        );
     }
 
     #[test]

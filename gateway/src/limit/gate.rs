@@ -83,14 +83,19 @@ struct Line {
 impl Gate {
     /// Lets `at_once` in at a time, or everybody if that is 0, while so many others wait, or any number if that is 0.
     pub fn new(at_once: u64, waiting: u64) -> Arc<Self> {
-        let count = u32::try_from(at_once).unwrap_or(u32::MAX).min(u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
+        let count = u32::try_from(at_once)
+            .unwrap_or(u32::MAX)
+            .min(u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
         Arc::new(Self {
             places: (at_once != 0).then(|| (Arc::new(Semaphore::new(count as usize)), count)),
             waiting_most: waiting,
             waiting: AtomicU64::new(0),
             admitted: AtomicU64::new(0),
             turned_away: AtomicU64::new(0),
-            line: Mutex::new(Line { each: FIRST, end: Instant::now() }),
+            line: Mutex::new(Line {
+                each: FIRST,
+                end: Instant::now(),
+            }),
         })
     }
 
@@ -99,11 +104,15 @@ impl Gate {
     /// # Errors
     /// [`Full`] if too many wait already, at once; or when this one has waited too long.
     pub async fn enter(self: &Arc<Self>) -> Result<Pass, Full> {
-        let Some((places, count)) = &self.places else { return Ok(self.pass(None)) };
+        let Some((places, count)) = &self.places else {
+            return Ok(self.pass(None));
+        };
         if let Ok(permit) = Arc::clone(places).try_acquire_owned() {
             return Ok(self.pass(Some(permit)));
         }
-        let Some(_waiting) = Waiting::begin(self) else { return Err(self.turn_away(*count)) };
+        let Some(_waiting) = Waiting::begin(self) else {
+            return Err(self.turn_away(*count));
+        };
         match timeout(PATIENCE, Arc::clone(places).acquire_owned()).await {
             Ok(permit) => Ok(self.pass(Some(permit.expect("nobody closes it")))),
             Err(_) => Err(self.turn_away(*count)),
@@ -112,8 +121,9 @@ impl Gate {
 
     /// What it counted.
     pub fn counts(&self) -> Counts {
-        let under_way =
-            self.places.as_ref().map_or(0, |(places, count)| u64::from(*count).saturating_sub(places.available_permits() as u64));
+        let under_way = self.places.as_ref().map_or(0, |(places, count)| {
+            u64::from(*count).saturating_sub(places.available_permits() as u64)
+        });
         Counts {
             admitted: self.admitted.load(Ordering::Relaxed),
             under_way,
@@ -124,7 +134,11 @@ impl Gate {
 
     fn pass(self: &Arc<Self>, permit: Option<OwnedSemaphorePermit>) -> Pass {
         self.admitted.fetch_add(1, Ordering::Relaxed);
-        Pass { _permit: permit, gate: Arc::clone(self), since: Instant::now() }
+        Pass {
+            _permit: permit,
+            gate: Arc::clone(self),
+            since: Instant::now(),
+        }
     }
 
     fn turn_away(&self, places: u32) -> Full {
@@ -133,7 +147,9 @@ impl Gate {
         let wait = self.line.lock().join(Instant::now(), places, waiting);
         // Up to a half more, so that two nodes that end at the same time make no common rhythm.
         let hint = EARLIEST + wait + (EARLIEST + wait).mul_f64(rand::random::<f64>() / 2.0);
-        Full { retry_after_ms: hint.as_millis() as u64 }
+        Full {
+            retry_after_ms: hint.as_millis() as u64,
+        }
     }
 }
 
@@ -162,8 +178,13 @@ struct Waiting<'a>(&'a AtomicU64);
 
 impl<'a> Waiting<'a> {
     fn begin(gate: &'a Gate) -> Option<Self> {
-        let more = |waiting| (gate.waiting_most == 0 || waiting < gate.waiting_most).then_some(waiting + 1);
-        gate.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(|_| Self(&gate.waiting))
+        let more = |waiting| {
+            (gate.waiting_most == 0 || waiting < gate.waiting_most).then_some(waiting + 1)
+        };
+        gate.waiting
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .ok()
+            .map(|_| Self(&gate.waiting))
     }
 }
 
@@ -197,14 +218,30 @@ mod tests {
         let (third, fourth) = (waits(&gate).await, waits(&gate).await);
         let full = gate.enter().await.unwrap_err();
         assert!(full.retry_after_ms >= EARLIEST.as_millis() as u64);
-        assert_eq!(gate.counts(), Counts { admitted: 2, under_way: 2, waiting: 2, turned_away: 1 });
+        assert_eq!(
+            gate.counts(),
+            Counts {
+                admitted: 2,
+                under_way: 2,
+                waiting: 2,
+                turned_away: 1
+            }
+        );
         drop(first);
         let third = third.await.unwrap().unwrap();
         assert!(!fourth.is_finished(), "the one who came first is the first");
         drop(second);
         fourth.await.unwrap().unwrap();
         drop(third);
-        assert_eq!(gate.counts(), Counts { admitted: 4, under_way: 0, waiting: 0, turned_away: 1 });
+        assert_eq!(
+            gate.counts(),
+            Counts {
+                admitted: 4,
+                under_way: 0,
+                waiting: 0,
+                turned_away: 1
+            }
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -244,10 +281,19 @@ mod tests {
         for _ in 0..400 {
             hints.push(gate.enter().await.unwrap_err().retry_after_ms);
         }
-        let within = |from: u64, to: u64| hints.iter().filter(|hint| (from..to).contains(*hint)).count();
+        let within = |from: u64, to: u64| {
+            hints
+                .iter()
+                .filter(|hint| (from..to).contains(*hint))
+                .count()
+        };
         assert_eq!(within(0, 500), 0);
         for from in (1000..10_000).step_by(1000) {
-            assert!((10..80).contains(&within(from, from + 1000)), "{} come within a second from {from} ms", within(from, from + 1000));
+            assert!(
+                (10..80).contains(&within(from, from + 1000)),
+                "{} come within a second from {from} ms",
+                within(from, from + 1000)
+            );
         }
         assert!(hints.iter().all(|hint| *hint < 16_000), "{hints:?}");
     }
@@ -266,7 +312,13 @@ mod tests {
             }
         }
         for from in (45_000..60_000).step_by(5000) {
-            assert!(last.iter().filter(|hint| (from..from + 5000).contains(*hint)).count() > 500, "nobody comes after {from} ms");
+            assert!(
+                last.iter()
+                    .filter(|hint| (from..from + 5000).contains(*hint))
+                    .count()
+                    > 500,
+                "nobody comes after {from} ms"
+            );
         }
     }
 
@@ -275,6 +327,12 @@ mod tests {
         let gate = Gate::new(0, 1);
         let all: Vec<_> = futures_util::future::join_all((0..1000).map(|_| gate.enter())).await;
         assert!(all.iter().all(Result::is_ok));
-        assert_eq!(gate.counts(), Counts { admitted: 1000, ..Counts::default() });
+        assert_eq!(
+            gate.counts(),
+            Counts {
+                admitted: 1000,
+                ..Counts::default()
+            }
+        );
     }
 }

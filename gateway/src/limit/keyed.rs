@@ -34,7 +34,13 @@ impl<K: Eq + Hash> Keyed<K> {
 
     /// The same, with at most so many buckets.
     pub fn with_capacity(rate: Rate, capacity: usize) -> Self {
-        Self { buckets: DashMap::new(), rate, capacity, shared: Mutex::default(), pruned: AtomicU64::new(0) }
+        Self {
+            buckets: DashMap::new(),
+            rate,
+            capacity,
+            shared: Mutex::default(),
+            pruned: AtomicU64::new(0),
+        }
     }
 
     /// Takes a token of a key, or says in how many milliseconds there will be one.
@@ -75,7 +81,12 @@ impl<K: Eq + Hash> Keyed<K> {
         let at = now.as_millis() as u64;
         let before = self.pruned.load(Ordering::Relaxed);
         let due = before == 0 || at >= before + 1000;
-        if due && self.pruned.compare_exchange(before, at.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        if due
+            && self
+                .pruned
+                .compare_exchange(before, at.max(1), Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+        {
             self.buckets.retain(|_, bucket| !bucket.is_full(now));
         }
         self.buckets.len() < self.capacity
@@ -86,7 +97,10 @@ impl<K: Eq + Hash> Keyed<K> {
 mod tests {
     use super::*;
 
-    const RATE: Rate = Rate { per_second: 1, burst: 2 };
+    const RATE: Rate = Rate {
+        per_second: 1,
+        burst: 2,
+    };
 
     #[test]
     fn each_key_has_its_own_bucket() {
@@ -106,7 +120,11 @@ mod tests {
         let keyed = Keyed::with_capacity(RATE, 3);
         let now = Duration::from_secs(5);
         let passed = (0..100).filter(|key| keyed.take(*key, now).is_ok()).count();
-        assert_eq!(passed, 3 + 2, "three of their own, and the burst of the shared one");
+        assert_eq!(
+            passed,
+            3 + 2,
+            "three of their own, and the burst of the shared one"
+        );
         assert_eq!(keyed.len(), 3);
         assert_eq!(keyed.peek(&1000, now), Err(1000));
         assert_eq!(keyed.take(1, now), Ok(()), "who has a bucket keeps it");

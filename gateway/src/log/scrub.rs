@@ -3,7 +3,9 @@
 use std::{borrow::Cow, fmt};
 
 /// What the credentials of the deployment begin with. What follows is hidden, the beginning is left to tell which kind it was.
-const KEYS: [&str; 7] = ["adm_", "ork_", "sk_live_", "sk_test_", "ak_live_", "ak_test_", "tks_"];
+const KEYS: [&str; 7] = [
+    "adm_", "ork_", "sk_live_", "sk_test_", "ak_live_", "ak_test_", "tks_",
+];
 
 /// Other words that a secret follows.
 const BEARER: &str = "bearer ";
@@ -44,29 +46,46 @@ pub fn scrub(text: &str) -> Cow<'_, str> {
 fn secret(text: &str, at: usize) -> Option<(usize, usize)> {
     let bytes = text.as_bytes();
     let rest = &bytes[at..];
-    let run = |from: usize, part: fn(&u8) -> bool| from + bytes[from..].iter().take_while(|byte| part(byte)).count();
+    let run = |from: usize, part: fn(&u8) -> bool| {
+        from + bytes[from..].iter().take_while(|byte| part(byte)).count()
+    };
     match rest[0] {
         b'a' | b'o' | b's' | b't' => {
-            let from = at + KEYS.iter().find(|key| rest.starts_with(key.as_bytes()))?.len();
+            let from = at
+                + KEYS
+                    .iter()
+                    .find(|key| rest.starts_with(key.as_bytes()))?
+                    .len();
             let to = run(from, is_token);
-            let certain = begins_word(bytes, at) || run(from, u8::is_ascii_alphanumeric) - from >= LEAST_WITHIN_WORD;
+            let certain = begins_word(bytes, at)
+                || run(from, u8::is_ascii_alphanumeric) - from >= LEAST_WITHIN_WORD;
             (to > from && certain).then_some((from, to))
         }
         b'e' if rest.starts_with(JWT.as_bytes()) => {
             let to = run(at, |byte| is_token(byte) || *byte == b'.');
             (to - at >= LEAST_WITHIN_WORD).then_some((at + JWT.len(), to))
         }
-        b'B' | b'b' if rest.len() > BEARER.len() && rest[..BEARER.len()].eq_ignore_ascii_case(BEARER.as_bytes()) => {
+        b'B' | b'b'
+            if rest.len() > BEARER.len()
+                && rest[..BEARER.len()].eq_ignore_ascii_case(BEARER.as_bytes()) =>
+        {
             let from = at + BEARER.len();
-            let to = run(from, |byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\'));
+            let to = run(from, |byte| {
+                byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\')
+            });
             // Shorter ones are prose.
             (to - from >= LEAST_WITHIN_WORD).then_some((from, to))
         }
         b':' if rest.starts_with(b"://") => {
             let from = at + 3;
-            let authority =
-                run(from, |byte| !byte.is_ascii_whitespace() && !matches!(byte, b'/' | b'?' | b'#' | b'"' | b'\'' | b'<' | b'>'));
-            let to = from + bytes[from..authority].iter().rposition(|byte| *byte == b'@')?;
+            let authority = run(from, |byte| {
+                !byte.is_ascii_whitespace()
+                    && !matches!(byte, b'/' | b'?' | b'#' | b'"' | b'\'' | b'<' | b'>')
+            });
+            let to = from
+                + bytes[from..authority]
+                    .iter()
+                    .rposition(|byte| *byte == b'@')?;
             (to > from).then_some((from, to))
         }
         _ => None,
@@ -80,9 +99,13 @@ fn is_token(byte: &u8) -> bool {
 /// Whether a word begins here: after anything but a letter or digit, or after an escape that ends in one (`\n`, `\u0000`, `%20`).
 fn begins_word(bytes: &[u8], at: usize) -> bool {
     let before = &bytes[..at];
-    let escape = |letters: usize, mark: &[u8]| before.len() >= letters + mark.len() && before[..before.len() - letters].ends_with(mark);
+    let escape = |letters: usize, mark: &[u8]| {
+        before.len() >= letters + mark.len() && before[..before.len() - letters].ends_with(mark)
+    };
     match before.last() {
-        Some(last) if last.is_ascii_alphanumeric() || *last == b'_' => escape(1, b"\\") || escape(2, b"%") || escape(4, b"\\u"),
+        Some(last) if last.is_ascii_alphanumeric() || *last == b'_' => {
+            escape(1, b"\\") || escape(2, b"%") || escape(4, b"\\u")
+        }
         _ => true,
     }
 }
@@ -107,12 +130,24 @@ mod tests {
     fn credentials_are_hidden_wherever_they_stand() {
         for (text, clean) in [
             ("adm_Canary", "adm_***"),
-            ("key=ork_Canary, sk_live_Can-ary_1;", "key=ork_***, sk_live_***;"),
+            (
+                "key=ork_Canary, sk_live_Can-ary_1;",
+                "key=ork_***, sk_live_***;",
+            ),
             (r#"{"a":"ak_test_Canary"}"#, r#"{"a":"ak_test_***"}"#),
-            (r"x\nsk_test_Canary\u0020adm_Canary%20ork_Canary", r"x\nsk_test_***\u0020adm_***%20ork_***"),
+            (
+                r"x\nsk_test_Canary\u0020adm_Canary%20ork_Canary",
+                r"x\nsk_test_***\u0020adm_***%20ork_***",
+            ),
             ("xxsk_live_CanaryCanaryCanary", "xxsk_live_***"),
-            ("token eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.Canary-_Canary!", "token eyJ***!"),
-            ("Authorization: Bearer Canary/Canary+Canary==", "Authorization: Bearer ***"),
+            (
+                "token eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.Canary-_Canary!",
+                "token eyJ***!",
+            ),
+            (
+                "Authorization: Bearer Canary/Canary+Canary==",
+                "Authorization: Bearer ***",
+            ),
             (
                 "at redis://me:Can:ary@host:6379/0 and redis+sentinel://:Canary@a,b/m",
                 "at redis://***@host:6379/0 and redis+sentinel://***@a,b/m",
@@ -135,7 +170,11 @@ mod tests {
             "msg_0123456789abcdef chn_0123456789abcdef",
             "eyJ short",
         ] {
-            assert!(matches!(scrub(text), Cow::Borrowed(same) if same == text), "{text}: {}", scrub(text));
+            assert!(
+                matches!(scrub(text), Cow::Borrowed(same) if same == text),
+                "{text}: {}",
+                scrub(text)
+            );
         }
     }
 

@@ -21,13 +21,23 @@ struct Second {
 impl Seldom {
     /// `most` within a second.
     pub const fn new(most: u32) -> Self {
-        Self { most, second: Mutex::new(Second { began: None, passed: 0, held_back: 0 }) }
+        Self {
+            most,
+            second: Mutex::new(Second {
+                began: None,
+                passed: 0,
+                held_back: 0,
+            }),
+        }
     }
 
     /// Whether this one may pass: how many were held back since the one before.
     pub fn pass(&self, now: Instant) -> Option<u64> {
         let mut second = self.second.lock();
-        if second.began.is_none_or(|began| now.duration_since(began) >= Duration::from_secs(1)) {
+        if second
+            .began
+            .is_none_or(|began| now.duration_since(began) >= Duration::from_secs(1))
+        {
             (second.began, second.passed) = (Some(now), 0);
         }
         if second.passed == self.most {

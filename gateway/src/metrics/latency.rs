@@ -16,8 +16,8 @@ use prometheus_client::{
 
 /// Upper bounds of the buckets, in microseconds: three a decade, from what a warm local commit takes to what nobody waits for.
 const BOUNDS: [u64; 18] = [
-    50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000,
-    30_000_000,
+    50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
+    1_000_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000,
 ];
 
 /// Times of one kind, in seconds when scraped. Clones count together.
@@ -42,13 +42,31 @@ impl Latency {
 }
 
 impl EncodeMetric for Latency {
-    #[expect(clippy::cast_precision_loss, reason = "a scrape is read as floating point anyway")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a scrape is read as floating point anyway"
+    )]
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
         let seconds = |micros: u64| micros as f64 / 1e6;
-        let bounds = BOUNDS.iter().map(|bound| seconds(*bound)).chain([f64::INFINITY]);
-        let buckets: Vec<_> = bounds.zip(self.0.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed))).collect();
+        let bounds = BOUNDS
+            .iter()
+            .map(|bound| seconds(*bound))
+            .chain([f64::INFINITY]);
+        let buckets: Vec<_> = bounds
+            .zip(
+                self.0
+                    .buckets
+                    .iter()
+                    .map(|bucket| bucket.load(Ordering::Relaxed)),
+            )
+            .collect();
         let count = buckets.iter().map(|(_, count)| count).sum();
-        encoder.encode_histogram::<NoLabelSet>(seconds(self.0.micros.load(Ordering::Relaxed)), count, &buckets, None)
+        encoder.encode_histogram::<NoLabelSet>(
+            seconds(self.0.micros.load(Ordering::Relaxed)),
+            count,
+            &buckets,
+            None,
+        )
     }
 
     fn metric_type(&self) -> MetricType {

@@ -73,7 +73,13 @@ pub enum Transport {
 }
 
 impl Refusal {
-    const ALL: [Self; 5] = [Self::Limit, Self::Origin, Self::Protocol, Self::Token, Self::NotReady];
+    const ALL: [Self; 5] = [
+        Self::Limit,
+        Self::Origin,
+        Self::Protocol,
+        Self::Token,
+        Self::NotReady,
+    ];
 
     fn word(self) -> Word {
         Word(match self {
@@ -162,32 +168,100 @@ impl Metrics {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(scrape::Process));
         let names = registry.sub_registry_with_prefix("chaos");
-        names.register("connections", "Open WebSockets", metrics.connections.clone());
-        names.register("sessions", "WebSockets whose connect succeeded", metrics.sessions.clone());
-        names.register("connections_admitted", "WebSocket upgrades", metrics.admitted.clone());
-        names.register("connections_refused", "Connections not admitted, by reason", metrics.refused.clone());
-        names.register("requests", "Requests over WebSocket", metrics.requests.clone());
-        names.register("messages", "Chat messages stored by this node", metrics.messages.clone());
-        names.register("commit_seconds", "From a commit's beginning to the store's answer", metrics.commit.clone());
-        names.register("delivery_seconds", "From an event's instant to its broadcast here", metrics.delivery.clone());
-        names.register("closes", "WebSockets closed by the server, by close code", metrics.closes.clone());
-        names.register("errors", "Errors answered, by code and transport", metrics.errors.clone());
-        names.register("limits_hit", "Times that a limit refused something, by limit", metrics.limits.clone());
-        names.register("http_requests", "HTTP requests, by route, method and status", metrics.http.clone());
+        names.register(
+            "connections",
+            "Open WebSockets",
+            metrics.connections.clone(),
+        );
+        names.register(
+            "sessions",
+            "WebSockets whose connect succeeded",
+            metrics.sessions.clone(),
+        );
+        names.register(
+            "connections_admitted",
+            "WebSocket upgrades",
+            metrics.admitted.clone(),
+        );
+        names.register(
+            "connections_refused",
+            "Connections not admitted, by reason",
+            metrics.refused.clone(),
+        );
+        names.register(
+            "requests",
+            "Requests over WebSocket",
+            metrics.requests.clone(),
+        );
+        names.register(
+            "messages",
+            "Chat messages stored by this node",
+            metrics.messages.clone(),
+        );
+        names.register(
+            "commit_seconds",
+            "From a commit's beginning to the store's answer",
+            metrics.commit.clone(),
+        );
+        names.register(
+            "delivery_seconds",
+            "From an event's instant to its broadcast here",
+            metrics.delivery.clone(),
+        );
+        names.register(
+            "closes",
+            "WebSockets closed by the server, by close code",
+            metrics.closes.clone(),
+        );
+        names.register(
+            "errors",
+            "Errors answered, by code and transport",
+            metrics.errors.clone(),
+        );
+        names.register(
+            "limits_hit",
+            "Times that a limit refused something, by limit",
+            metrics.limits.clone(),
+        );
+        names.register(
+            "http_requests",
+            "HTTP requests, by route, method and status",
+            metrics.http.clone(),
+        );
         names.register_collector(Box::new(parts));
         metrics.registry = registry;
 
         for reason in Refusal::ALL {
-            metrics.refused.get_or_create(&RefusedLabels { reason: reason.word() }).inc_by(0);
+            metrics
+                .refused
+                .get_or_create(&RefusedLabels {
+                    reason: reason.word(),
+                })
+                .inc_by(0);
         }
         for code in CloseCode::ALL {
-            metrics.closes.get_or_create(&CloseLabels { code: code.code() }).inc_by(0);
+            metrics
+                .closes
+                .get_or_create(&CloseLabels { code: code.code() })
+                .inc_by(0);
         }
-        for (code, transport) in ErrorCode::ALL.iter().flat_map(|code| [(code, Transport::WebSocket), (code, Transport::Http)]) {
-            metrics.errors.get_or_create(&ErrorLabels { code: Word(code.as_str()), transport: transport.word() }).inc_by(0);
+        for (code, transport) in ErrorCode::ALL
+            .iter()
+            .flat_map(|code| [(code, Transport::WebSocket), (code, Transport::Http)])
+        {
+            metrics
+                .errors
+                .get_or_create(&ErrorLabels {
+                    code: Word(code.as_str()),
+                    transport: transport.word(),
+                })
+                .inc_by(0);
         }
         for (limit, _, _) in Limits::ALL {
-            metrics.limits.get_or_create(&LimitLabels { limit: Word(limit) }).inc_by(0);
+            metrics
+                .limits
+                .get_or_create(&LimitLabels { limit: Word(limit) })
+                .inc_by(0);
         }
         metrics
     }
@@ -205,28 +279,48 @@ impl Metrics {
 
     /// A connection was not admitted.
     pub fn refused(&self, reason: Refusal) {
-        self.refused.get_or_create(&RefusedLabels { reason: reason.word() }).inc();
+        self.refused
+            .get_or_create(&RefusedLabels {
+                reason: reason.word(),
+            })
+            .inc();
     }
 
     /// The server closed a WebSocket.
     pub fn closed(&self, code: CloseCode) {
-        self.closes.get_or_create(&CloseLabels { code: code.code() }).inc();
+        self.closes
+            .get_or_create(&CloseLabels { code: code.code() })
+            .inc();
     }
 
     /// A request was answered by an error.
     pub fn error(&self, transport: Transport, code: ErrorCode) {
-        self.errors.get_or_create(&ErrorLabels { code: Word(code.as_str()), transport: transport.word() }).inc();
+        self.errors
+            .get_or_create(&ErrorLabels {
+                code: Word(code.as_str()),
+                transport: transport.word(),
+            })
+            .inc();
     }
 
     /// A limit, by its name in [`Limits`], refused something.
     pub fn limit_hit(&self, limit: &'static str) {
-        debug_assert!(Limits::ALL.iter().any(|(name, _, _)| *name == limit), "{limit} is no limit");
-        self.limits.get_or_create(&LimitLabels { limit: Word(limit) }).inc();
+        debug_assert!(
+            Limits::ALL.iter().any(|(name, _, _)| *name == limit),
+            "{limit} is no limit"
+        );
+        self.limits
+            .get_or_create(&LimitLabels { limit: Word(limit) })
+            .inc();
     }
 
     /// An HTTP request was answered. `route` is the matched pattern and never the path itself, which anybody may make up; `None` if nothing matched.
     pub fn http(&self, route: Option<&str>, method: &Method, status: u16) {
-        let labels = HttpLabels { route: route.unwrap_or("none").to_owned(), method: Word(method_word(method)), status };
+        let labels = HttpLabels {
+            route: route.unwrap_or("none").to_owned(),
+            method: Word(method_word(method)),
+            status,
+        };
         self.http.get_or_create(&labels).inc();
     }
 
@@ -240,9 +334,20 @@ impl Metrics {
 
 /// A method by its word, or `other`: anybody may make up methods too.
 pub fn method_word(method: &Method) -> &'static str {
-    let known = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD, Method::OPTIONS];
+    let known = [
+        Method::GET,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::HEAD,
+        Method::OPTIONS,
+    ];
     let words = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"];
-    known.iter().position(|other| other == method).map_or("other", |place| words[place])
+    known
+        .iter()
+        .position(|other| other == method)
+        .map_or("other", |place| words[place])
 }
 
 /// One in a gauge; dropping it takes it out.
@@ -262,7 +367,10 @@ mod tests {
     use super::*;
 
     fn value(text: &str, series: &str) -> f64 {
-        let line = text.lines().find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')));
+        let line = text.lines().find(|line| {
+            line.strip_prefix(series)
+                .is_some_and(|rest| rest.starts_with(' '))
+        });
         line.unwrap_or_else(|| panic!("no {series} in {text}"))
             .rsplit(' ')
             .next()
@@ -280,7 +388,11 @@ mod tests {
         metrics.limit_hit("page");
         metrics.refused(Refusal::Origin);
         metrics.http(Some("/v1/users/{user}"), &Method::GET, 200);
-        metrics.http(None, &Method::from_bytes(b"NONSENSE").unwrap_or_default(), 405);
+        metrics.http(
+            None,
+            &Method::from_bytes(b"NONSENSE").unwrap_or_default(),
+            405,
+        );
         let text = metrics.encode();
         for series in [
             "chaos_connections",
@@ -294,7 +406,11 @@ mod tests {
         ] {
             assert_eq!(value(&text, series), 1.0, "{series}");
         }
-        assert_eq!(value(&text, "chaos_closes_total{code=\"4010\"}"), 0.0, "known before it happens");
+        assert_eq!(
+            value(&text, "chaos_closes_total{code=\"4010\"}"),
+            0.0,
+            "known before it happens"
+        );
         drop(held);
         assert_eq!(value(&metrics.encode(), "chaos_connections"), 0.0);
         assert!(text.ends_with("# EOF\n"));
@@ -303,14 +419,31 @@ mod tests {
     #[test]
     fn times_fall_into_their_buckets() {
         let metrics = Metrics::new();
-        for time in [Duration::ZERO, Duration::from_micros(50), Duration::from_micros(51), Duration::from_secs(3600)] {
+        for time in [
+            Duration::ZERO,
+            Duration::from_micros(50),
+            Duration::from_micros(51),
+            Duration::from_secs(3600),
+        ] {
             metrics.commit.observe(time);
         }
         let text = metrics.encode();
-        assert_eq!(value(&text, "chaos_commit_seconds_bucket{le=\"0.00005\"}"), 2.0);
-        assert_eq!(value(&text, "chaos_commit_seconds_bucket{le=\"0.0001\"}"), 3.0);
-        assert_eq!(value(&text, "chaos_commit_seconds_bucket{le=\"30.0\"}"), 3.0);
-        assert_eq!(value(&text, "chaos_commit_seconds_bucket{le=\"+Inf\"}"), 4.0);
+        assert_eq!(
+            value(&text, "chaos_commit_seconds_bucket{le=\"0.00005\"}"),
+            2.0
+        );
+        assert_eq!(
+            value(&text, "chaos_commit_seconds_bucket{le=\"0.0001\"}"),
+            3.0
+        );
+        assert_eq!(
+            value(&text, "chaos_commit_seconds_bucket{le=\"30.0\"}"),
+            3.0
+        );
+        assert_eq!(
+            value(&text, "chaos_commit_seconds_bucket{le=\"+Inf\"}"),
+            4.0
+        );
         assert_eq!(value(&text, "chaos_commit_seconds_count"), 4.0);
         assert!((value(&text, "chaos_commit_seconds_sum") - 3_600.000_101).abs() < 1e-6);
     }
@@ -320,9 +453,21 @@ mod tests {
         let metrics = Metrics::new();
         assert!(!metrics.encode().contains("chaos_topics"));
         metrics.watch(|| Readings {
-            hub: fanout::hub::Stats { topics: 3, deliveries: 9, ..Default::default() },
-            outboxes: fanout::outbox::Counts { queued_bytes: 7, too_slow: [1, 2, 3], ..Default::default() },
-            gate: crate::limit::Counts { waiting: 4, turned_away: 5, ..Default::default() },
+            hub: fanout::hub::Stats {
+                topics: 3,
+                deliveries: 9,
+                ..Default::default()
+            },
+            outboxes: fanout::outbox::Counts {
+                queued_bytes: 7,
+                too_slow: [1, 2, 3],
+                ..Default::default()
+            },
+            gate: crate::limit::Counts {
+                waiting: 4,
+                turned_away: 5,
+                ..Default::default()
+            },
             bus_connected: true,
             ready: false,
         });

@@ -35,29 +35,103 @@ impl fmt::Debug for Parts {
 
 impl Collector for Parts {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Some(read) = self.0.get() else { return Ok(()) };
-        let Readings { hub, outboxes, gate, bus_connected, ready } = read();
-        let mut gauge = |name, help, value: u64| one(&mut encoder, name, help, &ConstGauge::new(value));
-        gauge("topics", "Topics that this node listens to, lingering ones included", hub.topics)?;
-        gauge("subscriptions", "Subscriptions of this node's sessions", hub.subscriptions)?;
-        gauge("outbox_bytes", "Bytes that wait for all readers", outboxes.queued_bytes as u64)?;
-        gauge("outbox_readers", "Readers for whom something waits", outboxes.queues as u64)?;
-        gauge("connects_under_way", "Connects that are authenticated, read and replayed", gate.under_way)?;
-        gauge("connects_waiting", "Connects that wait for their turn", gate.waiting)?;
-        gauge("bus_connected", "1 while records arrive from the bus", bus_connected.into())?;
-        gauge("ready", "1 while the node takes new connections: the store is reachable and it does not drain", ready.into())?;
-        let mut counter = |name, help, value: u64| one(&mut encoder, name, help, &ConstCounter::new(value));
-        counter("connects_admitted", "Connects that had their turn", gate.admitted)?;
-        counter("connects_turned_away", "Connects that were told when to come again, since too many waited", gate.turned_away)?;
-        counter("deliveries", "Frames handed to outboxes by broadcasts and replays", hub.deliveries)?;
-        counter("repairs", "Times that a topic read the log because records were missed", hub.repairs)?;
+        let Some(read) = self.0.get() else {
+            return Ok(());
+        };
+        let Readings {
+            hub,
+            outboxes,
+            gate,
+            bus_connected,
+            ready,
+        } = read();
+        let mut gauge =
+            |name, help, value: u64| one(&mut encoder, name, help, &ConstGauge::new(value));
+        gauge(
+            "topics",
+            "Topics that this node listens to, lingering ones included",
+            hub.topics,
+        )?;
+        gauge(
+            "subscriptions",
+            "Subscriptions of this node's sessions",
+            hub.subscriptions,
+        )?;
+        gauge(
+            "outbox_bytes",
+            "Bytes that wait for all readers",
+            outboxes.queued_bytes as u64,
+        )?;
+        gauge(
+            "outbox_readers",
+            "Readers for whom something waits",
+            outboxes.queues as u64,
+        )?;
+        gauge(
+            "connects_under_way",
+            "Connects that are authenticated, read and replayed",
+            gate.under_way,
+        )?;
+        gauge(
+            "connects_waiting",
+            "Connects that wait for their turn",
+            gate.waiting,
+        )?;
+        gauge(
+            "bus_connected",
+            "1 while records arrive from the bus",
+            bus_connected.into(),
+        )?;
+        gauge(
+            "ready",
+            "1 while the node takes new connections: the store is reachable and it does not drain",
+            ready.into(),
+        )?;
+        let mut counter =
+            |name, help, value: u64| one(&mut encoder, name, help, &ConstCounter::new(value));
+        counter(
+            "connects_admitted",
+            "Connects that had their turn",
+            gate.admitted,
+        )?;
+        counter(
+            "connects_turned_away",
+            "Connects that were told when to come again, since too many waited",
+            gate.turned_away,
+        )?;
+        counter(
+            "deliveries",
+            "Frames handed to outboxes by broadcasts and replays",
+            hub.deliveries,
+        )?;
+        counter(
+            "repairs",
+            "Times that a topic read the log because records were missed",
+            hub.repairs,
+        )?;
         counter("gaps", "Times that subscribers were told a gap", hub.gaps)?;
-        counter("records_doubled", "Records from the bus that had come before", hub.doubles)?;
-        counter("records_malformed", "Records from the bus that this build cannot read", hub.malformed)?;
-        counter("frames_dropped", "Passing frames given up for slow readers", outboxes.dropped)?;
+        counter(
+            "records_doubled",
+            "Records from the bus that had come before",
+            hub.doubles,
+        )?;
+        counter(
+            "records_malformed",
+            "Records from the bus that this build cannot read",
+            hub.malformed,
+        )?;
+        counter(
+            "frames_dropped",
+            "Passing frames given up for slow readers",
+            outboxes.dropped,
+        )?;
         let slow = ConstCounter::new(0u64);
-        let mut family =
-            encoder.encode_descriptor("slow_readers", "Readers closed for what waited, by the bound", None, slow.metric_type())?;
+        let mut family = encoder.encode_descriptor(
+            "slow_readers",
+            "Readers closed for what waited, by the bound",
+            None,
+            slow.metric_type(),
+        )?;
         for (bound, value) in ["bytes", "age", "total"].into_iter().zip(outboxes.too_slow) {
             ConstCounter::new(value).encode(family.encode_family(&[("bound", bound)])?)?;
         }
@@ -72,28 +146,60 @@ pub(super) struct Process;
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         // Without /proc there is nothing to tell, which is no failure of the scrape.
-        let Some((cpu, resident)) = fs::read_to_string("/proc/self/stat").ok().as_deref().and_then(usage) else { return Ok(()) };
-        one(&mut encoder, "process_cpu_seconds", "User and system time", &ConstCounter::new(cpu))?;
-        one(&mut encoder, "process_resident_memory_bytes", "Resident memory", &ConstGauge::new(resident))?;
+        let Some((cpu, resident)) = fs::read_to_string("/proc/self/stat")
+            .ok()
+            .as_deref()
+            .and_then(usage)
+        else {
+            return Ok(());
+        };
+        one(
+            &mut encoder,
+            "process_cpu_seconds",
+            "User and system time",
+            &ConstCounter::new(cpu),
+        )?;
+        one(
+            &mut encoder,
+            "process_resident_memory_bytes",
+            "Resident memory",
+            &ConstGauge::new(resident),
+        )?;
         match fs::read_dir("/proc/self/fd") {
-            Ok(open) => one(&mut encoder, "process_open_fds", "Open file descriptors", &ConstGauge::new(open.count() as u64)),
+            Ok(open) => one(
+                &mut encoder,
+                "process_open_fds",
+                "Open file descriptors",
+                &ConstGauge::new(open.count() as u64),
+            ),
             Err(_) => Ok(()),
         }
     }
 }
 
 /// CPU seconds and resident bytes from `/proc/self/stat` (proc_pid_stat(5)): fields 14, 15 and 24, counted after the name, which may hold spaces.
-#[expect(clippy::cast_precision_loss, reason = "a scrape is read as floating point anyway")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a scrape is read as floating point anyway"
+)]
 fn usage(stat: &str) -> Option<(f64, u64)> {
     /// What Linux counts in for programs on every architecture that this runs on.
     const TICKS_PER_SECOND: f64 = 100.0;
     const PAGE: u64 = 4096;
     let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
-    Some(((field(14)? + field(15)?) as f64 / TICKS_PER_SECOND, field(24)? * PAGE))
+    Some((
+        (field(14)? + field(15)?) as f64 / TICKS_PER_SECOND,
+        field(24)? * PAGE,
+    ))
 }
 
-fn one(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, metric: &impl EncodeMetric) -> fmt::Result {
+fn one(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    metric: &impl EncodeMetric,
+) -> fmt::Result {
     metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
 }
 

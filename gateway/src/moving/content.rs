@@ -36,8 +36,14 @@ pub(super) fn value_back(json: &RawValue) -> Option<Vec<u8>> {
 
 /// The JSON of what an entry of the log refers to. Most are a key, and plain text.
 pub(super) fn reference(bytes: &[u8]) -> Box<RawValue> {
-    let text = std::str::from_utf8(bytes).ok().filter(|text| !text.contains(char::is_control));
-    exactly(bytes, text.map_or_else(|| value_of(bytes), |text| json(&text)), reference_back)
+    let text = std::str::from_utf8(bytes)
+        .ok()
+        .filter(|text| !text.contains(char::is_control));
+    exactly(
+        bytes,
+        text.map_or_else(|| value_of(bytes), |text| json(&text)),
+        reference_back,
+    )
 }
 
 /// The bytes of a reference.
@@ -49,13 +55,26 @@ pub(super) fn reference_back(json: &RawValue) -> Option<Vec<u8>> {
 }
 
 /// The JSON if it comes back as these bytes, and otherwise the bytes themselves.
-fn exactly(bytes: &[u8], read: Option<Box<RawValue>>, back: fn(&RawValue) -> Option<Vec<u8>>) -> Box<RawValue> {
+fn exactly(
+    bytes: &[u8],
+    read: Option<Box<RawValue>>,
+    back: fn(&RawValue) -> Option<Vec<u8>>,
+) -> Box<RawValue> {
     let exact = read.filter(|json| back(json).as_deref() == Some(bytes));
-    exact.or_else(|| json(&Value::Map(vec![(RAW.to_owned(), Value::Text(STANDARD.encode(bytes)))]))).expect("text is JSON")
+    exact
+        .or_else(|| {
+            json(&Value::Map(vec![(
+                RAW.to_owned(),
+                Value::Text(STANDARD.encode(bytes)),
+            )]))
+        })
+        .expect("text is JSON")
 }
 
 fn value_of(bytes: &[u8]) -> Option<Box<RawValue>> {
-    codec::from_msgpack::<Value>(bytes).ok().and_then(|value| json(&value))
+    codec::from_msgpack::<Value>(bytes)
+        .ok()
+        .and_then(|value| json(&value))
 }
 
 fn json<T: Serialize>(value: &T) -> Option<Box<RawValue>> {
@@ -93,12 +112,16 @@ impl Serialize for Value {
             Self::Bytes(bytes) => serializer.serialize_bytes(bytes),
             Self::List(items) => {
                 let mut list = serializer.serialize_seq(Some(items.len()))?;
-                items.iter().try_for_each(|item| list.serialize_element(item))?;
+                items
+                    .iter()
+                    .try_for_each(|item| list.serialize_element(item))?;
                 list.end()
             }
             Self::Map(entries) => {
                 let mut map = serializer.serialize_map(Some(entries.len()))?;
-                entries.iter().try_for_each(|(name, value)| map.serialize_entry(name, value))?;
+                entries
+                    .iter()
+                    .try_for_each(|(name, value)| map.serialize_entry(name, value))?;
                 map.end()
             }
         }
@@ -165,9 +188,10 @@ impl<'de> Visitor<'de> for Reader {
             entries.push(entry);
         }
         match &entries[..] {
-            [(name, Value::Text(text))] if self.is_json && name == BYTES => {
-                STANDARD.decode(text).map(Value::Bytes).map_err(|_| A::Error::custom("bytes are no base64"))
-            }
+            [(name, Value::Text(text))] if self.is_json && name == BYTES => STANDARD
+                .decode(text)
+                .map(Value::Bytes)
+                .map_err(|_| A::Error::custom("bytes are no base64")),
             _ => Ok(Value::Map(entries)),
         }
     }
@@ -183,15 +207,27 @@ mod tests {
 
     /// That a value is read as this, and comes back.
     fn reads(bytes: &[u8], expected: &str) {
-        assert_eq!((value(bytes).get(), value_back(&value(bytes)).unwrap()), (expected, bytes.to_vec()));
+        assert_eq!(
+            (value(bytes).get(), value_back(&value(bytes)).unwrap()),
+            (expected, bytes.to_vec())
+        );
     }
 
     #[test]
     fn what_is_stored_is_read_as_what_it_means() {
-        reads(&codec::to_msgpack(&serde_json::json!({"a": [1, -1, 0.5, null, true, "x"]})), r#"{"a":[1,-1,0.5,null,true,"x"]}"#);
+        reads(
+            &codec::to_msgpack(&serde_json::json!({"a": [1, -1, 0.5, null, true, "x"]})),
+            r#"{"a":[1,-1,0.5,null,true,"x"]}"#,
+        );
         reads(b"\x82\xa1z\x01\xa1a\x02", r#"{"z":1,"a":2}"#);
-        reads(b"\x81\xa6Sealed\xc4\x02hi", r#"{"Sealed":{"$bytes":"aGk="}}"#);
-        reads(b"\xcf\xff\xff\xff\xff\xff\xff\xff\xff", "18446744073709551615");
+        reads(
+            b"\x81\xa6Sealed\xc4\x02hi",
+            r#"{"Sealed":{"$bytes":"aGk="}}"#,
+        );
+        reads(
+            b"\xcf\xff\xff\xff\xff\xff\xff\xff\xff",
+            "18446744073709551615",
+        );
         reads(b"\xc0", "null");
         reads(b"\xcb\x3f\xf0\0\0\0\0\0\0", "1.0");
     }
@@ -200,7 +236,13 @@ mod tests {
     fn what_would_not_come_back_is_kept_as_it_is() {
         reads(b"", r#"{"$raw":""}"#);
         // A one in two bytes, a float of four, no number, a key that is no text, a map that looks like bytes.
-        for odd in [&b"\xcc\x01"[..], b"\xca\x3f\x80\0\0", b"\xcb\x7f\xf8\0\0\0\0\0\0", b"\x81\x01\x02", b"\x81\xa6$bytes\xa4aGk="] {
+        for odd in [
+            &b"\xcc\x01"[..],
+            b"\xca\x3f\x80\0\0",
+            b"\xcb\x7f\xf8\0\0\0\0\0\0",
+            b"\x81\x01\x02",
+            b"\x81\xa6$bytes\xa4aGk=",
+        ] {
             assert!(value(odd).get().starts_with(r#"{"$raw":"#), "{odd:x?}");
             assert_eq!(value_back(&value(odd)).unwrap(), odd);
         }
@@ -211,15 +253,29 @@ mod tests {
 
     #[test]
     fn a_reference_is_the_key_that_it_is() {
-        for (bytes, expected) in [(&b"msg_1"[..], r#""msg_1""#), (b"", r#""""#), (b"a", r#""a""#), (b"\x81\xa1u\x01", r#"{"u":1}"#)] {
-            assert_eq!((reference(bytes).get(), reference_back(&reference(bytes)).unwrap()), (expected, bytes.to_vec()));
+        for (bytes, expected) in [
+            (&b"msg_1"[..], r#""msg_1""#),
+            (b"", r#""""#),
+            (b"a", r#""a""#),
+            (b"\x81\xa1u\x01", r#"{"u":1}"#),
+        ] {
+            assert_eq!(
+                (
+                    reference(bytes).get(),
+                    reference_back(&reference(bytes)).unwrap()
+                ),
+                (expected, bytes.to_vec())
+            );
         }
     }
 
     #[test]
     fn nonsense_is_no_content() {
         for wrong in [r#"{"$raw":"?"}"#, r#"{"$bytes":"?"}"#] {
-            assert_eq!(value_back(&serde_json::from_str::<Box<RawValue>>(wrong).unwrap()), None);
+            assert_eq!(
+                value_back(&serde_json::from_str::<Box<RawValue>>(wrong).unwrap()),
+                None
+            );
         }
     }
 
@@ -233,7 +289,11 @@ mod tests {
             any::<String>().prop_map(Value::Text),
             proptest::collection::vec(any::<u8>(), 0..9).prop_map(Value::Bytes),
         ];
-        let name = prop_oneof![any::<String>(), Just(BYTES.to_owned()), Just(RAW.to_owned())];
+        let name = prop_oneof![
+            any::<String>(),
+            Just(BYTES.to_owned()),
+            Just(RAW.to_owned())
+        ];
         leaf.prop_recursive(4, 24, 4, move |inner| {
             prop_oneof![
                 proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::List),

@@ -44,7 +44,10 @@ pub(super) struct Exporter<'a> {
 }
 
 impl Exporter<'_> {
-    pub(super) async fn run<W: Write>(mut self, mut lines: Writer<W>) -> Result<Counts, StartError> {
+    pub(super) async fn run<W: Write>(
+        mut self,
+        mut lines: Writer<W>,
+    ) -> Result<Counts, StartError> {
         let store = self.store;
         let header = self.header().await?;
         // What is written from here on has a later instant, on whichever server.
@@ -54,7 +57,10 @@ impl Exporter<'_> {
         let mut recent = HashMap::new();
         parts::each(store, &header, async |partitions| {
             for some in partitions.chunks(TOGETHER) {
-                let begun = try_join_all(some.iter().map(|partition| begin(store, partition.clone()))).await.map_err(StartError::of)?;
+                let begun =
+                    try_join_all(some.iter().map(|partition| begin(store, partition.clone())))
+                        .await
+                        .map_err(StartError::of)?;
                 for (walk, parts) in begun.into_iter().flatten() {
                     if walk.outline.touched > since {
                         recent.insert(walk.partition.clone(), walk.outline.clone());
@@ -70,11 +76,18 @@ impl Exporter<'_> {
             lines.write(&Line::Job(job))?;
         }
         parts::each(store, &header, async |partitions| {
-            let outlines = try_join_all(partitions.iter().map(|partition| store.outline(partition))).await.map_err(StartError::of)?;
+            let outlines =
+                try_join_all(partitions.iter().map(|partition| store.outline(partition)))
+                    .await
+                    .map_err(StartError::of)?;
             let mut now = partitions.iter().zip(outlines);
             // One that had a later instant before, since a clock was set back, has to be the same.
-            let is_same = |partition, outline: &Outline| outline.touched <= since || recent.get(partition) == Some(outline);
-            if now.any(|(partition, outline)| outline.is_some_and(|outline| !is_same(partition, &outline))) {
+            let is_same = |partition, outline: &Outline| {
+                outline.touched <= since || recent.get(partition) == Some(outline)
+            };
+            if now.any(|(partition, outline)| {
+                outline.is_some_and(|outline| !is_same(partition, &outline))
+            }) {
                 Err(changed())
             } else {
                 Ok(())
@@ -87,12 +100,20 @@ impl Exporter<'_> {
     }
 
     async fn header(&self) -> Result<Header, StartError> {
-        let missing =
-            || StartError(format!("there is no app {}: `GET /v1/organizations/{{org}}/apps` lists those that there are", self.app));
-        let document = parts::entity(self.store, &scope::app(self.app)).await?.ok_or_else(missing)?;
+        let missing = || {
+            StartError(format!(
+                "there is no app {}: `GET /v1/organizations/{{org}}/apps` lists those that there are",
+                self.app
+            ))
+        };
+        let document = parts::entity(self.store, &scope::app(self.app))
+            .await?
+            .ok_or_else(missing)?;
         let app = app_of(&document).map_err(StartError::of)?;
         // One without its organization is about to be cleared away.
-        parts::entity(self.store, &scope::organization(&app.organization_id)).await?.ok_or_else(missing)?;
+        parts::entity(self.store, &scope::organization(&app.organization_id))
+            .await?
+            .ok_or_else(missing)?;
         let at = self.store.now().await.map_err(StartError::of)?;
         Ok(Header {
             format: FORMAT,
@@ -105,8 +126,16 @@ impl Exporter<'_> {
     }
 
     /// Writes a partition, of which some was read ahead.
-    async fn write<W: Write>(&mut self, mut walk: Walk<'_>, ahead: Vec<Part>, lines: &mut Writer<W>) -> Result<(), StartError> {
-        lines.write(&Line::Partition(PartitionLine::of(&walk.partition, walk.outline.clone())))?;
+    async fn write<W: Write>(
+        &mut self,
+        mut walk: Walk<'_>,
+        ahead: Vec<Part>,
+        lines: &mut Writer<W>,
+    ) -> Result<(), StartError> {
+        lines.write(&Line::Partition(PartitionLine::of(
+            &walk.partition,
+            walk.outline.clone(),
+        )))?;
         let head = walk.outline.head;
         let mut missing = (head.number - walk.outline.purged, head.seq - head.floor.seq);
         let mut ahead = ahead.into_iter();
@@ -126,7 +155,9 @@ impl Exporter<'_> {
                             continue;
                         }
                         self.opens(&walk.partition, &document)?;
-                        missing.0 = missing.0.wrapping_sub(u64::from(table.order == Order::Numbers));
+                        missing.0 = missing
+                            .0
+                            .wrapping_sub(u64::from(table.order == Order::Numbers));
                         lines.write(&Line::Document(DocumentLine::of(table, document)))?;
                     }
                 }
@@ -139,14 +170,21 @@ impl Exporter<'_> {
             }
             self.progress.tell(&lines.counts);
         }
-        if missing == (0, 0) { Ok(()) } else { self.lacking(&walk).await }
+        if missing == (0, 0) {
+            Ok(())
+        } else {
+            self.lacking(&walk).await
+        }
     }
 
     /// That a token key is sealed under the secret key, of which the header tells.
     fn opens(&self, partition: &Partition, document: &Document) -> Result<(), StartError> {
-        let Some(id) = partition.name().strip_prefix("t:") else { return Ok(()) };
+        let Some(id) = partition.name().strip_prefix("t:") else {
+            return Ok(());
+        };
         let id = id.parse().map_err(StartError::of)?;
-        let opened = decode::<StoredTokenKey>(document).and_then(|stored| stored.verifier(&SecretKey::new(*self.secret), &id));
+        let opened = decode::<StoredTokenKey>(document)
+            .and_then(|stored| stored.verifier(&SecretKey::new(*self.secret), &id));
         opened.map(drop).map_err(|_| {
             StartError(format!(
                 "the token key {id} is sealed under another secret key: give the one that the nodes have by --secret-key-file"
@@ -156,21 +194,37 @@ impl Exporter<'_> {
 
     /// Why a partition has not what its outline tells of.
     async fn lacking(&self, walk: &Walk<'_>) -> Result<(), StartError> {
-        if self.store.outline(&walk.partition).await.map_err(StartError::of)?.as_ref() != Some(&walk.outline) {
+        if self
+            .store
+            .outline(&walk.partition)
+            .await
+            .map_err(StartError::of)?
+            .as_ref()
+            != Some(&walk.outline)
+        {
             return Err(changed());
         }
         let name = walk.partition.name();
-        Err(StartError(format!("the store has lost some of what {name} held: bring back a copy of it, and export from that")))
+        Err(StartError(format!(
+            "the store has lost some of what {name} held: bring back a copy of it, and export from that"
+        )))
     }
 }
 
 /// Begins with a partition, if it is there.
-async fn begin(store: &dyn Transfer, partition: Partition) -> Result<Option<(Walk<'_>, Vec<Part>)>, StoreError> {
-    let Some(mut walk) = Walk::begin(store, partition).await? else { return Ok(None) };
+async fn begin(
+    store: &dyn Transfer,
+    partition: Partition,
+) -> Result<Option<(Walk<'_>, Vec<Part>)>, StoreError> {
+    let Some(mut walk) = Walk::begin(store, partition).await? else {
+        return Ok(None);
+    };
     let mut ahead = Vec::new();
     let (mut things, mut bytes) = (0, 0);
     while things < AHEAD && bytes < AHEAD_BYTES {
-        let Some(part) = walk.next().await? else { break };
+        let Some(part) = walk.next().await? else {
+            break;
+        };
         things += part.len();
         bytes += part.bytes();
         ahead.push(part);

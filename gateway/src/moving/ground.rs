@@ -27,7 +27,10 @@ const APART: Duration = Duration::from_secs(1);
 const DATA: &str = "data.mdb";
 
 /// Nothing is appended here, so nothing is trimmed.
-const KEEP: Keep = Keep { events: 0, bytes: 0 };
+const KEEP: Keep = Keep {
+    events: 0,
+    bytes: 0,
+};
 
 /// An open store.
 pub(super) struct Ground {
@@ -55,7 +58,10 @@ impl Ground {
     }
 
     /// One that may be new. `secret` becomes the key of a folder that is.
-    pub(super) async fn to_write(settings: &StoreSettings, secret: &[u8; 32]) -> Result<Self, StartError> {
+    pub(super) async fn to_write(
+        settings: &StoreSettings,
+        secret: &[u8; 32],
+    ) -> Result<Self, StartError> {
         match &settings.store {
             StoreConfig::Embedded { data } => {
                 let folder = Folder::at(data)?;
@@ -70,18 +76,28 @@ impl Ground {
 
     fn embedded(data: &Path) -> Result<Self, OpenError> {
         let embedded = Arc::new(Embedded::open(data, KEEP, Local::new(Arc::new(Nobody)))?);
-        Ok(Self { store: embedded.clone(), settle: Duration::ZERO, embedded: Some(embedded) })
+        Ok(Self {
+            store: embedded.clone(),
+            settle: Duration::ZERO,
+            embedded: Some(embedded),
+        })
     }
 
     async fn redis(url: &str, replicas: Option<Replicas>) -> Result<Self, StartError> {
         let deployment: Deployment = url.parse().map_err(StartError::of)?;
         let redis = Redis::open_with(&deployment, KEEP, replicas);
         match redis.check().await {
-            Ok(warnings) => warnings.iter().for_each(|warning| eprintln!("chaos: {warning}")),
+            Ok(warnings) => warnings
+                .iter()
+                .for_each(|warning| eprintln!("chaos: {warning}")),
             Err(Unfit::Settings(sentence)) => return Err(StartError(sentence)),
             Err(error) => return Err(StartError(format!("{deployment} does not answer: {error}"))),
         }
-        Ok(Self { store: Arc::new(redis), settle: APART, embedded: None })
+        Ok(Self {
+            store: Arc::new(redis),
+            settle: APART,
+            embedded: None,
+        })
     }
 
     pub(super) async fn close(self) {
@@ -99,7 +115,9 @@ impl StoreSettings {
     pub(super) fn secret_key(&self) -> Result<[u8; 32], StartError> {
         let read = |path: &Path| config::secret_key(path).map_err(StartError);
         let own = match &self.store {
-            StoreConfig::Embedded { data } => Some(data.join(SECRET_KEY)).filter(|file| file.exists()),
+            StoreConfig::Embedded { data } => {
+                Some(data.join(SECRET_KEY)).filter(|file| file.exists())
+            }
             StoreConfig::Redis { .. } => None,
         };
         match (&self.secret_key_file, own) {

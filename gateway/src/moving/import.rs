@@ -61,10 +61,20 @@ struct Coming {
 
 impl<'a> Importer<'a> {
     pub(super) fn new(store: Arc<dyn Transfer>, header: &'a Header, progress: Progress) -> Self {
-        Self { store, header, progress, loading: JoinSet::new(), last: Last::default(), jobs: Vec::new() }
+        Self {
+            store,
+            header,
+            progress,
+            loading: JoinSet::new(),
+            last: Last::default(),
+            jobs: Vec::new(),
+        }
     }
 
-    pub(super) async fn run<R: BufRead>(mut self, mut lines: Reader<R>) -> Result<Counts, StartError> {
+    pub(super) async fn run<R: BufRead>(
+        mut self,
+        mut lines: Reader<R>,
+    ) -> Result<Counts, StartError> {
         let attempt = self.begin().await?;
         let has_organization = self.make_room().await?;
         let mut coming: Option<Coming> = None;
@@ -72,33 +82,56 @@ impl<'a> Importer<'a> {
             match line {
                 Line::Partition(line) => {
                     self.finish(coming.take()).await?;
-                    coming = Some(self.coming(line).ok_or_else(|| lines.broken("it names what is not of the app"))?);
+                    coming = Some(
+                        self.coming(line)
+                            .ok_or_else(|| lines.broken("it names what is not of the app"))?,
+                    );
                 }
                 Line::Document(line) => {
-                    let coming = coming.as_mut().ok_or_else(|| lines.broken("a document belongs to nothing"))?;
-                    coming.document(line).ok_or_else(|| lines.broken("a document cannot be read"))?;
+                    let coming = coming
+                        .as_mut()
+                        .ok_or_else(|| lines.broken("a document belongs to nothing"))?;
+                    coming
+                        .document(line)
+                        .ok_or_else(|| lines.broken("a document cannot be read"))?;
                 }
                 Line::Event(line) => {
-                    let coming = coming.as_mut().ok_or_else(|| lines.broken("an event belongs to nothing"))?;
-                    coming.entry(line.entry().ok_or_else(|| lines.broken("an event cannot be read"))?);
+                    let coming = coming
+                        .as_mut()
+                        .ok_or_else(|| lines.broken("an event belongs to nothing"))?;
+                    coming.entry(
+                        line.entry()
+                            .ok_or_else(|| lines.broken("an event cannot be read"))?,
+                    );
                 }
-                Line::Job(name) if Kind::of(&name, self.header) == Some(Kind::Own) => self.jobs.push(name),
+                Line::Job(name) if Kind::of(&name, self.header) == Some(Kind::Own) => {
+                    self.jobs.push(name)
+                }
                 Line::Job(_) => return Err(lines.broken("it names what is not of the app")),
                 Line::Export(_) | Line::End(_) => return Err(lines.broken("a second header")),
             }
             // That of the store is as it is.
-            if let Some(coming) = coming.as_mut().filter(|coming| has_organization && coming.kind == Kind::Organization) {
+            if let Some(coming) = coming
+                .as_mut()
+                .filter(|coming| has_organization && coming.kind == Kind::Organization)
+            {
                 coming.piece = Piece::default();
             }
             if let Some(coming) = coming.as_mut().filter(|coming| coming.is_heavy()) {
                 let piece = coming.take();
-                load(&*self.store, &coming.partition, piece).await?.map_err(|Exists| in_use())?;
+                load(&*self.store, &coming.partition, piece)
+                    .await?
+                    .map_err(|Exists| in_use())?;
             }
             self.progress.tell(&lines.counts);
         }
         self.finish(coming).await?;
         self.loaded(0).await?;
-        let Last { app: Some(app), organization: Some(organization) } = std::mem::take(&mut self.last) else {
+        let Last {
+            app: Some(app),
+            organization: Some(organization),
+        } = std::mem::take(&mut self.last)
+        else {
             return Err(lines.broken("it lacks the app or its organization"));
         };
         self.still_alone(attempt).await?;
@@ -109,34 +142,71 @@ impl<'a> Importer<'a> {
 
     /// Notes that this is the newest attempt: whoever is at it, too, must not go on, since what he has brought is taken away.
     async fn begin(&self) -> Result<u64, StartError> {
-        let commit = Commit { expire: Some(ATTEMPT), ..Commit::default().put(ENTITY, ONLY, &()) };
-        let noted = self.store.commit(&scope::import(&self.header.organization), commit).await.map_err(StartError::of)?;
-        noted.map(|outcome| outcome.written[0].version).map_err(|_| in_use())
+        let commit = Commit {
+            expire: Some(ATTEMPT),
+            ..Commit::default().put(ENTITY, ONLY, &())
+        };
+        let noted = self
+            .store
+            .commit(&scope::import(&self.header.organization), commit)
+            .await
+            .map_err(StartError::of)?;
+        noted
+            .map(|outcome| outcome.written[0].version)
+            .map_err(|_| in_use())
     }
 
     async fn still_alone(&self, attempt: u64) -> Result<(), StartError> {
-        let only = Commit::default().require(ENTITY, ONLY, Expected::Version(attempt)).delete(ENTITY, ONLY);
-        self.commit(&scope::import(&self.header.organization), only).await
+        let only = Commit::default()
+            .require(ENTITY, ONLY, Expected::Version(attempt))
+            .delete(ENTITY, ONLY);
+        self.commit(&scope::import(&self.header.organization), only)
+            .await
     }
 
     /// Sees that the store has no such app, and takes away what an earlier attempt left. Whether it has the organization.
     async fn make_room(&self) -> Result<bool, StartError> {
-        let Header { app, organization: of, .. } = self.header;
+        let Header {
+            app,
+            organization: of,
+            ..
+        } = self.header;
         let (partition, organization) = (scope::app(app), scope::organization(of));
-        if self.store.outline(&partition).await.map_err(StartError::of)?.is_some() {
+        if self
+            .store
+            .outline(&partition)
+            .await
+            .map_err(StartError::of)?
+            .is_some()
+        {
             return Err(StartError(format!(
                 "the store has an app {app}, or cleared it away less than a minute ago: an app goes only where it is not"
             )));
         }
-        let has_organization = self.store.outline(&organization).await.map_err(StartError::of)?.is_some();
+        let has_organization = self
+            .store
+            .outline(&organization)
+            .await
+            .map_err(StartError::of)?
+            .is_some();
         if has_organization && parts::entity(&*self.store, &organization).await?.is_none() {
-            return Err(StartError(format!("the store is deleting the organization {of}: come again in a minute")));
+            return Err(StartError(format!(
+                "the store is deleting the organization {of}: come again in a minute"
+            )));
         }
         let organization = (!has_organization).then(|| organization.name().to_owned());
-        for prefix in scope::of_environments(app).into_iter().chain([partition.name().to_owned()]).chain(organization) {
+        for prefix in scope::of_environments(app)
+            .into_iter()
+            .chain([partition.name().to_owned()])
+            .chain(organization)
+        {
             let mut from = None;
             loop {
-                from = self.store.wipe(&prefix, from).await.map_err(StartError::of)?;
+                from = self
+                    .store
+                    .wipe(&prefix, from)
+                    .await
+                    .map_err(StartError::of)?;
                 if from.is_none() {
                     break;
                 }
@@ -148,23 +218,53 @@ impl<'a> Importer<'a> {
     fn coming(&self, line: PartitionLine) -> Option<Coming> {
         let kind = Kind::of(&line.name, self.header)?;
         let partition = Partition::new(line.name.as_str());
-        Some(Coming { partition, kind, outline: line.outline(), piece: Piece::default(), bytes: 0 })
+        Some(Coming {
+            partition,
+            kind,
+            outline: line.outline(),
+            piece: Piece::default(),
+            bytes: 0,
+        })
     }
 
     /// Loads the rest of a partition, at the same time as others.
     async fn finish(&mut self, coming: Option<Coming>) -> Result<(), StartError> {
-        let Some(Coming { partition, kind, outline, piece, .. }) = coming else { return Ok(()) };
+        let Some(Coming {
+            partition,
+            kind,
+            outline,
+            piece,
+            ..
+        }) = coming
+        else {
+            return Ok(());
+        };
         let store = self.store.clone();
         match kind {
             Kind::App | Kind::Organization => {
-                load(&*store, &partition, piece).await?.map_err(|Exists| in_use())?;
-                let last = if kind == Kind::App { &mut self.last.app } else { &mut self.last.organization };
+                load(&*store, &partition, piece)
+                    .await?
+                    .map_err(|Exists| in_use())?;
+                let last = if kind == Kind::App {
+                    &mut self.last.app
+                } else {
+                    &mut self.last.organization
+                };
                 *last = Some(outline);
             }
-            Kind::Credential => drop(self.loading.spawn(async move { load_credential(&*store, partition, piece, outline).await })),
+            Kind::Credential => {
+                drop(self.loading.spawn(async move {
+                    load_credential(&*store, partition, piece, outline).await
+                }))
+            }
             Kind::Own => drop(self.loading.spawn(async move {
-                let piece = Piece { outline: Some(outline), ..piece };
-                load(&*store, &partition, piece).await?.map_err(|Exists| in_use())
+                let piece = Piece {
+                    outline: Some(outline),
+                    ..piece
+                };
+                load(&*store, &partition, piece)
+                    .await?
+                    .map_err(|Exists| in_use())
             })),
         }
         self.loaded(TOGETHER).await
@@ -181,39 +281,71 @@ impl<'a> Importer<'a> {
     }
 
     /// Lets the app be there, now that all of it is.
-    async fn reveal(&self, of_app: Outline, of_organization: Outline, has_organization: bool) -> Result<(), StartError> {
-        let Header { app, organization, .. } = self.header;
+    async fn reveal(
+        &self,
+        of_app: Outline,
+        of_organization: Outline,
+        has_organization: bool,
+    ) -> Result<(), StartError> {
+        let Header {
+            app, organization, ..
+        } = self.header;
         let deployment = scope::deployment();
         let since = self.store.now().await.map_err(StartError::of)?;
         for name in &self.jobs {
-            self.commit(&deployment, Commit::default().put(JOBS, name.as_str(), &since)).await?;
+            self.commit(
+                &deployment,
+                Commit::default().put(JOBS, name.as_str(), &since),
+            )
+            .await?;
         }
         let partition = scope::organization(organization);
         if has_organization {
-            let listed = Commit::default().require(ENTITY, ONLY, Expected::Present).put(APPS, app.shared(), &());
+            let listed = Commit::default()
+                .require(ENTITY, ONLY, Expected::Present)
+                .put(APPS, app.shared(), &());
             self.commit(&partition, listed).await?;
         } else {
-            self.commit(&deployment, Commit::default().put(ORGANIZATIONS, organization.shared(), &())).await?;
+            self.commit(
+                &deployment,
+                Commit::default().put(ORGANIZATIONS, organization.shared(), &()),
+            )
+            .await?;
             self.end(&partition, of_organization).await?;
         }
         self.end(&scope::app(app), of_app).await
     }
 
     async fn end(&self, partition: &Partition, outline: Outline) -> Result<(), StartError> {
-        let piece = Piece { outline: Some(outline), ..Piece::default() };
-        load(&*self.store, partition, piece).await?.map_err(|Exists| in_use())
+        let piece = Piece {
+            outline: Some(outline),
+            ..Piece::default()
+        };
+        load(&*self.store, partition, piece)
+            .await?
+            .map_err(|Exists| in_use())
     }
 
     async fn commit(&self, partition: &Partition, commit: Commit) -> Result<(), StartError> {
-        self.store.commit(partition, commit).await.map_err(StartError::of)?.map(|_| ()).map_err(|_| in_use())
+        self.store
+            .commit(partition, commit)
+            .await
+            .map_err(StartError::of)?
+            .map(|_| ())
+            .map_err(|_| in_use())
     }
 }
 
 impl Coming {
     fn document(&mut self, line: DocumentLine) -> Option<()> {
-        let table = *scope::tables(&self.partition).iter().find(|table| table.name == line.table)?;
+        let table = *scope::tables(&self.partition)
+            .iter()
+            .find(|table| table.name == line.table)?;
         let document = line.document()?;
-        let is_key = document.key.len() <= LONGEST_KEY && !document.key.contains(|c: char| c.is_control() || c == '{' || c == '}');
+        let is_key = document.key.len() <= LONGEST_KEY
+            && !document
+                .key
+                .contains(|c: char| c.is_control() || c == '{' || c == '}');
         if !is_key || (table.order == Order::Numbers) != (document.stamps.number != 0) {
             return None;
         }
@@ -239,21 +371,49 @@ impl Coming {
     }
 }
 
-async fn load(store: &dyn Transfer, partition: &Partition, piece: Piece) -> Result<Result<(), Exists>, StartError> {
+async fn load(
+    store: &dyn Transfer,
+    partition: &Partition,
+    piece: Piece,
+) -> Result<Result<(), Exists>, StartError> {
     if piece.documents.is_empty() && piece.entries.is_empty() && piece.outline.is_none() {
         return Ok(Ok(()));
     }
-    store.load(partition, piece).await.map_err(|error: StoreError| StartError(format!("{error}; begin again with the same file")))
+    store
+        .load(partition, piece)
+        .await
+        .map_err(|error: StoreError| StartError(format!("{error}; begin again with the same file")))
 }
 
 /// A credential that is there leads where this one does, and is of an earlier attempt, or of another app's organization.
-async fn load_credential(store: &dyn Transfer, partition: Partition, piece: Piece, outline: Outline) -> Result<(), StartError> {
-    let value = piece.documents.first().map(|(_, document)| document.value.clone());
-    let piece = Piece { outline: Some(outline), ..piece };
+async fn load_credential(
+    store: &dyn Transfer,
+    partition: Partition,
+    piece: Piece,
+    outline: Outline,
+) -> Result<(), StartError> {
+    let value = piece
+        .documents
+        .first()
+        .map(|(_, document)| document.value.clone());
+    let piece = Piece {
+        outline: Some(outline),
+        ..piece
+    };
     match load(store, &partition, piece).await? {
         Ok(()) => Ok(()),
-        Err(Exists) if parts::entity(store, &partition).await?.map(|document| document.value) == value => Ok(()),
-        Err(Exists) => Err(StartError(format!("{} is another key's in this store: the app cannot come here", partition.name()))),
+        Err(Exists)
+            if parts::entity(store, &partition)
+                .await?
+                .map(|document| document.value)
+                == value =>
+        {
+            Ok(())
+        }
+        Err(Exists) => Err(StartError(format!(
+            "{} is another key's in this store: the app cannot come here",
+            partition.name()
+        ))),
     }
 }
 

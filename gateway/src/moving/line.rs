@@ -70,16 +70,73 @@ pub(super) struct PartitionLine {
 
 impl PartitionLine {
     pub(super) fn of(partition: &Partition, outline: Outline) -> Self {
-        let Outline { head, counters, touched, retired, purged, weight, expires } = outline;
-        let Head { seq, at, number, floor: Position { seq: floor_seq, at: floor_at } } = head;
+        let Outline {
+            head,
+            counters,
+            touched,
+            retired,
+            purged,
+            weight,
+            expires,
+        } = outline;
+        let Head {
+            seq,
+            at,
+            number,
+            floor:
+                Position {
+                    seq: floor_seq,
+                    at: floor_at,
+                },
+        } = head;
         let (name, floor) = (partition.name().to_owned(), (floor_seq, floor_at));
-        Self { name, seq, at, number, floor, counters, touched, retired, purged, weight, expires }
+        Self {
+            name,
+            seq,
+            at,
+            number,
+            floor,
+            counters,
+            touched,
+            retired,
+            purged,
+            weight,
+            expires,
+        }
     }
 
     pub(super) fn outline(self) -> Outline {
-        let Self { name: _, seq, at, number, floor, counters, touched, retired, purged, weight, expires } = self;
-        let head = Head { seq, at, number, floor: Position { seq: floor.0, at: floor.1 } };
-        Outline { head, counters, touched, retired, purged, weight, expires }
+        let Self {
+            name: _,
+            seq,
+            at,
+            number,
+            floor,
+            counters,
+            touched,
+            retired,
+            purged,
+            weight,
+            expires,
+        } = self;
+        let head = Head {
+            seq,
+            at,
+            number,
+            floor: Position {
+                seq: floor.0,
+                at: floor.1,
+            },
+        };
+        Outline {
+            head,
+            counters,
+            touched,
+            retired,
+            purged,
+            weight,
+            expires,
+        }
     }
 }
 
@@ -106,16 +163,66 @@ pub(super) struct DocumentLine {
 
 impl DocumentLine {
     pub(super) fn of(table: Table, document: Document) -> Self {
-        let Document { key, version, value, stamps, counts } = document;
-        let Stamps { number, seq, created_at, edited_at, deleted_at } = stamps;
-        let (table, key, value) = (table.name.to_owned(), key.to_string(), content::value(&value));
-        Self { table, key, version, number, seq, created_at, edited_at, deleted_at, counts, value }
+        let Document {
+            key,
+            version,
+            value,
+            stamps,
+            counts,
+        } = document;
+        let Stamps {
+            number,
+            seq,
+            created_at,
+            edited_at,
+            deleted_at,
+        } = stamps;
+        let (table, key, value) = (
+            table.name.to_owned(),
+            key.to_string(),
+            content::value(&value),
+        );
+        Self {
+            table,
+            key,
+            version,
+            number,
+            seq,
+            created_at,
+            edited_at,
+            deleted_at,
+            counts,
+            value,
+        }
     }
 
     pub(super) fn document(self) -> Option<Document> {
-        let Self { table: _, key, version, number, seq, created_at, edited_at, deleted_at, counts, value } = self;
-        let stamps = Stamps { number, seq, created_at, edited_at, deleted_at };
-        Some(Document { key: key.into(), version, value: content::value_back(&value)?.into(), stamps, counts })
+        let Self {
+            table: _,
+            key,
+            version,
+            number,
+            seq,
+            created_at,
+            edited_at,
+            deleted_at,
+            counts,
+            value,
+        } = self;
+        let stamps = Stamps {
+            number,
+            seq,
+            created_at,
+            edited_at,
+            deleted_at,
+        };
+        Some(Document {
+            key: key.into(),
+            version,
+            value: content::value_back(&value)?.into(),
+            stamps,
+            counts,
+        })
     }
 }
 
@@ -131,13 +238,31 @@ pub(super) struct EventLine {
 
 impl EventLine {
     pub(super) fn of(entry: &Entry) -> Self {
-        let Entry { position: Position { seq, at }, kind, ref reference } = *entry;
-        Self { seq, at, kind, reference: content::reference(reference) }
+        let Entry {
+            position: Position { seq, at },
+            kind,
+            ref reference,
+        } = *entry;
+        Self {
+            seq,
+            at,
+            kind,
+            reference: content::reference(reference),
+        }
     }
 
     pub(super) fn entry(&self) -> Option<Entry> {
-        let Self { seq, at, kind, ref reference } = *self;
-        Some(Entry { position: Position { seq, at }, kind, reference: content::reference_back(reference)?.into() })
+        let Self {
+            seq,
+            at,
+            kind,
+            ref reference,
+        } = *self;
+        Some(Entry {
+            position: Position { seq, at },
+            kind,
+            reference: content::reference_back(reference)?.into(),
+        })
     }
 }
 
@@ -185,7 +310,11 @@ pub(super) struct Writer<W> {
 
 impl<W: Write> Writer<W> {
     pub(super) fn new(out: W) -> Self {
-        Self { out, digest: Sha256::new(), counts: Counts::default() }
+        Self {
+            out,
+            digest: Sha256::new(),
+            counts: Counts::default(),
+        }
     }
 
     pub(super) fn write(&mut self, line: &Line) -> Result<(), StartError> {
@@ -198,7 +327,10 @@ impl<W: Write> Writer<W> {
 
     /// Writes the footer.
     pub(super) fn end(mut self) -> Result<Counts, StartError> {
-        let footer = Footer { counts: self.counts, sha256: auth::hex(&self.digest.clone().finalize()) };
+        let footer = Footer {
+            counts: self.counts,
+            sha256: auth::hex(&self.digest.clone().finalize()),
+        };
         self.write(&Line::End(footer))?;
         self.out.flush().map_err(|error| unwritten(&error))?;
         Ok(self.counts)
@@ -206,7 +338,9 @@ impl<W: Write> Writer<W> {
 }
 
 fn unwritten(error: &io::Error) -> StartError {
-    StartError(format!("the export cannot be written ({error}): make room, or name another file with --to"))
+    StartError(format!(
+        "the export cannot be written ({error}): make room, or name another file with --to"
+    ))
 }
 
 /// Reads lines, and holds them against the footer.
@@ -219,7 +353,12 @@ pub(super) struct Reader<R> {
 
 impl<R: BufRead> Reader<R> {
     pub(super) fn new(input: R) -> Self {
-        Self { input, digest: Sha256::new(), line: 0, counts: Counts::default() }
+        Self {
+            input,
+            digest: Sha256::new(),
+            line: 0,
+            counts: Counts::default(),
+        }
     }
 
     /// The first line, if it is one that this version understands.
@@ -233,8 +372,11 @@ impl<R: BufRead> Reader<R> {
             format: u64,
         }
         let text = self.text()?;
-        let Any { export: Format { format } } =
-            serde_json::from_slice(&text).map_err(|_| StartError("this is no export: give the file that `chaos export` wrote".into()))?;
+        let Any {
+            export: Format { format },
+        } = serde_json::from_slice(&text).map_err(|_| {
+            StartError("this is no export: give the file that `chaos export` wrote".into())
+        })?;
         if format > FORMAT {
             return Err(StartError(format!(
                 "the export has format {format}, and this version reads up to {FORMAT}: use the newer version that wrote it"
@@ -252,11 +394,20 @@ impl<R: BufRead> Reader<R> {
         let text = self.text()?;
         match self.read(&text)? {
             Line::End(footer) => {
-                if footer != (Footer { counts: self.counts, sha256: auth::hex(&digest.finalize()) }) {
-                    return Err(self.broken("what comes before its last line is not what that tells of"));
+                if footer
+                    != (Footer {
+                        counts: self.counts,
+                        sha256: auth::hex(&digest.finalize()),
+                    })
+                {
+                    return Err(
+                        self.broken("what comes before its last line is not what that tells of")
+                    );
                 }
                 let mut rest = Vec::new();
-                self.input.read_until(b'\n', &mut rest).map_err(|error| unread(&error))?;
+                self.input
+                    .read_until(b'\n', &mut rest)
+                    .map_err(|error| unread(&error))?;
                 if !rest.is_empty() {
                     return Err(self.broken("something follows its last line"));
                 }
@@ -272,7 +423,9 @@ impl<R: BufRead> Reader<R> {
     fn text(&mut self) -> Result<Vec<u8>, StartError> {
         let mut text = Vec::new();
         self.line += 1;
-        io::Read::take(&mut self.input, LONGEST).read_until(b'\n', &mut text).map_err(|error| unread(&error))?;
+        io::Read::take(&mut self.input, LONGEST)
+            .read_until(b'\n', &mut text)
+            .map_err(|error| unread(&error))?;
         if text.last() != Some(&b'\n') {
             return Err(StartError(format!(
                 "the export ends in line {} without its last line: it was cut off, so fetch or make it again",
@@ -289,10 +442,15 @@ impl<R: BufRead> Reader<R> {
 
     /// A file that cannot be used, and why.
     pub(super) fn broken(&self, why: &str) -> StartError {
-        StartError(format!("the export is broken in line {}: {why}; fetch or make it again", self.line))
+        StartError(format!(
+            "the export is broken in line {}: {why}; fetch or make it again",
+            self.line
+        ))
     }
 }
 
 fn unread(error: &io::Error) -> StartError {
-    StartError(format!("the export cannot be read ({error}): mend its path or its permissions"))
+    StartError(format!(
+        "the export cannot be read ({error}): mend its path or its permissions"
+    ))
 }

@@ -45,10 +45,19 @@ pub async fn export(settings: Export) -> Result<Counts, StartError> {
     let Export { app, to, store } = settings;
     let ground = Ground::to_read(&store).await?;
     let secret = store.secret_key()?;
-    let exporter =
-        Exporter { store: &*ground.store, app: &app, secret: &secret, progress: Progress::new("exported"), settle: ground.settle };
+    let exporter = Exporter {
+        store: &*ground.store,
+        app: &app,
+        secret: &secret,
+        progress: Progress::new("exported"),
+        settle: ground.settle,
+    };
     let done = match &to {
-        None => exporter.run(Writer::new(BufWriter::new(io::stdout().lock()))).await,
+        None => {
+            exporter
+                .run(Writer::new(BufWriter::new(io::stdout().lock())))
+                .await
+        }
         Some(path) => to_file(exporter, path).await,
     };
     ground.close().await;
@@ -64,13 +73,25 @@ pub async fn import(settings: Import) -> Result<Counts, StartError> {
     match &from {
         None => import_from(Reader::new(io::stdin().lock()), &store).await,
         Some(path) => {
-            let unread = |error| StartError(format!("{} cannot be read ({error}): mend its path or its permissions", path.display()));
-            import_from(Reader::new(BufReader::new(File::open(path).map_err(unread)?)), &store).await
+            let unread = |error| {
+                StartError(format!(
+                    "{} cannot be read ({error}): mend its path or its permissions",
+                    path.display()
+                ))
+            };
+            import_from(
+                Reader::new(BufReader::new(File::open(path).map_err(unread)?)),
+                &store,
+            )
+            .await
         }
     }
 }
 
-async fn import_from<R: io::BufRead>(mut lines: Reader<R>, settings: &StoreSettings) -> Result<Counts, StartError> {
+async fn import_from<R: io::BufRead>(
+    mut lines: Reader<R>,
+    settings: &StoreSettings,
+) -> Result<Counts, StartError> {
     let header = lines.header()?;
     let secret = settings.secret_key()?;
     if fingerprint(&secret) != header.secret_key {
@@ -87,7 +108,12 @@ async fn import_from<R: io::BufRead>(mut lines: Reader<R>, settings: &StoreSetti
 
 /// Writes beside the file and renames at the end, so that there is a whole one under its name, or the one that was there.
 async fn to_file(exporter: Exporter<'_>, path: &Path) -> Result<Counts, StartError> {
-    let unwritten = |error: io::Error| StartError(format!("{} cannot be written ({error}): name another file with --to", path.display()));
+    let unwritten = |error: io::Error| {
+        StartError(format!(
+            "{} cannot be written ({error}): name another file with --to",
+            path.display()
+        ))
+    };
     if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
         let file = File::options().write(true).open(path).map_err(unwritten)?;
         return exporter.run(Writer::new(BufWriter::new(file))).await;
@@ -95,11 +121,20 @@ async fn to_file(exporter: Exporter<'_>, path: &Path) -> Result<Counts, StartErr
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");
     // It holds what everybody wrote: it is for its owner alone.
-    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&partial).map_err(unwritten)?;
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&partial)
+        .map_err(unwritten)?;
     let mut out = BufWriter::new(file);
     let done = exporter.run(Writer::new(&mut out)).await;
     let kept = done.and_then(|counts| {
-        out.flush().and_then(|()| out.get_ref().sync_all()).and_then(|()| fs::rename(&partial, path)).map_err(unwritten)?;
+        out.flush()
+            .and_then(|()| out.get_ref().sync_all())
+            .and_then(|()| fs::rename(&partial, path))
+            .map_err(unwritten)?;
         Ok(counts)
     });
     if kept.is_err() {

@@ -16,7 +16,10 @@ pub(super) struct Progress {
 impl Progress {
     /// `done` is what is done to things.
     pub(super) fn new(done: &'static str) -> Self {
-        Self { done, told: Instant::now() }
+        Self {
+            done,
+            told: Instant::now(),
+        }
     }
 
     pub(super) fn tell(&mut self, counts: &Counts) {
@@ -31,7 +34,14 @@ impl Progress {
     }
 
     fn say(&self, counts: &Counts, so_far: &str) {
-        let Counts { partitions, documents, events } = counts;
-        eprintln!("chaos: {}{so_far}: {documents} documents and {events} events in {partitions} partitions", self.done);
+        let Counts {
+            partitions,
+            documents,
+            events,
+        } = counts;
+        eprintln!(
+            "chaos: {}{so_far}: {documents} documents and {events} events in {partitions} partitions",
+            self.done
+        );
     }
 }

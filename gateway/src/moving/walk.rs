@@ -30,7 +30,9 @@ impl Part {
     /// About how much memory it takes.
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Self::Documents(_, documents) => documents.iter().map(|document| document.value.len()).sum(),
+            Self::Documents(_, documents) => {
+                documents.iter().map(|document| document.value.len()).sum()
+            }
             Self::Entries(entries) => entries.iter().map(|entry| entry.reference.len()).sum(),
         }
     }
@@ -55,10 +57,19 @@ enum Place {
 
 impl<'s> Walk<'s> {
     /// Before the first piece of a partition, if it is there.
-    pub(super) async fn begin(store: &'s dyn Transfer, partition: Partition) -> Result<Option<Self>, StoreError> {
+    pub(super) async fn begin(
+        store: &'s dyn Transfer,
+        partition: Partition,
+    ) -> Result<Option<Self>, StoreError> {
         let outline = store.outline(&partition).await?;
         let tables = scope::tables(&partition).iter();
-        Ok(outline.map(|outline| Self { store, partition, outline, tables, at: Place::Between }))
+        Ok(outline.map(|outline| Self {
+            store,
+            partition,
+            outline,
+            tables,
+            at: Place::Between,
+        }))
     }
 
     /// The next piece, which may be empty; `None` at the end.
@@ -76,12 +87,18 @@ impl<'s> Walk<'s> {
                 (Part::Entries(Vec::new()), next)
             }
             Place::Scanning(table, from) => {
-                let (documents, next) = self.store.scan(&self.partition, *table, from.clone(), STEP).await?;
+                let (documents, next) = self
+                    .store
+                    .scan(&self.partition, *table, from.clone(), STEP)
+                    .await?;
                 let next = next.map_or(Place::Between, |next| Place::Scanning(*table, Some(next)));
                 (Part::Documents(*table, documents), next)
             }
             Place::Numbers(table, after) => {
-                let (page, _) = self.store.page(&self.partition, *table, Range::After(*after), STEP).await?;
+                let (page, _) = self
+                    .store
+                    .page(&self.partition, *table, Range::After(*after), STEP)
+                    .await?;
                 let next = match page.documents.last() {
                     Some(last) if page.more => Place::Numbers(*table, last.stamps.number),
                     _ => Place::Between,
@@ -90,7 +107,9 @@ impl<'s> Walk<'s> {
             }
             Place::Log(after) => {
                 let entries = self.store.log(&self.partition, *after, STEP).await?.entries;
-                let next = entries.last().map_or(Place::End, |last| Place::Log(last.position));
+                let next = entries
+                    .last()
+                    .map_or(Place::End, |last| Place::Log(last.position));
                 (Part::Entries(entries), next)
             }
             Place::End => return Ok(None),

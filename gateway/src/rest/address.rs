@@ -14,13 +14,19 @@ const FORWARDED: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub fn client_address(peer: IpAddr, headers: &HeaderMap, proxies: &[IpNet]) -> IpAddr {
     let is_proxy = |address: IpAddr| proxies.iter().any(|proxy| proxy.contains(&address));
     let mut client = peer.to_canonical();
-    let values: Vec<_> = headers.get_all(FORWARDED).iter().filter_map(|value| value.to_str().ok()).collect();
+    let values: Vec<_> = headers
+        .get_all(FORWARDED)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect();
     for hop in values.iter().rev().flat_map(|value| value.rsplit(',')) {
         if !is_proxy(client) {
             break;
         }
         // A proxy that is believed and writes no address hides its client: it is the client then.
-        let Some(address) = parse(hop.trim()) else { break };
+        let Some(address) = parse(hop.trim()) else {
+            break;
+        };
         client = address;
     }
     client
@@ -29,7 +35,9 @@ pub fn client_address(peer: IpAddr, headers: &HeaderMap, proxies: &[IpNet]) -> I
 /// An address, perhaps with a port.
 fn parse(hop: &str) -> Option<IpAddr> {
     let bare = hop.trim_start_matches('[').trim_end_matches(']');
-    let address = bare.parse().or_else(|_| hop.parse::<SocketAddr>().map(|address| address.ip()));
+    let address = bare
+        .parse()
+        .or_else(|_| hop.parse::<SocketAddr>().map(|address| address.ip()));
     address.ok().map(|address: IpAddr| address.to_canonical())
 }
 
@@ -40,12 +48,17 @@ pub(super) fn client_of(parts: &Parts, proxies: &[IpNet]) -> IpAddr {
 
 /// Whether a request comes from this machine itself, and not through a proxy on it.
 pub(super) fn is_local(parts: &Parts) -> bool {
-    peer_of(parts).to_canonical().is_loopback() && !parts.headers.contains_key(FORWARDED) && !parts.headers.contains_key("forwarded")
+    peer_of(parts).to_canonical().is_loopback()
+        && !parts.headers.contains_key(FORWARDED)
+        && !parts.headers.contains_key("forwarded")
 }
 
 /// Who is at the other end of the connection; nobody in particular if the server did not say.
 fn peer_of(parts: &Parts) -> IpAddr {
-    parts.extensions.get::<ConnectInfo<SocketAddr>>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip())
+    parts
+        .extensions
+        .get::<ConnectInfo<SocketAddr>>()
+        .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip())
 }
 
 #[cfg(test)]
@@ -73,8 +86,14 @@ mod tests {
 
     #[test]
     fn what_a_client_wrote_itself_is_not_believed() {
-        assert_eq!(client("10.0.0.1", &["1.1.1.1, 198.51.100.7, 10.9.9.9"]), "198.51.100.7");
-        assert_eq!(client("10.0.0.1", &["1.1.1.1", "198.51.100.7:4711"]), "198.51.100.7");
+        assert_eq!(
+            client("10.0.0.1", &["1.1.1.1, 198.51.100.7, 10.9.9.9"]),
+            "198.51.100.7"
+        );
+        assert_eq!(
+            client("10.0.0.1", &["1.1.1.1", "198.51.100.7:4711"]),
+            "198.51.100.7"
+        );
         assert_eq!(client("10.0.0.1", &["1.1.1.1, nonsense"]), "10.0.0.1");
         assert_eq!(client("fd00::1", &["[2001:db8::1]:80"]), "2001:db8::1");
         assert_eq!(client("10.0.0.1", &["10.1.1.1, 10.2.2.2"]), "10.1.1.1");

@@ -24,17 +24,29 @@ pub(super) struct Answer<T> {
 impl<T> Answer<T> {
     /// 200.
     pub(super) fn ok(value: T) -> Self {
-        Self { status: StatusCode::OK, etag: None, value }
+        Self {
+            status: StatusCode::OK,
+            etag: None,
+            value,
+        }
     }
 
     /// 201.
     pub(super) fn created(value: T) -> Self {
-        Self { status: StatusCode::CREATED, etag: None, value }
+        Self {
+            status: StatusCode::CREATED,
+            etag: None,
+            value,
+        }
     }
 
     /// 201 if the request made it, else 200.
     pub(super) fn made(is_new: bool, value: T) -> Self {
-        if is_new { Self::created(value) } else { Self::ok(value) }
+        if is_new {
+            Self::created(value)
+        } else {
+            Self::ok(value)
+        }
     }
 
     /// With a tag: the version that `If-Match` is held against, and what else shows in the entity, so that equal tags mean equal entities.
@@ -43,7 +55,10 @@ impl<T> Answer<T> {
             Some(shown) => format!("\"{version}.{shown}\""),
             None => format!("\"{version}\""),
         };
-        Self { etag: Some(tag), ..self }
+        Self {
+            etag: Some(tag),
+            ..self
+        }
     }
 }
 
@@ -51,7 +66,9 @@ impl<T: Serialize> Answer<T> {
     /// 304 without a body if the caller has this very state.
     pub(super) fn unless(self, known: &Known) -> Response {
         match &self.etag {
-            Some(etag) if known.has(etag) => (StatusCode::NOT_MODIFIED, [(header::ETAG, etag.clone())]).into_response(),
+            Some(etag) if known.has(etag) => {
+                (StatusCode::NOT_MODIFIED, [(header::ETAG, etag.clone())]).into_response()
+            }
             _ => self.into_response(),
         }
     }
@@ -78,7 +95,8 @@ pub(super) struct Failure(pub(super) Arc<Error>);
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.code().status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status =
+            StatusCode::from_u16(self.code().status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut headers = HeaderMap::new();
         if let Some(milliseconds) = self.body.retry_after_ms {
             headers.insert(header::RETRY_AFTER, milliseconds.div_ceil(1000).into());
@@ -86,7 +104,14 @@ impl IntoResponse for Error {
         if self.code() == ErrorCode::Unauthenticated {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        let mut response = (status, headers, Json(ErrorAnswer { error: self.body.clone() })).into_response();
+        let mut response = (
+            status,
+            headers,
+            Json(ErrorAnswer {
+                error: self.body.clone(),
+            }),
+        )
+            .into_response();
         response.extensions_mut().insert(Failure(Arc::new(self)));
         response
     }

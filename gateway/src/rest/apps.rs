@@ -23,7 +23,9 @@ use super::{
 use crate::{error::Result, service::document::Versioned};
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new().routes(routes!(create, list)).routes(routes!(read, update, delete))
+    OpenApiRouter::new()
+        .routes(routes!(create, list))
+        .routes(routes!(read, update, delete))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -53,7 +55,9 @@ async fn create(
     let services = &state.services;
     idempotency
         .once(services, &body.clone(), async |bits| {
-            let app = services.create_app(&principal, &path.org, body, bits).await?;
+            let app = services
+                .create_app(&principal, &path.org, body, bits)
+                .await?;
             Ok(Answer::created(app.value).tagged(app.version, None))
         })
         .await
@@ -68,13 +72,23 @@ async fn list(
     In(path): In<OrganizationPath>,
     Asked(page): Asked<ListPage>,
 ) -> Result<Answer<List<App>>> {
-    Ok(Answer::ok(state.services.list_apps(&principal, &path.org, page).await?))
+    Ok(Answer::ok(
+        state
+            .services
+            .list_apps(&principal, &path.org, page)
+            .await?,
+    ))
 }
 
 /// Read an app
 #[utoipa::path(get, path = "/v1/organizations/{org}/apps/{app}", tag = "apps", security(("organization_key" = []), ("admin_key" = [])),
     params(AppPath, IfNoneMatchHeader), responses((status = 200, description = "The app", body = App)))]
-async fn read(State(state): State<Shared>, Bearer(principal): Bearer, In(path): In<AppPath>, known: Known) -> Result<Response> {
+async fn read(
+    State(state): State<Shared>,
+    Bearer(principal): Bearer,
+    In(path): In<AppPath>,
+    known: Known,
+) -> Result<Response> {
     Ok(entity(state.services.app(&principal, &path.org, &path.app).await?).unless(&known))
 }
 
@@ -89,7 +103,12 @@ async fn update(
     Insists(if_match): Insists,
     Body(body): Body<UpdateApp>,
 ) -> Result<Answer<App>> {
-    Ok(entity(state.services.update_app(&principal, &path.org, &path.app, body, if_match).await?))
+    Ok(entity(
+        state
+            .services
+            .update_app(&principal, &path.org, &path.app, body, if_match)
+            .await?,
+    ))
 }
 
 /// Delete an app
@@ -103,5 +122,10 @@ async fn delete(
     In(path): In<AppPath>,
     Insists(if_match): Insists,
 ) -> Result<StatusCode> {
-    done(state.services.delete_app(&principal, &path.org, &path.app, if_match).await)
+    done(
+        state
+            .services
+            .delete_app(&principal, &path.org, &path.app, if_match)
+            .await,
+    )
 }

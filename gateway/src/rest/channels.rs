@@ -31,7 +31,9 @@ use crate::{
 const MOST_IDS: usize = 200;
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new().routes(routes!(create, list)).routes(routes!(read, replace, update, delete))
+    OpenApiRouter::new()
+        .routes(routes!(create, list))
+        .routes(routes!(read, replace, update, delete))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -89,22 +91,48 @@ async fn create(
 /// An app key sees all, a user its own and the `open` and `broadcast` ones.
 #[utoipa::path(get, path = "/v1/channels", tag = "channels", security(("app_key" = []), ("user_token" = [])),
     params(ListChannels), responses((status = 200, description = "A page, by id", body = List<Channel>)))]
-async fn list(State(state): State<Shared>, Caller(actor): Caller, Asked(query): Asked<ListChannels>) -> Result<Answer<List<Channel>>> {
+async fn list(
+    State(state): State<Shared>,
+    Caller(actor): Caller,
+    Asked(query): Asked<ListChannels>,
+) -> Result<Answer<List<Channel>>> {
     let ids = query.ids.map(|ids| parse_ids(&ids)).transpose()?;
-    let filter = ChannelFilter { kind: query.kind, participant: query.participant_id, ids };
-    Ok(Answer::ok(state.services.list_channels(&actor, filter, query.cursor, query.limit).await?))
+    let filter = ChannelFilter {
+        kind: query.kind,
+        participant: query.participant_id,
+        ids,
+    };
+    Ok(Answer::ok(
+        state
+            .services
+            .list_channels(&actor, filter, query.cursor, query.limit)
+            .await?,
+    ))
 }
 
 fn parse_ids(text: &str) -> Result<Vec<ChannelId>> {
-    let ids: Result<Vec<ChannelId>, _> = text.split(',').filter(|id| !id.is_empty()).map(str::parse).collect();
+    let ids: Result<Vec<ChannelId>, _> = text
+        .split(',')
+        .filter(|id| !id.is_empty())
+        .map(str::parse)
+        .collect();
     let ids = ids.map_err(|error| misfit("query", Some("ids"), &error.to_string()))?;
-    if ids.len() > MOST_IDS { Err(misfit("query", Some("ids"), "more than 200 ids")) } else { Ok(ids) }
+    if ids.len() > MOST_IDS {
+        Err(misfit("query", Some("ids"), "more than 200 ids"))
+    } else {
+        Ok(ids)
+    }
 }
 
 /// Read a channel
 #[utoipa::path(get, path = "/v1/channels/{channel}", tag = "channels", security(("app_key" = []), ("user_token" = [])),
     params(ChannelPath, IfNoneMatchHeader), responses((status = 200, description = "The channel", body = Channel)))]
-async fn read(State(state): State<Shared>, Caller(actor): Caller, In(path): In<ChannelPath>, known: Known) -> Result<Response> {
+async fn read(
+    State(state): State<Shared>,
+    Caller(actor): Caller,
+    In(path): In<ChannelPath>,
+    known: Known,
+) -> Result<Response> {
     let channel = state.services.channel(&actor, &path.channel).await?;
     Ok(entity(channel, Made::Before).unless(&known))
 }
@@ -122,7 +150,10 @@ async fn replace(
     Insists(if_match): Insists,
     Body(body): Body<ReplaceChannel>,
 ) -> Result<Answer<Channel>> {
-    let (channel, made) = state.services.put_channel(&actor, &path.channel, body, if_match).await?;
+    let (channel, made) = state
+        .services
+        .put_channel(&actor, &path.channel, body, if_match)
+        .await?;
     Ok(entity(channel, made))
 }
 
@@ -137,7 +168,10 @@ async fn update(
     Insists(if_match): Insists,
     Body(body): Body<UpdateChannel>,
 ) -> Result<Answer<Channel>> {
-    let channel = state.services.update_channel(&actor, &path.channel, body, if_match).await?;
+    let channel = state
+        .services
+        .update_channel(&actor, &path.channel, body, if_match)
+        .await?;
     Ok(entity(channel, Made::Before))
 }
 
@@ -150,5 +184,10 @@ async fn delete(
     In(path): In<ChannelPath>,
     Insists(if_match): Insists,
 ) -> Result<StatusCode> {
-    done(state.services.delete_channel(&actor, &path.channel, if_match).await)
+    done(
+        state
+            .services
+            .delete_channel(&actor, &path.channel, if_match)
+            .await,
+    )
 }

@@ -50,9 +50,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Insists {
             ([], []) => Ok(Self(None)),
             ([tag], []) if tag == "*" => Ok(Self(Some(Precondition::Present))),
             // A tag that was never given is at no version.
-            ([tag], []) => Ok(Self(Some(Precondition::Version(version(tag).unwrap_or(u64::MAX))))),
+            ([tag], []) => Ok(Self(Some(Precondition::Version(
+                version(tag).unwrap_or(u64::MAX),
+            )))),
             ([], [tag]) if tag == "*" => Ok(Self(Some(Precondition::Absent))),
-            _ => Err(Error::bad_request("a change takes `If-Match` with one tag or *, or `If-None-Match: *`, and not both")),
+            _ => Err(Error::bad_request(
+                "a change takes `If-Match` with one tag or *, or `If-None-Match: *`, and not both",
+            )),
         }
     }
 }
@@ -68,13 +72,25 @@ impl<S: Send + Sync> FromRequestParts<S> for Known {
 impl Known {
     /// Whether it is one of them; weak comparison, as RFC 9110 has it here.
     pub(super) fn has(&self, etag: &str) -> bool {
-        self.0.iter().any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+        self.0
+            .iter()
+            .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
     }
 }
 
 fn tags(headers: &HeaderMap, name: &header::HeaderName) -> Vec<String> {
-    let values = headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-    values.flat_map(|value| value.split(',').map(|tag| tag.trim().to_owned()).collect::<Vec<_>>()).collect()
+    let values = headers
+        .get_all(name)
+        .iter()
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    values
+        .flat_map(|value| {
+            value
+                .split(',')
+                .map(|tag| tag.trim().to_owned())
+                .collect::<Vec<_>>()
+        })
+        .collect()
 }
 
 /// The version in a strong tag that an answer gave.
@@ -82,7 +98,10 @@ fn version(tag: &str) -> Option<u64> {
     let inner = tag.strip_prefix('"')?.strip_suffix('"')?;
     let digits = inner.split_once('.').map_or(inner, |(version, _)| version);
     // Parsing alone would take a sign.
-    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+    digits
+        .bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| digits.parse().ok())?
 }
 
 #[cfg(test)]

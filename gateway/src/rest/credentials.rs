@@ -35,10 +35,19 @@ pub(super) struct Gates {
 }
 
 impl Gates {
-    pub(super) fn new(limits: &Limits, apps: Arc<Keyed<Scope>>, addresses: Arc<Keyed<IpAddr>>) -> Self {
+    pub(super) fn new(
+        limits: &Limits,
+        apps: Arc<Keyed<Scope>>,
+        addresses: Arc<Keyed<IpAddr>>,
+    ) -> Self {
         let keys = Keyed::new(Rate::per_second(limits.key_requests_per_second));
         let users = Keyed::new(Rate::per_second(limits.requests_per_second));
-        Self { keys, users, apps, addresses }
+        Self {
+            keys,
+            users,
+            apps,
+            addresses,
+        }
     }
 }
 
@@ -49,8 +58,14 @@ impl FromRequestParts<Shared> for Bearer {
         let principal = match authenticate(parts, state).await {
             Ok(principal) => principal,
             Err(error) if error.code() == ErrorCode::Unauthenticated => {
-                let taken = state.gates.addresses.take(client_of(parts, &state.proxies), state.services.clock.elapsed());
-                return Err(taken.map_or_else(|wait| limited(state, "unauthenticated_per_ip", wait), |()| error));
+                let taken = state.gates.addresses.take(
+                    client_of(parts, &state.proxies),
+                    state.services.clock.elapsed(),
+                );
+                return Err(taken.map_or_else(
+                    |wait| limited(state, "unauthenticated_per_ip", wait),
+                    |()| error,
+                ));
             }
             Err(error) => return Err(error),
         };
@@ -71,10 +86,17 @@ impl FromRequestParts<Shared> for Caller {
 }
 
 async fn authenticate(parts: &Parts, state: &Shared) -> Result<Principal> {
-    let missing = || Error::unauthenticated("send `Authorization: Bearer` with a key or a user token");
+    let missing =
+        || Error::unauthenticated("send `Authorization: Bearer` with a key or a user token");
     let mut headers = parts.headers.get_all(header::AUTHORIZATION).iter();
-    let (Some(value), None) = (headers.next(), headers.next()) else { return Err(missing()) };
-    let (scheme, credential) = value.to_str().ok().and_then(|value| value.split_once(' ')).ok_or_else(missing)?;
+    let (Some(value), None) = (headers.next(), headers.next()) else {
+        return Err(missing());
+    };
+    let (scheme, credential) = value
+        .to_str()
+        .ok()
+        .and_then(|value| value.split_once(' '))
+        .ok_or_else(missing)?;
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err(missing());
     }
@@ -86,18 +108,28 @@ fn admit(principal: &Principal, state: &Shared) -> Result<()> {
     let (gates, now) = (&state.gates, state.services.clock.elapsed());
     let key = match principal {
         Principal::Admin => return Ok(()),
-        Principal::Organization { key, .. } | Principal::Actor(Actor { who: Who::App { key }, .. }) => Some(key),
+        Principal::Organization { key, .. }
+        | Principal::Actor(Actor {
+            who: Who::App { key },
+            ..
+        }) => Some(key),
         Principal::Actor(_) => None,
     };
     if let Some(key) = key {
-        gates.keys.take(key.clone(), now).map_err(|wait| limited(state, "key_requests_per_second", wait))?;
+        gates
+            .keys
+            .take(key.clone(), now)
+            .map_err(|wait| limited(state, "key_requests_per_second", wait))?;
     }
     if let Principal::Actor(actor) = principal {
         if let Some(user) = actor.user() {
             let taken = gates.users.take((actor.scope.clone(), user.clone()), now);
             taken.map_err(|wait| limited(state, "requests_per_second", wait))?;
         }
-        gates.apps.take(actor.scope.clone(), now).map_err(|wait| limited(state, "app_requests_per_second", wait))?;
+        gates
+            .apps
+            .take(actor.scope.clone(), now)
+            .map_err(|wait| limited(state, "app_requests_per_second", wait))?;
     }
     Ok(())
 }
@@ -112,10 +144,18 @@ fn note(principal: &Principal) {
     let span = Span::current();
     match principal {
         Principal::Admin => span.record("principal", "admin"),
-        Principal::Organization { id, .. } => span.record("principal", "organization").record("organization", id.as_str()),
+        Principal::Organization { id, .. } => span
+            .record("principal", "organization")
+            .record("organization", id.as_str()),
         Principal::Actor(actor) => {
-            let kind = if actor.user().is_some() { "user" } else { "app" };
-            span.record("principal", kind).record("app", actor.scope.app.as_str()).record("environment", actor.scope.environment.as_str())
+            let kind = if actor.user().is_some() {
+                "user"
+            } else {
+                "app"
+            };
+            span.record("principal", kind)
+                .record("app", actor.scope.app.as_str())
+                .record("environment", actor.scope.environment.as_str())
         }
     };
 }

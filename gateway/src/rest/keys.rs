@@ -67,7 +67,11 @@ async fn create_of_organization(
     let services = &state.services;
     idempotency
         .once(services, &body.clone(), async |bits| {
-            Ok(Answer::created(services.create_organization_key(&principal, &path.org, body, bits).await?))
+            Ok(Answer::created(
+                services
+                    .create_organization_key(&principal, &path.org, body, bits)
+                    .await?,
+            ))
         })
         .await
 }
@@ -81,7 +85,12 @@ async fn list_of_organization(
     In(path): In<OrganizationPath>,
     Asked(page): Asked<ListPage>,
 ) -> Result<Answer<List<Key>>> {
-    Ok(Answer::ok(state.services.list_organization_keys(&principal, &path.org, page).await?))
+    Ok(Answer::ok(
+        state
+            .services
+            .list_organization_keys(&principal, &path.org, page)
+            .await?,
+    ))
 }
 
 /// Revoke an organization key
@@ -92,7 +101,12 @@ async fn revoke_of_organization(
     Bearer(principal): Bearer,
     In(path): In<OrganizationKeyPath>,
 ) -> Result<StatusCode> {
-    done(state.services.revoke_organization_key(&principal, &path.org, &path.key).await)
+    done(
+        state
+            .services
+            .revoke_organization_key(&principal, &path.org, &path.key)
+            .await,
+    )
 }
 
 /// Make an app key
@@ -111,7 +125,11 @@ async fn create_of_app(
     let services = &state.services;
     idempotency
         .once(services, &body.clone(), async |bits| {
-            Ok(Answer::created(services.create_app_key(&principal, &path.org, &path.app, body, bits).await?))
+            Ok(Answer::created(
+                services
+                    .create_app_key(&principal, &path.org, &path.app, body, bits)
+                    .await?,
+            ))
         })
         .await
 }
@@ -127,14 +145,28 @@ async fn list_of_app(
     In(path): In<AppPath>,
     Asked(page): Asked<ListPage>,
 ) -> Result<Answer<List<Key>>> {
-    Ok(Answer::ok(state.services.list_app_keys(&principal, &path.org, &path.app, page).await?))
+    Ok(Answer::ok(
+        state
+            .services
+            .list_app_keys(&principal, &path.org, &path.app, page)
+            .await?,
+    ))
 }
 
 /// Revoke an app key or access key
 #[utoipa::path(delete, operation_id = "app_keys_revoke", path = "/v1/organizations/{org}/apps/{app}/keys/{key}", tag = "app_keys", security(("organization_key" = []), ("admin_key" = [])),
     params(AppKeyPath), responses((status = 204, description = "It is refused from now on")))]
-async fn revoke_of_app(State(state): State<Shared>, Bearer(principal): Bearer, In(path): In<AppKeyPath>) -> Result<StatusCode> {
-    done(state.services.revoke_app_key(&principal, &path.org, &path.app, &path.key).await)
+async fn revoke_of_app(
+    State(state): State<Shared>,
+    Bearer(principal): Bearer,
+    In(path): In<AppKeyPath>,
+) -> Result<StatusCode> {
+    done(
+        state
+            .services
+            .revoke_app_key(&principal, &path.org, &path.app, &path.key)
+            .await,
+    )
 }
 
 /// Make an access key
@@ -153,7 +185,11 @@ async fn create_access(
     let services = &state.services;
     idempotency
         .once(services, &body.clone(), async |bits| {
-            Ok(Answer::created(services.create_access(&principal, &path.org, &path.app, body, bits).await?))
+            Ok(Answer::created(
+                services
+                    .create_access(&principal, &path.org, &path.app, body, bits)
+                    .await?,
+            ))
         })
         .await
 }

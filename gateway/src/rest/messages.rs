@@ -23,7 +23,9 @@ use super::{
 use crate::{error::Result, service::messages::Sent};
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new().routes(routes!(send, list)).routes(routes!(read, edit, delete))
+    OpenApiRouter::new()
+        .routes(routes!(send, list))
+        .routes(routes!(read, edit, delete))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -57,8 +59,13 @@ async fn send(
     let services = &state.services;
     idempotency
         .once(services, &body.clone(), async |bits| {
-            let message_id = Some(body.message_id.unwrap_or_else(|| MessageId::from_bits(bits)));
-            let (message, sent) = services.send_message(&actor, &path.channel, SendMessage { message_id, ..body }).await?;
+            let message_id = Some(
+                body.message_id
+                    .unwrap_or_else(|| MessageId::from_bits(bits)),
+            );
+            let (message, sent) = services
+                .send_message(&actor, &path.channel, SendMessage { message_id, ..body })
+                .await?;
             Ok(entity(message, sent == Sent::Now))
         })
         .await
@@ -75,14 +82,27 @@ async fn list(
     In(path): In<ChannelPath>,
     Asked(query): Asked<ListMessages>,
 ) -> Result<Answer<MessageList>> {
-    Ok(Answer::ok(state.services.list_messages(&actor, &path.channel, query).await?))
+    Ok(Answer::ok(
+        state
+            .services
+            .list_messages(&actor, &path.channel, query)
+            .await?,
+    ))
 }
 
 /// Read a message
 #[utoipa::path(get, path = "/v1/channels/{channel}/messages/{message}", tag = "messages", security(("app_key" = []), ("user_token" = [])),
     params(MessagePath, IfNoneMatchHeader), responses((status = 200, description = "The message", body = Message)))]
-async fn read(State(state): State<Shared>, Caller(actor): Caller, In(path): In<MessagePath>, known: Known) -> Result<Response> {
-    let message = state.services.message(&actor, &path.channel, &path.message).await?;
+async fn read(
+    State(state): State<Shared>,
+    Caller(actor): Caller,
+    In(path): In<MessagePath>,
+    known: Known,
+) -> Result<Response> {
+    let message = state
+        .services
+        .message(&actor, &path.channel, &path.message)
+        .await?;
     Ok(entity(message, false).unless(&known))
 }
 
@@ -97,7 +117,10 @@ async fn edit(
     Insists(if_match): Insists,
     Body(body): Body<EditMessage>,
 ) -> Result<Answer<Message>> {
-    let message = state.services.edit_message(&actor, &path.channel, &path.message, body, if_match).await?;
+    let message = state
+        .services
+        .edit_message(&actor, &path.channel, &path.message, body, if_match)
+        .await?;
     Ok(entity(message, false))
 }
 
@@ -112,5 +135,10 @@ async fn delete(
     In(path): In<MessagePath>,
     Insists(if_match): Insists,
 ) -> Result<StatusCode> {
-    done(state.services.delete_message(&actor, &path.channel, &path.message, if_match).await)
+    done(
+        state
+            .services
+            .delete_message(&actor, &path.channel, &path.message, if_match)
+            .await,
+    )
 }

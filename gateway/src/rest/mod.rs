@@ -98,34 +98,76 @@ pub fn router(state: RestState) -> Router {
         .split_for_parts()
         .0
         .fallback(async || Error::not_found("path"))
-        .method_not_allowed_fallback(async || Error::new(ErrorCode::MethodNotAllowed, "this path has other methods: see `Allow`"))
-        .layer(middleware::from_fn_with_state(context.clone(), observe::observe))
+        .method_not_allowed_fallback(async || {
+            Error::new(
+                ErrorCode::MethodNotAllowed,
+                "this path has other methods: see `Allow`",
+            )
+        })
+        .layer(middleware::from_fn_with_state(
+            context.clone(),
+            observe::observe,
+        ))
         .layer(cors(origins))
         .with_state(context)
 }
 
 /// Health and metrics alone, for an address of their own (`--ops-listen`): whoever can reach it may read them.
 pub fn ops_router(state: RestState) -> Router {
-    operations::open_routes().fallback(async || Error::not_found("path")).with_state(context(state, Bytes::new()))
+    operations::open_routes()
+        .fallback(async || Error::not_found("path"))
+        .with_state(context(state, Bytes::new()))
 }
 
 fn context(state: RestState, document: Bytes) -> Shared {
     let gates = credentials::Gates::new(&state.services.limits, state.apps, state.addresses);
-    let RestState { services, authenticator, metrics, proxies, draining, pulse, .. } = state;
-    Arc::new(Context { services, authenticator, metrics, proxies, draining, gates, pulse, document })
+    let RestState {
+        services,
+        authenticator,
+        metrics,
+        proxies,
+        draining,
+        pulse,
+        ..
+    } = state;
+    Arc::new(Context {
+        services,
+        authenticator,
+        metrics,
+        proxies,
+        draining,
+        gates,
+        pulse,
+        document,
+    })
 }
 
 /// Credentials are bearer tokens, which no browser sends by itself: pages of allowed origins may call with what they were given.
 fn cors(origins: Arc<Origins>) -> CorsLayer {
     let allowed = AllowOrigin::predicate(move |origin: &HeaderValue, request: &request::Parts| {
-        let host = request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let host = request
+            .headers
+            .get(header::HOST)
+            .and_then(|host| host.to_str().ok());
         // A name in the request line, as HTTP/2 and proxies have it, counts like `Host`.
-        let host = request.uri.authority().map(|authority| authority.as_str()).or(host);
-        origin.to_str().is_ok_and(|origin| origins.allow(Some(origin), host))
+        let host = request
+            .uri
+            .authority()
+            .map(|authority| authority.as_str())
+            .or(host);
+        origin
+            .to_str()
+            .is_ok_and(|origin| origins.allow(Some(origin), host))
     });
     CorsLayer::new()
         .allow_origin(allowed)
-        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_methods([
+            Method::GET,
+            Method::POST,
+            Method::PUT,
+            Method::PATCH,
+            Method::DELETE,
+        ])
         .allow_headers([
             header::AUTHORIZATION,
             header::CONTENT_TYPE,
@@ -133,6 +175,10 @@ fn cors(origins: Arc<Origins>) -> CorsLayer {
             header::IF_NONE_MATCH,
             header::HeaderName::from_static("idempotency-key"),
         ])
-        .expose_headers([header::ETAG, header::RETRY_AFTER, header::HeaderName::from_static("x-request-id")])
+        .expose_headers([
+            header::ETAG,
+            header::RETRY_AFTER,
+            header::HeaderName::from_static("x-request-id"),
+        ])
         .max_age(std::time::Duration::from_secs(3600))
 }

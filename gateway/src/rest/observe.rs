@@ -24,7 +24,10 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Runs a request in a task of its own: a client that hangs up does not stop it halfway, and a panic is an answer like any other.
 pub(super) async fn observe(State(state): State<Shared>, request: Request, next: Next) -> Response {
     let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map(|path| path.as_str().to_owned());
     let id = format!("{:016x}", random::bits());
     let span = tracing::info_span!(
         "request",
@@ -39,7 +42,11 @@ pub(super) async fn observe(State(state): State<Shared>, request: Request, next:
     let begun = Instant::now();
     let running = tokio::spawn(next.run(request).instrument(span.clone()));
     let mut response = running.await.unwrap_or_else(|end| {
-        let cause = if end.is_panic() { "a handler panicked" } else { "the node stopped" };
+        let cause = if end.is_panic() {
+            "a handler panicked"
+        } else {
+            "the node stopped"
+        };
         Error::internal(cause).into_response()
     });
     let status = response.status().as_u16();
@@ -66,7 +73,9 @@ fn log(error: &Arc<Error>, status: u16, elapsed_us: u64) {
     let cause = error.cause.as_deref().unwrap_or_default();
     match error.code() {
         ErrorCode::Internal => tracing::error!(status, elapsed_us, cause, "failed"),
-        ErrorCode::Unavailable => tracing::warn!(status, elapsed_us, cause, "the store did not answer"),
+        ErrorCode::Unavailable => {
+            tracing::warn!(status, elapsed_us, cause, "the store did not answer")
+        }
         code => tracing::debug!(status, elapsed_us, code = code.as_str(), "refused"),
     }
 }

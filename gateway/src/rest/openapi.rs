@@ -5,16 +5,28 @@
 
 use bytes::Bytes;
 use protocol::{
-    AppId, ChannelId, ErrorCode, KeyId, MessageId, OrganizationId, TokenKeyId, UserId, model::ChannelType, results::ErrorAnswer,
+    AppId, ChannelId, ErrorCode, KeyId, MessageId, OrganizationId, TokenKeyId, UserId,
+    model::ChannelType, results::ErrorAnswer,
 };
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-use super::{Shared, apps, channels, keys, messages, operations, organizations, participants, reactions, token_keys, users};
+use super::{
+    Shared, apps, channels, keys, messages, operations, organizations, participants, reactions,
+    token_keys, users,
+};
 
 /// The entities that carry an `ETag`.
-const ENTITIES: [&str; 7] = ["Organization", "OrganizationCreated", "App", "User", "Channel", "Participant", "Message"];
+const ENTITIES: [&str; 7] = [
+    "Organization",
+    "OrganizationCreated",
+    "App",
+    "User",
+    "Channel",
+    "Participant",
+    "Message",
+];
 
 #[derive(OpenApi)]
 #[openapi(
@@ -23,7 +35,17 @@ const ENTITIES: [&str; 7] = ["Organization", "OrganizationCreated", "App", "User
         version = "1",
         description = "The HTTP API of CHAOS, a chat backend. Clients that chat use the WebSocket at `/v1/ws`."
     ),
-    components(schemas(AppId, ChannelId, KeyId, MessageId, OrganizationId, TokenKeyId, UserId, ChannelType, ErrorAnswer))
+    components(schemas(
+        AppId,
+        ChannelId,
+        KeyId,
+        MessageId,
+        OrganizationId,
+        TokenKeyId,
+        UserId,
+        ChannelType,
+        ErrorAnswer
+    ))
 )]
 struct Base;
 
@@ -41,7 +63,10 @@ pub(super) fn routes() -> OpenApiRouter<Shared> {
         messages::routes(),
         reactions::routes(),
     ];
-    resources.into_iter().fold(OpenApiRouter::with_openapi(Base::openapi()), OpenApiRouter::merge)
+    resources.into_iter().fold(
+        OpenApiRouter::with_openapi(Base::openapi()),
+        OpenApiRouter::merge,
+    )
 }
 
 /// The document, as JSON.
@@ -51,7 +76,8 @@ pub(super) fn bytes() -> Bytes {
 
 /// The document.
 pub fn document() -> Value {
-    let mut document = serde_json::to_value(routes().into_openapi()).expect("an OpenAPI document is JSON");
+    let mut document =
+        serde_json::to_value(routes().into_openapi()).expect("an OpenAPI document is JSON");
     for path in members(&mut document["paths"]) {
         for (method, operation) in members(path.1) {
             complete(method, operation);
@@ -66,7 +92,10 @@ pub fn document() -> Value {
             schema["example"] = example;
         }
     }
-    document["components"]["responses"] = ErrorCode::ALL.iter().map(|code| (code.as_str().to_owned(), error_response(*code))).collect();
+    document["components"]["responses"] = ErrorCode::ALL
+        .iter()
+        .map(|code| (code.as_str().to_owned(), error_response(*code)))
+        .collect();
     document["components"]["securitySchemes"] = security_schemes();
     document
 }
@@ -78,7 +107,10 @@ fn members(value: &mut Value) -> impl Iterator<Item = (&String, &mut Value)> {
 /// Adds to an operation what follows from its method, parameters and answers.
 fn complete(method: &str, operation: &mut Value) {
     let tag = operation["tags"][0].as_str().unwrap_or_default().to_owned();
-    let name = operation["operationId"].as_str().unwrap_or_default().to_owned();
+    let name = operation["operationId"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     if !name.starts_with(&tag) {
         operation["operationId"] = format!("{tag}_{name}").into();
     }
@@ -89,22 +121,36 @@ fn complete(method: &str, operation: &mut Value) {
             body["content"]["application/merge-patch+json"] = media;
         }
     }
-    let is_conditional = operation["parameters"].as_array().is_some_and(|all| all.iter().any(|p| p["name"] == "If-None-Match"));
+    let is_conditional = operation["parameters"]
+        .as_array()
+        .is_some_and(|all| all.iter().any(|p| p["name"] == "If-None-Match"));
     let needs_credential = operation.get("security").is_some();
-    let responses = operation["responses"].as_object_mut().expect("every operation has answers");
+    let responses = operation["responses"]
+        .as_object_mut()
+        .expect("every operation has answers");
     for response in responses.values_mut() {
-        let entity = response["content"]["application/json"]["schema"]["$ref"].as_str().and_then(|path| path.rsplit('/').next());
+        let entity = response["content"]["application/json"]["schema"]["$ref"]
+            .as_str()
+            .and_then(|path| path.rsplit('/').next());
         if entity.is_some_and(|entity| ENTITIES.contains(&entity)) {
-            response["headers"]["ETag"] =
-                json!({ "description": "Changes whenever the entity does; for `If-Match`", "schema": { "type": "string" } });
+            response["headers"]["ETag"] = json!({ "description": "Changes whenever the entity does; for `If-Match`", "schema": { "type": "string" } });
         }
     }
     if is_conditional {
-        responses.insert("304".to_owned(), json!({ "description": "The caller has this very state" }));
+        responses.insert(
+            "304".to_owned(),
+            json!({ "description": "The caller has this very state" }),
+        );
     }
     let mut may = vec![ErrorCode::Internal, ErrorCode::Unavailable];
     if needs_credential {
-        may.extend([ErrorCode::BadRequest, ErrorCode::Unauthenticated, ErrorCode::Forbidden, ErrorCode::NotFound, ErrorCode::RateLimited]);
+        may.extend([
+            ErrorCode::BadRequest,
+            ErrorCode::Unauthenticated,
+            ErrorCode::Forbidden,
+            ErrorCode::NotFound,
+            ErrorCode::RateLimited,
+        ]);
     }
     match method {
         "get" => {}
@@ -119,7 +165,9 @@ fn complete(method: &str, operation: &mut Value) {
     }
     for code in may {
         let reference = json!({ "$ref": format!("#/components/responses/{code}") });
-        responses.entry(code.status().to_string()).or_insert(reference);
+        responses
+            .entry(code.status().to_string())
+            .or_insert(reference);
     }
 }
 
@@ -137,7 +185,9 @@ fn error_response(code: ErrorCode) -> Value {
         ErrorCode::LimitReached => "A count is full; trying again does not help",
         ErrorCode::RateLimited => "Too many requests; `Retry-After` tells when to go on",
         ErrorCode::Internal => "A defect of the server; the cause is in its log",
-        ErrorCode::Unavailable => "The store cannot be reached: nothing was done, or whether it was is unknown",
+        ErrorCode::Unavailable => {
+            "The store cannot be reached: nothing was done, or whether it was is unknown"
+        }
     };
     let schema = json!({ "$ref": "#/components/schemas/ErrorAnswer" });
     let example = json!({ "error": { "code": code.as_str(), "message": description } });
@@ -193,12 +243,16 @@ fn example(schema: &str) -> Option<Value> {
         "CreateAppKey" => json!({ "environment": "live", "name": "backend" }),
         "CreateAccess" => json!({ "environment": "test", "expires_in": 600 }),
         "CreateTokenKey" => json!({ "environment": "live", "algorithm": "HS256" }),
-        "PutUser" => json!({ "username": "alice", "first_name": "Alice", "metadata": { "team": "red" } }),
+        "PutUser" => {
+            json!({ "username": "alice", "first_name": "Alice", "metadata": { "team": "red" } })
+        }
         "UpdateUser" => json!({ "bio": "Likes chat", "last_name": null }),
         "MintToken" => json!({ "expires_in": 3600 }),
         "Disconnect" => json!({ "revoke": false }),
         "CreateChannel" => json!({ "type": "open", "name": "General" }),
-        "ReplaceChannel" => json!({ "type": "open", "name": "General", "description": "For everything" }),
+        "ReplaceChannel" => {
+            json!({ "type": "open", "name": "General", "description": "For everything" })
+        }
         "UpdateChannel" => json!({ "name": "Everything", "description": null }),
         "UpdateParticipant" => json!({ "role": "moderator" }),
         "SendMessage" => json!({ "text": "Hello" }),

@@ -18,12 +18,19 @@ use crate::{
 };
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new().routes(routes!(healthz)).routes(routes!(readyz)).routes(routes!(metrics)).routes(routes!(openapi))
+    OpenApiRouter::new()
+        .routes(routes!(healthz))
+        .routes(routes!(readyz))
+        .routes(routes!(metrics))
+        .routes(routes!(openapi))
 }
 
 /// The same for an address of their own, where metrics need no credential.
 pub(super) fn open_routes() -> axum::Router<Shared> {
-    axum::Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).route("/metrics", get(open_metrics))
+    axum::Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(open_metrics))
 }
 
 /// How a node is.
@@ -66,11 +73,17 @@ async fn metrics(State(state): State<Shared>, request: Request) -> Result<impl I
 }
 
 async fn open_metrics(State(state): State<Shared>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, CONTENT_TYPE)], state.metrics.encode())
+    (
+        [(header::CONTENT_TYPE, CONTENT_TYPE)],
+        state.metrics.encode(),
+    )
 }
 
 /// This document
 #[utoipa::path(get, path = "/v1/openapi.json", tag = "operations", responses((status = 200, description = "OpenAPI 3.1", body = Object)))]
 async fn openapi(State(state): State<Shared>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], state.document.clone())
+    (
+        [(header::CONTENT_TYPE, "application/json")],
+        state.document.clone(),
+    )
 }

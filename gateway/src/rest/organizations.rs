@@ -22,7 +22,9 @@ use super::{
 use crate::{error::Result, service::document::Versioned};
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new().routes(routes!(create, list)).routes(routes!(read, update, delete))
+    OpenApiRouter::new()
+        .routes(routes!(create, list))
+        .routes(routes!(read, update, delete))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -60,14 +62,25 @@ async fn create(
 /// List organizations
 #[utoipa::path(get, path = "/v1/organizations", tag = "organizations", security(("admin_key" = [])),
     params(ListPage), responses((status = 200, description = "A page, by id", body = List<Organization>)))]
-async fn list(State(state): State<Shared>, Bearer(principal): Bearer, Asked(page): Asked<ListPage>) -> Result<Answer<List<Organization>>> {
-    Ok(Answer::ok(state.services.list_organizations(&principal, page).await?))
+async fn list(
+    State(state): State<Shared>,
+    Bearer(principal): Bearer,
+    Asked(page): Asked<ListPage>,
+) -> Result<Answer<List<Organization>>> {
+    Ok(Answer::ok(
+        state.services.list_organizations(&principal, page).await?,
+    ))
 }
 
 /// Read an organization
 #[utoipa::path(get, path = "/v1/organizations/{org}", tag = "organizations", security(("organization_key" = []), ("admin_key" = [])),
     params(OrganizationPath, IfNoneMatchHeader), responses((status = 200, description = "The organization", body = Organization)))]
-async fn read(State(state): State<Shared>, Bearer(principal): Bearer, In(path): In<OrganizationPath>, known: Known) -> Result<Response> {
+async fn read(
+    State(state): State<Shared>,
+    Bearer(principal): Bearer,
+    In(path): In<OrganizationPath>,
+    known: Known,
+) -> Result<Response> {
     Ok(entity(state.services.organization(&principal, &path.org).await?).unless(&known))
 }
 
@@ -82,7 +95,12 @@ async fn update(
     Insists(if_match): Insists,
     Body(body): Body<UpdateOrganization>,
 ) -> Result<Answer<Organization>> {
-    Ok(entity(state.services.update_organization(&principal, &path.org, body, if_match).await?))
+    Ok(entity(
+        state
+            .services
+            .update_organization(&principal, &path.org, body, if_match)
+            .await?,
+    ))
 }
 
 /// Delete an organization
@@ -96,5 +114,10 @@ async fn delete(
     In(path): In<OrganizationPath>,
     Insists(if_match): Insists,
 ) -> Result<StatusCode> {
-    done(state.services.delete_organization(&principal, &path.org, if_match).await)
+    done(
+        state
+            .services
+            .delete_organization(&principal, &path.org, if_match)
+            .await,
+    )
 }

@@ -64,7 +64,9 @@ async fn add(
     let services = &state.services;
     idempotency
         .once(services, &body.clone(), async |_| {
-            let (participant, added) = services.add_participant(&actor, &path.channel, body).await?;
+            let (participant, added) = services
+                .add_participant(&actor, &path.channel, body)
+                .await?;
             Ok(entity(participant, added == Added::Now))
         })
         .await
@@ -79,7 +81,12 @@ async fn list(
     In(path): In<ChannelPath>,
     Asked(page): Asked<ListPage>,
 ) -> Result<Answer<List<Participant>>> {
-    Ok(Answer::ok(state.services.list_participants(&actor, &path.channel, page.cursor, page.limit).await?))
+    Ok(Answer::ok(
+        state
+            .services
+            .list_participants(&actor, &path.channel, page.cursor, page.limit)
+            .await?,
+    ))
 }
 
 /// Add up to 100 participants
@@ -97,15 +104,29 @@ async fn add_batch(
 ) -> Result<Response> {
     let services = &state.services;
     idempotency
-        .once(services, &body.clone(), async |_| Ok(Answer::ok(services.add_participants(&actor, &path.channel, body.items).await?)))
+        .once(services, &body.clone(), async |_| {
+            Ok(Answer::ok(
+                services
+                    .add_participants(&actor, &path.channel, body.items)
+                    .await?,
+            ))
+        })
         .await
 }
 
 /// Read a participant
 #[utoipa::path(get, path = "/v1/channels/{channel}/participants/{user}", tag = "participants", security(("app_key" = []), ("user_token" = [])),
     params(ParticipantPath, IfNoneMatchHeader), responses((status = 200, description = "The participant with its read position", body = Participant)))]
-async fn read(State(state): State<Shared>, Caller(actor): Caller, In(path): In<ParticipantPath>, known: Known) -> Result<Response> {
-    let participant = state.services.participant(&actor, &path.channel, &path.user).await?;
+async fn read(
+    State(state): State<Shared>,
+    Caller(actor): Caller,
+    In(path): In<ParticipantPath>,
+    known: Known,
+) -> Result<Response> {
+    let participant = state
+        .services
+        .participant(&actor, &path.channel, &path.user)
+        .await?;
     Ok(entity(participant, false).unless(&known))
 }
 
@@ -120,7 +141,10 @@ async fn update(
     Insists(if_match): Insists,
     Body(body): Body<UpdateParticipant>,
 ) -> Result<Answer<Participant>> {
-    let participant = state.services.update_participant(&actor, &path.channel, &path.user, body, if_match).await?;
+    let participant = state
+        .services
+        .update_participant(&actor, &path.channel, &path.user, body, if_match)
+        .await?;
     Ok(entity(participant, false))
 }
 
@@ -135,5 +159,10 @@ async fn remove(
     In(path): In<ParticipantPath>,
     Insists(if_match): Insists,
 ) -> Result<StatusCode> {
-    done(state.services.remove_participant(&actor, &path.channel, &path.user, if_match).await)
+    done(
+        state
+            .services
+            .remove_participant(&actor, &path.channel, &path.user, if_match)
+            .await,
+    )
 }

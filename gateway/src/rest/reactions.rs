@@ -47,7 +47,18 @@ async fn add(
     In(path): In<ReactionPath>,
     Asked(query): Asked<InNameOf>,
 ) -> Result<Answer<Count>> {
-    Ok(Answer::ok(state.services.add_reaction(&actor, &path.channel, &path.message, &path.emoji, query.sender_id).await?))
+    Ok(Answer::ok(
+        state
+            .services
+            .add_reaction(
+                &actor,
+                &path.channel,
+                &path.message,
+                &path.emoji,
+                query.sender_id,
+            )
+            .await?,
+    ))
 }
 
 /// Take a reaction back
@@ -60,5 +71,16 @@ async fn remove(
     In(path): In<ReactionPath>,
     Asked(query): Asked<InNameOf>,
 ) -> Result<Answer<Count>> {
-    Ok(Answer::ok(state.services.remove_reaction(&actor, &path.channel, &path.message, &path.emoji, query.sender_id).await?))
+    Ok(Answer::ok(
+        state
+            .services
+            .remove_reaction(
+                &actor,
+                &path.channel,
+                &path.message,
+                &path.emoji,
+                query.sender_id,
+            )
+            .await?,
+    ))
 }

@@ -22,7 +22,9 @@ use super::{
 use crate::error::Result;
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
-    OpenApiRouter::new().routes(routes!(create, list)).routes(routes!(revoke))
+    OpenApiRouter::new()
+        .routes(routes!(create, list))
+        .routes(routes!(revoke))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -52,7 +54,11 @@ async fn create(
     let services = &state.services;
     idempotency
         .once(services, &body.clone(), async |bits| {
-            Ok(Answer::created(services.create_token_key(&principal, &path.org, &path.app, body, bits).await?))
+            Ok(Answer::created(
+                services
+                    .create_token_key(&principal, &path.org, &path.app, body, bits)
+                    .await?,
+            ))
         })
         .await
 }
@@ -66,7 +72,12 @@ async fn list(
     In(path): In<AppPath>,
     Asked(page): Asked<ListPage>,
 ) -> Result<Answer<List<TokenKey>>> {
-    Ok(Answer::ok(state.services.list_token_keys(&principal, &path.org, &path.app, page).await?))
+    Ok(Answer::ok(
+        state
+            .services
+            .list_token_keys(&principal, &path.org, &path.app, page)
+            .await?,
+    ))
 }
 
 /// Revoke a token key
@@ -74,6 +85,15 @@ async fn list(
 /// Its tokens are refused and their sessions closed.
 #[utoipa::path(delete, path = "/v1/organizations/{org}/apps/{app}/token-keys/{key}", tag = "token_keys", security(("organization_key" = []), ("admin_key" = [])),
     params(TokenKeyPath), responses((status = 204, description = "It is refused from now on")))]
-async fn revoke(State(state): State<Shared>, Bearer(principal): Bearer, In(path): In<TokenKeyPath>) -> Result<StatusCode> {
-    done(state.services.revoke_token_key(&principal, &path.org, &path.app, &path.key).await)
+async fn revoke(
+    State(state): State<Shared>,
+    Bearer(principal): Bearer,
+    In(path): In<TokenKeyPath>,
+) -> Result<StatusCode> {
+    done(
+        state
+            .services
+            .revoke_token_key(&principal, &path.org, &path.app, &path.key)
+            .await,
+    )
 }

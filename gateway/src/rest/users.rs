@@ -25,7 +25,10 @@ use crate::{
 };
 
 pub(super) fn routes() -> OpenApiRouter<Shared> {
-    let of_user_batch = axum::routing::get(read).put(replace).patch(update).delete(delete);
+    let of_user_batch = axum::routing::get(read)
+        .put(replace)
+        .patch(update)
+        .delete(delete);
     OpenApiRouter::new()
         .routes(routes!(create, list))
         .routes(routes!(put_batch))
@@ -58,14 +61,30 @@ async fn create(
     Body(body): Body<PutUser>,
 ) -> Result<Response> {
     let services = &state.services;
-    idempotency.once(services, &body.clone(), async |bits| Ok(entity(services.create_user_as(&actor, body, bits).await?, Made::Now))).await
+    idempotency
+        .once(services, &body.clone(), async |bits| {
+            Ok(entity(
+                services.create_user_as(&actor, body, bits).await?,
+                Made::Now,
+            ))
+        })
+        .await
 }
 
 /// List users
 #[utoipa::path(get, path = "/v1/users", tag = "users", security(("app_key" = [])),
     params(ListPage), responses((status = 200, description = "A page, by id", body = List<User>)))]
-async fn list(State(state): State<Shared>, Caller(actor): Caller, Asked(page): Asked<ListPage>) -> Result<Answer<List<User>>> {
-    Ok(Answer::ok(state.services.list_users(&actor, page.cursor, page.limit).await?))
+async fn list(
+    State(state): State<Shared>,
+    Caller(actor): Caller,
+    Asked(page): Asked<ListPage>,
+) -> Result<Answer<List<User>>> {
+    Ok(Answer::ok(
+        state
+            .services
+            .list_users(&actor, page.cursor, page.limit)
+            .await?,
+    ))
 }
 
 /// Make or replace up to 100 users
@@ -81,13 +100,22 @@ async fn put_batch(
     Body(body): Body<Batch<PutUser>>,
 ) -> Result<Response> {
     let services = &state.services;
-    idempotency.once(services, &body.clone(), async |_| Ok(Answer::ok(services.put_users(&actor, body.items).await?))).await
+    idempotency
+        .once(services, &body.clone(), async |_| {
+            Ok(Answer::ok(services.put_users(&actor, body.items).await?))
+        })
+        .await
 }
 
 /// Read a user
 #[utoipa::path(get, path = "/v1/users/{user}", tag = "users", security(("app_key" = []), ("user_token" = [])),
     params(UserPath, IfNoneMatchHeader), responses((status = 200, description = "The user", body = User)))]
-async fn read(State(state): State<Shared>, Caller(actor): Caller, In(path): In<UserPath>, known: Known) -> Result<Response> {
+async fn read(
+    State(state): State<Shared>,
+    Caller(actor): Caller,
+    In(path): In<UserPath>,
+    known: Known,
+) -> Result<Response> {
     Ok(entity(state.services.user(&actor, &path.user).await?, Made::Before).unless(&known))
 }
 
@@ -104,7 +132,10 @@ async fn replace(
     Insists(if_match): Insists,
     Body(body): Body<PutUser>,
 ) -> Result<Answer<User>> {
-    let (user, made) = state.services.put_user(&actor, &path.user, body, if_match).await?;
+    let (user, made) = state
+        .services
+        .put_user(&actor, &path.user, body, if_match)
+        .await?;
     Ok(entity(user, made))
 }
 
@@ -121,7 +152,13 @@ async fn update(
     Insists(if_match): Insists,
     Body(body): Body<UpdateUser>,
 ) -> Result<Answer<User>> {
-    Ok(entity(state.services.update_user(&actor, &path.user, body, if_match).await?, Made::Before))
+    Ok(entity(
+        state
+            .services
+            .update_user(&actor, &path.user, body, if_match)
+            .await?,
+        Made::Before,
+    ))
 }
 
 /// Delete a user
@@ -135,7 +172,12 @@ async fn delete(
     In(path): In<UserPath>,
     Insists(if_match): Insists,
 ) -> Result<StatusCode> {
-    done(state.services.delete_user(&actor, &path.user, if_match).await)
+    done(
+        state
+            .services
+            .delete_user(&actor, &path.user, if_match)
+            .await,
+    )
 }
 
 /// Mint a token for a user
@@ -150,7 +192,13 @@ async fn mint_token(
     Perhaps(body): Perhaps<MintToken>,
 ) -> Result<Response> {
     let services = &state.services;
-    idempotency.once(services, &body.clone(), async |_| Ok(Answer::created(services.mint_token(&actor, &path.user, body).await?))).await
+    idempotency
+        .once(services, &body.clone(), async |_| {
+            Ok(Answer::created(
+                services.mint_token(&actor, &path.user, body).await?,
+            ))
+        })
+        .await
 }
 
 /// End a user's sessions
@@ -167,7 +215,13 @@ async fn disconnect(
     Perhaps(body): Perhaps<Disconnect>,
 ) -> Result<Response> {
     let services = &state.services;
-    idempotency.once(services, &body.clone(), async |_| Ok(Answer::ok(services.disconnect_user(&actor, &path.user, body).await?))).await
+    idempotency
+        .once(services, &body.clone(), async |_| {
+            Ok(Answer::ok(
+                services.disconnect_user(&actor, &path.user, body).await?,
+            ))
+        })
+        .await
 }
 
 /// List a user's channels
@@ -179,12 +233,21 @@ async fn channels(
     In(path): In<UserPath>,
     Asked(page): Asked<ListPage>,
 ) -> Result<Answer<EntryList>> {
-    Ok(Answer::ok(state.services.list_entries(&actor, &path.user, page.cursor, page.limit).await?))
+    Ok(Answer::ok(
+        state
+            .services
+            .list_entries(&actor, &path.user, page.cursor, page.limit)
+            .await?,
+    ))
 }
 
 /// Count a user's unread messages
 #[utoipa::path(get, path = "/v1/users/{user}/unread", tag = "users", security(("app_key" = []), ("user_token" = [])),
     params(UserPath), responses((status = 200, description = "The sum, and each channel that has any", body = Unread)))]
-async fn unread(State(state): State<Shared>, Caller(actor): Caller, In(path): In<UserPath>) -> Result<Answer<Unread>> {
+async fn unread(
+    State(state): State<Shared>,
+    Caller(actor): Caller,
+    In(path): In<UserPath>,
+) -> Result<Answer<Unread>> {
     Ok(Answer::ok(state.services.unread(&actor, &path.user).await?))
 }

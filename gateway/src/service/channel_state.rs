@@ -48,7 +48,10 @@ impl Place {
     pub fn of(document: &Document) -> Result<Self> {
         let mut participant: Participant = decode(document)?;
         participant.created_at = document.stamps.created_at;
-        Ok(Self { participant, version: document.version })
+        Ok(Self {
+            participant,
+            version: document.version,
+        })
     }
 }
 
@@ -81,7 +84,12 @@ pub fn channel_of(snapshot: &Snapshot) -> Result<Option<(Channel, u64)>> {
 
 impl Services {
     /// Reads a channel, the caller's place in it, and more documents of it. Fails with `not_found` if the caller may not see it.
-    pub async fn channel_state(&self, actor: &Actor, id: &ChannelId, more: Vec<(Table, Key)>) -> Result<ChannelState> {
+    pub async fn channel_state(
+        &self,
+        actor: &Actor,
+        id: &ChannelId,
+        more: Vec<(Table, Key)>,
+    ) -> Result<ChannelState> {
         let user = actor.user().map_or("", UserId::as_str);
         let mut documents = vec![(ENTITY, Key::from(ONLY)), (PARTICIPANTS, Key::from(user))];
         documents.extend(more);
@@ -92,7 +100,14 @@ impl Services {
         };
         let more = snapshot.documents.split_off(2);
         let own = snapshot.documents[1].as_ref().map(Place::of).transpose()?;
-        let state = ChannelState { partition, channel, version, head: snapshot.head, own, documents: more };
+        let state = ChannelState {
+            partition,
+            channel,
+            version,
+            head: snapshot.head,
+            own,
+            documents: more,
+        };
         state.permit(actor, Operation::See)?;
         Ok(state)
     }

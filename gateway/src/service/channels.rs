@@ -21,7 +21,9 @@ use super::{
     participants::{admit, count_owners, new_participant},
     permissions::Operation,
     random,
-    scope::{CHANNELS, ENTITY, ONLY, PARTICIPANT_COUNT, PARTICIPANTS, PUBLIC_CHANNELS, Scope, TOMBSTONE},
+    scope::{
+        CHANNELS, ENTITY, ONLY, PARTICIPANT_COUNT, PARTICIPANTS, PUBLIC_CHANNELS, Scope, TOMBSTONE,
+    },
     together,
 };
 use crate::{
@@ -77,27 +79,52 @@ struct Indexed {
 
 impl Services {
     /// Makes a channel with its first participants. A direct channel that exists is found instead.
-    pub async fn create_channel(&self, actor: &Actor, body: CreateChannel) -> Result<(Versioned<Channel>, Made)> {
+    pub async fn create_channel(
+        &self,
+        actor: &Actor,
+        body: CreateChannel,
+    ) -> Result<(Versioned<Channel>, Made)> {
         self.create_channel_as(actor, body, random::bits()).await
     }
 
     /// The same, with the bits of the id given: by an `Idempotency-Key`, say.
-    pub async fn create_channel_as(&self, actor: &Actor, body: CreateChannel, bits: u64) -> Result<(Versioned<Channel>, Made)> {
+    pub async fn create_channel_as(
+        &self,
+        actor: &Actor,
+        body: CreateChannel,
+        bits: u64,
+    ) -> Result<(Versioned<Channel>, Made)> {
         if actor.user().is_some() {
             if body.id.is_some() {
                 return Err(Error::forbidden("only an app key chooses a channel's id"));
             }
-            if body.creator_id.as_ref().is_some_and(|creator| Some(creator) != actor.user()) {
-                return Err(Error::forbidden("only an app key makes channels in the name of somebody else"));
+            if body
+                .creator_id
+                .as_ref()
+                .is_some_and(|creator| Some(creator) != actor.user())
+            {
+                return Err(Error::forbidden(
+                    "only an app key makes channels in the name of somebody else",
+                ));
             }
             if body.kind == ChannelType::Broadcast {
-                return Err(Error::forbidden("broadcast channels are made by an app key"));
+                return Err(Error::forbidden(
+                    "broadcast channels are made by an app key",
+                ));
             }
         }
         if body.participant_ids.len() > MAX_AT_START {
-            return Err(Error::bad_request(format!("a channel is made with at most {MAX_AT_START} participants; add the others later")));
+            return Err(Error::bad_request(format!(
+                "a channel is made with at most {MAX_AT_START} participants; add the others later"
+            )));
         }
-        check_fields(body.name.as_ref(), body.description.as_ref(), body.icon.as_ref(), body.banner.as_ref(), &body.metadata)?;
+        check_fields(
+            body.name.as_ref(),
+            body.description.as_ref(),
+            body.icon.as_ref(),
+            body.banner.as_ref(),
+            &body.metadata,
+        )?;
         let creator = actor.user().cloned().or(body.creator_id);
         let mut members: Vec<(UserId, Role)> = Vec::new();
         let users = creator.iter().chain(&body.participant_ids);
@@ -109,7 +136,11 @@ impl Services {
         }
         let is_chosen = body.id.is_some();
         let id = match (&body.id, body.kind) {
-            (Some(_), ChannelType::Direct) => return Err(Error::bad_request("a direct channel's id follows from its two users")),
+            (Some(_), ChannelType::Direct) => {
+                return Err(Error::bad_request(
+                    "a direct channel's id follows from its two users",
+                ));
+            }
             (None, ChannelType::Direct) => direct_id(&actor.scope, &members)?,
             (Some(id), _) => id.clone(),
             (None, _) => ChannelId::from_bits(bits),
@@ -148,7 +179,12 @@ impl Services {
         let (scope, id) = (&actor.scope, channel.id.clone());
         let partition = scope.channel(&id);
         for _ in 0..ATTEMPTS {
-            let snapshot = self.snapshot(partition.clone(), vec![(ENTITY, ONLY.into()), (TOMBSTONE, ONLY.into())]).await?;
+            let snapshot = self
+                .snapshot(
+                    partition.clone(),
+                    vec![(ENTITY, ONLY.into()), (TOMBSTONE, ONLY.into())],
+                )
+                .await?;
             if let Some((existing, version)) = channel_of(&snapshot)? {
                 if found == Found::IsInTheWay || existing.kind != channel.kind {
                     return Err(Error::conflict("a channel with this id exists"));
@@ -158,8 +194,18 @@ impl Services {
                     self.settle_channel(scope, user, &id).await?;
                 }
                 self.confirm(&partition).await?;
-                let made = if found == Found::Is { Made::Before } else { Made::Now };
-                return Ok((Versioned { value: existing, version }, made));
+                let made = if found == Found::Is {
+                    Made::Before
+                } else {
+                    Made::Now
+                };
+                return Ok((
+                    Versioned {
+                        value: existing,
+                        version,
+                    },
+                    made,
+                ));
             }
             if snapshot.documents[1].is_some() {
                 // Its namesake is still being cleared away: that is finished first.
@@ -171,7 +217,12 @@ impl Services {
             if self.missing_user(scope, &users).await? {
                 return Err(Error::not_found("user"));
             }
-            let indexed = together::all(members.iter().map(|(user, _)| self.index_channel(scope, user, &id))).await?;
+            let indexed = together::all(
+                members
+                    .iter()
+                    .map(|(user, _)| self.index_channel(scope, user, &id)),
+            )
+            .await?;
             let mut lines = Vec::with_capacity(members.len());
             for coming in indexed {
                 match coming {
@@ -185,13 +236,22 @@ impl Services {
                 continue;
             }
             self.list_channel(scope, &channel).await?;
-            let mut commit = Commit::default().require(ENTITY, ONLY, Expected::Absent).require(TOMBSTONE, ONLY, Expected::Absent);
+            let mut commit = Commit::default()
+                .require(ENTITY, ONLY, Expected::Absent)
+                .require(TOMBSTONE, ONLY, Expected::Absent);
             for (user, role) in &members {
-                commit = admit(commit, &new_participant(&id, user, *role), snapshot.head.number);
+                commit = admit(
+                    commit,
+                    &new_participant(&id, user, *role),
+                    snapshot.head.number,
+                );
             }
             let at = commit.write.len();
             commit = commit.put(ENTITY, ONLY, &channel);
-            let owners = members.iter().filter(|(_, role)| *role == Role::Owner).count();
+            let owners = members
+                .iter()
+                .filter(|(_, role)| *role == Role::Owner)
+                .count();
             commit = count_owners(commit, &None, owners as i64)?;
             if !members.is_empty() {
                 commit.increment.push(self.counted(members.len() as i64));
@@ -199,13 +259,30 @@ impl Services {
             let Ok(outcome) = self.store.commit(&partition, commit).await? else {
                 continue;
             };
-            let confirming = members.iter().zip(lines).map(|((user, _), line)| self.confirm_channel(scope, user, &id, Some(line)));
+            let confirming = members
+                .iter()
+                .zip(lines)
+                .map(|((user, _), line)| self.confirm_channel(scope, user, &id, Some(line)));
             let confirmed = together::all(confirming).await?;
-            for ((user, _), _) in members.iter().zip(confirmed).filter(|(_, is_there)| !is_there) {
+            for ((user, _), _) in members
+                .iter()
+                .zip(confirmed)
+                .filter(|(_, is_there)| !is_there)
+            {
                 self.expel(scope, &id, user).await?;
             }
-            let value = Channel { created_at: outcome.written[at].stamps.created_at, participant_count: members.len() as u64, ..channel };
-            return Ok((Versioned { value, version: outcome.written[at].version }, Made::Now));
+            let value = Channel {
+                created_at: outcome.written[at].stamps.created_at,
+                participant_count: members.len() as u64,
+                ..channel
+            };
+            return Ok((
+                Versioned {
+                    value,
+                    version: outcome.written[at].version,
+                },
+                Made::Now,
+            ));
         }
         Err(Error::busy())
     }
@@ -217,14 +294,20 @@ impl Services {
         if matches!(channel.kind, ChannelType::Open | ChannelType::Broadcast) {
             commit = commit.put(PUBLIC_CHANNELS, channel.id.shared(), &line);
         }
-        self.store.commit(&scope.index(), commit).await?.map_err(|_| Error::busy())?;
+        self.store
+            .commit(&scope.index(), commit)
+            .await?
+            .map_err(|_| Error::busy())?;
         Ok(())
     }
 
     /// Reads a channel.
     pub async fn channel(&self, actor: &Actor, id: &ChannelId) -> Result<Versioned<Channel>> {
         let state = self.channel_state(actor, id, Vec::new()).await?;
-        Ok(Versioned { value: state.channel, version: state.version })
+        Ok(Versioned {
+            value: state.channel,
+            version: state.version,
+        })
     }
 
     /// Changes some of a channel's fields.
@@ -322,26 +405,47 @@ impl Services {
                 channel.banner.as_ref(),
                 &channel.metadata,
             )?;
-            let bare = Channel { created_at: 0, participant_count: 0, ..channel.clone() };
+            let bare = Channel {
+                created_at: 0,
+                participant_count: 0,
+                ..channel.clone()
+            };
             let mut commit = guarded(&state).put(ENTITY, ONLY, &bare);
-            commit.append.push(told(EventKind::ChannelUpdated, Control::None, &channel));
+            commit
+                .append
+                .push(told(EventKind::ChannelUpdated, Control::None, &channel));
             if let Ok(outcome) = self.store.commit(&state.partition, commit).await? {
-                return Ok(Versioned { value: channel, version: outcome.written[0].version });
+                return Ok(Versioned {
+                    value: channel,
+                    version: outcome.written[0].version,
+                });
             }
         }
         Err(Error::busy())
     }
 
     /// Deletes a channel: its end is told and nothing of it can be read from then on; then what it held is cleared away.
-    pub async fn delete_channel(&self, actor: &Actor, id: &ChannelId, if_match: IfMatch) -> Result<()> {
+    pub async fn delete_channel(
+        &self,
+        actor: &Actor,
+        id: &ChannelId,
+        if_match: IfMatch,
+    ) -> Result<()> {
         for _ in 0..ATTEMPTS {
             let state = self.channel_state(actor, id, Vec::new()).await?;
             state.permit(actor, Operation::Delete)?;
             check_version(if_match, state.version)?;
             // The job stands before the tombstone, so that a node's end in between leaves nothing half cleared.
             self.enqueue_clearing(&state.partition).await?;
-            let mut commit = guarded(&state).delete(ENTITY, ONLY).put(TOMBSTONE, ONLY, &state.channel.kind);
-            commit.append.push(told(EventKind::ChannelDeleted, Control::Close, &state.channel));
+            let mut commit =
+                guarded(&state)
+                    .delete(ENTITY, ONLY)
+                    .put(TOMBSTONE, ONLY, &state.channel.kind);
+            commit.append.push(told(
+                EventKind::ChannelDeleted,
+                Control::Close,
+                &state.channel,
+            ));
             // To zero, whatever it is by now.
             commit.increment.push(Increment {
                 counter: Counter::Partition(PARTICIPANT_COUNT),
@@ -365,11 +469,15 @@ impl Services {
         limit: Option<u64>,
     ) -> Result<List<Channel>> {
         let limit = self.page_length(limit)?;
-        let mut after: Option<ChannelId> =
-            cursor.map(|c| c.parse()).transpose().map_err(|_| Error::bad_request("`cursor` is not one that a list gave"))?;
+        let mut after: Option<ChannelId> = cursor
+            .map(|c| c.parse())
+            .transpose()
+            .map_err(|_| Error::bad_request("`cursor` is not one that a list gave"))?;
         let mut items = Vec::new();
         for page in 1.. {
-            let (ids, more) = self.candidates(actor, &filter, after.as_ref(), limit.max(BITE / 10)).await?;
+            let (ids, more) = self
+                .candidates(actor, &filter, after.as_ref(), limit.max(BITE / 10))
+                .await?;
             let last = ids.last().cloned();
             for channel in self.visible_channels(actor, &filter, &ids).await? {
                 if items.len() == limit {
@@ -379,15 +487,24 @@ impl Services {
                 items.push(channel);
             }
             if !more {
-                return Ok(List { items, cursor: None });
+                return Ok(List {
+                    items,
+                    cursor: None,
+                });
             }
             if page == PAGES {
                 // Few of many fit the filter: the caller goes on from here.
-                return Ok(List { items, cursor: last.map(|id| id.to_string()) });
+                return Ok(List {
+                    items,
+                    cursor: last.map(|id| id.to_string()),
+                });
             }
             after = last;
         }
-        Ok(List { items, cursor: None })
+        Ok(List {
+            items,
+            cursor: None,
+        })
     }
 
     /// The next ids that may be in a list, in their order, and whether there are more.
@@ -399,7 +516,11 @@ impl Services {
         count: usize,
     ) -> Result<(Vec<ChannelId>, bool)> {
         if let Some(ids) = &filter.ids {
-            let mut ids: Vec<ChannelId> = ids.iter().filter(|id| after.is_none_or(|after| *id > after)).cloned().collect();
+            let mut ids: Vec<ChannelId> = ids
+                .iter()
+                .filter(|id| after.is_none_or(|after| *id > after))
+                .cloned()
+                .collect();
             ids.sort();
             ids.dedup();
             return Ok((ids, false));
@@ -408,11 +529,15 @@ impl Services {
         let sources = match (&filter.participant, &actor.who) {
             (Some(user), _) => vec![(scope.user(user), CHANNELS)],
             (None, Who::App { .. }) => vec![(index, CHANNELS)],
-            (None, Who::User { id, .. }) => vec![(scope.user(id), CHANNELS), (index, PUBLIC_CHANNELS)],
+            (None, Who::User { id, .. }) => {
+                vec![(scope.user(id), CHANNELS), (index, PUBLIC_CHANNELS)]
+            }
         };
         let (mut ids, mut more, mut end) = (Vec::new(), false, None::<Key>);
         for (partition, table) in sources {
-            let range = Range::Keys { after: after.map(ChannelId::shared) };
+            let range = Range::Keys {
+                after: after.map(ChannelId::shared),
+            };
             let (page, _) = self.store.page(&partition, table, range, count).await?;
             if page.more {
                 // Beyond the end of a page that was cut, the other source is not complete either.
@@ -431,7 +556,12 @@ impl Services {
         Ok((ids.iter().map(parse_key).collect::<Result<_>>()?, more))
     }
 
-    async fn visible_channels(&self, actor: &Actor, filter: &ChannelFilter, ids: &[ChannelId]) -> Result<Vec<Channel>> {
+    async fn visible_channels(
+        &self,
+        actor: &Actor,
+        filter: &ChannelFilter,
+        ids: &[ChannelId],
+    ) -> Result<Vec<Channel>> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
@@ -439,7 +569,11 @@ impl Services {
         let asked = filter.participant.as_ref().map_or("", UserId::as_str);
         let read = |id: &ChannelId| Read {
             partition: actor.scope.channel(id),
-            documents: vec![(ENTITY, ONLY.into()), (PARTICIPANTS, caller.into()), (PARTICIPANTS, asked.into())],
+            documents: vec![
+                (ENTITY, ONLY.into()),
+                (PARTICIPANTS, caller.into()),
+                (PARTICIPANTS, asked.into()),
+            ],
             newest: None,
         };
         let mut channels = Vec::new();
@@ -464,7 +598,11 @@ impl Services {
 fn guarded(state: &ChannelState) -> Commit {
     let commit = Commit::default().require(ENTITY, ONLY, Expected::Version(state.version));
     match &state.own {
-        Some(place) => commit.require(PARTICIPANTS, place.participant.user_id.shared(), Expected::Version(place.version)),
+        Some(place) => commit.require(
+            PARTICIPANTS,
+            place.participant.user_id.shared(),
+            Expected::Version(place.version),
+        ),
         None => commit,
     }
 }
@@ -472,8 +610,17 @@ fn guarded(state: &ChannelState) -> Commit {
 fn told(kind: EventKind, control: Control, channel: &Channel) -> Append {
     let body: Bytes = encode(channel);
     // The log refers to the channel itself; only of one that is gone it keeps what it was.
-    let reference = if kind == EventKind::ChannelDeleted { body.clone() } else { Bytes::new() };
-    Append { kind: kind as u8, reference, control, body: Body::Bytes(body, None) }
+    let reference = if kind == EventKind::ChannelDeleted {
+        body.clone()
+    } else {
+        Bytes::new()
+    };
+    Append {
+        kind: kind as u8,
+        reference,
+        control,
+        body: Body::Bytes(body, None),
+    }
 }
 
 fn check_fields(
@@ -494,10 +641,18 @@ fn check_fields(
 fn direct_id(scope: &Scope, members: &[(UserId, Role)]) -> Result<ChannelId> {
     let mut pair: Vec<&str> = members.iter().map(|(user, _)| user.as_str()).collect();
     if pair.len() != 2 {
-        return Err(Error::bad_request("a direct channel has two different users"));
+        return Err(Error::bad_request(
+            "a direct channel has two different users",
+        ));
     }
     pair.sort_unstable();
-    let hash = Sha256::digest(format!("direct\0{}\0{}\0{}\0{}", scope.app, scope.environment, pair[0], pair[1]));
-    let bits = hash.iter().take(8).fold(0u64, |bits, byte| (bits << 8) | u64::from(*byte));
+    let hash = Sha256::digest(format!(
+        "direct\0{}\0{}\0{}\0{}",
+        scope.app, scope.environment, pair[0], pair[1]
+    ));
+    let bits = hash
+        .iter()
+        .take(8)
+        .fold(0u64, |bits, byte| (bits << 8) | u64::from(*byte));
     Ok(ChannelId::from_bits(bits))
 }

@@ -10,7 +10,9 @@ pub const TEXT: usize = 2048;
 /// An optional field of at most so many characters.
 pub fn length(field: &str, value: Option<&String>, most: usize) -> Result<()> {
     match value {
-        Some(value) if value.chars().nth(most).is_some() => Err(Error::too_large(format!("`{field}` has more than {most} characters"))),
+        Some(value) if value.chars().nth(most).is_some() => Err(Error::too_large(format!(
+            "`{field}` has more than {most} characters"
+        ))),
         _ => Ok(()),
     }
 }
@@ -21,7 +23,9 @@ pub fn present(field: &str, value: &str, most: usize) -> Result<()> {
         return Err(Error::bad_request(format!("`{field}` must not be empty")));
     }
     match value.chars().nth(most) {
-        Some(_) => Err(Error::too_large(format!("`{field}` has more than {most} characters"))),
+        Some(_) => Err(Error::too_large(format!(
+            "`{field}` has more than {most} characters"
+        ))),
         None => Ok(()),
     }
 }

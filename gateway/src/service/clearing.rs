@@ -5,7 +5,10 @@ use protocol::{ChannelId, UserId};
 use super::{
     Services,
     document::decode,
-    scope::{self, CHANNELS, JOBS, MESSAGES, ONLY, OWNERS, PARTICIPANTS, PUBLIC_CHANNELS, REACTIONS, READS, Scope, Subject, TOMBSTONE},
+    scope::{
+        self, CHANNELS, JOBS, MESSAGES, ONLY, OWNERS, PARTICIPANTS, PUBLIC_CHANNELS, REACTIONS,
+        READS, Scope, Subject, TOMBSTONE,
+    },
     together,
 };
 use crate::{
@@ -23,14 +26,20 @@ impl Services {
     pub(super) async fn enqueue_clearing(&self, partition: &Partition) -> Result<()> {
         let since = self.store.now().await?;
         let commit = Commit::default().put(JOBS, partition.name(), &since);
-        self.store.commit(&scope::deployment(), commit).await?.map_err(|_| Error::busy())?;
+        self.store
+            .commit(&scope::deployment(), commit)
+            .await?
+            .map_err(|_| Error::busy())?;
         Ok(())
     }
 
     /// Notes that it is cleared, or need not be.
     pub(super) async fn dequeue_clearing(&self, partition: &Partition) -> Result<()> {
         let commit = Commit::default().delete(JOBS, partition.name());
-        self.store.commit(&scope::deployment(), commit).await?.map_err(|_| Error::busy())?;
+        self.store
+            .commit(&scope::deployment(), commit)
+            .await?
+            .map_err(|_| Error::busy())?;
         Ok(())
     }
 
@@ -43,7 +52,9 @@ impl Services {
                 Ok(true) => finished += 1,
                 Ok(false) => {}
                 // The others are not to wait for it.
-                Err(error) => tracing::warn!(job = %key, %error, "a deletion could not be finished; it is tried again"),
+                Err(error) => {
+                    tracing::warn!(job = %key, %error, "a deletion could not be finished; it is tried again")
+                }
             }
         }
         Ok(finished)
@@ -51,7 +62,9 @@ impl Services {
 
     /// Does one job, unless somebody may still be at it.
     async fn finish_job(&self, key: &Key, now: u64) -> Result<bool> {
-        let snapshot = self.snapshot(scope::deployment(), vec![(JOBS, key.clone())]).await?;
+        let snapshot = self
+            .snapshot(scope::deployment(), vec![(JOBS, key.clone())])
+            .await?;
         let since: u64 = match &snapshot.documents[0] {
             Some(document) => decode(document)?,
             None => return Ok(false),
@@ -78,29 +91,54 @@ impl Services {
     /// anew under the id is touched.
     pub async fn clear_channel(&self, scope: &Scope, id: &ChannelId) -> Result<()> {
         let partition = scope.channel(id);
-        let snapshot = self.snapshot(partition.clone(), vec![(TOMBSTONE, ONLY.into())]).await?;
+        let snapshot = self
+            .snapshot(partition.clone(), vec![(TOMBSTONE, ONLY.into())])
+            .await?;
         let Some(tombstone) = &snapshot.documents[0] else {
             return self.dequeue_clearing(&partition).await;
         };
         let is = Expected::Version(tombstone.version);
-        let lines = self.lines(scope.index(), vec![(CHANNELS, id.shared()), (PUBLIC_CHANNELS, id.shared())]).await?;
+        let lines = self
+            .lines(
+                scope.index(),
+                vec![(CHANNELS, id.shared()), (PUBLIC_CHANNELS, id.shared())],
+            )
+            .await?;
         loop {
             let users = self.participant_ids(scope, id, BITE).await?;
             if users.is_empty() {
                 break;
             }
-            let gone = users.iter().fold(Commit::default().require(TOMBSTONE, ONLY, is), |commit, user| {
-                commit.delete(PARTICIPANTS, user.shared()).delete(READS, user.shared())
-            });
+            let gone = users.iter().fold(
+                Commit::default().require(TOMBSTONE, ONLY, is),
+                |commit, user| {
+                    commit
+                        .delete(PARTICIPANTS, user.shared())
+                        .delete(READS, user.shared())
+                },
+            );
             if self.store.commit(&partition, gone).await?.is_err() {
                 return Ok(());
             }
-            together::all(users.iter().map(|user| self.unindex_channel(scope, user, id))).await?;
+            together::all(
+                users
+                    .iter()
+                    .map(|user| self.unindex_channel(scope, user, id)),
+            )
+            .await?;
         }
         for table in [PARTICIPANTS, READS, REACTIONS, MESSAGES, OWNERS] {
             loop {
-                let require = Require { table: TOMBSTONE, key: ONLY.into(), is };
-                match self.store.purge(&partition, table, Some(require), BITE).await? {
+                let require = Require {
+                    table: TOMBSTONE,
+                    key: ONLY.into(),
+                    is,
+                };
+                match self
+                    .store
+                    .purge(&partition, table, Some(require), BITE)
+                    .await?
+                {
                     Ok(true) => break,
                     Ok(false) => {}
                     // Somebody else came to the end of it.
@@ -110,19 +148,31 @@ impl Services {
         }
         for (table, version) in [CHANNELS, PUBLIC_CHANNELS].into_iter().zip(lines) {
             if let Some(version) = version {
-                let unlisted = Commit::default().require(table, id.shared(), Expected::Version(version)).delete(table, id.shared());
+                let unlisted = Commit::default()
+                    .require(table, id.shared(), Expected::Version(version))
+                    .delete(table, id.shared());
                 self.store.commit(&scope.index(), unlisted).await?.ok();
             }
         }
-        let done = Commit::default().require(TOMBSTONE, ONLY, is).delete(TOMBSTONE, ONLY);
+        let done = Commit::default()
+            .require(TOMBSTONE, ONLY, is)
+            .delete(TOMBSTONE, ONLY);
         self.store.commit(&partition, done).await?.ok();
         self.dequeue_clearing(&partition).await
     }
 
     /// The versions of documents.
-    async fn lines(&self, partition: Partition, keys: Vec<(Table, Key)>) -> Result<Vec<Option<u64>>> {
+    async fn lines(
+        &self,
+        partition: Partition,
+        keys: Vec<(Table, Key)>,
+    ) -> Result<Vec<Option<u64>>> {
         let snapshot = self.snapshot(partition, keys).await?;
-        Ok(snapshot.documents.iter().map(|document| document.as_ref().map(|d| d.version)).collect())
+        Ok(snapshot
+            .documents
+            .iter()
+            .map(|document| document.as_ref().map(|d| d.version))
+            .collect())
     }
 }
 

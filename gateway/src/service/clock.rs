@@ -22,23 +22,37 @@ enum Source {
 impl Clock {
     /// The machine's clock, until [`Clock::adjust`] says how far the store's is from it.
     pub fn system() -> Self {
-        Self { source: Source::System { started: Instant::now() }, offset: AtomicI64::new(0) }
+        Self {
+            source: Source::System {
+                started: Instant::now(),
+            },
+            offset: AtomicI64::new(0),
+        }
     }
 
     /// A clock that stands at this many milliseconds since the Unix epoch until [`Clock::advance`] moves it.
     pub fn manual(start: u64) -> Self {
-        Self { source: Source::Manual { start, passed: AtomicU64::new(0) }, offset: AtomicI64::new(0) }
+        Self {
+            source: Source::Manual {
+                start,
+                passed: AtomicU64::new(0),
+            },
+            offset: AtomicI64::new(0),
+        }
     }
 
     /// The store's clock as estimated: milliseconds since the Unix epoch.
     pub fn now_ms(&self) -> u64 {
-        self.machine_ms().saturating_add_signed(self.offset.load(Ordering::Relaxed))
+        self.machine_ms()
+            .saturating_add_signed(self.offset.load(Ordering::Relaxed))
     }
 
     /// This machine's own clock: milliseconds since the Unix epoch.
     pub fn machine_ms(&self) -> u64 {
         match &self.source {
-            Source::System { .. } => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
+            Source::System { .. } => SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| since.as_millis() as u64),
             Source::Manual { start, passed } => start + passed.load(Ordering::Relaxed),
         }
     }
@@ -53,7 +67,12 @@ impl Clock {
 
     /// Notes what the store's clock said at an instant of this machine's, both in milliseconds since the Unix epoch.
     pub fn adjust(&self, store_ms: u64, machine_ms: u64) {
-        self.offset.store(store_ms.cast_signed().wrapping_sub(machine_ms.cast_signed()), Ordering::Relaxed);
+        self.offset.store(
+            store_ms
+                .cast_signed()
+                .wrapping_sub(machine_ms.cast_signed()),
+            Ordering::Relaxed,
+        );
     }
 
     /// Moves a manual clock forwards; a system clock ignores it.

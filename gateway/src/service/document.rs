@@ -16,14 +16,19 @@ pub fn encode<T: Serialize>(value: &T) -> Bytes {
 
 /// Reads a document's value. A failure is a defect or a store of another version, never the caller's fault.
 pub fn decode<T: DeserializeOwned>(document: &Document) -> Result<T> {
-    codec::from_msgpack(&document.value).map_err(|e| Error::internal(format!("a stored document cannot be read: {e}")))
+    codec::from_msgpack(&document.value)
+        .map_err(|e| Error::internal(format!("a stored document cannot be read: {e}")))
 }
 
 /// Makes commits readable: each step says what it means.
 impl Commit {
     /// A document that must be in a state.
     pub fn require(mut self, table: Table, key: impl Into<Key>, is: Expected) -> Self {
-        self.require.push(Require { table, key: key.into(), is });
+        self.require.push(Require {
+            table,
+            key: key.into(),
+            is,
+        });
         self
     }
 
@@ -34,13 +39,22 @@ impl Commit {
 
     /// A document to put, encoded already.
     pub fn put_bytes(mut self, table: Table, key: impl Into<Key>, value: Bytes) -> Self {
-        self.write.push(Write::Put { table, key: key.into(), value, mark: Mark::None, event: None });
+        self.write.push(Write::Put {
+            table,
+            key: key.into(),
+            value,
+            mark: Mark::None,
+            event: None,
+        });
         self
     }
 
     /// A document to delete.
     pub fn delete(mut self, table: Table, key: impl Into<Key>) -> Self {
-        self.write.push(Write::Delete { table, key: key.into() });
+        self.write.push(Write::Delete {
+            table,
+            key: key.into(),
+        });
         self
     }
 }
@@ -79,6 +93,9 @@ pub fn check_version(expected: IfMatch, actual: u64) -> Result<()> {
     if holds {
         Ok(())
     } else {
-        Err(Error::new(protocol::ErrorCode::PreconditionFailed, "it is not at the version that the request insists on"))
+        Err(Error::new(
+            protocol::ErrorCode::PreconditionFailed,
+            "it is not at the version that the request insists on",
+        ))
     }
 }

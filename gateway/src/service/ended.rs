@@ -25,7 +25,10 @@ use crate::{
 /// The kind of these entries in the deployment's log, beyond the protocol's events.
 const KIND: u8 = 128;
 /// How much of the log is kept, whatever clients' channels keep: far more than ends between two looks.
-const KEPT: Keep = Keep { events: 100_000, bytes: 0 };
+const KEPT: Keep = Keep {
+    events: 100_000,
+    bytes: 0,
+};
 /// How often a node looks.
 const EVERY: Duration = Duration::from_secs(1);
 /// How many entries are read at once.
@@ -63,7 +66,13 @@ impl Ending {
     /// Sessions of a user.
     pub fn user(scope: &Scope, user: &UserId, issued_until: Option<u64>, close: CloseCode) -> Self {
         let Scope { app, environment } = scope.clone();
-        Self::User { app, environment, user: user.clone(), issued_until, close: close.code() }
+        Self::User {
+            app,
+            environment,
+            user: user.clone(),
+            issued_until,
+            close: close.code(),
+        }
     }
 
     /// The code with which these sessions close.
@@ -88,9 +97,21 @@ pub trait Ended: Send + Sync {
 impl Services {
     /// Tells all nodes, this one included, that sessions end.
     pub async fn end(&self, what: Ending) -> Result<()> {
-        let append = Append { kind: KIND, reference: encode(&what), control: Control::None, body: Body::Bytes(encode(&()), None) };
-        let commit = Commit { append: vec![append], keep: Some(KEPT), ..Commit::default() };
-        self.store.commit(&scope::deployment(), commit).await?.map_err(|_| Error::busy())?;
+        let append = Append {
+            kind: KIND,
+            reference: encode(&what),
+            control: Control::None,
+            body: Body::Bytes(encode(&()), None),
+        };
+        let commit = Commit {
+            append: vec![append],
+            keep: Some(KEPT),
+            ..Commit::default()
+        };
+        self.store
+            .commit(&scope::deployment(), commit)
+            .await?
+            .map_err(|_| Error::busy())?;
         self.ended.notify_one();
         Ok(())
     }
@@ -109,7 +130,9 @@ pub struct Follower {
 
 impl std::fmt::Debug for Follower {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Follower").field("position", &self.position).finish_non_exhaustive()
+        f.debug_struct("Follower")
+            .field("position", &self.position)
+            .finish_non_exhaustive()
     }
 }
 
@@ -117,7 +140,11 @@ impl Follower {
     /// Begins at the log's head: sessions that are opened later are checked against the documents themselves.
     pub async fn start(services: Services, handler: Arc<dyn Ended>) -> Result<Self> {
         let snapshot = services.snapshot(scope::deployment(), Vec::new()).await?;
-        Ok(Self { position: snapshot.head.position(), services, handler })
+        Ok(Self {
+            position: snapshot.head.position(),
+            services,
+            handler,
+        })
     }
 
     /// Looks every second, and at once after this node ended something, for as long as it is polled.
@@ -137,7 +164,11 @@ impl Follower {
     pub async fn look(&mut self) -> Result<()> {
         self.compare_clocks().await?;
         loop {
-            let log = self.services.store.log(&scope::deployment(), self.position, PAGE).await?;
+            let log = self
+                .services
+                .store
+                .log(&scope::deployment(), self.position, PAGE)
+                .await?;
             if log.continuity != Continuity::Continuous {
                 tracing::warn!(continuity = ?log.continuity, "entries of ended sessions were missed: all sessions are checked");
                 self.handler.all();

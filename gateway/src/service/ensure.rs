@@ -10,7 +10,12 @@ use crate::error::Result;
 
 impl Services {
     /// Makes a user unless it is there. False if it was deleted: its id is never given again.
-    pub async fn ensure_user(&self, scope: &Scope, id: &UserId, name: Option<&str>) -> Result<bool> {
+    pub async fn ensure_user(
+        &self,
+        scope: &Scope,
+        id: &UserId,
+        name: Option<&str>,
+    ) -> Result<bool> {
         let user = User {
             id: id.clone(),
             username: name.map(str::to_owned),
@@ -25,7 +30,9 @@ impl Services {
         if self.make_user(scope, user).await?.is_some() {
             return Ok(true);
         }
-        let snapshot = self.snapshot(scope.user(id), vec![(ENTITY, ONLY.into())]).await?;
+        let snapshot = self
+            .snapshot(scope.user(id), vec![(ENTITY, ONLY.into())])
+            .await?;
         Ok(snapshot.documents[0].is_some())
     }
 }

@@ -31,28 +31,51 @@ pub enum Detail {
 
 impl Services {
     /// A user's entries of these channels; `None` where the user is not in it.
-    pub async fn entries(&self, scope: &Scope, user: &UserId, ids: &[ChannelId], detail: Detail) -> Result<Vec<Option<Entry>>> {
+    pub async fn entries(
+        &self,
+        scope: &Scope,
+        user: &UserId,
+        ids: &[ChannelId],
+        detail: Detail,
+    ) -> Result<Vec<Option<Entry>>> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let reads = ids.iter().map(|id| entry_read(scope, user, id, detail)).collect();
+        let reads = ids
+            .iter()
+            .map(|id| entry_read(scope, user, id, detail))
+            .collect();
         let snapshots = self.store.read(reads).await?;
-        ids.iter().zip(snapshots).map(|(id, snapshot)| entry_of(id, &snapshot, detail)).collect()
+        ids.iter()
+            .zip(snapshots)
+            .map(|(id, snapshot)| entry_of(id, &snapshot, detail))
+            .collect()
     }
 
     /// All of a user's channels, last active first, from a cursor on.
-    pub async fn list_entries(&self, actor: &Actor, user: &UserId, cursor: Option<String>, limit: Option<u64>) -> Result<EntryList> {
+    pub async fn list_entries(
+        &self,
+        actor: &Actor,
+        user: &UserId,
+        cursor: Option<String>,
+        limit: Option<u64>,
+    ) -> Result<EntryList> {
         self.permit_user(actor, user).await?;
         let limit = self.page_length(limit)?;
         let after = cursor.as_deref().map(parse_cursor).transpose()?;
         let mut order = self.by_activity(&actor.scope, user).await?;
         if let Some((at, id)) = after {
-            order.retain(|(other_at, other_id)| (std::cmp::Reverse(*other_at), other_id) > (std::cmp::Reverse(at), &id));
+            order.retain(|(other_at, other_id)| {
+                (std::cmp::Reverse(*other_at), other_id) > (std::cmp::Reverse(at), &id)
+            });
         }
         let (mut items, mut bytes, mut last) = (Vec::new(), 0, None);
         'pages: for some in order.chunks(limit.min(BATCH)) {
             let ids: Vec<ChannelId> = some.iter().map(|(_, id)| id.clone()).collect();
-            for (place, entry) in some.iter().zip(self.entries(&actor.scope, user, &ids, Detail::Full).await?) {
+            for (place, entry) in some
+                .iter()
+                .zip(self.entries(&actor.scope, user, &ids, Detail::Full).await?)
+            {
                 if let Some(entry) = entry {
                     bytes += size_of_entry(&entry);
                     if items.len() == limit || (bytes > REPLY_BYTES && !items.is_empty()) {
@@ -64,7 +87,9 @@ impl Services {
             }
         }
         let at_end = last.is_none() || last == order.last();
-        let cursor = last.filter(|_| !at_end).map(|(at, id)| format!("{at}.{id}"));
+        let cursor = last
+            .filter(|_| !at_end)
+            .map(|(at, id)| format!("{at}.{id}"));
         Ok(EntryList { items, cursor })
     }
 }
@@ -73,14 +98,20 @@ impl Services {
 pub fn entry_read(scope: &Scope, user: &UserId, id: &ChannelId, detail: Detail) -> Read {
     Read {
         partition: scope.channel(id),
-        documents: vec![(ENTITY, Key::from(ONLY)), (PARTICIPANTS, user.shared()), (READS, user.shared())],
+        documents: vec![
+            (ENTITY, Key::from(ONLY)),
+            (PARTICIPANTS, user.shared()),
+            (READS, user.shared()),
+        ],
         newest: (detail == Detail::Full).then_some(MESSAGES),
     }
 }
 
 /// The entry of what [`entry_read`] asked for; `None` where the user is not in the channel.
 pub fn entry_of(id: &ChannelId, snapshot: &Snapshot, detail: Detail) -> Result<Option<Entry>> {
-    let (Some((channel, _)), Some(Some(place))) = (channel_of(snapshot)?, snapshot.documents.get(1)) else {
+    let (Some((channel, _)), Some(Some(place))) =
+        (channel_of(snapshot)?, snapshot.documents.get(1))
+    else {
         return Ok(None);
     };
     let place = Place::of(place)?;
@@ -115,10 +146,13 @@ pub(crate) fn parse_key<T: std::str::FromStr>(key: &Key) -> Result<T>
 where
     T::Err: std::fmt::Display,
 {
-    key.parse().map_err(|e| Error::internal(format!("a stored key cannot be read: {e}")))
+    key.parse()
+        .map_err(|e| Error::internal(format!("a stored key cannot be read: {e}")))
 }
 
 fn parse_cursor(cursor: &str) -> Result<(u64, ChannelId)> {
-    let parsed = cursor.split_once('.').and_then(|(at, id)| Some((at.parse().ok()?, id.parse().ok()?)));
+    let parsed = cursor
+        .split_once('.')
+        .and_then(|(at, id)| Some((at.parse().ok()?, id.parse().ok()?)));
     parsed.ok_or_else(|| Error::bad_request("`cursor` is not one that a list gave"))
 }

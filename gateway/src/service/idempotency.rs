@@ -65,32 +65,65 @@ struct Kept {
 
 impl Services {
     /// Notes a request by its credential, route and key. `route` is method and path as asked, `body` the body's bytes.
-    pub async fn begin_once(&self, principal: &Principal, route: &str, key: &str, body: &[u8]) -> Result<Begun> {
+    pub async fn begin_once(
+        &self,
+        principal: &Principal,
+        route: &str,
+        key: &str,
+        body: &[u8],
+    ) -> Result<Begun> {
         if key.is_empty() || key.len() > LONGEST {
-            return Err(Error::bad_request(format!("`Idempotency-Key` has 1 to {LONGEST} bytes")));
+            return Err(Error::bad_request(format!(
+                "`Idempotency-Key` has 1 to {LONGEST} bytes"
+            )));
         }
-        let name = self.secret.derive(&[b"idempotency", credential(principal).as_bytes(), route.as_bytes(), key.as_bytes()]);
+        let name = self.secret.derive(&[
+            b"idempotency",
+            credential(principal).as_bytes(),
+            route.as_bytes(),
+            key.as_bytes(),
+        ]);
         let hash = self.secret.derive(&[b"body", body]);
         let partition = scope::idempotency(&hex(&name));
-        let once = |bits| Once { partition: partition.clone(), hash, bits };
+        let once = |bits| Once {
+            partition: partition.clone(),
+            hash,
+            bits,
+        };
         for _ in 0..ATTEMPTS {
             let bits = random::bits();
-            let kept = Kept { hash: hash.to_vec(), bits, answer: None };
-            let commit = Commit::default().require(ENTITY, ONLY, Expected::Absent).put(ENTITY, ONLY, &kept);
-            let commit = Commit { expire: Some(DAY), ..commit };
+            let kept = Kept {
+                hash: hash.to_vec(),
+                bits,
+                answer: None,
+            };
+            let commit = Commit::default()
+                .require(ENTITY, ONLY, Expected::Absent)
+                .put(ENTITY, ONLY, &kept);
+            let commit = Commit {
+                expire: Some(DAY),
+                ..commit
+            };
             if self.store.commit(&partition, commit).await?.is_ok() {
                 return Ok(Begun::First(once(bits)));
             }
-            let snapshot = self.snapshot(partition.clone(), vec![(ENTITY, ONLY.into())]).await?;
+            let snapshot = self
+                .snapshot(partition.clone(), vec![(ENTITY, ONLY.into())])
+                .await?;
             // Absent: it ended in between.
-            let Some(document) = &snapshot.documents[0] else { continue };
+            let Some(document) = &snapshot.documents[0] else {
+                continue;
+            };
             let kept: Kept = decode(document)?;
             if kept.hash != hash {
                 return Ok(Begun::Mismatch);
             }
             return match kept.answer {
                 None => Ok(Begun::Again(once(kept.bits))),
-                Some((status, body)) => Ok(Begun::Answer { status, body: serde_json::from_str(&body).map_err(Error::internal)? }),
+                Some((status, body)) => Ok(Begun::Answer {
+                    status,
+                    body: serde_json::from_str(&body).map_err(Error::internal)?,
+                }),
             };
         }
         Err(Error::busy())
@@ -103,8 +136,14 @@ impl Services {
             return Ok(());
         }
         let answer = Some((status, without_secrets(body).to_string()));
-        let kept = Kept { hash: once.hash.to_vec(), bits: once.bits, answer };
-        let commit = Commit::default().require(ENTITY, ONLY, Expected::Version(1)).put(ENTITY, ONLY, &kept);
+        let kept = Kept {
+            hash: once.hash.to_vec(),
+            bits: once.bits,
+            answer,
+        };
+        let commit = Commit::default()
+            .require(ENTITY, ONLY, Expected::Version(1))
+            .put(ENTITY, ONLY, &kept);
         // On a conflict another attempt with the same bits was faster, or the day is over.
         let _ = self.store.commit(&once.partition, commit).await?;
         Ok(())
@@ -115,8 +154,15 @@ impl Services {
 fn credential(principal: &Principal) -> String {
     match principal {
         Principal::Admin => "admin".to_owned(),
-        Principal::Organization { key, .. } | Principal::Actor(Actor { who: Who::App { key }, .. }) => key.to_string(),
-        Principal::Actor(Actor { scope, who: Who::User { id, .. } }) => scope.user(id).name().to_owned(),
+        Principal::Organization { key, .. }
+        | Principal::Actor(Actor {
+            who: Who::App { key },
+            ..
+        }) => key.to_string(),
+        Principal::Actor(Actor {
+            scope,
+            who: Who::User { id, .. },
+        }) => scope.user(id).name().to_owned(),
     }
 }
 

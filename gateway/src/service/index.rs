@@ -58,7 +58,11 @@ impl Line {
     /// A line as it stands in the store.
     pub fn of(document: &Document) -> Result<Self> {
         let since = document.stamps.created_at.max(document.stamps.edited_at);
-        Ok(Self { is: decode(document)?, version: document.version, since })
+        Ok(Self {
+            is: decode(document)?,
+            version: document.version,
+            since,
+        })
     }
 
     fn expected(line: Option<Self>) -> Expected {
@@ -80,7 +84,11 @@ pub(super) enum Coming {
 impl Services {
     /// The ids of all channels that a user may be in: a superset of the truth, in the order of the ids.
     pub async fn channel_ids_of(&self, scope: &Scope, user: &UserId) -> Result<Vec<ChannelId>> {
-        self.all_keys(&scope.user(user), CHANNELS).await?.iter().map(parse_key).collect()
+        self.all_keys(&scope.user(user), CHANNELS)
+            .await?
+            .iter()
+            .map(parse_key)
+            .collect()
     }
 
     /// The channels that a user is in, with the instant of their last event, last active first. Lines of the index that
@@ -89,8 +97,15 @@ impl Services {
         let lines = self.all_documents(&scope.user(user), CHANNELS).await?;
         let (mut order, mut untrue) = (Vec::with_capacity(lines.len()), Vec::new());
         for some in lines.chunks(1000) {
-            let ids: Vec<ChannelId> = some.iter().map(|line| parse_key(&line.key)).collect::<Result<_>>()?;
-            let read = |id| Read { partition: scope.channel(id), documents: vec![(PARTICIPANTS, user.shared())], newest: None };
+            let ids: Vec<ChannelId> = some
+                .iter()
+                .map(|line| parse_key(&line.key))
+                .collect::<Result<_>>()?;
+            let read = |id| Read {
+                partition: scope.channel(id),
+                documents: vec![(PARTICIPANTS, user.shared())],
+                newest: None,
+            };
             let snapshots = self.store.read(ids.iter().map(read).collect()).await?;
             for ((line, id), snapshot) in some.iter().zip(ids).zip(snapshots) {
                 match &snapshot.documents[0] {
@@ -113,19 +128,39 @@ impl Services {
         Ok(order)
     }
 
-    async fn line(&self, scope: &Scope, user: &UserId, channel: &ChannelId) -> Result<Option<Line>> {
-        let snapshot = self.snapshot(scope.user(user), vec![(CHANNELS, channel.shared())]).await?;
+    async fn line(
+        &self,
+        scope: &Scope,
+        user: &UserId,
+        channel: &ChannelId,
+    ) -> Result<Option<Line>> {
+        let snapshot = self
+            .snapshot(scope.user(user), vec![(CHANNELS, channel.shared())])
+            .await?;
         snapshot.documents[0].as_ref().map(Line::of).transpose()
     }
 
     /// The user's entry of a channel that it is in.
-    async fn entry(&self, scope: &Scope, user: &UserId, channel: &ChannelId, detail: Detail) -> Result<Option<Entry>> {
-        let mut entries = self.entries(scope, user, std::slice::from_ref(channel), detail).await?;
+    async fn entry(
+        &self,
+        scope: &Scope,
+        user: &UserId,
+        channel: &ChannelId,
+        detail: Detail,
+    ) -> Result<Option<Entry>> {
+        let mut entries = self
+            .entries(scope, user, std::slice::from_ref(channel), detail)
+            .await?;
         Ok(entries.pop().flatten())
     }
 
     /// Writes a channel into a user's index, before the user is brought in.
-    pub(super) async fn index_channel(&self, scope: &Scope, user: &UserId, channel: &ChannelId) -> Result<Coming> {
+    pub(super) async fn index_channel(
+        &self,
+        scope: &Scope,
+        user: &UserId,
+        channel: &ChannelId,
+    ) -> Result<Coming> {
         let mut line: Option<Line> = None;
         for _ in 0..ATTEMPTS {
             let mut commit = Commit::default().require(ENTITY, ONLY, Expected::Present);
@@ -142,14 +177,23 @@ impl Services {
             }
             match self.store.commit(&scope.user(user), commit).await? {
                 Ok(outcome) => {
-                    return Ok(Coming::Ready(Line { is: Indexed::Pending, version: outcome.written[0].version, since: outcome.at }));
+                    return Ok(Coming::Ready(Line {
+                        is: Indexed::Pending,
+                        version: outcome.written[0].version,
+                        since: outcome.at,
+                    }));
                 }
                 Err(conflict) if conflict.require.contains(&0) => return Ok(Coming::IsNobody),
                 Err(_) => {}
             }
             line = self.line(scope, user, channel).await?;
             // If not, a removal has stopped half way.
-            if is_confirmed(line) && self.entry(scope, user, channel, Detail::Positions).await?.is_some() {
+            if is_confirmed(line)
+                && self
+                    .entry(scope, user, channel, Detail::Positions)
+                    .await?
+                    .is_some()
+            {
                 return Ok(Coming::IsIn);
             }
         }
@@ -157,7 +201,12 @@ impl Services {
     }
 
     /// Confirms the line of a user who is in the channel, should that still be to be done.
-    pub(super) async fn settle_channel(&self, scope: &Scope, user: &UserId, channel: &ChannelId) -> Result<()> {
+    pub(super) async fn settle_channel(
+        &self,
+        scope: &Scope,
+        user: &UserId,
+        channel: &ChannelId,
+    ) -> Result<()> {
         let line = self.line(scope, user, channel).await?;
         self.confirm_channel(scope, user, channel, line).await?;
         Ok(())
@@ -165,7 +214,13 @@ impl Services {
 
     /// Confirms a line that was read before the user was brought in, or that somebody else wrote meanwhile, and tells the user's
     /// sessions of the channel. Whoever is not in the channel any more is told nothing. False if the user was deleted meanwhile.
-    pub(super) async fn confirm_channel(&self, scope: &Scope, user: &UserId, channel: &ChannelId, line: Option<Line>) -> Result<bool> {
+    pub(super) async fn confirm_channel(
+        &self,
+        scope: &Scope,
+        user: &UserId,
+        channel: &ChannelId,
+        line: Option<Line>,
+    ) -> Result<bool> {
         #[derive(Serialize)]
         struct Data<'a> {
             entry: &'a Entry,
@@ -182,7 +237,11 @@ impl Services {
                 .require(ENTITY, ONLY, Expected::Present)
                 .require(CHANNELS, channel.shared(), Line::expected(line))
                 .put(CHANNELS, channel.shared(), &Indexed::Confirmed);
-            commit.append.push(told(EventKind::ChannelAdded, channel, &Data { entry: &entry }));
+            commit.append.push(told(
+                EventKind::ChannelAdded,
+                channel,
+                &Data { entry: &entry },
+            ));
             match self.store.commit(&scope.user(user), commit).await? {
                 Ok(_) => return Ok(true),
                 Err(conflict) if conflict.require.contains(&0) => return Ok(false),
@@ -193,10 +252,21 @@ impl Services {
     }
 
     /// Takes a channel out of the index of a user who was taken out of it, and tells the user's sessions. Whoever is in it again stays.
-    pub(super) async fn unindex_channel(&self, scope: &Scope, user: &UserId, channel: &ChannelId) -> Result<()> {
+    pub(super) async fn unindex_channel(
+        &self,
+        scope: &Scope,
+        user: &UserId,
+        channel: &ChannelId,
+    ) -> Result<()> {
         for _ in 0..ATTEMPTS {
-            let Some(line) = self.line(scope, user, channel).await? else { return Ok(()) };
-            if self.entry(scope, user, channel, Detail::Positions).await?.is_some() || self.unindex_line(scope, user, channel, line).await?
+            let Some(line) = self.line(scope, user, channel).await? else {
+                return Ok(());
+            };
+            if self
+                .entry(scope, user, channel, Detail::Positions)
+                .await?
+                .is_some()
+                || self.unindex_line(scope, user, channel, line).await?
             {
                 return Ok(());
             }
@@ -205,8 +275,15 @@ impl Services {
     }
 
     /// The same for a line that was read before it was looked that the user is not in the channel. False if it has changed.
-    pub(super) async fn unindex_line(&self, scope: &Scope, user: &UserId, channel: &ChannelId, line: Line) -> Result<bool> {
-        let mut commit = Commit::default().require(CHANNELS, channel.shared(), Expected::Version(line.version));
+    pub(super) async fn unindex_line(
+        &self,
+        scope: &Scope,
+        user: &UserId,
+        channel: &ChannelId,
+        line: Line,
+    ) -> Result<bool> {
+        let mut commit =
+            Commit::default().require(CHANNELS, channel.shared(), Expected::Version(line.version));
         commit = match line.is {
             Indexed::Pending => commit.put(CHANNELS, channel.shared(), &Indexed::Pending),
             Indexed::Confirmed => commit.delete(CHANNELS, channel.shared()),
@@ -218,9 +295,16 @@ impl Services {
     }
 
     /// Drops a line that did not come true: nobody was told of it.
-    pub(super) async fn drop_line(&self, scope: &Scope, user: &UserId, channel: &ChannelId, line: Line) -> Result<()> {
-        let commit =
-            Commit::default().require(CHANNELS, channel.shared(), Expected::Version(line.version)).delete(CHANNELS, channel.shared());
+    pub(super) async fn drop_line(
+        &self,
+        scope: &Scope,
+        user: &UserId,
+        channel: &ChannelId,
+        line: Line,
+    ) -> Result<()> {
+        let commit = Commit::default()
+            .require(CHANNELS, channel.shared(), Expected::Version(line.version))
+            .delete(CHANNELS, channel.shared());
         // On a conflict somebody goes on with it.
         self.store.commit(&scope.user(user), commit).await?.ok();
         Ok(())
@@ -236,7 +320,13 @@ fn removed(channel: &ChannelId) -> Append {
     struct Data<'a> {
         channel_id: &'a ChannelId,
     }
-    told(EventKind::ChannelRemoved, channel, &Data { channel_id: channel })
+    told(
+        EventKind::ChannelRemoved,
+        channel,
+        &Data {
+            channel_id: channel,
+        },
+    )
 }
 
 /// An event of the user's own stream about a channel.

@@ -58,13 +58,22 @@ pub(super) struct NewKey {
 impl NewKey {
     /// Adds the key's line to a commit of its owner; with it, the key is valid.
     pub(super) fn line(&self, commit: Commit) -> Commit {
-        commit.require(KEYS, self.id.shared(), Expected::Absent).put(KEYS, self.id.shared(), &self.line)
+        commit
+            .require(KEYS, self.id.shared(), Expected::Absent)
+            .put(KEYS, self.id.shared(), &self.line)
     }
 
     /// The answer that shows the secret.
     pub(super) fn shown(self, created_at: u64) -> Key {
         let secret = Some(self.secret.expose().to_owned());
-        Key { id: self.id, name: self.line.name, environment: self.line.environment, secret, created_at, expires_at: self.line.expires_at }
+        Key {
+            id: self.id,
+            name: self.line.name,
+            environment: self.line.environment,
+            secret,
+            created_at,
+            expires_at: self.line.expires_at,
+        }
     }
 }
 
@@ -78,8 +87,19 @@ impl Services {
         bits: u64,
     ) -> Result<Key> {
         self.permit_organization(principal, organization).await?;
-        let credential = Credential { organization: organization.clone(), app: None, key: KeyId::from_bits(bits) };
-        self.create_key(scope::organization(organization), "organization", credential, body.name, None).await
+        let credential = Credential {
+            organization: organization.clone(),
+            app: None,
+            key: KeyId::from_bits(bits),
+        };
+        self.create_key(
+            scope::organization(organization),
+            "organization",
+            credential,
+            body.name,
+            None,
+        )
+        .await
     }
 
     /// Makes an app key, likewise.
@@ -93,8 +113,13 @@ impl Services {
     ) -> Result<Key> {
         self.permit_app(principal, organization, app).await?;
         let app_and = Some((app.clone(), body.environment));
-        let credential = Credential { organization: organization.clone(), app: app_and, key: KeyId::from_bits(bits) };
-        self.create_key(scope::app(app), "app", credential, body.name, None).await
+        let credential = Credential {
+            organization: organization.clone(),
+            app: app_and,
+            key: KeyId::from_bits(bits),
+        };
+        self.create_key(scope::app(app), "app", credential, body.name, None)
+            .await
     }
 
     /// Makes an access key: an app key that ends by itself, within an hour.
@@ -109,18 +134,31 @@ impl Services {
         self.permit_app(principal, organization, app).await?;
         let seconds = body.expires_in.unwrap_or(ACCESS_SECONDS);
         if !(1..=ACCESS_SECONDS).contains(&seconds) {
-            return Err(Error::bad_request(format!("`expires_in` is 1 to {ACCESS_SECONDS} seconds")));
+            return Err(Error::bad_request(format!(
+                "`expires_in` is 1 to {ACCESS_SECONDS} seconds"
+            )));
         }
         self.forget_expired(&scope::app(app)).await?;
         let app_and = Some((app.clone(), body.environment));
-        let credential = Credential { organization: organization.clone(), app: app_and, key: KeyId::from_bits(bits) };
-        self.create_key(scope::app(app), "app", credential, None, Some(seconds)).await
+        let credential = Credential {
+            organization: organization.clone(),
+            app: app_and,
+            key: KeyId::from_bits(bits),
+        };
+        self.create_key(scope::app(app), "app", credential, None, Some(seconds))
+            .await
     }
 
     /// Lists an organization's keys, by id.
-    pub async fn list_organization_keys(&self, principal: &Principal, organization: &OrganizationId, page: ListPage) -> Result<List<Key>> {
+    pub async fn list_organization_keys(
+        &self,
+        principal: &Principal,
+        organization: &OrganizationId,
+        page: ListPage,
+    ) -> Result<List<Key>> {
         self.permit_organization(principal, organization).await?;
-        self.list_keys(&scope::organization(organization), page).await
+        self.list_keys(&scope::organization(organization), page)
+            .await
     }
 
     /// Lists an app's keys, access keys included, by id.
@@ -136,19 +174,36 @@ impl Services {
     }
 
     /// Revokes an organization key: every node refuses it within seconds.
-    pub async fn revoke_organization_key(&self, principal: &Principal, organization: &OrganizationId, key: &KeyId) -> Result<()> {
+    pub async fn revoke_organization_key(
+        &self,
+        principal: &Principal,
+        organization: &OrganizationId,
+        key: &KeyId,
+    ) -> Result<()> {
         self.permit_organization(principal, organization).await?;
-        self.revoke_key(&scope::organization(organization), key).await
+        self.revoke_key(&scope::organization(organization), key)
+            .await
     }
 
     /// Revokes an app key or access key, likewise.
-    pub async fn revoke_app_key(&self, principal: &Principal, organization: &OrganizationId, app: &AppId, key: &KeyId) -> Result<()> {
+    pub async fn revoke_app_key(
+        &self,
+        principal: &Principal,
+        organization: &OrganizationId,
+        app: &AppId,
+        key: &KeyId,
+    ) -> Result<()> {
         self.permit_app(principal, organization, app).await?;
         self.revoke_key(&scope::app(app), key).await
     }
 
     /// Stores a new key's credential. The key is valid once its line stands.
-    pub(super) async fn new_key(&self, credential: Credential, name: Option<String>, seconds: Option<u64>) -> Result<NewKey> {
+    pub(super) async fn new_key(
+        &self,
+        credential: Credential,
+        name: Option<String>,
+        seconds: Option<u64>,
+    ) -> Result<NewKey> {
         check::length("name", name.as_ref(), check::NAME)?;
         let environment = credential.app.as_ref().map(|(_, environment)| *environment);
         let kind = match (environment, seconds) {
@@ -164,9 +219,24 @@ impl Services {
         let hash = auth::hash(secret.expose());
         // A credential that ended is never read again; the time beyond it covers nodes whose clocks differ.
         let expire = seconds.map(|seconds| Duration::from_secs(seconds + 60));
-        let commit = Commit { expire, ..Commit::default().put_bytes(ENTITY, ONLY, encode(&credential)) };
-        self.store.commit(&scope::credential(&hash), commit).await?.map_err(|_| Error::busy())?;
-        Ok(NewKey { secret, id: credential.key, line: KeyLine { hash: hash.to_string(), name, environment, expires_at } })
+        let commit = Commit {
+            expire,
+            ..Commit::default().put_bytes(ENTITY, ONLY, encode(&credential))
+        };
+        self.store
+            .commit(&scope::credential(&hash), commit)
+            .await?
+            .map_err(|_| Error::busy())?;
+        Ok(NewKey {
+            secret,
+            id: credential.key,
+            line: KeyLine {
+                hash: hash.to_string(),
+                name,
+                environment,
+                expires_at,
+            },
+        })
     }
 
     async fn create_key(
@@ -193,22 +263,39 @@ impl Services {
 
     /// A key that an earlier attempt made, without its secret.
     pub(super) async fn existing_key(&self, owner: &Partition, id: &KeyId) -> Result<Key> {
-        let snapshot = self.snapshot(owner.clone(), vec![(KEYS, id.shared())]).await?;
-        snapshot.documents[0].as_ref().map_or_else(|| Err(Error::busy()), key_of)
+        let snapshot = self
+            .snapshot(owner.clone(), vec![(KEYS, id.shared())])
+            .await?;
+        snapshot.documents[0]
+            .as_ref()
+            .map_or_else(|| Err(Error::busy()), key_of)
     }
 
     async fn list_keys(&self, owner: &Partition, page: ListPage) -> Result<List<Key>> {
         let now = self.clock.now_ms();
         let (documents, cursor) = self.page_of(owner, KEYS, page).await?;
         let keys: Vec<Key> = documents.iter().map(key_of).collect::<Result<_>>()?;
-        Ok(List { items: keys.into_iter().filter(|key| key.expires_at.is_none_or(|end| end > now)).collect(), cursor })
+        Ok(List {
+            items: keys
+                .into_iter()
+                .filter(|key| key.expires_at.is_none_or(|end| end > now))
+                .collect(),
+            cursor,
+        })
     }
 
     async fn revoke_key(&self, owner: &Partition, id: &KeyId) -> Result<()> {
-        let snapshot = self.snapshot(owner.clone(), vec![(KEYS, id.shared())]).await?;
-        let Some(document) = &snapshot.documents[0] else { return Err(Error::not_found("key")) };
+        let snapshot = self
+            .snapshot(owner.clone(), vec![(KEYS, id.shared())])
+            .await?;
+        let Some(document) = &snapshot.documents[0] else {
+            return Err(Error::not_found("key"));
+        };
         let line: KeyLine = decode(document)?;
-        self.store.commit(owner, Commit::default().delete(KEYS, id.shared())).await?.map_err(|_| Error::busy())?;
+        self.store
+            .commit(owner, Commit::default().delete(KEYS, id.shared()))
+            .await?
+            .map_err(|_| Error::busy())?;
         self.forget_credential(&line.hash).await
     }
 
@@ -217,7 +304,10 @@ impl Services {
         let now = self.store.now().await?;
         let mut after = None;
         loop {
-            let (page, _) = self.store.page(owner, KEYS, Range::Keys { after }, 200).await?;
+            let (page, _) = self
+                .store
+                .page(owner, KEYS, Range::Keys { after }, 200)
+                .await?;
             let mut commit = Commit::default();
             for document in &page.documents {
                 let line: KeyLine = decode(document)?;
@@ -226,7 +316,10 @@ impl Services {
                 }
             }
             if !commit.write.is_empty() {
-                self.store.commit(owner, commit).await?.map_err(|_| Error::busy())?;
+                self.store
+                    .commit(owner, commit)
+                    .await?
+                    .map_err(|_| Error::busy())?;
             }
             match page.documents.last() {
                 Some(last) if page.more => after = Some(last.key.clone()),
@@ -238,7 +331,10 @@ impl Services {
     /// Deletes every credential and line of an owner that is no more.
     pub(super) async fn clear_keys(&self, owner: &Partition) -> Result<()> {
         loop {
-            let (page, _) = self.store.page(owner, KEYS, Range::Keys { after: None }, 200).await?;
+            let (page, _) = self
+                .store
+                .page(owner, KEYS, Range::Keys { after: None }, 200)
+                .await?;
             let mut commit = Commit::default();
             for document in &page.documents {
                 let line: KeyLine = decode(document)?;
@@ -248,13 +344,22 @@ impl Services {
             if commit.write.is_empty() {
                 return Ok(());
             }
-            self.store.commit(owner, commit).await?.map_err(|_| Error::busy())?;
+            self.store
+                .commit(owner, commit)
+                .await?
+                .map_err(|_| Error::busy())?;
         }
     }
 
     async fn forget_credential(&self, hash: &str) -> Result<()> {
-        let commit = Commit { expire: Some(Duration::ZERO), ..Commit::default().delete(ENTITY, ONLY) };
-        self.store.commit(&scope::credential(hash), commit).await?.map_err(|_| Error::busy())?;
+        let commit = Commit {
+            expire: Some(Duration::ZERO),
+            ..Commit::default().delete(ENTITY, ONLY)
+        };
+        self.store
+            .commit(&scope::credential(hash), commit)
+            .await?
+            .map_err(|_| Error::busy())?;
         Ok(())
     }
 }
@@ -263,5 +368,12 @@ fn key_of(document: &Document) -> Result<Key> {
     let line: KeyLine = decode(document)?;
     let id = parse_key(&document.key)?;
     let created_at = document.stamps.created_at;
-    Ok(Key { id, name: line.name, environment: line.environment, secret: None, created_at, expires_at: line.expires_at })
+    Ok(Key {
+        id,
+        name: line.name,
+        environment: line.environment,
+        secret: None,
+        created_at,
+        expires_at: line.expires_at,
+    })
 }

@@ -100,9 +100,18 @@ struct Draft {
 
 impl Services {
     /// Sends one message.
-    pub async fn send_message(&self, actor: &Actor, channel_id: &ChannelId, body: SendMessage) -> Result<(Message, Sent)> {
-        let (mut answers, _) = self.send_messages(actor, channel_id, vec![body], None).await;
-        answers.pop().unwrap_or_else(|| Err(Error::internal("a send was not answered")))
+    pub async fn send_message(
+        &self,
+        actor: &Actor,
+        channel_id: &ChannelId,
+        body: SendMessage,
+    ) -> Result<(Message, Sent)> {
+        let (mut answers, _) = self
+            .send_messages(actor, channel_id, vec![body], None)
+            .await;
+        answers
+            .pop()
+            .unwrap_or_else(|| Err(Error::internal("a send was not answered")))
     }
 
     /// Sends messages in this order, as one commit where possible. Each has its own answer; the facts are for the next call.
@@ -113,24 +122,38 @@ impl Services {
         bodies: Vec<SendMessage>,
         facts: Option<Facts>,
     ) -> (Vec<Result<(Message, Sent)>>, Option<Facts>) {
-        let mut answers: Vec<Option<Result<(Message, Sent)>>> = bodies.iter().map(|_| None).collect();
+        let mut answers: Vec<Option<Result<(Message, Sent)>>> =
+            bodies.iter().map(|_| None).collect();
         let mut drafts = VecDeque::new();
         for (index, body) in bodies.into_iter().enumerate() {
             let has_id = body.message_id.is_some();
             match self.draft(actor, channel_id, body) {
                 // Without an id of its own it cannot have been sent before.
                 (_, Some(fault)) if !has_id => answers[index] = Some(Err(fault)),
-                (content, fault) => drafts.push_back(Draft { index, content, fault }),
+                (content, fault) => drafts.push_back(Draft {
+                    index,
+                    content,
+                    fault,
+                }),
             }
         }
         let mut facts = facts;
-        if let Err(error) = self.store_drafts(actor, channel_id, &mut drafts, &mut facts, &mut answers).await {
+        if let Err(error) = self
+            .store_drafts(actor, channel_id, &mut drafts, &mut facts, &mut answers)
+            .await
+        {
             for draft in drafts {
                 answers[draft.index] = Some(Err(error.clone()));
             }
         }
         let lost = || Err(Error::internal("a send was not answered"));
-        (answers.into_iter().map(|a| a.unwrap_or_else(lost)).collect(), facts)
+        (
+            answers
+                .into_iter()
+                .map(|a| a.unwrap_or_else(lost))
+                .collect(),
+            facts,
+        )
     }
 
     /// Takes drafts away as they are answered. An error is the answer of all that are left.
@@ -150,10 +173,15 @@ impl Services {
             }
             // Faulty drafts are looked up alone: a repeated id answers the first message, whatever else the request says.
             if facts.is_none() || drafts.iter().any(|d| d.fault.is_some()) {
-                let keys = drafts.iter().map(|d| (MESSAGES, d.content.id.shared())).collect();
+                let keys = drafts
+                    .iter()
+                    .map(|d| (MESSAGES, d.content.id.shared()))
+                    .collect();
                 let state = self.channel_state(actor, channel_id, keys).await?;
                 state.permit(actor, Operation::Send)?;
-                *facts = Some(Facts { participant: state.own.as_ref().map_or(0, |place| place.version) });
+                *facts = Some(Facts {
+                    participant: state.own.as_ref().map_or(0, |place| place.version),
+                });
                 if state.documents.iter().any(Option::is_some) {
                     self.confirm(&partition).await?;
                 }
@@ -164,11 +192,16 @@ impl Services {
                 }
             }
             let count = independent(drafts);
-            let commit = sending(actor, drafts.range(..count), facts.map_or(0, |f| f.participant));
+            let commit = sending(
+                actor,
+                drafts.range(..count),
+                facts.map_or(0, |f| f.participant),
+            );
             match self.store.commit(&partition, commit).await? {
                 Ok(outcome) => {
                     for (draft, written) in drafts.drain(..count).zip(outcome.written) {
-                        answers[draft.index] = Some(Ok((draft.content.with(written.stamps, &[]), Sent::Now)));
+                        answers[draft.index] =
+                            Some(Ok((draft.content.with(written.stamps, &[]), Sent::Now)));
                     }
                     if !drafts.is_empty() {
                         *facts = None;
@@ -183,11 +216,23 @@ impl Services {
                     if conflict.require.iter().any(|r| *r < first) {
                         continue;
                     }
-                    let answers_to = |(i, draft): (usize, &Draft)| draft.content.reply_to_id.as_ref().map(|_| i);
-                    let replies: Vec<usize> = drafts.range(..count).enumerate().filter_map(answers_to).collect();
-                    for missing in conflict.require.iter().filter_map(|r| r.checked_sub(first)).filter_map(|r| replies.get(r)).rev() {
+                    let answers_to =
+                        |(i, draft): (usize, &Draft)| draft.content.reply_to_id.as_ref().map(|_| i);
+                    let replies: Vec<usize> = drafts
+                        .range(..count)
+                        .enumerate()
+                        .filter_map(answers_to)
+                        .collect();
+                    for missing in conflict
+                        .require
+                        .iter()
+                        .filter_map(|r| r.checked_sub(first))
+                        .filter_map(|r| replies.get(r))
+                        .rev()
+                    {
                         if let Some(draft) = drafts.remove(*missing) {
-                            answers[draft.index] = Some(Err(Error::not_found("message to reply to")));
+                            answers[draft.index] =
+                                Some(Err(Error::not_found("message to reply to")));
                         }
                     }
                 }
@@ -208,13 +253,20 @@ impl Services {
         }
         // Looked up before any is answered: where the store is away, all of them are told so.
         let mut missing = HashSet::new();
-        for sender in drafts.iter().filter_map(|draft| draft.content.sender_id.as_ref()) {
+        for sender in drafts
+            .iter()
+            .filter_map(|draft| draft.content.sender_id.as_ref())
+        {
             if !self.user_exists(&actor.scope, sender).await? {
                 missing.insert(sender.clone());
             }
         }
         drafts.retain(|draft| {
-            let is_there = draft.content.sender_id.as_ref().is_none_or(|sender| !missing.contains(sender));
+            let is_there = draft
+                .content
+                .sender_id
+                .as_ref()
+                .is_none_or(|sender| !missing.contains(sender));
             if !is_there {
                 answers[draft.index] = Some(Err(Error::not_found("user: `sender_id`")));
             }
@@ -223,11 +275,18 @@ impl Services {
         Ok(())
     }
 
-    fn draft(&self, actor: &Actor, channel_id: &ChannelId, body: SendMessage) -> (Content, Option<Error>) {
+    fn draft(
+        &self,
+        actor: &Actor,
+        channel_id: &ChannelId,
+        body: SendMessage,
+    ) -> (Content, Option<Error>) {
         let fault = self.fault_of(actor, &body).err();
         let sender_id = actor.user().cloned().or(body.sender_id);
         let content = Content {
-            id: body.message_id.unwrap_or_else(|| MessageId::from_bits(random::bits())),
+            id: body
+                .message_id
+                .unwrap_or_else(|| MessageId::from_bits(random::bits())),
             channel_id: channel_id.clone(),
             sender_id,
             kind: body.kind.unwrap_or_default(),
@@ -244,12 +303,16 @@ impl Services {
         match &actor.who {
             Who::App { .. } => {
                 if body.sender_id.is_none() && body.kind != Some(MessageKind::System) {
-                    return Err(Error::bad_request("`sender_id` is required with an app key, unless `kind` is \"system\""));
+                    return Err(Error::bad_request(
+                        "`sender_id` is required with an app key, unless `kind` is \"system\"",
+                    ));
                 }
             }
             Who::User { id, .. } => {
                 if body.sender_id.as_ref().is_some_and(|sender| sender != id) {
-                    return Err(Error::forbidden("only an app key may send in the name of somebody else"));
+                    return Err(Error::forbidden(
+                        "only an app key may send in the name of somebody else",
+                    ));
                 }
                 if body.kind == Some(MessageKind::System) {
                     return Err(Error::forbidden("only an app key may send system messages"));
@@ -260,19 +323,31 @@ impl Services {
         self.check_content(text, &body.attachments, &body.mention_ids, &body.metadata)
     }
 
-    fn check_content(&self, text: &str, attachments: &[Attachment], mentions: &[UserId], metadata: &Metadata) -> Result<()> {
+    fn check_content(
+        &self,
+        text: &str,
+        attachments: &[Attachment],
+        mentions: &[UserId],
+        metadata: &Metadata,
+    ) -> Result<()> {
         if text.is_empty() && attachments.is_empty() {
             return Err(Error::bad_request("a message has a text or an attachment"));
         }
         let most = self.limits.text_bytes;
         if most != 0 && text.len() as u64 > most {
-            return Err(Error::too_large(format!("`text` is longer than {most} bytes")));
+            return Err(Error::too_large(format!(
+                "`text` is longer than {most} bytes"
+            )));
         }
         if attachments.len() > MAX_ATTACHMENTS {
-            return Err(Error::too_large(format!("a message has at most {MAX_ATTACHMENTS} attachments")));
+            return Err(Error::too_large(format!(
+                "a message has at most {MAX_ATTACHMENTS} attachments"
+            )));
         }
         if mentions.len() > MAX_MENTIONS {
-            return Err(Error::too_large(format!("a message mentions at most {MAX_MENTIONS} users")));
+            return Err(Error::too_large(format!(
+                "a message mentions at most {MAX_MENTIONS} users"
+            )));
         }
         attachments.iter().try_for_each(check_attachment)?;
         Ok(metadata.check()?)
@@ -291,7 +366,14 @@ impl Services {
             let (state, document) = self.message_state(actor, channel_id, id).await?;
             let mut content: Content = decode(&document)?;
             let own = actor.user().is_some() && content.sender_id.as_ref() == actor.user();
-            state.permit(actor, if own { Operation::EditOwn } else { Operation::EditOthers })?;
+            state.permit(
+                actor,
+                if own {
+                    Operation::EditOwn
+                } else {
+                    Operation::EditOthers
+                },
+            )?;
             if document.stamps.deleted_at != 0 {
                 return Err(Error::not_found("message"));
             }
@@ -304,8 +386,19 @@ impl Services {
                 protocol::Patch::Set(metadata) => content.metadata.merge(metadata.0),
                 other => other.apply_or_default(&mut content.metadata),
             }
-            self.check_content(&content.text, &content.attachments, &content.mention_ids, &content.metadata)?;
-            let commit = changing(&state, &document, encode(&content), EventKind::MessageUpdated, Mark::Edited);
+            self.check_content(
+                &content.text,
+                &content.attachments,
+                &content.mention_ids,
+                &content.metadata,
+            )?;
+            let commit = changing(
+                &state,
+                &document,
+                encode(&content),
+                EventKind::MessageUpdated,
+                Mark::Edited,
+            );
             if let Ok(outcome) = self.store.commit(&state.partition, commit).await? {
                 return Ok(content.with(outcome.written[0].stamps, &document.counts));
             }
@@ -314,19 +407,43 @@ impl Services {
     }
 
     /// Deletes a message: what it said is gone, its place stays. Deleting it again changes nothing.
-    pub async fn delete_message(&self, actor: &Actor, channel_id: &ChannelId, id: &MessageId, if_match: IfMatch) -> Result<()> {
+    pub async fn delete_message(
+        &self,
+        actor: &Actor,
+        channel_id: &ChannelId,
+        id: &MessageId,
+        if_match: IfMatch,
+    ) -> Result<()> {
         for _ in 0..ATTEMPTS {
             let (state, document) = self.message_state(actor, channel_id, id).await?;
             let content: Content = decode(&document)?;
             let own = actor.user().is_some() && content.sender_id.as_ref() == actor.user();
-            state.permit(actor, if own { Operation::DeleteOwn } else { Operation::DeleteOthers })?;
+            state.permit(
+                actor,
+                if own {
+                    Operation::DeleteOwn
+                } else {
+                    Operation::DeleteOthers
+                },
+            )?;
             if document.stamps.deleted_at != 0 {
                 return self.confirm(&state.partition).await;
             }
             check_version(if_match, document.stamps.seq)?;
-            let bare =
-                Content { text: String::new(), attachments: Vec::new(), mention_ids: Vec::new(), metadata: Metadata::default(), ..content };
-            let commit = changing(&state, &document, encode(&bare), EventKind::MessageDeleted, Mark::Deleted);
+            let bare = Content {
+                text: String::new(),
+                attachments: Vec::new(),
+                mention_ids: Vec::new(),
+                metadata: Metadata::default(),
+                ..content
+            };
+            let commit = changing(
+                &state,
+                &document,
+                encode(&bare),
+                EventKind::MessageDeleted,
+                Mark::Deleted,
+            );
             if self.store.commit(&state.partition, commit).await?.is_ok() {
                 return Ok(());
             }
@@ -335,14 +452,26 @@ impl Services {
     }
 
     /// Reads one message.
-    pub async fn message(&self, actor: &Actor, channel_id: &ChannelId, id: &MessageId) -> Result<Message> {
+    pub async fn message(
+        &self,
+        actor: &Actor,
+        channel_id: &ChannelId,
+        id: &MessageId,
+    ) -> Result<Message> {
         let (_, document) = self.message_state(actor, channel_id, id).await?;
         message_of(&document)
     }
 
     /// A channel and a message of it, for somebody who may read both.
-    pub async fn message_state(&self, actor: &Actor, channel_id: &ChannelId, id: &MessageId) -> Result<(ChannelState, Document)> {
-        let mut state = self.channel_state(actor, channel_id, vec![(MESSAGES, id.shared())]).await?;
+    pub async fn message_state(
+        &self,
+        actor: &Actor,
+        channel_id: &ChannelId,
+        id: &MessageId,
+    ) -> Result<(ChannelState, Document)> {
+        let mut state = self
+            .channel_state(actor, channel_id, vec![(MESSAGES, id.shared())])
+            .await?;
         state.permit(actor, Operation::Read)?;
         match state.documents.pop().flatten() {
             Some(document) => Ok((state, document)),
@@ -351,7 +480,12 @@ impl Services {
     }
 
     /// Lists messages. A page ends early where it would be longer than a reply may be.
-    pub async fn list_messages(&self, actor: &Actor, channel_id: &ChannelId, query: ListMessages) -> Result<MessageList> {
+    pub async fn list_messages(
+        &self,
+        actor: &Actor,
+        channel_id: &ChannelId,
+        query: ListMessages,
+    ) -> Result<MessageList> {
         let state = self.channel_state(actor, channel_id, Vec::new()).await?;
         state.permit(actor, Operation::Read)?;
         let range = match (query.before, query.after, query.changed_after) {
@@ -359,29 +493,62 @@ impl Services {
             (Some(number), None, None) => Range::Before(Some(number)),
             (None, Some(number), None) => Range::After(number),
             (None, None, Some(seq)) => Range::Changed(seq),
-            _ => return Err(Error::bad_request("give one of `before`, `after` and `changed_after`")),
+            _ => {
+                return Err(Error::bad_request(
+                    "give one of `before`, `after` and `changed_after`",
+                ));
+            }
         };
         let backwards = matches!(range, Range::Before(_));
-        let (mut page, _) = self.store.page(&state.partition, MESSAGES, range, self.page_length(query.limit)?).await?;
+        let (mut page, _) = self
+            .store
+            .page(
+                &state.partition,
+                MESSAGES,
+                range,
+                self.page_length(query.limit)?,
+            )
+            .await?;
         // What is stored is shorter than what is told of it: cut by that first, so that no more is decoded than may fit.
-        page.more |= keep_what_fits(&mut page.documents, backwards, |document| document.value.len());
-        let mut items = page.documents.iter().map(message_of).collect::<Result<Vec<_>>>()?;
+        page.more |= keep_what_fits(&mut page.documents, backwards, |document| {
+            document.value.len()
+        });
+        let mut items = page
+            .documents
+            .iter()
+            .map(message_of)
+            .collect::<Result<Vec<_>>>()?;
         if let Some(user) = actor.user() {
             self.add_own_reactions(&state, user, &mut items).await?;
         }
-        page.more |= keep_what_fits(&mut items, backwards, |item| 1 + protocol::codec::longest(item));
-        Ok(MessageList { items, more: page.more })
+        page.more |= keep_what_fits(&mut items, backwards, |item| {
+            1 + protocol::codec::longest(item)
+        });
+        Ok(MessageList {
+            items,
+            more: page.more,
+        })
     }
 
-    async fn add_own_reactions(&self, state: &ChannelState, user: &UserId, items: &mut [Message]) -> Result<()> {
-        let reacted: Vec<usize> = (0..items.len()).filter(|i| !items[*i].reactions.is_empty()).collect();
+    async fn add_own_reactions(
+        &self,
+        state: &ChannelState,
+        user: &UserId,
+        items: &mut [Message],
+    ) -> Result<()> {
+        let reacted: Vec<usize> = (0..items.len())
+            .filter(|i| !items[*i].reactions.is_empty())
+            .collect();
         for item in items.iter_mut() {
             item.own_reactions = Some(Vec::new());
         }
         if reacted.is_empty() {
             return Ok(());
         }
-        let keys = reacted.iter().map(|i| (REACTIONS, reaction_key(items[*i].number, user))).collect();
+        let keys = reacted
+            .iter()
+            .map(|i| (REACTIONS, reaction_key(items[*i].number, user)))
+            .collect();
         let snapshot = self.snapshot(state.partition.clone(), keys).await?;
         for (index, document) in reacted.into_iter().zip(snapshot.documents) {
             if let Some(document) = document {
@@ -393,7 +560,11 @@ impl Services {
 
     /// How many items a page has: as asked, or 50, and never more than the limit.
     pub fn page_length(&self, asked: Option<u64>) -> Result<usize> {
-        let most = if self.limits.page == 0 { 1000 } else { self.limits.page };
+        let most = if self.limits.page == 0 {
+            1000
+        } else {
+            self.limits.page
+        };
         match asked {
             Some(0) => Err(Error::bad_request("`limit` is at least 1")),
             asked => Ok(asked.unwrap_or(PAGE).min(most) as usize),
@@ -409,7 +580,11 @@ fn keep_what_fits<T>(page: &mut Vec<T>, backwards: bool, length: impl Fn(&T) -> 
         bytes += length(item);
         bytes <= REPLY_BYTES
     };
-    let kept = if backwards { page.iter().rev().take_while(&mut fits).count() } else { page.iter().take_while(&mut fits).count() };
+    let kept = if backwards {
+        page.iter().rev().take_while(&mut fits).count()
+    } else {
+        page.iter().take_while(&mut fits).count()
+    };
     let cut = page.len() - kept.max(1).min(page.len());
     if backwards {
         page.drain(..cut);
@@ -425,20 +600,27 @@ pub fn reaction_key(number: u64, user: &UserId) -> Key {
 }
 
 /// Answers drafts whose id is in use, and those that have a fault and are new.
-fn answer_known(state: &ChannelState, drafts: &mut VecDeque<Draft>, answers: &mut [Option<Result<(Message, Sent)>>]) {
+fn answer_known(
+    state: &ChannelState,
+    drafts: &mut VecDeque<Draft>,
+    answers: &mut [Option<Result<(Message, Sent)>>],
+) {
     let mut left = VecDeque::new();
     for (draft, known) in drafts.drain(..).zip(&state.documents) {
         match (known, draft.fault) {
             (Some(document), _) => {
                 answers[draft.index] = Some(match message_of(document) {
-                    Ok(message) if message.sender_id != draft.content.sender_id => {
-                        Err(Error::conflict("this message_id is in use by another sender"))
-                    }
+                    Ok(message) if message.sender_id != draft.content.sender_id => Err(
+                        Error::conflict("this message_id is in use by another sender"),
+                    ),
                     found => found.map(|message| (message, Sent::Before)),
                 });
             }
             (None, Some(fault)) => answers[draft.index] = Some(Err(fault)),
-            (None, None) => left.push_back(Draft { fault: None, ..draft }),
+            (None, None) => left.push_back(Draft {
+                fault: None,
+                ..draft
+            }),
         }
     }
     *drafts = left;
@@ -449,11 +631,21 @@ fn independent(drafts: &VecDeque<Draft>) -> usize {
     let mut ids = HashSet::new();
     drafts
         .iter()
-        .take_while(|d| d.content.reply_to_id.as_ref().is_none_or(|reply| !ids.contains(reply)) && ids.insert(&d.content.id))
+        .take_while(|d| {
+            d.content
+                .reply_to_id
+                .as_ref()
+                .is_none_or(|reply| !ids.contains(reply))
+                && ids.insert(&d.content.id)
+        })
         .count()
 }
 
-fn sending<'a>(actor: &Actor, drafts: impl Iterator<Item = &'a Draft> + Clone, participant: u64) -> Commit {
+fn sending<'a>(
+    actor: &Actor,
+    drafts: impl Iterator<Item = &'a Draft> + Clone,
+    participant: u64,
+) -> Commit {
     let mut commit = Commit::default().require(ENTITY, ONLY, Expected::Present);
     if let Some(user) = actor.user() {
         commit = commit.require(PARTICIPANTS, user.shared(), Expected::Version(participant));
@@ -475,19 +667,42 @@ fn sending<'a>(actor: &Actor, drafts: impl Iterator<Item = &'a Draft> + Clone, p
             mark: Mark::None,
             event: Some(event),
         });
-        commit.append.push(told(EventKind::MessageCreated, &key, event));
+        commit
+            .append
+            .push(told(EventKind::MessageCreated, &key, event));
     }
     commit
 }
 
-fn changing(state: &ChannelState, document: &Document, value: Bytes, kind: EventKind, mark: Mark) -> Commit {
+fn changing(
+    state: &ChannelState,
+    document: &Document,
+    value: Bytes,
+    kind: EventKind,
+    mark: Mark,
+) -> Commit {
     let key = document.key.clone();
-    let mut commit =
-        Commit::default().require(ENTITY, ONLY, Expected::Present).require(MESSAGES, key.clone(), Expected::Changed(document.stamps.seq));
+    let mut commit = Commit::default()
+        .require(ENTITY, ONLY, Expected::Present)
+        .require(
+            MESSAGES,
+            key.clone(),
+            Expected::Changed(document.stamps.seq),
+        );
     if let Some(place) = &state.own {
-        commit = commit.require(PARTICIPANTS, place.participant.user_id.shared(), Expected::Version(place.version));
+        commit = commit.require(
+            PARTICIPANTS,
+            place.participant.user_id.shared(),
+            Expected::Version(place.version),
+        );
     }
-    commit.write.push(Write::Put { table: MESSAGES, key: key.clone(), value, mark, event: Some(0) });
+    commit.write.push(Write::Put {
+        table: MESSAGES,
+        key: key.clone(),
+        value,
+        mark,
+        event: Some(0),
+    });
     commit.append.push(told(kind, &key, 0));
     commit
 }
@@ -504,21 +719,41 @@ fn told(kind: EventKind, key: &Key, write: usize) -> Append {
 fn check_attachment(attachment: &Attachment) -> Result<()> {
     check::present("attachments.type", &attachment.kind, 64)?;
     match (&attachment.upload_id, &attachment.url) {
-        (None, None) => return Err(Error::bad_request("an attachment has a `url` or an `upload_id`")),
-        (Some(_), Some(_)) => return Err(Error::bad_request("an attachment has a `url` or an `upload_id`, not both")),
+        (None, None) => {
+            return Err(Error::bad_request(
+                "an attachment has a `url` or an `upload_id`",
+            ));
+        }
+        (Some(_), Some(_)) => {
+            return Err(Error::bad_request(
+                "an attachment has a `url` or an `upload_id`, not both",
+            ));
+        }
         (Some(_), None) => return Err(Error::not_found("upload")),
         (None, Some(url)) => {
             check::present("attachments.url", url, check::TEXT)?;
             if !(url.starts_with("https://") || url.starts_with("http://")) {
-                return Err(Error::bad_request("an attachment's `url` begins with https:// or http://"));
+                return Err(Error::bad_request(
+                    "an attachment's `url` begins with https:// or http://",
+                ));
             }
         }
     }
     check::length("attachments.name", attachment.name.as_ref(), check::NAME)?;
     check::length("attachments.mime", attachment.mime.as_ref(), check::NAME)?;
-    for value in [attachment.size, attachment.width, attachment.height, attachment.duration_ms].into_iter().flatten() {
+    for value in [
+        attachment.size,
+        attachment.width,
+        attachment.height,
+        attachment.duration_ms,
+    ]
+    .into_iter()
+    .flatten()
+    {
         if value > protocol::MAX_INTEGER {
-            return Err(Error::bad_request("an integer of an attachment is beyond 2^53"));
+            return Err(Error::bad_request(
+                "an integer of an attachment is beyond 2^53",
+            ));
         }
     }
     Ok(attachment.metadata.check()?)

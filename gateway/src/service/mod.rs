@@ -67,20 +67,54 @@ pub const ATTEMPTS: usize = 16;
 
 impl Services {
     /// All services of a node, on the machine's clock.
-    pub fn new(store: Arc<dyn Store>, limits: Limits, secret: SecretKey, node: impl Into<Arc<str>>) -> Self {
-        let (limits, secret, clock) = (Arc::new(limits), Arc::new(secret), Arc::new(Clock::system()));
-        Self { store, limits, secret, clock, node: node.into(), ended: Arc::new(Notify::new()) }
+    pub fn new(
+        store: Arc<dyn Store>,
+        limits: Limits,
+        secret: SecretKey,
+        node: impl Into<Arc<str>>,
+    ) -> Self {
+        let (limits, secret, clock) = (
+            Arc::new(limits),
+            Arc::new(secret),
+            Arc::new(Clock::system()),
+        );
+        Self {
+            store,
+            limits,
+            secret,
+            clock,
+            node: node.into(),
+            ended: Arc::new(Notify::new()),
+        }
     }
 
     /// Reads documents of one partition.
-    pub async fn snapshot(&self, partition: Partition, documents: Vec<(Table, Key)>) -> Result<Snapshot> {
-        let mut snapshots = self.store.read(vec![Read { partition, documents, newest: None }]).await?;
-        snapshots.pop().ok_or_else(|| Error::internal("a read answered nothing"))
+    pub async fn snapshot(
+        &self,
+        partition: Partition,
+        documents: Vec<(Table, Key)>,
+    ) -> Result<Snapshot> {
+        let mut snapshots = self
+            .store
+            .read(vec![Read {
+                partition,
+                documents,
+                newest: None,
+            }])
+            .await?;
+        snapshots
+            .pop()
+            .ok_or_else(|| Error::internal("a read answered nothing"))
     }
 
     /// Every key of a listed table.
     async fn all_keys(&self, partition: &Partition, table: Table) -> Result<Vec<Key>> {
-        Ok(self.all_documents(partition, table).await?.into_iter().map(|document| document.key).collect())
+        Ok(self
+            .all_documents(partition, table)
+            .await?
+            .into_iter()
+            .map(|document| document.key)
+            .collect())
     }
 
     /// Every document of a listed table.
@@ -88,7 +122,10 @@ impl Services {
         let mut documents: Vec<Document> = Vec::new();
         loop {
             let after = documents.last().map(|document| document.key.clone());
-            let (page, _) = self.store.page(partition, table, Range::Keys { after }, 1000).await?;
+            let (page, _) = self
+                .store
+                .page(partition, table, Range::Keys { after }, 1000)
+                .await?;
             documents.extend(page.documents);
             if !page.more {
                 return Ok(documents);
@@ -100,7 +137,13 @@ impl Services {
     /// try did it. Its commit may not have been acknowledged, and be lost with the server that has it.
     async fn confirm(&self, partition: &Partition) -> Result<()> {
         // What it requires was read; that its answer is waited for is all that counts.
-        let _is_there = self.store.commit(partition, Commit::default().require(scope::ENTITY, scope::ONLY, Expected::Present)).await?;
+        let _is_there = self
+            .store
+            .commit(
+                partition,
+                Commit::default().require(scope::ENTITY, scope::ONLY, Expected::Present),
+            )
+            .await?;
         Ok(())
     }
 }

@@ -70,8 +70,16 @@ mod tests {
 
     #[test]
     fn sessions_add_up_over_nodes_whatever_else_they_say() {
-        let all = sum(&[Online::told(3), Online::untold(2), Online::told(0), Online::NOT]);
-        assert_eq!((all.sessions(), all.is_online(), all.is_told()), (5, true, true));
+        let all = sum(&[
+            Online::told(3),
+            Online::untold(2),
+            Online::told(0),
+            Online::NOT,
+        ]);
+        assert_eq!(
+            (all.sessions(), all.is_online(), all.is_told()),
+            (5, true, true)
+        );
     }
 
     #[test]

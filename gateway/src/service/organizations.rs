@@ -36,50 +36,102 @@ impl Services {
     ) -> Result<Versioned<OrganizationCreated>> {
         principal.admin()?;
         let id = OrganizationId::from_bits(bits);
-        let organization = Organization { id: id.clone(), name: body.name, email: body.email, banner: body.banner, created_at: 0 };
+        let organization = Organization {
+            id: id.clone(),
+            name: body.name,
+            email: body.email,
+            banner: body.banner,
+            created_at: 0,
+        };
         check_organization(&organization)?;
         // Before the organization: a line without one harms nobody.
         let listed = Commit::default().put(ORGANIZATIONS, id.shared(), &());
-        self.store.commit(&scope::deployment(), listed).await?.map_err(|_| Error::busy())?;
-        let first = Credential { organization: id.clone(), app: None, key: KeyId::from_bits(bits) };
+        self.store
+            .commit(&scope::deployment(), listed)
+            .await?
+            .map_err(|_| Error::busy())?;
+        let first = Credential {
+            organization: id.clone(),
+            app: None,
+            key: KeyId::from_bits(bits),
+        };
         let key = self.new_key(first, None, None).await?;
-        let commit = Commit::default().require(ENTITY, ONLY, Expected::Absent).require(TOMBSTONE, ONLY, Expected::Absent).put(
-            ENTITY,
-            ONLY,
-            &organization,
-        );
+        let commit = Commit::default()
+            .require(ENTITY, ONLY, Expected::Absent)
+            .require(TOMBSTONE, ONLY, Expected::Absent)
+            .put(ENTITY, ONLY, &organization);
         let partition = scope::organization(&id);
         match self.store.commit(&partition, key.line(commit)).await? {
             Ok(outcome) => {
-                let organization = Organization { created_at: outcome.written[0].stamps.created_at, ..organization };
-                let value = OrganizationCreated { organization, key: key.shown(outcome.at) };
-                Ok(Versioned { value, version: outcome.written[0].version })
+                let organization = Organization {
+                    created_at: outcome.written[0].stamps.created_at,
+                    ..organization
+                };
+                let value = OrganizationCreated {
+                    organization,
+                    key: key.shown(outcome.at),
+                };
+                Ok(Versioned {
+                    value,
+                    version: outcome.written[0].version,
+                })
             }
             Err(_) => {
                 let there = self.organization(principal, &id).await?;
-                let key = self.existing_key(&partition, &KeyId::from_bits(bits)).await?;
-                Ok(Versioned { value: OrganizationCreated { organization: there.value, key }, version: there.version })
+                let key = self
+                    .existing_key(&partition, &KeyId::from_bits(bits))
+                    .await?;
+                Ok(Versioned {
+                    value: OrganizationCreated {
+                        organization: there.value,
+                        key,
+                    },
+                    version: there.version,
+                })
             }
         }
     }
 
     /// Reads an organization.
-    pub async fn organization(&self, principal: &Principal, id: &OrganizationId) -> Result<Versioned<Organization>> {
+    pub async fn organization(
+        &self,
+        principal: &Principal,
+        id: &OrganizationId,
+    ) -> Result<Versioned<Organization>> {
         principal.organization(id)?;
-        let snapshot = self.snapshot(scope::organization(id), vec![(ENTITY, ONLY.into())]).await?;
+        let snapshot = self
+            .snapshot(scope::organization(id), vec![(ENTITY, ONLY.into())])
+            .await?;
         match &snapshot.documents[0] {
-            Some(document) => Ok(Versioned { value: organization_of(document)?, version: document.version }),
+            Some(document) => Ok(Versioned {
+                value: organization_of(document)?,
+                version: document.version,
+            }),
             None => Err(Error::not_found("organization")),
         }
     }
 
     /// Lists all organizations, by id.
-    pub async fn list_organizations(&self, principal: &Principal, page: ListPage) -> Result<List<Organization>> {
+    pub async fn list_organizations(
+        &self,
+        principal: &Principal,
+        page: ListPage,
+    ) -> Result<List<Organization>> {
         principal.admin()?;
-        let (lines, cursor) = self.page_of(&scope::deployment(), ORGANIZATIONS, page).await?;
-        let ids: Vec<OrganizationId> = lines.iter().map(|line| parse_key(&line.key)).collect::<Result<_>>()?;
-        let found = self.entities(ids.iter().map(scope::organization).collect()).await?;
-        Ok(List { items: found.iter().map(organization_of).collect::<Result<_>>()?, cursor })
+        let (lines, cursor) = self
+            .page_of(&scope::deployment(), ORGANIZATIONS, page)
+            .await?;
+        let ids: Vec<OrganizationId> = lines
+            .iter()
+            .map(|line| parse_key(&line.key))
+            .collect::<Result<_>>()?;
+        let found = self
+            .entities(ids.iter().map(scope::organization).collect())
+            .await?;
+        Ok(List {
+            items: found.iter().map(organization_of).collect::<Result<_>>()?,
+            cursor,
+        })
     }
 
     /// Changes some of an organization's fields.
@@ -91,16 +143,24 @@ impl Services {
         if_match: IfMatch,
     ) -> Result<Versioned<Organization>> {
         for _ in 0..ATTEMPTS {
-            let Versioned { value: mut organization, version } = self.organization(principal, id).await?;
+            let Versioned {
+                value: mut organization,
+                version,
+            } = self.organization(principal, id).await?;
             check_version(if_match, version)?;
             let patch = patch.clone();
             organization.name = patch.name.unwrap_or(organization.name);
             organization.email = patch.email.unwrap_or(organization.email);
             patch.banner.apply(&mut organization.banner);
             check_organization(&organization)?;
-            let commit = Commit::default().require(ENTITY, ONLY, Expected::Version(version)).put(ENTITY, ONLY, &organization);
+            let commit = Commit::default()
+                .require(ENTITY, ONLY, Expected::Version(version))
+                .put(ENTITY, ONLY, &organization);
             if let Ok(outcome) = self.store.commit(&scope::organization(id), commit).await? {
-                return Ok(Versioned { value: organization, version: outcome.written[0].version });
+                return Ok(Versioned {
+                    value: organization,
+                    version: outcome.written[0].version,
+                });
             }
         }
         Err(Error::busy())
@@ -108,7 +168,12 @@ impl Services {
 
     /// Deletes an organization with its apps: within seconds none of its keys and tokens is accepted; what it had is
     /// cleared away afterwards.
-    pub async fn delete_organization(&self, principal: &Principal, id: &OrganizationId, if_match: IfMatch) -> Result<()> {
+    pub async fn delete_organization(
+        &self,
+        principal: &Principal,
+        id: &OrganizationId,
+        if_match: IfMatch,
+    ) -> Result<()> {
         let partition = scope::organization(id);
         for _ in 0..ATTEMPTS {
             let Versioned { version, .. } = self.organization(principal, id).await?;
@@ -123,7 +188,10 @@ impl Services {
 }
 
 fn organization_of(document: &Document) -> Result<Organization> {
-    Ok(Organization { created_at: document.stamps.created_at, ..decode(document)? })
+    Ok(Organization {
+        created_at: document.stamps.created_at,
+        ..decode(document)?
+    })
 }
 
 fn check_organization(organization: &Organization) -> Result<()> {
@@ -137,8 +205,13 @@ fn check_organization(organization: &Organization) -> Result<()> {
 
 /// Whether an address has the parts of one; whether it is one, only a letter can tell.
 fn is_plausible(email: &str) -> bool {
-    let Some((local, domain)) = email.rsplit_once('@') else { return false };
-    let clean = |part: &str| !part.is_empty() && !part.contains(|c: char| c.is_whitespace() || c.is_control() || c == '@');
+    let Some((local, domain)) = email.rsplit_once('@') else {
+        return false;
+    };
+    let clean = |part: &str| {
+        !part.is_empty()
+            && !part.contains(|c: char| c.is_whitespace() || c.is_control() || c == '@')
+    };
     clean(local) && clean(domain) && domain.split('.').all(|label| !label.is_empty())
 }
 
@@ -151,7 +224,9 @@ mod tests {
         for good in ["a@b", "first.last+tag@mail.example.org", "ü@exämple.org"] {
             assert!(is_plausible(good), "{good}");
         }
-        for bad in ["", "a", "@b", "a@", "a b@c", "a@b c", "a@b@c", "a@b..c", "a@.b", "a\n@b"] {
+        for bad in [
+            "", "a", "@b", "a@", "a b@c", "a@b c", "a@b@c", "a@b..c", "a@.b", "a\n@b",
+        ] {
             assert!(!is_plausible(bad), "{bad}");
         }
     }

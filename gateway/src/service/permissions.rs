@@ -92,7 +92,10 @@ impl Operation {
 
     /// Whether it changes who is in the channel, or as what: nothing that ever happens in a direct one.
     fn is_membership(self) -> bool {
-        matches!(self, Self::Add(_) | Self::Join | Self::Leave | Self::Remove(_) | Self::ChangeRole { .. })
+        matches!(
+            self,
+            Self::Add(_) | Self::Join | Self::Leave | Self::Remove(_) | Self::ChangeRole { .. }
+        )
     }
 }
 
@@ -144,12 +147,19 @@ pub fn decide(operation: Operation, kind: ChannelType, standing: Standing) -> Ve
             Op::Add(new) => match role {
                 Role::Owner => true,
                 Role::Moderator => is_below_moderator(new),
-                Role::Member => new == Role::Member && matches!(kind, ChannelType::Group | ChannelType::Open),
+                Role::Member => {
+                    new == Role::Member && matches!(kind, ChannelType::Group | ChannelType::Open)
+                }
                 Role::Observer => false,
             },
-            Op::Remove(of) => role == Role::Owner || (role == Role::Moderator && is_below_moderator(of)),
+            Op::Remove(of) => {
+                role == Role::Owner || (role == Role::Moderator && is_below_moderator(of))
+            }
             Op::ChangeRole { from, to } => {
-                role == Role::Owner || (role == Role::Moderator && is_below_moderator(from) && is_below_moderator(to))
+                role == Role::Owner
+                    || (role == Role::Moderator
+                        && is_below_moderator(from)
+                        && is_below_moderator(to))
             }
             Op::Update => matches!(role, Role::Owner | Role::Moderator),
             Op::Delete => role == Role::Owner && !is_direct,
@@ -168,7 +178,9 @@ pub fn permit(operation: Operation, kind: ChannelType, standing: Standing) -> Re
         Verdict::Allowed => Ok(()),
         Verdict::Hidden => Err(Error::not_found("channel")),
         Verdict::Forbidden if kind == ChannelType::Direct && operation.is_membership() => {
-            Err(Error::forbidden("nobody joins, leaves, is removed or given a role in a direct channel"))
+            Err(Error::forbidden(
+                "nobody joins, leaves, is removed or given a role in a direct channel",
+            ))
         }
         Verdict::Forbidden => Err(Error::forbidden(match standing {
             Standing::Stranger => "you are not a participant of this channel",
@@ -193,24 +205,55 @@ mod tests {
         use Operation as Op;
         let row: [&[ChannelType]; 4] = match operation {
             Op::See | Op::Read | Op::MarkRead => [&ChannelType::ALL; 4],
-            Op::Send | Op::Type => [&ChannelType::ALL, &ChannelType::ALL, &[Direct, Group, Open], &[]],
-            Op::React | Op::EditOwn | Op::DeleteOwn => [&ChannelType::ALL, &ChannelType::ALL, &ChannelType::ALL, &[]],
+            Op::Send | Op::Type => [
+                &ChannelType::ALL,
+                &ChannelType::ALL,
+                &[Direct, Group, Open],
+                &[],
+            ],
+            Op::React | Op::EditOwn | Op::DeleteOwn => {
+                [&ChannelType::ALL, &ChannelType::ALL, &ChannelType::ALL, &[]]
+            }
             Op::EditOthers => [&[]; 4],
             Op::DeleteOthers => [&[Group, Open, Broadcast], &ChannelType::ALL, &[], &[]],
             Op::Add(Owner | Moderator) => [&[Group, Open, Broadcast], &[], &[], &[]],
-            Op::Add(Member) => [&[Group, Open, Broadcast], &[Group, Open, Broadcast], &[Group, Open], &[]],
-            Op::Add(Observer) => [&[Group, Open, Broadcast], &[Group, Open, Broadcast], &[], &[]],
+            Op::Add(Member) => [
+                &[Group, Open, Broadcast],
+                &[Group, Open, Broadcast],
+                &[Group, Open],
+                &[],
+            ],
+            Op::Add(Observer) => [
+                &[Group, Open, Broadcast],
+                &[Group, Open, Broadcast],
+                &[],
+                &[],
+            ],
             Op::Remove(Owner | Moderator) => [&[Group, Open, Broadcast], &[], &[], &[]],
-            Op::Remove(Member | Observer) => [&[Group, Open, Broadcast], &[Group, Open, Broadcast], &[], &[]],
-            Op::ChangeRole { from: Member | Observer, to: Member | Observer } => {
-                [&[Group, Open, Broadcast], &[Group, Open, Broadcast], &[], &[]]
-            }
+            Op::Remove(Member | Observer) => [
+                &[Group, Open, Broadcast],
+                &[Group, Open, Broadcast],
+                &[],
+                &[],
+            ],
+            Op::ChangeRole {
+                from: Member | Observer,
+                to: Member | Observer,
+            } => [
+                &[Group, Open, Broadcast],
+                &[Group, Open, Broadcast],
+                &[],
+                &[],
+            ],
             Op::ChangeRole { .. } => [&[Group, Open, Broadcast], &[], &[], &[]],
             Op::Join | Op::Leave => [&[Group, Open, Broadcast]; 4],
             Op::Update => [&ChannelType::ALL, &ChannelType::ALL, &[], &[]],
             Op::Delete => [&[Group, Open, Broadcast], &[], &[], &[]],
         };
-        let column = Role::ALL.iter().position(|r| *r == role).unwrap_or_default();
+        let column = Role::ALL
+            .iter()
+            .position(|r| *r == role)
+            .unwrap_or_default();
         row[column].contains(&kind)
     }
 
@@ -220,7 +263,11 @@ mod tests {
             for kind in ChannelType::ALL {
                 for role in Role::ALL {
                     let verdict = decide(operation, kind, Standing::Participant(role));
-                    let want = if expected(operation, kind, role) { Verdict::Allowed } else { Verdict::Forbidden };
+                    let want = if expected(operation, kind, role) {
+                        Verdict::Allowed
+                    } else {
+                        Verdict::Forbidden
+                    };
                     assert_eq!(verdict, want, "{operation:?} by {role:?} in {kind:?}");
                 }
             }
@@ -236,7 +283,11 @@ mod tests {
                     (Open | Broadcast, Operation::See | Operation::Join) => Verdict::Allowed,
                     (Open | Broadcast, _) => Verdict::Forbidden,
                 };
-                assert_eq!(decide(operation, kind, Standing::Stranger), want, "{operation:?} in {kind:?}");
+                assert_eq!(
+                    decide(operation, kind, Standing::Stranger),
+                    want,
+                    "{operation:?} in {kind:?}"
+                );
             }
         }
     }
@@ -246,8 +297,13 @@ mod tests {
         for operation in Operation::all() {
             for kind in ChannelType::ALL {
                 let verdict = decide(operation, kind, Standing::App);
-                let refused = matches!(operation, Operation::Join | Operation::Leave) || (kind == Direct && operation.is_membership());
-                assert_eq!(verdict == Verdict::Allowed, !refused, "{operation:?} in {kind:?}");
+                let refused = matches!(operation, Operation::Join | Operation::Leave)
+                    || (kind == Direct && operation.is_membership());
+                assert_eq!(
+                    verdict == Verdict::Allowed,
+                    !refused,
+                    "{operation:?} in {kind:?}"
+                );
             }
         }
     }

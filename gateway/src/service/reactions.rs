@@ -46,7 +46,8 @@ impl Services {
         emoji: &str,
         user: Option<UserId>,
     ) -> Result<Count> {
-        self.react(actor, channel, message, emoji, user, Change::Add).await
+        self.react(actor, channel, message, emoji, user, Change::Add)
+            .await
     }
 
     /// Takes a reaction back. Taking back what was not given changes nothing.
@@ -58,7 +59,8 @@ impl Services {
         emoji: &str,
         user: Option<UserId>,
     ) -> Result<Count> {
-        self.react(actor, channel, message, emoji, user, Change::Remove).await
+        self.react(actor, channel, message, emoji, user, Change::Remove)
+            .await
     }
 
     async fn react(
@@ -71,7 +73,9 @@ impl Services {
         change: Change,
     ) -> Result<Count> {
         if emoji.is_empty() || emoji.len() > MAX_EMOJI || emoji.chars().any(char::is_control) {
-            return Err(Error::bad_request(format!("`emoji` has 1 to {MAX_EMOJI} bytes and no control characters")));
+            return Err(Error::bad_request(format!(
+                "`emoji` has 1 to {MAX_EMOJI} bytes and no control characters"
+            )));
         }
         let user = self.reacting_user(actor, in_name_of).await?;
         for _ in 0..ATTEMPTS {
@@ -81,23 +85,39 @@ impl Services {
                 return Err(Error::not_found("message"));
             }
             let key = reaction_key(message.stamps.number, &user);
-            let snapshot = self.snapshot(state.partition.clone(), vec![(REACTIONS, key.clone())]).await?;
+            let snapshot = self
+                .snapshot(state.partition.clone(), vec![(REACTIONS, key.clone())])
+                .await?;
             let own = snapshot.documents.into_iter().next().flatten();
             let mut given: Vec<String> = own.as_ref().map(decode).transpose()?.unwrap_or_default();
             let has = given.iter().any(|e| e == emoji);
             if has == (change == Change::Add) {
                 self.confirm(&state.partition).await?;
-                let count = message.counts.iter().find(|(name, _)| name == emoji).map_or(0, |(_, n)| *n);
+                let count = message
+                    .counts
+                    .iter()
+                    .find(|(name, _)| name == emoji)
+                    .map_or(0, |(_, n)| *n);
                 return Ok(Count { count });
             }
-            let version = own.as_ref().map_or(Expected::Absent, |d| Expected::Version(d.version));
+            let version = own
+                .as_ref()
+                .map_or(Expected::Absent, |d| Expected::Version(d.version));
             let mut commit = Commit::default()
                 .require(ENTITY, ONLY, Expected::Present)
                 // Only edits and deletions change its version: reactions of others do not stand in the way.
-                .require(MESSAGES, message.key.clone(), Expected::Version(message.version))
+                .require(
+                    MESSAGES,
+                    message.key.clone(),
+                    Expected::Version(message.version),
+                )
                 .require(REACTIONS, key.clone(), version);
             if let Some(place) = &state.own {
-                commit = commit.require(PARTICIPANTS, place.participant.user_id.shared(), Expected::Version(place.version));
+                commit = commit.require(
+                    PARTICIPANTS,
+                    place.participant.user_id.shared(),
+                    Expected::Version(place.version),
+                );
             }
             let (kind, by) = match change {
                 Change::Add => {
@@ -109,17 +129,33 @@ impl Services {
                     (EventKind::ReactionRemoved, -1)
                 }
             };
-            commit = if given.is_empty() { commit.delete(REACTIONS, key) } else { commit.put(REACTIONS, key, &given) };
-            commit.write.push(Write::Touch { table: MESSAGES, key: message.key.clone(), event: 0 });
+            commit = if given.is_empty() {
+                commit.delete(REACTIONS, key)
+            } else {
+                commit.put(REACTIONS, key, &given)
+            };
+            commit.write.push(Write::Touch {
+                table: MESSAGES,
+                key: message.key.clone(),
+                event: 0,
+            });
             let most = self.limits.reactions;
             commit.increment.push(Increment {
-                counter: Counter::Document { table: MESSAGES, key: message.key.clone(), name: emoji.into() },
+                counter: Counter::Document {
+                    table: MESSAGES,
+                    key: message.key.clone(),
+                    name: emoji.into(),
+                },
                 by,
                 max: None,
                 max_names: (change == Change::Add && most != 0).then_some(most),
             });
-            let reacted =
-                Reacted { message_id: message_id.clone(), number: message.stamps.number, emoji: emoji.to_owned(), user_id: user.clone() };
+            let reacted = Reacted {
+                message_id: message_id.clone(),
+                number: message.stamps.number,
+                emoji: emoji.to_owned(),
+                user_id: user.clone(),
+            };
             let told: Bytes = encode(&reacted);
             commit.append.push(Append {
                 kind: kind as u8,
@@ -128,8 +164,14 @@ impl Services {
                 body: Body::Bytes(told, Some(0)),
             });
             match self.store.commit(&state.partition, commit).await? {
-                Ok(outcome) => return Ok(Count { count: outcome.counts[0] }),
-                Err(conflict) if conflict.require.is_empty() => return Err(Error::limit_reached("reactions", most)),
+                Ok(outcome) => {
+                    return Ok(Count {
+                        count: outcome.counts[0],
+                    });
+                }
+                Err(conflict) if conflict.require.is_empty() => {
+                    return Err(Error::limit_reached("reactions", most));
+                }
                 Err(_) => {}
             }
         }
@@ -140,9 +182,15 @@ impl Services {
         match (&actor.who, in_name_of) {
             (Who::User { id, .. }, None) => Ok(id.clone()),
             (Who::User { id, .. }, Some(other)) if *id == other => Ok(other),
-            (Who::User { .. }, Some(_)) => Err(Error::forbidden("only an app key may react in the name of somebody else")),
-            (Who::App { .. }, None) => Err(Error::bad_request("`sender_id` is required with an app key")),
-            (Who::App { .. }, Some(user)) if self.user_exists(&actor.scope, &user).await? => Ok(user),
+            (Who::User { .. }, Some(_)) => Err(Error::forbidden(
+                "only an app key may react in the name of somebody else",
+            )),
+            (Who::App { .. }, None) => Err(Error::bad_request(
+                "`sender_id` is required with an app key",
+            )),
+            (Who::App { .. }, Some(user)) if self.user_exists(&actor.scope, &user).await? => {
+                Ok(user)
+            }
             (Who::App { .. }, Some(_)) => Err(Error::not_found("user: `sender_id`")),
         }
     }

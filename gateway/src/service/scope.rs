@@ -91,7 +91,10 @@ fn scope_of(app: &str, environment: &str) -> Option<Scope> {
         "test" => Environment::Test,
         _ => return None,
     };
-    Some(Scope { app: app.parse().ok()?, environment })
+    Some(Scope {
+        app: app.parse().ok()?,
+        environment,
+    })
 }
 
 /// What belongs to the whole deployment: its organizations, its jobs, and the log of ended sessions.
@@ -186,13 +189,25 @@ pub const REACTIONS: Table = Table::plain("k");
 
 /// The tables of a partition. One that is missing here would stay behind when an app moves to another store.
 pub fn tables(partition: &Partition) -> &'static [Table] {
-    match partition.name().split_once(':').map_or(partition.name(), |(kind, _)| kind) {
+    match partition
+        .name()
+        .split_once(':')
+        .map_or(partition.name(), |(kind, _)| kind)
+    {
         "d" => &[ORGANIZATIONS, JOBS],
         "o" => &[ENTITY, TOMBSTONE, KEYS, APPS],
         "a" => &[ENTITY, TOMBSTONE, KEYS, TOKEN_KEYS, SIGNING],
         "e" => &[USERS, CHANNELS, PUBLIC_CHANNELS],
         "u" => &[ENTITY, TOMBSTONE, REVOCATION, SEEN, CHANNELS],
-        "c" => &[ENTITY, TOMBSTONE, OWNERS, PARTICIPANTS, READS, REACTIONS, MESSAGES],
+        "c" => &[
+            ENTITY,
+            TOMBSTONE,
+            OWNERS,
+            PARTICIPANTS,
+            READS,
+            REACTIONS,
+            MESSAGES,
+        ],
         _ => &[ENTITY],
     }
 }
@@ -210,14 +225,42 @@ mod tests {
     fn every_table_belongs_to_a_partition_and_none_has_two_of_a_name() {
         let code = include_str!("scope.rs");
         let made = |line: &&str| line.starts_with("pub const ") && line.contains(": Table = ");
-        let listed = code.split("pub fn tables(").nth(1).and_then(|rest| rest.split("\n}").next()).unwrap_or_default();
+        let listed = code
+            .split("pub fn tables(")
+            .nth(1)
+            .and_then(|rest| rest.split("\n}").next())
+            .unwrap_or_default();
         for line in code.lines().filter(made) {
-            let name = line.trim_start_matches("pub const ").split(':').next().unwrap_or_default();
-            assert!(listed.contains(&format!("[{name}")) || listed.contains(&format!(" {name}")), "{name} would stay behind");
+            let name = line
+                .trim_start_matches("pub const ")
+                .split(':')
+                .next()
+                .unwrap_or_default();
+            assert!(
+                listed.contains(&format!("[{name}")) || listed.contains(&format!(" {name}")),
+                "{name} would stay behind"
+            );
         }
-        for kind in ["d", "o:1", "a:1", "e:1:live", "u:1:live:1", "c:1:live:1", "k:1", "t:1"] {
+        for kind in [
+            "d",
+            "o:1",
+            "a:1",
+            "e:1:live",
+            "u:1:live:1",
+            "c:1:live:1",
+            "k:1",
+            "t:1",
+        ] {
             let tables = tables(&Partition::new(kind));
-            assert_eq!(tables.iter().map(|table| table.name).collect::<HashSet<_>>().len(), tables.len(), "{kind}");
+            assert_eq!(
+                tables
+                    .iter()
+                    .map(|table| table.name)
+                    .collect::<HashSet<_>>()
+                    .len(),
+                tables.len(),
+                "{kind}"
+            );
         }
     }
 }

@@ -25,25 +25,42 @@ pub(crate) fn revoked_second(stamps: &Stamps) -> u64 {
 impl Services {
     /// Ends a user's sessions on all nodes, and says how many there were. With `revoke`, every token issued up to now is
     /// refused within seconds (4004); without, clients may come back at once (1001). App keys only.
-    pub async fn disconnect_user(&self, actor: &Actor, user: &UserId, body: Disconnect) -> Result<Disconnected> {
+    pub async fn disconnect_user(
+        &self,
+        actor: &Actor,
+        user: &UserId,
+        body: Disconnect,
+    ) -> Result<Disconnected> {
         let scope = actor.backend()?;
         let (issued_until, close) = if body.revoke {
-            (Some(self.revoke_tokens(scope, user).await?), CloseCode::SessionEnded)
+            (
+                Some(self.revoke_tokens(scope, user).await?),
+                CloseCode::SessionEnded,
+            )
         } else if self.user_exists(scope, user).await? {
             (None, CloseCode::GoingAway)
         } else {
             return Err(Error::not_found("user"));
         };
         let counted = self.store.members(&[scope.member(user)]).await?;
-        self.end(Ending::user(scope, user, issued_until, close)).await?;
-        let sessions = counted.first().map_or(0, |sum| Online::from(*sum).sessions());
+        self.end(Ending::user(scope, user, issued_until, close))
+            .await?;
+        let sessions = counted
+            .first()
+            .map_or(0, |sum| Online::from(*sum).sessions());
         Ok(Disconnected { sessions })
     }
 
     /// Refuses all of a user's tokens up to this second, which is answered.
     async fn revoke_tokens(&self, scope: &Scope, user: &UserId) -> Result<u64> {
         let mut commit = Commit::default().require(ENTITY, ONLY, Expected::Present);
-        commit.write.push(Write::Put { table: REVOCATION, key: ONLY.into(), value: encode(&()), mark: Mark::Edited, event: None });
+        commit.write.push(Write::Put {
+            table: REVOCATION,
+            key: ONLY.into(),
+            value: encode(&()),
+            mark: Mark::Edited,
+            event: None,
+        });
         match self.store.commit(&scope.user(user), commit).await? {
             Ok(outcome) => Ok(revoked_second(&outcome.written[0].stamps)),
             Err(_) => Err(Error::not_found("user")),
@@ -52,6 +69,7 @@ impl Services {
 
     /// Ends the sessions of a user that was deleted.
     pub(super) async fn end_sessions_of_deleted(&self, scope: &Scope, user: &UserId) -> Result<()> {
-        self.end(Ending::user(scope, user, None, CloseCode::SessionEnded)).await
+        self.end(Ending::user(scope, user, None, CloseCode::SessionEnded))
+            .await
     }
 }

@@ -22,28 +22,61 @@ const DROP: Duration = Duration::from_secs(60);
 
 impl Services {
     /// That a caller reaches an organization, and that it exists.
-    pub(super) async fn permit_organization(&self, principal: &Principal, id: &OrganizationId) -> Result<()> {
+    pub(super) async fn permit_organization(
+        &self,
+        principal: &Principal,
+        id: &OrganizationId,
+    ) -> Result<()> {
         principal.organization(id)?;
-        let snapshot = self.snapshot(scope::organization(id), vec![(ENTITY, ONLY.into())]).await?;
-        snapshot.documents[0].as_ref().map(|_| ()).ok_or_else(|| Error::not_found("organization"))
+        let snapshot = self
+            .snapshot(scope::organization(id), vec![(ENTITY, ONLY.into())])
+            .await?;
+        snapshot.documents[0]
+            .as_ref()
+            .map(|_| ())
+            .ok_or_else(|| Error::not_found("organization"))
     }
 
     /// That a caller reaches an app by this path, and that both exist.
-    pub(super) async fn permit_app(&self, principal: &Principal, organization: &OrganizationId, app: &AppId) -> Result<()> {
+    pub(super) async fn permit_app(
+        &self,
+        principal: &Principal,
+        organization: &OrganizationId,
+        app: &AppId,
+    ) -> Result<()> {
         self.app(principal, organization, app).await.map(|_| ())
     }
 
     /// A page of a listed table, and the cursor of the next one.
-    pub(super) async fn page_of(&self, partition: &Partition, table: Table, page: ListPage) -> Result<(Vec<Document>, Option<String>)> {
+    pub(super) async fn page_of(
+        &self,
+        partition: &Partition,
+        table: Table,
+        page: ListPage,
+    ) -> Result<(Vec<Document>, Option<String>)> {
         let limit = self.page_length(page.limit)?;
         let bad = || Error::bad_request("`cursor` is not one that a list gave");
         let after: Option<Key> = match page.cursor {
             // Every key of these tables is an id.
-            Some(cursor) if cursor.is_empty() || !cursor.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') => return Err(bad()),
+            Some(cursor)
+                if cursor.is_empty()
+                    || !cursor
+                        .bytes()
+                        .all(|b| b.is_ascii_alphanumeric() || b == b'_') =>
+            {
+                return Err(bad());
+            }
             cursor => cursor.map(Key::from),
         };
-        let (found, _) = self.store.page(partition, table, Range::Keys { after }, limit).await?;
-        let cursor = found.documents.last().filter(|_| found.more).map(|last| last.key.to_string());
+        let (found, _) = self
+            .store
+            .page(partition, table, Range::Keys { after }, limit)
+            .await?;
+        let cursor = found
+            .documents
+            .last()
+            .filter(|_| found.more)
+            .map(|last| last.key.to_string());
         Ok((found.documents, cursor))
     }
 
@@ -52,15 +85,28 @@ impl Services {
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
-        let read = |partition| Read { partition, documents: vec![(ENTITY, ONLY.into())], newest: None };
-        let snapshots = self.store.read(partitions.into_iter().map(read).collect()).await?;
-        Ok(snapshots.into_iter().filter_map(|mut snapshot| snapshot.documents.pop().flatten()).collect())
+        let read = |partition| Read {
+            partition,
+            documents: vec![(ENTITY, ONLY.into())],
+            newest: None,
+        };
+        let snapshots = self
+            .store
+            .read(partitions.into_iter().map(read).collect())
+            .await?;
+        Ok(snapshots
+            .into_iter()
+            .filter_map(|mut snapshot| snapshot.documents.pop().flatten())
+            .collect())
     }
 
     /// Puts the tombstone of an organization or app: from here on it does not exist. False if it changed meanwhile.
     pub(super) async fn entomb(&self, partition: &Partition, version: u64) -> Result<bool> {
         self.enqueue_clearing(partition).await?;
-        let commit = Commit::default().require(ENTITY, ONLY, Expected::Version(version)).delete(ENTITY, ONLY).put(TOMBSTONE, ONLY, &true);
+        let commit = Commit::default()
+            .require(ENTITY, ONLY, Expected::Version(version))
+            .delete(ENTITY, ONLY)
+            .put(TOMBSTONE, ONLY, &true);
         Ok(self.store.commit(partition, commit).await?.is_ok())
     }
 
@@ -78,9 +124,11 @@ impl Services {
     /// Clears away a deleted organization or app, by the name of its partition; false if the name is of something else.
     pub(super) async fn clear_tenant(&self, name: &str) -> Result<bool> {
         if let Some(id) = name.strip_prefix("o:") {
-            self.clear_organization(&id.parse().map_err(Error::internal)?).await?;
+            self.clear_organization(&id.parse().map_err(Error::internal)?)
+                .await?;
         } else if let Some(id) = name.strip_prefix("a:") {
-            self.clear_app(&id.parse().map_err(Error::internal)?).await?;
+            self.clear_app(&id.parse().map_err(Error::internal)?)
+                .await?;
         } else {
             return Ok(false);
         }
@@ -95,7 +143,8 @@ impl Services {
             }
             self.clear_keys(&partition).await?;
             self.drop_partition(&partition).await?;
-            self.unlist(&scope::deployment(), ORGANIZATIONS, id.shared()).await?;
+            self.unlist(&scope::deployment(), ORGANIZATIONS, id.shared())
+                .await?;
         }
         self.dequeue_clearing(&partition).await
     }
@@ -104,8 +153,13 @@ impl Services {
     async fn delete_app_of_nobody(&self, id: &AppId) -> Result<()> {
         let partition = scope::app(id);
         self.enqueue_clearing(&partition).await?;
-        let commit = Commit::default().delete(ENTITY, ONLY).put(TOMBSTONE, ONLY, &true);
-        self.store.commit(&partition, commit).await?.map_err(|_| Error::busy())?;
+        let commit = Commit::default()
+            .delete(ENTITY, ONLY)
+            .put(TOMBSTONE, ONLY, &true);
+        self.store
+            .commit(&partition, commit)
+            .await?
+            .map_err(|_| Error::busy())?;
         self.end_sessions_of_app(id).await?;
         self.clear_soon(partition, OVER);
         Ok(())
@@ -117,9 +171,13 @@ impl Services {
             self.clear_keys(&partition).await?;
             self.clear_token_keys(&partition).await?;
             for environment in [Environment::Live, Environment::Test] {
-                let scope = Scope { app: id.clone(), environment };
+                let scope = Scope {
+                    app: id.clone(),
+                    environment,
+                };
                 for key in self.all_keys(&scope.index(), CHANNELS).await? {
-                    self.drop_partition(&scope.channel(&parse_key(&key)?)).await?;
+                    self.drop_partition(&scope.channel(&parse_key(&key)?))
+                        .await?;
                 }
                 for key in self.all_keys(&scope.index(), USERS).await? {
                     self.drop_partition(&scope.user(&parse_key(&key)?)).await?;
@@ -132,19 +190,32 @@ impl Services {
     }
 
     async fn is_entombed(&self, partition: &Partition) -> Result<bool> {
-        let snapshot = self.snapshot(partition.clone(), vec![(TOMBSTONE, ONLY.into())]).await?;
+        let snapshot = self
+            .snapshot(partition.clone(), vec![(TOMBSTONE, ONLY.into())])
+            .await?;
         Ok(snapshot.documents[0].is_some())
     }
 
     /// Lets the store drop a whole partition.
     async fn drop_partition(&self, partition: &Partition) -> Result<()> {
-        let commit = Commit { expire: Some(DROP), ..Commit::default().delete(ENTITY, ONLY).put(TOMBSTONE, ONLY, &true) };
-        self.store.commit(partition, commit).await?.map_err(|_| Error::busy())?;
+        let commit = Commit {
+            expire: Some(DROP),
+            ..Commit::default()
+                .delete(ENTITY, ONLY)
+                .put(TOMBSTONE, ONLY, &true)
+        };
+        self.store
+            .commit(partition, commit)
+            .await?
+            .map_err(|_| Error::busy())?;
         Ok(())
     }
 
     pub(super) async fn unlist(&self, partition: &Partition, table: Table, key: Key) -> Result<()> {
-        self.store.commit(partition, Commit::default().delete(table, key)).await?.map_err(|_| Error::busy())?;
+        self.store
+            .commit(partition, Commit::default().delete(table, key))
+            .await?
+            .map_err(|_| Error::busy())?;
         Ok(())
     }
 }

@@ -63,7 +63,9 @@ impl StoredTokenKey {
     pub(super) fn secret(&self, key: &SecretKey, id: &TokenKeyId) -> Result<Vec<u8>> {
         match &self.material {
             Material::Sealed(sealed) => key.open(id.as_str(), sealed).map_err(Error::internal),
-            Material::Public(_) => Err(Error::internal("a token key with a public key has no secret")),
+            Material::Public(_) => Err(Error::internal(
+                "a token key with a public key has no secret",
+            )),
         }
     }
 }
@@ -86,16 +88,30 @@ impl Services {
     ) -> Result<TokenKey> {
         self.permit_app(principal, organization, app).await?;
         let id = TokenKeyId::from_bits(bits);
-        let CreateTokenKey { environment, algorithm, public_key } = body;
+        let CreateTokenKey {
+            environment,
+            algorithm,
+            public_key,
+        } = body;
         let (secret, material) = match (algorithm, public_key) {
             (Algorithm::HS256, None) => {
                 let (secret, material) = self.shared_material(&id);
                 (Some(secret), material)
             }
-            (Algorithm::HS256, Some(_)) => return Err(Error::bad_request("HS256 takes no `public_key`: its secret is made here")),
-            (_, None) => return Err(Error::bad_request("`public_key` is missing: the PEM (SPKI) of the key that verifies the tokens")),
+            (Algorithm::HS256, Some(_)) => {
+                return Err(Error::bad_request(
+                    "HS256 takes no `public_key`: its secret is made here",
+                ));
+            }
+            (_, None) => {
+                return Err(Error::bad_request(
+                    "`public_key` is missing: the PEM (SPKI) of the key that verifies the tokens",
+                ));
+            }
             (_, Some(pem)) if pem.len() > LONGEST_PEM => {
-                return Err(Error::too_large(format!("`public_key` is longer than {LONGEST_PEM} bytes")));
+                return Err(Error::too_large(format!(
+                    "`public_key` is longer than {LONGEST_PEM} bytes"
+                )));
             }
             (_, Some(pem)) => {
                 Verifier::public(algorithm, &pem).map_err(Error::bad_request)?;
@@ -103,15 +119,38 @@ impl Services {
             }
         };
         let (organization, owner) = (organization.clone(), scope::app(app));
-        let stored = StoredTokenKey { organization, app: app.clone(), environment, algorithm, material };
+        let stored = StoredTokenKey {
+            organization,
+            app: app.clone(),
+            environment,
+            algorithm,
+            material,
+        };
         if !self.store_token_key(&id, &stored).await? {
-            let snapshot = self.snapshot(owner, vec![(TOKEN_KEYS, id.shared())]).await?;
-            return snapshot.documents[0].as_ref().map_or_else(|| Err(Error::busy()), token_key_of);
+            let snapshot = self
+                .snapshot(owner, vec![(TOKEN_KEYS, id.shared())])
+                .await?;
+            return snapshot.documents[0]
+                .as_ref()
+                .map_or_else(|| Err(Error::busy()), token_key_of);
         }
-        match self.store.commit(&owner, token_key_line(Commit::default(), &id, environment, algorithm)).await? {
+        match self
+            .store
+            .commit(
+                &owner,
+                token_key_line(Commit::default(), &id, environment, algorithm),
+            )
+            .await?
+        {
             Ok(outcome) => {
                 let secret = secret.map(|secret| secret.expose().to_owned());
-                Ok(TokenKey { id, environment, algorithm, secret, created_at: outcome.at })
+                Ok(TokenKey {
+                    id,
+                    environment,
+                    algorithm,
+                    secret,
+                    created_at: outcome.at,
+                })
             }
             Err(_) => {
                 self.forget_token_key(&id).await?;
@@ -130,14 +169,25 @@ impl Services {
     ) -> Result<List<TokenKey>> {
         self.permit_app(principal, organization, app).await?;
         let (lines, cursor) = self.page_of(&scope::app(app), TOKEN_KEYS, page).await?;
-        Ok(List { items: lines.iter().map(token_key_of).collect::<Result<_>>()?, cursor })
+        Ok(List {
+            items: lines.iter().map(token_key_of).collect::<Result<_>>()?,
+            cursor,
+        })
     }
 
     /// Revokes a token key: within seconds every node refuses its tokens and ends the sessions that they opened.
-    pub async fn revoke_token_key(&self, principal: &Principal, organization: &OrganizationId, app: &AppId, id: &TokenKeyId) -> Result<()> {
+    pub async fn revoke_token_key(
+        &self,
+        principal: &Principal,
+        organization: &OrganizationId,
+        app: &AppId,
+        id: &TokenKeyId,
+    ) -> Result<()> {
         self.permit_app(principal, organization, app).await?;
         let owner = scope::app(app);
-        let commit = Commit::default().require(TOKEN_KEYS, id.shared(), Expected::Present).delete(TOKEN_KEYS, id.shared());
+        let commit = Commit::default()
+            .require(TOKEN_KEYS, id.shared(), Expected::Present)
+            .delete(TOKEN_KEYS, id.shared());
         if self.store.commit(&owner, commit).await?.is_err() {
             return Err(Error::not_found("token key"));
         }
@@ -155,7 +205,13 @@ impl Services {
     ) -> Result<NewSharedKey> {
         let (secret, material) = self.shared_material(&id);
         let (organization, app) = (organization.clone(), app.clone());
-        let stored = StoredTokenKey { organization, app, environment, algorithm: Algorithm::HS256, material };
+        let stored = StoredTokenKey {
+            organization,
+            app,
+            environment,
+            algorithm: Algorithm::HS256,
+            material,
+        };
         match self.store_token_key(&id, &stored).await? {
             true => Ok(NewSharedKey { id, secret }),
             false => Err(Error::busy()),
@@ -169,18 +225,28 @@ impl Services {
     }
 
     async fn store_token_key(&self, id: &TokenKeyId, stored: &StoredTokenKey) -> Result<bool> {
-        let commit = Commit::default().require(ENTITY, ONLY, Expected::Absent).put(ENTITY, ONLY, stored);
-        Ok(self.store.commit(&scope::token_key(id), commit).await?.is_ok())
+        let commit = Commit::default()
+            .require(ENTITY, ONLY, Expected::Absent)
+            .put(ENTITY, ONLY, stored);
+        Ok(self
+            .store
+            .commit(&scope::token_key(id), commit)
+            .await?
+            .is_ok())
     }
 
     pub(super) async fn forget_token_key(&self, id: &TokenKeyId) -> Result<()> {
-        self.unlist(&scope::token_key(id), ENTITY, ONLY.into()).await
+        self.unlist(&scope::token_key(id), ENTITY, ONLY.into())
+            .await
     }
 
     /// Deletes every token key of an app that is no more.
     pub(super) async fn clear_token_keys(&self, owner: &crate::store::Partition) -> Result<()> {
         loop {
-            let (page, _) = self.store.page(owner, TOKEN_KEYS, Range::Keys { after: None }, 200).await?;
+            let (page, _) = self
+                .store
+                .page(owner, TOKEN_KEYS, Range::Keys { after: None }, 200)
+                .await?;
             let mut commit = Commit::default();
             for document in &page.documents {
                 self.forget_token_key(&parse_key(&document.key)?).await?;
@@ -189,18 +255,42 @@ impl Services {
             if commit.write.is_empty() {
                 return Ok(());
             }
-            self.store.commit(owner, commit).await?.map_err(|_| Error::busy())?;
+            self.store
+                .commit(owner, commit)
+                .await?
+                .map_err(|_| Error::busy())?;
         }
     }
 }
 
 /// Adds a token key's line to a commit of its app; with it, the key counts.
-pub(super) fn token_key_line(commit: Commit, id: &TokenKeyId, environment: Environment, algorithm: Algorithm) -> Commit {
-    commit.require(ENTITY, ONLY, Expected::Present).put(TOKEN_KEYS, id.shared(), &TokenKeyLine { environment, algorithm })
+pub(super) fn token_key_line(
+    commit: Commit,
+    id: &TokenKeyId,
+    environment: Environment,
+    algorithm: Algorithm,
+) -> Commit {
+    commit.require(ENTITY, ONLY, Expected::Present).put(
+        TOKEN_KEYS,
+        id.shared(),
+        &TokenKeyLine {
+            environment,
+            algorithm,
+        },
+    )
 }
 
 fn token_key_of(document: &Document) -> Result<TokenKey> {
-    let TokenKeyLine { environment, algorithm } = decode(document)?;
+    let TokenKeyLine {
+        environment,
+        algorithm,
+    } = decode(document)?;
     let id = parse_key(&document.key)?;
-    Ok(TokenKey { id, environment, algorithm, secret: None, created_at: document.stamps.created_at })
+    Ok(TokenKey {
+        id,
+        environment,
+        algorithm,
+        secret: None,
+        created_at: document.stamps.created_at,
+    })
 }

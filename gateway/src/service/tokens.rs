@@ -35,22 +35,33 @@ impl Services {
     /// Signs a token for a user. App keys only.
     pub async fn mint_token(&self, actor: &Actor, user: &UserId, body: MintToken) -> Result<Token> {
         let scope = actor.backend()?;
-        let longest = if self.limits.token_seconds == 0 { LONGEST } else { self.limits.token_seconds };
+        let longest = if self.limits.token_seconds == 0 {
+            LONGEST
+        } else {
+            self.limits.token_seconds
+        };
         let seconds = body.expires_in.unwrap_or(DEFAULT.min(longest));
         if !(1..=longest).contains(&seconds) {
-            return Err(Error::bad_request(format!("`expires_in` is 1 to {longest} seconds")));
+            return Err(Error::bad_request(format!(
+                "`expires_in` is 1 to {longest} seconds"
+            )));
         }
         let wanted = vec![(ENTITY, ONLY.into()), (REVOCATION, ONLY.into())];
         let snapshot = self.snapshot(scope.user(user), wanted).await?;
         if snapshot.documents[0].is_none() {
             return Err(Error::not_found("user"));
         }
-        let revoked = snapshot.documents[1].as_ref().map(|revocation| revoked_second(&revocation.stamps));
+        let revoked = snapshot.documents[1]
+            .as_ref()
+            .map(|revocation| revoked_second(&revocation.stamps));
         // In the second of a revocation, a token of that second would be refused.
         let issued_at = (self.clock.now_ms() / 1000).max(revoked.map_or(0, |second| second + 1));
         let expires_at = issued_at + seconds;
         let (id, secret) = self.signing_key(scope).await?;
-        Ok(Token { token: token::sign(&id, &secret, user, issued_at, expires_at), expires_at: expires_at * 1000 })
+        Ok(Token {
+            token: token::sign(&id, &secret, user, issued_at, expires_at),
+            expires_at: expires_at * 1000,
+        })
     }
 
     /// The key with which nodes sign for an app and environment, made if there is none.
@@ -60,7 +71,10 @@ impl Services {
         for _ in 0..ATTEMPTS {
             let wanted = vec![(ENTITY, ONLY.into()), (SIGNING, slot.into())];
             let snapshot = self.snapshot(owner.clone(), wanted).await?;
-            let app = snapshot.documents[0].as_ref().ok_or_else(|| Error::not_found("app")).and_then(app_of)?;
+            let app = snapshot.documents[0]
+                .as_ref()
+                .ok_or_else(|| Error::not_found("app"))
+                .and_then(app_of)?;
             let before = match &snapshot.documents[1] {
                 None => Expected::Absent,
                 Some(document) => {
@@ -72,9 +86,22 @@ impl Services {
                 }
             };
             let id = TokenKeyId::from_bits(random::bits());
-            let new = self.new_shared_key(&app.organization_id, &scope.app, scope.environment, id).await?;
-            let commit = token_key_line(Commit::default(), &new.id, scope.environment, Algorithm::HS256);
-            let commit = commit.require(SIGNING, slot, before).put(SIGNING, slot, &Signing { key: new.id.clone() });
+            let new = self
+                .new_shared_key(&app.organization_id, &scope.app, scope.environment, id)
+                .await?;
+            let commit = token_key_line(
+                Commit::default(),
+                &new.id,
+                scope.environment,
+                Algorithm::HS256,
+            );
+            let commit = commit.require(SIGNING, slot, before).put(
+                SIGNING,
+                slot,
+                &Signing {
+                    key: new.id.clone(),
+                },
+            );
             match self.store.commit(&owner, commit).await? {
                 Ok(_) => return Ok((new.id, new.secret.expose().as_bytes().to_vec())),
                 // Another node was first: its key is the one.
@@ -86,10 +113,16 @@ impl Services {
 
     /// The secret of a signing key, unless it was revoked.
     async fn signing_secret(&self, scope: &Scope, id: &TokenKeyId) -> Result<Option<Vec<u8>>> {
-        let line = self.snapshot(scope::app(&scope.app), vec![(TOKEN_KEYS, id.shared())]).await?;
-        let stored = self.snapshot(scope::token_key(id), vec![(ENTITY, ONLY.into())]).await?;
+        let line = self
+            .snapshot(scope::app(&scope.app), vec![(TOKEN_KEYS, id.shared())])
+            .await?;
+        let stored = self
+            .snapshot(scope::token_key(id), vec![(ENTITY, ONLY.into())])
+            .await?;
         match (&line.documents[0], &stored.documents[0]) {
-            (Some(_), Some(document)) => Ok(Some(decode::<StoredTokenKey>(document)?.secret(&self.secret, id)?)),
+            (Some(_), Some(document)) => Ok(Some(
+                decode::<StoredTokenKey>(document)?.secret(&self.secret, id)?,
+            )),
             _ => Ok(None),
         }
     }

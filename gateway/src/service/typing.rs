@@ -17,9 +17,19 @@ impl Services {
         };
         let state = self.channel_state(actor, channel_id, Vec::new()).await?;
         state.permit(actor, Operation::Type)?;
-        let control = fanout::record::Control::Except(Bytes::copy_from_slice(user.as_str().as_bytes()));
-        let data = TypingData { user_id: user.clone(), typing };
-        self.tell(&state.partition.topic(), EventKind::Typing, control, &InChannel { channel_id, data }).await;
+        let control =
+            fanout::record::Control::Except(Bytes::copy_from_slice(user.as_str().as_bytes()));
+        let data = TypingData {
+            user_id: user.clone(),
+            typing,
+        };
+        self.tell(
+            &state.partition.topic(),
+            EventKind::Typing,
+            control,
+            &InChannel { channel_id, data },
+        )
+        .await;
         Ok(())
     }
 }

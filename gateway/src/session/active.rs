@@ -106,7 +106,11 @@ impl Active {
 
     /// When [`tick`](Self::tick) has something to do next.
     pub fn due(&self) -> Instant {
-        let warning = if self.is_warned { self.expires } else { self.expires.checked_sub(WARNING).unwrap_or(self.begun) };
+        let warning = if self.is_warned {
+            self.expires
+        } else {
+            self.expires.checked_sub(WARNING).unwrap_or(self.begun)
+        };
         warning.max(self.begun).min(self.heartbeat.due())
     }
 }
@@ -117,7 +121,10 @@ mod tests {
 
     use super::*;
 
-    const TIMING: Timing = Timing { heartbeat: Duration::from_secs(25), requests_per_second: 50 };
+    const TIMING: Timing = Timing {
+        heartbeat: Duration::from_secs(25),
+        requests_per_second: 50,
+    };
 
     /// Lets time pass from due to due, and collects what happens with its second.
     fn pass(active: &mut Active, start: Instant, seconds: u64) -> Vec<(u64, Action)> {
@@ -140,17 +147,30 @@ mod tests {
         let mut active = Active::new(TIMING, Duration::from_secs(100), start);
         for second in 0..100 {
             active.heard(start + Duration::from_secs(second));
-            let expected = if second == 40 { vec![(40, Action::WarnOfExpiry)] } else { vec![] };
+            let expected = if second == 40 {
+                vec![(40, Action::WarnOfExpiry)]
+            } else {
+                vec![]
+            };
             assert_eq!(pass(&mut active, start, second), expected, "at {second}");
         }
-        assert_eq!(pass(&mut active, start, 100), [(100, Action::Close(CloseCode::TokenExpired))]);
+        assert_eq!(
+            pass(&mut active, start, 100),
+            [(100, Action::Close(CloseCode::TokenExpired))]
+        );
     }
 
     #[test]
     fn a_short_token_is_warned_of_at_once() {
         let start = Instant::now();
         let mut active = Active::new(TIMING, Duration::from_secs(5), start);
-        assert_eq!(pass(&mut active, start, 5), [(0, Action::WarnOfExpiry), (5, Action::Close(CloseCode::TokenExpired))]);
+        assert_eq!(
+            pass(&mut active, start, 5),
+            [
+                (0, Action::WarnOfExpiry),
+                (5, Action::Close(CloseCode::TokenExpired))
+            ]
+        );
     }
 
     #[test]
@@ -167,7 +187,14 @@ mod tests {
         let start = Instant::now();
         let mut active = Active::new(TIMING, Duration::from_secs(3600), start);
         let happened = pass(&mut active, start, 1000);
-        assert_eq!(happened, [(25, Action::Ping), (50, Action::Ping), (75, Action::Close(CloseCode::HeartbeatLost))]);
+        assert_eq!(
+            happened,
+            [
+                (25, Action::Ping),
+                (50, Action::Ping),
+                (75, Action::Close(CloseCode::HeartbeatLost))
+            ]
+        );
     }
 
     #[derive(Debug, Clone)]

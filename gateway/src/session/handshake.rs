@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use protocol::{CloseCode, Encoding, ErrorBody, ErrorCode, Method, frame::Request, params::Connect};
+use protocol::{
+    CloseCode, Encoding, ErrorBody, ErrorCode, Method, frame::Request, params::Connect,
+};
 
 use crate::error::without_value;
 
@@ -41,7 +43,10 @@ pub struct Refusal {
 impl Handshake {
     /// A connection that was upgraded at `now`.
     pub fn new(encoding: Encoding, now: Instant) -> Self {
-        Self { encoding, deadline: now + DEADLINE }
+        Self {
+            encoding,
+            deadline: now + DEADLINE,
+        }
     }
 
     /// Until when the `connect` must have come; then [`CloseCode::ConnectTimeout`].
@@ -52,24 +57,44 @@ impl Handshake {
     /// Takes the first frame, and ends by it.
     pub fn frame(self, frame: &[u8]) -> Result<Opening, Refusal> {
         if frame.len() > MAX_CONNECT_BYTES {
-            return Err(Refusal { answer: None, close: CloseCode::FrameTooLarge });
+            return Err(Refusal {
+                answer: None,
+                close: CloseCode::FrameTooLarge,
+            });
         }
         let Ok(request) = Request::decode(self.encoding, frame) else {
-            return Err(Refusal { answer: None, close: CloseCode::BadFrame });
+            return Err(Refusal {
+                answer: None,
+                close: CloseCode::BadFrame,
+            });
         };
         if request.method != Method::Connect.as_str() {
-            let error = ErrorBody::new(ErrorCode::Unauthenticated, "the first request is `connect`");
-            return Err(Refusal { answer: Some((request.id, error)), close: CloseCode::BadFrame });
+            let error =
+                ErrorBody::new(ErrorCode::Unauthenticated, "the first request is `connect`");
+            return Err(Refusal {
+                answer: Some((request.id, error)),
+                close: CloseCode::BadFrame,
+            });
         }
         let bad = |message: String| Refusal {
             answer: Some((request.id, ErrorBody::new(ErrorCode::BadRequest, message))),
             close: CloseCode::TokenRefused,
         };
-        let params: Connect = request.params().map_err(|e| bad(format!("the request does not fit: {}", without_value(&e.to_string()))))?;
+        let params: Connect = request.params().map_err(|e| {
+            bad(format!(
+                "the request does not fit: {}",
+                without_value(&e.to_string())
+            ))
+        })?;
         if params.resume.len() > MAX_RESUME {
-            return Err(bad(format!("`resume` has at most {MAX_RESUME} channels; subscribe to the others afterwards")));
+            return Err(bad(format!(
+                "`resume` has at most {MAX_RESUME} channels; subscribe to the others afterwards"
+            )));
         }
-        Ok(Opening { id: request.id, params })
+        Ok(Opening {
+            id: request.id,
+            params,
+        })
     }
 }
 
@@ -87,26 +112,58 @@ mod tests {
 
     #[test]
     fn a_connect_opens() {
-        let opening = first(&encode_request(Encoding::MessagePack, 3, "connect", &json!({ "token": "t" }))).unwrap();
+        let opening = first(&encode_request(
+            Encoding::MessagePack,
+            3,
+            "connect",
+            &json!({ "token": "t" }),
+        ))
+        .unwrap();
         assert_eq!((opening.id, opening.params.token.as_str()), (3, "t"));
     }
 
     #[test]
     fn another_first_request_closes_with_4000() {
-        let refusal = first(&encode_request(Encoding::MessagePack, 3, "ping", &json!({}))).unwrap_err();
-        assert_eq!((refusal.answer.unwrap().0, refusal.close), (3, CloseCode::BadFrame));
-        assert_eq!(first(b"\xc1").unwrap_err(), Refusal { answer: None, close: CloseCode::BadFrame });
+        let refusal = first(&encode_request(
+            Encoding::MessagePack,
+            3,
+            "ping",
+            &json!({}),
+        ))
+        .unwrap_err();
+        assert_eq!(
+            (refusal.answer.unwrap().0, refusal.close),
+            (3, CloseCode::BadFrame)
+        );
+        assert_eq!(
+            first(b"\xc1").unwrap_err(),
+            Refusal {
+                answer: None,
+                close: CloseCode::BadFrame
+            }
+        );
     }
 
     #[test]
     fn a_connect_beyond_32_kib_closes_with_4010() {
-        let frame = encode_request(Encoding::MessagePack, 3, "connect", &json!({ "token": "t".repeat(MAX_CONNECT_BYTES) }));
+        let frame = encode_request(
+            Encoding::MessagePack,
+            3,
+            "connect",
+            &json!({ "token": "t".repeat(MAX_CONNECT_BYTES) }),
+        );
         assert_eq!(first(&frame).unwrap_err().close, CloseCode::FrameTooLarge);
     }
 
     #[test]
     fn a_connect_that_does_not_fit_is_answered_and_closes_with_4002() {
-        let refusal = first(&encode_request(Encoding::MessagePack, 3, "connect", &json!({ "token": 7 }))).unwrap_err();
+        let refusal = first(&encode_request(
+            Encoding::MessagePack,
+            3,
+            "connect",
+            &json!({ "token": 7 }),
+        ))
+        .unwrap_err();
         assert_eq!(refusal.answer.unwrap().1.code, ErrorCode::BadRequest);
         assert_eq!(refusal.close, CloseCode::TokenRefused);
     }

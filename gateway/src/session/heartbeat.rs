@@ -23,7 +23,11 @@ pub(super) enum Beat {
 
 impl Heartbeat {
     pub(super) fn new(interval: Duration, now: Instant) -> Self {
-        Self { interval, next: now + interval, unanswered: 0 }
+        Self {
+            interval,
+            next: now + interval,
+            unanswered: 0,
+        }
     }
 
     /// Any inbound message counts as life.

@@ -30,11 +30,19 @@ pub(super) enum Paced {
 impl Pace {
     /// 0 means no limit.
     pub(super) fn new(per_second: u64, now: Instant) -> Self {
-        Self { rate: Rate::per_second(per_second), bucket: Bucket::default(), begun: now, refused: None }
+        Self {
+            rate: Rate::per_second(per_second),
+            bucket: Bucket::default(),
+            begun: now,
+            refused: None,
+        }
     }
 
     pub(super) fn request(&mut self, now: Instant) -> Paced {
-        let Err(retry_after_ms) = self.bucket.take(now.saturating_duration_since(self.begun), self.rate) else {
+        let Err(retry_after_ms) = self
+            .bucket
+            .take(now.saturating_duration_since(self.begun), self.rate)
+        else {
             return Paced::Served;
         };
         let began = match self.refused {
@@ -57,7 +65,11 @@ mod tests {
     fn a_burst_of_twice_the_rate_is_served_and_then_the_rate() {
         let start = Instant::now();
         let mut pace = Pace::new(50, start);
-        let served = |pace: &mut Pace, now| (0..1000).take_while(|_| pace.request(now) == Paced::Served).count();
+        let served = |pace: &mut Pace, now| {
+            (0..1000)
+                .take_while(|_| pace.request(now) == Paced::Served)
+                .count()
+        };
         assert_eq!(served(&mut pace, start), 100);
         assert_eq!(pace.request(start), Paced::Refused { retry_after_ms: 20 });
         assert_eq!(served(&mut pace, start + Duration::from_secs(1)), 50);

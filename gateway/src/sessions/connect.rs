@@ -64,25 +64,55 @@ impl Sessions {
         let verified = match self.authenticator.verify(&params.token).await {
             Ok(verified) => verified,
             Err(TokenRefused::Expired) => {
-                return Err(refuse(Error::unauthenticated("the token has expired").body, CloseCode::TokenExpired, true));
+                return Err(refuse(
+                    Error::unauthenticated("the token has expired").body,
+                    CloseCode::TokenExpired,
+                    true,
+                ));
             }
             Err(TokenRefused::Other(sentence)) => {
-                return Err(refuse(Error::unauthenticated(sentence).body, CloseCode::TokenRefused, true));
+                return Err(refuse(
+                    Error::unauthenticated(sentence).body,
+                    CloseCode::TokenRefused,
+                    true,
+                ));
             }
-            Err(TokenRefused::Unavailable(error)) => return Err(refuse(error.body, CloseCode::TooManyConnections, false)),
+            Err(TokenRefused::Unavailable(error)) => {
+                return Err(refuse(error.body, CloseCode::TooManyConnections, false));
+            }
         };
         let Some(user) = verified.actor.user().cloned() else {
-            return Err(refuse(Error::unauthenticated("this is no user token").body, CloseCode::TokenRefused, true));
+            return Err(refuse(
+                Error::unauthenticated("this is no user token").body,
+                CloseCode::TokenRefused,
+                true,
+            ));
         };
         outbox.identify(subject(&user));
         // Whoever came within the leeway after the end has the rest of it.
         let now = self.services.clock.now_ms();
-        let expires_at = if verified.expires_at_ms > now { verified.expires_at_ms } else { verified.expires_at_ms + LEEWAY_MS };
-        let session = Session::new(self, Arc::clone(outbox), encoding, params.watch, verified.actor, user, expires_at);
+        let expires_at = if verified.expires_at_ms > now {
+            verified.expires_at_ms
+        } else {
+            verified.expires_at_ms + LEEWAY_MS
+        };
+        let session = Session::new(
+            self,
+            Arc::clone(outbox),
+            encoding,
+            params.watch,
+            verified.actor,
+            user,
+            expires_at,
+        );
         if let Err(limit) = self.admit(&session) {
             self.metrics.limit_hit(limit);
             let most = self.limits.get(limit).unwrap_or_default();
-            return Err(refuse(Error::limit_reached(limit, most).retry_after(5000).body, CloseCode::TooManyConnections, false));
+            return Err(refuse(
+                Error::limit_reached(limit, most).retry_after(5000).body,
+                CloseCode::TooManyConnections,
+                false,
+            ));
         }
         match self.open(&session, id, params, Errand::holding(pass)).await {
             Ok(()) if let Some(code) = self.has_ended(&session) => {
@@ -121,12 +151,25 @@ impl Sessions {
         }
     }
 
-    async fn open(&self, session: &Arc<Session>, id: u32, params: Connect, errand: Errand) -> Result<(), Error> {
+    async fn open(
+        &self,
+        session: &Arc<Session>,
+        id: u32,
+        params: Connect,
+        errand: Errand,
+    ) -> Result<(), Error> {
         let (scope, user) = (session.scope(), session.user());
         let own = scope.user(user);
         // The own stream first: who comes into a channel from here on is told so.
-        let joining = self.hub.join(&own.topic(), Kind::Logged, &session.outbox).await.map_err(unavailable)?;
-        let snapshot = self.services.snapshot(own.clone(), vec![(ENTITY, ONLY.into())]).await?;
+        let joining = self
+            .hub
+            .join(&own.topic(), Kind::Logged, &session.outbox)
+            .await
+            .map_err(unavailable)?;
+        let snapshot = self
+            .services
+            .snapshot(own.clone(), vec![(ENTITY, ONLY.into())])
+            .await?;
         let Some(document) = &snapshot.documents[0] else {
             return Err(Error::unauthenticated("the user is deleted"));
         };
@@ -144,10 +187,21 @@ impl Sessions {
 
         let named: BTreeSet<ChannelId> = params.resume.keys().cloned().collect();
         let (visible, mut refused) = self.visible(session, params.resume).await?;
-        let mut asked: Vec<Asked> = visible.into_iter().map(|(id, cursor)| Asked { id, cursor, is_named: true }).collect();
+        let mut asked: Vec<Asked> = visible
+            .into_iter()
+            .map(|(id, cursor)| Asked {
+                id,
+                cursor,
+                is_named: true,
+            })
+            .collect();
         let most = self.limits.subscriptions;
         if most != 0 && asked.len() as u64 > most {
-            refused.extend(asked.drain(most as usize..).map(|a| failed(a.id, Error::limit_reached("subscriptions", most))));
+            refused.extend(
+                asked
+                    .drain(most as usize..)
+                    .map(|a| failed(a.id, Error::limit_reached("subscriptions", most))),
+            );
         }
         let mut more = false;
         if params.watch == Watch::All {
@@ -161,14 +215,20 @@ impl Sessions {
                     break;
                 }
                 room -= 1;
-                asked.push(Asked { id, cursor: Cursor::Now, is_named: false });
+                asked.push(Asked {
+                    id,
+                    cursor: Cursor::Now,
+                    is_named: false,
+                });
             }
         }
         let detail = match params.entries {
             Entries::Full => Detail::Full,
             Entries::Positions => Detail::Positions,
         };
-        let (mut channels, starts, is_cut) = self.prepare(session, session.turn().await, asked, detail).await?;
+        let (mut channels, starts, is_cut) = self
+            .prepare(session, session.turn().await, asked, detail)
+            .await?;
         channels.extend(refused);
         let reply = Connected {
             session_id: session.id.clone(),
@@ -194,7 +254,14 @@ impl Sessions {
 
     /// How many channels `connect` may add to those that are named.
     fn room(&self, named: usize) -> usize {
-        let bound = |limit: u64| if limit == 0 { usize::MAX } else { limit as usize };
-        bound(self.limits.watched_channels).min(bound(self.limits.subscriptions).saturating_sub(named))
+        let bound = |limit: u64| {
+            if limit == 0 {
+                usize::MAX
+            } else {
+                limit as usize
+            }
+        };
+        bound(self.limits.watched_channels)
+            .min(bound(self.limits.subscriptions).saturating_sub(named))
     }
 }

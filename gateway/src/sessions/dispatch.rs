@@ -7,10 +7,14 @@ use protocol::{
     codec::DecodeError,
     frame::{Request, encode_result},
     params::{
-        AddParticipant, ChannelRef, CreateChannel, EditMessage, ListMessages, ListPage, MarkRead, MessageRef, ParticipantRef, React,
-        RefreshToken, Subscribe, Typing, Unsubscribe, UpdateChannel, UpdateParticipant, UpdateUser, UserIds,
+        AddParticipant, ChannelRef, CreateChannel, EditMessage, ListMessages, ListPage, MarkRead,
+        MessageRef, ParticipantRef, React, RefreshToken, Subscribe, Typing, Unsubscribe,
+        UpdateChannel, UpdateParticipant, UpdateUser, UserIds,
     },
-    results::{ChannelResult, Empty, MessageResult, ParticipantResult, Pong, Refreshed, Subscribed, UserResult},
+    results::{
+        ChannelResult, Empty, MessageResult, ParticipantResult, Pong, Refreshed, Subscribed,
+        UserResult,
+    },
 };
 use serde::Serialize;
 use tracing::Instrument;
@@ -45,12 +49,18 @@ impl Session {
     /// The frame is no request: the connection closes.
     pub fn request(self: &Arc<Self>, frame: &[u8]) -> Result<(), CloseCode> {
         let request = Request::decode(self.encoding, frame).map_err(|_| CloseCode::BadFrame)?;
-        let Some(sessions) = self.sessions.upgrade() else { return Ok(()) };
+        let Some(sessions) = self.sessions.upgrade() else {
+            return Ok(());
+        };
         let id = request.id;
         sessions.metrics.requests.inc();
         if let Err(retry_after_ms) = sessions.take_for_app(self.scope()) {
             sessions.metrics.limit_hit("app_requests_per_second");
-            sessions.answer_error(self, id, &Error::rate_limited("app_requests_per_second", retry_after_ms));
+            sessions.answer_error(
+                self,
+                id,
+                &Error::rate_limited("app_requests_per_second", retry_after_ms),
+            );
             return Ok(());
         }
         let Some(method) = Method::of(request.method) else {
@@ -59,7 +69,10 @@ impl Session {
             return Ok(());
         };
         if method == Method::MessageSend {
-            match request.params::<ChannelRef>().and_then(|at| Ok((at, request.params()?))) {
+            match request
+                .params::<ChannelRef>()
+                .and_then(|at| Ok((at, request.params()?)))
+            {
                 Ok((at, body)) => self.send(id, at.channel_id, body),
                 Err(error) => sessions.answer_error(self, id, &error.into()),
             }
@@ -97,7 +110,11 @@ impl Session {
         let request = Request::decode(self.encoding, frame).map_err(|_| CloseCode::BadFrame)?;
         if let Some(sessions) = self.sessions.upgrade() {
             sessions.metrics.limit_hit("requests_per_second");
-            sessions.answer_error(self, request.id, &Error::rate_limited("requests_per_second", retry_after_ms));
+            sessions.answer_error(
+                self,
+                request.id,
+                &Error::rate_limited("requests_per_second", retry_after_ms),
+            );
         }
         Ok(())
     }
@@ -147,7 +164,9 @@ impl Call {
             Method::ChannelJoin => Self::ChannelJoin(request.params()?),
             Method::ChannelLeave => Self::ChannelLeave(request.params()?),
             Method::ParticipantAdd => Self::ParticipantAdd(request.params()?, request.params()?),
-            Method::ParticipantUpdate => Self::ParticipantUpdate(request.params()?, request.params()?),
+            Method::ParticipantUpdate => {
+                Self::ParticipantUpdate(request.params()?, request.params()?)
+            }
             Method::ParticipantRemove => Self::ParticipantRemove(request.params()?),
             Method::ParticipantList => Self::ParticipantList(request.params()?, request.params()?),
             Method::MessageSend => return Err(DecodeError("sends stand in line".into())),
@@ -172,27 +191,44 @@ impl Sessions {
         let answer = Reply { session, id };
         match call {
             Call::Connect => Err(Error::bad_request("this connection has a session already")),
-            Call::Ping => answer.with(&Pong { at: self.services.clock.now_ms() }),
+            Call::Ping => answer.with(&Pong {
+                at: self.services.clock.now_ms(),
+            }),
             Call::TokenRefresh(params) => answer.with(&self.refresh(session, &params.token).await?),
             Call::ChannelSubscribe(params) => {
                 if params.channels.len() > MAX_SUBSCRIBE {
-                    return Err(Error::bad_request(format!("at most {MAX_SUBSCRIBE} channels at once")));
+                    return Err(Error::bad_request(format!(
+                        "at most {MAX_SUBSCRIBE} channels at once"
+                    )));
                 }
                 let (channels, starts) = self.subscribe(session, params.channels).await?;
-                Ok(Answer { starts, ..answer.with(&Subscribed { channels })? })
+                Ok(Answer {
+                    starts,
+                    ..answer.with(&Subscribed { channels })?
+                })
             }
             Call::ChannelUnsubscribe(params) => {
                 session.unsubscribe(&params.channel_ids).await;
                 answer.with(&Empty {})
             }
-            Call::ChannelList(page) => answer.with(&services.list_entries(actor, session.user(), page.cursor, page.limit).await?),
+            Call::ChannelList(page) => answer.with(
+                &services
+                    .list_entries(actor, session.user(), page.cursor, page.limit)
+                    .await?,
+            ),
             Call::ChannelCreate(body) => {
                 let (channel, _) = services.create_channel(actor, *body).await?;
-                answer.with(&ChannelResult { channel: channel.value })
+                answer.with(&ChannelResult {
+                    channel: channel.value,
+                })
             }
             Call::ChannelUpdate(at, patch) => {
-                let channel = services.update_channel(actor, &at.channel_id, *patch, None).await?;
-                answer.with(&ChannelResult { channel: channel.value })
+                let channel = services
+                    .update_channel(actor, &at.channel_id, *patch, None)
+                    .await?;
+                answer.with(&ChannelResult {
+                    channel: channel.value,
+                })
             }
             Call::ChannelDelete(at) => {
                 services.delete_channel(actor, &at.channel_id, None).await?;
@@ -207,56 +243,94 @@ impl Sessions {
                 answer.with(&Empty {})
             }
             Call::ParticipantAdd(at, body) => {
-                let (participant, _) = services.add_participant(actor, &at.channel_id, body).await?;
-                answer.with(&ParticipantResult { participant: participant.value })
+                let (participant, _) = services
+                    .add_participant(actor, &at.channel_id, body)
+                    .await?;
+                answer.with(&ParticipantResult {
+                    participant: participant.value,
+                })
             }
             Call::ParticipantUpdate(at, body) => {
-                let participant = services.update_participant(actor, &at.channel_id, &at.user_id, body, None).await?;
-                answer.with(&ParticipantResult { participant: participant.value })
+                let participant = services
+                    .update_participant(actor, &at.channel_id, &at.user_id, body, None)
+                    .await?;
+                answer.with(&ParticipantResult {
+                    participant: participant.value,
+                })
             }
             Call::ParticipantRemove(at) => {
-                services.remove_participant(actor, &at.channel_id, &at.user_id, None).await?;
+                services
+                    .remove_participant(actor, &at.channel_id, &at.user_id, None)
+                    .await?;
                 answer.with(&Empty {})
             }
-            Call::ParticipantList(at, page) => {
-                answer.with(&services.list_participants(actor, &at.channel_id, page.cursor, page.limit).await?)
-            }
+            Call::ParticipantList(at, page) => answer.with(
+                &services
+                    .list_participants(actor, &at.channel_id, page.cursor, page.limit)
+                    .await?,
+            ),
             Call::MessageEdit(at, patch) => {
-                let message = services.edit_message(actor, &at.channel_id, &at.message_id, *patch, None).await?;
+                let message = services
+                    .edit_message(actor, &at.channel_id, &at.message_id, *patch, None)
+                    .await?;
                 answer.with(&MessageResult { message })
             }
             Call::MessageDelete(at) => {
-                services.delete_message(actor, &at.channel_id, &at.message_id, None).await?;
+                services
+                    .delete_message(actor, &at.channel_id, &at.message_id, None)
+                    .await?;
                 answer.with(&Empty {})
             }
-            Call::MessageList(at, query) => answer.with(&services.list_messages(actor, &at.channel_id, query).await?),
-            Call::ReactionAdd(at, React { emoji }) => {
-                answer.with(&services.add_reaction(actor, &at.channel_id, &at.message_id, &emoji, None).await?)
+            Call::MessageList(at, query) => {
+                answer.with(&services.list_messages(actor, &at.channel_id, query).await?)
             }
-            Call::ReactionRemove(at, React { emoji }) => {
-                answer.with(&services.remove_reaction(actor, &at.channel_id, &at.message_id, &emoji, None).await?)
+            Call::ReactionAdd(at, React { emoji }) => answer.with(
+                &services
+                    .add_reaction(actor, &at.channel_id, &at.message_id, &emoji, None)
+                    .await?,
+            ),
+            Call::ReactionRemove(at, React { emoji }) => answer.with(
+                &services
+                    .remove_reaction(actor, &at.channel_id, &at.message_id, &emoji, None)
+                    .await?,
+            ),
+            Call::ReadMark(at, MarkRead { number }) => {
+                answer.with(&services.mark_read(actor, &at.channel_id, number).await?)
             }
-            Call::ReadMark(at, MarkRead { number }) => answer.with(&services.mark_read(actor, &at.channel_id, number).await?),
             Call::Typing(at, Typing { typing }) => {
                 services.typing(actor, &at.channel_id, typing).await?;
                 answer.with(&Empty {})
             }
-            Call::PresenceWatch(asked, UserIds { user_ids }) => answer.with(&self.watch_presence(session, asked, user_ids).await?),
-            Call::UserGet(UserIds { user_ids }) => answer.with(&services.users(actor, &user_ids).await?),
+            Call::PresenceWatch(asked, UserIds { user_ids }) => {
+                answer.with(&self.watch_presence(session, asked, user_ids).await?)
+            }
+            Call::UserGet(UserIds { user_ids }) => {
+                answer.with(&services.users(actor, &user_ids).await?)
+            }
             Call::UserUpdate(patch) => {
-                let user = services.update_user(actor, session.user(), *patch, None).await?;
+                let user = services
+                    .update_user(actor, session.user(), *patch, None)
+                    .await?;
                 answer.with(&UserResult { user: user.value })
             }
         }
     }
 
     async fn refresh(&self, session: &Session, token: &str) -> Result<Refreshed> {
-        let verified = self.authenticator.verify(token).await.map_err(Error::from)?;
-        if verified.actor.scope != *session.scope() || verified.actor.user() != Some(session.user()) {
+        let verified = self
+            .authenticator
+            .verify(token)
+            .await
+            .map_err(Error::from)?;
+        if verified.actor.scope != *session.scope() || verified.actor.user() != Some(session.user())
+        {
             return Err(Error::forbidden("the token is of another user"));
         }
         let expires_at = verified.expires_at_ms;
-        session.refresh(Credential { who: verified.actor.who, expires_at });
+        session.refresh(Credential {
+            who: verified.actor.who,
+            expires_at,
+        });
         if let Some(code) = self.has_ended(session) {
             session.close(code, None);
         }
@@ -265,7 +339,8 @@ impl Sessions {
 
     /// Sends an error; its cause goes to the log, though not that of each request while the store is away.
     pub(super) fn answer_error(&self, session: &Session, id: u32, error: &Error) {
-        self.metrics.error(crate::metrics::Transport::WebSocket, error.code());
+        self.metrics
+            .error(crate::metrics::Transport::WebSocket, error.code());
         if let Some(cause) = &error.cause
             && let Some(held_back) = FAILURES.pass(Instant::now())
         {
@@ -282,6 +357,9 @@ struct Reply<'a> {
 
 impl Reply<'_> {
     fn with<T: Serialize>(self, result: &T) -> Result<Answer> {
-        Ok(Answer { payload: encode_result(self.session.encoding, self.id, result), starts: Starts::default() })
+        Ok(Answer {
+            payload: encode_result(self.session.encoding, self.id, result),
+            starts: Starts::default(),
+        })
     }
 }

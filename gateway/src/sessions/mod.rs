@@ -90,7 +90,16 @@ const COMING_BACK_MICROS: u64 = 500;
 impl Sessions {
     /// No sessions yet.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { services, hub, authenticator, limits, presences, metrics, heartbeat, apps } = parts;
+        let Parts {
+            services,
+            hub,
+            authenticator,
+            limits,
+            presences,
+            metrics,
+            heartbeat,
+            apps,
+        } = parts;
         Arc::new(Self {
             services,
             hub,
@@ -114,7 +123,10 @@ impl Sessions {
 
     /// Every session, to close them one after the other.
     pub fn all(&self) -> Vec<Arc<Session>> {
-        self.by_user.iter().flat_map(|entry| entry.value().clone()).collect()
+        self.by_user
+            .iter()
+            .flat_map(|entry| entry.value().clone())
+            .collect()
     }
 
     /// Takes a session in, unless a count is full. The name of the full limit otherwise.
@@ -149,7 +161,8 @@ impl Sessions {
         if !was_here {
             return;
         }
-        self.by_user.remove_if(&key, |_, sessions| sessions.is_empty());
+        self.by_user
+            .remove_if(&key, |_, sessions| sessions.is_empty());
         if let Some(mut count) = self.by_app.get_mut(&key.0) {
             *count -= 1;
         }
@@ -160,18 +173,26 @@ impl Sessions {
     }
 
     fn of_user(&self, scope: &Scope, user: &UserId) -> Vec<Arc<Session>> {
-        self.by_user.get(&(scope.clone(), user.clone())).map(|sessions| sessions.clone()).unwrap_or_default()
+        self.by_user
+            .get(&(scope.clone(), user.clone()))
+            .map(|sessions| sessions.clone())
+            .unwrap_or_default()
     }
 
     /// The session that was told something. Another one of the user may still be behind, and is told later.
     fn behind(&self, scope: &Scope, user: &UserId, outbox: &Arc<Outbox>) -> Option<Arc<Session>> {
-        self.of_user(scope, user).into_iter().find(|session| Arc::ptr_eq(&session.outbox, outbox))
+        self.of_user(scope, user)
+            .into_iter()
+            .find(|session| Arc::ptr_eq(&session.outbox, outbox))
     }
 
     /// How a session that was just registered has to end, if what ended recently meant it.
     fn has_ended(&self, session: &Session) -> Option<CloseCode> {
         let recent = self.recently_ended.lock();
-        recent.iter().find(|(_, what, at)| session.is_meant(what, *at)).map(|(_, what, _)| what.close())
+        recent
+            .iter()
+            .find(|(_, what, at)| session.is_meant(what, *at))
+            .map(|(_, what, _)| what.close())
     }
 
     /// Takes one request out of the app's bucket; else when to come again, in milliseconds.
@@ -184,7 +205,14 @@ impl Sessions {
 }
 
 impl Membership for Sessions {
-    fn added(&self, scope: Scope, user: UserId, channel: ChannelId, position: Position, outbox: &Arc<Outbox>) {
+    fn added(
+        &self,
+        scope: Scope,
+        user: UserId,
+        channel: ChannelId,
+        position: Position,
+        outbox: &Arc<Outbox>,
+    ) {
         if let Some(session) = self.behind(&scope, &user, outbox) {
             session.came_into(channel, position);
         }
@@ -202,14 +230,31 @@ impl Ended for Sessions {
         // Noted first: a session that is just beginning is either in the registry by now, or finds the note.
         {
             let mut recent = self.recently_ended.lock();
-            while recent.pop_front_if(|(since, ..)| since.elapsed() > RECENTLY).is_some() {}
+            while recent
+                .pop_front_if(|(since, ..)| since.elapsed() > RECENTLY)
+                .is_some()
+            {}
             recent.push_back((Instant::now(), what.clone(), at));
         }
         let candidates = match what {
-            Ending::User { app, environment, user, .. } => self.of_user(&Scope { app: app.clone(), environment: *environment }, user),
+            Ending::User {
+                app,
+                environment,
+                user,
+                ..
+            } => self.of_user(
+                &Scope {
+                    app: app.clone(),
+                    environment: *environment,
+                },
+                user,
+            ),
             Ending::TokenKey { .. } | Ending::App { .. } => self.all(),
         };
-        for session in candidates.iter().filter(|session| session.is_meant(what, at)) {
+        for session in candidates
+            .iter()
+            .filter(|session| session.is_meant(what, at))
+        {
             session.close(what.close(), None);
         }
     }

@@ -72,7 +72,11 @@ pub struct Timing {
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { grace: Duration::from_secs(10), lease: Duration::from_secs(15), renewal: Duration::from_secs(5) }
+        Self {
+            grace: Duration::from_secs(10),
+            lease: Duration::from_secs(15),
+            renewal: Duration::from_secs(5),
+        }
     }
 }
 
@@ -107,7 +111,11 @@ struct Here {
 
 impl Here {
     fn online(&self) -> Online {
-        if self.is_told { Online::told(self.sessions) } else { Online::untold(self.sessions) }
+        if self.is_told {
+            Online::told(self.sessions)
+        } else {
+            Online::untold(self.sessions)
+        }
     }
 }
 
@@ -148,7 +156,12 @@ impl Presences {
     /// A session of this user began here.
     pub(super) fn came(&self, scope: &Scope, user: &UserId) {
         let member = scope.member(user);
-        let new = || Here { sessions: 0, stay: self.number(), grace: 0, is_told: false };
+        let new = || Here {
+            sessions: 0,
+            stay: self.number(),
+            grace: 0,
+            is_told: false,
+        };
         self.here.entry(member.clone()).or_insert_with(new).sessions += 1;
         self.change([member]);
     }
@@ -157,12 +170,18 @@ impl Presences {
     pub(super) fn went(&self, scope: &Scope, user: &UserId) {
         let member = scope.member(user);
         {
-            let Some(mut here) = self.here.get_mut(&member) else { return };
+            let Some(mut here) = self.here.get_mut(&member) else {
+                return;
+            };
             here.sessions = here.sessions.saturating_sub(1);
             if here.sessions == 0 {
                 here.grace = self.number();
                 let mut graces = self.graces.lock();
-                graces.push_back(Grace { until: Instant::now() + self.timing.grace, member: member.clone(), number: here.grace });
+                graces.push_back(Grace {
+                    until: Instant::now() + self.timing.grace,
+                    member: member.clone(),
+                    number: here.grace,
+                });
             }
         }
         self.change([member]);
@@ -185,7 +204,13 @@ impl Presences {
             graces.drain(..count).collect()
         };
         for Grace { member, number, .. } in ended {
-            if self.here.remove_if(&member, |_, here| here.sessions == 0 && here.grace == number).is_some() {
+            if self
+                .here
+                .remove_if(&member, |_, here| {
+                    here.sessions == 0 && here.grace == number
+                })
+                .is_some()
+            {
                 self.change([member]);
             }
         }
@@ -193,36 +218,53 @@ impl Presences {
 
     /// Writes under the node's lease what changed, and renews it for `ttl`. What was written is unsettled then.
     async fn write(&self, ttl: Duration) -> Result<(), StoreError> {
-        let mut changed = Changed { presences: self, members: self.changed.lock().drain().collect() };
+        let mut changed = Changed {
+            presences: self,
+            members: self.changed.lock().drain().collect(),
+        };
         if !self.lease(ttl, &changed.members).await? {
             *self.trouble.lock() = Instant::now();
             // The lease had ended, and what it held may have been told offline: all of them come anew.
             for mut here in self.here.iter_mut() {
                 (here.is_told, here.stay) = (false, self.number());
             }
-            let all: HashSet<String> = self.here.iter().map(|here| here.key().clone()).chain(changed.members.drain(..)).collect();
+            let all: HashSet<String> = self
+                .here
+                .iter()
+                .map(|here| here.key().clone())
+                .chain(changed.members.drain(..))
+                .collect();
             changed.members = all.into_iter().collect();
             self.lease(ttl, &changed.members).await?;
         }
-        let found = std::mem::take(&mut changed.members).into_iter().filter_map(|member| {
-            let found = match self.here.get(&member) {
-                Some(here) if here.is_told => return None,
-                Some(here) => Found::Came { stay: here.stay },
-                None => Found::Went,
-            };
-            Some((member, found))
-        });
+        let found = std::mem::take(&mut changed.members)
+            .into_iter()
+            .filter_map(|member| {
+                let found = match self.here.get(&member) {
+                    Some(here) if here.is_told => return None,
+                    Some(here) => Found::Came { stay: here.stay },
+                    None => Found::Went,
+                };
+                Some((member, found))
+            });
         self.unsettled.add(found);
         Ok(())
     }
 
     /// Writes how members are now. False if the lease had ended.
     async fn lease(&self, ttl: Duration, members: &[String]) -> Result<bool, StoreError> {
-        let online = |member: &String| self.here.get(member).map_or(Online::NOT, |here| here.online());
+        let online = |member: &String| {
+            self.here
+                .get(member)
+                .map_or(Online::NOT, |here| here.online())
+        };
         let mut rest = members;
         loop {
             let (some, others) = rest.split_at(rest.len().min(WRITTEN));
-            let values = some.iter().map(|member| (member.clone(), online(member).number())).collect();
+            let values = some
+                .iter()
+                .map(|member| (member.clone(), online(member).number()))
+                .collect();
             let lived = self.services.store.lease(&self.node, ttl, values).await?;
             if !lived || others.is_empty() {
                 return Ok(lived);
@@ -254,11 +296,18 @@ impl Presences {
             return Ok(false);
         }
         let (members, found): (Vec<String>, Vec<Found>) = batch.into_iter().unzip();
-        let mut changed = Changed { presences: self, members };
+        let mut changed = Changed {
+            presences: self,
+            members,
+        };
         let at = self.services.clock.now_ms();
         let online = self.services.store.members(&changed.members).await?;
         let each = changed.members.iter().zip(found).zip(online);
-        let settled = together(each.map(|((member, found), online)| self.settle_one(member, found, online.into(), at))).await;
+        let settled =
+            together(each.map(|((member, found), online)| {
+                self.settle_one(member, found, online.into(), at)
+            }))
+            .await;
         // Those that nobody could be told of are settled again with what changes next.
         let mut settled = settled.into_iter();
         changed.members.retain(|member| match settled.next() {
@@ -271,17 +320,37 @@ impl Presences {
         Ok(true)
     }
 
-    async fn settle_one(&self, member: &str, found: Found, online: Online, at: u64) -> Result<(), StoreError> {
-        let Some((scope, user)) = parse_member(member) else { return Ok(()) };
+    async fn settle_one(
+        &self,
+        member: &str,
+        found: Found,
+        online: Online,
+        at: u64,
+    ) -> Result<(), StoreError> {
+        let Some((scope, user)) = parse_member(member) else {
+            return Ok(());
+        };
         match found {
             Found::Came { stay } => {
-                let is_untold = self.here.get(member).is_some_and(|here| here.stay == stay && !here.is_told);
+                let is_untold = self
+                    .here
+                    .get(member)
+                    .is_some_and(|here| here.stay == stay && !here.is_told);
                 // Whoever is not online by now has gone again, and that is settled by itself.
                 if !is_untold || !online.is_online() {
                     return Ok(());
                 }
                 if !online.is_told() {
-                    self.tell(&scope, PresenceData { user_id: user, online: true, last_seen: None, at }).await?;
+                    self.tell(
+                        &scope,
+                        PresenceData {
+                            user_id: user,
+                            online: true,
+                            last_seen: None,
+                            at,
+                        },
+                    )
+                    .await?;
                 }
                 let is_it = match self.here.get_mut(member) {
                     Some(mut here) if here.stay == stay => {
@@ -297,22 +366,44 @@ impl Presences {
             }
             Found::Went if online.is_online() => Ok(()),
             Found::Went => {
-                let seen = Commit::default().require(ENTITY, ONLY, Expected::Present).put(SEEN, ONLY, &at);
+                let seen = Commit::default()
+                    .require(ENTITY, ONLY, Expected::Present)
+                    .put(SEEN, ONLY, &at);
                 // A conflict is a user that is deleted.
                 let _kept = self.services.store.commit(&scope.user(&user), seen).await?;
-                self.tell(&scope, PresenceData { user_id: user, online: false, last_seen: Some(at), at }).await
+                self.tell(
+                    &scope,
+                    PresenceData {
+                        user_id: user,
+                        online: false,
+                        last_seen: Some(at),
+                        at,
+                    },
+                )
+                .await
             }
         }
     }
 
     async fn tell(&self, scope: &Scope, data: PresenceData) -> Result<(), StoreError> {
         let topic = scope.presence(&data.user_id);
-        self.services.try_tell(&topic, EventKind::PresenceChanged, Control::None, &Told { data: &data }).await
+        self.services
+            .try_tell(
+                &topic,
+                EventKind::PresenceChanged,
+                Control::None,
+                &Told { data: &data },
+            )
+            .await
     }
 
     /// Keeps the lease, looks for nodes whose lease has ended, and tells who came and went. Runs for as long as the node does.
     pub async fn keep(self: Arc<Self>) {
-        tokio::join!(self.keep_writing(), self.keep_sweeping(), self.keep_settling());
+        tokio::join!(
+            self.keep_writing(),
+            self.keep_sweeping(),
+            self.keep_settling()
+        );
     }
 
     async fn keep_writing(&self) {

@@ -36,11 +36,21 @@ pub(super) struct Sending {
 impl Session {
     /// Puts a send in line. Called in the order in which the requests came.
     pub(super) fn send(self: &Arc<Self>, id: u32, channel: ChannelId, body: SendMessage) {
-        let waiting = Waiting { under_way: UnderWay::begin(self), id, body, since: Instant::now() };
+        let waiting = Waiting {
+            under_way: UnderWay::begin(self),
+            id,
+            body,
+            since: Instant::now(),
+        };
         let is_first = {
             let mut state = self.state.lock();
             let is_first = !state.sends.contains_key(&channel);
-            state.sends.entry(channel.clone()).or_default().waiting.push_back(waiting);
+            state
+                .sends
+                .entry(channel.clone())
+                .or_default()
+                .waiting
+                .push_back(waiting);
             is_first
         };
         if is_first {
@@ -51,18 +61,35 @@ impl Session {
     }
 
     async fn send_waiting(self: Arc<Self>, channel: ChannelId) {
-        let Some(sessions) = self.sessions.upgrade() else { return };
-        let _line = Line { session: &self, channel: &channel };
+        let Some(sessions) = self.sessions.upgrade() else {
+            return;
+        };
+        let _line = Line {
+            session: &self,
+            channel: &channel,
+        };
         loop {
             let (ids, bodies, facts, deadline) = {
                 let mut state = self.state.lock();
                 // Facts from before a removal say nothing of who came back.
                 let listens = |subscribed: &&Subscribed| !subscribed.subscription.is_ended();
-                let facts = state.channels.get(&channel).filter(listens).and_then(|subscribed| subscribed.facts);
-                let Some(sending) = state.sends.get_mut(&channel) else { return };
+                let facts = state
+                    .channels
+                    .get(&channel)
+                    .filter(listens)
+                    .and_then(|subscribed| subscribed.facts);
+                let Some(sending) = state.sends.get_mut(&channel) else {
+                    return;
+                };
                 let first = sending.waiting.front().map(|first| first.since);
-                let is_together = |waiting: &&Waiting| first.is_some_and(|first| waiting.since < first + APART);
-                let count = sending.waiting.iter().take(TOGETHER).take_while(is_together).count();
+                let is_together =
+                    |waiting: &&Waiting| first.is_some_and(|first| waiting.since < first + APART);
+                let count = sending
+                    .waiting
+                    .iter()
+                    .take(TOGETHER)
+                    .take_while(is_together)
+                    .count();
                 if count == 0 {
                     // Within the same lock as the look, so that the next send begins a line of its own.
                     state.sends.remove(&channel);
@@ -70,16 +97,29 @@ impl Session {
                 }
                 let (mut ids, mut bodies) = (Vec::with_capacity(count), Vec::with_capacity(count));
                 let deadline = first.unwrap_or_else(Instant::now) + PATIENCE;
-                for Waiting { under_way, id, body, .. } in sending.waiting.drain(..count) {
+                for Waiting {
+                    under_way,
+                    id,
+                    body,
+                    ..
+                } in sending.waiting.drain(..count)
+                {
                     ids.push((under_way, id));
                     bodies.push(body);
                 }
                 (ids, bodies, facts, deadline)
             };
             let actor = self.actor();
-            let sending = sessions.services.send_messages(&actor, &channel, bodies, facts);
+            let sending = sessions
+                .services
+                .send_messages(&actor, &channel, bodies, facts);
             let (answers, facts) = timeout_at(deadline, sending).await.unwrap_or_else(|_| {
-                let late = || Err(StoreError::Unavailable("a send was not answered in time".to_owned()).into());
+                let late = || {
+                    Err(
+                        StoreError::Unavailable("a send was not answered in time".to_owned())
+                            .into(),
+                    )
+                };
                 (ids.iter().map(|_| late()).collect(), None)
             });
             if let Some(subscribed) = self.state.lock().channels.get_mut(&channel) {

@@ -14,7 +14,8 @@ use fanout::{Class, Outbox, Position, Subscription};
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use protocol::{
-    ChannelId, CloseCode, Encoding, ErrorBody, EventKind, SessionId, UserId, event::DrainingData, frame::encode_error, params::Watch,
+    ChannelId, CloseCode, Encoding, ErrorBody, EventKind, SessionId, UserId, event::DrainingData,
+    frame::encode_error, params::Watch,
 };
 use serde::Serialize;
 
@@ -149,10 +150,16 @@ impl Session {
             scope: actor.scope,
             user,
             began_at: sessions.services.clock.now_ms(),
-            credential: Mutex::new(Credential { who: actor.who, expires_at }),
+            credential: Mutex::new(Credential {
+                who: actor.who,
+                expires_at,
+            }),
             refreshed: AtomicBool::new(false),
             shell: AtomicWaker::new(),
-            state: Mutex::new(State { early: Some(VecDeque::new()), ..State::default() }),
+            state: Mutex::new(State {
+                early: Some(VecDeque::new()),
+                ..State::default()
+            }),
             turns: Arc::default(),
             flow: Flow::default(),
         })
@@ -185,12 +192,25 @@ impl Session {
 
     /// Whether this is one of the sessions that ended at `at`, by the store's clock.
     pub(super) fn is_meant(&self, what: &Ending, at: u64) -> bool {
-        let Who::User { token_key, issued_at, .. } = self.credential.lock().who.clone() else {
+        let Who::User {
+            token_key,
+            issued_at,
+            ..
+        } = self.credential.lock().who.clone()
+        else {
             return false;
         };
         match what {
-            Ending::User { app, environment, user, issued_until, .. } => {
-                let of_user = self.scope.app == *app && self.scope.environment == *environment && self.user == *user;
+            Ending::User {
+                app,
+                environment,
+                user,
+                issued_until,
+                ..
+            } => {
+                let of_user = self.scope.app == *app
+                    && self.scope.environment == *environment
+                    && self.user == *user;
                 // Who was told to come back may be there again; a deleted user never is.
                 let is_new = what.close() == CloseCode::GoingAway && self.began_at > at;
                 of_user && issued_until.map_or(!is_new, |second| issued_at <= second)
@@ -207,11 +227,17 @@ impl Session {
             event: &'static str,
             data: DrainingData,
         }
-        self.tell(&Draining { event: EventKind::ServerDraining.as_str(), data: DrainingData { reconnect_after_ms } });
+        self.tell(&Draining {
+            event: EventKind::ServerDraining.as_str(),
+            data: DrainingData { reconnect_after_ms },
+        });
     }
 
     pub(super) fn actor(&self) -> Actor {
-        Actor { scope: self.scope.clone(), who: self.credential.lock().who.clone() }
+        Actor {
+            scope: self.scope.clone(),
+            who: self.credential.lock().who.clone(),
+        }
     }
 
     pub(super) fn refresh(&self, credential: Credential) {
@@ -228,7 +254,8 @@ impl Session {
 
     /// Closes the connection with this code, after what waits for its reader.
     pub fn close(&self, code: CloseCode, retry_after_ms: Option<u64>) {
-        self.outbox.close(frame::close(code, retry_after_ms), code.code());
+        self.outbox
+            .close(frame::close(code, retry_after_ms), code.code());
     }
 
     /// Sends an event of this connection alone.
@@ -238,7 +265,10 @@ impl Session {
 
     /// Sends a payload. An outbox that takes nothing more ends its connection by itself.
     pub(super) fn reply(&self, payload: impl AsRef<[u8]>) {
-        let _: Result<(), _> = self.outbox.push(frame::message(self.encoding, payload.as_ref()), Class::Reply);
+        let _: Result<(), _> = self.outbox.push(
+            frame::message(self.encoding, payload.as_ref()),
+            Class::Reply,
+        );
     }
 
     pub(super) fn reply_error(&self, id: u32, error: &ErrorBody) {
@@ -252,7 +282,11 @@ impl Session {
             let mut state = self.state.lock();
             state.is_gone = true;
             state.awaited = HashMap::new();
-            (std::mem::take(&mut state.channels), state.own.take(), std::mem::take(&mut state.watched))
+            (
+                std::mem::take(&mut state.channels),
+                state.own.take(),
+                std::mem::take(&mut state.watched),
+            )
         };
         drop(gone);
     }

@@ -84,18 +84,50 @@ impl Sessions {
         // What is subscribed to already begins anew: its stream must not go on between the entry and the start.
         let dropped: Vec<Subscribed> = {
             let mut state = session.state.lock();
-            asked.iter().filter_map(|a| state.channels.remove(&a.id)).collect()
+            asked
+                .iter()
+                .filter_map(|a| state.channels.remove(&a.id))
+                .collect()
         };
         drop(dropped);
-        let topics: Vec<_> = asked.iter().map(|a| (scope.channel(&a.id).topic(), Kind::Logged)).collect();
-        let joined = self.hub.join_all(&topics, &session.outbox).await.map_err(unavailable)?;
+        let topics: Vec<_> = asked
+            .iter()
+            .map(|a| (scope.channel(&a.id).topic(), Kind::Logged))
+            .collect();
+        let joined = self
+            .hub
+            .join_all(&topics, &session.outbox)
+            .await
+            .map_err(unavailable)?;
         let ids: Vec<ChannelId> = asked.iter().map(|a| a.id.clone()).collect();
         let entries = self.services.entries(scope, user, &ids, detail).await?;
-        let gaps =
-            self.gaps(scope, &asked, entries.iter().map(|e| e.as_ref().map(|e| Position { seq: e.seq, at: e.at })).collect()).await?;
+        let gaps = self
+            .gaps(
+                scope,
+                &asked,
+                entries
+                    .iter()
+                    .map(|e| {
+                        e.as_ref().map(|e| Position {
+                            seq: e.seq,
+                            at: e.at,
+                        })
+                    })
+                    .collect(),
+            )
+            .await?;
 
-        let (mut results, mut starts, mut bytes, mut is_cut) = (Vec::new(), Starts { channels: Vec::new(), turn: Some(turn) }, 0, false);
-        for (((asked, joining), entry), gap) in asked.into_iter().zip(joined).zip(entries).zip(gaps) {
+        let (mut results, mut starts, mut bytes, mut is_cut) = (
+            Vec::new(),
+            Starts {
+                channels: Vec::new(),
+                turn: Some(turn),
+            },
+            0,
+            false,
+        );
+        for (((asked, joining), entry), gap) in asked.into_iter().zip(joined).zip(entries).zip(gaps)
+        {
             let Some(mut entry) = entry else {
                 if asked.is_named {
                     results.push(failed(asked.id, Error::not_found("channel")));
@@ -108,30 +140,53 @@ impl Sessions {
                 bytes += size;
             } else if asked.is_named {
                 // Answered in any case: with its position, as in `entries: "positions"`.
-                entry = Entry { channel: None, role: None, unread: None, last_message: None, participant_count: None, ..entry };
+                entry = Entry {
+                    channel: None,
+                    role: None,
+                    unread: None,
+                    last_message: None,
+                    participant_count: None,
+                    ..entry
+                };
             } else {
                 is_cut = true;
                 continue;
             }
-            let head = Position { seq: entry.seq, at: entry.at };
+            let head = Position {
+                seq: entry.seq,
+                at: entry.at,
+            };
             let cursor = match (asked.cursor, gap) {
                 (Cursor::After(seq, at), None) => Position { seq, at },
                 _ => head,
             };
-            starts.channels.push(Start { id: asked.id, joining, cursor, head, why: None });
+            starts.channels.push(Start {
+                id: asked.id,
+                joining,
+                cursor,
+                head,
+                why: None,
+            });
             results.push(EntryResult::Entry(entry));
         }
         Ok((results, starts, is_cut))
     }
 
     /// Whether each log goes on from where a client stands. The head needs no look at the log.
-    async fn gaps(&self, scope: &Scope, asked: &[Asked], heads: Vec<Option<Position>>) -> Result<Vec<Option<Gap>>> {
+    async fn gaps(
+        &self,
+        scope: &Scope,
+        asked: &[Asked],
+        heads: Vec<Option<Position>>,
+    ) -> Result<Vec<Option<Gap>>> {
         let look = asked.iter().zip(heads).map(|(asked, head)| {
             let partition = scope.channel(&asked.id);
             let cursor = asked.cursor;
             async move {
                 match (cursor, head) {
-                    (Cursor::After(seq, at), Some(head)) => self.gap(&partition, Position { seq, at }, head).await,
+                    (Cursor::After(seq, at), Some(head)) => {
+                        self.gap(&partition, Position { seq, at }, head).await
+                    }
                     _ => Ok(None),
                 }
             }
@@ -140,7 +195,12 @@ impl Sessions {
     }
 
     /// Whether a log goes on from a position.
-    pub(super) async fn gap(&self, partition: &Partition, cursor: Position, head: Position) -> Result<Option<Gap>> {
+    pub(super) async fn gap(
+        &self,
+        partition: &Partition,
+        cursor: Position,
+        head: Position,
+    ) -> Result<Option<Gap>> {
         if cursor == head {
             return Ok(None);
         }
@@ -159,7 +219,10 @@ impl Sessions {
         channels: BTreeMap<ChannelId, Cursor>,
     ) -> Result<(Vec<(ChannelId, Cursor)>, Vec<EntryResult>)> {
         let ids: Vec<ChannelId> = channels.keys().cloned().collect();
-        let entries = self.services.entries(session.scope(), session.user(), &ids, Detail::Positions).await?;
+        let entries = self
+            .services
+            .entries(session.scope(), session.user(), &ids, Detail::Positions)
+            .await?;
         let (mut visible, mut refused) = (Vec::new(), Vec::new());
         for ((id, cursor), entry) in channels.into_iter().zip(entries) {
             match entry {
@@ -173,7 +236,10 @@ impl Sessions {
                 Ok(state) => state.permit(actor, Operation::Read).err(),
                 Err(error) => Some(error),
             };
-            failed(id.clone(), error.unwrap_or_else(|| Error::not_found("channel")))
+            failed(
+                id.clone(),
+                error.unwrap_or_else(|| Error::not_found("channel")),
+            )
         });
         Ok((visible, together::together(why).await))
     }
@@ -193,16 +259,30 @@ impl Sessions {
             prune(&mut state);
             let most = self.limits.subscriptions;
             // Those that an outage took from the session come back to it.
-            let is_counted = |id| state.channels.contains_key(id) || channels.iter().any(|(asked, _)| asked == id);
+            let is_counted = |id| {
+                state.channels.contains_key(id) || channels.iter().any(|(asked, _)| asked == id)
+            };
             let awaited = state.awaited.keys().filter(|id| !is_counted(id)).count();
-            let mut room = if most == 0 { usize::MAX } else { (most as usize).saturating_sub(state.channels.len() + awaited) };
+            let mut room = if most == 0 {
+                usize::MAX
+            } else {
+                (most as usize).saturating_sub(state.channels.len() + awaited)
+            };
             for (id, cursor) in channels {
                 if let Some(subscribed) = state.channels.get(&id) {
                     had.push((id.clone(), subscribed.subscription.told()));
-                    asked.push(Asked { id, cursor, is_named: true });
+                    asked.push(Asked {
+                        id,
+                        cursor,
+                        is_named: true,
+                    });
                 } else if room > 0 {
                     room -= 1;
-                    asked.push(Asked { id, cursor, is_named: true });
+                    asked.push(Asked {
+                        id,
+                        cursor,
+                        is_named: true,
+                    });
                 } else {
                     refused.push(failed(id, Error::limit_reached("subscriptions", most)));
                 }
@@ -214,7 +294,8 @@ impl Sessions {
                 Ok((results, starts))
             }
             Err(error) => {
-                had.into_iter().for_each(|(id, told)| session.listen_again(id, told));
+                had.into_iter()
+                    .for_each(|(id, told)| session.listen_again(id, told));
                 Err(error)
             }
         }
@@ -229,7 +310,14 @@ impl Session {
 
     /// The same, during an errand.
     pub(super) fn start_during(&self, starts: Starts, errand: Option<&Errand>) {
-        for Start { id, joining, cursor, head, why } in starts.channels {
+        for Start {
+            id,
+            joining,
+            cursor,
+            head,
+            why,
+        } in starts.channels
+        {
             // In one step with the look: whoever is told to be out of a channel is not subscribed to it behind that.
             let mut state = self.state.lock();
             let left_over = if state.is_wanted(&id, why) {
@@ -303,19 +391,27 @@ impl Session {
     }
 
     async fn follow(self: Arc<Self>, id: ChannelId, position: Position) {
-        let Some(sessions) = self.sessions.upgrade() else { return };
+        let Some(sessions) = self.sessions.upgrade() else {
+            return;
+        };
         let mut is_settled = false;
         let turn = loop {
             let turn = self.turn().await;
             match self.known(&sessions, &id, position) {
-                Known::Listens if is_settled => return self.awaits_no_more(&id, Why::Added(position)),
+                Known::Listens if is_settled => {
+                    return self.awaits_no_more(&id, Why::Added(position));
+                }
                 // The topic may be in the middle of ending it.
                 Known::Listens => is_settled = true,
                 Known::New => break turn,
                 // Never silence: the client may make room and subscribe.
                 Known::Full => {
                     self.awaits_no_more(&id, Why::Added(position));
-                    let data = GapData { reason: Gap::LimitReached, seq: position.seq, at: position.at };
+                    let data = GapData {
+                        reason: Gap::LimitReached,
+                        seq: position.seq,
+                        at: position.at,
+                    };
                     return self.tell_gap(&id, data);
                 }
                 // A subscription from before a removal that the topic has not told yet: it ends, and this one follows.
@@ -345,7 +441,9 @@ impl Session {
         let gone: Vec<Subscribed> = {
             let mut state = self.state.lock();
             state.awaited.retain(|id, _| !ids.contains(id));
-            ids.iter().filter_map(|id| state.channels.remove(id)).collect()
+            ids.iter()
+                .filter_map(|id| state.channels.remove(id))
+                .collect()
         };
         drop(gone);
     }
@@ -358,7 +456,9 @@ impl Session {
         self.state.lock().awaited.entry(id.clone()).or_insert(why);
         let session = Arc::clone(self);
         tokio::spawn(async move {
-            let Some(sessions) = session.sessions.upgrade() else { return };
+            let Some(sessions) = session.sessions.upgrade() else {
+                return;
+            };
             let turn = session.turn().await;
             if session.state.lock().channels.contains_key(&id) {
                 return session.awaits_no_more(&id, why);
@@ -379,7 +479,11 @@ impl Session {
             if self.state.lock().is_gone || !self.awaits(&id, why) {
                 return;
             }
-            let asked = vec![Asked { id: id.clone(), cursor: Cursor::After(after.seq, after.at), is_named: true }];
+            let asked = vec![Asked {
+                id: id.clone(),
+                cursor: Cursor::After(after.seq, after.at),
+                is_named: true,
+            }];
             match sessions.prepare(self, held, asked, Detail::Positions).await {
                 Ok((entries, mut starts, _)) => {
                     if !self.awaits(&id, why) {
@@ -389,16 +493,31 @@ impl Session {
                     if let Some(EntryResult::Entry(entry)) = entries.into_iter().next()
                         && let Some(reason) = entry.gap.or(missed)
                     {
-                        self.tell_gap(&id, GapData { reason, seq: entry.seq, at: entry.at });
-                        starts.channels.iter_mut().for_each(|start| start.cursor = start.head);
+                        self.tell_gap(
+                            &id,
+                            GapData {
+                                reason,
+                                seq: entry.seq,
+                                at: entry.at,
+                            },
+                        );
+                        starts
+                            .channels
+                            .iter_mut()
+                            .for_each(|start| start.cursor = start.head);
                     }
-                    starts.channels.iter_mut().for_each(|start| start.why = Some(why));
+                    starts
+                        .channels
+                        .iter_mut()
+                        .for_each(|start| start.why = Some(why));
                     if starts.is_empty() {
                         self.awaits_no_more(&id, why);
                     }
                     return self.start(starts);
                 }
-                Err(error) => tracing::warn!(session = %self.id, channel = %id, %error, attempt, "a session waits for a subscription"),
+                Err(error) => {
+                    tracing::warn!(session = %self.id, channel = %id, %error, attempt, "a session waits for a subscription")
+                }
             }
             tokio::time::sleep(RETRY * attempt.clamp(1, 10)).await;
         }
@@ -410,7 +529,9 @@ impl Session {
         let most = sessions.limits.subscriptions;
         match state.channels.get(id) {
             _ if state.awaited.get(id) != Some(&Why::Added(position)) => Known::Overtaken,
-            Some(subscribed) if subscribed.subscription.told().seq >= position.seq => Known::Listens,
+            Some(subscribed) if subscribed.subscription.told().seq >= position.seq => {
+                Known::Listens
+            }
             Some(_) => Known::Unsettled,
             None if most != 0 && state.channels.len() as u64 >= most => Known::Full,
             None => Known::New,
@@ -424,7 +545,11 @@ impl Session {
             channel_id: &'a ChannelId,
             data: GapData,
         }
-        self.tell(&Told { event: EventKind::ChannelGap.as_str(), channel_id, data });
+        self.tell(&Told {
+            event: EventKind::ChannelGap.as_str(),
+            channel_id,
+            data,
+        });
     }
 }
 
@@ -467,17 +592,35 @@ pub(super) enum Why {
     Interrupted(Position),
 }
 
-fn insert(state: &mut State, id: ChannelId, subscription: fanout::Subscription) -> Option<fanout::Subscription> {
-    state.channels.insert(id, Subscribed { subscription, facts: None }).map(|before| before.subscription)
+fn insert(
+    state: &mut State,
+    id: ChannelId,
+    subscription: fanout::Subscription,
+) -> Option<fanout::Subscription> {
+    state
+        .channels
+        .insert(
+            id,
+            Subscribed {
+                subscription,
+                facts: None,
+            },
+        )
+        .map(|before| before.subscription)
 }
 
 /// Forgets subscriptions that the hub ended.
 fn prune(state: &mut State) {
-    state.channels.retain(|_, subscribed| !subscribed.subscription.is_ended());
+    state
+        .channels
+        .retain(|_, subscribed| !subscribed.subscription.is_ended());
 }
 
 pub(super) fn failed(channel_id: ChannelId, error: Error) -> EntryResult {
-    EntryResult::Failed(FailedEntry { channel_id, error: error.body })
+    EntryResult::Failed(FailedEntry {
+        channel_id,
+        error: error.body,
+    })
 }
 
 pub(super) fn unavailable(error: fanout::bus::BusError) -> Error {

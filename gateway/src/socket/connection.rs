@@ -17,7 +17,9 @@ use serde::Serialize;
 use tokio::{net::TcpStream, time::Sleep};
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{Error as WsError, Message, error::ProtocolError, protocol::Role, protocol::WebSocketConfig},
+    tungstenite::{
+        Error as WsError, Message, error::ProtocolError, protocol::Role, protocol::WebSocketConfig,
+    },
 };
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -91,9 +93,19 @@ pub(super) async fn serve(connections: Arc<Connections>, arrival: Arrival) -> En
     match opened {
         Ok((shell, session)) => {
             let _held = Metrics::hold(&connections.sessions.metrics.sessions);
-            let active = Active::new(connections.timing, remaining(&connections.sessions, &session), Instant::now());
-            let span = tracing::debug_span!("session", id = %session.id(), app = %session.scope().app);
-            if let Some(code) = shell.run(&connections.sessions, session, active).instrument(span).await.and_then(CloseCode::of) {
+            let active = Active::new(
+                connections.timing,
+                remaining(&connections.sessions, &session),
+                Instant::now(),
+            );
+            let span =
+                tracing::debug_span!("session", id = %session.id(), app = %session.scope().app);
+            if let Some(code) = shell
+                .run(&connections.sessions, session, active)
+                .instrument(span)
+                .await
+                .and_then(CloseCode::of)
+            {
                 connections.sessions.metrics.closed(code);
             }
             Ended::Served
@@ -103,9 +115,16 @@ pub(super) async fn serve(connections: Arc<Connections>, arrival: Arrival) -> En
 }
 
 /// Closes a connection without listening to it.
-pub(super) async fn turn_away(connections: &Connections, arrival: Arrival, code: CloseCode, retry_after_ms: Option<u64>) {
+pub(super) async fn turn_away(
+    connections: &Connections,
+    arrival: Arrival,
+    code: CloseCode,
+    retry_after_ms: Option<u64>,
+) {
     let (shell, _waiting) = Shell::new(connections, arrival).await;
-    shell.refuse(connections, None, code, retry_after_ms, false).await;
+    shell
+        .refuse(connections, None, code, retry_after_ms, false)
+        .await;
 }
 
 impl Shell {
@@ -118,10 +137,21 @@ impl Shell {
         let outbox = Outbox::new(socket.clone(), encoding, connections.outboxes.clone());
         let wire = Wire::new(socket.clone(), arrival.ahead, outbox.clone());
         let most = (connections.frame_bytes != 0).then_some(connections.frame_bytes);
-        let config =
-            WebSocketConfig::default().read_buffer_size(READ_BUFFER).write_buffer_size(0).max_message_size(most).max_frame_size(most);
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(0)
+            .max_message_size(most)
+            .max_frame_size(most);
         let websocket = WebSocketStream::from_raw_socket(wire, Role::Server, Some(config)).await;
-        (Self { socket, outbox, websocket, encoding: arrival.encoding }, arrival.waiting)
+        (
+            Self {
+                socket,
+                outbox,
+                websocket,
+                encoding: arrival.encoding,
+            },
+            arrival.waiting,
+        )
     }
 }
 
@@ -160,27 +190,49 @@ impl Shell {
             };
             match event {
                 Event::Input(Input::Sign) if signs < MAX_SIGNS => signs += 1,
-                Event::Input(Input::Sign) => return Err(self.refuse(&connections, None, CloseCode::TooManyRequests, None, true).await),
+                Event::Input(Input::Sign) => {
+                    return Err(self
+                        .refuse(&connections, None, CloseCode::TooManyRequests, None, true)
+                        .await);
+                }
                 Event::Input(Input::Frame(frame)) => match handshake.frame(&frame) {
                     Ok(opening) => break opening,
                     Err(refusal) => {
-                        let reply = refusal.answer.map(|(id, error)| protocol::frame::encode_error(self.encoding, id, &error));
-                        return Err(self.refuse(&connections, reply, refusal.close, None, true).await);
+                        let reply = refusal.answer.map(|(id, error)| {
+                            protocol::frame::encode_error(self.encoding, id, &error)
+                        });
+                        return Err(self
+                            .refuse(&connections, reply, refusal.close, None, true)
+                            .await);
                     }
                 },
-                Event::Input(Input::Wrong(code)) => return Err(self.refuse(&connections, None, code, None, true).await),
-                Event::Due if connections.stop.is_cancelled() => {
-                    return Err(self.refuse(&connections, None, CloseCode::GoingAway, None, false).await);
+                Event::Input(Input::Wrong(code)) => {
+                    return Err(self.refuse(&connections, None, code, None, true).await);
                 }
-                Event::Due if Instant::now() < handshake.deadline() => timer.as_mut().reset(handshake.deadline().into()),
-                Event::Due => return Err(self.refuse(&connections, None, CloseCode::ConnectTimeout, None, true).await),
+                Event::Due if connections.stop.is_cancelled() => {
+                    return Err(self
+                        .refuse(&connections, None, CloseCode::GoingAway, None, false)
+                        .await);
+                }
+                Event::Due if Instant::now() < handshake.deadline() => {
+                    timer.as_mut().reset(handshake.deadline().into())
+                }
+                Event::Due => {
+                    return Err(self
+                        .refuse(&connections, None, CloseCode::ConnectTimeout, None, true)
+                        .await);
+                }
                 Event::Input(Input::Gone) | Event::Over(_) => return Err(Ended::Refused(true)),
             }
         };
         self.connect(connections, opening).await
     }
 
-    async fn connect(self, connections: Arc<Connections>, opening: Opening) -> Result<(Self, Arc<Session>), Ended> {
+    async fn connect(
+        self,
+        connections: Arc<Connections>,
+        opening: Opening,
+    ) -> Result<(Self, Arc<Session>), Ended> {
         let pass = tokio::select! {
             pass = connections.gate.enter() => pass,
             () = connections.stop.cancelled() => {
@@ -191,11 +243,23 @@ impl Shell {
         let pass = match pass {
             Ok(pass) => pass,
             Err(full) => {
-                let refused = connections.sessions.turn_away(&opening, self.encoding, full);
-                return Err(self.refuse(&connections, Some(refused.reply), refused.close, refused.retry_after_ms, false).await);
+                let refused = connections
+                    .sessions
+                    .turn_away(&opening, self.encoding, full);
+                return Err(self
+                    .refuse(
+                        &connections,
+                        Some(refused.reply),
+                        refused.close,
+                        refused.retry_after_ms,
+                        false,
+                    )
+                    .await);
             }
         };
-        let connecting = connections.sessions.connect(opening, self.encoding, &self.outbox, pass);
+        let connecting = connections
+            .sessions
+            .connect(opening, self.encoding, &self.outbox, pass);
         let outcome = {
             let mut connecting = std::pin::pin!(connecting);
             let outbox = self.outbox.clone();
@@ -210,7 +274,15 @@ impl Shell {
             Ok(session) => Ok((self, session)),
             Err(refused) => {
                 let counts = refused.is_unauthenticated;
-                Err(self.refuse(&connections, Some(refused.reply), refused.close, refused.retry_after_ms, counts).await)
+                Err(self
+                    .refuse(
+                        &connections,
+                        Some(refused.reply),
+                        refused.close,
+                        refused.retry_after_ms,
+                        counts,
+                    )
+                    .await)
             }
         }
     }
@@ -237,16 +309,24 @@ impl Shell {
         counts: bool,
     ) -> Ended {
         if let Some(reply) = reply {
-            let _: Result<(), _> = self.outbox.push(frame::message(self.encoding, &reply), Class::Reply);
+            let _: Result<(), _> = self
+                .outbox
+                .push(frame::message(self.encoding, &reply), Class::Reply);
         }
-        self.outbox.close(frame::close(code, retry_after_ms), code.code());
+        self.outbox
+            .close(frame::close(code, retry_after_ms), code.code());
         connections.sessions.metrics.closed(code);
         self.part().await;
         Ended::Refused(counts)
     }
 
     /// Serves a session until it ends. The close code, if it ended with one.
-    async fn run(mut self, sessions: &Arc<Sessions>, session: Arc<Session>, mut active: Active) -> Option<u16> {
+    async fn run(
+        mut self,
+        sessions: &Arc<Sessions>,
+        session: Arc<Session>,
+        mut active: Active,
+    ) -> Option<u16> {
         let mut timer = Box::pin(tokio::time::sleep_until(active.due().into()));
         let mut expires_at = session.expires_at();
         let code = loop {
@@ -281,7 +361,10 @@ impl Shell {
                     timer.as_mut().reset(active.due().into());
                 }
                 Event::Over(Reason::TooSlow(_)) => {
-                    self.outbox.close(frame::close(CloseCode::TooSlow, None), CloseCode::TooSlow.code());
+                    self.outbox.close(
+                        frame::close(CloseCode::TooSlow, None),
+                        CloseCode::TooSlow.code(),
+                    );
                     break Some(CloseCode::TooSlow.code());
                 }
                 Event::Over(Reason::Closed(code)) => break Some(code),
@@ -299,7 +382,13 @@ impl Shell {
     }
 
     /// Takes what came in. An error ends the connection, with a code unless the peer is gone.
-    fn take(&self, input: Input, session: &Arc<Session>, active: &mut Active, now: Instant) -> Result<(), Option<CloseCode>> {
+    fn take(
+        &self,
+        input: Input,
+        session: &Arc<Session>,
+        active: &mut Active,
+        now: Instant,
+    ) -> Result<(), Option<CloseCode>> {
         match input {
             // Pings are answered, and so are paced like requests.
             Input::Sign => match active.request(now) {
@@ -310,13 +399,20 @@ impl Shell {
             Input::Wrong(code) => Err(Some(code)),
             Input::Frame(frame) => match active.request(now) {
                 Verdict::Serve => session.request(&frame).map_err(Some),
-                Verdict::Refuse { retry_after_ms } => session.refuse(&frame, retry_after_ms).map_err(Some),
+                Verdict::Refuse { retry_after_ms } => {
+                    session.refuse(&frame, retry_after_ms).map_err(Some)
+                }
                 Verdict::Close(code) => Err(Some(code)),
             },
         }
     }
 
-    fn poll_event(&mut self, cx: &mut Context<'_>, mut timer: Pin<&mut Sleep>, session: Option<&Arc<Session>>) -> Poll<Event> {
+    fn poll_event(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut timer: Pin<&mut Sleep>,
+        session: Option<&Arc<Session>>,
+    ) -> Poll<Event> {
         if let Poll::Ready(reason) = self.outbox.poll_drive(cx) {
             return Poll::Ready(Event::Over(reason));
         }
@@ -342,13 +438,24 @@ impl Shell {
         match (message, self.encoding) {
             (Some(Ok(Message::Binary(frame))), Encoding::MessagePack) => Input::Frame(frame),
             (Some(Ok(Message::Text(text))), Encoding::Json) => Input::Frame(text.into()),
-            (Some(Ok(Message::Binary(_) | Message::Text(_))), _) => Input::Wrong(CloseCode::BadFrame),
+            (Some(Ok(Message::Binary(_) | Message::Text(_))), _) => {
+                Input::Wrong(CloseCode::BadFrame)
+            }
             // After a close frame tungstenite answers it at the next poll, and then there is nothing more.
-            (Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_))), _) => Input::Sign,
+            (
+                Some(Ok(
+                    Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_),
+                )),
+                _,
+            ) => Input::Sign,
             (None, _) => Input::Gone,
             (Some(Err(WsError::Capacity(_))), _) => Input::Wrong(CloseCode::FrameTooLarge),
-            (Some(Err(WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake))), _) => Input::Gone,
-            (Some(Err(WsError::Utf8(_) | WsError::Protocol(_))), _) => Input::Wrong(CloseCode::BadFrame),
+            (Some(Err(WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake))), _) => {
+                Input::Gone
+            }
+            (Some(Err(WsError::Utf8(_) | WsError::Protocol(_))), _) => {
+                Input::Wrong(CloseCode::BadFrame)
+            }
             (Some(Err(_)), _) => Input::Gone,
         }
     }
@@ -359,7 +466,8 @@ impl Shell {
         let parting = async {
             // Closed before this, it ends once the close frame is written, whatever the reason that it gives.
             self.outbox.drive().await;
-            let _: std::io::Result<()> = socket2::SockRef::from(&*self.socket).shutdown(Shutdown::Write);
+            let _: std::io::Result<()> =
+                socket2::SockRef::from(&*self.socket).shutdown(Shutdown::Write);
             let (mut buffer, mut left) = ([0u8; 4096], PARTING_BYTES);
             while self.socket.readable().await.is_ok() {
                 match self.socket.try_read(&mut buffer) {
@@ -378,7 +486,11 @@ impl Shell {
 
 /// How long a session's token lasts from now on.
 fn remaining(sessions: &Sessions, session: &Session) -> Duration {
-    Duration::from_millis(session.expires_at().saturating_sub(sessions.services.clock.now_ms()))
+    Duration::from_millis(
+        session
+            .expires_at()
+            .saturating_sub(sessions.services.clock.now_ms()),
+    )
 }
 
 #[derive(Serialize)]
@@ -388,5 +500,10 @@ struct Expiring {
 }
 
 fn expiring(session: &Session) -> Expiring {
-    Expiring { event: EventKind::TokenExpiring.as_str(), data: ExpiringData { expires_at: session.expires_at() } }
+    Expiring {
+        event: EventKind::TokenExpiring.as_str(),
+        data: ExpiringData {
+            expires_at: session.expires_at(),
+        },
+    }
 }

@@ -45,7 +45,11 @@ pub struct Upgrades {
 const WAITING: u64 = 10;
 
 /// Answers an upgrade.
-pub async fn upgrade(State(upgrades): State<Arc<Upgrades>>, ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request) -> Response {
+pub async fn upgrade(
+    State(upgrades): State<Arc<Upgrades>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+) -> Response {
     match accept(&upgrades, peer, request) {
         Ok(response) => response,
         Err((refusal, error)) => {
@@ -67,17 +71,44 @@ impl Upgrades {
     }
 }
 
-fn accept(upgrades: &Arc<Upgrades>, peer: SocketAddr, mut request: Request) -> Result<Response, (Refusal, Error)> {
+fn accept(
+    upgrades: &Arc<Upgrades>,
+    peer: SocketAddr,
+    mut request: Request,
+) -> Result<Response, (Refusal, Error)> {
     let headers = request.headers();
-    let value = |name| headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok());
-    let is = |name, word: &str| value(name).is_some_and(|v| v.split(',').any(|part| part.trim().eq_ignore_ascii_case(word)));
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).cloned();
-    let is_upgrade = is(header::CONNECTION, "upgrade") && is(header::UPGRADE, "websocket") && is(header::SEC_WEBSOCKET_VERSION, "13");
-    let (Some(key), true) = (key, is_upgrade) else {
-        return Err((Refusal::Protocol, Error::bad_request("this path is for WebSocket upgrades (version 13)")));
+    let value = |name| {
+        headers
+            .get(name)
+            .and_then(|v: &HeaderValue| v.to_str().ok())
     };
-    if !upgrades.rest.origins.allow(value(header::ORIGIN), value(header::HOST)) {
-        return Err((Refusal::Origin, Error::forbidden("pages of this origin may not connect; the operator sets --allowed-origins")));
+    let is = |name, word: &str| {
+        value(name).is_some_and(|v| {
+            v.split(',')
+                .any(|part| part.trim().eq_ignore_ascii_case(word))
+        })
+    };
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).cloned();
+    let is_upgrade = is(header::CONNECTION, "upgrade")
+        && is(header::UPGRADE, "websocket")
+        && is(header::SEC_WEBSOCKET_VERSION, "13");
+    let (Some(key), true) = (key, is_upgrade) else {
+        return Err((
+            Refusal::Protocol,
+            Error::bad_request("this path is for WebSocket upgrades (version 13)"),
+        ));
+    };
+    if !upgrades
+        .rest
+        .origins
+        .allow(value(header::ORIGIN), value(header::HOST))
+    {
+        return Err((
+            Refusal::Origin,
+            Error::forbidden(
+                "pages of this origin may not connect; the operator sets --allowed-origins",
+            ),
+        ));
     }
     let chosen = choose(headers).ok_or_else(|| {
         (Refusal::Protocol, Error::bad_request("none of the offered sub-protocols is known; there are chaos.v1.msgpack and chaos.v1.json"))
@@ -85,19 +116,37 @@ fn accept(upgrades: &Arc<Upgrades>, peer: SocketAddr, mut request: Request) -> R
     let address = client_address(peer.ip(), headers, &upgrades.rest.proxies);
     if let Err(retry_after_ms) = upgrades.rest.addresses.peek(&address, upgrades.now()) {
         upgrades.metrics().limit_hit("unauthenticated_per_ip");
-        return Err((Refusal::Limit, Error::rate_limited("unauthenticated_per_ip", retry_after_ms)));
+        return Err((
+            Refusal::Limit,
+            Error::rate_limited("unauthenticated_per_ip", retry_after_ms),
+        ));
     }
     let most = upgrades.connections.sessions.limits.unauthenticated_per_ip * WAITING;
-    if most != 0 && upgrades.waiting.get(&address).is_some_and(|waiting| *waiting >= most) {
+    if most != 0
+        && upgrades
+            .waiting
+            .get(&address)
+            .is_some_and(|waiting| *waiting >= most)
+    {
         upgrades.metrics().limit_hit("unauthenticated_per_ip");
-        return Err((Refusal::Limit, Error::rate_limited("unauthenticated_per_ip", 1000)));
+        return Err((
+            Refusal::Limit,
+            Error::rate_limited("unauthenticated_per_ip", 1000),
+        ));
     }
     if (upgrades.rest.draining)() {
-        let error = Error::new(ErrorCode::Unavailable, "this node is going away; connect again to reach another").retry_after(1000);
+        let error = Error::new(
+            ErrorCode::Unavailable,
+            "this node is going away; connect again to reach another",
+        )
+        .retry_after(1000);
         return Err((Refusal::NotReady, error));
     }
     let Some(on_upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
-        return Err((Refusal::Protocol, Error::bad_request("this connection cannot be upgraded")));
+        return Err((
+            Refusal::Protocol,
+            Error::bad_request("this connection cannot be upgraded"),
+        ));
     };
 
     let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
@@ -105,9 +154,15 @@ fn accept(upgrades: &Arc<Upgrades>, peer: SocketAddr, mut request: Request) -> R
     out.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     out.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     let accept_key = derive_accept_key(key.as_bytes());
-    out.insert(header::SEC_WEBSOCKET_ACCEPT, HeaderValue::from_str(&accept_key).expect("base64 is a header value"));
+    out.insert(
+        header::SEC_WEBSOCKET_ACCEPT,
+        HeaderValue::from_str(&accept_key).expect("base64 is a header value"),
+    );
     if let Chosen::Named(encoding) = chosen {
-        out.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(encoding.subprotocol()));
+        out.insert(
+            header::SEC_WEBSOCKET_PROTOCOL,
+            HeaderValue::from_static(encoding.subprotocol()),
+        );
     }
     let upgrades = Arc::clone(upgrades);
     let waiting = Waiting::new(&upgrades.waiting, address);
@@ -120,7 +175,13 @@ fn accept(upgrades: &Arc<Upgrades>, peer: SocketAddr, mut request: Request) -> R
     Ok(response)
 }
 
-async fn arrive(upgrades: Arc<Upgrades>, upgraded: hyper::upgrade::Upgraded, encoding: Encoding, address: IpAddr, waiting: Waiting) {
+async fn arrive(
+    upgrades: Arc<Upgrades>,
+    upgraded: hyper::upgrade::Upgraded,
+    encoding: Encoding,
+    address: IpAddr,
+    waiting: Waiting,
+) {
     let parts = match upgraded.downcast::<TokioIo<TcpStream>>() {
         Ok(parts) => parts,
         Err(_) => {
@@ -128,21 +189,39 @@ async fn arrive(upgrades: Arc<Upgrades>, upgraded: hyper::upgrade::Upgraded, enc
             return;
         }
     };
-    let arrival = Arrival { socket: parts.io.into_inner(), ahead: parts.read_buf, encoding, waiting };
+    let arrival = Arrival {
+        socket: parts.io.into_inner(),
+        ahead: parts.read_buf,
+        encoding,
+        waiting,
+    };
     let metrics = &upgrades.connections.sessions.metrics;
     metrics.admitted.inc();
-    let held = (Metrics::hold(&metrics.connections), Counted::new(&upgrades.count));
+    let held = (
+        Metrics::hold(&metrics.connections),
+        Counted::new(&upgrades.count),
+    );
     let most = upgrades.connections.sessions.limits.connections;
     if most != 0 && upgrades.count.load(Ordering::Relaxed) as u64 > most {
         metrics.limit_hit("connections");
-        super::connection::turn_away(&upgrades.connections, arrival, CloseCode::TooManyConnections, Some(5000)).await;
+        super::connection::turn_away(
+            &upgrades.connections,
+            arrival,
+            CloseCode::TooManyConnections,
+            Some(5000),
+        )
+        .await;
         return;
     }
     // A task of its own: what the upgrade needed is not carried along.
     tokio::spawn(async move {
         let _held = held;
         if serve(upgrades.connections.clone(), arrival).await == Ended::Refused(true)
-            && upgrades.rest.addresses.take(address, upgrades.now()).is_err()
+            && upgrades
+                .rest
+                .addresses
+                .take(address, upgrades.now())
+                .is_err()
         {
             upgrades.metrics().limit_hit("unauthenticated_per_ip");
         }
@@ -159,7 +238,10 @@ pub(super) struct Waiting {
 impl Waiting {
     fn new(all: &Arc<DashMap<IpAddr, u64>>, address: IpAddr) -> Self {
         *all.entry(address).or_default() += 1;
-        Self { all: Arc::clone(all), address }
+        Self {
+            all: Arc::clone(all),
+            address,
+        }
     }
 }
 
@@ -218,7 +300,9 @@ fn choose(headers: &HeaderMap) -> Option<Chosen> {
     if offered.peek().is_none() {
         return Some(Chosen::Default);
     }
-    offered.find_map(|name| Encoding::ALL.into_iter().find(|e| e.subprotocol() == name)).map(Chosen::Named)
+    offered
+        .find_map(|name| Encoding::ALL.into_iter().find(|e| e.subprotocol() == name))
+        .map(Chosen::Named)
 }
 
 #[cfg(test)]
@@ -228,7 +312,10 @@ mod tests {
     fn offer(values: &[&'static str]) -> Option<Chosen> {
         let mut headers = HeaderMap::new();
         for value in values {
-            headers.append(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(value));
+            headers.append(
+                header::SEC_WEBSOCKET_PROTOCOL,
+                HeaderValue::from_static(value),
+            );
         }
         choose(&headers)
     }
@@ -236,8 +323,14 @@ mod tests {
     #[test]
     fn the_first_known_sub_protocol_is_chosen() {
         assert_eq!(offer(&[]), Some(Chosen::Default));
-        assert_eq!(offer(&["x, chaos.v1.json, chaos.v1.msgpack"]), Some(Chosen::Named(Encoding::Json)));
-        assert_eq!(offer(&["x", "chaos.v1.msgpack"]), Some(Chosen::Named(Encoding::MessagePack)));
+        assert_eq!(
+            offer(&["x, chaos.v1.json, chaos.v1.msgpack"]),
+            Some(Chosen::Named(Encoding::Json))
+        );
+        assert_eq!(
+            offer(&["x", "chaos.v1.msgpack"]),
+            Some(Chosen::Named(Encoding::MessagePack))
+        );
         assert_eq!(offer(&["x", "y"]), None);
     }
 }

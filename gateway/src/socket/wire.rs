@@ -31,12 +31,20 @@ pub(super) struct Wire {
 impl Wire {
     /// A stream over both.
     pub(super) fn new(socket: Arc<TcpStream>, ahead: Bytes, outbox: Arc<Outbox>) -> Self {
-        Self { socket, ahead, outbox }
+        Self {
+            socket,
+            ahead,
+            outbox,
+        }
     }
 }
 
 impl AsyncRead for Wire {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.ahead.has_remaining() {
             let length = self.ahead.len().min(buf.remaining());
             buf.put_slice(&self.ahead.split_to(length));
@@ -61,14 +69,24 @@ impl AsyncRead for Wire {
 }
 
 impl AsyncWrite for Wire {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         // All of it at once: tungstenite flushes whole frames, and so they stay whole. Of pongs the newest few are enough;
         // the answer to a close must leave.
-        let class = if bytes.first() == Some(&frame::CLOSE) { Class::Reply } else { Class::Control };
-        Poll::Ready(match self.outbox.push(Bytes::copy_from_slice(bytes), class) {
-            Ok(()) => Ok(bytes.len()),
-            Err(reason) => Err(io::Error::new(io::ErrorKind::BrokenPipe, reason)),
-        })
+        let class = if bytes.first() == Some(&frame::CLOSE) {
+            Class::Reply
+        } else {
+            Class::Control
+        };
+        Poll::Ready(
+            match self.outbox.push(Bytes::copy_from_slice(bytes), class) {
+                Ok(()) => Ok(bytes.len()),
+                Err(reason) => Err(io::Error::new(io::ErrorKind::BrokenPipe, reason)),
+            },
+        )
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -8,7 +8,10 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Commit, Committed, Head, Log, Page, Partition, Position, Purged, Range, Read, Require, Snapshot, Store, StoreError, Table};
+use super::{
+    Commit, Committed, Head, Log, Page, Partition, Position, Purged, Range, Read, Require,
+    Snapshot, Store, StoreError, Table,
+};
 use crate::metrics::Metrics;
 
 /// An engine with a stopwatch.
@@ -38,11 +41,22 @@ impl<S: Store> Store for Metered<S> {
         self.engine.read(reads).await
     }
 
-    async fn page(&self, partition: &Partition, table: Table, range: Range, limit: usize) -> Result<(Page, Head), StoreError> {
+    async fn page(
+        &self,
+        partition: &Partition,
+        table: Table,
+        range: Range,
+        limit: usize,
+    ) -> Result<(Page, Head), StoreError> {
         self.engine.page(partition, table, range, limit).await
     }
 
-    async fn log(&self, partition: &Partition, after: Position, limit: usize) -> Result<Log, StoreError> {
+    async fn log(
+        &self,
+        partition: &Partition,
+        after: Position,
+        limit: usize,
+    ) -> Result<Log, StoreError> {
         self.engine.log(partition, after, limit).await
     }
 
@@ -50,11 +64,22 @@ impl<S: Store> Store for Metered<S> {
         self.engine.publish(topic, record).await
     }
 
-    async fn purge(&self, partition: &Partition, table: Table, require: Option<Require>, limit: usize) -> Purged {
+    async fn purge(
+        &self,
+        partition: &Partition,
+        table: Table,
+        require: Option<Require>,
+        limit: usize,
+    ) -> Purged {
         self.engine.purge(partition, table, require, limit).await
     }
 
-    async fn lease(&self, node: &str, ttl: Duration, members: Vec<(String, u32)>) -> Result<bool, StoreError> {
+    async fn lease(
+        &self,
+        node: &str,
+        ttl: Duration,
+        members: Vec<(String, u32)>,
+    ) -> Result<bool, StoreError> {
         self.engine.lease(node, ttl, members).await
     }
 

@@ -29,7 +29,10 @@ impl Partition {
     /// Wraps a name. Callers make names through the functions of `service::scope` only.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         let name = name.into();
-        debug_assert!(!name.contains(['{', '}']), "a partition's name is a hash tag");
+        debug_assert!(
+            !name.contains(['{', '}']),
+            "a partition's name is a hash tag"
+        );
         Self(name)
     }
 
@@ -67,15 +70,24 @@ pub enum Order {
 impl Table {
     /// A table found by key alone.
     pub const fn plain(name: &'static str) -> Self {
-        Self { name, order: Order::None }
+        Self {
+            name,
+            order: Order::None,
+        }
     }
     /// A table that can be paged by key.
     pub const fn listed(name: &'static str) -> Self {
-        Self { name, order: Order::Keys }
+        Self {
+            name,
+            order: Order::Keys,
+        }
     }
     /// A table whose documents are numbered 1, 2, 3 … within the partition. A partition has at most one.
     pub const fn numbered(name: &'static str) -> Self {
-        Self { name, order: Order::Numbers }
+        Self {
+            name,
+            order: Order::Numbers,
+        }
     }
 }
 
@@ -117,7 +129,10 @@ pub struct Head {
 impl Head {
     /// Where a reader who has everything stands.
     pub fn position(&self) -> Position {
-        Position { seq: self.seq, at: self.at }
+        Position {
+            seq: self.seq,
+            at: self.at,
+        }
     }
 }
 
@@ -324,7 +339,10 @@ pub struct Snapshot {
 impl Snapshot {
     /// A counter of the partition.
     pub fn counter(&self, name: &str) -> u64 {
-        self.counters.iter().find(|(n, _)| n == name).map_or(0, |(_, v)| *v)
+        self.counters
+            .iter()
+            .find(|(n, _)| n == name)
+            .map_or(0, |(_, v)| *v)
     }
 }
 
@@ -423,10 +441,21 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn read(&self, reads: Vec<Read>) -> Result<Vec<Snapshot>, StoreError>;
 
     /// A page of a table, with the partition's head at the same instant.
-    async fn page(&self, partition: &Partition, table: Table, range: Range, limit: usize) -> Result<(Page, Head), StoreError>;
+    async fn page(
+        &self,
+        partition: &Partition,
+        table: Table,
+        range: Range,
+        limit: usize,
+    ) -> Result<(Page, Head), StoreError>;
 
     /// At most `limit` events after a position.
-    async fn log(&self, partition: &Partition, after: Position, limit: usize) -> Result<Log, StoreError>;
+    async fn log(
+        &self,
+        partition: &Partition,
+        after: Position,
+        limit: usize,
+    ) -> Result<Log, StoreError>;
 
     /// Publishes a passing event: not kept, no `seq`.
     async fn publish(&self, topic: &fanout::Topic, record: Bytes) -> Result<(), StoreError>;
@@ -434,11 +463,22 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Removes up to `limit` documents of a table with their indexes and counters, if what is required holds as they go;
     /// true when none is left. Head, log and the other tables stay. For the job that clears up after a deletion: it requires
     /// what tells that its object is still deleted, so that it never takes what was made anew after another such job had ended.
-    async fn purge(&self, partition: &Partition, table: Table, require: Option<Require>, limit: usize) -> Purged;
+    async fn purge(
+        &self,
+        partition: &Partition,
+        table: Table,
+        require: Option<Require>,
+        limit: usize,
+    ) -> Purged;
 
     /// Renews a node's lease for `ttl` and sets how many sessions each of these members has there (0 removes it).
     /// False if the lease had ended or never was: what it held may have been swept, so the node sets all its members anew.
-    async fn lease(&self, node: &str, ttl: Duration, members: Vec<(String, u32)>) -> Result<bool, StoreError>;
+    async fn lease(
+        &self,
+        node: &str,
+        ttl: Duration,
+        members: Vec<(String, u32)>,
+    ) -> Result<bool, StoreError>;
 
     /// Ends a lease at once, with its members.
     async fn release(&self, node: &str) -> Result<(), StoreError>;

@@ -54,7 +54,11 @@ pub struct Cursor(pub(super) String);
 #[async_trait]
 pub trait Transfer: Store {
     /// Some of the partitions whose names begin so, and where to go on. One may come twice.
-    async fn partitions(&self, prefix: &str, from: Option<Cursor>) -> Result<(Vec<Partition>, Option<Cursor>), StoreError>;
+    async fn partitions(
+        &self,
+        prefix: &str,
+        from: Option<Cursor>,
+    ) -> Result<(Vec<Partition>, Option<Cursor>), StoreError>;
 
     /// The outline of a partition, if there is one.
     async fn outline(&self, partition: &Partition) -> Result<Option<Outline>, StoreError>;

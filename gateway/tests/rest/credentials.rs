@@ -15,22 +15,43 @@ async fn a_credential_of_the_wrong_kind_is_forbidden_on_every_path() {
     let node = Node::start().await;
     let tenant = node.tenant().await;
     let token = node.user(&tenant.live, "alice").await;
-    let kinds = [("admin_key", ADMIN), ("organization_key", &tenant.organization_key), ("app_key", &tenant.live), ("user_token", &token)];
+    let kinds = [
+        ("admin_key", ADMIN),
+        ("organization_key", &tenant.organization_key),
+        ("app_key", &tenant.live),
+        ("user_token", &token),
+    ];
     let document = document();
     for (method, path) in operations() {
         let operation = &document["paths"][&path][method.to_lowercase()];
-        let Some(security) = operation["security"].as_array().filter(|all| !all.contains(&json!({}))) else { continue };
+        let Some(security) = operation["security"]
+            .as_array()
+            .filter(|all| !all.contains(&json!({})))
+        else {
+            continue;
+        };
         for (kind, credential) in kinds {
             if security.iter().any(|one| one.get(kind).is_some()) {
                 continue;
             }
-            let body = operation.get("requestBody").map(|_| body_for(&document, operation));
+            let body = operation
+                .get("requestBody")
+                .map(|_| body_for(&document, operation));
             let method = Method::from_bytes(method.as_bytes()).unwrap();
             // What it names exists: that it may not be done is all that stands in the way.
-            let path = filled(&path.replace("{org}", &tenant.organization).replace("{app}", &tenant.app).replace("{user}", "alice"));
+            let path = filled(
+                &path
+                    .replace("{org}", &tenant.organization)
+                    .replace("{app}", &tenant.app)
+                    .replace("{user}", "alice"),
+            );
             let reply = node.by(credential).call(method.clone(), &path, body).await;
             let is_hidden = kind == "user_token" && path.contains("nowhere");
-            assert!(reply.status == 403 || is_hidden && reply.status == 404, "{method} {path} with {kind}: {}", reply.text);
+            assert!(
+                reply.status == 403 || is_hidden && reply.status == 404,
+                "{method} {path} with {kind}: {}",
+                reply.text
+            );
         }
     }
 }
@@ -38,7 +59,10 @@ async fn a_credential_of_the_wrong_kind_is_forbidden_on_every_path() {
 /// The document's own example of a body.
 fn body_for(document: &serde_json::Value, operation: &serde_json::Value) -> serde_json::Value {
     let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
-    let name = schema["$ref"].as_str().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
+    let name = schema["$ref"]
+        .as_str()
+        .and_then(|path| path.rsplit('/').next())
+        .unwrap_or_default();
     match document["components"]["schemas"][name].get("example") {
         Some(example) => example.clone(),
         None if name.starts_with("Batch") => json!({ "items": [] }),
@@ -50,14 +74,39 @@ fn body_for(document: &serde_json::Value, operation: &serde_json::Value) -> serd
 async fn no_credential_or_a_bad_one_is_unauthenticated() {
     let node = Node::start().await;
     let tenant = node.tenant().await;
-    for bad in ["", "nonsense", "adm_nonsense", "ork_nonsense", "sk_live_nonsense", "ak_test_nonsense", "a.b.c", "sk_live_ü"] {
-        let reply = node.by(bad).get("/v1/channels").await.refuses(401, "unauthenticated");
+    for bad in [
+        "",
+        "nonsense",
+        "adm_nonsense",
+        "ork_nonsense",
+        "sk_live_nonsense",
+        "ak_test_nonsense",
+        "a.b.c",
+        "sk_live_ü",
+    ] {
+        let reply = node
+            .by(bad)
+            .get("/v1/channels")
+            .await
+            .refuses(401, "unauthenticated");
         assert_eq!(reply.header("www-authenticate"), Some("Bearer"));
     }
-    node.by("").with("authorization", &format!("Basic {}", tenant.live)).get("/v1/channels").await.refuses(401, "unauthenticated");
-    node.by("").with("authorization", &format!("bearer {}", tenant.live)).get("/v1/channels").await.is(200);
+    node.by("")
+        .with("authorization", &format!("Basic {}", tenant.live))
+        .get("/v1/channels")
+        .await
+        .refuses(401, "unauthenticated");
+    node.by("")
+        .with("authorization", &format!("bearer {}", tenant.live))
+        .get("/v1/channels")
+        .await
+        .is(200);
     // Two are as good as none: which one counts is nobody's guess.
-    node.by(&tenant.live).with("authorization", "Bearer x").get("/v1/channels").await.refuses(401, "unauthenticated");
+    node.by(&tenant.live)
+        .with("authorization", "Bearer x")
+        .get("/v1/channels")
+        .await
+        .refuses(401, "unauthenticated");
 }
 
 #[tokio::test]
@@ -78,19 +127,41 @@ async fn keys_users_apps_and_addresses_have_their_own_rates() {
     let reply = last.unwrap().refuses(429, "rate_limited");
     let wait = reply.body["error"]["retry_after_ms"].as_u64().unwrap();
     assert!((1..=1000).contains(&wait), "{wait}");
-    assert_eq!(reply.header("retry-after"), Some("1"), "whole seconds, rounded up");
+    assert_eq!(
+        reply.header("retry-after"),
+        Some("1"),
+        "whole seconds, rounded up"
+    );
     node.by(&tenant.test).get("/v1/users").await.is(200);
 
     let guess = async |from| node.by("sk_live_guess").from(from).get("/v1/users").await;
-    let refusals = [guess("198.51.100.1").await, guess("198.51.100.1").await, guess("198.51.100.1").await];
+    let refusals = [
+        guess("198.51.100.1").await,
+        guess("198.51.100.1").await,
+        guess("198.51.100.1").await,
+    ];
     assert_eq!(refusals.map(|reply| reply.status), [401, 401, 429]);
     guess("198.51.100.2").await.is(401);
-    node.by(&tenant.test).from("198.51.100.1").get("/v1/users").await.is(200);
-    let behind = |client: &str| node.by("x").from("10.0.0.1").with("x-forwarded-for", client);
+    node.by(&tenant.test)
+        .from("198.51.100.1")
+        .get("/v1/users")
+        .await
+        .is(200);
+    let behind = |client: &str| {
+        node.by("x")
+            .from("10.0.0.1")
+            .with("x-forwarded-for", client)
+    };
     for status in [401, 401, 429] {
-        behind("1.1.1.1, 198.51.100.3").get("/v1/users").await.is(status);
+        behind("1.1.1.1, 198.51.100.3")
+            .get("/v1/users")
+            .await
+            .is(status);
     }
-    behind("1.1.1.1, 198.51.100.4").get("/v1/users").await.is(401);
+    behind("1.1.1.1, 198.51.100.4")
+        .get("/v1/users")
+        .await
+        .is(401);
     let counted = node.metrics.encode();
     for limit in ["key_requests_per_second", "unauthenticated_per_ip"] {
         let line = format!("chaos_limits_hit_total{{limit=\"{limit}\"}} 0");
@@ -100,7 +171,12 @@ async fn keys_users_apps_and_addresses_have_their_own_rates() {
 
 #[tokio::test]
 async fn a_user_over_http_has_the_rate_of_a_session() {
-    let node = Node::with(Limits { requests_per_second: 1, key_requests_per_second: 0, ..Limits::default() }).await;
+    let node = Node::with(Limits {
+        requests_per_second: 1,
+        key_requests_per_second: 0,
+        ..Limits::default()
+    })
+    .await;
     let tenant = node.tenant().await;
     let alice = node.user(&tenant.live, "alice").await;
     let bob = node.user(&tenant.live, "bob").await;

@@ -47,7 +47,11 @@ pub(super) fn operations() -> BTreeSet<(String, String)> {
     let document = document();
     let paths = document["paths"].as_object().unwrap();
     let of = |(path, item): (&String, &Value)| {
-        item.as_object().unwrap().keys().map(|method| (method.to_uppercase(), path.clone())).collect::<Vec<_>>()
+        item.as_object()
+            .unwrap()
+            .keys()
+            .map(|method| (method.to_uppercase(), path.clone()))
+            .collect::<Vec<_>>()
     };
     paths.iter().flat_map(of).collect()
 }
@@ -57,13 +61,21 @@ pub(super) fn filled(path: &str) -> String {
     let ids = [
         ("{org}", "org_00000000000000ff"),
         ("{app}", "app_00000000000000ff"),
-        ("{key}", if path.contains("token-keys") { "tk_00000000000000ff" } else { "key_00000000000000ff" }),
+        (
+            "{key}",
+            if path.contains("token-keys") {
+                "tk_00000000000000ff"
+            } else {
+                "key_00000000000000ff"
+            },
+        ),
         ("{user}", "nobody"),
         ("{channel}", "nowhere"),
         ("{message}", "msg_00000000000000ff"),
         ("{emoji}", "x"),
     ];
-    ids.iter().fold(path.to_owned(), |path, (name, id)| path.replace(name, id))
+    ids.iter()
+        .fold(path.to_owned(), |path, (name, id)| path.replace(name, id))
 }
 
 #[test]
@@ -72,7 +84,11 @@ fn the_document_has_every_operation_of_the_wire_page_and_no_other() {
     for line in WIRE.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let words: Vec<_> = line.split(' ').collect();
         let (path, methods) = words.split_last().unwrap();
-        wanted.extend(methods.iter().map(|method| ((*method).to_owned(), (*path).to_owned())));
+        wanted.extend(
+            methods
+                .iter()
+                .map(|method| ((*method).to_owned(), (*path).to_owned())),
+        );
     }
     assert_eq!(operations(), wanted);
 }
@@ -81,24 +97,46 @@ fn the_document_has_every_operation_of_the_wire_page_and_no_other() {
 async fn the_router_answers_every_operation_and_no_other_method() {
     let node = Node::start().await;
     let operations = operations();
-    for path in operations.iter().map(|(_, path)| path).collect::<BTreeSet<_>>() {
+    for path in operations
+        .iter()
+        .map(|(_, path)| path)
+        .collect::<BTreeSet<_>>()
+    {
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
             let named = Method::from_bytes(method.as_bytes()).unwrap();
             let reply = node.by("").raw(named, &filled(path), Body::empty()).await;
             // A user may be called `batch`: its own methods exist beside the batch.
             let of_user = path.replace("/batch", "/{user}");
-            if operations.contains(&(method.to_owned(), path.clone())) || operations.contains(&(method.to_owned(), of_user)) {
+            if operations.contains(&(method.to_owned(), path.clone()))
+                || operations.contains(&(method.to_owned(), of_user))
+            {
                 let is_open = ["/healthz", "/readyz", "/v1/openapi.json"].contains(&path.as_str());
-                assert_eq!(reply.status, if is_open { 200 } else { 401 }, "{method} {path}: {}", reply.text);
+                assert_eq!(
+                    reply.status,
+                    if is_open { 200 } else { 401 },
+                    "{method} {path}: {}",
+                    reply.text
+                );
             } else {
                 let reply = reply.refuses(405, "method_not_allowed");
-                assert!(reply.header("allow").is_some_and(|allow| !allow.contains(method)), "{method} {path}");
+                assert!(
+                    reply
+                        .header("allow")
+                        .is_some_and(|allow| !allow.contains(method)),
+                    "{method} {path}"
+                );
             }
         }
     }
-    node.by("").get("/v1/nonsense").await.refuses(404, "not_found");
+    node.by("")
+        .get("/v1/nonsense")
+        .await
+        .refuses(404, "not_found");
     node.by("").get("/").await.refuses(404, "not_found");
-    node.by("").get("/v1/channels/").await.refuses(404, "not_found");
+    node.by("")
+        .get("/v1/channels/")
+        .await
+        .refuses(404, "not_found");
 }
 
 #[tokio::test]
@@ -106,7 +144,11 @@ async fn the_document_is_served_and_refers_to_nothing_that_is_not_in_it() {
     let node = Node::start().await;
     let served = node.by("").get("/v1/openapi.json").await.is(200);
     assert_eq!(served.body, document());
-    assert!(served.body["openapi"].as_str().is_some_and(|version| version.starts_with("3.1")));
+    assert!(
+        served.body["openapi"]
+            .as_str()
+            .is_some_and(|version| version.starts_with("3.1"))
+    );
     let mut references = BTreeSet::new();
     collect(&served.body, &mut references);
     assert!(references.len() > 30);
@@ -119,25 +161,44 @@ async fn the_document_is_served_and_refers_to_nothing_that_is_not_in_it() {
 #[test]
 fn every_operation_says_who_may_call_it_and_what_it_answers() {
     let document = document();
-    let schemes = document["components"]["securitySchemes"].as_object().unwrap();
+    let schemes = document["components"]["securitySchemes"]
+        .as_object()
+        .unwrap();
     let mut ids = BTreeSet::new();
     for (method, path) in operations() {
         let operation = &document["paths"][&path][method.to_lowercase()];
-        assert!(ids.insert(operation["operationId"].as_str().unwrap().to_owned()), "{operation}");
-        assert!(!operation["summary"].as_str().unwrap().is_empty(), "{method} {path}");
+        assert!(
+            ids.insert(operation["operationId"].as_str().unwrap().to_owned()),
+            "{operation}"
+        );
+        assert!(
+            !operation["summary"].as_str().unwrap().is_empty(),
+            "{method} {path}"
+        );
         let responses = operation["responses"].as_object().unwrap();
-        assert!(responses.keys().any(|status| status.starts_with('2')), "{method} {path}");
+        assert!(
+            responses.keys().any(|status| status.starts_with('2')),
+            "{method} {path}"
+        );
         if path.starts_with("/v1/") && !path.ends_with("openapi.json") {
             let security = operation["security"].as_array().unwrap();
             assert!(
                 !security.is_empty()
-                    && security.iter().flat_map(|one| one.as_object().unwrap().keys()).all(|name| schemes.contains_key(name))
+                    && security
+                        .iter()
+                        .flat_map(|one| one.as_object().unwrap().keys())
+                        .all(|name| schemes.contains_key(name))
             );
             for status in ["400", "401", "403", "404", "429", "500", "503"] {
                 assert!(responses.contains_key(status), "{method} {path} {status}");
             }
         }
-        let in_path = operation["parameters"].as_array().into_iter().flatten().filter(|p| p["in"] == "path").count();
+        let in_path = operation["parameters"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|p| p["in"] == "path")
+            .count();
         assert_eq!(in_path, path.matches('{').count(), "{method} {path}");
     }
 }
@@ -147,7 +208,10 @@ fn null_has_a_meaning_in_patches_only() {
     let document = document();
     for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
         let has_null = schema.to_string().contains("\"null\"");
-        assert!(!has_null || name.starts_with("Update") || name.starts_with("Edit"), "{name}: {schema}");
+        assert!(
+            !has_null || name.starts_with("Update") || name.starts_with("Edit"),
+            "{name}: {schema}"
+        );
     }
 }
 

@@ -29,8 +29,8 @@ use gateway::{
     rest::{RestState, ops_router, router},
     service::Services,
     store::{
-        Commit, Committed, Head, Keep, Log, Page, Partition, Purged, Range, Read, Require, Snapshot, Store, StoreError, Table,
-        embedded::Embedded,
+        Commit, Committed, Head, Keep, Log, Page, Partition, Purged, Range, Read, Require,
+        Snapshot, Store, StoreError, Table, embedded::Embedded,
     },
 };
 use http_body_util::BodyExt;
@@ -53,7 +53,11 @@ pub(crate) struct Trouble {
 
 impl Trouble {
     fn inner(&self) -> Result<&Embedded, StoreError> {
-        if self.out.load(Ordering::Relaxed) { Err(StoreError::Unavailable("canary cause".to_owned())) } else { Ok(&self.inner) }
+        if self.out.load(Ordering::Relaxed) {
+            Err(StoreError::Unavailable("canary cause".to_owned()))
+        } else {
+            Ok(&self.inner)
+        }
     }
 }
 
@@ -65,19 +69,41 @@ impl Store for Trouble {
     async fn read(&self, reads: Vec<Read>) -> Result<Vec<Snapshot>, StoreError> {
         self.inner()?.read(reads).await
     }
-    async fn page(&self, partition: &Partition, table: Table, range: Range, limit: usize) -> Result<(Page, Head), StoreError> {
+    async fn page(
+        &self,
+        partition: &Partition,
+        table: Table,
+        range: Range,
+        limit: usize,
+    ) -> Result<(Page, Head), StoreError> {
         self.inner()?.page(partition, table, range, limit).await
     }
-    async fn log(&self, partition: &Partition, after: Position, limit: usize) -> Result<Log, StoreError> {
+    async fn log(
+        &self,
+        partition: &Partition,
+        after: Position,
+        limit: usize,
+    ) -> Result<Log, StoreError> {
         self.inner()?.log(partition, after, limit).await
     }
     async fn publish(&self, topic: &Topic, record: Bytes) -> Result<(), StoreError> {
         self.inner()?.publish(topic, record).await
     }
-    async fn purge(&self, partition: &Partition, table: Table, require: Option<Require>, limit: usize) -> Purged {
+    async fn purge(
+        &self,
+        partition: &Partition,
+        table: Table,
+        require: Option<Require>,
+        limit: usize,
+    ) -> Purged {
         self.inner()?.purge(partition, table, require, limit).await
     }
-    async fn lease(&self, node: &str, ttl: Duration, members: Vec<(String, u32)>) -> Result<bool, StoreError> {
+    async fn lease(
+        &self,
+        node: &str,
+        ttl: Duration,
+        members: Vec<(String, u32)>,
+    ) -> Result<bool, StoreError> {
         self.inner()?.lease(node, ttl, members).await
     }
     async fn release(&self, node: &str) -> Result<(), StoreError> {
@@ -135,8 +161,17 @@ impl Reply {
     /// That it is this error, in the product's own form.
     #[track_caller]
     pub(crate) fn refuses(self, status: u16, code: &str) -> Self {
-        assert_eq!((self.status, self.body["error"]["code"].as_str()), (status, Some(code)), "{}", self.text);
-        assert!(self.body["error"]["message"].as_str().is_some_and(|sentence| !sentence.is_empty()));
+        assert_eq!(
+            (self.status, self.body["error"]["code"].as_str()),
+            (status, Some(code)),
+            "{}",
+            self.text
+        );
+        assert!(
+            self.body["error"]["message"]
+                .as_str()
+                .is_some_and(|sentence| !sentence.is_empty())
+        );
         self
     }
 
@@ -158,21 +193,42 @@ impl Reply {
 impl Node {
     pub(crate) async fn start() -> Self {
         // Tests call faster than clients should.
-        Self::with(Limits { key_requests_per_second: 0, requests_per_second: 0, unauthenticated_per_ip: 0, ..Limits::default() }).await
+        Self::with(Limits {
+            key_requests_per_second: 0,
+            requests_per_second: 0,
+            unauthenticated_per_ip: 0,
+            ..Limits::default()
+        })
+        .await
     }
 
     #[allow(clippy::unused_async, reason = "the store's writer needs a runtime")]
     pub(crate) async fn with(limits: Limits) -> Self {
         let folder = TempDir::new().unwrap();
-        let keep = Keep { events: 1000, bytes: 1 << 20 };
+        let keep = Keep {
+            events: 1000,
+            bytes: 1 << 20,
+        };
         let inner = Embedded::open(folder.path(), keep, Local::new(Ear::new())).unwrap();
-        let store = Arc::new(Trouble { inner, out: AtomicBool::new(false), panics: AtomicBool::new(false) });
-        let services = Arc::new(Services::new(store.clone(), limits.clone(), SecretKey::new([7; 32]), "node"));
+        let store = Arc::new(Trouble {
+            inner,
+            out: AtomicBool::new(false),
+            panics: AtomicBool::new(false),
+        });
+        let services = Arc::new(Services::new(
+            store.clone(),
+            limits.clone(),
+            SecretKey::new([7; 32]),
+            "node",
+        ));
         let metrics = Arc::new(Metrics::new());
         let draining = Arc::new(AtomicBool::new(false));
         let drains = draining.clone();
         let state = RestState {
-            authenticator: Arc::new(Authenticator::new((*services).clone(), AdminKey::new(ADMIN))),
+            authenticator: Arc::new(Authenticator::new(
+                (*services).clone(),
+                AdminKey::new(ADMIN),
+            )),
             services: services.clone(),
             metrics: metrics.clone(),
             origins: Arc::new(Origins::parse("self,localhost,https://app.example.com").unwrap()),
@@ -182,34 +238,80 @@ impl Node {
             pulse: gateway::pulse::Pulse::new(services.store.clone()),
             draining: Arc::new(move || drains.load(Ordering::Relaxed)),
         };
-        Self { router: router(state.clone()), ops: ops_router(state), services, store, metrics, draining, _folder: folder }
+        Self {
+            router: router(state.clone()),
+            ops: ops_router(state),
+            services,
+            store,
+            metrics,
+            draining,
+            _folder: folder,
+        }
     }
 
     pub(crate) fn by(&self, credential: &str) -> Caller<'_> {
         let credential = (!credential.is_empty()).then(|| credential.to_owned());
-        Caller { node: self, credential, headers: Vec::new(), peer: "203.0.113.9:5555".parse().unwrap() }
+        Caller {
+            node: self,
+            credential,
+            headers: Vec::new(),
+            peer: "203.0.113.9:5555".parse().unwrap(),
+        }
     }
 
     pub(crate) async fn tenant(&self) -> Tenant {
         let admin = self.by(ADMIN);
-        let made = admin.post("/v1/organizations", json!({ "name": "Acme", "email": "a@example.org" })).await.is(201);
+        let made = admin
+            .post(
+                "/v1/organizations",
+                json!({ "name": "Acme", "email": "a@example.org" }),
+            )
+            .await
+            .is(201);
         let organization = made.body["organization"]["id"].as_str().unwrap().to_owned();
         let organization_key = made.body["key"]["secret"].as_str().unwrap().to_owned();
         let owner = self.by(&organization_key);
-        let app = owner.post(&format!("/v1/organizations/{organization}/apps"), json!({ "name": "Shop" })).await.is(201).id();
+        let app = owner
+            .post(
+                &format!("/v1/organizations/{organization}/apps"),
+                json!({ "name": "Shop" }),
+            )
+            .await
+            .is(201)
+            .id();
         let base = format!("/v1/organizations/{organization}/apps/{app}");
         let mut keys = Vec::new();
         for environment in ["live", "test"] {
-            let made = owner.post(&format!("{base}/keys"), json!({ "environment": environment })).await.is(201);
+            let made = owner
+                .post(
+                    &format!("{base}/keys"),
+                    json!({ "environment": environment }),
+                )
+                .await
+                .is(201);
             keys.push(made.body["secret"].as_str().unwrap().to_owned());
         }
-        Tenant { organization, organization_key, app, base, test: keys.pop().unwrap(), live: keys.pop().unwrap() }
+        Tenant {
+            organization,
+            organization_key,
+            app,
+            base,
+            test: keys.pop().unwrap(),
+            live: keys.pop().unwrap(),
+        }
     }
 
     /// Makes a user; its token.
     pub(crate) async fn user(&self, key: &str, id: &str) -> String {
-        self.by(key).put(&format!("/v1/users/{id}"), json!({ "username": id })).await.is(201);
-        let minted = self.by(key).post(&format!("/v1/users/{id}/tokens"), json!({})).await.is(201);
+        self.by(key)
+            .put(&format!("/v1/users/{id}"), json!({ "username": id }))
+            .await
+            .is(201);
+        let minted = self
+            .by(key)
+            .post(&format!("/v1/users/{id}/tokens"), json!({}))
+            .await
+            .is(201);
         minted.body["token"].as_str().unwrap().to_owned()
     }
 }
@@ -258,13 +360,21 @@ impl Caller<'_> {
 
     pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Reply {
         match body {
-            Some(body) => self.clone().with("content-type", "application/json").raw(method, path, Body::from(body.to_string())).await,
+            Some(body) => {
+                self.clone()
+                    .with("content-type", "application/json")
+                    .raw(method, path, Body::from(body.to_string()))
+                    .await
+            }
             None => self.raw(method, path, Body::empty()).await,
         }
     }
 
     pub(crate) async fn raw(&self, method: Method, path: &str, body: Body) -> Reply {
-        let mut request = Request::builder().method(method).uri(path).header(header::HOST, "chat.example.com");
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "chat.example.com");
         if let Some(credential) = &self.credential {
             request = request.header(header::AUTHORIZATION, format!("Bearer {credential}"));
         }
@@ -282,5 +392,10 @@ pub(crate) async fn answer(router: Router, request: Request<Body>) -> Reply {
     let (parts, body) = router.oneshot(request).await.unwrap().into_parts();
     let bytes = body.collect().await.unwrap().to_bytes();
     let text = String::from_utf8(bytes.to_vec()).unwrap();
-    Reply { status: parts.status.as_u16(), headers: parts.headers, body: serde_json::from_str(&text).unwrap_or(Value::Null), text }
+    Reply {
+        status: parts.status.as_u16(),
+        headers: parts.headers,
+        body: serde_json::from_str(&text).unwrap_or(Value::Null),
+        text,
+    }
 }

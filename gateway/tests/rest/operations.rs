@@ -10,7 +10,10 @@ use super::node::{ADMIN, Node, answer};
 #[tokio::test]
 async fn a_node_is_ready_while_its_store_answers_and_it_does_not_drain() {
     let node = Node::start().await;
-    assert_eq!(node.by("").get("/healthz").await.is(200).body, json!({ "status": "alive" }));
+    assert_eq!(
+        node.by("").get("/healthz").await.is(200).body,
+        json!({ "status": "alive" })
+    );
     node.store.out.store(true, Ordering::Relaxed);
     node.by("").get("/readyz").await.refuses(503, "unavailable");
     node.by("").get("/healthz").await.is(200);
@@ -33,15 +36,41 @@ async fn metrics_are_for_this_machine_and_the_admin_key() {
     for local in ["127.0.0.1", "[::1]"] {
         let reply = node.by("").from(local).get("/metrics").await.is(200);
         assert!(reply.text.contains("chaos_http_requests_total"));
-        assert!(reply.header("content-type").unwrap().starts_with("application/openmetrics-text"));
+        assert!(
+            reply
+                .header("content-type")
+                .unwrap()
+                .starts_with("application/openmetrics-text")
+        );
     }
     node.by(ADMIN).get("/metrics").await.is(200);
-    node.by(&tenant.live).get("/metrics").await.refuses(403, "forbidden");
-    node.by("").get("/metrics").await.refuses(401, "unauthenticated");
+    node.by(&tenant.live)
+        .get("/metrics")
+        .await
+        .refuses(403, "forbidden");
+    node.by("")
+        .get("/metrics")
+        .await
+        .refuses(401, "unauthenticated");
     // A proxy on this machine speaks for others.
-    node.by("").from("127.0.0.1").with("x-forwarded-for", "203.0.113.9").get("/metrics").await.refuses(401, "unauthenticated");
+    node.by("")
+        .from("127.0.0.1")
+        .with("x-forwarded-for", "203.0.113.9")
+        .get("/metrics")
+        .await
+        .refuses(401, "unauthenticated");
     for path in ["/metrics", "/healthz", "/readyz"] {
-        answer(node.ops.clone(), Request::get(path).body(Body::empty()).unwrap()).await.is(200);
+        answer(
+            node.ops.clone(),
+            Request::get(path).body(Body::empty()).unwrap(),
+        )
+        .await
+        .is(200);
     }
-    answer(node.ops.clone(), Request::get("/v1/users").body(Body::empty()).unwrap()).await.refuses(404, "not_found");
+    answer(
+        node.ops.clone(),
+        Request::get("/v1/users").body(Body::empty()).unwrap(),
+    )
+    .await
+    .refuses(404, "not_found");
 }

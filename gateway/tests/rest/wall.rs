@@ -21,12 +21,44 @@ async fn belongings(node: &Node, user: &str) -> Belongings {
     let token = node.user(&tenant.live, user).await;
     let owner = node.by(&tenant.organization_key);
     let app = node.by(&tenant.live);
-    let channel = app.post("/v1/channels", json!({ "type": "open", "name": "mine", "creator_id": user })).await.is(201).id();
-    let sent = app.post(&format!("/v1/channels/{channel}/messages"), json!({ "text": "mine", "sender_id": user })).await.is(201).id();
-    let key = owner.get(&format!("{}/keys", tenant.base)).await.is(200).body["items"][0]["id"].as_str().unwrap().to_owned();
-    let token_key = owner.post(&format!("{}/token-keys", tenant.base), json!({ "environment": "live", "algorithm": "HS256" })).await.id();
-    let organization_key =
-        owner.get(&format!("/v1/organizations/{}/keys", tenant.organization)).await.body["items"][0]["id"].as_str().unwrap().to_owned();
+    let channel = app
+        .post(
+            "/v1/channels",
+            json!({ "type": "open", "name": "mine", "creator_id": user }),
+        )
+        .await
+        .is(201)
+        .id();
+    let sent = app
+        .post(
+            &format!("/v1/channels/{channel}/messages"),
+            json!({ "text": "mine", "sender_id": user }),
+        )
+        .await
+        .is(201)
+        .id();
+    let key = owner
+        .get(&format!("{}/keys", tenant.base))
+        .await
+        .is(200)
+        .body["items"][0]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let token_key = owner
+        .post(
+            &format!("{}/token-keys", tenant.base),
+            json!({ "environment": "live", "algorithm": "HS256" }),
+        )
+        .await
+        .id();
+    let organization_key = owner
+        .get(&format!("/v1/organizations/{}/keys", tenant.organization))
+        .await
+        .body["items"][0]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let ids = vec![
         ("org", tenant.organization.clone()),
         ("app", tenant.app.clone()),
@@ -47,7 +79,10 @@ impl Belongings {
 
     /// Everything that can be read of it.
     async fn picture(&self, node: &Node) -> Vec<Value> {
-        let (app, owner) = (node.by(&self.tenant.live), node.by(&self.tenant.organization_key));
+        let (app, owner) = (
+            node.by(&self.tenant.live),
+            node.by(&self.tenant.organization_key),
+        );
         let channel = self.id("channel");
         let mut seen = Vec::new();
         for path in [
@@ -98,7 +133,13 @@ fn unused(name: &str) -> &'static str {
 
 /// A body in which `id` stands wherever one can be named.
 fn bodies(schema: &str, theirs: &Belongings, is_unused: bool) -> Value {
-    let id = |name: &'static str| if is_unused { unused(name).to_owned() } else { theirs.id(name).to_owned() };
+    let id = |name: &'static str| {
+        if is_unused {
+            unused(name).to_owned()
+        } else {
+            theirs.id(name).to_owned()
+        }
+    };
     match schema {
         "AddParticipant" => json!({ "user_id": id("user") }),
         "Batch_AddParticipant" => json!({ "items": [{ "user_id": id("user") }] }),
@@ -126,15 +167,28 @@ async fn what_is_another_tenants_answers_like_what_nobody_has() {
     let mut compared = 0;
     for (method, path) in operations() {
         let operation = &document["paths"][&path][method.to_lowercase()];
-        let schema = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].as_str();
-        let schema = schema.and_then(|path| path.rsplit('/').next()).unwrap_or_default();
-        let parameters: Vec<&str> = path.split(['{', '}']).skip(1).step_by(2).filter(|name| *name != "emoji").collect();
+        let schema =
+            operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].as_str();
+        let schema = schema
+            .and_then(|path| path.rsplit('/').next())
+            .unwrap_or_default();
+        let parameters: Vec<&str> = path
+            .split(['{', '}'])
+            .skip(1)
+            .step_by(2)
+            .filter(|name| *name != "emoji")
+            .collect();
         let names_in_body = bodies(schema, &theirs, false) != bodies(schema, &theirs, true);
         if parameters.is_empty() && !names_in_body {
             continue;
         }
         for (kind, credential) in &credentials {
-            if !operation["security"].as_array().into_iter().flatten().any(|one| one.get(*kind).is_some()) {
+            if !operation["security"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .any(|one| one.get(*kind).is_some())
+            {
                 continue;
             }
             // Each parameter on its own is another's while those before it are the caller's; then the body.
@@ -154,9 +208,13 @@ async fn what_is_another_tenants_answers_like_what_nobody_has() {
                         filled = format!("{filled}?sender_id=mine");
                     }
                     let method = Method::from_bytes(method.as_bytes()).unwrap();
-                    let body = operation.get("requestBody").map(|_| match bodies(schema, &theirs, is_unused) {
-                        Value::Null => document["components"]["schemas"][schema]["example"].clone(),
-                        body => body,
+                    let body = operation.get("requestBody").map(|_| {
+                        match bodies(schema, &theirs, is_unused) {
+                            Value::Null => {
+                                document["components"]["schemas"][schema]["example"].clone()
+                            }
+                            body => body,
+                        }
                     });
                     (method, filled, body)
                 };
@@ -171,13 +229,24 @@ async fn what_is_another_tenants_answers_like_what_nobody_has() {
                     theirs_reply.text, nobodys_reply.text
                 );
                 if !is_create {
-                    assert_eq!(theirs_reply.body, nobodys_reply.body, "{method} {p1} with {kind}");
-                    assert!(theirs_reply.status >= 400 || path.ends_with("batch"), "{method} {p1}: {}", theirs_reply.text);
+                    assert_eq!(
+                        theirs_reply.body, nobodys_reply.body,
+                        "{method} {p1} with {kind}"
+                    );
+                    assert!(
+                        theirs_reply.status >= 400 || path.ends_with("batch"),
+                        "{method} {p1}: {}",
+                        theirs_reply.text
+                    );
                 }
                 compared += 1;
             }
         }
     }
     assert!(compared > 80, "{compared}");
-    assert_eq!(theirs.picture(&node).await, before, "and nothing of theirs changed");
+    assert_eq!(
+        theirs.picture(&node).await,
+        before,
+        "and nothing of theirs changed"
+    );
 }

@@ -34,7 +34,13 @@ async fn filled(data: &Path) {
     shop.group("general", &["alice", "bob"]).await;
     let (alice, _) = shop.connects("alice", Encoding::MessagePack).await;
     for number in 1..=40 {
-        alice.send(&"general".parse().unwrap(), &said(&MessageId::from_bits(number))).await.unwrap();
+        alice
+            .send(
+                &"general".parse().unwrap(),
+                &said(&MessageId::from_bits(number)),
+            )
+            .await
+            .unwrap();
     }
     node.signal("TERM").await;
     assert_eq!(node.ends().await.code(), Some(0), "{}", node.log());
@@ -49,7 +55,13 @@ fn copied(from: &Path) -> tempfile::TempDir {
 }
 
 async fn refuses(data: &Path) -> String {
-    refuses_to_start(&["--listen", "127.0.0.1:0", "--data", &data.display().to_string()]).await
+    refuses_to_start(&[
+        "--listen",
+        "127.0.0.1:0",
+        "--data",
+        &data.display().to_string(),
+    ])
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -60,34 +72,71 @@ async fn a_damaged_file_ends_the_start_with_a_sentence() {
     let length = fs::metadata(data.join("data.mdb")).unwrap().len();
     let commits = [0, 1].map(|page| {
         let mut commit = [0; 8];
-        fs::File::open(data.join("data.mdb")).unwrap().read_exact_at(&mut commit, page * PAGE + COMMIT).unwrap();
+        fs::File::open(data.join("data.mdb"))
+            .unwrap()
+            .read_exact_at(&mut commit, page * PAGE + COMMIT)
+            .unwrap();
         u64::from_ne_bytes(commit)
     });
-    assert_eq!(commits[0].abs_diff(commits[1]), 1, "these are the meta pages of two commits in a row");
+    assert_eq!(
+        commits[0].abs_diff(commits[1]),
+        1,
+        "these are the meta pages of two commits in a row"
+    );
     let newer = u64::from(commits[1] > commits[0]);
     type Bad = (&'static str, Box<dyn Fn(&fs::File)>, &'static str);
     let zero = |offset: u64, length: u64| -> Box<dyn Fn(&fs::File)> {
-        Box::new(move |file| file.write_all_at(&vec![0; usize::try_from(length).unwrap()], offset).unwrap())
+        Box::new(move |file| {
+            file.write_all_at(&vec![0; usize::try_from(length).unwrap()], offset)
+                .unwrap()
+        })
     };
-    let cut = |length: u64| -> Box<dyn Fn(&fs::File)> { Box::new(move |file| file.set_len(length).unwrap()) };
+    let cut = |length: u64| -> Box<dyn Fn(&fs::File)> {
+        Box::new(move |file| file.set_len(length).unwrap())
+    };
     let days: [Bad; 10] = [
         ("cut in half", cut(length / 2 / PAGE * PAGE), "was cut off"),
         ("cut within a page", cut(length / 2 + 77), "was cut off"),
         ("empty", cut(0), "too few for a store"),
         ("one page", cut(PAGE), "too few for a store"),
         ("the first meta page zeroed", zero(0, PAGE), "meta page 0"),
-        ("the second meta page zeroed", zero(PAGE, PAGE), "meta page 1"),
+        (
+            "the second meta page zeroed",
+            zero(PAGE, PAGE),
+            "meta page 1",
+        ),
         ("both meta pages zeroed", zero(0, 2 * PAGE), "meta page 0"),
-        ("what the last commit wrote to its meta page zeroed", zero(newer * PAGE + 32, 120), "meta page"),
-        ("the last commit's meta page torn", zero(newer * PAGE + COMMIT, 8), "not of two in a row"),
-        ("a zeroed tail", zero(length / 2, length - length / 2), "is damaged (page "),
+        (
+            "what the last commit wrote to its meta page zeroed",
+            zero(newer * PAGE + 32, 120),
+            "meta page",
+        ),
+        (
+            "the last commit's meta page torn",
+            zero(newer * PAGE + COMMIT, 8),
+            "not of two in a row",
+        ),
+        (
+            "a zeroed tail",
+            zero(length / 2, length - length / 2),
+            "is damaged (page ",
+        ),
     ];
     for (day, damage, words) in days {
         let folder = copied(&data);
-        damage(&fs::File::options().write(true).open(folder.path().join("data.mdb")).unwrap());
+        damage(
+            &fs::File::options()
+                .write(true)
+                .open(folder.path().join("data.mdb"))
+                .unwrap(),
+        );
         let sentence = refuses(folder.path()).await;
-        assert!(sentence.contains(words) && sentence.contains("chaos restore"), "{day}: {sentence}");
-        let (code, words) = Chaos::runs(&["check", "--data", &folder.path().display().to_string()]).await;
+        assert!(
+            sentence.contains(words) && sentence.contains("chaos restore"),
+            "{day}: {sentence}"
+        );
+        let (code, words) =
+            Chaos::runs(&["check", "--data", &folder.path().display().to_string()]).await;
         assert!(code == 1 || code == 2, "{day}: {words}");
     }
     // What they were made of is whole.
@@ -100,7 +149,13 @@ async fn a_folder_of_a_newer_version_is_left_as_it_is() {
     filled(folder.path()).await;
     {
         #[expect(unsafe_code, reason = "no node runs on the folder")]
-        let env = unsafe { EnvOpenOptions::new().max_dbs(8).map_size(1 << 30).open(folder.path()) }.unwrap();
+        let env = unsafe {
+            EnvOpenOptions::new()
+                .max_dbs(8)
+                .map_size(1 << 30)
+                .open(folder.path())
+        }
+        .unwrap();
         let mut txn = env.write_txn().unwrap();
         let meta: Database<Bytes, Bytes> = env.open_database(&txn, Some("meta")).unwrap().unwrap();
         meta.put(&mut txn, b"format", &99u64.to_be_bytes()).unwrap();
@@ -108,7 +163,10 @@ async fn a_folder_of_a_newer_version_is_left_as_it_is() {
     }
     let before = fs::read(folder.path().join("data.mdb")).unwrap();
     let sentence = refuses(folder.path()).await;
-    assert!(sentence.contains("has format 99") && sentence.contains("start the newer version"), "{sentence}");
+    assert!(
+        sentence.contains("has format 99") && sentence.contains("start the newer version"),
+        "{sentence}"
+    );
     for command in [vec!["check"], vec!["backup", "--to", "new"]] {
         let data = folder.path().display().to_string();
         let (code, words) = Chaos::runs(&[&command[..], &["--data", &data]].concat()).await;
@@ -125,25 +183,49 @@ async fn a_folder_that_may_not_be_written_ends_the_start_with_a_sentence() {
     let data = folder.path().join("data");
     filled(&data).await;
     // Root may write anywhere, so somebody else starts the node.
-    let starter = ["setpriv", "--reuid=65534", "--clear-groups", "--inh-caps=-all"];
+    let starter = [
+        "setpriv",
+        "--reuid=65534",
+        "--clear-groups",
+        "--inh-caps=-all",
+    ];
     let starter = if is_root { &starter[..] } else { &[] };
-    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let mode =
+        |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     mode(folder.path(), 0o755);
-    for name in ["data.mdb", "secret-key", "admin-key", "lock.mdb", "chaos.lock", ""] {
+    for name in [
+        "data.mdb",
+        "secret-key",
+        "admin-key",
+        "lock.mdb",
+        "chaos.lock",
+        "",
+    ] {
         let path = data.join(name);
         if is_root {
             chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
         }
         mode(&path, if name.is_empty() { 0o555 } else { 0o444 });
     }
-    let arguments = ["--listen", "127.0.0.1:0", "--data", &data.display().to_string()];
+    let arguments = [
+        "--listen",
+        "127.0.0.1:0",
+        "--data",
+        &data.display().to_string(),
+    ];
     let sentence = refuses_to_start_by(starter, &arguments).await;
-    assert!(sentence.contains("name one that this user may write to"), "{sentence}");
+    assert!(
+        sentence.contains("name one that this user may write to"),
+        "{sentence}"
+    );
     mode(&data, 0o755);
     fs::remove_file(data.join("chaos.lock")).unwrap();
     mode(&data, 0o555);
     let sentence = refuses_to_start_by(starter, &arguments).await;
-    assert!(sentence.contains("name one that this user may write to"), "{sentence}");
+    assert!(
+        sentence.contains("name one that this user may write to"),
+        "{sentence}"
+    );
     mode(&data, 0o755);
 }
 
@@ -153,22 +235,34 @@ async fn a_disk_without_room_for_a_store_ends_the_start_with_a_sentence() {
     let data = folder.path().join("data").display().to_string();
     // Enough for the keys and the log, too little for the first two pages.
     let starter = ["sh", "-c", "trap '' XFSZ; ulimit -f 8; exec \"$0\" \"$@\""];
-    let sentence = refuses_to_start_by(&starter, &["--listen", "127.0.0.1:0", "--data", &data]).await;
-    assert!(sentence.contains(&data) && sentence.contains("cannot be used"), "{sentence}");
+    let sentence =
+        refuses_to_start_by(&starter, &["--listen", "127.0.0.1:0", "--data", &data]).await;
+    assert!(
+        sentence.contains(&data) && sentence.contains("cannot be used"),
+        "{sentence}"
+    );
 }
 
 /// The limit on the size of files stands in for the full disk.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_a_full_disk_sends_are_unavailable_until_there_is_room_and_none_that_was_acknowledged_is_lost() {
+async fn on_a_full_disk_sends_are_unavailable_until_there_is_room_and_none_that_was_acknowledged_is_lost()
+ {
     let folder = tempfile::tempdir().unwrap();
-    let starter = ["sh", "-c", "trap '' XFSZ; ulimit -S -f 4000; exec \"$0\" \"$@\""];
+    let starter = [
+        "sh",
+        "-c",
+        "trap '' XFSZ; ulimit -S -f 4000; exec \"$0\" \"$@\"",
+    ];
     let (mut node, address) = Chaos::node_by(&starter, folder.path(), &FLAGS).await;
     let mut shop = Shop::open(address, &admin_key(folder.path())).await;
     shop.group("general", &["alice", "bob"]).await;
     let general = "general".parse().unwrap();
     let (alice, _) = shop.connects("alice", Encoding::MessagePack).await;
     let mut acknowledged = BTreeMap::new();
-    let long = |id: &MessageId| protocol::params::SendMessage { text: Some("x".repeat(16_000)), ..said(id) };
+    let long = |id: &MessageId| protocol::params::SendMessage {
+        text: Some("x".repeat(16_000)),
+        ..said(id)
+    };
     let refusal = loop {
         let id = MessageId::from_bits(acknowledged.len() as u64 + 1);
         match alice.send(&general, &long(&id)).await {
@@ -180,15 +274,31 @@ async fn on_a_full_disk_sends_are_unavailable_until_there_is_room_and_none_that_
     assert_eq!(refusal.code, ErrorCode::Unavailable);
     assert!(acknowledged.len() > 20);
     let team = shop.team();
-    let ready = async || team.call(axum::http::Method::GET, "/readyz").send().await.unwrap().status.as_u16();
+    let ready = async || {
+        team.call(axum::http::Method::GET, "/readyz")
+            .send()
+            .await
+            .unwrap()
+            .status
+            .as_u16()
+    };
     until("it is not ready", async || ready().await == 503).await;
     // The session is still there, and reads are answered.
     assert_eq!(whole_channel(&shop, "general").await, acknowledged);
-    let raised = std::process::Command::new("prlimit").args(["--pid", &node.pid().to_string(), "--fsize=unlimited:unlimited"]).status();
+    let raised = std::process::Command::new("prlimit")
+        .args([
+            "--pid",
+            &node.pid().to_string(),
+            "--fsize=unlimited:unlimited",
+        ])
+        .status();
     assert!(raised.unwrap().success());
     until("it is ready again", async || ready().await == 200).await;
     let id = MessageId::from_bits(acknowledged.len() as u64 + 1);
-    acknowledged.insert(id.clone(), alice.send(&general, &long(&id)).await.unwrap().number);
+    acknowledged.insert(
+        id.clone(),
+        alice.send(&general, &long(&id)).await.unwrap().number,
+    );
     node.kill9().await;
     let (_node, address) = Chaos::node(folder.path(), &FLAGS).await;
     shop = shop.moved(address);
@@ -196,11 +306,18 @@ async fn on_a_full_disk_sends_are_unavailable_until_there_is_room_and_none_that_
 }
 
 /// Sends, and notes what is acknowledged: how many were refused, or `None` if the connection ended before that many were sent.
-async fn sends(session: &Session, ids: std::ops::RangeInclusive<u64>, acknowledged: &mut BTreeMap<MessageId, u64>) -> Option<usize> {
+async fn sends(
+    session: &Session,
+    ids: std::ops::RangeInclusive<u64>,
+    acknowledged: &mut BTreeMap<MessageId, u64>,
+) -> Option<usize> {
     let mut refused = 0;
     for id in ids.map(MessageId::from_bits) {
         match session.send(&"general".parse().unwrap(), &said(&id)).await {
-            Ok(message) => assert_eq!(*acknowledged.entry(id).or_insert(message.number), message.number),
+            Ok(message) => assert_eq!(
+                *acknowledged.entry(id).or_insert(message.number),
+                message.number
+            ),
             Err(RequestError::Refused(error)) => {
                 assert_eq!(error.code, ErrorCode::Unavailable);
                 refused += 1;
@@ -213,7 +330,18 @@ async fn sends(session: &Session, ids: std::ops::RangeInclusive<u64>, acknowledg
 
 /// A node whose writer is answered with an error by the system, now and then.
 async fn on_a_failing_disk(data: &Path, fault: &str) -> (Chaos, Shop, Session) {
-    let starter = ["strace", "-D", "-f", "-qq", "-e", "trace=fdatasync,pwrite64", "-e", fault, "-o", "/dev/null"];
+    let starter = [
+        "strace",
+        "-D",
+        "-f",
+        "-qq",
+        "-e",
+        "trace=fdatasync,pwrite64",
+        "-e",
+        fault,
+        "-o",
+        "/dev/null",
+    ];
     let (node, address) = Chaos::node_by(&starter, data, &FLAGS).await;
     let shop = Shop::open(address, &admin_key(data)).await;
     shop.group("general", &["alice", "bob"]).await;
@@ -226,7 +354,11 @@ async fn holds(data: &Path, shop: Shop, last: u64, mut acknowledged: BTreeMap<Me
     let (_node, address) = Chaos::node(data, &FLAGS).await;
     let shop = shop.moved(address);
     let found = whole_channel(&shop, "general").await;
-    assert!(acknowledged.iter().all(|(id, number)| found.get(id) == Some(number)));
+    assert!(
+        acknowledged
+            .iter()
+            .all(|(id, number)| found.get(id) == Some(number))
+    );
     let (alice, _) = shop.connects("alice", Encoding::MessagePack).await;
     assert_eq!(sends(&alice, 1..=last, &mut acknowledged).await, Some(0));
     assert_eq!(whole_channel(&shop, "general").await, acknowledged);
@@ -238,28 +370,45 @@ async fn while_syncs_fail_sends_are_unavailable_and_none_that_was_acknowledged_i
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let (mut node, shop, alice) = on_a_failing_disk(folder.path(), "inject=fdatasync:error=EIO:when=40..44").await;
+    let (mut node, shop, alice) =
+        on_a_failing_disk(folder.path(), "inject=fdatasync:error=EIO:when=40..44").await;
     let mut acknowledged = BTreeMap::new();
-    let refused = sends(&alice, 1..=60, &mut acknowledged).await.expect("the session stays");
-    assert!(refused > 0 && acknowledged.len() > 10, "{refused} refused, {} acknowledged", acknowledged.len());
-    assert_eq!(sends(&alice, 1..=60, &mut acknowledged).await, Some(0), "it goes on by itself");
+    let refused = sends(&alice, 1..=60, &mut acknowledged)
+        .await
+        .expect("the session stays");
+    assert!(
+        refused > 0 && acknowledged.len() > 10,
+        "{refused} refused, {} acknowledged",
+        acknowledged.len()
+    );
+    assert_eq!(
+        sends(&alice, 1..=60, &mut acknowledged).await,
+        Some(0),
+        "it goes on by itself"
+    );
     assert_eq!(whole_channel(&shop, "general").await, acknowledged);
     node.kill9().await;
     holds(folder.path(), shop, 60, acknowledged).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_whose_last_write_fails_ends_the_node_with_a_sentence_and_none_that_was_acknowledged_is_lost() {
+async fn a_commit_whose_last_write_fails_ends_the_node_with_a_sentence_and_none_that_was_acknowledged_is_lost()
+ {
     if !can_trace() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
     // LMDB writes nothing more in a process in which a meta page could not be written. It is written after none to three single
     // pages of the commit, so of the twelfth writes one is soon its own.
-    let (mut node, shop, alice) = on_a_failing_disk(folder.path(), "inject=pwrite64:error=EIO:when=48+12").await;
+    let (mut node, shop, alice) =
+        on_a_failing_disk(folder.path(), "inject=pwrite64:error=EIO:when=48+12").await;
     let mut acknowledged = BTreeMap::new();
     let _ = sends(&alice, 1..=200, &mut acknowledged).await;
-    assert!((10..200).contains(&acknowledged.len()), "{} acknowledged", acknowledged.len());
+    assert!(
+        (10..200).contains(&acknowledged.len()),
+        "{} acknowledged",
+        acknowledged.len()
+    );
     assert_eq!(node.ends().await.code(), Some(2), "{}", node.log());
     let log = node.log();
     assert!(log.lines().last().is_some_and(|line| line.starts_with("chaos: the disk failed in the midst of a commit")), "{log}");

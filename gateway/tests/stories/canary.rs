@@ -25,12 +25,20 @@ impl Canary {
     fn key(name: &'static str, text: &str) -> Self {
         let song = text.rsplit('_').next().unwrap();
         assert!(song.len() > 20, "{name}");
-        Self { name, text: text.to_owned(), song: song.to_owned() }
+        Self {
+            name,
+            text: text.to_owned(),
+            song: song.to_owned(),
+        }
     }
 
     fn token(name: &'static str, text: &str) -> Self {
         // The signature is what makes a token of it.
-        Self { name, text: text.to_owned(), song: text.rsplit('.').next().unwrap().to_owned() }
+        Self {
+            name,
+            text: text.to_owned(),
+            song: text.rsplit('.').next().unwrap().to_owned(),
+        }
     }
 }
 
@@ -48,7 +56,14 @@ impl Said {
         for (place, what) in &self.0 {
             for canary in canaries {
                 if let Some(at) = what.find(&canary.song) {
-                    let near: String = what[..at].chars().rev().take(160).collect::<Vec<_>>().into_iter().rev().collect();
+                    let near: String = what[..at]
+                        .chars()
+                        .rev()
+                        .take(160)
+                        .collect::<Vec<_>>()
+                        .into_iter()
+                        .rev()
+                        .collect();
                     sung.push(format!("{place}: the {} after …{near}", canary.name));
                 }
             }
@@ -61,16 +76,33 @@ async fn canaries(shop: &Shop, secret_key: &str) -> Vec<Canary> {
     let owner = shop.http(&shop.organization_key);
     let base = format!("/v1/organizations/{}/apps/{}", shop.organization, shop.app);
     let secret = |key: &Value| key["secret"].as_str().unwrap().to_owned();
-    let access: Value = owner.post(&format!("{base}/access"), &json!({ "environment": "live" })).await.unwrap();
-    let test: Value = owner.post(&format!("{base}/keys"), &json!({ "environment": "test" })).await.unwrap();
+    let access: Value = owner
+        .post(&format!("{base}/access"), &json!({ "environment": "live" }))
+        .await
+        .unwrap();
+    let test: Value = owner
+        .post(&format!("{base}/keys"), &json!({ "environment": "test" }))
+        .await
+        .unwrap();
     let body = json!({ "environment": "live", "algorithm": "HS256" });
-    let token_key: Value = owner.post(&format!("{base}/token-keys"), &body).await.unwrap();
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let token_key: Value = owner
+        .post(&format!("{base}/token-keys"), &body)
+        .await
+        .unwrap();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
     let sign = |exp: u64| {
         let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256);
         header.kid = Some(token_key["id"].as_str().unwrap().to_owned());
         let key = jsonwebtoken::EncodingKey::from_secret(secret(&token_key).as_bytes());
-        jsonwebtoken::encode(&header, &json!({ "sub": "alice", "iat": now - 3000, "exp": exp }), &key).unwrap()
+        jsonwebtoken::encode(
+            &header,
+            &json!({ "sub": "alice", "iat": now - 3000, "exp": exp }),
+            &key,
+        )
+        .unwrap()
     };
     vec![
         Canary::key("admin key", &shop.admin_key),
@@ -83,14 +115,21 @@ async fn canaries(shop: &Shop, secret_key: &str) -> Vec<Canary> {
         Canary::token("minted token", &shop.token("alice").await),
         Canary::token("signed token", &sign(now + 600)),
         Canary::token("expired token", &sign(now - 600)),
-        Canary::key("key that never was", "sk_live_0000000000CanaryCanaryCanary0000000000000000"),
+        Canary::key(
+            "key that never was",
+            "sk_live_0000000000CanaryCanaryCanary0000000000000000",
+        ),
     ]
 }
 
 /// HTTP: as credential of every kind of route, and wherever else a text can stand.
 async fn over_http(shop: &Shop, canary: &Canary, said: &mut Said) {
     let text = canary.text.as_str();
-    let mut ask = async |caller: &Backend, method: Method, path: String, header: Option<(&'static str, String)>, body: Option<Value>| {
+    let mut ask = async |caller: &Backend,
+                         method: Method,
+                         path: String,
+                         header: Option<(&'static str, String)>,
+                         body: Option<Value>| {
         let mut call = caller.call(method.clone(), &path);
         if let Some((name, value)) = &header {
             call = call.header(HeaderName::from_static(name), value);
@@ -102,7 +141,14 @@ async fn over_http(shop: &Shop, canary: &Canary, said: &mut Said) {
         // What was asked for and done may be told; a refusal tells nothing.
         if answer.status.as_u16() >= 400 {
             let place = format!("{} {method} {path} {header:?} {body:?}", answer.status);
-            said.note(place, format!("{:?} {}", answer.headers, String::from_utf8_lossy(&answer.body)));
+            said.note(
+                place,
+                format!(
+                    "{:?} {}",
+                    answer.headers,
+                    String::from_utf8_lossy(&answer.body)
+                ),
+            );
         }
     };
     let bearer = shop.http(text);
@@ -117,11 +163,30 @@ async fn over_http(shop: &Shop, canary: &Canary, said: &mut Said) {
         "/v1/channels/none".to_owned(),
     ] {
         ask(&bearer, Method::GET, path.clone(), None, None).await;
-        ask(&bearer, Method::POST, path, None, Some(json!({ "type": text, "name": [text], "email": text }))).await;
+        ask(
+            &bearer,
+            Method::POST,
+            path,
+            None,
+            Some(json!({ "type": text, "name": [text], "email": text })),
+        )
+        .await;
     }
     let (team, owner, anybody) = (shop.team(), shop.http(&shop.admin_key), shop.http(""));
-    for value in [text.to_owned(), format!("Basic {text}"), format!("bearer  {text} {text}"), format!("Bearer {text}x")] {
-        ask(&anybody, Method::GET, "/v1/users".into(), Some(("authorization", value)), None).await;
+    for value in [
+        text.to_owned(),
+        format!("Basic {text}"),
+        format!("bearer  {text} {text}"),
+        format!("Bearer {text}x"),
+    ] {
+        ask(
+            &anybody,
+            Method::GET,
+            "/v1/users".into(),
+            Some(("authorization", value)),
+            None,
+        )
+        .await;
     }
     for name in [
         "idempotency-key",
@@ -134,8 +199,22 @@ async fn over_http(shop: &Shop, canary: &Canary, said: &mut Said) {
         "content-encoding",
         "x-forwarded-for",
     ] {
-        ask(&team, Method::POST, "/v1/users".into(), Some((name, text.into())), Some(json!({ "id": "!" }))).await;
-        ask(&team, Method::PATCH, "/v1/users/nobody".into(), Some((name, text.into())), Some(json!({}))).await;
+        ask(
+            &team,
+            Method::POST,
+            "/v1/users".into(),
+            Some((name, text.into())),
+            Some(json!({ "id": "!" })),
+        )
+        .await;
+        ask(
+            &team,
+            Method::PATCH,
+            "/v1/users/nobody".into(),
+            Some((name, text.into())),
+            Some(json!({})),
+        )
+        .await;
     }
     for path in [
         format!("/{text}"),
@@ -157,26 +236,91 @@ async fn over_http(shop: &Shop, canary: &Canary, said: &mut Said) {
             ask(&team, method, path.clone(), None, None).await;
         }
     }
-    for path in ["", "/apps", "/keys/x", "/apps/x/keys", "/apps/x/token-keys/x"] {
-        ask(&owner, Method::GET, format!("/v1/organizations/{text}{}", path.replace('x', text)), None, None).await;
+    for path in [
+        "",
+        "/apps",
+        "/keys/x",
+        "/apps/x/keys",
+        "/apps/x/token-keys/x",
+    ] {
+        ask(
+            &owner,
+            Method::GET,
+            format!("/v1/organizations/{text}{}", path.replace('x', text)),
+            None,
+            None,
+        )
+        .await;
     }
     let base = format!("/v1/organizations/{organization}/apps/{app}");
     for (caller, path, body) in [
-        (&owner, format!("{base}/keys"), json!({ "environment": text })),
-        (&owner, format!("{base}/token-keys"), json!({ "environment": "live", "algorithm": text })),
-        (&owner, format!("{base}/token-keys"), json!({ "environment": "live", "algorithm": "EdDSA", "public_key": text })),
-        (&owner, format!("{base}/access"), json!({ "environment": "live", "expires_in": text })),
+        (
+            &owner,
+            format!("{base}/keys"),
+            json!({ "environment": text }),
+        ),
+        (
+            &owner,
+            format!("{base}/token-keys"),
+            json!({ "environment": "live", "algorithm": text }),
+        ),
+        (
+            &owner,
+            format!("{base}/token-keys"),
+            json!({ "environment": "live", "algorithm": "EdDSA", "public_key": text }),
+        ),
+        (
+            &owner,
+            format!("{base}/access"),
+            json!({ "environment": "live", "expires_in": text }),
+        ),
         (&team, "/v1/channels".into(), json!({ "type": text })),
-        (&team, "/v1/channels".into(), json!({ "type": "group", "participant_ids": [text, format!("!{text}")] })),
-        (&team, "/v1/channels/general/participants".into(), json!({ "user_id": text })),
-        (&team, "/v1/channels/general/participants".into(), json!({ "user_id": "bob", "role": text })),
-        (&team, "/v1/channels/general/messages".into(), json!({ "sender_id": text, "text": "t" })),
-        (&team, "/v1/channels/general/messages".into(), json!({ "sender_id": "alice", "message_id": text, "text": "t" })),
-        (&team, "/v1/channels/general/messages".into(), json!({ "sender_id": "alice", "text": text })),
-        (&team, "/v1/users".into(), json!({ "bot": text, text: text })),
-        (&team, "/v1/users".into(), json!({ "id": format!("{text}!") })),
+        (
+            &team,
+            "/v1/channels".into(),
+            json!({ "type": "group", "participant_ids": [text, format!("!{text}")] }),
+        ),
+        (
+            &team,
+            "/v1/channels/general/participants".into(),
+            json!({ "user_id": text }),
+        ),
+        (
+            &team,
+            "/v1/channels/general/participants".into(),
+            json!({ "user_id": "bob", "role": text }),
+        ),
+        (
+            &team,
+            "/v1/channels/general/messages".into(),
+            json!({ "sender_id": text, "text": "t" }),
+        ),
+        (
+            &team,
+            "/v1/channels/general/messages".into(),
+            json!({ "sender_id": "alice", "message_id": text, "text": "t" }),
+        ),
+        (
+            &team,
+            "/v1/channels/general/messages".into(),
+            json!({ "sender_id": "alice", "text": text }),
+        ),
+        (
+            &team,
+            "/v1/users".into(),
+            json!({ "bot": text, text: text }),
+        ),
+        (
+            &team,
+            "/v1/users".into(),
+            json!({ "id": format!("{text}!") }),
+        ),
         (&team, "/v1/users".into(), json!({ "metadata": text })),
-        (&team, "/v1/users/alice/tokens".into(), json!({ "expires_in": text })),
+        (
+            &team,
+            "/v1/users/alice/tokens".into(),
+            json!({ "expires_in": text }),
+        ),
     ] {
         ask(caller, Method::POST, path, None, Some(body)).await;
     }
@@ -199,14 +343,27 @@ async fn over_http(shop: &Shop, canary: &Canary, said: &mut Said) {
 async fn over_websocket(shop: &Shop, canary: &Canary, said: &mut Said) {
     let text = canary.text.as_str();
     for encoding in Encoding::ALL {
-        let connector = Connector::new(&format!("ws://{}/v1/ws?token={text}", shop.address), encoding).unwrap();
+        let connector = Connector::new(
+            &format!("ws://{}/v1/ws?token={text}", shop.address),
+            encoding,
+        )
+        .unwrap();
         for params in [
-            Connect { token: text.to_owned(), ..Connect::default() },
-            Connect { token: format!("{text}x"), client: Some(text.to_owned()), ..Connect::default() },
+            Connect {
+                token: text.to_owned(),
+                ..Connect::default()
+            },
+            Connect {
+                token: format!("{text}x"),
+                client: Some(text.to_owned()),
+                ..Connect::default()
+            },
         ] {
             match connector.connect(&params).await {
                 Ok((session, _)) => session.close(1000, "").await,
-                Err(ConnectError::Refused { error, closed }) => said.note("connect", format!("{error:?} {closed}")),
+                Err(ConnectError::Refused { error, closed }) => {
+                    said.note("connect", format!("{error:?} {closed}"))
+                }
                 Err(other) => panic!("{other}"),
             }
         }
@@ -231,7 +388,9 @@ async fn over_websocket(shop: &Shop, canary: &Canary, said: &mut Said) {
             for method in protocol::Method::ALL {
                 match session.request::<_, Value>(*method, &params).await {
                     Ok(_) => {}
-                    Err(RequestError::Refused(error)) => said.note(format!("{method:?} {params}"), format!("{error:?}")),
+                    Err(RequestError::Refused(error)) => {
+                        said.note(format!("{method:?} {params}"), format!("{error:?}"))
+                    }
                     Err(other) => panic!("{method:?}: {other}"),
                 }
             }
@@ -244,13 +403,21 @@ async fn over_websocket(shop: &Shop, canary: &Canary, said: &mut Said) {
 async fn no_secret_is_seen_again_wherever_it_was_put() {
     let folder = tempfile::tempdir().unwrap();
     let mut flags = vec!["--demo", "off", "--log", "debug", "--log-format", "json"];
-    for limit in ["requests_per_second=0", "unauthenticated_per_ip=0", "key_requests_per_second=0", "connections_per_user=0"] {
+    for limit in [
+        "requests_per_second=0",
+        "unauthenticated_per_ip=0",
+        "key_requests_per_second=0",
+        "connections_per_user=0",
+    ] {
         flags.extend(["--limit", limit]);
     }
     let (mut node, address) = Chaos::node(folder.path(), &flags).await;
     let shop = Shop::open(address, &admin_key(folder.path())).await;
     shop.group("general", &["alice", "bob"]).await;
-    let secret_key = std::fs::read_to_string(folder.path().join("secret-key")).unwrap().trim().to_owned();
+    let secret_key = std::fs::read_to_string(folder.path().join("secret-key"))
+        .unwrap()
+        .trim()
+        .to_owned();
     let canaries = canaries(&shop, &secret_key).await;
     let mut said = Said::default();
     for canary in &canaries {
@@ -258,7 +425,12 @@ async fn no_secret_is_seen_again_wherever_it_was_put() {
         over_websocket(&shop, canary, &mut said).await;
     }
     assert!(said.0.len() > 500, "{}", said.0.len());
-    let metrics = shop.http("").call(Method::GET, "/metrics").send().await.unwrap();
+    let metrics = shop
+        .http("")
+        .call(Method::GET, "/metrics")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(metrics.status, 200);
     said.note("metrics", String::from_utf8_lossy(&metrics.body));
     node.signal("TERM").await;
@@ -266,7 +438,10 @@ async fn no_secret_is_seen_again_wherever_it_was_put() {
     let log = node.log();
     assert!(log.lines().count() > 500, "the log says little: {log}");
     for line in log.lines() {
-        assert!(serde_json::from_str::<Value>(line).is_ok(), "no JSON: {line}");
+        assert!(
+            serde_json::from_str::<Value>(line).is_ok(),
+            "no JSON: {line}"
+        );
         said.note("log", line);
     }
     said.note("standard output", node.said().join("\n"));
@@ -282,28 +457,63 @@ async fn no_secret_of_the_command_line_is_seen_again() {
     std::fs::write(&file, "07".repeat(32)).unwrap();
     let file = file.display().to_string();
     let admin = Canary::key("admin key", "adm_CanaryCanaryCanaryCanaryCanaryCanary01");
-    let password = Canary { name: "password", text: "CanaryPassword".into(), song: "CanaryPassword".into() };
+    let password = Canary {
+        name: "password",
+        text: "CanaryPassword".into(),
+        song: "CanaryPassword".into(),
+    };
     let redis = "redis://someone:CanaryPassword@127.0.0.1:1/0";
     let mut said = Said::default();
     for arguments in [
         vec!["config", "--admin-key", &admin.text, "--data", &data],
-        vec!["config", "--admin-key", &admin.text, "--secret-key-file", &file, "--redis", redis],
+        vec![
+            "config",
+            "--admin-key",
+            &admin.text,
+            "--secret-key-file",
+            &file,
+            "--redis",
+            redis,
+        ],
         // The key in place of its file.
         vec!["--admin-key-file", &admin.text, "--data", &data],
         vec!["--secret-key-file", &admin.text, "--data", &data],
         vec!["--redis", "redis://someone:CanaryPassword@127.0.0.1:port"],
         vec!["--redis", "http://someone:CanaryPassword@127.0.0.1"],
-        vec!["chat", "--app-key", &admin.text, "--url", "ws://127.0.0.1:1"],
+        vec![
+            "chat",
+            "--app-key",
+            &admin.text,
+            "--url",
+            "ws://127.0.0.1:1",
+        ],
     ] {
         let mut process = Chaos::spawn(&arguments);
         process.ends().await;
-        said.note(format!("{arguments:?}"), format!("{}\n{}", process.said().join("\n"), process.log()));
+        said.note(
+            format!("{arguments:?}"),
+            format!("{}\n{}", process.said().join("\n"), process.log()),
+        );
     }
     // A node whose Redis is not there says so, again and again, without its password.
-    let arguments = ["--listen", "127.0.0.1:0", "--redis", redis, "--admin-key", &admin.text, "--secret-key-file", &file, "--log", "debug"];
+    let arguments = [
+        "--listen",
+        "127.0.0.1:0",
+        "--redis",
+        redis,
+        "--admin-key",
+        &admin.text,
+        "--secret-key-file",
+        &file,
+        "--log",
+        "debug",
+    ];
     let node = Chaos::spawn(&arguments);
     node.says("HTTP API").await;
     until("it complains", || async { node.log().contains("Redis") }).await;
-    said.note("a node without its Redis", format!("{}\n{}", node.said().join("\n"), node.log()));
+    said.note(
+        "a node without its Redis",
+        format!("{}\n{}", node.said().join("\n"), node.log()),
+    );
     said.is_silent_about(&[admin, password]);
 }

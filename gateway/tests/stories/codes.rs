@@ -13,7 +13,12 @@ struct Strict(World);
 impl Strict {
     async fn on(ground: Ground) -> Self {
         let mut flags = Vec::new();
-        for limit in ["participants=3", "reactions=2", "requests_per_second=20", "unauthenticated_per_ip=0"] {
+        for limit in [
+            "participants=3",
+            "reactions=2",
+            "requests_per_second=20",
+            "unauthenticated_per_ip=0",
+        ] {
             flags.extend(["--limit", limit]);
         }
         Self(World::with(ground, 1, &flags).await)
@@ -25,8 +30,16 @@ async fn send(backend: &Backend, verb: Verb, path: &str, body: &Value) -> (u16, 
     let whole: Value = serde_json::from_slice(&answer.body).unwrap();
     has_exactly(&whole, "error");
     let fields = whole["error"].as_object().unwrap();
-    assert!(fields.keys().all(|key| ["code", "message", "retry_after_ms", "details"].contains(&key.as_str())), "{whole}");
-    assert!(fields["message"].as_str().unwrap().len() > 5, "a sentence for a person");
+    assert!(
+        fields
+            .keys()
+            .all(|key| ["code", "message", "retry_after_ms", "details"].contains(&key.as_str())),
+        "{whole}"
+    );
+    assert!(
+        fields["message"].as_str().unwrap().len() > 5,
+        "a sentence for a person"
+    );
     let ErrorAnswer { error } = serde_json::from_value(whole).unwrap();
     assert_eq!(error.code.status(), answer.status.as_u16());
     (answer.status.as_u16(), error.code)
@@ -140,17 +153,39 @@ async fn without_its_store_a_node_answers_unavailable_closes_no_session_and_goes
     let mut bob = world.connects("bob").await;
     alice.sends(&general, "before").await;
     bob.sees("before").await;
-    let Keeper::Redis(server, _) = &mut world.keeper else { panic!("another store") };
+    let Keeper::Redis(server, _) = &mut world.keeper else {
+        panic!("another store")
+    };
     server.kill9();
     let params = json!({ "channel_id": general, "message_id": "msg_00000000000000aa", "text": "in the dark" });
-    assert_eq!(alice.is_refused(Method::MessageSend, params.clone()).await, ErrorCode::Unavailable);
-    assert_eq!(refusal(world.team().get::<Value>("/v1/channels/general").await), (503, ErrorCode::Unavailable));
-    let ready = world.team().call(Verb::GET, "/readyz").send().await.unwrap();
+    assert_eq!(
+        alice.is_refused(Method::MessageSend, params.clone()).await,
+        ErrorCode::Unavailable
+    );
+    assert_eq!(
+        refusal(world.team().get::<Value>("/v1/channels/general").await),
+        (503, ErrorCode::Unavailable)
+    );
+    let ready = world
+        .team()
+        .call(Verb::GET, "/readyz")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(ready.status.as_u16(), 503);
-    let Keeper::Redis(server, _) = &mut world.keeper else { panic!("another store") };
+    let Keeper::Redis(server, _) = &mut world.keeper else {
+        panic!("another store")
+    };
     server.restart().await;
     // Sending again with the same id is safe.
-    until("the node goes on", || async { alice.session.request::<_, Value>(Method::MessageSend, &params).await.is_ok() }).await;
+    until("the node goes on", || async {
+        alice
+            .session
+            .request::<_, Value>(Method::MessageSend, &params)
+            .await
+            .is_ok()
+    })
+    .await;
     assert_eq!(bob.sees("in the dark").await.number, 2);
     alice.sends(&general, "after").await;
     assert_eq!(bob.sees("after").await.number, 3);

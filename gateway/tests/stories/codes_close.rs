@@ -194,7 +194,11 @@ async fn a_connection_without_connect_closes_with_4001_after_ten_seconds() {
     let mut silent = world.opens(Encoding::MessagePack).await;
     let began = Instant::now();
     assert_eq!(silent.ends().await.code, Some(4001));
-    assert!((Duration::from_secs(9)..Duration::from_secs(13)).contains(&began.elapsed()), "{:?}", began.elapsed());
+    assert!(
+        (Duration::from_secs(9)..Duration::from_secs(13)).contains(&began.elapsed()),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -217,7 +221,10 @@ async fn going_on_in_spite_of_rate_limited_closes_with_4011() {
         }
     });
     assert_eq!(alice.is_closed().await, 4011);
-    assert!(began.elapsed() > Duration::from_secs(9), "who is refused for ten seconds");
+    assert!(
+        began.elapsed() > Duration::from_secs(9),
+        "who is refused for ten seconds"
+    );
     flood.await.unwrap();
 }
 
@@ -225,7 +232,15 @@ async fn going_on_in_spite_of_rate_limited_closes_with_4011() {
 /// promises; 4012 among the limits. 4500 is for defects, of which none is known.
 #[test]
 fn every_close_code_is_told_of() {
-    let told = [1001, 4000, 4001, 4002, 4003, 4004, 4008, 4009, 4010, 4011, 4012, 4500];
-    assert_eq!(CloseCode::ALL.iter().map(|code| code.code()).collect::<Vec<_>>(), told);
+    let told = [
+        1001, 4000, 4001, 4002, 4003, 4004, 4008, 4009, 4010, 4011, 4012, 4500,
+    ];
+    assert_eq!(
+        CloseCode::ALL
+            .iter()
+            .map(|code| code.code())
+            .collect::<Vec<_>>(),
+        told
+    );
     assert_eq!(ErrorCode::ALL.len(), 13);
 }

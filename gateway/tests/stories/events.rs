@@ -14,13 +14,19 @@ struct Pair(Person, Person);
 
 impl Pair {
     async fn of(world: &World, name: &str) -> Self {
-        let as_json = world.connects_to(0, name, Encoding::Json, Connect::default()).await;
+        let as_json = world
+            .connects_to(0, name, Encoding::Json, Connect::default())
+            .await;
         Self(world.connects(name).await, as_json)
     }
 
     async fn hears(&mut self, name: &str) -> Value {
         let event = self.0.hears_raw(name).await;
-        assert_eq!(self.1.hears_raw(name).await, event, "the same in both encodings");
+        assert_eq!(
+            self.1.hears_raw(name).await,
+            event,
+            "the same in both encodings"
+        );
         event
     }
 
@@ -44,7 +50,19 @@ struct Fast(World);
 
 impl Fast {
     async fn on(ground: Ground) -> Self {
-        Self(World::with(ground, 1, &["--limit", "requests_per_second=0", "--limit", "connections_per_user=0"]).await)
+        Self(
+            World::with(
+                ground,
+                1,
+                &[
+                    "--limit",
+                    "requests_per_second=0",
+                    "--limit",
+                    "connections_per_user=0",
+                ],
+            )
+            .await,
+        )
     }
 }
 

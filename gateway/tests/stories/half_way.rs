@@ -31,21 +31,49 @@ async fn a_subscribe_that_fails_half_way_tells_a_gap_and_the_stream_goes_on() {
     shop.group("general", &["alice"]).await;
     let general: ChannelId = "general".parse().unwrap();
     let (alice, mut events) = shop.connects("alice", Encoding::MessagePack).await;
-    let mut next = async || tokio::time::timeout(PATIENCE, events.next()).await.unwrap().unwrap();
-    let says = |text: &str| SendMessage { text: Some(text.into()), ..SendMessage::default() };
+    let mut next = async || {
+        tokio::time::timeout(PATIENCE, events.next())
+            .await
+            .unwrap()
+            .unwrap()
+    };
+    let says = |text: &str| SendMessage {
+        text: Some(text.into()),
+        ..SendMessage::default()
+    };
     let kept = alice.send(&general, &says("kept")).await.unwrap();
     forgetful.command(&["SAVE"]).await.unwrap();
     let lost = alice.send(&general, &says("lost")).await.unwrap();
-    assert_eq!([next().await.seq, next().await.seq], [Some(kept.seq), Some(lost.seq)]);
+    assert_eq!(
+        [next().await.seq, next().await.seq],
+        [Some(kept.seq), Some(lost.seq)]
+    );
 
     // Everything can be read but the logs, which a resume reads last.
     let all_but_logs = ["~*d", "~*s", "~*t", "~*[0-9]"];
-    forgetful.command(&[&["ACL", "SETUSER", "default", "resetkeys"][..], &all_but_logs].concat()).await.unwrap();
+    forgetful
+        .command(
+            &[
+                &["ACL", "SETUSER", "default", "resetkeys"][..],
+                &all_but_logs,
+            ]
+            .concat(),
+        )
+        .await
+        .unwrap();
     let resume = [(general.clone(), Cursor::After(kept.seq, kept.created_at))].into();
     let error = alice.subscribe(resume).await.unwrap_err();
-    assert_eq!(error.refusal().map(|error| error.code), Some(ErrorCode::Unavailable), "{error}");
+    assert_eq!(
+        error.refusal().map(|error| error.code),
+        Some(ErrorCode::Unavailable),
+        "{error}"
+    );
     let interrupted = gap(next().await);
-    assert_eq!((interrupted.reason, interrupted.seq), (Gap::Trimmed, lost.seq), "it goes on from there");
+    assert_eq!(
+        (interrupted.reason, interrupted.seq),
+        (Gap::Trimmed, lost.seq),
+        "it goes on from there"
+    );
     // And then there is another history.
     forgetful.kill9();
     forgetful.restart().await;
@@ -59,35 +87,76 @@ async fn a_subscribe_that_fails_half_way_tells_a_gap_and_the_stream_goes_on() {
 async fn who_unsubscribes_while_the_subscription_waits_for_the_store_is_told_nothing() {
     let (_folder, secret) = secret_key();
     let server = testing::Server::start().await;
-    server.command(&["ACL", "SETUSER", "other", "on", ">word", "~*", "&*", "+@all"]).await.unwrap();
+    server
+        .command(&[
+            "ACL", "SETUSER", "other", "on", ">word", "~*", "&*", "+@all",
+        ])
+        .await
+        .unwrap();
     let (front, other) = (
         Chaos::spawn(&over_redis(&server.url(), &secret)),
-        Chaos::spawn(&over_redis(&server.url().replace("redis://", "redis://other:word@"), &secret)),
+        Chaos::spawn(&over_redis(
+            &server.url().replace("redis://", "redis://other:word@"),
+            &secret,
+        )),
     );
     let team = Shop::open(other.address().await, ADMIN).await;
     team.group("general", &["bob"]).await;
     let general: ChannelId = "general".parse().unwrap();
-    team.team().put::<Value>("/v1/users/alice", &json!({})).await.unwrap();
-    let shop = Shop { organization: String::new(), app_key: team.app_key.clone(), ..Shop::open(front.address().await, ADMIN).await };
+    team.team()
+        .put::<Value>("/v1/users/alice", &json!({}))
+        .await
+        .unwrap();
+    let shop = Shop {
+        organization: String::new(),
+        app_key: team.app_key.clone(),
+        ..Shop::open(front.address().await, ADMIN).await
+    };
     let (leaving, mut leaving_hears) = shop.connects("alice", Encoding::MessagePack).await;
     let (_staying, mut staying_hears) = shop.connects("alice", Encoding::MessagePack).await;
-    let mut next = async || tokio::time::timeout(PATIENCE, staying_hears.next()).await.unwrap().unwrap();
+    let mut next = async || {
+        tokio::time::timeout(PATIENCE, staying_hears.next())
+            .await
+            .unwrap()
+            .unwrap()
+    };
 
     // The front node reads nothing of channels for now, but it hears.
-    server.command(&["ACL", "SETUSER", "default", "resetkeys", "~chaos:{[^c]*"]).await.unwrap();
-    team.team().post::<Value>("/v1/channels/general/participants", &json!({ "user_id": "alice" })).await.unwrap();
+    server
+        .command(&["ACL", "SETUSER", "default", "resetkeys", "~chaos:{[^c]*"])
+        .await
+        .unwrap();
+    team.team()
+        .post::<Value>(
+            "/v1/channels/general/participants",
+            &json!({ "user_id": "alice" }),
+        )
+        .await
+        .unwrap();
     assert_eq!(next().await.event, "channel.added");
-    until("both wait", || async { front.log().matches("waits for a subscription").count() >= 2 }).await;
+    until("both wait", || async {
+        front.log().matches("waits for a subscription").count() >= 2
+    })
+    .await;
     leaving.unsubscribe(vec![general]).await.unwrap();
-    server.command(&["ACL", "SETUSER", "default", "~*"]).await.unwrap();
+    server
+        .command(&["ACL", "SETUSER", "default", "~*"])
+        .await
+        .unwrap();
 
     for text in ["one", "two"] {
         let body = json!({ "sender_id": "bob", "text": text });
-        team.team().post::<Value>("/v1/channels/general/messages", &body).await.unwrap();
+        team.team()
+            .post::<Value>("/v1/channels/general/messages", &body)
+            .await
+            .unwrap();
         while next().await.event != "message.created" {}
     }
     leaving.ping().await.unwrap();
-    let first = tokio::time::timeout(PATIENCE, leaving_hears.next()).await.unwrap().unwrap();
+    let first = tokio::time::timeout(PATIENCE, leaving_hears.next())
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(first.event, "channel.added");
     assert!(leaving_hears.try_next_frame().is_none(), "it unsubscribed");
 }
@@ -100,23 +169,65 @@ async fn who_comes_in_again_after_a_removal_that_stopped_half_way_is_told_of_bot
     let shop = Shop::open(node.address().await, ADMIN).await;
     shop.group("general", &["bob", "alice"]).await;
     let (_alice, mut events) = shop.connects("alice", Encoding::MessagePack).await;
-    let mut next = async || tokio::time::timeout(PATIENCE, events.next()).await.unwrap().unwrap();
-    let (general, alice) = ("/v1/channels/general", "/v1/channels/general/participants/alice");
-    let (team, says) = (shop.team(), |text: &str| json!({ "sender_id": "bob", "text": text }));
+    let mut next = async || {
+        tokio::time::timeout(PATIENCE, events.next())
+            .await
+            .unwrap()
+            .unwrap()
+    };
+    let (general, alice) = (
+        "/v1/channels/general",
+        "/v1/channels/general/participants/alice",
+    );
+    let (team, says) = (
+        shop.team(),
+        |text: &str| json!({ "sender_id": "bob", "text": text }),
+    );
 
     // The channel can be written, the user's own partition cannot.
-    server.command(&["ACL", "SETUSER", "default", "resetkeys", "~chaos:{[^u]*"]).await.unwrap();
-    let error = team.call(hyper::Method::DELETE, alice).send().await.unwrap();
+    server
+        .command(&["ACL", "SETUSER", "default", "resetkeys", "~chaos:{[^u]*"])
+        .await
+        .unwrap();
+    let error = team
+        .call(hyper::Method::DELETE, alice)
+        .send()
+        .await
+        .unwrap();
     assert_eq!(error.status.as_u16(), 503);
-    let refused = refusal(team.post::<Value>(&format!("{general}/messages"), &says("unheard")).await);
-    assert_eq!(refused, (503, ErrorCode::Unavailable), "the sender cannot be looked up");
-    server.command(&["ACL", "SETUSER", "default", "~*"]).await.unwrap();
-    team.post::<Value>(&format!("{general}/participants"), &json!({ "user_id": "alice" })).await.unwrap();
-    let heard = team.post::<Value>(&format!("{general}/messages"), &says("heard")).await.unwrap();
+    let refused = refusal(
+        team.post::<Value>(&format!("{general}/messages"), &says("unheard"))
+            .await,
+    );
+    assert_eq!(
+        refused,
+        (503, ErrorCode::Unavailable),
+        "the sender cannot be looked up"
+    );
+    server
+        .command(&["ACL", "SETUSER", "default", "~*"])
+        .await
+        .unwrap();
+    team.post::<Value>(
+        &format!("{general}/participants"),
+        &json!({ "user_id": "alice" }),
+    )
+    .await
+    .unwrap();
+    let heard = team
+        .post::<Value>(&format!("{general}/messages"), &says("heard"))
+        .await
+        .unwrap();
 
-    assert_eq!([next().await.event, next().await.event], ["channel.removed", "channel.added"]);
+    assert_eq!(
+        [next().await.event, next().await.event],
+        ["channel.removed", "channel.added"]
+    );
     let event = next().await;
-    assert_eq!((event.event.as_str(), event.seq), ("message.created", heard["seq"].as_u64()));
+    assert_eq!(
+        (event.event.as_str(), event.seq),
+        ("message.created", heard["seq"].as_u64())
+    );
 }
 
 on_both_stores! {

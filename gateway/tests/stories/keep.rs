@@ -37,7 +37,8 @@ async fn backs_up(data: &Path, to: &Path) {
 }
 
 async fn restores(from: &Path, data: &Path) {
-    let (code, words) = Chaos::runs(&["restore", "--from", &text(from), "--data", &text(data)]).await;
+    let (code, words) =
+        Chaos::runs(&["restore", "--from", &text(from), "--data", &text(data)]).await;
     assert_eq!(code, 0, "{words}");
     assert!(words.contains("is restored"), "{words}");
 }
@@ -52,14 +53,20 @@ async fn is_whole(data: &Path) {
 async fn is_refused(arguments: &[&str]) -> String {
     let (code, words) = Chaos::runs(arguments).await;
     assert_eq!(code, 2, "{arguments:?}: {words}");
-    let sentences: Vec<_> = words.lines().filter(|line| line.starts_with("chaos: ")).collect();
+    let sentences: Vec<_> = words
+        .lines()
+        .filter(|line| line.starts_with("chaos: "))
+        .collect();
     assert_eq!(sentences.len(), 1, "{arguments:?}: {words}");
     sentences[0].to_owned()
 }
 
 /// What is in a folder, by name.
 fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -68,7 +75,11 @@ fn names(folder: &Path) -> Vec<String> {
 async fn sends_on(session: Session, lane: u64, acknowledged: Arc<AtomicU64>) {
     for number in 1.. {
         let id = MessageId::from_bits(lane << 32 | number);
-        if session.send(&"general".parse().unwrap(), &said(&id)).await.is_err() {
+        if session
+            .send(&"general".parse().unwrap(), &said(&id))
+            .await
+            .is_err()
+        {
             return;
         }
         acknowledged.store(number, Ordering::SeqCst);
@@ -78,7 +89,11 @@ async fn sends_on(session: Session, lane: u64, acknowledged: Arc<AtomicU64>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_of_a_node_at_work_has_all_that_was_acknowledged_before_and_is_whole() {
     let folder = tempfile::tempdir().unwrap();
-    let (data, backup, restored) = (folder.path().join("data"), folder.path().join("backup"), folder.path().join("restored"));
+    let (data, backup, restored) = (
+        folder.path().join("data"),
+        folder.path().join("backup"),
+        folder.path().join("restored"),
+    );
     let (mut node, address) = Chaos::node(&data, &FLAGS).await;
     let shop = Shop::open(address, &admin_key(&data)).await;
     shop.group("general", &["alice", "bob"]).await;
@@ -88,12 +103,25 @@ async fn a_backup_of_a_node_at_work_has_all_that_was_acknowledged_before_and_is_
         let (session, _) = shop.connects(name, Encoding::MessagePack).await;
         senders.push(tokio::spawn(sends_on(session, *lane, acknowledged.clone())));
     }
-    let counts = || lanes.each_ref().map(|(_, count)| count.load(Ordering::SeqCst));
-    until("something is acknowledged", || async { counts().iter().all(|count| *count > 50) }).await;
+    let counts = || {
+        lanes
+            .each_ref()
+            .map(|(_, count)| count.load(Ordering::SeqCst))
+    };
+    until("something is acknowledged", || async {
+        counts().iter().all(|count| *count > 50)
+    })
+    .await;
     let before = counts();
     backs_up(&data, &backup).await;
     let after = counts();
-    assert!(before.iter().zip(after).any(|(before, after)| *before < after), "the node goes on meanwhile");
+    assert!(
+        before
+            .iter()
+            .zip(after)
+            .any(|(before, after)| *before < after),
+        "the node goes on meanwhile"
+    );
     is_whole(&data).await;
     node.kill9().await;
     for sender in senders {
@@ -103,7 +131,10 @@ async fn a_backup_of_a_node_at_work_has_all_that_was_acknowledged_before_and_is_
 
     assert_eq!(names(&backup), ["admin-key", "data.mdb", "secret-key"]);
     for name in names(&backup) {
-        let mode = std::fs::metadata(backup.join(&name)).unwrap().permissions().mode();
+        let mode = std::fs::metadata(backup.join(&name))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
     is_whole(&backup).await;
@@ -114,7 +145,10 @@ async fn a_backup_of_a_node_at_work_has_all_that_was_acknowledged_before_and_is_
     let found = whole_channel(&shop, "general").await;
     for ((lane, _), before) in lanes.iter().zip(before) {
         for number in 1..=before {
-            assert!(found.contains_key(&MessageId::from_bits(lane << 32 | number)), "{number} of {lane} was acknowledged before");
+            assert!(
+                found.contains_key(&MessageId::from_bits(lane << 32 | number)),
+                "{number} of {lane} was acknowledged before"
+            );
         }
     }
     // The token key with which the node signs is sealed with the secret key that came along.
@@ -127,9 +161,14 @@ fn after(event: &EventMessage) -> Cursor {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_had_more_than_the_backup_is_told_that_it_diverged_and_nobody_misses_anything_silently() {
+async fn who_had_more_than_the_backup_is_told_that_it_diverged_and_nobody_misses_anything_silently()
+{
     let folder = tempfile::tempdir().unwrap();
-    let (data, backup, restored) = (folder.path().join("data"), folder.path().join("backup"), folder.path().join("restored"));
+    let (data, backup, restored) = (
+        folder.path().join("data"),
+        folder.path().join("backup"),
+        folder.path().join("restored"),
+    );
     let (mut node, address) = Chaos::node(&data, &FLAGS).await;
     let mut shop = Shop::open(address, &admin_key(&data)).await;
     shop.group("general", &["alice", "bob"]).await;
@@ -138,8 +177,16 @@ async fn who_had_more_than_the_backup_is_told_that_it_diverged_and_nobody_misses
         let (alice, mut events) = shop.connects("alice", Encoding::MessagePack).await;
         let mut seen = Vec::new();
         for id in ids {
-            alice.send(&general, &said(&MessageId::from_bits(id))).await.unwrap();
-            seen.push(tokio::time::timeout(PATIENCE, events.next()).await.unwrap().unwrap());
+            alice
+                .send(&general, &said(&MessageId::from_bits(id)))
+                .await
+                .unwrap();
+            seen.push(
+                tokio::time::timeout(PATIENCE, events.next())
+                    .await
+                    .unwrap()
+                    .unwrap(),
+            );
         }
         seen
     };
@@ -151,7 +198,10 @@ async fn who_had_more_than_the_backup_is_told_that_it_diverged_and_nobody_misses
     let user_position = bob.connected().user_position;
     shop.group("later", &["alice", "bob"]).await;
     let added = loop {
-        let event = tokio::time::timeout(PATIENCE, events.next()).await.unwrap().unwrap();
+        let event = tokio::time::timeout(PATIENCE, events.next())
+            .await
+            .unwrap()
+            .unwrap();
         if event.event == "channel.added" {
             break event;
         }
@@ -163,7 +213,11 @@ async fn who_had_more_than_the_backup_is_told_that_it_diverged_and_nobody_misses
     let (_node, address) = Chaos::node(&restored, &FLAGS).await;
     shop = shop.moved(address);
     let resumes = async |cursor: Cursor, user_position: Cursor| {
-        let connect = Connect { resume: [(general.clone(), cursor)].into(), user_position: Some(user_position), ..Connect::default() };
+        let connect = Connect {
+            resume: [(general.clone(), cursor)].into(),
+            user_position: Some(user_position),
+            ..Connect::default()
+        };
         let (bob, events) = shop.resumes("bob", connect).await;
         let gap = match &bob.connected().channels[..] {
             [EntryResult::Entry(entry)] => entry.gap,
@@ -174,22 +228,39 @@ async fn who_had_more_than_the_backup_is_told_that_it_diverged_and_nobody_misses
     let unchanged = Cursor::After(user_position.0, user_position.1);
     for event in &lost {
         let (gap, user_gap, _) = resumes(after(event), unchanged).await;
-        assert_eq!((gap, user_gap), (Some(Gap::Diverged), None), "in the future of what was restored");
+        assert_eq!(
+            (gap, user_gap),
+            (Some(Gap::Diverged), None),
+            "in the future of what was restored"
+        );
     }
-    assert_eq!(resumes(after(&kept[2]), after(&added)).await.1, Some(Gap::Diverged), "his own stream, too");
+    assert_eq!(
+        resumes(after(&kept[2]), after(&added)).await.1,
+        Some(Gap::Diverged),
+        "his own stream, too"
+    );
     // The restored channel goes on past the numbers that were lost: other events stand there now.
     let anew = send(&shop, 11..=15).await;
     assert_eq!(anew[0].seq, lost[0].seq, "numbers are given again");
     for event in &lost {
-        assert_eq!(resumes(after(event), unchanged).await.0, Some(Gap::Diverged), "another event stands there");
+        assert_eq!(
+            resumes(after(event), unchanged).await.0,
+            Some(Gap::Diverged),
+            "another event stands there"
+        );
     }
     // Who had no more than the backup gets what is new, each once.
     let (gap, user_gap, mut events) = resumes(after(&kept[1]), unchanged).await;
     assert_eq!((gap, user_gap), (None, None));
     for expected in [3, 11, 12, 13, 14, 15] {
-        let event = tokio::time::timeout(PATIENCE, events.next()).await.unwrap().unwrap();
+        let event = tokio::time::timeout(PATIENCE, events.next())
+            .await
+            .unwrap()
+            .unwrap();
         match event.read().unwrap() {
-            Event::MessageCreated(message) => assert_eq!(message.id, MessageId::from_bits(expected)),
+            Event::MessageCreated(message) => {
+                assert_eq!(message.id, MessageId::from_bits(expected))
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -199,57 +270,117 @@ async fn who_had_more_than_the_backup_is_told_that_it_diverged_and_nobody_misses
 async fn nothing_is_overwritten_and_what_cannot_be_done_is_told_in_a_sentence() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| text(&folder.path().join(name));
-    let (data, backup, other, nowhere) = (path("data"), path("backup"), path("other"), path("nowhere"));
+    let (data, backup, other, nowhere) =
+        (path("data"), path("backup"), path("other"), path("nowhere"));
     let (_node, _) = Chaos::node(Path::new(&data), &[]).await;
     backs_up(Path::new(&data), Path::new(&backup)).await;
-    assert_eq!(names(Path::new(&backup)), ["admin-key", "data.mdb", "demo.json", "secret-key"]);
+    assert_eq!(
+        names(Path::new(&backup)),
+        ["admin-key", "data.mdb", "demo.json", "secret-key"]
+    );
     std::fs::create_dir(&other).unwrap();
     std::fs::write(format!("{other}/notes"), "mine").unwrap();
     std::fs::write(path("file"), "mine").unwrap();
 
     let cut = path("cut");
     std::fs::create_dir(&cut).unwrap();
-    std::fs::write(format!("{cut}/data.mdb"), &std::fs::read(format!("{backup}/data.mdb")).unwrap()[..12_000]).unwrap();
+    std::fs::write(
+        format!("{cut}/data.mdb"),
+        &std::fs::read(format!("{backup}/data.mdb")).unwrap()[..12_000],
+    )
+    .unwrap();
 
     for (arguments, words) in [
-        (vec!["backup", "--data", &data, "--to", &backup], "is there already"),
-        (vec!["backup", "--data", &data, "--to", &other], "is there already"),
-        (vec!["backup", "--data", &data, "--to", &path("file")], "is there already"),
-        (vec!["backup", "--data", &data, "--to", &path("nowhere/backup")], "name one in a folder"),
+        (
+            vec!["backup", "--data", &data, "--to", &backup],
+            "is there already",
+        ),
+        (
+            vec!["backup", "--data", &data, "--to", &other],
+            "is there already",
+        ),
+        (
+            vec!["backup", "--data", &data, "--to", &path("file")],
+            "is there already",
+        ),
+        (
+            vec!["backup", "--data", &data, "--to", &path("nowhere/backup")],
+            "name one in a folder",
+        ),
         (vec!["backup", "--data", &data, "--to", ".."], "name"),
-        (vec!["backup", "--data", &nowhere, "--to", &path("new")], "holds no store"),
-        (vec!["backup", "--data", &cut, "--to", &path("new")], "was cut off"),
-        (vec!["restore", "--from", &backup, "--data", &data], "in use by another process"),
-        (vec!["restore", "--from", &backup, "--data", &other], "holds notes already"),
-        (vec!["restore", "--from", &backup, "--data", &path("file")], "cannot be restored to"),
-        (vec!["restore", "--from", &nowhere, "--data", &path("new")], "holds no store"),
-        (vec!["restore", "--from", &cut, "--data", &path("new")], "is not whole"),
+        (
+            vec!["backup", "--data", &nowhere, "--to", &path("new")],
+            "holds no store",
+        ),
+        (
+            vec!["backup", "--data", &cut, "--to", &path("new")],
+            "was cut off",
+        ),
+        (
+            vec!["restore", "--from", &backup, "--data", &data],
+            "in use by another process",
+        ),
+        (
+            vec!["restore", "--from", &backup, "--data", &other],
+            "holds notes already",
+        ),
+        (
+            vec!["restore", "--from", &backup, "--data", &path("file")],
+            "cannot be restored to",
+        ),
+        (
+            vec!["restore", "--from", &nowhere, "--data", &path("new")],
+            "holds no store",
+        ),
+        (
+            vec!["restore", "--from", &cut, "--data", &path("new")],
+            "is not whole",
+        ),
         (vec!["check", "--data", &nowhere], "holds no store"),
         (vec!["check", "--data", &other], "holds no store"),
-        (vec!["--log", "info", "check", "--data", &data], "give its own flags after it"),
+        (
+            vec!["--log", "info", "check", "--data", &data],
+            "give its own flags after it",
+        ),
     ] {
         let sentence = is_refused(&arguments).await;
         assert!(sentence.contains(words), "{arguments:?}: {sentence}");
     }
     let left = names(folder.path());
-    assert_eq!(left, ["backup", "cut", "data", "file", "other"], "what failed leaves nothing");
+    assert_eq!(
+        left,
+        ["backup", "cut", "data", "file", "other"],
+        "what failed leaves nothing"
+    );
     assert_eq!(names(Path::new(&other)), ["chaos.lock", "notes"]);
 
     let (code, words) = Chaos::runs(&["check", "--data", &cut]).await;
     assert_eq!(code, 1, "{words}");
-    assert!(words.contains("was cut off") && words.contains("mending it") && words.contains("is not whole: 1 finding"), "{words}");
+    assert!(
+        words.contains("was cut off")
+            && words.contains("mending it")
+            && words.contains("is not whole: 1 finding"),
+        "{words}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_volume_of_its_own_is_as_good_as_an_empty_folder() {
     let folder = tempfile::tempdir().unwrap();
-    let (data, backup, restored) = (folder.path().join("data"), folder.path().join("backup"), folder.path().join("restored"));
+    let (data, backup, restored) = (
+        folder.path().join("data"),
+        folder.path().join("backup"),
+        folder.path().join("restored"),
+    );
     for volume in [&data, &restored] {
         std::fs::create_dir_all(volume.join("lost+found")).unwrap();
     }
     let (_node, _) = Chaos::node(&data, &[]).await;
     backs_up(&data, &backup).await;
-    assert_eq!(names(&backup), ["admin-key", "data.mdb", "demo.json", "secret-key"]);
+    assert_eq!(
+        names(&backup),
+        ["admin-key", "data.mdb", "demo.json", "secret-key"]
+    );
     restores(&backup, &restored).await;
     is_whole(&restored).await;
 }
@@ -265,24 +396,48 @@ async fn a_store_that_lacks_a_record_is_told_by_a_check_and_is_not_restored() {
     is_whole(Path::new(&data)).await;
     {
         #[expect(unsafe_code, reason = "no node runs on the folder")]
-        let env = unsafe { EnvOpenOptions::new().max_dbs(8).map_size(1 << 30).open(&data) }.unwrap();
+        let env = unsafe {
+            EnvOpenOptions::new()
+                .max_dbs(8)
+                .map_size(1 << 30)
+                .open(&data)
+        }
+        .unwrap();
         let mut txn = env.write_txn().unwrap();
-        let entries: Database<Bytes, Bytes> = env.open_database(&txn, Some("entries")).unwrap().unwrap();
+        let entries: Database<Bytes, Bytes> =
+            env.open_database(&txn, Some("entries")).unwrap().unwrap();
         let is_event = |(key, _): &(&[u8], &[u8])| key[8] == b'l';
-        let event = entries.iter(&txn).unwrap().map(Result::unwrap).find(is_event).unwrap().0.to_vec();
+        let event = entries
+            .iter(&txn)
+            .unwrap()
+            .map(Result::unwrap)
+            .find(is_event)
+            .unwrap()
+            .0
+            .to_vec();
         assert!(entries.delete(&mut txn, &event).unwrap());
         txn.commit().unwrap();
     }
     let (code, words) = Chaos::runs(&["check", "--data", &data]).await;
     assert_eq!(code, 1, "{words}");
-    assert!(words.contains("lacks the events 1; mending it would begin the log above them"), "{words}");
+    assert!(
+        words.contains("lacks the events 1; mending it would begin the log above them"),
+        "{words}"
+    );
     let sentence = is_refused(&["restore", "--from", &data, "--data", &restored]).await;
-    assert!(sentence.contains("is not whole") && sentence.contains("1 finding in all"), "{sentence}");
+    assert!(
+        sentence.contains("is not whole") && sentence.contains("1 finding in all"),
+        "{sentence}"
+    );
     assert_eq!(names(folder.path()), ["data"]);
 }
 
 /// The limit on the size of files stands in for the full disk. It leaves room for LMDB's own file, and not for the copy.
-const FULL: [&str; 3] = ["sh", "-c", "trap '' XFSZ; ulimit -f 200; exec \"$0\" \"$@\""];
+const FULL: [&str; 3] = [
+    "sh",
+    "-c",
+    "trap '' XFSZ; ulimit -f 200; exec \"$0\" \"$@\"",
+];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_for_which_there_is_no_room_is_none() {
@@ -294,8 +449,14 @@ async fn a_copy_for_which_there_is_no_room_is_none() {
     shop.group("general", &["alice", "bob"]).await;
     let (alice, _) = shop.connects("alice", Encoding::MessagePack).await;
     for number in 1..=20 {
-        let long = SendMessage { text: Some("x".repeat(16_000)), ..said(&MessageId::from_bits(number)) };
-        alice.send(&"general".parse().unwrap(), &long).await.unwrap();
+        let long = SendMessage {
+            text: Some("x".repeat(16_000)),
+            ..said(&MessageId::from_bits(number))
+        };
+        alice
+            .send(&"general".parse().unwrap(), &long)
+            .await
+            .unwrap();
     }
     let (code, words) = Chaos::runs_by(&FULL, &["backup", "--data", &data, "--to", &backup]).await;
     assert_eq!(code, 2, "{words}");
@@ -304,11 +465,15 @@ async fn a_copy_for_which_there_is_no_room_is_none() {
     backs_up(Path::new(&data), Path::new(&backup)).await;
     drop(node);
 
-    let (code, words) = Chaos::runs_by(&FULL, &["restore", "--from", &backup, "--data", &restored]).await;
+    let (code, words) =
+        Chaos::runs_by(&FULL, &["restore", "--from", &backup, "--data", &restored]).await;
     assert_eq!(code, 2, "{words}");
     assert!(words.contains("make room there"), "{words}");
     let sentence = refuses_to_start(&["--listen", "127.0.0.1:0", "--data", &restored]).await;
-    assert!(sentence.contains("secret-key is missing"), "no node takes it for a new folder: {sentence}");
+    assert!(
+        sentence.contains("secret-key is missing"),
+        "no node takes it for a new folder: {sentence}"
+    );
     restores(Path::new(&backup), Path::new(&restored)).await;
     is_whole(Path::new(&restored)).await;
 }

@@ -37,10 +37,26 @@ struct Lane {
 }
 
 const LANES: [Lane; 4] = [
-    Lane { index: 0, user: "alice", channel: "north" },
-    Lane { index: 1, user: "bob", channel: "north" },
-    Lane { index: 2, user: "bob", channel: "south" },
-    Lane { index: 3, user: "carol", channel: "south" },
+    Lane {
+        index: 0,
+        user: "alice",
+        channel: "north",
+    },
+    Lane {
+        index: 1,
+        user: "bob",
+        channel: "north",
+    },
+    Lane {
+        index: 2,
+        user: "bob",
+        channel: "south",
+    },
+    Lane {
+        index: 3,
+        user: "carol",
+        channel: "south",
+    },
 ];
 
 /// What a lane tried to send, and the number of each that was acknowledged.
@@ -57,11 +73,17 @@ impl Lane {
         for number in 0.. {
             let id = MessageId::from_bits(life << 48 | self.index << 32 | number);
             receipts.lock().insert(id.clone(), None);
-            let Ok(pending) = session.begin_send(&self.channel(), &said(&id)).await else { return };
+            let Ok(pending) = session.begin_send(&self.channel(), &said(&id)).await else {
+                return;
+            };
             waiting.push_back(pending);
             if waiting.len() >= UNDER_WAY {
-                let Ok(result) = waiting.pop_front().unwrap().reply::<MessageResult>().await else { return };
-                receipts.lock().insert(result.message.id, Some(result.message.number));
+                let Ok(result) = waiting.pop_front().unwrap().reply::<MessageResult>().await else {
+                    return;
+                };
+                receipts
+                    .lock()
+                    .insert(result.message.id, Some(result.message.number));
                 count.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -69,7 +91,11 @@ impl Lane {
 }
 
 pub(crate) fn said(id: &MessageId) -> SendMessage {
-    SendMessage { message_id: Some(id.clone()), text: Some(format!("this is {id}")), ..SendMessage::default() }
+    SendMessage {
+        message_id: Some(id.clone()),
+        text: Some(format!("this is {id}")),
+        ..SendMessage::default()
+    }
 }
 
 /// A channel's messages, each by its id with its number. Their numbers and seqs have no hole, and none is there twice.
@@ -77,18 +103,40 @@ pub(crate) async fn whole_channel(shop: &Shop, channel: &str) -> BTreeMap<Messag
     let mut all: Vec<Message> = Vec::new();
     loop {
         let after = all.last().map_or(0, |message| message.number);
-        let page: MessageList = shop.team().get(&format!("/v1/channels/{channel}/messages?after={after}&limit=200")).await.unwrap();
+        let page: MessageList = shop
+            .team()
+            .get(&format!(
+                "/v1/channels/{channel}/messages?after={after}&limit=200"
+            ))
+            .await
+            .unwrap();
         all.extend(page.items);
         if !page.more {
             break;
         }
     }
     let numbers: Vec<u64> = all.iter().map(|message| message.number).collect();
-    assert_eq!(numbers, (1..=all.len() as u64).collect::<Vec<_>>(), "the numbers of {channel} have a hole");
+    assert_eq!(
+        numbers,
+        (1..=all.len() as u64).collect::<Vec<_>>(),
+        "the numbers of {channel} have a hole"
+    );
     let first = all.first().map_or(0, |message| message.seq);
-    assert!(all.iter().zip(first..).all(|(message, seq)| message.seq == seq), "the seqs of {channel} have a hole");
-    let by_id: BTreeMap<MessageId, u64> = all.iter().map(|message| (message.id.clone(), message.number)).collect();
-    assert_eq!(by_id.len(), all.len(), "a message of {channel} is there twice");
+    assert!(
+        all.iter()
+            .zip(first..)
+            .all(|(message, seq)| message.seq == seq),
+        "the seqs of {channel} have a hole"
+    );
+    let by_id: BTreeMap<MessageId, u64> = all
+        .iter()
+        .map(|message| (message.id.clone(), message.number))
+        .collect();
+    assert_eq!(
+        by_id.len(),
+        all.len(),
+        "a message of {channel} is there twice"
+    );
     by_id
 }
 
@@ -106,10 +154,20 @@ async fn after_a_kill_in_the_middle_of_a_load_every_acknowledged_message_is_ther
         let count = Arc::new(AtomicUsize::new(0));
         let mut senders = Vec::new();
         for (lane, receipts) in LANES.iter().zip(&receipts) {
-            let (session, _) = shop.connects(lane.user, Encoding::ALL[lane.index as usize % 2]).await;
-            senders.push(tokio::spawn(lane.sends(session, life, receipts.clone(), count.clone())));
+            let (session, _) = shop
+                .connects(lane.user, Encoding::ALL[lane.index as usize % 2])
+                .await;
+            senders.push(tokio::spawn(lane.sends(
+                session,
+                life,
+                receipts.clone(),
+                count.clone(),
+            )));
         }
-        until("enough is acknowledged", || async { count.load(Ordering::Relaxed) >= ACKNOWLEDGED }).await;
+        until("enough is acknowledged", || async {
+            count.load(Ordering::Relaxed) >= ACKNOWLEDGED
+        })
+        .await;
         node.kill9().await;
         for sender in senders {
             sender.await.unwrap();
@@ -119,25 +177,50 @@ async fn after_a_kill_in_the_middle_of_a_load_every_acknowledged_message_is_ther
         shop = shop.moved(address);
         for channel in ["north", "south"] {
             let found = whole_channel(&shop, channel).await;
-            let lanes = || LANES.iter().zip(&receipts).filter(|(lane, _)| lane.channel == channel);
+            let lanes = || {
+                LANES
+                    .iter()
+                    .zip(&receipts)
+                    .filter(|(lane, _)| lane.channel == channel)
+            };
             for (_, receipts) in lanes() {
-                for (id, number) in receipts.lock().iter().filter_map(|(id, number)| Some((id, (*number)?))) {
+                for (id, number) in receipts
+                    .lock()
+                    .iter()
+                    .filter_map(|(id, number)| Some((id, (*number)?)))
+                {
                     assert_eq!(found.get(id), Some(&number), "{id} was acknowledged");
                 }
             }
             // What was sent without an answer is sent again.
             for (lane, receipts) in lanes() {
                 let (session, _) = shop.connects(lane.user, Encoding::MessagePack).await;
-                let unanswered: Vec<_> = receipts.lock().iter().filter(|(_, number)| number.is_none()).map(|(id, _)| id.clone()).collect();
+                let unanswered: Vec<_> = receipts
+                    .lock()
+                    .iter()
+                    .filter(|(_, number)| number.is_none())
+                    .map(|(id, _)| id.clone())
+                    .collect();
                 for id in unanswered {
-                    let number = session.send(&lane.channel(), &said(&id)).await.unwrap().number;
-                    assert!(found.get(&id).is_none_or(|before| *before == number), "{id} was there as another");
+                    let number = session
+                        .send(&lane.channel(), &said(&id))
+                        .await
+                        .unwrap()
+                        .number;
+                    assert!(
+                        found.get(&id).is_none_or(|before| *before == number),
+                        "{id} was there as another"
+                    );
                     receipts.lock().insert(id, Some(number));
                 }
             }
             let found = whole_channel(&shop, channel).await;
             let tried: usize = lanes().map(|(_, receipts)| receipts.lock().len()).sum();
-            assert_eq!(found.len(), tried, "each message that was ever sent in {channel}, once");
+            assert_eq!(
+                found.len(),
+                tried,
+                "each message that was ever sent in {channel}, once"
+            );
         }
     }
     assert!(!node.log().contains("panicked"), "{}", node.log());
@@ -155,9 +238,16 @@ pub(crate) async fn refuses_to_start_by(starter: &[&str], arguments: &[&str]) ->
     let log = node.log();
     assert_eq!(status.code(), Some(2), "{arguments:?}: {log}");
     assert_eq!(node.said(), Vec::<String>::new(), "{arguments:?}");
-    let lines: Vec<&str> = log.lines().filter(|line| line.starts_with("chaos: ")).collect();
+    let lines: Vec<&str> = log
+        .lines()
+        .filter(|line| line.starts_with("chaos: "))
+        .collect();
     assert_eq!(lines.len(), 1, "{arguments:?}: {log}");
-    assert_eq!(log.lines().last(), lines.first().copied(), "{arguments:?}: {log}");
+    assert_eq!(
+        log.lines().last(),
+        lines.first().copied(),
+        "{arguments:?}: {log}"
+    );
     lines[0].to_owned()
 }
 
@@ -165,13 +255,22 @@ pub(crate) async fn refuses_to_start_by(starter: &[&str], arguments: &[&str]) ->
 async fn a_start_that_cannot_be_ends_with_one_sentence_and_exit_code_2() {
     let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (node, address) = Chaos::node(folder.path(), &["--demo", "off"]).await;
-    let (data, elsewhere) = (folder.path().display().to_string(), other.path().display().to_string());
+    let (data, elsewhere) = (
+        folder.path().display().to_string(),
+        other.path().display().to_string(),
+    );
     let address = address.to_string();
 
     let sentence = refuses_to_start(&["--listen", &address, "--data", &elsewhere]).await;
-    assert!(sentence.contains(&address) && sentence.contains("--listen"), "{sentence}");
+    assert!(
+        sentence.contains(&address) && sentence.contains("--listen"),
+        "{sentence}"
+    );
     let sentence = refuses_to_start(&["--listen", "127.0.0.1:0", "--data", &data]).await;
-    assert!(sentence.contains(&data) && sentence.contains("another"), "{sentence}");
+    assert!(
+        sentence.contains(&data) && sentence.contains("another"),
+        "{sentence}"
+    );
 
     let broken = other.path().join("broken.toml");
     std::fs::write(&broken, "listen = [\n").unwrap();
@@ -190,7 +289,10 @@ async fn a_start_that_cannot_be_ends_with_one_sentence_and_exit_code_2() {
         (vec!["--redis", "http://127.0.0.1"], "redis"),
         (vec!["--redis", "redis://127.0.0.1:1"], "admin-key"),
         (vec!["--admin-key-file", &missing], &missing),
-        (vec!["--secret-key-file", &a_file, "--data", &elsewhere], &a_file),
+        (
+            vec!["--secret-key-file", &a_file, "--data", &elsewhere],
+            &a_file,
+        ),
     ] {
         let sentence = refuses_to_start(&arguments).await;
         assert!(sentence.contains(names), "{sentence}");
@@ -207,19 +309,36 @@ async fn sigterm_and_sigint_close_sessions_with_1001_and_end_with_exit_code_0() 
         shop.group("general", &["alice", "bob"]).await;
         let (alice, mut alices) = shop.connects("alice", Encoding::MessagePack).await;
         let (_bob, mut bobs) = shop.connects("bob", Encoding::Json).await;
-        let body = SendMessage { text: Some("before the end".into()), ..SendMessage::default() };
-        alice.send(&"general".parse().unwrap(), &body).await.unwrap();
+        let body = SendMessage {
+            text: Some("before the end".into()),
+            ..SendMessage::default()
+        };
+        alice
+            .send(&"general".parse().unwrap(), &body)
+            .await
+            .unwrap();
         for events in [&mut alices, &mut bobs] {
-            let event = tokio::time::timeout(crate::story::PATIENCE, events.next()).await.unwrap().unwrap();
+            let event = tokio::time::timeout(crate::story::PATIENCE, events.next())
+                .await
+                .unwrap()
+                .unwrap();
             assert_eq!(event.event, "message.created");
         }
         node.signal(signal).await;
         for events in [&mut alices, &mut bobs] {
             let mut names = Vec::new();
-            while let Some(event) = tokio::time::timeout(crate::story::PATIENCE, events.next()).await.unwrap() {
+            while let Some(event) = tokio::time::timeout(crate::story::PATIENCE, events.next())
+                .await
+                .unwrap()
+            {
                 names.push(event.event);
             }
-            assert_eq!(events.closed().close_code(), Some(CloseCode::GoingAway), "{}", events.closed());
+            assert_eq!(
+                events.closed().close_code(),
+                Some(CloseCode::GoingAway),
+                "{}",
+                events.closed()
+            );
             assert_eq!(names, ["server.draining"]);
         }
         assert_eq!(node.ends().await.code(), Some(0), "{}", node.log());
@@ -232,13 +351,24 @@ async fn a_first_start_says_where_to_chat_and_two_people_chat_in_their_terminals
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("chaos-data");
     let (node, address) = Chaos::node(&data, &[]).await;
-    assert!(node.says("WebSocket").await.contains(&format!("ws://{address}/v1/ws")));
+    assert!(
+        node.says("WebSocket")
+            .await
+            .contains(&format!("ws://{address}/v1/ws"))
+    );
     node.says("chaos chat --user alice").await;
     node.says("chaos chat --user bob").await;
     let key = data.join("admin-key");
-    assert!(node.says("Admin key").await.contains(&key.display().to_string()));
+    assert!(
+        node.says("Admin key")
+            .await
+            .contains(&key.display().to_string())
+    );
     for file in ["admin-key", "secret-key", "demo.json"] {
-        let mode = std::fs::metadata(data.join(file)).unwrap().permissions().mode();
+        let mode = std::fs::metadata(data.join(file))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600, "{file}");
     }
     let key = admin_key(&data);
@@ -265,6 +395,8 @@ async fn a_first_start_says_where_to_chat_and_two_people_chat_in_their_terminals
         person.hangs_up();
         assert_eq!(person.ends().await.code(), Some(0), "{}", person.log());
     }
-    let mut nobody = Chaos::spawn(&["chat", "--url", &url, "--data", "nowhere", "--user", "alice"]);
+    let mut nobody = Chaos::spawn(&[
+        "chat", "--url", &url, "--data", "nowhere", "--user", "alice",
+    ]);
     assert_eq!(nobody.ends().await.code(), Some(2));
 }

@@ -9,8 +9,16 @@ use crate::story::{Ground, World, refusal, until};
 
 async fn turned_away(world: &World, token: &str) -> (u16, Option<std::time::Duration>) {
     let connector = Connector::new(&world.url(0), Encoding::MessagePack).unwrap();
-    match connector.connect(&Connect { token: token.to_owned(), ..Connect::default() }).await {
-        Err(ConnectError::Refused { closed, .. } | ConnectError::Closed(closed)) => (closed.code.unwrap_or(0), closed.retry_after()),
+    match connector
+        .connect(&Connect {
+            token: token.to_owned(),
+            ..Connect::default()
+        })
+        .await
+    {
+        Err(ConnectError::Refused { closed, .. } | ConnectError::Closed(closed)) => {
+            (closed.code.unwrap_or(0), closed.retry_after())
+        }
         other => panic!("{other:?} was not turned away"),
     }
 }
@@ -47,7 +55,19 @@ struct Wary(World);
 
 impl Wary {
     async fn on(ground: Ground) -> Self {
-        Self(World::with(ground, 1, &["--limit", "unauthenticated_per_ip=3", "--trusted-proxies", "127.0.0.1/32"]).await)
+        Self(
+            World::with(
+                ground,
+                1,
+                &[
+                    "--limit",
+                    "unauthenticated_per_ip=3",
+                    "--trusted-proxies",
+                    "127.0.0.1/32",
+                ],
+            )
+            .await,
+        )
     }
 }
 

@@ -9,7 +9,10 @@ use protocol::{
     ChannelId, Encoding, ErrorCode, MessageId, Method, Patch, TokenKeyId, UserId,
     event::Event,
     model::{Channel, ChannelType, Environment, Role},
-    params::{AddParticipant, Connect, EditMessage, ListMessages, ListPage, SendMessage, UpdateChannel, UpdateParticipant},
+    params::{
+        AddParticipant, Connect, EditMessage, ListMessages, ListPage, SendMessage, UpdateChannel,
+        UpdateParticipant,
+    },
 };
 use serde_json::{Value, json};
 
@@ -49,8 +52,21 @@ enum Comes {
 /// Everything that can be tried, what ends the walk last.
 fn everything() -> Vec<Try> {
     use Try::*;
-    let mut tries =
-        vec![See, List, ListParticipants, MarkRead, Send, React, Type, EditOwn, DeleteOwn, EditOthers, DeleteOthers, Join, Update];
+    let mut tries = vec![
+        See,
+        List,
+        ListParticipants,
+        MarkRead,
+        Send,
+        React,
+        Type,
+        EditOwn,
+        DeleteOwn,
+        EditOthers,
+        DeleteOthers,
+        Join,
+        Update,
+    ];
     for from in Role::ALL {
         tries.push(Add(from));
         tries.extend(Role::ALL.map(|to| ChangeRole(from, to)));
@@ -112,7 +128,13 @@ struct Stage<'a> {
 impl Stage<'_> {
     /// The one with this role whom things happen to.
     fn name(&self, role: Role) -> UserId {
-        if self.is_direct { "boss".to_owned() } else { Self::of(role) }.parse().unwrap()
+        if self.is_direct {
+            "boss".to_owned()
+        } else {
+            Self::of(role)
+        }
+        .parse()
+        .unwrap()
     }
 
     fn of(role: Role) -> String {
@@ -121,50 +143,117 @@ impl Stage<'_> {
 
     /// The backend sends in the name of somebody.
     async fn message(&self, sender: &UserId) -> MessageId {
-        let body = SendMessage { sender_id: Some(sender.clone()), text: Some("x".into()), ..SendMessage::default() };
-        self.services.send_message(&self.backend, &self.channel, body).await.unwrap().0.id
+        let body = SendMessage {
+            sender_id: Some(sender.clone()),
+            text: Some("x".into()),
+            ..SendMessage::default()
+        };
+        self.services
+            .send_message(&self.backend, &self.channel, body)
+            .await
+            .unwrap()
+            .0
+            .id
     }
 
     async fn tries(&self, actor: &Actor, what: Try) -> Result<(), Error> {
         let (services, channel, me) = (self.services, &self.channel, actor.user().unwrap());
         match what {
             Try::See => services.channel(actor, channel).await.map(drop),
-            Try::List => services.list_messages(actor, channel, ListMessages::default()).await.map(drop),
-            Try::ListParticipants => services.list_participants(actor, channel, None, None).await.map(drop),
+            Try::List => services
+                .list_messages(actor, channel, ListMessages::default())
+                .await
+                .map(drop),
+            Try::ListParticipants => services
+                .list_participants(actor, channel, None, None)
+                .await
+                .map(drop),
             Try::MarkRead => services.mark_read(actor, channel, 1).await.map(drop),
-            Try::Send => {
-                services.send_message(actor, channel, SendMessage { text: Some("x".into()), ..SendMessage::default() }).await.map(drop)
-            }
-            Try::React => services.add_reaction(actor, channel, &self.others, "👍", None).await.map(drop),
+            Try::Send => services
+                .send_message(
+                    actor,
+                    channel,
+                    SendMessage {
+                        text: Some("x".into()),
+                        ..SendMessage::default()
+                    },
+                )
+                .await
+                .map(drop),
+            Try::React => services
+                .add_reaction(actor, channel, &self.others, "👍", None)
+                .await
+                .map(drop),
             Try::Type => services.typing(actor, channel, true).await,
-            Try::EditOwn => services.edit_message(actor, channel, &self.message(me).await, edit(), None).await.map(drop),
-            Try::DeleteOwn => services.delete_message(actor, channel, &self.message(me).await, None).await,
-            Try::EditOthers => services.edit_message(actor, channel, &self.others, edit(), None).await.map(drop),
+            Try::EditOwn => services
+                .edit_message(actor, channel, &self.message(me).await, edit(), None)
+                .await
+                .map(drop),
+            Try::DeleteOwn => {
+                services
+                    .delete_message(actor, channel, &self.message(me).await, None)
+                    .await
+            }
+            Try::EditOthers => services
+                .edit_message(actor, channel, &self.others, edit(), None)
+                .await
+                .map(drop),
             Try::DeleteOthers => {
                 let others = self.message(&"boss".parse().unwrap()).await;
                 services.delete_message(actor, channel, &others, None).await
             }
             Try::Add(role) => {
                 let new: UserId = format!("new-{role:?}").parse().unwrap();
-                let added = services.add_participant(actor, channel, AddParticipant { user_id: new.clone(), role: Some(role) }).await;
+                let added = services
+                    .add_participant(
+                        actor,
+                        channel,
+                        AddParticipant {
+                            user_id: new.clone(),
+                            role: Some(role),
+                        },
+                    )
+                    .await;
                 if added.is_ok() {
-                    services.remove_participant(&self.backend, channel, &new, None).await?;
+                    services
+                        .remove_participant(&self.backend, channel, &new, None)
+                        .await?;
                 }
                 added.map(drop)
             }
             Try::Join => services.join_channel(actor, channel).await.map(drop),
             Try::ChangeRole(from, to) => {
                 let body = |role| UpdateParticipant { role: Some(role) };
-                let changed = services.update_participant(actor, channel, &self.name(from), body(to), None).await;
+                let changed = services
+                    .update_participant(actor, channel, &self.name(from), body(to), None)
+                    .await;
                 if changed.is_ok() {
-                    services.update_participant(&self.backend, channel, &self.name(from), body(from), None).await?;
+                    services
+                        .update_participant(
+                            &self.backend,
+                            channel,
+                            &self.name(from),
+                            body(from),
+                            None,
+                        )
+                        .await?;
                 }
                 changed.map(drop)
             }
-            Try::Remove(role) => services.remove_participant(actor, channel, &self.name(role), None).await,
+            Try::Remove(role) => {
+                services
+                    .remove_participant(actor, channel, &self.name(role), None)
+                    .await
+            }
             Try::Update => {
-                let body = UpdateChannel { name: Patch::Set("new".into()), ..UpdateChannel::default() };
-                services.update_channel(actor, channel, body, None).await.map(drop)
+                let body = UpdateChannel {
+                    name: Patch::Set("new".into()),
+                    ..UpdateChannel::default()
+                };
+                services
+                    .update_channel(actor, channel, body, None)
+                    .await
+                    .map(drop)
             }
             Try::Leave => services.leave_channel(actor, channel).await,
             Try::Delete => services.delete_channel(actor, channel, None).await,
@@ -182,14 +271,27 @@ impl Stage<'_> {
 }
 
 fn edit() -> EditMessage {
-    EditMessage { text: Patch::Set("edited".into()), ..EditMessage::default() }
+    EditMessage {
+        text: Patch::Set("edited".into()),
+        ..EditMessage::default()
+    }
 }
 
 fn actor(world: &World, who: Option<&str>) -> Actor {
-    let scope = Scope { app: world.app.parse().unwrap(), environment: Environment::Live };
+    let scope = Scope {
+        app: world.app.parse().unwrap(),
+        environment: Environment::Live,
+    };
     let who = match who {
-        None => Who::App { key: protocol::KeyId::from_bits(1) },
-        Some(id) => Who::User { id: id.parse().unwrap(), token_key: TokenKeyId::from_bits(1), issued_at: 0, expires_at: u64::MAX },
+        None => Who::App {
+            key: protocol::KeyId::from_bits(1),
+        },
+        Some(id) => Who::User {
+            id: id.parse().unwrap(),
+            token_key: TokenKeyId::from_bits(1),
+            issued_at: 0,
+            expires_at: u64::MAX,
+        },
     };
     Actor { scope, who }
 }

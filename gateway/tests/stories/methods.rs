@@ -33,14 +33,22 @@ pub(crate) fn params(method: Method, id: Ids<'_>) -> Value {
         Method::ChannelSubscribe => json!({ "channels": { channel(id): [] } }),
         Method::ChannelUnsubscribe => json!({ "channel_ids": [channel(id)] }),
         Method::ChannelList => json!({ "limit": 10, "cursor": id("cursor", Kind::Cursor) }),
-        Method::ChannelCreate => json!({ "type": "group", "name": "n", "participant_ids": [id("participant_ids", Kind::User)] }),
+        Method::ChannelCreate => {
+            json!({ "type": "group", "name": "n", "participant_ids": [id("participant_ids", Kind::User)] })
+        }
         Method::ChannelUpdate => json!({ "channel_id": channel(id), "description": "d" }),
-        Method::ChannelDelete | Method::ChannelJoin | Method::ChannelLeave => json!({ "channel_id": channel(id) }),
+        Method::ChannelDelete | Method::ChannelJoin | Method::ChannelLeave => {
+            json!({ "channel_id": channel(id) })
+        }
         Method::ParticipantAdd | Method::ParticipantUpdate => {
             json!({ "channel_id": channel(id), "user_id": id("user_id", Kind::User), "role": "member" })
         }
-        Method::ParticipantRemove => json!({ "channel_id": channel(id), "user_id": id("user_id", Kind::User) }),
-        Method::ParticipantList => json!({ "channel_id": channel(id), "limit": 10, "cursor": id("cursor", Kind::Cursor) }),
+        Method::ParticipantRemove => {
+            json!({ "channel_id": channel(id), "user_id": id("user_id", Kind::User) })
+        }
+        Method::ParticipantList => {
+            json!({ "channel_id": channel(id), "limit": 10, "cursor": id("cursor", Kind::Cursor) })
+        }
         Method::MessageSend => json!({
             "channel_id": channel(id), "text": "t", "message_id": message(id), "reply_to_id": id("reply_to_id", Kind::Message),
             "mention_ids": [id("mention_ids", Kind::User)], "metadata": { "a": 1 },
@@ -56,7 +64,9 @@ pub(crate) fn params(method: Method, id: Ids<'_>) -> Value {
         }
         Method::ReadMark => json!({ "channel_id": channel(id), "number": 1 }),
         Method::Typing => json!({ "channel_id": channel(id), "typing": true }),
-        Method::PresenceWatch | Method::UserGet => json!({ "user_ids": [id("user_ids", Kind::User)] }),
+        Method::PresenceWatch | Method::UserGet => {
+            json!({ "user_ids": [id("user_ids", Kind::User)] })
+        }
         Method::UserUpdate => json!({ "first_name": "f", "metadata": { "a": 1 } }),
     }
 }

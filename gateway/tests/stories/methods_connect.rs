@@ -13,7 +13,19 @@ struct Small(World);
 
 impl Small {
     async fn on(ground: Ground) -> Self {
-        Self(World::with(ground, 1, &["--limit", "watched_channels=3", "--limit", "subscriptions=5"]).await)
+        Self(
+            World::with(
+                ground,
+                1,
+                &[
+                    "--limit",
+                    "watched_channels=3",
+                    "--limit",
+                    "subscriptions=5",
+                ],
+            )
+            .await,
+        )
     }
 }
 
@@ -29,7 +41,11 @@ impl Fast {
 const FULL: &str = "channel_id channel role seq at number read unread participant_count";
 
 fn ids(list: &Value) -> Vec<&str> {
-    list.as_array().unwrap().iter().map(|entry| entry["channel_id"].as_str().unwrap()).collect()
+    list.as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["channel_id"].as_str().unwrap())
+        .collect()
 }
 
 on_both_stores! {

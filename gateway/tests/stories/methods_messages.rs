@@ -26,7 +26,12 @@ fn with(fields: &str) -> String {
 }
 
 fn numbers(page: &Value) -> Vec<u64> {
-    page["items"].as_array().unwrap().iter().map(|item| item["number"].as_u64().unwrap()).collect()
+    page["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["number"].as_u64().unwrap())
+        .collect()
 }
 
 async fn send(person: &Person, body: Value) -> Value {

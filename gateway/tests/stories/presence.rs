@@ -9,13 +9,19 @@ impl Person {
     async fn watches(&self, users: &[&str]) -> Vec<UserId> {
         let users = users.iter().map(|user| user.parse().unwrap()).collect();
         let presence = self.session.watch_presence(users).await.unwrap();
-        presence.into_iter().filter(|(_, presence)| presence.online).map(|(user, _)| user).collect()
+        presence
+            .into_iter()
+            .filter(|(_, presence)| presence.online)
+            .map(|(user, _)| user)
+            .collect()
     }
 
     /// The next event says that a user is online.
     async fn sees_online(&mut self, user: &str) {
         match self.next().await.read().unwrap() {
-            Event::PresenceChanged(data) => assert_eq!((data.user_id.as_str(), data.online), (user, true)),
+            Event::PresenceChanged(data) => {
+                assert_eq!((data.user_id.as_str(), data.online), (user, true))
+            }
             other => panic!("{other:?} is nobody's presence"),
         }
     }
@@ -69,15 +75,27 @@ on_both_stores! {
 async fn who_goes_to_another_node_when_its_own_is_drained_stays_online() {
     let mut world = World::with(Ground::Redis, 2, &[]).await;
     world.people(&["alice", "bob"]).await;
-    let mut bob = world.connects_to(1, "bob", Encoding::MessagePack, Connect::default()).await;
+    let mut bob = world
+        .connects_to(1, "bob", Encoding::MessagePack, Connect::default())
+        .await;
     assert!(bob.watches(&["alice"]).await.is_empty());
     let mut alice = world.connects("alice").await;
     bob.sees_online("alice").await;
     let token = world.token("alice").await;
     world.nodes.remove(0).drain().await;
     assert_eq!(alice.is_closed().await, 1001);
-    assert_eq!(bob.watches(&["alice"]).await.len(), 1, "the grace lasts longer than the drain");
+    assert_eq!(
+        bob.watches(&["alice"]).await.len(),
+        1,
+        "the grace lasts longer than the drain"
+    );
     let connector = client::Connector::new(&world.url(0), Encoding::MessagePack).unwrap();
-    let _alice = connector.connect(&Connect { token, ..Connect::default() }).await.unwrap();
+    let _alice = connector
+        .connect(&Connect {
+            token,
+            ..Connect::default()
+        })
+        .await
+        .unwrap();
     bob.hears_nothing().await;
 }

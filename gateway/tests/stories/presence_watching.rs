@@ -13,11 +13,23 @@ use crate::story::{Ground, Person, SILENCE, World, has_exactly, until};
 /// Bob comes and goes at another node than where alice watches, or at the same.
 async fn comes_and_goes(world: &World, elsewhere: usize) {
     world.people(&["alice", "bob", "carol"]).await;
-    let quiet = Connect { watch: Watch::None, ..Connect::default() };
-    let mut alice = world.connects_to(0, "alice", Encoding::MessagePack, quiet.clone()).await;
-    let mut as_json = world.connects_to(0, "alice", Encoding::Json, quiet.clone()).await;
+    let quiet = Connect {
+        watch: Watch::None,
+        ..Connect::default()
+    };
+    let mut alice = world
+        .connects_to(0, "alice", Encoding::MessagePack, quiet.clone())
+        .await;
+    let mut as_json = world
+        .connects_to(0, "alice", Encoding::Json, quiet.clone())
+        .await;
     for watcher in [&alice, &as_json] {
-        let answer = watcher.asks(Method::PresenceWatch, json!({ "user_ids": ["bob", "carol", "nobody"] })).await;
+        let answer = watcher
+            .asks(
+                Method::PresenceWatch,
+                json!({ "user_ids": ["bob", "carol", "nobody"] }),
+            )
+            .await;
         has_exactly(&answer, "presence");
         has_exactly(&answer["presence"], "bob carol nobody");
         for name in ["bob", "carol", "nobody"] {
@@ -26,20 +38,32 @@ async fn comes_and_goes(world: &World, elsewhere: usize) {
         }
     }
     let began = Instant::now();
-    let bob = world.connects_to(elsewhere, "bob", Encoding::MessagePack, quiet.clone()).await;
+    let bob = world
+        .connects_to(elsewhere, "bob", Encoding::MessagePack, quiet.clone())
+        .await;
     let told = alice.hears_raw("presence.changed").await;
     assert!(began.elapsed() < Duration::from_secs(3), "at once");
     has_exactly(&told, "event data");
     has_exactly(&told["data"], "user_id online at");
-    assert_eq!((&told["data"]["user_id"], &told["data"]["online"]), (&json!("bob"), &json!(true)));
+    assert_eq!(
+        (&told["data"]["user_id"], &told["data"]["online"]),
+        (&json!("bob"), &json!(true))
+    );
     assert_eq!(as_json.hears_raw("presence.changed").await, told);
-    until("whoever asks is told too", || async { is_online(&alice, "bob").await }).await;
+    until("whoever asks is told too", || async {
+        is_online(&alice, "bob").await
+    })
+    .await;
 
     // With a second session the end of the first changes nothing; coming back in time neither.
-    let second = world.connects_to(0, "bob", Encoding::Json, quiet.clone()).await;
+    let second = world
+        .connects_to(0, "bob", Encoding::Json, quiet.clone())
+        .await;
     drop(bob);
     drop(second);
-    let third = world.connects_to(elsewhere, "bob", Encoding::MessagePack, quiet).await;
+    let third = world
+        .connects_to(elsewhere, "bob", Encoding::MessagePack, quiet)
+        .await;
     // A node that does not know yet that another one told of him may say so again, and nothing else.
     while let Ok(event) = tokio::time::timeout(SILENCE, alice.events.next()).await {
         assert_eq!(event.unwrap().data["online"], true);
@@ -48,18 +72,37 @@ async fn comes_and_goes(world: &World, elsewhere: usize) {
     let left = Instant::now();
     let told = alice.hears_raw("presence.changed").await;
     let after = left.elapsed();
-    assert!((Duration::from_secs(9)..Duration::from_secs(13)).contains(&after), "ten seconds after the last session ended: {after:?}");
+    assert!(
+        (Duration::from_secs(9)..Duration::from_secs(13)).contains(&after),
+        "ten seconds after the last session ended: {after:?}"
+    );
     has_exactly(&told["data"], "user_id online last_seen at");
     assert_eq!(told["data"]["online"], false);
-    let answer = alice.asks(Method::PresenceWatch, json!({ "user_ids": ["bob"] })).await;
+    let answer = alice
+        .asks(Method::PresenceWatch, json!({ "user_ids": ["bob"] }))
+        .await;
     has_exactly(&answer["presence"]["bob"], "online last_seen at");
-    assert_eq!(answer["presence"]["bob"]["last_seen"], told["data"]["last_seen"]);
-    let (asked, told) = (answer["presence"]["bob"]["at"].as_u64().unwrap(), told["data"]["at"].as_u64().unwrap());
-    assert!(asked + 500 > told, "the clock is the store's, as each node estimates it: {asked}, {told}");
+    assert_eq!(
+        answer["presence"]["bob"]["last_seen"],
+        told["data"]["last_seen"]
+    );
+    let (asked, told) = (
+        answer["presence"]["bob"]["at"].as_u64().unwrap(),
+        told["data"]["at"].as_u64().unwrap(),
+    );
+    assert!(
+        asked + 500 > told,
+        "the clock is the store's, as each node estimates it: {asked}, {told}"
+    );
 }
 
 async fn is_online(person: &Person, name: &str) -> bool {
-    let answer = person.asks(Method::PresenceWatch, json!({ "user_ids": [name, "carol"] })).await;
+    let answer = person
+        .asks(
+            Method::PresenceWatch,
+            json!({ "user_ids": [name, "carol"] }),
+        )
+        .await;
     answer["presence"][name]["online"] == true
 }
 

@@ -1,6 +1,9 @@
 //! The binary itself, in a process of its own.
 #![allow(unreachable_pub, reason = "tests have no outside")]
-#![allow(dead_code, reason = "a word of the stories' language that no story needs at the moment")]
+#![allow(
+    dead_code,
+    reason = "a word of the stories' language that no story needs at the moment"
+)]
 
 use std::{
     fs::File,
@@ -52,8 +55,15 @@ impl Chaos {
         let log = folder.path().join("log");
         let words = [starter, &[env!("CARGO_BIN_EXE_chaos")], arguments].concat();
         let mut command = Command::new(words[0]);
-        command.args(&words[1..]).current_dir(folder.path()).env_clear().kill_on_drop(true);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(&log).unwrap());
+        command
+            .args(&words[1..])
+            .current_dir(folder.path())
+            .env_clear()
+            .kill_on_drop(true);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(File::create(&log).unwrap());
         let mut child = command.spawn().unwrap();
         let said = Arc::new((Mutex::new(Vec::new()), AtomicBool::new(false)));
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -64,7 +74,13 @@ impl Chaos {
             }
             hears.1.store(true, Ordering::Release);
         });
-        Self { stdin: child.stdin.take(), child, said, log, _folder: folder }
+        Self {
+            stdin: child.stdin.take(),
+            child,
+            said,
+            log,
+            _folder: folder,
+        }
     }
 
     /// A node on a free port over this data folder. Returns when it takes connections.
@@ -75,7 +91,21 @@ impl Chaos {
     /// The same by a program that becomes it.
     pub async fn node_by(starter: &[&str], data: &Path, more: &[&str]) -> (Self, SocketAddr) {
         let data = data.display().to_string();
-        let node = Self::spawn_by(starter, &[&["--listen", "127.0.0.1:0", "--drain-window", "1s", "--data", &data], more].concat());
+        let node = Self::spawn_by(
+            starter,
+            &[
+                &[
+                    "--listen",
+                    "127.0.0.1:0",
+                    "--drain-window",
+                    "1s",
+                    "--data",
+                    &data,
+                ],
+                more,
+            ]
+            .concat(),
+        );
         let address = node.address().await;
         (node, address)
     }
@@ -83,7 +113,12 @@ impl Chaos {
     /// Where it says that it takes connections, once it does.
     pub async fn address(&self) -> SocketAddr {
         let line = self.says("HTTP API").await;
-        line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).unwrap().parse().unwrap()
+        line.split("http://")
+            .nth(1)
+            .and_then(|rest| rest.split('/').next())
+            .unwrap()
+            .parse()
+            .unwrap()
     }
 
     /// Runs it to its end: its exit code, and all it said on standard output and standard error.
@@ -94,15 +129,33 @@ impl Chaos {
     /// The same by a program that becomes it.
     pub async fn runs_by(starter: &[&str], arguments: &[&str]) -> (i32, String) {
         let mut process = Self::spawn_by(starter, arguments);
-        let code = process.ends().await.code().unwrap_or_else(|| panic!("{arguments:?} ended by a signal: {}", process.log()));
-        until("all it said is read", || async { process.said.1.load(Ordering::Acquire) }).await;
-        (code, format!("{}\n{}", process.said().join("\n"), process.log()))
+        let code = process
+            .ends()
+            .await
+            .code()
+            .unwrap_or_else(|| panic!("{arguments:?} ended by a signal: {}", process.log()));
+        until("all it said is read", || async {
+            process.said.1.load(Ordering::Acquire)
+        })
+        .await;
+        (
+            code,
+            format!("{}\n{}", process.said().join("\n"), process.log()),
+        )
     }
 
     /// The first line on standard output that has this in it, waited for.
     pub async fn says(&self, what: &str) -> String {
         let found = || self.said().into_iter().find(|line| line.contains(what));
-        until(&format!("it says {what:?}; it said {:?} and logged {}", self.said(), self.log()), || async { found().is_some() }).await;
+        until(
+            &format!(
+                "it says {what:?}; it said {:?} and logged {}",
+                self.said(),
+                self.log()
+            ),
+            || async { found().is_some() },
+        )
+        .await;
         found().unwrap()
     }
 
@@ -118,7 +171,12 @@ impl Chaos {
 
     /// Types a line.
     pub async fn types(&mut self, line: &str) {
-        self.stdin.as_mut().unwrap().write_all(format!("{line}\n").as_bytes()).await.unwrap();
+        self.stdin
+            .as_mut()
+            .unwrap()
+            .write_all(format!("{line}\n").as_bytes())
+            .await
+            .unwrap();
     }
 
     /// Ends its input.
@@ -129,7 +187,11 @@ impl Chaos {
     /// Sends a signal by its name.
     pub async fn signal(&self, name: &str) {
         let pid = self.child.id().unwrap().to_string();
-        let sent = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status().await.unwrap();
+        let sent = Command::new("sh")
+            .args(["-c", &format!("kill -{name} {pid}")])
+            .status()
+            .await
+            .unwrap();
         assert!(sent.success(), "SIG{name} was not sent");
     }
 
@@ -147,7 +209,11 @@ impl Chaos {
     pub async fn ends(&mut self) -> ExitStatus {
         match timeout(PATIENCE, self.child.wait()).await {
             Ok(status) => status.unwrap(),
-            Err(_) => panic!("it did not end; it said {:?} and logged {}", self.said(), self.log()),
+            Err(_) => panic!(
+                "it did not end; it said {:?} and logged {}",
+                self.said(),
+                self.log()
+            ),
         }
     }
 
@@ -162,8 +228,12 @@ impl Chaos {
     }
 
     fn memory(&self, line: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
-        let kilobytes = status.lines().find_map(|other| other.strip_prefix(line)?.split_ascii_whitespace().next()).unwrap();
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
+        let kilobytes = status
+            .lines()
+            .find_map(|other| other.strip_prefix(line)?.split_ascii_whitespace().next())
+            .unwrap();
         kilobytes.parse::<u64>().unwrap() * 1024
     }
 }
@@ -188,9 +258,22 @@ impl Shop {
         let owner = admin.with_credential(&organization_key).unwrap();
         let apps = format!("/v1/organizations/{organization}/apps");
         let app: App = owner.post(&apps, &json!({ "name": "Chat" })).await.unwrap();
-        let key: Key = owner.post(&format!("{apps}/{}/keys", app.id), &json!({ "environment": "live" })).await.unwrap();
+        let key: Key = owner
+            .post(
+                &format!("{apps}/{}/keys", app.id),
+                &json!({ "environment": "live" }),
+            )
+            .await
+            .unwrap();
         let (app, app_key) = (app.id.to_string(), key.secret.unwrap());
-        Self { address, admin_key: admin_key.to_owned(), organization, organization_key, app, app_key }
+        Self {
+            address,
+            admin_key: admin_key.to_owned(),
+            organization,
+            organization_key,
+            app,
+            app_key,
+        }
     }
 
     /// The same on the node that the same folder was given to.
@@ -207,34 +290,52 @@ impl Shop {
     }
 
     pub async fn token(&self, user: &str) -> String {
-        let token: Token = self.team().post(&format!("/v1/users/{user}/tokens"), &json!({})).await.unwrap();
+        let token: Token = self
+            .team()
+            .post(&format!("/v1/users/{user}/tokens"), &json!({}))
+            .await
+            .unwrap();
         token.token
     }
 
     /// Makes a group of these people, the first of whom owns it.
     pub async fn group(&self, id: &str, people: &[&str]) {
         for person in people {
-            let _: serde_json::Value = self.team().put(&format!("/v1/users/{person}"), &json!({})).await.unwrap();
+            let _: serde_json::Value = self
+                .team()
+                .put(&format!("/v1/users/{person}"), &json!({}))
+                .await
+                .unwrap();
         }
         let body = json!({ "id": id, "type": "group", "creator_id": people[0], "participant_ids": people });
         let _: serde_json::Value = self.team().post("/v1/channels", &body).await.unwrap();
     }
 
     pub async fn connects(&self, user: &str, encoding: Encoding) -> (Session, Events) {
-        let params = Connect { token: self.token(user).await, ..Connect::default() };
+        let params = Connect {
+            token: self.token(user).await,
+            ..Connect::default()
+        };
         let connector = Connector::new(&format!("ws://{}", self.address), encoding).unwrap();
         connector.connect(&params).await.unwrap()
     }
 
     /// Connects with more than a token.
     pub async fn resumes(&self, user: &str, params: Connect) -> (Session, Events) {
-        let params = Connect { token: self.token(user).await, ..params };
-        let connector = Connector::new(&format!("ws://{}", self.address), Encoding::MessagePack).unwrap();
+        let params = Connect {
+            token: self.token(user).await,
+            ..params
+        };
+        let connector =
+            Connector::new(&format!("ws://{}", self.address), Encoding::MessagePack).unwrap();
         connector.connect(&params).await.unwrap()
     }
 }
 
 /// The admin key that a node made in its folder.
 pub fn admin_key(data: &Path) -> String {
-    std::fs::read_to_string(data.join("admin-key")).unwrap().trim().to_owned()
+    std::fs::read_to_string(data.join("admin-key"))
+        .unwrap()
+        .trim()
+        .to_owned()
 }

@@ -14,14 +14,28 @@ use crate::story::{Ground, Person, SILENCE, World, refusal};
 
 /// A message with an id of the sender's choice.
 fn message(id: &str, text: &str) -> SendMessage {
-    SendMessage { message_id: Some(id.parse().unwrap()), text: Some(text.to_owned()), ..SendMessage::default() }
+    SendMessage {
+        message_id: Some(id.parse().unwrap()),
+        text: Some(text.to_owned()),
+        ..SendMessage::default()
+    }
 }
 
 const ID: &str = "msg_00000000000000aa";
 
 async fn all_messages(person: &Person, channel: &ChannelId) -> Vec<Message> {
-    let page =
-        person.session.messages(channel, &ListMessages { after: Some(0), limit: Some(200), ..ListMessages::default() }).await.unwrap();
+    let page = person
+        .session
+        .messages(
+            channel,
+            &ListMessages {
+                after: Some(0),
+                limit: Some(200),
+                ..ListMessages::default()
+            },
+        )
+        .await
+        .unwrap();
     assert!(!page.more);
     page.items
 }
@@ -215,22 +229,51 @@ async fn whoever_is_removed_and_comes_back_hears_everything_from_then_on_at_anot
 
 /// Bob has three sessions and is removed in the middle of a storm.
 async fn nothing_after_a_removal(world: &World, at: usize, remover: usize) {
-    let general = world.channel("group", &format!("general-{at}-{remover}"), &["alice", "bob", "carol"]).await;
-    let alice = world.connects_to(remover, "alice", Encoding::MessagePack, Connect::default()).await;
-    let mut carol = world.connects_to(at, "carol", Encoding::MessagePack, Connect::default()).await;
-    let unwatching = Connect { watch: Watch::None, ..Connect::default() };
-    let named = Connect { resume: [(general.clone(), Cursor::After(0, 0))].into(), ..unwatching.clone() };
+    let general = world
+        .channel(
+            "group",
+            &format!("general-{at}-{remover}"),
+            &["alice", "bob", "carol"],
+        )
+        .await;
+    let alice = world
+        .connects_to(remover, "alice", Encoding::MessagePack, Connect::default())
+        .await;
+    let mut carol = world
+        .connects_to(at, "carol", Encoding::MessagePack, Connect::default())
+        .await;
+    let unwatching = Connect {
+        watch: Watch::None,
+        ..Connect::default()
+    };
+    let named = Connect {
+        resume: [(general.clone(), Cursor::After(0, 0))].into(),
+        ..unwatching.clone()
+    };
     let mut bobs = [
-        world.connects_to(at, "bob", Encoding::MessagePack, Connect::default()).await,
-        world.connects_to(remover, "bob", Encoding::Json, named).await,
-        world.connects_to(at, "bob", Encoding::MessagePack, unwatching).await,
+        world
+            .connects_to(at, "bob", Encoding::MessagePack, Connect::default())
+            .await,
+        world
+            .connects_to(remover, "bob", Encoding::Json, named)
+            .await,
+        world
+            .connects_to(at, "bob", Encoding::MessagePack, unwatching)
+            .await,
     ];
-    bobs[2].session.subscribe([(general.clone(), Cursor::Now)].into()).await.unwrap();
+    bobs[2]
+        .session
+        .subscribe([(general.clone(), Cursor::Now)].into())
+        .await
+        .unwrap();
     let storm = tokio::spawn({
         let (general, carol) = (general.clone(), carol.session.clone());
         async move {
             for count in 0..40 {
-                let message = SendMessage { text: Some(format!("message {count}")), ..SendMessage::default() };
+                let message = SendMessage {
+                    text: Some(format!("message {count}")),
+                    ..SendMessage::default()
+                };
                 carol.send(&general, &message).await.unwrap();
                 carol.typing(&general, true).await.unwrap();
             }
@@ -239,7 +282,11 @@ async fn nothing_after_a_removal(world: &World, at: usize, remover: usize) {
     for bob in &mut bobs {
         bob.hears("message.created").await;
     }
-    alice.session.remove_participant(&general, &"bob".parse().unwrap()).await.unwrap();
+    alice
+        .session
+        .remove_participant(&general, &"bob".parse().unwrap())
+        .await
+        .unwrap();
     let removed = carol.hears("participant.removed").await;
     storm.await.unwrap();
     alice.sends(&general, "bob is gone").await;
@@ -254,7 +301,10 @@ async fn nothing_after_a_removal(world: &World, at: usize, remover: usize) {
                     is_told = true;
                 }
                 _ if event.channel_id.as_ref() == Some(&general) => {
-                    assert!(event.seq < removed.seq, "{event:?} after the removal {removed:?}");
+                    assert!(
+                        event.seq < removed.seq,
+                        "{event:?} after the removal {removed:?}"
+                    );
                 }
                 _ => {}
             }
@@ -262,10 +312,16 @@ async fn nothing_after_a_removal(world: &World, at: usize, remover: usize) {
         assert!(is_told, "each session is told channel.removed");
         let channel = json!({ "channel_id": general });
         for method in [Method::MessageList, Method::ParticipantList] {
-            assert_eq!(bob.is_refused(method, channel.clone()).await, ErrorCode::NotFound);
+            assert_eq!(
+                bob.is_refused(method, channel.clone()).await,
+                ErrorCode::NotFound
+            );
         }
         let params = json!({ "channel_id": general, "text": "still here" });
-        assert_eq!(bob.is_refused(Method::MessageSend, params).await, ErrorCode::NotFound);
+        assert_eq!(
+            bob.is_refused(Method::MessageSend, params).await,
+            ErrorCode::NotFound
+        );
     }
 }
 
@@ -273,17 +329,30 @@ async fn nothing_after_a_removal(world: &World, at: usize, remover: usize) {
 async fn comes_and_goes(world: &World, at: usize) {
     let general = world.channel("group", "general", &["alice"]).await;
     world.people(&["bob"]).await;
-    let mut bob = world.connects_to(at, "bob", Encoding::MessagePack, Connect::default()).await;
+    let mut bob = world
+        .connects_to(at, "bob", Encoding::MessagePack, Connect::default())
+        .await;
     let mut alice = world.connects("alice").await;
     let name = "bob".parse().unwrap();
     for round in 0..12 {
-        alice.session.add_participant(&general, &name, None).await.unwrap();
+        alice
+            .session
+            .add_participant(&general, &name, None)
+            .await
+            .unwrap();
         alice.sends(&general, &format!("round {round}")).await;
         let added = bob.hears("channel.added").await;
         let head = added.data["entry"]["seq"].as_u64().unwrap();
         let next = next_in(&mut bob, &general).await;
-        assert_eq!((next.data["message"]["text"].as_str(), next.seq), (Some(format!("round {round}").as_str()), Some(head + 1)));
-        alice.session.remove_participant(&general, &name).await.unwrap();
+        assert_eq!(
+            (next.data["message"]["text"].as_str(), next.seq),
+            (Some(format!("round {round}").as_str()), Some(head + 1))
+        );
+        alice
+            .session
+            .remove_participant(&general, &name)
+            .await
+            .unwrap();
         if round % 2 == 0 {
             assert_eq!(bob.next().await.event, "channel.removed");
         }

@@ -14,7 +14,14 @@ struct Narrow(World);
 
 impl Narrow {
     async fn on(ground: Ground) -> Self {
-        let flags = ["--limit", "outbox_bytes=65536", "--limit", "requests_per_second=0", "--limit", "log_bytes=0"];
+        let flags = [
+            "--limit",
+            "outbox_bytes=65536",
+            "--limit",
+            "requests_per_second=0",
+            "--limit",
+            "log_bytes=0",
+        ];
         Self(World::with(ground, 1, &flags).await)
     }
 }
@@ -103,7 +110,10 @@ on_both_stores! {
 }
 
 fn resuming(channel: &ChannelId, (seq, at): (u64, u64)) -> Connect {
-    Connect { resume: [(channel.clone(), Cursor::After(seq, at))].into(), ..Connect::default() }
+    Connect {
+        resume: [(channel.clone(), Cursor::After(seq, at))].into(),
+        ..Connect::default()
+    }
 }
 
 /// What a metric of the first node shows.

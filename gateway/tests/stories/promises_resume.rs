@@ -24,7 +24,19 @@ struct Narrow(World);
 
 impl Narrow {
     async fn on(ground: Ground) -> Self {
-        Self(World::with(ground, 1, &["--limit", "requests_per_second=0", "--limit", "outbox_bytes=65536"]).await)
+        Self(
+            World::with(
+                ground,
+                1,
+                &[
+                    "--limit",
+                    "requests_per_second=0",
+                    "--limit",
+                    "outbox_bytes=65536",
+                ],
+            )
+            .await,
+        )
     }
 }
 
@@ -32,32 +44,62 @@ impl Narrow {
 async fn commands_of(server: &fanout::redis::testing::Server) -> u64 {
     let answer = server.command(&["INFO", "commandstats"]).await.unwrap();
     let stats: String = redis::from_redis_value(answer).unwrap();
-    let of_scripts = stats.lines().filter(|line| line.starts_with("cmdstat_eval"));
-    of_scripts.map(|line| line.split_once("calls=").unwrap().1.split_once(',').unwrap().0.parse::<u64>().unwrap()).sum()
+    let of_scripts = stats
+        .lines()
+        .filter(|line| line.starts_with("cmdstat_eval"));
+    of_scripts
+        .map(|line| {
+            line.split_once("calls=")
+                .unwrap()
+                .1
+                .split_once(',')
+                .unwrap()
+                .0
+                .parse::<u64>()
+                .unwrap()
+        })
+        .sum()
 }
 
 /// Of somebody who only sends.
 fn deaf() -> Connect {
-    Connect { watch: Watch::None, ..Connect::default() }
+    Connect {
+        watch: Watch::None,
+        ..Connect::default()
+    }
 }
 
 /// What came before the answer to a request that is made now, by hand.
 async fn what_came(by_hand: &mut ByHand) -> Vec<serde_json::Value> {
     let mut events = Vec::new();
-    by_hand.asks_aside("ping", json!({}), |event| events.push(event)).await;
+    by_hand
+        .asks_aside("ping", json!({}), |event| events.push(event))
+        .await;
     events
 }
 
 fn resuming(channel: &ChannelId, seq: u64, at: u64) -> Connect {
-    Connect { resume: [(channel.clone(), Cursor::After(seq, at))].into(), ..Connect::default() }
+    Connect {
+        resume: [(channel.clone(), Cursor::After(seq, at))].into(),
+        ..Connect::default()
+    }
 }
 
 /// Listens from an entry's head on until this `seq`; without a hole.
-async fn hears_until(person: &mut Person, channel: &ChannelId, after: u64, last: u64) -> Vec<EventMessage> {
+async fn hears_until(
+    person: &mut Person,
+    channel: &ChannelId,
+    after: u64,
+    last: u64,
+) -> Vec<EventMessage> {
     let mut events = Vec::new();
     for seq in after + 1..=last {
         let event = person.next().await;
-        assert_eq!((event.channel_id.as_ref(), event.seq), (Some(channel), Some(seq)), "{event:?}");
+        assert_eq!(
+            (event.channel_id.as_ref(), event.seq),
+            (Some(channel), Some(seq)),
+            "{event:?}"
+        );
         events.push(event);
     }
     events
@@ -434,16 +476,36 @@ async fn a_resume_of_200_channels_asks_the_store_a_few_times_for_each() {
     let world = World::with(Ground::Redis, 1, &["--limit", "key_requests_per_second=0"]).await;
     let mut resume = std::collections::BTreeMap::new();
     for count in 0..CHANNELS {
-        resume.insert(world.channel("group", &format!("channel-{count}"), &["alice", "bob"]).await, Cursor::After(0, 0));
+        resume.insert(
+            world
+                .channel("group", &format!("channel-{count}"), &["alice", "bob"])
+                .await,
+            Cursor::After(0, 0),
+        );
     }
-    let Keeper::Redis(server, _) = &world.keeper else { unreachable!("it stands on Redis") };
+    let Keeper::Redis(server, _) = &world.keeper else {
+        unreachable!("it stands on Redis")
+    };
     let before = commands_of(server).await;
-    let mut bob = world.connects_to(0, "bob", Encoding::MessagePack, Connect { resume, ..Connect::default() }).await;
+    let mut bob = world
+        .connects_to(
+            0,
+            "bob",
+            Encoding::MessagePack,
+            Connect {
+                resume,
+                ..Connect::default()
+            },
+        )
+        .await;
     for _ in 0..2 * CHANNELS {
         bob.hears("participant.added").await;
     }
     let asked = commands_of(server).await - before;
     // For each: when it was last active, whether it may be joined, the entry, whether the log goes on, and then a page of the log with its
     // entities. The rest is for the session as a whole, and what the node does by itself meanwhile.
-    assert!(asked <= 6 * CHANNELS + 100, "{asked} commands for {CHANNELS} channels");
+    assert!(
+        asked <= 6 * CHANNELS + 100,
+        "{asked} commands for {CHANNELS} channels"
+    );
 }

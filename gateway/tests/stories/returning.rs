@@ -42,7 +42,11 @@ struct Path {
 impl Path {
     async fn to(node: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let path = Self { address: listener.local_addr().unwrap(), to: Arc::new(Mutex::new(node)), carried: Arc::default() };
+        let path = Self {
+            address: listener.local_addr().unwrap(),
+            to: Arc::new(Mutex::new(node)),
+            carried: Arc::default(),
+        };
         let of = path.clone();
         tokio::spawn(async move {
             while let Ok((mut near, _)) = listener.accept().await {
@@ -61,7 +65,10 @@ impl Path {
 
     /// Cuts every connection, with whatever is on its way.
     fn cut(&self) {
-        self.carried.lock().drain(..).for_each(|carrying| carrying.abort());
+        self.carried
+            .lock()
+            .drain(..)
+            .for_each(|carrying| carrying.abort());
     }
 
     fn leads_to(&self, node: SocketAddr) {
@@ -83,16 +90,27 @@ struct Person {
 impl World {
     /// Somebody who asks for tokens of so many seconds.
     fn stays(&self, name: &str, addresses: &[SocketAddr], seconds: u64) -> Person {
-        self.stays_with(addresses, Settings::default(), self.tokens_of(name, seconds))
+        self.stays_with(
+            addresses,
+            Settings::default(),
+            self.tokens_of(name, seconds),
+        )
     }
 
-    fn tokens_of(&self, name: &str, seconds: u64) -> impl FnMut() -> BoxFuture<'static, Result<String, NoToken>> + Send + use<> {
+    fn tokens_of(
+        &self,
+        name: &str,
+        seconds: u64,
+    ) -> impl FnMut() -> BoxFuture<'static, Result<String, NoToken>> + Send + use<> {
         let (team, path) = (self.team(), format!("/v1/users/{name}/tokens"));
         move || {
             let (team, path) = (team.clone(), path.clone());
             Box::pin(async move {
-                let token: Result<Token, _> = team.post(&path, &json!({ "expires_in": seconds })).await;
-                token.map(|token| token.token).map_err(|error| NoToken::Later(error.to_string()))
+                let token: Result<Token, _> =
+                    team.post(&path, &json!({ "expires_in": seconds })).await;
+                token
+                    .map(|token| token.token)
+                    .map_err(|error| NoToken::Later(error.to_string()))
             })
         }
     }
@@ -102,22 +120,49 @@ impl World {
         F: FnMut() -> T + Send + 'static,
         T: Future<Output = Result<String, NoToken>> + Send + 'static,
     {
-        let connector = |(turn, address)| Connector::new(&format!("ws://{address}"), Encoding::ALL[turn % 2]).unwrap();
+        let connector = |(turn, address)| {
+            Connector::new(&format!("ws://{address}"), Encoding::ALL[turn % 2]).unwrap()
+        };
         let addresses = addresses.iter().enumerate().map(connector).collect();
         let (first_wait, longest_wait) = (Duration::from_millis(50), Duration::from_millis(500));
-        let settings = Settings { first_wait, longest_wait, ..settings };
+        let settings = Settings {
+            first_wait,
+            longest_wait,
+            ..settings
+        };
         let (client, updates) = Client::start(addresses, settings, token);
         let (heard, acknowledged, aways) = (Vec::new(), Vec::new(), Vec::new());
-        Person { client, updates, position: None, heard, acknowledged, connections: 0, aways }
+        Person {
+            client,
+            updates,
+            position: None,
+            heard,
+            acknowledged,
+            connections: 0,
+            aways,
+        }
     }
 
     /// What is stored in a channel.
     async fn listed(&self, node: usize, channel: &ChannelId) -> Vec<Message> {
-        let person = self.connects_to(node, "ann", Encoding::MessagePack, protocol::params::Connect::default()).await;
+        let person = self
+            .connects_to(
+                node,
+                "ann",
+                Encoding::MessagePack,
+                protocol::params::Connect::default(),
+            )
+            .await;
         let mut messages = Vec::new();
         loop {
-            let after = messages.last().map_or(0, |message: &Message| message.number);
-            let which = ListMessages { after: Some(after), limit: Some(200), ..ListMessages::default() };
+            let after = messages
+                .last()
+                .map_or(0, |message: &Message| message.number);
+            let which = ListMessages {
+                after: Some(after),
+                limit: Some(200),
+                ..ListMessages::default()
+            };
             let page = person.session.messages(channel, &which).await.unwrap();
             messages.extend(page.items);
             if !page.more {
@@ -129,7 +174,15 @@ impl World {
 
 impl Person {
     fn sends(&self, channel: &ChannelId, text: impl ToString) -> MessageId {
-        self.client.send(channel, SendMessage { text: Some(text.to_string()), ..SendMessage::default() }).unwrap()
+        self.client
+            .send(
+                channel,
+                SendMessage {
+                    text: Some(text.to_string()),
+                    ..SendMessage::default()
+                },
+            )
+            .unwrap()
     }
 
     /// Takes updates until something holds.
@@ -137,7 +190,13 @@ impl Person {
         let deadline = tokio::time::Instant::now() + 2 * PATIENCE;
         while !holds(self) {
             let update = tokio::time::timeout_at(deadline, self.updates.next()).await;
-            let update = update.unwrap_or_else(|_| panic!("in vain: {what}: {} heard, {:?}", self.heard.len(), self.aways));
+            let update = update.unwrap_or_else(|_| {
+                panic!(
+                    "in vain: {what}: {} heard, {:?}",
+                    self.heard.len(),
+                    self.aways
+                )
+            });
             self.takes(update.expect("the client lives"));
         }
     }
@@ -154,7 +213,11 @@ impl Person {
             }
             Update::Event(event) => {
                 if let (Some(_), Some(seq)) = (&event.channel_id, event.seq) {
-                    assert_eq!(Some(seq), self.position.map(|position| position + 1), "no hole, and nothing twice");
+                    assert_eq!(
+                        Some(seq),
+                        self.position.map(|position| position + 1),
+                        "no hole, and nothing twice"
+                    );
                     self.position = Some(seq);
                 }
                 match event.read().unwrap() {
@@ -204,21 +267,35 @@ async fn a_node_that_is_restarted_is_come_back_to_with_what_was_sent_meanwhile()
     let mut world = World::on(Ground::Embedded).await;
     let general = world.channel("group", "general", &["ann", "bob"]).await;
     let path = Path::to(world.nodes[0].address).await;
-    let (mut ann, mut bob) = (world.stays("ann", &[path.address], 3600), world.stays("bob", &[path.address], 3600));
+    let (mut ann, mut bob) = (
+        world.stays("ann", &[path.address], 3600),
+        world.stays("bob", &[path.address], 3600),
+    );
     for person in [&mut ann, &mut bob] {
-        person.hears_until("connected", |person| person.connections > 0).await;
+        person
+            .hears_until("connected", |person| person.connections > 0)
+            .await;
     }
     let mut sent = vec![ann.sends(&general, "before")];
-    bob.hears_until("the first", |bob| bob.heard.len() == 1).await;
+    bob.hears_until("the first", |bob| bob.heard.len() == 1)
+        .await;
     world.ends().await;
     ann.hears_until("away", |ann| !ann.aways.is_empty()).await;
-    assert!(matches!(ann.aways[0], Why::Draining | Why::Closed(_)), "{:?}", ann.aways);
+    assert!(
+        matches!(ann.aways[0], Why::Draining | Why::Closed(_)),
+        "{:?}",
+        ann.aways
+    );
     sent.push(ann.sends(&general, "meanwhile"));
     world.restarts_as(1).await;
     path.leads_to(world.nodes[0].address);
     sent.push(ann.sends(&general, "after"));
-    ann.hears_until("everything", |ann| ann.acknowledged.len() == 3 && ann.heard.len() == 3).await;
-    bob.hears_until("everything", |bob| bob.heard.len() == 3).await;
+    ann.hears_until("everything", |ann| {
+        ann.acknowledged.len() == 3 && ann.heard.len() == 3
+    })
+    .await;
+    bob.hears_until("everything", |bob| bob.heard.len() == 3)
+        .await;
     assert_eq!((&ann.acknowledged, &bob.heard), (&sent, &sent));
     ann.client.close();
     while let Some(update) = ann.updates.next().await {
@@ -234,24 +311,42 @@ async fn who_is_removed_and_added_again_goes_on_from_there_on_whether_there_or_a
     let bob = world.connects("bob").await;
     for watch in [Watch::All, Watch::None] {
         let path = Path::to(world.nodes[0].address).await;
-        let settings = Settings { watch, channels: [(general.clone(), Cursor::Now)].into(), ..Settings::default() };
+        let settings = Settings {
+            watch,
+            channels: [(general.clone(), Cursor::Now)].into(),
+            ..Settings::default()
+        };
         let mut ann = world.stays_with(&[path.address], settings, world.tokens_of("ann", 3600));
-        ann.hears_until("connected", |ann| ann.connections == 1).await;
+        ann.hears_until("connected", |ann| ann.connections == 1)
+            .await;
         for is_away in [false, true] {
             if is_away {
                 path.leads_to(([127, 0, 0, 1], 1).into());
                 path.cut();
             }
-            bob.session.remove_participant(&general, &"ann".parse().unwrap()).await.unwrap();
+            bob.session
+                .remove_participant(&general, &"ann".parse().unwrap())
+                .await
+                .unwrap();
             bob.sends(&general, "not for her").await;
-            bob.session.add_participant(&general, &"ann".parse().unwrap(), None).await.unwrap();
+            bob.session
+                .add_participant(&general, &"ann".parse().unwrap(), None)
+                .await
+                .unwrap();
             path.leads_to(world.nodes[0].address);
             let connections = 1 + usize::from(is_away);
-            ann.hears_until("added", |ann| ann.position.is_some() && ann.connections == connections).await;
+            ann.hears_until("added", |ann| {
+                ann.position.is_some() && ann.connections == connections
+            })
+            .await;
             let heard = ann.heard.len();
             let id = bob.sends(&general, "for her").await.id;
-            ann.hears_until("it", |ann| ann.heard.last() == Some(&id)).await;
-            assert!(is_away || ann.heard.len() == heard + 1, "what was said without her is not told");
+            ann.hears_until("it", |ann| ann.heard.last() == Some(&id))
+                .await;
+            assert!(
+                is_away || ann.heard.len() == heard + 1,
+                "what was said without her is not told"
+            );
         }
     }
 }
@@ -262,13 +357,18 @@ async fn of_several_nodes_another_is_gone_to_when_one_drains() {
     let general = world.channel("group", "general", &["ann", "bob"]).await;
     let addresses = [world.nodes[0].address, world.nodes[1].address];
     let mut ann = world.stays("ann", &addresses, 3600);
-    ann.hears_until("connected", |ann| ann.connections == 1).await;
+    ann.hears_until("connected", |ann| ann.connections == 1)
+        .await;
     let leaving = usize::from(world.metric(1, "chaos_connections").await > 0.0);
     let node = world.nodes.remove(leaving);
     let draining = tokio::spawn(node.drain());
-    ann.hears_until("elsewhere", |ann| ann.connections == 2).await;
+    ann.hears_until("elsewhere", |ann| ann.connections == 2)
+        .await;
     let id = ann.sends(&general, "still here");
-    ann.hears_until("it", |ann| ann.acknowledged == [id.clone()] && ann.heard == [id.clone()]).await;
+    ann.hears_until("it", |ann| {
+        ann.acknowledged == [id.clone()] && ann.heard == [id.clone()]
+    })
+    .await;
     assert_eq!(ann.aways.len(), 1, "{:?}", ann.aways);
     draining.await.unwrap();
 }
@@ -286,18 +386,37 @@ async fn short_tokens_are_replaced_in_time_and_one_that_ends_all_the_same_by_ano
             if turn == 3 {
                 return Err(NoToken::Later("the backend is away".into()));
             }
-            let token: Token = team.post("/v1/users/ann/tokens", &json!({ "expires_in": if turn < 3 { 4 } else { 3600 } })).await.unwrap();
+            let token: Token = team
+                .post(
+                    "/v1/users/ann/tokens",
+                    &json!({ "expires_in": if turn < 3 { 4 } else { 3600 } }),
+                )
+                .await
+                .unwrap();
             Ok(token.token)
         }
     });
     ann.hears_until("4003", |ann| !ann.aways.is_empty()).await;
-    assert!(matches!(&ann.aways[0], Why::Closed(closed) if closed.code == Some(4003)), "{:?}", ann.aways);
+    assert!(
+        matches!(&ann.aways[0], Why::Closed(closed) if closed.code == Some(4003)),
+        "{:?}",
+        ann.aways
+    );
     // The one after the end may be asked for by now.
-    assert!(ann.connections == 1 && asked.load(Ordering::Relaxed) >= 4, "two were replaced on the live connection");
-    ann.hears_until("connected", |ann| ann.connections == 2).await;
+    assert!(
+        ann.connections == 1 && asked.load(Ordering::Relaxed) >= 4,
+        "two were replaced on the live connection"
+    );
+    ann.hears_until("connected", |ann| ann.connections == 2)
+        .await;
     let id = ann.sends(&general, "still me");
-    ann.hears_until("it", |ann| ann.acknowledged == [id.clone()]).await;
-    let quiet = tokio::time::timeout(SILENCE, ann.hears_until("nothing", |ann| ann.aways.len() > 1)).await;
+    ann.hears_until("it", |ann| ann.acknowledged == [id.clone()])
+        .await;
+    let quiet = tokio::time::timeout(
+        SILENCE,
+        ann.hears_until("nothing", |ann| ann.aways.len() > 1),
+    )
+    .await;
     assert!(quiet.is_err(), "and it stays");
 }
 
@@ -307,7 +426,10 @@ async fn who_chats_in_a_terminal_is_told_of_a_restart_and_goes_on() {
     let data = folder.path().join("chaos-data");
     let (mut node, address) = Chaos::node(&data, &[]).await;
     let path = Path::to(address).await;
-    let (url, demo) = (format!("ws://{}/v1/ws", path.address), data.display().to_string());
+    let (url, demo) = (
+        format!("ws://{}/v1/ws", path.address),
+        data.display().to_string(),
+    );
     let chat = |user: &str| Chaos::spawn(&["chat", "--url", &url, "--data", &demo, "--user", user]);
     let (mut alice, mut bob) = (chat("alice"), chat("bob"));
     for person in [&alice, &bob] {
@@ -328,10 +450,18 @@ async fn who_chats_in_a_terminal_is_told_of_a_restart_and_goes_on() {
     for person in [&alice, &bob] {
         person.says("bob: after").await;
     }
-    let said =
-        |who: &Chaos| who.said().into_iter().filter(|line| !line.starts_with('*') && !line.starts_with("You are")).collect::<Vec<_>>();
+    let said = |who: &Chaos| {
+        who.said()
+            .into_iter()
+            .filter(|line| !line.starts_with('*') && !line.starts_with("You are"))
+            .collect::<Vec<_>>()
+    };
     for person in [&mut alice, &mut bob] {
-        assert_eq!(said(person)[said(person).len() - 3..], ["alice: before", "alice: meanwhile", "bob: after"], "once, and in order");
+        assert_eq!(
+            said(person)[said(person).len() - 3..],
+            ["alice: before", "alice: meanwhile", "bob: after"],
+            "once, and in order"
+        );
         person.hangs_up();
         assert_eq!(person.ends().await.code(), Some(0), "{}", person.log());
     }

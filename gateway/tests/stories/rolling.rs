@@ -39,7 +39,8 @@ impl Balancer {
                 let ready = self.0.lock();
                 ready[turn % ready.len()]
             };
-            let connector = Connector::new(&format!("ws://{address}"), Encoding::ALL[turn % 2]).unwrap();
+            let connector =
+                Connector::new(&format!("ws://{address}"), Encoding::ALL[turn % 2]).unwrap();
             match connector.connect(params).await {
                 Ok(connected) => return connected,
                 // It went between the look and the connection.
@@ -81,7 +82,11 @@ impl Wanderer {
         'connections: loop {
             let params = Connect {
                 token: self.token.clone(),
-                resume: [(self.channel.clone(), Cursor::After(self.position.0, self.position.1))].into(),
+                resume: [(
+                    self.channel.clone(),
+                    Cursor::After(self.position.0, self.position.1),
+                )]
+                .into(),
                 ..Connect::default()
             };
             let (session, mut events) = self.balancer.connects(&params, turn).await;
@@ -92,10 +97,20 @@ impl Wanderer {
                     return self;
                 }
                 let id = MessageId::from_bits(self.index << 32 | next);
-                let body = SendMessage { message_id: Some(id.clone()), text: Some(format!("{next}")), ..SendMessage::default() };
+                let body = SendMessage {
+                    message_id: Some(id.clone()),
+                    text: Some(format!("{next}")),
+                    ..SendMessage::default()
+                };
                 let channel = self.channel.clone();
                 // Over, it only listens.
-                let sending = async { if is_over { std::future::pending().await } else { session.send(&channel, &body).await } };
+                let sending = async {
+                    if is_over {
+                        std::future::pending().await
+                    } else {
+                        session.send(&channel, &body).await
+                    }
+                };
                 tokio::pin!(sending);
                 loop {
                     tokio::select! {
@@ -159,7 +174,11 @@ async fn a_rolling_restart_under_load_loses_nothing_and_shows_nobody_more_than_a
     drop(witness);
     let balancer = Balancer::default();
     *balancer.0.lock() = world.nodes.iter().map(|node| node.address).collect();
-    let (over, reconnects, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+    let (over, reconnects, acknowledged) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::<AtomicUsize>::default(),
+        Arc::<AtomicUsize>::default(),
+    );
     let mut people = Vec::new();
     for (index, name) in PEOPLE.iter().enumerate() {
         let wanderer = Wanderer {
@@ -177,16 +196,25 @@ async fn a_rolling_restart_under_load_loses_nothing_and_shows_nobody_more_than_a
     }
     let traffic = async || {
         let before = acknowledged.load(Ordering::Relaxed);
-        until("people talk", || async { acknowledged.load(Ordering::Relaxed) >= before + 60 }).await;
+        until("people talk", || async {
+            acknowledged.load(Ordering::Relaxed) >= before + 60
+        })
+        .await;
     };
     traffic().await;
     for _ in 0..2 {
         // As a load balancer sees it: not ready any more, then gone; and the new one once it is ready.
         let before = reconnects.load(Ordering::Relaxed);
         let leaving = world.nodes.remove(0);
-        balancer.0.lock().retain(|address| *address != leaving.address);
+        balancer
+            .0
+            .lock()
+            .retain(|address| *address != leaving.address);
         leaving.drain().await;
-        assert!(reconnects.load(Ordering::Relaxed) > before, "somebody was on it");
+        assert!(
+            reconnects.load(Ordering::Relaxed) > before,
+            "somebody was on it"
+        );
         traffic().await;
         let new = world.add_node().await;
         balancer.0.lock().push(world.nodes[new].address);
@@ -198,16 +226,36 @@ async fn a_rolling_restart_under_load_loses_nothing_and_shows_nobody_more_than_a
         all.push(person.await.unwrap());
     }
     // Who stopped earlier has heard less, but no other order.
-    let longest = all.iter().map(|person| person.heard.clone()).max_by_key(Vec::len).unwrap();
-    assert_eq!(longest.iter().collect::<BTreeSet<_>>().len(), longest.len(), "nothing twice");
+    let longest = all
+        .iter()
+        .map(|person| person.heard.clone())
+        .max_by_key(Vec::len)
+        .unwrap();
+    assert_eq!(
+        longest.iter().collect::<BTreeSet<_>>().len(),
+        longest.len(),
+        "nothing twice"
+    );
     for person in &all {
-        assert_eq!(person.heard, longest[..person.heard.len()], "one order for all");
+        assert_eq!(
+            person.heard,
+            longest[..person.heard.len()],
+            "one order for all"
+        );
         for (id, message) in &person.sent {
             let place = longest.iter().position(|heard| heard == id);
-            assert_eq!(place.map(|place| place as u64 + 1), Some(message.number), "acknowledged, and told with that number");
+            assert_eq!(
+                place.map(|place| place as u64 + 1),
+                Some(message.number),
+                "acknowledged, and told with that number"
+            );
         }
     }
-    assert_eq!(longest.len(), all.iter().map(|person| person.sent.len()).sum::<usize>(), "each message that was sent, once");
+    assert_eq!(
+        longest.len(),
+        all.iter().map(|person| person.sent.len()).sum::<usize>(),
+        "each message that was sent, once"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -225,14 +273,24 @@ async fn the_users_of_a_killed_node_go_offline_once_and_not_before_its_lease_end
     shop.group("general", &["alice", "bob", "carol"]).await;
     let mut watching = Vec::new();
     for (index, name) in [(1, "bob"), (2, "carol")] {
-        let there = Shop { organization: String::new(), app_key: shop.app_key.clone(), ..Shop::open(nodes[index].1, ADMIN).await };
+        let there = Shop {
+            organization: String::new(),
+            app_key: shop.app_key.clone(),
+            ..Shop::open(nodes[index].1, ADMIN).await
+        };
         let (session, events) = there.connects(name, Encoding::MessagePack).await;
-        session.watch_presence(vec!["alice".parse().unwrap()]).await.unwrap();
+        session
+            .watch_presence(vec!["alice".parse().unwrap()])
+            .await
+            .unwrap();
         watching.push((session, events));
     }
     let _alice = shop.connects("alice", Encoding::MessagePack).await;
     async fn told(events: &mut Events, within: Duration) -> Option<bool> {
-        let event = tokio::time::timeout(within, events.next()).await.ok()?.expect("the session lives on");
+        let event = tokio::time::timeout(within, events.next())
+            .await
+            .ok()?
+            .expect("the session lives on");
         match event.read().unwrap() {
             Event::PresenceChanged(data) => Some(data.online),
             other => panic!("{other:?}"),
@@ -245,7 +303,11 @@ async fn the_users_of_a_killed_node_go_offline_once_and_not_before_its_lease_end
     let killed = Instant::now();
     for (_, events) in &mut watching {
         assert_eq!(told(events, 3 * PATIENCE).await, Some(false));
-        assert!(killed.elapsed() > LEFT - Duration::from_secs(1), "offline {:?} after the kill", killed.elapsed());
+        assert!(
+            killed.elapsed() > LEFT - Duration::from_secs(1),
+            "offline {:?} after the kill",
+            killed.elapsed()
+        );
     }
     for (_, events) in &mut watching {
         assert_eq!(told(events, SILENCE).await, None, "once");

@@ -20,7 +20,13 @@ impl Gated {
     async fn on(ground: Ground) -> Self {
         let gate = ["connects_at_once=2", "connects_waiting=3"];
         // However long it takes, everything can be replayed.
-        let no_other = ["unauthenticated_per_ip=0", "connections_per_user=0", "requests_per_second=0", "log_events=0", "log_bytes=0"];
+        let no_other = [
+            "unauthenticated_per_ip=0",
+            "connections_per_user=0",
+            "requests_per_second=0",
+            "log_events=0",
+            "log_bytes=0",
+        ];
         let limits = gate.into_iter().chain(no_other);
         let flags: Vec<&str> = limits.flat_map(|limit| ["--limit", limit]).collect();
         Self(World::with(ground, 1, &flags).await)
@@ -31,18 +37,30 @@ impl Gated {
 const STORM: usize = 60;
 
 fn from_the_beginning(channel: &ChannelId) -> Connect {
-    Connect { resume: [(channel.clone(), Cursor::After(0, 0))].into(), ..Connect::default() }
+    Connect {
+        resume: [(channel.clone(), Cursor::After(0, 0))].into(),
+        ..Connect::default()
+    }
 }
 
 impl World {
     /// So many connections of somebody open, and only then ask to be let in, all together. Those who are in, and the hints of those
     /// who are not.
-    async fn is_stormed_by(&self, name: &str, count: usize, channel: &ChannelId) -> (usize, Vec<Duration>) {
+    async fn is_stormed_by(
+        &self,
+        name: &str,
+        count: usize,
+        channel: &ChannelId,
+    ) -> (usize, Vec<Duration>) {
         let token = self.token(name).await;
         let request = json!({ "token": token, "resume": { (channel.as_str()): [0, 0] } });
         let request = encode_request(Encoding::MessagePack, 1, "connect", &request);
         let mut all = join_all((0..count).map(|_| self.opens(Encoding::MessagePack))).await;
-        join_all(all.iter_mut().map(|one| one.says(Frame::of(Encoding::MessagePack, request.clone())))).await;
+        join_all(
+            all.iter_mut()
+                .map(|one| one.says(Frame::of(Encoding::MessagePack, request.clone()))),
+        )
+        .await;
         let answers = join_all(all.iter_mut().map(async |one| {
             let reply = one.hears().await;
             match reply.get("error") {
@@ -53,7 +71,11 @@ impl World {
                     let closed = one.ends().await;
                     assert_eq!(closed.code, Some(4012), "{closed}");
                     let hint = closed.retry_after().expect("a hint in the close frame");
-                    assert_eq!(error["retry_after_ms"].as_u64().map(Duration::from_millis), Some(hint), "the reply says the same");
+                    assert_eq!(
+                        error["retry_after_ms"].as_u64().map(Duration::from_millis),
+                        Some(hint),
+                        "the reply says the same"
+                    );
                     Some(hint)
                 }
             }
@@ -70,13 +92,25 @@ impl World {
         loop {
             tokio::time::sleep(hint).await;
             match connector.connect(params).await {
-                Ok((session, events)) => return Person { name: name.parse().unwrap(), session, events, heard: Vec::new() },
-                Err(ConnectError::Refused { closed, .. } | ConnectError::Closed(closed)) if closed.code == Some(4012) => {
+                Ok((session, events)) => {
+                    return Person {
+                        name: name.parse().unwrap(),
+                        session,
+                        events,
+                        heard: Vec::new(),
+                    };
+                }
+                Err(ConnectError::Refused { closed, .. } | ConnectError::Closed(closed))
+                    if closed.code == Some(4012) =>
+                {
                     hint = closed.retry_after().unwrap_or(Duration::from_millis(500));
                 }
                 Err(error) => panic!("{name}: {error}"),
             }
-            assert!(tokio::time::Instant::now() < deadline, "{name} came in vain");
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "{name} came in vain"
+            );
         }
     }
 }
@@ -109,12 +143,27 @@ on_both_stores! {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_not_let_in_is_told_when_and_all_are_in_at_last_while_who_is_there_is_served() {
     let Gated(world) = Gated::on(Ground::Redis).await;
-    let general = world.channel("group", "general", &["alice", "bob", "carol"]).await;
-    let Person { session: alice, events, .. } = world.connects("alice").await;
+    let general = world
+        .channel("group", "general", &["alice", "bob", "carol"])
+        .await;
+    let Person {
+        session: alice,
+        events,
+        ..
+    } = world.connects("alice").await;
     // Dropped, so that nobody has to read them for the session to be served.
     drop(events);
     let says = async |text: String| {
-        alice.send(&general, &SendMessage { text: Some(text), ..SendMessage::default() }).await.unwrap();
+        alice
+            .send(
+                &general,
+                &SendMessage {
+                    text: Some(text),
+                    ..SendMessage::default()
+                },
+            )
+            .await
+            .unwrap();
     };
     let mut carol = world.connects("carol").await;
     for count in 0..100 {
@@ -134,15 +183,34 @@ async fn who_is_not_let_in_is_told_when_and_all_are_in_at_last_while_who_is_ther
     };
     let storm = async {
         let (admitted, hints) = world.is_stormed_by("bob", STORM, &general).await;
-        assert!(admitted >= 5, "as many as have a place, and as many as may wait: {admitted}");
+        assert!(
+            admitted >= 5,
+            "as many as have a place, and as many as may wait: {admitted}"
+        );
         assert!(!hints.is_empty(), "{STORM} are more than 5");
         assert!(hints.iter().all(|hint| *hint >= Duration::from_millis(500)));
-        assert!(hints.iter().collect::<BTreeSet<_>>().len() > hints.len() / 2, "they do not come again together: {hints:?}");
+        assert!(
+            hints.iter().collect::<BTreeSet<_>>().len() > hints.len() / 2,
+            "they do not come again together: {hints:?}"
+        );
         let turned_away = world.metric(0, "chaos_connects_turned_away_total").await;
         assert_eq!(turned_away, hints.len() as f64);
-        assert_eq!(world.metric(0, r#"chaos_limits_hit_total{limit="connects_waiting"}"#).await, turned_away);
-        let params = Connect { token: world.token("bob").await, ..from_the_beginning(&general) };
-        let all = join_all(hints.into_iter().map(|hint| world.comes_after(hint, &params, "bob"))).await;
+        assert_eq!(
+            world
+                .metric(0, r#"chaos_limits_hit_total{limit="connects_waiting"}"#)
+                .await,
+            turned_away
+        );
+        let params = Connect {
+            token: world.token("bob").await,
+            ..from_the_beginning(&general)
+        };
+        let all = join_all(
+            hints
+                .into_iter()
+                .map(|hint| world.comes_after(hint, &params, "bob")),
+        )
+        .await;
         for mut bob in all {
             let created = bob.sees("before 0").await;
             assert_eq!(created.number, 1, "what was missed is told to each");
@@ -152,7 +220,8 @@ async fn who_is_not_let_in_is_told_when_and_all_are_in_at_last_while_who_is_ther
     let (chatted, ()) = tokio::join!(chat, storm);
     assert!(chatted > 10, "{chatted}");
     until("nobody is at the gate", || async {
-        world.metric(0, "chaos_connects_under_way").await == 0.0 && world.metric(0, "chaos_connects_waiting").await == 0.0
+        world.metric(0, "chaos_connects_under_way").await == 0.0
+            && world.metric(0, "chaos_connects_waiting").await == 0.0
     })
     .await;
 }
@@ -163,8 +232,13 @@ async fn while_the_store_hangs_so_many_wait_and_afterwards_all_come_in() {
     let Gated(world) = Gated::on(Ground::Redis).await;
     let general = world.channel("group", "general", &["alice", "bob"]).await;
     let alice = world.connects("alice").await;
-    let Keeper::Redis(server, _) = &world.keeper else { unreachable!() };
-    let params = Connect { token: world.token("bob").await, ..from_the_beginning(&general) };
+    let Keeper::Redis(server, _) = &world.keeper else {
+        unreachable!()
+    };
+    let params = Connect {
+        token: world.token("bob").await,
+        ..from_the_beginning(&general)
+    };
     let connector = Connector::new(&world.url(0), Encoding::MessagePack).unwrap();
     server.stop();
     let waiting = join_all((0..COUNT).map(|_| connector.connect(&params)));
@@ -190,6 +264,15 @@ async fn while_the_store_hangs_so_many_wait_and_afterwards_all_come_in() {
         }
     }
     assert!(again.len() >= COUNT - 5, "{again:?}");
-    join_all(again.into_iter().map(|hint| world.comes_after(hint, &params, "bob"))).await;
-    let _: Value = alice.session.request(protocol::Method::Ping, &json!({})).await.unwrap();
+    join_all(
+        again
+            .into_iter()
+            .map(|hint| world.comes_after(hint, &params, "bob")),
+    )
+    .await;
+    let _: Value = alice
+        .session
+        .request(protocol::Method::Ping, &json!({}))
+        .await
+        .unwrap();
 }

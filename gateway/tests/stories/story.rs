@@ -1,10 +1,16 @@
 //! What tests are told in: worlds on either store, people in them, and what they see.
 #![allow(unreachable_pub, reason = "tests have no outside")]
-#![allow(dead_code, reason = "a word of the stories' language that no story needs at the moment")]
+#![allow(
+    dead_code,
+    reason = "a word of the stories' language that no story needs at the moment"
+)]
 
 use std::{future::Future, path::PathBuf, time::Duration};
 
-use client::{Backend, BackendError, Closed, ConnectError, Connector, Events, Frame, RequestError, Session, Socket};
+use client::{
+    Backend, BackendError, Closed, ConnectError, Connector, Events, Frame, RequestError, Session,
+    Socket,
+};
 use fanout::redis::testing;
 use gateway::{
     config::{self, Command, Config},
@@ -88,7 +94,11 @@ impl World {
     pub async fn with(ground: Ground, nodes: usize, flags: &[&str]) -> Self {
         let (keeper, store) = stand(ground, &"07".repeat(32)).await;
         let own = ["--listen", "127.0.0.1:0", "--drain-window", "1s"];
-        let flags = own.iter().chain(flags).map(|flag| (*flag).to_owned()).collect();
+        let flags = own
+            .iter()
+            .chain(flags)
+            .map(|flag| (*flag).to_owned())
+            .collect();
         let mut world = Self {
             nodes: Vec::new(),
             keeper,
@@ -106,7 +116,11 @@ impl World {
         }
         world.admin_key = world.nodes[0].admin_key.expose().to_owned();
         let body = json!({ "name": "Acme", "email": "team@acme.example" });
-        let made: OrganizationCreated = world.backend(&world.admin_key).post("/v1/organizations", &body).await.unwrap();
+        let made: OrganizationCreated = world
+            .backend(&world.admin_key)
+            .post("/v1/organizations", &body)
+            .await
+            .unwrap();
         world.organization = made.organization.id.to_string();
         world.organization_key = made.key.secret.unwrap();
         (world.app, world.app_key) = world.make_app("live").await;
@@ -115,9 +129,13 @@ impl World {
 
     /// The settings with which nodes of this world start.
     pub fn config(&self) -> Config {
-        let mut arguments: Vec<_> = ["chaos".to_owned()].into_iter().chain(self.store.iter().cloned()).collect();
+        let mut arguments: Vec<_> = ["chaos".to_owned()]
+            .into_iter()
+            .chain(self.store.iter().cloned())
+            .collect();
         if let Keeper::Redis(..) | Keeper::Cluster(..) | Keeper::Sentinel(..) = self.keeper {
-            arguments.extend(["--admin-key", "adm_0123456789abcdef0123456789abcdef"].map(str::to_owned));
+            arguments
+                .extend(["--admin-key", "adm_0123456789abcdef0123456789abcdef"].map(str::to_owned));
         }
         match config::parse(arguments.iter().chain(&self.flags), &|_| None).unwrap() {
             Command::Serve(config) => *config,
@@ -129,7 +147,9 @@ impl World {
     pub fn secret_key_file(&self) -> PathBuf {
         match &self.keeper {
             Keeper::Embedded(folder) => folder.path().join("data/secret-key"),
-            Keeper::Redis(_, folder) | Keeper::Cluster(_, folder) | Keeper::Sentinel(_, folder) => folder.path().join("secret"),
+            Keeper::Redis(_, folder) | Keeper::Cluster(_, folder) | Keeper::Sentinel(_, folder) => {
+                folder.path().join("secret")
+            }
         }
     }
 
@@ -149,7 +169,11 @@ impl World {
 
     pub async fn make_app_key(&self, app: &str, environment: &str) -> String {
         let path = format!("/v1/organizations/{}/apps/{app}/keys", self.organization);
-        let key: Key = self.backend(&self.organization_key).post(&path, &json!({ "environment": environment })).await.unwrap();
+        let key: Key = self
+            .backend(&self.organization_key)
+            .post(&path, &json!({ "environment": environment }))
+            .await
+            .unwrap();
         key.secret.unwrap()
     }
 
@@ -173,7 +197,11 @@ impl World {
     /// Makes users.
     pub async fn people(&self, names: &[&str]) {
         for name in names {
-            let _: Value = self.team().put(&format!("/v1/users/{name}"), &json!({ "first_name": name })).await.unwrap();
+            let _: Value = self
+                .team()
+                .put(&format!("/v1/users/{name}"), &json!({ "first_name": name }))
+                .await
+                .unwrap();
         }
     }
 
@@ -192,32 +220,59 @@ impl World {
     }
 
     pub async fn token(&self, name: &str) -> String {
-        let token: Token = self.team().post(&format!("/v1/users/{name}/tokens"), &json!({})).await.unwrap();
+        let token: Token = self
+            .team()
+            .post(&format!("/v1/users/{name}/tokens"), &json!({}))
+            .await
+            .unwrap();
         token.token
     }
 
     /// What a metric of a node shows; 0 if it is not there.
     pub async fn metric(&self, node: usize, name: &str) -> f64 {
-        let answer = self.backend_at(node, &self.admin_key).call(axum::http::Method::GET, "/metrics").send().await.unwrap();
+        let answer = self
+            .backend_at(node, &self.admin_key)
+            .call(axum::http::Method::GET, "/metrics")
+            .send()
+            .await
+            .unwrap();
         metric_in(std::str::from_utf8(&answer.body).unwrap(), name)
     }
 
     /// The status that `/readyz` of a node answers.
     pub async fn readiness(&self, node: usize) -> u16 {
-        self.backend_at(node, "").call(axum::http::Method::GET, "/readyz").send().await.unwrap().status.as_u16()
+        self.backend_at(node, "")
+            .call(axum::http::Method::GET, "/readyz")
+            .send()
+            .await
+            .unwrap()
+            .status
+            .as_u16()
     }
 
     /// Somebody connects to the first node.
     pub async fn connects(&self, name: &str) -> Person {
-        self.connects_to(0, name, Encoding::MessagePack, Connect::default()).await
+        self.connects_to(0, name, Encoding::MessagePack, Connect::default())
+            .await
     }
 
-    pub async fn connects_to(&self, node: usize, name: &str, encoding: Encoding, params: Connect) -> Person {
+    pub async fn connects_to(
+        &self,
+        node: usize,
+        name: &str,
+        encoding: Encoding,
+        params: Connect,
+    ) -> Person {
         let token = self.token(name).await;
         let params = Connect { token, ..params };
         let connector = Connector::new(&self.url(node), encoding).unwrap();
         let (session, events) = connector.connect(&params).await.unwrap();
-        Person { name: name.parse().unwrap(), session, events, heard: Vec::new() }
+        Person {
+            name: name.parse().unwrap(),
+            session,
+            events,
+            heard: Vec::new(),
+        }
     }
 
     /// Somebody tries to connect with these parameters, and is refused: with which error, and which close code.
@@ -231,8 +286,16 @@ impl World {
 
     /// A connection by hand.
     pub async fn opens(&self, encoding: Encoding) -> ByHand {
-        let socket = Connector::new(&self.url(0), encoding).unwrap().open().await.unwrap();
-        ByHand { socket, encoding, last_id: 0 }
+        let socket = Connector::new(&self.url(0), encoding)
+            .unwrap()
+            .open()
+            .await
+            .unwrap();
+        ByHand {
+            socket,
+            encoding,
+            last_id: 0,
+        }
     }
 
     /// Ends all nodes, as SIGTERM does, and starts as many again on the same data.
@@ -271,8 +334,17 @@ impl Drop for World {
     fn drop(&mut self) {
         if let (Keeper::Embedded(folder), false) = (&self.keeper, std::thread::panicking()) {
             let data = folder.path().join("data");
-            let checked = std::process::Command::new(env!("CARGO_BIN_EXE_chaos")).arg("check").arg("--data").arg(&data).output().unwrap();
-            assert!(checked.status.success(), "{}", String::from_utf8_lossy(&[checked.stdout, checked.stderr].concat()));
+            let checked = std::process::Command::new(env!("CARGO_BIN_EXE_chaos"))
+                .arg("check")
+                .arg("--data")
+                .arg(&data)
+                .output()
+                .unwrap();
+            assert!(
+                checked.status.success(),
+                "{}",
+                String::from_utf8_lossy(&[checked.stdout, checked.stderr].concat())
+            );
         }
     }
 }
@@ -283,11 +355,19 @@ pub async fn stand(ground: Ground, secret: &str) -> (Keeper, Vec<String>) {
     let redis = |url: String| {
         let file = folder.path().join("secret");
         std::fs::write(&file, secret).unwrap();
-        vec!["--redis".to_owned(), url, "--secret-key-file".to_owned(), file.display().to_string()]
+        vec![
+            "--redis".to_owned(),
+            url,
+            "--secret-key-file".to_owned(),
+            file.display().to_string(),
+        ]
     };
     match ground {
         Ground::Embedded => {
-            let flags = vec!["--data".to_owned(), folder.path().join("data").display().to_string()];
+            let flags = vec![
+                "--data".to_owned(),
+                folder.path().join("data").display().to_string(),
+            ];
             (Keeper::Embedded(folder), flags)
         }
         Ground::Redis => {
@@ -324,7 +404,10 @@ impl Person {
 
     /// Asks, and has the whole result as it came.
     pub async fn asks(&self, method: Method, params: Value) -> Value {
-        self.session.request(method, &params).await.unwrap_or_else(|error| panic!("{} {method:?} {params}: {error}", self.name))
+        self.session
+            .request(method, &params)
+            .await
+            .unwrap_or_else(|error| panic!("{} {method:?} {params}: {error}", self.name))
     }
 
     /// Asks what is refused: with which error.
@@ -341,7 +424,13 @@ impl Person {
         loop {
             let frame = tokio::time::timeout(PATIENCE, self.events.next_frame()).await;
             let frame = frame.unwrap_or_else(|_| panic!("{} waited in vain for {name}", self.name));
-            let frame = frame.unwrap_or_else(|| panic!("{}: the connection ended: {}", self.name, self.events.closed()));
+            let frame = frame.unwrap_or_else(|| {
+                panic!(
+                    "{}: the connection ended: {}",
+                    self.name,
+                    self.events.closed()
+                )
+            });
             let event: Value = self.session.encoding().decode(&frame).unwrap();
             if event["event"] == name {
                 return event;
@@ -354,12 +443,25 @@ impl Person {
         let is_it = |entry: &&EntryResult| matches!(entry, EntryResult::Entry(e) if e.channel_id == *channel);
         match self.connected().channels.iter().find(is_it) {
             Some(EntryResult::Entry(entry)) => entry,
-            _ => panic!("{} is not in {channel}: {:?}", self.name, self.connected().channels),
+            _ => panic!(
+                "{} is not in {channel}: {:?}",
+                self.name,
+                self.connected().channels
+            ),
         }
     }
 
     pub async fn sends(&self, channel: &ChannelId, text: &str) -> Message {
-        self.session.send(channel, &SendMessage { text: Some(text.to_owned()), ..SendMessage::default() }).await.unwrap()
+        self.session
+            .send(
+                channel,
+                &SendMessage {
+                    text: Some(text.to_owned()),
+                    ..SendMessage::default()
+                },
+            )
+            .await
+            .unwrap()
     }
 
     /// The next event, whatever it is.
@@ -369,7 +471,11 @@ impl Person {
         }
         match tokio::time::timeout(PATIENCE, self.events.next()).await {
             Ok(Some(event)) => event,
-            Ok(None) => panic!("{}: the connection ended: {}", self.name, self.events.closed()),
+            Ok(None) => panic!(
+                "{}: the connection ended: {}",
+                self.name,
+                self.events.closed()
+            ),
             Err(_) => panic!("{} waited in vain", self.name),
         }
     }
@@ -397,7 +503,12 @@ impl Person {
 
     /// Nothing comes for a while, passing events of others aside.
     pub async fn hears_nothing(&mut self) {
-        assert!(self.heard.is_empty(), "{} heard {:?}", self.name, self.heard);
+        assert!(
+            self.heard.is_empty(),
+            "{} heard {:?}",
+            self.name,
+            self.heard
+        );
         let heard = tokio::time::timeout(SILENCE, self.events.next()).await;
         assert!(heard.is_err(), "{} heard {heard:?}", self.name);
     }
@@ -405,7 +516,9 @@ impl Person {
     /// The connection ends; with which code.
     pub async fn is_closed(&mut self) -> u16 {
         let end = async { while self.events.next().await.is_some() {} };
-        tokio::time::timeout(PATIENCE, end).await.unwrap_or_else(|_| panic!("{} was not closed", self.name));
+        tokio::time::timeout(PATIENCE, end)
+            .await
+            .unwrap_or_else(|_| panic!("{} was not closed", self.name));
         self.events.closed().code.unwrap_or(0)
     }
 }
@@ -427,7 +540,10 @@ impl ByHand {
     pub async fn asks_measured(&mut self, method: &str, params: Value) -> (usize, Value) {
         self.last_id += 1;
         let request = encode_request(self.encoding, self.last_id, method, &params);
-        self.socket.send(Frame::of(self.encoding, request)).await.unwrap();
+        self.socket
+            .send(Frame::of(self.encoding, request))
+            .await
+            .unwrap();
         self.hears_measured().await
     }
 
@@ -438,7 +554,10 @@ impl ByHand {
 
     async fn hears_measured(&mut self) -> (usize, Value) {
         loop {
-            let frame = tokio::time::timeout(PATIENCE, self.socket.receive()).await.expect("a reply in time").unwrap();
+            let frame = tokio::time::timeout(PATIENCE, self.socket.receive())
+                .await
+                .expect("a reply in time")
+                .unwrap();
             let (Frame::Text(bytes) | Frame::Binary(bytes)) = frame;
             let reply: Value = self.encoding.decode(&bytes).unwrap();
             if reply.get("id").is_some() {
@@ -448,10 +567,18 @@ impl ByHand {
     }
 
     /// Asks, and gives away the events before the reply.
-    pub async fn asks_aside(&mut self, method: &str, params: Value, mut aside: impl FnMut(Value)) -> Value {
+    pub async fn asks_aside(
+        &mut self,
+        method: &str,
+        params: Value,
+        mut aside: impl FnMut(Value),
+    ) -> Value {
         self.last_id += 1;
         let request = encode_request(self.encoding, self.last_id, method, &params);
-        self.socket.send(Frame::of(self.encoding, request)).await.unwrap();
+        self.socket
+            .send(Frame::of(self.encoding, request))
+            .await
+            .unwrap();
         loop {
             let frame = self.receives().await;
             if frame.get("id").is_some() {
@@ -472,7 +599,10 @@ impl ByHand {
     }
 
     async fn receives(&mut self) -> Value {
-        let frame = tokio::time::timeout(PATIENCE, self.socket.receive()).await.expect("a frame in time").unwrap();
+        let frame = tokio::time::timeout(PATIENCE, self.socket.receive())
+            .await
+            .expect("a frame in time")
+            .unwrap();
         let (Frame::Text(bytes) | Frame::Binary(bytes)) = frame;
         self.encoding.decode(&bytes).unwrap()
     }
@@ -491,7 +621,9 @@ impl ByHand {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, end).await.expect("an end in time")
+        tokio::time::timeout(PATIENCE, end)
+            .await
+            .expect("an end in time")
     }
 }
 
@@ -516,8 +648,12 @@ pub fn has_exactly(map: &Value, keys: &str) {
 
 /// What a series shows in the text of a scrape; 0 if it is not there.
 pub fn metric_in(text: &str, name: &str) -> f64 {
-    let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
-    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
+    let line = text.lines().find(|line| {
+        line.strip_prefix(name)
+            .is_some_and(|rest| rest.starts_with(' '))
+    });
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
+        .unwrap_or(0.0)
 }
 
 /// Waits until something holds.

@@ -38,11 +38,13 @@ impl<'a> Call<'a> {
     }
 
     fn is_of_data(&self) -> bool {
-        self.descriptor().is_some_and(|(_, path)| path.ends_with("/data.mdb"))
+        self.descriptor()
+            .is_some_and(|(_, path)| path.ends_with("/data.mdb"))
     }
 
     fn is_of_socket(&self) -> bool {
-        self.descriptor().is_some_and(|(_, path)| path.starts_with("socket:") || path.starts_with("TCP"))
+        self.descriptor()
+            .is_some_and(|(_, path)| path.starts_with("socket:") || path.starts_with("TCP"))
     }
 }
 
@@ -51,18 +53,38 @@ fn calls(trace: &str) -> Vec<Call<'_>> {
     let mut under_way: BTreeMap<(&str, &str), (usize, &str)> = BTreeMap::new();
     let mut calls = Vec::new();
     for (at, line) in trace.lines().enumerate() {
-        let Some((thread, rest)) = line.split_once(char::is_whitespace) else { continue };
+        let Some((thread, rest)) = line.split_once(char::is_whitespace) else {
+            continue;
+        };
         let rest = rest.trim_start();
         if let Some(resumed) = rest.strip_prefix("<... ") {
-            let Some((name, rest)) = resumed.split_once(" resumed>") else { continue };
-            let Some((began, arguments)) = under_way.remove(&(thread, name)) else { continue };
-            let result = rest.rsplit_once(" = ").map_or("?", |(_, result)| result.trim());
-            calls.push(Call { name, arguments, began, returned: at, result });
+            let Some((name, rest)) = resumed.split_once(" resumed>") else {
+                continue;
+            };
+            let Some((began, arguments)) = under_way.remove(&(thread, name)) else {
+                continue;
+            };
+            let result = rest
+                .rsplit_once(" = ")
+                .map_or("?", |(_, result)| result.trim());
+            calls.push(Call {
+                name,
+                arguments,
+                began,
+                returned: at,
+                result,
+            });
         } else if let Some((name, rest)) = rest.split_once('(') {
             if let Some(arguments) = rest.strip_suffix(" <unfinished ...>") {
                 under_way.insert((thread, name), (at, arguments));
             } else if let Some((arguments, result)) = rest.rsplit_once(" = ") {
-                calls.push(Call { name, arguments, began: at, returned: at, result: result.trim() });
+                calls.push(Call {
+                    name,
+                    arguments,
+                    began: at,
+                    returned: at,
+                    result: result.trim(),
+                });
             }
         }
     }
@@ -75,24 +97,59 @@ fn told_after_its_sync(trace: &str, texts: &[String]) -> Result<(), String> {
     let calls = calls(trace);
     let synchronous: BTreeSet<&str> = calls
         .iter()
-        .filter(|call| call.name == "openat" && call.arguments.contains("/data.mdb\"") && call.arguments.contains("O_DSYNC"))
+        .filter(|call| {
+            call.name == "openat"
+                && call.arguments.contains("/data.mdb\"")
+                && call.arguments.contains("O_DSYNC")
+        })
         .filter_map(|call| call.result.split_once('<').map(|(number, _)| number))
         .collect();
-    let is_write =
-        |call: &&Call<'_>| ["pwrite64", "pwritev", "writev", "write"].contains(&call.name) && call.is_of_data() && call.succeeded();
-    let is_sync = |call: &&Call<'_>| ["fdatasync", "fsync"].contains(&call.name) && call.is_of_data() && call.succeeded();
-    let is_meta = |call: &&Call<'_>| is_write(call) && call.descriptor().is_some_and(|(number, _)| synchronous.contains(number));
+    let is_write = |call: &&Call<'_>| {
+        ["pwrite64", "pwritev", "writev", "write"].contains(&call.name)
+            && call.is_of_data()
+            && call.succeeded()
+    };
+    let is_sync = |call: &&Call<'_>| {
+        ["fdatasync", "fsync"].contains(&call.name) && call.is_of_data() && call.succeeded()
+    };
+    let is_meta = |call: &&Call<'_>| {
+        is_write(call)
+            && call
+                .descriptor()
+                .is_some_and(|(number, _)| synchronous.contains(number))
+    };
     for text in texts {
-        let told = calls.iter().find(|call| call.is_of_socket() && SENDS.contains(&call.name) && call.arguments.contains(text.as_str()));
+        let told = calls.iter().find(|call| {
+            call.is_of_socket()
+                && SENDS.contains(&call.name)
+                && call.arguments.contains(text.as_str())
+        });
         let told = told.ok_or_else(|| format!("nothing tells of {text}"))?;
-        let written = calls.iter().filter(is_write).find(|call| call.arguments.contains(text.as_str()));
-        let written = written.filter(|call| call.returned < told.began).ok_or_else(|| format!("{text} is told before it is written"))?;
-        let committed = calls.iter().filter(is_meta).find(|call| call.began > written.returned);
+        let written = calls
+            .iter()
+            .filter(is_write)
+            .find(|call| call.arguments.contains(text.as_str()));
+        let written = written
+            .filter(|call| call.returned < told.began)
+            .ok_or_else(|| format!("{text} is told before it is written"))?;
+        let committed = calls
+            .iter()
+            .filter(is_meta)
+            .find(|call| call.began > written.returned);
         let committed = committed.filter(|call| call.returned < told.began);
-        let committed = committed.ok_or_else(|| format!("{text} is told before its commit is on the disk"))?;
+        let committed =
+            committed.ok_or_else(|| format!("{text} is told before its commit is on the disk"))?;
         // Of all the pages of the commit, not only of that with the text.
-        let pages = calls.iter().filter(is_write).filter(|call| call.began < committed.began).map(|call| call.returned).max();
-        let synced = calls.iter().filter(is_sync).any(|call| Some(call.began) > pages && call.returned < committed.began);
+        let pages = calls
+            .iter()
+            .filter(is_write)
+            .filter(|call| call.began < committed.began)
+            .map(|call| call.returned)
+            .max();
+        let synced = calls
+            .iter()
+            .filter(is_sync)
+            .any(|call| Some(call.began) > pages && call.returned < committed.began);
         if !synced {
             return Err(format!("{text} is told before a sync of what was written"));
         }
@@ -119,41 +176,87 @@ fn a_trace_without_the_sync_is_found_out() {
     let told = |trace: &str| told_after_its_sync(trace, &["hello-1".to_owned()]);
     assert_eq!(told(TRACE), Ok(()));
     let without = |words: &str| {
-        let lines = TRACE.lines().filter(|line| !line.contains(words)).collect::<Vec<_>>();
+        let lines = TRACE
+            .lines()
+            .filter(|line| !line.contains(words))
+            .collect::<Vec<_>>();
         assert!(lines.len() < TRACE.lines().count(), "{words}");
         lines.join("\n")
     };
-    assert!(told(&without("fdatasync")).unwrap_err().contains("before a sync"));
-    assert!(told(&without("8192) = 4096")).unwrap_err().contains("before it is written"));
-    assert!(told(&without("120, 32) = 120")).unwrap_err().contains("before its commit"));
-    assert!(told(&without("sendto")).unwrap_err().contains("nothing tells"));
+    assert!(
+        told(&without("fdatasync"))
+            .unwrap_err()
+            .contains("before a sync")
+    );
+    assert!(
+        told(&without("8192) = 4096"))
+            .unwrap_err()
+            .contains("before it is written")
+    );
+    assert!(
+        told(&without("120, 32) = 120"))
+            .unwrap_err()
+            .contains("before its commit")
+    );
+    assert!(
+        told(&without("sendto"))
+            .unwrap_err()
+            .contains("nothing tells")
+    );
     // The meta page through a descriptor that waits for no disk.
-    assert!(told(&TRACE.replace("|O_DSYNC", "")).unwrap_err().contains("before its commit"));
+    assert!(
+        told(&TRACE.replace("|O_DSYNC", ""))
+            .unwrap_err()
+            .contains("before its commit")
+    );
     // A sync that failed, one that began too early, an answer before the commit.
-    assert!(told(&TRACE.replace("resumed>) = 0", "resumed>) = -1 EIO (Input/output error)")).is_err());
+    assert!(
+        told(&TRACE.replace("resumed>) = 0", "resumed>) = -1 EIO (Input/output error)")).is_err()
+    );
     let mut lines: Vec<_> = TRACE.lines().collect();
     lines.swap(4, 5);
-    assert!(told(&lines.join("\n")).unwrap_err().contains("before a sync"));
+    assert!(
+        told(&lines.join("\n"))
+            .unwrap_err()
+            .contains("before a sync")
+    );
     let mut lines: Vec<_> = TRACE.lines().collect();
     let sent = lines.remove(9);
     lines.insert(6, sent);
-    assert!(told(&lines.join("\n")).unwrap_err().contains("before its commit"));
+    assert!(
+        told(&lines.join("\n"))
+            .unwrap_err()
+            .contains("before its commit")
+    );
     // Another page of the commit that no sync follows.
     let mut lines: Vec<_> = TRACE.lines().collect();
-    lines.insert(8, r#"7 writev(5</d/data.mdb>, [{iov_base="\3\0", iov_len=4096}], 1) = 4096"#);
-    assert!(told(&lines.join("\n")).unwrap_err().contains("before a sync"));
+    lines.insert(
+        8,
+        r#"7 writev(5</d/data.mdb>, [{iov_base="\3\0", iov_len=4096}], 1) = 4096"#,
+    );
+    assert!(
+        told(&lines.join("\n"))
+            .unwrap_err()
+            .contains("before a sync")
+    );
 }
 
 /// Whether system calls can be traced here. Where they could be, they must.
 pub(crate) fn can_trace() -> bool {
     let works = |program: &str, arguments: &[&str]| {
-        std::process::Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
+        std::process::Command::new(program)
+            .args(arguments)
+            .output()
+            .is_ok_and(|output| output.status.success())
     };
     if works("strace", &["-f", "-o", "/dev/null", "true"]) {
         return true;
     }
     let can_install = works("sh", &["-c", "[ \"$(id -u)\" = 0 ] && command -v apt-get"]);
-    assert!(!can_install, "strace is missing or may not trace: apt-get install strace, and allow ptrace");
+    assert!(
+        !can_install,
+        "strace is missing or may not trace: apt-get install strace, and allow ptrace"
+    );
     // Past the harness, which keeps quiet about what passes.
     let _ = std::io::Write::write_all(
         &mut std::io::stderr(),
@@ -169,9 +272,24 @@ async fn every_message_is_synced_before_anything_tells_of_it() {
     }
     let folder = tempfile::tempdir().unwrap();
     let (data, trace) = (folder.path().join("data"), folder.path().join("trace"));
-    let calls = "trace=openat,pwrite64,pwritev,write,writev,fdatasync,fsync,msync,sendto,sendmsg,sendmmsg";
+    let calls =
+        "trace=openat,pwrite64,pwritev,write,writev,fdatasync,fsync,msync,sendto,sendmsg,sendmmsg";
     // It traces from beside (`-D`), so that the node is this process's own child.
-    let starter = ["strace", "-D", "-f", "-y", "-q", "-s", "1000000", "-e", calls, "-e", "signal=none", "-o", trace.to_str().unwrap()];
+    let starter = [
+        "strace",
+        "-D",
+        "-f",
+        "-y",
+        "-q",
+        "-s",
+        "1000000",
+        "-e",
+        calls,
+        "-e",
+        "signal=none",
+        "-o",
+        trace.to_str().unwrap(),
+    ];
     let flags = ["--demo", "off", "--limit", "requests_per_second=0"];
     let (mut node, address) = Chaos::node_by(&starter, &data, &flags).await;
     let shop = Shop::open(address, &admin_key(&data)).await;
@@ -181,22 +299,38 @@ async fn every_message_is_synced_before_anything_tells_of_it() {
     // In the text encoding, so that the trace shows what is told as it was said.
     for name in ["alice", "bob"] {
         let (session, _) = shop.connects(name, Encoding::Json).await;
-        let said: Vec<String> = (100..150).map(|number| format!("{name}-says-{number}")).collect();
+        let said: Vec<String> = (100..150)
+            .map(|number| format!("{name}-says-{number}"))
+            .collect();
         texts.extend(said.clone());
         senders.push(tokio::spawn(async move {
             let mut replies = Vec::new();
             for (index, text) in said.into_iter().enumerate() {
-                let body = SendMessage { text: Some(text), ..SendMessage::default() };
-                replies.push(session.begin_send(&"general".parse().unwrap(), &body).await.unwrap());
+                let body = SendMessage {
+                    text: Some(text),
+                    ..SendMessage::default()
+                };
+                replies.push(
+                    session
+                        .begin_send(&"general".parse().unwrap(), &body)
+                        .await
+                        .unwrap(),
+                );
                 // Now one by one, now several in one commit.
                 if index % 10 > 4 {
                     for reply in replies.drain(..) {
-                        reply.reply::<protocol::results::MessageResult>().await.unwrap();
+                        reply
+                            .reply::<protocol::results::MessageResult>()
+                            .await
+                            .unwrap();
                     }
                 }
             }
             for reply in replies {
-                reply.reply::<protocol::results::MessageResult>().await.unwrap();
+                reply
+                    .reply::<protocol::results::MessageResult>()
+                    .await
+                    .unwrap();
             }
         }));
     }
@@ -207,8 +341,14 @@ async fn every_message_is_synced_before_anything_tells_of_it() {
     node.signal("TERM").await;
     assert_eq!(node.ends().await.code(), Some(0), "{}", node.log());
     let read = || String::from_utf8_lossy(&std::fs::read(&trace).unwrap()).into_owned();
-    let is_end = |line: &str| line.split_whitespace().eq([&node_pid, "+++", "exited", "with", "0", "+++"]);
-    until("the trace is complete", || async { read().lines().any(is_end) }).await;
+    let is_end = |line: &str| {
+        line.split_whitespace()
+            .eq([&node_pid, "+++", "exited", "with", "0", "+++"])
+    };
+    until("the trace is complete", || async {
+        read().lines().any(is_end)
+    })
+    .await;
     let trace = read();
     told_after_its_sync(&trace, &texts).unwrap();
 }

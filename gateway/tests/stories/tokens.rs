@@ -15,17 +15,32 @@ use crate::story::{Ground, Person, World, has_exactly, refusal, until};
 
 /// The world's clock in seconds.
 fn now() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
 }
 
 fn with(token: impl Into<String>) -> Connect {
-    Connect { token: token.into(), ..Connect::default() }
+    Connect {
+        token: token.into(),
+        ..Connect::default()
+    }
 }
 
 impl World {
     async fn token_key(&self) -> TokenKey {
-        let path = format!("/v1/organizations/{}/apps/{}/token-keys", self.organization, self.app);
-        self.backend(&self.organization_key).post(&path, &json!({ "environment": "live", "algorithm": "HS256" })).await.unwrap()
+        let path = format!(
+            "/v1/organizations/{}/apps/{}/token-keys",
+            self.organization, self.app
+        );
+        self.backend(&self.organization_key)
+            .post(
+                &path,
+                &json!({ "environment": "live", "algorithm": "HS256" }),
+            )
+            .await
+            .unwrap()
     }
 
     /// A key's end holds everywhere within five seconds; a session that begins in between is ended.
@@ -35,11 +50,19 @@ impl World {
             let connector = client::Connector::new(&self.url(0), Encoding::MessagePack).unwrap();
             match connector.connect(&with(token)).await {
                 Ok((session, events)) => {
-                    let mut person = Person { name: session.connected().user.id.clone(), session, events, heard: Vec::new() };
+                    let mut person = Person {
+                        name: session.connected().user.id.clone(),
+                        session,
+                        events,
+                        heard: Vec::new(),
+                    };
                     assert_eq!(person.is_closed().await, 4004);
                 }
                 Err(client::ConnectError::Refused { error, closed }) => {
-                    assert_eq!((error.code, closed.code), (ErrorCode::Unauthenticated, Some(4002)));
+                    assert_eq!(
+                        (error.code, closed.code),
+                        (ErrorCode::Unauthenticated, Some(4002))
+                    );
                     break;
                 }
                 Err(other) => panic!("{other}"),
@@ -49,13 +72,26 @@ impl World {
     }
 
     async fn token_for(&self, name: &str, seconds: u64) -> String {
-        let token: Token = self.team().post(&format!("/v1/users/{name}/tokens"), &json!({ "expires_in": seconds })).await.unwrap();
+        let token: Token = self
+            .team()
+            .post(
+                &format!("/v1/users/{name}/tokens"),
+                &json!({ "expires_in": seconds }),
+            )
+            .await
+            .unwrap();
         token.token
     }
 }
 
 fn signed(key: &TokenKey, user: &str, issued_at: u64, expires_at: u64) -> String {
-    token::sign(&key.id, key.secret.as_ref().unwrap().as_bytes(), &user.parse().unwrap(), issued_at, expires_at)
+    token::sign(
+        &key.id,
+        key.secret.as_ref().unwrap().as_bytes(),
+        &user.parse().unwrap(),
+        issued_at,
+        expires_at,
+    )
 }
 
 /// A world in which mistakes are not counted.
@@ -218,24 +254,48 @@ async fn a_revocation_reaches_every_node_within_five_seconds() {
     let world = World::with(Ground::Redis, 2, &["--limit", "unauthenticated_per_ip=0"]).await;
     world.people(&["alice", "watcher"]).await;
     let token = world.token("alice").await;
-    let mut sessions = [world.connects_with(0, &token).await, world.connects_with(1, &token).await];
+    let mut sessions = [
+        world.connects_with(0, &token).await,
+        world.connects_with(1, &token).await,
+    ];
     let watcher = world.connects("watcher").await;
     until("the store knows of the sessions", || async {
-        watcher.asks(Method::PresenceWatch, json!({ "user_ids": ["alice"] })).await["presence"]["alice"]["online"] == true
+        watcher
+            .asks(Method::PresenceWatch, json!({ "user_ids": ["alice"] }))
+            .await["presence"]["alice"]["online"]
+            == true
     })
     .await;
     let began = Instant::now();
-    let answer: Disconnected = world.team().post("/v1/users/alice/disconnect", &json!({ "revoke": true })).await.unwrap();
-    assert!((1..=2).contains(&answer.sessions), "a node tells the store of its sessions in a moment");
+    let answer: Disconnected = world
+        .team()
+        .post("/v1/users/alice/disconnect", &json!({ "revoke": true }))
+        .await
+        .unwrap();
+    assert!(
+        (1..=2).contains(&answer.sessions),
+        "a node tells the store of its sessions in a moment"
+    );
     for session in &mut sessions {
         assert_eq!(session.is_closed().await, 4004);
     }
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
     for node in 0..2 {
         let backend = world.backend_at(node, &token);
-        until("the token is refused at every node", || async { backend.get::<Value>("/v1/users/alice").await.is_err() }).await;
+        until("the token is refused at every node", || async {
+            backend.get::<Value>("/v1/users/alice").await.is_err()
+        })
+        .await;
     }
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
     world.connects("alice").await.session.ping().await.unwrap();
 }
 
@@ -244,6 +304,11 @@ impl World {
     async fn connects_with(&self, node: usize, token: &str) -> Person {
         let connector = client::Connector::new(&self.url(node), Encoding::MessagePack).unwrap();
         let (session, events) = connector.connect(&with(token)).await.unwrap();
-        Person { name: session.connected().user.id.clone(), session, events, heard: Vec::new() }
+        Person {
+            name: session.connected().user.id.clone(),
+            session,
+            events,
+            heard: Vec::new(),
+        }
     }
 }

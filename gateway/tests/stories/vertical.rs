@@ -36,8 +36,12 @@ on_both_stores! {
 async fn two_nodes_over_one_redis_are_one_world() {
     let world = World::with(Ground::Redis, 2, &[]).await;
     let general = world.channel("group", "general", &["alice", "bob"]).await;
-    let alice = world.connects_to(0, "alice", Encoding::MessagePack, Connect::default()).await;
-    let mut bob = world.connects_to(1, "bob", Encoding::MessagePack, Connect::default()).await;
+    let alice = world
+        .connects_to(0, "alice", Encoding::MessagePack, Connect::default())
+        .await;
+    let mut bob = world
+        .connects_to(1, "bob", Encoding::MessagePack, Connect::default())
+        .await;
     for count in 0..20 {
         alice.sends(&general, &format!("message {count}")).await;
     }

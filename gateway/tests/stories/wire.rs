@@ -57,18 +57,39 @@ impl Raw {
             if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
                 break end + 4;
             }
-            assert_ne!(timeout(ANSWER, stream.read_buf(&mut buffer)).await.unwrap().unwrap(), 0, "no upgrade");
+            assert_ne!(
+                timeout(ANSWER, stream.read_buf(&mut buffer))
+                    .await
+                    .unwrap()
+                    .unwrap(),
+                0,
+                "no upgrade"
+            );
         };
-        assert!(buffer.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&buffer));
+        assert!(
+            buffer.starts_with(b"HTTP/1.1 101"),
+            "{}",
+            String::from_utf8_lossy(&buffer)
+        );
         buffer.drain(..end);
-        Self { stream, encoding, buffer, is_dead: false }
+        Self {
+            stream,
+            encoding,
+            buffer,
+            is_dead: false,
+        }
     }
 
     /// Upgrades and connects.
     pub async fn session(address: SocketAddr, encoding: Encoding, token: &str) -> Self {
         let mut raw = Self::open(address, encoding).await;
-        let params = Connect { token: token.to_owned(), watch: protocol::params::Watch::None, ..Connect::default() };
-        raw.message(&encode_request(encoding, 1, "connect", &params)).await;
+        let params = Connect {
+            token: token.to_owned(),
+            watch: protocol::params::Watch::None,
+            ..Connect::default()
+        };
+        raw.message(&encode_request(encoding, 1, "connect", &params))
+            .await;
         assert_eq!(raw.outcome().await, Outcome::Reply(1, None));
         raw
     }
@@ -85,7 +106,11 @@ impl Raw {
 
     /// Sends a whole message of the session's own kind.
     pub async fn message(&mut self, payload: &[u8]) {
-        let opcode = if self.encoding == Encoding::Json { TEXT } else { BINARY };
+        let opcode = if self.encoding == Encoding::Json {
+            TEXT
+        } else {
+            BINARY
+        };
         self.bytes(&frame(true, opcode, payload)).await;
     }
 
@@ -96,17 +121,30 @@ impl Raw {
 
     /// The next reply, or how the connection ended. Events and pings are passed over.
     pub async fn outcome(&mut self) -> Outcome {
-        timeout(ANSWER, self.next()).await.unwrap_or(Outcome::Silence)
+        timeout(ANSWER, self.next())
+            .await
+            .unwrap_or(Outcome::Silence)
     }
 
     async fn next(&mut self) -> Outcome {
         loop {
-            let Some((opcode, payload)) = self.frame().await else { return Outcome::Cut };
+            let Some((opcode, payload)) = self.frame().await else {
+                return Outcome::Cut;
+            };
             match opcode {
-                8 => return Outcome::Closed(payload.get(..2).map_or(1005, |code| u16::from_be_bytes([code[0], code[1]]))),
+                8 => {
+                    return Outcome::Closed(
+                        payload
+                            .get(..2)
+                            .map_or(1005, |code| u16::from_be_bytes([code[0], code[1]])),
+                    );
+                }
                 TEXT | BINARY => match ServerFrame::decode(self.encoding, &payload).unwrap() {
                     ServerFrame::Reply { id, outcome } => {
-                        return Outcome::Reply(id, outcome.err().map(|error| error.code.to_string()));
+                        return Outcome::Reply(
+                            id,
+                            outcome.err().map(|error| error.code.to_string()),
+                        );
                     }
                     ServerFrame::Event(_) => {}
                 },
@@ -137,8 +175,14 @@ impl Raw {
 
 fn header(buffer: &[u8]) -> Option<(usize, usize)> {
     match buffer.get(1)? & 0x7f {
-        126 => Some((4, usize::from(u16::from_be_bytes(buffer.get(2..4)?.try_into().unwrap())))),
-        127 => Some((10, u64::from_be_bytes(buffer.get(2..10)?.try_into().unwrap()) as usize)),
+        126 => Some((
+            4,
+            usize::from(u16::from_be_bytes(buffer.get(2..4)?.try_into().unwrap())),
+        )),
+        127 => Some((
+            10,
+            u64::from_be_bytes(buffer.get(2..10)?.try_into().unwrap()) as usize,
+        )),
         short => Some((2, usize::from(short))),
     }
 }
@@ -172,7 +216,9 @@ pub fn declared(fin: bool, opcode: u8, masked: bool, length: u64) -> Vec<u8> {
 /// What an HTTP server answers to these bytes: the status, or none if it ends the connection without one. Panics if it says nothing.
 pub async fn http(address: SocketAddr, bytes: &[u8]) -> Option<u16> {
     let answer = http_answer(address, bytes).await;
-    let status = answer.strip_prefix("HTTP/1.1 ").or_else(|| answer.strip_prefix("HTTP/1.0 "))?;
+    let status = answer
+        .strip_prefix("HTTP/1.1 ")
+        .or_else(|| answer.strip_prefix("HTTP/1.0 "))?;
     status.get(..3)?.parse().ok()
 }
 
@@ -210,7 +256,15 @@ pub async fn http_answer(address: SocketAddr, bytes: &[u8]) -> String {
 
 fn is_whole(answer: &[u8]) -> bool {
     let text = String::from_utf8_lossy(answer);
-    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
-    let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.trim().parse::<usize>().ok());
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let length = head.lines().find_map(|line| {
+        line.to_ascii_lowercase()
+            .strip_prefix("content-length: ")?
+            .trim()
+            .parse::<usize>()
+            .ok()
+    });
     length.is_none_or(|length| body.len() >= length)
 }

@@ -53,33 +53,87 @@ async fn every_node_hears_of_each_ending_once_and_in_order() {
     let alice = deployment.user(&backend, "alice").await;
     let signer = deployment.signer(&tenant, Algorithm::HS256).await;
     // Before the followers: none of their business.
-    deployment.services.disconnect_user(actor, &alice, Disconnect::default()).await.unwrap();
+    deployment
+        .services
+        .disconnect_user(actor, &alice, Disconnect::default())
+        .await
+        .unwrap();
 
     let (here, there) = (Arc::new(Heard::default()), Arc::new(Heard::default()));
     let (other, _) = deployment.another_node();
     let mut nodes = [
-        (Follower::start(deployment.services.clone(), here.clone()).await.unwrap(), here),
+        (
+            Follower::start(deployment.services.clone(), here.clone())
+                .await
+                .unwrap(),
+            here,
+        ),
         (Follower::start(other, there.clone()).await.unwrap(), there),
     ];
     let services = &deployment.services;
-    services.disconnect_user(actor, &alice, Disconnect::default()).await.unwrap();
-    services.disconnect_user(actor, &alice, Disconnect { revoke: true }).await.unwrap();
-    let revoked = services.mint_token(actor, &alice, MintToken::default()).await.unwrap().expires_at / 1000 - 3601;
-    services.revoke_token_key(&Principal::Admin, &tenant.organization, &tenant.app, &signer.id).await.unwrap();
+    services
+        .disconnect_user(actor, &alice, Disconnect::default())
+        .await
+        .unwrap();
+    services
+        .disconnect_user(actor, &alice, Disconnect { revoke: true })
+        .await
+        .unwrap();
+    let revoked = services
+        .mint_token(actor, &alice, MintToken::default())
+        .await
+        .unwrap()
+        .expires_at
+        / 1000
+        - 3601;
+    services
+        .revoke_token_key(
+            &Principal::Admin,
+            &tenant.organization,
+            &tenant.app,
+            &signer.id,
+        )
+        .await
+        .unwrap();
     services.delete_user(actor, &alice, None).await.unwrap();
-    services.delete_app(&Principal::Admin, &tenant.organization, &tenant.app, None).await.unwrap();
+    services
+        .delete_app(&Principal::Admin, &tenant.organization, &tenant.app, None)
+        .await
+        .unwrap();
     for (follower, heard) in &mut nodes {
         follower.look().await.unwrap();
         let live = scope(&tenant, Environment::Live);
         let told = heard.take();
         assert_eq!(told.len(), 5, "{told:?}");
-        assert_eq!(told[0], Ending::user(&live, &alice, None, CloseCode::GoingAway));
-        let Ending::User { issued_until: Some(until), .. } = &told[1] else { panic!("{told:?}") };
+        assert_eq!(
+            told[0],
+            Ending::user(&live, &alice, None, CloseCode::GoingAway)
+        );
+        let Ending::User {
+            issued_until: Some(until),
+            ..
+        } = &told[1]
+        else {
+            panic!("{told:?}")
+        };
         assert!(revoked.abs_diff(*until) <= 1);
         assert_eq!(told[1].close(), CloseCode::SessionEnded);
-        assert_eq!(told[2], Ending::TokenKey { id: signer.id.clone() });
-        assert_eq!(told[3], Ending::user(&live, &alice, None, CloseCode::SessionEnded));
-        assert_eq!(told[4], Ending::App { id: tenant.app.clone() });
+        assert_eq!(
+            told[2],
+            Ending::TokenKey {
+                id: signer.id.clone()
+            }
+        );
+        assert_eq!(
+            told[3],
+            Ending::user(&live, &alice, None, CloseCode::SessionEnded)
+        );
+        assert_eq!(
+            told[4],
+            Ending::App {
+                id: tenant.app.clone()
+            }
+        );
         follower.look().await.unwrap();
         assert_eq!((heard.take(), heard.all_count()), (vec![], 0));
     }
@@ -87,11 +141,27 @@ async fn every_node_hears_of_each_ending_once_and_in_order() {
 
 #[tokio::test]
 async fn a_node_that_missed_entries_has_all_sessions_checked() {
-    let deployment = Deployment::keeping(Limits::default(), Keep { events: 2, bytes: 0 });
+    let deployment = Deployment::keeping(
+        Limits::default(),
+        Keep {
+            events: 2,
+            bytes: 0,
+        },
+    );
     let tenant = deployment.tenant("a").await;
     let heard = Arc::new(Heard::default());
-    let mut follower = Follower::start(deployment.services.clone(), heard.clone()).await.unwrap();
-    let end = async || deployment.services.end(Ending::App { id: tenant.app.clone() }).await.unwrap();
+    let mut follower = Follower::start(deployment.services.clone(), heard.clone())
+        .await
+        .unwrap();
+    let end = async || {
+        deployment
+            .services
+            .end(Ending::App {
+                id: tenant.app.clone(),
+            })
+            .await
+            .unwrap()
+    };
     end().await;
     follower.look().await.unwrap();
     assert_eq!((heard.take().len(), heard.all_count()), (1, 0));
@@ -99,15 +169,36 @@ async fn a_node_that_missed_entries_has_all_sessions_checked() {
         end().await;
     }
     // Whatever channels keep, this log is kept long: it takes a bound of its own to trim it.
-    let trim =
-        Append { kind: 1, reference: Bytes::new(), control: Default::default(), body: Body::Bytes(Bytes::from_static(&[0x80]), None) };
-    let trim = Commit { append: vec![trim], keep: Some(Keep { events: 2, bytes: 0 }), ..Commit::default() };
-    deployment.services.store.commit(&deployment_partition(), trim).await.unwrap().unwrap();
+    let trim = Append {
+        kind: 1,
+        reference: Bytes::new(),
+        control: Default::default(),
+        body: Body::Bytes(Bytes::from_static(&[0x80]), None),
+    };
+    let trim = Commit {
+        append: vec![trim],
+        keep: Some(Keep {
+            events: 2,
+            bytes: 0,
+        }),
+        ..Commit::default()
+    };
+    deployment
+        .services
+        .store
+        .commit(&deployment_partition(), trim)
+        .await
+        .unwrap()
+        .unwrap();
     follower.look().await.unwrap();
     assert_eq!((heard.take().len(), heard.all_count()), (0, 1));
     end().await;
     follower.look().await.unwrap();
-    assert_eq!((heard.take().len(), heard.all_count()), (1, 1), "it goes on from there");
+    assert_eq!(
+        (heard.take().len(), heard.all_count()),
+        (1, 1),
+        "it goes on from there"
+    );
 }
 
 #[tokio::test]
@@ -115,17 +206,26 @@ async fn what_this_node_ended_it_hears_at_once_and_the_clocks_are_compared() {
     let deployment = Deployment::start();
     deployment.later(Duration::from_secs(3600));
     let heard = Arc::new(Heard::default());
-    let follower = Follower::start(deployment.services.clone(), heard.clone()).await.unwrap();
+    let follower = Follower::start(deployment.services.clone(), heard.clone())
+        .await
+        .unwrap();
     let running = tokio::spawn(follower.run());
     let app: protocol::AppId = "app_0123456789abcdef".parse().unwrap();
-    deployment.services.end(Ending::App { id: app }).await.unwrap();
+    deployment
+        .services
+        .end(Ending::App { id: app })
+        .await
+        .unwrap();
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     while heard.take().is_empty() {
         assert!(tokio::time::Instant::now() < deadline);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let store = deployment.store.now().await.unwrap();
-    assert!(deployment.services.clock.now_ms().abs_diff(store) < 60_000, "the hour between the clocks is known");
+    assert!(
+        deployment.services.clock.now_ms().abs_diff(store) < 60_000,
+        "the hour between the clocks is known"
+    );
     running.abort();
 }
 
@@ -138,10 +238,26 @@ async fn a_disconnection_counts_the_sessions_of_all_nodes() {
     let alice = deployment.user(&backend, "alice").await;
     let member = scope(&tenant, Environment::Live).member(&alice);
     for (node, sessions) in [("n1", 2), ("n2", 3)] {
-        deployment.store.lease(node, Duration::from_secs(60), vec![(member.clone(), sessions)]).await.unwrap();
+        deployment
+            .store
+            .lease(
+                node,
+                Duration::from_secs(60),
+                vec![(member.clone(), sessions)],
+            )
+            .await
+            .unwrap();
     }
-    let ended = deployment.services.disconnect_user(actor, &alice, Disconnect::default()).await.unwrap();
+    let ended = deployment
+        .services
+        .disconnect_user(actor, &alice, Disconnect::default())
+        .await
+        .unwrap();
     assert_eq!(ended.sessions, 5);
-    let ended = deployment.services.disconnect_user(actor, &alice, Disconnect { revoke: true }).await.unwrap();
+    let ended = deployment
+        .services
+        .disconnect_user(actor, &alice, Disconnect { revoke: true })
+        .await
+        .unwrap();
     assert_eq!(ended.sessions, 5);
 }

@@ -15,22 +15,51 @@ use crate::story::{ADMIN, Deployment, code, scope, secret};
 async fn each_credential_stands_for_its_owner() {
     let deployment = Deployment::start();
     let tenant = deployment.tenant("a").await;
-    assert_eq!(deployment.auth.authenticate(ADMIN).await.unwrap(), Principal::Admin);
-    let organization = Principal::Organization { id: tenant.organization.clone(), key: tenant.organization_key.id.clone() };
-    assert_eq!(deployment.auth.authenticate(secret(&tenant.organization_key)).await.unwrap(), organization);
+    assert_eq!(
+        deployment.auth.authenticate(ADMIN).await.unwrap(),
+        Principal::Admin
+    );
+    let organization = Principal::Organization {
+        id: tenant.organization.clone(),
+        key: tenant.organization_key.id.clone(),
+    };
+    assert_eq!(
+        deployment
+            .auth
+            .authenticate(secret(&tenant.organization_key))
+            .await
+            .unwrap(),
+        organization
+    );
     for environment in [Environment::Live, Environment::Test] {
         let key = deployment.app_key(&tenant, environment).await;
         assert!(secret(&key).starts_with(&format!("sk_{environment}_")));
-        let body = CreateAccess { environment, expires_in: None };
-        let access = deployment.services.create_access(&organization, &tenant.organization, &tenant.app, body, 7).await.unwrap();
+        let body = CreateAccess {
+            environment,
+            expires_in: None,
+        };
+        let access = deployment
+            .services
+            .create_access(&organization, &tenant.organization, &tenant.app, body, 7)
+            .await
+            .unwrap();
         assert!(secret(&access).starts_with(&format!("ak_{environment}_")));
         for key in [key, access] {
             assert!(secret(&key).len() >= 8 + 32);
             let principal = deployment.auth.authenticate(secret(&key)).await.unwrap();
             let actor = principal.actor().unwrap();
             assert_eq!(actor.scope, scope(&tenant, environment));
-            assert_eq!(actor.who, Who::App { key: key.id.clone() });
-            deployment.services.revoke_app_key(&organization, &tenant.organization, &tenant.app, &key.id).await.unwrap();
+            assert_eq!(
+                actor.who,
+                Who::App {
+                    key: key.id.clone()
+                }
+            );
+            deployment
+                .services
+                .revoke_app_key(&organization, &tenant.organization, &tenant.app, &key.id)
+                .await
+                .unwrap();
         }
     }
 }
@@ -40,11 +69,31 @@ async fn what_is_no_key_is_unauthenticated() {
     let deployment = Deployment::start();
     let tenant = deployment.tenant("a").await;
     let good = secret(&tenant.organization_key).to_owned();
-    let mut bad: Vec<String> = ["", "adm_", "ork_", "sk_live_", "ak_test_", "adm_wrong", "Bearer", " "].map(str::to_owned).into();
-    bad.extend([format!("{good}x"), good[..good.len() - 1].to_owned(), good.replace("ork_", "sk_live_"), good.to_uppercase()]);
+    let mut bad: Vec<String> = [
+        "",
+        "adm_",
+        "ork_",
+        "sk_live_",
+        "ak_test_",
+        "adm_wrong",
+        "Bearer",
+        " ",
+    ]
+    .map(str::to_owned)
+    .into();
+    bad.extend([
+        format!("{good}x"),
+        good[..good.len() - 1].to_owned(),
+        good.replace("ork_", "sk_live_"),
+        good.to_uppercase(),
+    ]);
     bad.extend([format!("{ADMIN}x"), ADMIN[..ADMIN.len() - 1].to_owned()]);
     for bad in bad {
-        assert_eq!(code(deployment.auth.authenticate(&bad).await), ErrorCode::Unauthenticated, "{bad}");
+        assert_eq!(
+            code(deployment.auth.authenticate(&bad).await),
+            ErrorCode::Unauthenticated,
+            "{bad}"
+        );
     }
 }
 
@@ -55,14 +104,28 @@ async fn keys_are_listed_without_their_secrets() {
     let admin = Principal::Admin;
     let mut made = vec![];
     for i in 0..5 {
-        let body = CreateAppKey { environment: Environment::Test, name: Some(format!("key {i}")) };
-        let mut key = deployment.services.create_app_key(&admin, &tenant.organization, &tenant.app, body, i).await.unwrap();
+        let body = CreateAppKey {
+            environment: Environment::Test,
+            name: Some(format!("key {i}")),
+        };
+        let mut key = deployment
+            .services
+            .create_app_key(&admin, &tenant.organization, &tenant.app, body, i)
+            .await
+            .unwrap();
         assert!(key.secret.take().is_some() && key.created_at > 0);
         made.push(key);
     }
     let list = async |cursor: Option<String>| {
-        let page = ListPage { cursor, limit: Some(2) };
-        deployment.services.list_app_keys(&admin, &tenant.organization, &tenant.app, page).await.unwrap()
+        let page = ListPage {
+            cursor,
+            limit: Some(2),
+        };
+        deployment
+            .services
+            .list_app_keys(&admin, &tenant.organization, &tenant.app, page)
+            .await
+            .unwrap()
     };
     let mut listed = vec![];
     let mut cursor = None;
@@ -75,25 +138,57 @@ async fn keys_are_listed_without_their_secrets() {
         }
     }
     assert_eq!(listed, made);
-    let bad = ListPage { cursor: Some("{x}".into()), limit: None };
-    assert_eq!(code(deployment.services.list_app_keys(&admin, &tenant.organization, &tenant.app, bad).await), ErrorCode::BadRequest);
+    let bad = ListPage {
+        cursor: Some("{x}".into()),
+        limit: None,
+    };
+    assert_eq!(
+        code(
+            deployment
+                .services
+                .list_app_keys(&admin, &tenant.organization, &tenant.app, bad)
+                .await
+        ),
+        ErrorCode::BadRequest
+    );
 }
 
 #[tokio::test]
 async fn keys_rotate_with_an_overlap() {
     let deployment = Deployment::start();
     let tenant = deployment.tenant("a").await;
-    let body = CreateOrganizationKey { name: Some("next".into()) };
-    let next = deployment.services.create_organization_key(&Principal::Admin, &tenant.organization, body, 1).await.unwrap();
+    let body = CreateOrganizationKey {
+        name: Some("next".into()),
+    };
+    let next = deployment
+        .services
+        .create_organization_key(&Principal::Admin, &tenant.organization, body, 1)
+        .await
+        .unwrap();
     for key in [&tenant.organization_key, &next] {
         assert!(deployment.auth.authenticate(secret(key)).await.is_ok());
     }
     let own = deployment.auth.authenticate(secret(&next)).await.unwrap();
-    deployment.services.revoke_organization_key(&own, &tenant.organization, &tenant.organization_key.id).await.unwrap();
+    deployment
+        .services
+        .revoke_organization_key(&own, &tenant.organization, &tenant.organization_key.id)
+        .await
+        .unwrap();
     deployment.later(gateway::auth::STALE);
-    assert_eq!(code(deployment.auth.authenticate(secret(&tenant.organization_key)).await), ErrorCode::Unauthenticated);
+    assert_eq!(
+        code(
+            deployment
+                .auth
+                .authenticate(secret(&tenant.organization_key))
+                .await
+        ),
+        ErrorCode::Unauthenticated
+    );
     assert!(deployment.auth.authenticate(secret(&next)).await.is_ok());
-    let again = deployment.services.revoke_organization_key(&own, &tenant.organization, &tenant.organization_key.id).await;
+    let again = deployment
+        .services
+        .revoke_organization_key(&own, &tenant.organization, &tenant.organization_key.id)
+        .await;
     assert_eq!(code(again), ErrorCode::NotFound);
 }
 
@@ -102,12 +197,28 @@ async fn making_a_key_again_with_the_same_bits_answers_the_first_without_its_sec
     let deployment = Deployment::start();
     let tenant = deployment.tenant("a").await;
     let make = async || {
-        let body = CreateAppKey { environment: Environment::Live, name: Some("n".into()) };
-        deployment.services.create_app_key(&Principal::Admin, &tenant.organization, &tenant.app, body, 42).await.unwrap()
+        let body = CreateAppKey {
+            environment: Environment::Live,
+            name: Some("n".into()),
+        };
+        deployment
+            .services
+            .create_app_key(
+                &Principal::Admin,
+                &tenant.organization,
+                &tenant.app,
+                body,
+                42,
+            )
+            .await
+            .unwrap()
     };
     let first = make().await;
     let again = make().await;
-    assert_eq!((again.id.clone(), again.created_at, again.secret), (first.id.clone(), first.created_at, None));
+    assert_eq!(
+        (again.id.clone(), again.created_at, again.secret),
+        (first.id.clone(), first.created_at, None)
+    );
     assert!(deployment.auth.authenticate(secret(&first)).await.is_ok());
 }
 
@@ -116,19 +227,41 @@ async fn an_access_key_ends_by_itself() {
     let deployment = Deployment::start();
     let tenant = deployment.tenant("a").await;
     let access = async |expires_in, bits| {
-        let body = CreateAccess { environment: Environment::Live, expires_in };
-        deployment.services.create_access(&Principal::Admin, &tenant.organization, &tenant.app, body, bits).await
+        let body = CreateAccess {
+            environment: Environment::Live,
+            expires_in,
+        };
+        deployment
+            .services
+            .create_access(
+                &Principal::Admin,
+                &tenant.organization,
+                &tenant.app,
+                body,
+                bits,
+            )
+            .await
     };
     for bad in [0, 3601, u64::MAX] {
         assert_eq!(code(access(Some(bad), 0).await), ErrorCode::BadRequest);
     }
     let key = access(Some(60), 1).await.unwrap();
     let hour = access(None, 2).await.unwrap();
-    assert!(hour.expires_at.unwrap().abs_diff((deployment.now() + 3600) * 1000) < 10_000);
+    assert!(
+        hour.expires_at
+            .unwrap()
+            .abs_diff((deployment.now() + 3600) * 1000)
+            < 10_000
+    );
     let list = async || {
         deployment
             .services
-            .list_app_keys(&Principal::Admin, &tenant.organization, &tenant.app, Default::default())
+            .list_app_keys(
+                &Principal::Admin,
+                &tenant.organization,
+                &tenant.app,
+                Default::default(),
+            )
             .await
             .unwrap()
             .items
@@ -137,7 +270,10 @@ async fn an_access_key_ends_by_itself() {
     assert_eq!(list().await, 2);
     assert!(deployment.auth.authenticate(secret(&key)).await.is_ok());
     deployment.later(Duration::from_secs(61));
-    assert_eq!(code(deployment.auth.authenticate(secret(&key)).await), ErrorCode::Unauthenticated);
+    assert_eq!(
+        code(deployment.auth.authenticate(secret(&key)).await),
+        ErrorCode::Unauthenticated
+    );
     assert!(deployment.auth.authenticate(secret(&hour)).await.is_ok());
     assert_eq!(list().await, 1);
 }
@@ -145,7 +281,11 @@ async fn an_access_key_ends_by_itself() {
 #[tokio::test]
 async fn nothing_prints_a_secret() {
     let canary = "adm_canary-canary-canary-canary-canary";
-    let printed = format!("{:?} {:?}", AdminKey::new(canary), SecretKey::new(*b"canary-canary-canary-canary-cana"));
+    let printed = format!(
+        "{:?} {:?}",
+        AdminKey::new(canary),
+        SecretKey::new(*b"canary-canary-canary-canary-cana")
+    );
     assert!(!printed.contains("canary"), "{printed}");
 
     let deployment = Deployment::start();
@@ -154,17 +294,35 @@ async fn nothing_prints_a_secret() {
     let app_key = deployment.app_key(&tenant, Environment::Live).await;
     let token = signer.sign(&deployment.claims("alice"));
     let mut printed = String::new();
-    for credential in [secret(&tenant.organization_key), secret(&app_key), token.as_str(), ADMIN] {
-        printed += &format!("{:?}", deployment.auth.authenticate(credential).await.unwrap());
+    for credential in [
+        secret(&tenant.organization_key),
+        secret(&app_key),
+        token.as_str(),
+        ADMIN,
+    ] {
+        printed += &format!(
+            "{:?}",
+            deployment.auth.authenticate(credential).await.unwrap()
+        );
         let bad = format!("{credential}x");
         let error = deployment.auth.authenticate(&bad).await.unwrap_err();
         printed += &format!("{error:?} {error}");
     }
-    printed += &format!("{:?} {:?}", deployment.auth.verify(&token).await, deployment.auth.verify(&format!("{token}x")).await);
+    printed += &format!(
+        "{:?} {:?}",
+        deployment.auth.verify(&token).await,
+        deployment.auth.verify(&format!("{token}x")).await
+    );
     // With everything that was remembered meanwhile.
     printed += &format!("{:?} {:?}", deployment.auth, deployment.services);
     let signature = token.rsplit('.').next().unwrap();
-    for secret in [secret(&tenant.organization_key), secret(&app_key), &signer.known, ADMIN, signature] {
+    for secret in [
+        secret(&tenant.organization_key),
+        secret(&app_key),
+        &signer.known,
+        ADMIN,
+        signature,
+    ] {
         assert!(!printed.contains(secret));
     }
     assert!(!printed.contains("canary"));

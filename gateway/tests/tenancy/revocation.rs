@@ -18,11 +18,18 @@ use crate::story::{Deployment, code, secret, sentence};
 const ADMIN: Principal = Principal::Admin;
 
 /// Asks both nodes about a credential now, and after the longest time that either may believe what it knew.
-async fn refused_soon(deployment: &Deployment, other: &(Services, Authenticator), credential: &str) {
+async fn refused_soon(
+    deployment: &Deployment,
+    other: &(Services, Authenticator),
+    credential: &str,
+) {
     deployment.later(STALE);
     other.0.clock.advance(STALE);
     for auth in [&deployment.auth, &other.1] {
-        assert_eq!(code(auth.authenticate(credential).await), ErrorCode::Unauthenticated);
+        assert_eq!(
+            code(auth.authenticate(credential).await),
+            ErrorCode::Unauthenticated
+        );
     }
 }
 
@@ -44,10 +51,18 @@ async fn a_revoked_key_is_refused_on_every_node() {
     let tenant = deployment.tenant("a").await;
     let key = deployment.app_key(&tenant, Environment::Live).await;
     accepted(&deployment, &other, secret(&key)).await;
-    deployment.services.revoke_app_key(&ADMIN, &tenant.organization, &tenant.app, &key.id).await.unwrap();
+    deployment
+        .services
+        .revoke_app_key(&ADMIN, &tenant.organization, &tenant.app, &key.id)
+        .await
+        .unwrap();
     refused_soon(&deployment, &other, secret(&key)).await;
     accepted(&deployment, &other, secret(&tenant.organization_key)).await;
-    deployment.services.revoke_organization_key(&ADMIN, &tenant.organization, &tenant.organization_key.id).await.unwrap();
+    deployment
+        .services
+        .revoke_organization_key(&ADMIN, &tenant.organization, &tenant.organization_key.id)
+        .await
+        .unwrap();
     refused_soon(&deployment, &other, secret(&tenant.organization_key)).await;
 }
 
@@ -56,16 +71,24 @@ async fn a_revoked_token_keys_tokens_are_refused_on_every_node() {
     let deployment = Deployment::start();
     let other = deployment.another_node();
     let tenant = deployment.tenant("a").await;
-    let (first, second) = (deployment.signer(&tenant, Algorithm::HS256).await, deployment.signer(&tenant, Algorithm::EdDSA).await);
+    let (first, second) = (
+        deployment.signer(&tenant, Algorithm::HS256).await,
+        deployment.signer(&tenant, Algorithm::EdDSA).await,
+    );
     let tokens = [&first, &second].map(|signer| signer.sign(&deployment.claims("alice")));
     for token in &tokens {
         accepted(&deployment, &other, token).await;
     }
     let services = &deployment.services;
-    services.revoke_token_key(&ADMIN, &tenant.organization, &tenant.app, &first.id).await.unwrap();
+    services
+        .revoke_token_key(&ADMIN, &tenant.organization, &tenant.app, &first.id)
+        .await
+        .unwrap();
     refused_soon(&deployment, &other, &tokens[0]).await;
     accepted(&deployment, &other, &tokens[1]).await;
-    let again = services.revoke_token_key(&ADMIN, &tenant.organization, &tenant.app, &first.id).await;
+    let again = services
+        .revoke_token_key(&ADMIN, &tenant.organization, &tenant.app, &first.id)
+        .await;
     assert_eq!(code(again), ErrorCode::NotFound);
 }
 
@@ -77,10 +100,27 @@ async fn a_revoked_signing_key_is_replaced_by_the_next_token() {
     let backend = deployment.backend(&tenant, Environment::Live).await;
     let alice = deployment.user(&backend, "alice").await;
     let services = &deployment.services;
-    let mint = async || services.mint_token(backend.actor().unwrap(), &alice, MintToken::default()).await.unwrap().token;
+    let mint = async || {
+        services
+            .mint_token(backend.actor().unwrap(), &alice, MintToken::default())
+            .await
+            .unwrap()
+            .token
+    };
     let before = mint().await;
-    let keys = services.list_token_keys(&ADMIN, &tenant.organization, &tenant.app, Default::default()).await.unwrap();
-    services.revoke_token_key(&ADMIN, &tenant.organization, &tenant.app, &keys.items[0].id).await.unwrap();
+    let keys = services
+        .list_token_keys(
+            &ADMIN,
+            &tenant.organization,
+            &tenant.app,
+            Default::default(),
+        )
+        .await
+        .unwrap();
+    services
+        .revoke_token_key(&ADMIN, &tenant.organization, &tenant.app, &keys.items[0].id)
+        .await
+        .unwrap();
     let after = mint().await;
     refused_soon(&deployment, &other, &before).await;
     accepted(&deployment, &other, &after).await;
@@ -92,30 +132,74 @@ async fn a_users_tokens_are_refused_at_once_up_to_the_second_of_their_revocation
     let tenant = deployment.tenant("a").await;
     let backend = deployment.backend(&tenant, Environment::Live).await;
     let actor = backend.actor().unwrap();
-    let (alice, bob) = (deployment.user(&backend, "alice").await, deployment.user(&backend, "bob").await);
+    let (alice, bob) = (
+        deployment.user(&backend, "alice").await,
+        deployment.user(&backend, "bob").await,
+    );
     let signer = deployment.signer(&tenant, Algorithm::HS256).await;
-    let of = |user: &str, iat: u64| signer.sign(&json!({ "sub": user, "iat": iat, "exp": iat + 600 }));
-    let minted = deployment.services.mint_token(actor, &alice, MintToken::default()).await.unwrap().token;
+    let of =
+        |user: &str, iat: u64| signer.sign(&json!({ "sub": user, "iat": iat, "exp": iat + 600 }));
+    let minted = deployment
+        .services
+        .mint_token(actor, &alice, MintToken::default())
+        .await
+        .unwrap()
+        .token;
     deployment.auth.verify(&minted).await.unwrap();
 
     let before = deployment.store.now().await.unwrap() / 1000;
-    deployment.services.disconnect_user(actor, &alice, Disconnect { revoke: true }).await.unwrap();
+    deployment
+        .services
+        .disconnect_user(actor, &alice, Disconnect { revoke: true })
+        .await
+        .unwrap();
     let after = deployment.store.now().await.unwrap() / 1000;
     assert!(sentence(deployment.auth.verify(&minted).await).contains("revoked"));
     for iat in [before - 500, before] {
         assert!(sentence(deployment.auth.verify(&of("alice", iat)).await).contains("revoked"));
     }
-    assert!(deployment.auth.verify(&of("alice", after + 1)).await.is_ok());
+    assert!(
+        deployment
+            .auth
+            .verify(&of("alice", after + 1))
+            .await
+            .is_ok()
+    );
     assert!(deployment.auth.verify(&of("bob", before)).await.is_ok());
 
-    let fresh = deployment.services.mint_token(actor, &alice, MintToken::default()).await.unwrap().token;
-    assert!(deployment.auth.verify(&fresh).await.is_ok(), "what is minted in the same second carries the next one");
-    deployment.services.disconnect_user(actor, &alice, Disconnect { revoke: false }).await.unwrap();
-    assert!(deployment.auth.verify(&fresh).await.is_ok(), "a disconnection revokes nothing");
+    let fresh = deployment
+        .services
+        .mint_token(actor, &alice, MintToken::default())
+        .await
+        .unwrap()
+        .token;
+    assert!(
+        deployment.auth.verify(&fresh).await.is_ok(),
+        "what is minted in the same second carries the next one"
+    );
+    deployment
+        .services
+        .disconnect_user(actor, &alice, Disconnect { revoke: false })
+        .await
+        .unwrap();
+    assert!(
+        deployment.auth.verify(&fresh).await.is_ok(),
+        "a disconnection revokes nothing"
+    );
     // A second revocation moves the instant forwards.
-    deployment.services.disconnect_user(actor, &alice, Disconnect { revoke: true }).await.unwrap();
+    deployment
+        .services
+        .disconnect_user(actor, &alice, Disconnect { revoke: true })
+        .await
+        .unwrap();
     assert!(sentence(deployment.auth.verify(&of("alice", after)).await).contains("revoked"));
-    assert!(deployment.auth.verify(&of(bob.as_str(), before)).await.is_ok());
+    assert!(
+        deployment
+            .auth
+            .verify(&of(bob.as_str(), before))
+            .await
+            .is_ok()
+    );
 }
 
 #[tokio::test]
@@ -127,15 +211,31 @@ async fn deleting_an_app_or_its_organization_ends_all_its_credentials() {
         let key = deployment.app_key(&tenant, Environment::Test).await;
         let signer = deployment.signer(&tenant, Algorithm::ES256).await;
         let token = signer.sign(&deployment.claims("alice"));
-        let safe =
-            [secret(&neighbour.organization_key).to_owned(), secret(&deployment.app_key(&neighbour, Environment::Live).await).to_owned()];
-        for credential in [secret(&key), secret(&tenant.organization_key), &token, &safe[0], &safe[1]] {
+        let safe = [
+            secret(&neighbour.organization_key).to_owned(),
+            secret(&deployment.app_key(&neighbour, Environment::Live).await).to_owned(),
+        ];
+        for credential in [
+            secret(&key),
+            secret(&tenant.organization_key),
+            &token,
+            &safe[0],
+            &safe[1],
+        ] {
             accepted(&deployment, &other, credential).await;
         }
         if whole {
-            deployment.services.delete_organization(&ADMIN, &tenant.organization, None).await.unwrap();
+            deployment
+                .services
+                .delete_organization(&ADMIN, &tenant.organization, None)
+                .await
+                .unwrap();
         } else {
-            deployment.services.delete_app(&ADMIN, &tenant.organization, &tenant.app, None).await.unwrap();
+            deployment
+                .services
+                .delete_app(&ADMIN, &tenant.organization, &tenant.app, None)
+                .await
+                .unwrap();
         }
         refused_soon(&deployment, &other, secret(&key)).await;
         refused_soon(&deployment, &other, &token).await;

@@ -21,7 +21,10 @@ use jsonwebtoken::{EncodingKey, Header};
 use protocol::{
     AppId, ErrorCode, Limits, OrganizationId, TokenKeyId, UserId,
     model::{Algorithm, Environment, Key},
-    params::{CreateApp, CreateAppKey, CreateOrganization, CreateTokenKey, PutUser, UpdateApp, UpdateAppSettings},
+    params::{
+        CreateApp, CreateAppKey, CreateOrganization, CreateTokenKey, PutUser, UpdateApp,
+        UpdateAppSettings,
+    },
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -57,14 +60,26 @@ impl Deployment {
     }
 
     pub(crate) fn with(limits: Limits) -> Self {
-        Self::keeping(limits, Keep { events: 0, bytes: 0 })
+        Self::keeping(
+            limits,
+            Keep {
+                events: 0,
+                bytes: 0,
+            },
+        )
     }
 
     pub(crate) fn keeping(limits: Limits, keep: Keep) -> Self {
         let folder = TempDir::new().unwrap();
-        let store: Arc<dyn Store> = Arc::new(Embedded::open(folder.path(), keep, Local::new(Ear::new())).unwrap());
+        let store: Arc<dyn Store> =
+            Arc::new(Embedded::open(folder.path(), keep, Local::new(Ear::new())).unwrap());
         let (services, auth) = node(&store, limits);
-        Self { services, auth, store, _folder: folder }
+        Self {
+            services,
+            auth,
+            store,
+            _folder: folder,
+        }
     }
 
     /// Another node on the same store, with a clock of its own.
@@ -82,21 +97,54 @@ impl Deployment {
     }
 
     pub(crate) async fn tenant(&self, name: &str) -> Tenant {
-        let body = CreateOrganization { name: name.into(), email: "a@example.org".into(), banner: None };
-        let created = self.services.create_organization(&Principal::Admin, body, random::bits()).await.unwrap().value;
+        let body = CreateOrganization {
+            name: name.into(),
+            email: "a@example.org".into(),
+            banner: None,
+        };
+        let created = self
+            .services
+            .create_organization(&Principal::Admin, body, random::bits())
+            .await
+            .unwrap()
+            .value;
         let organization = created.organization.id;
         let app = self.app(&organization, "app").await;
-        Tenant { organization, organization_key: created.key, app }
+        Tenant {
+            organization,
+            organization_key: created.key,
+            app,
+        }
     }
 
     pub(crate) async fn app(&self, organization: &OrganizationId, name: &str) -> AppId {
-        let body = CreateApp { name: name.into(), settings: Default::default() };
-        self.services.create_app(&Principal::Admin, organization, body, random::bits()).await.unwrap().value.id
+        let body = CreateApp {
+            name: name.into(),
+            settings: Default::default(),
+        };
+        self.services
+            .create_app(&Principal::Admin, organization, body, random::bits())
+            .await
+            .unwrap()
+            .value
+            .id
     }
 
     pub(crate) async fn app_key(&self, tenant: &Tenant, environment: Environment) -> Key {
-        let body = CreateAppKey { environment, name: None };
-        self.services.create_app_key(&Principal::Admin, &tenant.organization, &tenant.app, body, random::bits()).await.unwrap()
+        let body = CreateAppKey {
+            environment,
+            name: None,
+        };
+        self.services
+            .create_app_key(
+                &Principal::Admin,
+                &tenant.organization,
+                &tenant.app,
+                body,
+                random::bits(),
+            )
+            .await
+            .unwrap()
     }
 
     /// The backend of a tenant's app.
@@ -106,39 +154,77 @@ impl Deployment {
     }
 
     pub(crate) async fn user(&self, backend: &Principal, id: &str) -> UserId {
-        let body = PutUser { id: Some(id.parse().unwrap()), ..PutUser::default() };
-        self.services.create_user(backend.actor().unwrap(), body).await.unwrap().value.id
+        let body = PutUser {
+            id: Some(id.parse().unwrap()),
+            ..PutUser::default()
+        };
+        self.services
+            .create_user(backend.actor().unwrap(), body)
+            .await
+            .unwrap()
+            .value
+            .id
     }
 
     pub(crate) async fn signer(&self, tenant: &Tenant, algorithm: Algorithm) -> Signer {
         self.signer_in(tenant, algorithm, Environment::Live).await
     }
 
-    pub(crate) async fn signer_in(&self, tenant: &Tenant, algorithm: Algorithm, environment: Environment) -> Signer {
+    pub(crate) async fn signer_in(
+        &self,
+        tenant: &Tenant,
+        algorithm: Algorithm,
+        environment: Environment,
+    ) -> Signer {
         let pem = |der: &[u8]| pem::encode(&pem::Pem::new("PUBLIC KEY", der));
         let (jwt, pair) = match algorithm {
             Algorithm::HS256 => (jsonwebtoken::Algorithm::HS256, None),
             Algorithm::EdDSA => {
                 let pair = Ed25519KeyPair::generate().unwrap();
                 let key = EncodingKey::from_ed_der(pair.to_pkcs8().unwrap().as_ref());
-                (jsonwebtoken::Algorithm::EdDSA, Some((pem(pair.public_key().as_der().unwrap().as_ref()), key)))
+                (
+                    jsonwebtoken::Algorithm::EdDSA,
+                    Some((pem(pair.public_key().as_der().unwrap().as_ref()), key)),
+                )
             }
             Algorithm::ES256 => {
                 let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
                 let key = EncodingKey::from_ec_der(pair.to_pkcs8v1().unwrap().as_ref());
-                (jsonwebtoken::Algorithm::ES256, Some((pem(pair.public_key().as_der().unwrap().as_ref()), key)))
+                (
+                    jsonwebtoken::Algorithm::ES256,
+                    Some((pem(pair.public_key().as_der().unwrap().as_ref()), key)),
+                )
             }
             Algorithm::RS256 => {
                 let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
-                let private = pem::encode(&pem::Pem::new("PRIVATE KEY", pair.as_der().unwrap().as_ref()));
+                let private = pem::encode(&pem::Pem::new(
+                    "PRIVATE KEY",
+                    pair.as_der().unwrap().as_ref(),
+                ));
                 let key = EncodingKey::from_rsa_pem(private.as_bytes()).unwrap();
-                (jsonwebtoken::Algorithm::RS256, Some((pem(pair.public_key().as_der().unwrap().as_ref()), key)))
+                (
+                    jsonwebtoken::Algorithm::RS256,
+                    Some((pem(pair.public_key().as_der().unwrap().as_ref()), key)),
+                )
             }
         };
         let public_key = pair.as_ref().map(|(pem, _)| pem.clone());
-        let body = CreateTokenKey { environment, algorithm, public_key };
-        let made =
-            self.services.create_token_key(&Principal::Admin, &tenant.organization, &tenant.app, body, random::bits()).await.unwrap();
+        let body = CreateTokenKey {
+            environment,
+            algorithm,
+            public_key,
+        };
+        let made = self
+            .services
+            .create_token_key(
+                &Principal::Admin,
+                &tenant.organization,
+                &tenant.app,
+                body,
+                random::bits(),
+            )
+            .await
+            .unwrap();
         let (known, key) = match pair {
             Some(pair) => {
                 assert_eq!(made.secret, None);
@@ -150,7 +236,12 @@ impl Deployment {
                 (secret, key)
             }
         };
-        Signer { id: made.id, algorithm: jwt, key, known }
+        Signer {
+            id: made.id,
+            algorithm: jwt,
+            key,
+            known,
+        }
     }
 
     /// The claims of a good token for this user.
@@ -160,14 +251,31 @@ impl Deployment {
 
     /// Lets an app refuse users that it did not make.
     pub(crate) async fn make_no_users(&self, tenant: &Tenant) {
-        let settings = Some(UpdateAppSettings { create_users_from_tokens: Some(false) });
-        let patch = UpdateApp { name: None, settings };
-        self.services.update_app(&Principal::Admin, &tenant.organization, &tenant.app, patch, None).await.unwrap();
+        let settings = Some(UpdateAppSettings {
+            create_users_from_tokens: Some(false),
+        });
+        let patch = UpdateApp {
+            name: None,
+            settings,
+        };
+        self.services
+            .update_app(
+                &Principal::Admin,
+                &tenant.organization,
+                &tenant.app,
+                patch,
+                None,
+            )
+            .await
+            .unwrap();
     }
 }
 
 fn node(store: &Arc<dyn Store>, limits: Limits) -> (Services, Authenticator) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_millis() as u64;
     let mut services = Services::new(store.clone(), limits, SecretKey::new([7; 32]), "node");
     services.clock = Arc::new(Clock::manual(now));
     let auth = Authenticator::new(services.clone(), AdminKey::new(ADMIN));
@@ -176,7 +284,10 @@ fn node(store: &Arc<dyn Store>, limits: Limits) -> (Services, Authenticator) {
 
 impl Signer {
     pub(crate) fn sign(&self, claims: &Value) -> String {
-        let header = Header { kid: Some(self.id.to_string()), ..Header::new(self.algorithm) };
+        let header = Header {
+            kid: Some(self.id.to_string()),
+            ..Header::new(self.algorithm)
+        };
         jsonwebtoken::encode(&header, claims, &self.key).unwrap()
     }
 }
@@ -186,7 +297,10 @@ pub(crate) fn secret(key: &Key) -> &str {
 }
 
 pub(crate) fn scope(tenant: &Tenant, environment: Environment) -> Scope {
-    Scope { app: tenant.app.clone(), environment }
+    Scope {
+        app: tenant.app.clone(),
+        environment,
+    }
 }
 
 /// The sentence of a refusal that is neither an expiry nor an outage.

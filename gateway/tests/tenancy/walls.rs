@@ -9,75 +9,218 @@ use protocol::{
     AppId, ErrorCode, OrganizationId,
     model::{Algorithm, AppSettings, Environment},
     params::{
-        CreateAccess, CreateApp, CreateAppKey, CreateOrganization, CreateOrganizationKey, CreateTokenKey, Disconnect, ListPage, MintToken,
-        UpdateApp, UpdateOrganization,
+        CreateAccess, CreateApp, CreateAppKey, CreateOrganization, CreateOrganizationKey,
+        CreateTokenKey, Disconnect, ListPage, MintToken, UpdateApp, UpdateOrganization,
     },
 };
 
 use crate::story::{Deployment, code, secret};
 
 /// What every operation on an organization, and on an app of it, answers.
-async fn everything(services: &Services, who: &Principal, organization: &OrganizationId, app: &AppId) -> Vec<Result<()>> {
-    let (key, token_key) = ("key_0123456789abcdef".parse().unwrap(), "tk_0123456789abcdef".parse().unwrap());
+async fn everything(
+    services: &Services,
+    who: &Principal,
+    organization: &OrganizationId,
+    app: &AppId,
+) -> Vec<Result<()>> {
+    let (key, token_key) = (
+        "key_0123456789abcdef".parse().unwrap(),
+        "tk_0123456789abcdef".parse().unwrap(),
+    );
     let (list, environment, bits) = (ListPage::default, Environment::Live, random::bits());
-    let token_key_body = CreateTokenKey { environment, algorithm: Algorithm::HS256, public_key: None };
+    let token_key_body = CreateTokenKey {
+        environment,
+        algorithm: Algorithm::HS256,
+        public_key: None,
+    };
     vec![
         services.organization(who, organization).await.map(drop),
-        services.update_organization(who, organization, UpdateOrganization::default(), None).await.map(drop),
-        services.list_organization_keys(who, organization, list()).await.map(drop),
-        services.create_organization_key(who, organization, CreateOrganizationKey::default(), bits).await.map(drop),
-        services.revoke_organization_key(who, organization, &key).await,
-        services.list_apps(who, organization, list()).await.map(drop),
-        services.create_app(who, organization, CreateApp { name: "n".into(), settings: AppSettings::default() }, bits).await.map(drop),
+        services
+            .update_organization(who, organization, UpdateOrganization::default(), None)
+            .await
+            .map(drop),
+        services
+            .list_organization_keys(who, organization, list())
+            .await
+            .map(drop),
+        services
+            .create_organization_key(who, organization, CreateOrganizationKey::default(), bits)
+            .await
+            .map(drop),
+        services
+            .revoke_organization_key(who, organization, &key)
+            .await,
+        services
+            .list_apps(who, organization, list())
+            .await
+            .map(drop),
+        services
+            .create_app(
+                who,
+                organization,
+                CreateApp {
+                    name: "n".into(),
+                    settings: AppSettings::default(),
+                },
+                bits,
+            )
+            .await
+            .map(drop),
         services.app(who, organization, app).await.map(drop),
-        services.update_app(who, organization, app, UpdateApp::default(), None).await.map(drop),
-        services.list_app_keys(who, organization, app, list()).await.map(drop),
-        services.create_app_key(who, organization, app, CreateAppKey { environment, name: None }, bits).await.map(drop),
-        services.create_access(who, organization, app, CreateAccess { environment, expires_in: None }, bits).await.map(drop),
+        services
+            .update_app(who, organization, app, UpdateApp::default(), None)
+            .await
+            .map(drop),
+        services
+            .list_app_keys(who, organization, app, list())
+            .await
+            .map(drop),
+        services
+            .create_app_key(
+                who,
+                organization,
+                app,
+                CreateAppKey {
+                    environment,
+                    name: None,
+                },
+                bits,
+            )
+            .await
+            .map(drop),
+        services
+            .create_access(
+                who,
+                organization,
+                app,
+                CreateAccess {
+                    environment,
+                    expires_in: None,
+                },
+                bits,
+            )
+            .await
+            .map(drop),
         services.revoke_app_key(who, organization, app, &key).await,
-        services.list_token_keys(who, organization, app, list()).await.map(drop),
-        services.create_token_key(who, organization, app, token_key_body, bits).await.map(drop),
-        services.revoke_token_key(who, organization, app, &token_key).await,
+        services
+            .list_token_keys(who, organization, app, list())
+            .await
+            .map(drop),
+        services
+            .create_token_key(who, organization, app, token_key_body, bits)
+            .await
+            .map(drop),
+        services
+            .revoke_token_key(who, organization, app, &token_key)
+            .await,
         services.delete_app(who, organization, app, None).await,
         services.delete_organization(who, organization, None).await,
     ]
 }
 
 fn told(answers: Vec<Result<()>>) -> Vec<String> {
-    answers.into_iter().map(|answer| format!("{}", answer.unwrap_err())).collect()
+    answers
+        .into_iter()
+        .map(|answer| format!("{}", answer.unwrap_err()))
+        .collect()
 }
 
 #[tokio::test]
 async fn anothers_organization_answers_exactly_as_one_that_never_was() {
     let deployment = Deployment::start();
     let (a, b) = (deployment.tenant("a").await, deployment.tenant("b").await);
-    let who = deployment.auth.authenticate(secret(&a.organization_key)).await.unwrap();
-    let never = ("org_00000000000000ff".parse().unwrap(), "app_00000000000000ff".parse().unwrap());
+    let who = deployment
+        .auth
+        .authenticate(secret(&a.organization_key))
+        .await
+        .unwrap();
+    let never = (
+        "org_00000000000000ff".parse().unwrap(),
+        "app_00000000000000ff".parse().unwrap(),
+    );
     let others = told(everything(&deployment.services, &who, &b.organization, &b.app).await);
     let unused = told(everything(&deployment.services, &who, &never.0, &never.1).await);
     assert_eq!(others, unused);
-    assert!(others.iter().all(|answer| answer.starts_with("not_found")), "{others:?}");
+    assert!(
+        others.iter().all(|answer| answer.starts_with("not_found")),
+        "{others:?}"
+    );
     // Its own organization, and the other's app.
     for (mine, unused) in [(&b.app, &never.1)] {
         let others = app_operations(&deployment.services, &who, &a.organization, mine).await;
-        assert_eq!(others, app_operations(&deployment.services, &who, &a.organization, unused).await);
-        assert!(others.iter().all(|code| *code == ErrorCode::NotFound), "{others:?}");
+        assert_eq!(
+            others,
+            app_operations(&deployment.services, &who, &a.organization, unused).await
+        );
+        assert!(
+            others.iter().all(|code| *code == ErrorCode::NotFound),
+            "{others:?}"
+        );
     }
     // Nothing of it changed.
-    assert!(deployment.services.app(&Principal::Admin, &b.organization, &b.app).await.is_ok());
-    assert_eq!(deployment.services.list_apps(&Principal::Admin, &b.organization, ListPage::default()).await.unwrap().items.len(), 1);
+    assert!(
+        deployment
+            .services
+            .app(&Principal::Admin, &b.organization, &b.app)
+            .await
+            .is_ok()
+    );
+    assert_eq!(
+        deployment
+            .services
+            .list_apps(&Principal::Admin, &b.organization, ListPage::default())
+            .await
+            .unwrap()
+            .items
+            .len(),
+        1
+    );
     // The admin key reaches both, but not the one's app through the other.
-    assert!(deployment.services.app(&Principal::Admin, &a.organization, &a.app).await.is_ok());
-    assert_eq!(code(deployment.services.app(&Principal::Admin, &a.organization, &b.app).await), ErrorCode::NotFound);
+    assert!(
+        deployment
+            .services
+            .app(&Principal::Admin, &a.organization, &a.app)
+            .await
+            .is_ok()
+    );
+    assert_eq!(
+        code(
+            deployment
+                .services
+                .app(&Principal::Admin, &a.organization, &b.app)
+                .await
+        ),
+        ErrorCode::NotFound
+    );
 }
 
-async fn app_operations(services: &Services, who: &Principal, organization: &OrganizationId, app: &AppId) -> Vec<ErrorCode> {
-    let body = CreateAppKey { environment: Environment::Live, name: None };
+async fn app_operations(
+    services: &Services,
+    who: &Principal,
+    organization: &OrganizationId,
+    app: &AppId,
+) -> Vec<ErrorCode> {
+    let body = CreateAppKey {
+        environment: Environment::Live,
+        name: None,
+    };
     vec![
         code(services.app(who, organization, app).await),
-        code(services.list_app_keys(who, organization, app, ListPage::default()).await),
-        code(services.create_app_key(who, organization, app, body, 1).await),
-        code(services.update_app(who, organization, app, UpdateApp::default(), None).await),
+        code(
+            services
+                .list_app_keys(who, organization, app, ListPage::default())
+                .await,
+        ),
+        code(
+            services
+                .create_app_key(who, organization, app, body, 1)
+                .await,
+        ),
+        code(
+            services
+                .update_app(who, organization, app, UpdateApp::default(), None)
+                .await,
+        ),
         code(services.delete_app(who, organization, app, None).await),
     ]
 }
@@ -87,27 +230,59 @@ async fn a_wrong_kind_of_credential_is_forbidden() {
     let deployment = Deployment::start();
     let tenant = deployment.tenant("a").await;
     let services = &deployment.services;
-    let organization = deployment.auth.authenticate(secret(&tenant.organization_key)).await.unwrap();
+    let organization = deployment
+        .auth
+        .authenticate(secret(&tenant.organization_key))
+        .await
+        .unwrap();
     let backend = deployment.backend(&tenant, Environment::Live).await;
     let signer = deployment.signer(&tenant, Algorithm::HS256).await;
-    let user = deployment.auth.authenticate(&signer.sign(&deployment.claims("alice"))).await.unwrap();
+    let user = deployment
+        .auth
+        .authenticate(&signer.sign(&deployment.claims("alice")))
+        .await
+        .unwrap();
     for who in [&backend, &user] {
         for answer in everything(services, who, &tenant.organization, &tenant.app).await {
             assert_eq!(code(answer), ErrorCode::Forbidden);
         }
     }
     for who in [&organization, &backend, &user] {
-        let body = CreateOrganization { name: "n".into(), email: "a@b.c".into(), banner: None };
-        assert_eq!(code(services.create_organization(who, body, 1).await), ErrorCode::Forbidden);
-        assert_eq!(code(services.list_organizations(who, ListPage::default()).await), ErrorCode::Forbidden);
+        let body = CreateOrganization {
+            name: "n".into(),
+            email: "a@b.c".into(),
+            banner: None,
+        };
+        assert_eq!(
+            code(services.create_organization(who, body, 1).await),
+            ErrorCode::Forbidden
+        );
+        assert_eq!(
+            code(services.list_organizations(who, ListPage::default()).await),
+            ErrorCode::Forbidden
+        );
     }
     for who in [&organization, &Principal::Admin] {
         assert_eq!(code(who.actor()), ErrorCode::Forbidden);
     }
     let alice = "alice".parse().unwrap();
     let actor = user.actor().unwrap();
-    assert_eq!(code(services.mint_token(actor, &alice, MintToken::default()).await), ErrorCode::Forbidden);
-    assert_eq!(code(services.disconnect_user(actor, &alice, Disconnect::default()).await), ErrorCode::Forbidden);
+    assert_eq!(
+        code(
+            services
+                .mint_token(actor, &alice, MintToken::default())
+                .await
+        ),
+        ErrorCode::Forbidden
+    );
+    assert_eq!(
+        code(
+            services
+                .disconnect_user(actor, &alice, Disconnect::default())
+                .await
+        ),
+        ErrorCode::Forbidden
+    );
 }
 
 #[tokio::test]
@@ -119,19 +294,60 @@ async fn live_and_test_share_no_user() {
     for (tenant, environment) in [(&a, Environment::Test), (&b, Environment::Live)] {
         let stranger = deployment.backend(tenant, environment).await;
         let actor = stranger.actor().unwrap();
-        assert_eq!(code(deployment.services.user(actor, &alice).await), ErrorCode::NotFound);
-        assert_eq!(code(deployment.services.mint_token(actor, &alice, MintToken::default()).await), ErrorCode::NotFound);
+        assert_eq!(
+            code(deployment.services.user(actor, &alice).await),
+            ErrorCode::NotFound
+        );
+        assert_eq!(
+            code(
+                deployment
+                    .services
+                    .mint_token(actor, &alice, MintToken::default())
+                    .await
+            ),
+            ErrorCode::NotFound
+        );
         for revoke in [false, true] {
             let body = Disconnect { revoke };
-            assert_eq!(code(deployment.services.disconnect_user(actor, &alice, body).await), ErrorCode::NotFound);
+            assert_eq!(
+                code(
+                    deployment
+                        .services
+                        .disconnect_user(actor, &alice, body)
+                        .await
+                ),
+                ErrorCode::NotFound
+            );
         }
         // The same id is another user there, and its end touches nobody here.
         deployment.user(&stranger, "alice").await;
-        deployment.services.disconnect_user(actor, &alice, Disconnect { revoke: true }).await.unwrap();
-        deployment.services.delete_user(actor, &alice, None).await.unwrap();
-        let signer = deployment.signer_in(tenant, Algorithm::HS256, environment).await;
-        assert!(deployment.auth.verify(&signer.sign(&deployment.claims("alice"))).await.is_err());
+        deployment
+            .services
+            .disconnect_user(actor, &alice, Disconnect { revoke: true })
+            .await
+            .unwrap();
+        deployment
+            .services
+            .delete_user(actor, &alice, None)
+            .await
+            .unwrap();
+        let signer = deployment
+            .signer_in(tenant, Algorithm::HS256, environment)
+            .await;
+        assert!(
+            deployment
+                .auth
+                .verify(&signer.sign(&deployment.claims("alice")))
+                .await
+                .is_err()
+        );
     }
     let signer = deployment.signer(&a, Algorithm::HS256).await;
-    assert!(deployment.auth.verify(&signer.sign(&deployment.claims("alice"))).await.is_ok());
+    assert!(
+        deployment
+            .auth
+            .verify(&signer.sign(&deployment.claims("alice")))
+            .await
+            .is_ok()
+    );
 }

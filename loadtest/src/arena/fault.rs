@@ -69,7 +69,8 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.to_possible_value().map_or(Ok(()), |value| f.write_str(value.get_name()))
+        self.to_possible_value()
+            .map_or(Ok(()), |value| f.write_str(value.get_name()))
     }
 }
 
@@ -87,9 +88,17 @@ pub struct Trouble {
 impl Trouble {
     /// Begins: processes and connections each get their faults from this seed.
     pub fn begin(arena: &Arc<Arena>, progress: &Progress) -> Self {
-        let (over, struck) = (watch::Sender::new(false), Arc::new(Mutex::new(Struck::new())));
+        let (over, struck) = (
+            watch::Sender::new(false),
+            Arc::new(Mutex::new(Struck::new())),
+        );
         let tasks = [false, true].map(|of_connections| {
-            let faults: Vec<Fault> = arena.faults.iter().copied().filter(|fault| fault.is_of_connections() == of_connections).collect();
+            let faults: Vec<Fault> = arena
+                .faults
+                .iter()
+                .copied()
+                .filter(|fault| fault.is_of_connections() == of_connections)
+                .collect();
             let striker = Striker {
                 arena: arena.clone(),
                 faults,
@@ -100,7 +109,11 @@ impl Trouble {
             };
             tokio::spawn(striker.strike_until(over.subscribe()))
         });
-        Self { over, tasks, struck }
+        Self {
+            over,
+            tasks,
+            struck,
+        }
     }
 
     /// Ends once the faults under way are mended, and answers how often each struck.
@@ -130,11 +143,19 @@ impl Striker {
                 () = sleep(pause) => {}
                 _ = over.wait_for(|over| *over) => return Ok(()),
             }
-            let Some(fault) = self.faults.choose(&mut self.random).copied() else { return Ok(()) };
+            let Some(fault) = self.faults.choose(&mut self.random).copied() else {
+                return Ok(());
+            };
             let [place, salt] = [self.random.random::<u64>(), self.random.random::<u64>()];
             let seconds = Duration::from_millis(self.random.random_range(500..4_000));
-            self.progress.note(format!("{:>7.1} s  {fault} for {:.1} s", self.began.elapsed().as_secs_f64(), seconds.as_secs_f64()));
-            self.strike(fault, place, salt, seconds).await.with_context(|| format!("The fault `{fault}` could not be made and mended"))?;
+            self.progress.note(format!(
+                "{:>7.1} s  {fault} for {:.1} s",
+                self.began.elapsed().as_secs_f64(),
+                seconds.as_secs_f64()
+            ));
+            self.strike(fault, place, salt, seconds)
+                .await
+                .with_context(|| format!("The fault `{fault}` could not be made and mended"))?;
             *self.struck.lock().entry(fault).or_default() += 1;
         }
     }
@@ -146,7 +167,11 @@ impl Striker {
             Fault::Kill => return arena.node(place).await.kill(seconds / 4).await,
             Fault::Term => return arena.node(place).await.terminate().await,
             Fault::Stop => return arena.node(place).await.pause(seconds).await,
-            Fault::Clock => return arena.step_clock(random.random_range(-120..120), seconds).await,
+            Fault::Clock => {
+                return arena
+                    .step_clock(random.random_range(-120..120), seconds)
+                    .await;
+            }
             Fault::Disk => return arena.fill_disk(seconds).await,
             Fault::StoreKill | Fault::StoreStop | Fault::Failover | Fault::Migrate => {
                 return arena.store.lock().await.strike(fault, place, seconds).await;
@@ -157,7 +182,11 @@ impl Striker {
             Fault::Slow => Weather::Slow(random.random_range(1_000..20_000)),
         };
         let share = random.random_range(0.05..0.6);
-        let changed: Vec<_> = arena.paths.iter().map(|path| path.change(weather, || random.random_bool(share))).collect();
+        let changed: Vec<_> = arena
+            .paths
+            .iter()
+            .map(|path| path.change(weather, || random.random_bool(share)))
+            .collect();
         sleep(seconds).await;
         changed.into_iter().for_each(super::path::Changed::clear);
         Ok(())

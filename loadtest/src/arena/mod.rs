@@ -35,7 +35,12 @@ pub mod path;
 pub mod store;
 
 /// Limits of the run's own nodes: bounds that stalled readers and long absences reach, and no rate that the run would.
-const LIMITS: [&str; 4] = ["outbox_bytes=65536", "outbox_seconds=5", "requests_per_second=0", "key_requests_per_second=0"];
+const LIMITS: [&str; 4] = [
+    "outbox_bytes=65536",
+    "outbox_seconds=5",
+    "requests_per_second=0",
+    "key_requests_per_second=0",
+];
 
 /// Events that the nodes keep of each channel.
 const LOG_EVENTS: u64 = 400;
@@ -68,10 +73,12 @@ pub struct Arena {
 impl Arena {
     /// Starts what is asked for.
     pub async fn open(verify: &Verify) -> Result<Self> {
-        let folder = TempDir::with_prefix("chaos-verify-").context("There is no room for a temporary folder")?;
+        let folder = TempDir::with_prefix("chaos-verify-")
+            .context("There is no room for a temporary folder")?;
         let seed = verify.seed.unwrap_or_else(|| rand::random::<u32>().into());
         let faults = verify.faults()?;
-        let (mut nodes, mut paths, mut store, mut disk) = (Vec::new(), Vec::new(), Store::None, None);
+        let (mut nodes, mut paths, mut store, mut disk) =
+            (Vec::new(), Vec::new(), Store::None, None);
         match verify.store() {
             None => {
                 for base in verify.chat.common.http_bases()? {
@@ -85,22 +92,53 @@ impl Arena {
                     disk = Some(Disk::mount(&data, DISK + room_for(verify))?);
                 }
                 store = Store::start(kind, &faults).await;
-                let launch = launch(verify, folder.path(), &data, store.url(), faults.contains(&Fault::Clock))?;
-                for number in 1..=if kind == Kind::Embedded { 1 } else { verify.nodes } {
+                let launch = launch(
+                    verify,
+                    folder.path(),
+                    &data,
+                    store.url(),
+                    faults.contains(&Fault::Clock),
+                )?;
+                for number in 1..=if kind == Kind::Embedded {
+                    1
+                } else {
+                    verify.nodes
+                } {
                     let log = folder.path().join(format!("node-{number}.log"));
-                    nodes.push(Mutex::new(Node::start(format!("node {number}"), Launch { log, ..launch.clone() }).await?));
+                    nodes.push(Mutex::new(
+                        Node::start(
+                            format!("node {number}"),
+                            Launch {
+                                log,
+                                ..launch.clone()
+                            },
+                        )
+                        .await?,
+                    ));
                 }
                 for node in &mut nodes {
                     paths.push(node.get_mut().path.clone());
                 }
             }
         }
-        Ok(Self { faults, seed, seconds: verify.seconds(), paths, nodes, store: Mutex::new(store), folder, disk })
+        Ok(Self {
+            faults,
+            seed,
+            seconds: verify.seconds(),
+            paths,
+            nodes,
+            store: Mutex::new(store),
+            folder,
+            disk,
+        })
     }
 
     /// What these nodes and their store keep; none for nodes that are not the run's own.
     pub fn terms(&self) -> Option<Terms> {
-        let terms = Terms { log_events: LOG_EVENTS, may_diverge: self.faults.contains(&Fault::Failover) };
+        let terms = Terms {
+            log_events: LOG_EVENTS,
+            may_diverge: self.faults.contains(&Fault::Failover),
+        };
         (!self.nodes.is_empty()).then_some(terms)
     }
 
@@ -108,7 +146,11 @@ impl Arena {
     pub fn common(&self, common: &Common) -> Common {
         let mut common = common.clone();
         common.seconds = self.seconds;
-        common.urls = self.paths.iter().map(|path| format!("ws://{}", path.address())).collect();
+        common.urls = self
+            .paths
+            .iter()
+            .map(|path| format!("ws://{}", path.address()))
+            .collect();
         if !self.nodes.is_empty() {
             let made = self.folder.path().join("data").join("admin-key");
             (common.admin_key, common.admin_key_file) = (None, Some(made));
@@ -131,7 +173,9 @@ impl Arena {
     }
 
     async fn node(&self, place: u64) -> MutexGuard<'_, Node> {
-        self.nodes[(place % self.nodes.len() as u64) as usize].lock().await
+        self.nodes[(place % self.nodes.len() as u64) as usize]
+            .lock()
+            .await
     }
 
     /// Lets the clocks of the nodes be so many seconds off for a while.
@@ -145,7 +189,12 @@ impl Arena {
     }
 
     async fn fill_disk(&self, lasting: Duration) -> Result<()> {
-        let filler = self.disk.as_ref().context("There is no disk to fill")?.0.join("filler");
+        let filler = self
+            .disk
+            .as_ref()
+            .context("There is no disk to fill")?
+            .0
+            .join("filler");
         let mut file = fs::File::create(&filler)?;
         let block = vec![0; 64 * 1024];
         while file.write_all(&block).is_ok() {}
@@ -163,7 +212,11 @@ struct Disk(PathBuf);
 impl Disk {
     fn mount(folder: &FilePath, bytes: u64) -> Result<Self> {
         let options = format!("size={bytes}");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder).stderr(Stdio::null()).status();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(folder)
+            .stderr(Stdio::null())
+            .status();
         ensure!(
             mounted.is_ok_and(|status| status.success()),
             "A small disk to fill cannot be mounted: run it as root, or leave `disk` out of --faults"
@@ -185,10 +238,29 @@ fn room_for(verify: &Verify) -> u64 {
     (messages * (3 * verify.chat.common.payload + 2048) as f64) as u64
 }
 
-fn launch(verify: &Verify, folder: &FilePath, data: &FilePath, redis: Option<String>, clock: bool) -> Result<Launch> {
+fn launch(
+    verify: &Verify,
+    folder: &FilePath,
+    data: &FilePath,
+    redis: Option<String>,
+    clock: bool,
+) -> Result<Launch> {
     let text = |path: &FilePath| path.display().to_string();
-    let mut arguments = ["--listen", "127.0.0.1:0", "--drain-window", "1s", "--demo", "off"].map(str::to_owned).to_vec();
-    for limit in LIMITS.map(str::to_owned).into_iter().chain([format!("log_events={LOG_EVENTS}")]) {
+    let mut arguments = [
+        "--listen",
+        "127.0.0.1:0",
+        "--drain-window",
+        "1s",
+        "--demo",
+        "off",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    for limit in LIMITS
+        .map(str::to_owned)
+        .into_iter()
+        .chain([format!("log_events={LOG_EVENTS}")])
+    {
         arguments.extend(["--limit".to_owned(), limit]);
     }
     arguments.extend(verify.node_flags.iter().cloned());
@@ -197,9 +269,21 @@ fn launch(verify: &Verify, folder: &FilePath, data: &FilePath, redis: Option<Str
         Some(url) => {
             let (admin, secret) = (data.join("admin-key"), data.join("secret-key"));
             fs::write(&admin, format!("adm_{:032x}", rand::random::<u128>()))?;
-            fs::write(&secret, format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>()))?;
+            fs::write(
+                &secret,
+                format!(
+                    "{:032x}{:032x}",
+                    rand::random::<u128>(),
+                    rand::random::<u128>()
+                ),
+            )?;
             arguments.extend(["--redis".to_owned(), url]);
-            arguments.extend(["--admin-key-file".to_owned(), text(&admin), "--secret-key-file".to_owned(), text(&secret)]);
+            arguments.extend([
+                "--admin-key-file".to_owned(),
+                text(&admin),
+                "--secret-key-file".to_owned(),
+                text(&secret),
+            ]);
         }
     }
     let mut environment = Vec::new();
@@ -217,7 +301,12 @@ fn launch(verify: &Verify, folder: &FilePath, data: &FilePath, redis: Option<Str
         .map(|(name, value)| (name.to_owned(), value))
         .to_vec();
     }
-    Ok(Launch { binary: binary(verify)?, arguments, environment, log: PathBuf::new() })
+    Ok(Launch {
+        binary: binary(verify)?,
+        arguments,
+        environment,
+        log: PathBuf::new(),
+    })
 }
 
 fn clock_file(folder: &FilePath) -> PathBuf {
@@ -231,13 +320,20 @@ fn binary(verify: &Verify) -> Result<PathBuf> {
     }
     let beside = env::current_exe()?.with_file_name("chaos");
     if !beside.exists() {
-        bail!("There is no `chaos` beside this program: build it (cargo build --release), or name it with --chaos");
+        bail!(
+            "There is no `chaos` beside this program: build it (cargo build --release), or name it with --chaos"
+        );
     }
     Ok(beside)
 }
 
 fn resolved(base: &str) -> Result<SocketAddr> {
     let authority = base.trim_start_matches("http://");
-    let found = authority.to_socket_addrs().or_else(|_| (authority, 80).to_socket_addrs());
-    found.ok().and_then(|mut all| all.next()).with_context(|| format!("{authority} is no address"))
+    let found = authority
+        .to_socket_addrs()
+        .or_else(|_| (authority, 80).to_socket_addrs());
+    found
+        .ok()
+        .and_then(|mut all| all.next())
+        .with_context(|| format!("{authority} is no address"))
 }

@@ -42,7 +42,12 @@ pub(super) struct Launch {
 impl Node {
     pub(super) async fn start(name: String, command: Launch) -> Result<Self> {
         let (child, address) = command.start().await?;
-        Ok(Self { name, path: Path::to(address).await?, command, child })
+        Ok(Self {
+            name,
+            path: Path::to(address).await?,
+            command,
+            child,
+        })
     }
 
     /// Kills it as a power cut does, and starts it again after a while.
@@ -55,8 +60,15 @@ impl Node {
     /// Asks it to end, and starts it again.
     pub(super) async fn terminate(&mut self) -> Result<()> {
         self.signal(Signal::TERM)?;
-        let status = timeout(PATIENCE, self.child.wait()).await.with_context(|| format!("{} does not end on SIGTERM", self.name))??;
-        ensure!(status.success(), "{} ended on SIGTERM with {status}: see {}", self.name, self.command.log.display());
+        let status = timeout(PATIENCE, self.child.wait())
+            .await
+            .with_context(|| format!("{} does not end on SIGTERM", self.name))??;
+        ensure!(
+            status.success(),
+            "{} ended on SIGTERM with {status}: see {}",
+            self.name,
+            self.command.log.display()
+        );
         self.start_again().await
     }
 
@@ -70,13 +82,31 @@ impl Node {
     /// Whether it still runs, and its store is whole, if it has one of its own.
     pub(super) async fn check(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
-            bail!("{} ended by itself with {status}: see {}", self.name, self.command.log.display());
+            bail!(
+                "{} ended by itself with {status}: see {}",
+                self.name,
+                self.command.log.display()
+            );
         }
-        let data = self.command.arguments.iter().skip_while(|argument| *argument != "--data").nth(1);
+        let data = self
+            .command
+            .arguments
+            .iter()
+            .skip_while(|argument| *argument != "--data")
+            .nth(1);
         if let Some(data) = data {
-            let checked = Command::new(&self.command.binary).args(["check", "--data", data]).env_clear().output().await?;
-            let said = String::from_utf8_lossy(&[checked.stdout, checked.stderr].concat()).into_owned();
-            ensure!(checked.status.success(), "The store of {} is not whole: {said}", self.name);
+            let checked = Command::new(&self.command.binary)
+                .args(["check", "--data", data])
+                .env_clear()
+                .output()
+                .await?;
+            let said =
+                String::from_utf8_lossy(&[checked.stdout, checked.stderr].concat()).into_owned();
+            ensure!(
+                checked.status.success(),
+                "The store of {} is not whole: {said}",
+                self.name
+            );
         }
         Ok(())
     }
@@ -89,7 +119,11 @@ impl Node {
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
-        let pid = self.child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())).with_context(|| format!("{} is gone", self.name))?;
+        let pid = self
+            .child
+            .id()
+            .and_then(|pid| Pid::from_raw(pid.cast_signed()))
+            .with_context(|| format!("{} is gone", self.name))?;
         kill_process(pid, signal).with_context(|| format!("{} cannot be signalled", self.name))
     }
 }
@@ -98,21 +132,41 @@ impl Launch {
     async fn start(&self) -> Result<(Child, SocketAddr)> {
         let log = File::options().create(true).append(true).open(&self.log)?;
         let mut command = Command::new(&self.binary);
-        command.args(&self.arguments).env_clear().envs(self.environment.iter().cloned()).kill_on_drop(true);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
-        let mut child = command.spawn().with_context(|| format!("{} cannot be run", self.binary.display()))?;
-        let mut lines = BufReader::new(child.stdout.take().context("A node has no standard output")?).lines();
+        command
+            .args(&self.arguments)
+            .env_clear()
+            .envs(self.environment.iter().cloned())
+            .kill_on_drop(true);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log);
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("{} cannot be run", self.binary.display()))?;
+        let mut lines = BufReader::new(
+            child
+                .stdout
+                .take()
+                .context("A node has no standard output")?,
+        )
+        .lines();
         let ready = async {
             while let Some(line) = lines.next_line().await? {
                 if line.contains("HTTP API")
-                    && let Some(address) = line.split("http://").nth(1).and_then(|rest| rest.split('/').next())
+                    && let Some(address) = line
+                        .split("http://")
+                        .nth(1)
+                        .and_then(|rest| rest.split('/').next())
                 {
                     return Ok(address.parse::<SocketAddr>()?);
                 }
             }
             bail!("A node did not start: {}", last_line(&self.log))
         };
-        let address = timeout(PATIENCE, ready).await.context("A node took too long to start")??;
+        let address = timeout(PATIENCE, ready)
+            .await
+            .context("A node took too long to start")??;
         // Nobody reads what it says later, and it must not wait for a reader.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Ok((child, address))
@@ -120,5 +174,8 @@ impl Launch {
 }
 
 fn last_line(log: &FilePath) -> String {
-    std::fs::read_to_string(log).ok().and_then(|text| text.lines().last().map(str::to_owned)).unwrap_or_default()
+    std::fs::read_to_string(log)
+        .ok()
+        .and_then(|text| text.lines().last().map(str::to_owned))
+        .unwrap_or_default()
 }

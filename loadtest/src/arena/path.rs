@@ -50,7 +50,11 @@ impl Path {
     /// A path to this node. It lives as long as the runtime.
     pub async fn to(node: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let path = Self { address: listener.local_addr()?, node: Arc::new(Mutex::new(node)), lines: Arc::default() };
+        let path = Self {
+            address: listener.local_addr()?,
+            node: Arc::new(Mutex::new(node)),
+            lines: Arc::default(),
+        };
         tokio::spawn(path.clone().accept(listener));
         Ok(path)
     }
@@ -67,7 +71,13 @@ impl Path {
 
     /// Changes the weather of the open connections that are chosen, and answers how to change it again.
     pub fn change(&self, weather: Weather, mut is_chosen: impl FnMut() -> bool) -> Changed {
-        let lines: Vec<Arc<Line>> = self.lines.lock().iter().filter_map(Weak::upgrade).filter(|_| is_chosen()).collect();
+        let lines: Vec<Arc<Line>> = self
+            .lines
+            .lock()
+            .iter()
+            .filter_map(Weak::upgrade)
+            .filter(|_| is_chosen())
+            .collect();
         for line in &lines {
             line.send_replace(weather);
         }
@@ -142,7 +152,9 @@ async fn copy(
         }
         match now {
             Weather::Delayed(wait) => sleep(wait).await,
-            Weather::Slow(rate) if to_client => sleep(Duration::from_secs_f64(bytes as f64 / f64::from(rate))).await,
+            Weather::Slow(rate) if to_client => {
+                sleep(Duration::from_secs_f64(bytes as f64 / f64::from(rate))).await
+            }
             _ => {}
         }
         to.write_all(&buffer[..bytes]).await?;

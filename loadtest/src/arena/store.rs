@@ -42,7 +42,9 @@ impl Store {
             Kind::Embedded => Self::None,
             Kind::Redis => Self::Redis(Server::start().await),
             Kind::Sentinel => Self::Sentinel(Sentinel::start().await),
-            Kind::Cluster if faults.contains(&Fault::Failover) => Self::Cluster(Cluster::start_with_replicas(3).await),
+            Kind::Cluster if faults.contains(&Fault::Failover) => {
+                Self::Cluster(Cluster::start_with_replicas(3).await)
+            }
             Kind::Cluster => Self::Cluster(Cluster::start(3).await),
         }
     }
@@ -57,7 +59,12 @@ impl Store {
         }
     }
 
-    pub(super) async fn strike(&mut self, fault: Fault, place: u64, seconds: Duration) -> Result<()> {
+    pub(super) async fn strike(
+        &mut self,
+        fault: Fault,
+        place: u64,
+        seconds: Duration,
+    ) -> Result<()> {
         match (fault, &mut *self) {
             (Fault::StoreKill, Self::Redis(server)) => kill(server, seconds / 2).await,
             (Fault::StoreKill, Self::Cluster(cluster)) => {
@@ -68,11 +75,17 @@ impl Store {
             (Fault::StoreStop, Self::Redis(server)) => pause(server, seconds).await,
             (Fault::StoreStop, Self::Cluster(cluster)) => {
                 // Shorter than the time after which the others give it up.
-                pause(&cluster.masters[(place % cluster.masters.len() as u64) as usize], seconds / 4).await;
+                pause(
+                    &cluster.masters[(place % cluster.masters.len() as u64) as usize],
+                    seconds / 4,
+                )
+                .await;
                 cluster.know_roles().await;
             }
             // Shorter than the time after which the Sentinels fail over: that is another fault.
-            (Fault::StoreStop, Self::Sentinel(sentinel)) => pause(&sentinel.servers[sentinel.master().await], seconds / 8).await,
+            (Fault::StoreStop, Self::Sentinel(sentinel)) => {
+                pause(&sentinel.servers[sentinel.master().await], seconds / 8).await
+            }
             (Fault::Failover, Self::Sentinel(sentinel)) => {
                 let master = sentinel.master().await;
                 sentinel.servers[master].kill9();
@@ -87,8 +100,12 @@ impl Store {
             (Fault::Migrate, Self::Cluster(cluster)) => {
                 // Of a channel: of most slots nobody would notice.
                 let slots = cluster.slots_of(CHANNELS).await;
-                let slot = *slots.get(place as usize % slots.len().max(1)).context("no slot holds a channel")?;
-                cluster.migrate(slot, (place >> 32) as usize % cluster.masters.len()).await;
+                let slot = *slots
+                    .get(place as usize % slots.len().max(1))
+                    .context("no slot holds a channel")?;
+                cluster
+                    .migrate(slot, (place >> 32) as usize % cluster.masters.len())
+                    .await;
             }
             _ => bail!("{fault:?} does not befall this store"),
         }

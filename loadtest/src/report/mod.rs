@@ -87,8 +87,24 @@ pub struct Counts {
 impl Counts {
     /// With what verification counted.
     pub fn with(self, tally: &Tally) -> Self {
-        let Tally { sent, acknowledged, unknown, delivered, listed, gaps, .. } = *tally;
-        Self { sent, acknowledged, unknown, delivered, listed, gaps_told: gaps, ..self }
+        let Tally {
+            sent,
+            acknowledged,
+            unknown,
+            delivered,
+            listed,
+            gaps,
+            ..
+        } = *tally;
+        Self {
+            sent,
+            acknowledged,
+            unknown,
+            delivered,
+            listed,
+            gaps_told: gaps,
+            ..self
+        }
     }
 }
 

@@ -14,7 +14,12 @@ pub fn of(report: &Report) -> String {
 }
 
 fn write(report: &Report, out: &mut String) -> fmt::Result {
-    let Report { counts, violations, latency, .. } = report;
+    let Report {
+        counts,
+        violations,
+        latency,
+        ..
+    } = report;
     let verdict = match report.verdict {
         Verdict::Kept => "every promise was kept",
         Verdict::Broken => "A PROMISE WAS BROKEN",
@@ -32,8 +37,16 @@ fn write(report: &Report, out: &mut String) -> fmt::Result {
         counts.delivered, counts.frame_bytes, counts.gaps_told, counts.reconnects
     )?;
     if let Some(Faults { seed, struck }) = &report.faults {
-        let each: Vec<String> = struck.iter().map(|(fault, count)| format!("{count} {fault}")).collect();
-        writeln!(out, "faults      {}: {} (--seed {seed})", struck.values().sum::<u64>(), each.join(", "))?;
+        let each: Vec<String> = struck
+            .iter()
+            .map(|(fault, count)| format!("{count} {fault}"))
+            .collect();
+        writeln!(
+            out,
+            "faults      {}: {} (--seed {seed})",
+            struck.values().sum::<u64>(),
+            each.join(", ")
+        )?;
     }
     writeln!(
         out,
@@ -52,28 +65,55 @@ fn write(report: &Report, out: &mut String) -> fmt::Result {
     writeln!(
         out,
         "rates       {:.0} messages/s, {:.0} deliveries/s over {:.1} s; {} connections in {:.1} s\n",
-        report.messages_per_second, report.deliveries_per_second, report.seconds, counts.connections, report.connect_seconds
+        report.messages_per_second,
+        report.deliveries_per_second,
+        report.seconds,
+        counts.connections,
+        report.connect_seconds
     )?;
-    writeln!(out, "{:<16}{:>10}{:>10}{:>10}{:>10}{:>10}{:>11}", "milliseconds", "p50", "p90", "p99", "p99.9", "max", "count")?;
+    writeln!(
+        out,
+        "{:<16}{:>10}{:>10}{:>10}{:>10}{:>10}{:>11}",
+        "milliseconds", "p50", "p90", "p99", "p99.9", "max", "count"
+    )?;
     row(out, "delivery", latency.delivery)?;
     row(out, "acknowledgement", latency.acknowledgement)?;
     row(out, "connecting", latency.connecting)?;
-    latency.own_lag.map_or(Ok(()), |lag| row(out, "own lag", lag))?;
+    latency
+        .own_lag
+        .map_or(Ok(()), |lag| row(out, "own lag", lag))?;
     write_costs(report, out)?;
     if !report.troubles.is_empty() {
         writeln!(out, "\nwent wrong")?;
-        report.troubles.iter().try_for_each(|(what, count)| writeln!(out, "{count:>8} × {what}"))?;
+        report
+            .troubles
+            .iter()
+            .try_for_each(|(what, count)| writeln!(out, "{count:>8} × {what}"))?;
     }
     if !report.evidence.is_empty() {
         writeln!(out, "\nevidence")?;
-        report.evidence.iter().try_for_each(|evidence| writeln!(out, "  {evidence}"))?;
+        report
+            .evidence
+            .iter()
+            .try_for_each(|evidence| writeln!(out, "  {evidence}"))?;
     }
     Ok(())
 }
 
 fn row(out: &mut String, name: &str, found: Percentiles) -> fmt::Result {
-    let Percentiles { count, p50_ms, p90_ms, p99_ms, p99_9_ms, max_ms, .. } = found;
-    writeln!(out, "{name:<16}{p50_ms:>10.2}{p90_ms:>10.2}{p99_ms:>10.2}{p99_9_ms:>10.2}{max_ms:>10.2}{count:>11}")
+    let Percentiles {
+        count,
+        p50_ms,
+        p90_ms,
+        p99_ms,
+        p99_9_ms,
+        max_ms,
+        ..
+    } = found;
+    writeln!(
+        out,
+        "{name:<16}{p50_ms:>10.2}{p90_ms:>10.2}{p99_ms:>10.2}{p99_9_ms:>10.2}{max_ms:>10.2}{count:>11}"
+    )
 }
 
 fn write_costs(report: &Report, out: &mut String) -> fmt::Result {
@@ -87,12 +127,20 @@ fn write_costs(report: &Report, out: &mut String) -> fmt::Result {
     let Some(server) = &report.server else {
         return writeln!(out, "\nserver      not measured: give --pid of the node");
     };
-    let ratio = server.times_floor.map(|ratio| format!(" ({ratio:.3} × floor)")).unwrap_or_default();
+    let ratio = server
+        .times_floor
+        .map(|ratio| format!(" ({ratio:.3} × floor)"))
+        .unwrap_or_default();
     writeln!(
         out,
         "server      {:.2} CPU-s: {:.2} per million deliveries{ratio}",
         server.cpu_seconds, server.cpu_seconds_per_million_deliveries
     )?;
     let each = |Each { pss, anonymous }| format!("{pss:.0} B ({anonymous:.0} B anonymous)");
-    writeln!(out, "memory      {} a connection when idle, {} after the run (PSS)", each(server.idle), each(server.idle_afterwards))
+    writeln!(
+        out,
+        "memory      {} a connection when idle, {} after the run (PSS)",
+        each(server.idle),
+        each(server.idle_afterwards)
+    )
 }

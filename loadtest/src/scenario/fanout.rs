@@ -34,15 +34,33 @@ const WARM_UP: Index = 20;
 const STALL: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(run: &Run<'_>, fanout: &Fanout) -> Result<Outcome> {
-    let Run { common, stage, progress, .. } = run;
-    let publishers: Vec<UserId> = (0..fanout.publishers).map(|place| user('p', place)).collect();
-    let subscribers: Vec<UserId> = (0..fanout.subscribers).map(|place| user('s', place)).collect();
+    let Run {
+        common,
+        stage,
+        progress,
+        ..
+    } = run;
+    let publishers: Vec<UserId> = (0..fanout.publishers)
+        .map(|place| user('p', place))
+        .collect();
+    let subscribers: Vec<UserId> = (0..fanout.subscribers)
+        .map(|place| user('s', place))
+        .collect();
     let room = (channel(0), [&publishers[..], &subscribers].concat());
     run.furnish(std::slice::from_ref(&room)).await?;
 
     let clock = Clock::starting(Instant::now());
     let window = Arc::new(Window::new(fanout.in_flight, fanout.subscribers, clock));
-    let hall = Hall::new(fanout.passing, room.0, &publishers, &subscribers, stage, window.clone(), clock, common.payload);
+    let hall = Hall::new(
+        fanout.passing,
+        room.0,
+        &publishers,
+        &subscribers,
+        stage,
+        window.clone(),
+        clock,
+        common.payload,
+    );
     let role = |spread, who, user: &UserId, watch| Role {
         spread,
         who,
@@ -51,15 +69,31 @@ pub(super) async fn run(run: &Run<'_>, fanout: &Fanout) -> Result<Outcome> {
         watch,
         comes_and_goes: false,
     };
-    let subscribing = subscribers.iter().enumerate().map(|(who, user)| role(who, who, user, Watch::All));
-    let publishing = publishers.iter().enumerate().map(|(who, user)| role(subscribers.len() + who, who, user, Watch::None));
-    let clients = subscribing.chain(publishing).map(|role| Client { role, witness: hall.witness() });
+    let subscribing = subscribers
+        .iter()
+        .enumerate()
+        .map(|(who, user)| role(who, who, user, Watch::All));
+    let publishing = publishers
+        .iter()
+        .enumerate()
+        .map(|(who, user)| role(subscribers.len() + who, who, user, Watch::None));
+    let clients = subscribing.chain(publishing).map(|role| Client {
+        role,
+        witness: hall.witness(),
+    });
     let connected = run.connect(clients.collect()).await?;
     let queues = hall.senders(&connected.members[subscribers.len()..]);
 
     progress.phase("warming up");
-    let mut publishing = Publishing { window: &window, queues, next: 0, stalled: false };
-    publishing.publish_while(|message| message < WARM_UP.max(fanout.in_flight as Index)).await;
+    let mut publishing = Publishing {
+        window: &window,
+        queues,
+        next: 0,
+        stalled: false,
+    };
+    publishing
+        .publish_while(|message| message < WARM_UP.max(fanout.in_flight as Index))
+        .await;
     let measured = measure(run, fanout, &mut publishing, clock).await?;
     run.settle(|| hall.is_complete()).await;
 
@@ -70,21 +104,50 @@ pub(super) async fn run(run: &Run<'_>, fanout: &Fanout) -> Result<Outcome> {
     run.report(fanout, measured, &connected, hall.finish(), unchecked)
 }
 
-async fn measure(run: &Run<'_>, fanout: &Fanout, publishing: &mut Publishing<'_>, clock: Clock) -> Result<Measured> {
-    let Run { common, stage, progress, interrupted } = run;
-    let Counters { delivered, delivered_bytes, acknowledged, .. } = &stage.counters;
+async fn measure(
+    run: &Run<'_>,
+    fanout: &Fanout,
+    publishing: &mut Publishing<'_>,
+    clock: Clock,
+) -> Result<Measured> {
+    let Run {
+        common,
+        stage,
+        progress,
+        interrupted,
+    } = run;
+    let Counters {
+        delivered,
+        delivered_bytes,
+        acknowledged,
+        ..
+    } = &stage.counters;
     let frame = delivered_bytes.load(Ordering::Relaxed) / delivered.load(Ordering::Relaxed).max(1);
     progress.phase(format!("measuring the floor: bare sends of {frame} bytes"));
-    let (subscribers, frame) = (fanout.subscribers, usize::try_from(frame).context("A frame is larger than memory")?);
-    let floor =
-        tokio::task::spawn_blocking(move || floor::measure(subscribers, frame.max(2))).await.context("The floor's thread failed")?;
+    let (subscribers, frame) = (
+        fanout.subscribers,
+        usize::try_from(frame).context("A frame is larger than memory")?,
+    );
+    let floor = tokio::task::spawn_blocking(move || floor::measure(subscribers, frame.max(2)))
+        .await
+        .context("The floor's thread failed")?;
     let floor = floor.context("The floor cannot be measured")?;
 
-    [&stage.delivery, &stage.acknowledgement].into_iter().for_each(|recorder| recorder.reset());
+    [&stage.delivery, &stage.acknowledgement]
+        .into_iter()
+        .for_each(|recorder| recorder.reset());
     let following = progress.follow(stage, common.seconds);
-    let before = (acknowledged.load(Ordering::Relaxed), delivered.load(Ordering::Relaxed), run.cpu_seconds()?);
+    let before = (
+        acknowledged.load(Ordering::Relaxed),
+        delivered.load(Ordering::Relaxed),
+        run.cpu_seconds()?,
+    );
     let began = clock.now();
-    publishing.publish_while(|_| ((clock.now() - began) as f64) < common.seconds * 1e6 && !*interrupted.borrow()).await;
+    publishing
+        .publish_while(|_| {
+            ((clock.now() - began) as f64) < common.seconds * 1e6 && !*interrupted.borrow()
+        })
+        .await;
     let measured = Measured {
         scenario: "fanout",
         seconds: (clock.now() - began) as f64 / 1e6,
@@ -97,7 +160,10 @@ async fn measure(run: &Run<'_>, fanout: &Fanout, publishing: &mut Publishing<'_>
     };
     drop(following);
     if publishing.stalled {
-        stage.counters.trouble(format!("the run was broken off: nothing got through for {} s", STALL.as_secs()));
+        stage.counters.trouble(format!(
+            "the run was broken off: nothing got through for {} s",
+            STALL.as_secs()
+        ));
     }
     Ok(measured)
 }
@@ -105,7 +171,9 @@ async fn measure(run: &Run<'_>, fanout: &Fanout, publishing: &mut Publishing<'_>
 async fn list(run: &Run<'_>, room: &Room, connected: &Connected) -> usize {
     run.progress.phase("listing the channel");
     let Some(session) = connected.members.first().and_then(Member::session) else {
-        run.stage.counters.trouble("the channel cannot be listed: its first member is not connected");
+        run.stage
+            .counters
+            .trouble("the channel cannot be listed: its first member is not connected");
         return 1;
     };
     match room.check_list(&session).await {
@@ -148,7 +216,10 @@ enum Hall {
 }
 
 impl Hall {
-    #[expect(clippy::too_many_arguments, reason = "the one place that chooses between two kinds of rooms")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the one place that chooses between two kinds of rooms"
+    )]
     fn new(
         passing: bool,
         id: ChannelId,
@@ -160,13 +231,32 @@ impl Hall {
         payload: usize,
     ) -> Self {
         if passing {
-            let check = Mutex::new(Passing::new(id.as_str(), subscribers.len(), publishers.len()));
+            let check = Mutex::new(Passing::new(
+                id.as_str(),
+                subscribers.len(),
+                publishers.len(),
+            ));
             let places = publishers.iter().cloned().zip(0..).collect();
             let current = publishers.iter().map(|_| AtomicU32::default()).collect();
-            Self::Passing(Arc::new(PassingRoom { id, check, places, current, stage: stage.clone(), window, clock }))
+            Self::Passing(Arc::new(PassingRoom {
+                id,
+                check,
+                places,
+                current,
+                stage: stage.clone(),
+                window,
+                clock,
+            }))
         } else {
             let script = Arc::new(Script::new(rand::random(), publishers.to_vec(), payload));
-            Self::Stored(Arc::new(Room::new(id, subscribers, stage, &script, window, clock)))
+            Self::Stored(Arc::new(Room::new(
+                id,
+                subscribers,
+                stage,
+                &script,
+                window,
+                clock,
+            )))
         }
     }
 
@@ -187,8 +277,12 @@ impl Hall {
     fn senders(&self, publishers: &[Member]) -> Vec<mpsc::UnboundedSender<Index>> {
         let publishers = publishers.iter().cloned().enumerate();
         match self {
-            Self::Stored(room) => publishers.map(|(by, member)| room.sender(by, member)).collect(),
-            Self::Passing(room) => publishers.map(|(by, member)| room.sender(by, member)).collect(),
+            Self::Stored(room) => publishers
+                .map(|(by, member)| room.sender(by, member))
+                .collect(),
+            Self::Passing(room) => publishers
+                .map(|(by, member)| room.sender(by, member))
+                .collect(),
         }
     }
 
@@ -203,7 +297,9 @@ impl Hall {
     fn finish(&self) -> Tally {
         match self {
             Self::Stored(room) => room.finish(),
-            Self::Passing(room) => std::mem::replace(&mut *room.check.lock(), Passing::new("", 0, 0)).finish(),
+            Self::Passing(room) => {
+                std::mem::replace(&mut *room.check.lock(), Passing::new("", 0, 0)).finish()
+            }
         }
     }
 }
@@ -242,7 +338,9 @@ impl PassingRoom {
         };
         match session.typing(&self.id, typing).await {
             Ok(()) => {
-                self.stage.acknowledgement.record(by, self.clock.now().saturating_sub(self.window.due(event)));
+                self.stage
+                    .acknowledgement
+                    .record(by, self.clock.now().saturating_sub(self.window.due(event)));
                 self.check.lock().acknowledged();
                 Counters::count(&counters.acknowledged);
             }
@@ -270,16 +368,25 @@ impl Witness for PassingRoom {
     fn starts(&self, _who: usize, _seq: u64, _number: u64) {}
 
     fn told(&self, who: usize, told: &Told, frame: usize) {
-        let (Name::Typing, Some(user), Some(typing)) = (told.event, &told.data.user_id, told.data.typing) else {
+        let (Name::Typing, Some(user), Some(typing)) =
+            (told.event, &told.data.user_id, told.data.typing)
+        else {
             return;
         };
         let place = self.places.get(user).copied();
-        self.check.lock().saw(who, place.unwrap_or(usize::MAX), typing);
+        self.check
+            .lock()
+            .saw(who, place.unwrap_or(usize::MAX), typing);
         Counters::count(&self.stage.counters.delivered);
-        self.stage.counters.delivered_bytes.fetch_add(frame as u64, Ordering::Relaxed);
+        self.stage
+            .counters
+            .delivered_bytes
+            .fetch_add(frame as u64, Ordering::Relaxed);
         if let Some(place) = place {
             let event = self.current[place].load(Ordering::Relaxed);
-            self.stage.delivery.record(who, self.clock.now().saturating_sub(self.window.due(event)));
+            self.stage
+                .delivery
+                .record(who, self.clock.now().saturating_sub(self.window.due(event)));
             self.window.delivered(event);
         }
     }

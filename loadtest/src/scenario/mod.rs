@@ -51,25 +51,42 @@ pub async fn run(scenario: &Scenario) -> Result<Outcome> {
         Scenario::Verify(verify) => Some(Arc::new(Arena::open(verify).await?)),
         _ => None,
     };
-    let common = &arena.as_ref().map_or_else(|| scenario.common().clone(), |arena| arena.common(scenario.common()));
+    let common = &arena.as_ref().map_or_else(
+        || scenario.common().clone(),
+        |arena| arena.common(scenario.common()),
+    );
     // A wrong process id is better told before a run than after it.
     cpu_seconds(&common.pids)?;
     let progress = Progress::default();
     progress.phase("making a tenant");
     let tenant = Tenant::make(common).await?;
     let stage = Arc::new(Stage::new(tenant, common)?);
-    let run = Run { common, stage: stage.clone(), progress: progress.clone(), interrupted: interrupted() };
+    let run = Run {
+        common,
+        stage: stage.clone(),
+        progress: progress.clone(),
+        interrupted: interrupted(),
+    };
     let outcome = match scenario {
-        Scenario::Chat(chat) | Scenario::Verify(Verify { chat, .. }) => chat::run(&run, chat, arena.as_ref()).await,
+        Scenario::Chat(chat) | Scenario::Verify(Verify { chat, .. }) => {
+            chat::run(&run, chat, arena.as_ref()).await
+        }
         Scenario::Fanout(fanout) => fanout::run(&run, fanout).await,
     };
     stage.over.send_replace(true);
     if common.keep {
-        eprintln!("kept: organization {}, app {}", stage.tenant.organization(), stage.tenant.app());
+        eprintln!(
+            "kept: organization {}, app {}",
+            stage.tenant.organization(),
+            stage.tenant.app()
+        );
     } else {
         progress.phase("deleting the tenant");
         if let Err(error) = stage.tenant.delete().await {
-            eprintln!("chaos-loadtest: organization {} is left behind: {error}", stage.tenant.organization());
+            eprintln!(
+                "chaos-loadtest: organization {} is left behind: {error}",
+                stage.tenant.organization()
+            );
         }
     }
     progress.finish();
@@ -113,8 +130,15 @@ struct Connected {
 impl Run<'_> {
     /// Makes users and channels; a channel's first participants are given first.
     async fn furnish(&self, channels: &[(ChannelId, Vec<UserId>)]) -> Result<()> {
-        let users: Vec<UserId> = channels.iter().flat_map(|(_, users)| users.iter().cloned()).collect();
-        self.progress.phase(format!("making {} users and {} channels", users.len(), channels.len()));
+        let users: Vec<UserId> = channels
+            .iter()
+            .flat_map(|(_, users)| users.iter().cloned())
+            .collect();
+        self.progress.phase(format!(
+            "making {} users and {} channels",
+            users.len(),
+            channels.len()
+        ));
         self.stage.tenant.make_users(&users).await?;
         for (id, users) in channels {
             self.stage.tenant.make_channel(id, users).await?;
@@ -132,25 +156,42 @@ impl Run<'_> {
         self.progress.phase(format!("connecting {count} clients"));
         let started = Instant::now();
         let mut joining = JoinSet::new();
-        for (place, (Client { role, witness }, token)) in clients.into_iter().zip(tokens).enumerate() {
+        for (place, (Client { role, witness }, token)) in
+            clients.into_iter().zip(tokens).enumerate()
+        {
             let stage = self.stage.clone();
-            joining.spawn(async move { join(stage, role, token, witness).await.map(|member| (place, member)) });
+            joining.spawn(async move {
+                join(stage, role, token, witness)
+                    .await
+                    .map(|member| (place, member))
+            });
         }
         let members = in_order(joining).await?;
         let seconds = started.elapsed().as_secs_f64();
         self.rest().await;
-        Ok(Connected { members, seconds, memory: [before, Memory::of(&self.common.pids)?] })
+        Ok(Connected {
+            members,
+            seconds,
+            memory: [before, Memory::of(&self.common.pids)?],
+        })
     }
 
     async fn mint(&self, clients: &[Client]) -> Result<Vec<String>> {
         let permits = Arc::new(tokio::sync::Semaphore::new(MINTING));
         let mut minting = JoinSet::new();
         for (place, Client { role, .. }) in clients.iter().enumerate() {
-            let (stage, user, client, permits) = (self.stage.clone(), role.user.clone(), role.spread, permits.clone());
+            let (stage, user, client, permits) = (
+                self.stage.clone(),
+                role.user.clone(),
+                role.spread,
+                permits.clone(),
+            );
             minting.spawn(async move {
                 let _permit = permits.acquire().await;
                 let token = stage.tenant.token(client, &user).await;
-                token.map(|token| (place, token)).with_context(|| format!("No token for {user}"))
+                token
+                    .map(|token| (place, token))
+                    .with_context(|| format!("No token for {user}"))
             });
         }
         in_order(minting).await
@@ -186,8 +227,20 @@ impl Run<'_> {
         tally: Tally,
         unchecked: usize,
     ) -> Result<Outcome> {
-        let Stage { counters, delivery, acknowledgement, connecting, .. } = &*self.stage;
-        let Counters { delivered, delivered_bytes, rate_limited, reconnects, .. } = counters;
+        let Stage {
+            counters,
+            delivery,
+            acknowledgement,
+            connecting,
+            ..
+        } = &*self.stage;
+        let Counters {
+            delivered,
+            delivered_bytes,
+            rate_limited,
+            reconnects,
+            ..
+        } = counters;
         let delivered = delivered.load(Ordering::Relaxed);
         let counts = Counts {
             connections: connected.members.len(),
@@ -214,7 +267,11 @@ impl Run<'_> {
             verdict,
             counts: counts.with(&tally),
             violations: tally.violations,
-            evidence: tally.evidence.into_iter().map(|(kind, evidence)| format!("{kind}: {evidence}")).collect(),
+            evidence: tally
+                .evidence
+                .into_iter()
+                .map(|(kind, evidence)| format!("{kind}: {evidence}"))
+                .collect(),
             troubles: counters.troubles(),
             connect_seconds: connected.seconds,
             seconds: measured.seconds,
@@ -243,7 +300,9 @@ impl Run<'_> {
         Ok(Some(Server {
             cpu_seconds: measured.cpu_seconds,
             cpu_seconds_per_million_deliveries: per_million,
-            times_floor: measured.floor.map(|floor| per_million / floor.cpu_seconds_per_million),
+            times_floor: measured
+                .floor
+                .map(|floor| per_million / floor.cpu_seconds_per_million),
             idle: idle.each(before, count),
             idle_afterwards: Memory::of(&self.common.pids)?.each(before, count),
         }))
@@ -273,9 +332,13 @@ async fn in_order<T: Send + 'static>(mut tasks: JoinSet<Result<(usize, T)>>) -> 
 }
 
 fn user(letter: char, number: usize) -> UserId {
-    format!("{letter}{number}").parse().expect("a letter and digits are an id")
+    format!("{letter}{number}")
+        .parse()
+        .expect("a letter and digits are an id")
 }
 
 fn channel(number: usize) -> ChannelId {
-    format!("channel-{number}").parse().expect("letters, a dash and digits are an id")
+    format!("channel-{number}")
+        .parse()
+        .expect("letters, a dash and digits are an id")
 }

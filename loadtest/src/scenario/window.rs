@@ -29,8 +29,16 @@ struct Slot {
 impl Window {
     pub(super) fn new(in_flight: usize, subscribers: usize, clock: Clock) -> Self {
         let subscribers = u32::try_from(subscribers).unwrap_or(u32::MAX);
-        let slot = || Slot { delivered: subscribers.into(), began: AtomicU64::default() };
-        Self { clock, subscribers, slots: (0..in_flight).map(|_| slot()).collect(), freed: Notify::new() }
+        let slot = || Slot {
+            delivered: subscribers.into(),
+            began: AtomicU64::default(),
+        };
+        Self {
+            clock,
+            subscribers,
+            slots: (0..in_flight).map(|_| slot()).collect(),
+            freed: Notify::new(),
+        }
     }
 
     /// Waits until this message may leave, and notes that it does. False if those before it did not get through in time.
@@ -46,7 +54,11 @@ impl Window {
 
     /// Waits until nothing is in flight; false if that takes too long.
     pub(super) async fn empties(&self, limit: Duration) -> bool {
-        while self.slots.iter().any(|slot| slot.delivered.load(Ordering::Acquire) < self.subscribers) {
+        while self
+            .slots
+            .iter()
+            .any(|slot| slot.delivered.load(Ordering::Acquire) < self.subscribers)
+        {
             if timeout(limit, self.freed.notified()).await.is_err() {
                 return false;
             }
@@ -76,7 +88,9 @@ impl Pacing for Window {
     }
 
     fn refused(&self, message: Index) {
-        self.slot(message).delivered.store(self.subscribers, Ordering::Release);
+        self.slot(message)
+            .delivered
+            .store(self.subscribers, Ordering::Release);
         self.freed.notify_one();
     }
 }

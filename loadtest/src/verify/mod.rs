@@ -109,7 +109,11 @@ impl Member {
     fn reached(&self, seq: u64) -> bool {
         self.discarded < seq
             && seq <= self.seq
-            && !self.missing.iter().chain(self.excused.iter().cloned()).any(|range| range.contains(&seq))
+            && !self
+                .missing
+                .iter()
+                .chain(self.excused.iter().cloned())
+                .any(|range| range.contains(&seq))
     }
 
     /// Goes on from this head, whatever was before it.
@@ -165,7 +169,10 @@ enum Step {
 
 impl Channel {
     /// A channel whose subscribers have these names.
-    pub fn new(name: impl Into<String>, members: impl IntoIterator<Item = impl Into<String>>) -> Self {
+    pub fn new(
+        name: impl Into<String>,
+        members: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
         let member = |name| Member {
             name,
             seq: 0,
@@ -182,7 +189,10 @@ impl Channel {
         Self {
             name: name.into(),
             terms: None,
-            members: members.into_iter().map(|name| member(name.into())).collect(),
+            members: members
+                .into_iter()
+                .map(|name| member(name.into()))
+                .collect(),
             sent: HashMap::new(),
             order: BTreeMap::new(),
             last_acknowledged: 0,
@@ -243,8 +253,17 @@ impl Channel {
     /// A message leaves for the server. Told before it does; messages of one sender in the order sent.
     pub fn sending(&mut self, message: Index, by: usize) {
         self.tally.sent += 1;
-        self.sent
-            .insert(message, Sent { by, outcome: Outcome::Unknown, retried: false, stands: None, elsewhere: Vec::new(), deletion: None });
+        self.sent.insert(
+            message,
+            Sent {
+                by,
+                outcome: Outcome::Unknown,
+                retried: false,
+                stands: None,
+                elsewhere: Vec::new(),
+                deletion: None,
+            },
+        );
     }
 
     /// It is sent again under its id, since its first reply never came: its place among the sender's messages is open now.
@@ -258,7 +277,10 @@ impl Channel {
     pub fn denied(&mut self, message: Index, why: &str) {
         self.refused(message);
         if self.terms.is_some() {
-            self.violates(Kind::Denied, format_args!("message {message} was refused: {why}"));
+            self.violates(
+                Kind::Denied,
+                format_args!("message {message} was refused: {why}"),
+            );
         }
     }
 
@@ -289,44 +311,73 @@ impl Channel {
     pub fn acknowledged(&mut self, message: Index, shown: Shown) {
         self.tally.acknowledged += 1;
         if shown.message != Some(message) {
-            return self.violates(Kind::Foreign, format_args!("message {message} was acknowledged as {:?}", shown.message));
+            return self.violates(
+                Kind::Foreign,
+                format_args!("message {message} was acknowledged as {:?}", shown.message),
+            );
         }
         if let Some(sent) = self.sent.get_mut(&message) {
             sent.outcome = Outcome::Acknowledged;
         }
         self.last_acknowledged = self.last_acknowledged.max(shown.seq);
         if !shown.intact {
-            self.violates(Kind::Altered, format_args!("the reply shows message {message} with another text or sender"));
+            self.violates(
+                Kind::Altered,
+                format_args!("the reply shows message {message} with another text or sender"),
+            );
         }
         self.stands(message, shown.seq, shown.number, None);
     }
 
     /// A subscriber got `message.created`.
     pub fn saw(&mut self, who: usize, shown: Shown) {
-        let Some(step) = self.advance(who, shown.seq, format_args!("message {:?}, number {}", shown.message, shown.number)) else {
+        let Some(step) = self.advance(
+            who,
+            shown.seq,
+            format_args!("message {:?}, number {}", shown.message, shown.number),
+        ) else {
             return;
         };
         self.tally.delivered += 1;
         if step != Step::Late {
             let member = &mut self.members[who];
             let before = member.number.replace(shown.number);
-            if let Some(before) = before.filter(|before| step == Step::Next && shown.number != before + 1) {
-                let kind = if shown.number > before { Kind::Hole } else { Kind::Reordered };
+            if let Some(before) =
+                before.filter(|before| step == Step::Next && shown.number != before + 1)
+            {
+                let kind = if shown.number > before {
+                    Kind::Hole
+                } else {
+                    Kind::Reordered
+                };
                 let (name, Shown { number, seq, .. }) = (member.name.clone(), shown);
-                self.violates(kind, format_args!("{name} saw number {before}, then number {number} at seq {seq}"));
+                self.violates(
+                    kind,
+                    format_args!("{name} saw number {before}, then number {number} at seq {seq}"),
+                );
             }
         }
         let Member { name, since, .. } = &self.members[who];
-        let Some(message) = shown.message.filter(|m| self.sent.get(m).is_some_and(|s| s.retried || s.outcome != Outcome::Refused)) else {
-            let what = format!("{name} saw a message at seq {} that was not sent here, or was refused: {:?}", shown.seq, shown.message);
+        let Some(message) = shown.message.filter(|m| {
+            self.sent
+                .get(m)
+                .is_some_and(|s| s.retried || s.outcome != Outcome::Refused)
+        }) else {
+            let what = format!(
+                "{name} saw a message at seq {} that was not sent here, or was refused: {:?}",
+                shown.seq, shown.message
+            );
             return self.violates(Kind::Foreign, format_args!("{what}"));
         };
         let deletion = self.sent[&message].deletion.as_ref();
         let told = match deletion {
-            _ if !shown.intact || shown.deleted && deletion.is_none() => Some((Kind::Altered, "with another text or sender")),
-            Some(Deletion::Done(at)) if !shown.deleted && at < since => {
-                Some((Kind::Undeleted, "with its text, in a session made after its deletion"))
+            _ if !shown.intact || shown.deleted && deletion.is_none() => {
+                Some((Kind::Altered, "with another text or sender"))
             }
+            Some(Deletion::Done(at)) if !shown.deleted && at < since => Some((
+                Kind::Undeleted,
+                "with its text, in a session made after its deletion",
+            )),
             _ => None,
         };
         if let Some((kind, how)) = told {
@@ -338,7 +389,9 @@ impl Channel {
 
     /// A subscriber got another durable event of the channel.
     pub fn saw_other(&mut self, who: usize, seq: u64, event: &str) {
-        if self.advance(who, seq, format_args!("{event}")).is_some() && self.order.contains_key(&seq) {
+        if self.advance(who, seq, format_args!("{event}")).is_some()
+            && self.order.contains_key(&seq)
+        {
             self.members[who].differing.insert(seq, None);
         }
     }
@@ -355,7 +408,9 @@ impl Channel {
         if let Some(Terms { log_events, .. }) = self.terms
             && head.saturating_sub(*seq) < log_events
         {
-            let what = format!("{name} had seq {seq} and was told a gap at {head}; {log_events} events are kept");
+            let what = format!(
+                "{name} had seq {seq} and was told a gap at {head}; {log_events} events are kept"
+            );
             self.violates(Kind::Needless, format_args!("{what}"));
         }
         self.skip(who, head);
@@ -372,7 +427,10 @@ impl Channel {
     /// A subscriber was told that the store is not what it was: it throws away what it has, and goes on from this head.
     pub fn told_diverged(&mut self, who: usize, head: u64) {
         if self.terms.is_some_and(|terms| !terms.may_diverge) {
-            let what = format!("{} was told that the store is another one, at seq {head}", self.members[who].name);
+            let what = format!(
+                "{} was told that the store is another one, at seq {head}",
+                self.members[who].name
+            );
             self.violates(Kind::Needless, format_args!("{what}"));
         }
         self.skip(who, head);
@@ -384,17 +442,27 @@ impl Channel {
     }
 
     /// After a trimmed gap a subscriber read what changed after its position, until the head it was told or later.
-    pub fn read_changes(&mut self, who: usize, after: u64, head: u64, messages: impl IntoIterator<Item = Shown>) {
-        let read = messages.into_iter().filter_map(|shown| shown.message).collect();
+    pub fn read_changes(
+        &mut self,
+        who: usize,
+        after: u64,
+        head: u64,
+        messages: impl IntoIterator<Item = Shown>,
+    ) {
+        let read = messages
+            .into_iter()
+            .filter_map(|shown| shown.message)
+            .collect();
         self.members[who].changes.push((after + 1..head + 1, read));
     }
 
     /// Whether everybody has everything that was acknowledged so far.
     pub fn is_complete(&self) -> bool {
         let is_out = |member: &Member| !member.is_in && self.terms.is_none();
-        self.members
-            .iter()
-            .all(|member| is_out(member) || member.is_in && member.seq >= self.last_acknowledged && member.missing.is_empty())
+        self.members.iter().all(|member| {
+            is_out(member)
+                || member.is_in && member.seq >= self.last_acknowledged && member.missing.is_empty()
+        })
     }
 
     /// What the channel lists, oldest first: every acknowledged message exactly once, where its reply said.
@@ -405,42 +473,83 @@ impl Channel {
             self.tally.listed += 1;
             let known = shown.message.filter(|m| self.sent.contains_key(m));
             let Some(message) = known else {
-                let what = format!("the list has a message at number {} that was not sent here: {:?}", shown.number, shown.message);
+                let what = format!(
+                    "the list has a message at number {} that was not sent here: {:?}",
+                    shown.number, shown.message
+                );
                 self.violates(Kind::Foreign, format_args!("{what}"));
                 continue;
             };
             if shown.number != number + 1 {
-                let kind = if shown.number > number { Kind::Hole } else { Kind::Reordered };
-                self.violates(kind, format_args!("the list goes from number {number} to {}", shown.number));
+                let kind = if shown.number > number {
+                    Kind::Hole
+                } else {
+                    Kind::Reordered
+                };
+                self.violates(
+                    kind,
+                    format_args!("the list goes from number {number} to {}", shown.number),
+                );
             }
             number = shown.number;
             if !listed.insert(message) {
-                self.violates(Kind::Doubled, format_args!("the list has message {message} twice, the second time at number {number}"));
+                self.violates(
+                    Kind::Doubled,
+                    format_args!(
+                        "the list has message {message} twice, the second time at number {number}"
+                    ),
+                );
             } else if !shown.intact {
-                self.violates(Kind::Altered, format_args!("the list has message {message} with another text or sender"));
+                self.violates(
+                    Kind::Altered,
+                    format_args!("the list has message {message} with another text or sender"),
+                );
             }
             self.numbers.insert(message, number);
             let sent = &self.sent[&message];
             if matches!(sent.deletion, Some(Deletion::Done(_))) && !shown.deleted {
-                self.violates(Kind::Undeleted, format_args!("the list has message {message} with its text, after its deletion"));
+                self.violates(
+                    Kind::Undeleted,
+                    format_args!(
+                        "the list has message {message} with its text, after its deletion"
+                    ),
+                );
             } else if let Some(stood) = sent.stands
-                && (stood.1 != number || if shown.deleted { shown.seq <= stood.0 } else { shown.seq != stood.0 })
+                && (stood.1 != number
+                    || if shown.deleted {
+                        shown.seq <= stood.0
+                    } else {
+                        shown.seq != stood.0
+                    })
             {
                 let (seq, stood) = (shown.seq, Place(stood));
-                let evidence = format!("message {message} stood at {stood}; the list has it at seq {seq}, number {number}");
+                let evidence = format!(
+                    "message {message} stood at {stood}; the list has it at seq {seq}, number {number}"
+                );
                 self.conflicts.push((Kind::Reordered, evidence));
             }
         }
-        let lost: Vec<Index> =
-            self.sent.iter().filter(|(m, s)| s.outcome == Outcome::Acknowledged && !listed.contains(*m)).map(|(m, _)| *m).collect();
+        let lost: Vec<Index> = self
+            .sent
+            .iter()
+            .filter(|(m, s)| s.outcome == Outcome::Acknowledged && !listed.contains(*m))
+            .map(|(m, _)| *m)
+            .collect();
         for message in lost {
-            self.violates(Kind::Lost, format_args!("message {message} was acknowledged and is not in the list"));
+            self.violates(
+                Kind::Lost,
+                format_args!("message {message} was acknowledged and is not in the list"),
+            );
         }
     }
 
     /// What is to be said once nothing more comes.
     pub fn finish(mut self) -> Tally {
-        self.tally.unknown = self.sent.values().filter(|s| s.outcome == Outcome::Unknown).count() as u64;
+        self.tally.unknown = self
+            .sent
+            .values()
+            .filter(|s| s.outcome == Outcome::Unknown)
+            .count() as u64;
         self.settle_conflicts();
         self.count_lost();
         self.check_changes();
@@ -484,7 +593,9 @@ impl Channel {
     /// Notes where a message stands, as a subscriber's event or its reply tells it, beside what was told before.
     fn stands(&mut self, message: Index, seq: u64, number: u64, by: Option<usize>) {
         let teller = by.map_or("the reply".to_owned(), |who| self.members[who].name.clone());
-        let Some(sent) = self.sent.get_mut(&message) else { return };
+        let Some(sent) = self.sent.get_mut(&message) else {
+            return;
+        };
         if let Some(who) = by
             && self.order.get(&seq).is_some_and(|first| *first != message)
         {
@@ -493,25 +604,37 @@ impl Channel {
         match sent.stands {
             Some(before) if before == (seq, number) => return,
             Some(before) => {
-                let seen_twice = before.0 != seq && by.is_some_and(|who| self.members[who].has(before.0));
+                let seen_twice =
+                    before.0 != seq && by.is_some_and(|who| self.members[who].has(before.0));
                 sent.elsewhere.push((seq, number));
                 if let Some(who) = by {
                     self.members[who].differing.insert(seq, Some(message));
                 }
-                let kind = if seen_twice { Kind::Doubled } else { Kind::Reordered };
+                let kind = if seen_twice {
+                    Kind::Doubled
+                } else {
+                    Kind::Reordered
+                };
                 let (before, now) = (Place(before), Place((seq, number)));
-                return self.conflicts.push((kind, format!("message {message} stood at {before}; {teller} has it at {now}")));
+                return self.conflicts.push((
+                    kind,
+                    format!("message {message} stood at {before}; {teller} has it at {now}"),
+                ));
             }
             None => sent.stands = Some((seq, number)),
         }
         let other = *self.order.entry(seq).or_insert(message);
         if other != message {
-            self.conflicts.push((Kind::Reordered, format!("at seq {seq} stood message {other}; {teller} has message {message} there")));
+            self.conflicts.push((
+                Kind::Reordered,
+                format!("at seq {seq} stood message {other}; {teller} has message {message} there"),
+            ));
         }
     }
 
     fn violates(&mut self, kind: Kind, evidence: fmt::Arguments<'_>) {
-        self.tally.violates(kind, format_args!("{}: {evidence}", self.name));
+        self.tally
+            .violates(kind, format_args!("{}: {evidence}", self.name));
     }
 }
 

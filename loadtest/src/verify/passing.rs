@@ -53,7 +53,10 @@ impl Passing {
     /// A subscriber got an event.
     pub fn saw(&mut self, who: usize, publisher: usize, value: bool) {
         let Some(sent) = self.publishers.get(publisher) else {
-            return self.violates(Kind::Foreign, format!("subscriber {who} saw somebody type who is no publisher"));
+            return self.violates(
+                Kind::Foreign,
+                format!("subscriber {who} saw somebody type who is no publisher"),
+            );
         };
         let seen = &mut self.seen[who][publisher];
         let expected = seen.is_multiple_of(2);
@@ -61,9 +64,17 @@ impl Passing {
         self.tally.delivered += 1;
         let (seen, begun) = (*seen, sent.begun);
         if value != expected {
-            self.violates(Kind::Doubled, format!("subscriber {who} saw publisher {publisher} say {value} out of turn"));
+            self.violates(
+                Kind::Doubled,
+                format!("subscriber {who} saw publisher {publisher} say {value} out of turn"),
+            );
         } else if seen > begun {
-            self.violates(Kind::Doubled, format!("subscriber {who} saw {seen} events of publisher {publisher}, who sent {begun}"));
+            self.violates(
+                Kind::Doubled,
+                format!(
+                    "subscriber {who} saw {seen} events of publisher {publisher}, who sent {begun}"
+                ),
+            );
         }
     }
 
@@ -75,12 +86,23 @@ impl Passing {
     /// What is to be said once nothing more comes. The wire lets a node drop passing events for a slow reader only; a
     /// subscriber with at most a window of them under way is none.
     pub fn finish(mut self) -> Tally {
-        self.tally.unknown = self.tally.sent - self.tally.acknowledged - self.publishers.iter().map(|p| u64::from(p.refused)).sum::<u64>();
+        self.tally.unknown = self.tally.sent
+            - self.tally.acknowledged
+            - self
+                .publishers
+                .iter()
+                .map(|p| u64::from(p.refused))
+                .sum::<u64>();
         for who in 0..self.seen.len() {
             for publisher in 0..self.publishers.len() {
                 let (seen, begun) = (self.seen[who][publisher], self.publishers[publisher].begun);
                 for _ in seen..begun {
-                    self.violates(Kind::Lost, format!("subscriber {who} saw {seen} of {begun} events of publisher {publisher}"));
+                    self.violates(
+                        Kind::Lost,
+                        format!(
+                            "subscriber {who} saw {seen} of {begun} events of publisher {publisher}"
+                        ),
+                    );
                 }
             }
         }
@@ -88,7 +110,8 @@ impl Passing {
     }
 
     fn violates(&mut self, kind: Kind, evidence: String) {
-        self.tally.violates(kind, format_args!("{}: {evidence}", self.name));
+        self.tally
+            .violates(kind, format_args!("{}: {evidence}", self.name));
     }
 }
 
@@ -106,7 +129,10 @@ mod tests {
             (0..2).for_each(|who| passing.saw(who, publisher, value));
         }
         let tally = passing.finish();
-        assert_eq!((tally.sent, tally.delivered, tally.unknown, tally.violations), (5, 10, 0, Violations::default()));
+        assert_eq!(
+            (tally.sent, tally.delivered, tally.unknown, tally.violations),
+            (5, 10, 0, Violations::default())
+        );
     }
 
     #[test]
@@ -116,7 +142,14 @@ mod tests {
         let value = passing.sending(0);
         passing.saw(0, 0, value);
         let tally = passing.finish();
-        assert_eq!(tally.violations, Violations { lost: 1, doubled: 1, ..Violations::default() });
+        assert_eq!(
+            tally.violations,
+            Violations {
+                lost: 1,
+                doubled: 1,
+                ..Violations::default()
+            }
+        );
     }
 
     #[test]
@@ -126,7 +159,14 @@ mod tests {
         passing.saw(0, 0, value);
         passing.saw(0, 0, value);
         passing.saw(0, 7, value);
-        assert_eq!(passing.finish().violations, Violations { doubled: 1, foreign: 1, ..Violations::default() });
+        assert_eq!(
+            passing.finish().violations,
+            Violations {
+                doubled: 1,
+                foreign: 1,
+                ..Violations::default()
+            }
+        );
     }
 
     #[test]
@@ -138,6 +178,9 @@ mod tests {
         passing.acknowledged();
         passing.saw(0, 0, true);
         let tally = passing.finish();
-        assert_eq!((tally.unknown, tally.violations), (0, Violations::default()));
+        assert_eq!(
+            (tally.unknown, tally.violations),
+            (0, Violations::default())
+        );
     }
 }

@@ -24,7 +24,11 @@ impl Ranges {
             return false;
         };
         let Range { start, end } = self.0.swap_remove(at);
-        self.0.extend([start..number, number + 1..end].into_iter().filter(|range| !range.is_empty()));
+        self.0.extend(
+            [start..number, number + 1..end]
+                .into_iter()
+                .filter(|range| !range.is_empty()),
+        );
         true
     }
 

@@ -140,7 +140,18 @@ impl Tally {
         self.listed += other.listed;
         self.deleted += other.deleted;
         self.gaps += other.gaps;
-        let Violations { lost, doubled, reordered, foreign, holes, altered, after_removal, undeleted, needless, denied } = other.violations;
+        let Violations {
+            lost,
+            doubled,
+            reordered,
+            foreign,
+            holes,
+            altered,
+            after_removal,
+            undeleted,
+            needless,
+            denied,
+        } = other.violations;
         let counts = [
             (Kind::Lost, lost),
             (Kind::Doubled, doubled),
@@ -153,7 +164,12 @@ impl Tally {
             (Kind::Needless, needless),
             (Kind::Denied, denied),
         ];
-        counts.into_iter().for_each(|(kind, count)| *self.violations.of(kind) += count);
-        other.evidence.into_iter().for_each(|(kind, evidence)| self.keep(kind, || evidence));
+        counts
+            .into_iter()
+            .for_each(|(kind, count)| *self.violations.of(kind) += count);
+        other
+            .evidence
+            .into_iter()
+            .for_each(|(kind, evidence)| self.keep(kind, || evidence));
     }
 }

@@ -6,7 +6,13 @@ const ALICE: usize = 0;
 const BOB: usize = 1;
 
 fn shown(message: Index, seq: u64, number: u64) -> Shown {
-    Shown { message: Some(message), seq, number, intact: true, deleted: false }
+    Shown {
+        message: Some(message),
+        seq,
+        number,
+        intact: true,
+        deleted: false,
+    }
 }
 
 /// A channel of alice and bob behind its two `participant.added`, with messages 1, 2, … sent by alice and acknowledged.
@@ -27,7 +33,9 @@ fn at(message: Index) -> Shown {
 }
 
 fn all_seen_by(channel: &mut Channel, who: usize, messages: impl IntoIterator<Item = Index>) {
-    messages.into_iter().for_each(|message| channel.saw(who, at(message)));
+    messages
+        .into_iter()
+        .for_each(|message| channel.saw(who, at(message)));
 }
 
 fn found(channel: Channel, expected: Violations) {
@@ -45,7 +53,16 @@ fn a_run_without_a_fault_has_no_violations() {
     assert!(channel.is_complete());
     channel.listed((1..=5).map(at));
     let tally = channel.finish();
-    assert_eq!((tally.sent, tally.acknowledged, tally.delivered, tally.listed, tally.unknown), (5, 5, 10, 5, 0));
+    assert_eq!(
+        (
+            tally.sent,
+            tally.acknowledged,
+            tally.delivered,
+            tally.listed,
+            tally.unknown
+        ),
+        (5, 5, 10, 5, 0)
+    );
     assert!(tally.violations.is_none() && tally.evidence.is_empty());
 }
 
@@ -81,7 +98,13 @@ fn a_message_that_never_comes_is_lost() {
     all_seen_by(&mut channel, ALICE, 1..=3);
     all_seen_by(&mut channel, BOB, 1..=2);
     assert!(!channel.is_complete());
-    found(channel, Violations { lost: 1, ..Violations::default() });
+    found(
+        channel,
+        Violations {
+            lost: 1,
+            ..Violations::default()
+        },
+    );
 }
 
 #[test]
@@ -90,7 +113,14 @@ fn a_message_left_out_is_a_hole_and_lost() {
     all_seen_by(&mut channel, ALICE, 1..=3);
     all_seen_by(&mut channel, BOB, [1, 3]);
     assert!(!channel.is_complete());
-    found(channel, Violations { holes: 1, lost: 1, ..Violations::default() });
+    found(
+        channel,
+        Violations {
+            holes: 1,
+            lost: 1,
+            ..Violations::default()
+        },
+    );
 }
 
 #[test]
@@ -98,7 +128,14 @@ fn a_message_that_comes_late_is_a_hole_and_reordered_but_not_lost() {
     let mut channel = channel(4);
     all_seen_by(&mut channel, ALICE, 1..=4);
     all_seen_by(&mut channel, BOB, [1, 3, 2, 4]);
-    found(channel, Violations { holes: 1, reordered: 1, ..Violations::default() });
+    found(
+        channel,
+        Violations {
+            holes: 1,
+            reordered: 1,
+            ..Violations::default()
+        },
+    );
 }
 
 #[test]
@@ -106,7 +143,13 @@ fn an_event_that_comes_again_is_doubled() {
     let mut channel = channel(2);
     all_seen_by(&mut channel, ALICE, 1..=2);
     all_seen_by(&mut channel, BOB, [1, 1, 2]);
-    found(channel, Violations { doubled: 1, ..Violations::default() });
+    found(
+        channel,
+        Violations {
+            doubled: 1,
+            ..Violations::default()
+        },
+    );
 }
 
 #[test]
@@ -115,7 +158,13 @@ fn a_message_that_stands_twice_is_doubled() {
     all_seen_by(&mut channel, ALICE, [1]);
     all_seen_by(&mut channel, BOB, [1]);
     channel.saw(BOB, shown(1, 4, 2));
-    found(channel, Violations { doubled: 1, ..Violations::default() });
+    found(
+        channel,
+        Violations {
+            doubled: 1,
+            ..Violations::default()
+        },
+    );
 }
 
 #[test]
@@ -124,7 +173,13 @@ fn subscribers_with_different_orders_are_found() {
     all_seen_by(&mut channel, ALICE, 1..=2);
     channel.saw(BOB, shown(2, 3, 1));
     channel.saw(BOB, shown(1, 4, 2));
-    found(channel, Violations { reordered: 2, ..Violations::default() });
+    found(
+        channel,
+        Violations {
+            reordered: 2,
+            ..Violations::default()
+        },
+    );
 }
 
 #[test]
@@ -133,7 +188,13 @@ fn two_messages_at_one_seq_are_found() {
     all_seen_by(&mut channel, ALICE, [1]);
     channel.sending(2, BOB);
     channel.saw(BOB, shown(2, 3, 1));
-    found(channel, Violations { reordered: 1, ..Violations::default() });
+    found(
+        channel,
+        Violations {
+            reordered: 1,
+            ..Violations::default()
+        },
+    );
 }
 
 #[test]
@@ -141,16 +202,34 @@ fn a_number_left_out_is_a_hole_even_where_seq_has_none() {
     let mut channel = channel(0);
     channel.sending(1, ALICE);
     channel.saw(ALICE, shown(1, 3, 2));
-    found(channel, Violations { holes: 1, ..Violations::default() });
+    found(
+        channel,
+        Violations {
+            holes: 1,
+            ..Violations::default()
+        },
+    );
 }
 
 #[test]
 fn a_message_of_another_channel_is_foreign() {
     let mut channel = channel(0);
     channel.saw(ALICE, shown(77, 3, 1));
-    channel.saw(ALICE, Shown { message: None, ..shown(0, 4, 2) });
+    channel.saw(
+        ALICE,
+        Shown {
+            message: None,
+            ..shown(0, 4, 2)
+        },
+    );
     channel.saw_foreign(BOB, "typing in another channel");
-    found(channel, Violations { foreign: 3, ..Violations::default() });
+    found(
+        channel,
+        Violations {
+            foreign: 3,
+            ..Violations::default()
+        },
+    );
 }
 
 #[test]
@@ -159,7 +238,13 @@ fn a_refused_message_that_comes_all_the_same_is_foreign() {
     channel.sending(1, ALICE);
     channel.refused(1);
     channel.saw(BOB, at(1));
-    found(channel, Violations { foreign: 1, ..Violations::default() });
+    found(
+        channel,
+        Violations {
+            foreign: 1,
+            ..Violations::default()
+        },
+    );
 }
 
 #[test]
@@ -174,9 +259,21 @@ fn a_refused_message_that_does_not_come_is_fine() {
 #[test]
 fn another_text_or_sender_is_found() {
     let mut channel = channel(1);
-    channel.saw(ALICE, Shown { intact: false, ..at(1) });
+    channel.saw(
+        ALICE,
+        Shown {
+            intact: false,
+            ..at(1)
+        },
+    );
     channel.saw(BOB, at(1));
-    found(channel, Violations { altered: 1, ..Violations::default() });
+    found(
+        channel,
+        Violations {
+            altered: 1,
+            ..Violations::default()
+        },
+    );
 }
 
 #[test]
@@ -206,7 +303,13 @@ fn one_sessions_messages_are_numbered_in_the_order_sent() {
         }
         channel
     };
-    found(swapped(false), Violations { reordered: 1, ..Violations::default() });
+    found(
+        swapped(false),
+        Violations {
+            reordered: 1,
+            ..Violations::default()
+        },
+    );
     found(swapped(true), Violations::default());
 }
 
@@ -220,7 +323,10 @@ fn an_unanswered_message_is_unknown_and_may_stand_or_not() {
     }
     channel.listed([shown(2, 3, 1)]);
     let tally = channel.finish();
-    assert_eq!((tally.unknown, tally.violations), (2, Violations::default()));
+    assert_eq!(
+        (tally.unknown, tally.violations),
+        (2, Violations::default())
+    );
 }
 
 #[test]
@@ -229,7 +335,14 @@ fn a_list_without_an_acknowledged_message_is_found() {
     all_seen_by(&mut channel, ALICE, 1..=3);
     all_seen_by(&mut channel, BOB, 1..=3);
     channel.listed([at(1), at(3)]);
-    found(channel, Violations { lost: 1, holes: 1, ..Violations::default() });
+    found(
+        channel,
+        Violations {
+            lost: 1,
+            holes: 1,
+            ..Violations::default()
+        },
+    );
 }
 
 #[test]
@@ -237,8 +350,25 @@ fn a_list_with_a_message_twice_or_a_foreign_one_or_an_altered_one_is_found() {
     let mut channel = channel(2);
     all_seen_by(&mut channel, ALICE, 1..=2);
     all_seen_by(&mut channel, BOB, 1..=2);
-    channel.listed([at(1), Shown { intact: false, ..at(2) }, shown(2, 5, 3), shown(77, 6, 4)]);
-    found(channel, Violations { altered: 1, doubled: 1, reordered: 1, foreign: 1, ..Violations::default() });
+    channel.listed([
+        at(1),
+        Shown {
+            intact: false,
+            ..at(2)
+        },
+        shown(2, 5, 3),
+        shown(77, 6, 4),
+    ]);
+    found(
+        channel,
+        Violations {
+            altered: 1,
+            doubled: 1,
+            reordered: 1,
+            foreign: 1,
+            ..Violations::default()
+        },
+    );
 }
 
 #[test]
@@ -246,7 +376,13 @@ fn a_wide_hole_costs_no_memory_for_its_width() {
     let mut channel = channel(0);
     channel.sending(1, ALICE);
     channel.saw(ALICE, shown(1, 1 << 50, 1));
-    found(channel, Violations { holes: 1, ..Violations::default() });
+    found(
+        channel,
+        Violations {
+            holes: 1,
+            ..Violations::default()
+        },
+    );
 }
 
 #[test]
@@ -265,8 +401,16 @@ fn evidence_is_short_however_many_violations_there_are() {
 /// Alice sees bob removed at seq 4 and added again at seq 6.
 fn coming_and_going() -> Channel {
     let mut channel = channel(0);
-    let events = ["channel.updated", "participant.removed", "channel.updated", "participant.added", "channel.updated"];
-    (3..).zip(events).for_each(|(seq, event)| channel.saw_other(ALICE, seq, event));
+    let events = [
+        "channel.updated",
+        "participant.removed",
+        "channel.updated",
+        "participant.added",
+        "channel.updated",
+    ];
+    (3..)
+        .zip(events)
+        .for_each(|(seq, event)| channel.saw_other(ALICE, seq, event));
     channel.removal(BOB, 4);
     channel.addition(BOB, 6);
     channel
@@ -276,11 +420,18 @@ fn coming_and_going() -> Channel {
 fn an_event_after_a_removal_is_found() {
     for (sees, after_removal) in [(&[] as &[u64], 0), (&[3], 0), (&[3, 4], 1), (&[3, 4, 5], 1)] {
         let mut channel = coming_and_going();
-        sees.iter().for_each(|seq| channel.saw_other(BOB, *seq, "an event"));
+        sees.iter()
+            .for_each(|seq| channel.saw_other(BOB, *seq, "an event"));
         channel.removed(BOB);
         channel.starts(BOB, 6, 0);
         channel.saw_other(BOB, 7, "an event");
-        found(channel, Violations { after_removal, ..Violations::default() });
+        found(
+            channel,
+            Violations {
+                after_removal,
+                ..Violations::default()
+            },
+        );
     }
 }
 
@@ -292,14 +443,23 @@ fn what_comes_behind_the_word_of_a_removal_must_stand_before_it_or_behind_the_re
         channel.saw_other(BOB, stray, "an event");
         channel.starts(BOB, 6, 0);
         channel.saw_other(BOB, 7, "an event");
-        found(channel, Violations { after_removal, ..Violations::default() });
+        found(
+            channel,
+            Violations {
+                after_removal,
+                ..Violations::default()
+            },
+        );
     }
 }
 
 #[test]
 fn the_text_of_a_deleted_message_is_found_in_a_later_session_and_in_the_list() {
     let mut channel = channel(2);
-    let gone = |n| Shown { deleted: true, ..at(n) };
+    let gone = |n| Shown {
+        deleted: true,
+        ..at(n)
+    };
     all_seen_by(&mut channel, ALICE, 1..=2);
     for message in 1..=2 {
         channel.deleting(message);
@@ -311,15 +471,33 @@ fn the_text_of_a_deleted_message_is_found_in_a_later_session_and_in_the_list() {
     channel.goes_on(BOB, 6);
     channel.saw(BOB, at(2));
     channel.listed([Shown { seq: 5, ..gone(1) }, at(2)]);
-    found(channel, Violations { undeleted: 2, ..Violations::default() });
+    found(
+        channel,
+        Violations {
+            undeleted: 2,
+            ..Violations::default()
+        },
+    );
 }
 
 #[test]
 fn a_message_shown_as_deleted_that_nobody_deleted_is_found() {
     let mut channel = channel(1);
     all_seen_by(&mut channel, ALICE, [1]);
-    channel.saw(BOB, Shown { deleted: true, ..at(1) });
-    found(channel, Violations { altered: 1, ..Violations::default() });
+    channel.saw(
+        BOB,
+        Shown {
+            deleted: true,
+            ..at(1)
+        },
+    );
+    found(
+        channel,
+        Violations {
+            altered: 1,
+            ..Violations::default()
+        },
+    );
 }
 
 /// A store that went back from message 3 to message 1, and gave the numbers after it again to messages 4 and 5.
@@ -338,7 +516,10 @@ fn gone_back(bob_is_told: bool) -> Channel {
     }
     for (message, place) in [(4, at(2)), (5, at(3)), (6, at(4))] {
         channel.sending(message, BOB);
-        let shown = Shown { message: Some(message), ..place };
+        let shown = Shown {
+            message: Some(message),
+            ..place
+        };
         channel.acknowledged(message, shown);
         channel.saw(ALICE, shown);
         if bob_is_told || message == 6 {
@@ -352,7 +533,13 @@ fn gone_back(bob_is_told: bool) -> Channel {
 #[test]
 fn a_store_that_went_back_must_have_told_everybody() {
     found(gone_back(true), Violations::default());
-    found(gone_back(false), Violations { reordered: 2, ..Violations::default() });
+    found(
+        gone_back(false),
+        Violations {
+            reordered: 2,
+            ..Violations::default()
+        },
+    );
 }
 
 #[test]
@@ -363,7 +550,13 @@ fn what_was_acknowledged_and_is_gone_with_a_store_that_went_back_is_lost() {
         channel.told_diverged(who, 3);
     }
     channel.listed([at(1)]);
-    found(channel, Violations { lost: 2, ..Violations::default() });
+    found(
+        channel,
+        Violations {
+            lost: 2,
+            ..Violations::default()
+        },
+    );
 }
 
 #[test]
@@ -374,11 +567,20 @@ fn what_is_read_after_a_trimmed_gap_is_complete() {
         all_seen_by(&mut channel, BOB, [1]);
         channel.told_gap(BOB, 6);
         channel.read_changes(BOB, 3, 6, read.map(at));
-        found(channel, Violations { lost: expected, ..Violations::default() });
+        found(
+            channel,
+            Violations {
+                lost: expected,
+                ..Violations::default()
+            },
+        );
     }
 }
 
-const TERMS: Terms = Terms { log_events: 4, may_diverge: false };
+const TERMS: Terms = Terms {
+    log_events: 4,
+    may_diverge: false,
+};
 
 #[test]
 fn a_gap_that_need_not_be_is_found() {
@@ -387,19 +589,34 @@ fn a_gap_that_need_not_be_is_found() {
         all_seen_by(&mut channel, ALICE, 1..=4);
         all_seen_by(&mut channel, BOB, 1..=seen);
         channel.told_gap(BOB, 6);
-        found(channel, Violations { needless, ..Violations::default() });
+        found(
+            channel,
+            Violations {
+                needless,
+                ..Violations::default()
+            },
+        );
     }
 }
 
 #[test]
 fn a_divergence_of_a_store_that_loses_nothing_is_found() {
     for (may_diverge, needless) in [(false, 1), (true, 0)] {
-        let mut channel = channel(1).on(Terms { may_diverge, ..TERMS });
+        let mut channel = channel(1).on(Terms {
+            may_diverge,
+            ..TERMS
+        });
         all_seen_by(&mut channel, ALICE, [1]);
         all_seen_by(&mut channel, BOB, [1]);
         channel.listed([at(1)]);
         channel.told_diverged(BOB, 3);
-        found(channel, Violations { needless, ..Violations::default() });
+        found(
+            channel,
+            Violations {
+                needless,
+                ..Violations::default()
+            },
+        );
     }
 }
 
@@ -411,7 +628,13 @@ fn what_is_refused_or_never_answered_is_found_where_everything_is_to_be_taken() 
         channel.sending(1, ALICE);
         channel.sending(2, ALICE);
         channel.denied(1, "not_found");
-        found(channel, Violations { denied, ..Violations::default() });
+        found(
+            channel,
+            Violations {
+                denied,
+                ..Violations::default()
+            },
+        );
     }
 }
 
@@ -425,6 +648,12 @@ fn who_is_in_again_and_was_not_told_so_is_found() {
             channel.starts(BOB, 4, 0);
         }
         assert_eq!(channel.is_complete(), told);
-        found(channel, Violations { denied: u64::from(!told), ..Violations::default() });
+        found(
+            channel,
+            Violations {
+                denied: u64::from(!told),
+                ..Violations::default()
+            },
+        );
     }
 }

@@ -136,13 +136,22 @@ impl Lies {
         let mut is_leaver = false;
         loop {
             let frame = read_frame(&mut node).await?;
-            let holds = |what: &str| frame.windows(what.len()).any(|window| window == what.as_bytes());
+            let holds = |what: &str| {
+                frame
+                    .windows(what.len())
+                    .any(|window| window == what.as_bytes())
+            };
             // A guest that comes back begins anew, and is replayed nothing: a member is cut.
             is_leaver |= holds("session_id") && holds(LEAVER);
             if holds("message.created") {
-                if self.lie == Lie::Undelete && is_leaver && self.created() >= UNLUCKY && self.closed_until.load(Ordering::SeqCst) == 0 {
+                if self.lie == Lie::Undelete
+                    && is_leaver
+                    && self.created() >= UNLUCKY
+                    && self.closed_until.load(Ordering::SeqCst) == 0
+                {
                     // The first of them may have been sent before.
-                    self.closed_until.store(self.deleted.lock().await.len() + 2, Ordering::SeqCst);
+                    self.closed_until
+                        .store(self.deleted.lock().await.len() + 2, Ordering::SeqCst);
                     return Ok(());
                 }
                 self.tell(&client, frame, &mut kept).await?;
@@ -150,20 +159,33 @@ impl Lies {
             }
             if self.lie == Lie::Undelete && holds("message.deleted") {
                 self.deleted.lock().await.insert(message_id(&frame));
-            } else if self.lie == Lie::CutReply && holds("result") && holds("created_at") && !holds("items") && !holds("session_id") {
+            } else if self.lie == Lie::CutReply
+                && holds("result")
+                && holds("created_at")
+                && !holds("items")
+                && !holds("session_id")
+            {
                 if self.replies.fetch_add(1, Ordering::SeqCst) + 1 == UNLUCKY {
                     return Ok(());
                 }
             } else if self.lie == Lie::AfterRemoval && holds("channel.removed") {
                 self.removed.lock().await.push(client.clone());
             } else if self.lie == Lie::AfterRemoval && holds("channel.added") {
-                self.removed.lock().await.retain(|way| !Arc::ptr_eq(way, &client));
+                self.removed
+                    .lock()
+                    .await
+                    .retain(|way| !Arc::ptr_eq(way, &client));
             }
             client.lock().await.write_all(&frame).await?;
         }
     }
 
-    async fn tell(&self, client: &Way, frame: Vec<u8>, kept: &mut Option<Vec<u8>>) -> io::Result<()> {
+    async fn tell(
+        &self,
+        client: &Way,
+        frame: Vec<u8>,
+        kept: &mut Option<Vec<u8>>,
+    ) -> io::Result<()> {
         let is_unlucky = self.created.fetch_add(1, Ordering::SeqCst) + 1 == UNLUCKY;
         match self.lie {
             Lie::Drop if is_unlucky => return Ok(()),
@@ -180,7 +202,13 @@ impl Lies {
                 }
             }
             Lie::Undelete => {
-                let told = self.told.lock().await.entry(message_id(&frame)).or_insert_with(|| frame.clone()).clone();
+                let told = self
+                    .told
+                    .lock()
+                    .await
+                    .entry(message_id(&frame))
+                    .or_insert_with(|| frame.clone())
+                    .clone();
                 return client.lock().await.write_all(&told).await;
             }
             _ => {}
@@ -196,7 +224,10 @@ impl Lies {
 /// The first id of a message in a frame.
 fn message_id(frame: &[u8]) -> Vec<u8> {
     let prefix = b"msg_";
-    let start = frame.windows(prefix.len()).position(|window| window == prefix).unwrap();
+    let start = frame
+        .windows(prefix.len())
+        .position(|window| window == prefix)
+        .unwrap();
     frame[start..start + prefix.len() + 16].to_vec()
 }
 

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use fanout::Topic;
 use gateway::store::{
-    Commit, Committed, Continuity, Expected, Head, Log, Order, Page, Partition, Position, Purged, Range, Read, Require, Snapshot, Store,
-    StoreError, Table,
+    Commit, Committed, Continuity, Expected, Head, Log, Order, Page, Partition, Position, Purged,
+    Range, Read, Require, Snapshot, Store, StoreError, Table,
 };
 
 /// What it does wrong.
@@ -28,11 +28,19 @@ pub(crate) struct Planted {
 
 impl Planted {
     /// Where the event of this `seq` stands in truth; past the head nothing stands, and the asked position is believed.
-    async fn believed(&self, partition: &Partition, asked: Position) -> Result<Position, StoreError> {
+    async fn believed(
+        &self,
+        partition: &Partition,
+        asked: Position,
+    ) -> Result<Position, StoreError> {
         let mut after = Position::default();
         loop {
             let log = self.engine.log(partition, after, 100).await?;
-            match log.entries.iter().find(|entry| entry.position.seq == asked.seq) {
+            match log
+                .entries
+                .iter()
+                .find(|entry| entry.position.seq == asked.seq)
+            {
                 Some(entry) => return Ok(entry.position),
                 None => match log.entries.last() {
                     Some(last) => after = last.position,
@@ -47,20 +55,33 @@ impl Planted {
 impl Store for Planted {
     async fn commit(&self, partition: &Partition, mut commit: Commit) -> Committed {
         if self.defect == Defect::ForgetsIds {
-            commit.require.retain(|require| require.table.order != Order::Numbers || require.is != Expected::Absent);
+            commit.require.retain(|require| {
+                require.table.order != Order::Numbers || require.is != Expected::Absent
+            });
         }
         self.engine.commit(partition, commit).await
     }
 
-    async fn log(&self, partition: &Partition, after: Position, limit: usize) -> Result<Log, StoreError> {
+    async fn log(
+        &self,
+        partition: &Partition,
+        after: Position,
+        limit: usize,
+    ) -> Result<Log, StoreError> {
         let log = self.engine.log(partition, after, limit).await?;
         if self.defect != Defect::AcceptsReusedNumbers || log.continuity != Continuity::Diverged {
             return Ok(log);
         }
         match self.believed(partition, after).await? {
-            there if there == after => {
-                Ok(Log { entries: Vec::new(), head: Head { seq: after.seq, at: after.at, ..log.head }, continuity: Continuity::Continuous })
-            }
+            there if there == after => Ok(Log {
+                entries: Vec::new(),
+                head: Head {
+                    seq: after.seq,
+                    at: after.at,
+                    ..log.head
+                },
+                continuity: Continuity::Continuous,
+            }),
             there => self.engine.log(partition, there, limit).await,
         }
     }
@@ -69,14 +90,28 @@ impl Store for Planted {
         let mut snapshots = self.engine.read(reads.clone()).await?;
         if self.defect == Defect::ForgetsIds {
             for (read, snapshot) in reads.iter().zip(&mut snapshots) {
-                let numbered = read.documents.iter().map(|(table, _)| table.order == Order::Numbers);
-                snapshot.documents.iter_mut().zip(numbered).filter(|(_, is)| *is).for_each(|(document, _)| *document = None);
+                let numbered = read
+                    .documents
+                    .iter()
+                    .map(|(table, _)| table.order == Order::Numbers);
+                snapshot
+                    .documents
+                    .iter_mut()
+                    .zip(numbered)
+                    .filter(|(_, is)| *is)
+                    .for_each(|(document, _)| *document = None);
             }
         }
         Ok(snapshots)
     }
 
-    async fn page(&self, partition: &Partition, table: Table, range: Range, limit: usize) -> Result<(Page, Head), StoreError> {
+    async fn page(
+        &self,
+        partition: &Partition,
+        table: Table,
+        range: Range,
+        limit: usize,
+    ) -> Result<(Page, Head), StoreError> {
         self.engine.page(partition, table, range, limit).await
     }
 
@@ -84,11 +119,22 @@ impl Store for Planted {
         self.engine.publish(topic, record).await
     }
 
-    async fn purge(&self, partition: &Partition, table: Table, require: Option<Require>, limit: usize) -> Purged {
+    async fn purge(
+        &self,
+        partition: &Partition,
+        table: Table,
+        require: Option<Require>,
+        limit: usize,
+    ) -> Purged {
         self.engine.purge(partition, table, require, limit).await
     }
 
-    async fn lease(&self, node: &str, ttl: Duration, members: Vec<(String, u32)>) -> Result<bool, StoreError> {
+    async fn lease(
+        &self,
+        node: &str,
+        ttl: Duration,
+        members: Vec<(String, u32)>,
+    ) -> Result<bool, StoreError> {
         self.engine.lease(node, ttl, members).await
     }
 

@@ -112,7 +112,9 @@ fn yes() -> bool {
 
 impl Default for AppSettings {
     fn default() -> Self {
-        Self { create_users_from_tokens: true }
+        Self {
+            create_users_from_tokens: true,
+        }
     }
 }
 

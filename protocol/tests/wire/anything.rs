@@ -25,10 +25,21 @@ pub(crate) fn read(bytes: &[u8]) {
         }
     }
     if let Ok(json) = transcode(bytes) {
-        assert!(serde_json::from_slice::<serde::de::IgnoredAny>(&json).is_ok(), "what is transcoded is JSON");
+        assert!(
+            serde_json::from_slice::<serde::de::IgnoredAny>(&json).is_ok(),
+            "what is transcoded is JSON"
+        );
     }
     for kind in EventKind::ALL {
-        if let Ok(frame) = splice::event(*kind, &Parts { body: bytes, seq: 1, at: 1, ..Parts::default() }) {
+        if let Ok(frame) = splice::event(
+            *kind,
+            &Parts {
+                body: bytes,
+                seq: 1,
+                at: 1,
+                ..Parts::default()
+            },
+        ) {
             let _ = from_msgpack::<serde_json::Value>(&frame);
         }
     }
@@ -45,7 +56,9 @@ pub(crate) fn read_params(method: Method, request: &Request<'_>) -> Result<(), D
         Method::ChannelList => request.params::<ListPage>().map(drop),
         Method::ChannelCreate => request.params::<CreateChannel>().map(drop),
         Method::ChannelUpdate => both::<ChannelRef, UpdateChannel>(request),
-        Method::ChannelDelete | Method::ChannelJoin | Method::ChannelLeave => request.params::<ChannelRef>().map(drop),
+        Method::ChannelDelete | Method::ChannelJoin | Method::ChannelLeave => {
+            request.params::<ChannelRef>().map(drop)
+        }
         Method::ParticipantAdd => both::<ChannelRef, AddParticipant>(request),
         Method::ParticipantUpdate => both::<ParticipantRef, UpdateParticipant>(request),
         Method::ParticipantRemove => request.params::<ParticipantRef>().map(drop),
@@ -62,7 +75,9 @@ pub(crate) fn read_params(method: Method, request: &Request<'_>) -> Result<(), D
     }
 }
 
-fn both<I: DeserializeOwned, P: DeserializeOwned>(request: &Request<'_>) -> Result<(), DecodeError> {
+fn both<I: DeserializeOwned, P: DeserializeOwned>(
+    request: &Request<'_>,
+) -> Result<(), DecodeError> {
     let (ids, fields) = (request.params::<I>(), request.params::<P>());
     ids.and(fields).map(drop)
 }

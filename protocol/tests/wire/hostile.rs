@@ -32,7 +32,10 @@ fn count(bytes: isize) {
     PEAK.set(PEAK.get().max(held));
 }
 
-#[expect(unsafe_code, reason = "an allocator can only be observed from within one; it hands everything on to the system's")]
+#[expect(
+    unsafe_code,
+    reason = "an allocator can only be observed from within one; it hands everything on to the system's"
+)]
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);
@@ -101,7 +104,11 @@ proptest! {
 
 /// `{id: 1, method: "message.send", params: …}` with these bytes as the parameters.
 fn msgpack_with(params: &[u8]) -> Vec<u8> {
-    [b"\x83\xa2id\x01\xa6method\xacmessage.send\xa6params", params].concat()
+    [
+        b"\x83\xa2id\x01\xa6method\xacmessage.send\xa6params",
+        params,
+    ]
+    .concat()
 }
 
 fn json_with(params: &str) -> Vec<u8> {
@@ -143,9 +150,18 @@ fn the_corpus_of_garbage_is_refused() {
     ];
     for frame in &many {
         reading_a_request_holds_no_more_than_the_frame(frame);
-        assert!(Request::decode(Encoding::MessagePack, frame).is_err(), "{frame:02x?}");
+        assert!(
+            Request::decode(Encoding::MessagePack, frame).is_err(),
+            "{frame:02x?}"
+        );
     }
-    let nested = |open: &str, close: &str| json_with(&format!(r#"{{"a":{}0{}}}"#, open.repeat(10_000), close.repeat(10_000)));
+    let nested = |open: &str, close: &str| {
+        json_with(&format!(
+            r#"{{"a":{}0{}}}"#,
+            open.repeat(10_000),
+            close.repeat(10_000)
+        ))
+    };
     let many = [
         vec![],
         b"null".to_vec(),
@@ -165,7 +181,11 @@ fn the_corpus_of_garbage_is_refused() {
     ];
     for frame in &many {
         reading_a_request_holds_no_more_than_the_frame(frame);
-        assert!(Request::decode(Encoding::Json, frame).is_err(), "{}", String::from_utf8_lossy(frame));
+        assert!(
+            Request::decode(Encoding::Json, frame).is_err(),
+            "{}",
+            String::from_utf8_lossy(frame)
+        );
     }
 }
 
@@ -174,7 +194,11 @@ fn the_corpus_of_garbage_is_refused() {
 fn parameters_cost_a_bounded_multiple_of_the_frame() {
     let bytes = Limits::default().frame_bytes as usize;
     let items = u16::try_from(bytes - 200).unwrap().to_be_bytes();
-    for (field, item, key) in [("metadata", 0xc0, true), ("mention_ids", 0xa0, false), ("attachments", 0x80, false)] {
+    for (field, item, key) in [
+        ("metadata", 0xc0, true),
+        ("mention_ids", 0xa0, false),
+        ("attachments", 0x80, false),
+    ] {
         let mut params = vec![0x81, 0xa0 | field.len() as u8];
         params.extend_from_slice(field.as_bytes());
         if key {

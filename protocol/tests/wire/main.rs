@@ -1,5 +1,9 @@
 //! What the wire promises, held against the types: round trips, splicing, hostile frames, the vectors, the specification.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
 
 mod anything;
 mod hostile;

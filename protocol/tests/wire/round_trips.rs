@@ -18,30 +18,58 @@ use crate::{
 };
 
 /// The promise for one value of one type.
-pub(crate) fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) -> TestCaseResult {
+pub(crate) fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(
+    value: &T,
+) -> TestCaseResult {
     for encoding in Encoding::ALL {
         let bytes = encoding.encode(value);
-        prop_assert_eq!(&encoding.decode::<T>(&bytes).map_err(|e| TestCaseError::fail(e.to_string()))?, value);
-        prop_assert!(encoding.decode::<T>(&[&bytes[..], &[0xc0]].concat()).is_err(), "trailing bytes are refused");
+        prop_assert_eq!(
+            &encoding
+                .decode::<T>(&bytes)
+                .map_err(|e| TestCaseError::fail(e.to_string()))?,
+            value
+        );
+        prop_assert!(
+            encoding
+                .decode::<T>(&[&bytes[..], &[0xc0]].concat())
+                .is_err(),
+            "trailing bytes are refused"
+        );
     }
     let msgpack = to_msgpack(value);
     let json: Value = serde_json::from_slice(&Encoding::Json.encode(value)).unwrap();
-    prop_assert_eq!(&from_msgpack::<Value>(&msgpack).unwrap(), &json, "both encodings carry the same values");
+    prop_assert_eq!(
+        &from_msgpack::<Value>(&msgpack).unwrap(),
+        &json,
+        "both encodings carry the same values"
+    );
     let transcoded: Value = serde_json::from_slice(&transcode(&msgpack).unwrap()).unwrap();
-    prop_assert_eq!(&transcoded, &json, "and so does the way from one to the other");
-    prop_assert!(!has_null_field(value, &json), "an absent field is left out, never null: {}", json);
+    prop_assert_eq!(
+        &transcoded,
+        &json,
+        "and so does the way from one to the other"
+    );
+    prop_assert!(
+        !has_null_field(value, &json),
+        "an absent field is left out, never null: {}",
+        json
+    );
     Ok(())
 }
 
 /// Nulls stand in free data and in merge patches only.
 fn has_null_field<T>(_: &T, json: &Value) -> bool {
     let name = std::any::type_name::<T>();
-    let may_hold_nulls = ["Update", "Edit", "EventMessage"].iter().any(|word| name.contains(word));
+    let may_hold_nulls = ["Update", "Edit", "EventMessage"]
+        .iter()
+        .any(|word| name.contains(word));
     fn nulls(value: &Value) -> bool {
         match value {
             Value::Null => true,
             Value::Array(items) => items.iter().any(nulls),
-            Value::Object(map) => map.iter().any(|(key, value)| !["metadata", "details"].contains(&key.as_str()) && nulls(value)),
+            Value::Object(map) => map.iter().any(|(key, value)| {
+                !["metadata", "details"].contains(&key.as_str()) && nulls(value)
+            }),
             _ => false,
         }
     }
@@ -108,7 +136,13 @@ proptest! {
 
 #[test]
 fn an_unknown_event_is_read_as_unknown_and_an_unknown_error_as_internal() {
-    let event = EventMessage { event: "message.pinned".into(), channel_id: None, seq: Some(3), at: Some(4), data: json!({}) };
+    let event = EventMessage {
+        event: "message.pinned".into(),
+        channel_id: None,
+        seq: Some(3),
+        at: Some(4),
+        data: json!({}),
+    };
     assert_eq!(event.read().unwrap(), Event::Unknown);
     assert_eq!(ErrorCode::of("teapot"), ErrorCode::Internal);
     for kind in EventKind::ALL {
@@ -124,7 +158,9 @@ fn what_is_secret_is_not_printed() {
         results::Token,
     };
     const SECRET: &str = "sk_live_0123456789abcdef";
-    fn printed<T: serde::de::DeserializeOwned + std::fmt::Debug>(value: serde_json::Value) -> String {
+    fn printed<T: serde::de::DeserializeOwned + std::fmt::Debug>(
+        value: serde_json::Value,
+    ) -> String {
         format!("{:?}", serde_json::from_value::<T>(value).unwrap())
     }
     let key = serde_json::json!({ "id": "key_0123456789abcdef", "environment": "live", "secret": SECRET, "created_at": 1 });
@@ -142,5 +178,8 @@ fn what_is_secret_is_not_printed() {
     for text in &all {
         assert!(!text.contains(SECRET) && text.contains("***"), "{text}");
     }
-    assert!(all[0].contains("key_0123456789abcdef") && all[3].contains("tests/1"), "the rest is printed: {all:?}");
+    assert!(
+        all[0].contains("key_0123456789abcdef") && all[3].contains("tests/1"),
+        "the rest is printed: {all:?}"
+    );
 }

@@ -9,7 +9,9 @@ use protocol::{
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::strategies::{channel, channel_id, map, message, participant, reaction, stamps, text, uint, user};
+use crate::strategies::{
+    channel, channel_id, map, message, participant, reaction, stamps, text, uint, user,
+};
 
 /// An entity as it is stored: without what the store assigns.
 fn stored(entity: &impl Serialize, assigned: &[&str]) -> Vec<u8> {
@@ -20,8 +22,19 @@ fn stored(entity: &impl Serialize, assigned: &[&str]) -> Vec<u8> {
     to_msgpack(&value)
 }
 
-fn expected(kind: EventKind, channel_id: Option<&ChannelId>, (seq, at): (u64, u64), data: Value) -> EventMessage {
-    EventMessage { event: kind.as_str().into(), channel_id: channel_id.cloned(), seq: Some(seq), at: Some(at), data }
+fn expected(
+    kind: EventKind,
+    channel_id: Option<&ChannelId>,
+    (seq, at): (u64, u64),
+    data: Value,
+) -> EventMessage {
+    EventMessage {
+        event: kind.as_str().into(),
+        channel_id: channel_id.cloned(),
+        seq: Some(seq),
+        at: Some(at),
+        data,
+    }
 }
 
 /// Frames it, and reads it back in both encodings: strictly, since a name that stands twice would be refused.
@@ -29,7 +42,10 @@ fn spliced(kind: EventKind, parts: &Parts<'_>) -> EventMessage {
     let bytes = event(kind, parts).unwrap();
     let message: EventMessage = from_msgpack(&bytes).unwrap();
     let json = transcode(&bytes).unwrap();
-    assert_eq!(serde_json::from_slice::<EventMessage>(&json).unwrap(), message);
+    assert_eq!(
+        serde_json::from_slice::<EventMessage>(&json).unwrap(),
+        message
+    );
     message.read().unwrap();
     message
 }

@@ -30,7 +30,10 @@ pub(crate) fn text() -> impl Strategy<Value = String> {
 }
 
 fn cursor() -> impl Strategy<Value = Cursor> {
-    prop_oneof![Just(Cursor::Now), (uint(), uint()).prop_map(|(seq, at)| Cursor::After(seq, at))]
+    prop_oneof![
+        Just(Cursor::Now),
+        (uint(), uint()).prop_map(|(seq, at)| Cursor::After(seq, at))
+    ]
 }
 
 /// JSON values within the bounds of free data.
@@ -40,7 +43,8 @@ pub(crate) fn json() -> impl Strategy<Value = Value> {
         any::<bool>().prop_map(Value::from),
         uint().prop_map(Value::from),
         (-(MAX_INTEGER as i64)..=-1).prop_map(Value::from),
-        (proptest::num::f64::NORMAL | proptest::num::f64::SUBNORMAL | proptest::num::f64::ZERO).prop_map(Value::from),
+        (proptest::num::f64::NORMAL | proptest::num::f64::SUBNORMAL | proptest::num::f64::ZERO)
+            .prop_map(Value::from),
         text().prop_map(Value::from),
     ];
     leaf.prop_recursive(4, 32, 4, |inner| {
@@ -59,8 +63,14 @@ pub(crate) fn metadata() -> impl Strategy<Value = Metadata> {
     map().prop_map(Metadata)
 }
 
-fn patch<T: Clone + std::fmt::Debug + 'static>(value: impl Strategy<Value = T> + 'static) -> impl Strategy<Value = Patch<T>> {
-    prop_oneof![Just(Patch::Keep), Just(Patch::Clear), value.prop_map(Patch::Set)]
+fn patch<T: Clone + std::fmt::Debug + 'static>(
+    value: impl Strategy<Value = T> + 'static,
+) -> impl Strategy<Value = Patch<T>> {
+    prop_oneof![
+        Just(Patch::Keep),
+        Just(Patch::Clear),
+        value.prop_map(Patch::Set)
+    ]
 }
 
 fn counts() -> impl Strategy<Value = BTreeMap<String, u64>> {
@@ -85,7 +95,8 @@ made_ids! {
 }
 
 fn chosen<T: std::str::FromStr + std::fmt::Debug>() -> impl Strategy<Value = T> {
-    "[A-Za-z0-9][A-Za-z0-9._@+|:-]{0,63}".prop_filter_map("reserved for another kind", |text| text.parse().ok())
+    "[A-Za-z0-9][A-Za-z0-9._@+|:-]{0,63}"
+        .prop_filter_map("reserved for another kind", |text| text.parse().ok())
 }
 
 pub(crate) fn user_id() -> impl Strategy<Value = UserId> {
@@ -440,13 +451,20 @@ types! {
 }
 
 fn entry_result() -> impl Strategy<Value = EntryResult> {
-    prop_oneof![entry::one().prop_map(EntryResult::Entry), failed_entry::one().prop_map(EntryResult::Failed)]
+    prop_oneof![
+        entry::one().prop_map(EntryResult::Entry),
+        failed_entry::one().prop_map(EntryResult::Failed)
+    ]
 }
 
 /// The parameters that a client may send for a method, as a map.
 pub(crate) fn params_of(method: Method) -> BoxedStrategy<Value> {
-    fn of<T: serde::Serialize + std::fmt::Debug>(strategy: impl Strategy<Value = T> + 'static) -> BoxedStrategy<Value> {
-        strategy.prop_map(|value| serde_json::to_value(value).unwrap()).boxed()
+    fn of<T: serde::Serialize + std::fmt::Debug>(
+        strategy: impl Strategy<Value = T> + 'static,
+    ) -> BoxedStrategy<Value> {
+        strategy
+            .prop_map(|value| serde_json::to_value(value).unwrap())
+            .boxed()
     }
     fn and<A: serde::Serialize + std::fmt::Debug, B: serde::Serialize + std::fmt::Debug>(
         ids: impl Strategy<Value = A> + 'static,
@@ -454,7 +472,9 @@ pub(crate) fn params_of(method: Method) -> BoxedStrategy<Value> {
     ) -> BoxedStrategy<Value> {
         (of(ids), of(fields))
             .prop_map(|(mut ids, fields)| {
-                ids.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+                ids.as_object_mut()
+                    .unwrap()
+                    .extend(fields.as_object().unwrap().clone());
                 ids
             })
             .boxed()
@@ -468,7 +488,9 @@ pub(crate) fn params_of(method: Method) -> BoxedStrategy<Value> {
         Method::ChannelList => of(list_page::one()),
         Method::ChannelCreate => of(create_channel::one()),
         Method::ChannelUpdate => and(channel_ref::one(), update_channel::one()),
-        Method::ChannelDelete | Method::ChannelJoin | Method::ChannelLeave => of(channel_ref::one()),
+        Method::ChannelDelete | Method::ChannelJoin | Method::ChannelLeave => {
+            of(channel_ref::one())
+        }
         Method::ParticipantAdd => and(channel_ref::one(), add_participant::one()),
         Method::ParticipantUpdate => and(participant_ref::one(), update_participant::one()),
         Method::ParticipantRemove => of(participant_ref::one()),
@@ -487,7 +509,11 @@ pub(crate) fn params_of(method: Method) -> BoxedStrategy<Value> {
 
 /// Any method with its parameters.
 pub(crate) fn request() -> impl Strategy<Value = (Method, Value)> {
-    Union::new(Method::ALL.iter().map(|method| params_of(*method).prop_map(|params| (*method, params))))
+    Union::new(
+        Method::ALL
+            .iter()
+            .map(|method| params_of(*method).prop_map(|params| (*method, params))),
+    )
 }
 
 /// Sixteen bytes to lay over a frame.

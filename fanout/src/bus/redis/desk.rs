@@ -39,8 +39,14 @@ const MOST_DOUBLED: u32 = 4;
 /// What callers ask for. Unbounded: each caller of a join waits for it, and leaving is as frequent as joining.
 #[derive(Debug)]
 pub(super) enum Request {
-    Join { number: u64, topics: Vec<Topic>, done: oneshot::Sender<Result<(), BusError>> },
-    GiveUp { number: u64 },
+    Join {
+        number: u64,
+        topics: Vec<Topic>,
+        done: oneshot::Sender<Result<(), BusError>>,
+    },
+    GiveUp {
+        number: u64,
+    },
     Leave(Vec<Topic>),
 }
 
@@ -94,12 +100,29 @@ struct Join {
 }
 
 impl Desk {
-    pub(super) fn new(deployment: Deployment, listener: Arc<dyn Listener>, status: Arc<Status>) -> (Self, UnboundedSender<Request>) {
+    pub(super) fn new(
+        deployment: Deployment,
+        listener: Arc<dyn Listener>,
+        status: Arc<Status>,
+    ) -> (Self, UnboundedSender<Request>) {
         let (requester, requests) = unbounded_channel();
         let (reporter, reports) = unbounded_channel();
         let servers = Servers::new(deployment, listener.clone(), reporter);
         let (topics, joins, later) = Default::default();
-        (Self { listener, status, requests, reports, topics, joins, servers, last_ticket: 0, later }, requester)
+        (
+            Self {
+                listener,
+                status,
+                requests,
+                reports,
+                topics,
+                joins,
+                servers,
+                last_ticket: 0,
+                later,
+            },
+            requester,
+        )
     }
 
     pub(super) async fn run(mut self) {
@@ -127,7 +150,11 @@ impl Desk {
 
     fn serve(&mut self, request: Request) {
         match request {
-            Request::Join { number, topics, done } => {
+            Request::Join {
+                number,
+                topics,
+                done,
+            } => {
                 let (mut missing, mut unplaced) = (HashSet::new(), Vec::new());
                 for topic in &topics {
                     let entry = self.topics.entry(topic.clone()).or_default();
@@ -136,15 +163,26 @@ impl Desk {
                         unplaced.push(topic.clone());
                     }
                 }
-                self.joins.insert(number, Join { topics, missing, done });
+                self.joins.insert(
+                    number,
+                    Join {
+                        topics,
+                        missing,
+                        done,
+                    },
+                );
                 self.finish_if_complete(number);
                 self.place(unplaced);
             }
             Request::GiveUp { number } => {
-                let Some(join) = self.joins.remove(&number) else { return };
+                let Some(join) = self.joins.remove(&number) else {
+                    return;
+                };
                 let mut unwanted = join.topics;
                 unwanted.retain(|topic| {
-                    let Some(entry) = self.topics.get_mut(topic) else { return false };
+                    let Some(entry) = self.topics.get_mut(topic) else {
+                        return false;
+                    };
                     entry.joins.retain(|join| *join != number);
                     !entry.kept && entry.joins.is_empty()
                 });
@@ -156,10 +194,16 @@ impl Desk {
 
     /// Answers a join that waits for nothing any more.
     fn finish_if_complete(&mut self, number: u64) {
-        if self.joins.get(&number).is_none_or(|join| !join.missing.is_empty()) {
+        if self
+            .joins
+            .get(&number)
+            .is_none_or(|join| !join.missing.is_empty())
+        {
             return;
         }
-        let Some(join) = self.joins.remove(&number) else { return };
+        let Some(join) = self.joins.remove(&number) else {
+            return;
+        };
         for topic in &join.topics {
             if let Some(entry) = self.topics.get_mut(topic) {
                 entry.kept = true;
@@ -174,11 +218,15 @@ impl Desk {
     fn forget(&mut self, topics: Vec<Topic>) {
         let mut orders: HashMap<Place, Vec<Topic>> = HashMap::new();
         for topic in topics {
-            let Some(entry) = self.topics.remove(&topic) else { continue };
+            let Some(entry) = self.topics.remove(&topic) else {
+                continue;
+            };
             self.later.remove(&topic);
             for join in entry.joins {
                 if let Some(join) = self.joins.remove(&join) {
-                    let _ = join.done.send(Err(BusError("the topic was left while it was joined".to_owned())));
+                    let _ = join.done.send(Err(BusError(
+                        "the topic was left while it was joined".to_owned(),
+                    )));
                 }
             }
             if let Some((place, _)) = entry.ordered {
@@ -197,7 +245,9 @@ impl Desk {
                 self.show_connected();
             }
             News::Down(why) => {
-                let Some(place) = self.servers.is_down(link, &why) else { return };
+                let Some(place) = self.servers.is_down(link, &why) else {
+                    return;
+                };
                 for entry in self.topics.values_mut().filter(|entry| entry.is_at(&place)) {
                     entry.joined = false;
                 }
@@ -223,7 +273,9 @@ impl Desk {
     fn joined(&mut self, topics: Vec<(Topic, Ticket)>) {
         let mut again = Vec::new();
         for (topic, ticket) in topics {
-            let Some(entry) = self.ordered_by(&topic, ticket) else { continue };
+            let Some(entry) = self.ordered_by(&topic, ticket) else {
+                continue;
+            };
             (entry.joined, entry.bounced, entry.refusals) = (true, false, 0);
             let joins = entry.joins.clone();
             if std::mem::replace(&mut entry.heard_before, true) {
@@ -242,7 +294,9 @@ impl Desk {
     }
 
     fn refused(&mut self, topic: Topic, ticket: Ticket, why: &str) {
-        let Some(entry) = self.ordered_by(&topic, ticket) else { return };
+        let Some(entry) = self.ordered_by(&topic, ticket) else {
+            return;
+        };
         (entry.joined, entry.ordered) = (false, None);
         let bounced = std::mem::replace(&mut entry.bounced, true);
         let refusals = entry.refusals.min(MOST_DOUBLED);
@@ -265,12 +319,22 @@ impl Desk {
 
     /// The entry of a topic, if this is the order that holds for it now.
     fn ordered_by(&mut self, topic: &Topic, ticket: Ticket) -> Option<&mut Entry> {
-        self.topics.get_mut(topic).filter(|entry| entry.ordered.as_ref().is_some_and(|(_, current)| *current == ticket))
+        self.topics.get_mut(topic).filter(|entry| {
+            entry
+                .ordered
+                .as_ref()
+                .is_some_and(|(_, current)| *current == ticket)
+        })
     }
 
     fn place_what_is_due(&mut self) {
         let now = Instant::now();
-        let due: Vec<Topic> = self.later.iter().filter(|(_, at)| **at <= now).map(|(topic, _)| topic.clone()).collect();
+        let due: Vec<Topic> = self
+            .later
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(topic, _)| topic.clone())
+            .collect();
         for topic in &due {
             self.later.remove(topic);
         }
@@ -297,7 +361,9 @@ impl Desk {
     fn order(&mut self, place: &Place, topics: Vec<Topic>) {
         let mut tickets = Vec::with_capacity(topics.len());
         for topic in topics {
-            let Some(entry) = self.topics.get_mut(&topic) else { continue };
+            let Some(entry) = self.topics.get_mut(&topic) else {
+                continue;
+            };
             self.last_ticket += 1;
             entry.ordered = Some((place.clone(), self.last_ticket));
             tickets.push((topic, self.last_ticket));
@@ -310,7 +376,10 @@ impl Desk {
     fn follow_map(&mut self) {
         let mut strayed: HashMap<Place, Vec<Topic>> = HashMap::new();
         for (topic, entry) in &mut self.topics {
-            if let Some((place, _)) = entry.ordered.take_if(|(place, _)| self.servers.home(topic).as_ref() != Some(place)) {
+            if let Some((place, _)) = entry
+                .ordered
+                .take_if(|(place, _)| self.servers.home(topic).as_ref() != Some(place))
+            {
                 entry.joined = false;
                 strayed.entry(place).or_default().push(topic.clone());
             }

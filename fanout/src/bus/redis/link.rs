@@ -27,7 +27,9 @@ use super::wire::{self, Garbled, Heard, say};
 use crate::{
     Topic,
     bus::Listener,
-    redis::{self, Address, CONNECT_TIMEOUT, Deployment, RECONNECT_DELAY, WATCH_PERIOD, WATCH_TIMEOUT},
+    redis::{
+        self, Address, CONNECT_TIMEOUT, Deployment, RECONNECT_DELAY, WATCH_PERIOD, WATCH_TIMEOUT,
+    },
 };
 
 /// Where a link goes.
@@ -97,8 +99,19 @@ impl Link {
         reports: UnboundedSender<Report>,
     ) -> Self {
         let (orders, received) = unbounded_channel();
-        let task = Task { number, place, deployment, listener, reports, orders: received, wanted: HashMap::new() };
-        Self { orders, _task: AbortOnDropHandle::new(tokio::spawn(task.run())) }
+        let task = Task {
+            number,
+            place,
+            deployment,
+            listener,
+            reports,
+            orders: received,
+            wanted: HashMap::new(),
+        };
+        Self {
+            orders,
+            _task: AbortOnDropHandle::new(tokio::spawn(task.run())),
+        }
     }
 
     pub(super) fn order(&self, order: Order) {
@@ -198,7 +211,9 @@ impl Task {
             Place::Master => redis::current_master(&self.deployment).await?,
             Place::Shard(address) => (**address).clone(),
         };
-        let mut session = timeout(CONNECT_TIMEOUT, self.greet(&address)).await.map_err(|_| Fault::Silent)??;
+        let mut session = timeout(CONNECT_TIMEOUT, self.greet(&address))
+            .await
+            .map_err(|_| Fault::Silent)??;
         session.beginning = Some(self.wanted.len());
         for (topic, ticket) in &self.wanted {
             self.join(&mut session, topic.clone(), *ticket);
@@ -241,7 +256,10 @@ impl Task {
             answers += 1;
         }
         let role_matters = matches!(*self.deployment, Deployment::Sentinel { .. });
-        say(&mut outgoing, if role_matters { &["ROLE"] } else { &["PING"] });
+        say(
+            &mut outgoing,
+            if role_matters { &["ROLE"] } else { &["PING"] },
+        );
         stream.write_all_buf(&mut outgoing).await?;
         while answers > 0 {
             match wire::hear(&mut incoming)? {
@@ -255,17 +273,30 @@ impl Task {
             }
         }
         let awaited = VecDeque::new();
-        Ok(Session { stream, incoming, outgoing, awaited, beginning: None, silent: None })
+        Ok(Session {
+            stream,
+            incoming,
+            outgoing,
+            awaited,
+            beginning: None,
+            silent: None,
+        })
     }
 
     /// Resolves when the Sentinels name another master; never elsewhere.
     fn deposed(&self, address: Address) -> impl Future<Output = ()> + use<> {
-        let watched = matches!(*self.deployment, Deployment::Sentinel { .. }).then(|| self.deployment.clone());
+        let watched = matches!(*self.deployment, Deployment::Sentinel { .. })
+            .then(|| self.deployment.clone());
         async move {
-            let Some(deployment) = watched else { return pending().await };
+            let Some(deployment) = watched else {
+                return pending().await;
+            };
             loop {
                 sleep(WATCH_PERIOD).await;
-                if redis::current_master(&deployment).await.is_ok_and(|master| master != address) {
+                if redis::current_master(&deployment)
+                    .await
+                    .is_ok_and(|master| master != address)
+                {
                     return;
                 }
             }
@@ -280,7 +311,10 @@ impl Task {
             }),
             Order::Leave(topics) => topics.into_iter().for_each(|topic| {
                 if self.wanted.remove(&topic).is_some() {
-                    say(&mut session.outgoing, &[self.verbs().1, &redis::channel(&topic)]);
+                    say(
+                        &mut session.outgoing,
+                        &[self.verbs().1, &redis::channel(&topic)],
+                    );
                     session.awaited.push_back(Awaited::Leave(topic));
                 }
             }),
@@ -289,12 +323,19 @@ impl Task {
 
     fn join(&self, session: &mut Session, topic: Topic, ticket: Ticket) {
         // One command for each: on a Cluster those of one command must share a slot, and a refusal names its topic by its turn.
-        say(&mut session.outgoing, &[self.verbs().0, &redis::channel(&topic)]);
+        say(
+            &mut session.outgoing,
+            &[self.verbs().0, &redis::channel(&topic)],
+        );
         session.awaited.push_back(Awaited::Join(topic, ticket));
     }
 
     fn verbs(&self) -> (&'static str, &'static str) {
-        if self.deployment.is_cluster() { ("SSUBSCRIBE", "SUNSUBSCRIBE") } else { ("SUBSCRIBE", "UNSUBSCRIBE") }
+        if self.deployment.is_cluster() {
+            ("SSUBSCRIBE", "SUNSUBSCRIBE")
+        } else {
+            ("SUBSCRIBE", "UNSUBSCRIBE")
+        }
     }
 
     /// Takes in everything that has arrived as a whole.
@@ -369,7 +410,10 @@ impl Task {
 
     fn tell(&self, news: News) {
         // Whoever listens ends this task by dropping its handle.
-        let _ = self.reports.send(Report { link: self.number, news });
+        let _ = self.reports.send(Report {
+            link: self.number,
+            news,
+        });
     }
 }
 

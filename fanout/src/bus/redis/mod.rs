@@ -64,12 +64,19 @@ impl RedisBus {
     pub fn open(deployment: &Deployment, listener: Arc<dyn Listener>) -> Arc<Self> {
         let status = Arc::<Status>::default();
         let (desk, requests) = Desk::new(deployment.clone(), listener, status.clone());
-        Arc::new(Self { requests, status, next_join: AtomicU64::new(0), _desk: AbortOnDropHandle::new(tokio::spawn(desk.run())) })
+        Arc::new(Self {
+            requests,
+            status,
+            next_join: AtomicU64::new(0),
+            _desk: AbortOnDropHandle::new(tokio::spawn(desk.run())),
+        })
     }
 
     fn unavailable(&self) -> BusError {
         let fault = self.status.fault.lock().clone();
-        BusError(fault.unwrap_or_else(|| "Redis has not confirmed the subscription in time".to_owned()))
+        BusError(
+            fault.unwrap_or_else(|| "Redis has not confirmed the subscription in time".to_owned()),
+        )
     }
 }
 
@@ -81,9 +88,17 @@ impl Bus for RedisBus {
         }
         let (done, answer) = oneshot::channel();
         let number = self.next_join.fetch_add(1, Ordering::Relaxed);
-        let join = Request::Join { number, topics: topics.to_vec(), done };
+        let join = Request::Join {
+            number,
+            topics: topics.to_vec(),
+            done,
+        };
         self.requests.send(join).map_err(|_| self.unavailable())?;
-        let mut give_up = GiveUp { requests: &self.requests, number, armed: true };
+        let mut give_up = GiveUp {
+            requests: &self.requests,
+            number,
+            armed: true,
+        };
         let answer = timeout(JOIN_TIMEOUT, answer).await;
         give_up.armed = answer.is_err();
         match answer {
@@ -112,7 +127,9 @@ struct GiveUp<'a> {
 impl Drop for GiveUp<'_> {
     fn drop(&mut self) {
         if self.armed {
-            let _ = self.requests.send(Request::GiveUp { number: self.number });
+            let _ = self.requests.send(Request::GiveUp {
+                number: self.number,
+            });
         }
     }
 }

@@ -40,13 +40,27 @@ enum State {
 }
 
 impl Servers {
-    pub(super) fn new(deployment: Deployment, listener: Arc<dyn Listener>, reports: UnboundedSender<Report>) -> Self {
+    pub(super) fn new(
+        deployment: Deployment,
+        listener: Arc<dyn Listener>,
+        reports: UnboundedSender<Report>,
+    ) -> Self {
         let topology = match &deployment {
-            Deployment::Cluster { seeds, credentials } => Some(Arc::new(Topology::new(seeds.clone(), credentials.clone()))),
+            Deployment::Cluster { seeds, credentials } => {
+                Some(Arc::new(Topology::new(seeds.clone(), credentials.clone())))
+            }
             _ => None,
         };
         let deployment = Arc::new(deployment);
-        Self { deployment, listener, reports, links: HashMap::new(), last_link: 0, topology, reading: JoinSet::new() }
+        Self {
+            deployment,
+            listener,
+            reports,
+            links: HashMap::new(),
+            last_link: 0,
+            topology,
+            reading: JoinSet::new(),
+        }
     }
 
     /// Starts connecting.
@@ -73,7 +87,11 @@ impl Servers {
 
     /// Whether everything is heard.
     pub(super) fn are_up(&self) -> bool {
-        !self.links.is_empty() && self.links.values().all(|linked| matches!(linked.state, State::Up))
+        !self.links.is_empty()
+            && self
+                .links
+                .values()
+                .all(|linked| matches!(linked.state, State::Up))
     }
 
     /// Notes that a link is up.
@@ -108,10 +126,13 @@ impl Servers {
 
     /// Begins to read the slot map beside everything else, unless that is under way. Of no effect without a Cluster.
     pub(super) fn read_map(&mut self) {
-        let Some(topology) = &self.topology else { return };
+        let Some(topology) = &self.topology else {
+            return;
+        };
         if self.reading.is_empty() {
             let topology = topology.clone();
-            self.reading.spawn(async move { topology.refresh().await.map_err(|error| error.to_string()) });
+            self.reading
+                .spawn(async move { topology.refresh().await.map_err(|error| error.to_string()) });
         }
     }
 
@@ -123,7 +144,9 @@ impl Servers {
 
     /// Opens a link to every master of the map, and lets go of servers that are none. Topics must have been moved before.
     pub(super) fn keep_masters_only(&mut self) {
-        let Some(topology) = &self.topology else { return };
+        let Some(topology) = &self.topology else {
+            return;
+        };
         let masters: HashSet<Place> = topology.masters().into_iter().map(Place::Shard).collect();
         for place in &masters {
             self.link(place);
@@ -135,14 +158,26 @@ impl Servers {
         let linked = self.links.entry(place.clone()).or_insert_with(|| {
             self.last_link += 1;
             let number = self.last_link;
-            let link = Link::open(number, place.clone(), self.deployment.clone(), self.listener.clone(), self.reports.clone());
-            Linked { number, link, state: State::Connecting }
+            let link = Link::open(
+                number,
+                place.clone(),
+                self.deployment.clone(),
+                self.listener.clone(),
+                self.reports.clone(),
+            );
+            Linked {
+                number,
+                link,
+                state: State::Connecting,
+            }
         });
         &linked.link
     }
 
     fn find(&mut self, number: u64) -> Option<(&Place, &mut Linked)> {
-        self.links.iter_mut().find(|(_, linked)| linked.number == number)
+        self.links
+            .iter_mut()
+            .find(|(_, linked)| linked.number == number)
     }
 }
 
@@ -159,8 +194,26 @@ mod tests {
 
     #[test]
     fn a_redirection_names_slot_and_server() {
-        assert_eq!(moved_to("MOVED 7 h:1"), Some((7, Address { host: "h".into(), port: 1 })));
-        assert_eq!(moved_to("MOVED 7 ::1:1"), Some((7, Address { host: "::1".into(), port: 1 })));
+        assert_eq!(
+            moved_to("MOVED 7 h:1"),
+            Some((
+                7,
+                Address {
+                    host: "h".into(),
+                    port: 1
+                }
+            ))
+        );
+        assert_eq!(
+            moved_to("MOVED 7 ::1:1"),
+            Some((
+                7,
+                Address {
+                    host: "::1".into(),
+                    port: 1
+                }
+            ))
+        );
         assert_eq!(moved_to("CLUSTERDOWN Hash slot not served"), None);
     }
 }

@@ -47,24 +47,42 @@ pub(super) fn say(out: &mut BytesMut, words: &[&str]) {
 /// Records are copied out: a slice would hold the whole read buffer for as long as a single record waits somewhere. Channels
 /// are slices, to be dropped before the next read.
 pub(super) fn hear(buffer: &mut BytesMut) -> Result<Option<Heard>, Garbled> {
-    let mut reader = Reader { bytes: buffer, at: 0 };
+    let mut reader = Reader {
+        bytes: buffer,
+        at: 0,
+    };
     let Some(reply) = reader.reply(0)? else {
-        return if buffer.len() > LONGEST { Err(Garbled("a reply without end")) } else { Ok(None) };
+        return if buffer.len() > LONGEST {
+            Err(Garbled("a reply without end"))
+        } else {
+            Ok(None)
+        };
     };
     let end = reader.at;
     let frame = buffer.split_to(end).freeze();
     let heard = match &reply {
         Reply::Status(_) => Heard::Okay,
-        Reply::Error(text) => Heard::Refused(String::from_utf8_lossy(&frame[text.clone()]).into_owned()),
+        Reply::Error(text) => {
+            Heard::Refused(String::from_utf8_lossy(&frame[text.clone()]).into_owned())
+        }
         Reply::Array(items) => match &items[..] {
             [Reply::Bulk(kind), rest @ ..] => match (&frame[kind.clone()], rest) {
                 (b"message" | b"smessage", [Reply::Bulk(channel), Reply::Bulk(record)]) => {
-                    Heard::Record { channel: frame.slice(channel.clone()), record: Bytes::copy_from_slice(&frame[record.clone()]) }
+                    Heard::Record {
+                        channel: frame.slice(channel.clone()),
+                        record: Bytes::copy_from_slice(&frame[record.clone()]),
+                    }
                 }
-                (b"subscribe" | b"ssubscribe", [Reply::Bulk(channel), Reply::Other]) => Heard::Joined(frame.slice(channel.clone())),
-                (b"unsubscribe" | b"sunsubscribe", [Reply::Bulk(channel), Reply::Other]) => Heard::Left(frame.slice(channel.clone())),
+                (b"subscribe" | b"ssubscribe", [Reply::Bulk(channel), Reply::Other]) => {
+                    Heard::Joined(frame.slice(channel.clone()))
+                }
+                (b"unsubscribe" | b"sunsubscribe", [Reply::Bulk(channel), Reply::Other]) => {
+                    Heard::Left(frame.slice(channel.clone()))
+                }
                 (b"pong", [Reply::Bulk(_)]) => Heard::Okay,
-                (b"master" | b"slave" | b"replica" | b"sentinel", _) => Heard::Role(frame.slice(kind.clone())),
+                (b"master" | b"slave" | b"replica" | b"sentinel", _) => {
+                    Heard::Role(frame.slice(kind.clone()))
+                }
                 _ => return Err(Garbled("an unknown push")),
             },
             _ => return Err(Garbled("an array that does not begin with a word")),
@@ -91,8 +109,12 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn reply(&mut self, depth: u8) -> Result<Option<Reply>, Garbled> {
-        let Some(line) = self.line()? else { return Ok(None) };
-        let (Some(kind), text) = (self.bytes.get(line.start), line.start + 1..line.end) else { return Err(Garbled("an empty line")) };
+        let Some(line) = self.line()? else {
+            return Ok(None);
+        };
+        let (Some(kind), text) = (self.bytes.get(line.start), line.start + 1..line.end) else {
+            return Err(Garbled("an empty line"));
+        };
         match kind {
             b'+' => Ok(Some(Reply::Status(text))),
             b'-' => Ok(Some(Reply::Error(text))),
@@ -111,7 +133,10 @@ impl Reader<'_> {
     }
 
     fn bulk(&mut self, length: i64) -> Result<Option<Reply>, Garbled> {
-        let length = usize::try_from(length).ok().filter(|l| *l <= LONGEST).ok_or(Garbled("a length beyond all measure"))?;
+        let length = usize::try_from(length)
+            .ok()
+            .filter(|l| *l <= LONGEST)
+            .ok_or(Garbled("a length beyond all measure"))?;
         let body = self.at..self.at + length;
         match self.bytes.get(body.end..body.end + 2) {
             None => Ok(None),
@@ -125,7 +150,10 @@ impl Reader<'_> {
 
     fn array(&mut self, length: i64, depth: u8) -> Result<Option<Reply>, Garbled> {
         // ROLE on a master lists its replicas; nothing else here has more than three items.
-        let length = usize::try_from(length).ok().filter(|l| *l <= 1_024).ok_or(Garbled("an array beyond all measure"))?;
+        let length = usize::try_from(length)
+            .ok()
+            .filter(|l| *l <= 1_024)
+            .ok_or(Garbled("an array beyond all measure"))?;
         let mut items = Vec::with_capacity(length.min(4));
         for _ in 0..length {
             match self.reply(depth + 1)? {
@@ -138,7 +166,11 @@ impl Reader<'_> {
 
     fn line(&mut self) -> Result<Option<Range<usize>>, Garbled> {
         let rest = &self.bytes[self.at..];
-        match rest.iter().take(LONGEST_LINE).position(|byte| *byte == b'\n') {
+        match rest
+            .iter()
+            .take(LONGEST_LINE)
+            .position(|byte| *byte == b'\n')
+        {
             Some(end) if end > 0 && rest[end - 1] == b'\r' => {
                 let line = self.at..self.at + end - 1;
                 self.at += end + 1;
@@ -151,8 +183,12 @@ impl Reader<'_> {
     }
 
     fn number(&self, text: Range<usize>) -> Result<i64, Garbled> {
-        let text = self.bytes.get(text).and_then(|bytes| std::str::from_utf8(bytes).ok());
-        text.and_then(|text| text.parse().ok()).ok_or(Garbled("not a number"))
+        let text = self
+            .bytes
+            .get(text)
+            .and_then(|bytes| std::str::from_utf8(bytes).ok());
+        text.and_then(|text| text.parse().ok())
+            .ok_or(Garbled("not a number"))
     }
 }
 
@@ -183,7 +219,10 @@ mod tests {
             [
                 Heard::Okay,
                 Heard::Joined(channel()),
-                Heard::Record { channel: channel(), record: Bytes::from_static(b"\r\n$1") },
+                Heard::Record {
+                    channel: channel(),
+                    record: Bytes::from_static(b"\r\n$1")
+                },
                 Heard::Okay,
                 Heard::Refused("MOVED 12 127.0.0.1:7000".into()),
                 Heard::Left(channel()),
@@ -230,7 +269,10 @@ mod tests {
     fn a_command_is_said_as_strings() {
         let mut out = BytesMut::new();
         say(&mut out, &["SUBSCRIBE", "chaos:{é}"]);
-        assert_eq!(&out[..], "*2\r\n$9\r\nSUBSCRIBE\r\n$10\r\nchaos:{é}\r\n".as_bytes());
+        assert_eq!(
+            &out[..],
+            "*2\r\n$9\r\nSUBSCRIBE\r\n$10\r\nchaos:{é}\r\n".as_bytes()
+        );
     }
 
     proptest! {

@@ -11,7 +11,9 @@ async fn an_eviction_takes_effect_in_seq_order_within_a_batch() {
     node.commit_with("bob is removed", evict("bob"));
     node.commit("after");
     node.pass(0, "passing", Control::None);
-    alice.sees(&["1 before", "2 bob is removed", "3 after", "0 passing"]).await;
+    alice
+        .sees(&["1 before", "2 bob is removed", "3 after", "0 passing"])
+        .await;
     bob.sees(&["1 before"]).await;
     assert!(bobs.is_ended() && !alices.is_ended());
     assert_eq!(node.hub.stats().subscriptions, 1);
@@ -31,7 +33,8 @@ async fn an_eviction_spares_who_was_let_in_knowing_of_it() {
     // Bob's session reads that he is a participant again, at 2, and resumes from the very beginning.
     let bobs = joining.start(Position::default(), node.position(2));
     node.commit("hi");
-    bob.sees(&["1 bob is removed", "2 bob is added", "3 hi"]).await;
+    bob.sees(&["1 bob is removed", "2 bob is added", "3 hi"])
+        .await;
     assert!(!bobs.is_ended());
 }
 
@@ -76,7 +79,11 @@ async fn an_eviction_ends_who_is_behind_and_its_pump_tells_nothing_of_later() {
     let carols = node.resume(&carol, 0).await;
     // Here the bus tells the hub while the pump is far behind.
     node.commit_with("carol is removed", evict("carol"));
-    eventually(|| carols.is_ended(), || "the end of the subscription".into()).await;
+    eventually(
+        || carols.is_ended(),
+        || "the end of the subscription".into(),
+    )
+    .await;
     carol.pipe.open(usize::MAX);
     eventually(|| carol.outbox.queued_bytes() == 0, || "the rest".into()).await;
     assert!(carol.seqs().iter().all(|seq| *seq <= 42));
@@ -93,8 +100,15 @@ async fn a_close_ends_all_subscriptions_after_it_is_told() {
     alice.sees(&["1 x", "2 deleted"]).await;
     bob.sees(&["1 x", "2 deleted"]).await;
     assert!(alices.is_ended() && bobs.is_ended());
-    eventually(|| node.hub.stats().topics == 0, || "the topic to be left".into()).await;
-    assert_eq!((alice.pipe.texts().len(), node.hub.stats().subscriptions), (2, 0));
+    eventually(
+        || node.hub.stats().topics == 0,
+        || "the topic to be left".into(),
+    )
+    .await;
+    assert_eq!(
+        (alice.pipe.texts().len(), node.hub.stats().subscriptions),
+        (2, 0)
+    );
 }
 
 #[tokio::test]
@@ -137,7 +151,10 @@ async fn who_was_removed_in_what_was_trimmed_is_told_nothing_of_it() {
     alice.sees(&["1 1", "Trimmed 11"]).await;
     node.commit("12");
     alice.sees(&["1 1", "Trimmed 11", "12 12"]).await;
-    assert_eq!((bob.pipe.texts(), behind.pipe.texts().len()), (vec!["1 1".to_owned()], 0));
+    assert_eq!(
+        (bob.pipe.texts(), behind.pipe.texts().len()),
+        (vec!["1 1".to_owned()], 0)
+    );
     assert!(bobs.is_ended() && !alices.is_ended());
 }
 
@@ -161,5 +178,6 @@ async fn who_is_let_in_again_while_the_batch_of_its_eviction_is_under_way_is_tol
     let joining = node.join(&bob).await;
     node.commit("bob is added");
     let _again = joining.start(node.position(1), node.position(3));
-    bob.sees(&["1 x", "2 bob is removed", "3 bob is added"]).await;
+    bob.sees(&["1 x", "2 bob is removed", "3 bob is added"])
+        .await;
 }

@@ -11,7 +11,10 @@ async fn a_topic_is_left_some_time_after_its_last_subscriber_unless_somebody_com
     let reader = node.reader("a");
     let subscription = node.subscribe(&reader).await;
     drop(subscription);
-    assert_eq!((node.hub.stats().topics, node.hub.stats().subscriptions), (1, 0));
+    assert_eq!(
+        (node.hub.stats().topics, node.hub.stats().subscriptions),
+        (1, 0)
+    );
     let subscription = node.subscribe(&reader).await;
     // Three times as long as it lingers: but for the one who came back it would be left by then.
     tokio::time::sleep(Duration::from_millis(120)).await;
@@ -19,7 +22,11 @@ async fn a_topic_is_left_some_time_after_its_last_subscriber_unless_somebody_com
     node.commit("1");
     reader.sees(&["1 1"]).await;
     drop(subscription);
-    eventually(|| node.hub.stats().topics == 0, || "the topic to be left".into()).await;
+    eventually(
+        || node.hub.stats().topics == 0,
+        || "the topic to be left".into(),
+    )
+    .await;
     node.commit("2");
     let _subscription = node.subscribe(&reader).await;
     node.commit("3");
@@ -28,7 +35,11 @@ async fn a_topic_is_left_some_time_after_its_last_subscriber_unless_somebody_com
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn comings_and_goings_around_the_linger_never_lose_the_topic() {
-    let node = Arc::new(node_with(Config { linger: Duration::ZERO, compare: Duration::from_secs(600), ..Config::default() }));
+    let node = Arc::new(node_with(Config {
+        linger: Duration::ZERO,
+        compare: Duration::from_secs(600),
+        ..Config::default()
+    }));
     let tasks: Vec<_> = (0..4)
         .map(|_| {
             let node = Arc::clone(&node);
@@ -37,7 +48,11 @@ async fn comings_and_goings_around_the_linger_never_lose_the_topic() {
                     let reader = node.reader("a");
                     let subscription = node.subscribe(&reader).await;
                     node.pass(0, "mine", Control::None);
-                    eventually(|| reader.pipe.texts().iter().any(|t| t == "0 mine"), || format!("a record in round {round}")).await;
+                    eventually(
+                        || reader.pipe.texts().iter().any(|t| t == "0 mine"),
+                        || format!("a record in round {round}"),
+                    )
+                    .await;
                     drop(subscription);
                     // Sometimes it stays away until the topic is left, sometimes it comes back in the middle of that.
                     if round % 3 == 0 {
@@ -50,7 +65,11 @@ async fn comings_and_goings_around_the_linger_never_lose_the_topic() {
     for task in tasks {
         task.await.unwrap();
     }
-    eventually(|| node.hub.stats().topics == 0, || "the topic to be left".into()).await;
+    eventually(
+        || node.hub.stats().topics == 0,
+        || "the topic to be left".into(),
+    )
+    .await;
     assert!(node.hub.feeds.all().is_empty());
 }
 
@@ -72,7 +91,11 @@ impl Bus for DeafBus {
 async fn a_join_that_the_bus_refuses_registers_nothing() {
     let world = Arc::new(World::default());
     let hub = Hub::new(Arc::new(DeafBus), world, Config::default());
-    let outbox = Outbox::new(Pipe::new(0), Encoding::Binary, Limits::new(1, Duration::MAX, usize::MAX));
+    let outbox = Outbox::new(
+        Pipe::new(0),
+        Encoding::Binary,
+        Limits::new(1, Duration::MAX, usize::MAX),
+    );
     let topics: Vec<(Topic, Kind)> = vec![("a".into(), Kind::Logged), ("b".into(), Kind::Logged)];
     assert!(hub.join_all(&topics, &outbox).await.is_err());
     assert_eq!(hub.stats().subscriptions, 0);

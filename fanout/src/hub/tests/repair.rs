@@ -17,7 +17,10 @@ async fn a_hole_is_read_from_the_log() {
     node.commit("32");
     reader.sees_last("32 32").await;
     assert_eq!(reader.seqs(), (1..=32).collect::<Vec<_>>());
-    assert_eq!((node.hub.stats().gaps, node.hub.stats().repairs > 0), (0, true));
+    assert_eq!(
+        (node.hub.stats().gaps, node.hub.stats().repairs > 0),
+        (0, true)
+    );
 }
 
 #[tokio::test]
@@ -49,7 +52,9 @@ async fn a_number_that_was_given_anew_is_told_as_a_gap() {
     node.commit("z");
     reader.sees_last("Diverged 4").await;
     node.commit("on");
-    reader.sees(&["1 x", "2 y", "3 lost", "Diverged 4", "5 on"]).await;
+    reader
+        .sees(&["1 x", "2 y", "3 lost", "Diverged 4", "5 on"])
+        .await;
 }
 
 #[tokio::test]
@@ -61,7 +66,13 @@ async fn a_shorter_history_is_noticed_and_followed() {
         node.commit(&n.to_string());
     }
     reader.sees_last("9 9").await;
-    node.world.logs.lock().get_mut(TOPIC).unwrap().records.truncate(4);
+    node.world
+        .logs
+        .lock()
+        .get_mut(TOPIC)
+        .unwrap()
+        .records
+        .truncate(4);
     node.commit("five");
     reader.sees_last("Diverged 5").await;
     node.commit("six");
@@ -92,7 +103,12 @@ async fn what_comes_during_a_repair_is_told_after_it_without_another_read() {
 #[tokio::test]
 async fn what_waits_for_a_stuck_topic_is_bounded_and_nothing_of_it_is_lost() {
     let node = node();
-    let reader = node.reader_with("a", usize::MAX, Encoding::Binary, &Limits::new(usize::MAX, Duration::MAX, usize::MAX));
+    let reader = node.reader_with(
+        "a",
+        usize::MAX,
+        Encoding::Binary,
+        &Limits::new(usize::MAX, Duration::MAX, usize::MAX),
+    );
     let _subscription = node.subscribe(&reader).await;
     node.commit("1");
     reader.sees_last("1 1").await;
@@ -100,7 +116,16 @@ async fn what_waits_for_a_stuck_topic_is_bounded_and_nothing_of_it_is_lost() {
     node.world.failing.store(true, Ordering::SeqCst);
     let body = "x".repeat(64 * 1024);
     (0..200).for_each(|_| node.commit(&body));
-    let waiting = || node.hub.feeds.get(TOPIC).unwrap().state.lock().pending.bytes();
+    let waiting = || {
+        node.hub
+            .feeds
+            .get(TOPIC)
+            .unwrap()
+            .state
+            .lock()
+            .pending
+            .bytes()
+    };
     assert!(waiting() <= 4 << 20, "{} bytes wait", waiting());
     node.world.failing.store(false, Ordering::SeqCst);
     node.commit("last");
@@ -155,7 +180,11 @@ async fn an_announcement_that_the_log_never_has_does_not_hold_a_topic_up() {
     let _subscription = node.subscribe(&reader).await;
     node.commit("1");
     reader.sees_last("1 1").await;
-    let ghost = Record { position: Position { seq: 7, at: 5_000 }, before: 4_000, ..Record::default() };
+    let ghost = Record {
+        position: Position { seq: 7, at: 5_000 },
+        before: 4_000,
+        ..Record::default()
+    };
     node.bus.publish(TOPIC, ghost.encode());
     eventually(|| node.hub.stats().repairs >= 5, || "attempts".into()).await;
     node.commit("2");
@@ -182,14 +211,22 @@ async fn after_missing_something_all_topics_are_compared_with_the_log_at_once() 
 
 #[tokio::test]
 async fn a_part_of_the_log_that_is_away_holds_up_no_other() {
-    let node = node_with(Config { compare: Duration::from_secs(600), reads: 2, ..Config::default() });
+    let node = node_with(Config {
+        compare: Duration::from_secs(600),
+        reads: 2,
+        ..Config::default()
+    });
     let (reader, waiting) = (node.reader("a"), node.reader("b"));
     let _subscription = node.subscribe(&reader).await;
     let mut stuck = Vec::new();
     for n in 0..10 {
         let topic: Topic = format!("away-{n}").into();
         node.world.stuck.lock().push(Arc::clone(&topic));
-        let joining = node.hub.join(&topic, Kind::Logged, &waiting.outbox).await.unwrap();
+        let joining = node
+            .hub
+            .join(&topic, Kind::Logged, &waiting.outbox)
+            .await
+            .unwrap();
         stuck.push(joining.start(Position::default(), Position { seq: 1, at: 1 }));
     }
     // Found by its successor, and by the comparison of heads.
@@ -203,7 +240,10 @@ async fn a_part_of_the_log_that_is_away_holds_up_no_other() {
 
 #[tokio::test]
 async fn the_heads_of_quiet_topics_are_compared_from_time_to_time() {
-    let node = node_with(Config { compare: Duration::from_millis(20), ..Config::default() });
+    let node = node_with(Config {
+        compare: Duration::from_millis(20),
+        ..Config::default()
+    });
     let reader = node.reader("a");
     let _subscription = node.subscribe(&reader).await;
     node.lose("1");

@@ -14,12 +14,17 @@ async fn what_was_deleted_before_a_resume_is_told_as_it_is_now_though_the_bus_is
         let waiting = node.reader("c");
         let _waiting = node.join(&waiting).await;
         let records = ["text", "deletion"].map(|text| node.lose(text));
-        let publish = || records.iter().for_each(|record| node.bus.publish(TOPIC, record.encode()));
+        let publish = || {
+            records
+                .iter()
+                .for_each(|record| node.bus.publish(TOPIC, record.encode()))
+        };
         if !is_late {
             publish();
             live.sees(&["1 text", "2 deletion"]).await;
         }
-        node.world.logs.lock().get_mut(TOPIC).unwrap().records[0].body = Bytes::from_static(b"deleted");
+        node.world.logs.lock().get_mut(TOPIC).unwrap().records[0].body =
+            Bytes::from_static(b"deleted");
         let resuming = node.reader("b");
         let _resuming = node.resume(&resuming, 0).await;
         if is_late {
@@ -44,21 +49,47 @@ async fn who_started_from_a_head_that_a_failover_took_back_is_told_so() {
         let joining = node.join(&ahead).await;
         let head = node.world.head(TOPIC);
         let _ahead = joining.start(head, head);
-        node.world.logs.lock().get_mut(TOPIC).unwrap().records.truncate(told);
+        node.world
+            .logs
+            .lock()
+            .get_mut(TOPIC)
+            .unwrap()
+            .records
+            .truncate(told);
         for n in 0..2 * lost {
             node.commit(&format!("other {n}"));
             yield_now().await;
         }
-        eventually(|| ahead.pipe.texts().iter().any(|text| text.starts_with("Diverged")), || format!("a gap, told {told}, lost {lost}"))
-            .await;
+        eventually(
+            || {
+                ahead
+                    .pipe
+                    .texts()
+                    .iter()
+                    .any(|text| text.starts_with("Diverged"))
+            },
+            || format!("a gap, told {told}, lost {lost}"),
+        )
+        .await;
         node.commit("last");
         let last = format!("{} last", node.world.head(TOPIC).seq);
         ahead.sees_last(&last).await;
         live.sees_last(&last).await;
         let texts = ahead.pipe.texts();
-        let gap: u64 = texts[0].strip_prefix("Diverged ").unwrap_or_else(|| panic!("{texts:?}")).parse().unwrap();
-        let after: Vec<u64> = texts[1..].iter().map(|text| text.split(' ').next().unwrap().parse().unwrap()).collect();
-        assert_eq!(after, (gap + 1..=node.world.head(TOPIC).seq).collect::<Vec<_>>(), "{texts:?}");
+        let gap: u64 = texts[0]
+            .strip_prefix("Diverged ")
+            .unwrap_or_else(|| panic!("{texts:?}"))
+            .parse()
+            .unwrap();
+        let after: Vec<u64> = texts[1..]
+            .iter()
+            .map(|text| text.split(' ').next().unwrap().parse().unwrap())
+            .collect();
+        assert_eq!(
+            after,
+            (gap + 1..=node.world.head(TOPIC).seq).collect::<Vec<_>>(),
+            "{texts:?}"
+        );
     }
 }
 
@@ -128,13 +159,25 @@ async fn who_subscribes_anew_waits_until_nothing_of_its_earlier_replay_can_come(
     let reader = node.reader("a");
     node.world.failing.store(true, Ordering::SeqCst);
     let first = node.resume(&reader, 0).await;
-    eventually(|| node.world.reads.load(Ordering::SeqCst) > 0, || "a read".into()).await;
+    eventually(
+        || node.world.reads.load(Ordering::SeqCst) > 0,
+        || "a read".into(),
+    )
+    .await;
     drop(first);
     let _second = node.subscribe(&reader).await;
     let state = || node.hub.feeds.get(TOPIC).unwrap();
-    assert_eq!(state().state.lock().seats.unsettled(), 1, "the earlier one may be about to push");
+    assert_eq!(
+        state().state.lock().seats.unsettled(),
+        1,
+        "the earlier one may be about to push"
+    );
     node.world.failing.store(false, Ordering::SeqCst);
-    eventually(|| state().state.lock().seats.unsettled() == 0, || "the end of the earlier one".into()).await;
+    eventually(
+        || state().state.lock().seats.unsettled() == 0,
+        || "the end of the earlier one".into(),
+    )
+    .await;
     assert!(state().state.lock().pumped.is_empty());
     node.commit("5");
     reader.sees(&["5 5"]).await;
@@ -143,7 +186,9 @@ async fn who_subscribes_anew_waits_until_nothing_of_its_earlier_replay_can_come(
 #[tokio::test]
 async fn many_resumes_of_one_connection_share_its_outbox() {
     let node = node();
-    let topics: Vec<(Topic, Kind)> = (0..50).map(|n| (format!("room {n}").into(), Kind::Logged)).collect();
+    let topics: Vec<(Topic, Kind)> = (0..50)
+        .map(|n| (format!("room {n}").into(), Kind::Logged))
+        .collect();
     for (topic, _) in &topics {
         (1..=30).for_each(|n| drop(node.world.append(topic, &n.to_string(), Control::None)));
     }
@@ -171,11 +216,24 @@ async fn a_resume_whose_log_is_away_holds_up_no_other_of_its_connection() {
     (1..=30).for_each(|n| drop(node.lose(&n.to_string())));
     let reader = node.reader("a");
     let away: Topic = "away".into();
-    (1..=3).for_each(|n| drop(node.world.append(&away, &format!("away {n}"), Control::None)));
+    (1..=3).for_each(|n| {
+        drop(
+            node.world
+                .append(&away, &format!("away {n}"), Control::None),
+        )
+    });
     node.world.stuck.lock().push(Arc::clone(&away));
-    let joining = node.hub.join(&away, Kind::Logged, &reader.outbox).await.unwrap();
+    let joining = node
+        .hub
+        .join(&away, Kind::Logged, &reader.outbox)
+        .await
+        .unwrap();
     let _away = joining.start(Position::default(), node.world.head(&away));
-    eventually(|| node.world.reads.load(Ordering::SeqCst) > 0, || "a read that waits".into()).await;
+    eventually(
+        || node.world.reads.load(Ordering::SeqCst) > 0,
+        || "a read that waits".into(),
+    )
+    .await;
     let _here = node.resume(&reader, 0).await;
     reader.sees_last("30 30").await;
     node.commit("31");
@@ -224,7 +282,11 @@ async fn joins_and_resumes_during_a_storm_see_a_stream_without_hole_or_double() 
                     let reader = node.reader("a");
                     let joining = node.join(&reader).await;
                     let head = node.world.head(TOPIC);
-                    let from = if (round + task) % 3 == 0 { head.seq / 2 } else { head.seq };
+                    let from = if (round + task) % 3 == 0 {
+                        head.seq / 2
+                    } else {
+                        head.seq
+                    };
                     let cursor = node.position_or_default(from);
                     let subscription = joining.start(cursor, head);
                     joined.fetch_add(1, Ordering::SeqCst);
@@ -235,7 +297,12 @@ async fn joins_and_resumes_during_a_storm_see_a_stream_without_hole_or_double() 
                         tokio::time::sleep(Duration::from_micros(300)).await;
                         drop(subscription);
                         let seqs = reader.seqs();
-                        assert!(seqs.iter().zip(from + 1..).all(|(seq, expected)| *seq == expected), "from {from}: {seqs:?}");
+                        assert!(
+                            seqs.iter()
+                                .zip(from + 1..)
+                                .all(|(seq, expected)| *seq == expected),
+                            "from {from}: {seqs:?}"
+                        );
                     }
                 }
                 kept
@@ -255,13 +322,24 @@ async fn joins_and_resumes_during_a_storm_see_a_stream_without_hole_or_double() 
         assert_eq!(reader.seqs(), (from + 1..=EVENTS + 1).collect::<Vec<_>>());
         assert!(!subscription.is_ended());
     }
-    assert_eq!((kept.len(), joined.load(Ordering::SeqCst), node.hub.stats().gaps), (80, 320, 0));
+    assert_eq!(
+        (
+            kept.len(),
+            joined.load(Ordering::SeqCst),
+            node.hub.stats().gaps
+        ),
+        (80, 320, 0)
+    );
     assert_eq!(node.hub.stats().subscriptions, 81);
 }
 
 impl Node {
     fn position_or_default(&self, seq: u64) -> Position {
-        if seq == 0 { Position::default() } else { self.position(seq) }
+        if seq == 0 {
+            Position::default()
+        } else {
+            self.position(seq)
+        }
     }
 }
 
@@ -283,5 +361,9 @@ async fn who_resubscribes_while_a_batch_is_under_way_is_told_nothing_twice() {
     let _subscription = joining.start(node.position(1), node.position(1));
     node.commit("2");
     reader.sees_last("2 2").await;
-    assert!(reader.seqs() == [1, 2] || reader.seqs() == [2], "{:?}", reader.seqs());
+    assert!(
+        reader.seqs() == [1, 2] || reader.seqs() == [2],
+        "{:?}",
+        reader.seqs()
+    );
 }

@@ -19,7 +19,13 @@ async fn all_subscribers_are_told_in_order_and_each_encoding_is_made_once_if_som
     for reader in &readers {
         reader.sees(&["1 x", "2 y", "3 z"]).await;
     }
-    assert_eq!(node.world.framed.each_ref().map(|n| n.load(Ordering::SeqCst)), [3, 0]);
+    assert_eq!(
+        node.world
+            .framed
+            .each_ref()
+            .map(|n| n.load(Ordering::SeqCst)),
+        [3, 0]
+    );
     drop(first);
     let text = node.reader_with("c", usize::MAX, Encoding::Text, &node.limits);
     let _third = node.subscribe(&text).await;
@@ -27,9 +33,25 @@ async fn all_subscribers_are_told_in_order_and_each_encoding_is_made_once_if_som
     text.sees(&["4 w"]).await;
     readers[1].sees(&["1 x", "2 y", "3 z", "4 w"]).await;
     assert_eq!(readers[0].pipe.texts().len(), 3);
-    assert_eq!(node.world.framed.each_ref().map(|n| n.load(Ordering::SeqCst)), [4, 1]);
+    assert_eq!(
+        node.world
+            .framed
+            .each_ref()
+            .map(|n| n.load(Ordering::SeqCst)),
+        [4, 1]
+    );
     let stats = node.hub.stats();
-    assert_eq!((stats.topics, stats.subscriptions, stats.deliveries, stats.repairs, stats.gaps, stats.doubles), (1, 2, 8, 0, 0, 0));
+    assert_eq!(
+        (
+            stats.topics,
+            stats.subscriptions,
+            stats.deliveries,
+            stats.repairs,
+            stats.gaps,
+            stats.doubles
+        ),
+        (1, 2, 8, 0, 0, 0)
+    );
 }
 
 #[tokio::test]
@@ -42,7 +64,10 @@ async fn records_that_wait_leave_in_one_call() {
         node.commit(&n.to_string());
     }
     reader.sees_last("100 99").await;
-    assert_eq!((reader.pipe.calls(), reader.seqs()), (1, (1..=100).collect()));
+    assert_eq!(
+        (reader.pipe.calls(), reader.seqs()),
+        (1, (1..=100).collect())
+    );
 }
 
 #[tokio::test]
@@ -66,14 +91,23 @@ async fn a_subscriber_that_starts_ahead_of_its_topic_is_told_only_what_stands_af
 
 impl World {
     fn followed_by(&self, subject: &str) -> Vec<u64> {
-        self.followed.lock().iter().filter(|(_, told)| told == subject).map(|(seq, _)| *seq).collect()
+        self.followed
+            .lock()
+            .iter()
+            .filter(|(_, told)| told == subject)
+            .map(|(seq, _)| *seq)
+            .collect()
     }
 }
 
 #[tokio::test]
 async fn the_source_hears_who_was_told_what_it_follows_and_of_nobody_who_was_not() {
     let node = node();
-    let (alice, bob, carol) = (node.reader("alice"), node.reader("bob"), node.reader("carol"));
+    let (alice, bob, carol) = (
+        node.reader("alice"),
+        node.reader("bob"),
+        node.reader("carol"),
+    );
     let _alice = node.subscribe(&alice).await;
     let joining = node.join(&bob).await;
     let _not_started = node.join(&carol).await;
@@ -83,8 +117,15 @@ async fn the_source_hears_who_was_told_what_it_follows_and_of_nobody_who_was_not
     let _bob = joining.start(node.position(2), node.position(2));
     alice.sees_last("4 followed 4").await;
     bob.sees(&["3 y", "4 followed 4"]).await;
-    eventually(|| node.world.passed.lock().len() == 4, || "four records".into()).await;
-    assert_eq!(["alice", "bob", "carol"].map(|who| node.world.followed_by(who)), [vec![2, 4], vec![4], vec![]]);
+    eventually(
+        || node.world.passed.lock().len() == 4,
+        || "four records".into(),
+    )
+    .await;
+    assert_eq!(
+        ["alice", "bob", "carol"].map(|who| node.world.followed_by(who)),
+        [vec![2, 4], vec![4], vec![]]
+    );
 }
 
 #[tokio::test]
@@ -98,7 +139,13 @@ async fn the_source_hears_when_a_subscriber_that_is_behind_is_told_and_not_befor
     let _bob = node.resume(&bob, 0).await;
     node.commit("followed");
     alice.sees(&["2 followed"]).await;
-    assert_eq!((node.world.followed_by("alice"), node.world.followed_by("bob")), (vec![2], vec![]));
+    assert_eq!(
+        (
+            node.world.followed_by("alice"),
+            node.world.followed_by("bob")
+        ),
+        (vec![2], vec![])
+    );
     node.world.failing.store(false, Ordering::SeqCst);
     bob.sees(&["1 x", "2 followed"]).await;
     eventually(|| node.world.followed_by("bob") == [2], || "bob".into()).await;
@@ -114,7 +161,11 @@ async fn what_a_repair_reads_is_told_but_has_not_passed() {
     node.lose("followed");
     node.commit("followed");
     alice.sees(&["1 x", "2 followed", "3 followed"]).await;
-    eventually(|| node.world.followed_by("alice") == [2, 3], || "alice".into()).await;
+    eventually(
+        || node.world.followed_by("alice") == [2, 3],
+        || "alice".into(),
+    )
+    .await;
     assert_eq!(*node.world.passed.lock(), [1]);
 }
 
@@ -136,7 +187,10 @@ async fn passing_records_skip_who_is_excepted() {
 async fn a_slow_reader_is_too_slow_and_delays_nobody() {
     let node = node();
     let limits = Limits::new(2_000, Duration::MAX, usize::MAX);
-    let (slow, quick) = (node.reader_with("slow", 0, Encoding::Binary, &limits), node.reader("quick"));
+    let (slow, quick) = (
+        node.reader_with("slow", 0, Encoding::Binary, &limits),
+        node.reader("quick"),
+    );
     let (_slow, _quick) = (node.subscribe(&slow).await, node.subscribe(&quick).await);
     let owner = slow.drive();
     for n in 1..=500 {
@@ -162,7 +216,11 @@ async fn what_a_slow_reader_may_miss_is_dropped_before_it_is_too_slow() {
     }
     node.commit("x");
     node.commit("y");
-    eventually(|| node.hub.stats().deliveries == 52, || "52 deliveries".into()).await;
+    eventually(
+        || node.hub.stats().deliveries == 52,
+        || "52 deliveries".into(),
+    )
+    .await;
     slow.pipe.open(usize::MAX);
     let _owner = slow.drive();
     slow.sees_last("2 y").await;
@@ -173,14 +231,24 @@ async fn what_a_slow_reader_may_miss_is_dropped_before_it_is_too_slow() {
 async fn passing_topics_have_no_position() {
     let node = node();
     let reader = node.reader("a");
-    let joining = node.hub.join(&"presence".into(), Kind::Passing, &reader.outbox).await.unwrap();
+    let joining = node
+        .hub
+        .join(&"presence".into(), Kind::Passing, &reader.outbox)
+        .await
+        .unwrap();
     let subscription = joining.start(Position::default(), Position::default());
     for text in ["on", "off"] {
-        node.bus.publish("presence", Record::passing(0, Control::None, text.into()).encode());
+        node.bus.publish(
+            "presence",
+            Record::passing(0, Control::None, text.into()).encode(),
+        );
     }
     reader.sees(&["0 on", "0 off"]).await;
     node.hub.missed(None);
-    node.bus.publish("presence", Record::passing(0, evict("a"), Bytes::new()).encode());
+    node.bus.publish(
+        "presence",
+        Record::passing(0, evict("a"), Bytes::new()).encode(),
+    );
     eventually(|| subscription.is_ended(), || "the eviction".into()).await;
     assert_eq!(node.world.reads.load(Ordering::SeqCst), 0);
 }

@@ -18,15 +18,28 @@ use super::*;
 use crate::{
     auth::SecretKey,
     service::{clock::Clock, document::decode, random},
-    store::{Committed, Head, Keep, Log, Page, Partition, Purged, Range, Read, Require, Snapshot, Store, Table, embedded::Embedded},
+    store::{
+        Committed, Head, Keep, Log, Page, Partition, Purged, Range, Read, Require, Snapshot, Store,
+        Table, embedded::Embedded,
+    },
 };
 
 /// Times that are over as soon as they begin: each step is the test's.
-const AT_ONCE: Timing = Timing { grace: Duration::ZERO, lease: Duration::from_secs(60), renewal: Duration::from_millis(5) };
+const AT_ONCE: Timing = Timing {
+    grace: Duration::ZERO,
+    lease: Duration::from_secs(60),
+    renewal: Duration::from_millis(5),
+};
 /// The same for a node that dies after each of its writes.
-const DYING: Timing = Timing { lease: Duration::ZERO, ..AT_ONCE };
+const DYING: Timing = Timing {
+    lease: Duration::ZERO,
+    ..AT_ONCE
+};
 /// The same for a node that is soon sure who is dead.
-const SHORT: Timing = Timing { lease: Duration::from_millis(200), ..AT_ONCE };
+const SHORT: Timing = Timing {
+    lease: Duration::from_millis(200),
+    ..AT_ONCE
+};
 const LONG: Duration = Duration::from_secs(20);
 
 struct World {
@@ -43,7 +56,15 @@ impl World {
         let folder = TempDir::new().unwrap();
         let heard = Recorder::new();
         let bus = Local::new(heard.clone());
-        let embedded = Embedded::open(folder.path(), Keep { events: 0, bytes: 0 }, bus.clone()).unwrap();
+        let embedded = Embedded::open(
+            folder.path(),
+            Keep {
+                events: 0,
+                bytes: 0,
+            },
+            bus.clone(),
+        )
+        .unwrap();
         let store = Arc::new(Gate {
             store: Arc::new(embedded),
             is_closed: AtomicBool::default(),
@@ -51,12 +72,27 @@ impl World {
             waiting: AtomicU64::default(),
             renewals: AtomicU64::default(),
         });
-        let scope = Scope { app: protocol::AppId::from_bits(random::bits()), environment: Environment::Live };
-        Self { store, bus, heard, clock: Arc::new(Clock::manual(1_000_000)), scope, _folder: folder }
+        let scope = Scope {
+            app: protocol::AppId::from_bits(random::bits()),
+            environment: Environment::Live,
+        };
+        Self {
+            store,
+            bus,
+            heard,
+            clock: Arc::new(Clock::manual(1_000_000)),
+            scope,
+            _folder: folder,
+        }
     }
 
     fn node(&self, name: &str, timing: Timing) -> Arc<Presences> {
-        let mut services = Services::new(self.store.clone(), Limits::default(), SecretKey::new([7; 32]), name);
+        let mut services = Services::new(
+            self.store.clone(),
+            Limits::default(),
+            SecretKey::new([7; 32]),
+            name,
+        );
         services.clock = self.clock.clone();
         Presences::with(services, name, timing)
     }
@@ -64,7 +100,15 @@ impl World {
     async fn user(&self, id: &str) -> UserId {
         let user: UserId = id.parse().unwrap();
         self.bus.join(&[self.scope.presence(&user)]).await.unwrap();
-        self.store.store.commit(&self.scope.user(&user), Commit::default().put(ENTITY, ONLY, &())).await.unwrap().unwrap();
+        self.store
+            .store
+            .commit(
+                &self.scope.user(&user),
+                Commit::default().put(ENTITY, ONLY, &()),
+            )
+            .await
+            .unwrap()
+            .unwrap();
         user
     }
 
@@ -74,8 +118,16 @@ impl World {
         struct Told {
             data: PresenceData,
         }
-        let read = |record| codec::from_msgpack::<Told>(&Record::decode(record).unwrap().body).unwrap().data;
-        self.heard.heard(&self.scope.presence(user)).into_iter().map(read).collect()
+        let read = |record| {
+            codec::from_msgpack::<Told>(&Record::decode(record).unwrap().body)
+                .unwrap()
+                .data
+        };
+        self.heard
+            .heard(&self.scope.presence(user))
+            .into_iter()
+            .map(read)
+            .collect()
     }
 
     fn words(&self, user: &UserId) -> Vec<bool> {
@@ -84,17 +136,31 @@ impl World {
 
     /// What a client shows after it heard all of that, in whatever order.
     fn shown(&self, user: &UserId) -> bool {
-        self.told(user).into_iter().max_by_key(|told| told.at).is_some_and(|told| told.online)
+        self.told(user)
+            .into_iter()
+            .max_by_key(|told| told.at)
+            .is_some_and(|told| told.online)
     }
 
     async fn kept(&self, user: &UserId) -> Online {
-        self.store.store.members(&[self.scope.member(user)]).await.unwrap()[0].into()
+        self.store
+            .store
+            .members(&[self.scope.member(user)])
+            .await
+            .unwrap()[0]
+            .into()
     }
 
     async fn last_seen(&self, user: &UserId) -> Option<u64> {
-        let read = Read { partition: self.scope.user(user), documents: vec![(SEEN, ONLY.into())], newest: None };
+        let read = Read {
+            partition: self.scope.user(user),
+            documents: vec![(SEEN, ONLY.into())],
+            newest: None,
+        };
         let seen = self.store.read(vec![read]).await.unwrap().remove(0);
-        seen.documents[0].as_ref().map(|document| decode(document).unwrap())
+        seen.documents[0]
+            .as_ref()
+            .map(|document| decode(document).unwrap())
     }
 
     /// A node's write reaches the store.
@@ -126,14 +192,24 @@ async fn a_user_is_told_online_once_and_offline_once_its_grace_is_over() {
     node.came(&world.scope, &ann);
     node.came(&world.scope, &ann);
     world.works(&node).await;
-    assert_eq!((world.words(&ann), world.kept(&ann).await), (vec![true], Online::told(2)));
+    assert_eq!(
+        (world.words(&ann), world.kept(&ann).await),
+        (vec![true], Online::told(2))
+    );
     node.went(&world.scope, &ann);
     world.works(&node).await;
     node.went(&world.scope, &ann);
     world.writes(&node).await;
-    assert_eq!((world.words(&ann), world.kept(&ann).await), (vec![true], Online::told(0)), "within its grace");
+    assert_eq!(
+        (world.words(&ann), world.kept(&ann).await),
+        (vec![true], Online::told(0)),
+        "within its grace"
+    );
     world.works(&node).await;
-    assert_eq!((world.words(&ann), world.kept(&ann).await), (vec![true, false], Online::NOT));
+    assert_eq!(
+        (world.words(&ann), world.kept(&ann).await),
+        (vec![true, false], Online::NOT)
+    );
     assert_eq!(world.last_seen(&ann).await, world.told(&ann)[1].last_seen);
 }
 
@@ -141,7 +217,11 @@ async fn a_user_is_told_online_once_and_offline_once_its_grace_is_over() {
 async fn a_user_who_comes_as_another_nodes_grace_ends_is_online_at_last() {
     for b_writes_first in [true, false] {
         let world = World::new();
-        let (a, b, ann) = (world.node("a", AT_ONCE), world.node("b", AT_ONCE), world.user("ann").await);
+        let (a, b, ann) = (
+            world.node("a", AT_ONCE),
+            world.node("b", AT_ONCE),
+            world.user("ann").await,
+        );
         a.came(&world.scope, &ann);
         world.works(&a).await;
         a.went(&world.scope, &ann);
@@ -161,7 +241,11 @@ async fn a_user_who_comes_as_another_nodes_grace_ends_is_online_at_last() {
 #[tokio::test]
 async fn nodes_that_take_a_user_in_at_once_do_not_rely_on_each_other() {
     let world = World::new();
-    let (a, b, ann) = (world.node("a", AT_ONCE), world.node("b", AT_ONCE), world.user("ann").await);
+    let (a, b, ann) = (
+        world.node("a", AT_ONCE),
+        world.node("b", AT_ONCE),
+        world.user("ann").await,
+    );
     a.came(&world.scope, &ann);
     b.came(&world.scope, &ann);
     world.writes(&a).await;
@@ -174,14 +258,21 @@ async fn nodes_that_take_a_user_in_at_once_do_not_rely_on_each_other() {
 #[tokio::test]
 async fn a_user_who_is_known_to_be_online_is_not_told_again() {
     let world = World::new();
-    let (a, b, ann) = (world.node("a", AT_ONCE), world.node("b", AT_ONCE), world.user("ann").await);
+    let (a, b, ann) = (
+        world.node("a", AT_ONCE),
+        world.node("b", AT_ONCE),
+        world.user("ann").await,
+    );
     for node in [&a, &b] {
         node.came(&world.scope, &ann);
         world.works(node).await;
     }
     a.went(&world.scope, &ann);
     world.works(&a).await;
-    assert_eq!((world.words(&ann), world.kept(&ann).await.sessions()), (vec![true], 1));
+    assert_eq!(
+        (world.words(&ann), world.kept(&ann).await.sessions()),
+        (vec![true], 1)
+    );
 }
 
 #[tokio::test]
@@ -205,7 +296,11 @@ async fn a_session_that_begins_while_the_grace_ends_is_written() {
 #[tokio::test]
 async fn the_users_of_a_dead_node_are_told_offline_once_unless_they_are_elsewhere() {
     let world = World::new();
-    let (dead, b, c) = (world.node("dead", DYING), world.node("b", AT_ONCE), world.node("c", AT_ONCE));
+    let (dead, b, c) = (
+        world.node("dead", DYING),
+        world.node("b", AT_ONCE),
+        world.node("c", AT_ONCE),
+    );
     let mut users = Vec::new();
     for i in 0..SETTLED + 100 {
         users.push(world.user(&format!("user-{i}")).await);
@@ -228,7 +323,11 @@ async fn the_users_of_a_dead_node_are_told_offline_once_unless_they_are_elsewher
 #[tokio::test]
 async fn a_node_whose_lease_ended_and_was_swept_tells_its_users_anew() {
     let world = World::new();
-    let (slow, b, ann) = (world.node("slow", DYING), world.node("b", AT_ONCE), world.user("ann").await);
+    let (slow, b, ann) = (
+        world.node("slow", DYING),
+        world.node("b", AT_ONCE),
+        world.user("ann").await,
+    );
     slow.came(&world.scope, &ann);
     slow.write(LONG).await.unwrap();
     world.settles(&slow).await;
@@ -239,7 +338,10 @@ async fn a_node_whose_lease_ended_and_was_swept_tells_its_users_anew() {
     world.clock.advance(Duration::from_millis(1));
     slow.write(LONG).await.unwrap();
     world.settles(&slow).await;
-    assert_eq!((world.words(&ann), world.shown(&ann)), (vec![true, false, true], true));
+    assert_eq!(
+        (world.words(&ann), world.shown(&ann)),
+        (vec![true, false, true], true)
+    );
 }
 
 #[tokio::test]
@@ -267,14 +369,21 @@ async fn who_moves_to_another_node_during_a_drain_was_never_offline() {
 #[tokio::test]
 async fn the_last_node_keeps_when_everybody_was_seen() {
     let world = World::new();
-    let (node, ann, bob) = (world.node("a", AT_ONCE), world.user("ann").await, world.user("bob").await);
+    let (node, ann, bob) = (
+        world.node("a", AT_ONCE),
+        world.user("ann").await,
+        world.user("bob").await,
+    );
     node.came(&world.scope, &ann);
     node.came(&world.scope, &bob);
     world.works(&node).await;
     node.went(&world.scope, &bob);
     node.close(LONG).await;
     for user in [&ann, &bob] {
-        assert_eq!((world.words(user), world.kept(user).await), (vec![true, false], Online::NOT));
+        assert_eq!(
+            (world.words(user), world.kept(user).await),
+            (vec![true, false], Online::NOT)
+        );
         assert_eq!(world.last_seen(user).await, Some(world.clock.now_ms()));
     }
 }
@@ -288,10 +397,20 @@ async fn the_lease_is_renewed_while_the_users_of_a_dead_node_wait() {
     world.writes(&dead).await;
     world.store.is_closed.store(true, Ordering::SeqCst);
     let keeping = tokio::spawn(node.clone().keep());
-    world.until(async || world.store.waiting.load(Ordering::SeqCst) > 0 && world.store.renewals.load(Ordering::SeqCst) > 3).await;
+    world
+        .until(async || {
+            world.store.waiting.load(Ordering::SeqCst) > 0
+                && world.store.renewals.load(Ordering::SeqCst) > 3
+        })
+        .await;
     let before = world.store.renewals.load(Ordering::SeqCst);
     node.came(&world.scope, &bob);
-    world.until(async || world.store.renewals.load(Ordering::SeqCst) > before + 3 && world.kept(&bob).await.sessions() == 1).await;
+    world
+        .until(async || {
+            world.store.renewals.load(Ordering::SeqCst) > before + 3
+                && world.kept(&bob).await.sessions() == 1
+        })
+        .await;
     assert_eq!((world.words(&ann), world.words(&bob)), (vec![], vec![]));
 
     // Cancelled in the midst of it, nothing is forgotten.
@@ -299,13 +418,20 @@ async fn the_lease_is_renewed_while_the_users_of_a_dead_node_wait() {
     assert!(keeping.await.unwrap_err().is_cancelled());
     world.store.is_closed.store(false, Ordering::SeqCst);
     world.works(&node).await;
-    assert_eq!((world.words(&ann), world.words(&bob)), (vec![false], vec![true]));
+    assert_eq!(
+        (world.words(&ann), world.words(&bob)),
+        (vec![false], vec![true])
+    );
 }
 
 #[tokio::test]
 async fn after_an_outage_nobody_is_taken_for_dead_before_there_was_time_to_come_back() {
     let world = World::new();
-    let (a, b, ann) = (world.node("a", SHORT), world.node("b", SHORT), world.user("ann").await);
+    let (a, b, ann) = (
+        world.node("a", SHORT),
+        world.node("b", SHORT),
+        world.user("ann").await,
+    );
     assert!(!a.is_sure(), "it has just begun");
     b.came(&world.scope, &ann);
     world.works(&b).await;
@@ -331,7 +457,11 @@ async fn after_an_outage_nobody_is_taken_for_dead_before_there_was_time_to_come_
     a.sweep().await.unwrap();
     world.works(&a).await;
     assert!(world.shown(&ann) && world.kept(&ann).await.is_online());
-    assert!(!world.words(&ann).contains(&false), "{:?}", world.words(&ann));
+    assert!(
+        !world.words(&ann).contains(&false),
+        "{:?}",
+        world.words(&ann)
+    );
 }
 
 #[tokio::test]
@@ -377,11 +507,22 @@ impl Store for Gate {
         self.store.read(reads).await
     }
 
-    async fn page(&self, partition: &Partition, table: Table, range: Range, limit: usize) -> Result<(Page, Head), StoreError> {
+    async fn page(
+        &self,
+        partition: &Partition,
+        table: Table,
+        range: Range,
+        limit: usize,
+    ) -> Result<(Page, Head), StoreError> {
         self.store.page(partition, table, range, limit).await
     }
 
-    async fn log(&self, partition: &Partition, after: Position, limit: usize) -> Result<Log, StoreError> {
+    async fn log(
+        &self,
+        partition: &Partition,
+        after: Position,
+        limit: usize,
+    ) -> Result<Log, StoreError> {
         self.store.log(partition, after, limit).await
     }
 
@@ -392,11 +533,22 @@ impl Store for Gate {
         self.store.publish(topic, record).await
     }
 
-    async fn purge(&self, partition: &Partition, table: Table, require: Option<Require>, limit: usize) -> Purged {
+    async fn purge(
+        &self,
+        partition: &Partition,
+        table: Table,
+        require: Option<Require>,
+        limit: usize,
+    ) -> Purged {
         self.store.purge(partition, table, require, limit).await
     }
 
-    async fn lease(&self, node: &str, ttl: Duration, members: Vec<(String, u32)>) -> Result<bool, StoreError> {
+    async fn lease(
+        &self,
+        node: &str,
+        ttl: Duration,
+        members: Vec<(String, u32)>,
+    ) -> Result<bool, StoreError> {
         self.renewals.fetch_add(1, Ordering::SeqCst);
         self.store.lease(node, ttl, members).await
     }

@@ -9,7 +9,9 @@ const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(150);
 
 fn sessions(of: &[(&str, u32)]) -> Vec<(String, u32)> {
-    of.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+    of.iter()
+        .map(|(name, count)| ((*name).to_owned(), *count))
+        .collect()
 }
 
 async fn counts(store: &dyn Store, names: &[&str]) -> Vec<u32> {
@@ -22,19 +24,37 @@ pub(crate) async fn members_are_counted_over_nodes<B: Bench>() {
     let store = bench.store();
     assert_eq!(counts(&*store, &["ann", "bob"]).await, [0, 0]);
     assert_eq!(counts(&*store, &[]).await, [0; 0]);
-    store.lease("n1", LONG, sessions(&[("ann", 2), ("bob", 1)])).await.unwrap();
-    store.lease("n2", LONG, sessions(&[("ann", 3), ("zoë", 1)])).await.unwrap();
-    assert_eq!(counts(&*store, &["bob", "none", "ann", "zoë", "ann"]).await, [1, 0, 5, 1, 5]);
+    store
+        .lease("n1", LONG, sessions(&[("ann", 2), ("bob", 1)]))
+        .await
+        .unwrap();
+    store
+        .lease("n2", LONG, sessions(&[("ann", 3), ("zoë", 1)]))
+        .await
+        .unwrap();
+    assert_eq!(
+        counts(&*store, &["bob", "none", "ann", "zoë", "ann"]).await,
+        [1, 0, 5, 1, 5]
+    );
     assert_eq!(store.sweep().await.unwrap(), [""; 0]);
 }
 
 pub(crate) async fn a_lease_sets_counts_and_zero_removes<B: Bench>() {
     let bench = B::start(ALL).await;
     let store = bench.store();
-    store.lease("n1", LONG, sessions(&[("ann", 2), ("bob", 1)])).await.unwrap();
-    store.lease("n1", LONG, sessions(&[("ann", 1)])).await.unwrap();
+    store
+        .lease("n1", LONG, sessions(&[("ann", 2), ("bob", 1)]))
+        .await
+        .unwrap();
+    store
+        .lease("n1", LONG, sessions(&[("ann", 1)]))
+        .await
+        .unwrap();
     assert_eq!(counts(&*store, &["ann", "bob"]).await, [1, 1]);
-    store.lease("n1", LONG, sessions(&[("ann", 0), ("none", 0)])).await.unwrap();
+    store
+        .lease("n1", LONG, sessions(&[("ann", 0), ("none", 0)]))
+        .await
+        .unwrap();
     assert_eq!(counts(&*store, &["ann", "bob", "none"]).await, [0, 1, 0]);
     store.lease("n1", LONG, vec![]).await.unwrap();
     assert_eq!(counts(&*store, &["bob"]).await, [1]);
@@ -43,12 +63,22 @@ pub(crate) async fn a_lease_sets_counts_and_zero_removes<B: Bench>() {
 pub(crate) async fn a_released_node_takes_its_members_along<B: Bench>() {
     let bench = B::start(ALL).await;
     let store = bench.store();
-    store.lease("n1", LONG, sessions(&[("ann", 2)])).await.unwrap();
-    store.lease("n2", LONG, sessions(&[("ann", 1)])).await.unwrap();
+    store
+        .lease("n1", LONG, sessions(&[("ann", 2)]))
+        .await
+        .unwrap();
+    store
+        .lease("n2", LONG, sessions(&[("ann", 1)]))
+        .await
+        .unwrap();
     store.release("n1").await.unwrap();
     store.release("never").await.unwrap();
     assert_eq!(counts(&*store, &["ann"]).await, [1]);
-    assert_eq!(store.sweep().await.unwrap(), [""; 0], "whoever releases knows its members");
+    assert_eq!(
+        store.sweep().await.unwrap(),
+        [""; 0],
+        "whoever releases knows its members"
+    );
     assert!(!store.lease("n1", LONG, vec![]).await.unwrap());
     assert_eq!(counts(&*store, &["ann"]).await, [1]);
 }
@@ -56,18 +86,36 @@ pub(crate) async fn a_released_node_takes_its_members_along<B: Bench>() {
 pub(crate) async fn an_ended_lease_counts_no_more<B: Bench>() {
     let bench = B::start(ALL).await;
     let store = bench.store();
-    store.lease("n1", SHORT, sessions(&[("ann", 2)])).await.unwrap();
-    store.lease("n2", LONG, sessions(&[("ann", 1)])).await.unwrap();
-    eventually("the lease ends", async || counts(&*store, &["ann"]).await == [1]).await;
+    store
+        .lease("n1", SHORT, sessions(&[("ann", 2)]))
+        .await
+        .unwrap();
+    store
+        .lease("n2", LONG, sessions(&[("ann", 1)]))
+        .await
+        .unwrap();
+    eventually("the lease ends", async || {
+        counts(&*store, &["ann"]).await == [1]
+    })
+    .await;
 }
 
 pub(crate) async fn each_member_of_an_ended_lease_is_swept_once<B: Bench>() {
     let bench = B::start(ALL).await;
     let store = bench.store();
     let names: Vec<_> = (0..100).map(|i| format!("user {i}")).collect();
-    store.lease("n1", SHORT, names.iter().map(|n| (n.clone(), 1)).collect()).await.unwrap();
-    store.lease("n2", LONG, sessions(&[("user 0", 1)])).await.unwrap();
-    eventually("the lease ends", async || counts(&*store, &["user 1"]).await == [0]).await;
+    store
+        .lease("n1", SHORT, names.iter().map(|n| (n.clone(), 1)).collect())
+        .await
+        .unwrap();
+    store
+        .lease("n2", LONG, sessions(&[("user 0", 1)]))
+        .await
+        .unwrap();
+    eventually("the lease ends", async || {
+        counts(&*store, &["user 1"]).await == [0]
+    })
+    .await;
     let mut swept = Vec::new();
     eventually("all are swept", async || {
         let both = tokio::join!(store.sweep(), store.sweep(), store.sweep());
@@ -82,17 +130,38 @@ pub(crate) async fn each_member_of_an_ended_lease_is_swept_once<B: Bench>() {
     let mut names = names;
     names.sort();
     assert_eq!(swept, names);
-    assert_eq!(counts(&*store, &["user 0"]).await, [1], "elsewhere it is still there");
+    assert_eq!(
+        counts(&*store, &["user 0"]).await,
+        [1],
+        "elsewhere it is still there"
+    );
 }
 
 pub(crate) async fn a_renewal_says_whether_the_lease_had_ended<B: Bench>() {
     let bench = B::start(ALL).await;
     let store = bench.store();
-    assert!(!store.lease("n1", LONG, sessions(&[("ann", 1)])).await.unwrap(), "it never was");
+    assert!(
+        !store
+            .lease("n1", LONG, sessions(&[("ann", 1)]))
+            .await
+            .unwrap(),
+        "it never was"
+    );
     assert!(store.lease("n1", SHORT, vec![]).await.unwrap());
-    eventually("the lease ends", async || counts(&*store, &["ann"]).await == [0]).await;
-    assert!(!store.lease("n1", LONG, vec![]).await.unwrap(), "it had ended");
-    assert!(store.lease("n1", LONG, sessions(&[("ann", 2)])).await.unwrap());
+    eventually("the lease ends", async || {
+        counts(&*store, &["ann"]).await == [0]
+    })
+    .await;
+    assert!(
+        !store.lease("n1", LONG, vec![]).await.unwrap(),
+        "it had ended"
+    );
+    assert!(
+        store
+            .lease("n1", LONG, sessions(&[("ann", 2)]))
+            .await
+            .unwrap()
+    );
     store.sweep().await.unwrap();
     assert_eq!(counts(&*store, &["ann"]).await, [2]);
 }

@@ -11,14 +11,32 @@ use crate::store::{Head, Partition, Position, Range, Read, Store};
 pub(crate) async fn a_partition_that_never_was_is_all_zero<B: Bench>() {
     let bench = B::start(ALL).await;
     let store = bench.store();
-    let read = Read { partition: room(), documents: vec![(PEOPLE, key("ann")), (MESSAGES, key("m"))], newest: Some(MESSAGES) };
+    let read = Read {
+        partition: room(),
+        documents: vec![(PEOPLE, key("ann")), (MESSAGES, key("m"))],
+        newest: Some(MESSAGES),
+    };
     let snapshot = store.read(vec![read]).await.unwrap().pop().unwrap();
-    assert_eq!((snapshot.head, snapshot.counters, snapshot.documents, snapshot.newest), (Head::default(), vec![], vec![None, None], None));
-    for (table, range) in
-        [(PEOPLE, Range::Keys { after: None }), (MESSAGES, Range::Before(None)), (MESSAGES, Range::After(0)), (MESSAGES, Range::Changed(0))]
-    {
+    assert_eq!(
+        (
+            snapshot.head,
+            snapshot.counters,
+            snapshot.documents,
+            snapshot.newest
+        ),
+        (Head::default(), vec![], vec![None, None], None)
+    );
+    for (table, range) in [
+        (PEOPLE, Range::Keys { after: None }),
+        (MESSAGES, Range::Before(None)),
+        (MESSAGES, Range::After(0)),
+        (MESSAGES, Range::Changed(0)),
+    ] {
         let (page, head) = store.page(&room(), table, range, 10).await.unwrap();
-        assert_eq!((page.documents, page.more, head), (vec![], false, Head::default()));
+        assert_eq!(
+            (page.documents, page.more, head),
+            (vec![], false, Head::default())
+        );
     }
     let log = store.log(&room(), Position::default(), 10).await.unwrap();
     assert_eq!((log.entries, log.head), (vec![], Head::default()));
@@ -28,17 +46,40 @@ pub(crate) async fn a_partition_that_never_was_is_all_zero<B: Bench>() {
 pub(crate) async fn documents_come_in_the_order_asked<B: Bench>() {
     let bench = B::start(ALL).await;
     let store = bench.store();
-    done(&*store, &room(), commit().putting(PEOPLE, "a", "1").putting(FACTS, "b", "2").putting(MESSAGES, "c", "3")).await;
-    let asked = [(MESSAGES, "c"), (PEOPLE, "none"), (PEOPLE, "a"), (FACTS, "b"), (MESSAGES, "c"), (MESSAGES, "none")];
+    done(
+        &*store,
+        &room(),
+        commit()
+            .putting(PEOPLE, "a", "1")
+            .putting(FACTS, "b", "2")
+            .putting(MESSAGES, "c", "3"),
+    )
+    .await;
+    let asked = [
+        (MESSAGES, "c"),
+        (PEOPLE, "none"),
+        (PEOPLE, "a"),
+        (FACTS, "b"),
+        (MESSAGES, "c"),
+        (MESSAGES, "none"),
+    ];
     let found = read(&*store, &room(), &asked).await.documents;
-    let keys: Vec<_> = found.iter().map(|d| d.as_ref().map(|d| d.key.to_string())).collect();
-    assert_eq!(keys, [Some("c"), None, Some("a"), Some("b"), Some("c"), None].map(|k| k.map(str::to_owned)));
+    let keys: Vec<_> = found
+        .iter()
+        .map(|d| d.as_ref().map(|d| d.key.to_string()))
+        .collect();
+    assert_eq!(
+        keys,
+        [Some("c"), None, Some("a"), Some("b"), Some("c"), None].map(|k| k.map(str::to_owned))
+    );
 }
 
 pub(crate) async fn several_partitions_are_read_at_once<B: Bench>() {
     let bench = B::start(ALL).await;
     let store = bench.store();
-    let partitions: Vec<_> = (0..50).map(|i| Partition::new(format!("channel:{i}"))).collect();
+    let partitions: Vec<_> = (0..50)
+        .map(|i| Partition::new(format!("channel:{i}")))
+        .collect();
     for (i, partition) in partitions.iter().enumerate() {
         let mut batch = commit().putting(PEOPLE, "ann", format!("{i}"));
         for _ in 0..i {
@@ -46,11 +87,18 @@ pub(crate) async fn several_partitions_are_read_at_once<B: Bench>() {
         }
         done(&*store, partition, batch).await;
     }
-    let reads = partitions.iter().rev().map(|p| Read { partition: p.clone(), documents: vec![(PEOPLE, key("ann"))], newest: None });
+    let reads = partitions.iter().rev().map(|p| Read {
+        partition: p.clone(),
+        documents: vec![(PEOPLE, key("ann"))],
+        newest: None,
+    });
     let snapshots = store.read(reads.collect()).await.unwrap();
     for (i, snapshot) in snapshots.into_iter().rev().enumerate() {
         assert_eq!(snapshot.head.seq, i as u64);
-        assert_eq!(snapshot.documents[0].as_ref().unwrap().value, format!("{i}"));
+        assert_eq!(
+            snapshot.documents[0].as_ref().unwrap().value,
+            format!("{i}")
+        );
     }
 }
 
@@ -58,18 +106,37 @@ pub(crate) async fn the_newest_is_the_highest_number<B: Bench>() {
     let bench = B::start(ALL).await;
     let store = bench.store();
     let newest = async || {
-        let read = Read { partition: room(), documents: vec![], newest: Some(MESSAGES) };
+        let read = Read {
+            partition: room(),
+            documents: vec![],
+            newest: Some(MESSAGES),
+        };
         store.read(vec![read]).await.unwrap().pop().unwrap().newest
     };
     done(&*store, &room(), commit().putting(PEOPLE, "ann", "1")).await;
     assert_eq!(newest().await, None);
     for name in ["z", "m", "a"] {
-        done(&*store, &room(), commit().putting(MESSAGES, name, name.to_owned())).await;
+        done(
+            &*store,
+            &room(),
+            commit().putting(MESSAGES, name, name.to_owned()),
+        )
+        .await;
         assert_eq!(*newest().await.unwrap().key, *name);
     }
-    done(&*store, &room(), commit().putting(MESSAGES, "z", "edited").reacting("a", "+1", 1)).await;
+    done(
+        &*store,
+        &room(),
+        commit()
+            .putting(MESSAGES, "z", "edited")
+            .reacting("a", "+1", 1),
+    )
+    .await;
     let found = newest().await.unwrap();
-    assert_eq!((&*found.key, found.stamps.number, found.counts), ("a", 3, vec![("+1".to_owned(), 1)]));
+    assert_eq!(
+        (&*found.key, found.stamps.number, found.counts),
+        ("a", 3, vec![("+1".to_owned(), 1)])
+    );
 }
 
 /// Commits in which everything grows by one together, until told to stop.
@@ -96,12 +163,21 @@ pub(crate) async fn a_snapshot_is_of_one_instant<B: Bench>() {
     let until = Arc::new(AtomicBool::new(false));
     let writer = growing(store.clone(), until.clone());
     for _ in 0..200 {
-        let read = Read { partition: room(), documents: vec![(FACTS, key("f")), (PEOPLE, key("ann"))], newest: Some(MESSAGES) };
+        let read = Read {
+            partition: room(),
+            documents: vec![(FACTS, key("f")), (PEOPLE, key("ann"))],
+            newest: Some(MESSAGES),
+        };
         let snapshot = store.read(vec![read]).await.unwrap().pop().unwrap();
         let count = snapshot.head.seq;
-        assert_eq!((snapshot.head.number, snapshot.counter("size")), (count, count));
+        assert_eq!(
+            (snapshot.head.number, snapshot.counter("size")),
+            (count, count)
+        );
         for document in snapshot.documents.into_iter().chain([snapshot.newest]) {
-            let value = document.map_or(0, |d| std::str::from_utf8(&d.value).unwrap().parse().unwrap());
+            let value = document.map_or(0, |d| {
+                std::str::from_utf8(&d.value).unwrap().parse().unwrap()
+            });
             assert_eq!(value, count);
         }
     }
@@ -122,9 +198,20 @@ pub(crate) async fn a_page_and_its_head_are_of_one_instant<B: Bench>() {
             assert_eq!(page.documents.last().map_or(0, |d| d.stamps.seq), head.seq);
             assert!(!page.more);
         }
-        let log = store.log(&room(), Position::default(), 100_000).await.unwrap();
-        assert_eq!(log.entries.last().map_or(Position::default(), |e| e.position), log.head.position());
-        let (page, head) = store.page(&room(), PEOPLE, Range::Keys { after: None }, 10).await.unwrap();
+        let log = store
+            .log(&room(), Position::default(), 100_000)
+            .await
+            .unwrap();
+        assert_eq!(
+            log.entries
+                .last()
+                .map_or(Position::default(), |e| e.position),
+            log.head.position()
+        );
+        let (page, head) = store
+            .page(&room(), PEOPLE, Range::Keys { after: None }, 10)
+            .await
+            .unwrap();
         assert_eq!(page.documents.first().map_or(0, |d| d.version), head.seq);
     }
     until.store(true, Ordering::Relaxed);

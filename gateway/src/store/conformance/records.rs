@@ -16,7 +16,12 @@ pub(crate) async fn a_batch_is_published_in_order_each_event_once<B: Bench>() {
     let mut batch = commit();
     for i in 0..20u8 {
         let body = Body::Bytes(Bytes::from(vec![i; usize::from(i)]), None);
-        batch.append.push(Append { kind: i, reference: Bytes::from_static(b"ref"), control: Control::None, body });
+        batch.append.push(Append {
+            kind: i,
+            reference: Bytes::from_static(b"ref"),
+            control: Control::None,
+            body,
+        });
     }
     let outcome = done(&*store, &room(), batch).await;
     let records = all_heard(&*store, &room(), &mut listener).await;
@@ -24,7 +29,10 @@ pub(crate) async fn a_batch_is_published_in_order_each_event_once<B: Bench>() {
     for (i, record) in records.into_iter().enumerate() {
         let expected = Record {
             kind: i as u8,
-            position: Position { seq: outcome.first_seq + i as u64, at: outcome.at },
+            position: Position {
+                seq: outcome.first_seq + i as u64,
+                at: outcome.at,
+            },
             before: if i == 0 { 0 } else { outcome.at },
             body: Bytes::from(vec![i as u8; i]),
             ..Record::default()
@@ -42,7 +50,16 @@ pub(crate) async fn the_first_event_after_another_names_its_instant<B: Bench>() 
         bench.step_clock(7);
         let outcome = done(&*store, &room(), commit().telling("x").counting("n", 1)).await;
         let record = heard(&mut listener).await;
-        assert_eq!((record.before, record.position), (before, Position { seq: outcome.first_seq, at: outcome.at }));
+        assert_eq!(
+            (record.before, record.position),
+            (
+                before,
+                Position {
+                    seq: outcome.first_seq,
+                    at: outcome.at
+                }
+            )
+        );
         bench.step_clock(7);
         // A commit without events is no link of the chain.
         done(&*store, &room(), commit().counting("n", 1)).await;
@@ -54,34 +71,86 @@ pub(crate) async fn a_written_document_is_published_with_its_stamps<B: Bench>() 
     let bench = B::start(ALL).await;
     let store = bench.store();
     let mut listener = bench.listen(&room().topic()).await;
-    let made = done(&*store, &room(), commit().telling("first").putting(MESSAGES, "m", "hi")).await;
+    let made = done(
+        &*store,
+        &room(),
+        commit().telling("first").putting(MESSAGES, "m", "hi"),
+    )
+    .await;
     heard(&mut listener).await;
     let expected = Record {
         kind: 7,
-        position: Position { seq: 2, at: made.at },
+        position: Position {
+            seq: 2,
+            at: made.at,
+        },
         before: made.at,
-        stamps: Stamps { number: 1, seq: 2, created_at: made.at, edited_at: 0, deleted_at: 0 },
+        stamps: Stamps {
+            number: 1,
+            seq: 2,
+            created_at: made.at,
+            edited_at: 0,
+            deleted_at: 0,
+        },
         body: Bytes::from("hi"),
         ..Record::default()
     };
     assert_eq!(heard(&mut listener).await, expected);
     bench.step_clock(5);
-    let edited = done(&*store, &room(), commit().marking(MESSAGES, "m", "ho", Mark::Edited)).await;
+    let edited = done(
+        &*store,
+        &room(),
+        commit().marking(MESSAGES, "m", "ho", Mark::Edited),
+    )
+    .await;
     let record = heard(&mut listener).await;
-    assert_eq!(record.stamps, Stamps { seq: 3, edited_at: edited.at, ..expected.stamps });
+    assert_eq!(
+        record.stamps,
+        Stamps {
+            seq: 3,
+            edited_at: edited.at,
+            ..expected.stamps
+        }
+    );
     assert_eq!((record.before, &record.body[..]), (made.at, &b"ho"[..]));
-    let deleted = done(&*store, &room(), commit().marking(MESSAGES, "m", "", Mark::Deleted)).await;
+    let deleted = done(
+        &*store,
+        &room(),
+        commit().marking(MESSAGES, "m", "", Mark::Deleted),
+    )
+    .await;
     let record = heard(&mut listener).await;
-    assert_eq!(record.stamps, Stamps { seq: 4, edited_at: edited.at, deleted_at: deleted.at, ..expected.stamps });
+    assert_eq!(
+        record.stamps,
+        Stamps {
+            seq: 4,
+            edited_at: edited.at,
+            deleted_at: deleted.at,
+            ..expected.stamps
+        }
+    );
     assert_eq!(record.body, "");
 
     // A document of another table, put by the second write and told by the first event.
-    let mut person = commit().putting(FACTS, "f", "fact").putting(PEOPLE, "ann", "person");
-    person.append.push(Append { kind: 3, reference: Bytes::new(), control: Control::None, body: Body::Written(1) });
+    let mut person = commit()
+        .putting(FACTS, "f", "fact")
+        .putting(PEOPLE, "ann", "person");
+    person.append.push(Append {
+        kind: 3,
+        reference: Bytes::new(),
+        control: Control::None,
+        body: Body::Written(1),
+    });
     let person = done(&*store, &room(), person).await;
     let record = heard(&mut listener).await;
     assert_eq!((record.kind, &record.body[..]), (3, &b"person"[..]));
-    assert_eq!(record.stamps, Stamps { created_at: person.at, ..Stamps::default() });
+    assert_eq!(
+        record.stamps,
+        Stamps {
+            created_at: person.at,
+            ..Stamps::default()
+        }
+    );
 }
 
 pub(crate) async fn a_written_document_is_published_with_its_counters<B: Bench>() {
@@ -91,20 +160,53 @@ pub(crate) async fn a_written_document_is_published_with_its_counters<B: Bench>(
     done(&*store, &room(), commit().putting(MESSAGES, "m", "hi")).await;
     assert_eq!(heard(&mut listener).await.counts, None);
     // Every width of a MessagePack integer, and names on both sides of the short string's end.
-    let widths = [1u64, 127, 128, 255, 256, 65_535, 65_536, 4_294_967_295, 4_294_967_296, (1 << 53) - 1];
+    let widths = [
+        1u64,
+        127,
+        128,
+        255,
+        256,
+        65_535,
+        65_536,
+        4_294_967_295,
+        4_294_967_296,
+        (1 << 53) - 1,
+    ];
     let mut names: Vec<String> = widths.iter().map(|n| format!("n{n}")).collect();
     names.extend(["Z", "é", "👍🏽", "{x}"].map(str::to_owned));
     names.extend(["x".repeat(31), "y".repeat(32), "z".repeat(64)]);
     let mut counts = Vec::new();
     for (i, name) in names.iter().enumerate() {
         counts.push((name.clone(), widths[i % widths.len()]));
-        done(&*store, &room(), commit().reacting("m", name, widths[i % widths.len()] as i64)).await;
-        done(&*store, &room(), commit().marking(MESSAGES, "m", "ho", Mark::Edited)).await;
+        done(
+            &*store,
+            &room(),
+            commit().reacting("m", name, widths[i % widths.len()] as i64),
+        )
+        .await;
+        done(
+            &*store,
+            &room(),
+            commit().marking(MESSAGES, "m", "ho", Mark::Edited),
+        )
+        .await;
         counts.sort();
-        assert_eq!(heard(&mut listener).await.counts, Some(map(&counts)), "{} names", counts.len());
+        assert_eq!(
+            heard(&mut listener).await.counts,
+            Some(map(&counts)),
+            "{} names",
+            counts.len()
+        );
     }
     // Counted and edited by one commit: as it is after the commit.
-    done(&*store, &room(), commit().marking(MESSAGES, "m", "hm", Mark::Edited).reacting("m", "n1", -1)).await;
+    done(
+        &*store,
+        &room(),
+        commit()
+            .marking(MESSAGES, "m", "hm", Mark::Edited)
+            .reacting("m", "n1", -1),
+    )
+    .await;
     counts.retain(|(name, _)| name != "n1");
     assert_eq!(heard(&mut listener).await.counts, Some(map(&counts)));
 }
@@ -125,13 +227,26 @@ pub(crate) async fn plain_bytes_are_published_with_the_count<B: Bench>() {
     let mut listener = bench.listen(&room().topic()).await;
     done(&*store, &room(), commit().putting(MESSAGES, "m", "hi")).await;
     heard(&mut listener).await;
-    for (by, count) in [(1, 1), (1_000_000_000_000, 1_000_000_000_001), (-1_000_000_000_001, 0)] {
-        let mut reaction = commit().counting("other", 3).reacting("m", "+1", by).touching(MESSAGES, "m");
+    for (by, count) in [
+        (1, 1),
+        (1_000_000_000_000, 1_000_000_000_001),
+        (-1_000_000_000_001, 0),
+    ] {
+        let mut reaction = commit()
+            .counting("other", 3)
+            .reacting("m", "+1", by)
+            .touching(MESSAGES, "m");
         reaction.append[0].body = Body::Bytes(Bytes::from_static(b"reacted"), Some(1));
         let outcome = done(&*store, &room(), reaction).await;
         let record = heard(&mut listener).await;
-        assert_eq!((record.count, record.stamps, record.counts), (Some(count), Stamps::default(), None));
-        assert_eq!((record.position.seq, outcome.counts[1], &record.body[..]), (outcome.first_seq, count, &b"reacted"[..]));
+        assert_eq!(
+            (record.count, record.stamps, record.counts),
+            (Some(count), Stamps::default(), None)
+        );
+        assert_eq!(
+            (record.position.seq, outcome.counts[1], &record.body[..]),
+            (outcome.first_seq, count, &b"reacted"[..])
+        );
     }
 }
 
@@ -146,8 +261,19 @@ pub(crate) async fn controls_are_published<B: Bench>() {
         Control::Except(Bytes::from("bób")),
         Control::Evict(Bytes::new()),
     ];
-    let told = |control: &Control| Append { control: control.clone(), ..event("x") };
-    done(&*store, &room(), Commit { append: controls.iter().map(told).collect(), ..commit() }).await;
+    let told = |control: &Control| Append {
+        control: control.clone(),
+        ..event("x")
+    };
+    done(
+        &*store,
+        &room(),
+        Commit {
+            append: controls.iter().map(told).collect(),
+            ..commit()
+        },
+    )
+    .await;
     for control in controls {
         assert_eq!(heard(&mut listener).await.control, control);
     }
@@ -158,10 +284,15 @@ pub(crate) async fn bodies_of_any_bytes_are_published<B: Bench>() {
     let store = bench.store();
     let mut listener = bench.listen(&room().topic()).await;
     let every: Bytes = (0..=255).collect();
-    let large: Bytes = (0..64 * 1024).map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let large: Bytes = (0..64 * 1024)
+        .map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
     for bytes in [every, large, Bytes::new(), Bytes::from_static(&[0, 0])] {
         let mut both = commit().putting(MESSAGES, "m", bytes.clone());
-        both.append.push(Append { body: Body::Bytes(bytes.clone(), None), ..event(bytes.clone()) });
+        both.append.push(Append {
+            body: Body::Bytes(bytes.clone(), None),
+            ..event(bytes.clone())
+        });
         done(&*store, &room(), both).await;
         assert_eq!(heard(&mut listener).await.body, bytes);
         assert_eq!(heard(&mut listener).await.body, bytes);
@@ -172,7 +303,15 @@ pub(crate) async fn a_conflict_publishes_nothing<B: Bench>() {
     let bench = B::start(ALL).await;
     let store = bench.store();
     let mut listener = bench.listen(&room().topic()).await;
-    refused(&*store, &room(), commit().requiring(PEOPLE, "ann", Expected::Present).putting(MESSAGES, "m", "hi").telling("x")).await;
+    refused(
+        &*store,
+        &room(),
+        commit()
+            .requiring(PEOPLE, "ann", Expected::Present)
+            .putting(MESSAGES, "m", "hi")
+            .telling("x"),
+    )
+    .await;
     assert_eq!(all_heard(&*store, &room(), &mut listener).await, []);
 }
 
@@ -180,8 +319,19 @@ pub(crate) async fn passing_records_are_published_as_they_are<B: Bench>() {
     let bench = B::start(ALL).await;
     let store = bench.store();
     let mut listener = bench.listen(&room().topic()).await;
-    let record = Record::passing(4, Control::Except(Bytes::from("ann")), Bytes::from_static(&[1, 2, 0, 255]));
-    store.publish(&room().topic(), record.encode()).await.unwrap();
+    let record = Record::passing(
+        4,
+        Control::Except(Bytes::from("ann")),
+        Bytes::from_static(&[1, 2, 0, 255]),
+    );
+    store
+        .publish(&room().topic(), record.encode())
+        .await
+        .unwrap();
     assert_eq!(heard(&mut listener).await, record);
-    assert_eq!(head(&*store, &room()).await, Default::default(), "it takes no seq");
+    assert_eq!(
+        head(&*store, &room()).await,
+        Default::default(),
+        "it takes no seq"
+    );
 }

@@ -7,8 +7,8 @@ use fanout::record::{Control, Record};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::store::{
-    Append, Body, Commit, Conflict, Counter, Document, Expected, Head, Increment, Keep, Key, Mark, Outcome, Page, Partition, Position,
-    Range, Read, Require, Snapshot, Store, Table, Write,
+    Append, Body, Commit, Conflict, Counter, Document, Expected, Head, Increment, Keep, Key, Mark,
+    Outcome, Page, Partition, Position, Range, Read, Require, Snapshot, Store, Table, Write,
 };
 
 pub(super) const MESSAGES: Table = Table::numbered("messages");
@@ -18,7 +18,10 @@ pub(super) const FACTS: Table = Table::plain("facts");
 /// How long a promise waits for what must come.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
-pub(super) const ALL: Keep = Keep { events: 0, bytes: 0 };
+pub(super) const ALL: Keep = Keep {
+    events: 0,
+    bytes: 0,
+};
 
 pub(super) fn room() -> Partition {
     Partition::new("channel:room")
@@ -43,7 +46,11 @@ pub(super) trait Telling: Sized {
 
 impl Telling for Commit {
     fn requiring(mut self, table: Table, name: &str, is: Expected) -> Self {
-        self.require.push(Require { table, key: key(name), is });
+        self.require.push(Require {
+            table,
+            key: key(name),
+            is,
+        });
         self
     }
 
@@ -62,28 +69,55 @@ impl Telling for Commit {
                 body: Body::Written(self.write.len()),
             });
         }
-        self.write.push(Write::Put { table, key: key(name), value: value.into(), mark, event });
+        self.write.push(Write::Put {
+            table,
+            key: key(name),
+            value: value.into(),
+            mark,
+            event,
+        });
         self
     }
 
     fn touching(mut self, table: Table, name: &str) -> Self {
-        self.write.push(Write::Touch { table, key: key(name), event: self.append.len() });
+        self.write.push(Write::Touch {
+            table,
+            key: key(name),
+            event: self.append.len(),
+        });
         self.telling(name.to_owned())
     }
 
     fn deleting(mut self, table: Table, name: &str) -> Self {
-        self.write.push(Write::Delete { table, key: key(name) });
+        self.write.push(Write::Delete {
+            table,
+            key: key(name),
+        });
         self
     }
 
     fn counting(mut self, name: &'static str, by: i64) -> Self {
-        self.increment.push(Increment { counter: Counter::Partition(name), by, max: None, max_names: None });
+        self.increment.push(Increment {
+            counter: Counter::Partition(name),
+            by,
+            max: None,
+            max_names: None,
+        });
         self
     }
 
     fn reacting(mut self, name: &str, emoji: &str, by: i64) -> Self {
-        let counter = Counter::Document { table: MESSAGES, key: key(name), name: Arc::from(emoji) };
-        self.increment.push(Increment { counter, by, max: None, max_names: None });
+        let counter = Counter::Document {
+            table: MESSAGES,
+            key: key(name),
+            name: Arc::from(emoji),
+        };
+        self.increment.push(Increment {
+            counter,
+            by,
+            max: None,
+            max_names: None,
+        });
         self
     }
 
@@ -99,32 +133,79 @@ pub(super) fn commit() -> Commit {
 
 /// An event with a body of its own.
 pub(super) fn event(reference: impl Into<Bytes>) -> Append {
-    Append { kind: 9, reference: reference.into(), control: Control::None, body: Body::Bytes(Bytes::from_static(b"told"), None) }
+    Append {
+        kind: 9,
+        reference: reference.into(),
+        control: Control::None,
+        body: Body::Bytes(Bytes::from_static(b"told"), None),
+    }
 }
 
 /// Commits what must succeed.
 pub(super) async fn done(store: &dyn Store, partition: &Partition, commit: Commit) -> Outcome {
-    store.commit(partition, commit).await.expect("the store answers").expect("nothing conflicts")
+    store
+        .commit(partition, commit)
+        .await
+        .expect("the store answers")
+        .expect("nothing conflicts")
 }
 
 /// Purges a bite; whether none is left.
-pub(super) async fn purged(store: &dyn Store, partition: &Partition, table: Table, limit: usize) -> bool {
-    store.purge(partition, table, None, limit).await.expect("the store answers").expect("nothing is required")
+pub(super) async fn purged(
+    store: &dyn Store,
+    partition: &Partition,
+    table: Table,
+    limit: usize,
+) -> bool {
+    store
+        .purge(partition, table, None, limit)
+        .await
+        .expect("the store answers")
+        .expect("nothing is required")
 }
 
 /// Commits what must conflict.
 pub(super) async fn refused(store: &dyn Store, partition: &Partition, commit: Commit) -> Conflict {
-    store.commit(partition, commit).await.expect("the store answers").expect_err("a conflict")
+    store
+        .commit(partition, commit)
+        .await
+        .expect("the store answers")
+        .expect_err("a conflict")
 }
 
-pub(super) async fn read(store: &dyn Store, partition: &Partition, documents: &[(Table, &str)]) -> Snapshot {
-    let documents = documents.iter().map(|(table, name)| (*table, key(name))).collect();
-    let read = Read { partition: partition.clone(), documents, newest: None };
-    store.read(vec![read]).await.expect("the store answers").pop().expect("a snapshot for each read")
+pub(super) async fn read(
+    store: &dyn Store,
+    partition: &Partition,
+    documents: &[(Table, &str)],
+) -> Snapshot {
+    let documents = documents
+        .iter()
+        .map(|(table, name)| (*table, key(name)))
+        .collect();
+    let read = Read {
+        partition: partition.clone(),
+        documents,
+        newest: None,
+    };
+    store
+        .read(vec![read])
+        .await
+        .expect("the store answers")
+        .pop()
+        .expect("a snapshot for each read")
 }
 
-pub(super) async fn document(store: &dyn Store, partition: &Partition, table: Table, name: &str) -> Option<Document> {
-    read(store, partition, &[(table, name)]).await.documents.pop().expect("an answer for each document")
+pub(super) async fn document(
+    store: &dyn Store,
+    partition: &Partition,
+    table: Table,
+    name: &str,
+) -> Option<Document> {
+    read(store, partition, &[(table, name)])
+        .await
+        .documents
+        .pop()
+        .expect("an answer for each document")
 }
 
 pub(super) async fn head(store: &dyn Store, partition: &Partition) -> Head {
@@ -132,27 +213,47 @@ pub(super) async fn head(store: &dyn Store, partition: &Partition) -> Head {
 }
 
 pub(super) async fn page(store: &dyn Store, table: Table, range: Range, limit: usize) -> Page {
-    store.page(&room(), table, range, limit).await.expect("the store answers").0
+    store
+        .page(&room(), table, range, limit)
+        .await
+        .expect("the store answers")
+        .0
 }
 
 /// The positions of the whole log.
 pub(super) async fn positions(store: &dyn Store, partition: &Partition) -> Vec<Position> {
     let after = head(store, partition).await.floor;
-    let log = store.log(partition, after, 100_000).await.expect("the store answers");
+    let log = store
+        .log(partition, after, 100_000)
+        .await
+        .expect("the store answers");
     log.entries.iter().map(|entry| entry.position).collect()
 }
 
 /// The next record, as bytes and decoded; the two are equal in both directions.
 pub(super) async fn heard(listener: &mut UnboundedReceiver<Bytes>) -> Record {
-    let bytes = tokio::time::timeout(PATIENCE, listener.recv()).await.expect("a record in time").expect("a listener that goes on");
+    let bytes = tokio::time::timeout(PATIENCE, listener.recv())
+        .await
+        .expect("a record in time")
+        .expect("a listener that goes on");
     let record = Record::decode(bytes.clone()).expect("a record");
-    assert_eq!(record.encode(), bytes, "the layout is that of `Record::encode`");
+    assert_eq!(
+        record.encode(),
+        bytes,
+        "the layout is that of `Record::encode`"
+    );
     record
 }
 
 /// Commits a last event and returns all records up to it: whatever was published twice or too much is among them.
-pub(super) async fn all_heard(store: &dyn Store, partition: &Partition, listener: &mut UnboundedReceiver<Bytes>) -> Vec<Record> {
-    let last = done(store, partition, commit().telling("last")).await.first_seq;
+pub(super) async fn all_heard(
+    store: &dyn Store,
+    partition: &Partition,
+    listener: &mut UnboundedReceiver<Bytes>,
+) -> Vec<Record> {
+    let last = done(store, partition, commit().telling("last"))
+        .await
+        .first_seq;
     let mut records = Vec::new();
     loop {
         let record = heard(listener).await;

@@ -24,7 +24,11 @@ struct Whole {
 impl Whole {
     /// Takes it out.
     async fn of(store: &dyn Transfer, partition: &Partition) -> Self {
-        let outline = store.outline(partition).await.unwrap().expect("it is there");
+        let outline = store
+            .outline(partition)
+            .await
+            .unwrap()
+            .expect("it is there");
         let mut documents = Vec::new();
         for table in [PEOPLE, FACTS] {
             let mut found = BTreeMap::new();
@@ -32,7 +36,10 @@ impl Whole {
             loop {
                 let (some, next) = store.scan(partition, table, from, STEP).await.unwrap();
                 assert!(some.len() <= 2 * STEP, "{} come at once", some.len());
-                found.extend(some.into_iter().map(|document| (document.key.clone(), document)));
+                found.extend(
+                    some.into_iter()
+                        .map(|document| (document.key.clone(), document)),
+                );
                 from = next;
                 if from.is_none() {
                     break;
@@ -40,17 +47,44 @@ impl Whole {
             }
             documents.extend(found.into_values().map(|document| (table, document)));
         }
-        let (page, _) = store.page(partition, MESSAGES, Range::After(0), 100_000).await.unwrap();
-        documents.extend(page.documents.into_iter().map(|document| (MESSAGES, document)));
-        let entries = store.log(partition, outline.head.floor, 100_000).await.unwrap().entries;
-        Self { outline, documents, entries }
+        let (page, _) = store
+            .page(partition, MESSAGES, Range::After(0), 100_000)
+            .await
+            .unwrap();
+        documents.extend(
+            page.documents
+                .into_iter()
+                .map(|document| (MESSAGES, document)),
+        );
+        let entries = store
+            .log(partition, outline.head.floor, 100_000)
+            .await
+            .unwrap()
+            .entries;
+        Self {
+            outline,
+            documents,
+            entries,
+        }
     }
 
     /// In pieces; all but the last, which is answered.
     fn pieces(&self) -> (Vec<Piece>, Piece) {
-        let documents = self.documents.chunks(PIECE).map(|some| Piece { documents: some.to_vec(), ..Piece::default() });
-        let entries = self.entries.chunks(PIECE).map(|some| Piece { entries: some.to_vec(), ..Piece::default() });
-        (documents.chain(entries).collect(), Piece { outline: Some(self.outline.clone()), ..Piece::default() })
+        let documents = self.documents.chunks(PIECE).map(|some| Piece {
+            documents: some.to_vec(),
+            ..Piece::default()
+        });
+        let entries = self.entries.chunks(PIECE).map(|some| Piece {
+            entries: some.to_vec(),
+            ..Piece::default()
+        });
+        (
+            documents.chain(entries).collect(),
+            Piece {
+                outline: Some(self.outline.clone()),
+                ..Piece::default()
+            },
+        )
     }
 
     async fn goes_into(&self, store: &dyn Transfer, partition: &Partition) {
@@ -62,7 +96,11 @@ impl Whole {
 
     /// In one.
     fn at_once(&self) -> Piece {
-        Piece { documents: self.documents.clone(), entries: self.entries.clone(), outline: Some(self.outline.clone()) }
+        Piece {
+            documents: self.documents.clone(),
+            entries: self.entries.clone(),
+            outline: Some(self.outline.clone()),
+        }
     }
 }
 
@@ -72,24 +110,79 @@ fn copy() -> Partition {
 
 /// A partition in which everything happened that can.
 async fn live(store: &dyn Store, partition: &Partition) {
-    let mut first = commit().counting("size", 3).counting("gone", 1).putting(FACTS, "", "of nothing").putting(FACTS, "f", vec![0, 255]);
+    let mut first = commit()
+        .counting("size", 3)
+        .counting("gone", 1)
+        .putting(FACTS, "", "of nothing")
+        .putting(FACTS, "f", vec![0, 255]);
     for name in ["a", "b", "c", "d"] {
-        first = first.putting(MESSAGES, name, name.to_owned()).putting(PEOPLE, name, name.to_owned());
+        first =
+            first
+                .putting(MESSAGES, name, name.to_owned())
+                .putting(PEOPLE, name, name.to_owned());
     }
     done(store, partition, first).await;
-    done(store, partition, commit().marking(MESSAGES, "b", "edited", Mark::Edited).counting("gone", -1)).await;
-    done(store, partition, commit().reacting("a", "👍", 2).reacting("a", "+1", 70_000).touching(MESSAGES, "a")).await;
-    done(store, partition, commit().marking(MESSAGES, "c", "", Mark::Deleted).deleting(PEOPLE, "c")).await;
+    done(
+        store,
+        partition,
+        commit()
+            .marking(MESSAGES, "b", "edited", Mark::Edited)
+            .counting("gone", -1),
+    )
+    .await;
+    done(
+        store,
+        partition,
+        commit()
+            .reacting("a", "👍", 2)
+            .reacting("a", "+1", 70_000)
+            .touching(MESSAGES, "a"),
+    )
+    .await;
+    done(
+        store,
+        partition,
+        commit()
+            .marking(MESSAGES, "c", "", Mark::Deleted)
+            .deleting(PEOPLE, "c"),
+    )
+    .await;
     for n in 0..3 {
-        done(store, partition, commit().putting(PEOPLE, "d", format!("{n}"))).await;
+        done(
+            store,
+            partition,
+            commit().putting(PEOPLE, "d", format!("{n}")),
+        )
+        .await;
     }
-    done(store, partition, commit().deleting(PEOPLE, "d").deleting(FACTS, "f").telling("last")).await;
-    done(store, partition, commit().putting(FACTS, "read", "after the last event")).await;
+    done(
+        store,
+        partition,
+        commit()
+            .deleting(PEOPLE, "d")
+            .deleting(FACTS, "f")
+            .telling("last"),
+    )
+    .await;
+    done(
+        store,
+        partition,
+        commit().putting(FACTS, "read", "after the last event"),
+    )
+    .await;
 }
 
 /// That two partitions answer the same to everything.
 async fn are_equal(store: &dyn Store, one: &Partition, other: &Partition) {
-    let documents = [(MESSAGES, "a"), (MESSAGES, "b"), (MESSAGES, "c"), (PEOPLE, "a"), (PEOPLE, "c"), (FACTS, ""), (FACTS, "read")];
+    let documents = [
+        (MESSAGES, "a"),
+        (MESSAGES, "b"),
+        (MESSAGES, "c"),
+        (PEOPLE, "a"),
+        (PEOPLE, "c"),
+        (FACTS, ""),
+        (FACTS, "read"),
+    ];
     let snapshot = async |partition| {
         let snapshot = read(store, partition, &documents).await;
         (snapshot.head, snapshot.counters, snapshot.documents)
@@ -107,15 +200,33 @@ async fn are_equal(store: &dyn Store, one: &Partition, other: &Partition) {
     ] {
         for limit in [1, 2, 1_000] {
             let page = async |partition| {
-                let (page, head) = store.page(partition, table, range.clone(), limit).await.unwrap();
+                let (page, head) = store
+                    .page(partition, table, range.clone(), limit)
+                    .await
+                    .unwrap();
                 (page.documents, page.more, head)
             };
-            assert_eq!(page(one).await, page(other).await, "{limit} of {table:?} {range:?}");
+            assert_eq!(
+                page(one).await,
+                page(other).await,
+                "{limit} of {table:?} {range:?}"
+            );
         }
     }
     let head = head(store, one).await;
-    for position in [Position::default(), head.floor, head.position(), Position { seq: head.seq, at: 1 }, Position { seq: 1 << 40, at: 1 }]
-    {
+    for position in [
+        Position::default(),
+        head.floor,
+        head.position(),
+        Position {
+            seq: head.seq,
+            at: 1,
+        },
+        Position {
+            seq: 1 << 40,
+            at: 1,
+        },
+    ] {
         let log = async |partition| {
             let log = store.log(partition, position, 1_000).await.unwrap();
             (log.entries, log.head, log.continuity)
@@ -125,12 +236,25 @@ async fn are_equal(store: &dyn Store, one: &Partition, other: &Partition) {
 }
 
 pub(crate) async fn a_partition_goes_out_and_in_as_it_is<B: Bench>() {
-    for keep in [ALL, Keep { events: 3, bytes: 0 }] {
+    for keep in [
+        ALL,
+        Keep {
+            events: 3,
+            bytes: 0,
+        },
+    ] {
         let bench = B::start(keep).await;
         let store = bench.transfer();
         live(&*store, &room()).await;
         let whole = Whole::of(&*store, &room()).await;
-        assert_eq!((whole.documents.len(), whole.outline.purged, whole.outline.expires), (8, 0, None));
+        assert_eq!(
+            (
+                whole.documents.len(),
+                whole.outline.purged,
+                whole.outline.expires
+            ),
+            (8, 0, None)
+        );
         whole.goes_into(&*store, &copy()).await;
         assert_eq!(Whole::of(&*store, &copy()).await, whole);
         are_equal(&*store, &room(), &copy()).await;
@@ -138,24 +262,59 @@ pub(crate) async fn a_partition_goes_out_and_in_as_it_is<B: Bench>() {
 }
 
 pub(crate) async fn what_went_in_goes_on_like_its_original<B: Bench>() {
-    let bench = B::start(Keep { events: 12, bytes: 400 }).await;
+    let bench = B::start(Keep {
+        events: 12,
+        bytes: 400,
+    })
+    .await;
     let store = bench.transfer();
     live(&*store, &room()).await;
     // What goes on is not earlier than what was, also where the other store's clock is behind.
     bench.step_clock(-100_000);
-    Whole::of(&*store, &room()).await.goes_into(&*store, &copy()).await;
+    Whole::of(&*store, &room())
+        .await
+        .goes_into(&*store, &copy())
+        .await;
     let twice = async |commit: Commit| {
-        let (one, other) = (done(&*store, &room(), commit.clone()).await, done(&*store, &copy(), commit).await);
+        let (one, other) = (
+            done(&*store, &room(), commit.clone()).await,
+            done(&*store, &copy(), commit).await,
+        );
         assert_eq!(one, other);
     };
-    twice(commit().requiring(MESSAGES, "new", Expected::Absent).putting(MESSAGES, "new", "5")).await;
-    twice(commit().putting(PEOPLE, "c", "again").putting(PEOPLE, "new", "1").putting(FACTS, "f", "again")).await;
-    twice(commit().marking(MESSAGES, "a", "edited", Mark::Edited).counting("size", 1)).await;
-    twice(commit().reacting("a", "👍", 1).reacting("b", "👍", 1).touching(MESSAGES, "b")).await;
+    twice(
+        commit()
+            .requiring(MESSAGES, "new", Expected::Absent)
+            .putting(MESSAGES, "new", "5"),
+    )
+    .await;
+    twice(
+        commit()
+            .putting(PEOPLE, "c", "again")
+            .putting(PEOPLE, "new", "1")
+            .putting(FACTS, "f", "again"),
+    )
+    .await;
+    twice(
+        commit()
+            .marking(MESSAGES, "a", "edited", Mark::Edited)
+            .counting("size", 1),
+    )
+    .await;
+    twice(
+        commit()
+            .reacting("a", "👍", 1)
+            .reacting("b", "👍", 1)
+            .touching(MESSAGES, "b"),
+    )
+    .await;
     for n in 0..20 {
         twice(commit().telling(format!("event {n}"))).await;
     }
-    assert_eq!(Whole::of(&*store, &copy()).await, Whole::of(&*store, &room()).await);
+    assert_eq!(
+        Whole::of(&*store, &copy()).await,
+        Whole::of(&*store, &room()).await
+    );
     are_equal(&*store, &room(), &copy()).await;
 }
 
@@ -165,15 +324,26 @@ pub(crate) async fn a_large_partition_goes_in_pieces<B: Bench>() {
     for hundred in 0..25 {
         let mut batch = commit();
         for n in 100 * hundred..100 * (hundred + 1) {
-            batch = batch.putting(MESSAGES, &format!("m{n}"), "hi").putting(PEOPLE, &format!("p{n}"), vec![7; 100]);
-            batch = batch.putting(FACTS, &format!("f{n}"), "long enough that it does not lie in one lump with its neighbours".repeat(2));
+            batch = batch.putting(MESSAGES, &format!("m{n}"), "hi").putting(
+                PEOPLE,
+                &format!("p{n}"),
+                vec![7; 100],
+            );
+            batch = batch.putting(
+                FACTS,
+                &format!("f{n}"),
+                "long enough that it does not lie in one lump with its neighbours".repeat(2),
+            );
         }
         done(&*store, &room(), batch).await;
     }
     let whole = Whole::of(&*store, &room()).await;
     assert_eq!((whole.documents.len(), whole.entries.len()), (7_500, 2_500));
     whole.goes_into(&*store, &copy()).await;
-    assert!(Whole::of(&*store, &copy()).await == whole, "not all came as it was");
+    assert!(
+        Whole::of(&*store, &copy()).await == whole,
+        "not all came as it was"
+    );
 }
 
 pub(crate) async fn a_purged_partition_goes_in_as_it_is<B: Bench>() {
@@ -187,13 +357,23 @@ pub(crate) async fn a_purged_partition_goes_in_as_it_is<B: Bench>() {
     are_equal(&*store, &room(), &copy()).await;
 
     while !purged(&*store, &room(), MESSAGES, 10).await {}
-    let (none, other) = (Whole::of(&*store, &room()).await, Partition::new("channel:other"));
+    let (none, other) = (
+        Whole::of(&*store, &room()).await,
+        Partition::new("channel:other"),
+    );
     assert_eq!(none.outline.purged, none.outline.head.number);
     none.goes_into(&*store, &other).await;
     are_equal(&*store, &room(), &other).await;
     bench.step_clock(-100_000);
-    let again = done(&*store, &other, commit().putting(MESSAGES, "a", "again")).await.written[0];
-    assert_eq!(again, done(&*store, &room(), commit().putting(MESSAGES, "a", "again")).await.written[0]);
+    let again = done(&*store, &other, commit().putting(MESSAGES, "a", "again"))
+        .await
+        .written[0];
+    assert_eq!(
+        again,
+        done(&*store, &room(), commit().putting(MESSAGES, "a", "again"))
+            .await
+            .written[0]
+    );
     assert_eq!(again.stamps.number, 5, "numbers go on");
     are_equal(&*store, &room(), &other).await;
 }
@@ -210,7 +390,10 @@ pub(crate) async fn what_is_half_loaded_is_not_there<B: Bench>() {
         assert_eq!(names(&*store, "channel:").await, ["channel:room"]);
         are_equal(&*store, &copy(), &Partition::new("channel:none")).await;
         for table in [PEOPLE, FACTS] {
-            assert_eq!(store.scan(&copy(), table, None, PIECE).await.unwrap(), (vec![], None));
+            assert_eq!(
+                store.scan(&copy(), table, None, PIECE).await.unwrap(),
+                (vec![], None)
+            );
         }
     }
     store.load(&copy(), last).await.unwrap().unwrap();
@@ -234,24 +417,79 @@ pub(crate) async fn a_partition_that_is_there_is_not_loaded_over<B: Bench>() {
 pub(crate) async fn what_expires_does_so_where_it_went<B: Bench>() {
     let bench = B::start(ALL).await;
     let store = bench.transfer();
-    let brief = commit().putting(PEOPLE, "ann", "1").putting(FACTS, "f", "1").putting(MESSAGES, "m", "1");
-    done(&*store, &room(), Commit { expire: Some(Duration::from_millis(1_500)), ..brief }).await;
+    let brief = commit()
+        .putting(PEOPLE, "ann", "1")
+        .putting(FACTS, "f", "1")
+        .putting(MESSAGES, "m", "1");
+    done(
+        &*store,
+        &room(),
+        Commit {
+            expire: Some(Duration::from_millis(1_500)),
+            ..brief
+        },
+    )
+    .await;
     let whole = Whole::of(&*store, &room()).await;
     assert!(whole.outline.expires.unwrap() > store.now().await.unwrap());
-    let (left, moved) = (Partition::new("channel:left"), Partition::new("channel:moved"));
+    let (left, moved) = (
+        Partition::new("channel:left"),
+        Partition::new("channel:moved"),
+    );
     for copy in [&left, &moved] {
         store.load(copy, whole.at_once()).await.unwrap().unwrap();
         assert_eq!(Whole::of(&*store, copy).await, whole);
     }
     let later = commit().putting(PEOPLE, "bob", "1");
-    done(&*store, &moved, Commit { expire: Some(Duration::from_secs(3_600)), ..later }).await;
-    eventually("what was loaded expires", async || store.outline(&left).await.unwrap().is_none()).await;
+    done(
+        &*store,
+        &moved,
+        Commit {
+            expire: Some(Duration::from_secs(3_600)),
+            ..later
+        },
+    )
+    .await;
+    eventually("what was loaded expires", async || {
+        store.outline(&left).await.unwrap().is_none()
+    })
+    .await;
     are_equal(&*store, &left, &Partition::new("channel:none")).await;
     done(&*store, &left, commit().putting(PEOPLE, "cem", "1")).await;
-    let anew = read(&*store, &left, &[(PEOPLE, "ann"), (FACTS, "f"), (MESSAGES, "m"), (PEOPLE, "cem")]).await;
-    assert_eq!(anew.documents.iter().map(Option::is_some).collect::<Vec<_>>(), [false, false, false, true], "nothing comes back");
-    let found = read(&*store, &moved, &[(PEOPLE, "ann"), (PEOPLE, "bob"), (FACTS, "f"), (MESSAGES, "m")]).await;
-    assert!(found.documents.iter().all(Option::is_some), "the time that was moved is far");
+    let anew = read(
+        &*store,
+        &left,
+        &[
+            (PEOPLE, "ann"),
+            (FACTS, "f"),
+            (MESSAGES, "m"),
+            (PEOPLE, "cem"),
+        ],
+    )
+    .await;
+    assert_eq!(
+        anew.documents
+            .iter()
+            .map(Option::is_some)
+            .collect::<Vec<_>>(),
+        [false, false, false, true],
+        "nothing comes back"
+    );
+    let found = read(
+        &*store,
+        &moved,
+        &[
+            (PEOPLE, "ann"),
+            (PEOPLE, "bob"),
+            (FACTS, "f"),
+            (MESSAGES, "m"),
+        ],
+    )
+    .await;
+    assert!(
+        found.documents.iter().all(Option::is_some),
+        "the time that was moved is far"
+    );
 }
 
 async fn names(store: &dyn Transfer, prefix: &str) -> Vec<String> {
@@ -280,11 +518,26 @@ pub(crate) async fn partitions_are_found_by_how_their_names_begin<B: Bench>() {
         done(&*store, &Partition::new(name.as_str()), facts).await;
         expected.push(name);
     }
-    for other in ["u:app:test:0001", "u:app2:live:0001", "c:app:live:0001", "u:*:live:1", "u"] {
-        done(&*store, &Partition::new(other), commit().putting(MESSAGES, "m", "1")).await;
+    for other in [
+        "u:app:test:0001",
+        "u:app2:live:0001",
+        "c:app:live:0001",
+        "u:*:live:1",
+        "u",
+    ] {
+        done(
+            &*store,
+            &Partition::new(other),
+            commit().putting(MESSAGES, "m", "1"),
+        )
+        .await;
     }
     assert_eq!(names(&*store, "u:app:live:").await, expected);
-    assert_eq!(names(&*store, "u:*:").await, ["u:*:live:1"], "a name is no pattern");
+    assert_eq!(
+        names(&*store, "u:*:").await,
+        ["u:*:live:1"],
+        "a name is no pattern"
+    );
     assert_eq!(names(&*store, "u:app:live:12").await, Vec::<String>::new());
     assert_eq!(names(&*store, "u:app:live:1199").await, ["u:app:live:1199"]);
     assert_eq!(names(&*store, "u").await.len(), expected.len() + 4);
@@ -293,12 +546,21 @@ pub(crate) async fn partitions_are_found_by_how_their_names_begin<B: Bench>() {
 pub(crate) async fn a_wipe_takes_what_is_whole_and_what_is_half_loaded_and_no_more<B: Bench>() {
     let bench = B::start(ALL).await;
     let store = bench.transfer();
-    let [whole, half, expiring] = ["c:app:whole", "c:app:half", "c:app:expiring"].map(Partition::new);
+    let [whole, half, expiring] =
+        ["c:app:whole", "c:app:half", "c:app:expiring"].map(Partition::new);
     for partition in [&room(), &whole] {
         live(&*store, partition).await;
     }
     let brief = commit().putting(PEOPLE, "ann", "1");
-    done(&*store, &expiring, Commit { expire: Some(Duration::from_secs(3_600)), ..brief }).await;
+    done(
+        &*store,
+        &expiring,
+        Commit {
+            expire: Some(Duration::from_secs(3_600)),
+            ..brief
+        },
+    )
+    .await;
     let before = Whole::of(&*store, &room()).await;
     for piece in before.pieces().0 {
         store.load(&half, piece).await.unwrap().unwrap();
@@ -319,7 +581,10 @@ pub(crate) async fn a_wipe_takes_what_is_whole_and_what_is_half_loaded_and_no_mo
     for partition in [&whole, &half, &expiring] {
         one.goes_into(&*store, partition).await;
         let loaded = Whole::of(&*store, partition).await;
-        assert_eq!((loaded.documents, loaded.entries), (one.documents.clone(), one.entries.clone()));
+        assert_eq!(
+            (loaded.documents, loaded.entries),
+            (one.documents.clone(), one.entries.clone())
+        );
     }
 }
 
@@ -327,12 +592,26 @@ pub(crate) async fn every_commit_moves_what_touched_it<B: Bench>() {
     let bench = B::start(ALL).await;
     let store = bench.transfer();
     live(&*store, &room()).await;
-    assert!(store.outline(&Partition::new("channel:none")).await.unwrap().is_none());
-    for change in [commit().putting(FACTS, "f", "1"), commit().counting("size", 1), commit().telling("x"), commit().deleting(PEOPLE, "a")] {
+    assert!(
+        store
+            .outline(&Partition::new("channel:none"))
+            .await
+            .unwrap()
+            .is_none()
+    );
+    for change in [
+        commit().putting(FACTS, "f", "1"),
+        commit().counting("size", 1),
+        commit().telling("x"),
+        commit().deleting(PEOPLE, "a"),
+    ] {
         let before = store.outline(&room()).await.unwrap().unwrap();
         bench.step_clock(10);
         let at = done(&*store, &room(), change).await.at;
         let after = store.outline(&room()).await.unwrap().unwrap();
-        assert!(after.touched == at && at > before.touched, "{before:?} {after:?}");
+        assert!(
+            after.touched == at && at > before.touched,
+            "{before:?} {after:?}"
+        );
     }
 }

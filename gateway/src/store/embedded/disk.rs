@@ -19,7 +19,11 @@ use super::{
 pub(super) type Tree = Database<Bytes, Bytes>;
 
 /// Address space reserved for the map. It costs nothing until it is filled, and grows when it is full.
-pub(super) const MAP_SIZE: usize = if cfg!(target_pointer_width = "64") { 1 << 40 } else { 1 << 30 };
+pub(super) const MAP_SIZE: usize = if cfg!(target_pointer_width = "64") {
+    1 << 40
+} else {
+    1 << 30
+};
 
 /// Where address space is limited (`ulimit -v`), the map starts no smaller than this.
 const LEAST_MAP_SIZE: usize = 1 << 28;
@@ -39,7 +43,9 @@ const LOOK: usize = 16_384;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The folder cannot be made or written.
-    #[error("the data folder {path} cannot be used ({source}): name one that this user may write to")]
+    #[error(
+        "the data folder {path} cannot be used ({source}): name one that this user may write to"
+    )]
     Folder {
         /// The folder.
         path: PathBuf,
@@ -55,7 +61,9 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// A newer version wrote it.
-    #[error("the data folder {path} has format {found}, and this version reads up to {FORMAT}: start the newer version that wrote it")]
+    #[error(
+        "the data folder {path} has format {found}, and this version reads up to {FORMAT}: start the newer version that wrote it"
+    )]
     Newer {
         /// The folder.
         path: PathBuf,
@@ -63,13 +71,17 @@ pub enum OpenError {
         found: u64,
     },
     /// A process in another container has the number of this one, and LMDB cannot tell them apart.
-    #[error("the data folder {path} is in use in another container: run this in the container of its node (`docker exec`, say)")]
+    #[error(
+        "the data folder {path} is in use in another container: run this in the container of its node (`docker exec`, say)"
+    )]
     Apart {
         /// The folder.
         path: PathBuf,
     },
     /// There is no store in it.
-    #[error("the folder {path} holds no store: name the data folder of a node with the embedded store, or a backup of one")]
+    #[error(
+        "the folder {path} holds no store: name the data folder of a node with the embedded store, or a backup of one"
+    )]
     Nothing {
         /// The folder.
         path: PathBuf,
@@ -85,7 +97,9 @@ pub enum OpenError {
         damage: Damage,
     },
     /// A copy of it cannot be written.
-    #[error("the copy cannot be written to {path} ({source}): make room there, or name another folder")]
+    #[error(
+        "the copy cannot be written to {path} ({source}): make room there, or name another folder"
+    )]
     Copy {
         /// Where to.
         path: PathBuf,
@@ -93,7 +107,9 @@ pub enum OpenError {
         source: heed::Error,
     },
     /// It is no store, or a broken one.
-    #[error("the data folder {path} cannot be read ({source}): bring back a copy of it, or name another folder")]
+    #[error(
+        "the data folder {path} cannot be read ({source}): bring back a copy of it, or name another folder"
+    )]
     Unreadable {
         /// The folder.
         path: PathBuf,
@@ -129,11 +145,21 @@ pub(crate) struct Lock(File);
 
 impl Lock {
     pub(crate) fn take(path: &Path) -> Result<Self, OpenError> {
-        let folder = |source| OpenError::Folder { path: path.to_owned(), source };
-        let file = File::options().create(true).truncate(false).write(true).open(path.join("chaos.lock")).map_err(folder)?;
+        let folder = |source| OpenError::Folder {
+            path: path.to_owned(),
+            source,
+        };
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path.join("chaos.lock"))
+            .map_err(folder)?;
         match file.try_lock() {
             Ok(()) => Ok(Self(file)),
-            Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.to_owned() }),
+            Err(TryLockError::WouldBlock) => Err(OpenError::InUse {
+                path: path.to_owned(),
+            }),
             Err(TryLockError::Error(source)) => Err(folder(source)),
         }
     }
@@ -152,7 +178,10 @@ impl Drop for Lock {
 impl Disk {
     /// Opens or makes the store in a folder.
     pub(super) fn open(path: &Path, map_size: usize) -> Result<Self, OpenError> {
-        let folder = |source| OpenError::Folder { path: path.to_owned(), source };
+        let folder = |source| OpenError::Folder {
+            path: path.to_owned(),
+            source,
+        };
         fs::create_dir_all(path).map_err(folder)?;
         // Before the map, so that it is held longer, also where the opening fails.
         let lock = Lock::take(path)?;
@@ -160,22 +189,48 @@ impl Disk {
         if !fresh {
             look(path)?;
         }
-        let unreadable = |source| OpenError::Unreadable { path: path.to_owned(), source };
-        let (env, size) = map(path, map_size, EnvOpenOptions::new(), EnvFlags::empty()).map_err(|source| match source {
-            heed::Error::Io(source) => folder(source),
-            source => unreadable(source),
-        })?;
-        let trees = trees(&env).map_err(unreadable)?.map_err(|found| OpenError::Newer { path: path.to_owned(), found })?;
+        let unreadable = |source| OpenError::Unreadable {
+            path: path.to_owned(),
+            source,
+        };
+        let (env, size) =
+            map(path, map_size, EnvOpenOptions::new(), EnvFlags::empty()).map_err(|source| {
+                match source {
+                    heed::Error::Io(source) => folder(source),
+                    source => unreadable(source),
+                }
+            })?;
+        let trees = trees(&env)
+            .map_err(unreadable)?
+            .map_err(|found| OpenError::Newer {
+                path: path.to_owned(),
+                found,
+            })?;
         if fresh {
             // The data is synced by each commit; that there is a file of this name, by its folder.
-            File::open(path).and_then(|folder| folder.sync_all()).map_err(folder)?;
+            File::open(path)
+                .and_then(|folder| folder.sync_all())
+                .map_err(folder)?;
         }
         let [meta, partitions, entries, expiries, dropped] = trees;
-        Ok(Self { env, meta, partitions, entries, expiries, dropped, growth: RwLock::new(()), size: AtomicUsize::new(size), _lock: lock })
+        Ok(Self {
+            env,
+            meta,
+            partitions,
+            entries,
+            expiries,
+            dropped,
+            growth: RwLock::new(()),
+            size: AtomicUsize::new(size),
+            _lock: lock,
+        })
     }
 
     /// Reads at one instant. Holds up nobody, but keep it short: what is freed meanwhile is not used again.
-    pub(super) fn read<T, E: From<heed::Error>>(&self, read: impl FnOnce(&RoTxn) -> Result<T, E>) -> Result<T, E> {
+    pub(super) fn read<T, E: From<heed::Error>>(
+        &self,
+        read: impl FnOnce(&RoTxn) -> Result<T, E>,
+    ) -> Result<T, E> {
         let _growth: RwLockReadGuard<'_, ()> = self.growth.read();
         let txn = self.env.read_txn()?;
         read(&txn)
@@ -196,7 +251,10 @@ impl Disk {
     pub(super) fn grow(&self) -> heed::Result<usize> {
         let _alone = self.growth.write();
         let size = self.size.load(Ordering::Relaxed).saturating_mul(2);
-        #[expect(unsafe_code, reason = "no transaction may be open: readers hold `growth`, and the only writer is the caller")]
+        #[expect(
+            unsafe_code,
+            reason = "no transaction may be open: readers hold `growth`, and the only writer is the caller"
+        )]
         unsafe { self.env.resize(size) }?;
         self.size.store(size, Ordering::Relaxed);
         Ok(size)
@@ -216,13 +274,28 @@ pub(super) fn is_broken(error: &heed::Error) -> bool {
 /// Looks whether the file is one that can be mapped, before it is: see [`pages`].
 pub(super) fn look(path: &Path) -> Result<(), OpenError> {
     let damaged = |damage| match damage {
-        Damage::Unread(source) if source.kind() == io::ErrorKind::NotFound => OpenError::Nothing { path: path.to_owned() },
-        Damage::Unread(source) if source.kind() == io::ErrorKind::PermissionDenied => OpenError::Folder { path: path.to_owned(), source },
-        damage => OpenError::Damaged { path: path.to_owned(), damage },
+        Damage::Unread(source) if source.kind() == io::ErrorKind::NotFound => OpenError::Nothing {
+            path: path.to_owned(),
+        },
+        Damage::Unread(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+            OpenError::Folder {
+                path: path.to_owned(),
+                source,
+            }
+        }
+        damage => OpenError::Damaged {
+            path: path.to_owned(),
+            damage,
+        },
     };
     let pages = Pages::open(path).map_err(Damage::from).map_err(damaged)?;
-    let found = pages::newest(&pages).and_then(|meta| pages::walk(&pages, &meta, Extent::Pages(LOOK))).map_err(damaged)?;
-    found.into_iter().next().map_or(Ok(()), |damage| Err(damaged(damage)))
+    let found = pages::newest(&pages)
+        .and_then(|meta| pages::walk(&pages, &meta, Extent::Pages(LOOK)))
+        .map_err(damaged)?;
+    found
+        .into_iter()
+        .next()
+        .map_or(Ok(()), |damage| Err(damaged(damage)))
 }
 
 /// Maps the file of a folder, into less address space where there is not as much.
@@ -234,10 +307,17 @@ pub(super) fn map<T: heed::TlsUsage>(
 ) -> heed::Result<(Env<T>, usize)> {
     loop {
         options.map_size(size).max_dbs(8).max_readers(READERS);
-        #[expect(unsafe_code, reason = "who writes holds the folder's lock, and who does not asks to read only")]
+        #[expect(
+            unsafe_code,
+            reason = "who writes holds the folder's lock, and who does not asks to read only"
+        )]
         let opened = unsafe { options.flags(flags).open(path) };
         match opened {
-            Err(heed::Error::Io(error)) if error.kind() == io::ErrorKind::OutOfMemory && size / 2 >= LEAST_MAP_SIZE => size /= 2,
+            Err(heed::Error::Io(error))
+                if error.kind() == io::ErrorKind::OutOfMemory && size / 2 >= LEAST_MAP_SIZE =>
+            {
+                size /= 2
+            }
             opened => return opened.map(|env| (env, size)),
         }
     }
@@ -254,7 +334,13 @@ fn trees(env: &Env) -> heed::Result<Result<[Tree; 5], u64>> {
     }
     let [_, partitions, entries, expiries, dropped] = TREES;
     let mut tree = |name| env.create_database(&mut txn, Some(name));
-    let trees = [meta, tree(partitions)?, tree(entries)?, tree(expiries)?, tree(dropped)?];
+    let trees = [
+        meta,
+        tree(partitions)?,
+        tree(entries)?,
+        tree(expiries)?,
+        tree(dropped)?,
+    ];
     // Also when nothing is new: the handles of an aborted transaction end with it.
     txn.commit()?;
     Ok(Ok(trees))
@@ -270,7 +356,10 @@ mod tests {
     fn an_unlocked_folder_is_free_though_a_child_still_has_the_file() {
         let folder = tempfile::TempDir::new().unwrap();
         let lock = Lock::take(folder.path()).unwrap();
-        assert!(matches!(Lock::take(folder.path()), Err(OpenError::InUse { .. })));
+        assert!(matches!(
+            Lock::take(folder.path()),
+            Err(OpenError::InUse { .. })
+        ));
         // As a fork does, until the child runs its program.
         let inherited = lock.0.try_clone().unwrap();
         drop(lock);

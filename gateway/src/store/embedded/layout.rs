@@ -50,7 +50,14 @@ fn named(partition: u64, table: Table, name: &str) -> Vec<u8> {
 
 /// Where the keys of a table begin.
 pub(super) fn table(partition: u64, table: Table) -> Vec<u8> {
-    let mut key = space(partition, if table.order == Order::Numbers { Space::Keys } else { Space::Documents });
+    let mut key = space(
+        partition,
+        if table.order == Order::Numbers {
+            Space::Keys
+        } else {
+            Space::Documents
+        },
+    );
     key.extend(table.name.as_bytes());
     key.push(0);
     key
@@ -99,12 +106,17 @@ pub(super) fn by_expiry(at: u64, partition: u64) -> [u8; 16] {
 
 /// The last eight bytes of a key, or of a number kept as a record.
 pub(super) fn last_u64(bytes: &[u8]) -> Result<u64, Unreadable> {
-    bytes.last_chunk().map(|bytes| u64::from_be_bytes(*bytes)).ok_or(Unreadable)
+    bytes
+        .last_chunk()
+        .map(|bytes| u64::from_be_bytes(*bytes))
+        .ok_or(Unreadable)
 }
 
 /// The first eight bytes of a key's part; 0 if there are not so many.
 pub(super) fn first_u64(bytes: &[u8]) -> u64 {
-    bytes.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
+    bytes
+        .first_chunk()
+        .map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
 
 /// A record that this version does not understand.
@@ -132,9 +144,25 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let Head { seq, at, number, floor } = self.head;
+        let Head {
+            seq,
+            at,
+            number,
+            floor,
+        } = self.head;
         let mut out = Vec::with_capacity(64);
-        for value in [self.id, seq, at, number, floor.seq, floor.at, self.at, self.expires, self.weight, self.retired] {
+        for value in [
+            self.id,
+            seq,
+            at,
+            number,
+            floor.seq,
+            floor.at,
+            self.at,
+            self.expires,
+            self.weight,
+            self.retired,
+        ] {
             put_number(&mut out, value);
         }
         put_counts(&mut out, &self.counters);
@@ -145,17 +173,46 @@ impl State {
         let mut cut = Cut(bytes);
         let mut next = || cut.number();
         let id = next()?;
-        let head = Head { seq: next()?, at: next()?, number: next()?, floor: Position { seq: next()?, at: next()? } };
+        let head = Head {
+            seq: next()?,
+            at: next()?,
+            number: next()?,
+            floor: Position {
+                seq: next()?,
+                at: next()?,
+            },
+        };
         let (at, expires, weight, retired) = (next()?, next()?, next()?, next()?);
-        Ok(Self { id, head, at, expires, weight, retired, counters: cut.counts()? })
+        Ok(Self {
+            id,
+            head,
+            at,
+            expires,
+            weight,
+            retired,
+            counters: cut.counts()?,
+        })
     }
 }
 
 /// A document's record.
 pub(super) fn encode_document(document: &Document) -> Vec<u8> {
-    let Stamps { number, seq, created_at, edited_at, deleted_at } = document.stamps;
+    let Stamps {
+        number,
+        seq,
+        created_at,
+        edited_at,
+        deleted_at,
+    } = document.stamps;
     let mut out = Vec::with_capacity(48 + document.key.len() + document.value.len());
-    for value in [document.version, number, seq, created_at, edited_at, deleted_at] {
+    for value in [
+        document.version,
+        number,
+        seq,
+        created_at,
+        edited_at,
+        deleted_at,
+    ] {
         put_number(&mut out, value);
     }
     put_counts(&mut out, &document.counts);
@@ -169,10 +226,22 @@ pub(super) fn decode_document(bytes: &[u8]) -> Result<Document, Unreadable> {
     let mut cut = Cut(bytes);
     let mut next = || cut.number();
     let version = next()?;
-    let stamps = Stamps { number: next()?, seq: next()?, created_at: next()?, edited_at: next()?, deleted_at: next()? };
+    let stamps = Stamps {
+        number: next()?,
+        seq: next()?,
+        created_at: next()?,
+        edited_at: next()?,
+        deleted_at: next()?,
+    };
     let counts = cut.counts()?;
     let key = Key::from(cut.text()?);
-    Ok(Document { key, version, value: Bytes::copy_from_slice(cut.0), stamps, counts })
+    Ok(Document {
+        key,
+        version,
+        value: Bytes::copy_from_slice(cut.0),
+        stamps,
+        counts,
+    })
 }
 
 /// An event's record.
@@ -238,7 +307,9 @@ impl<'a> Cut<'a> {
     }
 
     fn counts(&mut self) -> Result<Vec<(String, u64)>, Unreadable> {
-        (0..self.number()?).map(|_| Ok((self.text()?.to_owned(), self.number()?))).collect()
+        (0..self.number()?)
+            .map(|_| Ok((self.text()?.to_owned(), self.number()?)))
+            .collect()
     }
 }
 
@@ -260,20 +331,44 @@ mod tests {
 
     fn document() -> impl Strategy<Value = Document> {
         let counts = vec((any::<String>(), any::<u64>()), 0..4);
-        (any::<String>(), any::<u64>(), vec(any::<u8>(), 0..200), stamps(), counts)
-            .prop_map(|(key, version, value, stamps, counts)| Document { key: key.into(), version, value: value.into(), stamps, counts })
+        (
+            any::<String>(),
+            any::<u64>(),
+            vec(any::<u8>(), 0..200),
+            stamps(),
+            counts,
+        )
+            .prop_map(|(key, version, value, stamps, counts)| Document {
+                key: key.into(),
+                version,
+                value: value.into(),
+                stamps,
+                counts,
+            })
     }
 
     fn state() -> impl Strategy<Value = State> {
-        (any::<[u64; 10]>(), vec((any::<String>(), any::<u64>()), 0..4)).prop_map(|(n, counters)| State {
-            id: n[0],
-            head: Head { seq: n[1], at: n[2], number: n[3], floor: Position { seq: n[4], at: n[5] } },
-            at: n[6],
-            expires: n[7],
-            weight: n[8],
-            retired: n[9],
-            counters,
-        })
+        (
+            any::<[u64; 10]>(),
+            vec((any::<String>(), any::<u64>()), 0..4),
+        )
+            .prop_map(|(n, counters)| State {
+                id: n[0],
+                head: Head {
+                    seq: n[1],
+                    at: n[2],
+                    number: n[3],
+                    floor: Position {
+                        seq: n[4],
+                        at: n[5],
+                    },
+                },
+                at: n[6],
+                expires: n[7],
+                weight: n[8],
+                retired: n[9],
+                counters,
+            })
     }
 
     proptest! {

@@ -42,7 +42,10 @@ impl Leases {
         let mut was = true;
         let lease = leases.entry(node.to_owned()).or_insert_with(|| {
             was = false;
-            Lease { until, members: HashMap::new() }
+            Lease {
+                until,
+                members: HashMap::new(),
+            }
         });
         if lease.has_ended() && was {
             was = false;
@@ -66,8 +69,19 @@ impl Leases {
     /// Sessions of each member.
     pub(super) fn count(&self, members: &[String]) -> Vec<u32> {
         let nodes = self.nodes.lock();
-        let live: Vec<_> = nodes.leases.values().filter(|lease| !lease.has_ended()).collect();
-        members.iter().map(|member| live.iter().filter_map(|lease| lease.members.get(member)).sum()).collect()
+        let live: Vec<_> = nodes
+            .leases
+            .values()
+            .filter(|lease| !lease.has_ended())
+            .collect();
+        members
+            .iter()
+            .map(|member| {
+                live.iter()
+                    .filter_map(|lease| lease.members.get(member))
+                    .sum()
+            })
+            .collect()
     }
 
     /// Takes away the members of leases that have ended.

@@ -48,8 +48,8 @@ use self::{
     writer::Request,
 };
 use super::{
-    Commit, Committed, DEADLINE, Head, Keep, Log, Page, Partition, Position, Purged, Range, Read, Require, Snapshot, Store, StoreError,
-    Table,
+    Commit, Committed, DEADLINE, Head, Keep, Log, Page, Partition, Position, Purged, Range, Read,
+    Require, Snapshot, Store, StoreError, Table,
 };
 
 pub use self::{
@@ -80,7 +80,9 @@ pub struct Embedded {
 
 impl fmt::Debug for Embedded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Embedded").field("disk", &self.disk).finish_non_exhaustive()
+        f.debug_struct("Embedded")
+            .field("disk", &self.disk)
+            .finish_non_exhaustive()
     }
 }
 
@@ -94,20 +96,58 @@ struct Options {
 impl Embedded {
     /// Opens the store in a folder, or makes both. Publishes on `bus`. Reads and syncs files on the calling thread.
     pub fn open(path: impl AsRef<Path>, keep: Keep, bus: Arc<Local>) -> Result<Self, OpenError> {
-        let clock = Arc::new(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64));
-        Self::with(path.as_ref(), Options { keep, map_size: disk::MAP_SIZE, clock }, bus)
+        let clock = Arc::new(|| {
+            SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| since.as_millis() as u64)
+        });
+        Self::with(
+            path.as_ref(),
+            Options {
+                keep,
+                map_size: disk::MAP_SIZE,
+                clock,
+            },
+            bus,
+        )
     }
 
     fn with(path: &Path, options: Options, bus: Arc<Local>) -> Result<Self, OpenError> {
-        let Options { keep, map_size, clock } = options;
+        let Options {
+            keep,
+            map_size,
+            clock,
+        } = options;
         let disk = Arc::new(Disk::open(path, map_size)?);
         let (requests, receiver) = mpsc::channel(writer::QUEUE);
         let failing = Arc::new(AtomicBool::new(false));
         let broken = Arc::new(SetOnce::new());
-        let health = writer::Health { failing: failing.clone(), broken: broken.clone() };
-        let threads = writer::start(disk.clone(), keep, clock.clone(), bus.clone(), health, receiver)
-            .map_err(|source| OpenError::Folder { path: path.to_owned(), source })?;
-        Ok(Self { disk, requests, threads: Mutex::new(threads.into()), failing, broken, leases: Leases::default(), clock, bus })
+        let health = writer::Health {
+            failing: failing.clone(),
+            broken: broken.clone(),
+        };
+        let threads = writer::start(
+            disk.clone(),
+            keep,
+            clock.clone(),
+            bus.clone(),
+            health,
+            receiver,
+        )
+        .map_err(|source| OpenError::Folder {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            disk,
+            requests,
+            threads: Mutex::new(threads.into()),
+            failing,
+            broken,
+            leases: Leases::default(),
+            clock,
+            bus,
+        })
     }
 
     /// Finishes and publishes what was asked before, and ends the writer. Later writes are unavailable, reads go on.
@@ -115,7 +155,13 @@ impl Embedded {
         // It fails if the writer has ended already.
         let _ = self.requests.send(Request::Close).await;
         let threads = std::mem::take(&mut *self.threads.lock());
-        let joined = tokio::task::spawn_blocking(|| threads.into_iter().map(JoinHandle::join).all(|end| end.is_ok())).await;
+        let joined = tokio::task::spawn_blocking(|| {
+            threads
+                .into_iter()
+                .map(JoinHandle::join)
+                .all(|end| end.is_ok())
+        })
+        .await;
         if !matches!(joined, Ok(true)) {
             tracing::error!("the store's writer ended in a panic");
         }
@@ -128,36 +174,64 @@ impl Embedded {
     }
 
     fn view<T>(&self, read: impl FnOnce(View<'_>) -> Result<T, Fault>) -> Result<T, StoreError> {
-        Ok(self.disk.read(|txn| read(View::new(&self.disk, txn, (self.clock)())))?)
+        Ok(self
+            .disk
+            .read(|txn| read(View::new(&self.disk, txn, (self.clock)())))?)
     }
 
     /// Asks the writer, and waits for its answer until the deadline.
-    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Request) -> Result<T, StoreError> {
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Request,
+    ) -> Result<T, StoreError> {
         let (answer, answered) = oneshot::channel();
         let ended = || StoreError::Unavailable("the store's writer has ended".to_owned());
         let asking = async {
-            self.requests.send(request(answer)).await.map_err(|_| ended())?;
+            self.requests
+                .send(request(answer))
+                .await
+                .map_err(|_| ended())?;
             answered.await.map_err(|_| ended())?
         };
-        timeout(DEADLINE, asking).await.unwrap_or_else(|_| Err(StoreError::Unavailable("the disk did not answer in time".to_owned())))
+        timeout(DEADLINE, asking).await.unwrap_or_else(|_| {
+            Err(StoreError::Unavailable(
+                "the disk did not answer in time".to_owned(),
+            ))
+        })
     }
 }
 
 #[async_trait]
 impl Store for Embedded {
     async fn commit(&self, partition: &Partition, commit: Commit) -> Committed {
-        self.ask(|answer| Request::Commit { partition: partition.clone(), commit, answer }).await
+        self.ask(|answer| Request::Commit {
+            partition: partition.clone(),
+            commit,
+            answer,
+        })
+        .await
     }
 
     async fn read(&self, reads: Vec<Read>) -> Result<Vec<Snapshot>, StoreError> {
         self.view(|view| reads.iter().map(|read| view.snapshot(read)).collect())
     }
 
-    async fn page(&self, partition: &Partition, table: Table, range: Range, limit: usize) -> Result<(Page, Head), StoreError> {
+    async fn page(
+        &self,
+        partition: &Partition,
+        table: Table,
+        range: Range,
+        limit: usize,
+    ) -> Result<(Page, Head), StoreError> {
         self.view(|view| view.page(partition, table, &range, limit))
     }
 
-    async fn log(&self, partition: &Partition, after: Position, limit: usize) -> Result<Log, StoreError> {
+    async fn log(
+        &self,
+        partition: &Partition,
+        after: Position,
+        limit: usize,
+    ) -> Result<Log, StoreError> {
         self.view(|view| view.log(partition, after, limit))
     }
 
@@ -166,11 +240,29 @@ impl Store for Embedded {
         Ok(())
     }
 
-    async fn purge(&self, partition: &Partition, table: Table, require: Option<Require>, limit: usize) -> Purged {
-        self.ask(|answer| Request::Purge { partition: partition.clone(), table, require, limit, answer }).await
+    async fn purge(
+        &self,
+        partition: &Partition,
+        table: Table,
+        require: Option<Require>,
+        limit: usize,
+    ) -> Purged {
+        self.ask(|answer| Request::Purge {
+            partition: partition.clone(),
+            table,
+            require,
+            limit,
+            answer,
+        })
+        .await
     }
 
-    async fn lease(&self, node: &str, ttl: Duration, members: Vec<(String, u32)>) -> Result<bool, StoreError> {
+    async fn lease(
+        &self,
+        node: &str,
+        ttl: Duration,
+        members: Vec<(String, u32)>,
+    ) -> Result<bool, StoreError> {
         Ok(self.leases.renew(node, ttl, members))
     }
 

@@ -28,11 +28,23 @@ const TRIES: usize = 1_000;
 /// was written of it stays.
 pub fn copy(from: &Path, to: &Path) -> Result<u64, OpenError> {
     let onlooker = Onlooker::open(from)?;
-    if let Some(damage) = onlooker.damage()?.into_iter().find(|damage| !damage.is_harmless()) {
-        return Err(OpenError::Damaged { path: from.to_owned(), damage });
+    if let Some(damage) = onlooker
+        .damage()?
+        .into_iter()
+        .find(|damage| !damage.is_harmless())
+    {
+        return Err(OpenError::Damaged {
+            path: from.to_owned(),
+            damage,
+        });
     }
     onlooker.trees()?;
-    let bytes = onlooker.copy(&pages::path(to)).map_err(|source| OpenError::Copy { path: to.to_owned(), source })?;
+    let bytes = onlooker
+        .copy(&pages::path(to))
+        .map_err(|source| OpenError::Copy {
+            path: to.to_owned(),
+            source,
+        })?;
     disk::look(to)?;
     Ok(bytes)
 }
@@ -50,61 +62,135 @@ pub(super) struct Onlooker {
 impl Onlooker {
     /// Opens the store of a folder to read it, and changes nothing there but `lock.mdb`.
     pub(super) fn open(path: &Path) -> Result<Self, OpenError> {
-        let unreadable = |source| OpenError::Unreadable { path: path.to_owned(), source };
-        let damaged = |damage| OpenError::Damaged { path: path.to_owned(), damage };
+        let unreadable = |source| OpenError::Unreadable {
+            path: path.to_owned(),
+            source,
+        };
+        let damaged = |damage| OpenError::Damaged {
+            path: path.to_owned(),
+            damage,
+        };
         let pages = Pages::open(path).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => OpenError::Nothing { path: path.to_owned() },
-            _ => OpenError::Folder { path: path.to_owned(), source },
+            io::ErrorKind::NotFound => OpenError::Nothing {
+                path: path.to_owned(),
+            },
+            _ => OpenError::Folder {
+                path: path.to_owned(),
+                source,
+            },
         })?;
         // Of a node at work, the two may be read with commits in between.
-        (0..TRIES).find_map(|_| pages::newest(&pages).ok()).map_or_else(|| pages::newest(&pages), Ok).map_err(damaged)?;
+        (0..TRIES)
+            .find_map(|_| pages::newest(&pages).ok())
+            .map_or_else(|| pages::newest(&pages), Ok)
+            .map_err(damaged)?;
         let options = EnvOpenOptions::new().read_txn_without_tls();
-        let (env, _) = disk::map(path, disk::MAP_SIZE, options, EnvFlags::READ_ONLY).map_err(|source| match source {
-            heed::Error::Io(source) => OpenError::Folder { path: path.to_owned(), source },
-            source => unreadable(source),
-        })?;
+        let (env, _) =
+            disk::map(path, disk::MAP_SIZE, options, EnvFlags::READ_ONLY).map_err(|source| {
+                match source {
+                    heed::Error::Io(source) => OpenError::Folder {
+                        path: path.to_owned(),
+                        source,
+                    },
+                    source => unreadable(source),
+                }
+            })?;
         own_as_the_data(path);
         for _ in 0..TRIES {
-            let txn = env.clone().static_read_txn().map_err(|source| match source {
-                heed::Error::Io(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::PermissionDenied) => {
-                    OpenError::Apart { path: path.to_owned() }
-                }
-                source => unreadable(source),
-            })?;
+            let txn = env
+                .clone()
+                .static_read_txn()
+                .map_err(|source| match source {
+                    heed::Error::Io(error)
+                        if matches!(
+                            error.kind(),
+                            io::ErrorKind::WouldBlock | io::ErrorKind::PermissionDenied
+                        ) =>
+                    {
+                        OpenError::Apart {
+                            path: path.to_owned(),
+                        }
+                    }
+                    source => unreadable(source),
+                })?;
             if let Some(meta) = Meta::of(&pages, txn.id() as u64).map_err(damaged)? {
-                return Ok(Self { path: path.to_owned(), pages, meta, txn, env });
+                return Ok(Self {
+                    path: path.to_owned(),
+                    pages,
+                    meta,
+                    txn,
+                    env,
+                });
             }
         }
-        Err(damaged(Damage::Unread(io::Error::other("its meta pages change too fast"))))
+        Err(damaged(Damage::Unread(io::Error::other(
+            "its meta pages change too fast",
+        ))))
     }
 
     /// What is wrong with its pages. Only what has none of it is safe to be read through the map.
     pub(super) fn damage(&self) -> Result<Vec<Damage>, OpenError> {
-        pages::walk(&self.pages, &self.meta, Extent::Whole).map_err(|damage| OpenError::Damaged { path: self.path.clone(), damage })
+        pages::walk(&self.pages, &self.meta, Extent::Whole).map_err(|damage| OpenError::Damaged {
+            path: self.path.clone(),
+            damage,
+        })
     }
 
     /// The trees, if this version reads their format.
     pub(super) fn trees(&self) -> Result<[Tree; 5], OpenError> {
-        let unreadable = |source| OpenError::Unreadable { path: self.path.clone(), source };
+        let unreadable = |source| OpenError::Unreadable {
+            path: self.path.clone(),
+            source,
+        };
         let tree = |name| {
-            let tree = self.env.open_database(&self.txn, Some(name)).map_err(unreadable)?;
-            tree.ok_or_else(|| OpenError::Nothing { path: self.path.clone() })
+            let tree = self
+                .env
+                .open_database(&self.txn, Some(name))
+                .map_err(unreadable)?;
+            tree.ok_or_else(|| OpenError::Nothing {
+                path: self.path.clone(),
+            })
         };
         let [meta, partitions, entries, expiries, dropped] = TREES;
         let meta: Tree = tree(meta)?;
-        match meta.get(&self.txn, FORMAT_KEY).map_err(unreadable)?.map(layout::last_u64) {
+        match meta
+            .get(&self.txn, FORMAT_KEY)
+            .map_err(unreadable)?
+            .map(layout::last_u64)
+        {
             Some(Ok(found)) if found <= FORMAT => {}
-            Some(found) => return Err(OpenError::Newer { path: self.path.clone(), found: found.unwrap_or(u64::MAX) }),
-            None => return Err(OpenError::Nothing { path: self.path.clone() }),
+            Some(found) => {
+                return Err(OpenError::Newer {
+                    path: self.path.clone(),
+                    found: found.unwrap_or(u64::MAX),
+                });
+            }
+            None => {
+                return Err(OpenError::Nothing {
+                    path: self.path.clone(),
+                });
+            }
         }
-        Ok([meta, tree(partitions)?, tree(entries)?, tree(expiries)?, tree(dropped)?])
+        Ok([
+            meta,
+            tree(partitions)?,
+            tree(entries)?,
+            tree(expiries)?,
+            tree(dropped)?,
+        ])
     }
 
     /// The names of trees that no store has.
     pub(super) fn strangers(&self) -> heed::Result<Vec<String>> {
-        let Some(names): Option<Tree> = self.env.open_database(&self.txn, None)? else { return Ok(Vec::new()) };
-        let names = names.iter(&self.txn)?.map(|entry| Ok(String::from_utf8_lossy(entry?.0).into_owned()));
-        names.filter(|name| name.as_ref().is_ok_and(|name| !TREES.contains(&&**name))).collect()
+        let Some(names): Option<Tree> = self.env.open_database(&self.txn, None)? else {
+            return Ok(Vec::new());
+        };
+        let names = names
+            .iter(&self.txn)?
+            .map(|entry| Ok(String::from_utf8_lossy(entry?.0).into_owned()));
+        names
+            .filter(|name| name.as_ref().is_ok_and(|name| !TREES.contains(&&**name)))
+            .collect()
     }
 
     pub(super) fn txn(&self) -> &RoTxn<'_> {
@@ -121,7 +207,11 @@ impl Onlooker {
         let Self { env, txn, .. } = self;
         // The copy is of an instant of its own.
         drop(txn);
-        let mut file = File::options().write(true).create_new(true).mode(0o600).open(to)?;
+        let mut file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(to)?;
         match env.copy_to_file(&mut file, CompactionOption::Enabled) {
             // A page that is neither in use nor free is in the way of leaving out what is free.
             Err(heed::Error::Mdb(MdbError::Incompatible)) => {

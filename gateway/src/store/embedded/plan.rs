@@ -13,8 +13,8 @@ use super::{
     view::{Fault, View},
 };
 use crate::store::{
-    Append, Body, Commit, Conflict, Counter, Document, Expected, Keep, Key, Mark, Order, Outcome, Partition, Position, Stamps, Table,
-    Write, Written,
+    Append, Body, Commit, Conflict, Counter, Document, Expected, Keep, Key, Mark, Order, Outcome,
+    Partition, Position, Stamps, Table, Write, Written,
 };
 
 /// How many old events one commit trims at most, beside as many as it appends: a smaller [`Keep`] than before is reached by and by.
@@ -56,16 +56,28 @@ impl Changes {
     }
 
     /// A document with all that leads to it.
-    pub(super) fn document(&mut self, disk: &Disk, partition: u64, table: Table, document: &Document) {
+    pub(super) fn document(
+        &mut self,
+        disk: &Disk,
+        partition: u64,
+        table: Table,
+        document: &Document,
+    ) {
         let by_key = layout::by_key(partition, table, &document.key);
         let Stamps { number, seq, .. } = document.stamps;
         match table.order {
             Order::Numbers => {
                 self.put(disk.entries, by_key, number.to_be_bytes());
                 self.put(disk.entries, layout::by_change(partition, seq, number), []);
-                self.put(disk.entries, layout::by_number(partition, number), layout::encode_document(document));
+                self.put(
+                    disk.entries,
+                    layout::by_number(partition, number),
+                    layout::encode_document(document),
+                );
             }
-            Order::None | Order::Keys => self.put(disk.entries, by_key, layout::encode_document(document)),
+            Order::None | Order::Keys => {
+                self.put(disk.entries, by_key, layout::encode_document(document))
+            }
         }
     }
 }
@@ -73,7 +85,10 @@ impl Changes {
 impl Plan {
     /// One that changes these entries and tells nobody.
     pub(super) fn of(changes: Changes) -> Self {
-        Self { changes, ..Self::default() }
+        Self {
+            changes,
+            ..Self::default()
+        }
     }
 
     /// Carries it out, up to the transaction's commit.
@@ -102,13 +117,27 @@ pub(super) fn plan(
     sound::check(partition, commit)?;
     let view = View::new(disk, txn, now);
     let kept = view.kept(partition)?;
-    let expired = kept.as_ref().filter(|state| view.has_expired(state)).cloned();
-    let state = if expired.is_some() { State::default() } else { kept.unwrap_or_default() };
-    let mut draft = Draft { view, state, documents: HashMap::new() };
+    let expired = kept
+        .as_ref()
+        .filter(|state| view.has_expired(state))
+        .cloned();
+    let state = if expired.is_some() {
+        State::default()
+    } else {
+        kept.unwrap_or_default()
+    };
+    let mut draft = Draft {
+        view,
+        state,
+        documents: HashMap::new(),
+    };
 
     let mut conflict = Conflict::default();
     for (index, require) in commit.require.iter().enumerate() {
-        if !holds(require.is, draft.document(require.table, &require.key)?.now.as_ref()) {
+        if !holds(
+            require.is,
+            draft.document(require.table, &require.key)?.now.as_ref(),
+        ) {
             conflict.require.push(index);
         }
     }
@@ -119,18 +148,43 @@ pub(super) fn plan(
 
     let at = now.max(draft.state.at);
     let head = draft.state.head;
-    let first_seq = if commit.append.is_empty() { head.seq } else { head.seq + 1 };
-    let mut plan = Plan { outcome: Outcome { at, first_seq, written: Vec::new(), counts }, ..Plan::default() };
-    if commit.write.is_empty() && commit.increment.is_empty() && commit.append.is_empty() && commit.expire.is_none() {
+    let first_seq = if commit.append.is_empty() {
+        head.seq
+    } else {
+        head.seq + 1
+    };
+    let mut plan = Plan {
+        outcome: Outcome {
+            at,
+            first_seq,
+            written: Vec::new(),
+            counts,
+        },
+        ..Plan::default()
+    };
+    if commit.write.is_empty()
+        && commit.increment.is_empty()
+        && commit.append.is_empty()
+        && commit.expire.is_none()
+    {
         return Ok(Ok(plan));
     }
     for write in &commit.write {
-        plan.outcome.written.push(draft.write(write, at, first_seq)?);
+        plan.outcome
+            .written
+            .push(draft.write(write, at, first_seq)?);
     }
     for (index, append) in commit.append.iter().enumerate() {
         let before = if index == 0 { head.at } else { at };
-        let position = Position { seq: first_seq + index as u64, at };
-        plan.records.push(draft.record(commit, append, position, before, &plan.outcome).encode());
+        let position = Position {
+            seq: first_seq + index as u64,
+            at,
+        };
+        plan.records.push(
+            draft
+                .record(commit, append, position, before, &plan.outcome)
+                .encode(),
+        );
     }
 
     let changes = &mut plan.changes;
@@ -153,7 +207,12 @@ pub(super) fn expire(disk: &Disk, partition: &Partition, state: &State) -> Plan 
 }
 
 /// The same, as part of something more.
-pub(super) fn drop_partition(disk: &Disk, changes: &mut Changes, partition: &Partition, state: &State) {
+pub(super) fn drop_partition(
+    disk: &Disk,
+    changes: &mut Changes,
+    partition: &Partition,
+    state: &State,
+) {
     drop_entries(disk, changes, state);
     changes.delete(disk.partitions, partition.name().as_bytes());
 }
@@ -196,8 +255,17 @@ impl Draft<'_> {
         match self.documents.entry((table.name, key.clone())) {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => {
-                let now = if self.state.id == 0 { None } else { self.view.document(self.state.id, table, key)? };
-                Ok(entry.insert(Draught { table, was: now.as_ref().map(|document| document.stamps), now, changed: false }))
+                let now = if self.state.id == 0 {
+                    None
+                } else {
+                    self.view.document(self.state.id, table, key)?
+                };
+                Ok(entry.insert(Draught {
+                    table,
+                    was: now.as_ref().map(|document| document.stamps),
+                    now,
+                    changed: false,
+                }))
             }
         }
     }
@@ -219,9 +287,13 @@ impl Draft<'_> {
                 }
             };
             let place = counts.binary_search_by(|(other, _)| other.as_str().cmp(name));
-            let result = place.map_or(0, |place| counts[place].1).saturating_add_signed(increment.by);
+            let result = place
+                .map_or(0, |place| counts[place].1)
+                .saturating_add_signed(increment.by);
             let is_new = place.is_err() && result > 0;
-            if increment.max.is_some_and(|max| result > max) || is_new && max_names.is_some_and(|max| counts.len() as u64 >= max) {
+            if increment.max.is_some_and(|max| result > max)
+                || is_new && max_names.is_some_and(|max| counts.len() as u64 >= max)
+            {
                 conflict.increment.push(index);
                 continue;
             }
@@ -241,16 +313,30 @@ impl Draft<'_> {
     fn write(&mut self, write: &Write, at: u64, first_seq: u64) -> Result<Written, Fault> {
         let (next, retired) = (self.state.head.number + 1, self.state.retired);
         let written = match write {
-            Write::Put { table, key, value, mark, event } => {
+            Write::Put {
+                table,
+                key,
+                value,
+                mark,
+                event,
+            } => {
                 let document = self.document(*table, key)?;
                 document.changed = true;
                 let is_new = document.now.is_none();
-                let number = if table.order == Order::Numbers { next } else { 0 };
+                let number = if table.order == Order::Numbers {
+                    next
+                } else {
+                    0
+                };
                 let now = document.now.get_or_insert_with(|| Document {
                     key: key.clone(),
                     version: retired,
                     value: Bytes::new(),
-                    stamps: Stamps { number, created_at: at, ..Stamps::default() },
+                    stamps: Stamps {
+                        number,
+                        created_at: at,
+                        ..Stamps::default()
+                    },
                     counts: Vec::new(),
                 });
                 now.version += 1;
@@ -266,7 +352,10 @@ impl Draft<'_> {
                 if let Some(event) = event {
                     now.stamps.seq = first_seq + *event as u64;
                 }
-                let written = Written { version: now.version, stamps: now.stamps };
+                let written = Written {
+                    version: now.version,
+                    stamps: now.stamps,
+                };
                 if is_new && number != 0 {
                     self.state.head.number = number;
                 }
@@ -274,10 +363,15 @@ impl Draft<'_> {
             }
             Write::Touch { table, key, event } => {
                 let document = self.document(*table, key)?;
-                let Some(now) = &mut document.now else { return Ok(Written::default()) };
+                let Some(now) = &mut document.now else {
+                    return Ok(Written::default());
+                };
                 document.changed = true;
                 now.stamps.seq = first_seq + *event as u64;
-                Written { version: now.version, stamps: now.stamps }
+                Written {
+                    version: now.version,
+                    stamps: now.stamps,
+                }
             }
             Write::Delete { table, key } => {
                 let document = self.document(*table, key)?;
@@ -291,37 +385,75 @@ impl Draft<'_> {
         Ok(written)
     }
 
-    fn record(&self, commit: &Commit, append: &Append, position: Position, before: u64, outcome: &Outcome) -> Record {
-        let record = Record { kind: append.kind, control: append.control.clone(), position, before, ..Record::default() };
+    fn record(
+        &self,
+        commit: &Commit,
+        append: &Append,
+        position: Position,
+        before: u64,
+        outcome: &Outcome,
+    ) -> Record {
+        let record = Record {
+            kind: append.kind,
+            control: append.control.clone(),
+            position,
+            before,
+            ..Record::default()
+        };
         match &append.body {
-            Body::Bytes(body, count) => Record { count: count.map(|index| outcome.counts[index]), body: body.clone(), ..record },
+            Body::Bytes(body, count) => Record {
+                count: count.map(|index| outcome.counts[index]),
+                body: body.clone(),
+                ..record
+            },
             Body::Written(index) => {
                 let put = match &commit.write[*index] {
-                    Write::Put { table, key, .. } => {
-                        self.documents.get(&(table.name, key.clone())).and_then(|draught| draught.now.as_ref())
-                    }
+                    Write::Put { table, key, .. } => self
+                        .documents
+                        .get(&(table.name, key.clone()))
+                        .and_then(|draught| draught.now.as_ref()),
                     Write::Touch { .. } | Write::Delete { .. } => None,
                 };
                 let put = put.expect("checked: a document is put there, and written only once");
                 let counts = (!put.counts.is_empty()).then(|| encode_counts(&put.counts));
-                Record { stamps: put.stamps, counts, body: put.value.clone(), ..record }
+                Record {
+                    stamps: put.stamps,
+                    counts,
+                    body: put.value.clone(),
+                    ..record
+                }
             }
         }
     }
 
     /// The events for the log, and what has to leave it.
-    fn append(&mut self, commit: &Commit, at: u64, keep: Keep, disk: &Disk, changes: &mut Changes) -> Result<(), Fault> {
+    fn append(
+        &mut self,
+        commit: &Commit,
+        at: u64,
+        keep: Keep,
+        disk: &Disk,
+        changes: &mut Changes,
+    ) -> Result<(), Fault> {
         if commit.append.is_empty() {
             return Ok(());
         }
-        let State { id, head, weight, .. } = &mut self.state;
+        let State {
+            id, head, weight, ..
+        } = &mut self.state;
         let (first, old_floor) = (head.seq + 1, head.floor.seq);
         head.seq += commit.append.len() as u64;
         head.at = at;
-        *weight += commit.append.iter().map(|append| POSITION + append.reference.len() as u64).sum::<u64>();
+        *weight += commit
+            .append
+            .iter()
+            .map(|append| POSITION + append.reference.len() as u64)
+            .sum::<u64>();
 
-        let exceeds =
-            |floor: u64, weight: u64| keep.events != 0 && head.seq - floor > keep.events || keep.bytes != 0 && weight > keep.bytes;
+        let exceeds = |floor: u64, weight: u64| {
+            keep.events != 0 && head.seq - floor > keep.events
+                || keep.bytes != 0 && weight > keep.bytes
+        };
         let mut old = None;
         for _ in 0..TRIM + commit.append.len() {
             let seq = head.floor.seq + 1;
@@ -336,7 +468,9 @@ impl Draft<'_> {
             if old.is_none() {
                 old = Some(self.view.events(*id, seq)?);
             }
-            let Some(entry) = old.as_mut().and_then(Iterator::next).transpose()? else { break };
+            let Some(entry) = old.as_mut().and_then(Iterator::next).transpose()? else {
+                break;
+            };
             *weight = weight.saturating_sub(POSITION + entry.reference.len() as u64);
             head.floor = entry.position;
         }
@@ -345,29 +479,55 @@ impl Draft<'_> {
         }
         for (seq, append) in (first..).zip(&commit.append) {
             if seq > head.floor.seq {
-                changes.put(disk.entries, layout::by_seq(*id, seq), layout::encode_event(at, append.kind, &append.reference));
+                changes.put(
+                    disk.entries,
+                    layout::by_seq(*id, seq),
+                    layout::encode_event(at, append.kind, &append.reference),
+                );
             }
         }
         Ok(())
     }
 
     /// The documents and the state.
-    fn finish(mut self, partition: &Partition, commit: &Commit, at: u64, disk: &Disk, changes: &mut Changes) {
+    fn finish(
+        mut self,
+        partition: &Partition,
+        commit: &Commit,
+        at: u64,
+        disk: &Disk,
+        changes: &mut Changes,
+    ) {
         let id = self.state.id;
-        for ((_, key), Draught { table, was, now, .. }) in self.documents.into_iter().filter(|(_, draught)| draught.changed) {
+        for (
+            (_, key),
+            Draught {
+                table, was, now, ..
+            },
+        ) in self
+            .documents
+            .into_iter()
+            .filter(|(_, draught)| draught.changed)
+        {
             let by_key = layout::by_key(id, table, &key);
             match (now, table.order) {
                 (Some(now), Order::Numbers) => {
                     let Stamps { number, seq, .. } = now.stamps;
                     match was {
                         None => changes.put(disk.entries, by_key, number.to_be_bytes()),
-                        Some(was) if was.seq != seq => changes.delete(disk.entries, layout::by_change(id, was.seq, number)),
+                        Some(was) if was.seq != seq => {
+                            changes.delete(disk.entries, layout::by_change(id, was.seq, number))
+                        }
                         Some(_) => {}
                     }
                     if was.is_none_or(|was| was.seq != seq) {
                         changes.put(disk.entries, layout::by_change(id, seq, number), []);
                     }
-                    changes.put(disk.entries, layout::by_number(id, number), layout::encode_document(&now));
+                    changes.put(
+                        disk.entries,
+                        layout::by_number(id, number),
+                        layout::encode_document(&now),
+                    );
                 }
                 (Some(now), _) => changes.put(disk.entries, by_key, layout::encode_document(&now)),
                 (None, _) => changes.delete(disk.entries, by_key),
@@ -378,8 +538,14 @@ impl Draft<'_> {
             if self.state.expires != 0 {
                 changes.delete(disk.expiries, layout::by_expiry(self.state.expires, id));
             }
-            self.state.expires = at.saturating_add(u64::try_from(after.as_millis()).unwrap_or(u64::MAX)).max(1);
-            changes.put(disk.expiries, layout::by_expiry(self.state.expires, id), partition.name());
+            self.state.expires = at
+                .saturating_add(u64::try_from(after.as_millis()).unwrap_or(u64::MAX))
+                .max(1);
+            changes.put(
+                disk.expiries,
+                layout::by_expiry(self.state.expires, id),
+                partition.name(),
+            );
         }
         changes.put(disk.partitions, partition.name(), self.state.encode());
     }

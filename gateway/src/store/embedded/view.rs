@@ -9,7 +9,10 @@ use super::{
     disk::Disk,
     layout::{self, Space, State, Unreadable},
 };
-use crate::store::{Continuity, Document, Entry, Head, Log, Order, Page, Partition, Position, Range, Read, Snapshot, StoreError, Table};
+use crate::store::{
+    Continuity, Document, Entry, Head, Log, Order, Page, Partition, Position, Range, Read,
+    Snapshot, StoreError, Table,
+};
 
 /// Why a read or a write failed.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +52,10 @@ impl<'t> View<'t> {
 
     /// What is kept of a partition, also when it has expired.
     pub(super) fn kept(&self, partition: &Partition) -> Result<Option<State>, Fault> {
-        let bytes = self.disk.partitions.get(self.txn, partition.name().as_bytes())?;
+        let bytes = self
+            .disk
+            .partitions
+            .get(self.txn, partition.name().as_bytes())?;
         Ok(bytes.map(State::decode).transpose()?)
     }
 
@@ -60,11 +66,24 @@ impl<'t> View<'t> {
 
     /// What is kept of a partition that is not over.
     pub(super) fn state(&self, partition: &Partition) -> Result<Option<State>, Fault> {
-        Ok(self.kept(partition)?.filter(|state| !self.has_expired(state)))
+        Ok(self
+            .kept(partition)?
+            .filter(|state| !self.has_expired(state)))
     }
 
-    pub(super) fn document(&self, partition: u64, table: Table, key: &str) -> Result<Option<Document>, Fault> {
-        let Some(found) = self.disk.entries.get(self.txn, &layout::by_key(partition, table, key))? else { return Ok(None) };
+    pub(super) fn document(
+        &self,
+        partition: u64,
+        table: Table,
+        key: &str,
+    ) -> Result<Option<Document>, Fault> {
+        let Some(found) = self
+            .disk
+            .entries
+            .get(self.txn, &layout::by_key(partition, table, key))?
+        else {
+            return Ok(None);
+        };
         match table.order {
             Order::Numbers => self.numbered(partition, layout::last_u64(found)?),
             Order::None | Order::Keys => Ok(Some(layout::decode_document(found)?)),
@@ -72,46 +91,81 @@ impl<'t> View<'t> {
     }
 
     fn numbered(&self, partition: u64, number: u64) -> Result<Option<Document>, Fault> {
-        let bytes = self.disk.entries.get(self.txn, &layout::by_number(partition, number))?;
+        let bytes = self
+            .disk
+            .entries
+            .get(self.txn, &layout::by_number(partition, number))?;
         Ok(bytes.map(layout::decode_document).transpose()?)
     }
 
     pub(super) fn snapshot(&self, read: &Read) -> Result<Snapshot, Fault> {
         let Some(state) = self.state(&read.partition)? else {
-            return Ok(Snapshot { documents: vec![None; read.documents.len()], ..Snapshot::default() });
+            return Ok(Snapshot {
+                documents: vec![None; read.documents.len()],
+                ..Snapshot::default()
+            });
         };
-        let documents = read.documents.iter().map(|(table, key)| self.document(state.id, *table, key)).collect::<Result<_, _>>()?;
+        let documents = read
+            .documents
+            .iter()
+            .map(|(table, key)| self.document(state.id, *table, key))
+            .collect::<Result<_, _>>()?;
         let newest = match read.newest {
             Some(_) => self.before(state.id, None, 1)?.documents.pop(),
             None => None,
         };
-        Ok(Snapshot { head: state.head, counters: state.counters, documents, newest })
+        Ok(Snapshot {
+            head: state.head,
+            counters: state.counters,
+            documents,
+            newest,
+        })
     }
 
-    pub(super) fn page(&self, partition: &Partition, table: Table, range: &Range, limit: usize) -> Result<(Page, Head), Fault> {
+    pub(super) fn page(
+        &self,
+        partition: &Partition,
+        table: Table,
+        range: &Range,
+        limit: usize,
+    ) -> Result<(Page, Head), Fault> {
         // A partition that never was has an empty page.
         let State { id, head, .. } = self.state(partition)?.unwrap_or_default();
         let page = match (table.order, range) {
             (Order::Keys, Range::Keys { after }) => {
                 let prefix = layout::table(id, table);
                 let start = after.as_ref().map(|after| layout::by_key(id, table, after));
-                let start = start.as_ref().map_or(Bound::Included(&prefix[..]), |start| Bound::Excluded(&start[..]));
-                self.ascending(start, &prefix, limit, |_, bytes| Ok(Some(layout::decode_document(bytes)?)))
+                let start = start
+                    .as_ref()
+                    .map_or(Bound::Included(&prefix[..]), |start| {
+                        Bound::Excluded(&start[..])
+                    });
+                self.ascending(start, &prefix, limit, |_, bytes| {
+                    Ok(Some(layout::decode_document(bytes)?))
+                })
             }
             (Order::Numbers, Range::Before(number)) => self.before(id, *number, limit),
             (Order::Numbers, Range::After(number)) => {
                 let start = layout::by_number(id, *number);
-                self.ascending(Bound::Excluded(&start), &layout::space(id, Space::Numbered), limit, |_, bytes| {
-                    Ok(Some(layout::decode_document(bytes)?))
-                })
+                self.ascending(
+                    Bound::Excluded(&start),
+                    &layout::space(id, Space::Numbered),
+                    limit,
+                    |_, bytes| Ok(Some(layout::decode_document(bytes)?)),
+                )
             }
             (Order::Numbers, Range::Changed(seq)) => {
                 let start = layout::by_change(id, *seq, u64::MAX);
-                self.ascending(Bound::Excluded(&start), &layout::space(id, Space::Changes), limit, |key, _| {
-                    self.numbered(id, layout::last_u64(key)?)
-                })
+                self.ascending(
+                    Bound::Excluded(&start),
+                    &layout::space(id, Space::Changes),
+                    limit,
+                    |key, _| self.numbered(id, layout::last_u64(key)?),
+                )
             }
-            _ => Err(Fault::Malformed("the table is not kept in the order asked for")),
+            _ => Err(Fault::Malformed(
+                "the table is not kept in the order asked for",
+            )),
         }?;
         Ok((page, head))
     }
@@ -125,7 +179,11 @@ impl<'t> View<'t> {
         document: impl Fn(&[u8], &[u8]) -> Result<Option<Document>, Fault>,
     ) -> Result<Page, Fault> {
         let mut page = Page::default();
-        for entry in self.disk.entries.range(self.txn, &(start, Bound::Unbounded))? {
+        for entry in self
+            .disk
+            .entries
+            .range(self.txn, &(start, Bound::Unbounded))?
+        {
             let (key, bytes) = entry?;
             if !key.starts_with(prefix) {
                 break;
@@ -143,7 +201,10 @@ impl<'t> View<'t> {
         let start = layout::by_number(partition, 0);
         let end = layout::by_number(partition, number.unwrap_or(u64::MAX));
         let mut page = Page::default();
-        for entry in self.disk.entries.rev_range(self.txn, &(Bound::Included(&start[..]), Bound::Excluded(&end[..])))? {
+        for entry in self.disk.entries.rev_range(
+            self.txn,
+            &(Bound::Included(&start[..]), Bound::Excluded(&end[..])),
+        )? {
             let (_, bytes) = entry?;
             if page.documents.len() == limit {
                 page.more = true;
@@ -156,18 +217,40 @@ impl<'t> View<'t> {
     }
 
     /// The events from `seq` on.
-    pub(super) fn events(&self, partition: u64, seq: u64) -> Result<impl Iterator<Item = Result<Entry, Fault>> + 't, Fault> {
-        let (first, last) = (layout::by_seq(partition, seq), layout::by_seq(partition, u64::MAX));
-        let range = self.disk.entries.range(self.txn, &(Bound::Included(&first[..]), Bound::Included(&last[..])))?;
+    pub(super) fn events(
+        &self,
+        partition: u64,
+        seq: u64,
+    ) -> Result<impl Iterator<Item = Result<Entry, Fault>> + 't, Fault> {
+        let (first, last) = (
+            layout::by_seq(partition, seq),
+            layout::by_seq(partition, u64::MAX),
+        );
+        let range = self.disk.entries.range(
+            self.txn,
+            &(Bound::Included(&first[..]), Bound::Included(&last[..])),
+        )?;
         Ok(range.map(|entry| {
             let (key, bytes) = entry?;
             let (at, kind, reference) = layout::decode_event(bytes)?;
-            let position = Position { seq: layout::last_u64(key)?, at };
-            Ok(Entry { position, kind, reference: Bytes::copy_from_slice(reference) })
+            let position = Position {
+                seq: layout::last_u64(key)?,
+                at,
+            };
+            Ok(Entry {
+                position,
+                kind,
+                reference: Bytes::copy_from_slice(reference),
+            })
         }))
     }
 
-    pub(super) fn log(&self, partition: &Partition, after: Position, limit: usize) -> Result<Log, Fault> {
+    pub(super) fn log(
+        &self,
+        partition: &Partition,
+        after: Position,
+        limit: usize,
+    ) -> Result<Log, Fault> {
         let State { id, head, .. } = self.state(partition)?.unwrap_or_default();
         let continuity = if after.seq < head.floor.seq {
             Continuity::Trimmed
@@ -182,9 +265,16 @@ impl<'t> View<'t> {
             }
         };
         let entries = match continuity {
-            Continuity::Continuous if after.seq < head.seq => self.events(id, after.seq + 1)?.take(limit).collect::<Result<_, _>>()?,
+            Continuity::Continuous if after.seq < head.seq => self
+                .events(id, after.seq + 1)?
+                .take(limit)
+                .collect::<Result<_, _>>()?,
             _ => Vec::new(),
         };
-        Ok(Log { entries, head, continuity })
+        Ok(Log {
+            entries,
+            head,
+            continuity,
+        })
     }
 }

@@ -107,11 +107,24 @@ pub(super) fn start(
     requests: mpsc::Receiver<Request>,
 ) -> std::io::Result<[JoinHandle<()>; 2]> {
     let (publish, published) = sync_channel(UNPUBLISHED);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    let writer = Writer { disk, keep, clock, health, requests, publish };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?;
+    let writer = Writer {
+        disk,
+        keep,
+        clock,
+        health,
+        requests,
+        publish,
+    };
     Ok([
-        thread::Builder::new().name("store-writer".into()).spawn(move || runtime.block_on(writer.run()))?,
-        thread::Builder::new().name("store-publisher".into()).spawn(move || publisher(&bus, &published))?,
+        thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || runtime.block_on(writer.run()))?,
+        thread::Builder::new()
+            .name("store-publisher".into())
+            .spawn(move || publisher(&bus, &published))?,
     ])
 }
 
@@ -145,7 +158,10 @@ impl Writer {
                 // Nobody can ask any more.
                 Ok(0) => open = false,
                 Ok(_) => {
-                    if let Some(close) = group.iter().position(|request| matches!(request, Request::Close)) {
+                    if let Some(close) = group
+                        .iter()
+                        .position(|request| matches!(request, Request::Close))
+                    {
                         open = false;
                         // Whoever came after the end hears so, as their answers are dropped.
                         group.truncate(close);
@@ -167,9 +183,12 @@ impl Writer {
         match self.disk.forget_readers() {
             Ok(0) => {}
             Ok(readers) => tracing::info!(readers, "readers of the store that died are forgotten"),
-            Err(error) => tracing::warn!(%error, "readers of the store that died may still hold up what was freed"),
+            Err(error) => {
+                tracing::warn!(%error, "readers of the store that died may still hold up what was freed")
+            }
         }
-        let is_full = |fault: &Fault| matches!(fault, Fault::Storage(error) if disk::is_full(error));
+        let is_full =
+            |fault: &Fault| matches!(fault, Fault::Storage(error) if disk::is_full(error));
         self.growing(|| self.sweep(), is_full).unwrap_or_else(|fault| {
             if !self.health.failing.swap(true, Ordering::Relaxed) {
                 tracing::error!(%fault, "the store cannot remove what has expired: it is tried again");
@@ -188,7 +207,9 @@ impl Writer {
             Request::Wipe { answer, .. } => !answer.is_closed(),
             Request::Probe { .. } | Request::Close => true,
         });
-        let probes: Vec<_> = group.extract_if(.., |request| matches!(request, Request::Probe { .. })).collect();
+        let probes: Vec<_> = group
+            .extract_if(.., |request| matches!(request, Request::Probe { .. }))
+            .collect();
         let mut published = true;
         if !group.is_empty() {
             match self.growing(|| self.transact(group), disk::is_full) {
@@ -197,10 +218,12 @@ impl Writer {
             }
         }
         if !probes.is_empty() {
-            let room = self.growing(|| self.probe(), disk::is_full).map_err(|error| {
-                self.notice(&error);
-                unavailable(&error)
-            });
+            let room = self
+                .growing(|| self.probe(), disk::is_full)
+                .map_err(|error| {
+                    self.notice(&error);
+                    unavailable(&error)
+                });
             self.health.failing.store(room.is_err(), Ordering::Relaxed);
             for probe in probes {
                 if let Request::Probe { answer } = probe {
@@ -250,7 +273,11 @@ impl Writer {
     }
 
     /// Does it again in a larger map where that was full.
-    fn growing<T, E: From<heed::Error>>(&self, mut attempt: impl FnMut() -> Result<T, E>, is_full: impl Fn(&E) -> bool) -> Result<T, E> {
+    fn growing<T, E: From<heed::Error>>(
+        &self,
+        mut attempt: impl FnMut() -> Result<T, E>,
+        is_full: impl Fn(&E) -> bool,
+    ) -> Result<T, E> {
         loop {
             match attempt() {
                 Err(error) if is_full(&error) => {
@@ -267,13 +294,29 @@ impl Writer {
         let mut done = Vec::with_capacity(group.len());
         for request in group {
             done.push(match request {
-                Request::Commit { partition, commit, .. } => Done::Commit(own(self.commit(&mut txn, partition, commit))?),
-                Request::Purge { partition, table, require, limit, .. } => {
-                    Done::Purge(own(self.purge(&mut txn, partition, *table, require.as_ref(), *limit))?)
-                }
-                Request::Load { partition, piece, .. } => Done::Load(own(self.load(&mut txn, partition, piece))?),
+                Request::Commit {
+                    partition, commit, ..
+                } => Done::Commit(own(self.commit(&mut txn, partition, commit))?),
+                Request::Purge {
+                    partition,
+                    table,
+                    require,
+                    limit,
+                    ..
+                } => Done::Purge(own(self.purge(
+                    &mut txn,
+                    partition,
+                    *table,
+                    require.as_ref(),
+                    *limit,
+                ))?),
+                Request::Load {
+                    partition, piece, ..
+                } => Done::Load(own(self.load(&mut txn, partition, piece))?),
                 Request::Wipe { prefix, .. } => Done::Wipe(own(self.wipe(&mut txn, prefix))?),
-                Request::Probe { .. } | Request::Close => unreachable!("neither is part of a transaction"),
+                Request::Probe { .. } | Request::Close => {
+                    unreachable!("neither is part of a transaction")
+                }
             });
         }
         // Returns after the disk's sync.
@@ -281,15 +324,32 @@ impl Writer {
         Ok(done)
     }
 
-    fn commit(&self, txn: &mut RwTxn, partition: &Partition, commit: &Commit) -> Result<Result<Plan, Conflict>, Fault> {
-        let plan = plan::plan(&self.disk, txn, (self.clock)(), commit.keep.unwrap_or(self.keep), partition, commit)?;
+    fn commit(
+        &self,
+        txn: &mut RwTxn,
+        partition: &Partition,
+        commit: &Commit,
+    ) -> Result<Result<Plan, Conflict>, Fault> {
+        let plan = plan::plan(
+            &self.disk,
+            txn,
+            (self.clock)(),
+            commit.keep.unwrap_or(self.keep),
+            partition,
+            commit,
+        )?;
         if let Ok(plan) = &plan {
             plan.write(txn)?;
         }
         Ok(plan)
     }
 
-    fn load(&self, txn: &mut RwTxn, partition: &Partition, piece: &Piece) -> Result<Result<(), Exists>, Fault> {
+    fn load(
+        &self,
+        txn: &mut RwTxn,
+        partition: &Partition,
+        piece: &Piece,
+    ) -> Result<Result<(), Exists>, Fault> {
         let plan = transfer::load(&self.disk, txn, (self.clock)(), partition, piece)?;
         Ok(match plan {
             Ok(plan) => Ok(plan.write(txn)?),
@@ -313,18 +373,35 @@ impl Writer {
         limit: usize,
     ) -> Result<Result<bool, Conflict>, Fault> {
         sound::required(partition, require.map_or(&[], std::slice::from_ref))?;
-        let Disk { entries, partitions, .. } = *self.disk;
+        let Disk {
+            entries,
+            partitions,
+            ..
+        } = *self.disk;
         let view = View::new(&self.disk, txn, (self.clock)());
         let state = view.state(partition)?;
         if let Some(Require { table, key, is }) = require {
-            let document = state.as_ref().map(|state| view.document(state.id, *table, key)).transpose()?.flatten();
+            let document = state
+                .as_ref()
+                .map(|state| view.document(state.id, *table, key))
+                .transpose()?
+                .flatten();
             if !plan::holds(*is, document.as_ref()) {
-                return Ok(Err(Conflict { require: vec![0], ..Conflict::default() }));
+                return Ok(Err(Conflict {
+                    require: vec![0],
+                    ..Conflict::default()
+                }));
             }
         }
-        let Some(mut state) = state else { return Ok(Ok(true)) };
+        let Some(mut state) = state else {
+            return Ok(Ok(true));
+        };
         let id = state.id;
-        let prefix = if table.order == Order::Numbers { layout::space(id, Space::Numbered) } else { layout::table(id, table) };
+        let prefix = if table.order == Order::Numbers {
+            layout::space(id, Space::Numbered)
+        } else {
+            layout::table(id, table)
+        };
         let mut keys = Vec::new();
         let mut found = 0;
         for entry in entries.prefix_iter(txn, &prefix)?.take(limit) {
@@ -334,7 +411,11 @@ impl Writer {
             state.retired = state.retired.max(document.version);
             if table.order == Order::Numbers {
                 keys.push(layout::by_key(id, table, &document.key));
-                keys.push(layout::by_change(id, document.stamps.seq, document.stamps.number));
+                keys.push(layout::by_change(
+                    id,
+                    document.stamps.seq,
+                    document.stamps.number,
+                ));
             }
             keys.push(key.to_owned());
         }
@@ -359,12 +440,16 @@ impl Writer {
         }
         let published = records.is_empty() || self.publish.send(records).is_ok();
         if !published {
-            tracing::error!("a listener panicked, and nothing can be published any more: the store takes no commits until the next start");
+            tracing::error!(
+                "a listener panicked, and nothing can be published any more: the store takes no commits until the next start"
+            );
         }
         for (request, done) in group.drain(..).zip(done) {
             // An answer that nobody waits for is lost rightly.
             match (request, done) {
-                (Request::Commit { answer, .. }, Done::Commit(done)) => drop(answer.send(done.map(|done| done.map(|plan| plan.outcome)))),
+                (Request::Commit { answer, .. }, Done::Commit(done)) => {
+                    drop(answer.send(done.map(|done| done.map(|plan| plan.outcome))))
+                }
                 (Request::Purge { answer, .. }, Done::Purge(done)) => drop(answer.send(done)),
                 (Request::Load { answer, .. }, Done::Load(done)) => drop(answer.send(done)),
                 (Request::Wipe { answer, .. }, Done::Wipe(done)) => drop(answer.send(done)),
@@ -376,10 +461,17 @@ impl Writer {
 
     /// Drops partitions that have expired, then removes a bite of what dropped ones left; true if there is more.
     fn sweep(&self) -> Result<bool, Fault> {
-        let Disk { expiries, dropped, entries, .. } = *self.disk;
+        let Disk {
+            expiries,
+            dropped,
+            entries,
+            ..
+        } = *self.disk;
         let now = (self.clock)();
         let nothing = self.disk.read(|txn| {
-            let due = expiries.first(txn)?.is_some_and(|(key, _)| is_due(key, now));
+            let due = expiries
+                .first(txn)?
+                .is_some_and(|(key, _)| is_due(key, now));
             Ok::<_, heed::Error>(!due && dropped.first(txn)?.is_none())
         })?;
         if nothing {
@@ -392,12 +484,18 @@ impl Writer {
             if !is_due(key, now) {
                 break;
             }
-            due.push((key.to_owned(), std::str::from_utf8(name).map(Partition::new)));
+            due.push((
+                key.to_owned(),
+                std::str::from_utf8(name).map(Partition::new),
+            ));
         }
         for (key, partition) in due {
             if let Ok(partition) = partition {
                 let view = View::new(&self.disk, &txn, now);
-                if let Some(state) = view.kept(&partition)?.filter(|state| view.has_expired(state)) {
+                if let Some(state) = view
+                    .kept(&partition)?
+                    .filter(|state| view.has_expired(state))
+                {
                     plan::expire(&self.disk, &partition, &state).write(&mut txn)?;
                 }
             }
@@ -405,8 +503,11 @@ impl Writer {
         }
         let mut more = false;
         if let Some(id) = dropped.first(&txn)?.map(|(key, _)| key.to_owned()) {
-            let keys: Vec<_> =
-                entries.prefix_iter(&txn, &id)?.take(BITE).map(|entry| Ok(entry?.0.to_owned())).collect::<heed::Result<_>>()?;
+            let keys: Vec<_> = entries
+                .prefix_iter(&txn, &id)?
+                .take(BITE)
+                .map(|entry| Ok(entry?.0.to_owned()))
+                .collect::<heed::Result<_>>()?;
             for key in &keys {
                 entries.delete(&mut txn, key)?;
             }
@@ -425,7 +526,9 @@ fn unavailable(error: &heed::Error) -> StoreError {
 }
 
 fn is_due(expiry: &[u8], now: u64) -> bool {
-    expiry.first_chunk().is_some_and(|at| u64::from_be_bytes(*at) <= now)
+    expiry
+        .first_chunk()
+        .is_some_and(|at| u64::from_be_bytes(*at) <= now)
 }
 
 /// Keeps what went wrong for one request apart from what fails the whole transaction.

@@ -40,7 +40,13 @@ impl Redis {
         let mut warnings = Vec::new();
         for master in self.masters().await? {
             let info = in_time(async { master.info().await.map_err(script::unavailable) }).await?;
-            examine(&master.name, &info, self.deployment().is_cluster(), &mut warnings).map_err(Unfit::Settings)?;
+            examine(
+                &master.name,
+                &info,
+                self.deployment().is_cluster(),
+                &mut warnings,
+            )
+            .map_err(Unfit::Settings)?;
             if let Some(replicas) = self.replicas {
                 warnings.extend(lacking(&master.name, &info, replicas.count));
             }
@@ -53,28 +59,55 @@ impl Redis {
         let node = node_info(deployment.credentials(), deployment.database());
         match deployment {
             Deployment::Single { address, .. } => Ok(vec![Master::at(address, node)?]),
-            Deployment::Sentinel { sentinels, service, sentinel_credentials, .. } => {
-                let sentinel = |address: &Address| ConnectionInfo { addr: tcp(address), redis: node_info(sentinel_credentials, 0) };
+            Deployment::Sentinel {
+                sentinels,
+                service,
+                sentinel_credentials,
+                ..
+            } => {
+                let sentinel = |address: &Address| ConnectionInfo {
+                    addr: tcp(address),
+                    redis: node_info(sentinel_credentials, 0),
+                };
                 let config = SentinelConfig {
                     urls: None,
                     connections: Some(sentinels.iter().map(sentinel).collect()),
                     server_type: SentinelServerType::Master,
                     master_name: service.clone(),
-                    node_connection_info: Some(SentinelNodeConnectionInfo { tls_mode: None, redis_connection_info: Some(node) }),
+                    node_connection_info: Some(SentinelNodeConnectionInfo {
+                        tls_mode: None,
+                        redis_connection_info: Some(node),
+                    }),
                     pool: Some(pool()),
                 };
-                let pool = config.create_pool(Some(Runtime::Tokio1)).map_err(script::unavailable)?;
-                Ok(vec![Master { name: deployment.to_string(), pool: Pool::Sentinel(pool) }])
+                let pool = config
+                    .create_pool(Some(Runtime::Tokio1))
+                    .map_err(script::unavailable)?;
+                Ok(vec![Master {
+                    name: deployment.to_string(),
+                    pool: Pool::Sentinel(pool),
+                }])
             }
             Deployment::Cluster { .. } => {
-                let named = in_time(async { self.commands.on_masters(&redis::cmd("PING")).await.map_err(script::unavailable) }).await?;
+                let named = in_time(async {
+                    self.commands
+                        .on_masters(&redis::cmd("PING"))
+                        .await
+                        .map_err(script::unavailable)
+                })
+                .await?;
                 let address = |name: &str| {
                     let (host, port) = name.rsplit_once(':')?;
                     let host = host.trim_matches(['[', ']']).to_owned();
-                    Some(Address { host, port: port.parse().ok()? })
+                    Some(Address {
+                        host,
+                        port: port.parse().ok()?,
+                    })
                 };
                 let masters = named.iter().filter_map(|(name, _)| address(name));
-                masters.map(|address| Master::at(&address, node.clone())).collect()
+                masters
+                    .map(|address| Master::at(&address, node.clone()))
+                    .collect()
             }
         }
     }
@@ -93,27 +126,61 @@ enum Pool {
 
 impl Master {
     fn at(address: &Address, node: RedisConnectionInfo) -> Result<Self, StoreError> {
-        let config = Config { url: None, connection: Some(ConnectionInfo { addr: tcp(address), redis: node }), pool: Some(pool()) };
-        let pool = config.create_pool(Some(Runtime::Tokio1)).map_err(script::unavailable)?;
-        Ok(Self { name: address.to_string(), pool: Pool::Server(pool) })
+        let config = Config {
+            url: None,
+            connection: Some(ConnectionInfo {
+                addr: tcp(address),
+                redis: node,
+            }),
+            pool: Some(pool()),
+        };
+        let pool = config
+            .create_pool(Some(Runtime::Tokio1))
+            .map_err(script::unavailable)?;
+        Ok(Self {
+            name: address.to_string(),
+            pool: Pool::Server(pool),
+        })
     }
 
     async fn info(&self) -> Result<String, String> {
         let mut cmd = Cmd::new();
         cmd.arg("INFO");
         async fn ask(connection: &mut impl ConnectionLike, cmd: &Cmd) -> Result<String, String> {
-            cmd.query_async(connection).await.map_err(|error| error.to_string())
+            cmd.query_async(connection)
+                .await
+                .map_err(|error| error.to_string())
         }
         match &self.pool {
-            Pool::Server(pool) => ask(&mut pool.get().await.map_err(|error| error.to_string())?, &cmd).await,
-            Pool::Sentinel(pool) => ask(&mut pool.get().await.map_err(|error| error.to_string())?, &cmd).await,
+            Pool::Server(pool) => {
+                ask(
+                    &mut pool.get().await.map_err(|error| error.to_string())?,
+                    &cmd,
+                )
+                .await
+            }
+            Pool::Sentinel(pool) => {
+                ask(
+                    &mut pool.get().await.map_err(|error| error.to_string())?,
+                    &cmd,
+                )
+                .await
+            }
         }
     }
 }
 
 fn pool() -> PoolConfig {
     let patience = Some(Duration::from_secs(2));
-    PoolConfig { max_size: 1, timeouts: Timeouts { wait: patience, create: patience, recycle: patience }, ..PoolConfig::default() }
+    PoolConfig {
+        max_size: 1,
+        timeouts: Timeouts {
+            wait: patience,
+            create: patience,
+            recycle: patience,
+        },
+        ..PoolConfig::default()
+    }
 }
 
 fn tcp(address: &Address) -> ConnectionAddr {
@@ -122,12 +189,21 @@ fn tcp(address: &Address) -> ConnectionAddr {
 
 fn node_info(credentials: &Credentials, db: i64) -> RedisConnectionInfo {
     let Credentials { user, password } = credentials.clone();
-    RedisConnectionInfo { db, username: user, password, ..RedisConnectionInfo::default() }
+    RedisConnectionInfo {
+        db,
+        username: user,
+        password,
+        ..RedisConnectionInfo::default()
+    }
 }
 
 /// Reads what a server says of itself. `INFO` is asked, not `CONFIG`, which managed services forbid.
 fn examine(name: &str, info: &str, cluster: bool, warnings: &mut Warnings) -> Result<(), String> {
-    let field = |field: &str| info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).map(str::trim);
+    let field = |field: &str| {
+        info.lines()
+            .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))
+            .map(str::trim)
+    };
 
     let oldest = if cluster { OLDEST_CLUSTER } else { OLDEST };
     match field("redis_version").and_then(version) {
@@ -137,17 +213,34 @@ fn examine(name: &str, info: &str, cluster: bool, warnings: &mut Warnings) -> Re
                 version.0,
                 version.1,
                 format_args!("{}.{}", oldest.0, oldest.1),
-                if cluster { " for a Cluster (sharded channels)" } else { "" },
+                if cluster {
+                    " for a Cluster (sharded channels)"
+                } else {
+                    ""
+                },
             ));
         }
         Some(_) => {}
-        None => warnings.push(format!("{name} does not tell its version: CHAOS needs what Redis {}.{} can do", oldest.0, oldest.1)),
+        None => warnings.push(format!(
+            "{name} does not tell its version: CHAOS needs what Redis {}.{} can do",
+            oldest.0, oldest.1
+        )),
     }
     match field("redis_mode") {
-        Some("cluster") if !cluster => return Err(format!("{name} is a node of a Cluster: begin the URL with redis+cluster://")),
-        Some("standalone") if cluster => return Err(format!("{name} is no node of a Cluster: begin the URL with redis://")),
+        Some("cluster") if !cluster => {
+            return Err(format!(
+                "{name} is a node of a Cluster: begin the URL with redis+cluster://"
+            ));
+        }
+        Some("standalone") if cluster => {
+            return Err(format!(
+                "{name} is no node of a Cluster: begin the URL with redis://"
+            ));
+        }
         Some("sentinel") => {
-            return Err(format!("{name} is a Sentinel: begin the URL with redis+sentinel:// and end it with the service's name"));
+            return Err(format!(
+                "{name} is a Sentinel: begin the URL with redis+sentinel:// and end it with the service's name"
+            ));
         }
         _ => {}
     }
@@ -175,7 +268,12 @@ fn examine(name: &str, info: &str, cluster: bool, warnings: &mut Warnings) -> Re
 
 /// What to tell if fewer replicas follow a master than are waited for.
 fn lacking(name: &str, info: &str, wanted: u32) -> Option<String> {
-    let connected = info.lines().find_map(|line| line.strip_prefix("connected_slaves:")?.trim().parse::<u32>().ok())?;
+    let connected = info.lines().find_map(|line| {
+        line.strip_prefix("connected_slaves:")?
+            .trim()
+            .parse::<u32>()
+            .ok()
+    })?;
     (connected < wanted).then(|| {
         format!(
             "{name} has {connected} of the {wanted} replicas that --redis-wait asks for: until they follow it nothing is acknowledged. \
@@ -210,14 +308,22 @@ mod tests {
     #[test]
     fn too_few_replicas_are_warned_of() {
         let told = lacking("r:1", "connected_slaves:1\r\n", 2).unwrap();
-        assert!(told.contains("1 of the 2") && told.contains("--redis-wait"), "{told}");
+        assert!(
+            told.contains("1 of the 2") && told.contains("--redis-wait"),
+            "{told}"
+        );
         assert_eq!(lacking("r:1", "connected_slaves:2\r\n", 2), None);
     }
 
     #[test]
     fn what_loses_data_silently_is_refused_with_the_cure() {
-        let error = verdict(&FINE.replace("noeviction", "allkeys-lru"), false).0.unwrap_err();
-        assert!(error.contains("allkeys-lru") && error.contains("set maxmemory-policy noeviction"), "{error}");
+        let error = verdict(&FINE.replace("noeviction", "allkeys-lru"), false)
+            .0
+            .unwrap_err();
+        assert!(
+            error.contains("allkeys-lru") && error.contains("set maxmemory-policy noeviction"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -225,15 +331,35 @@ mod tests {
         assert!(verdict(&FINE.replace("7.0.15", "6.0.9"), false).0.is_err());
         assert!(verdict(&FINE.replace("7.0.15", "6.2.0"), false).0.is_ok());
         let sharded = FINE.replace("standalone", "cluster");
-        assert!(verdict(&sharded.replace("7.0.15", "6.2.0"), true).0.unwrap_err().contains("7.0"));
-        assert!(verdict(&sharded, false).0.unwrap_err().contains("redis+cluster://"));
+        assert!(
+            verdict(&sharded.replace("7.0.15", "6.2.0"), true)
+                .0
+                .unwrap_err()
+                .contains("7.0")
+        );
+        assert!(
+            verdict(&sharded, false)
+                .0
+                .unwrap_err()
+                .contains("redis+cluster://")
+        );
         assert!(verdict(FINE, true).0.unwrap_err().contains("redis://"));
-        assert!(verdict(&FINE.replace("standalone", "sentinel"), false).0.unwrap_err().contains("redis+sentinel://"));
+        assert!(
+            verdict(&FINE.replace("standalone", "sentinel"), false)
+                .0
+                .unwrap_err()
+                .contains("redis+sentinel://")
+        );
     }
 
     #[test]
     fn no_append_only_file_and_silence_are_warned_of() {
-        assert_eq!(verdict(&FINE.replace("aof_enabled:1", "aof_enabled:0"), false).1.len(), 1);
+        assert_eq!(
+            verdict(&FINE.replace("aof_enabled:1", "aof_enabled:0"), false)
+                .1
+                .len(),
+            1
+        );
         assert_eq!(verdict("", false).1.len(), 3);
     }
 }

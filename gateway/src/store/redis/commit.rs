@@ -8,8 +8,8 @@ use fanout::{
 };
 
 use crate::store::{
-    Append, Body, Commit, Committed, Conflict, Counter, Expected, Increment, Keep, Key, Mark, Order, Outcome, Partition, Require,
-    StoreError, Table, Write, Written,
+    Append, Body, Commit, Committed, Conflict, Counter, Expected, Increment, Keep, Key, Mark,
+    Order, Outcome, Partition, Require, StoreError, Table, Write, Written,
 };
 
 use super::{
@@ -33,12 +33,23 @@ impl Redis {
         let mut expiring = Vec::new();
         for _ in 0..ATTEMPTS {
             let keep = commit.keep.unwrap_or(self.keep);
-            let settings = Settings { channel: &channel, publish: self.publish_command(), keep, offset: self.clock_offset() };
+            let settings = Settings {
+                channel: &channel,
+                publish: self.publish_command(),
+                keep,
+                offset: self.clock_offset(),
+            };
             let mut plan = plan(partition, commit, &documents, &self.hints, &settings);
             for key in &expiring {
                 plan.key(String::clone(key));
             }
-            let Answer { value, asked, witness } = script::COMMIT.run(&self.commands, &plan.keys, &[plan.pack.0]).await?;
+            let Answer {
+                value,
+                asked,
+                witness,
+            } = script::COMMIT
+                .run(&self.commands, &plan.keys, &[plan.pack.0])
+                .await?;
             let mut items = Items::of(value)?;
             match items.int()? {
                 0 => {
@@ -52,17 +63,34 @@ impl Redis {
                 }
                 1 => {
                     let index = |n: u64| usize::try_from(n).map_err(script::unavailable);
-                    let mut list = || items.items()?.ints()?.into_iter().map(index).collect::<Result<Vec<_>, _>>();
-                    let conflict = Conflict { require: list()?, increment: list()? };
+                    let mut list = || {
+                        items
+                            .items()?
+                            .ints()?
+                            .into_iter()
+                            .map(index)
+                            .collect::<Result<Vec<_>, _>>()
+                    };
+                    let conflict = Conflict {
+                        require: list()?,
+                        increment: list()?,
+                    };
                     // What stands in the way may be what the caller sent before, and is about to be told as kept.
                     confirm(witness, partition).await?;
                     return Ok(Err(conflict));
                 }
                 3 => expiring = items.items()?.texts()?,
-                _ => learn(&self.hints, partition, items, documents.list.iter().map(|d| (d.table, d.key)))?,
+                _ => learn(
+                    &self.hints,
+                    partition,
+                    items,
+                    documents.list.iter().map(|d| (d.table, d.key)),
+                )?,
             }
         }
-        Err(StoreError::Unavailable("the partition changes faster than this node can follow".to_owned()))
+        Err(StoreError::Unavailable(
+            "the partition changes faster than this node can follow".to_owned(),
+        ))
     }
 
     /// The commit happened at the node that a slot moves to, while the subscribers are still at the one that it leaves:
@@ -71,22 +99,33 @@ impl Redis {
         let publish = async {
             for record in done.records(commit) {
                 let mut cmd = redis::Cmd::new();
-                cmd.arg(self.publish_command()).arg(channel).arg(&record[..]);
+                cmd.arg(self.publish_command())
+                    .arg(channel)
+                    .arg(&record[..]);
                 self.commands.run(&cmd).await?;
             }
             Ok::<_, redis::RedisError>(())
         };
         // The commit is done, whatever becomes of this.
         if !matches!(tokio::time::timeout(REPUBLISH, publish).await, Ok(Ok(()))) {
-            tracing::warn!(channel, "a record of a moving slot was not published again; its listeners will find it in the log");
+            tracing::warn!(
+                channel,
+                "a record of a moving slot was not published again; its listeners will find it in the log"
+            );
         }
     }
 }
 
 /// Waits until replicas have what the script found and did, if they are to be waited for.
-pub(super) async fn confirm(witness: Option<Witness>, partition: &Partition) -> Result<(), StoreError> {
+pub(super) async fn confirm(
+    witness: Option<Witness>,
+    partition: &Partition,
+) -> Result<(), StoreError> {
     match witness {
-        Some(witness) => witness.confirm(keys::marker(partition)).await.map_err(|error| StoreError::Unavailable(error.to_string())),
+        Some(witness) => witness
+            .confirm(keys::marker(partition))
+            .await
+            .map_err(|error| StoreError::Unavailable(error.to_string())),
         None => Ok(()),
     }
 }
@@ -121,8 +160,17 @@ impl<'a> Documents<'a> {
         let mut documents = Self::default();
         for write in &commit.write {
             let (table, key, maybe_new, indexed) = match write {
-                Write::Put { table, key, event, .. } => (*table, key, true, table.order == Order::Keys || event.is_some()),
-                Write::Touch { table, key, .. } | Write::Delete { table, key } => (*table, key, false, true),
+                Write::Put {
+                    table, key, event, ..
+                } => (
+                    *table,
+                    key,
+                    true,
+                    table.order == Order::Keys || event.is_some(),
+                ),
+                Write::Touch { table, key, .. } | Write::Delete { table, key } => {
+                    (*table, key, false, true)
+                }
             };
             let named = documents.named(table, key);
             (named.maybe_new, named.indexed) = (maybe_new, indexed);
@@ -141,7 +189,12 @@ impl<'a> Documents<'a> {
 
     fn named(&mut self, table: Table, key: &'a Key) -> &mut Named<'a> {
         let place = *self.places.entry((table, key)).or_insert_with(|| {
-            self.list.push(Named { table, key, maybe_new: false, indexed: false });
+            self.list.push(Named {
+                table,
+                key,
+                maybe_new: false,
+                indexed: false,
+            });
             self.list.len() - 1
         });
         &mut self.list[place]
@@ -149,7 +202,10 @@ impl<'a> Documents<'a> {
 
     /// Its index in the plan, from 1.
     fn index(&self, table: Table, key: &Key) -> usize {
-        self.places.get(&(table, key)).expect("every document of the commit was listed") + 1
+        self.places
+            .get(&(table, key))
+            .expect("every document of the commit was listed")
+            + 1
     }
 }
 
@@ -159,21 +215,59 @@ fn index(index: Option<usize>) -> usize {
 }
 
 /// Writes the plan as `scripts/commit.lua` reads it.
-fn plan(partition: &Partition, commit: &Commit, documents: &Documents<'_>, hints: &Hints, settings: &Settings<'_>) -> Plan {
-    let Commit { require, write, increment, append, expire, keep: _ } = commit;
+fn plan(
+    partition: &Partition,
+    commit: &Commit,
+    documents: &Documents<'_>,
+    hints: &Hints,
+    settings: &Settings<'_>,
+) -> Plan {
+    let Commit {
+        require,
+        write,
+        increment,
+        append,
+        expire,
+        keep: _,
+    } = commit;
     let mut plan = Plan::new(partition);
     if !append.is_empty() {
         plan.key(keys::log(partition));
     }
-    let expire = expire.map_or(0, |after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX).max(1));
-    let Settings { channel, publish, keep, offset } = settings;
-    plan.pack.text(channel).text(publish).uint(keep.events).uint(keep.bytes).int(*offset).uint(expire);
-    for count in [documents.list.len(), require.len(), increment.len(), write.len(), append.len()] {
+    let expire = expire.map_or(0, |after| {
+        u64::try_from(after.as_millis()).unwrap_or(u64::MAX).max(1)
+    });
+    let Settings {
+        channel,
+        publish,
+        keep,
+        offset,
+    } = settings;
+    plan.pack
+        .text(channel)
+        .text(publish)
+        .uint(keep.events)
+        .uint(keep.bytes)
+        .int(*offset)
+        .uint(expire);
+    for count in [
+        documents.list.len(),
+        require.len(),
+        increment.len(),
+        write.len(),
+        append.len(),
+    ] {
         plan.pack.index(count);
     }
 
     let mut next = hints.number(partition).unwrap_or(0);
-    for Named { table, key, maybe_new, indexed } in &documents.list {
+    for Named {
+        table,
+        key,
+        maybe_new,
+        indexed,
+    } in &documents.list
+    {
         let number = match (table.order, hints.document(partition, key)) {
             (Order::Numbers, Some(number)) if number > 0 => Some(number),
             (Order::Numbers, _) if *maybe_new => {
@@ -182,7 +276,12 @@ fn plan(partition: &Partition, commit: &Commit, documents: &Documents<'_>, hints
             }
             _ => None,
         };
-        let wanted = Wanted { table: *table, key, bucket: number.map(keys::bucket), indexed: *indexed };
+        let wanted = Wanted {
+            table: *table,
+            key,
+            bucket: number.map(keys::bucket),
+            indexed: *indexed,
+        };
         plan.document(partition, &wanted);
     }
 
@@ -190,16 +289,32 @@ fn plan(partition: &Partition, commit: &Commit, documents: &Documents<'_>, hints
     for Require { table, key, is } in require {
         pack.index(documents.index(*table, key)).expected(*is);
     }
-    for Increment { counter, by, max, max_names } in increment {
+    for Increment {
+        counter,
+        by,
+        max,
+        max_names,
+    } in increment
+    {
         let (document, name) = match counter {
             Counter::Partition(name) => (0, *name),
             Counter::Document { table, key, name } => (documents.index(*table, key), &**name),
         };
-        pack.index(document).text(name).int(*by).bound(*max).bound(*max_names);
+        pack.index(document)
+            .text(name)
+            .int(*by)
+            .bound(*max)
+            .bound(*max_names);
     }
     for write in write {
         let (what, table, key, event, mark, value): (_, _, _, _, _, &[u8]) = match write {
-            Write::Put { table, key, value, mark, event } => (0, table, key, *event, *mark, value),
+            Write::Put {
+                table,
+                key,
+                value,
+                mark,
+                event,
+            } => (0, table, key, *event, *mark, value),
             Write::Touch { table, key, event } => (1, table, key, Some(*event), Mark::None, b""),
             Write::Delete { table, key } => (2, table, key, None, Mark::None, b""),
         };
@@ -208,9 +323,19 @@ fn plan(partition: &Partition, commit: &Commit, documents: &Documents<'_>, hints
             Mark::Edited => 1,
             Mark::Deleted => 2,
         };
-        pack.small(what).index(documents.index(*table, key)).index(index(event)).small(mark).bytes(value);
+        pack.small(what)
+            .index(documents.index(*table, key))
+            .index(index(event))
+            .small(mark)
+            .bytes(value);
     }
-    for Append { kind, reference, control, body } in append {
+    for Append {
+        kind,
+        reference,
+        control,
+        body,
+    } in append
+    {
         let (control, subject): (_, &[u8]) = match control {
             Control::None => (0, b""),
             Control::Evict(subject) => (1, subject),
@@ -221,7 +346,13 @@ fn plan(partition: &Partition, commit: &Commit, documents: &Documents<'_>, hints
             Body::Bytes(body, counted) => (0, body, index(*counted)),
             Body::Written(write) => (index(Some(*write)), b"", 0),
         };
-        pack.small(*kind).bytes(reference).small(control).short(subject).index(written).bytes(body).index(counted);
+        pack.small(*kind)
+            .bytes(reference)
+            .small(control)
+            .short(subject)
+            .index(written)
+            .bytes(body)
+            .index(counted);
     }
     plan
 }
@@ -239,17 +370,45 @@ struct Done {
 
 impl Done {
     fn read(mut items: Items, commit: &Commit) -> Result<Self, StoreError> {
-        let [at, before, first_seq, number] = [items.int()?, items.int()?, items.int()?, items.int()?];
+        let [at, before, first_seq, number] =
+            [items.int()?, items.int()?, items.int()?, items.int()?];
         let mut written = Vec::with_capacity(commit.write.len());
         for _ in &commit.write {
             let [version, number, seq] = [items.int()?, items.int()?, items.int()?];
             let [created_at, edited_at, deleted_at] = [items.int()?, items.int()?, items.int()?];
-            written.push(Written { version, stamps: Stamps { number, seq, created_at, edited_at, deleted_at } });
+            written.push(Written {
+                version,
+                stamps: Stamps {
+                    number,
+                    seq,
+                    created_at,
+                    edited_at,
+                    deleted_at,
+                },
+            });
         }
-        let counts = commit.increment.iter().map(|_| items.int()).collect::<Result<_, _>>()?;
-        let outcome = Outcome { at, first_seq, written, counts };
-        let counts = commit.append.iter().map(|_| items.some_bytes()).collect::<Result<_, _>>()?;
-        Ok(Self { outcome, number, before, counts })
+        let counts = commit
+            .increment
+            .iter()
+            .map(|_| items.int())
+            .collect::<Result<_, _>>()?;
+        let outcome = Outcome {
+            at,
+            first_seq,
+            written,
+            counts,
+        };
+        let counts = commit
+            .append
+            .iter()
+            .map(|_| items.some_bytes())
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            outcome,
+            number,
+            before,
+            counts,
+        })
     }
 
     fn remember(&self, partition: &Partition, commit: &Commit, hints: &Hints) {
@@ -258,7 +417,9 @@ impl Done {
         }
         for (write, Written { stamps, .. }) in commit.write.iter().zip(&self.outcome.written) {
             match write {
-                Write::Put { key, .. } | Write::Touch { key, .. } if stamps.number > 0 => hints.saw_document(partition, key, stamps.number),
+                Write::Put { key, .. } | Write::Touch { key, .. } if stamps.number > 0 => {
+                    hints.saw_document(partition, key, stamps.number)
+                }
                 _ => {}
             }
         }
@@ -269,8 +430,17 @@ impl Done {
         let mut before = self.before;
         let mut seq = self.outcome.first_seq;
         let record = |(append, counts): (&Append, &bytes::Bytes)| {
-            let position = fanout::Position { seq, at: self.outcome.at };
-            let mut record = Record { kind: append.kind, control: append.control.clone(), position, before, ..Record::default() };
+            let position = fanout::Position {
+                seq,
+                at: self.outcome.at,
+            };
+            let mut record = Record {
+                kind: append.kind,
+                control: append.control.clone(),
+                position,
+                before,
+                ..Record::default()
+            };
             (seq, before) = (seq + 1, self.outcome.at);
             match &append.body {
                 Body::Bytes(body, counted) => {

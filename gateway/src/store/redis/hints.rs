@@ -31,7 +31,8 @@ impl Hints {
 
     /// The document has this number (0: there is no such document).
     pub(super) fn saw_document(&self, partition: &Partition, key: &Key, number: u64) {
-        self.documents.put((partition.clone(), Arc::clone(key)), number);
+        self.documents
+            .put((partition.clone(), Arc::clone(key)), number);
     }
 }
 

@@ -96,7 +96,9 @@ fn table_key(partition: &Partition, table: Table, rest: std::fmt::Arguments<'_>)
 
 /// FNV-1a, 64 bits. What is stored depends on it: it stays as it is.
 fn fnv1a(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 #[cfg(test)]
@@ -107,10 +109,23 @@ mod tests {
     fn the_layout_stays_as_it_was_stored() {
         let (partition, table) = (Partition::new("app_1:chn_2"), Table::numbered("messages"));
         assert_eq!(head(&partition), "chaos:{app_1:chn_2}:head");
-        assert_eq!(by_key(&partition, table, "msg_0123456789abcdef"), "chaos:{app_1:chn_2}:messages:k27");
-        assert_eq!(by_number(&partition, table, bucket(999)), "chaos:{app_1:chn_2}:messages:n0");
-        assert_eq!(by_number(&partition, table, bucket(1000)), "chaos:{app_1:chn_2}:messages:n1");
+        assert_eq!(
+            by_key(&partition, table, "msg_0123456789abcdef"),
+            "chaos:{app_1:chn_2}:messages:k27"
+        );
+        assert_eq!(
+            by_number(&partition, table, bucket(999)),
+            "chaos:{app_1:chn_2}:messages:n0"
+        );
+        assert_eq!(
+            by_number(&partition, table, bucket(1000)),
+            "chaos:{app_1:chn_2}:messages:n1"
+        );
         assert_eq!(fnv1a(""), 0xcbf2_9ce4_8422_2325);
-        assert_eq!(fnv1a("a"), 0xaf63_dc4c_8601_ec8c, "the published test vector");
+        assert_eq!(
+            fnv1a("a"),
+            0xaf63_dc4c_8601_ec8c,
+            "the published test vector"
+        );
     }
 }

@@ -17,12 +17,24 @@ use super::{
 const ATTEMPTS: usize = 16;
 
 impl Redis {
-    pub(super) async fn renew(&self, node: &str, ttl: Duration, members: Vec<(String, u32)>) -> Result<bool, StoreError> {
-        let names = [keys::leases("nodes"), lease(node), members_of(node), keys::leases("ended")];
+    pub(super) async fn renew(
+        &self,
+        node: &str,
+        ttl: Duration,
+        members: Vec<(String, u32)>,
+    ) -> Result<bool, StoreError> {
+        let names = [
+            keys::leases("nodes"),
+            lease(node),
+            members_of(node),
+            keys::leases("ended"),
+        ];
         let mut args = Vec::with_capacity(2 + 2 * members.len());
         args.extend([node.to_owned(), ttl.as_millis().max(1).to_string()]);
         // Zeros come last: what they empty is gone, and on a moving slot must not be touched again.
-        let (gone, here): (Vec<_>, Vec<_>) = members.into_iter().partition(|(_, sessions)| *sessions == 0);
+        let (gone, here): (Vec<_>, Vec<_>) = members
+            .into_iter()
+            .partition(|(_, sessions)| *sessions == 0);
         for (member, sessions) in here.into_iter().chain(gone) {
             args.extend([member, sessions.to_string()]);
         }
@@ -32,7 +44,10 @@ impl Redis {
 
     pub(super) async fn end(&self, node: &str) -> Result<(), StoreError> {
         let names = [keys::leases("nodes"), lease(node), members_of(node)];
-        script::RELEASE.run(&self.commands, &names, &[node]).await.map(|_| ())
+        script::RELEASE
+            .run(&self.commands, &names, &[node])
+            .await
+            .map(|_| ())
     }
 
     pub(super) async fn count(&self, members: &[String]) -> Result<Vec<u32>, StoreError> {
@@ -40,7 +55,10 @@ impl Redis {
             return Ok(Vec::new());
         }
         let sums = self.over_nodes(&script::MEMBERS, members).await?.ints()?;
-        Ok(sums.into_iter().map(|sum| u32::try_from(sum).unwrap_or(u32::MAX)).collect())
+        Ok(sums
+            .into_iter()
+            .map(|sum| u32::try_from(sum).unwrap_or(u32::MAX))
+            .collect())
     }
 
     pub(super) async fn sweep_ended(&self) -> Result<Vec<String>, StoreError> {
@@ -64,7 +82,9 @@ impl Redis {
             }
             *self.nodes.lock() = items.texts()?;
         }
-        Err(StoreError::Unavailable("nodes come and go faster than this node can follow".to_owned()))
+        Err(StoreError::Unavailable(
+            "nodes come and go faster than this node can follow".to_owned(),
+        ))
     }
 }
 

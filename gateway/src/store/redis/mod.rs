@@ -45,7 +45,8 @@ use parking_lot::Mutex;
 pub use check::{Unfit, Warnings};
 
 use super::{
-    Commit, Committed, DEADLINE, Head, Keep, Log, Page, Partition, Purged, Range, Read, Require, Snapshot, Store, StoreError, Table,
+    Commit, Committed, DEADLINE, Head, Keep, Log, Page, Partition, Purged, Range, Read, Require,
+    Snapshot, Store, StoreError, Table,
 };
 
 /// A store on a Redis deployment. All nodes that open the same deployment serve one world.
@@ -110,7 +111,12 @@ const PATIENCE: Duration = DEADLINE.saturating_sub(Duration::from_millis(200));
 async fn in_time<T>(work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     tokio::time::timeout(PATIENCE, work)
         .await
-        .unwrap_or_else(|_| Err(StoreError::Unavailable(format!("Redis did not answer within {} ms", PATIENCE.as_millis()))))
+        .unwrap_or_else(|_| {
+            Err(StoreError::Unavailable(format!(
+                "Redis did not answer within {} ms",
+                PATIENCE.as_millis()
+            )))
+        })
 }
 
 #[async_trait]
@@ -121,21 +127,37 @@ impl Store for Redis {
 
     /// Each partition is one call; all leave at once on the connection of their shard.
     async fn read(&self, reads: Vec<Read>) -> Result<Vec<Snapshot>, StoreError> {
-        in_time(try_join_all(reads.into_iter().map(|read| self.snapshot(read)))).await
+        in_time(try_join_all(
+            reads.into_iter().map(|read| self.snapshot(read)),
+        ))
+        .await
     }
 
-    async fn page(&self, partition: &Partition, table: Table, range: Range, limit: usize) -> Result<(Page, Head), StoreError> {
+    async fn page(
+        &self,
+        partition: &Partition,
+        table: Table,
+        range: Range,
+        limit: usize,
+    ) -> Result<(Page, Head), StoreError> {
         let (page, stored) = in_time(self.page_of(partition, table, range, limit)).await?;
         Ok((page, stored.head))
     }
 
-    async fn log(&self, partition: &Partition, after: Position, limit: usize) -> Result<Log, StoreError> {
+    async fn log(
+        &self,
+        partition: &Partition,
+        after: Position,
+        limit: usize,
+    ) -> Result<Log, StoreError> {
         in_time(self.log_after(partition, after, limit)).await
     }
 
     async fn publish(&self, topic: &fanout::Topic, record: Bytes) -> Result<(), StoreError> {
         let mut cmd = redis::Cmd::new();
-        cmd.arg(self.publish_command()).arg(fanout::redis::channel(topic)).arg(&record[..]);
+        cmd.arg(self.publish_command())
+            .arg(fanout::redis::channel(topic))
+            .arg(&record[..]);
         let run = async { self.commands.run(&cmd).await.map_err(script::unavailable) };
         match in_time(run).await?.value {
             redis::Value::ServerError(error) => Err(script::refused(&error)),
@@ -143,11 +165,22 @@ impl Store for Redis {
         }
     }
 
-    async fn purge(&self, partition: &Partition, table: Table, require: Option<Require>, limit: usize) -> Purged {
+    async fn purge(
+        &self,
+        partition: &Partition,
+        table: Table,
+        require: Option<Require>,
+        limit: usize,
+    ) -> Purged {
         in_time(self.purge_some(partition, table, require.as_ref(), limit)).await
     }
 
-    async fn lease(&self, node: &str, ttl: Duration, members: Vec<(String, u32)>) -> Result<bool, StoreError> {
+    async fn lease(
+        &self,
+        node: &str,
+        ttl: Duration,
+        members: Vec<(String, u32)>,
+    ) -> Result<bool, StoreError> {
         in_time(self.renew(node, ttl, members)).await
     }
 
@@ -165,7 +198,9 @@ impl Store for Redis {
 
     /// On a Cluster the shard of the leases answers for all.
     async fn now(&self) -> Result<u64, StoreError> {
-        let answer = in_time(script::NOW.run(&self.commands, &[keys::leases("now")], &[] as &[&str])).await?;
+        let answer =
+            in_time(script::NOW.run(&self.commands, &[keys::leases("now")], &[] as &[&str]))
+                .await?;
         match answer.value {
             redis::Value::Int(now) => Ok(now.saturating_add(self.clock_offset()).unsigned_abs()),
             other => Err(StoreError::Corrupt(format!("the clock answered {other:?}"))),

@@ -13,7 +13,10 @@ pub(super) struct Plan {
 impl Plan {
     /// An empty plan for a script that begins with the partition's head.
     pub(super) fn new(partition: &Partition) -> Self {
-        Self { keys: vec![keys::head(partition)], pack: Pack(Vec::with_capacity(512)) }
+        Self {
+            keys: vec![keys::head(partition)],
+            pack: Pack(Vec::with_capacity(512)),
+        }
     }
 
     /// Declares a key; its index, from 1.
@@ -29,19 +32,37 @@ impl Plan {
 
     /// Writes how to find a document, as `scripts/documents.lua` and `scripts/read.lua` take it.
     pub(super) fn document(&mut self, partition: &Partition, document: &Wanted<'_>) {
-        let Wanted { table, key, bucket, indexed } = *document;
+        let Wanted {
+            table,
+            key,
+            bucket,
+            indexed,
+        } = *document;
         let hash = self.key(keys::by_key(partition, table, key));
-        let table_index =
-            |plan: &mut Self, name: fn(&Partition, Table) -> String| if indexed { plan.key(name(partition, table)) } else { 0 };
+        let table_index = |plan: &mut Self, name: fn(&Partition, Table) -> String| {
+            if indexed {
+                plan.key(name(partition, table))
+            } else {
+                0
+            }
+        };
         let (order, index, changes) = match table.order {
             Order::None => (0, 0, 0),
             Order::Keys => (1, table_index(self, keys::index), 0),
             Order::Numbers => {
-                let numbers = bucket.map_or(0, |bucket| self.key(keys::by_number(partition, table, bucket)));
+                let numbers = bucket.map_or(0, |bucket| {
+                    self.key(keys::by_number(partition, table, bucket))
+                });
                 (2, numbers, table_index(self, keys::changes))
             }
         };
-        self.pack.small(order).text(key).index(hash).index(index).uint(bucket.unwrap_or(0)).index(changes);
+        self.pack
+            .small(order)
+            .text(key)
+            .index(hash)
+            .index(index)
+            .uint(bucket.unwrap_or(0))
+            .index(changes);
     }
 }
 
@@ -84,13 +105,18 @@ impl Pack {
 
     /// `I2`: a count, or an index from 1.
     pub(super) fn index(&mut self, value: usize) -> &mut Self {
-        self.0.extend_from_slice(&u16::try_from(value).expect("a plan names far fewer than 65,536 things").to_be_bytes());
+        self.0.extend_from_slice(
+            &u16::try_from(value)
+                .expect("a plan names far fewer than 65,536 things")
+                .to_be_bytes(),
+        );
         self
     }
 
     /// `I6`: what does not fit becomes the greatest that does, 2⁴⁸ − 1.
     pub(super) fn uint(&mut self, value: u64) -> &mut Self {
-        self.0.extend_from_slice(&value.min((1 << 48) - 1).to_be_bytes()[2..]);
+        self.0
+            .extend_from_slice(&value.min((1 << 48) - 1).to_be_bytes()[2..]);
         self
     }
 
@@ -136,7 +162,11 @@ impl Pack {
 
     /// `I4c0`
     pub(super) fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
-        self.0.extend_from_slice(&u32::try_from(bytes.len()).expect("values are far below 4 GiB").to_be_bytes());
+        self.0.extend_from_slice(
+            &u32::try_from(bytes.len())
+                .expect("values are far below 4 GiB")
+                .to_be_bytes(),
+        );
         self.0.extend_from_slice(bytes);
         self
     }

@@ -2,7 +2,10 @@
 
 use fanout::Position;
 
-use crate::store::{Continuity, Document, Key, Log, Order, Page, Partition, Range, Read, Snapshot, StoreError, Table};
+use crate::store::{
+    Continuity, Document, Key, Log, Order, Page, Partition, Range, Read, Snapshot, StoreError,
+    Table,
+};
 
 use super::{
     Redis, keys,
@@ -16,7 +19,11 @@ pub(super) const ATTEMPTS: usize = 16;
 
 impl Redis {
     pub(super) async fn snapshot(&self, read: Read) -> Result<Snapshot, StoreError> {
-        let Read { partition, documents, newest } = &read;
+        let Read {
+            partition,
+            documents,
+            newest,
+        } = &read;
         for _ in 0..ATTEMPTS {
             let mut plan = Plan::new(partition);
             let bucket = self.hints.number(partition).map(keys::bucket);
@@ -24,15 +31,37 @@ impl Redis {
                 (Some(table), Some(bucket)) => plan.key(keys::by_number(partition, *table, bucket)),
                 _ => 0,
             };
-            plan.pack.index(documents.len()).small(newest.is_some().into()).index(hash).uint(bucket.unwrap_or(0));
+            plan.pack
+                .index(documents.len())
+                .small(newest.is_some().into())
+                .index(hash)
+                .uint(bucket.unwrap_or(0));
             for (table, key) in documents {
-                let number = self.hints.document(partition, key).filter(|number| *number > 0 && table.order == Order::Numbers);
-                plan.document(partition, &Wanted { table: *table, key, bucket: number.map(keys::bucket), indexed: false });
+                let number = self
+                    .hints
+                    .document(partition, key)
+                    .filter(|number| *number > 0 && table.order == Order::Numbers);
+                plan.document(
+                    partition,
+                    &Wanted {
+                        table: *table,
+                        key,
+                        bucket: number.map(keys::bucket),
+                        indexed: false,
+                    },
+                );
             }
-            let answer = script::READ.run(&self.commands, &plan.keys, &[plan.pack.0]).await?;
+            let answer = script::READ
+                .run(&self.commands, &plan.keys, &[plan.pack.0])
+                .await?;
             let mut items = Items::of(answer.value)?;
             if items.int()? != 0 {
-                learn(&self.hints, partition, items, documents.iter().map(|(table, key)| (*table, key)))?;
+                learn(
+                    &self.hints,
+                    partition,
+                    items,
+                    documents.iter().map(|(table, key)| (*table, key)),
+                )?;
                 continue;
             }
             let StoredHead { head, counters, .. } = stored::head(items.some_bytes()?)?;
@@ -41,11 +70,25 @@ impl Redis {
             }
             let mut found = Vec::with_capacity(documents.len());
             for (_, key) in documents {
-                found.push(items.bytes()?.map(|raw| stored::document(raw, Some(key))).transpose()?);
+                found.push(
+                    items
+                        .bytes()?
+                        .map(|raw| stored::document(raw, Some(key)))
+                        .transpose()?,
+                );
             }
-            let newest = if items.len() > 0 { items.bytes()? } else { None };
+            let newest = if items.len() > 0 {
+                items.bytes()?
+            } else {
+                None
+            };
             let newest = newest.map(|raw| stored::document(raw, None)).transpose()?;
-            return Ok(Snapshot { head, counters, documents: found, newest });
+            return Ok(Snapshot {
+                head,
+                counters,
+                documents: found,
+                newest,
+            });
         }
         Err(overtaken())
     }
@@ -58,10 +101,22 @@ impl Redis {
         limit: usize,
     ) -> Result<(Page, StoredHead), StoreError> {
         match range {
-            Range::Keys { after } => self.page_by_key(partition, table, after.as_ref(), limit).await,
-            Range::Before(bound) => self.page_by_number(partition, table, (0, bound.unwrap_or(1 << 53)), limit).await,
-            Range::After(bound) => self.page_by_number(partition, table, (1, bound), limit).await,
-            Range::Changed(bound) => self.page_by_number(partition, table, (2, bound), limit).await,
+            Range::Keys { after } => {
+                self.page_by_key(partition, table, after.as_ref(), limit)
+                    .await
+            }
+            Range::Before(bound) => {
+                self.page_by_number(partition, table, (0, bound.unwrap_or(1 << 53)), limit)
+                    .await
+            }
+            Range::After(bound) => {
+                self.page_by_number(partition, table, (1, bound), limit)
+                    .await
+            }
+            Range::Changed(bound) => {
+                self.page_by_number(partition, table, (2, bound), limit)
+                    .await
+            }
         }
     }
 
@@ -77,7 +132,10 @@ impl Redis {
         for _ in 0..ATTEMPTS {
             let mut plan = Plan::new(partition);
             plan.key(keys::index(partition, table));
-            plan.pack.text(&from).uint(limit as u64).uint(expected.len() as u64);
+            plan.pack
+                .text(&from)
+                .uint(limit as u64)
+                .uint(expected.len() as u64);
             for key in &expected {
                 let hash = plan.key(keys::by_key(partition, table, key));
                 plan.pack.text(key).index(hash);
@@ -92,7 +150,9 @@ impl Redis {
             let mut documents = Vec::with_capacity(items.len() / 2);
             while items.len() > 0 {
                 let key = Key::from(items.text()?);
-                let raw = items.bytes()?.ok_or_else(|| StoreError::Corrupt(format!("the index names {key}, which is not there")))?;
+                let raw = items.bytes()?.ok_or_else(|| {
+                    StoreError::Corrupt(format!("the index names {key}, which is not there"))
+                })?;
                 documents.push(stored::document(raw, Some(&key))?);
             }
             return Ok((Page { documents, more }, head));
@@ -113,7 +173,11 @@ impl Redis {
             if kind == 2 {
                 plan.key(keys::changes(partition, table));
             }
-            plan.pack.small(kind).wide(bound).uint(limit as u64).index(expected.len());
+            plan.pack
+                .small(kind)
+                .wide(bound)
+                .uint(limit as u64)
+                .index(expected.len());
             for bucket in &expected {
                 let hash = plan.key(keys::by_number(partition, table, *bucket));
                 plan.pack.uint(*bucket).index(hash);
@@ -126,7 +190,9 @@ impl Redis {
             }
             let head = stored::head(items.some_bytes()?)?;
             let more = items.int()? != 0;
-            let documents = (0..items.len()).map(|_| stored::document(items.some_bytes()?, None)).collect::<Result<Vec<Document>, _>>()?;
+            let documents = (0..items.len())
+                .map(|_| stored::document(items.some_bytes()?, None))
+                .collect::<Result<Vec<Document>, _>>()?;
             self.hints.saw_number(partition, head.head.number);
             return Ok((Page { documents, more }, head));
         }
@@ -134,21 +200,41 @@ impl Redis {
     }
 
     /// The hashes of numbers that a page will lie in, as far as the last number seen tells.
-    fn expected_buckets(&self, partition: &Partition, kind: u8, bound: u64, limit: usize) -> Vec<u64> {
+    fn expected_buckets(
+        &self,
+        partition: &Partition,
+        kind: u8,
+        bound: u64,
+        limit: usize,
+    ) -> Vec<u64> {
         let limit = limit as u64;
-        let Some(number) = self.hints.number(partition).filter(|number| *number > 0) else { return Vec::new() };
+        let Some(number) = self.hints.number(partition).filter(|number| *number > 0) else {
+            return Vec::new();
+        };
         let (first, last) = match kind {
             0 => {
                 let last = number.min(bound.saturating_sub(1));
                 (last.saturating_sub(limit.saturating_sub(1)).max(1), last)
             }
-            1 => (bound.saturating_add(1), bound.saturating_add(limit).min(number)),
+            1 => (
+                bound.saturating_add(1),
+                bound.saturating_add(limit).min(number),
+            ),
             _ => return Vec::new(),
         };
-        if first > last { Vec::new() } else { (keys::bucket(first)..=keys::bucket(last)).collect() }
+        if first > last {
+            Vec::new()
+        } else {
+            (keys::bucket(first)..=keys::bucket(last)).collect()
+        }
     }
 
-    pub(super) async fn log_after(&self, partition: &Partition, after: Position, limit: usize) -> Result<Log, StoreError> {
+    pub(super) async fn log_after(
+        &self,
+        partition: &Partition,
+        after: Position,
+        limit: usize,
+    ) -> Result<Log, StoreError> {
         let mut plan = Plan::new(partition);
         plan.key(keys::log(partition));
         plan.pack.wide(after.seq).wide(after.at).uint(limit as u64);
@@ -159,13 +245,28 @@ impl Redis {
             1 => Continuity::Trimmed,
             _ => Continuity::Diverged,
         };
-        let entries = (1..=items.len() as u64).map(|i| stored::entry(items.some_bytes()?, after.seq + i)).collect::<Result<_, _>>()?;
-        Ok(Log { entries, head, continuity })
+        let entries = (1..=items.len() as u64)
+            .map(|i| stored::entry(items.some_bytes()?, after.seq + i))
+            .collect::<Result<_, _>>()?;
+        Ok(Log {
+            entries,
+            head,
+            continuity,
+        })
     }
 }
 
-pub(super) async fn answer(script: &Script, redis: &Redis, plan: Plan) -> Result<Items, StoreError> {
-    Items::of(script.run(&redis.commands, &plan.keys, &[plan.pack.0]).await?.value)
+pub(super) async fn answer(
+    script: &Script,
+    redis: &Redis,
+    plan: Plan,
+) -> Result<Items, StoreError> {
+    Items::of(
+        script
+            .run(&redis.commands, &plan.keys, &[plan.pack.0])
+            .await?
+            .value,
+    )
 }
 
 pub(super) fn overtaken() -> StoreError {

@@ -40,12 +40,20 @@ pub(super) struct Script {
 
 impl Script {
     fn new(code: &'static str) -> Self {
-        Self { code, hash: redis::Script::new(code).get_hash().to_owned() }
+        Self {
+            code,
+            hash: redis::Script::new(code).get_hash().to_owned(),
+        }
     }
 
     /// Runs the script. A server that does not know it (a new one, or after SCRIPT FLUSH) has done nothing, and is sent the
     /// whole text, which it then remembers.
-    pub(super) async fn run<K, A>(&self, commands: &Commands, keys: &[K], args: &[A]) -> Result<Answer, StoreError>
+    pub(super) async fn run<K, A>(
+        &self,
+        commands: &Commands,
+        keys: &[K],
+        args: &[A],
+    ) -> Result<Answer, StoreError>
     where
         K: AsRef<str>,
         A: AsRef<[u8]>,
@@ -61,9 +69,16 @@ impl Script {
             }
             cmd
         };
-        let mut answer = commands.run(&call("EVALSHA", &self.hash)).await.map_err(unavailable)?;
-        if matches!(&answer.value, Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript)) {
-            answer = commands.run(&call("EVAL", self.code)).await.map_err(unavailable)?;
+        let mut answer = commands
+            .run(&call("EVALSHA", &self.hash))
+            .await
+            .map_err(unavailable)?;
+        if matches!(&answer.value, Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript))
+        {
+            answer = commands
+                .run(&call("EVAL", self.code))
+                .await
+                .map_err(unavailable)?;
         }
         match answer.value {
             Value::ServerError(error) => Err(refused(&error)),
@@ -82,8 +97,17 @@ pub(super) fn refused(error: &redis::ServerError) -> StoreError {
     let details = error.details().unwrap_or_default();
     let sentence = format!("Redis answered {} {details}", error.code());
     // What a script says when it stumbles over what it reads. (Before Redis 7 every refusal inside a script is an ERR, too.)
-    let stumbles = ["WRONGTYPE", "attempt to", "bad argument", "data string too short", "Bad data format"];
-    if stumbles.iter().any(|word| error.code() == *word || details.contains(word)) {
+    let stumbles = [
+        "WRONGTYPE",
+        "attempt to",
+        "bad argument",
+        "data string too short",
+        "Bad data format",
+    ];
+    if stumbles
+        .iter()
+        .any(|word| error.code() == *word || details.contains(word))
+    {
         return StoreError::Corrupt(sentence);
     }
     StoreError::Unavailable(sentence)
@@ -129,7 +153,8 @@ impl Items {
 
     /// A text that is always there.
     pub(super) fn text(&mut self) -> Result<String, StoreError> {
-        String::from_utf8(self.some_bytes()?.into()).map_err(|_| StoreError::Corrupt("a name is not UTF-8".into()))
+        String::from_utf8(self.some_bytes()?.into())
+            .map_err(|_| StoreError::Corrupt("a name is not UTF-8".into()))
     }
 
     pub(super) fn texts(&mut self) -> Result<Vec<String>, StoreError> {

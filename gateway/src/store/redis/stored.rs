@@ -25,8 +25,17 @@ pub(super) fn head(bytes: Bytes) -> Result<StoredHead, StoreError> {
     if bytes.is_empty() {
         return Ok(StoredHead::default());
     }
-    let Outline { head, purged, counters, .. } = outline(bytes)?;
-    Ok(StoredHead { head, purged, counters })
+    let Outline {
+        head,
+        purged,
+        counters,
+        ..
+    } = outline(bytes)?;
+    Ok(StoredHead {
+        head,
+        purged,
+        counters,
+    })
 }
 
 /// Reads all of a head.
@@ -35,18 +44,67 @@ pub(super) fn outline(mut bytes: Bytes) -> Result<Outline, StoreError> {
         return Err(corrupt("a head is too short"));
     }
     let mut next = || bytes.get_uint(INTEGER);
-    let [seq, at, number, floor_seq, floor_at, weight, purged, retired, touched, expires] = std::array::from_fn(|_| next());
-    let head = Head { seq, at, number, floor: Position { seq: floor_seq, at: floor_at } };
+    let [
+        seq,
+        at,
+        number,
+        floor_seq,
+        floor_at,
+        weight,
+        purged,
+        retired,
+        touched,
+        expires,
+    ] = std::array::from_fn(|_| next());
+    let head = Head {
+        seq,
+        at,
+        number,
+        floor: Position {
+            seq: floor_seq,
+            at: floor_at,
+        },
+    };
     let length = bytes.get_u32() as usize;
-    let counters = counts(bytes.get(..length).ok_or_else(|| corrupt("a head is too short"))?)?;
-    Ok(Outline { head, counters, touched, retired, purged, weight, expires: Some(expires).filter(|expires| *expires != 0) })
+    let counters = counts(
+        bytes
+            .get(..length)
+            .ok_or_else(|| corrupt("a head is too short"))?,
+    )?;
+    Ok(Outline {
+        head,
+        counters,
+        touched,
+        retired,
+        purged,
+        weight,
+        expires: Some(expires).filter(|expires| *expires != 0),
+    })
 }
 
 /// Writes a head as the scripts read it. If the partition expires, these are its other keys.
 pub(super) fn put_head(outline: &Outline, keys: &[String]) -> Vec<u8> {
-    let Outline { head, touched, retired, purged, weight, expires, ref counters } = *outline;
+    let Outline {
+        head,
+        touched,
+        retired,
+        purged,
+        weight,
+        expires,
+        ref counters,
+    } = *outline;
     let mut out = Vec::with_capacity(128);
-    let integers = [head.seq, head.at, head.number, head.floor.seq, head.floor.at, weight, purged, retired, touched];
+    let integers = [
+        head.seq,
+        head.at,
+        head.number,
+        head.floor.seq,
+        head.floor.at,
+        weight,
+        purged,
+        retired,
+        touched,
+    ];
     for integer in integers.into_iter().chain([expires.unwrap_or(0)]) {
         out.put_uint(integer, INTEGER);
     }
@@ -64,11 +122,28 @@ pub(super) fn put_head(outline: &Outline, keys: &[String]) -> Vec<u8> {
 
 /// Writes a document as the scripts read it.
 pub(super) fn put_document(table: Table, document: &Document) -> Vec<u8> {
-    let Document { key, version, value, stamps, counts } = document;
-    let key = if table.order == Order::Numbers { key.as_bytes() } else { &[] };
+    let Document {
+        key,
+        version,
+        value,
+        stamps,
+        counts,
+    } = document;
+    let key = if table.order == Order::Numbers {
+        key.as_bytes()
+    } else {
+        &[]
+    };
     let counts = put_counts(counts);
     let mut out = Vec::with_capacity(6 * INTEGER + 6 + key.len() + counts.len() + value.len());
-    for integer in [*version, stamps.number, stamps.seq, stamps.created_at, stamps.edited_at, stamps.deleted_at] {
+    for integer in [
+        *version,
+        stamps.number,
+        stamps.seq,
+        stamps.created_at,
+        stamps.edited_at,
+        stamps.deleted_at,
+    ] {
         out.put_uint(integer, INTEGER);
     }
     out.put_u16(u16::try_from(key.len()).expect("keys have at most 256 bytes"));
@@ -121,7 +196,19 @@ pub(super) fn document(mut bytes: Bytes, asked: Option<&Key>) -> Result<Document
         None => Key::from(std::str::from_utf8(&own).map_err(|_| corrupt("a key is not UTF-8"))?),
     };
     let counts = counts(&bytes.split_to(counts_length))?;
-    Ok(Document { key, version, value: bytes, stamps: Stamps { number, seq, created_at, edited_at, deleted_at }, counts })
+    Ok(Document {
+        key,
+        version,
+        value: bytes,
+        stamps: Stamps {
+            number,
+            seq,
+            created_at,
+            edited_at,
+            deleted_at,
+        },
+        counts,
+    })
 }
 
 /// Reads an entry of the log.
@@ -131,7 +218,11 @@ pub(super) fn entry(mut bytes: Bytes, seq: u64) -> Result<Entry, StoreError> {
     }
     let at = bytes.get_uint(INTEGER);
     let kind = bytes.get_u8();
-    Ok(Entry { position: Position { seq, at }, kind, reference: bytes })
+    Ok(Entry {
+        position: Position { seq, at },
+        kind,
+        reference: bytes,
+    })
 }
 
 fn counts(mut bytes: &[u8]) -> Result<Vec<(String, u64)>, StoreError> {
@@ -142,9 +233,13 @@ fn counts(mut bytes: &[u8]) -> Result<Vec<(String, u64)>, StoreError> {
     let len = rmp::decode::read_map_len(&mut bytes).map_err(|_| corrupt("counters are no map"))?;
     let mut counts = Vec::with_capacity(len.min(1024) as usize);
     for _ in 0..len {
-        let (name, rest) = rmp::decode::read_str_from_slice(bytes).map_err(|_| corrupt("a counter's name is no text"))?;
+        let (name, rest) = rmp::decode::read_str_from_slice(bytes)
+            .map_err(|_| corrupt("a counter's name is no text"))?;
         bytes = rest;
-        counts.push((name.to_owned(), rmp::decode::read_int(&mut bytes).map_err(bad)?));
+        counts.push((
+            name.to_owned(),
+            rmp::decode::read_int(&mut bytes).map_err(bad)?,
+        ));
     }
     Ok(counts)
 }
@@ -169,9 +264,19 @@ mod tests {
         }
         raw.extend_from_slice(b"\0\x02\0\0\0\x04m1\x81\xa1+\x05value");
         let document = document(raw.into(), None).unwrap();
-        assert_eq!((&*document.key, document.version, &document.value[..]), ("m1", 3, &b"value"[..]));
+        assert_eq!(
+            (&*document.key, document.version, &document.value[..]),
+            ("m1", 3, &b"value"[..])
+        );
         assert_eq!(document.counts, [("+".to_owned(), 5)]);
-        assert_eq!((document.stamps.number, document.stamps.seq, document.stamps.deleted_at), (7, 9, (1 << 48) - 1));
+        assert_eq!(
+            (
+                document.stamps.number,
+                document.stamps.seq,
+                document.stamps.deleted_at
+            ),
+            (7, 9, (1 << 48) - 1)
+        );
     }
 
     proptest! {

@@ -32,13 +32,19 @@ struct Shared<D> {
 /// It lives as long as a test holds or awaits it.
 type Slot<D> = Mutex<Weak<Shared<D>>>;
 
-async fn shared<D>(slot: &Slot<D>, start: impl Future<Output = D>) -> (Arc<Shared<D>>, OwnedMutexGuard<()>) {
+async fn shared<D>(
+    slot: &Slot<D>,
+    start: impl Future<Output = D>,
+) -> (Arc<Shared<D>>, OwnedMutexGuard<()>) {
     let shared = {
         let mut slot = slot.lock().await;
         match slot.upgrade() {
             Some(shared) => shared,
             None => {
-                let shared = Arc::new(Shared { deployment: start.await, turn: Arc::default() });
+                let shared = Arc::new(Shared {
+                    deployment: start.await,
+                    turn: Arc::default(),
+                });
                 *slot = Arc::downgrade(&shared);
                 shared
             }
@@ -64,7 +70,11 @@ impl Bench for OneServer {
     async fn start(keep: Keep) -> Self {
         static SLOT: Slot<Server> = Mutex::const_new(Weak::new());
         let (shared, turn) = shared(&SLOT, Server::start()).await;
-        Self { store: opened(&shared.deployment.deployment(), keep).await, shared, _turn: turn }
+        Self {
+            store: opened(&shared.deployment.deployment(), keep).await,
+            shared,
+            _turn: turn,
+        }
     }
 
     fn store(&self) -> Arc<dyn Store> {
@@ -94,7 +104,11 @@ impl Bench for ThreeShards {
     async fn start(keep: Keep) -> Self {
         static SLOT: Slot<Cluster> = Mutex::const_new(Weak::new());
         let (shared, turn) = shared(&SLOT, Cluster::start(3)).await;
-        Self { store: opened(&shared.deployment.deployment(), keep).await, shared, _turn: turn }
+        Self {
+            store: opened(&shared.deployment.deployment(), keep).await,
+            shared,
+            _turn: turn,
+        }
     }
 
     fn store(&self) -> Arc<dyn Store> {
@@ -106,8 +120,17 @@ impl Bench for ThreeShards {
     }
 
     async fn listen(&self, topic: &Topic) -> UnboundedReceiver<Bytes> {
-        let owner = self.shared.deployment.owner(fanout::redis::slot(&fanout::redis::channel(topic))).await;
-        listener(self.shared.deployment.masters[owner].port(), "SSUBSCRIBE", topic).await
+        let owner = self
+            .shared
+            .deployment
+            .owner(fanout::redis::slot(&fanout::redis::channel(topic)))
+            .await;
+        listener(
+            self.shared.deployment.masters[owner].port(),
+            "SSUBSCRIBE",
+            topic,
+        )
+        .await
     }
 
     fn step_clock(&self, millis: i64) {
@@ -120,16 +143,22 @@ async fn listener(port: u16, command: &str, topic: &Topic) -> UnboundedReceiver<
     let (heard, hears) = unbounded_channel();
     let (pushed, mut pushes) = unbounded_channel();
     let config = ::redis::AsyncConnectionConfig::new().set_push_sender(pushed);
-    let client = ::redis::Client::open(format!("redis://127.0.0.1:{port}/?protocol=resp3")).unwrap();
-    let mut connection = client.get_multiplexed_async_connection_with_config(&config).await.unwrap();
+    let client =
+        ::redis::Client::open(format!("redis://127.0.0.1:{port}/?protocol=resp3")).unwrap();
+    let mut connection = client
+        .get_multiplexed_async_connection_with_config(&config)
+        .await
+        .unwrap();
     let mut cmd = ::redis::Cmd::new();
     cmd.arg(command).arg(fanout::redis::channel(topic));
     cmd.exec_async(&mut connection).await.unwrap();
     tokio::spawn(async move {
         let _connection = connection;
         while let Some(push) = pushes.recv().await {
-            if let (::redis::PushKind::Message | ::redis::PushKind::SMessage, Some(::redis::Value::BulkString(bytes))) =
-                (&push.kind, push.data.into_iter().nth(1))
+            if let (
+                ::redis::PushKind::Message | ::redis::PushKind::SMessage,
+                Some(::redis::Value::BulkString(bytes)),
+            ) = (&push.kind, push.data.into_iter().nth(1))
                 && heard.send(bytes.into()).is_err()
             {
                 return;

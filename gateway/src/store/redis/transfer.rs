@@ -41,7 +41,11 @@ struct Load<'a> {
 impl Load<'_> {
     fn step(&mut self, what: Step, key: String, name: &str, value: &[u8]) {
         let key = self.plan.key(key);
-        self.steps.small(what as u8).index(key).text(name).bytes(value);
+        self.steps
+            .small(what as u8)
+            .index(key)
+            .text(name)
+            .bytes(value);
         self.count += 1;
     }
 
@@ -53,21 +57,41 @@ impl Load<'_> {
             Order::None => self.step(Step::SetField, by_key, &document.key, &stored),
             Order::Keys => {
                 self.step(Step::SetField, by_key, &document.key, &stored);
-                self.step(Step::AddMember, keys::index(partition, table), "0", document.key.as_bytes());
+                self.step(
+                    Step::AddMember,
+                    keys::index(partition, table),
+                    "0",
+                    document.key.as_bytes(),
+                );
             }
             Order::Numbers => {
                 let number = document.stamps.number.to_string();
                 self.step(Step::SetField, by_key, &document.key, number.as_bytes());
                 let bucket = keys::bucket(document.stamps.number);
-                self.step(Step::SetField, keys::by_number(partition, table, bucket), &number, &stored);
+                self.step(
+                    Step::SetField,
+                    keys::by_number(partition, table, bucket),
+                    &number,
+                    &stored,
+                );
                 let seq = document.stamps.seq.to_string();
-                self.step(Step::AddMember, keys::changes(partition, table), &seq, number.as_bytes());
+                self.step(
+                    Step::AddMember,
+                    keys::changes(partition, table),
+                    &seq,
+                    number.as_bytes(),
+                );
             }
         }
     }
 
     fn entry(&mut self, entry: &Entry) {
-        self.step(Step::Append, keys::log(self.partition), "", &stored::put_entry(entry));
+        self.step(
+            Step::Append,
+            keys::log(self.partition),
+            "",
+            &stored::put_entry(entry),
+        );
     }
 
     /// The declared keys and the plan.
@@ -76,14 +100,20 @@ impl Load<'_> {
         pack.0.extend_from_slice(&self.count.to_be_bytes());
         pack.0.append(&mut self.steps.0);
         let head = outline.map(|outline| stored::put_head(outline, &self.plan.keys[1..]));
-        pack.bytes(&head.unwrap_or_default()).uint(outline.and_then(|outline| outline.expires).unwrap_or(0));
+        pack.bytes(&head.unwrap_or_default())
+            .uint(outline.and_then(|outline| outline.expires).unwrap_or(0));
         (self.plan.keys, self.plan.pack.0)
     }
 }
 
 impl Redis {
     async fn load_piece(&self, partition: &Partition, piece: Piece) -> Loaded {
-        let mut load = Load { partition, plan: Plan::new(partition), steps: Pack(Vec::new()), count: 0 };
+        let mut load = Load {
+            partition,
+            plan: Plan::new(partition),
+            steps: Pack(Vec::new()),
+            count: 0,
+        };
         for (table, document) in &piece.documents {
             load.document(*table, document);
         }
@@ -91,7 +121,8 @@ impl Redis {
             load.entry(entry);
         }
         let (keys, plan) = load.ready(piece.outline.as_ref());
-        let Answer { value, witness, .. } = script::LOAD.run(&self.commands, &keys, &[plan]).await?;
+        let Answer { value, witness, .. } =
+            script::LOAD.run(&self.commands, &keys, &[plan]).await?;
         match value {
             Value::Int(0) => {
                 commit::confirm(witness, partition).await?;
@@ -114,52 +145,104 @@ impl Redis {
             plan.key(keys::spread(partition, table, place));
         }
         let Cursor(from) = from.unwrap_or_else(|| Cursor("0 0".to_owned()));
-        let (place, within) = from.split_once(' ').and_then(|(place, within)| Some((place.parse().ok()?, within))).ok_or_else(foreign)?;
+        let (place, within) = from
+            .split_once(' ')
+            .and_then(|(place, within)| Some((place.parse().ok()?, within)))
+            .ok_or_else(foreign)?;
         plan.pack.index(place).text(within).uint(limit as u64);
-        let mut items = Items::of(script::SCAN.run(&self.commands, &plan.keys, &[plan.pack.0]).await?.value)?;
+        let mut items = Items::of(
+            script::SCAN
+                .run(&self.commands, &plan.keys, &[plan.pack.0])
+                .await?
+                .value,
+        )?;
         let (place, within) = (items.int()?, items.text()?);
         let mut documents = Vec::with_capacity(items.len() / 2);
         while items.len() > 0 {
             let key = Key::from(items.text()?);
             documents.push(stored::document(items.some_bytes()?, Some(&key))?);
         }
-        Ok((documents, (place < keys::SPREAD).then(|| Cursor(format!("{place} {within}")))))
+        Ok((
+            documents,
+            (place < keys::SPREAD).then(|| Cursor(format!("{place} {within}"))),
+        ))
     }
 
     /// One step of a walk over all keys of a pattern, shard by shard.
-    async fn walk(&self, pattern: &str, from: Option<Cursor>) -> Result<(Vec<String>, Option<Cursor>), StoreError> {
+    async fn walk(
+        &self,
+        pattern: &str,
+        from: Option<Cursor>,
+    ) -> Result<(Vec<String>, Option<Cursor>), StoreError> {
         let shards = self.commands.masters().await.map_err(script::unavailable)?;
         let (shard, within) = match from {
-            Some(Cursor(from)) => from.rsplit_once(' ').map(|(shard, within)| (shard.to_owned(), within.to_owned())).ok_or_else(foreign)?,
+            Some(Cursor(from)) => from
+                .rsplit_once(' ')
+                .map(|(shard, within)| (shard.to_owned(), within.to_owned()))
+                .ok_or_else(foreign)?,
             None => (shards.first().cloned().unwrap_or_default(), "0".to_owned()),
         };
         let place = shards.iter().position(|other| *other == shard).ok_or_else(|| {
             StoreError::Unavailable("the Cluster changed while it was looked through: begin again when it is at rest".to_owned())
         })?;
         let mut cmd = Cmd::new();
-        cmd.arg("SCAN").arg(&within).arg("MATCH").arg(pattern).arg("COUNT").arg(STEP);
-        let mut items = Items::of(self.commands.on_master(&shard, &cmd).await.map_err(script::unavailable)?)?;
+        cmd.arg("SCAN")
+            .arg(&within)
+            .arg("MATCH")
+            .arg(pattern)
+            .arg("COUNT")
+            .arg(STEP);
+        let mut items = Items::of(
+            self.commands
+                .on_master(&shard, &cmd)
+                .await
+                .map_err(script::unavailable)?,
+        )?;
         let within = items.text()?;
         let found = items.items()?.texts()?;
-        let next = if within != "0" { Some((&shard, within)) } else { shards.get(place + 1).map(|shard| (shard, "0".to_owned())) };
-        Ok((found, next.map(|(shard, within)| Cursor(format!("{shard} {within}")))))
+        let next = if within != "0" {
+            Some((&shard, within))
+        } else {
+            shards.get(place + 1).map(|shard| (shard, "0".to_owned()))
+        };
+        Ok((
+            found,
+            next.map(|(shard, within)| Cursor(format!("{shard} {within}"))),
+        ))
     }
 
-    async fn names(&self, prefix: &str, from: Option<Cursor>) -> Result<(Vec<Partition>, Option<Cursor>), StoreError> {
+    async fn names(
+        &self,
+        prefix: &str,
+        from: Option<Cursor>,
+    ) -> Result<(Vec<Partition>, Option<Cursor>), StoreError> {
         let pattern = format!("chaos:{{{}*}}:head", glob(prefix));
         let (found, next) = self.walk(&pattern, from).await?;
-        let name = |key: &String| Some(Partition::new(key.strip_prefix("chaos:{")?.strip_suffix("}:head")?));
+        let name = |key: &String| {
+            Some(Partition::new(
+                key.strip_prefix("chaos:{")?.strip_suffix("}:head")?,
+            ))
+        };
         Ok((found.iter().filter_map(name).collect(), next))
     }
 
-    async fn unlink(&self, prefix: &str, from: Option<Cursor>) -> Result<Option<Cursor>, StoreError> {
-        let (found, next) = self.walk(&format!("chaos:{{{}*", glob(prefix)), from).await?;
+    async fn unlink(
+        &self,
+        prefix: &str,
+        from: Option<Cursor>,
+    ) -> Result<Option<Cursor>, StoreError> {
+        let (found, next) = self
+            .walk(&format!("chaos:{{{}*", glob(prefix)), from)
+            .await?;
         if !found.is_empty() {
             let mut unlink = Pipeline::with_capacity(found.len());
             for key in found {
                 unlink.cmd("UNLINK").arg(key).ignore();
             }
-            unlink.exec_async(&mut self.commands.clone()).await.map_err(script::unavailable)?;
+            unlink
+                .exec_async(&mut self.commands.clone())
+                .await
+                .map_err(script::unavailable)?;
         }
         Ok(next)
     }
@@ -167,7 +250,14 @@ impl Redis {
 
 /// A name as a pattern that matches nothing else.
 fn glob(name: &str) -> String {
-    name.chars().flat_map(|c| matches!(c, '*' | '?' | '[' | ']' | '\\').then_some('\\').into_iter().chain([c])).collect()
+    name.chars()
+        .flat_map(|c| {
+            matches!(c, '*' | '?' | '[' | ']' | '\\')
+                .then_some('\\')
+                .into_iter()
+                .chain([c])
+        })
+        .collect()
 }
 
 fn foreign() -> StoreError {
@@ -176,7 +266,11 @@ fn foreign() -> StoreError {
 
 #[async_trait]
 impl Transfer for Redis {
-    async fn partitions(&self, prefix: &str, from: Option<Cursor>) -> Result<(Vec<Partition>, Option<Cursor>), StoreError> {
+    async fn partitions(
+        &self,
+        prefix: &str,
+        from: Option<Cursor>,
+    ) -> Result<(Vec<Partition>, Option<Cursor>), StoreError> {
         in_time(self.names(prefix, from)).await
     }
 

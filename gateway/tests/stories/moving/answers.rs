@@ -21,12 +21,34 @@ pub(super) async fn all(world: &World, busy: &Busy) -> Answers {
     let mut answers = Answers::new();
     let organization = format!("/v1/organizations/{}", world.organization);
     let app = format!("{organization}/apps/{}", world.app);
-    read(world, ("admin", &world.admin_key), "/v1/organizations", &mut answers).await;
-    for path in [&organization, &format!("{organization}/keys"), &format!("{organization}/apps")] {
-        read(world, ("owner", &world.organization_key), path, &mut answers).await;
+    read(
+        world,
+        ("admin", &world.admin_key),
+        "/v1/organizations",
+        &mut answers,
+    )
+    .await;
+    for path in [
+        &organization,
+        &format!("{organization}/keys"),
+        &format!("{organization}/apps"),
+    ] {
+        read(
+            world,
+            ("owner", &world.organization_key),
+            path,
+            &mut answers,
+        )
+        .await;
     }
     for path in [&app, &format!("{app}/keys"), &format!("{app}/token-keys")] {
-        read(world, ("owner", &world.organization_key), path, &mut answers).await;
+        read(
+            world,
+            ("owner", &world.organization_key),
+            path,
+            &mut answers,
+        )
+        .await;
     }
     for key in [("live", &world.app_key), ("test", &busy.test_key)] {
         for user in ids(&read(world, key, "/v1/users?limit=200", &mut answers).await) {
@@ -36,15 +58,40 @@ pub(super) async fn all(world: &World, busy: &Busy) -> Answers {
         }
         for channel in ids(&read(world, key, "/v1/channels?limit=200", &mut answers).await) {
             let path = format!("/v1/channels/{channel}");
-            for rest in ["", "/participants", "/messages", "/messages?before=9", "/messages?after=3&limit=2", "/messages?changed_after=7"] {
+            for rest in [
+                "",
+                "/participants",
+                "/messages",
+                "/messages?before=9",
+                "/messages?after=3&limit=2",
+                "/messages?changed_after=7",
+            ] {
                 read(world, key, &format!("{path}{rest}"), &mut answers).await;
             }
-            for message in ids(&read(world, key, &format!("{path}/messages?limit=200"), &mut answers).await) {
-                read(world, key, &format!("{path}/messages/{message}"), &mut answers).await;
+            for message in ids(&read(
+                world,
+                key,
+                &format!("{path}/messages?limit=200"),
+                &mut answers,
+            )
+            .await)
+            {
+                read(
+                    world,
+                    key,
+                    &format!("{path}/messages/{message}"),
+                    &mut answers,
+                )
+                .await;
             }
         }
         // What is no more, or never was.
-        for path in ["/v1/users/gone", "/v1/users/nobody", "/v1/channels/short", "/v1/channels/none"] {
+        for path in [
+            "/v1/users/gone",
+            "/v1/users/nobody",
+            "/v1/channels/short",
+            "/v1/channels/none",
+        ] {
             read(world, key, path, &mut answers).await;
         }
     }
@@ -54,26 +101,58 @@ pub(super) async fn all(world: &World, busy: &Busy) -> Answers {
     answers
 }
 
-async fn read(world: &World, (who, key): (&str, &String), path: &str, answers: &mut Answers) -> Value {
-    let answer = world.backend(key).call(Verb::GET, path).send().await.unwrap();
+async fn read(
+    world: &World,
+    (who, key): (&str, &String),
+    path: &str,
+    answers: &mut Answers,
+) -> Value {
+    let answer = world
+        .backend(key)
+        .call(Verb::GET, path)
+        .send()
+        .await
+        .unwrap();
     let body = String::from_utf8(answer.body.to_vec()).unwrap();
-    answers.insert(format!("{who} asks {path}"), format!("{} {:?} {body}", answer.status, answer.header(&ETAG)));
+    answers.insert(
+        format!("{who} asks {path}"),
+        format!("{} {:?} {body}", answer.status, answer.header(&ETAG)),
+    );
     serde_json::from_str(&body).unwrap()
 }
 
 fn ids(list: &Value) -> Vec<String> {
-    list["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect()
+    list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["id"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 async fn sessions(world: &World, user: &str, answers: &mut Answers) {
-    let person = world.connects_to(0, user, Encoding::MessagePack, Connect::default()).await;
+    let person = world
+        .connects_to(0, user, Encoding::MessagePack, Connect::default())
+        .await;
     let mut connected = serde_json::to_value(person.connected()).unwrap();
     connected.as_object_mut().unwrap().remove("session_id");
-    let mut asked = vec![(Method::ChannelList, json!({})), (Method::PresenceWatch, json!({ "user_ids": ["eve", "nobody"] }))];
+    let mut asked = vec![
+        (Method::ChannelList, json!({})),
+        (
+            Method::PresenceWatch,
+            json!({ "user_ids": ["eve", "nobody"] }),
+        ),
+    ];
     for entry in connected["channels"].as_array().unwrap() {
         let channel = &entry["channel_id"];
-        asked.push((Method::MessageList, json!({ "channel_id": channel, "limit": 200 })));
-        asked.push((Method::MessageList, json!({ "channel_id": channel, "changed_after": 5, "limit": 200 })));
+        asked.push((
+            Method::MessageList,
+            json!({ "channel_id": channel, "limit": 200 }),
+        ));
+        asked.push((
+            Method::MessageList,
+            json!({ "channel_id": channel, "changed_after": 5, "limit": 200 }),
+        ));
         asked.push((Method::ParticipantList, json!({ "channel_id": channel })));
     }
     answers.insert(format!("{user} connects"), connected.to_string());
@@ -81,23 +160,43 @@ async fn sessions(world: &World, user: &str, answers: &mut Answers) {
         let mut answer = person.asks(method, params.clone()).await;
         if let Some(people) = answer["presence"].as_object_mut() {
             // When it was asked.
-            people.values_mut().for_each(|person| drop(person.as_object_mut().unwrap().remove("at")));
+            people
+                .values_mut()
+                .for_each(|person| drop(person.as_object_mut().unwrap().remove("at")));
         }
-        answers.insert(format!("{user} asks {method:?} {params}"), answer.to_string());
+        answers.insert(
+            format!("{user} asks {method:?} {params}"),
+            answer.to_string(),
+        );
     }
     person.session.abort().await;
 }
 
 /// What a resume of this channel is told: the entry, and what follows it up to its head.
-pub(super) async fn resume(world: &World, user: &str, channel: &str, Position { seq, at }: Position) -> Vec<String> {
+pub(super) async fn resume(
+    world: &World,
+    user: &str,
+    channel: &str,
+    Position { seq, at }: Position,
+) -> Vec<String> {
     let resume = [(channel.parse().unwrap(), Cursor::After(seq, at))].into();
-    let quiet = Connect { watch: Watch::None, resume, ..Connect::default() };
-    let mut person = world.connects_to(0, user, Encoding::MessagePack, quiet).await;
+    let quiet = Connect {
+        watch: Watch::None,
+        resume,
+        ..Connect::default()
+    };
+    let mut person = world
+        .connects_to(0, user, Encoding::MessagePack, quiet)
+        .await;
     let entry = serde_json::to_value(&person.connected().channels[0]).unwrap();
     let mut told = vec![entry.to_string()];
     if entry["gap"].is_null() {
         for _ in seq..entry["seq"].as_u64().unwrap() {
-            told.push(serde_json::to_value(person.next().await).unwrap().to_string());
+            told.push(
+                serde_json::to_value(person.next().await)
+                    .unwrap()
+                    .to_string(),
+            );
         }
     }
     person.session.abort().await;

@@ -25,16 +25,38 @@ pub(super) struct Busy {
 
 impl Busy {
     pub(super) async fn app(world: &World) -> Self {
-        let (path, owner) =
-            (format!("/v1/organizations/{}/apps/{}", world.organization, world.app), world.backend(&world.organization_key));
-        let secret = async |rest: &str, body: Value| -> Key { owner.post(&format!("{path}{rest}"), &body).await.unwrap() };
-        let test_key = secret("/keys", json!({ "environment": "test" })).await.secret.unwrap();
-        let second_key = secret("/keys", json!({ "environment": "live", "name": "second" })).await.secret.unwrap();
-        let access_key = secret("/access", json!({ "environment": "live" })).await.secret.unwrap();
+        let (path, owner) = (
+            format!(
+                "/v1/organizations/{}/apps/{}",
+                world.organization, world.app
+            ),
+            world.backend(&world.organization_key),
+        );
+        let secret = async |rest: &str, body: Value| -> Key {
+            owner.post(&format!("{path}{rest}"), &body).await.unwrap()
+        };
+        let test_key = secret("/keys", json!({ "environment": "test" }))
+            .await
+            .secret
+            .unwrap();
+        let second_key = secret("/keys", json!({ "environment": "live", "name": "second" }))
+            .await
+            .secret
+            .unwrap();
+        let access_key = secret("/access", json!({ "environment": "live" }))
+            .await
+            .secret
+            .unwrap();
         let revoked = secret("/keys", json!({ "environment": "live" })).await;
-        let _: () = owner.delete(&format!("{path}/keys/{}", revoked.id)).await.unwrap();
+        let _: () = owner
+            .delete(&format!("{path}/keys/{}", revoked.id))
+            .await
+            .unwrap();
         let shared = json!({ "environment": "live", "algorithm": "HS256" });
-        let _: Value = owner.post(&format!("{path}/token-keys"), &shared).await.unwrap();
+        let _: Value = owner
+            .post(&format!("{path}/token-keys"), &shared)
+            .await
+            .unwrap();
 
         let help = world.channel("group", "help", &["ada", "bob", "cem"]).await;
         let (of_ada, of_bob_revoked) = (world.token("ada").await, world.token("bob").await);
@@ -47,19 +69,39 @@ impl Busy {
         world.connects("eve").await.session.abort().await;
         let watcher = world.connects("dan").await;
         let is_offline = async || {
-            let seen = watcher.asks(Method::PresenceWatch, json!({ "user_ids": ["eve"] })).await;
-            seen["presence"]["eve"]["last_seen"].is_u64() && seen["presence"]["eve"]["online"] == false
+            let seen = watcher
+                .asks(Method::PresenceWatch, json!({ "user_ids": ["eve"] }))
+                .await;
+            seen["presence"]["eve"]["last_seen"].is_u64()
+                && seen["presence"]["eve"]["online"] == false
         };
         until("eve is offline", is_offline).await;
         watcher.session.abort().await;
-        let _: Value = world.team().post("/v1/users/bob/disconnect", &json!({ "revoke": true })).await.unwrap();
+        let _: Value = world
+            .team()
+            .post("/v1/users/bob/disconnect", &json!({ "revoke": true }))
+            .await
+            .unwrap();
         let revoked_key = revoked.secret.unwrap();
-        Self { help, test_key, second_key, revoked_key, access_key, of_ada, of_bob_revoked, of_gone }
+        Self {
+            help,
+            test_key,
+            second_key,
+            revoked_key,
+            access_key,
+            of_ada,
+            of_bob_revoked,
+            of_gone,
+        }
     }
 }
 
 async fn speak(world: &World, channel: &str, body: Value) -> String {
-    let message: Value = world.team().post(&format!("/v1/channels/{channel}/messages"), &body).await.unwrap();
+    let message: Value = world
+        .team()
+        .post(&format!("/v1/channels/{channel}/messages"), &body)
+        .await
+        .unwrap();
     message["id"].as_str().unwrap().to_owned()
 }
 
@@ -73,24 +115,67 @@ async fn talk(world: &World, help: &ChannelId) {
         let said = json!({ "sender_id": (["ada", "bob"][n % 2]), "text": format!("no. {n} \u{1}✓"), "metadata": metadata });
         ids.push(speak(world, "help", said).await);
     }
-    speak(world, "plaza", json!({ "kind": "system", "text": "Welcome" })).await;
+    speak(
+        world,
+        "plaza",
+        json!({ "kind": "system", "text": "Welcome" }),
+    )
+    .await;
     let ada = world.connects("ada").await;
     for (n, text) in [(2, "edited"), (4, "edited twice"), (4, "edited again")] {
-        let patch = EditMessage { text: Patch::Set(text.into()), ..EditMessage::default() };
-        ada.session.edit(help, &ids[n].parse().unwrap(), &patch).await.unwrap();
+        let patch = EditMessage {
+            text: Patch::Set(text.into()),
+            ..EditMessage::default()
+        };
+        ada.session
+            .edit(help, &ids[n].parse().unwrap(), &patch)
+            .await
+            .unwrap();
     }
     for (n, emoji) in [(5, "👍"), (5, "❤"), (6, "👍"), (29, "👍")] {
-        ada.session.react(help, &ids[n].parse().unwrap(), emoji).await.unwrap();
-        let path = format!("/v1/channels/help/messages/{}/reactions/%F0%9F%91%8D?sender_id=cem", ids[n]);
-        assert!(world.team().call(Verb::PUT, &path).send().await.unwrap().status.is_success());
+        ada.session
+            .react(help, &ids[n].parse().unwrap(), emoji)
+            .await
+            .unwrap();
+        let path = format!(
+            "/v1/channels/help/messages/{}/reactions/%F0%9F%91%8D?sender_id=cem",
+            ids[n]
+        );
+        assert!(
+            world
+                .team()
+                .call(Verb::PUT, &path)
+                .send()
+                .await
+                .unwrap()
+                .status
+                .is_success()
+        );
     }
-    ada.session.unreact(help, &ids[5].parse().unwrap(), "❤").await.unwrap();
+    ada.session
+        .unreact(help, &ids[5].parse().unwrap(), "❤")
+        .await
+        .unwrap();
     for n in [6, 8] {
-        ada.session.delete_message(help, &ids[n].parse().unwrap()).await.unwrap();
+        ada.session
+            .delete_message(help, &ids[n].parse().unwrap())
+            .await
+            .unwrap();
     }
-    ada.asks(Method::ReadMark, json!({ "channel_id": "help", "number": 20 })).await;
-    ada.session.remove_participant(help, &"cem".parse().unwrap()).await.unwrap();
-    let reply = SendMessage { text: Some("a reply".into()), reply_to_id: Some(ids[29].parse().unwrap()), ..SendMessage::default() };
+    ada.asks(
+        Method::ReadMark,
+        json!({ "channel_id": "help", "number": 20 }),
+    )
+    .await;
+    ada.session
+        .remove_participant(help, &"cem".parse().unwrap())
+        .await
+        .unwrap();
+    let reply = SendMessage {
+        text: Some("a reply".into()),
+        reply_to_id: Some(ids[29].parse().unwrap()),
+        ..SendMessage::default()
+    };
     ada.session.send(help, &reply).await.unwrap();
     ada.session.abort().await;
 }
@@ -99,12 +184,22 @@ async fn talk(world: &World, help: &ChannelId) {
 async fn delete(world: &World) -> String {
     world.channel("group", "short", &["gone", "ada"]).await;
     let token = world.token("gone").await;
-    speak(world, "short", json!({ "sender_id": "gone", "text": "bye" })).await;
+    speak(
+        world,
+        "short",
+        json!({ "sender_id": "gone", "text": "bye" }),
+    )
+    .await;
     for path in ["/v1/users/gone", "/v1/channels/plaza", "/v1/channels/short"] {
         let _: () = world.team().delete(path).await.unwrap();
     }
     world.channel("broadcast", "plaza", &["dan", "ada"]).await;
-    speak(world, "plaza", json!({ "sender_id": "dan", "text": "again" })).await;
+    speak(
+        world,
+        "plaza",
+        json!({ "sender_id": "dan", "text": "again" }),
+    )
+    .await;
     token
 }
 
@@ -112,9 +207,19 @@ async fn delete(world: &World) -> String {
 async fn in_test(world: &World, key: &str) {
     let test = world.backend(key);
     for user in ["ada", "tess"] {
-        let _: Value = test.put(&format!("/v1/users/{user}"), &json!({ "first_name": "T" })).await.unwrap();
+        let _: Value = test
+            .put(&format!("/v1/users/{user}"), &json!({ "first_name": "T" }))
+            .await
+            .unwrap();
     }
-    let channel = json!({ "id": "help", "type": "group", "creator_id": "tess", "participant_ids": ["ada"] });
+    let channel =
+        json!({ "id": "help", "type": "group", "creator_id": "tess", "participant_ids": ["ada"] });
     let _: Value = test.post("/v1/channels", &channel).await.unwrap();
-    let _: Value = test.post("/v1/channels/help/messages", &json!({ "sender_id": "tess", "text": "in test" })).await.unwrap();
+    let _: Value = test
+        .post(
+            "/v1/channels/help/messages",
+            &json!({ "sender_id": "tess", "text": "in test" }),
+        )
+        .await
+        .unwrap();
 }

@@ -28,7 +28,11 @@ const FLAGS: [&str; 4] = ["--limit", "log_events=20", "--demo", "off"];
 
 /// Runs `chaos export` or `chaos import`.
 async fn chaos(words: &[&str], more: &[String]) -> Result<Counts, StartError> {
-    let arguments = ["chaos"].iter().chain(words).map(|word| (*word).to_owned()).chain(more.iter().cloned());
+    let arguments = ["chaos"]
+        .iter()
+        .chain(words)
+        .map(|word| (*word).to_owned())
+        .chain(more.iter().cloned());
     match config::parse(arguments, &|_| None).unwrap() {
         Command::Export(settings) => moving::export(settings).await,
         Command::Import(settings) => moving::import(settings).await,
@@ -46,7 +50,10 @@ impl World {
             // Of the node before, a task may still be about to let the folder go.
             match chaos(&words, &self.store).await {
                 Ok(counts) => return counts,
-                Err(error) => assert!(error.0.contains("in use") && tokio::time::Instant::now() < deadline, "{error}"),
+                Err(error) => assert!(
+                    error.0.contains("in use") && tokio::time::Instant::now() < deadline,
+                    "{error}"
+                ),
             }
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
@@ -73,7 +80,9 @@ impl World {
         let file = folder.path().join("app.jsonl");
         let left = self.exports(&file).await;
         let words = self.leaves_for(ground).await;
-        let came = chaos(&["import", "--from", file.to_str().unwrap()], &words).await.unwrap();
+        let came = chaos(&["import", "--from", file.to_str().unwrap()], &words)
+            .await
+            .unwrap();
         assert_eq!(came, left);
         self.goes_on().await;
     }
@@ -89,39 +98,91 @@ async fn credentials_are_as_they_were(world: &World, busy: &Busy) {
     for key in [&world.app_key, &busy.second_key, &busy.access_key] {
         let _: Value = world.backend(key).get("/v1/channels/help").await.unwrap();
     }
-    let of_test: Value = world.backend(&busy.test_key).get("/v1/channels/help").await.unwrap();
+    let of_test: Value = world
+        .backend(&busy.test_key)
+        .get("/v1/channels/help")
+        .await
+        .unwrap();
     assert_eq!(of_test["creator_id"], "tess");
-    let of_ada: Value = world.backend(&busy.of_ada).get("/v1/channels/help").await.unwrap();
+    let of_ada: Value = world
+        .backend(&busy.of_ada)
+        .get("/v1/channels/help")
+        .await
+        .unwrap();
     assert_eq!(of_ada["creator_id"], "ada");
     for refused in [&busy.revoked_key, &busy.of_bob_revoked, &busy.of_gone] {
-        let answer = world.backend(refused).get::<Value>("/v1/channels/help").await;
+        let answer = world
+            .backend(refused)
+            .get::<Value>("/v1/channels/help")
+            .await;
         assert_eq!(refusal(answer), (401, ErrorCode::Unauthenticated));
     }
-    let again = world.team().put::<Value>("/v1/users/gone", &json!({ "first_name": "G" })).await;
-    assert_eq!(refusal(again), (409, ErrorCode::Conflict), "a deleted user's id is never given again");
+    let again = world
+        .team()
+        .put::<Value>("/v1/users/gone", &json!({ "first_name": "G" }))
+        .await;
+    assert_eq!(
+        refusal(again),
+        (409, ErrorCode::Conflict),
+        "a deleted user's id is never given again"
+    );
 }
 
 /// That what comes after the move goes on from what was before. `seq, at` is where a client stands that knows all.
 async fn what_is_new_goes_on(world: &World, busy: &Busy, (number, seq, at): (u64, u64, u64)) {
     let resume = [(busy.help.clone(), Cursor::After(seq, at))].into();
-    let mut ada = world.connects_to(0, "ada", Encoding::MessagePack, Connect { resume, ..Connect::default() }).await;
-    assert_eq!((ada.entry(&busy.help).gap, ada.entry(&busy.help).seq), (None, seq));
+    let mut ada = world
+        .connects_to(
+            0,
+            "ada",
+            Encoding::MessagePack,
+            Connect {
+                resume,
+                ..Connect::default()
+            },
+        )
+        .await;
+    assert_eq!(
+        (ada.entry(&busy.help).gap, ada.entry(&busy.help).seq),
+        (None, seq)
+    );
     let bob = world.connects("bob").await;
     let sent = bob.sends(&busy.help, "here").await;
     assert_eq!((sent.number, sent.seq), (number + 1, seq + 1));
     let told = ada.next().await;
-    assert_eq!((told.event.as_str(), told.seq), ("message.created", Some(seq + 1)));
+    assert_eq!(
+        (told.event.as_str(), told.seq),
+        ("message.created", Some(seq + 1))
+    );
     assert!(told.at.unwrap() >= at);
-    let again = SendMessage { message_id: Some(sent.id.clone()), text: Some("here".into()), ..SendMessage::default() };
-    assert_eq!(bob.session.send(&busy.help, &again).await.unwrap().number, sent.number);
+    let again = SendMessage {
+        message_id: Some(sent.id.clone()),
+        text: Some("here".into()),
+        ..SendMessage::default()
+    };
+    assert_eq!(
+        bob.session.send(&busy.help, &again).await.unwrap().number,
+        sent.number
+    );
     bob.session.abort().await;
     ada.session.abort().await;
     // A channel that was deleted before goes on, too.
-    let made: Value = world.team().put("/v1/channels/short", &json!({ "type": "group" })).await.unwrap();
+    let made: Value = world
+        .team()
+        .put("/v1/channels/short", &json!({ "type": "group" }))
+        .await
+        .unwrap();
     assert_eq!(made["id"], "short");
     let first = json!({ "kind": "system", "text": "first" });
-    let message: Value = world.team().post("/v1/channels/short/messages", &first).await.unwrap();
-    assert!(message["number"].as_u64().unwrap() >= 2 && message["seq"].as_u64().unwrap() > 4, "{message}");
+    let message: Value = world
+        .team()
+        .post("/v1/channels/short/messages", &first)
+        .await
+        .unwrap();
+    assert!(
+        message["number"].as_u64().unwrap() >= 2 && message["seq"].as_u64().unwrap() > 4,
+        "{message}"
+    );
 }
 
 async fn an_app_moves(ground: Ground) {
@@ -132,29 +193,59 @@ async fn an_app_moves(ground: Ground) {
     let (number, seq, at) = place(&world, &busy).await;
     let log = positions(&world, &busy.help).await;
     assert_eq!(log.len(), 21, "some are trimmed");
-    let elsewhere = [(0, 0), (3, 1), (seq, at + 1), (seq + 5, at)].map(|(seq, at)| Position { seq, at });
+    let elsewhere =
+        [(0, 0), (3, 1), (seq, at + 1), (seq + 5, at)].map(|(seq, at)| Position { seq, at });
     let mut resumes = Vec::new();
     for position in log.into_iter().chain(elsewhere) {
-        resumes.push((position, answers::resume(&world, "ada", "help", position).await));
+        resumes.push((
+            position,
+            answers::resume(&world, "ada", "help", position).await,
+        ));
     }
 
     // A node that ended in the middle of a deletion left a note of it.
     let job = format!("u:{}:live:gone", world.app);
-    let noted = Commit::default().put(JOBS, job.as_str(), &world.nodes[0].services.store.now().await.unwrap());
-    world.nodes[0].services.store.commit(&scope::deployment(), noted).await.unwrap().unwrap();
+    let noted = Commit::default().put(
+        JOBS,
+        job.as_str(),
+        &world.nodes[0].services.store.now().await.unwrap(),
+    );
+    world.nodes[0]
+        .services
+        .store
+        .commit(&scope::deployment(), noted)
+        .await
+        .unwrap()
+        .unwrap();
 
     for ground in [ground, Ground::Embedded] {
         world.moves_to(ground).await;
-        let read = Read { partition: scope::deployment(), documents: vec![(JOBS, job.as_str().into())], newest: None };
-        let noted = world.nodes[0].services.store.read(vec![read]).await.unwrap();
-        assert!(noted[0].documents[0].is_some(), "a node here finishes what was begun there");
+        let read = Read {
+            partition: scope::deployment(),
+            documents: vec![(JOBS, job.as_str().into())],
+            newest: None,
+        };
+        let noted = world.nodes[0]
+            .services
+            .store
+            .read(vec![read])
+            .await
+            .unwrap();
+        assert!(
+            noted[0].documents[0].is_some(),
+            "a node here finishes what was begun there"
+        );
         let after = answers::all(&world, &busy).await;
         for (asked, answer) in &before {
             assert_eq!(after.get(asked), Some(answer), "{asked} on {ground:?}");
         }
         assert_eq!(after.len(), before.len());
         for (position, told) in &resumes {
-            assert_eq!(answers::resume(&world, "ada", "help", *position).await, *told, "{position:?} on {ground:?}");
+            assert_eq!(
+                answers::resume(&world, "ada", "help", *position).await,
+                *told,
+                "{position:?} on {ground:?}"
+            );
         }
     }
     credentials_are_as_they_were(&world, &busy).await;
@@ -177,12 +268,22 @@ async fn place(world: &World, busy: &Busy) -> (u64, u64, u64) {
 
 /// The positions from which a client can resume a channel, oldest first.
 async fn positions(world: &World, channel: &ChannelId) -> Vec<Position> {
-    let scope = Scope { app: world.app.parse().unwrap(), environment: Environment::Live };
+    let scope = Scope {
+        app: world.app.parse().unwrap(),
+        environment: Environment::Live,
+    };
     let (store, partition) = (&world.nodes[0].services.store, scope.channel(channel));
-    let read = Read { partition: partition.clone(), documents: Vec::new(), newest: None };
+    let read = Read {
+        partition: partition.clone(),
+        documents: Vec::new(),
+        newest: None,
+    };
     let floor = store.read(vec![read]).await.unwrap()[0].head.floor;
     let log = store.log(&partition, floor, 1_000).await.unwrap();
-    [floor].into_iter().chain(log.entries.iter().map(|entry| entry.position)).collect()
+    [floor]
+        .into_iter()
+        .chain(log.entries.iter().map(|entry| entry.position))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

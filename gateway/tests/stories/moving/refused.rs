@@ -31,9 +31,20 @@ impl Moving {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("app.jsonl");
         world.exports(&file).await;
-        let lines = fs::read_to_string(&file).unwrap().split_inclusive('\n').map(str::to_owned).collect();
+        let lines = fs::read_to_string(&file)
+            .unwrap()
+            .split_inclusive('\n')
+            .map(str::to_owned)
+            .collect();
         let words = world.leaves_for(ground).await;
-        Self { world, busy, before, folder, lines, words }
+        Self {
+            world,
+            busy,
+            before,
+            folder,
+            lines,
+            words,
+        }
     }
 
     fn file(&self, text: &[u8]) -> PathBuf {
@@ -44,7 +55,9 @@ impl Moving {
 
     async fn imports(&self, text: &[u8]) -> Result<gateway::moving::Counts, String> {
         let file = self.file(text);
-        chaos(&["import", "--from", file.to_str().unwrap()], &self.words).await.map_err(|error| error.to_string())
+        chaos(&["import", "--from", file.to_str().unwrap()], &self.words)
+            .await
+            .map_err(|error| error.to_string())
     }
 
     /// The import is refused with these words in its sentence.
@@ -66,7 +79,12 @@ impl Moving {
             let answer = self.world.backend(credential).get::<Value>(path).await;
             assert_eq!(refusal(answer), (401, ErrorCode::Unauthenticated), "{path}");
         }
-        let organizations: Value = self.world.backend(&self.world.admin_key).get("/v1/organizations").await.unwrap();
+        let organizations: Value = self
+            .world
+            .backend(&self.world.admin_key)
+            .get("/v1/organizations")
+            .await
+            .unwrap();
         assert_eq!(organizations["items"], json!([]));
         self.world.ends().await;
     }
@@ -93,11 +111,22 @@ async fn a_cut_file_is_refused_and_the_whole_one_taken(ground: Ground) {
     let (lines, text) = (moving.lines.clone(), moving.lines.concat());
     moving.is_refused(b"", "cut off").await;
     for share in [1, 3, 7] {
-        moving.is_refused(lines[..lines.len() * share / 8].concat().as_bytes(), "cut off").await;
+        moving
+            .is_refused(
+                lines[..lines.len() * share / 8].concat().as_bytes(),
+                "cut off",
+            )
+            .await;
     }
-    moving.is_refused(&text.as_bytes()[..text.len() / 2], "cut off").await;
-    moving.is_refused(lines[..lines.len() - 1].concat().as_bytes(), "cut off").await;
-    moving.is_refused(&text.as_bytes()[..text.len() - 1], "cut off").await;
+    moving
+        .is_refused(&text.as_bytes()[..text.len() / 2], "cut off")
+        .await;
+    moving
+        .is_refused(lines[..lines.len() - 1].concat().as_bytes(), "cut off")
+        .await;
+    moving
+        .is_refused(&text.as_bytes()[..text.len() - 1], "cut off")
+        .await;
     moving.nothing_is_served().await;
     moving.comes_whole().await;
 }
@@ -117,21 +146,56 @@ async fn a_changed_file_is_refused() {
     let moving = Moving::to(Ground::Redis).await;
     let (lines, text) = (moving.lines.clone(), moving.lines.concat());
     let without = |line: usize| [&lines[..line], &lines[line + 1..]].concat().concat();
-    let message = lines.iter().position(|line| line.contains("no. 7")).unwrap();
-    moving.is_refused(without(message).as_bytes(), "is not what that tells of").await;
-    moving.is_refused(text.replace("no. 7", "no. 8").as_bytes(), "is not what that tells of").await;
-    moving.is_refused(format!("{text}\n").as_bytes(), "something follows").await;
-    moving.is_refused(text.replace("\"no. 7", "no. 7").as_bytes(), &format!("line {}", message + 1)).await;
-    let other = text.replace(&format!("\"name\":\"a:{}", moving.world.app), "\"name\":\"a:app_0000000000000000");
-    moving.is_refused(other.as_bytes(), "what is not of the app").await;
+    let message = lines
+        .iter()
+        .position(|line| line.contains("no. 7"))
+        .unwrap();
+    moving
+        .is_refused(without(message).as_bytes(), "is not what that tells of")
+        .await;
+    moving
+        .is_refused(
+            text.replace("no. 7", "no. 8").as_bytes(),
+            "is not what that tells of",
+        )
+        .await;
+    moving
+        .is_refused(format!("{text}\n").as_bytes(), "something follows")
+        .await;
+    moving
+        .is_refused(
+            text.replace("\"no. 7", "no. 7").as_bytes(),
+            &format!("line {}", message + 1),
+        )
+        .await;
+    let other = text.replace(
+        &format!("\"name\":\"a:{}", moving.world.app),
+        "\"name\":\"a:app_0000000000000000",
+    );
+    moving
+        .is_refused(other.as_bytes(), "what is not of the app")
+        .await;
     let newer = text.replace("\"format\":1", "\"format\":2");
-    moving.is_refused(newer.as_bytes(), "use the newer version").await;
-    moving.is_refused(b"{\"hello\": \"world\"}\n", "no export").await;
+    moving
+        .is_refused(newer.as_bytes(), "use the newer version")
+        .await;
+    moving
+        .is_refused(b"{\"hello\": \"world\"}\n", "no export")
+        .await;
     let secret = moving.folder.path().join("other-secret");
     fs::write(&secret, "ab".repeat(32)).unwrap();
     let file = moving.file(text.as_bytes());
-    let words = ["import", "--from", file.to_str().unwrap(), "--secret-key-file", secret.to_str().unwrap()];
-    let sentence = chaos(&words, &moving.words[..2]).await.unwrap_err().to_string();
+    let words = [
+        "import",
+        "--from",
+        file.to_str().unwrap(),
+        "--secret-key-file",
+        secret.to_str().unwrap(),
+    ];
+    let sentence = chaos(&words, &moving.words[..2])
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(sentence.contains("another secret key"), "{sentence}");
     moving.comes_whole().await;
 }
@@ -142,17 +206,30 @@ async fn a_second_import_is_refused_and_changes_nothing() {
         let mut moving = Moving::to(ground).await;
         let text = moving.lines.concat();
         moving.imports(text.as_bytes()).await.unwrap();
-        moving.is_refused(text.as_bytes(), "an app goes only where it is not").await;
+        moving
+            .is_refused(text.as_bytes(), "an app goes only where it is not")
+            .await;
         moving.world.goes_on().await;
-        assert_eq!(answers::all(&moving.world, &moving.busy).await, moving.before);
+        assert_eq!(
+            answers::all(&moving.world, &moving.busy).await,
+            moving.before
+        );
     }
 }
 
 /// A process that imports from its standard input.
 fn importing(words: &[String]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_chaos"));
-    command.arg("import").args(words).env_clear().kill_on_drop(true);
-    command.stdin(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap()
+    command
+        .arg("import")
+        .args(words)
+        .env_clear()
+        .kill_on_drop(true);
+    command
+        .stdin(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -162,10 +239,19 @@ async fn a_killed_import_is_never_served_and_begins_again() {
         for share in [2, 5, 7] {
             let mut process = importing(&moving.words);
             let mut input = process.stdin.take().unwrap();
-            input.write_all(moving.lines[..moving.lines.len() * share / 8].concat().as_bytes()).await.unwrap();
+            input
+                .write_all(
+                    moving.lines[..moving.lines.len() * share / 8]
+                        .concat()
+                        .as_bytes(),
+                )
+                .await
+                .unwrap();
             let begun = || async {
                 match &moving.world.keeper {
-                    Keeper::Redis(server, _) => server.command(&["DBSIZE"]).await.unwrap() != redis::Value::Int(0),
+                    Keeper::Redis(server, _) => {
+                        server.command(&["DBSIZE"]).await.unwrap() != redis::Value::Int(0)
+                    }
                     Keeper::Embedded(folder) => folder.path().join("data/data.mdb").exists(),
                     _ => unreachable!("it moves to one of these"),
                 }
@@ -181,9 +267,13 @@ async fn a_killed_import_is_never_served_and_begins_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_imports_at_once_the_later_one_counts() {
     let moving = Moving::to(Ground::Redis).await;
-    let Keeper::Redis(server, _) = &moving.world.keeper else { unreachable!("it moves to one") };
+    let Keeper::Redis(server, _) = &moving.world.keeper else {
+        unreachable!("it moves to one")
+    };
     let channel = format!("chaos:{{c:{}:live:help}}:head", moving.world.app);
-    let has_channel = async |has: i64| server.command(&["EXISTS", &channel]).await.unwrap() == redis::Value::Int(has);
+    let has_channel = async |has: i64| {
+        server.command(&["EXISTS", &channel]).await.unwrap() == redis::Value::Int(has)
+    };
     let (last, all) = moving.lines.split_last().unwrap();
     let (begin, rest) = moving.lines.split_at(moving.lines.len() / 8);
 
@@ -192,7 +282,10 @@ async fn of_two_imports_at_once_the_later_one_counts() {
     let (mut to_first, mut to_second) = (first.stdin.take().unwrap(), second.stdin.take().unwrap());
     to_first.write_all(all.concat().as_bytes()).await.unwrap();
     until("the first has the channel", || has_channel(1)).await;
-    to_second.write_all(begin.concat().as_bytes()).await.unwrap();
+    to_second
+        .write_all(begin.concat().as_bytes())
+        .await
+        .unwrap();
     until("the second has taken it away", || has_channel(0)).await;
     to_first.write_all(last.as_bytes()).await.unwrap();
     drop(to_first);
@@ -200,7 +293,12 @@ async fn of_two_imports_at_once_the_later_one_counts() {
     to_second.write_all(rest.concat().as_bytes()).await.unwrap();
     drop(to_second);
     assert_eq!(second.wait().await.unwrap().code(), Some(0));
-    let Moving { mut world, busy, before, .. } = moving;
+    let Moving {
+        mut world,
+        busy,
+        before,
+        ..
+    } = moving;
     world.goes_on().await;
     assert_eq!(answers::all(&world, &busy).await, before);
 }
@@ -211,17 +309,38 @@ async fn an_app_that_somebody_writes_to_is_no_export() {
     let busy = Busy::app(&world).await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("app.jsonl");
-    let words = ["export", "--app", &world.app, "--to", file.to_str().unwrap()];
+    let words = [
+        "export",
+        "--app",
+        &world.app,
+        "--to",
+        file.to_str().unwrap(),
+    ];
     for _ in 0..300 {
-        let _: Value = world.team().post("/v1/channels/help/messages", &json!({ "kind": "system", "text": "and" })).await.unwrap();
+        let _: Value = world
+            .team()
+            .post(
+                "/v1/channels/help/messages",
+                &json!({ "kind": "system", "text": "and" }),
+            )
+            .await
+            .unwrap();
     }
-    let Person { session, mut events, .. } = world.connects("ada").await;
+    let Person {
+        session,
+        mut events,
+        ..
+    } = world.connects("ada").await;
     tokio::spawn(async move { while events.next().await.is_some() {} });
     let exporting = chaos(&words, &world.store);
     // A read mark appends nothing, and changes no head.
     let reading = async {
         for number in 21.. {
-            assert_eq!(session.mark_read(&busy.help, number).await.unwrap(), number, "there is something to read");
+            assert_eq!(
+                session.mark_read(&busy.help, number).await.unwrap(),
+                number,
+                "there is something to read"
+            );
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     };
@@ -230,28 +349,52 @@ async fn an_app_that_somebody_writes_to_is_no_export() {
         () = reading => unreachable!("it goes on"),
     };
     assert!(refused.contains("stop the nodes"), "{refused}");
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left of it");
+    assert_eq!(
+        fs::read_dir(folder.path()).unwrap().count(),
+        0,
+        "nothing is left of it"
+    );
     // Nodes that serve nobody of the app are no hindrance.
     chaos(&words, &world.store).await.unwrap();
     let secret = folder.path().join("other-secret");
     fs::write(&secret, "ab".repeat(32)).unwrap();
     let other = [&world.store[..3], &[secret.display().to_string()]].concat();
     let sealed = chaos(&words, &other).await.unwrap_err().to_string();
-    assert!(sealed.contains("sealed under another secret key"), "{sealed}");
-    let nobodys = chaos(&["export", "--app", "app_0000000000000000"], &world.store).await.unwrap_err().to_string();
-    assert!(nobodys.contains("there is no app app_0000000000000000"), "{nobodys}");
+    assert!(
+        sealed.contains("sealed under another secret key"),
+        "{sealed}"
+    );
+    let nobodys = chaos(&["export", "--app", "app_0000000000000000"], &world.store)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        nobodys.contains("there is no app app_0000000000000000"),
+        "{nobodys}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_folder_in_use_and_one_that_is_none_are_not_exported() {
     let world = World::with(Ground::Embedded, 1, &[]).await;
-    let export = async |data: &[&str]| chaos(&[&["export", "--app", &world.app], data].concat(), &[]).await.unwrap_err().to_string();
+    let export = async |data: &[&str]| {
+        chaos(&[&["export", "--app", &world.app], data].concat(), &[])
+            .await
+            .unwrap_err()
+            .to_string()
+    };
     let in_use = export(&["--data", &world.store[1]]).await;
-    assert!(in_use.contains("in use by a node: stop it, or export from a copy"), "{in_use}");
+    assert!(
+        in_use.contains("in use by a node: stop it, or export from a copy"),
+        "{in_use}"
+    );
     let folder = tempfile::tempdir().unwrap();
     let none = folder.path().join("none");
     let missing = export(&["--data", none.to_str().unwrap()]).await;
-    assert!(missing.contains("holds no store") && !none.exists(), "{missing}");
+    assert!(
+        missing.contains("holds no store") && !none.exists(),
+        "{missing}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -259,9 +402,16 @@ async fn a_folder_with_another_secret_key_takes_nothing() {
     let mut moving = Moving::to(Ground::Embedded).await;
     // A node that comes first makes the folder its own.
     moving.nothing_is_served().await;
-    moving.is_refused(moving.lines.concat().as_bytes(), "with which nodes open this folder").await;
+    moving
+        .is_refused(
+            moving.lines.concat().as_bytes(),
+            "with which nodes open this folder",
+        )
+        .await;
     moving.words.truncate(2);
-    moving.is_refused(moving.lines.concat().as_bytes(), "another secret key").await;
+    moving
+        .is_refused(moving.lines.concat().as_bytes(), "another secret key")
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -269,7 +419,11 @@ async fn apps_of_one_organization_move_one_after_another() {
     let mut world = World::with(Ground::Embedded, 1, &super::FLAGS).await;
     let (other, other_key) = world.make_app("live").await;
     for key in [&world.app_key, &other_key] {
-        let _: Value = world.backend(key).put("/v1/users/ada", &json!({})).await.unwrap();
+        let _: Value = world
+            .backend(key)
+            .put("/v1/users/ada", &json!({}))
+            .await
+            .unwrap();
     }
     let folder = tempfile::tempdir().unwrap();
     let [first, second] = ["first.jsonl", "second.jsonl"].map(|name| folder.path().join(name));
@@ -278,23 +432,44 @@ async fn apps_of_one_organization_move_one_after_another() {
     world.exports(&second).await;
     let words = world.leaves_for(Ground::Redis).await;
     let apps = async |world: &World| -> Vec<Value> {
-        let list: Value =
-            world.backend(&world.organization_key).get(&format!("/v1/organizations/{}/apps", world.organization)).await.unwrap();
-        list["items"].as_array().unwrap().iter().map(|app| app["id"].clone()).collect()
+        let list: Value = world
+            .backend(&world.organization_key)
+            .get(&format!("/v1/organizations/{}/apps", world.organization))
+            .await
+            .unwrap();
+        list["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|app| app["id"].clone())
+            .collect()
     };
-    chaos(&["import", "--from", first.to_str().unwrap()], &words).await.unwrap();
+    chaos(&["import", "--from", first.to_str().unwrap()], &words)
+        .await
+        .unwrap();
     world.goes_on().await;
     assert_eq!(apps(&world).await, [json!(app)]);
     let there: Value = world.team().get("/v1/users/ada").await.unwrap();
     assert_eq!(there["id"], "ada");
-    let not_yet = world.backend(&other_key).get::<Value>("/v1/users/ada").await;
+    let not_yet = world
+        .backend(&other_key)
+        .get::<Value>("/v1/users/ada")
+        .await;
     assert_eq!(refusal(not_yet), (401, ErrorCode::Unauthenticated));
 
     // The other one comes while nodes serve the first.
-    chaos(&["import", "--from", second.to_str().unwrap()], &words).await.unwrap();
+    chaos(&["import", "--from", second.to_str().unwrap()], &words)
+        .await
+        .unwrap();
     let mut both = vec![json!(app), json!(world.app)];
     both.sort_by_key(ToString::to_string);
     assert_eq!(apps(&world).await, both);
-    let comes = || async { world.backend(&other_key).get::<Value>("/v1/users/ada").await.is_ok() };
+    let comes = || async {
+        world
+            .backend(&other_key)
+            .get::<Value>("/v1/users/ada")
+            .await
+            .is_ok()
+    };
     until("the nodes believe the key", comes).await;
 }

@@ -23,24 +23,38 @@ pub(super) fn plain(text: &str, named: &[String]) -> String {
 /// Status, whether there is a tag, and the body.
 pub(super) fn of_http(answer: &Answer, named: &[String]) -> String {
     let body = plain(&String::from_utf8_lossy(&answer.body), named);
-    let headers = ["etag", "retry-after", "www-authenticate", "allow", "location"].map(|name| (name, answer.headers.contains_key(name)));
+    let headers = [
+        "etag",
+        "retry-after",
+        "www-authenticate",
+        "allow",
+        "location",
+    ]
+    .map(|name| (name, answer.headers.contains_key(name)));
     format!("{} {headers:?} {body}", answer.status)
 }
 
 fn smooth(key: &str, value: &mut Value) {
     match value {
-        Value::Object(fields) => fields.iter_mut().for_each(|(key, value)| smooth(key, value)),
+        Value::Object(fields) => fields
+            .iter_mut()
+            .for_each(|(key, value)| smooth(key, value)),
         Value::Array(items) => items.iter_mut().for_each(|value| smooth(key, value)),
         Value::Number(number) => {
-            let is_instant = number.as_u64().is_some_and(|number| number > 1_000_000_000_000);
+            let is_instant = number
+                .as_u64()
+                .is_some_and(|number| number > 1_000_000_000_000);
             if is_instant || matches!(key, "seq" | "number" | "at" | "read") {
                 *value = "<number>".into();
             }
         }
         Value::String(text) => {
             let is_made = |text: &str| {
-                text.split_once('_')
-                    .is_some_and(|(head, tail)| head.len() <= 4 && tail.len() == 16 && tail.bytes().all(|byte| byte.is_ascii_hexdigit()))
+                text.split_once('_').is_some_and(|(head, tail)| {
+                    head.len() <= 4
+                        && tail.len() == 16
+                        && tail.bytes().all(|byte| byte.is_ascii_hexdigit())
+                })
             };
             if is_made(text) || matches!(key, "secret" | "token" | "cursor") {
                 *value = "<made>".into();
@@ -63,14 +77,21 @@ impl Ear {
             while let Some(event) = events.next().await {
                 all.lock().push(serde_json::to_value(event).unwrap());
             }
-            all.lock().push(serde_json::json!({ "event": "closed", "data": events.closed().to_string() }));
+            all.lock().push(
+                serde_json::json!({ "event": "closed", "data": events.closed().to_string() }),
+            );
         });
         Self { heard }
     }
 
     /// All that was heard before the message that says this.
     pub(super) async fn until(&self, text: &str) -> Vec<Value> {
-        let place = || self.heard.lock().iter().position(|event| event["data"]["message"]["text"] == text);
+        let place = || {
+            self.heard
+                .lock()
+                .iter()
+                .position(|event| event["data"]["message"]["text"] == text)
+        };
         crate::story::until(text, || async { place().is_some() }).await;
         let end = place().unwrap();
         self.heard.lock()[..end].to_vec()

@@ -28,8 +28,14 @@ use crate::{
 /// The last message of a story.
 const END: &str = "the end";
 
-const FLAGS: [&str; 6] =
-    ["--limit", "requests_per_second=0", "--limit", "key_requests_per_second=0", "--limit", "unauthenticated_per_ip=0"];
+const FLAGS: [&str; 6] = [
+    "--limit",
+    "requests_per_second=0",
+    "--limit",
+    "key_requests_per_second=0",
+    "--limit",
+    "unauthenticated_per_ip=0",
+];
 
 /// A kind of credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +51,14 @@ enum Who {
 }
 
 impl Who {
-    const ALL: [Self; 6] = [Self::Admin, Self::Organization, Self::App, Self::Access, Self::Owner, Self::Nobody];
+    const ALL: [Self; 6] = [
+        Self::Admin,
+        Self::Organization,
+        Self::App,
+        Self::Access,
+        Self::Owner,
+        Self::Nobody,
+    ];
 
     async fn credential(self, world: &World, mine: &Tenant) -> String {
         match self {
@@ -54,7 +67,11 @@ impl Who {
             Self::App => mine.app_key.clone(),
             Self::Access => {
                 let body = json!({ "environment": mine.environment });
-                let key: Value = world.backend(&mine.organization_key).post(&format!("{}/access", mine.base()), &body).await.unwrap();
+                let key: Value = world
+                    .backend(&mine.organization_key)
+                    .post(&format!("{}/access", mine.base()), &body)
+                    .await
+                    .unwrap();
                 text(&key["secret"])
             }
             Self::Owner => world.token("alice").await,
@@ -66,8 +83,12 @@ impl Who {
     fn reaches(self, mine: &Tenant, theirs: &Tenant, kind: Kind) -> bool {
         let is_operator = matches!(self, Self::Admin | Self::Organization);
         match kind {
-            Kind::Organization => self == Self::Admin || is_operator && theirs.organization == mine.organization,
-            Kind::App | Kind::OrganizationKey => is_operator && theirs.organization == mine.organization,
+            Kind::Organization => {
+                self == Self::Admin || is_operator && theirs.organization == mine.organization
+            }
+            Kind::App | Kind::OrganizationKey => {
+                is_operator && theirs.organization == mine.organization
+            }
             Kind::AppKey | Kind::TokenKey => is_operator && theirs.app == mine.app,
             Kind::User | Kind::Channel | Kind::Message | Kind::Cursor => false,
         }
@@ -100,7 +121,13 @@ fn ways(places: &BTreeMap<String, Kind>) -> Vec<Foreign> {
 }
 
 /// Makes a request of a route, with the ids of `named` in the foreign places and the caller's own in those that must be filled.
-fn request(route: &Route<'_>, who: Who, mine: &Tenant, foreign: &Foreign, named: &dyn Fn(Kind) -> String) -> Request {
+fn request(
+    route: &Route<'_>,
+    who: Who,
+    mine: &Tenant,
+    foreign: &Foreign,
+    named: &dyn Fn(Kind) -> String,
+) -> Request {
     route.request(&mut |place, kind, must| {
         let is_sender = place.ends_with("sender_id") && matches!(who, Who::App | Who::Access);
         match foreign {
@@ -120,7 +147,13 @@ fn pair(theirs: &Tenant, kinds: impl Iterator<Item = Kind>) -> (Vec<String>, Vec
 }
 
 /// Compares what each route answers. `makes` chooses those that make what they name, or the others.
-async fn try_routes(world: &World, credentials: &[(Who, String)], mine: &Tenant, others: &[Tenant], makes: bool) -> usize {
+async fn try_routes(
+    world: &World,
+    credentials: &[(Who, String)],
+    mine: &Tenant,
+    others: &[Tenant],
+    makes: bool,
+) -> usize {
     let document: Value = world.backend("").get("/v1/openapi.json").await.unwrap();
     let mut compared = 0;
     for (who, credential) in credentials {
@@ -133,8 +166,17 @@ async fn try_routes(world: &World, credentials: &[(Who, String)], mine: &Tenant,
             });
             drop(filled);
             for foreign in ways(&places) {
-                let kinds = || places.iter().filter(|(place, _)| foreign.is(place)).map(|(_, kind)| *kind);
-                if places.keys().any(|place| foreign.is(place) && route.makes(place)) != makes {
+                let kinds = || {
+                    places
+                        .iter()
+                        .filter(|(place, _)| foreign.is(place))
+                        .map(|(_, kind)| *kind)
+                };
+                if places
+                    .keys()
+                    .any(|place| foreign.is(place) && route.makes(place))
+                    != makes
+                {
                     continue;
                 }
                 for theirs in others {
@@ -144,14 +186,24 @@ async fn try_routes(world: &World, credentials: &[(Who, String)], mine: &Tenant,
                     let (ids, nobodys) = pair(theirs, kinds());
                     let mut answers = Vec::new();
                     for (ids, is_theirs) in [(&ids, true), (&nobodys, false)] {
-                        let named = |kind| if is_theirs { theirs.id(kind) } else { unused(&theirs.id(kind)) };
-                        let Request { method, path, body } = request(&route, who, mine, &foreign, &named);
+                        let named = |kind| {
+                            if is_theirs {
+                                theirs.id(kind)
+                            } else {
+                                unused(&theirs.id(kind))
+                            }
+                        };
+                        let Request { method, path, body } =
+                            request(&route, who, mine, &foreign, &named);
                         let mut call = caller.call(method, &path);
                         if let Some(body) = body {
                             call = call.json(&body);
                         }
                         let answer = call.send().await.unwrap();
-                        assert!(!String::from_utf8_lossy(&answer.body).contains(&theirs.secret()), "{who:?} reads through {path}");
+                        assert!(
+                            !String::from_utf8_lossy(&answer.body).contains(&theirs.secret()),
+                            "{who:?} reads through {path}"
+                        );
                         answers.push(of_http(&answer, ids));
                     }
                     assert_eq!(
@@ -159,7 +211,12 @@ async fn try_routes(world: &World, credentials: &[(Who, String)], mine: &Tenant,
                         "{who:?} names what {} has: {} {} {foreign:?}",
                         theirs.name, route.method, route.path
                     );
-                    assert!(!answers[0].starts_with('5'), "{}: {}", route.path, answers[0]);
+                    assert!(
+                        !answers[0].starts_with('5'),
+                        "{}: {}",
+                        route.path,
+                        answers[0]
+                    );
                     compared += 1;
                 }
             }
@@ -171,7 +228,9 @@ async fn try_routes(world: &World, credentials: &[(Who, String)], mine: &Tenant,
 async fn ask(session: &Session, method: Method, params: &Value) -> String {
     match session.request::<_, Value>(method, params).await {
         Ok(result) => format!("result {result}"),
-        Err(RequestError::Refused(error)) => format!("error {}", serde_json::to_value(error).unwrap()),
+        Err(RequestError::Refused(error)) => {
+            format!("error {}", serde_json::to_value(error).unwrap())
+        }
         Err(other) => panic!("{method:?} {params}: {other}"),
     }
 }
@@ -187,7 +246,10 @@ async fn try_methods(world: &World, mine: &Tenant, others: &[Tenant], makes: boo
     static FRESH: AtomicU64 = AtomicU64::new(1 << 40);
     let mut compared = 0;
     for (who, encoding) in [("alice", Encoding::MessagePack), ("nobody", Encoding::Json)] {
-        let quiet = Connect { watch: Watch::None, ..Connect::default() };
+        let quiet = Connect {
+            watch: Watch::None,
+            ..Connect::default()
+        };
         let person = world.connects_to(0, who, encoding, quiet).await;
         for method in Method::ALL.iter().copied() {
             let mut places = BTreeMap::new();
@@ -201,24 +263,35 @@ async fn try_methods(world: &World, mine: &Tenant, others: &[Tenant], makes: boo
                     continue;
                 }
                 for theirs in others {
-                    let kinds = places.iter().filter(|(place, _)| foreign.is(place)).map(|(_, kind)| *kind);
+                    let kinds = places
+                        .iter()
+                        .filter(|(place, _)| foreign.is(place))
+                        .map(|(_, kind)| *kind);
                     let (ids, nobodys) = pair(theirs, kinds);
                     let mut replies = Vec::new();
                     for (ids, is_theirs) in [(&ids, true), (&nobodys, false)] {
-                        let params = methods::params(method, &mut |place, kind| match foreign.is(place) {
-                            true if is_theirs => theirs.id(kind),
-                            true => unused(&theirs.id(kind)),
-                            // A send of its own each time: one that is known is answered whatever else it says.
-                            false if method == Method::MessageSend && place == "message_id" => {
-                                format!("msg_{:016x}", FRESH.fetch_add(1, Ordering::Relaxed))
-                            }
-                            false => mine.id(kind),
-                        });
+                        let params =
+                            methods::params(method, &mut |place, kind| match foreign.is(place) {
+                                true if is_theirs => theirs.id(kind),
+                                true => unused(&theirs.id(kind)),
+                                // A send of its own each time: one that is known is answered whatever else it says.
+                                false if method == Method::MessageSend && place == "message_id" => {
+                                    format!("msg_{:016x}", FRESH.fetch_add(1, Ordering::Relaxed))
+                                }
+                                false => mine.id(kind),
+                            });
                         let reply = ask(&person.session, method, &params).await;
-                        assert!(!reply.contains(&theirs.secret()), "{who} reads through {method:?}");
+                        assert!(
+                            !reply.contains(&theirs.secret()),
+                            "{who} reads through {method:?}"
+                        );
                         replies.push(plain_reply(&reply, ids));
                     }
-                    assert_eq!(replies[0], replies[1], "{who} names what {} has: {method:?} {foreign:?}", theirs.name);
+                    assert_eq!(
+                        replies[0], replies[1],
+                        "{who} names what {} has: {method:?} {foreign:?}",
+                        theirs.name
+                    );
                     compared += 1;
                 }
             }
@@ -230,7 +303,12 @@ async fn try_methods(world: &World, mine: &Tenant, others: &[Tenant], makes: boo
 /// What names something before there is a session, or instead of another one's token.
 async fn try_connect(world: &World, mine: &Tenant, others: &[Tenant]) {
     for theirs in others {
-        let positions = [json!([]), json!([0, 0]), json!([1, 1_700_000_000_000u64]), json!([1u64 << 40, 1u64 << 50])];
+        let positions = [
+            json!([]),
+            json!([0, 0]),
+            json!([1, 1_700_000_000_000u64]),
+            json!([1u64 << 40, 1u64 << 50]),
+        ];
         for (watch, entries) in [("none", "full"), ("none", "positions"), ("all", "full")] {
             for position in &positions {
                 let mut answers = Vec::new();
@@ -242,41 +320,81 @@ async fn try_connect(world: &World, mine: &Tenant, others: &[Tenant]) {
                     let params: Connect = serde_json::from_value(params).unwrap();
                     let connector = Connector::new(&world.url(0), Encoding::Json).unwrap();
                     let (session, _events) = connector.connect(&params).await.unwrap();
-                    let connected = serde_json::to_value(session.connected()).unwrap().to_string();
+                    let connected = serde_json::to_value(session.connected())
+                        .unwrap()
+                        .to_string();
                     assert!(!connected.contains(&theirs.secret()));
                     answers.push(plain(&connected, &[channel]));
                     session.close(1000, "").await;
                 }
-                assert_eq!(answers[0], answers[1], "resume with {position}, {watch}, {entries}");
+                assert_eq!(
+                    answers[0], answers[1],
+                    "resume with {position}, {watch}, {entries}"
+                );
             }
         }
         // A token of theirs does not go on with a session of mine, be it of the same user id.
         let team = world.backend(&theirs.app_key);
-        let minted: Value = team.post("/v1/users/alice/tokens", &json!({})).await.unwrap();
+        let minted: Value = team
+            .post("/v1/users/alice/tokens", &json!({}))
+            .await
+            .unwrap();
         let alice = world.connects("alice").await;
-        let foreign = ask(&alice.session, Method::TokenRefresh, &json!({ "token": minted["token"] })).await;
+        let foreign = ask(
+            &alice.session,
+            Method::TokenRefresh,
+            &json!({ "token": minted["token"] }),
+        )
+        .await;
         let others_token = json!({ "token": world.token("carol").await });
-        assert_eq!(foreign, ask(&alice.session, Method::TokenRefresh, &others_token).await);
+        assert_eq!(
+            foreign,
+            ask(&alice.session, Method::TokenRefresh, &others_token).await
+        );
         assert!(foreign.contains("forbidden"), "{foreign}");
         // A token key of theirs does not verify what is signed with another secret, no more than one that does not exist.
         let mut answers = Vec::new();
-        for kid in [theirs.id(Kind::TokenKey), unused(&theirs.id(Kind::TokenKey))] {
+        for kid in [
+            theirs.id(Kind::TokenKey),
+            unused(&theirs.id(Kind::TokenKey)),
+        ] {
             let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256);
             header.kid = Some(kid.clone());
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+            let now = std::time::SystemTime::now()
+                .duration_since(std::time::UNIX_EPOCH)
+                .unwrap()
+                .as_secs();
             let claims = json!({ "sub": "alice", "iat": now, "exp": now + 600, "app_id": theirs.app, "environment": theirs.environment });
             let key = jsonwebtoken::EncodingKey::from_secret(b"guessed, guessed, guessed, guessed");
             let token = jsonwebtoken::encode(&header, &claims, &key).unwrap();
-            let answer = world.backend(&token).call(hyper::Method::GET, "/v1/channels").send().await.unwrap();
+            let answer = world
+                .backend(&token)
+                .call(hyper::Method::GET, "/v1/channels")
+                .send()
+                .await
+                .unwrap();
             let connect = Connector::new(&world.url(0), Encoding::Json).unwrap();
-            let refused = connect.connect(&Connect { token, ..Connect::default() }).await.unwrap_err();
+            let refused = connect
+                .connect(&Connect {
+                    token,
+                    ..Connect::default()
+                })
+                .await
+                .unwrap_err();
             answers.push((of_http(&answer, &[]), refused.to_string().replace(&kid, "")));
         }
         assert_eq!(answers[0], answers[1]);
         assert!(answers[0].0.starts_with("401"), "{answers:?}");
         // Claims name no tenant: who signed decides.
-        let seen: Value = world.backend(&world.token("alice").await).get("/v1/channels").await.unwrap();
-        assert!(seen.to_string().contains(&mine.secret()) && !seen.to_string().contains(&theirs.secret()));
+        let seen: Value = world
+            .backend(&world.token("alice").await)
+            .get("/v1/channels")
+            .await
+            .unwrap();
+        assert!(
+            seen.to_string().contains(&mine.secret())
+                && !seen.to_string().contains(&theirs.secret())
+        );
     }
 }
 
@@ -285,11 +403,25 @@ async fn ears(world: &World, tenant: &Tenant) -> Vec<Ear> {
     let mut ears = Vec::new();
     for user in ["alice".to_owned(), tenant.id(Kind::User)] {
         let team = world.backend(&tenant.app_key);
-        let minted: Value = team.post(&format!("/v1/users/{user}/tokens"), &json!({})).await.unwrap();
+        let minted: Value = team
+            .post(&format!("/v1/users/{user}/tokens"), &json!({}))
+            .await
+            .unwrap();
         let connector = Connector::new(&world.url(0), Encoding::MessagePack).unwrap();
-        let params = Connect { token: text(&minted["token"]), ..Connect::default() };
+        let params = Connect {
+            token: text(&minted["token"]),
+            ..Connect::default()
+        };
         let (session, events) = connector.connect(&params).await.unwrap();
-        session.watch_presence(["alice".to_owned(), tenant.id(Kind::User)].iter().map(|id| id.parse().unwrap()).collect()).await.unwrap();
+        session
+            .watch_presence(
+                ["alice".to_owned(), tenant.id(Kind::User)]
+                    .iter()
+                    .map(|id| id.parse().unwrap())
+                    .collect(),
+            )
+            .await
+            .unwrap();
         ears.push(Ear::of(events));
         std::mem::forget(session);
     }
@@ -299,7 +431,10 @@ async fn ears(world: &World, tenant: &Tenant) -> Vec<Ear> {
 async fn says_the_end(world: &World, tenant: &Tenant) {
     let team = world.backend(&tenant.app_key);
     let room = format!("/v1/channels/{}/messages", tenant.id(Kind::Channel));
-    let _: Value = team.post(&room, &json!({ "sender_id": "alice", "text": END })).await.unwrap();
+    let _: Value = team
+        .post(&room, &json!({ "sender_id": "alice", "text": END }))
+        .await
+        .unwrap();
 }
 
 async fn nothing_gets_over_the_wall(ground: Ground) {
@@ -329,13 +464,23 @@ async fn nothing_gets_over_the_wall(ground: Ground) {
     // Nothing of theirs has changed, and nobody of theirs has heard anything.
     for ((theirs, before), ears) in others.iter().zip(pictures).zip(their_ears) {
         let after = theirs.picture(&world).await;
-        assert!(after.keys().eq(before.keys()), "{}: {:?}", theirs.name, after.keys());
+        assert!(
+            after.keys().eq(before.keys()),
+            "{}: {:?}",
+            theirs.name,
+            after.keys()
+        );
         for (path, seen) in after {
             assert_eq!(seen, before[&path], "{}: {path}", theirs.name);
         }
         says_the_end(&world, theirs).await;
         for ear in ears {
-            let heard: Vec<Value> = ear.until(END).await.into_iter().filter(|event| event["event"] != "presence.changed").collect();
+            let heard: Vec<Value> = ear
+                .until(END)
+                .await
+                .into_iter()
+                .filter(|event| event["event"] != "presence.changed")
+                .collect();
             assert_eq!(heard, Vec::<Value>::new(), "{}", theirs.name);
         }
     }
@@ -344,7 +489,10 @@ async fn nothing_gets_over_the_wall(ground: Ground) {
     for ear in my_ears {
         let heard = ear.until(END).await;
         for theirs in &others {
-            let (ids, nobodys) = pair(theirs, [Kind::User, Kind::Channel, Kind::Message].into_iter());
+            let (ids, nobodys) = pair(
+                theirs,
+                [Kind::User, Kind::Channel, Kind::Message].into_iter(),
+            );
             let of = |ids: &[String]| {
                 let mut of: Vec<String> = heard
                     .iter()

@@ -42,9 +42,17 @@ pub(super) fn routes(document: &Value) -> Vec<Route<'_>> {
     for (path, operations) in document["paths"].as_object().unwrap() {
         for (method, operation) in operations.as_object().unwrap() {
             let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
-            let route = |variant| Route { method: method.clone(), path, operation, document, variant };
+            let route = |variant| Route {
+                method: method.clone(),
+                path,
+                operation,
+                document,
+                variant,
+            };
             if body_schema(operation) == Some("CreateChannel") {
-                routes.extend(["direct", "group", "open", "broadcast"].map(|variant| route(Some(variant))));
+                routes.extend(
+                    ["direct", "group", "open", "broadcast"].map(|variant| route(Some(variant))),
+                );
             } else {
                 routes.push(route(None));
             }
@@ -56,7 +64,8 @@ pub(super) fn routes(document: &Value) -> Vec<Route<'_>> {
 impl Route<'_> {
     /// Whether it takes an `Idempotency-Key`.
     pub(super) fn is_idempotent(&self) -> bool {
-        self.parameters("header").any(|name| name == "Idempotency-Key")
+        self.parameters("header")
+            .any(|name| name == "Idempotency-Key")
     }
 
     /// Whether what is named in a place comes to be by that.
@@ -87,15 +96,27 @@ impl Route<'_> {
             path = format!("{path}?{}", query.join("&"));
         }
         for name in self.parameters("header") {
-            assert!(["If-Match", "If-None-Match", "Idempotency-Key"].contains(&name), "the wall does not know the header {name}");
+            assert!(
+                ["If-Match", "If-None-Match", "Idempotency-Key"].contains(&name),
+                "the wall does not know the header {name}"
+            );
         }
-        let body = body_schema(self.operation).map(|name| self.body(name, &self.document["components"]["schemas"][name], choose));
-        Request { method: self.method.clone(), path, body }
+        let body = body_schema(self.operation)
+            .map(|name| self.body(name, &self.document["components"]["schemas"][name], choose));
+        Request {
+            method: self.method.clone(),
+            path,
+            body,
+        }
     }
 
     fn parameters(&self, place: &'static str) -> impl Iterator<Item = &str> {
-        let all = self.operation["parameters"].as_array().into_iter().flatten();
-        all.filter(move |parameter| parameter["in"] == place).map(|parameter| parameter["name"].as_str().unwrap())
+        let all = self.operation["parameters"]
+            .as_array()
+            .into_iter()
+            .flatten();
+        all.filter(move |parameter| parameter["in"] == place)
+            .map(|parameter| parameter["name"].as_str().unwrap())
     }
 
     fn body(&self, schema: &str, described: &Value, choose: Choose<'_>) -> Value {
@@ -108,13 +129,25 @@ impl Route<'_> {
         }
         for (name, property) in described["properties"].as_object().unwrap() {
             if name == "items" {
-                body["items"] = json!([self.body(schema.strip_prefix("Batch_").unwrap(), &property["items"], choose)]);
+                body["items"] = json!([self.body(
+                    schema.strip_prefix("Batch_").unwrap(),
+                    &property["items"],
+                    choose
+                )]);
                 continue;
             }
-            let Names(kind) = body_place(schema, name) else { continue };
-            let must = described["required"].as_array().is_some_and(|all| all.iter().any(|field| field == name));
+            let Names(kind) = body_place(schema, name) else {
+                continue;
+            };
+            let must = described["required"]
+                .as_array()
+                .is_some_and(|all| all.iter().any(|field| field == name));
             if let Some(id) = choose(&format!("body {name}"), kind, must) {
-                body[name] = if property["type"] == "array" { json!([id]) } else { json!(id) };
+                body[name] = if property["type"] == "array" {
+                    json!([id])
+                } else {
+                    json!(id)
+                };
             }
         }
         body
@@ -122,7 +155,10 @@ impl Route<'_> {
 }
 
 fn body_schema(operation: &Value) -> Option<&str> {
-    operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].as_str()?.rsplit('/').next()
+    operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+        .as_str()?
+        .rsplit('/')
+        .next()
 }
 
 fn path_place(name: &str, path: &str) -> Place {
@@ -147,7 +183,9 @@ fn query_place(name: &str) -> Place {
         "ids" => Names(Kind::Channel),
         // Numbers within the channel of the path, and words.
         "before" | "after" | "changed_after" | "limit" | "type" => Free,
-        other => panic!("the wall does not know the parameter {other} in a query: say what it names"),
+        other => {
+            panic!("the wall does not know the parameter {other} in a query: say what it names")
+        }
     }
 }
 
@@ -155,13 +193,23 @@ fn body_place(schema: &str, name: &str) -> Place {
     match (schema, name) {
         ("PutUser", "id") => Names(Kind::User),
         ("CreateChannel", "id") => Names(Kind::Channel),
-        (_, "user_id" | "creator_id" | "sender_id" | "participant_ids" | "mention_ids") => Names(Kind::User),
+        (_, "user_id" | "creator_id" | "sender_id" | "participant_ids" | "mention_ids") => {
+            Names(Kind::User)
+        }
         (_, "message_id" | "reply_to_id") => Names(Kind::Message),
         // An attachment's upload is of a later version, and refused.
         (_, "attachments") => Free,
-        (_, "name" | "email" | "banner" | "icon" | "description" | "type" | "metadata" | "role" | "text" | "kind") => Free,
+        (
+            _,
+            "name" | "email" | "banner" | "icon" | "description" | "type" | "metadata" | "role"
+            | "text" | "kind",
+        ) => Free,
         (_, "username" | "first_name" | "last_name" | "avatar" | "bio" | "bot") => Free,
-        (_, "settings" | "environment" | "algorithm" | "public_key" | "expires_in" | "revoke") => Free,
-        (schema, other) => panic!("the wall does not know the field {other} of {schema}: say what it names"),
+        (_, "settings" | "environment" | "algorithm" | "public_key" | "expires_in" | "revoke") => {
+            Free
+        }
+        (schema, other) => {
+            panic!("the wall does not know the field {other} of {schema}: say what it names")
+        }
     }
 }

@@ -27,26 +27,58 @@ impl Tenant {
         let sister = Self::fill(world, "sister", &world.organization, key, &sister, "live").await;
         let test = Self::fill(world, "test", &world.organization, key, app, "test").await;
         let body = json!({ "name": "Other", "email": "team@other.example" });
-        let other: Value = world.backend(&world.admin_key).post("/v1/organizations", &body).await.unwrap();
-        let (organization, key) = (text(&other["organization"]["id"]), text(&other["key"]["secret"]));
+        let other: Value = world
+            .backend(&world.admin_key)
+            .post("/v1/organizations", &body)
+            .await
+            .unwrap();
+        let (organization, key) = (
+            text(&other["organization"]["id"]),
+            text(&other["key"]["secret"]),
+        );
         let app = new_app(world, &organization, &key).await;
         let stranger = Self::fill(world, "stranger", &organization, &key, &app, "live").await;
         (mine, [sister, test, stranger])
     }
 
-    async fn fill(world: &World, name: &'static str, organization: &str, key: &str, app: &str, environment: &'static str) -> Self {
+    async fn fill(
+        world: &World,
+        name: &'static str,
+        organization: &str,
+        key: &str,
+        app: &str,
+        environment: &'static str,
+    ) -> Self {
         let owner = world.backend(key);
         let base = format!("/v1/organizations/{organization}/apps/{app}");
-        let app_key: Value = owner.post(&format!("{base}/keys"), &json!({ "environment": environment, "name": name })).await.unwrap();
+        let app_key: Value = owner
+            .post(
+                &format!("{base}/keys"),
+                &json!({ "environment": environment, "name": name }),
+            )
+            .await
+            .unwrap();
         let body = json!({ "environment": environment, "algorithm": "HS256" });
-        let token_key: Value = owner.post(&format!("{base}/token-keys"), &body).await.unwrap();
+        let token_key: Value = owner
+            .post(&format!("{base}/token-keys"), &body)
+            .await
+            .unwrap();
         let body = json!({ "name": name });
-        let organization_key: Value = owner.post(&format!("/v1/organizations/{organization}/keys"), &body).await.unwrap();
+        let organization_key: Value = owner
+            .post(&format!("/v1/organizations/{organization}/keys"), &body)
+            .await
+            .unwrap();
         let team = world.backend(app_key["secret"].as_str().unwrap());
         // Alice and the hall have the same ids everywhere; the one and the room only here.
         let (only, room) = (format!("{name}-user-1"), format!("{name}-room-1"));
         for user in ["alice", "carol", &only] {
-            let _: Value = team.put(&format!("/v1/users/{user}"), &json!({ "bio": secret(name) })).await.unwrap();
+            let _: Value = team
+                .put(
+                    &format!("/v1/users/{user}"),
+                    &json!({ "bio": secret(name) }),
+                )
+                .await
+                .unwrap();
         }
         for channel in ["hall", &room] {
             let body = json!({
@@ -55,8 +87,14 @@ impl Tenant {
             let _: Value = team.post("/v1/channels", &body).await.unwrap();
         }
         let body = json!({ "sender_id": "alice", "text": secret(name) });
-        let message: Value = team.post(&format!("/v1/channels/{room}/messages"), &body).await.unwrap();
-        let reaction = format!("/v1/channels/{room}/messages/{}/reactions/y?sender_id={only}", text(&message["id"]));
+        let message: Value = team
+            .post(&format!("/v1/channels/{room}/messages"), &body)
+            .await
+            .unwrap();
+        let reaction = format!(
+            "/v1/channels/{room}/messages/{}/reactions/y?sender_id={only}",
+            text(&message["id"])
+        );
         let _: Value = team.put(&reaction, &json!({})).await.unwrap();
         let ids = BTreeMap::from([
             (Kind::Organization, organization.to_owned()),
@@ -97,7 +135,10 @@ impl Tenant {
 
     /// Everything that it can read of itself.
     pub(super) async fn picture(&self, world: &World) -> BTreeMap<String, Value> {
-        let (team, owner) = (world.backend(&self.app_key), world.backend(&self.organization_key));
+        let (team, owner) = (
+            world.backend(&self.app_key),
+            world.backend(&self.organization_key),
+        );
         let mut picture = BTreeMap::new();
         for path in [
             format!("/v1/organizations/{}", self.organization),
@@ -117,7 +158,12 @@ impl Tenant {
         }
         for channel in ids_of(&channels) {
             for what in ["participants", "messages"] {
-                see(&team, format!("/v1/channels/{channel}/{what}?limit=200"), &mut picture).await;
+                see(
+                    &team,
+                    format!("/v1/channels/{channel}/{what}?limit=200"),
+                    &mut picture,
+                )
+                .await;
             }
         }
         picture
@@ -136,19 +182,31 @@ fn secret(name: &str) -> String {
 
 async fn new_app(world: &World, organization: &str, key: &str) -> String {
     let path = format!("/v1/organizations/{organization}/apps");
-    let app: Value = world.backend(key).post(&path, &json!({ "name": "Chat" })).await.unwrap();
+    let app: Value = world
+        .backend(key)
+        .post(&path, &json!({ "name": "Chat" }))
+        .await
+        .unwrap();
     text(&app["id"])
 }
 
 async fn see(who: &Backend, path: String, picture: &mut BTreeMap<String, Value>) -> Value {
     let seen: Value = who.get(&path).await.unwrap();
-    assert!(seen.get("cursor").is_none() && seen["more"] != true, "{path} has more than one page");
+    assert!(
+        seen.get("cursor").is_none() && seen["more"] != true,
+        "{path} has more than one page"
+    );
     picture.insert(path, seen.clone());
     seen
 }
 
 fn ids_of(list: &Value) -> Vec<String> {
-    list["items"].as_array().unwrap().iter().map(|item| text(&item["id"])).collect()
+    list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| text(&item["id"]))
+        .collect()
 }
 
 pub(super) fn text(value: &Value) -> String {

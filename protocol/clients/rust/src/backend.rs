@@ -67,21 +67,34 @@ pub struct Backend {
 
 impl fmt::Debug for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Backend").field("base", &self.base).finish_non_exhaustive()
+        f.debug_struct("Backend")
+            .field("base", &self.base)
+            .finish_non_exhaustive()
     }
 }
 
 impl Backend {
     /// For an address like `http://host:port`, and a key or user token; an empty credential sends none.
     pub fn new(base: &str, credential: &str) -> Result<Self, BackendError> {
-        let uri: Uri = base.parse().map_err(|e| BackendError::Request(format!("{base}: {e}")))?;
+        let uri: Uri = base
+            .parse()
+            .map_err(|e| BackendError::Request(format!("{base}: {e}")))?;
         if uri.scheme_str() != Some("http") {
-            return Err(BackendError::Request(format!("{base}: it begins with http://")));
+            return Err(BackendError::Request(format!(
+                "{base}: it begins with http://"
+            )));
         }
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        let client = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
-        let this = Self { client, base: base.trim_end_matches('/').to_owned(), authorization: None, timeout: Duration::from_secs(30) };
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .build(connector);
+        let this = Self {
+            client,
+            base: base.trim_end_matches('/').to_owned(),
+            authorization: None,
+            timeout: Duration::from_secs(30),
+        };
         this.with_credential(credential)
     }
 
@@ -90,7 +103,10 @@ impl Backend {
         let mut authorization = HeaderValue::from_str(&format!("Bearer {credential}"))
             .map_err(|_| BackendError::Request("a credential is printable ASCII".into()))?;
         authorization.set_sensitive(true);
-        Ok(Self { authorization: (!credential.is_empty()).then_some(authorization), ..self.clone() })
+        Ok(Self {
+            authorization: (!credential.is_empty()).then_some(authorization),
+            ..self.clone()
+        })
     }
 
     /// How long a call may take. Default 30 s.
@@ -105,18 +121,38 @@ impl Backend {
     }
 
     /// `POST`.
-    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &(impl Serialize + ?Sized)) -> Result<T, BackendError> {
-        self.call(Method::POST, path).json(body).send().await?.json()
+    pub async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &(impl Serialize + ?Sized),
+    ) -> Result<T, BackendError> {
+        self.call(Method::POST, path)
+            .json(body)
+            .send()
+            .await?
+            .json()
     }
 
     /// `PUT`.
-    pub async fn put<T: DeserializeOwned>(&self, path: &str, body: &(impl Serialize + ?Sized)) -> Result<T, BackendError> {
+    pub async fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &(impl Serialize + ?Sized),
+    ) -> Result<T, BackendError> {
         self.call(Method::PUT, path).json(body).send().await?.json()
     }
 
     /// `PATCH`.
-    pub async fn patch<T: DeserializeOwned>(&self, path: &str, body: &(impl Serialize + ?Sized)) -> Result<T, BackendError> {
-        self.call(Method::PATCH, path).json(body).send().await?.json()
+    pub async fn patch<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &(impl Serialize + ?Sized),
+    ) -> Result<T, BackendError> {
+        self.call(Method::PATCH, path)
+            .json(body)
+            .send()
+            .await?
+            .json()
     }
 
     /// `DELETE`; where the answer is 204, `T` is `()`.
@@ -126,8 +162,19 @@ impl Backend {
 
     /// A call whose headers, body and answer are one's own.
     pub fn call(&self, method: Method, path: &str) -> Call<'_> {
-        let headers = self.authorization.iter().map(|value| (AUTHORIZATION, value.clone())).collect();
-        Call { backend: self, method, path: path.to_owned(), headers, body: Bytes::new(), broken: None }
+        let headers = self
+            .authorization
+            .iter()
+            .map(|value| (AUTHORIZATION, value.clone()))
+            .collect();
+        Call {
+            backend: self,
+            method,
+            path: path.to_owned(),
+            headers,
+            body: Bytes::new(),
+            broken: None,
+        }
     }
 }
 
@@ -156,7 +203,10 @@ impl Call<'_> {
     pub fn json(self, value: &(impl Serialize + ?Sized)) -> Self {
         match serde_json::to_vec(value) {
             Ok(body) => self.header(CONTENT_TYPE, "application/json").body(body),
-            Err(error) => Self { broken: Some(error.to_string()), ..self },
+            Err(error) => Self {
+                broken: Some(error.to_string()),
+                ..self
+            },
         }
     }
 
@@ -178,12 +228,27 @@ impl Call<'_> {
             .map_err(|e| BackendError::Request(e.to_string()))?;
         *request.headers_mut() = self.headers;
         let exchange = async {
-            let response = self.backend.client.request(request).await.map_err(|e| BackendError::Unreachable(causes(&e)))?;
+            let response = self
+                .backend
+                .client
+                .request(request)
+                .await
+                .map_err(|e| BackendError::Unreachable(causes(&e)))?;
             let (parts, body) = response.into_parts();
-            let body = body.collect().await.map_err(|e| BackendError::Unreachable(causes(&e)))?.to_bytes();
-            Ok(Answer { status: parts.status, headers: parts.headers, body })
+            let body = body
+                .collect()
+                .await
+                .map_err(|e| BackendError::Unreachable(causes(&e)))?
+                .to_bytes();
+            Ok(Answer {
+                status: parts.status,
+                headers: parts.headers,
+                body,
+            })
         };
-        timeout(self.backend.timeout, exchange).await.map_err(|_| BackendError::Timeout)?
+        timeout(self.backend.timeout, exchange)
+            .await
+            .map_err(|_| BackendError::Timeout)?
     }
 }
 
@@ -202,12 +267,20 @@ impl Answer {
     /// The body as `T` if the status is a success (an empty body reads as null), else the error that it tells.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, BackendError> {
         let status = self.status.as_u16();
-        let unreadable = |e: serde_json::Error| BackendError::Unreadable { status, reason: e.to_string() };
+        let unreadable = |e: serde_json::Error| BackendError::Unreadable {
+            status,
+            reason: e.to_string(),
+        };
         if !self.status.is_success() {
             let ErrorAnswer { error } = serde_json::from_slice(&self.body).map_err(unreadable)?;
             return Err(BackendError::Refused { status, error });
         }
-        serde_json::from_slice(if self.body.is_empty() { b"null" } else { &self.body }).map_err(unreadable)
+        serde_json::from_slice(if self.body.is_empty() {
+            b"null"
+        } else {
+            &self.body
+        })
+        .map_err(unreadable)
     }
 
     /// A header as text; none if it is absent or no text.
@@ -221,7 +294,9 @@ pub fn segment(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                out.push(char::from(byte))
+            }
             _ => out.push_str(&format!("%{byte:02X}")),
         }
     }

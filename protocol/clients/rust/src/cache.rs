@@ -21,7 +21,10 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { messages: 200, channels: 200 }
+        Self {
+            messages: 200,
+            channels: 200,
+        }
     }
 }
 
@@ -48,12 +51,21 @@ struct Held {
 impl Cache {
     /// An empty one.
     pub fn new(bounds: Bounds) -> Self {
-        Self { bounds, ..Self::default() }
+        Self {
+            bounds,
+            ..Self::default()
+        }
     }
 
     /// The messages of a channel, by number; those that were deleted are among them.
-    pub fn messages<'a>(&'a self, channel: &ChannelId) -> impl DoubleEndedIterator<Item = &'a Message> + use<'a> {
-        self.channels.get(channel).into_iter().flat_map(|held| held.messages.values())
+    pub fn messages<'a>(
+        &'a self,
+        channel: &ChannelId,
+    ) -> impl DoubleEndedIterator<Item = &'a Message> + use<'a> {
+        self.channels
+            .get(channel)
+            .into_iter()
+            .flat_map(|held| held.messages.values())
     }
 
     /// A message.
@@ -75,12 +87,28 @@ impl Cache {
             Update::Joined(entry) => self.merge(entry.last_message.iter()),
             Update::Messages { messages, .. } => self.merge(messages),
             Update::Acknowledged(message) => self.merge([&**message]),
-            Update::Gap { channel_id: Some(id), gap: Gap::Diverged, .. } | Update::Lost { channel_id: id, .. } => self.forget(id),
+            Update::Gap {
+                channel_id: Some(id),
+                gap: Gap::Diverged,
+                ..
+            }
+            | Update::Lost { channel_id: id, .. } => self.forget(id),
             Update::Event(event) => match (event.read(), &event.channel_id, event.seq) {
-                (Ok(Event::MessageCreated(message) | Event::MessageUpdated(message) | Event::MessageDeleted(message)), ..) => {
+                (
+                    Ok(
+                        Event::MessageCreated(message)
+                        | Event::MessageUpdated(message)
+                        | Event::MessageDeleted(message),
+                    ),
+                    ..,
+                ) => {
                     self.merge([&message]);
                 }
-                (Ok(Event::ReactionAdded(reaction) | Event::ReactionRemoved(reaction)), Some(id), Some(seq)) => {
+                (
+                    Ok(Event::ReactionAdded(reaction) | Event::ReactionRemoved(reaction)),
+                    Some(id),
+                    Some(seq),
+                ) => {
                     self.react(id, &reaction, seq);
                 }
                 (Ok(Event::ChannelDeleted(_)), Some(id), _) => self.forget(id),
@@ -103,8 +131,14 @@ impl Cache {
             return;
         }
         self.uses += 1;
-        if !self.channels.contains_key(&message.channel_id) && self.channels.len() >= self.bounds.channels {
-            let oldest = self.channels.iter().min_by_key(|(_, held)| held.used).map(|(id, _)| id.clone());
+        if !self.channels.contains_key(&message.channel_id)
+            && self.channels.len() >= self.bounds.channels
+        {
+            let oldest = self
+                .channels
+                .iter()
+                .min_by_key(|(_, held)| held.used)
+                .map(|(id, _)| id.clone());
             oldest.iter().for_each(|id| self.forget(id));
         }
         let held = self.channels.entry(message.channel_id.clone()).or_default();
@@ -122,8 +156,14 @@ impl Cache {
                 }
             }
             Some(kept) => {
-                let own_reactions = message.own_reactions.clone().or_else(|| kept.own_reactions.take());
-                *kept = Message { own_reactions, ..message.clone() };
+                let own_reactions = message
+                    .own_reactions
+                    .clone()
+                    .or_else(|| kept.own_reactions.take());
+                *kept = Message {
+                    own_reactions,
+                    ..message.clone()
+                };
             }
             None => {
                 held.numbers.insert(message.id.clone(), message.number);
@@ -139,7 +179,9 @@ impl Cache {
     }
 
     fn react(&mut self, channel: &ChannelId, reaction: &Reaction, seq: u64) {
-        let Some(held) = self.channels.get_mut(channel) else { return };
+        let Some(held) = self.channels.get_mut(channel) else {
+            return;
+        };
         if let Some(message) = held.messages.get_mut(&reaction.number)
             && message.seq < seq
         {
@@ -167,7 +209,11 @@ mod tests {
     use crate::Position;
 
     fn message(number: u64, seq: u64, deleted: bool) -> Message {
-        let text = if deleted { String::new() } else { format!("{number}.{seq}") };
+        let text = if deleted {
+            String::new()
+        } else {
+            format!("{number}.{seq}")
+        };
         let mut whole = json!({ "id": MessageId::from_bits(number), "channel_id": "c", "number": number, "seq": seq, "kind": "text",
             "text": text, "attachments": [], "mention_ids": [], "metadata": {} });
         if deleted {
@@ -181,7 +227,13 @@ mod tests {
     }
 
     fn told(name: &str, seq: u64, data: serde_json::Value) -> Update {
-        Update::Event(EventMessage { event: name.into(), channel_id: Some(channel()), seq: Some(seq), at: Some(seq), data })
+        Update::Event(EventMessage {
+            event: name.into(),
+            channel_id: Some(channel()),
+            seq: Some(seq),
+            at: Some(seq),
+            data,
+        })
     }
 
     proptest! {
@@ -209,23 +261,44 @@ mod tests {
 
     #[test]
     fn it_holds_the_newest_messages_of_the_last_channels() {
-        let mut cache = Cache::new(Bounds { messages: 3, channels: 1 });
-        cache.merge(&[message(4, 4, false), message(2, 5, true), message(1, 1, false), message(3, 3, false)]);
+        let mut cache = Cache::new(Bounds {
+            messages: 3,
+            channels: 1,
+        });
+        cache.merge(&[
+            message(4, 4, false),
+            message(2, 5, true),
+            message(1, 1, false),
+            message(3, 3, false),
+        ]);
         let numbers: Vec<_> = cache.messages(&channel()).map(|m| m.number).collect();
         assert_eq!(numbers, [2, 3, 4]);
         cache.merge(&[message(5, 6, false), message(2, 2, false)]);
         let numbers: Vec<_> = cache.messages(&channel()).map(|m| m.number).collect();
-        assert_eq!(numbers, [3, 4, 5], "the deleted one went, and does not come back in an older state");
-        let elsewhere = Message { channel_id: "d".parse().unwrap(), ..message(1, 1, false) };
+        assert_eq!(
+            numbers,
+            [3, 4, 5],
+            "the deleted one went, and does not come back in an older state"
+        );
+        let elsewhere = Message {
+            channel_id: "d".parse().unwrap(),
+            ..message(1, 1, false)
+        };
         cache.merge([&elsewhere]);
         assert_eq!(cache.messages(&channel()).count(), 0);
-        assert_eq!(cache.message(&elsewhere.channel_id, &elsewhere.id), Some(&elsewhere));
+        assert_eq!(
+            cache.message(&elsewhere.channel_id, &elsewhere.id),
+            Some(&elsewhere)
+        );
     }
 
     #[test]
     fn reactions_count_by_seq_and_own_ones_are_taken_from_pages() {
         let mut cache = Cache::default();
-        let page = Message { own_reactions: Some(vec!["+1".into()]), ..message(1, 7, false) };
+        let page = Message {
+            own_reactions: Some(vec!["+1".into()]),
+            ..message(1, 7, false)
+        };
         cache.merge([&message(1, 7, false), &page]);
         let react = |seq, count| {
             let data = json!({ "message_id": page.id, "number": 1, "emoji": "+1", "user_id": "bob", "count": count });
@@ -234,9 +307,18 @@ mod tests {
         cache.apply(&react(9, 3));
         cache.apply(&react(8, 1));
         let kept = cache.message(&channel(), &page.id).unwrap();
-        assert_eq!((kept.seq, kept.reactions["+1"], kept.own_reactions.clone()), (9, 3, Some(vec!["+1".into()])));
+        assert_eq!(
+            (kept.seq, kept.reactions["+1"], kept.own_reactions.clone()),
+            (9, 3, Some(vec!["+1".into()]))
+        );
         cache.apply(&react(10, 0));
-        assert!(cache.message(&channel(), &page.id).unwrap().reactions.is_empty());
+        assert!(
+            cache
+                .message(&channel(), &page.id)
+                .unwrap()
+                .reactions
+                .is_empty()
+        );
     }
 
     #[test]
@@ -244,10 +326,27 @@ mod tests {
         let mut cache = Cache::default();
         cache.merge(&[message(1, 1, false), message(2, 9, false)]);
         let head = Position { seq: 5, at: 5 };
-        cache.apply(&Update::Gap { channel_id: Some(channel()), gap: Gap::Trimmed, from: Some(head), to: head });
+        cache.apply(&Update::Gap {
+            channel_id: Some(channel()),
+            gap: Gap::Trimmed,
+            from: Some(head),
+            to: head,
+        });
         assert_eq!(cache.messages(&channel()).count(), 2);
-        cache.apply(&Update::Gap { channel_id: Some(channel()), gap: Gap::Diverged, from: Some(head), to: head });
-        cache.apply(&told("message.created", 6, json!({ "message": message(2, 6, false) })));
-        assert_eq!(cache.messages(&channel()).cloned().collect::<Vec<_>>(), [message(2, 6, false)]);
+        cache.apply(&Update::Gap {
+            channel_id: Some(channel()),
+            gap: Gap::Diverged,
+            from: Some(head),
+            to: head,
+        });
+        cache.apply(&told(
+            "message.created",
+            6,
+            json!({ "message": message(2, 6, false) }),
+        ));
+        assert_eq!(
+            cache.messages(&channel()).cloned().collect::<Vec<_>>(),
+            [message(2, 6, false)]
+        );
     }
 }

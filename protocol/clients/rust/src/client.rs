@@ -48,13 +48,39 @@ impl Client {
         F: FnMut() -> T + Send + 'static,
         T: Future<Output = Result<String, NoToken>> + Send + 'static,
     {
-        assert!(!addresses.is_empty(), "a client has an address to connect to");
-        let machine = Machine::new(settings, addresses.len(), rand::random(), Instant::now().into_std());
-        let shared = Arc::new(Shared { machine: Mutex::new(machine), session: Mutex::default(), wake: Notify::new() });
+        assert!(
+            !addresses.is_empty(),
+            "a client has an address to connect to"
+        );
+        let machine = Machine::new(
+            settings,
+            addresses.len(),
+            rand::random(),
+            Instant::now().into_std(),
+        );
+        let shared = Arc::new(Shared {
+            machine: Mutex::new(machine),
+            session: Mutex::default(),
+            wake: Notify::new(),
+        });
         let (sender, receiver) = mpsc::channel(UPDATES);
-        let addresses = addresses.into_iter().map(Connector::queue_replies).collect();
-        tokio::spawn(shell::run(Shell::new(shared.clone(), addresses, token, sender)));
-        (Self { shared }, Updates { receiver, cache: Cache::default() })
+        let addresses = addresses
+            .into_iter()
+            .map(Connector::queue_replies)
+            .collect();
+        tokio::spawn(shell::run(Shell::new(
+            shared.clone(),
+            addresses,
+            token,
+            sender,
+        )));
+        (
+            Self { shared },
+            Updates {
+                receiver,
+                cache: Cache::default(),
+            },
+        )
     }
 
     /// Takes a message for sending, now or once there is a session. Messages of one channel are stored in the order of these
@@ -62,7 +88,11 @@ impl Client {
     ///
     /// # Errors
     /// It is not taken: [`SendError::Full`] while [`Settings::outbox`] messages wait, [`SendError::Over`] after the end.
-    pub fn send(&self, channel_id: &ChannelId, message: SendMessage) -> Result<MessageId, SendError> {
+    pub fn send(
+        &self,
+        channel_id: &ChannelId,
+        message: SendMessage,
+    ) -> Result<MessageId, SendError> {
         self.changes(|machine, now| machine.send(channel_id.clone(), message, now))
     }
 
@@ -110,7 +140,10 @@ pub struct Updates {
 impl Updates {
     /// The same with a [`Cache`] of this size.
     pub fn with_cache(self, bounds: Bounds) -> Self {
-        Self { cache: Cache::new(bounds), ..self }
+        Self {
+            cache: Cache::new(bounds),
+            ..self
+        }
     }
 
     /// The next update; none after [`Update::Over`].

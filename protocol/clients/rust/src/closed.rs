@@ -16,14 +16,23 @@ pub struct Closed {
 
 impl Closed {
     pub(crate) fn broken(reason: impl Into<String>) -> Self {
-        Self { code: None, reason: reason.into() }
+        Self {
+            code: None,
+            reason: reason.into(),
+        }
     }
 
     pub(crate) fn by_server(frame: Option<CloseFrame>) -> Self {
         match frame {
-            Some(frame) => Self { code: Some(frame.code.into()), reason: frame.reason.as_str().to_owned() },
+            Some(frame) => Self {
+                code: Some(frame.code.into()),
+                reason: frame.reason.as_str().to_owned(),
+            },
             // RFC 6455, 7.1.5: a close frame without a code counts as 1005.
-            None => Self { code: Some(1005), reason: String::new() },
+            None => Self {
+                code: Some(1005),
+                reason: String::new(),
+            },
         }
     }
 
@@ -54,7 +63,10 @@ mod tests {
 
     #[test]
     fn a_reason_may_tell_when_to_come_back() {
-        let closed = Closed { code: Some(4012), reason: "too many connections retry_after_ms=1500".into() };
+        let closed = Closed {
+            code: Some(4012),
+            reason: "too many connections retry_after_ms=1500".into(),
+        };
         assert_eq!(closed.close_code(), Some(CloseCode::TooManyConnections));
         assert_eq!(closed.retry_after(), Some(Duration::from_millis(1500)));
         assert_eq!(Closed::broken("reset").retry_after(), None);

@@ -63,7 +63,10 @@ pub enum ConnectError {
 impl ConnectError {
     pub(crate) fn refused(error: RequestError, closed: impl FnOnce() -> Closed) -> Self {
         match error {
-            RequestError::Refused(error) => Self::Refused { error, closed: closed() },
+            RequestError::Refused(error) => Self::Refused {
+                error,
+                closed: closed(),
+            },
             RequestError::Closed(closed) => Self::Closed(closed),
             RequestError::Timeout => Self::Timeout,
             RequestError::Unreadable(error) => Self::Unreadable(error),
@@ -86,7 +89,11 @@ pub struct Connector {
 }
 
 /// Connects once, with the defaults of [`Connector`].
-pub async fn connect(address: &str, encoding: Encoding, params: &Connect) -> Result<(Session, Events), ConnectError> {
+pub async fn connect(
+    address: &str,
+    encoding: Encoding,
+    params: &Connect,
+) -> Result<(Session, Events), ConnectError> {
     Connector::new(address, encoding)?.connect(params).await
 }
 
@@ -94,17 +101,27 @@ impl Connector {
     /// For an address like `ws://host:port`; `http://` is taken too, and `/v1/ws` is the path if there is none.
     pub fn new(address: &str, encoding: Encoding) -> Result<Self, ConnectError> {
         let invalid = |why: String| ConnectError::Address(format!("{address}: {why}"));
-        let mut parts = address.parse::<Uri>().map_err(|e| invalid(e.to_string()))?.into_parts();
+        let mut parts = address
+            .parse::<Uri>()
+            .map_err(|e| invalid(e.to_string()))?
+            .into_parts();
         match parts.scheme.as_ref().map(|s| s.as_str()) {
             Some("ws" | "http") => parts.scheme = "ws".parse().ok(),
             _ => return Err(invalid("it begins with ws:// or http://".into())),
         }
         if parts.path_and_query.as_ref().is_none_or(|p| p == "/") {
-            parts.path_and_query = Some(protocol::WEBSOCKET_PATH.parse().expect("the path of the wire is one"));
+            parts.path_and_query = Some(
+                protocol::WEBSOCKET_PATH
+                    .parse()
+                    .expect("the path of the wire is one"),
+            );
         }
         let uri = Uri::from_parts(parts).map_err(|e| invalid(e.to_string()))?;
         let mut headers = HeaderMap::new();
-        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(encoding.subprotocol()));
+        headers.insert(
+            SEC_WEBSOCKET_PROTOCOL,
+            HeaderValue::from_static(encoding.subprotocol()),
+        );
         Ok(Self {
             uri,
             encoding,
@@ -168,7 +185,9 @@ impl Connector {
 
     /// Upgrades a connection, and sends nothing on it yet.
     pub async fn open(&self) -> Result<Socket, ConnectError> {
-        timeout(self.timeout, self.upgrade()).await.map_err(|_| ConnectError::Timeout)?
+        timeout(self.timeout, self.upgrade())
+            .await
+            .map_err(|_| ConnectError::Timeout)?
     }
 
     /// Opens a connection, and its session with `connect`.
@@ -178,21 +197,33 @@ impl Connector {
 
     async fn upgrade(&self) -> Result<Socket, ConnectError> {
         let stream = self.dial().await?;
-        let mut request = (&self.uri).into_client_request().map_err(|e| ConnectError::Address(e.to_string()))?;
+        let mut request = (&self.uri)
+            .into_client_request()
+            .map_err(|e| ConnectError::Address(e.to_string()))?;
         request.headers_mut().extend(self.headers.clone());
         let mut config = WebSocketConfig::default();
         config.read_buffer_size = self.read_buffer;
         config.write_buffer_size = 4096;
-        let (stream, _) = client_async_with_config(request, stream, Some(config)).await.map_err(|error| match error {
-            tungstenite::Error::Http(response) => ConnectError::Upgrade {
-                status: response.status().as_u16(),
-                body: response.body().as_deref().map(|b| String::from_utf8_lossy(b).into_owned()).unwrap_or_default(),
-            },
-            tungstenite::Error::Io(error) => ConnectError::Unreachable(error),
-            other => ConnectError::Handshake(other.to_string()),
-        })?;
-        let settings =
-            session::Settings { encoding: self.encoding, timeout: self.timeout, event_queue: self.event_queue, unawaited: self.unawaited };
+        let (stream, _) = client_async_with_config(request, stream, Some(config))
+            .await
+            .map_err(|error| match error {
+                tungstenite::Error::Http(response) => ConnectError::Upgrade {
+                    status: response.status().as_u16(),
+                    body: response
+                        .body()
+                        .as_deref()
+                        .map(|b| String::from_utf8_lossy(b).into_owned())
+                        .unwrap_or_default(),
+                },
+                tungstenite::Error::Io(error) => ConnectError::Unreachable(error),
+                other => ConnectError::Handshake(other.to_string()),
+            })?;
+        let settings = session::Settings {
+            encoding: self.encoding,
+            timeout: self.timeout,
+            event_queue: self.event_queue,
+            unawaited: self.unawaited,
+        };
         Ok(Socket::new(stream, settings))
     }
 
@@ -200,7 +231,11 @@ impl Connector {
         let host = self.uri.host().unwrap_or_default().trim_matches(['[', ']']);
         let mut failure = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
         for address in lookup_host((host, self.uri.port_u16().unwrap_or(80))).await? {
-            let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            let socket = if address.is_ipv4() {
+                TcpSocket::new_v4()?
+            } else {
+                TcpSocket::new_v6()?
+            };
             socket.set_nodelay(true)?;
             if let Some(bytes) = self.receive_buffer {
                 socket.set_recv_buffer_size(bytes)?;

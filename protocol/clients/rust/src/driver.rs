@@ -30,7 +30,11 @@ struct Ending(Arc<Link>, Option<Closed>);
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.0.end(self.1.take().unwrap_or_else(|| Closed::broken("the client's task ended")));
+        self.0.end(
+            self.1
+                .take()
+                .unwrap_or_else(|| Closed::broken("the client's task ended")),
+        );
     }
 }
 
@@ -52,7 +56,11 @@ pub(crate) async fn run(
 }
 
 /// Reads until the connection ends. A queue that is full stops the reading, and nothing else.
-async fn read(mut source: SplitStream<WebSocketStream<TcpStream>>, events: &mpsc::Sender<Bytes>, link: &Link) -> Closed {
+async fn read(
+    mut source: SplitStream<WebSocketStream<TcpStream>>,
+    events: &mpsc::Sender<Bytes>,
+    link: &Link,
+) -> Closed {
     let mut reading = link.reading.subscribe();
     loop {
         if reading.wait_for(|reading| *reading).await.is_err() {
@@ -65,7 +73,9 @@ async fn read(mut source: SplitStream<WebSocketStream<TcpStream>>, events: &mpsc
         let frame: Bytes = match (message, link.encoding) {
             (Some(Ok(Message::Binary(bytes))), Encoding::MessagePack) => bytes,
             (Some(Ok(Message::Text(text))), Encoding::Json) => text.into(),
-            (Some(Ok(Message::Binary(_) | Message::Text(_))), _) => return Closed::broken("a frame of another encoding came"),
+            (Some(Ok(Message::Binary(_) | Message::Text(_))), _) => {
+                return Closed::broken("a frame of another encoding came");
+            }
             (Some(Ok(Message::Close(frame))), _) => {
                 answer_close(&mut source).await;
                 return Closed::by_server(frame);
@@ -90,11 +100,17 @@ async fn read(mut source: SplitStream<WebSocketStream<TcpStream>>, events: &mpsc
 /// Reading on sends the answer to a close frame, and waits for the server to end the connection.
 pub(crate) async fn answer_close<T, E>(source: &mut (impl Stream<Item = Result<T, E>> + Unpin)) {
     // A server that takes longer is not waited for.
-    let _ = timeout(GOODBYE, async { while let Some(Ok(_)) = source.next().await {} }).await;
+    let _ = timeout(GOODBYE, async {
+        while let Some(Ok(_)) = source.next().await {}
+    })
+    .await;
 }
 
 /// Writes until the connection ends; what waits leaves in one write.
-async fn write(mut sink: SplitSink<WebSocketStream<TcpStream>, Message>, mut commands: mpsc::Receiver<Command>) -> Closed {
+async fn write(
+    mut sink: SplitSink<WebSocketStream<TcpStream>, Message>,
+    mut commands: mpsc::Receiver<Command>,
+) -> Closed {
     loop {
         let next = match commands.try_recv() {
             Ok(command) => Some(command),
@@ -111,7 +127,12 @@ async fn write(mut sink: SplitSink<WebSocketStream<TcpStream>, Message>, mut com
             None => (1000, String::new()),
         };
         // An error means that the connection ended already.
-        let _ = sink.send(Message::Close(Some(CloseFrame { code: code.into(), reason: reason.into() }))).await;
+        let _ = sink
+            .send(Message::Close(Some(CloseFrame {
+                code: code.into(),
+                reason: reason.into(),
+            })))
+            .await;
         break;
     }
     // The reader sees how it ends, and knows better why a write failed.

@@ -35,7 +35,9 @@ impl Events {
         match self.session.encoding().decode(&frame) {
             Ok(event) => Some(event),
             Err(error) => {
-                self.session.link().end(Closed::broken(format!("an event cannot be read: {error}")));
+                self.session
+                    .link()
+                    .end(Closed::broken(format!("an event cannot be read: {error}")));
                 self.frames.close();
                 None
             }

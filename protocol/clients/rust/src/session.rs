@@ -138,7 +138,10 @@ impl Link {
     }
 
     pub(crate) fn closed(&self) -> Closed {
-        self.closed.get().cloned().unwrap_or_else(|| Closed::broken("the client ended it"))
+        self.closed
+            .get()
+            .cloned()
+            .unwrap_or_else(|| Closed::broken("the client ended it"))
     }
 }
 
@@ -154,7 +157,9 @@ pub struct Session {
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("id", &self.connected.get().map(|c| &c.session_id)).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("id", &self.connected.get().map(|c| &c.session_id))
+            .finish_non_exhaustive()
     }
 }
 
@@ -172,7 +177,12 @@ impl Session {
         });
         let driver = tokio::spawn(driver::run(stream, receiver, sender, link.clone()));
         let _ = link.driver.set(driver.abort_handle());
-        let session = Self { commands, link: link.clone(), timeout: settings.timeout, connected: Arc::default() };
+        let session = Self {
+            commands,
+            link: link.clone(),
+            timeout: settings.timeout,
+            connected: Arc::default(),
+        };
         (session.clone(), Events::new(session, events))
     }
 
@@ -186,7 +196,9 @@ impl Session {
 
     /// What `connect` was answered with.
     pub fn connected(&self) -> &Connected {
-        self.connected.get().expect("sessions are handed out after connect was answered")
+        self.connected
+            .get()
+            .expect("sessions are handed out after connect was answered")
     }
 
     /// How frames are encoded.
@@ -195,19 +207,34 @@ impl Session {
     }
 
     /// Asks, and waits for the reply. Any number of requests may be under way; their replies come in any order.
-    pub async fn request<P: Serialize + ?Sized, R: DeserializeOwned>(&self, method: Method, params: &P) -> Result<R, RequestError> {
+    pub async fn request<P: Serialize + ?Sized, R: DeserializeOwned>(
+        &self,
+        method: Method,
+        params: &P,
+    ) -> Result<R, RequestError> {
         self.begin(method, params).await?.reply().await
     }
 
     /// Asks, and leaves the reply for later. Requests leave in the order in which this returns.
     ///
     /// The time for the reply counts from here.
-    pub async fn begin<P: Serialize + ?Sized>(&self, method: Method, params: &P) -> Result<PendingReply, RequestError> {
+    pub async fn begin<P: Serialize + ?Sized>(
+        &self,
+        method: Method,
+        params: &P,
+    ) -> Result<PendingReply, RequestError> {
         let deadline = Instant::now() + self.timeout;
         let (id, receiver) = self.link.register();
-        let pending = PendingReply { link: self.link.clone(), id, receiver, deadline };
+        let pending = PendingReply {
+            link: self.link.clone(),
+            id,
+            receiver,
+            deadline,
+        };
         let bytes = encode_request(self.link.encoding, id, method.as_str(), &params);
-        let sent = self.commands.send(Command::Send(Frame::of(self.link.encoding, bytes)));
+        let sent = self
+            .commands
+            .send(Command::Send(Frame::of(self.link.encoding, bytes)));
         match timeout_at(deadline, sent).await {
             Ok(Ok(())) => Ok(pending),
             Ok(Err(_)) => Err(self.link.closed().into()),
@@ -218,7 +245,13 @@ impl Session {
     /// A frame for a request whose reply nobody awaits, and its id.
     pub(crate) fn number<P: Serialize + ?Sized>(&self, method: Method, params: &P) -> (u32, Frame) {
         let id = self.link.replies.lock().next_id();
-        (id, Frame::of(self.link.encoding, encode_request(self.link.encoding, id, method.as_str(), &params)))
+        (
+            id,
+            Frame::of(
+                self.link.encoding,
+                encode_request(self.link.encoding, id, method.as_str(), &params),
+            ),
+        )
     }
 
     /// A place for one more request, once there is one; none once the connection ended.
@@ -228,7 +261,11 @@ impl Session {
 
     /// Closes the connection without waiting for anything.
     pub(crate) fn hang_up(&self) {
-        if self.commands.try_send(Command::Close(1000, String::new())).is_err() {
+        if self
+            .commands
+            .try_send(Command::Close(1000, String::new()))
+            .is_err()
+        {
             self.cut();
         }
     }
@@ -241,13 +278,20 @@ impl Session {
     }
 
     /// Asks for something that is answered with `{}`.
-    pub(crate) async fn tell<P: Serialize + ?Sized>(&self, method: Method, params: &P) -> Result<(), RequestError> {
+    pub(crate) async fn tell<P: Serialize + ?Sized>(
+        &self,
+        method: Method,
+        params: &P,
+    ) -> Result<(), RequestError> {
         self.request::<_, Empty>(method, params).await.map(drop)
     }
 
     /// Sends a frame as it is, whether a server can make something of it or not.
     pub async fn send_frame(&self, frame: Frame) -> Result<(), Closed> {
-        self.commands.send(Command::Send(frame)).await.map_err(|_| self.link.closed())
+        self.commands
+            .send(Command::Send(frame))
+            .await
+            .map_err(|_| self.link.closed())
     }
 
     /// Stops reading the socket, as a client does that hangs: no event, reply or ping is seen until [`Session::resume_reading`].
@@ -263,7 +307,10 @@ impl Session {
     /// Closes the connection with this code; [`Events::closed`] tells when and how it ended.
     pub async fn close(&self, code: u16, reason: &str) {
         // An error means that it is closed already.
-        let _ = self.commands.send(Command::Close(code, reason.to_owned())).await;
+        let _ = self
+            .commands
+            .send(Command::Close(code, reason.to_owned()))
+            .await;
     }
 
     /// Cuts the connection without a word, as a lost network does.
@@ -295,7 +342,10 @@ impl PendingReply {
 }
 
 /// Reads a reply's result, or its error.
-pub(crate) fn read_reply<R: DeserializeOwned>(encoding: Encoding, frame: &[u8]) -> Result<Result<R, ErrorBody>, DecodeError> {
+pub(crate) fn read_reply<R: DeserializeOwned>(
+    encoding: Encoding,
+    frame: &[u8],
+) -> Result<Result<R, ErrorBody>, DecodeError> {
     #[derive(Deserialize)]
     #[serde(bound = "R: DeserializeOwned")]
     struct Reply<R> {
@@ -305,8 +355,13 @@ pub(crate) fn read_reply<R: DeserializeOwned>(encoding: Encoding, frame: &[u8]) 
         error: Option<ErrorBody>,
     }
     match encoding.decode(frame)? {
-        Reply { error: Some(error), .. } => Ok(Err(error)),
-        Reply { result: Some(result), .. } => Ok(Ok(result)),
+        Reply {
+            error: Some(error), ..
+        } => Ok(Err(error)),
+        Reply {
+            result: Some(result),
+            ..
+        } => Ok(Ok(result)),
         _ => Err(DecodeError("a reply has a result or an error".into())),
     }
 }

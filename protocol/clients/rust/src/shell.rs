@@ -85,8 +85,21 @@ where
     F: FnMut() -> T,
     T: Future<Output = Result<String, NoToken>>,
 {
-    pub(crate) fn new(shared: Arc<Shared>, addresses: Vec<Connector>, token: F, updates: mpsc::Sender<Update>) -> Self {
-        Self { shared, addresses, token, asking: None, connecting: None, online: None, updates }
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        addresses: Vec<Connector>,
+        token: F,
+        updates: mpsc::Sender<Update>,
+    ) -> Self {
+        Self {
+            shared,
+            addresses,
+            token,
+            asking: None,
+            connecting: None,
+            online: None,
+            updates,
+        }
     }
 
     /// Does what is to be done, and answers whether all is told and when the machine wants to be woken; none at the end.
@@ -98,7 +111,8 @@ where
                 Some(Action::AskToken) => self.asking = Some(Box::pin((self.token)())),
                 Some(Action::Connect { address, params }) => {
                     let connector = self.addresses[address].clone();
-                    self.connecting = Some(Box::pin(async move { connector.connect(&params).await }));
+                    self.connecting =
+                        Some(Box::pin(async move { connector.connect(&params).await }));
                 }
                 Some(Action::Ask(ticket, ask)) => {
                     if let Some(online) = &mut self.online {
@@ -129,8 +143,16 @@ where
 
     /// Waits for the next thing that happens. As long as updates wait the socket is not read.
     async fn wait(&mut self, is_told: bool, due: Option<Instant>) -> Woken {
-        let asking = self.online.as_ref().filter(|online| !online.waiting.is_empty()).map(|online| online.session.clone());
-        let events = self.online.as_mut().filter(|_| is_told).map(|online| &mut online.events);
+        let asking = self
+            .online
+            .as_ref()
+            .filter(|online| !online.waiting.is_empty())
+            .map(|online| online.session.clone());
+        let events = self
+            .online
+            .as_mut()
+            .filter(|_| is_told)
+            .map(|online| &mut online.events);
         tokio::select! {
             () = self.shared.wake.notified() => Woken::Tick,
             () = at(due) => Woken::Tick,
@@ -203,8 +225,16 @@ where
             Ok(Head::Reply(id)) => {
                 let (ticket, read) = online.under_way.remove(&id)?;
                 // A later version's word, say: what was asked has no answer, but the session is none the worse.
-                let unreadable = |error| Err(ErrorBody::new(ErrorCode::Internal, format!("the reply cannot be read: {error}")));
-                return Some(Input::Reply(ticket, read(encoding, &frame).unwrap_or_else(unreadable)));
+                let unreadable = |error| {
+                    Err(ErrorBody::new(
+                        ErrorCode::Internal,
+                        format!("the reply cannot be read: {error}"),
+                    ))
+                };
+                return Some(Input::Reply(
+                    ticket,
+                    read(encoding, &frame).unwrap_or_else(unreadable),
+                ));
             }
             Ok(Head::Event) => encoding.decode(&frame),
             Err(error) => Err(error),
@@ -222,7 +252,9 @@ where
 impl Online {
     /// Hands the first request that waits to the connection.
     fn asks(&mut self, permit: mpsc::Permit<'_, Command>) {
-        let Some((ticket, ask)) = self.waiting.pop_front() else { return };
+        let Some((ticket, ask)) = self.waiting.pop_front() else {
+            return;
+        };
         let (id, frame, read) = numbered(&self.session, &ask);
         self.under_way.insert(id, (ticket, read));
         permit.send(Command::Send(frame));
@@ -233,33 +265,75 @@ impl Online {
 fn numbered(session: &Session, ask: &Ask) -> (u32, Frame, ReadReply) {
     let method = ask.method();
     let (number, read): (_, ReadReply) = match ask {
-        Ask::MessageSend { channel_id, message } => (session.number(method, &in_channel(channel_id, message)), |encoding, frame| {
-            read(encoding, frame, |result: MessageResult| Answer::MessageSend(Box::new(result.message)))
+        Ask::MessageSend {
+            channel_id,
+            message,
+        } => (
+            session.number(method, &in_channel(channel_id, message)),
+            |encoding, frame| {
+                read(encoding, frame, |result: MessageResult| {
+                    Answer::MessageSend(Box::new(result.message))
+                })
+            },
+        ),
+        Ask::MessageList { channel_id, which } => (
+            session.number(method, &in_channel(channel_id, which)),
+            |encoding, frame| read(encoding, frame, Answer::MessageList),
+        ),
+        Ask::ParticipantList { channel_id, page } => (
+            session.number(method, &in_channel(channel_id, page)),
+            |encoding, frame| read(encoding, frame, Answer::ParticipantList),
+        ),
+        Ask::ChannelList(page) => (session.number(method, page), |encoding, frame| {
+            read(encoding, frame, Answer::ChannelList)
         }),
-        Ask::MessageList { channel_id, which } => {
-            (session.number(method, &in_channel(channel_id, which)), |encoding, frame| read(encoding, frame, Answer::MessageList))
-        }
-        Ask::ParticipantList { channel_id, page } => {
-            (session.number(method, &in_channel(channel_id, page)), |encoding, frame| read(encoding, frame, Answer::ParticipantList))
-        }
-        Ask::ChannelList(page) => (session.number(method, page), |encoding, frame| read(encoding, frame, Answer::ChannelList)),
-        Ask::ChannelSubscribe(channels) => (session.number(method, &Subscribe { channels: channels.clone() }), |encoding, frame| {
-            read(encoding, frame, |result: Subscribed| Answer::ChannelSubscribe(result.channels))
+        Ask::ChannelSubscribe(channels) => (
+            session.number(
+                method,
+                &Subscribe {
+                    channels: channels.clone(),
+                },
+            ),
+            |encoding, frame| {
+                read(encoding, frame, |result: Subscribed| {
+                    Answer::ChannelSubscribe(result.channels)
+                })
+            },
+        ),
+        Ask::ChannelUnsubscribe(channel_ids) => (
+            session.number(
+                method,
+                &Unsubscribe {
+                    channel_ids: channel_ids.clone(),
+                },
+            ),
+            |encoding, frame| read(encoding, frame, |_: Empty| Answer::ChannelUnsubscribe),
+        ),
+        Ask::TokenRefresh(token) => (
+            session.number(
+                method,
+                &RefreshToken {
+                    token: token.clone(),
+                },
+            ),
+            |encoding, frame| {
+                read(encoding, frame, |result: Refreshed| {
+                    Answer::TokenRefresh(result.expires_at)
+                })
+            },
+        ),
+        Ask::Ping => (session.number(method, &Empty {}), |encoding, frame| {
+            read(encoding, frame, |result: Pong| Answer::Ping(result.at))
         }),
-        Ask::ChannelUnsubscribe(channel_ids) => {
-            (session.number(method, &Unsubscribe { channel_ids: channel_ids.clone() }), |encoding, frame| {
-                read(encoding, frame, |_: Empty| Answer::ChannelUnsubscribe)
-            })
-        }
-        Ask::TokenRefresh(token) => (session.number(method, &RefreshToken { token: token.clone() }), |encoding, frame| {
-            read(encoding, frame, |result: Refreshed| Answer::TokenRefresh(result.expires_at))
-        }),
-        Ask::Ping => (session.number(method, &Empty {}), |encoding, frame| read(encoding, frame, |result: Pong| Answer::Ping(result.at))),
     };
     (number.0, number.1, read)
 }
 
-fn read<R: DeserializeOwned>(encoding: Encoding, frame: &[u8], answer: impl FnOnce(R) -> Answer) -> Reply {
+fn read<R: DeserializeOwned>(
+    encoding: Encoding,
+    frame: &[u8],
+    answer: impl FnOnce(R) -> Answer,
+) -> Reply {
     Ok(match read_reply(encoding, frame)? {
         Ok(result) => Ok(answer(result)),
         Err(error) => Err(error),

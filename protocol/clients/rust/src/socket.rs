@@ -37,7 +37,9 @@ impl Frame {
 
     pub(crate) fn into_message(self) -> Message {
         match self {
-            Self::Text(bytes) => Message::Frame(RawFrame::message(bytes, OpCode::Data(Data::Text), true)),
+            Self::Text(bytes) => {
+                Message::Frame(RawFrame::message(bytes, OpCode::Data(Data::Text), true))
+            }
             Self::Binary(bytes) => Message::Binary(bytes),
         }
     }
@@ -60,18 +62,26 @@ impl Socket {
     pub async fn connect(self, params: &Connect) -> Result<(Session, Events), ConnectError> {
         let limit = self.settings.timeout;
         let (session, mut events) = Session::start(self.stream, self.settings);
-        match session.request::<_, Connected>(protocol::Method::Connect, params).await {
+        match session
+            .request::<_, Connected>(protocol::Method::Connect, params)
+            .await
+        {
             Ok(connected) => Ok(events.connected(connected)),
             Err(error) => {
                 let ended = timeout(limit, events.ended()).await;
-                Err(ConnectError::refused(error, || ended.unwrap_or_else(|_| Closed::broken("the server did not close"))))
+                Err(ConnectError::refused(error, || {
+                    ended.unwrap_or_else(|_| Closed::broken("the server did not close"))
+                }))
             }
         }
     }
 
     /// Sends a frame as it is.
     pub async fn send(&mut self, frame: Frame) -> Result<(), Closed> {
-        self.stream.send(frame.into_message()).await.map_err(|e| Closed::broken(e.to_string()))
+        self.stream
+            .send(frame.into_message())
+            .await
+            .map_err(|e| Closed::broken(e.to_string()))
     }
 
     /// The next frame, or how the connection ended. Pings are answered while this is awaited.

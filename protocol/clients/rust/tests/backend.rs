@@ -14,7 +14,11 @@ use tokio::{
 /// Answers one request; the handle gives what was asked.
 async fn answering(answer: &'static str) -> (Backend, JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let backend = Backend::new(&format!("http://{}/", listener.local_addr().unwrap()), "sk_test_1").unwrap();
+    let backend = Backend::new(
+        &format!("http://{}/", listener.local_addr().unwrap()),
+        "sk_test_1",
+    )
+    .unwrap();
     let asked = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut asked = Vec::new();
@@ -23,8 +27,13 @@ async fn answering(answer: &'static str) -> (Backend, JoinHandle<String>) {
             let n = stream.read(&mut part).await.unwrap();
             asked.extend_from_slice(&part[..n]);
             let text = String::from_utf8_lossy(&asked).to_lowercase();
-            let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-            let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")).map_or(0, |n| n.parse().unwrap());
+            let Some((head, body)) = text.split_once("\r\n\r\n") else {
+                continue;
+            };
+            let length = head
+                .lines()
+                .find_map(|l| l.strip_prefix("content-length: "))
+                .map_or(0, |n| n.parse().unwrap());
             if body.len() >= length {
                 break;
             }
@@ -37,12 +46,28 @@ async fn answering(answer: &'static str) -> (Backend, JoinHandle<String>) {
 
 #[tokio::test]
 async fn a_call_carries_credential_and_json() {
-    let (backend, asked) = answering("HTTP/1.1 201 Created\r\ncontent-length: 14\r\netag: \"1\"\r\n\r\n{\"id\":\"alice\"}").await;
-    let answer = backend.call(Method::POST, "/v1/users").json(&json!({ "id": "alice" })).send().await.unwrap();
-    assert_eq!((answer.status.as_u16(), answer.header(&ETAG)), (201, Some("\"1\"")));
+    let (backend, asked) = answering(
+        "HTTP/1.1 201 Created\r\ncontent-length: 14\r\netag: \"1\"\r\n\r\n{\"id\":\"alice\"}",
+    )
+    .await;
+    let answer = backend
+        .call(Method::POST, "/v1/users")
+        .json(&json!({ "id": "alice" }))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        (answer.status.as_u16(), answer.header(&ETAG)),
+        (201, Some("\"1\""))
+    );
     assert_eq!(answer.json::<Value>().unwrap(), json!({ "id": "alice" }));
     let asked = asked.await.unwrap().to_lowercase();
-    for part in ["post /v1/users http/1.1", "authorization: bearer sk_test_1", "content-type: application/json", "{\"id\":\"alice\"}"] {
+    for part in [
+        "post /v1/users http/1.1",
+        "authorization: bearer sk_test_1",
+        "content-type: application/json",
+        "{\"id\":\"alice\"}",
+    ] {
         assert!(asked.contains(part), "{part} in {asked}");
     }
 }
@@ -53,7 +78,9 @@ async fn an_error_has_its_status_and_body() {
         answering("HTTP/1.1 404 Not Found\r\ncontent-length: 55\r\n\r\n{\"error\":{\"code\":\"not_found\",\"message\":\"no such user\"}}")
             .await;
     match backend.get::<Value>("/v1/users/nobody").await {
-        Err(BackendError::Refused { status: 404, error }) => assert_eq!(error.code, ErrorCode::NotFound),
+        Err(BackendError::Refused { status: 404, error }) => {
+            assert_eq!(error.code, ErrorCode::NotFound)
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -67,6 +94,10 @@ async fn no_content_reads_as_nothing() {
 
 #[tokio::test]
 async fn an_answer_that_is_no_error_of_ours_is_unreadable() {
-    let (backend, _asked) = answering("HTTP/1.1 502 Bad Gateway\r\ncontent-length: 4\r\n\r\noops").await;
-    assert!(matches!(backend.get::<Value>("/").await, Err(BackendError::Unreadable { status: 502, .. })));
+    let (backend, _asked) =
+        answering("HTTP/1.1 502 Bad Gateway\r\ncontent-length: 4\r\n\r\noops").await;
+    assert!(matches!(
+        backend.get::<Value>("/").await,
+        Err(BackendError::Unreadable { status: 502, .. })
+    ));
 }

@@ -1,5 +1,9 @@
 //! The client against a small server made by hand.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
 
 mod peer;
 
@@ -24,19 +28,33 @@ fn typing(n: u64) -> Value {
 }
 
 /// A connected client, and its peer's script running beside it.
-async fn connected<F, S>(encoding: Encoding, tune: impl FnOnce(Connector) -> Connector, script: S) -> (Session, Events, JoinHandle<()>)
+async fn connected<F, S>(
+    encoding: Encoding,
+    tune: impl FnOnce(Connector) -> Connector,
+    script: S,
+) -> (Session, Events, JoinHandle<()>)
 where
     S: FnOnce(Peer) -> F,
     F: Future<Output = ()> + Send + 'static,
 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let connector = tune(Connector::new(&format!("ws://{}", listener.local_addr().unwrap()), encoding).unwrap());
-    let params = Connect { token: "t".into(), ..Connect::default() };
-    let (client, mut peer) = tokio::join!(async { connector.connect(&params).await.unwrap() }, async {
-        let mut peer = Peer::accept(&listener, encoding).await;
-        peer.connects().await;
-        peer
-    });
+    let connector = tune(
+        Connector::new(
+            &format!("ws://{}", listener.local_addr().unwrap()),
+            encoding,
+        )
+        .unwrap(),
+    );
+    let params = Connect {
+        token: "t".into(),
+        ..Connect::default()
+    };
+    let (client, mut peer) =
+        tokio::join!(async { connector.connect(&params).await.unwrap() }, async {
+            let mut peer = Peer::accept(&listener, encoding).await;
+            peer.connects().await;
+            peer
+        });
     peer.encoding = encoding;
     (client.0, client.1, tokio::spawn(script(peer)))
 }
@@ -51,16 +69,29 @@ async fn replies_in_any_order_find_their_requests_in_both_encodings() {
                 let (first, second) = (peer.asked().await, peer.asked().await);
                 assert_eq!(first.params["text"], "one");
                 for asked in [second, first] {
-                    peer.answers(asked.id, json!({ "said": asked.params["text"] })).await;
+                    peer.answers(asked.id, json!({ "said": asked.params["text"] }))
+                        .await;
                 }
             },
         )
         .await;
         assert_eq!(session.connected().user.id.as_str(), "alice");
-        let one = session.begin(Method::MessageSend, &json!({ "text": "one" })).await.unwrap();
-        let two = session.begin(Method::MessageSend, &json!({ "text": "two" })).await.unwrap();
-        assert_eq!(in_time(one.reply::<Value>()).await, Ok(json!({ "said": "one" })));
-        assert_eq!(in_time(two.reply::<Value>()).await, Ok(json!({ "said": "two" })));
+        let one = session
+            .begin(Method::MessageSend, &json!({ "text": "one" }))
+            .await
+            .unwrap();
+        let two = session
+            .begin(Method::MessageSend, &json!({ "text": "two" }))
+            .await
+            .unwrap();
+        assert_eq!(
+            in_time(one.reply::<Value>()).await,
+            Ok(json!({ "said": "one" }))
+        );
+        assert_eq!(
+            in_time(two.reply::<Value>()).await,
+            Ok(json!({ "said": "two" }))
+        );
         in_time(peer).await.unwrap();
     }
 }
@@ -68,7 +99,10 @@ async fn replies_in_any_order_find_their_requests_in_both_encodings() {
 #[tokio::test]
 async fn a_method_sends_ids_and_fields_in_one_map_and_an_error_comes_back_whole() {
     for encoding in Encoding::ALL {
-        let error = ErrorBody { retry_after_ms: Some(20), ..ErrorBody::new(ErrorCode::RateLimited, "slower") };
+        let error = ErrorBody {
+            retry_after_ms: Some(20),
+            ..ErrorBody::new(ErrorCode::RateLimited, "slower")
+        };
         let answer = error.clone();
         let (session, _events, peer) = connected(
             encoding,
@@ -76,12 +110,18 @@ async fn a_method_sends_ids_and_fields_in_one_map_and_an_error_comes_back_whole(
             |mut peer| async move {
                 let asked = peer.asked().await;
                 assert_eq!(asked.method, "message.send");
-                assert_eq!(asked.params, json!({ "channel_id": "general", "text": "hi" }));
+                assert_eq!(
+                    asked.params,
+                    json!({ "channel_id": "general", "text": "hi" })
+                );
                 peer.says(encode_error(encoding, asked.id, &answer)).await;
             },
         )
         .await;
-        let message = SendMessage { text: Some("hi".into()), ..SendMessage::default() };
+        let message = SendMessage {
+            text: Some("hi".into()),
+            ..SendMessage::default()
+        };
         let outcome = in_time(session.send(&"general".parse().unwrap(), &message)).await;
         assert_eq!(outcome, Err(RequestError::Refused(error)));
         in_time(peer).await.unwrap();
@@ -106,9 +146,15 @@ async fn events_come_in_order_and_then_the_close_code() {
             assert_eq!(in_time(events.next()).await.unwrap().data["n"], n);
         }
         assert_eq!(in_time(events.next()).await, None);
-        let closed = Closed { code: Some(4009), reason: "too slow".into() };
+        let closed = Closed {
+            code: Some(4009),
+            reason: "too slow".into(),
+        };
         assert_eq!(events.closed(), closed);
-        assert_eq!(in_time(session.ping()).await, Err(RequestError::Closed(closed)));
+        assert_eq!(
+            in_time(session.ping()).await,
+            Err(RequestError::Closed(closed))
+        );
         in_time(peer).await.unwrap();
     }
 }
@@ -122,7 +168,12 @@ async fn a_full_queue_of_events_stops_the_reading_and_not_the_writing() {
             let padding = "x".repeat(10_000);
             let mut sent = 0;
             // Far more than what the system's buffers take; the server notices that nobody reads.
-            while timeout(Duration::from_millis(300), peer.tells(json!({ "event": "later", "data": { "padding": padding } }))).await.is_ok()
+            while timeout(
+                Duration::from_millis(300),
+                peer.tells(json!({ "event": "later", "data": { "padding": padding } })),
+            )
+            .await
+            .is_ok()
             {
                 sent += 1;
                 assert!(sent < 10_000, "the client reads on");
@@ -152,7 +203,11 @@ async fn a_client_that_does_not_read_sees_nothing_until_it_reads_on() {
     .await;
     session.pause_reading();
     let ping = session.begin(Method::Ping, &json!({})).await.unwrap();
-    assert!(timeout(Duration::from_millis(100), events.next()).await.is_err());
+    assert!(
+        timeout(Duration::from_millis(100), events.next())
+            .await
+            .is_err()
+    );
     session.resume_reading();
     assert!(in_time(events.next()).await.is_some());
     assert_eq!(in_time(ping.reply::<Value>()).await, Ok(json!({ "at": 5 })));
@@ -181,18 +236,33 @@ async fn a_request_without_a_reply_times_out_and_the_session_goes_on() {
 #[tokio::test]
 async fn a_refused_connect_tells_the_error_and_the_close_code() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let connector = Connector::new(&format!("http://{}", listener.local_addr().unwrap()), Encoding::MessagePack).unwrap();
-    let params = Connect { token: "old".into(), ..Connect::default() };
+    let connector = Connector::new(
+        &format!("http://{}", listener.local_addr().unwrap()),
+        Encoding::MessagePack,
+    )
+    .unwrap();
+    let params = Connect {
+        token: "old".into(),
+        ..Connect::default()
+    };
     let (outcome, ()) = tokio::join!(in_time(connector.connect(&params)), async {
         let mut peer = Peer::accept(&listener, Encoding::MessagePack).await;
         let asked = peer.asked().await;
         assert_eq!(asked.params["token"], "old");
-        peer.says(encode_error(Encoding::MessagePack, asked.id, &ErrorBody::new(ErrorCode::Unauthenticated, "expired"))).await;
+        peer.says(encode_error(
+            Encoding::MessagePack,
+            asked.id,
+            &ErrorBody::new(ErrorCode::Unauthenticated, "expired"),
+        ))
+        .await;
         peer.closes(CloseCode::TokenExpired).await;
     });
     match outcome {
         Err(ConnectError::Refused { error, closed }) => {
-            assert_eq!((error.code, closed.close_code()), (ErrorCode::Unauthenticated, Some(CloseCode::TokenExpired)));
+            assert_eq!(
+                (error.code, closed.close_code()),
+                (ErrorCode::Unauthenticated, Some(CloseCode::TokenExpired))
+            );
         }
         other => panic!("{other:?}"),
     }
@@ -201,20 +271,51 @@ async fn a_refused_connect_tells_the_error_and_the_close_code() {
 #[tokio::test]
 async fn raw_frames_reach_the_server_as_they_are() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let connector = Connector::new(&format!("ws://{}", listener.local_addr().unwrap()), Encoding::MessagePack).unwrap();
-    let (mut socket, mut peer) = tokio::join!(async { connector.open().await.unwrap() }, Peer::accept(&listener, Encoding::MessagePack));
-    socket.send(Frame::Binary(Bytes::from_static(&[0xc1]))).await.unwrap();
-    socket.send(Frame::Text(Bytes::from_static(b"text"))).await.unwrap();
-    assert_eq!(in_time(peer.stream.next()).await.unwrap().unwrap(), Message::Binary(Bytes::from_static(&[0xc1])));
-    assert_eq!(in_time(peer.stream.next()).await.unwrap().unwrap(), Message::Text("text".into()));
+    let connector = Connector::new(
+        &format!("ws://{}", listener.local_addr().unwrap()),
+        Encoding::MessagePack,
+    )
+    .unwrap();
+    let (mut socket, mut peer) = tokio::join!(
+        async { connector.open().await.unwrap() },
+        Peer::accept(&listener, Encoding::MessagePack)
+    );
+    socket
+        .send(Frame::Binary(Bytes::from_static(&[0xc1])))
+        .await
+        .unwrap();
+    socket
+        .send(Frame::Text(Bytes::from_static(b"text")))
+        .await
+        .unwrap();
+    assert_eq!(
+        in_time(peer.stream.next()).await.unwrap().unwrap(),
+        Message::Binary(Bytes::from_static(&[0xc1]))
+    );
+    assert_eq!(
+        in_time(peer.stream.next()).await.unwrap().unwrap(),
+        Message::Text("text".into())
+    );
     peer.says(vec![0x80]).await;
-    assert_eq!(in_time(socket.receive()).await, Ok(Frame::Binary(Bytes::from_static(&[0x80]))));
+    assert_eq!(
+        in_time(socket.receive()).await,
+        Ok(Frame::Binary(Bytes::from_static(&[0x80])))
+    );
     let (closed, ()) = tokio::join!(in_time(socket.receive()), peer.closes(CloseCode::BadFrame));
     assert_eq!(closed.unwrap_err().code, Some(4000));
 
-    let (mut socket, mut peer) = tokio::join!(async { connector.open().await.unwrap() }, Peer::accept(&listener, Encoding::MessagePack));
-    socket.send(Frame::Text(Bytes::from_static(&[0xff, 0xfe]))).await.unwrap();
-    assert!(in_time(peer.stream.next()).await.unwrap().is_err(), "the peer notices the invalid UTF-8");
+    let (mut socket, mut peer) = tokio::join!(
+        async { connector.open().await.unwrap() },
+        Peer::accept(&listener, Encoding::MessagePack)
+    );
+    socket
+        .send(Frame::Text(Bytes::from_static(&[0xff, 0xfe])))
+        .await
+        .unwrap();
+    assert!(
+        in_time(peer.stream.next()).await.unwrap().is_err(),
+        "the peer notices the invalid UTF-8"
+    );
 }
 
 #[tokio::test]
@@ -227,7 +328,10 @@ async fn a_cut_connection_fails_what_is_awaited() {
         },
     )
     .await;
-    assert!(matches!(in_time(session.ping()).await, Err(RequestError::Closed(Closed { code: None, .. }))));
+    assert!(matches!(
+        in_time(session.ping()).await,
+        Err(RequestError::Closed(Closed { code: None, .. }))
+    ));
     assert_eq!(in_time(events.next()).await, None);
     in_time(peer).await.unwrap();
 }
@@ -239,7 +343,10 @@ async fn the_client_can_close_cut_or_just_be_dropped() {
         |c| c,
         |mut peer| async move {
             match peer.stream.next().await {
-                Some(Ok(Message::Close(Some(frame)))) => assert_eq!((u16::from(frame.code), frame.reason.as_str()), (3000, "bye")),
+                Some(Ok(Message::Close(Some(frame)))) => assert_eq!(
+                    (u16::from(frame.code), frame.reason.as_str()),
+                    (3000, "bye")
+                ),
                 other => panic!("{other:?}"),
             }
             assert!(peer.stream.next().await.is_none());
@@ -255,7 +362,10 @@ async fn the_client_can_close_cut_or_just_be_dropped() {
         Encoding::MessagePack,
         |c| c,
         |mut peer| async move {
-            assert!(!matches!(peer.stream.next().await, Some(Ok(_))), "no close frame");
+            assert!(
+                !matches!(peer.stream.next().await, Some(Ok(_))),
+                "no close frame"
+            );
         },
     )
     .await;

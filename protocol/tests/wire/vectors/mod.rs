@@ -45,7 +45,12 @@ enum Direction {
 }
 
 impl Vector {
-    fn new(name: &str, description: &str, direction: Direction, frame: impl Fn(Encoding) -> Vec<u8>) -> Self {
+    fn new(
+        name: &str,
+        description: &str,
+        direction: Direction,
+        frame: impl Fn(Encoding) -> Vec<u8>,
+    ) -> Self {
         Self {
             name: name.into(),
             description: description.into(),
@@ -84,11 +89,16 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn unhex(text: &str) -> Vec<u8> {
-    text.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+    text.as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
 }
 
 fn path(group: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("vectors").join(format!("{group}.json"))
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("vectors")
+        .join(format!("{group}.json"))
 }
 
 fn read<T: DeserializeOwned>(group: &str) -> Vec<T> {
@@ -103,7 +113,10 @@ fn text_of<T: Serialize>(vectors: &[T]) -> String {
 /// The files as this code would write them; written first, when that is asked for.
 fn files() -> Vec<(&'static str, String)> {
     static WRITING: Once = Once::new();
-    let mut files: Vec<_> = frames().iter().map(|(group, vectors)| (*group, text_of(vectors))).collect();
+    let mut files: Vec<_> = frames()
+        .iter()
+        .map(|(group, vectors)| (*group, text_of(vectors)))
+        .collect();
     files.push(("refused", text_of(&failures::refused())));
     files.push(("close", text_of(&failures::close())));
     WRITING.call_once(|| {
@@ -117,14 +130,22 @@ fn files() -> Vec<(&'static str, String)> {
 }
 
 fn frames() -> [(&'static str, Vec<Vector>); 4] {
-    [("requests", requests::all()), ("replies", replies::all()), ("events", events::all()), ("errors", failures::errors())]
+    [
+        ("requests", requests::all()),
+        ("replies", replies::all()),
+        ("events", events::all()),
+        ("errors", failures::errors()),
+    ]
 }
 
 #[test]
 fn the_vectors_are_what_this_code_encodes() {
     for (group, text) in files() {
         let kept = fs::read_to_string(path(group)).unwrap_or_default();
-        assert!(kept == text, "vectors/{group}.json has changed: CHAOS_VECTORS=write cargo test -p chaos-protocol vectors");
+        assert!(
+            kept == text,
+            "vectors/{group}.json has changed: CHAOS_VECTORS=write cargo test -p chaos-protocol vectors"
+        );
     }
     for (group, vectors) in frames() {
         let names: BTreeSet<_> = vectors.iter().map(|v| &v.name).collect();
@@ -137,27 +158,60 @@ fn every_vector_is_read_as_what_it_means() {
     for (group, vectors) in frames() {
         assert_eq!(read::<Vector>(group), vectors);
         for vector in &vectors {
-            let (json, msgpack) = (serde_json::to_vec(&vector.json).unwrap(), unhex(&vector.msgpack));
-            assert_eq!(from_msgpack::<Value>(&msgpack).unwrap(), vector.json, "{}", vector.name);
+            let (json, msgpack) = (
+                serde_json::to_vec(&vector.json).unwrap(),
+                unhex(&vector.msgpack),
+            );
+            assert_eq!(
+                from_msgpack::<Value>(&msgpack).unwrap(),
+                vector.json,
+                "{}",
+                vector.name
+            );
             // Another encoder orders keys as it likes.
             let foreign = to_msgpack(&vector.json);
-            let frames = [(Encoding::Json, &json), (Encoding::MessagePack, &msgpack), (Encoding::MessagePack, &foreign)];
+            let frames = [
+                (Encoding::Json, &json),
+                (Encoding::MessagePack, &msgpack),
+                (Encoding::MessagePack, &foreign),
+            ];
             for (encoding, bytes) in frames {
                 match vector.direction {
                     Direction::ClientToServer => {
                         let request = Request::decode(encoding, bytes).unwrap();
                         assert_eq!(request.method, vector.json["method"], "{}", vector.name);
-                        let params = vector.json.get("params").cloned().unwrap_or_else(|| serde_json::json!({}));
-                        assert_eq!(request.params::<Value>().unwrap(), params, "{}", vector.name);
-                        anything::read_params(Method::of(request.method).unwrap(), &request).unwrap();
+                        let params = vector
+                            .json
+                            .get("params")
+                            .cloned()
+                            .unwrap_or_else(|| serde_json::json!({}));
+                        assert_eq!(
+                            request.params::<Value>().unwrap(),
+                            params,
+                            "{}",
+                            vector.name
+                        );
+                        anything::read_params(Method::of(request.method).unwrap(), &request)
+                            .unwrap();
                     }
-                    Direction::ServerToClient => match ServerFrame::decode(encoding, bytes).unwrap() {
-                        ServerFrame::Reply { id, .. } => assert_eq!(id, vector.json["id"], "{}", vector.name),
-                        ServerFrame::Event(event) => {
-                            let known = EventKind::ALL.iter().any(|kind| kind.as_str() == event.event);
-                            assert_eq!(event.read().unwrap() != Event::Unknown, known, "{}", vector.name);
+                    Direction::ServerToClient => {
+                        match ServerFrame::decode(encoding, bytes).unwrap() {
+                            ServerFrame::Reply { id, .. } => {
+                                assert_eq!(id, vector.json["id"], "{}", vector.name)
+                            }
+                            ServerFrame::Event(event) => {
+                                let known = EventKind::ALL
+                                    .iter()
+                                    .any(|kind| kind.as_str() == event.event);
+                                assert_eq!(
+                                    event.read().unwrap() != Event::Unknown,
+                                    known,
+                                    "{}",
+                                    vector.name
+                                );
+                            }
                         }
-                    },
+                    }
                 }
             }
         }
@@ -167,30 +221,61 @@ fn every_vector_is_read_as_what_it_means() {
 #[test]
 fn every_method_event_and_code_has_a_vector() {
     let requests = requests::all();
-    let asked: BTreeSet<_> = requests.iter().filter_map(|v| v.json["method"].as_str()).collect();
+    let asked: BTreeSet<_> = requests
+        .iter()
+        .filter_map(|v| v.json["method"].as_str())
+        .collect();
     let replies = replies::all();
-    let answered: BTreeSet<_> = replies.iter().filter_map(|v| v.name.split(' ').next()).collect();
+    let answered: BTreeSet<_> = replies
+        .iter()
+        .filter_map(|v| v.name.split(' ').next())
+        .collect();
     for method in Method::ALL {
-        assert!(asked.contains(method.as_str()), "a request of {}", method.as_str());
-        assert!(answered.contains(method.as_str()), "a reply to {}", method.as_str());
+        assert!(
+            asked.contains(method.as_str()),
+            "a request of {}",
+            method.as_str()
+        );
+        assert!(
+            answered.contains(method.as_str()),
+            "a reply to {}",
+            method.as_str()
+        );
     }
     let events = events::all();
-    let told: BTreeSet<_> = events.iter().filter_map(|v| v.json["event"].as_str()).collect();
+    let told: BTreeSet<_> = events
+        .iter()
+        .filter_map(|v| v.json["event"].as_str())
+        .collect();
     for kind in EventKind::ALL {
         assert!(told.contains(kind.as_str()), "{}", kind.as_str());
     }
     let errors = failures::errors();
-    let refused: BTreeSet<_> = errors.iter().filter_map(|v| v.json["error"]["code"].as_str()).collect();
+    let refused: BTreeSet<_> = errors
+        .iter()
+        .filter_map(|v| v.json["error"]["code"].as_str())
+        .collect();
     for code in ErrorCode::ALL {
         assert!(refused.contains(code.as_str()), "{code}");
     }
-    assert_eq!(failures::close().iter().map(|c| c.code).collect::<Vec<_>>(), CloseCode::ALL.iter().map(|c| c.code()).collect::<Vec<_>>());
+    assert_eq!(
+        failures::close().iter().map(|c| c.code).collect::<Vec<_>>(),
+        CloseCode::ALL.iter().map(|c| c.code()).collect::<Vec<_>>()
+    );
 }
 
 #[test]
 fn what_is_to_be_refused_is_refused() {
     for refused in read::<Refused>("refused") {
-        let encoding = if refused.encoding == "json" { Encoding::Json } else { Encoding::MessagePack };
-        assert!(Request::decode(encoding, &unhex(&refused.bytes)).is_err(), "{}", refused.name);
+        let encoding = if refused.encoding == "json" {
+            Encoding::Json
+        } else {
+            Encoding::MessagePack
+        };
+        assert!(
+            Request::decode(encoding, &unhex(&refused.bytes)).is_err(),
+            "{}",
+            refused.name
+        );
     }
 }

@@ -101,7 +101,15 @@ pub(super) fn entry() -> Entry {
 }
 
 fn positions(gap: Option<Gap>) -> Entry {
-    Entry { channel: None, role: None, unread: None, last_message: None, participant_count: None, gap, ..entry() }
+    Entry {
+        channel: None,
+        role: None,
+        unread: None,
+        last_message: None,
+        participant_count: None,
+        gap,
+        ..entry()
+    }
 }
 
 fn connected() -> Connected {
@@ -126,20 +134,38 @@ impl List {
     /// The name begins with the method that is answered.
     fn add<R: Serialize>(&mut self, name: &str, description: &str, result: &R) {
         let id = self.0.len() as u32 + 1;
-        self.0.push(Vector::new(name, description, Direction::ServerToClient, |encoding| encode_result(encoding, id, result)));
+        self.0.push(Vector::new(
+            name,
+            description,
+            Direction::ServerToClient,
+            |encoding| encode_result(encoding, id, result),
+        ));
     }
 }
 
 pub(super) fn all() -> Vec<Vector> {
     let mut list = List(Vec::new());
-    list.add("connect", "A session with one channel, whose entry is full.", &connected());
-    let failed = FailedEntry { channel_id: id("gone"), error: error(protocol::ErrorCode::NotFound) };
+    list.add(
+        "connect",
+        "A session with one channel, whose entry is full.",
+        &connected(),
+    );
+    let failed = FailedEntry {
+        channel_id: id("gone"),
+        error: error(protocol::ErrorCode::NotFound),
+    };
     let resumed = Connected {
         user_gap: Some(Gap::Trimmed),
         channels: vec![
             EntryResult::Entry(positions(None)),
-            EntryResult::Entry(Entry { channel_id: id("old"), ..positions(Some(Gap::Trimmed)) }),
-            EntryResult::Entry(Entry { channel_id: id("restored"), ..positions(Some(Gap::Diverged)) }),
+            EntryResult::Entry(Entry {
+                channel_id: id("old"),
+                ..positions(Some(Gap::Trimmed))
+            }),
+            EntryResult::Entry(Entry {
+                channel_id: id("restored"),
+                ..positions(Some(Gap::Diverged))
+            }),
             EntryResult::Failed(failed.clone()),
         ],
         more: true,
@@ -150,37 +176,112 @@ pub(super) fn all() -> Vec<Vector> {
         "Entries with positions only: one goes on, two have gaps, one channel is not there; the user's own stream has a gap.",
         &resumed,
     );
-    list.add("token.refresh", "When the new token ends.", &Refreshed { expires_at: NOW + 3_600_000 });
+    list.add(
+        "token.refresh",
+        "When the new token ends.",
+        &Refreshed {
+            expires_at: NOW + 3_600_000,
+        },
+    );
     list.add("ping", "The server's clock.", &Pong { at: NOW });
     list.add(
         "channel.subscribe",
         "One entry, one error.",
-        &Subscribed { channels: vec![EntryResult::Entry(entry()), EntryResult::Failed(failed)] },
+        &Subscribed {
+            channels: vec![EntryResult::Entry(entry()), EntryResult::Failed(failed)],
+        },
     );
     list.add("channel.unsubscribe", "Done.", &Empty {});
-    list.add("channel.list", "A page with another one behind it.", &EntryList { items: vec![entry()], cursor: Some("b3BhcXVl".into()) });
-    list.add("channel.list last", "The last page has no cursor.", &EntryList { items: vec![], cursor: None });
-    list.add("channel.create", "The channel.", &ChannelResult { channel: channel() });
-    list.add("channel.update", "The channel as it is now.", &ChannelResult { channel: channel() });
+    list.add(
+        "channel.list",
+        "A page with another one behind it.",
+        &EntryList {
+            items: vec![entry()],
+            cursor: Some("b3BhcXVl".into()),
+        },
+    );
+    list.add(
+        "channel.list last",
+        "The last page has no cursor.",
+        &EntryList {
+            items: vec![],
+            cursor: None,
+        },
+    );
+    list.add(
+        "channel.create",
+        "The channel.",
+        &ChannelResult { channel: channel() },
+    );
+    list.add(
+        "channel.update",
+        "The channel as it is now.",
+        &ChannelResult { channel: channel() },
+    );
     list.add("channel.delete", "Done.", &Empty {});
-    list.add("channel.join", "The user's place.", &ParticipantResult { participant: participant() });
+    list.add(
+        "channel.join",
+        "The user's place.",
+        &ParticipantResult {
+            participant: participant(),
+        },
+    );
     list.add("channel.leave", "Done.", &Empty {});
-    list.add("participant.add", "The user's place.", &ParticipantResult { participant: participant() });
-    let observer = Participant { role: Role::Observer, ..participant() };
-    list.add("participant.update", "The place as it is now.", &ParticipantResult { participant: observer });
+    list.add(
+        "participant.add",
+        "The user's place.",
+        &ParticipantResult {
+            participant: participant(),
+        },
+    );
+    let observer = Participant {
+        role: Role::Observer,
+        ..participant()
+    };
+    list.add(
+        "participant.update",
+        "The place as it is now.",
+        &ParticipantResult {
+            participant: observer,
+        },
+    );
     list.add("participant.remove", "Done.", &Empty {});
-    let reading = Participant { read: Some(17), ..participant() };
+    let reading = Participant {
+        read: Some(17),
+        ..participant()
+    };
     list.add(
         "participant.list",
         "Participants with their read positions.",
-        &protocol::results::List { items: vec![reading], cursor: None },
+        &protocol::results::List {
+            items: vec![reading],
+            cursor: None,
+        },
     );
-    list.add("message.send", "The message as it is stored.", &MessageResult { message: message() });
-    let edited = Message { seq: 44, text: "look at this".into(), mention_ids: vec![], edited_at: Some(NOW + 2000), ..message() };
-    list.add("message.edit", "The message as it is now.", &MessageResult { message: edited });
+    list.add(
+        "message.send",
+        "The message as it is stored.",
+        &MessageResult { message: message() },
+    );
+    let edited = Message {
+        seq: 44,
+        text: "look at this".into(),
+        mention_ids: vec![],
+        edited_at: Some(NOW + 2000),
+        ..message()
+    };
+    list.add(
+        "message.edit",
+        "The message as it is now.",
+        &MessageResult { message: edited },
+    );
     list.add("message.delete", "Done.", &Empty {});
-    let reacted =
-        Message { seq: 45, reactions: BTreeMap::from([("👍".into(), 2)]), own_reactions: Some(vec!["👍".into()]), ..message() };
+    let reacted = Message {
+        seq: 45,
+        reactions: BTreeMap::from([("👍".into(), 2)]),
+        own_reactions: Some(vec!["👍".into()]),
+        ..message()
+    };
     let system = Message {
         id: id("msg_00000000000000a3"),
         number: 19,
@@ -197,23 +298,73 @@ pub(super) fn all() -> Vec<Vector> {
     list.add(
         "message.list",
         "Two messages, one with reactions, one by the system.",
-        &MessageList { items: vec![reacted, system], more: true },
+        &MessageList {
+            items: vec![reacted, system],
+            more: true,
+        },
     );
     list.add(
         "message.list with a deleted one",
         "What stays of a deleted message.",
-        &MessageList { items: vec![Message { own_reactions: Some(vec![]), ..deleted() }], more: false },
+        &MessageList {
+            items: vec![Message {
+                own_reactions: Some(vec![]),
+                ..deleted()
+            }],
+            more: false,
+        },
     );
-    list.add("reaction.add", "How often it was given by now.", &Count { count: 2 });
-    list.add("reaction.remove", "How often it stands now.", &Count { count: 1 });
-    list.add("read.mark", "Up to which number the user has read.", &ReadResult { read: 17 });
+    list.add(
+        "reaction.add",
+        "How often it was given by now.",
+        &Count { count: 2 },
+    );
+    list.add(
+        "reaction.remove",
+        "How often it stands now.",
+        &Count { count: 1 },
+    );
+    list.add(
+        "read.mark",
+        "Up to which number the user has read.",
+        &ReadResult { read: 17 },
+    );
     list.add("typing", "Done.", &Empty {});
     let presence = BTreeMap::from([
-        (id("bob"), Presence { online: true, last_seen: None, at: NOW }),
-        (id("usr_00000000000000b1"), Presence { online: false, last_seen: Some(NOW - 60_000), at: NOW }),
+        (
+            id("bob"),
+            Presence {
+                online: true,
+                last_seen: None,
+                at: NOW,
+            },
+        ),
+        (
+            id("usr_00000000000000b1"),
+            Presence {
+                online: false,
+                last_seen: Some(NOW - 60_000),
+                at: NOW,
+            },
+        ),
     ]);
-    list.add("presence.watch", "One is online, one was here a minute ago.", &Presences { presence });
-    list.add("user.get", "Those that exist.", &Users { items: vec![user()], more: false });
-    list.add("user.update", "The user as it is now.", &UserResult { user: user() });
+    list.add(
+        "presence.watch",
+        "One is online, one was here a minute ago.",
+        &Presences { presence },
+    );
+    list.add(
+        "user.get",
+        "Those that exist.",
+        &Users {
+            items: vec![user()],
+            more: false,
+        },
+    );
+    list.add(
+        "user.update",
+        "The user as it is now.",
+        &UserResult { user: user() },
+    );
     list.0
 }

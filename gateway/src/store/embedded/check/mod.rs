@@ -58,24 +58,40 @@ pub trait Sense {
 ///
 /// # Errors
 /// It cannot be checked at all.
-pub fn check(path: &Path, sense: &mut dyn Sense, tell: &mut dyn FnMut(Finding)) -> Result<Looked, OpenError> {
+pub fn check(
+    path: &Path,
+    sense: &mut dyn Sense,
+    tell: &mut dyn FnMut(Finding),
+) -> Result<Looked, OpenError> {
     let onlooker = Onlooker::open(path)?;
-    let mut looked = Looked { bytes: onlooker.length(), ..Looked::default() };
+    let mut looked = Looked {
+        bytes: onlooker.length(),
+        ..Looked::default()
+    };
     for damage in onlooker.damage()? {
         if damage.is_harmless() {
             looked.lost_pages += 1;
             continue;
         }
         looked.only_pages = true;
-        tell(Finding { what: damage.to_string(), mending: "could not tell what stood there: would bring back a backup".to_owned() });
+        tell(Finding {
+            what: damage.to_string(),
+            mending: "could not tell what stood there: would bring back a backup".to_owned(),
+        });
     }
     if looked.only_pages {
         return Ok(looked);
     }
-    let unreadable = |source| OpenError::Unreadable { path: path.to_owned(), source };
+    let unreadable = |source| OpenError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
     let trees = onlooker.trees()?;
     for name in onlooker.strangers().map_err(unreadable)? {
-        tell(Finding { what: format!("there is a tree {name:?}, which no store has"), mending: "would remove it".to_owned() });
+        tell(Finding {
+            what: format!("there is a tree {name:?}, which no store has"),
+            mending: "would remove it".to_owned(),
+        });
     }
     records(onlooker.txn(), trees, sense, tell, looked).map_err(unreadable)
 }
@@ -88,7 +104,13 @@ pub(super) fn records(
     tell: &mut dyn FnMut(Finding),
     looked: Looked,
 ) -> heed::Result<Looked> {
-    let mut check = Check { txn, trees, sense, tell, looked };
+    let mut check = Check {
+        txn,
+        trees,
+        sense,
+        tell,
+        looked,
+    };
     check.run()?;
     Ok(check.looked)
 }
@@ -109,7 +131,10 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn find(&mut self, what: impl Into<String>, mending: impl Into<String>) {
-        (self.tell)(Finding { what: what.into(), mending: mending.into() });
+        (self.tell)(Finding {
+            what: what.into(),
+            mending: mending.into(),
+        });
     }
 
     /// An entry of the partitions.
@@ -126,11 +151,20 @@ impl Check<'_> {
         let mut partition: Option<Inspection> = None;
         for entry in self.trees[2].iter(self.txn)? {
             let (key, value) = entry?;
-            let Some((id, rest)) = key.split_first_chunk().map(|(id, rest)| (u64::from_be_bytes(*id), rest)) else {
-                self.find("an entry has a key that is too short", "would remove the entry");
+            let Some((id, rest)) = key
+                .split_first_chunk()
+                .map(|(id, rest)| (u64::from_be_bytes(*id), rest))
+            else {
+                self.find(
+                    "an entry has a key that is too short",
+                    "would remove the entry",
+                );
                 continue;
             };
-            if partition.as_ref().is_none_or(|partition| partition.id() != id) {
+            if partition
+                .as_ref()
+                .is_none_or(|partition| partition.id() != id)
+            {
                 if let Some(done) = partition.take() {
                     done.finish(self);
                 }
@@ -150,18 +184,28 @@ impl Check<'_> {
         }
         self.orphans(orphans);
         // What has no entries is left.
-        partition.into_iter().chain(named.into_values().map(Inspection::new)).for_each(|partition| partition.finish(self));
+        partition
+            .into_iter()
+            .chain(named.into_values().map(Inspection::new))
+            .for_each(|partition| partition.finish(self));
         Ok(())
     }
 
     fn orphans(&mut self, orphans: Option<(u64, u64)>) {
         if let Some((id, count)) = orphans {
-            self.find(format!("{count} entries belong to the partition numbered {id}, which has no name"), "would remove the entries");
+            self.find(
+                format!("{count} entries belong to the partition numbered {id}, which has no name"),
+                "would remove the entries",
+            );
         }
     }
 
     fn partitions(&mut self) -> heed::Result<HashMap<u64, Named>> {
-        let next = match self.trees[0].get(self.txn, super::plan::NEXT)?.map(layout::last_u64).transpose() {
+        let next = match self.trees[0]
+            .get(self.txn, super::plan::NEXT)?
+            .map(layout::last_u64)
+            .transpose()
+        {
             Ok(next) => next.unwrap_or(1),
             Err(Unreadable) => 0,
         };
@@ -172,23 +216,39 @@ impl Check<'_> {
             self.looked.partitions += 1;
             let name = String::from_utf8_lossy(key).into_owned();
             if !self.is_sound(key) {
-                self.find(format!("a partition has the name {name:?}, which none can have"), "would remove the partition");
+                self.find(
+                    format!("a partition has the name {name:?}, which none can have"),
+                    "would remove the partition",
+                );
             }
             let Ok(state) = State::decode(value) else {
-                self.find(format!("the state of partition {name} cannot be read"), "would make it anew from the partition's entries");
+                self.find(
+                    format!("the state of partition {name} cannot be read"),
+                    "would make it anew from the partition's entries",
+                );
                 continue;
             };
             highest = highest.max(state.id);
             if let Some(other) = named.get(&state.id) {
-                let what = format!("the partitions {} and {name} have the same number, {}, and so the same entries", other.name, state.id);
-                self.find(what, "could not tell whose they are: would bring back a backup");
+                let what = format!(
+                    "the partitions {} and {name} have the same number, {}, and so the same entries",
+                    other.name, state.id
+                );
+                self.find(
+                    what,
+                    "could not tell whose they are: would bring back a backup",
+                );
                 continue;
             }
             named.insert(state.id, Named { name, state });
         }
         if named.contains_key(&0) || highest >= next {
-            let what = format!("the next partition would get the number {next}, and {highest} is in use");
-            self.find(what, format!("would set the next number to {}", highest + 1));
+            let what =
+                format!("the next partition would get the number {next}, and {highest} is in use");
+            self.find(
+                what,
+                format!("would set the next number to {}", highest + 1),
+            );
         }
         Ok(named)
     }
@@ -203,11 +263,16 @@ impl Check<'_> {
             let (key, name) = entry?;
             let at = key.first_chunk().map_or(0, |at| u64::from_be_bytes(*at));
             let id = layout::last_u64(key).unwrap_or(0);
-            let is_so = named.get(&id).is_some_and(|named| key.len() == 16 && named.name.as_bytes() == name && named.state.expires == at);
+            let is_so = named.get(&id).is_some_and(|named| {
+                key.len() == 16 && named.name.as_bytes() == name && named.state.expires == at
+            });
             if is_so {
                 noted.insert(id);
             } else {
-                let what = format!("an expiry is noted for {}, which has no such expiry", String::from_utf8_lossy(name));
+                let what = format!(
+                    "an expiry is noted for {}, which has no such expiry",
+                    String::from_utf8_lossy(name)
+                );
                 self.find(what, "would remove the note");
             }
         }
@@ -225,7 +290,9 @@ impl Check<'_> {
     /// The numbers of partitions whose load has begun: they get their names with the last piece.
     fn begun(&self) -> heed::Result<Vec<u64>> {
         let notes = self.trees[0].prefix_iter(self.txn, LOADS.as_bytes())?;
-        notes.map(|note| Ok(layout::last_u64(note?.1).unwrap_or(0))).collect()
+        notes
+            .map(|note| Ok(layout::last_u64(note?.1).unwrap_or(0)))
+            .collect()
     }
 
     fn dropped(&mut self, named: &HashMap<u64, Named>) -> heed::Result<HashSet<u64>> {
@@ -234,7 +301,9 @@ impl Check<'_> {
             let id = layout::last_u64(entry?.0).unwrap_or(0);
             match named.get(&id) {
                 Some(Named { name, .. }) => {
-                    let what = format!("the partition {name} is there, and noted as dropped: its entries would be removed");
+                    let what = format!(
+                        "the partition {name} is there, and noted as dropped: its entries would be removed"
+                    );
                     self.find(what, "would remove the note");
                 }
                 None => drop(dropped.insert(id)),
@@ -248,10 +317,17 @@ impl Check<'_> {
 fn table_and_key(rest: &[u8]) -> Option<(&str, &str)> {
     let zero = rest.iter().position(|byte| *byte == 0)?;
     let (table, key) = (&rest[..zero], &rest[zero + 1..]);
-    Some((std::str::from_utf8(table).ok()?, std::str::from_utf8(key).ok()?))
+    Some((
+        std::str::from_utf8(table).ok()?,
+        std::str::from_utf8(key).ok()?,
+    ))
 }
 
 /// Missing numbers in words.
 fn range(first: u64, last: u64) -> String {
-    if first == last { first.to_string() } else { format!("{first} to {last}") }
+    if first == last {
+        first.to_string()
+    } else {
+        format!("{first} to {last}")
+    }
 }

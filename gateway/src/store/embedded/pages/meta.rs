@@ -66,10 +66,22 @@ impl Meta {
             && u32_at(meta, 4) == VERSION
             && page_size.is_power_of_two()
             && PAGE_SIZES.contains(&page_size);
-        let (last, commit) = (word_at(meta, trees + 2 * TREE), word_at(meta, trees + 2 * TREE + WORD));
-        let (free, main) = (Tree::read(&meta[trees..]), Tree::read(&meta[trees + TREE..]));
+        let (last, commit) = (
+            word_at(meta, trees + 2 * TREE),
+            word_at(meta, trees + 2 * TREE + WORD),
+        );
+        let (free, main) = (
+            Tree::read(&meta[trees..]),
+            Tree::read(&meta[trees + TREE..]),
+        );
         let is_sound = is_sound && last < LARGEST / page_size;
-        is_sound.then_some(Self { page_size, free, main, last, commit })
+        is_sound.then_some(Self {
+            page_size,
+            free,
+            main,
+            last,
+            commit,
+        })
     }
 
     /// The two of a file, in their order. While a node writes, they may be of a moment in between: read them again.
@@ -94,7 +106,9 @@ impl Meta {
 
     /// The one of this commit, if it is still there.
     pub(in super::super) fn of(pages: &Pages, commit: u64) -> Result<Option<Self>, Damage> {
-        Ok(Self::both(pages)?.into_iter().find(|meta| meta.commit == commit))
+        Ok(Self::both(pages)?
+            .into_iter()
+            .find(|meta| meta.commit == commit))
     }
 }
 
@@ -102,9 +116,15 @@ impl Meta {
 /// left to choose, it would take the older one for a newer one that was lost, and what that acknowledged with it.
 pub(in super::super) fn newest(pages: &Pages) -> Result<Meta, Damage> {
     let [even, odd] = Meta::both(pages)?;
-    let (newer, older) = if odd.commit > even.commit { (odd, even) } else { (even, odd) };
+    let (newer, older) = if odd.commit > even.commit {
+        (odd, even)
+    } else {
+        (even, odd)
+    };
     let is_odd = newer.commit % 2 == 1;
-    if older.commit != newer.commit.saturating_sub(1) || is_odd != (newer == odd) && newer.commit != 0 {
+    if older.commit != newer.commit.saturating_sub(1)
+        || is_odd != (newer == odd) && newer.commit != 0
+    {
         return Err(Damage::Torn(even.commit, odd.commit));
     }
     Ok(newer)

@@ -39,7 +39,9 @@ pub enum Damage {
     #[error("data.mdb has {0} bytes, too few for a store")]
     Empty(u64),
     /// It ends before a page that is in use.
-    #[error("data.mdb ends after {length} bytes, and page {page} of {pages} is in use beyond: it was cut off")]
+    #[error(
+        "data.mdb ends after {length} bytes, and page {page} of {pages} is in use beyond: it was cut off"
+    )]
     Short {
         /// Its length in bytes.
         length: u64,
@@ -52,7 +54,9 @@ pub enum Damage {
     #[error("meta page {0} of data.mdb is not as it was written")]
     Meta(u64),
     /// The two meta pages are not those of two commits in a row.
-    #[error("the meta pages of data.mdb are of the commits {0} and {1}, not of two in a row: one of them is not as it was written")]
+    #[error(
+        "the meta pages of data.mdb are of the commits {0} and {1}, not of two in a row: one of them is not as it was written"
+    )]
     Torn(u64, u64),
     /// A page is not what it should be.
     #[error("page {page} of data.mdb {what}")]
@@ -95,7 +99,9 @@ pub(super) struct Pages {
 impl Pages {
     /// Opens the file of a folder.
     pub(super) fn open(folder: &Path) -> io::Result<Self> {
-        Ok(Self { file: File::open(path(folder))? })
+        Ok(Self {
+            file: File::open(path(folder))?,
+        })
     }
 
     pub(super) fn length(&self) -> io::Result<u64> {
@@ -115,13 +121,22 @@ pub(super) fn path(folder: &Path) -> PathBuf {
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u16::from_ne_bytes(*bytes))
+    bytes
+        .get(at..)
+        .and_then(<[u8]>::first_chunk)
+        .map_or(0, |bytes| u16::from_ne_bytes(*bytes))
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u32::from_ne_bytes(*bytes))
+    bytes
+        .get(at..)
+        .and_then(<[u8]>::first_chunk)
+        .map_or(0, |bytes| u32::from_ne_bytes(*bytes))
 }
 
 fn word_at(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| usize::from_ne_bytes(*bytes) as u64)
+    bytes
+        .get(at..)
+        .and_then(<[u8]>::first_chunk)
+        .map_or(0, |bytes| usize::from_ne_bytes(*bytes) as u64)
 }

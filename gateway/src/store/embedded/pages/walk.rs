@@ -39,7 +39,11 @@ pub(in super::super) enum Extent {
 }
 
 /// Walks the trees of a commit, and tells what is wrong with them.
-pub(in super::super) fn walk(pages: &Pages, meta: &Meta, extent: Extent) -> Result<Vec<Damage>, Damage> {
+pub(in super::super) fn walk(
+    pages: &Pages,
+    meta: &Meta,
+    extent: Extent,
+) -> Result<Vec<Damage>, Damage> {
     let length = pages.length()?;
     let mut walk = Walk {
         pages,
@@ -122,19 +126,42 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn hang(&mut self, name: String, told: Tree, flags: u16) {
-        if told.flags & !NUMBERS != 0 || told.flags & NUMBERS != flags && told.root.is_some() || told.depth > DEEPEST {
-            self.damage.push(Damage::Page { page: told.root.unwrap_or_default(), what: "is the top of a tree of an unknown kind" });
+        if told.flags & !NUMBERS != 0
+            || told.flags & NUMBERS != flags && told.root.is_some()
+            || told.depth > DEEPEST
+        {
+            self.damage.push(Damage::Page {
+                page: told.root.unwrap_or_default(),
+                what: "is the top of a tree of an unknown kind",
+            });
         } else if let Some(page) = told.root {
-            self.left.push_back(Visit { page, tree: self.trees.len(), levels: told.depth, from: None, to: None });
+            self.left.push_back(Visit {
+                page,
+                tree: self.trees.len(),
+                levels: told.depth,
+                from: None,
+                to: None,
+            });
         }
-        self.trees.push(Hung { name, told, branches: 0, leaves: 0, overflows: 0, entries: 0 });
+        self.trees.push(Hung {
+            name,
+            told,
+            branches: 0,
+            leaves: 0,
+            overflows: 0,
+            entries: 0,
+        });
     }
 
     /// Looks at so many pages: level by level if there is a bound, else one branch after the other, which takes less memory.
     /// Whether none is left.
     fn on(&mut self, most: usize) -> bool {
         let mut seen = 0;
-        while let Some(visit) = if most == usize::MAX { self.left.pop_back() } else { self.left.pop_front() } {
+        while let Some(visit) = if most == usize::MAX {
+            self.left.pop_back()
+        } else {
+            self.left.pop_front()
+        } {
             if let Err(damage) = self.visit(visit, most == usize::MAX || self.left.len() < most) {
                 self.damage.push(damage);
             }
@@ -153,7 +180,11 @@ impl Walk<'_> {
             return wrong("is in use, and no such page was ever made");
         }
         if page >= self.held {
-            return Err(Damage::Short { length: self.length, page, pages: self.meta.last + 1 });
+            return Err(Damage::Short {
+                length: self.length,
+                page,
+                pages: self.meta.last + 1,
+            });
         }
         if !self.used.set(page) {
             return wrong("is used twice");
@@ -165,7 +196,13 @@ impl Walk<'_> {
     }
 
     fn visit(&mut self, visit: Visit, descend: bool) -> Result<(), Damage> {
-        let Visit { page, tree, levels, from, to } = visit;
+        let Visit {
+            page,
+            tree,
+            levels,
+            from,
+            to,
+        } = visit;
         let wrong = |what| Damage::Page { page, what };
         self.take(page)?;
         let size = self.meta.page_size as usize;
@@ -174,22 +211,38 @@ impl Walk<'_> {
         if word_at(&bytes, 0) != page || u16_at(&bytes, WORD + 2) & KIND != kind {
             return Err(wrong("is not the page that was written there"));
         }
-        let (lower, upper) = (usize::from(u16_at(&bytes, WORD + 4)), usize::from(u16_at(&bytes, WORD + 6)));
+        let (lower, upper) = (
+            usize::from(u16_at(&bytes, WORD + 4)),
+            usize::from(u16_at(&bytes, WORD + 6)),
+        );
         let fewest = if kind == BRANCH && tree > 0 { 2 } else { 1 };
         if lower < HEADER + 2 * fewest || lower % 2 != 0 || lower > upper || upper > size {
             return Err(wrong("has impossible bounds"));
         }
         let is_numbers = self.trees[tree].told.flags & NUMBERS != 0;
-        let is_below = |a: &[u8], b: &[u8]| if is_numbers { word_at(a, 0) < word_at(b, 0) } else { a < b };
+        let is_below = |a: &[u8], b: &[u8]| {
+            if is_numbers {
+                word_at(a, 0) < word_at(b, 0)
+            } else {
+                a < b
+            }
+        };
         let mut nodes = Vec::with_capacity((lower - HEADER) / 2);
         for index in 0..(lower - HEADER) / 2 {
-            let node = Node::at(&bytes, usize::from(u16_at(&bytes, HEADER + 2 * index)), upper, kind);
+            let node = Node::at(
+                &bytes,
+                usize::from(u16_at(&bytes, HEADER + 2 * index)),
+                upper,
+                kind,
+            );
             let node = node.ok_or_else(|| wrong("has an entry that does not lie on it"))?;
             // The first key of a branch stands for everything below the second.
             if kind == LEAF || index > 0 {
-                let is_ordered = nodes.last().is_none_or(|last: &Node<'_>| kind == BRANCH && index == 1 || is_below(last.key, node.key));
-                let is_within =
-                    from.as_ref().is_none_or(|from| !is_below(node.key, from)) && to.as_ref().is_none_or(|to| is_below(node.key, to));
+                let is_ordered = nodes.last().is_none_or(|last: &Node<'_>| {
+                    kind == BRANCH && index == 1 || is_below(last.key, node.key)
+                });
+                let is_within = from.as_ref().is_none_or(|from| !is_below(node.key, from))
+                    && to.as_ref().is_none_or(|to| is_below(node.key, to));
                 if !is_ordered || !is_within {
                     return Err(wrong("has keys out of their order"));
                 }
@@ -199,14 +252,28 @@ impl Walk<'_> {
         if kind == LEAF {
             self.trees[tree].leaves += 1;
             self.trees[tree].entries += nodes.len() as u64;
-            return nodes.iter().try_for_each(|node| self.entry(page, tree, node));
+            return nodes
+                .iter()
+                .try_for_each(|node| self.entry(page, tree, node));
         }
         self.trees[tree].branches += 1;
         if descend {
             for (index, node) in nodes.iter().enumerate() {
-                let from = if index == 0 { from.clone() } else { Some(node.key.to_vec()) };
-                let to = nodes.get(index + 1).map_or_else(|| to.clone(), |next| Some(next.key.to_vec()));
-                self.left.push_back(Visit { page: node.child(), tree, levels: levels - 1, from, to });
+                let from = if index == 0 {
+                    from.clone()
+                } else {
+                    Some(node.key.to_vec())
+                };
+                let to = nodes
+                    .get(index + 1)
+                    .map_or_else(|| to.clone(), |next| Some(next.key.to_vec()));
+                self.left.push_back(Visit {
+                    page: node.child(),
+                    tree,
+                    levels: levels - 1,
+                    from,
+                    to,
+                });
             }
         }
         Ok(())
@@ -223,12 +290,23 @@ impl Walk<'_> {
             let count = self.overflow(first, node.size)?;
             self.trees[tree].overflows += count;
             // Only the list of free pages is read here.
-            big = if tree == 0 { self.pages.read(first * self.meta.page_size + HEADER as u64, node.size)? } else { Vec::new() };
+            big = if tree == 0 {
+                self.pages
+                    .read(first * self.meta.page_size + HEADER as u64, node.size)?
+            } else {
+                Vec::new()
+            };
             &big
         };
         match (tree, node.flags & !BIG) {
-            (0, 0) => self.list(data).ok_or_else(|| wrong("lists free pages that cannot be"))?,
-            (1, SUBTREE) if data.len() == TREE => self.hang(String::from_utf8_lossy(node.key).into_owned(), Tree::read(data), 0),
+            (0, 0) => self
+                .list(data)
+                .ok_or_else(|| wrong("lists free pages that cannot be"))?,
+            (1, SUBTREE) if data.len() == TREE => self.hang(
+                String::from_utf8_lossy(node.key).into_owned(),
+                Tree::read(data),
+                0,
+            ),
             (2.., 0) => {}
             _ => return Err(wrong("has an entry of an unknown kind")),
         }
@@ -241,8 +319,14 @@ impl Walk<'_> {
         self.take(first)?;
         let head = self.pages.read(first * self.meta.page_size, HEADER)?;
         let count = u64::from(u32_at(&head, WORD + 4));
-        if word_at(&head, 0) != first || u16_at(&head, WORD + 2) & KIND != OVERFLOW || count < needed {
-            return Err(Damage::Page { page: first, what: "is not the page that was written there" });
+        if word_at(&head, 0) != first
+            || u16_at(&head, WORD + 2) & KIND != OVERFLOW
+            || count < needed
+        {
+            return Err(Damage::Page {
+                page: first,
+                what: "is not the page that was written there",
+            });
         }
         (1..count).try_for_each(|next| self.take(first + next))?;
         Ok(count)
@@ -250,10 +334,13 @@ impl Walk<'_> {
 
     /// A list of free pages: their count, then their numbers.
     fn list(&mut self, data: &[u8]) -> Option<()> {
-        let count = usize::try_from(word_at(data, 0)).ok().filter(|count| *count < data.len() / WORD)?;
+        let count = usize::try_from(word_at(data, 0))
+            .ok()
+            .filter(|count| *count < data.len() / WORD)?;
         for index in 1..=count {
             let page = word_at(data, index * WORD);
-            if page < FIRST || page > self.meta.last || !self.free.set(page) || self.used.has(page) {
+            if page < FIRST || page > self.meta.last || !self.free.set(page) || self.used.has(page)
+            {
                 return None;
             }
         }
@@ -266,12 +353,24 @@ impl Walk<'_> {
             return;
         }
         if let Some(page) = (self.held..=self.meta.last).find(|page| !self.free.has(*page)) {
-            self.damage.push(Damage::Short { length: self.length, page, pages: self.meta.last + 1 });
+            self.damage.push(Damage::Short {
+                length: self.length,
+                page,
+                pages: self.meta.last + 1,
+            });
         }
         if !is_whole {
             return;
         }
-        for Hung { name, told, branches, leaves, overflows, entries } in &self.trees {
+        for Hung {
+            name,
+            told,
+            branches,
+            leaves,
+            overflows,
+            entries,
+        } in &self.trees
+        {
             for (what, found, counted) in [
                 ("branches", *branches, told.branches),
                 ("leaves", *leaves, told.leaves),
@@ -279,12 +378,18 @@ impl Walk<'_> {
                 ("entries", *entries, told.entries),
             ] {
                 if found != counted {
-                    self.damage.push(Damage::Count { tree: name.clone(), what, found, counted });
+                    self.damage.push(Damage::Count {
+                        tree: name.clone(),
+                        what,
+                        found,
+                        counted,
+                    });
                 }
             }
         }
         if extent == Extent::Whole {
-            let lost = (FIRST..=self.meta.last).filter(|page| !self.used.has(*page) && !self.free.has(*page));
+            let lost = (FIRST..=self.meta.last)
+                .filter(|page| !self.used.has(*page) && !self.free.has(*page));
             let lost = lost.map(|page| Damage::Page { page, what: LOST });
             self.damage.extend(lost);
         }
@@ -303,7 +408,9 @@ struct Node<'a> {
 
 impl<'a> Node<'a> {
     fn at(page: &'a [u8], at: usize, upper: usize, kind: u16) -> Option<Self> {
-        let bytes = page.get(at..).filter(|bytes| at >= upper && bytes.len() >= NODE)?;
+        let bytes = page
+            .get(at..)
+            .filter(|bytes| at >= upper && bytes.len() >= NODE)?;
         // The halves of the length lie as the machine's own number does.
         let size = u32_at(bytes, 0) as usize;
         let (flags, key_length) = (u16_at(bytes, 4), usize::from(u16_at(bytes, 6)));
@@ -314,12 +421,22 @@ impl<'a> Node<'a> {
             _ if flags & BIG != 0 => rest.get(..WORD)?,
             _ => rest.get(..size)?,
         };
-        Some(Self { flags, size, key, data, bytes })
+        Some(Self {
+            flags,
+            size,
+            key,
+            data,
+            bytes,
+        })
     }
 
     /// The page below.
     fn child(&self) -> u64 {
-        let top = if WORD == 8 { u64::from(self.flags) << 32 } else { 0 };
+        let top = if WORD == 8 {
+            u64::from(self.flags) << 32
+        } else {
+            0
+        };
         u64::from(u32_at(self.bytes, 0)) | top
     }
 }

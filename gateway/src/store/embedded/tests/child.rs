@@ -19,7 +19,9 @@ const PART: &str = "CHAOS_TEST_STORE_CHILD";
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a part of other tests, which run it in a process of its own"]
 async fn child() {
-    let Ok(part) = std::env::var(PART) else { return };
+    let Ok(part) = std::env::var(PART) else {
+        return;
+    };
     match part.split_once(' ').unwrap() {
         ("commit", folder) => commit_for_ever(Path::new(folder)).await,
         ("fill", folder) => fill(Path::new(folder)).await,
@@ -40,7 +42,10 @@ impl Process {
         let mut child = Command::new("sh")
             .args([
                 "-c",
-                &format!("{shell} exec \"$0\" --ignored --exact --nocapture {}::child", module_path!().split_once("::").unwrap().1),
+                &format!(
+                    "{shell} exec \"$0\" --ignored --exact --nocapture {}::child",
+                    module_path!().split_once("::").unwrap().1
+                ),
             ])
             .arg(std::env::current_exe().unwrap())
             .env(PART, format!("{part} {}", folder.display()))
@@ -87,7 +92,11 @@ async fn commit_for_ever(folder: &Path) {
             tokio::spawn(async move {
                 for i in 0.. {
                     let name = format!("{process}-{task}-{i}");
-                    let outcome = store.commit(&room(), message(&name, "hi")).await.unwrap().unwrap();
+                    let outcome = store
+                        .commit(&room(), message(&name, "hi"))
+                        .await
+                        .unwrap()
+                        .unwrap();
                     say(&format!("{} {name}", outcome.written[0].stamps.number));
                 }
             })
@@ -123,7 +132,11 @@ async fn what_was_acknowledged_before_a_kill_is_there_exactly_once() {
         for (number, name) in &acknowledged {
             assert_eq!(&*kept[number - 1], name, "round {round}");
         }
-        assert_eq!(kept.iter().collect::<BTreeSet<_>>().len(), kept.len(), "each once");
+        assert_eq!(
+            kept.iter().collect::<BTreeSet<_>>().len(),
+            kept.len(),
+            "each once"
+        );
         store.close().await;
     }
 }
@@ -132,14 +145,23 @@ async fn fill(folder: &Path) {
     let store = quiet(folder);
     let mut acknowledged = 0;
     let refusal = loop {
-        match store.commit(&room(), message(&format!("m{acknowledged}"), vec![1; 20_000])).await {
+        match store
+            .commit(
+                &room(),
+                message(&format!("m{acknowledged}"), vec![1; 20_000]),
+            )
+            .await
+        {
             Ok(outcome) => assert_eq!(outcome.unwrap().first_seq, acknowledged + 1),
             Err(refusal) => break refusal,
         }
         acknowledged += 1;
     };
     assert!(matches!(refusal, StoreError::Unavailable(_)), "{refusal}");
-    assert!(store.now().await.is_err(), "it tells that it cannot be written");
+    assert!(
+        store.now().await.is_err(),
+        "it tells that it cannot be written"
+    );
     assert_eq!(whole(&store).await.len() as u64, acknowledged);
     say(&format!("full after {acknowledged}"));
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -148,7 +170,11 @@ async fn fill(folder: &Path) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     for i in 0..100 {
-        let outcome = store.commit(&room(), message(&format!("n{i}"), vec![1; 20_000])).await.unwrap().unwrap();
+        let outcome = store
+            .commit(&room(), message(&format!("n{i}"), vec![1; 20_000]))
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(outcome.first_seq, acknowledged + i + 1);
     }
     assert_eq!(whole(&store).await.len() as u64, acknowledged + 100);
@@ -165,7 +191,14 @@ async fn a_full_disk_refuses_commits_loses_none_and_goes_on_when_there_is_space(
     let full = process.said().expect("it fills up");
     let acknowledged: usize = full.strip_prefix("full after ").unwrap().parse().unwrap();
     assert!(acknowledged > 10, "{acknowledged}");
-    let raised = Command::new("prlimit").args(["--pid", &process.0.id().to_string(), "--fsize=unlimited:unlimited"]).status().unwrap();
+    let raised = Command::new("prlimit")
+        .args([
+            "--pid",
+            &process.0.id().to_string(),
+            "--fsize=unlimited:unlimited",
+        ])
+        .status()
+        .unwrap();
     assert!(raised.success());
     assert_eq!(process.said().as_deref(), Some("going on"));
     assert!(process.0.wait().unwrap().success());
@@ -183,7 +216,11 @@ async fn a_reader_of_another_process_holds_up_what_is_freed_only_while_it_lives(
     edit.require.clear();
     // How much the file grows while one message is replaced.
     let grows = async || {
-        let length = || std::fs::metadata(folder.path().join("data.mdb")).unwrap().len();
+        let length = || {
+            std::fs::metadata(folder.path().join("data.mdb"))
+                .unwrap()
+                .len()
+        };
         let before = length();
         for _ in 0..20 {
             store.commit(&room(), edit.clone()).await.unwrap().unwrap();

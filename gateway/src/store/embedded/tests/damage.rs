@@ -27,8 +27,16 @@ async fn large(path: &Path) {
     let store = quiet(path);
     for i in 0..300 {
         let length = if i % 20 == 0 { 20_000 } else { 100 };
-        store.commit(&room(), message(&format!("m{i}"), vec![b'm'; length])).await.unwrap().unwrap();
-        store.commit(&Partition::new(format!("channel:{i}")), message("m", "hi")).await.unwrap().unwrap();
+        store
+            .commit(&room(), message(&format!("m{i}"), vec![b'm'; length]))
+            .await
+            .unwrap()
+            .unwrap();
+        store
+            .commit(&Partition::new(format!("channel:{i}")), message("m", "hi"))
+            .await
+            .unwrap()
+            .unwrap();
     }
     store.close().await;
 }
@@ -54,12 +62,20 @@ async fn data() -> Vec<u8> {
 /// Everything in a store, as LMDB reads it, if its pages are sound.
 fn read(path: &Path) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
     let onlooker = Onlooker::open(path).ok()?;
-    if !onlooker.damage().ok()?.iter().all(pages::Damage::is_harmless) {
+    if !onlooker
+        .damage()
+        .ok()?
+        .iter()
+        .all(pages::Damage::is_harmless)
+    {
         return None;
     }
     let mut all = Vec::new();
     for tree in onlooker.trees().ok()? {
-        let entries = tree.iter(onlooker.txn()).unwrap().map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())));
+        let entries = tree
+            .iter(onlooker.txn())
+            .unwrap()
+            .map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())));
         all.extend(entries.collect::<heed::Result<Vec<_>>>().unwrap());
     }
     Some(all)
@@ -69,7 +85,10 @@ fn read(path: &Path) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
 async fn a_file_that_was_cut_off_is_refused_wherever_it_was() {
     let data = data().await;
     let whole = read(with(&data, |_| {}).path()).unwrap();
-    for length in (0..data.len()).step_by(PAGE).chain([1, 100, PAGE + 1, data.len() - 1]) {
+    for length in (0..data.len())
+        .step_by(PAGE)
+        .chain([1, 100, PAGE + 1, data.len() - 1])
+    {
         let folder = with(&data, |data| data.truncate(length));
         match disk::Disk::open(folder.path(), 1 << 20) {
             Err(OpenError::Damaged { .. }) => {}
@@ -81,8 +100,13 @@ async fn a_file_that_was_cut_off_is_refused_wherever_it_was() {
             }
         }
     }
-    let sentence = disk::look(with(&data, |data| data.truncate(data.len() / 2)).path()).unwrap_err().to_string();
-    assert!(sentence.contains("was cut off") && sentence.contains("chaos restore"), "{sentence}");
+    let sentence = disk::look(with(&data, |data| data.truncate(data.len() / 2)).path())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        sentence.contains("was cut off") && sentence.contains("chaos restore"),
+        "{sentence}"
+    );
 }
 
 #[tokio::test]
@@ -102,7 +126,10 @@ async fn a_meta_page_that_is_zeroed_or_of_another_commit_is_refused() {
     for range in zeroed {
         let folder = with(&data, |data| data[range.clone()].fill(0));
         let error = disk::look(folder.path()).unwrap_err();
-        assert!(matches!(error, OpenError::Damaged { .. }) && error.to_string().contains("meta page"), "{range:?}: {error}");
+        assert!(
+            matches!(error, OpenError::Damaged { .. }) && error.to_string().contains("meta page"),
+            "{range:?}: {error}"
+        );
     }
 }
 
@@ -119,7 +146,12 @@ async fn of_a_zeroed_page_nothing_is_read_but_what_lay_on_it() {
         };
         // It was free, or the inside of a long value.
         assert_eq!(read.len(), whole.len());
-        assert!(read.iter().zip(&whole).all(|(a, b)| a == b || a.0 == b.0 && a.1.len() == b.1.len() && a.1.len() > PAGE), "{page}");
+        assert!(
+            read.iter()
+                .zip(&whole)
+                .all(|(a, b)| a == b || a.0 == b.0 && a.1.len() == b.1.len() && a.1.len() > PAGE),
+            "{page}"
+        );
     }
     assert!(noticed > 50, "{noticed}");
     let tail = with(&data, |data| {
@@ -139,9 +171,15 @@ async fn a_look_that_is_bounded_begins_at_the_tops_of_the_trees() {
         let folder = with(&data, |data| data[page * PAGE..(page + 1) * PAGE].fill(0));
         let pages = pages::Pages::open(folder.path()).unwrap();
         let meta = pages::newest(&pages).unwrap();
-        !pages::walk(&pages, &meta, pages::Extent::Pages(most)).unwrap().is_empty()
+        !pages::walk(&pages, &meta, pages::Extent::Pages(most))
+            .unwrap()
+            .is_empty()
     };
-    let all = |most: usize| (2..data.len() / PAGE).filter(|page| found(*page, most)).count();
+    let all = |most: usize| {
+        (2..data.len() / PAGE)
+            .filter(|page| found(*page, most))
+            .count()
+    };
     let (few, some, many) = (all(2), all(8), all(1_000));
     assert_eq!(few, 2, "of the free pages and of the trees");
     assert!(few < some && some <= 8 && many > 50, "{some}, {many}");
@@ -154,12 +192,19 @@ async fn a_page_that_is_lost_is_told_and_in_the_way_of_nothing() {
     let whole = read(with(&data, |_| {}).path()).unwrap();
     let word = |data: &[u8], at: usize| u64::from_ne_bytes(data[at..at + 8].try_into().unwrap());
     let leaky = with(&data, |data| {
-        let newer = if word(data, PAGE + COMMIT) > word(data, COMMIT) { PAGE } else { 0 };
+        let newer = if word(data, PAGE + COMMIT) > word(data, COMMIT) {
+            PAGE
+        } else {
+            0
+        };
         let last = word(data, newer + COMMIT - 8) + 1;
         data[newer + COMMIT - 8..][..8].copy_from_slice(&last.to_ne_bytes());
         data.resize((last as usize + 1) * PAGE, 0);
     });
-    let looked = check::check(leaky.path(), &mut Plain, &mut |finding| panic!("{finding:?}")).unwrap();
+    let looked = check::check(leaky.path(), &mut Plain, &mut |finding| {
+        panic!("{finding:?}")
+    })
+    .unwrap();
     assert_eq!(looked.lost_pages, 1);
     let copy = TempDir::new().unwrap();
     onlooker::copy(leaky.path(), copy.path()).unwrap();
@@ -169,11 +214,17 @@ async fn a_page_that_is_lost_is_told_and_in_the_way_of_nothing() {
 
 #[test]
 fn whatever_is_written_into_the_file_a_check_ends_with_an_answer() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let data = runtime.block_on(data());
     let pages = data.len() / PAGE;
-    let bytes =
-        prop_oneof![prop::collection::vec(any::<u8>(), 1..64), (1usize..64).prop_map(|length| vec![0; length]), Just(vec![0xff; 8])];
+    let bytes = prop_oneof![
+        prop::collection::vec(any::<u8>(), 1..64),
+        (1usize..64).prop_map(|length| vec![0; length]),
+        Just(vec![0xff; 8])
+    ];
     // Half of it where pages say what they are.
     let place = (0..pages, prop_oneof![0..32usize, 0..PAGE]);
     proptest!(ProptestConfig::with_cases(400), |(writes in prop::collection::vec((place, bytes), 1..4))| {

@@ -6,7 +6,8 @@ use fanout::bus::Ear;
 
 use super::*;
 use crate::store::{
-    Append, Body, Commit, Expected, Key, Mark, Partition, Position, Range, Read, Require, Snapshot, StoreError, Table, Write,
+    Append, Body, Commit, Expected, Key, Mark, Partition, Position, Range, Read, Require, Snapshot,
+    StoreError, Table, Write,
     embedded::{
         OpenError, disk,
         layout::{self, FORMAT, Space},
@@ -22,15 +23,33 @@ pub(super) fn room() -> Partition {
 
 /// A store of the folder that nobody listens to.
 pub(super) fn quiet(path: &Path) -> Embedded {
-    open(path, Keep { events: 0, bytes: 0 }, Local::new(Ear::new()), Arc::default())
+    open(
+        path,
+        Keep {
+            events: 0,
+            bytes: 0,
+        },
+        Local::new(Ear::new()),
+        Arc::default(),
+    )
 }
 
 /// A message that must be new, with its event.
 pub(super) fn message(name: &str, value: impl Into<Bytes>) -> Commit {
     let key = Key::from(name);
     Commit {
-        require: vec![Require { table: MESSAGES, key: key.clone(), is: Expected::Absent }],
-        write: vec![Write::Put { table: MESSAGES, key, value: value.into(), mark: Mark::None, event: Some(0) }],
+        require: vec![Require {
+            table: MESSAGES,
+            key: key.clone(),
+            is: Expected::Absent,
+        }],
+        write: vec![Write::Put {
+            table: MESSAGES,
+            key,
+            value: value.into(),
+            mark: Mark::None,
+            event: Some(0),
+        }],
         append: vec![Append {
             kind: 1,
             reference: Bytes::copy_from_slice(name.as_bytes()),
@@ -42,24 +61,51 @@ pub(super) fn message(name: &str, value: impl Into<Bytes>) -> Commit {
 }
 
 async fn snapshot(store: &Embedded, partition: &Partition) -> Snapshot {
-    let read = Read { partition: partition.clone(), documents: vec![], newest: Some(MESSAGES) };
+    let read = Read {
+        partition: partition.clone(),
+        documents: vec![],
+        newest: Some(MESSAGES),
+    };
     store.read(vec![read]).await.unwrap().pop().unwrap()
 }
 
 /// Everything of a room is whole: numbers and seqs from 1 without a hole, each message as its event says. Returns the keys by number.
 pub(super) async fn whole(store: &Embedded) -> Vec<Key> {
-    let (page, head) = store.page(&room(), MESSAGES, Range::After(0), usize::MAX).await.unwrap();
-    let log = store.log(&room(), Position::default(), usize::MAX).await.unwrap();
-    assert!(page.documents.iter().map(|document| document.stamps.number).eq(1..=head.number));
-    assert!(log.entries.iter().map(|entry| entry.position.seq).eq(1..=head.seq));
+    let (page, head) = store
+        .page(&room(), MESSAGES, Range::After(0), usize::MAX)
+        .await
+        .unwrap();
+    let log = store
+        .log(&room(), Position::default(), usize::MAX)
+        .await
+        .unwrap();
+    assert!(
+        page.documents
+            .iter()
+            .map(|document| document.stamps.number)
+            .eq(1..=head.number)
+    );
+    assert!(
+        log.entries
+            .iter()
+            .map(|entry| entry.position.seq)
+            .eq(1..=head.seq)
+    );
     assert_eq!(page.documents.len(), log.entries.len());
     for (document, entry) in page.documents.iter().zip(&log.entries) {
         assert_eq!(document.stamps.seq, entry.position.seq);
         assert_eq!(document.key.as_bytes(), entry.reference);
     }
-    let changed = store.page(&room(), MESSAGES, Range::Changed(0), usize::MAX).await.unwrap().0;
+    let changed = store
+        .page(&room(), MESSAGES, Range::Changed(0), usize::MAX)
+        .await
+        .unwrap()
+        .0;
     assert_eq!(changed.documents, page.documents);
-    page.documents.into_iter().map(|document| document.key).collect()
+    page.documents
+        .into_iter()
+        .map(|document| document.key)
+        .collect()
 }
 
 #[tokio::test]
@@ -67,16 +113,31 @@ async fn a_reopened_store_holds_everything() {
     let folder = TempDir::new().unwrap();
     let store = quiet(folder.path());
     for i in 0..10 {
-        store.commit(&room(), message(&format!("m{i}"), "hi")).await.unwrap().unwrap();
+        store
+            .commit(&room(), message(&format!("m{i}"), "hi"))
+            .await
+            .unwrap()
+            .unwrap();
     }
     let before = (snapshot(&store, &room()).await.head, whole(&store).await);
     store.close().await;
     drop(store);
     let store = quiet(folder.path());
-    assert_eq!((snapshot(&store, &room()).await.head, whole(&store).await), before);
-    let next = store.commit(&room(), message("m10", "hi")).await.unwrap().unwrap();
+    assert_eq!(
+        (snapshot(&store, &room()).await.head, whole(&store).await),
+        before
+    );
+    let next = store
+        .commit(&room(), message("m10", "hi"))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!((next.first_seq, next.written[0].stamps.number), (11, 11));
-    let other = store.commit(&Partition::new("channel:other"), message("m", "hi")).await.unwrap().unwrap();
+    let other = store
+        .commit(&Partition::new("channel:other"), message("m", "hi"))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(other.first_seq, 1);
     store.close().await;
 }
@@ -85,13 +146,22 @@ async fn a_reopened_store_holds_everything() {
 async fn a_folder_in_use_is_refused_with_a_sentence() {
     let folder = TempDir::new().unwrap();
     let store = quiet(folder.path());
-    let keep = Keep { events: 0, bytes: 0 };
+    let keep = Keep {
+        events: 0,
+        bytes: 0,
+    };
     let error = Embedded::open(folder.path(), keep, Local::new(Ear::new())).unwrap_err();
     assert!(matches!(error, OpenError::InUse { .. }), "{error}");
-    assert!(error.to_string().contains("in use by another process"), "{error}");
+    assert!(
+        error.to_string().contains("in use by another process"),
+        "{error}"
+    );
     store.close().await;
     drop(store);
-    Embedded::open(folder.path(), keep, Local::new(Ear::new())).unwrap().close().await;
+    Embedded::open(folder.path(), keep, Local::new(Ear::new()))
+        .unwrap()
+        .close()
+        .await;
 }
 
 #[tokio::test]
@@ -99,12 +169,20 @@ async fn a_newer_format_is_refused_with_a_sentence() {
     let folder = TempDir::new().unwrap();
     let disk = disk::Disk::open(folder.path(), 1 << 20).unwrap();
     let mut txn = disk.write().unwrap();
-    disk.meta.put(&mut txn, b"format", &(FORMAT + 1).to_be_bytes()).unwrap();
+    disk.meta
+        .put(&mut txn, b"format", &(FORMAT + 1).to_be_bytes())
+        .unwrap();
     txn.commit().unwrap();
     drop(disk);
     let error = disk::Disk::open(folder.path(), 1 << 20).unwrap_err();
-    assert!(matches!(error, OpenError::Newer { found, .. } if found == FORMAT + 1), "{error}");
-    assert!(error.to_string().contains("start the newer version"), "{error}");
+    assert!(
+        matches!(error, OpenError::Newer { found, .. } if found == FORMAT + 1),
+        "{error}"
+    );
+    assert!(
+        error.to_string().contains("start the newer version"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -113,7 +191,12 @@ async fn what_is_no_folder_or_no_store_is_refused_with_a_sentence() {
     let file = folder.path().join("file");
     std::fs::write(&file, "no folder").unwrap();
     let error = disk::Disk::open(&file, 1 << 20).unwrap_err();
-    assert!(error.to_string().contains("name one that this user may write to"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("name one that this user may write to"),
+        "{error}"
+    );
     std::fs::write(folder.path().join("data.mdb"), [7; 100_000]).unwrap();
     let error = disk::Disk::open(folder.path(), 1 << 20).unwrap_err();
     assert!(error.to_string().contains("bring back a copy"), "{error}");
@@ -135,7 +218,11 @@ async fn the_map_grows_under_readers_and_writers() {
         let store = store.clone();
         tokio::spawn(async move {
             for i in 0..8 {
-                store.commit(&room(), message(&format!("{task}.{i}"), vec![task; 50_000])).await.unwrap().unwrap();
+                store
+                    .commit(&room(), message(&format!("{task}.{i}"), vec![task; 50_000]))
+                    .await
+                    .unwrap()
+                    .unwrap();
             }
         })
     });
@@ -154,13 +241,35 @@ async fn what_was_asked_before_the_close_is_done_and_what_comes_after_is_refused
     let (sender, mut published) = unbounded_channel();
     ears.0.lock().insert(room().name().to_owned(), vec![sender]);
     bus.join(&[room().topic()]).await.unwrap();
-    let store = open(folder.path(), Keep { events: 0, bytes: 0 }, bus, Arc::default());
+    let store = open(
+        folder.path(),
+        Keep {
+            events: 0,
+            bytes: 0,
+        },
+        bus,
+        Arc::default(),
+    );
     let (first, second) = (room(), room());
-    let asked = async { tokio::join!(store.commit(&first, message("a", "hi")), store.commit(&second, message("b", "hi"))) };
+    let asked = async {
+        tokio::join!(
+            store.commit(&first, message("a", "hi")),
+            store.commit(&second, message("b", "hi"))
+        )
+    };
     let ((a, b), ()) = tokio::join!(biased; asked, store.close());
-    assert_eq!((a.unwrap().unwrap().first_seq, b.unwrap().unwrap().first_seq), (1, 2));
-    assert!(published.try_recv().is_ok() && published.try_recv().is_ok(), "published before the close returns");
-    assert!(matches!(store.commit(&room(), message("c", "hi")).await, Err(StoreError::Unavailable(_))));
+    assert_eq!(
+        (a.unwrap().unwrap().first_seq, b.unwrap().unwrap().first_seq),
+        (1, 2)
+    );
+    assert!(
+        published.try_recv().is_ok() && published.try_recv().is_ok(),
+        "published before the close returns"
+    );
+    assert!(matches!(
+        store.commit(&room(), message("c", "hi")).await,
+        Err(StoreError::Unavailable(_))
+    ));
     assert!(matches!(store.now().await, Err(StoreError::Unavailable(_))));
     assert_eq!(whole(&store).await.len(), 2, "reads go on");
     store.close().await;
@@ -174,12 +283,22 @@ async fn conflicts_and_malformed_commits_fail_alone_in_their_group() {
     let room = room();
     let long = "k".repeat(257);
     let mut twice = message("twice", "once");
-    twice.write.push(Write::Touch { table: MESSAGES, key: Key::from("twice"), event: 0 });
+    twice.write.push(Write::Touch {
+        table: MESSAGES,
+        key: Key::from("twice"),
+        event: 0,
+    });
     let answers = tokio::join!(
         store.commit(&room, message("a", "first")),
         store.commit(&room, message("a", "again")),
         store.commit(&room, message(&long, "too long")),
-        store.commit(&room, Commit { append: vec![], ..message("c", "no event") }),
+        store.commit(
+            &room,
+            Commit {
+                append: vec![],
+                ..message("c", "no event")
+            }
+        ),
         store.page(&room, PEOPLE, Range::After(0), 1),
         store.commit(&room, twice),
         store.commit(&room, message("b", "second")),
@@ -197,9 +316,23 @@ async fn expired_partitions_leave_nothing_on_the_disk() {
     let folder = TempDir::new().unwrap();
     let store = quiet(folder.path());
     let short = Some(Duration::from_millis(1));
-    store.commit(&room(), message("stays", "hi")).await.unwrap().unwrap();
+    store
+        .commit(&room(), message("stays", "hi"))
+        .await
+        .unwrap()
+        .unwrap();
     for i in 0..20 {
-        store.commit(&Partition::new(format!("short:{i}")), Commit { expire: short, ..message("m", "hi") }).await.unwrap().unwrap();
+        store
+            .commit(
+                &Partition::new(format!("short:{i}")),
+                Commit {
+                    expire: short,
+                    ..message("m", "hi")
+                },
+            )
+            .await
+            .unwrap()
+            .unwrap();
     }
     // The sweep that is due finds them after a reopening, too.
     store.close().await;
@@ -208,7 +341,12 @@ async fn expired_partitions_leave_nothing_on_the_disk() {
     let left = |store: &Embedded| {
         let disk = &store.disk;
         disk.read(|txn| {
-            Ok::<_, heed::Error>((disk.partitions.len(txn)?, disk.entries.len(txn)?, disk.expiries.len(txn)?, disk.dropped.len(txn)?))
+            Ok::<_, heed::Error>((
+                disk.partitions.len(txn)?,
+                disk.entries.len(txn)?,
+                disk.expiries.len(txn)?,
+                disk.dropped.len(txn)?,
+            ))
         })
         .unwrap()
     };
@@ -227,10 +365,22 @@ async fn bodies_are_stored_once() {
     let folder = TempDir::new().unwrap();
     let store = quiet(folder.path());
     let body = "a body that is easily found";
-    store.commit(&room(), message("m", body)).await.unwrap().unwrap();
+    store
+        .commit(&room(), message("m", body))
+        .await
+        .unwrap()
+        .unwrap();
     let found = store.disk.read(|txn| {
-        let entries = store.disk.entries.iter(txn)?.collect::<heed::Result<Vec<_>>>()?;
-        let holders = entries.into_iter().filter(|(_, bytes)| bytes.windows(body.len()).any(|window| window == body.as_bytes()));
+        let entries = store
+            .disk
+            .entries
+            .iter(txn)?
+            .collect::<heed::Result<Vec<_>>>()?;
+        let holders = entries.into_iter().filter(|(_, bytes)| {
+            bytes
+                .windows(body.len())
+                .any(|window| window == body.as_bytes())
+        });
         Ok::<_, heed::Error>(holders.map(|(key, _)| key.to_vec()).collect::<Vec<_>>())
     });
     let mut expected = layout::space(1, Space::Numbered);
@@ -255,10 +405,22 @@ async fn when_nobody_can_publish_any_more_commits_are_refused() {
     let folder = TempDir::new().unwrap();
     let bus = Local::new(Arc::new(Panicking));
     bus.join(&[room().topic()]).await.unwrap();
-    let store = open(folder.path(), Keep { events: 0, bytes: 0 }, bus, Arc::default());
+    let store = open(
+        folder.path(),
+        Keep {
+            events: 0,
+            bytes: 0,
+        },
+        bus,
+        Arc::default(),
+    );
     let deadline = std::time::Instant::now() + Duration::from_secs(10);
     let mut done = 0;
-    while store.commit(&room(), message(&format!("m{done}"), "hi")).await.is_ok() {
+    while store
+        .commit(&room(), message(&format!("m{done}"), "hi"))
+        .await
+        .is_ok()
+    {
         done += 1;
         assert!(std::time::Instant::now() < deadline, "the writer notices");
     }

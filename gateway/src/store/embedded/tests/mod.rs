@@ -60,16 +60,33 @@ struct EmbeddedBench {
 impl Drop for EmbeddedBench {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            assert_eq!(whole::findings(&self.store.disk, self.folder.path()), Vec::<String>::new());
+            assert_eq!(
+                whole::findings(&self.store.disk, self.folder.path()),
+                Vec::<String>::new()
+            );
         }
     }
 }
 
 /// Opens a store with a map so small that it must grow, and a clock that can be moved.
 fn open(path: &Path, keep: Keep, bus: Arc<Local>, offset: Arc<AtomicI64>) -> Embedded {
-    let wall = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+    let wall = || {
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+            .as_millis() as u64
+    };
     let clock = Arc::new(move || wall().saturating_add_signed(offset.load(Ordering::Relaxed)));
-    Embedded::with(path, Options { keep, map_size: 64 * 1024, clock }, bus).unwrap()
+    Embedded::with(
+        path,
+        Options {
+            keep,
+            map_size: 64 * 1024,
+            clock,
+        },
+        bus,
+    )
+    .unwrap()
 }
 
 impl Bench for EmbeddedBench {
@@ -79,7 +96,13 @@ impl Bench for EmbeddedBench {
         let bus = Local::new(ears.clone());
         let offset = Arc::new(AtomicI64::new(0));
         let store = Arc::new(open(folder.path(), keep, bus.clone(), offset.clone()));
-        Self { store, bus, ears, offset, folder }
+        Self {
+            store,
+            bus,
+            ears,
+            offset,
+            folder,
+        }
     }
 
     fn store(&self) -> Arc<dyn Store> {
@@ -92,7 +115,12 @@ impl Bench for EmbeddedBench {
 
     async fn listen(&self, topic: &Topic) -> UnboundedReceiver<Bytes> {
         let (sender, receiver) = unbounded_channel();
-        self.ears.0.lock().entry(topic.to_string()).or_default().push(sender);
+        self.ears
+            .0
+            .lock()
+            .entry(topic.to_string())
+            .or_default()
+            .push(sender);
         self.bus.join(std::slice::from_ref(topic)).await.unwrap();
         receiver
     }

@@ -67,9 +67,18 @@ pub enum Action {
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs, reason = "each variant is the method of that name")]
 pub enum Ask {
-    MessageSend { channel_id: ChannelId, message: Box<SendMessage> },
-    MessageList { channel_id: ChannelId, which: ListMessages },
-    ParticipantList { channel_id: ChannelId, page: ListPage },
+    MessageSend {
+        channel_id: ChannelId,
+        message: Box<SendMessage>,
+    },
+    MessageList {
+        channel_id: ChannelId,
+        which: ListMessages,
+    },
+    ParticipantList {
+        channel_id: ChannelId,
+        page: ListPage,
+    },
     ChannelList(ListPage),
     ChannelSubscribe(BTreeMap<ChannelId, Cursor>),
     ChannelUnsubscribe(Vec<ChannelId>),

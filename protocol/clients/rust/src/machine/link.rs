@@ -61,7 +61,11 @@ impl Online {
             since: now,
             heard: now,
             heartbeat: Duration::from_millis(connected.heartbeat_ms.max(1000)),
-            page: connected.limits.get("page").copied().filter(|page| *page > 0),
+            page: connected
+                .limits
+                .get("page")
+                .copied()
+                .filter(|page| *page > 0),
             leave_at: None,
             paused: None,
             warned: 0,

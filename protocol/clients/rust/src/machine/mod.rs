@@ -150,11 +150,28 @@ impl Machine {
             Link::Waiting(until) => Some(*until),
             Link::WithoutToken | Link::Connecting | Link::Over => None,
             Link::Online(online) => {
-                let overdue = self.asked.values().next().map(|asked| asked.at + self.settings.patience);
-                let listing = self.listing.as_ref().and_then(|listing| listing.retry.due());
-                let later =
-                    [online.paused, listing, self.streams.due(now), self.outbox.due(now)].into_iter().flatten().filter(|at| *at > now);
-                later.chain(overdue).chain(online.due(self.is_pinging())).min()
+                let overdue = self
+                    .asked
+                    .values()
+                    .next()
+                    .map(|asked| asked.at + self.settings.patience);
+                let listing = self
+                    .listing
+                    .as_ref()
+                    .and_then(|listing| listing.retry.due());
+                let later = [
+                    online.paused,
+                    listing,
+                    self.streams.due(now),
+                    self.outbox.due(now),
+                ]
+                .into_iter()
+                .flatten()
+                .filter(|at| *at > now);
+                later
+                    .chain(overdue)
+                    .chain(online.due(self.is_pinging()))
+                    .min()
             }
         }
     }
@@ -183,11 +200,19 @@ impl Machine {
     ///
     /// # Errors
     /// It is not taken: see [`SendError`].
-    pub fn send(&mut self, channel_id: ChannelId, message: SendMessage, now: Instant) -> Result<MessageId, SendError> {
+    pub fn send(
+        &mut self,
+        channel_id: ChannelId,
+        message: SendMessage,
+        now: Instant,
+    ) -> Result<MessageId, SendError> {
         if self.is_over() {
             return Err(SendError::Over);
         }
-        let id = message.message_id.clone().unwrap_or_else(|| MessageId::from_bits(self.random.random()));
+        let id = message
+            .message_id
+            .clone()
+            .unwrap_or_else(|| MessageId::from_bits(self.random.random()));
         if !self.outbox.push(channel_id, id.clone(), message) {
             return Err(SendError::Full);
         }
@@ -204,9 +229,13 @@ impl Machine {
     pub fn follow(&mut self, channel_id: ChannelId, from: Cursor, now: Instant) {
         self.followed.insert(channel_id.clone());
         match self.streams.state(&channel_id) {
-            Some(State::Leaving { .. }) => self.streams.enter(&channel_id, State::Leaving { is_wanted: true }),
+            Some(State::Leaving { .. }) => self
+                .streams
+                .enter(&channel_id, State::Leaving { is_wanted: true }),
             Some(_) => {}
-            None => self.streams.insert(channel_id, place_of(from), State::Apart),
+            None => self
+                .streams
+                .insert(channel_id, place_of(from), State::Apart),
         }
         self.pump(now);
     }
@@ -216,7 +245,9 @@ impl Machine {
         self.followed.remove(channel_id);
         match self.streams.state(channel_id) {
             Some(State::Apart) => self.streams.remove(channel_id),
-            Some(_) => self.streams.enter(channel_id, State::Leaving { is_wanted: false }),
+            Some(_) => self
+                .streams
+                .enter(channel_id, State::Leaving { is_wanted: false }),
             None => {}
         }
         self.pump(now);
@@ -247,7 +278,10 @@ impl Machine {
             ..Connect::default()
         };
         self.link = Link::Connecting;
-        self.actions.push_back(Action::Connect { address: self.address, params: Box::new(params) });
+        self.actions.push_back(Action::Connect {
+            address: self.address,
+            params: Box::new(params),
+        });
     }
 
     fn connected(&mut self, connected: Box<Connected>, now: Instant) {
@@ -255,7 +289,12 @@ impl Machine {
             return;
         }
         self.link = Link::Online(Online::new(&connected, now));
-        let Connected { channels, user_position, user_gap, .. } = &*connected;
+        let Connected {
+            channels,
+            user_position,
+            user_gap,
+            ..
+        } = &*connected;
         let (channels, head, gap) = (channels.clone(), Position::from(*user_position), *user_gap);
         self.tell(Update::Connected(connected));
         match (self.own, gap) {
@@ -278,7 +317,9 @@ impl Machine {
     }
 
     fn ended(&mut self, closed: Closed, now: Instant) {
-        let Link::Online(online) = &self.link else { return };
+        let Link::Online(online) = &self.link else {
+            return;
+        };
         // The server spreads those whom it told that it ends.
         let spread = online.leave_at.map(|at| at.saturating_duration_since(now));
         let (reconnect, hint) = (Reconnect::after(&closed), closed.retry_after().max(spread));
@@ -313,7 +354,9 @@ impl Machine {
                 self.backoff.wait(random);
                 Duration::ZERO
             }
-            Reconnect::WithNewToken | Reconnect::AtOnce | Reconnect::AfterBackoff => self.backoff.wait(random),
+            Reconnect::WithNewToken | Reconnect::AtOnce | Reconnect::AfterBackoff => {
+                self.backoff.wait(random)
+            }
         };
         if reconnect == Reconnect::WithNewToken {
             self.token = None;
@@ -328,8 +371,14 @@ impl Machine {
         self.link = Link::Over;
         self.asked.clear();
         for (channel_id, letter) in self.outbox.drain() {
-            let why = Failure::Over { was_sent: letter.was_sent };
-            self.tell(Update::Failed { channel_id, message_id: letter.id, why });
+            let why = Failure::Over {
+                was_sent: letter.was_sent,
+            };
+            self.tell(Update::Failed {
+                channel_id,
+                message_id: letter.id,
+                why,
+            });
         }
         self.tell(Update::Over(why));
     }
@@ -349,7 +398,12 @@ impl Machine {
         }
     }
 
-    fn ask(&mut self, what: What, now: Instant, request: impl FnOnce(&mut Self, Ticket) -> Option<Ask>) {
+    fn ask(
+        &mut self,
+        what: What,
+        now: Instant,
+        request: impl FnOnce(&mut Self, Ticket) -> Option<Ask>,
+    ) {
         let ticket = Ticket(self.last_ticket + 1);
         if let Some(ask) = request(self, ticket) {
             self.last_ticket += 1;

@@ -18,12 +18,16 @@ impl Machine {
     /// Asks for whatever may be asked for now.
     pub(super) fn pump(&mut self, now: Instant) {
         self.leaves(now);
-        let Link::Online(online) = &self.link else { return };
+        let Link::Online(online) = &self.link else {
+            return;
+        };
         if !self.is_pinging() && online.heard + online.heartbeat <= now {
             self.ask(What::Ping, now, |_, _| Some(Ask::Ping));
         }
         self.renew(now);
-        let Link::Online(online) = &self.link else { return };
+        let Link::Online(online) = &self.link else {
+            return;
+        };
         if online.is_paused(now) {
             return;
         }
@@ -37,14 +41,23 @@ impl Machine {
                 Some(repair.ask(&id, page, ticket))
             });
         }
-        if self.listing.as_ref().is_some_and(|listing| !listing.is_under_way && listing.retry.is_due(now)) {
-            self.ask(What::List, now, |machine, _| Some(machine.listing.as_mut()?.ask(page)));
+        if self
+            .listing
+            .as_ref()
+            .is_some_and(|listing| !listing.is_under_way && listing.retry.is_due(now))
+        {
+            self.ask(What::List, now, |machine, _| {
+                Some(machine.listing.as_mut()?.ask(page))
+            });
         }
         let room = SENDS.saturating_sub(self.outbox.under_way());
         for id in self.outbox.ready(now).into_iter().take(room) {
             self.ask(What::Send(id.clone()), now, |machine, ticket| {
                 let message = Box::new(machine.outbox.begin(&id, ticket)?);
-                Some(Ask::MessageSend { channel_id: id, message })
+                Some(Ask::MessageSend {
+                    channel_id: id,
+                    message,
+                })
             });
         }
     }
@@ -53,21 +66,31 @@ impl Machine {
     fn change_subscriptions(&mut self, now: Instant) {
         let leaving = self.streams.leaving();
         if !leaving.is_empty() {
-            self.ask(What::Unsubscribe(leaving.clone()), now, |_, _| Some(Ask::ChannelUnsubscribe(leaving)));
+            self.ask(What::Unsubscribe(leaving.clone()), now, |_, _| {
+                Some(Ask::ChannelUnsubscribe(leaving))
+            });
             return;
         }
         let batch = self.streams.batch(now);
         if !batch.is_empty() {
-            self.ask(What::Subscribe(batch.keys().cloned().collect()), now, |_, _| Some(Ask::ChannelSubscribe(batch)));
+            self.ask(
+                What::Subscribe(batch.keys().cloned().collect()),
+                now,
+                |_, _| Some(Ask::ChannelSubscribe(batch)),
+            );
         }
     }
 
     fn is_subscribing(&self) -> bool {
-        self.asked.values().any(|asked| matches!(asked.what, What::Subscribe(_) | What::Unsubscribe(_)))
+        self.asked
+            .values()
+            .any(|asked| matches!(asked.what, What::Subscribe(_) | What::Unsubscribe(_)))
     }
 
     pub(super) fn is_pinging(&self) -> bool {
-        self.asked.values().any(|asked| matches!(asked.what, What::Ping | What::Clock { .. }))
+        self.asked
+            .values()
+            .any(|asked| matches!(asked.what, What::Ping | What::Clock { .. }))
     }
 
     /// Gives up what was not answered in time: the session, if nothing was heard since, else the request.
@@ -125,7 +148,10 @@ impl Machine {
     pub(super) fn pauses(&mut self, hint: Option<Duration>, now: Instant) {
         let part: f64 = self.random.random();
         if let Link::Online(online) = &mut self.link {
-            let until = now + hint.unwrap_or(Duration::from_millis(500)).mul_f64(1.0 + part);
+            let until = now
+                + hint
+                    .unwrap_or(Duration::from_millis(500))
+                    .mul_f64(1.0 + part);
             online.paused = online.paused.max(Some(until));
         }
     }

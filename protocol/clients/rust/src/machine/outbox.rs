@@ -41,7 +41,11 @@ pub(super) struct Outbox {
 
 impl Outbox {
     pub(super) fn new(most: usize) -> Self {
-        Self { lanes: BTreeMap::new(), held: 0, most }
+        Self {
+            lanes: BTreeMap::new(),
+            held: 0,
+            most,
+        }
     }
 
     /// Takes a message; false if there is no room.
@@ -50,8 +54,21 @@ impl Outbox {
             return false;
         }
         self.held += 1;
-        let empty = || Lane { letters: VecDeque::new(), under_way: None, retry: Retry::default(), defects: 0 };
-        self.lanes.entry(channel).or_insert_with(empty).letters.push_back(Letter { id, message, was_sent: false });
+        let empty = || Lane {
+            letters: VecDeque::new(),
+            under_way: None,
+            retry: Retry::default(),
+            defects: 0,
+        };
+        self.lanes
+            .entry(channel)
+            .or_insert_with(empty)
+            .letters
+            .push_back(Letter {
+                id,
+                message,
+                was_sent: false,
+            });
         true
     }
 
@@ -60,18 +77,29 @@ impl Outbox {
     }
 
     pub(super) fn under_way(&self) -> usize {
-        self.lanes.values().filter(|lane| lane.under_way.is_some()).count()
+        self.lanes
+            .values()
+            .filter(|lane| lane.under_way.is_some())
+            .count()
     }
 
     /// Channels whose first message may be sent now.
     pub(super) fn ready(&self, now: Instant) -> Vec<ChannelId> {
         let is_ready = |lane: &&Lane| lane.under_way.is_none() && lane.retry.is_due(now);
-        self.lanes.iter().filter(|(_, lane)| is_ready(lane)).map(|(channel, _)| channel.clone()).collect()
+        self.lanes
+            .iter()
+            .filter(|(_, lane)| is_ready(lane))
+            .map(|(channel, _)| channel.clone())
+            .collect()
     }
 
     /// When a channel's first message may be sent that may not be sent now.
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
-        self.lanes.values().filter_map(|lane| lane.retry.due()).filter(|at| *at > now).min()
+        self.lanes
+            .values()
+            .filter_map(|lane| lane.retry.due())
+            .filter(|at| *at > now)
+            .min()
     }
 
     /// The first message of a channel goes out.
@@ -80,7 +108,10 @@ impl Outbox {
         let first = lane.letters.front_mut()?;
         first.was_sent = true;
         lane.under_way = Some(ticket);
-        Some(SendMessage { message_id: Some(first.id.clone()), ..first.message.clone() })
+        Some(SendMessage {
+            message_id: Some(first.id.clone()),
+            ..first.message.clone()
+        })
     }
 
     /// The first message of a channel has its fate.
@@ -122,6 +153,13 @@ impl Outbox {
     pub(super) fn drain(&mut self) -> Vec<(ChannelId, Letter)> {
         self.held = 0;
         let lanes = std::mem::take(&mut self.lanes);
-        lanes.into_iter().flat_map(|(channel, lane)| lane.letters.into_iter().map(move |letter| (channel.clone(), letter))).collect()
+        lanes
+            .into_iter()
+            .flat_map(|(channel, lane)| {
+                lane.letters
+                    .into_iter()
+                    .map(move |letter| (channel.clone(), letter))
+            })
+            .collect()
     }
 }

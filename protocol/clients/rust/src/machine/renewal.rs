@@ -39,7 +39,10 @@ impl Machine {
                 self.away(Why::NoToken(error), reconnect, None, now);
             }
             (Link::Online(online), Ok(token)) if online.renewal == Renewal::Asked => {
-                online.renewal = Renewal::Handing { token, at: Some(now) };
+                online.renewal = Renewal::Handing {
+                    token,
+                    at: Some(now),
+                };
             }
             (Link::Online(online), Err(error)) if online.renewal == Renewal::Asked => {
                 online.renewal = match error {
@@ -58,7 +61,9 @@ impl Machine {
     pub(super) fn token_expires(&mut self, expires_at: u64, now: Instant) {
         // What comes next, be it a new session, needs another.
         self.token = None;
-        let Link::Online(online) = &mut self.link else { return };
+        let Link::Online(online) = &mut self.link else {
+            return;
+        };
         online.warned = online.warned.max(expires_at);
         if online.renewal == Renewal::Quiet {
             online.renewal = Renewal::Clock;
@@ -77,7 +82,9 @@ impl Machine {
 
     /// Goes on with the replacement.
     pub(super) fn renew(&mut self, now: Instant) {
-        let Link::Online(online) = &mut self.link else { return };
+        let Link::Online(online) = &mut self.link else {
+            return;
+        };
         match &mut online.renewal {
             Renewal::Due(at) if *at <= now => {
                 online.renewal = Renewal::Asked;
@@ -94,8 +101,12 @@ impl Machine {
 
     /// The new token was taken, or not.
     pub(super) fn renewed(&mut self, outcome: Result<u64, ErrorBody>, now: Instant) {
-        let Link::Online(online) = &mut self.link else { return };
-        let Renewal::Handing { token, at } = &mut online.renewal else { return };
+        let Link::Online(online) = &mut self.link else {
+            return;
+        };
+        let Renewal::Handing { token, at } = &mut online.renewal else {
+            return;
+        };
         match outcome.map_err(|error| Refusal::of(&error)) {
             Ok(expires_at) => {
                 let token = std::mem::take(token);
@@ -107,7 +118,9 @@ impl Machine {
                     self.token = Some(token);
                 }
             }
-            Err(Refusal::TooFast(hint) | Refusal::Passing(hint)) => *at = Some(now + hint.unwrap_or_default().max(Duration::from_secs(1))),
+            Err(Refusal::TooFast(hint) | Refusal::Passing(hint)) => {
+                *at = Some(now + hint.unwrap_or_default().max(Duration::from_secs(1)))
+            }
             // The session ends with the old token, and another one is asked for then.
             Err(Refusal::Defect | Refusal::Definite) => online.renewal = Renewal::Quiet,
         }

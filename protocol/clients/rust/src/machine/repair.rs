@@ -41,21 +41,68 @@ impl Repair {
     pub(super) fn of(gap: Gap, seq: u64, before: Option<Self>) -> Self {
         let (newest, changes) = match (gap, before) {
             (Gap::Diverged, _) => (true, None),
-            (_, Some(Self { newest, changes, .. })) => (newest, Some(changes.map_or(seq, |earlier| earlier.min(seq)))),
+            (
+                _,
+                Some(Self {
+                    newest, changes, ..
+                }),
+            ) => (
+                newest,
+                Some(changes.map_or(seq, |earlier| earlier.min(seq))),
+            ),
             (_, None) => (false, Some(seq)),
         };
-        Self { newest, changes, cursor: None, under_way: None, retry: Retry::default() }
+        Self {
+            newest,
+            changes,
+            cursor: None,
+            under_way: None,
+            retry: Retry::default(),
+        }
     }
 
     /// The next request.
-    pub(super) fn ask(&mut self, channel_id: &ChannelId, limit: Option<u64>, ticket: Ticket) -> Ask {
-        let (channel_id, messages) = (channel_id.clone(), ListMessages { limit, ..ListMessages::default() });
+    pub(super) fn ask(
+        &mut self,
+        channel_id: &ChannelId,
+        limit: Option<u64>,
+        ticket: Ticket,
+    ) -> Ask {
+        let (channel_id, messages) = (
+            channel_id.clone(),
+            ListMessages {
+                limit,
+                ..ListMessages::default()
+            },
+        );
         let (reading, ask) = match self.changes {
-            _ if self.newest => (Reading::Newest, Ask::MessageList { channel_id, which: messages }),
-            Some(after) => {
-                (Reading::Changes, Ask::MessageList { channel_id, which: ListMessages { changed_after: Some(after), ..messages } })
-            }
-            None => (Reading::Participants, Ask::ParticipantList { channel_id, page: ListPage { cursor: self.cursor.clone(), limit } }),
+            _ if self.newest => (
+                Reading::Newest,
+                Ask::MessageList {
+                    channel_id,
+                    which: messages,
+                },
+            ),
+            Some(after) => (
+                Reading::Changes,
+                Ask::MessageList {
+                    channel_id,
+                    which: ListMessages {
+                        changed_after: Some(after),
+                        ..messages
+                    },
+                },
+            ),
+            None => (
+                Reading::Participants,
+                Ask::ParticipantList {
+                    channel_id,
+                    page: ListPage {
+                        cursor: self.cursor.clone(),
+                        limit,
+                    },
+                },
+            ),
         };
         self.under_way = Some((ticket, reading));
         ask
@@ -73,7 +120,9 @@ impl Repair {
     pub(super) fn messages(&mut self, items: &[Message], more: bool) {
         match (self.answered(), self.changes, items.last()) {
             (Some(Reading::Newest), ..) => self.newest = false,
-            (_, Some(after), Some(last)) if more && last.seq > after => self.changes = Some(last.seq),
+            (_, Some(after), Some(last)) if more && last.seq > after => {
+                self.changes = Some(last.seq)
+            }
             _ => self.changes = None,
         }
     }
@@ -82,7 +131,11 @@ impl Repair {
     pub(super) fn participants(&mut self, cursor: Option<String>) -> Progress {
         self.answered();
         self.cursor = cursor;
-        if self.cursor.is_some() { Progress::Goes } else { Progress::Done }
+        if self.cursor.is_some() {
+            Progress::Goes
+        } else {
+            Progress::Done
+        }
     }
 
     fn answered(&mut self) -> Option<Reading> {
@@ -112,13 +165,23 @@ pub(super) struct Listing {
 impl Listing {
     pub(super) fn ask(&mut self, limit: Option<u64>) -> Ask {
         self.is_under_way = true;
-        Ask::ChannelList(ListPage { cursor: self.cursor.clone(), limit })
+        Ask::ChannelList(ListPage {
+            cursor: self.cursor.clone(),
+            limit,
+        })
     }
 
     /// A page came.
     pub(super) fn page(&mut self, cursor: Option<String>) -> Progress {
-        let progress = if cursor.is_some() { Progress::Goes } else { Progress::Done };
-        *self = Self { cursor, ..Self::default() };
+        let progress = if cursor.is_some() {
+            Progress::Goes
+        } else {
+            Progress::Done
+        };
+        *self = Self {
+            cursor,
+            ..Self::default()
+        };
         progress
     }
 

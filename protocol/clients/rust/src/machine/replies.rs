@@ -15,25 +15,40 @@ pub(super) fn unanswered() -> ErrorBody {
 
 impl Machine {
     /// A reply came. One that is awaited no longer says nothing.
-    pub(super) fn replied(&mut self, ticket: Ticket, outcome: Result<Answer, ErrorBody>, now: Instant) {
-        let Some(asked) = self.asked.remove(&ticket) else { return };
+    pub(super) fn replied(
+        &mut self,
+        ticket: Ticket,
+        outcome: Result<Answer, ErrorBody>,
+        now: Instant,
+    ) {
+        let Some(asked) = self.asked.remove(&ticket) else {
+            return;
+        };
         match (asked.what, outcome) {
             (What::Send(channel_id), Ok(Answer::MessageSend(message))) => {
                 self.outbox.settle(&channel_id);
                 self.tell(Update::Acknowledged(message));
             }
-            (What::Subscribe(_), Ok(Answer::ChannelSubscribe(entries))) => self.subscribed(entries, now),
+            (What::Subscribe(_), Ok(Answer::ChannelSubscribe(entries))) => {
+                self.subscribed(entries, now)
+            }
             (What::Unsubscribe(ids), Ok(Answer::ChannelUnsubscribe)) => self.unsubscribed(ids),
             (What::Repair(id), Ok(Answer::MessageList(page))) => {
                 if let Some(repair) = self.streams.reads(&id, ticket) {
                     repair.messages(&page.items, page.more);
-                    self.tell(Update::Messages { channel_id: id, messages: page.items });
+                    self.tell(Update::Messages {
+                        channel_id: id,
+                        messages: page.items,
+                    });
                 }
             }
             (What::Repair(id), Ok(Answer::ParticipantList(page))) => {
                 if let Some(repair) = self.streams.reads(&id, ticket) {
                     let progress = repair.participants(page.cursor);
-                    self.tell(Update::Participants { channel_id: id.clone(), participants: page.items });
+                    self.tell(Update::Participants {
+                        channel_id: id.clone(),
+                        participants: page.items,
+                    });
                     if progress == Progress::Done {
                         self.repaired(id, None);
                     }
@@ -48,10 +63,18 @@ impl Machine {
                     }
                 }
             }
-            (What::Renew, Ok(Answer::TokenRefresh(expires_at))) => self.renewed(Ok(expires_at), now),
-            (What::Clock { expires_at }, Ok(Answer::Ping(at))) => self.clock(expires_at, Some(at), now),
+            (What::Renew, Ok(Answer::TokenRefresh(expires_at))) => {
+                self.renewed(Ok(expires_at), now)
+            }
+            (What::Clock { expires_at }, Ok(Answer::Ping(at))) => {
+                self.clock(expires_at, Some(at), now)
+            }
             (What::Ping, Ok(Answer::Ping(_))) => {}
-            (what, Ok(_)) => self.refused(what, ErrorBody::new(ErrorCode::Internal, "the reply is another request's"), now),
+            (what, Ok(_)) => self.refused(
+                what,
+                ErrorBody::new(ErrorCode::Internal, "the reply is another request's"),
+                now,
+            ),
             (What::Repair(id), Err(_)) if self.streams.reads(&id, ticket).is_none() => {}
             (what, Err(error)) => self.refused(what, error, now),
         }
@@ -80,17 +103,29 @@ impl Machine {
                         retry.later(hint, random, now);
                     }
                 } else if let Some(letter) = self.outbox.settle(&channel_id) {
-                    self.tell(Update::Failed { channel_id, message_id: letter.id, why: Failure::Refused(error) });
+                    self.tell(Update::Failed {
+                        channel_id,
+                        message_id: letter.id,
+                        why: Failure::Refused(error),
+                    });
                 }
             }
-            What::Subscribe(ids) => ids.into_iter().for_each(|id| self.not_joined(id, error.clone(), now)),
+            What::Subscribe(ids) => ids
+                .into_iter()
+                .for_each(|id| self.not_joined(id, error.clone(), now)),
             What::Unsubscribe(_) if matches!(refusal, Refusal::TooFast(_)) => {}
-            What::Unsubscribe(_) if matches!(refusal, Refusal::Passing(_)) => self.pauses(hint, now),
+            What::Unsubscribe(_) if matches!(refusal, Refusal::Passing(_)) => {
+                self.pauses(hint, now)
+            }
             // There is nothing to end, or it ends with the session: what still comes is passed over as another's.
             What::Unsubscribe(ids) => self.unsubscribed(ids),
             What::Repair(id) if refusal == Refusal::Definite => self.repaired(id, Some(error)),
             What::Repair(id) => {
-                if let Some(repair) = self.streams.get_mut(&id).and_then(|stream| stream.repair.as_mut()) {
+                if let Some(repair) = self
+                    .streams
+                    .get_mut(&id)
+                    .and_then(|stream| stream.repair.as_mut())
+                {
                     repair.failed().later(hint, random, now);
                 }
             }
@@ -125,7 +160,9 @@ impl Machine {
                 self.tell(Update::Lost { channel_id, error });
             }
             (Refusal::Definite, None) => {}
-            (Refusal::TooFast(hint) | Refusal::Passing(hint), _) => self.joins_later(&channel_id, hint, random, now),
+            (Refusal::TooFast(hint) | Refusal::Passing(hint), _) => {
+                self.joins_later(&channel_id, hint, random, now)
+            }
             (Refusal::Defect, _) => self.joins_later(&channel_id, None, random, now),
         }
     }
@@ -139,11 +176,17 @@ impl Machine {
 
     fn repaired(&mut self, id: ChannelId, error: Option<ErrorBody>) {
         self.streams.mended(&id);
-        self.tell(Update::Repaired { channel_id: Some(id), error });
+        self.tell(Update::Repaired {
+            channel_id: Some(id),
+            error,
+        });
     }
 
     fn listed(&mut self, error: Option<ErrorBody>) {
         self.listing = None;
-        self.tell(Update::Repaired { channel_id: None, error });
+        self.tell(Update::Repaired {
+            channel_id: None,
+            error,
+        });
     }
 }

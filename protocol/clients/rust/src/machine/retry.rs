@@ -13,7 +13,10 @@ pub(super) struct Retry {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { backoff: Backoff::new(Duration::from_millis(250), Duration::from_secs(10)), not_before: None }
+        Self {
+            backoff: Backoff::new(Duration::from_millis(250), Duration::from_secs(10)),
+            not_before: None,
+        }
     }
 }
 

@@ -58,7 +58,15 @@ impl Streams {
     }
 
     pub(super) fn insert(&mut self, id: ChannelId, place: Option<Position>, state: State) {
-        self.all.insert(id.clone(), Stream { place, state, retry: Retry::default(), repair: None });
+        self.all.insert(
+            id.clone(),
+            Stream {
+                place,
+                state,
+                retry: Retry::default(),
+                repair: None,
+            },
+        );
         self.broken.remove(&id);
         self.index(id, state);
     }
@@ -106,7 +114,12 @@ impl Streams {
     /// The session ended.
     pub(super) fn disconnected(&mut self) {
         let unwanted = |stream: &Stream| stream.state == State::Leaving { is_wanted: false };
-        let gone: Vec<_> = self.leaving.iter().filter(|id| self.all.get(*id).is_some_and(unwanted)).cloned().collect();
+        let gone: Vec<_> = self
+            .leaving
+            .iter()
+            .filter(|id| self.all.get(*id).is_some_and(unwanted))
+            .cloned()
+            .collect();
         gone.iter().for_each(|id| self.remove(id));
         self.leaving.clear();
         for (id, stream) in &mut self.all {
@@ -121,7 +134,11 @@ impl Streams {
 
     /// Those to be resumed by `connect`, in which something happened last; they are joining from here on.
     pub(super) fn resume(&mut self) -> BTreeMap<ChannelId, Cursor> {
-        let mut latest: Vec<_> = self.apart.iter().map(|id| (self.all[id].place.map(|place| place.at), id.clone())).collect();
+        let mut latest: Vec<_> = self
+            .apart
+            .iter()
+            .map(|id| (self.all[id].place.map(|place| place.at), id.clone()))
+            .collect();
         latest.sort_by(|(one, _), (other, _)| other.cmp(one));
         latest.truncate(AT_ONCE);
         self.join(latest.into_iter().map(|(_, id)| id))
@@ -129,14 +146,26 @@ impl Streams {
 
     /// The next that are to be subscribed to; they are joining from here on.
     pub(super) fn batch(&mut self, now: Instant) -> BTreeMap<ChannelId, Cursor> {
-        let due: Vec<_> = self.apart.iter().filter(|id| self.all[*id].retry.is_due(now)).take(AT_ONCE).cloned().collect();
+        let due: Vec<_> = self
+            .apart
+            .iter()
+            .filter(|id| self.all[*id].retry.is_due(now))
+            .take(AT_ONCE)
+            .cloned()
+            .collect();
         self.join(due)
     }
 
     fn join(&mut self, ids: impl IntoIterator<Item = ChannelId>) -> BTreeMap<ChannelId, Cursor> {
         let mut cursors = BTreeMap::new();
         for id in ids {
-            cursors.insert(id.clone(), self.all.get(&id).and_then(|stream| stream.place).map_or(Cursor::Now, Cursor::from));
+            cursors.insert(
+                id.clone(),
+                self.all
+                    .get(&id)
+                    .and_then(|stream| stream.place)
+                    .map_or(Cursor::Now, Cursor::from),
+            );
             self.enter(&id, State::Joining);
         }
         cursors
@@ -144,7 +173,11 @@ impl Streams {
 
     /// Those that were asked for and not answered yet.
     pub(super) fn joining(&self) -> Vec<ChannelId> {
-        self.all.iter().filter(|(_, stream)| stream.state == State::Joining).map(|(id, _)| id.clone()).collect()
+        self.all
+            .iter()
+            .filter(|(_, stream)| stream.state == State::Joining)
+            .map(|(id, _)| id.clone())
+            .collect()
     }
 
     /// Those whose end is to be asked for.
@@ -154,23 +187,47 @@ impl Streams {
 
     /// Up to so many of which something is to be read now, beside those of which something is.
     pub(super) fn to_read(&self, most: usize, now: Instant) -> Vec<ChannelId> {
-        let repairs = || self.broken.iter().filter_map(|id| Some((id, self.all.get(id)?)));
-        let reading = repairs().filter(|(_, stream)| stream.repair.as_ref().is_some_and(Repair::is_under_way)).count();
-        let is_ready = |stream: &Stream| {
-            stream.state == State::Live && stream.repair.as_ref().is_some_and(|r| !r.is_under_way() && r.retry.is_due(now))
+        let repairs = || {
+            self.broken
+                .iter()
+                .filter_map(|id| Some((id, self.all.get(id)?)))
         };
-        repairs().filter(|(_, stream)| is_ready(stream)).take(most.saturating_sub(reading)).map(|(id, _)| id.clone()).collect()
+        let reading = repairs()
+            .filter(|(_, stream)| stream.repair.as_ref().is_some_and(Repair::is_under_way))
+            .count();
+        let is_ready = |stream: &Stream| {
+            stream.state == State::Live
+                && stream
+                    .repair
+                    .as_ref()
+                    .is_some_and(|r| !r.is_under_way() && r.retry.is_due(now))
+        };
+        repairs()
+            .filter(|(_, stream)| is_ready(stream))
+            .take(most.saturating_sub(reading))
+            .map(|(id, _)| id.clone())
+            .collect()
     }
 
     /// When something may be done that may not be done now.
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
-        let joins = self.apart.iter().filter_map(|id| self.all.get(id)?.retry.due());
-        let reads = self.broken.iter().filter_map(|id| self.all.get(id)?.repair.as_ref()?.retry.due());
+        let joins = self
+            .apart
+            .iter()
+            .filter_map(|id| self.all.get(id)?.retry.due());
+        let reads = self
+            .broken
+            .iter()
+            .filter_map(|id| self.all.get(id)?.repair.as_ref()?.retry.due());
         joins.chain(reads).filter(|at| *at > now).min()
     }
 
     /// Whether a reply to this request is awaited for a channel's repair.
     pub(super) fn reads(&mut self, id: &ChannelId, ticket: Ticket) -> Option<&mut Repair> {
-        self.all.get_mut(id)?.repair.as_mut().filter(|repair| repair.is_answered_by(ticket))
+        self.all
+            .get_mut(id)?
+            .repair
+            .as_mut()
+            .filter(|repair| repair.is_answered_by(ticket))
     }
 }

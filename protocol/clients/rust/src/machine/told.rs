@@ -24,7 +24,9 @@ impl Machine {
         for entry in entries {
             match entry {
                 EntryResult::Entry(entry) => self.entry(&entry),
-                EntryResult::Failed(failed) => self.not_joined(failed.channel_id, failed.error, now),
+                EntryResult::Failed(failed) => {
+                    self.not_joined(failed.channel_id, failed.error, now)
+                }
             }
         }
         // What the answer leaves out is asked for again.
@@ -34,16 +36,26 @@ impl Machine {
     }
 
     fn entry(&mut self, entry: &Entry) {
-        let (id, head) = (&entry.channel_id, Position { seq: entry.seq, at: entry.at });
+        let (id, head) = (
+            &entry.channel_id,
+            Position {
+                seq: entry.seq,
+                at: entry.at,
+            },
+        );
         let place = self.streams.get(id).and_then(|stream| stream.place);
         match (self.streams.state(id), place, entry.gap) {
-            (Some(State::Joining), Some(from), Some(gap)) => self.meet_gap(id, gap, Some(from), head),
+            (Some(State::Joining), Some(from), Some(gap)) => {
+                self.meet_gap(id, gap, Some(from), head)
+            }
             (Some(State::Joining | State::Apart), None, _) => self.lives(id, head),
             (Some(State::Joining), Some(from), None) => self.lives(id, from),
             // It was not resumed, but watched by the server's choice: it begins anew from where it stands.
             (Some(State::Apart), Some(_), _) => {}
             (Some(State::Live | State::Leaving { .. }), ..) => {}
-            (None, ..) if self.settings.watch == Watch::All => self.streams.insert(id.clone(), Some(head), State::Live),
+            (None, ..) if self.settings.watch == Watch::All => {
+                self.streams.insert(id.clone(), Some(head), State::Live)
+            }
             (None, ..) => {}
         }
     }
@@ -56,25 +68,39 @@ impl Machine {
     }
 
     fn meet_gap(&mut self, id: &ChannelId, gap: Gap, from: Option<Position>, to: Position) {
-        self.tell(Update::Gap { channel_id: Some(id.clone()), gap, from, to });
+        self.tell(Update::Gap {
+            channel_id: Some(id.clone()),
+            gap,
+            from,
+            to,
+        });
         if gap == Gap::LimitReached {
             self.streams.remove(id);
             return;
         }
         self.lives(id, to);
-        self.streams.breaks(id, |before| Repair::of(gap, from.map_or(0, |from| from.seq), before));
+        self.streams.breaks(id, |before| {
+            Repair::of(gap, from.map_or(0, |from| from.seq), before)
+        });
     }
 
     pub(super) fn meet_own_gap(&mut self, gap: Gap, from: Position, to: Position) {
         self.own = Some(to);
         self.listing = Some(Listing::default());
-        self.tell(Update::Gap { channel_id: None, gap, from: Some(from), to });
+        self.tell(Update::Gap {
+            channel_id: None,
+            gap,
+            from: Some(from),
+            to,
+        });
     }
 
     /// An event came.
     pub(super) fn event(&mut self, event: EventMessage, now: Instant) {
         match (&event.channel_id, event.seq, event.at) {
-            (Some(id), Some(seq), Some(at)) => self.of_channel(id.clone(), Position { seq, at }, event),
+            (Some(id), Some(seq), Some(at)) => {
+                self.of_channel(id.clone(), Position { seq, at }, event)
+            }
             (None, Some(seq), Some(at)) => self.of_own(Position { seq, at }, event),
             _ => self.passing(event, now),
         }
@@ -91,8 +117,12 @@ impl Machine {
             _ if !is_live => return,
             Step::Again => return self.tell(Update::Anomaly(Anomaly::Again { at, event })),
             Step::Beyond => {
-                self.tell(Update::Anomaly(Anomaly::Hole { at, event: event.clone() }));
-                self.streams.breaks(&id, |before| Repair::of(Gap::Trimmed, at.seq, before));
+                self.tell(Update::Anomaly(Anomaly::Hole {
+                    at,
+                    event: event.clone(),
+                }));
+                self.streams
+                    .breaks(&id, |before| Repair::of(Gap::Trimmed, at.seq, before));
             }
             Step::Next => {}
         }
@@ -111,7 +141,10 @@ impl Machine {
         match at.step(position.seq) {
             Step::Again => return self.tell(Update::Anomaly(Anomaly::Again { at, event })),
             Step::Beyond => {
-                self.tell(Update::Anomaly(Anomaly::Hole { at, event: event.clone() }));
+                self.tell(Update::Anomaly(Anomaly::Hole {
+                    at,
+                    event: event.clone(),
+                }));
                 self.listing = Some(Listing::default());
             }
             Step::Next => {}
@@ -131,11 +164,19 @@ impl Machine {
     /// The user came into a channel, and listens to it from here on, unless a reply was faster. What that reply told is
     /// kept: the events behind it come, and were some not to come, it would be noticed.
     fn came_into(&mut self, entry: &Entry) {
-        let (id, head) = (&entry.channel_id, Position { seq: entry.seq, at: entry.at });
+        let (id, head) = (
+            &entry.channel_id,
+            Position {
+                seq: entry.seq,
+                at: entry.at,
+            },
+        );
         match self.settings.watch {
             _ if self.streams.get(id).is_some() => {}
             Watch::All => self.streams.insert(id.clone(), Some(head), State::Live),
-            Watch::None if self.followed.contains(id) => self.streams.insert(id.clone(), Some(head), State::Apart),
+            Watch::None if self.followed.contains(id) => {
+                self.streams.insert(id.clone(), Some(head), State::Apart)
+            }
             Watch::None => {}
         }
     }
@@ -146,7 +187,11 @@ impl Machine {
             "channel.gap" => match (&event.channel_id, number("seq"), number("at")) {
                 (Some(id), Some(seq), Some(at)) => {
                     // A reason that is not known is treated like `trimmed`.
-                    let gap = event.data.get("reason").and_then(|reason| Gap::deserialize(reason).ok()).unwrap_or(Gap::Trimmed);
+                    let gap = event
+                        .data
+                        .get("reason")
+                        .and_then(|reason| Gap::deserialize(reason).ok())
+                        .unwrap_or(Gap::Trimmed);
                     self.told_gap(&id.clone(), gap, Position { seq, at }, event);
                 }
                 // Of the own stream. The session may lack subscriptions by now.
@@ -157,7 +202,10 @@ impl Machine {
                 Some(expires_at) => self.token_expires(expires_at, now),
                 None => self.tell(Update::Anomaly(Anomaly::Unreadable(event))),
             },
-            "server.draining" => self.node_drains(Duration::from_millis(number("reconnect_after_ms").unwrap_or_default()), now),
+            "server.draining" => self.node_drains(
+                Duration::from_millis(number("reconnect_after_ms").unwrap_or_default()),
+                now,
+            ),
             _ => self.tell(Update::Event(event)),
         }
     }

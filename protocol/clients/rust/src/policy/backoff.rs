@@ -14,12 +14,18 @@ pub struct Backoff {
 impl Backoff {
     /// The first wait is at most `first`, and none is longer than `most`.
     pub const fn new(first: Duration, most: Duration) -> Self {
-        Self { first, most, attempts: 0 }
+        Self {
+            first,
+            most,
+            attempts: 0,
+        }
     }
 
     /// Up to how long the next wait may be.
     pub fn bound(&self) -> Duration {
-        self.first.saturating_mul(1 << self.attempts.min(20)).min(self.most)
+        self.first
+            .saturating_mul(1 << self.attempts.min(20))
+            .min(self.most)
     }
 
     /// The next wait. `random` is drawn from 0 up to 1.
@@ -52,12 +58,18 @@ mod tests {
             assert_eq!(backoff.clone().wait(0.0), Duration::ZERO);
             longest.push(backoff.wait(1.0).as_millis());
         }
-        assert_eq!(longest, [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
+        assert_eq!(
+            longest,
+            [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]
+        );
         for _ in 0..100 {
             backoff.wait(0.5);
         }
         assert_eq!(backoff.bound(), Duration::from_secs(30));
         backoff.reset();
-        assert_eq!((backoff.is_fresh(), backoff.bound()), (true, Duration::from_millis(500)));
+        assert_eq!(
+            (backoff.is_fresh(), backoff.bound()),
+            (true, Duration::from_millis(500))
+        );
     }
 }

@@ -30,14 +30,21 @@ impl Reconnect {
         match error {
             ConnectError::Address(_) => Self::Never,
             // What an upgrade is refused with may be a proxy's word, and pass.
-            ConnectError::Unreachable(_) | ConnectError::Upgrade { .. } | ConnectError::Handshake(_) => Self::AfterBackoff,
+            ConnectError::Unreachable(_)
+            | ConnectError::Upgrade { .. }
+            | ConnectError::Handshake(_) => Self::AfterBackoff,
             ConnectError::Unreadable(_) | ConnectError::Timeout => Self::AfterBackoff,
             ConnectError::Closed(closed) => Self::after(closed),
-            ConnectError::Refused { closed, .. } if closed.close_code().is_some() => Self::after(closed),
+            ConnectError::Refused { closed, .. } if closed.close_code().is_some() => {
+                Self::after(closed)
+            }
             // The close frame was lost; the error tells less.
             ConnectError::Refused { error, .. } => match error.code {
                 ErrorCode::Unauthenticated => Self::WithNewToken,
-                ErrorCode::RateLimited | ErrorCode::Unavailable | ErrorCode::LimitReached | ErrorCode::Internal => Self::AfterBackoff,
+                ErrorCode::RateLimited
+                | ErrorCode::Unavailable
+                | ErrorCode::LimitReached
+                | ErrorCode::Internal => Self::AfterBackoff,
                 _ => Self::Never,
             },
         }
@@ -47,9 +54,18 @@ impl Reconnect {
         match code.and_then(CloseCode::of) {
             Some(CloseCode::GoingAway) => Self::AtOnce,
             Some(CloseCode::TokenExpired) => Self::WithNewToken,
-            Some(CloseCode::BadFrame | CloseCode::TokenRefused | CloseCode::SessionEnded | CloseCode::FrameTooLarge) => Self::Never,
-            Some(CloseCode::ConnectTimeout | CloseCode::HeartbeatLost | CloseCode::TooSlow) => Self::AfterBackoff,
-            Some(CloseCode::TooManyRequests | CloseCode::TooManyConnections | CloseCode::Internal) => Self::AfterBackoff,
+            Some(
+                CloseCode::BadFrame
+                | CloseCode::TokenRefused
+                | CloseCode::SessionEnded
+                | CloseCode::FrameTooLarge,
+            ) => Self::Never,
+            Some(CloseCode::ConnectTimeout | CloseCode::HeartbeatLost | CloseCode::TooSlow) => {
+                Self::AfterBackoff
+            }
+            Some(
+                CloseCode::TooManyRequests | CloseCode::TooManyConnections | CloseCode::Internal,
+            ) => Self::AfterBackoff,
             // Broken, or a code of a later version.
             None => Self::AfterBackoff,
         }
@@ -58,7 +74,10 @@ impl Reconnect {
     /// Not before so long, where the server said so.
     pub fn hint(error: &ConnectError) -> Option<Duration> {
         match error {
-            ConnectError::Refused { error, closed } => error.retry_after_ms.map(Duration::from_millis).max(closed.retry_after()),
+            ConnectError::Refused { error, closed } => error
+                .retry_after_ms
+                .map(Duration::from_millis)
+                .max(closed.retry_after()),
             ConnectError::Closed(closed) => closed.retry_after(),
             _ => None,
         }
@@ -82,7 +101,9 @@ impl Reconnect {
     /// Whether another node may do better after such a failure.
     pub fn elsewhere_after_failure(error: &ConnectError) -> bool {
         match error {
-            ConnectError::Closed(closed) | ConnectError::Refused { closed, .. } => Self::elsewhere(closed),
+            ConnectError::Closed(closed) | ConnectError::Refused { closed, .. } => {
+                Self::elsewhere(closed)
+            }
             _ => true,
         }
     }
@@ -97,12 +118,16 @@ mod tests {
     use super::*;
 
     fn closed(code: u16, reason: &str) -> Closed {
-        Closed { code: Some(code), reason: reason.into() }
+        Closed {
+            code: Some(code),
+            reason: reason.into(),
+        }
     }
 
     #[test]
     fn every_close_code_is_followed_as_the_wire_asks_for() {
-        let table: Vec<Value> = serde_json::from_str(include_str!("../../../../vectors/close.json")).unwrap();
+        let table: Vec<Value> =
+            serde_json::from_str(include_str!("../../../../vectors/close.json")).unwrap();
         assert_eq!(table.len(), CloseCode::ALL.len());
         for row in table {
             let code = u16::try_from(row["code"].as_u64().unwrap()).unwrap();
@@ -116,24 +141,40 @@ mod tests {
             assert_eq!(Reconnect::after(&closed(code, "")), asked, "{code}");
         }
         assert_eq!(Reconnect::after(&closed(4999, "")), Reconnect::AfterBackoff);
-        assert_eq!(Reconnect::after(&Closed::broken("cut")), Reconnect::AfterBackoff);
+        assert_eq!(
+            Reconnect::after(&Closed::broken("cut")),
+            Reconnect::AfterBackoff
+        );
     }
 
     #[test]
     fn of_a_refusal_the_close_code_counts_and_the_longer_hint() {
         let refused = |code, retry_after_ms, closed| ConnectError::Refused {
-            error: ErrorBody { retry_after_ms, ..ErrorBody::new(code, "no") },
+            error: ErrorBody {
+                retry_after_ms,
+                ..ErrorBody::new(code, "no")
+            },
             closed,
         };
-        let full = refused(ErrorCode::LimitReached, Some(5000), closed(4012, "full retry_after_ms=7000"));
+        let full = refused(
+            ErrorCode::LimitReached,
+            Some(5000),
+            closed(4012, "full retry_after_ms=7000"),
+        );
         assert_eq!(Reconnect::after_failure(&full), Reconnect::AfterBackoff);
         assert_eq!(Reconnect::hint(&full), Some(Duration::from_secs(7)));
         let expired = refused(ErrorCode::Unauthenticated, None, closed(4003, ""));
         assert_eq!(Reconnect::after_failure(&expired), Reconnect::WithNewToken);
         let revoked = refused(ErrorCode::Unauthenticated, None, closed(4002, ""));
         assert_eq!(Reconnect::after_failure(&revoked), Reconnect::Never);
-        assert!(!Reconnect::elsewhere_after_failure(&revoked) && Reconnect::elsewhere_after_failure(&full));
+        assert!(
+            !Reconnect::elsewhere_after_failure(&revoked)
+                && Reconnect::elsewhere_after_failure(&full)
+        );
         let cut = refused(ErrorCode::Unavailable, Some(200), Closed::broken("cut"));
-        assert_eq!((Reconnect::after_failure(&cut), Reconnect::hint(&cut)), (Reconnect::AfterBackoff, Some(Duration::from_millis(200))));
+        assert_eq!(
+            (Reconnect::after_failure(&cut), Reconnect::hint(&cut)),
+            (Reconnect::AfterBackoff, Some(Duration::from_millis(200)))
+        );
     }
 }

@@ -21,7 +21,10 @@ pub struct Hand {
 impl Hand {
     pub fn new(settings: Settings) -> Self {
         let now = Instant::now();
-        Self { machine: Machine::new(settings, 2, 7, now), now }
+        Self {
+            machine: Machine::new(settings, 2, 7, now),
+            now,
+        }
     }
 
     /// Through the first token and the first connection, with these channels in the answer.
@@ -41,7 +44,10 @@ impl Hand {
             "channels": entries, "more": false });
         self.takes(Input::Connected(serde_json::from_value(connected).unwrap()));
         let told = self.told();
-        assert!(told.iter().any(|update| matches!(update, Update::Connected(_))));
+        assert!(
+            told.iter()
+                .any(|update| matches!(update, Update::Connected(_)))
+        );
         told
     }
 
@@ -90,8 +96,12 @@ impl Hand {
     }
 
     pub fn sends(&mut self, channel: &str) -> Result<protocol::MessageId, SendError> {
-        let message = SendMessage { text: Some("hi".into()), ..SendMessage::default() };
-        self.machine.send(channel.parse().unwrap(), message, self.now)
+        let message = SendMessage {
+            text: Some("hi".into()),
+            ..SendMessage::default()
+        };
+        self.machine
+            .send(channel.parse().unwrap(), message, self.now)
     }
 }
 
@@ -104,9 +114,15 @@ pub fn posted(channel: &str, seq: u64) -> Value {
 }
 
 pub fn error(code: ErrorCode, retry_after_ms: Option<u64>) -> ErrorBody {
-    ErrorBody { retry_after_ms, ..ErrorBody::new(code, "no") }
+    ErrorBody {
+        retry_after_ms,
+        ..ErrorBody::new(code, "no")
+    }
 }
 
 pub fn closed(code: u16) -> Input {
-    Input::Ended(Closed { code: Some(code), reason: String::new() })
+    Input::Ended(Closed {
+        code: Some(code),
+        reason: String::new(),
+    })
 }

@@ -45,7 +45,9 @@ fn step() -> impl Strategy<Value = Step> {
         Answered::Forbidden,
     ]);
     // Codes after which a client comes back.
-    let code = prop::sample::select(vec![1001, 1005, 4001, 4003, 4008, 4009, 4011, 4012, 4500, 4999]);
+    let code = prop::sample::select(vec![
+        1001, 1005, 4001, 4003, 4008, 4009, 4011, 4012, 4500, 4999,
+    ]);
     prop_oneof![
         6 => channel.clone().prop_map(Step::Sends),
         30 => any::<usize>().prop_map(Step::GoesOn),
@@ -76,14 +78,25 @@ fn takes(story: &mut Story, step: Step) {
         Step::Deletes(channel, draw) => story.server.deletes(channel, draw),
         Step::Cut => story.cut(),
         Step::Unreachable => story.unreachable(),
-        Step::Closes(code, hint) => story.server.closes(code, if hint { "full retry_after_ms=700" } else { "bye" }),
+        Step::Closes(code, hint) => story.server.closes(
+            code,
+            if hint {
+                "full retry_after_ms=700"
+            } else {
+                "bye"
+            },
+        ),
         Step::Answers(answered) => story.server.answers.push_back(answered),
         Step::Trims(channel) => story.server.trims(channel),
         Step::Skips(channel) => story.server.skips(channel),
         Step::Restores(channel, lost) => story.server.restores(channel, lost),
-        Step::Drains(within) => story.server.tells("server.draining", json!({ "reconnect_after_ms": within })),
+        Step::Drains(within) => story
+            .server
+            .tells("server.draining", json!({ "reconnect_after_ms": within })),
         Step::Expires => story.server.oldest_token += 1,
-        Step::Warns(left) => story.server.tells("token.expiring", json!({ "expires_at": left })),
+        Step::Warns(left) => story
+            .server
+            .tells("token.expiring", json!({ "expires_at": left })),
         Step::Removes(channel) => story.server.removes(channel),
         Step::Adds(channel) => story.server.adds(channel),
     }

@@ -49,11 +49,17 @@ pub struct Channel {
 
 impl Channel {
     pub fn head(&self) -> Position {
-        self.log.last().map_or(Position { seq: 0, at: 0 }, |logged| logged.position)
+        self.log
+            .last()
+            .map_or(Position { seq: 0, at: 0 }, |logged| logged.position)
     }
 
     fn gap(&self, from: Position) -> Option<Gap> {
-        let stands = from.seq == 0 || self.log.get(from.seq as usize - 1).is_some_and(|logged| logged.position == from);
+        let stands = from.seq == 0
+            || self
+                .log
+                .get(from.seq as usize - 1)
+                .is_some_and(|logged| logged.position == from);
         match stands {
             false => Some(Gap::Diverged),
             true => (from.seq < self.trimmed).then_some(Gap::Trimmed),
@@ -89,7 +95,11 @@ pub fn id_of(channel: usize) -> ChannelId {
 }
 
 pub fn place_of(id: &ChannelId) -> usize {
-    id.as_str().strip_prefix("channel-").unwrap().parse().unwrap()
+    id.as_str()
+        .strip_prefix("channel-")
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 impl Server {
@@ -120,7 +130,10 @@ impl Server {
     pub fn closes(&mut self, code: u16, reason: &str) {
         if let Some(session) = &mut self.session {
             session.asked.clear();
-            session.told.push_back(Input::Ended(Closed { code: Some(code), reason: reason.into() }));
+            session.told.push_back(Input::Ended(Closed {
+                code: Some(code),
+                reason: reason.into(),
+            }));
         }
     }
 
@@ -143,15 +156,33 @@ impl Server {
         let token: u64 = params.token.parse().unwrap();
         if token < self.oldest_token {
             let error = ErrorBody::new(ErrorCode::Unauthenticated, "the token has expired");
-            return Err(ConnectError::Refused { error, closed: Closed { code: Some(4003), reason: String::new() } });
+            return Err(ConnectError::Refused {
+                error,
+                closed: Closed {
+                    code: Some(4003),
+                    reason: String::new(),
+                },
+            });
         }
-        self.session = Some(Session { watch: params.watch, listens: BTreeSet::new(), asked: VecDeque::new(), told: VecDeque::new() });
-        let own_head = self.own.last().map_or(Position { seq: 0, at: 0 }, |logged| logged.position);
+        self.session = Some(Session {
+            watch: params.watch,
+            listens: BTreeSet::new(),
+            asked: VecDeque::new(),
+            told: VecDeque::new(),
+        });
+        let own_head = self
+            .own
+            .last()
+            .map_or(Position { seq: 0, at: 0 }, |logged| logged.position);
         let own_from = match params.user_position {
             Some(Cursor::After(seq, _)) => seq as usize,
             _ => self.own.len(),
         };
-        let mut asked: BTreeMap<usize, Cursor> = params.resume.iter().map(|(id, cursor)| (place_of(id), *cursor)).collect();
+        let mut asked: BTreeMap<usize, Cursor> = params
+            .resume
+            .iter()
+            .map(|(id, cursor)| (place_of(id), *cursor))
+            .collect();
         if params.watch == Watch::All {
             for channel in &self.member {
                 asked.entry(*channel).or_insert(Cursor::Now);
@@ -167,7 +198,10 @@ impl Server {
             }
             self.tells_own(&logged);
         }
-        replays.into_iter().filter(|(channel, _)| !lost.contains(channel)).for_each(|(channel, from)| self.replays(channel, from));
+        replays
+            .into_iter()
+            .filter(|(channel, _)| !lost.contains(channel))
+            .for_each(|(channel, from)| self.replays(channel, from));
         let connected = json!({ "session_id": "ses_0000000000000001", "user": { "id": "alice" }, "app_id": "app_0000000000000001",
             "environment": "test", "features": [], "heartbeat_ms": 25000, "limits": { "page": PAGE },
             "user_position": [own_head.seq, own_head.at], "channels": entries, "more": false });
@@ -175,13 +209,21 @@ impl Server {
     }
 
     /// Somebody else, or the client, posts.
-    pub fn posts(&mut self, channel: usize, id: Option<MessageId>, text: &str, is_told: bool) -> Message {
+    pub fn posts(
+        &mut self,
+        channel: usize,
+        id: Option<MessageId>,
+        text: &str,
+        is_told: bool,
+    ) -> Message {
         self.others += 1;
         let id = id.unwrap_or_else(|| MessageId::from_bits(1 << 63 | self.others));
         let place = self.channels[channel].messages.len();
         let message = json!({ "id": id, "channel_id": id_of(channel), "number": place + 1, "sender_id": "somebody", "kind": "text", "text": text,
             "attachments": [], "mention_ids": [], "metadata": {} });
-        self.channels[channel].messages.push(serde_json::from_value(message).unwrap());
+        self.channels[channel]
+            .messages
+            .push(serde_json::from_value(message).unwrap());
         self.happens(channel, "message.created", place, is_told)
     }
 
@@ -194,13 +236,27 @@ impl Server {
         }
     }
 
-    fn happens(&mut self, channel: usize, name: &'static str, about: usize, is_told: bool) -> Message {
+    fn happens(
+        &mut self,
+        channel: usize,
+        name: &'static str,
+        about: usize,
+        is_told: bool,
+    ) -> Message {
         self.clock += 1;
         let of = &mut self.channels[channel];
-        let position = Position { seq: of.head().seq + 1, at: self.clock };
+        let position = Position {
+            seq: of.head().seq + 1,
+            at: self.clock,
+        };
         of.messages[about].seq = position.seq;
         let message = of.messages[about].clone();
-        of.log.push(Logged { position, name, about, after: of.messages.clone() });
+        of.log.push(Logged {
+            position,
+            name,
+            about,
+            after: of.messages.clone(),
+        });
         if is_told && self.listens(channel) {
             self.tell(channel, position.seq);
         }
@@ -224,7 +280,10 @@ impl Server {
         let of = &mut self.channels[channel];
         let kept = (of.log.len() - lost.min(of.log.len())).max(of.trimmed as usize);
         of.log.truncate(kept);
-        of.messages = of.log.last().map_or_else(Vec::new, |logged| logged.after.clone());
+        of.messages = of
+            .log
+            .last()
+            .map_or_else(Vec::new, |logged| logged.after.clone());
         of.restored += 1;
         // What is written next stands at the numbers of what was lost.
         self.tell_gap(channel, Gap::Diverged);
@@ -234,7 +293,13 @@ impl Server {
         let head = self.channels[channel].head();
         if self.listens(channel) {
             let data = json!({ "reason": reason, "seq": head.seq, "at": head.at, "restored": self.channels[channel].restored });
-            self.push(EventMessage { event: "channel.gap".into(), channel_id: Some(id_of(channel)), seq: None, at: None, data });
+            self.push(EventMessage {
+                event: "channel.gap".into(),
+                channel_id: Some(id_of(channel)),
+                seq: None,
+                at: None,
+                data,
+            });
         }
     }
 
@@ -252,7 +317,15 @@ impl Server {
 
     fn happens_to_user(&mut self, name: &'static str, about: usize) {
         self.clock += 1;
-        let logged = Logged { position: Position { seq: self.own.len() as u64 + 1, at: self.clock }, name, about, after: Vec::new() };
+        let logged = Logged {
+            position: Position {
+                seq: self.own.len() as u64 + 1,
+                at: self.clock,
+            },
+            name,
+            about,
+            after: Vec::new(),
+        };
         self.own.push(logged.clone());
         self.tells_own(&logged);
     }
@@ -260,22 +333,41 @@ impl Server {
     fn tells_own(&mut self, logged: &Logged) {
         let (id, head) = (id_of(logged.about), self.channels[logged.about].head());
         let data = match logged.name {
-            "channel.added" => json!({ "entry": { "channel_id": id, "seq": head.seq, "at": head.at, "number": 0, "read": 0 } }),
+            "channel.added" => {
+                json!({ "entry": { "channel_id": id, "seq": head.seq, "at": head.at, "number": 0, "read": 0 } })
+            }
             _ => json!({ "channel_id": id }),
         };
-        let Some(session) = &mut self.session else { return };
-        if logged.name == "channel.added" && session.watch == Watch::All && self.member.contains(&logged.about) {
+        let Some(session) = &mut self.session else {
+            return;
+        };
+        if logged.name == "channel.added"
+            && session.watch == Watch::All
+            && self.member.contains(&logged.about)
+        {
             session.listens.insert(logged.about);
         } else {
             session.listens.remove(&logged.about);
         }
         let Position { seq, at } = logged.position;
-        self.push(EventMessage { event: logged.name.into(), channel_id: None, seq: Some(seq), at: Some(at), data });
+        self.push(EventMessage {
+            event: logged.name.into(),
+            channel_id: None,
+            seq: Some(seq),
+            at: Some(at),
+            data,
+        });
     }
 
     /// A passing event of the session.
     pub fn tells(&mut self, name: &str, data: Value) {
-        self.push(EventMessage { event: name.into(), channel_id: None, seq: None, at: None, data });
+        self.push(EventMessage {
+            event: name.into(),
+            channel_id: None,
+            seq: None,
+            at: None,
+            data,
+        });
     }
 
     fn push(&mut self, event: EventMessage) {
@@ -285,7 +377,9 @@ impl Server {
     }
 
     fn listens(&self, channel: usize) -> bool {
-        self.session.as_ref().is_some_and(|session| session.listens.contains(&channel))
+        self.session
+            .as_ref()
+            .is_some_and(|session| session.listens.contains(&channel))
     }
 
     /// An event of a channel as it is told now.
@@ -294,7 +388,13 @@ impl Server {
         let logged = &of.log[seq as usize - 1];
         let data = json!({ "message": of.messages[logged.about] });
         let Position { seq, at } = logged.position;
-        let event = EventMessage { event: logged.name.into(), channel_id: Some(id_of(channel)), seq: Some(seq), at: Some(at), data };
+        let event = EventMessage {
+            event: logged.name.into(),
+            channel_id: Some(id_of(channel)),
+            seq: Some(seq),
+            at: Some(at),
+            data,
+        };
         self.push(event);
     }
 
@@ -305,7 +405,10 @@ impl Server {
     }
 
     /// Listens, and answers the entries and what is to be replayed behind the reply.
-    fn subscribes(&mut self, asked: BTreeMap<usize, Cursor>) -> (Vec<EntryResult>, Vec<(usize, u64)>) {
+    fn subscribes(
+        &mut self,
+        asked: BTreeMap<usize, Cursor>,
+    ) -> (Vec<EntryResult>, Vec<(usize, u64)>) {
         let (mut entries, mut replays) = (Vec::new(), Vec::new());
         for (channel, cursor) in asked {
             let channel_id = id_of(channel);
@@ -334,26 +437,36 @@ impl Server {
 
     /// Works on one of the requests, in any order.
     pub fn works(&mut self, draw: usize) -> bool {
-        let Some(session) = &mut self.session else { return false };
+        let Some(session) = &mut self.session else {
+            return false;
+        };
         if session.asked.is_empty() {
             return false;
         }
         let (ticket, ask) = session.asked.remove(draw % session.asked.len()).unwrap();
         let mut replays = Vec::new();
         let outcome = match ask {
-            Ask::MessageSend { channel_id, message } => {
+            Ask::MessageSend {
+                channel_id,
+                message,
+            } => {
                 let channel = place_of(&channel_id);
                 self.sends(channel, message.message_id.unwrap(), &message.text.unwrap())
             }
             Ask::ChannelSubscribe(channels) => {
-                let asked = channels.into_iter().map(|(id, cursor)| (place_of(&id), cursor)).collect();
+                let asked = channels
+                    .into_iter()
+                    .map(|(id, cursor)| (place_of(&id), cursor))
+                    .collect();
                 let (entries, later) = self.subscribes(asked);
                 replays = later;
                 Ok(Answer::ChannelSubscribe(entries))
             }
             Ask::ChannelUnsubscribe(ids) => {
                 let session = self.session.as_mut().unwrap();
-                session.listens.retain(|channel| !ids.contains(&id_of(*channel)));
+                session
+                    .listens
+                    .retain(|channel| !ids.contains(&id_of(*channel)));
                 Ok(Answer::ChannelUnsubscribe)
             }
             Ask::MessageList { channel_id, .. } | Ask::ParticipantList { channel_id, .. }
@@ -381,17 +494,29 @@ impl Server {
             }
             Ask::ParticipantList { page, .. } => {
                 let cursor = page.cursor.is_none().then(|| "more".to_owned());
-                Ok(Answer::ParticipantList(List { items: Vec::new(), cursor }))
+                Ok(Answer::ParticipantList(List {
+                    items: Vec::new(),
+                    cursor,
+                }))
             }
-            Ask::ChannelList(_) => Ok(Answer::ChannelList(List { items: Vec::new(), cursor: None })),
+            Ask::ChannelList(_) => Ok(Answer::ChannelList(List {
+                items: Vec::new(),
+                cursor: None,
+            })),
             Ask::TokenRefresh(token) => match token.parse::<u64>().unwrap() < self.oldest_token {
                 true => Err(ErrorBody::new(ErrorCode::Unauthenticated, "expired")),
                 false => Ok(Answer::TokenRefresh(1 << 50)),
             },
             Ask::Ping => Ok(Answer::Ping(self.clock)),
         };
-        self.session.as_mut().unwrap().told.push_back(Input::Reply(ticket, outcome));
-        replays.into_iter().for_each(|(channel, from)| self.replays(channel, from));
+        self.session
+            .as_mut()
+            .unwrap()
+            .told
+            .push_back(Input::Reply(ticket, outcome));
+        replays
+            .into_iter()
+            .for_each(|(channel, from)| self.replays(channel, from));
         true
     }
 
@@ -400,14 +525,24 @@ impl Server {
             self.refused.insert(id);
             return Err(ErrorBody::new(ErrorCode::NotFound, "no such channel"));
         }
-        let stored = self.channels[channel].messages.iter().find(|message| message.id == id).cloned();
+        let stored = self.channels[channel]
+            .messages
+            .iter()
+            .find(|message| message.id == id)
+            .cloned();
         // What is stored is answered, whatever would be refused now.
-        let answered = self.answers.pop_front().filter(|answered| stored.is_none() || *answered != Answered::Forbidden);
+        let answered = self
+            .answers
+            .pop_front()
+            .filter(|answered| stored.is_none() || *answered != Answered::Forbidden);
         let unavailable = ErrorBody::new(ErrorCode::Unavailable, "the store is away");
         match answered {
             Some(Answered::UnavailableBefore) => return Err(unavailable),
             Some(Answered::RateLimited) => {
-                return Err(ErrorBody { retry_after_ms: Some(40), ..ErrorBody::new(ErrorCode::RateLimited, "slower") });
+                return Err(ErrorBody {
+                    retry_after_ms: Some(40),
+                    ..ErrorBody::new(ErrorCode::RateLimited, "slower")
+                });
             }
             Some(Answered::Internal) => {
                 self.refused.insert(id);
@@ -420,6 +555,10 @@ impl Server {
             Some(Answered::UnavailableAfter) | None => {}
         }
         let message = stored.unwrap_or_else(|| self.posts(channel, Some(id.clone()), text, true));
-        if answered.is_some() { Err(unavailable) } else { Ok(Answer::MessageSend(Box::new(message))) }
+        if answered.is_some() {
+            Err(unavailable)
+        } else {
+            Ok(Answer::MessageSend(Box::new(message)))
+        }
     }
 }

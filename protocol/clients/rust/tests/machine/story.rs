@@ -70,7 +70,10 @@ impl Story {
             repaired: 0,
             sent: Vec::new(),
             fates: BTreeMap::new(),
-            cache: Cache::new(Bounds { messages: 10_000, channels: 10_000 }),
+            cache: Cache::new(Bounds {
+                messages: 10_000,
+                channels: 10_000,
+            }),
             aways: Vec::new(),
             is_over: false,
             renewals: 0,
@@ -78,7 +81,10 @@ impl Story {
     }
 
     pub fn sends(&mut self, channel: usize) {
-        let message = SendMessage { text: Some(format!("{}", self.sent.len())), ..SendMessage::default() };
+        let message = SendMessage {
+            text: Some(format!("{}", self.sent.len())),
+            ..SendMessage::default()
+        };
         if let Ok(id) = self.machine.send(id_of(channel), message, self.now) {
             self.sent.push((channel, id));
         }
@@ -87,15 +93,22 @@ impl Story {
 
     fn handles(&mut self, input: Input) {
         let diverged = |entry: &EntryResult| match entry {
-            EntryResult::Entry(entry) if entry.gap == Some(Gap::Diverged) => Some((place_of(&entry.channel_id), entry.number)),
+            EntryResult::Entry(entry) if entry.gap == Some(Gap::Diverged) => {
+                Some((place_of(&entry.channel_id), entry.number))
+            }
             _ => None,
         };
         match &input {
-            Input::Connected(connected) => self.restorations.extend(connected.channels.iter().filter_map(diverged)),
-            Input::Reply(_, Ok(Answer::ChannelSubscribe(entries))) => self.restorations.extend(entries.iter().filter_map(diverged)),
+            Input::Connected(connected) => self
+                .restorations
+                .extend(connected.channels.iter().filter_map(diverged)),
+            Input::Reply(_, Ok(Answer::ChannelSubscribe(entries))) => self
+                .restorations
+                .extend(entries.iter().filter_map(diverged)),
             Input::Event(event) if event.data["reason"] == "diverged" => {
                 let place = place_of(event.channel_id.as_ref().unwrap());
-                self.restorations.insert(place, event.data["restored"].as_u64().unwrap());
+                self.restorations
+                    .insert(place, event.data["restored"].as_u64().unwrap());
             }
             _ => {}
         }
@@ -107,7 +120,10 @@ impl Story {
     pub fn cut(&mut self) {
         if self.server.is_connected() {
             self.server.cut();
-            self.handles(Input::Ended(client::Closed { code: None, reason: "cut".into() }));
+            self.handles(Input::Ended(client::Closed {
+                code: None,
+                reason: "cut".into(),
+            }));
         }
     }
 
@@ -121,7 +137,12 @@ impl Story {
     /// Lets one thing go on, drawn from those that can; false if only time can.
     pub fn goes_on(&mut self, draw: usize) -> bool {
         type Way = fn(&mut Story, usize) -> bool;
-        let ways: [Way; 4] = [Self::gets_token, Self::gets_connection, |story, draw| story.server.works(draw), Self::reads];
+        let ways: [Way; 4] = [
+            Self::gets_token,
+            Self::gets_connection,
+            |story, draw| story.server.works(draw),
+            Self::reads,
+        ];
         (0..ways.len()).any(|turn| ways[(draw + turn) % ways.len()](self, draw / ways.len()))
     }
 
@@ -137,14 +158,21 @@ impl Story {
     }
 
     fn gets_connection(&mut self, _: usize) -> bool {
-        let Some(params) = self.connecting.take() else { return false };
-        let input = self.server.connects(&params).map_or_else(Input::Failed, Input::Connected);
+        let Some(params) = self.connecting.take() else {
+            return false;
+        };
+        let input = self
+            .server
+            .connects(&params)
+            .map_or_else(Input::Failed, Input::Connected);
         self.handles(input);
         true
     }
 
     fn reads(&mut self, _: usize) -> bool {
-        let Some(input) = self.server.delivers() else { return false };
+        let Some(input) = self.server.delivers() else {
+            return false;
+        };
         self.handles(input);
         true
     }
@@ -156,7 +184,10 @@ impl Story {
             self.now = self.now.max(due);
             self.machine.tick(self.now);
             self.acts();
-            assert!(self.machine.due(self.now).is_none_or(|due| due > self.now), "it does not spin");
+            assert!(
+                self.machine.due(self.now).is_none_or(|due| due > self.now),
+                "it does not spin"
+            );
         }
         self.now = end;
     }
@@ -181,7 +212,10 @@ impl Story {
                 }
                 Action::Connect { address, params } => {
                     assert!(address < 3);
-                    assert!(self.connecting.is_none() && !self.server.is_connected(), "one attempt at a time");
+                    assert!(
+                        self.connecting.is_none() && !self.server.is_connected(),
+                        "one attempt at a time"
+                    );
                     assert!(self.now >= self.not_before, "no attempt before its time");
                     assert!(params.resume.len() <= 200);
                     self.attempts += 1;
@@ -214,35 +248,72 @@ impl Story {
                     EntryResult::Failed(_) => None,
                 });
                 for entry in entries {
-                    self.begins(place_of(&entry.channel_id), Position { seq: entry.seq, at: entry.at });
+                    self.begins(
+                        place_of(&entry.channel_id),
+                        Position {
+                            seq: entry.seq,
+                            at: entry.at,
+                        },
+                    );
                 }
             }
-            Update::Joined(entry) => self.begins(place_of(&entry.channel_id), Position { seq: entry.seq, at: entry.at }),
+            Update::Joined(entry) => self.begins(
+                place_of(&entry.channel_id),
+                Position {
+                    seq: entry.seq,
+                    at: entry.at,
+                },
+            ),
             Update::Away { wait, .. } => {
-                assert!(wait <= self.settings.longest_wait + LONGEST_HINT, "{wait:?}");
+                assert!(
+                    wait <= self.settings.longest_wait + LONGEST_HINT,
+                    "{wait:?}"
+                );
                 self.not_before = self.now + wait;
                 self.aways.push(wait);
             }
-            Update::Gap { channel_id, gap, from, to } => {
+            Update::Gap {
+                channel_id,
+                gap,
+                from,
+                to,
+            } => {
                 if let Some(id) = &channel_id {
                     let place = place_of(id);
-                    assert_eq!(from, self.stands.get(&place).copied(), "a gap is told where it is");
+                    assert_eq!(
+                        from,
+                        self.stands.get(&place).copied(),
+                        "a gap is told where it is"
+                    );
                     self.stands.insert(place, to);
                 }
                 self.gaps.push((channel_id, gap));
             }
             Update::Event(event) => match (&event.channel_id, event.seq, event.at) {
                 (Some(id), Some(seq), Some(at)) => {
-                    let stands = self.stands.get_mut(&place_of(id)).expect("the channel is followed");
+                    let stands = self
+                        .stands
+                        .get_mut(&place_of(id))
+                        .expect("the channel is followed");
                     assert_eq!(seq, stands.seq + 1, "no hole, and nothing twice, in {id}");
                     *stands = Position { seq, at };
                 }
                 (None, Some(seq), Some(_)) => {
-                    assert_eq!(Some(seq), self.own.map(|own| own + 1), "no hole, and nothing twice, in the own stream");
+                    assert_eq!(
+                        Some(seq),
+                        self.own.map(|own| own + 1),
+                        "no hole, and nothing twice, in the own stream"
+                    );
                     self.own = Some(seq);
                     match event.read().unwrap() {
                         Event::ChannelAdded(entry) => {
-                            self.begins(place_of(&entry.channel_id), Position { seq: entry.seq, at: entry.at });
+                            self.begins(
+                                place_of(&entry.channel_id),
+                                Position {
+                                    seq: entry.seq,
+                                    at: entry.at,
+                                },
+                            );
                         }
                         Event::ChannelRemoved(id) => self.ends(&id),
                         _ => {}
@@ -252,9 +323,12 @@ impl Story {
             },
             Update::Lost { channel_id, .. } => self.ends(&channel_id),
             Update::Acknowledged(message) => self.fate(message.id.clone(), Ok(*message)),
-            Update::Failed { message_id, why, .. } => self.fate(message_id, Err(why)),
+            Update::Failed {
+                message_id, why, ..
+            } => self.fate(message_id, Err(why)),
             // The user is removed and added while events are on their way.
-            Update::Anomaly(Anomaly::Foreign(_)) if self.server.member.len() < self.server.channels.len() => {}
+            Update::Anomaly(Anomaly::Foreign(_))
+                if self.server.member.len() < self.server.channels.len() => {}
             Update::Anomaly(anomaly) => panic!("{anomaly:?} of a server that did as it promises"),
             Update::Repaired { .. } => self.repaired += 1,
             Update::Messages { .. } | Update::Participants { .. } | Update::Channels(_) => {}
@@ -275,8 +349,14 @@ impl Story {
     }
 
     fn fate(&mut self, id: MessageId, fate: Result<Message, Failure>) {
-        assert!(self.sent.iter().any(|(_, sent)| *sent == id), "{id} was sent");
-        assert!(self.fates.insert(id.clone(), fate).is_none(), "{id} has one fate");
+        assert!(
+            self.sent.iter().any(|(_, sent)| *sent == id),
+            "{id} was sent"
+        );
+        assert!(
+            self.fates.insert(id.clone(), fate).is_none(),
+            "{id} has one fate"
+        );
     }
 
     /// That nothing is missing once all has calmed down.
@@ -284,22 +364,49 @@ impl Story {
         assert_eq!(self.machine.unacknowledged(), 0);
         for (channel, id) in &self.sent {
             let of = &self.server.channels[*channel];
-            let stored = of.messages.iter().filter(|message| message.id == *id).count();
+            let stored = of
+                .messages
+                .iter()
+                .filter(|message| message.id == *id)
+                .count();
             match self.fates.get(id).expect("each message has its fate") {
-                Ok(_) => assert!(stored == 1 || of.restored > 0, "{id} was acknowledged, and is stored {stored} times"),
+                Ok(_) => assert!(
+                    stored == 1 || of.restored > 0,
+                    "{id} was acknowledged, and is stored {stored} times"
+                ),
                 Err(_) => assert!(self.server.refused.contains(id), "{id} was not refused"),
             }
         }
         for (place, of) in self.server.channels.iter().enumerate() {
             let own: BTreeSet<_> = self.sent.iter().map(|(_, id)| id).collect();
-            let stored: Vec<_> = of.messages.iter().map(|message| &message.id).filter(|id| own.contains(id)).collect();
-            let sent: Vec<_> = self.sent.iter().map(|(_, id)| id).filter(|id| stored.contains(id)).collect();
-            assert!(stored == sent || of.restored > 0, "{stored:?} stand in the order sent: {sent:?}");
+            let stored: Vec<_> = of
+                .messages
+                .iter()
+                .map(|message| &message.id)
+                .filter(|id| own.contains(id))
+                .collect();
+            let sent: Vec<_> = self
+                .sent
+                .iter()
+                .map(|(_, id)| id)
+                .filter(|id| stored.contains(id))
+                .collect();
+            assert!(
+                stored == sent || of.restored > 0,
+                "{stored:?} stand in the order sent: {sent:?}"
+            );
             if !self.server.member.contains(&place) {
                 continue;
             }
-            let Some(since) = self.since.get(&place) else { continue };
-            assert_eq!(self.stands[&place], of.head(), "all of {} is told", id_of(place));
+            let Some(since) = self.since.get(&place) else {
+                continue;
+            };
+            assert_eq!(
+                self.stands[&place],
+                of.head(),
+                "all of {} is told",
+                id_of(place)
+            );
             // What is told of an entity may be newer than the event that tells it. Lost by a restoration behind which the
             // position stands all the same, it is not told to be lost.
             if self.restorations.get(&place).copied().unwrap_or_default() < of.restored {
@@ -307,11 +414,24 @@ impl Story {
             }
             for message in &of.messages {
                 let kept = self.cache.message(&message.channel_id, &message.id);
-                assert!(kept.is_some() || message.seq <= *since || of.restored > 0, "{message:?} is not known");
-                assert!(kept.is_none_or(|kept| kept == message), "{kept:?} is not how {message:?} is");
+                assert!(
+                    kept.is_some() || message.seq <= *since || of.restored > 0,
+                    "{message:?} is not known"
+                );
+                assert!(
+                    kept.is_none_or(|kept| kept == message),
+                    "{kept:?} is not how {message:?} is"
+                );
             }
-            let known = self.cache.messages(&id_of(place)).filter(|kept| !of.messages.iter().any(|message| message.id == kept.id));
-            assert_eq!(known.count(), 0, "what does not exist any more is not known");
+            let known = self
+                .cache
+                .messages(&id_of(place))
+                .filter(|kept| !of.messages.iter().any(|message| message.id == kept.id));
+            assert_eq!(
+                known.count(),
+                0,
+                "what does not exist any more is not known"
+            );
         }
     }
 }

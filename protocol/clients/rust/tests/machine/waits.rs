@@ -32,13 +32,19 @@ fn waits_double_from_half_a_second_to_30_s_and_each_attempt_goes_to_the_next_add
         assert_ne!(address, before);
         (before, sum) = (address, sum + waited);
     }
-    assert!(sum > Duration::from_secs(34 * 30) / 3, "it is a random part, and no small one: {sum:?}");
+    assert!(
+        sum > Duration::from_secs(34 * 30) / 3,
+        "it is a random part, and no small one: {sum:?}"
+    );
 }
 
 #[test]
 fn a_hint_is_waited_for_and_an_end_without_return_is_told_with_the_fate_of_all_messages() {
     let (mut hand, _) = Hand::connected(Settings::default(), json!([]));
-    hand.takes(Input::Ended(Closed { code: Some(4012), reason: "full retry_after_ms=90000".into() }));
+    hand.takes(Input::Ended(Closed {
+        code: Some(4012),
+        reason: "full retry_after_ms=90000".into(),
+    }));
     assert!(hand.waits() >= Duration::from_secs(90));
     hand.attempt();
     hand.answers_connect(json!([]));
@@ -46,16 +52,33 @@ fn a_hint_is_waited_for_and_an_end_without_return_is_told_with_the_fate_of_all_m
     hand.takes(closed(4004));
     match &hand.told()[..] {
         [
-            Update::Failed { message_id: one, why: was, .. },
-            Update::Failed { message_id: other, why: was_not, .. },
+            Update::Failed {
+                message_id: one,
+                why: was,
+                ..
+            },
+            Update::Failed {
+                message_id: other,
+                why: was_not,
+                ..
+            },
             Update::Over(Why::Closed(end)),
         ] => {
             assert_eq!((one, other, end.code), (&first, &second, Some(4004)));
-            assert_eq!((was, was_not), (&Failure::Over { was_sent: true }, &Failure::Over { was_sent: false }));
+            assert_eq!(
+                (was, was_not),
+                (
+                    &Failure::Over { was_sent: true },
+                    &Failure::Over { was_sent: false }
+                )
+            );
         }
         other => panic!("{other:?}"),
     }
-    assert_eq!((hand.machine.due(hand.now), hand.sends("c")), (None, Err(SendError::Over)));
+    assert_eq!(
+        (hand.machine.due(hand.now), hand.sends("c")),
+        (None, Err(SendError::Over))
+    );
 }
 
 #[test]
@@ -74,7 +97,11 @@ fn a_node_that_drains_is_left_within_its_time_for_another_and_one_that_closes_is
         }
         let left = acts.iter().filter(|act| **act == Action::Leave).count();
         assert_eq!(left, usize::from(!is_closed));
-        assert!(hand.now - began <= Duration::from_secs(4), "{:?}", hand.now - began);
+        assert!(
+            hand.now - began <= Duration::from_secs(4),
+            "{:?}",
+            hand.now - began
+        );
         assert!(hand.now > began, "spread, and not at once");
     }
 }
@@ -112,7 +139,10 @@ fn an_expired_token_is_replaced_at_once_and_a_provider_without_any_ends_it() {
     hand.waits();
     hand.acts();
     hand.takes(Input::Token(Err(NoToken::Never("signed out".into()))));
-    assert!(matches!(hand.told().pop(), Some(Update::Over(Why::NoToken(_)))));
+    assert!(matches!(
+        hand.told().pop(),
+        Some(Update::Over(Why::NoToken(_)))
+    ));
 }
 
 #[test]
@@ -139,17 +169,27 @@ fn a_token_that_ends_soon_is_replaced_before_half_of_what_is_left_and_a_short_on
                 }
             }
             let waited = u64::try_from((hand.now - warned).as_millis()).unwrap();
-            assert!((left / 4..=left / 2).contains(&waited), "{waited} of {left}");
+            assert!(
+                (left / 4..=left / 2).contains(&waited),
+                "{waited} of {left}"
+            );
             hand.takes(Input::Token(Ok(format!("{turn}"))));
             let (ticket, ask) = hand.asks();
             assert_eq!(ask, Ask::TokenRefresh(format!("{turn}")));
             // For now it cannot be taken; it is handed over again.
-            hand.takes(Input::Reply(ticket, Err(error(ErrorCode::Unavailable, None))));
+            hand.takes(Input::Reply(
+                ticket,
+                Err(error(ErrorCode::Unavailable, None)),
+            ));
             hand.waits();
             let (ticket, ask) = hand.asks();
             assert_eq!(ask, Ask::TokenRefresh(format!("{turn}")));
             // A short one is warned of, too, before the answer or after it, or not at all if it ends no later.
-            let next = if turn == 4 { 1 << 50 } else { expires_at + 1_000_000 };
+            let next = if turn == 4 {
+                1 << 50
+            } else {
+                expires_at + 1_000_000
+            };
             let warning = json!({ "event": "token.expiring", "data": { "expires_at": next } });
             match turn {
                 4 => hand.takes(Input::Reply(ticket, Ok(Answer::TokenRefresh(next)))),
@@ -183,17 +223,28 @@ fn a_connection_that_is_silent_is_asked_and_cut_and_one_that_only_answers_late_i
     hand.now += Duration::from_secs(5);
     hand.hears(posted("c", 2));
     assert_eq!(hand.waits(), Duration::from_secs(5));
-    assert_eq!(hand.acts(), [], "it lives; the request is asked again after a pause");
+    assert_eq!(
+        hand.acts(),
+        [],
+        "it lives; the request is asked again after a pause"
+    );
     hand.waits();
     let (ticket, ask) = hand.asks();
-    assert!(matches!(ask, Ask::MessageSend { message, .. } if message.message_id.as_ref() == Some(&id)));
+    assert!(
+        matches!(ask, Ask::MessageSend { message, .. } if message.message_id.as_ref() == Some(&id))
+    );
     hand.told();
     // The first reply comes after all: the second is the one that counts.
     hand.takes(Input::Reply(late, Err(error(ErrorCode::Forbidden, None))));
     assert!(hand.told().is_empty());
     let message = json!({ "id": id, "channel_id": "c", "number": 1, "seq": 3, "kind": "text", "text": "hi", "attachments": [],
         "mention_ids": [], "metadata": {} });
-    hand.takes(Input::Reply(ticket, Ok(Answer::MessageSend(serde_json::from_value(message).unwrap()))));
+    hand.takes(Input::Reply(
+        ticket,
+        Ok(Answer::MessageSend(
+            serde_json::from_value(message).unwrap(),
+        )),
+    ));
     assert!(matches!(&hand.told()[..], [Update::Acknowledged(_)]));
     // An application that does not take what it is told keeps the client from reading: silence says nothing then.
     hand.hears(posted("c", 3));
@@ -203,10 +254,22 @@ fn a_connection_that_is_silent_is_asked_and_cut_and_one_that_only_answers_late_i
     assert_eq!((hand.acts(), hand.told().len()), (vec![], 1));
     let last = hand.now;
     hand.waits();
-    assert_eq!((hand.now - last, hand.asks().1), (Duration::from_secs(25), Ask::Ping));
+    assert_eq!(
+        (hand.now - last, hand.asks().1),
+        (Duration::from_secs(25), Ask::Ping)
+    );
     hand.waits();
-    assert_eq!((hand.now - last, hand.acts()), (Duration::from_secs(35), vec![Action::Cut]));
-    assert!(matches!(&hand.told()[..], [Update::Away { why: Why::Silent, .. }]));
+    assert_eq!(
+        (hand.now - last, hand.acts()),
+        (Duration::from_secs(35), vec![Action::Cut])
+    );
+    assert!(matches!(
+        &hand.told()[..],
+        [Update::Away {
+            why: Why::Silent,
+            ..
+        }]
+    ));
 }
 
 #[test]
@@ -219,5 +282,13 @@ fn an_ordinary_day_is_quiet() {
         story.heals(Duration::from_secs(30));
     }
     story.is_whole();
-    assert_eq!((story.attempts, story.aways.len(), story.gaps.len(), story.renewals), (1, 0, 0, 0));
+    assert_eq!(
+        (
+            story.attempts,
+            story.aways.len(),
+            story.gaps.len(),
+            story.renewals
+        ),
+        (1, 0, 0, 0)
+    );
 }

@@ -41,10 +41,15 @@ pub struct Asked {
 impl Peer {
     pub async fn accept(listener: &TcpListener, encoding: Encoding) -> Self {
         let (stream, _) = listener.accept().await.unwrap();
-        #[expect(clippy::result_large_err, reason = "the callback's type is tungstenite's")]
+        #[expect(
+            clippy::result_large_err,
+            reason = "the callback's type is tungstenite's"
+        )]
         let stream = accept_hdr_async(stream, |upgrade: &Upgrade, mut response: Response| {
             if let Some(offered) = upgrade.headers().get(SEC_WEBSOCKET_PROTOCOL) {
-                response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, offered.clone());
+                response
+                    .headers_mut()
+                    .insert(SEC_WEBSOCKET_PROTOCOL, offered.clone());
             }
             assert_eq!(upgrade.uri().path(), protocol::WEBSOCKET_PATH);
             Ok(response)
@@ -61,7 +66,11 @@ impl Peer {
             other => panic!("{other:?}"),
         };
         let request = Request::decode(self.encoding, &bytes).unwrap();
-        Asked { id: request.id, method: request.method.to_owned(), params: request.params().unwrap() }
+        Asked {
+            id: request.id,
+            method: request.method.to_owned(),
+            params: request.params().unwrap(),
+        }
     }
 
     pub async fn says(&mut self, bytes: Vec<u8>) {
@@ -81,7 +90,10 @@ impl Peer {
     }
 
     pub async fn closes(&mut self, code: CloseCode) {
-        let frame = CloseFrame { code: code.code().into(), reason: code.reason().into() };
+        let frame = CloseFrame {
+            code: code.code().into(),
+            reason: code.reason().into(),
+        };
         self.stream.close(Some(frame)).await.unwrap();
         while let Some(Ok(_)) = self.stream.next().await {}
     }
