@@ -9,6 +9,7 @@ set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
 readonly SCHEMATHESIS=4.32.5
+readonly CHECK_JSONSCHEMA=0.39.0
 readonly ALL="fmt clippy docs test races suites"
 step_number=0
 step_total=0
@@ -63,7 +64,18 @@ prepare() {
   install redis-server redis-server redis-tools
   install redis-sentinel redis-sentinel
   install redis-cli redis-tools
-  if wanted CHAOS_SCHEMATHESIS; then schemathesis; fi
+  install nginx nginx-light
+  install curl curl ca-certificates
+  install python3 python3
+  install openssl openssl
+  if wanted CHAOS_SCHEMATHESIS; then
+    CHAOS_SCHEMATHESIS=$(python_tool schemathesis "$SCHEMATHESIS")
+    export CHAOS_SCHEMATHESIS
+  fi
+  if wanted CHAOS_CHECK_JSONSCHEMA; then
+    CHAOS_CHECK_JSONSCHEMA=$(python_tool check-jsonschema "$CHECK_JSONSCHEMA")
+    export CHAOS_CHECK_JSONSCHEMA
+  fi
   if [ -f protocol/clients/typescript/package.json ]; then install node nodejs npm; fi
   if wanted CHAOS_CHROMIUM; then
     install chromium chromium
@@ -79,25 +91,25 @@ prepare() {
   ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
 }
 
-# The property-based HTTP client, in a folder of its own that outlives this run.
-schemathesis() {
-  local venv=$PWD/target/schemathesis-$SCHEMATHESIS
-  if [ ! -x "$venv/bin/schemathesis" ]; then
+# python_tool NAME VERSION: a program from PyPI, in a folder of its own that outlives this run. Prints where it is.
+python_tool() {
+  local venv=$PWD/target/$1-$2
+  if [ ! -x "$venv/bin/$1" ]; then
     install python3 python3
     if ! python3 -c 'import ensurepip' 2>/dev/null; then
       [ "$(id -u)" -eq 0 ] && has apt-get || give_up "Python's venv is missing (Debian and Ubuntu: apt-get install python3-venv): install it and run this again."
       without_starting_services apt-get update -qq
       without_starting_services apt-get install -y -qq --no-install-recommends python3-venv
     fi
-    say "installing schemathesis $SCHEMATHESIS"
+    say "installing $1 $2"
     rm -rf "$venv"
     python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check "schemathesis==$SCHEMATHESIS" || {
+    "$venv/bin/pip" install --quiet --disable-pip-version-check "$1==$2" >&2 || {
       rm -rf "$venv"
-      give_up "schemathesis $SCHEMATHESIS cannot be installed by pip: see above."
+      give_up "$1 $2 cannot be installed by pip: see above."
     }
   fi
-  export CHAOS_SCHEMATHESIS=$venv/bin/schemathesis
+  printf '%s' "$venv/bin/$1"
 }
 
 fmt() {
@@ -107,6 +119,8 @@ fmt() {
 
 clippy() {
   heading "lints"
+  python3 deploy/tests/imports.py
+  deploy/tests/features.sh
   cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 }
 

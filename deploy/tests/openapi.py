@@ -102,8 +102,13 @@ class World:
         values["user"] = "alice" if kind == "user_token" and path.startswith("/v1/users") else "bob"
         return {name: values[name] for name in re.findall(r"{(\w+)}", path)}
 
-    def query(self, path, kind):
-        return {"sender_id": "alice"} if path.endswith("{emoji}") and kind == "app_key" else None
+    def query(self, method, path, kind):
+        is_app = kind == "app_key"
+        if path.endswith("{emoji}"):
+            return {"sender_id": "alice"} if is_app else None
+        if path.endswith("/read") and method == "delete":
+            return {"number": 1, **({"user_id": "alice"} if is_app else {})}
+        return None
 
     def body(self, name, kind):
         """Where the document's example cannot know an id, a body that can."""
@@ -111,6 +116,7 @@ class World:
             "AddParticipant": {"user_id": "carol"},
             "Batch_AddParticipant": {"items": [{"user_id": "carol"}, {"user_id": "nobody"}]},
             "Batch_PutUser": {"items": [{"id": "dora"}, {"id": "bob", "bot": True}]},
+            "MarkRead": {"number": 1, **({"user_id": "alice"} if kind == "app_key" else {})},
             "SendMessage": {"text": "Hello", **({"sender_id": "alice"} if kind == "app_key" else {})},
         }.get(name)
 
@@ -157,7 +163,7 @@ class Run:
 
     def succeed(self, operation, described, world, kind):
         """The document's own example, with ids that exist, is a success."""
-        parts = {"path_parameters": world.path_parameters(operation.path, kind), "query": world.query(operation.path, kind)}
+        parts = {"path_parameters": world.path_parameters(operation.path, kind), "query": world.query(operation.method.lower(), operation.path, kind)}
         content = described.get("requestBody", {}).get("content", {})
         if content:
             name = content["application/json"]["schema"]["$ref"].rsplit("/", 1)[1]

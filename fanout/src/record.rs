@@ -1,7 +1,8 @@
-//! A record on the bus: a small header that a node reads, and a body that it only passes on.
+//! Records on the bus: a small header that nodes read, and a body that they only deliver.
 //!
-//! Layout, integers big-endian; [`Record`] tells what each means. Both store engines write it: the embedded one
-//! through [`Record::encode`], the Redis one in its commit script with `struct.pack`; a conformance test holds them together.
+//! Layout, integers big-endian; [`Record`] describes the fields. Both store engines write it: the
+//! embedded one through [`Record::encode`], the Redis one in its commit script with `struct.pack`.
+//! A conformance test compares them.
 //!
 //! ```text
 //! u8  version (1)       u8  kind             u8  control (0 none, 1 evict, 2 close, 3 except)
@@ -16,78 +17,79 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::Position;
 
-/// The version that this build writes and reads.
+/// The layout version that this build writes and reads.
 pub const VERSION: u8 = 1;
 
-/// What the hub does with the record besides passing it on.
+/// What the hub does besides delivering the record.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Control {
     /// Nothing.
     #[default]
     None,
-    /// Before the record is passed on, every subscription of this subject that stands before it ends.
+    /// Ends every subscription of this subject at an earlier position, before the record is
+    /// delivered.
     Evict(Bytes),
-    /// After the record was passed on, every subscription that stands before it ends.
+    /// Ends every subscription at an earlier position, after the record was delivered.
     Close,
-    /// The record is passed on to all but this subject.
+    /// Delivers the record to all subscribers except this subject.
     Except(Bytes),
 }
 
-/// What the store assigned, spliced in front of an entity's own fields. Zero means absent.
+/// Fields that the store assigned, spliced in front of an entity's own fields. Zero means absent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stamps {
     /// Bit 0: the number of a numbered document.
     pub number: u64,
     /// Bit 1: the `seq` of the event that last changed the document.
     pub seq: u64,
-    /// Bit 2: when it was made.
+    /// Bit 2: time of creation.
     pub created_at: u64,
-    /// Bit 3: when it was last edited.
+    /// Bit 3: time of the last edit.
     pub edited_at: u64,
-    /// Bit 4: when it was deleted.
+    /// Bit 4: time of deletion.
     pub deleted_at: u64,
 }
 
 const COUNT: u8 = 1 << 5;
 const COUNTS: u8 = 1 << 6;
 
-/// A record. `seq` 0 marks a passing one: it has no place in the log and advances nothing.
+/// A record. `seq` 0 marks a passing record, which is not in the log and advances no position.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Record {
-    /// What happened, in the numbering of whoever frames it.
+    /// Kind of the event, in the numbering of the [`Source`](crate::Source).
     pub kind: u8,
-    /// See [`Control`].
+    /// Effect on subscriptions.
     pub control: Control,
-    /// Where it stands; [`Position::default`] for a passing one.
+    /// Position in the log; [`Position::default`] for a passing record.
     pub position: Position,
-    /// The `at` of the event before it.
+    /// `at` of the previous event.
     pub before: u64,
-    /// What the store assigned to the entity in the body.
+    /// Fields that the store assigned to the entity in the body.
     pub stamps: Stamps,
-    /// Bit 5: the counter that the commit changed, after it.
+    /// Bit 5: the counter that the commit changed, after the change.
     pub count: Option<u64>,
     /// Bit 6: the entity's counters, as a MessagePack map from name to integer, header included.
     pub counts: Option<Bytes>,
-    /// Opaque here.
+    /// Opaque to this crate.
     pub body: Bytes,
 }
 
-/// Why bytes are no record.
+/// Why bytes are not a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// It ends before its header does.
+    /// The bytes end within the header.
     #[error("the record ends before its header does")]
     Short,
-    /// A version that this build does not know.
+    /// The version is unknown.
     #[error("the record has version {0}, this node reads {VERSION}")]
     Version(u8),
-    /// A control or stamp that this build does not know.
+    /// A control or stamp is unknown.
     #[error("the record's header holds what this node does not know")]
     Unknown,
 }
 
 impl Record {
-    /// A passing record.
+    /// Returns a passing record.
     pub fn passing(kind: u8, control: Control, body: Bytes) -> Self {
         Self {
             kind,
@@ -97,12 +99,12 @@ impl Record {
         }
     }
 
-    /// Whether it has a place in the log.
+    /// Returns whether the record is in the log.
     pub fn is_durable(&self) -> bool {
         self.position.seq != 0
     }
 
-    /// The bytes for the bus.
+    /// Encodes the record for the bus.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(96 + self.body.len());
         let stamps = self.stamps.as_array();
@@ -146,7 +148,7 @@ impl Record {
         out.freeze()
     }
 
-    /// Reads what [`encode`](Self::encode) wrote. The body and the subject share the given bytes.
+    /// Decodes what [`encode`](Self::encode) wrote. The body and the subject share the given bytes.
     pub fn decode(mut bytes: Bytes) -> Result<Self, Malformed> {
         if bytes.len() < 28 {
             return Err(Malformed::Short);

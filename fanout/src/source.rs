@@ -1,104 +1,128 @@
-//! What the hub asks of whoever uses it: how a record looks on the wire, and what the log holds.
+//! The interface through which the hub frames records and reads the log.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::fair::Party;
 use crate::record::Record;
 use crate::{Class, Encoding, Outbox, Position, Topic};
 
-/// The meaning of records, and the log behind them.
+/// Frames records and reads the log. Implemented by the user of the hub.
 #[async_trait]
 pub trait Source: Send + Sync + 'static {
-    /// The complete bytes of the wire for a record; `None` if there is nothing to tell.
-    /// Called once per encoding that has a listener, from the broadcasting task: it must neither block nor wait.
+    /// Returns the complete frame for a record; `None` if subscribers receive nothing for it.
+    /// Called once per encoding that has a subscriber, from the broadcasting task. Must not block.
     fn frame(&self, topic: &Topic, record: &Record, encoding: Encoding) -> Option<Bytes>;
 
-    /// The complete bytes of the wire that tell a subscriber that it goes on at `position` without having been told all before it.
+    /// Returns the complete frame that tells a subscriber that it continues at `position` after a
+    /// gap.
     fn gap(&self, topic: &Topic, gap: Gap, position: Position, encoding: Encoding) -> Bytes;
 
-    /// How a passing record is treated where it has to wait. Durable ones are always [`Class::Durable`], and so is the default.
-    /// Keys of [`Class::Droppable`] are of the whole connection: they should tell topics apart.
+    /// Returns the class of a passing record. Durable ones always have [`Class::Durable`], which is
+    /// also the default. Keys of [`Class::Droppable`] are shared by all topics of a connection, so
+    /// they should differ between topics.
     fn class(&self, topic: &Topic, record: &Record) -> Class {
         let _ = (topic, record);
         Class::Durable
     }
 
-    /// A record that the bus brought was handed to the topic's live subscribers: called once per such record and node, under the rules of
-    /// [`frame`](Self::frame). What was read from the log instead, for a repair or for who caught up, is not among them.
-    fn passed(&self, topic: &Topic, record: &Record) {
+    /// Called after a record from the bus was pushed to the topic's live subscribers, once per
+    /// record and node. Not called for records that were read from the log. Must not block.
+    fn after_broadcast(&self, topic: &Topic, record: &Record) {
         let _ = (topic, record);
     }
 
-    /// Whether the source wants to know who [is about to be](Self::tells), and who [is](Self::told), told this record. Default: no, and then a subscriber costs nothing for it.
-    fn follows(&self, record: &Record) -> bool {
+    /// Returns whether to call [`before_delivery`](Self::before_delivery) and
+    /// [`after_delivery`](Self::after_delivery) for this record. Default: no, which costs nothing
+    /// per subscriber.
+    fn observes(&self, record: &Record) -> bool {
         let _ = record;
         false
     }
 
-    /// A record that the source [`follows`](Self::follows) is about to be pushed to this outbox: what the source
-    /// [mutes](Outbox::mute) does not come behind it. Called as [`told`](Self::told) is.
-    fn tells(&self, topic: &Topic, record: &Record, outbox: &Arc<Outbox>) {
+    /// Called before an [observed](Self::observes) record is pushed to this outbox. Frames of
+    /// topics that are [muted](Outbox::mute) here do not follow the record. Must not block.
+    fn before_delivery(&self, topic: &Topic, record: &Record, outbox: &Arc<Outbox>) {
         let _ = (topic, record, outbox);
     }
 
-    /// A record that the source [`follows`](Self::follows) was pushed to this outbox, by the broadcast or when its subscriber caught up:
-    /// whatever is pushed from here on comes after it. Called once per subscriber that is told, under the rules of [`frame`](Self::frame).
-    fn told(&self, topic: &Topic, record: &Record, outbox: &Arc<Outbox>) {
+    /// Called after an [observed](Self::observes) record was pushed to this outbox, by a broadcast
+    /// or while its subscriber caught up. Called once per subscriber that receives it. Must not
+    /// block.
+    fn after_delivery(&self, topic: &Topic, record: &Record, outbox: &Arc<Outbox>) {
         let _ = (topic, record, outbox);
     }
 
-    /// At most `limit` records after a position, in order, with the controls that they had on the bus; [`Record::before`] is not needed.
-    /// If there are any, the answer holds at least one.
+    /// Returns who takes turns at reading the log of this topic. Default: all topics are of one
+    /// party.
+    fn party(&self, topic: &Topic) -> Party {
+        let _ = topic;
+        Party::default()
+    }
+
+    /// Reads the records after a position, in order, with the controls that they had on the bus;
+    /// [`Record::before`] is not needed. Returns at least one if there are any, and reads no more
+    /// than the limit.
     async fn read(
         &self,
         topic: &Topic,
         after: Position,
-        limit: usize,
+        limit: PageLimit,
     ) -> Result<Replay, SourceError>;
 
-    /// For each of these subjects: whether it may listen to the topic now. Asked where the log does not go on from a position,
-    /// because an eviction may have been in what is missing. Default: all may.
+    /// Returns for each subject whether it may subscribe to the topic now. Called when the log does
+    /// not continue at a position, because the gap may contain an eviction. Default: all may.
     async fn admits(&self, topic: &Topic, subjects: &[Bytes]) -> Result<Vec<bool>, SourceError> {
         let _ = topic;
         Ok(vec![true; subjects.len()])
     }
 
-    /// The newest position of each topic, in the order asked for. One that cannot be told holds up no other.
+    /// Returns the newest position of each topic, in the order of `topics`. A topic whose head
+    /// cannot be read does not delay others.
     async fn heads(&self, topics: &[Topic]) -> Vec<Result<Position, SourceError>>;
+}
+
+/// Maximum size of one read of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageLimit {
+    /// Number of records.
+    pub records: usize,
+    /// Bytes of their bodies, if there is more than one record.
+    pub bytes: usize,
 }
 
 /// A piece of a topic's log.
 #[derive(Debug, Clone)]
 pub struct Replay {
-    /// What stands after the position; empty unless `continuity` is [`Continuity::Continuous`].
+    /// The records after the position; empty unless `continuity` is [`Continuity::Continuous`].
     pub records: Vec<Record>,
     /// The newest position at that instant.
     pub head: Position,
-    /// Whether the log goes on from the position.
+    /// Whether the log continues at the position.
     pub continuity: Continuity,
 }
 
 /// How a position relates to a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Continuity {
-    /// All after it are kept.
+    /// The log has all records after it.
     Continuous,
-    /// It does not.
+    /// The log does not continue there.
     Broken(Gap),
 }
 
-/// Why a log does not go on from a position.
+/// Why a log does not continue at a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gap {
     /// The position is older than what is kept.
     Trimmed,
-    /// No event stands there, or another one.
+    /// There is no event or another one at the position.
     Diverged,
 }
 
-/// Why the log could not be read. The hub tries again, with back-off, for as long as anybody listens.
+/// Why the log could not be read. The hub retries with backoff while the topic has subscribers.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("the log cannot be read: {0}")]
+#[error("cannot read the log: {0}")]
 pub struct SourceError(pub String);

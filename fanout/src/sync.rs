@@ -1,8 +1,10 @@
-//! The primitives that the hub and the outbox are built of: the usual ones, or under `--cfg shuttle` those of a model checker,
-//! which decides at each of them who goes on, and so tries many interleavings of the same code (`deploy/test.sh races`).
+//! Synchronization primitives of the hub and the outbox: the usual ones, or under `--cfg shuttle`
+//! those of a model checker, which schedules the threads at each operation and so tries many
+//! interleavings of the same code (`deploy/test.sh races`).
 //!
-//! Owned here: whatever may block, or that threads meet at: locks, atomics, the map of topics, tasks and pauses. Left out: `Notify`, `Semaphore` and
-//! `AtomicWaker`, which are the same in both: they are one step to the checker, for whoever made them has checked them.
+//! Owned here: what may block or is shared between threads: locks, atomics, the map of topics,
+//! tasks and pauses. Left out: `Notify`, `Semaphore` and `AtomicWaker`, which are the same in both.
+//! The checker treats their operations as atomic.
 
 #[cfg(not(shuttle))]
 mod real {
@@ -20,7 +22,7 @@ mod real {
     pub(crate) use tokio::task::yield_now;
     pub(crate) use tokio::time::{sleep, timeout};
 
-    /// What there is for each topic. No lock of it is held beyond a call.
+    /// A concurrent map by topic. No lock is held beyond a call.
     #[derive(Debug)]
     pub(crate) struct Topics<T>(DashMap<Topic, Arc<T>>);
 
@@ -50,7 +52,7 @@ mod real {
         }
     }
 
-    /// Whether `since` is so long ago.
+    /// Returns whether at least this duration has passed since `since`.
     pub(crate) fn is_past(since: tokio::time::Instant, wait: Duration) -> bool {
         since.elapsed() >= wait
     }
@@ -71,7 +73,7 @@ mod checked {
     pub(crate) use shuttle::future::yield_now;
     pub(crate) use shuttle::sync::MutexGuard;
 
-    /// Locks as `parking_lot`'s does: without poisoning.
+    /// Locks without poisoning, like `parking_lot`.
     #[derive(Default)]
     pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
 
@@ -95,7 +97,7 @@ mod checked {
         }
     }
 
-    /// Where tasks are spawned.
+    /// A handle that spawns tasks.
     #[derive(Debug, Clone)]
     pub(crate) struct Handle;
 
@@ -109,17 +111,17 @@ mod checked {
         }
     }
 
-    /// Time does not pass: every pause is over as soon as the checker comes back to it.
+    /// Time does not pass: a pause ends when the checker schedules the task again.
     pub(crate) async fn sleep(_pause: Duration) {
         yield_now().await;
     }
 
-    /// Never ends early: a check must not rest upon a time-out.
+    /// Never times out: a check must not depend on timeouts.
     pub(crate) async fn timeout<F: Future>(_wait: Duration, task: F) -> Result<F::Output, ()> {
         Ok(task.await)
     }
 
-    /// As the map of every day, with all topics behind one lock.
+    /// Like the usual map, with all topics behind one lock.
     #[derive(Debug)]
     pub(crate) struct Topics<T>(Mutex<BTreeMap<Topic, Arc<T>>>);
 
@@ -149,8 +151,9 @@ mod checked {
         }
     }
 
-    /// Tries many interleavings of a story, half of them at random, half with few but far-reaching changes of who goes on (PCT). What fails is
-    /// printed as a schedule, which `shuttle::replay` repeats. `CHAOS_RACES` says how many; default 700 of each.
+    /// Runs a test under many interleavings: half of them random, half with few context switches
+    /// (PCT). A failure prints a schedule that `shuttle::replay` repeats. `CHAOS_RACES` is the
+    /// number of each; default 700.
     #[cfg(test)]
     pub(crate) fn races<F: Future<Output = ()>>(story: impl Fn() -> F + Send + Sync + 'static) {
         use shuttle::scheduler::{PctScheduler, RandomScheduler};
@@ -159,7 +162,7 @@ mod checked {
         });
         let story = Arc::new(move || shuttle::future::block_on(story()));
         let mut config = shuttle::Config::new();
-        // What waits for somebody who never comes ends here too, where another task goes round and round.
+        // Also ends a test in which one task waits forever while another keeps running.
         config.max_steps = shuttle::MaxSteps::FailAfter(20_000);
         let again = Arc::clone(&story);
         shuttle::Runner::new(RandomScheduler::new(rounds), config.clone()).run(move || again());

@@ -1,19 +1,26 @@
-//! The demo: an organization, an app, two users and a channel, so that a newcomer chats within a minute.
+//! The demo: an organization, an app, two users and a channel, so that a newcomer chats within a
+//! minute.
 
 use std::path::Path;
 
+use domain::{
+    Services,
+    credential::{Actor, Principal, Who},
+    error::Result,
+    random,
+    scope::{self, ENTITY, ONLY, Scope},
+};
 use protocol::{
-    model::{ChannelType, Environment, Role},
-    params::{AddParticipant, CreateApp, CreateAppKey, CreateChannel, CreateOrganization, PutUser},
+    AppId,
+    entity::{ChannelType, Environment, Role},
+    operation::{
+        app::CreateApp, channel::CreateChannel, credential::CreateAppKey,
+        organization::CreateOrganization, participant::AddParticipant, user::PutUser,
+    },
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    auth::{Actor, Principal, Who},
-    error::Result,
-    service::{Services, random, scope::Scope},
-    start::{DEMO, Folder, StartError},
-};
+use crate::start::{DEMO, Folder, StartError};
 
 /// The users of the demo.
 pub const USERS: [(&str, &str); 2] = [("alice", "Alice"), ("bob", "Bob")];
@@ -41,7 +48,23 @@ impl Demo {
 
     /// Reads it from a data folder.
     pub fn read(data: &Path) -> Option<Self> {
-        serde_json::from_str(&std::fs::read_to_string(data.join(DEMO)).ok()?).ok()
+        Self::read_file(&data.join(DEMO))
+    }
+
+    fn read_file(file: &Path) -> Option<Self> {
+        serde_json::from_str(&std::fs::read_to_string(file).ok()?).ok()
+    }
+
+    /// Whether the folder names a demo whose app exists.
+    pub async fn is_there(services: &Services, folder: &Folder) -> Result<bool, StartError> {
+        let app: Option<AppId> =
+            Self::read_file(&folder.file(DEMO)).and_then(|demo| demo.app_id.parse().ok());
+        let Some(app) = app else { return Ok(false) };
+        let found = services
+            .snapshot(scope::app(&app), vec![(ENTITY, ONLY.into())])
+            .await
+            .map_err(StartError::of)?;
+        Ok(found.documents[0].is_some())
     }
 
     async fn fill(services: &Services) -> Result<Self> {

@@ -9,13 +9,19 @@ const STEP: Duration = Duration::from_millis(5);
 /// A timer's resolution: those who are due within it go together.
 const TICK: Duration = Duration::from_millis(1);
 
+/// How long it takes to say goodbye to so many: no longer than the window, and no longer than
+/// needed.
+pub fn spread_time(count: usize, window: Duration) -> Duration {
+    STEP.saturating_mul(count.try_into().unwrap_or(u32::MAX))
+        .min(window)
+}
+
 /// Says goodbye to each, spread over the window at most, however many they are.
 pub async fn spread<T>(all: Vec<T>, window: Duration, goodbye: impl Fn(T)) {
     let begun = Instant::now();
-    let step = window
+    let step = spread_time(all.len(), window)
         .checked_div(all.len().try_into().unwrap_or(u32::MAX))
-        .unwrap_or_default()
-        .min(STEP);
+        .unwrap_or_default();
     for (place, one) in all.into_iter().enumerate() {
         let due = begun + step.saturating_mul(place.try_into().unwrap_or(u32::MAX));
         if due > Instant::now() + TICK {
@@ -65,5 +71,15 @@ mod tests {
             ends_after(0, Duration::from_secs(5)).await,
             (Duration::ZERO, 0)
         );
+    }
+
+    #[test]
+    fn clients_are_told_to_come_back_within_the_time_that_the_goodbyes_take() {
+        let window = Duration::from_secs(5);
+        assert_eq!(spread_time(0, window), Duration::ZERO);
+        assert_eq!(spread_time(1, window), STEP);
+        assert_eq!(spread_time(100, window), STEP * 100);
+        assert_eq!(spread_time(100_000, window), window);
+        assert_eq!(spread_time(100, Duration::ZERO), Duration::ZERO);
     }
 }

@@ -1,24 +1,26 @@
-//! The node: sockets, sessions, services, store, HTTP, authentication.
+//! The node: sockets, sessions, HTTP, authentication, settings, command line.
 
 pub mod auth;
 pub mod chat;
 pub mod config;
 pub mod demo;
 pub mod drain;
-pub mod error;
+pub mod health;
 pub mod keep;
 pub mod limit;
 pub mod listen;
 pub mod log;
+pub mod metered;
 pub mod metrics;
 pub mod moving;
 pub mod node;
+pub mod private_file;
 pub mod pulse;
 pub mod rest;
-pub mod service;
+pub mod serve;
 pub mod session;
 pub mod sessions;
 pub mod socket;
 pub mod source;
 pub mod start;
-pub mod store;
+pub mod terminal;

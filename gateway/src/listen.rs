@@ -1,22 +1,67 @@
-//! The accept loop: survives every error of a connection, backs off when descriptors run out, ends with the drain.
+//! The accept loop and the HTTP connections that it serves.
+//!
+//! Owned here: who gets a socket, and how long a connection may take for what it does. An error of
+//! a connection ends that connection alone. Left out: what requests do (`rest`), and connections
+//! after an upgrade (`socket`).
 
-use std::{convert::Infallible, io, net::SocketAddr, time::Duration};
+mod activity;
+mod admission;
+mod stream;
+
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use axum::{Router, body::Body, extract::ConnectInfo};
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
-/// How long a request line and its headers may take.
-const HEADERS: Duration = Duration::from_secs(5);
+use self::activity::{Activity, Overdue};
+pub use self::{
+    admission::{
+        Admission, Socket, SocketBudget, descriptor_limit, descriptors_at_most,
+        raise_descriptor_limit,
+    },
+    stream::HttpStream,
+};
+use crate::log::Seldom;
+
 /// The most bytes of a request line and its headers.
 const HEADER_BYTES: usize = 32 * 1024;
-/// The pause after an accept that failed for want of something.
-const PAUSE: Duration = Duration::from_millis(50);
+/// The pause after an accept that failed for want of a resource.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 /// How many connections may wait to be accepted: a storm of reconnects comes in at once.
 const BACKLOG: u32 = 4096;
+/// What a refused connection is answered, without having been read.
+const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: 87\r\nretry-after: 1\r\n\
+connection: close\r\n\r\n{\"error\":{\"code\":\"unavailable\",\"message\":\"too many connections\",\"retry_after_ms\":1000}}";
+
+/// What a listener serves, and to whom.
+#[derive(Debug)]
+pub struct Server {
+    /// The routes.
+    pub router: Router,
+    /// Who gets a socket.
+    pub admission: Admission,
+    /// How long a kept-alive connection may rest between two requests.
+    pub idle: Duration,
+}
 
 /// Binds an address.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -31,7 +76,9 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Accepts until the token is cancelled; then requests under way are finished.
-pub async fn accept(listener: TcpListener, router: Router, stop: CancellationToken) {
+pub async fn accept(listener: TcpListener, server: Server, stop: CancellationToken) {
+    static FAILURES: Seldom = Seldom::new(1);
+    static REFUSALS: Seldom = Seldom::new(1);
     let requests = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -39,9 +86,24 @@ pub async fn accept(listener: TcpListener, router: Router, stop: CancellationTok
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                requests.spawn(serve(stream, peer, router.clone(), stop.clone()));
-            }
+            Ok((stream, peer)) => match server.admission.admit(peer.ip()) {
+                Ok(admission::Admitted { socket, http }) => {
+                    let activity = Arc::new(Mutex::new(Activity::new(server.idle, Instant::now())));
+                    let stream = HttpStream::new(stream, socket, Arc::clone(&activity));
+                    let connection =
+                        serve(stream, peer, server.router.clone(), activity, stop.clone());
+                    requests.spawn(async move {
+                        let _http = http;
+                        connection.await;
+                    });
+                }
+                Err(limit) => {
+                    refuse(&stream);
+                    if let Some(held_back) = REFUSALS.pass(std::time::Instant::now()) {
+                        tracing::warn!(peer = %peer.ip(), limit, held_back, "connection refused");
+                    }
+                }
+            },
             // The peer gave up before it was accepted.
             Err(error)
                 if matches!(
@@ -49,8 +111,10 @@ pub async fn accept(listener: TcpListener, router: Router, stop: CancellationTok
                     io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
                 ) => {}
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(PAUSE).await;
+                if let Some(held_back) = FAILURES.pass(std::time::Instant::now()) {
+                    tracing::warn!(%error, held_back, "cannot accept a connection");
+                }
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }
     }
@@ -59,37 +123,115 @@ pub async fn accept(listener: TcpListener, router: Router, stop: CancellationTok
     requests.wait().await;
 }
 
-async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, stop: CancellationToken) {
-    if let Err(error) = stream.set_nodelay(true) {
+/// Tells a connection that there is no room, if one write can.
+fn refuse(stream: &TcpStream) {
+    let socket = socket2::SockRef::from(stream);
+    if socket.send(REFUSAL).is_ok() {
+        let _: io::Result<()> = socket.shutdown(std::net::Shutdown::Write);
+    }
+}
+
+async fn serve(
+    stream: HttpStream,
+    peer: SocketAddr,
+    router: Router,
+    activity: Arc<Mutex<Activity>>,
+    stop: CancellationToken,
+) {
+    if let Err(error) = stream.set_nodelay() {
         tracing::debug!(%error, "TCP_NODELAY was not set");
     }
-    let service = service_fn(move |mut request: Request<Incoming>| {
+    let service = service_fn(|mut request: Request<Incoming>| {
+        activity.lock().request();
         request.extensions_mut().insert(ConnectInfo(peer));
-        let router = router.clone();
+        let (router, activity) = (router.clone(), Arc::clone(&activity));
         async move {
-            Ok::<_, Infallible>(
-                router
-                    .oneshot(request.map(Body::new))
-                    .await
-                    .unwrap_or_else(|never| match never {}),
-            )
+            let response = router
+                .oneshot(request.map(Body::new))
+                .await
+                .unwrap_or_else(|never| match never {});
+            Ok::<_, Infallible>(response.map(|body| Tracked { body, activity }))
         }
     });
+    // The deadlines of hyper count a rest between two requests as the time of the second one's
+    // headers.
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS)
+        .header_read_timeout(None)
         .max_buf_size(HEADER_BYTES)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    let mut connection = std::pin::pin!(connection);
-    let served = tokio::select! {
-        served = connection.as_mut() => served,
-        () = stop.cancelled() => {
+    let mut connection = pin!(connection);
+    let mut stopping = pin!(stop.cancelled());
+    let mut is_stopping = false;
+    let mut timer = pin!(tokio::time::sleep(Duration::ZERO));
+    let ended = poll_fn(|cx| {
+        if !is_stopping && stopping.as_mut().poll(cx).is_ready() {
+            is_stopping = true;
             connection.as_mut().graceful_shutdown();
-            connection.await
         }
-    };
-    if let Err(error) = served {
-        tracing::debug!(%error, %peer, "an HTTP connection ended");
+        if let Poll::Ready(served) = connection.as_mut().poll(cx) {
+            return Poll::Ready(served.map_err(Ended::Failed));
+        }
+        // Looked at after every turn, since each of them may bring a deadline forward; compared
+        // with the clock and not with the timer, which a busy socket may leave no budget for.
+        loop {
+            let Some((at, overdue)) = activity.lock().deadline() else {
+                return Poll::Pending;
+            };
+            if Instant::now() >= at {
+                return Poll::Ready(Err(Ended::Overdue(overdue)));
+            }
+            // A deadline that moved back is noticed when the timer fires at the old one.
+            if at < timer.deadline() || timer.is_elapsed() {
+                timer.as_mut().reset(at);
+            }
+            ready!(timer.as_mut().poll(cx));
+        }
+    })
+    .await;
+    match ended {
+        Ok(()) => {}
+        Err(Ended::Failed(error)) => tracing::debug!(%error, %peer, "HTTP connection ended"),
+        Err(Ended::Overdue(overdue)) => {
+            tracing::debug!(?overdue, %peer, "HTTP connection closed, it was too slow")
+        }
+    }
+}
+
+/// Why a connection ended.
+enum Ended {
+    Failed(hyper::Error),
+    Overdue(Overdue),
+}
+
+/// A response's body. The connection is idle again when it is dropped.
+struct Tracked {
+    body: Body,
+    activity: Arc<Mutex<Activity>>,
+}
+
+impl http_body::Body for Tracked {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        self.activity.lock().responded(Instant::now());
     }
 }

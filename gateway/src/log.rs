@@ -1,7 +1,8 @@
 //! The log: to standard error, as text or JSON, and without a credential in it whatever is logged.
 //!
-//! Owns the subscriber, the hook that logs panics, and the scrubbing. Every line passes [`scrub()`] on its way out, so that a credential
-//! in a field, a cause or a panic's message is hidden in the one place that none of them can go around.
+//! Owns the subscriber, the hook that logs panics, and the scrubbing. Every line passes [`scrub()`]
+//! and [`escape()`] on its way out, so that a credential in a field, a cause or a panic's message
+//! is hidden, and one event is one line, in the one place that none of them can go around.
 
 mod scrub;
 mod seldom;
@@ -18,9 +19,13 @@ pub use self::{
     scrub::{Redacted, scrub},
     seldom::Seldom,
 };
-use crate::config::LogFormat;
+use crate::{
+    config::LogFormat,
+    terminal::{escape, escape_uncoloured},
+};
 
-/// Starts logging for the whole process, panics included. `filter` is as `EnvFilter` reads it; `Config::log_filter` was checked.
+/// Starts logging for the whole process, panics included. `filter` is as `EnvFilter` reads it;
+/// `Config::log_filter` was checked.
 ///
 /// # Errors
 /// Something logs for this process already.
@@ -47,11 +52,12 @@ where
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(colour)
-        .with_writer(Scrubbed(writer))
+        .with_writer(Scrubbed { writer, colour })
         .finish()
 }
 
-/// Logs to `writer` as one JSON object a line, scrubbed; the event's fields stand beside its message.
+/// Logs to `writer` as one JSON object a line, scrubbed; the event's fields stand beside its
+/// message.
 fn json<W>(filter: &str, writer: W) -> impl Subscriber + Send + Sync + use<W>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
@@ -61,11 +67,15 @@ where
         .json()
         .flatten_event(true)
         .with_env_filter(filter)
-        .with_writer(Scrubbed(writer))
+        .with_writer(Scrubbed {
+            writer,
+            colour: false,
+        })
         .finish()
 }
 
-/// Logs where a thread panicked and with what message. The default hook would print it past the scrubbing.
+/// Logs where a thread panicked and with what message. The default hook would print it past the
+/// scrubbing.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let message = panic
         .payload_as_str()
@@ -78,27 +88,42 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     tracing::error!(%location, thread = thread.name().unwrap_or("unnamed"), "panicked: {message}");
 }
 
-/// Scrubs what is written. The subscriber writes each event whole, in one call, so a credential cannot be cut in two.
+/// Scrubs and escapes what is written. The subscriber writes each event whole, in one call, so a
+/// credential cannot be cut in two.
 #[derive(Debug)]
-struct Scrubbed<W>(W);
+struct Scrubbed<W> {
+    writer: W,
+    /// Whether the subscriber colours its lines. It escapes ESC in values itself.
+    colour: bool,
+}
 
 impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for Scrubbed<W> {
     type Writer = Scrubbed<W::Writer>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        Scrubbed(self.0.make_writer())
+        Scrubbed {
+            writer: self.writer.make_writer(),
+            colour: self.colour,
+        }
     }
 }
 
 impl<W: Write> Write for Scrubbed<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0
-            .write_all(scrub(&String::from_utf8_lossy(bytes)).as_bytes())?;
+        let text = String::from_utf8_lossy(bytes);
+        let clean = scrub(&text);
+        let line = clean.strip_suffix('\n').unwrap_or(&clean);
+        let shown = if self.colour {
+            escape_uncoloured(line)
+        } else {
+            escape(line)
+        };
+        self.writer.write_all(format!("{shown}\n").as_bytes())?;
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.writer.flush()
     }
 }
 
@@ -158,6 +183,24 @@ mod tests {
             );
             assert!(!line.contains("filtered out"));
         }
+    }
+
+    #[test]
+    fn an_event_is_one_line_that_a_terminal_does_not_obey() {
+        let value = "alice\n2026-01-01 INFO forged\r\u{1b}[2J\u{9b}2J\u{202e}";
+        let [text, json] = Lines::of(|| tracing::info!(name = %value, quoted = value, "{value}"));
+        assert_eq!(
+            (text.lines().count(), json.lines().count()),
+            (1, 1),
+            "{text}{json}"
+        );
+        for c in ['\r', '\u{1b}', '\u{9b}', '\u{202e}'] {
+            assert!(!text.contains(c) && !json.contains(c), "{text}{json}");
+        }
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&json).unwrap()["message"],
+            value
+        );
     }
 
     #[test]

@@ -1,23 +1,46 @@
-//! `chaos`: reads the configuration, builds, runs.
+//! `chaos`: reads the command line and runs what it asks for.
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use gateway::{
     chat,
-    config::{self, Command, Config},
-    keep, log, moving,
-    node::Node,
+    config::{self, Command, LogFormat},
+    health, keep, log, moving, serve,
     start::StartError,
+    terminal,
 };
 
 fn main() -> ExitCode {
-    match config::from_process().map_err(StartError::of).and_then(run) {
-        Ok(code) => code,
-        Err(error) => {
-            // A key given in place of its file, say.
-            eprintln!("chaos: {}", log::scrub(&error.to_string()));
-            ExitCode::from(2)
+    let (error, log_format) = match config::from_process() {
+        Ok(command) => {
+            let log_format = command.log_format();
+            match run(command) {
+                Ok(code) => return code,
+                Err(error) => (error, log_format),
+            }
         }
+        Err(error) => (StartError::of(&error), error.log_format()),
+    };
+    report(&error, log_format);
+    ExitCode::from(2)
+}
+
+/// Reports why the process ends, in the format of its log.
+fn report(error: &StartError, log_format: LogFormat) {
+    if log_format == LogFormat::Json {
+        // An error of a setting comes before the log was started.
+        let _ = log::init(log_format, "error");
+        tracing::error!("{error}");
+    } else {
+        // It may quote a key that was given in place of its file.
+        let _ = writeln!(
+            io::stderr(),
+            "chaos: {}",
+            terminal::escape(&log::scrub(&error.to_string()))
+        );
     }
 }
 
@@ -29,7 +52,9 @@ fn run(command: Command) -> Result<ExitCode, StartError> {
             .map_err(StartError::of)
     };
     let done = match command {
-        Command::Serve(config) => runtime()?.block_on(serve(*config)),
+        Command::Serve(config) => {
+            runtime()?.block_on(serve::serve(*config, &serve::program_name()))
+        }
         Command::Chat(settings) => {
             let runtime = runtime()?;
             let ended = runtime.block_on(chat::run(settings));
@@ -40,47 +65,15 @@ fn run(command: Command) -> Result<ExitCode, StartError> {
         Command::Export(settings) => runtime()?.block_on(moving::export(settings)).map(drop),
         Command::Import(settings) => runtime()?.block_on(moving::import(settings)).map(drop),
         Command::Config(text) => {
-            print!("{text}");
+            for line in text.lines() {
+                let _ = writeln!(io::stdout(), "{}", terminal::escape(line));
+            }
             Ok(())
         }
         Command::Backup(backup) => keep::backup(&backup),
         Command::Restore(restore) => keep::restore(&restore),
         Command::Check(check) => return keep::check(&check),
+        Command::Health(settings) => return health::health(&settings),
     };
     done.map(|()| ExitCode::SUCCESS)
-}
-
-async fn serve(config: Config) -> Result<(), StartError> {
-    log::init(config.log_format, &config.log_filter).map_err(StartError::of)?;
-    let data = match &config.store {
-        config::StoreConfig::Embedded { data } => Some(data.clone()),
-        config::StoreConfig::Redis { .. } => None,
-    };
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-        .map_err(StartError::of)?;
-    let node = Node::start(config).await?;
-    let address = node.address;
-    println!("WebSocket  ws://{address}/v1/ws");
-    println!("HTTP API   http://{address}/v1/openapi.json");
-    if let Some(address) = node.ops_address {
-        println!("Operations http://{address}/metrics");
-    }
-    if let Some(data) = data {
-        println!(
-            "Admin key  {}",
-            data.join(gateway::start::ADMIN_KEY).display()
-        );
-    }
-    if node.has_demo {
-        let chaos = std::env::args().next().unwrap_or_else(|| "chaos".into());
-        println!("Chat now   {chaos} chat --user alice");
-        println!("           {chaos} chat --user bob      in another terminal");
-    }
-    let ended = tokio::select! {
-        _ = tokio::signal::ctrl_c() => Ok(()),
-        _ = terminate.recv() => Ok(()),
-        error = node.unfit() => Err(error),
-    };
-    node.drain().await;
-    ended
 }

@@ -1,17 +1,29 @@
-//! What records mean: how they look on the wire, and how the log is read again with the entities as they are now.
+//! What records mean: how they look on the wire, and how the log is read again with the entities as
+//! they are now.
 //!
-//! Owned here: the way from a record or a line of the log to a frame. Left out: order, gaps and subscribers (the hub's).
+//! Owned here: the way from a record or a line of the log to a frame. Left out: order, gaps and
+//! subscribers (the hub's).
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, OnceLock, Weak},
+    sync::{Arc, Weak},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use domain::{
+    Services,
+    channel_state::channel_of,
+    document::encode,
+    entries::Detail,
+    error::{Error, Result},
+    reactions::Reacted,
+    scope::{self, ENTITY, MESSAGES, ONLY, PARTICIPANTS, Scope, Subject},
+};
 use fanout::{
-    Class, Gap, Outbox, Position, Replay, SourceError, Topic,
+    Class, Gap, Outbox, PageLimit, Position, Replay, SourceError, Topic,
+    fair::Party,
     record::{Control, Record},
 };
 use futures_util::future::join_all;
@@ -21,25 +33,17 @@ use protocol::{
     splice::{self, EntityStamps, Parts},
 };
 use serde::Serialize;
-
-use crate::{
-    error::{Error, Result},
-    metrics::Metrics,
-    service::{
-        Services,
-        channel_state::channel_of,
-        document::encode,
-        entries::Detail,
-        reactions::Reacted,
-        scope::{self, ENTITY, MESSAGES, ONLY, PARTICIPANTS, Scope, Subject},
-    },
-    socket::frame,
-    store::{Continuity, Document, Entry, Key, Partition, Snapshot, Stamps, Table},
+use store::{
+    Continuity, Document, Entry, Key, Partition, Stamps, Table,
+    cost::{self, Meter},
 };
+
+use crate::{metrics::Metrics, socket::frame};
 
 /// Who is told, on this node, that users came into channels and left them.
 pub trait Membership: Send + Sync + 'static {
-    /// The user's session behind this outbox was just told `channel.added`, with this position in its entry.
+    /// The user's session behind this outbox was just told `channel.added`, with this position in
+    /// its entry.
     fn added(
         &self,
         scope: Scope,
@@ -58,28 +62,31 @@ pub struct Source {
     services: Services,
     metrics: Arc<Metrics>,
     /// Weak, since sessions hold the hub, and the hub its source.
-    membership: OnceLock<Weak<dyn Membership>>,
+    membership: Weak<dyn Membership>,
 }
 
 impl Source {
-    /// A source over a store.
-    pub fn new(services: Services, metrics: Arc<Metrics>) -> Arc<Self> {
+    /// A source over a store, which tells `membership` who came into channels and left them.
+    pub fn new<M: Membership>(
+        services: Services,
+        metrics: Arc<Metrics>,
+        membership: &Arc<M>,
+    ) -> Arc<Self> {
+        let membership: Weak<dyn Membership> = Arc::<M>::downgrade(membership);
         Arc::new(Self {
             services,
             metrics,
-            membership: OnceLock::new(),
+            membership,
         })
     }
 
-    /// Names who is told of memberships. Only the first call counts.
-    pub fn attach<M: Membership>(&self, membership: &Arc<M>) {
-        let membership: Weak<dyn Membership> = Arc::<M>::downgrade(membership);
-        let _ = self.membership.set(membership);
-    }
-
-    async fn replay(&self, topic: &Topic, after: Position, limit: usize) -> Result<Replay> {
+    async fn replay(&self, topic: &Topic, after: Position, limit: PageLimit) -> Result<Replay> {
         let partition = Partition::new(topic.clone());
-        let log = self.services.store.log(&partition, after, limit).await?;
+        let mut log = self
+            .services
+            .store
+            .log(&partition, after, limit.records)
+            .await?;
         let head = log.head.position();
         let broken = |gap| Replay {
             records: Vec::new(),
@@ -92,16 +99,29 @@ impl Source {
             Continuity::Continuous => {}
         }
         let keys: Vec<(Table, Key)> = log.entries.iter().map(key_of).collect::<Result<_>>()?;
-        let snapshot = self.services.snapshot(partition, keys).await?;
+        let documents = self
+            .services
+            .store
+            .documents(&partition, keys, limit.bytes)
+            .await?;
+        log.entries.truncate(documents.len());
         let channel = self.channel_now(topic, &log.entries).await?;
-        let gone = self.gone(topic, &log.entries, &snapshot.documents).await?;
+        let gone = self.gone(topic, &log.entries, &documents).await?;
         let mut records = Vec::with_capacity(log.entries.len());
-        for (entry, document) in log.entries.iter().zip(&snapshot.documents) {
+        let mut bytes = 0;
+        for (entry, document) in log.entries.iter().zip(&documents) {
             match self
                 .record(topic, entry, document.as_ref(), channel.as_ref(), &gone)
                 .await?
             {
-                Some(record) => records.push(record),
+                Some(record) => {
+                    // Also what an event adds to its document, or has instead of one.
+                    bytes += record.body.len();
+                    if bytes > limit.bytes && !records.is_empty() {
+                        break;
+                    }
+                    records.push(record);
+                }
                 // What the event was about was cleared away with a deleted channel of the same id.
                 None => return Ok(broken(Gap::Trimmed)),
             }
@@ -113,7 +133,7 @@ impl Source {
         })
     }
 
-    /// The channel itself, if an event is about it.
+    /// The channel itself as it is now, if an event is about it.
     async fn channel_now(&self, topic: &Topic, entries: &[Entry]) -> Result<Option<Bytes>> {
         if !entries
             .iter()
@@ -121,7 +141,7 @@ impl Source {
         {
             return Ok(None);
         }
-        let snapshot: Snapshot = self
+        let snapshot = self
             .services
             .snapshot(Partition::new(topic.clone()), vec![(ENTITY, ONLY.into())])
             .await?;
@@ -156,6 +176,15 @@ impl Source {
                     return Ok(None);
                 };
                 let reacted: Reacted = read(&entry.reference)?;
+                if document.stamps.deleted_at != 0 {
+                    // What was said about a message is gone with it.
+                    record.count = Some(0);
+                    record.body = encode(&Reacted {
+                        emoji: String::new(),
+                        ..reacted
+                    });
+                    return Ok(Some(record));
+                }
                 let count = document
                     .counts
                     .iter()
@@ -178,7 +207,7 @@ impl Source {
                 }
             }
             EventKind::ParticipantRemoved => {
-                let participant: protocol::model::Participant = read(&entry.reference)?;
+                let participant: protocol::entity::Participant = read(&entry.reference)?;
                 record.control = Control::Evict(Bytes::copy_from_slice(
                     participant.user_id.as_str().as_bytes(),
                 ));
@@ -224,15 +253,16 @@ impl Source {
         Some((
             scope::scope(topic)?,
             user.parse().ok()?,
-            self.membership.get()?.upgrade()?,
+            self.membership.upgrade()?,
         ))
     }
 
-    /// A user's entry as it is now. If the user is no longer in the channel, the event tells that instead.
+    /// A user's entry as it is now. If the user is no longer in the channel, the event tells that
+    /// instead.
     async fn channel_added(&self, topic: &Topic, entry: &Entry, record: &mut Record) -> Result<()> {
         #[derive(Serialize)]
         struct Data {
-            entry: protocol::model::Entry,
+            entry: protocol::entity::Entry,
         }
         let (Subject::User(user), Some(of)) = (scope::subject(topic), scope::scope(topic)) else {
             return Err(Error::internal(
@@ -254,8 +284,8 @@ impl Source {
         Ok(())
     }
 
-    /// The participants of these events that are gone by now, as they were last: later events tell of their removal.
-    /// Those that went with a deleted channel of the same id are not among them.
+    /// The participants of these events that are gone by now, as they were last: later events tell
+    /// of their removal. Those that went with a deleted channel of the same id are not among them.
     async fn gone(
         &self,
         topic: &Topic,
@@ -280,7 +310,7 @@ impl Source {
                 .iter()
                 .filter(|entry| entry.kind == EventKind::ParticipantRemoved as u8)
             {
-                let participant: protocol::model::Participant = read(&entry.reference)?;
+                let participant: protocol::entity::Participant = read(&entry.reference)?;
                 let user = participant.user_id.as_str();
                 if wanted.contains(user) {
                     gone.insert(user.to_owned(), entry.reference.clone());
@@ -372,7 +402,7 @@ impl fanout::Source for Source {
         }
     }
 
-    fn passed(&self, _topic: &Topic, record: &Record) {
+    fn after_broadcast(&self, _topic: &Topic, record: &Record) {
         if record.is_durable() {
             let passed = self
                 .services
@@ -383,12 +413,12 @@ impl fanout::Source for Source {
         }
     }
 
-    fn follows(&self, record: &Record) -> bool {
+    fn observes(&self, record: &Record) -> bool {
         record.kind == EventKind::ChannelAdded as u8
             || record.kind == EventKind::ChannelRemoved as u8
     }
 
-    fn tells(&self, topic: &Topic, record: &Record, outbox: &Arc<Outbox>) {
+    fn before_delivery(&self, topic: &Topic, record: &Record, outbox: &Arc<Outbox>) {
         #[derive(serde::Deserialize)]
         struct Removed {
             channel_id: ChannelId,
@@ -401,7 +431,7 @@ impl fanout::Source for Source {
         }
     }
 
-    fn told(&self, topic: &Topic, record: &Record, outbox: &Arc<Outbox>) {
+    fn after_delivery(&self, topic: &Topic, record: &Record, outbox: &Arc<Outbox>) {
         #[derive(serde::Deserialize)]
         struct Added {
             entry: Place,
@@ -429,13 +459,24 @@ impl fanout::Source for Source {
         }
     }
 
+    fn party(&self, topic: &Topic) -> Party {
+        scope::scope(topic).map_or_else(Party::default, |of| Party {
+            group: cost::hash(&of),
+            member: cost::hash(topic),
+        })
+    }
+
     async fn read(
         &self,
         topic: &Topic,
         after: Position,
-        limit: usize,
+        limit: PageLimit,
     ) -> Result<Replay, SourceError> {
-        self.replay(topic, after, limit)
+        // Large reads take turns between tenants.
+        let meter = scope::scope(topic).map_or_else(Meter::default, |of| Meter::of(&of, topic));
+        let meter = Arc::new(meter);
+        meter
+            .measure(self.replay(topic, after, limit))
             .await
             .map_err(|e| SourceError(e.to_string()))
     }
@@ -464,7 +505,7 @@ impl fanout::Source for Source {
 
     async fn heads(&self, topics: &[Topic]) -> Vec<Result<Position, SourceError>> {
         let head = |topic: &Topic| {
-            let read = crate::store::Read {
+            let read = store::Read {
                 partition: Partition::new(topic.clone()),
                 documents: Vec::new(),
                 newest: None,
@@ -493,10 +534,10 @@ impl std::fmt::Debug for Source {
 }
 
 /// The protocol's word for a gap.
-pub fn gap_of(gap: Gap) -> protocol::model::Gap {
+pub fn gap_of(gap: Gap) -> protocol::entity::Gap {
     match gap {
-        Gap::Trimmed => protocol::model::Gap::Trimmed,
-        Gap::Diverged => protocol::model::Gap::Diverged,
+        Gap::Trimmed => protocol::entity::Gap::Trimmed,
+        Gap::Diverged => protocol::entity::Gap::Diverged,
     }
 }
 
@@ -514,7 +555,7 @@ fn framed(payload: &[u8], encoding: fanout::Encoding) -> Result<Bytes, codec::De
     })
 }
 
-/// The document that an event is about; events about none ask for the entity, which costs nothing more.
+/// The document that an event is about. Events about none ask for one that is never there.
 fn key_of(entry: &Entry) -> Result<(Table, Key)> {
     Ok(match kind_of(entry)? {
         EventKind::MessageCreated | EventKind::MessageUpdated | EventKind::MessageDeleted => {
@@ -527,7 +568,8 @@ fn key_of(entry: &Entry) -> Result<(Table, Key)> {
         EventKind::ParticipantAdded | EventKind::ParticipantUpdated => {
             (PARTICIPANTS, text(&entry.reference)?.into())
         }
-        _ => (ENTITY, ONLY.into()),
+        EventKind::ChannelUpdated | EventKind::UserUpdated => (ENTITY, ONLY.into()),
+        _ => (PARTICIPANTS, "".into()),
     })
 }
 

@@ -1,15 +1,17 @@
-//! The files beside the embedded store: its keys, made at the first start and kept readable for the owner alone.
+//! The files beside the embedded store: its keys, made at the first start and kept readable for the
+//! owner alone.
 
 use std::{
     fmt, fs, io,
     io::Write,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
+use domain::credential::{self, SecretKind};
+
 use crate::{
-    auth::{self, SecretKind},
     config::{Secret, secret_key},
+    private_file::{self, Replacement},
 };
 
 /// The file of the admin key.
@@ -50,7 +52,7 @@ impl Folder {
                 path.display()
             ))
         };
-        fs::create_dir_all(path).map_err(unusable)?;
+        private_file::create_folder(path).map_err(unusable)?;
         // The keys are written before the store: without either the folder is new.
         let is_nothing = |entry: io::Result<fs::DirEntry>| {
             entry.is_ok_and(|entry| entry.file_name() == LOST_AND_FOUND)
@@ -70,11 +72,7 @@ impl Folder {
             let mut key = [0; 32];
             fill(&mut key)?;
             // Never over another's: of two first starts one finds the key of the other.
-            if self.write(
-                SECRET_KEY,
-                &auth::hex(&key),
-                fs::OpenOptions::new().create_new(true),
-            )? {
+            if self.create(SECRET_KEY, &credential::hex(&key))? {
                 return Ok(key);
             }
         }
@@ -93,9 +91,14 @@ impl Folder {
         match fs::read_to_string(&path) {
             Ok(text) => Ok(Secret::new(text.trim())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let key = auth::random(SecretKind::Admin);
-                self.keep(ADMIN_KEY, key.expose())?;
-                Ok(key)
+                let key = credential::random(SecretKind::Admin);
+                match self.create(ADMIN_KEY, key.expose())? {
+                    true => Ok(key),
+                    false => Err(StartError(format!(
+                        "{} is a link to nothing: mend or remove it",
+                        path.display()
+                    ))),
+                }
             }
             Err(error) => Err(StartError(format!(
                 "{} cannot be read: {error}",
@@ -104,37 +107,29 @@ impl Folder {
         }
     }
 
-    /// Writes a file that only its owner may read.
+    /// Writes a file that only its owner may read, in place of one that is there.
     pub fn keep(&self, name: &str, text: &str) -> Result<(), StartError> {
-        self.write(
-            name,
-            text,
-            fs::OpenOptions::new().create(true).truncate(true),
-        )
-        .map(|_| ())
+        let path = self.path.join(name);
+        let write = || -> io::Result<()> {
+            let mut file = Replacement::create(&path)?;
+            file.write_all(format!("{text}\n").as_bytes())?;
+            file.commit()
+        };
+        write().map_err(|error| unwritable(&path, &error))
     }
 
-    /// Writes a file; false if it must be new and is there.
-    fn write(
-        &self,
-        name: &str,
-        text: &str,
-        options: &mut fs::OpenOptions,
-    ) -> Result<bool, StartError> {
+    /// The same unless the name is taken; returns whether it was free.
+    fn create(&self, name: &str, text: &str) -> Result<bool, StartError> {
         let path = self.path.join(name);
-        let mut write = || -> io::Result<()> {
-            let mut file = options.write(true).mode(0o600).open(&path)?;
-            file.write_all(text.as_bytes())?;
-            file.write_all(b"\n")?;
+        let write = || -> io::Result<()> {
+            let mut file = private_file::create_new(&path)?;
+            file.write_all(format!("{text}\n").as_bytes())?;
             file.sync_all()
         };
         match write() {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            Err(error) => Err(StartError(format!(
-                "{} cannot be written: {error}; make the folder writable",
-                path.display()
-            ))),
+            Err(error) => Err(unwritable(&path, &error)),
         }
     }
 
@@ -142,6 +137,13 @@ impl Folder {
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
+}
+
+fn unwritable(path: &Path, error: &io::Error) -> StartError {
+    StartError(format!(
+        "{} cannot be written: {error}; make the folder writable",
+        path.display()
+    ))
 }
 
 fn fill(bytes: &mut [u8]) -> Result<(), StartError> {

@@ -11,5 +11,4 @@ mod rest {
     pub(crate) mod node;
     mod operations;
     mod tenants;
-    mod wall;
 }

@@ -1,7 +1,9 @@
-//! The floor under a fan-out: one bare `send()` of a frame to each of as many loopback sockets, and nothing else.
+//! The floor: the lowest possible cost of a fan-out. Measures one bare `send()` of a frame to each
+//! of as many loopback sockets as the run has subscribers.
 //!
-//! Only the sending thread's CPU counts, as only the node's does in the run. The readers are woken as the run's clients
-//! are, by readiness, in another thread; a round begins when everybody has read the one before.
+//! Only the CPU time of the sending thread counts, as only the node's counts in the run. Another
+//! thread reads the sockets when they are readable, as the clients of a run do. A round begins when
+//! all sockets have been read.
 
 use std::{
     io::{self, Write},
@@ -18,26 +20,26 @@ use std::{
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
-/// How long it is measured, at least.
-const DURATION: Duration = Duration::from_secs(2);
+/// Minimum time that rounds are sent for.
+const MEASURED_TIME: Duration = Duration::from_secs(2);
 
-/// How long a round may take before the measurement is given up.
-const ROUND: Duration = Duration::from_secs(10);
+/// Time after which a round fails.
+const ROUND_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the bare writes cost.
+/// Cost of bare sends.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Floor {
-    /// CPU seconds of the sender per million frames.
+    /// CPU seconds of the sending thread per million frames.
     pub cpu_seconds_per_million: f64,
-    /// How many frames were sent.
+    /// Number of frames sent.
     pub frames: u64,
-    /// Bytes of each.
+    /// Bytes of each frame.
     pub frame_bytes: usize,
-    /// To how many sockets.
+    /// Number of sockets.
     pub sockets: usize,
 }
 
-/// Measures it: some two seconds, in two threads of its own.
+/// Measures the floor: takes about two seconds, on two threads of its own.
 pub fn measure(sockets: usize, frame_bytes: usize) -> io::Result<Floor> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
@@ -56,7 +58,7 @@ pub fn measure(sockets: usize, frame_bytes: usize) -> io::Result<Floor> {
     drop(writers);
     reading
         .join()
-        .map_err(|_| io::Error::other("the reading thread panicked"))??;
+        .map_err(|_| io::Error::other("the thread that reads the sockets panicked"))??;
     let (frames, cpu) = sent?;
     Ok(Floor {
         cpu_seconds_per_million: cpu / frames as f64 * 1e6,
@@ -73,19 +75,19 @@ fn send_rounds(
 ) -> io::Result<(u64, f64)> {
     let (started, cpu) = (Instant::now(), thread_cpu());
     let mut frames = 0;
-    while started.elapsed() < DURATION {
+    while started.elapsed() < MEASURED_TIME {
         for mut writer in writers {
             writer.write_all(frame)?;
         }
         frames += writers.len() as u64;
         rounds
-            .recv_timeout(ROUND)
-            .map_err(|_| io::Error::other("the readers of the floor do not keep up"))?;
+            .recv_timeout(ROUND_TIMEOUT)
+            .map_err(|_| io::Error::other("the sockets of the floor are read too slowly"))?;
     }
     Ok((frames, thread_cpu() - cpu))
 }
 
-/// Reads until all sockets end, and tells of each whole round.
+/// Reads until all sockets are closed, and signals the end of each round.
 fn read_all(
     readers: Vec<TcpStream>,
     round_bytes: u64,
@@ -106,14 +108,14 @@ fn read_all(
         tasks.push(runtime.spawn(async move {
             let mut buffer = [0; 2048];
             loop {
-                // An error means that it is not ready yet after all.
+                // `readable` may return although nothing can be read.
                 reader.readable().await?;
                 match reader.try_read(&mut buffer) {
                     Ok(0) => return Ok(()),
                     Ok(bytes) => {
                         let before = read.fetch_add(bytes as u64, Ordering::Relaxed);
                         if (before + bytes as u64) / round_bytes > before / round_bytes {
-                            // An error means that the sender gave up.
+                            // It fails only after the sender has stopped with an error.
                             let _ = round.try_send(());
                         }
                     }
@@ -131,7 +133,7 @@ fn read_all(
     })
 }
 
-/// This thread's CPU time so far, in seconds.
+/// CPU time of this thread so far, in seconds.
 fn thread_cpu() -> f64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
@@ -142,10 +144,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bare_write_costs_something_and_not_much() {
+    fn bare_send_has_a_plausible_cost() {
         let floor = measure(20, 150).expect("loopback");
         assert!(floor.frames >= 20 && floor.frames.is_multiple_of(20));
-        // A system call takes 0.1 to 100 µs on whatever machine.
+        // A system call takes 0.1 to 100 µs on any machine.
         assert!(
             (0.1..1_000.0).contains(&floor.cpu_seconds_per_million),
             "{floor:?}"

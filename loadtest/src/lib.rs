@@ -1,43 +1,47 @@
-//! The harness: real clients against running nodes, every delivery verified, measured beside a floor.
+//! The load test: real clients against running nodes, with every delivery verified and measured.
 //!
-//! Owned here: scenarios, faults ([`arena`]), open-loop pacing, latencies, verification ([`verify`] is pure), reports. Left out: what the wire
-//! is, and how a client speaks it. A run makes a tenant of its own and deletes it afterwards, so that it can be made beside
-//! anything else on the same deployment.
+//! Owned here: scenarios, faults ([`testbed`]), open-loop scheduling, latencies, verification
+//! ([`verify`], without I/O) and reports. The protocol and its client are left to `protocol` and
+//! `client`. Each run creates a [tenant](tenant::RunTenant) of its own and deletes it afterwards,
+//! so it can run beside anything else on the same deployment.
 
-pub mod arena;
+pub mod channel;
 pub mod cli;
+pub mod event;
+pub mod fault_kind;
 pub mod floor;
+pub mod latency;
 pub mod member;
-pub mod pace;
 pub mod process;
 pub mod progress;
-pub mod record;
 pub mod report;
-pub mod room;
+pub mod run_state;
 pub mod scenario;
+pub mod schedule;
 pub mod script;
-pub mod stage;
 pub mod tenant;
-pub mod told;
+pub mod testbed;
 pub mod verify;
 
 use std::{fs::File, path::Path};
 
 use anyhow::{Context, Result};
 
-use crate::{cli::Scenario, report::Verdict, scenario::Outcome};
+use crate::{cli::Scenario, report::RunVerdict, scenario::RunOutcome};
 
-/// Runs a scenario, tells what it found on standard output and in the files that were asked for, and answers whether the
-/// promises were kept. An error is a sentence that says why the run could not be made.
-pub fn run(scenario: &Scenario) -> Result<Verdict> {
+/// Runs a scenario and writes its report to standard output and to the requested files.
+///
+/// # Errors
+/// The run could not be made. The error says why.
+pub fn run(scenario: &Scenario) -> Result<RunVerdict> {
     scenario.check()?;
-    process::make_room_for(scenario.sockets())?;
+    process::raise_open_files_limit(scenario.sockets())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .context("The runtime cannot be started")?;
-    let Outcome { report, delivery } = runtime.block_on(scenario::run(scenario))?;
-    print!("{}", report::text::of(&report));
+        .context("cannot start the runtime")?;
+    let RunOutcome { report, delivery } = runtime.block_on(scenario::run(scenario))?;
+    print!("{}", report::text::format(&report));
     let common = scenario.common();
     common
         .json
@@ -45,7 +49,7 @@ pub fn run(scenario: &Scenario) -> Result<Verdict> {
         .try_for_each(|path| report::json::write(&report, path))?;
     let write = |path: &Path| File::create(path).and_then(|mut file| delivery.write(&mut file));
     common.hgrm.iter().try_for_each(|path| {
-        write(path).with_context(|| format!("{} cannot be written", path.display()))
+        write(path).with_context(|| format!("cannot write {}", path.display()))
     })?;
     Ok(report.verdict)
 }

@@ -1,15 +1,15 @@
-//! `chaos-loadtest`: reads what is asked for, runs it, and tells by its exit code whether the promises were kept.
+//! `chaos-loadtest`: parses the command line, runs the scenario and exits with its verdict.
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use loadtest::{cli::Cli, report::Verdict};
+use loadtest::{cli::CommandLine, report::RunVerdict};
 
 fn main() -> ExitCode {
-    match loadtest::run(&Cli::parse().scenario) {
-        Ok(Verdict::Kept) => ExitCode::SUCCESS,
-        Ok(Verdict::Broken) => ExitCode::from(1),
-        Ok(Verdict::Unproven) => ExitCode::from(2),
+    match loadtest::run(&CommandLine::parse().scenario) {
+        Ok(RunVerdict::Kept) => ExitCode::SUCCESS,
+        Ok(RunVerdict::Broken) => ExitCode::from(1),
+        Ok(RunVerdict::Unproven) => ExitCode::from(2),
         Err(error) => {
             eprintln!("chaos-loadtest: {error:#}");
             ExitCode::from(2)

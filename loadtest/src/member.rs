@@ -1,4 +1,5 @@
-//! A user with one connection: connects, reads, refreshes its token, and comes back with a resume when the connection ends.
+//! A member: a user with one connection that reads events, refreshes its token, and reconnects with
+//! a resume.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,8 +7,11 @@ use anyhow::{Result, bail};
 use client::{Backoff, Closed, ConnectError, Events, Position, Reconnect, RequestError, Session};
 use protocol::{
     ChannelId, ErrorCode, UserId,
-    model::{EntryResult, Gap},
-    params::{Connect, ListMessages, Watch},
+    entity::{EntryResult, Gap},
+    operation::{
+        message::{ListMessages, MessageList},
+        session::{Connect, RefreshToken, TokenRefresh, Watch},
+    },
 };
 use tokio::{
     sync::watch,
@@ -15,106 +19,111 @@ use tokio::{
 };
 
 use crate::{
-    stage::{Counters, Stage},
-    told::{Name, Told},
+    event::{EventName, ReceivedEvent},
+    run_state::{RunCounters, RunState},
 };
 
-/// Waits between attempts to come back: shorter than a client's, so that a short run has its share of them.
-const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+/// Backoff of a reconnect. Shorter than a client's, so that a short run has several reconnects.
+const RECONNECT_BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
 
-/// How often a first connection is tried that is refused for want of room.
-const ATTEMPTS: u32 = 5;
+/// Attempts to connect for the first time while the node refuses connections for their rate or
+/// number.
+const MAX_FIRST_ATTEMPTS: u32 = 5;
 
-/// How many seconds before a token's end a node warns of it.
-const WARNING: u64 = 60;
+/// How long before its expiry a node warns of a token.
+const EXPIRY_WARNING_SECONDS: u64 = 60;
 
-/// Whoever looks at what a member gets.
-pub trait Witness: Send + Sync + 'static {
-    /// The member is about to make a session.
-    fn connects(&self, _who: usize) {}
-    /// The member's stream begins behind this event.
-    fn starts(&self, who: usize, seq: u64, number: u64);
-    /// The member's stream goes on where it was; the channel's head is this.
-    fn goes_on(&self, _who: usize, _head: u64) {}
-    /// The member is not in the channel any more.
-    fn removed(&self, _who: usize) {}
-    /// An event of the channel came, in a frame of so many bytes.
-    fn told(&self, who: usize, told: &Told, frame: usize);
-    /// The member was told that its stream goes on from this head.
-    fn told_gap(&self, who: usize, head: u64);
-    /// The member was told that what it has does not hold any more, and that its stream goes on from this head.
-    fn told_diverged(&self, who: usize, head: u64) {
-        self.told_gap(who, head);
+/// Observes what members receive. `subscriber` is the member's [index](MemberConfig::subscriber).
+pub trait DeliveryObserver: Send + Sync + 'static {
+    /// The member is about to connect and subscribe.
+    fn connecting(&self, _subscriber: usize) {}
+    /// The member subscribed after the event `seq` and the message `number`.
+    fn subscribed(&self, subscriber: usize, seq: u64, number: u64);
+    /// The member resumed from its position, in a channel whose head is `head`.
+    fn resumed(&self, _subscriber: usize, _head: u64) {}
+    /// The member learned that it was removed from the channel.
+    fn removed(&self, _subscriber: usize) {}
+    /// The member received an event of the channel, in a frame of `frame_bytes`.
+    fn received(&self, subscriber: usize, event: &ReceivedEvent, frame_bytes: usize);
+    /// The member received a gap: its stream continues from `head`.
+    fn gap_received(&self, subscriber: usize, head: u64);
+    /// The member received a gap with the reason `diverged`: its history is superseded, and its
+    /// stream continues from `head`.
+    fn divergence_received(&self, subscriber: usize, head: u64) {
+        self.gap_received(subscriber, head);
     }
-    /// After a gap the member read what changed after its position.
-    fn read_changes(
+    /// The member read what changed after its position, as a gap requires.
+    fn changes_read(
         &self,
-        _who: usize,
+        _subscriber: usize,
         _after: u64,
         _head: u64,
-        _messages: Vec<protocol::model::Message>,
+        _messages: Vec<protocol::entity::Message>,
     ) {
     }
-    /// Something came that belongs elsewhere.
-    fn foreign(&self, who: usize, what: &str);
+    /// The member received something that does not belong to its channel, or cannot be decoded.
+    fn foreign_received(&self, subscriber: usize, what: &str);
 }
 
-/// Who a member is.
-pub struct Role {
-    /// What decides its node and encoding: neighbours differ.
-    pub spread: usize,
-    /// Its place among the channel's subscribers.
-    pub who: usize,
-    /// Which user.
+/// The user and channel of a member.
+pub struct MemberConfig {
+    /// Selects the member's first node and its encoding.
+    pub placement: usize,
+    /// Index among the channel's subscribers, if the member subscribes.
+    pub subscriber: usize,
+    /// The user.
     pub user: UserId,
-    /// In which channel.
+    /// The channel.
     pub channel: ChannelId,
-    /// Whether it subscribes.
+    /// Whether the member subscribes.
     pub watch: Watch,
-    /// Whether it is removed and added again while the run goes on.
-    pub comes_and_goes: bool,
+    /// Whether the member is removed and added while the run goes on.
+    pub is_guest: bool,
 }
 
-/// A member that is connected, or coming back.
+/// Handle of a member that is connected or reconnecting.
 #[derive(Debug, Clone)]
 pub struct Member {
     session: watch::Receiver<Option<Session>>,
 }
 
 impl Member {
-    /// The session, if there is one at this moment.
+    /// The current session, if the member is connected.
     pub fn session(&self) -> Option<Session> {
         self.session.borrow().clone()
     }
 
-    /// The session, once there is one; none when the run is over.
+    /// Waits for a session. Returns `None` when the run has ended.
     pub async fn connected(&mut self) -> Option<Session> {
         self.session.wait_for(Option::is_some).await.ok()?.clone()
     }
 }
 
-/// Connects with this token, and keeps the member alive until the run is over.
+/// Connects a member with this token, and spawns the task that keeps it connected until the run
+/// ends.
 pub async fn join(
-    stage: Arc<Stage>,
-    role: Role,
+    state: Arc<RunState>,
+    config: MemberConfig,
     token: String,
-    witness: Arc<dyn Witness>,
+    observer: Arc<dyn DeliveryObserver>,
 ) -> Result<Member> {
     let (sender, session) = watch::channel(None);
-    let mut life = Life {
-        stage,
-        role,
-        witness,
+    let mut task = MemberTask {
+        state,
+        config,
+        observer,
         position: None,
-        further: 0,
+        node_offset: 0,
         session: sender,
     };
-    let (mut attempt, mut backoff) = (1, BACKOFF);
+    let (mut attempt, mut backoff) = (1, RECONNECT_BACKOFF);
     let (first, events) = loop {
-        match life.connect(token.clone()).await {
+        match task.connect(token.clone()).await {
             Ok(connected) => break connected,
-            Err(error) if attempt < ATTEMPTS && may_pass(&error) => {
-                life.stage.counters.trouble(format!("connect: {error}"));
+            Err(error) if attempt < MAX_FIRST_ATTEMPTS && is_temporary(&error) => {
+                task.state
+                    .counters
+                    .record_error(format!("connect: {error}"));
                 attempt += 1;
                 sleep(
                     backoff
@@ -123,72 +132,75 @@ pub async fn join(
                 )
                 .await;
             }
-            Err(error) => return Err(explain(error)),
+            Err(error) => return Err(with_explanation(error)),
         }
     };
-    life.enter(&first)?;
-    tokio::spawn(life.live(first, events));
+    task.resume_or_start(&first)?;
+    tokio::spawn(task.run(first, events));
     Ok(Member { session })
 }
 
-struct Life {
-    stage: Arc<Stage>,
-    role: Role,
-    witness: Arc<dyn Witness>,
-    /// Of the last durable event.
+struct MemberTask {
+    state: Arc<RunState>,
+    config: MemberConfig,
+    observer: Arc<dyn DeliveryObserver>,
+    /// Position of the last durable event.
     position: Option<Position>,
-    /// How many nodes it went on, as it does when one goes away.
-    further: usize,
+    /// How many times the member moved on to the next node.
+    node_offset: usize,
     session: watch::Sender<Option<Session>>,
 }
 
-impl Life {
+impl MemberTask {
     async fn connect(&self, token: String) -> Result<(Session, Events), ConnectError> {
         let resume = self
             .position
-            .map(|position| (self.role.channel.clone(), position.into()))
+            .map(|position| (self.config.channel.clone(), position.into()))
             .into_iter()
             .collect();
         let client = Some(concat!("chaos-loadtest/", env!("CARGO_PKG_VERSION")).to_owned());
         let params = Connect {
             token,
             resume,
-            watch: self.role.watch,
+            watch: self.config.watch,
             client,
             ..Connect::default()
         };
-        self.witness.connects(self.role.who);
-        let _door = self.stage.doors.acquire().await;
+        if self.config.watch == Watch::All {
+            self.observer.connecting(self.config.subscriber);
+        }
+        let _permit = self.state.connect_permits.acquire().await;
         let started = Instant::now();
         let connected = self
-            .stage
-            .connector(self.role.spread, self.further)
+            .state
+            .connector(self.config.placement, self.node_offset)
             .connect(&params)
             .await?;
-        self.stage.connecting.record(
-            self.role.spread,
+        self.state.connecting.record(
+            self.config.placement,
             u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
         );
         Ok(connected)
     }
 
-    /// Takes up the channel where the answer to `connect` says that it goes on.
-    fn enter(&mut self, session: &Session) -> Result<()> {
-        if self.role.watch == Watch::All {
+    /// Starts or resumes the channel by the reply to `connect`.
+    fn resume_or_start(&mut self, session: &Session) -> Result<()> {
+        if self.config.watch == Watch::All {
             let of_channel = |entry: &&EntryResult| match entry {
-                EntryResult::Entry(entry) => entry.channel_id == self.role.channel,
-                EntryResult::Failed(entry) => entry.channel_id == self.role.channel,
+                EntryResult::Entry(entry) => entry.channel_id == self.config.channel,
+                EntryResult::Failed(entry) => entry.channel_id == self.config.channel,
             };
             match session.connected().channels.iter().find(of_channel) {
                 Some(EntryResult::Entry(entry)) => match (self.position, entry.gap) {
                     (None, _) => {
-                        self.witness.starts(self.role.who, entry.seq, entry.number);
+                        self.observer
+                            .subscribed(self.config.subscriber, entry.seq, entry.number);
                         self.position = Some(Position {
                             seq: entry.seq,
                             at: entry.at,
                         });
                     }
-                    (Some(_), Some(gap)) => self.meet_gap(
+                    (Some(_), Some(gap)) => self.handle_gap(
                         session,
                         gap,
                         Position {
@@ -196,47 +208,50 @@ impl Life {
                             at: entry.at,
                         },
                     ),
-                    // What is replayed follows as events.
-                    (Some(_), None) => self.witness.goes_on(self.role.who, entry.seq),
+                    // Replayed events follow.
+                    (Some(_), None) => self.observer.resumed(self.config.subscriber, entry.seq),
                 },
-                Some(EntryResult::Failed(_)) | None if self.role.comes_and_goes => self.leave(),
+                Some(EntryResult::Failed(_)) | None if self.config.is_guest => self.leave(),
                 Some(EntryResult::Failed(entry)) => bail!(
                     "{} cannot subscribe to its channel: {}",
-                    self.role.user,
+                    self.config.user,
                     entry.error
                 ),
                 None => bail!(
-                    "The answer to connect does not have the channel of {}",
-                    self.role.user
+                    "the reply to connect lacks the channel of {}",
+                    self.config.user
                 ),
             }
         }
-        self.publish(session)
+        self.session.send_replace(Some(session.clone()));
+        Ok(())
     }
 
-    /// Does what the wire asks for where the stream does not go on from where it was.
-    fn meet_gap(&mut self, session: &Session, gap: Gap, head: Position) {
-        let who = self.role.who;
+    /// Continues from the head, and reads the changes that the gap left out.
+    fn handle_gap(&mut self, session: &Session, gap: Gap, head: Position) {
+        let subscriber = self.config.subscriber;
         let before = self.position.replace(head);
         if gap == Gap::Diverged {
-            return self.witness.told_diverged(who, head.seq);
+            return self.observer.divergence_received(subscriber, head.seq);
         }
-        self.witness.told_gap(who, head.seq);
+        self.observer.gap_received(subscriber, head.seq);
         let (mut session, mut sessions) = (session.clone(), self.session.subscribe());
-        let (channel, witness, stage) = (
-            self.role.channel.clone(),
-            self.witness.clone(),
-            self.stage.clone(),
+        let (channel, observer, state) = (
+            self.config.channel.clone(),
+            self.observer.clone(),
+            self.state.clone(),
         );
         let after = before.map_or(0, |position| position.seq);
         tokio::spawn(async move {
-            let mut backoff = BACKOFF;
+            let mut backoff = RECONNECT_BACKOFF;
             loop {
                 match changes(&session, &channel, after).await {
-                    Ok(messages) => return witness.read_changes(who, after, head.seq, messages),
-                    Err(error) => stage
+                    Ok(messages) => {
+                        return observer.changes_read(subscriber, after, head.seq, messages);
+                    }
+                    Err(error) => state
                         .counters
-                        .trouble(format!("message.list after a gap: {error}")),
+                        .record_error(format!("message.list after a gap: {error}")),
                 }
                 sleep(backoff.wait(rand::random())).await;
                 let Ok(next) = sessions
@@ -246,164 +261,164 @@ impl Life {
                 else {
                     return;
                 };
-                session = next.expect("it was waited for");
+                session = next.expect("`wait_for` returned because the session is present");
             }
         });
     }
 
     fn leave(&mut self) {
         self.position = None;
-        self.witness.removed(self.role.who);
+        self.observer.removed(self.config.subscriber);
     }
 
-    fn publish(&self, session: &Session) -> Result<()> {
-        self.session.send_replace(Some(session.clone()));
-        Ok(())
-    }
-
-    async fn live(mut self, mut session: Session, mut events: Events) {
-        let mut over = self.stage.over.subscribe();
+    async fn run(mut self, mut session: Session, mut events: Events) {
+        let mut ended = self.state.ended.subscribe();
         loop {
             let closed = tokio::select! {
                 closed = self.read(&session, &mut events) => closed,
-                _ = over.wait_for(|over| *over) => break,
+                _ = ended.wait_for(|ended| *ended) => break,
             };
             self.session.send_replace(None);
-            self.stage
+            self.state
                 .counters
-                .trouble(format!("a session {}", told_end(&closed)));
+                .record_error(format!("session: {closed}"));
             if Reconnect::after(&closed) == Reconnect::Never {
                 return;
             }
-            let again = tokio::select! {
-                again = self.come_back(&closed) => again,
-                _ = over.wait_for(|over| *over) => return,
+            (session, events) = tokio::select! {
+                reconnected = self.reconnect(&closed) => reconnected,
+                _ = ended.wait_for(|ended| *ended) => return,
             };
-            (session, events) = again;
-            Counters::count(&self.stage.counters.reconnects);
+            RunCounters::count(&self.state.counters.reconnects);
         }
-        // The connection is closed when the last of its sessions is dropped.
+        // The connection is closed when the last clone of its session is dropped.
         self.session.send_replace(None);
     }
 
-    /// Reads until the connection ends.
+    /// Reads events until the connection ends.
     async fn read(&mut self, session: &Session, events: &mut Events) -> Closed {
         while let Some(frame) = events.next_frame().await {
-            let told = match Told::read(session.encoding(), &frame) {
-                Ok(told) => told,
+            let event = match ReceivedEvent::read(session.encoding(), &frame) {
+                Ok(event) => event,
                 Err(error) => {
-                    self.witness.foreign(
-                        self.role.who,
-                        &format!("an event that cannot be read: {error}"),
+                    self.observer.foreign_received(
+                        self.config.subscriber,
+                        &format!("an event that cannot be decoded: {error}"),
                     );
                     continue;
                 }
             };
-            if told.event == Name::TokenExpiring {
+            if event.name == EventName::TokenExpiring {
                 tokio::spawn(refresh(
-                    self.stage.clone(),
-                    self.role.spread,
-                    self.role.user.clone(),
+                    self.state.clone(),
+                    self.config.placement,
+                    self.config.user.clone(),
                     session.clone(),
                 ));
                 continue;
             }
-            match (told.event, &told.data.entry, &told.data.channel_id) {
-                // Where it stands in the channel already, the reply was faster, and its stream goes on.
-                (Name::ChannelAdded, Some(entry), _)
-                    if entry.channel_id == self.role.channel && self.position.is_none() =>
+            match (event.name, &event.data.entry, &event.data.channel_id) {
+                // With a position the member has resumed already: the reply to `connect` overtook
+                // the event.
+                (EventName::ChannelAdded, Some(entry), _)
+                    if entry.channel_id == self.config.channel && self.position.is_none() =>
                 {
                     self.position = Some(Position {
                         seq: entry.seq,
                         at: entry.at,
                     });
-                    self.witness.starts(self.role.who, entry.seq, entry.number);
+                    self.observer
+                        .subscribed(self.config.subscriber, entry.seq, entry.number);
                 }
-                (Name::ChannelRemoved, _, Some(channel)) if *channel == self.role.channel => {
+                (EventName::ChannelRemoved, _, Some(channel))
+                    if *channel == self.config.channel =>
+                {
                     self.leave()
                 }
                 _ => {}
             }
-            match &told.channel_id {
-                Some(channel) if *channel != self.role.channel => {
-                    self.witness.foreign(
-                        self.role.who,
-                        &format!("{:?} of channel {channel}", told.event),
+            match &event.channel_id {
+                Some(channel) if *channel != self.config.channel => {
+                    self.observer.foreign_received(
+                        self.config.subscriber,
+                        &format!("{:?} of channel {channel}", event.name),
                     );
                     continue;
                 }
-                // Of the own stream: whether it is in the channel is told to the next session.
-                None if told.event == Name::ChannelGap => {
+                // A gap of the user's own stream. The next session says whether the member is in
+                // the channel.
+                None if event.name == EventName::ChannelGap => {
                     session.abort().await;
                     return events.closed();
                 }
                 None => continue,
                 Some(_) => {}
             }
-            if let (Name::ChannelGap, Some(seq), Some(at)) =
-                (told.event, told.data.seq, told.data.at)
+            if let (EventName::ChannelGap, Some(seq), Some(at)) =
+                (event.name, event.data.seq, event.data.at)
             {
-                self.meet_gap(
+                self.handle_gap(
                     session,
-                    told.data.reason.unwrap_or(Gap::Trimmed),
+                    event.data.reason.unwrap_or(Gap::Trimmed),
                     Position { seq, at },
                 );
                 continue;
             }
-            // Who was removed has no position, whatever was on its way.
-            if let (Some(seq), Some(at), Some(_)) = (told.seq, told.at, self.position) {
+            // A removed member has no position: events that were on their way do not set one.
+            if let (Some(seq), Some(at), Some(_)) = (event.seq, event.at, self.position) {
                 self.position = Some(Position { seq, at });
             }
-            self.witness.told(self.role.who, &told, framed(frame.len()));
+            self.observer
+                .received(self.config.subscriber, &event, frame_bytes(frame.len()));
         }
         events.closed()
     }
 
-    /// Connects until it succeeds.
-    async fn come_back(&mut self, closed: &Closed) -> (Session, Events) {
-        let mut backoff = BACKOFF;
+    /// Reconnects, with retries until it succeeds.
+    async fn reconnect(&mut self, closed: &Closed) -> (Session, Events) {
+        let mut backoff = RECONNECT_BACKOFF;
         if Reconnect::elsewhere(closed) {
-            self.further += 1;
+            self.node_offset += 1;
         }
         sleep(closed.retry_after().unwrap_or_default()).await;
         loop {
             let mut hint = Duration::ZERO;
-            let trouble = match self
-                .stage
+            let record_error = match self
+                .state
                 .tenant
-                .token(self.role.spread + self.further, &self.role.user)
+                .token(self.config.placement + self.node_offset, &self.config.user)
                 .await
             {
                 Ok(token) => match self.connect(token).await {
-                    Ok((session, events)) => match self.enter(&session) {
+                    Ok((session, events)) => match self.resume_or_start(&session) {
                         Ok(()) => return (session, events),
                         Err(error) => format!("{error:#}"),
                     },
                     Err(error) => {
                         hint = Reconnect::hint(&error).unwrap_or_default();
-                        format!("coming back: {error}")
+                        format!("reconnect: {error}")
                     }
                 },
-                Err(error) => format!("a new token: {error}"),
+                Err(error) => format!("mint a token: {error}"),
             };
-            self.stage.counters.trouble(trouble);
-            self.further += 1;
+            self.state.counters.record_error(record_error);
+            self.node_offset += 1;
             sleep(backoff.wait(rand::random()).max(hint)).await;
         }
     }
 }
 
-/// All messages that changed after this `seq`.
+/// Returns all messages that changed after `after`.
 async fn changes(
     session: &Session,
     channel: &ChannelId,
     mut after: u64,
-) -> Result<Vec<protocol::model::Message>, RequestError> {
+) -> Result<Vec<protocol::entity::Message>, RequestError> {
     let mut messages = Vec::new();
     loop {
         let limit = session.connected().limits.get("page").copied();
         let page = session
-            .messages(
+            .call::<MessageList>(
                 channel,
                 &ListMessages {
                     changed_after: Some(after),
@@ -420,28 +435,31 @@ async fn changes(
     }
 }
 
-async fn refresh(stage: Arc<Stage>, client: usize, user: UserId, session: Session) {
-    // A node warns of a short token at once: a new one would end no later than that one yet.
-    if stage.tenant.token_seconds() <= WARNING {
+async fn refresh(state: Arc<RunState>, client: usize, user: UserId, session: Session) {
+    // The node warns of a short token at once. A new one would expire at about the same time, so
+    // wait.
+    if state.tenant.token_seconds() <= EXPIRY_WARNING_SECONDS {
         sleep(Duration::from_secs_f64(
-            stage.tenant.token_seconds() as f64 / 2.0,
+            state.tenant.token_seconds() as f64 / 2.0,
         ))
         .await;
     }
     let refreshed = async {
-        let token = stage.tenant.token(client, &user).await?;
+        let token = state.tenant.token(client, &user).await?;
         session
-            .refresh_token(&token)
+            .call::<TokenRefresh>((), RefreshToken { token })
             .await
             .map_err(anyhow::Error::from)
     };
     if let Err(error) = refreshed.await {
-        stage.counters.trouble(format!("token.refresh: {error}"));
+        state
+            .counters
+            .record_error(format!("token.refresh: {error}"));
     }
 }
 
-/// A server's frame has no mask: two to ten bytes before the payload.
-fn framed(payload: usize) -> usize {
+/// Bytes of a server frame on the wire: a header of 2 to 10 bytes (no mask) and the payload.
+fn frame_bytes(payload: usize) -> usize {
     payload
         + match payload {
             0..=125 => 2,
@@ -450,15 +468,8 @@ fn framed(payload: usize) -> usize {
         }
 }
 
-fn told_end(closed: &Closed) -> String {
-    match closed.close_code() {
-        Some(code) => format!("was closed with {}: {}", code.code(), closed.reason),
-        None => closed.to_string(),
-    }
-}
-
-/// Whether a refused connection may succeed in a moment.
-fn may_pass(error: &ConnectError) -> bool {
+/// Whether a connection that was refused may succeed soon.
+fn is_temporary(error: &ConnectError) -> bool {
     match error {
         ConnectError::Refused { error, .. } => {
             matches!(error.code, ErrorCode::RateLimited | ErrorCode::Unavailable)
@@ -470,13 +481,13 @@ fn may_pass(error: &ConnectError) -> bool {
     }
 }
 
-fn explain(error: ConnectError) -> anyhow::Error {
+fn with_explanation(error: ConnectError) -> anyhow::Error {
     let sentence = match &error {
-        ConnectError::Unreachable(_) => "A node cannot be reached by WebSocket",
+        ConnectError::Unreachable(_) => "cannot reach a node by WebSocket",
         ConnectError::Upgrade { .. } | ConnectError::Handshake(_) => {
-            "What answers there does not upgrade to WebSocket"
+            "the server at this address does not upgrade to WebSocket"
         }
-        _ => "A client cannot connect",
+        _ => "a client cannot connect",
     };
     anyhow::Error::new(error).context(sentence)
 }

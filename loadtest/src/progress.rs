@@ -1,4 +1,4 @@
-//! What a person sees meanwhile, on standard error: a line that changes on a terminal, plain lines elsewhere.
+//! Progress on standard error: one changing line on a terminal, plain lines elsewhere.
 
 use std::{
     io::{IsTerminal, stderr},
@@ -12,18 +12,18 @@ use tokio::{
     time::{Instant, interval},
 };
 
-use crate::stage::{Counters, Stage};
+use crate::run_state::{RunCounters, RunState};
 
-/// Shows what is going on.
+/// The progress line.
 #[derive(Debug, Clone)]
-pub struct Progress(Option<ProgressBar>);
+pub struct ProgressLine(Option<ProgressBar>);
 
-impl Default for Progress {
-    /// On a terminal if there is one.
+impl Default for ProgressLine {
+    /// Uses a changing line if standard error is a terminal.
     fn default() -> Self {
         let bar = stderr().is_terminal().then(|| {
-            let style =
-                ProgressStyle::with_template("{spinner} {wide_msg}").expect("the template is one");
+            let style = ProgressStyle::with_template("{spinner} {wide_msg}")
+                .expect("the template is valid");
             let bar = ProgressBar::new_spinner().with_style(style);
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
@@ -32,43 +32,43 @@ impl Default for Progress {
     }
 }
 
-impl Progress {
-    /// Something begins.
-    pub fn phase(&self, what: impl Into<String>) {
-        self.show(what.into());
+impl ProgressLine {
+    /// Shows the phase that begins.
+    pub fn phase(&self, phase: impl Into<String>) {
+        self.show(phase.into());
     }
 
-    /// Shows the counters of a run until the answer is dropped.
-    pub fn follow(&self, stage: &Arc<Stage>, seconds: f64) -> Following {
-        let (progress, stage, started) = (self.clone(), stage.clone(), Instant::now());
+    /// Shows the counters of a run until the returned guard is dropped.
+    pub fn show_counters(&self, state: &Arc<RunState>, seconds: f64) -> CounterUpdates {
+        let (progress, state, started) = (self.clone(), state.clone(), Instant::now());
         let every = Duration::from_millis(if self.0.is_some() { 250 } else { 1_000 });
-        Following(tokio::spawn(async move {
+        CounterUpdates(tokio::spawn(async move {
             let mut ticks = interval(every);
             ticks.tick().await;
-            let mut before = stage.counters.delivered.load(Ordering::Relaxed);
+            let mut delivered_before = state.counters.delivered.load(Ordering::Relaxed);
             loop {
                 ticks.tick().await;
                 let line = line(
-                    &stage,
+                    &state,
                     started.elapsed().as_secs_f64(),
                     seconds,
                     every,
-                    &mut before,
+                    &mut delivered_before,
                 );
                 progress.show(line);
             }
         }))
     }
 
-    /// Something happened that is worth a line of its own.
-    pub fn note(&self, what: impl Into<String>) {
+    /// Prints a line that stays.
+    pub fn note(&self, note: impl Into<String>) {
         match &self.0 {
-            Some(bar) => bar.println(what.into()),
-            None => eprintln!("{}", what.into()),
+            Some(bar) => bar.println(note.into()),
+            None => eprintln!("{}", note.into()),
         }
     }
 
-    /// Takes the changing line away.
+    /// Removes the changing line.
     pub fn finish(&self) {
         self.0.iter().for_each(ProgressBar::finish_and_clear);
     }
@@ -81,37 +81,43 @@ impl Progress {
     }
 }
 
-/// Counters that are being shown.
+/// Guard of the task that updates the counters on the progress line.
 #[derive(Debug)]
-pub struct Following(JoinHandle<()>);
+pub struct CounterUpdates(JoinHandle<()>);
 
-impl Drop for Following {
+impl Drop for CounterUpdates {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-fn line(stage: &Stage, elapsed: f64, seconds: f64, every: Duration, before: &mut u64) -> String {
-    let Counters {
+fn line(
+    state: &RunState,
+    elapsed: f64,
+    seconds: f64,
+    every: Duration,
+    delivered_before: &mut u64,
+) -> String {
+    let RunCounters {
         sent,
         acknowledged,
         delivered,
         rate_limited,
         reconnects,
         ..
-    } = &stage.counters;
+    } = &state.counters;
     let [sent, acknowledged, delivered, rate_limited, reconnects] =
         [sent, acknowledged, delivered, rate_limited, reconnects]
             .map(|counter| counter.load(Ordering::Relaxed));
-    let per_second = (delivered - *before) as f64 / every.as_secs_f64();
-    *before = delivered;
+    let per_second = (delivered - *delivered_before) as f64 / every.as_secs_f64();
+    *delivered_before = delivered;
     let mut line = format!(
         "{elapsed:>4.0} of {seconds:.0} s  sent {sent}  acknowledged {acknowledged}  delivered {delivered} ({per_second:.0}/s)  p99 {:.1} ms",
-        stage.delivery.distribution().percentiles().p99_ms
+        state.delivery.distribution().percentiles().p99_ms
     );
-    for (count, what) in [(rate_limited, "rate limited"), (reconnects, "reconnected")] {
+    for (count, name) in [(rate_limited, "rate limited"), (reconnects, "reconnected")] {
         if count > 0 {
-            line.push_str(&format!("  {what} {count}"));
+            line.push_str(&format!("  {name} {count}"));
         }
     }
     line

@@ -1,26 +1,26 @@
-//! What is sent: each message's id, text and sender follow from its place in the run, so that whoever sees it can tell
-//! what it should be.
+//! The content of all messages of a run. A message's id, text and sender follow from its index, so
+//! every received message can be checked without a table of what was sent.
 
-use protocol::{ChannelId, MessageId, UserId, params::SendMessage};
+use protocol::{ChannelId, MessageId, UserId, operation::message::SendMessage};
 
 use crate::{
     cli::MIN_PAYLOAD,
-    told::Message,
-    verify::{Index, Shown},
+    event::ReceivedMessage,
+    verify::{MessageIndex, ObservedMessage},
 };
 
-/// The messages of one run.
+/// Generates and recognizes the messages of one run.
 #[derive(Debug)]
-pub struct Script {
-    /// The upper half of the run's message ids: another run's are foreign.
+pub struct MessageScript {
+    /// Upper half of the run's message ids. Messages of another run are foreign.
     run: u32,
-    /// Message n is sent by the n-th, and so on in turn.
+    /// The senders, in turn: message `n` is sent by sender `n % senders.len()`.
     senders: Vec<UserId>,
     filler: String,
 }
 
-impl Script {
-    /// Messages whose texts have this many bytes, sent by these users in turn.
+impl MessageScript {
+    /// Creates a script of messages whose texts have `payload` bytes.
     pub fn new(run: u32, senders: Vec<UserId>, payload: usize) -> Self {
         Self {
             run,
@@ -29,18 +29,18 @@ impl Script {
         }
     }
 
-    /// Whose turn a message is: the place among the senders.
-    pub fn sender(&self, message: Index) -> usize {
+    /// Index of a message's sender.
+    pub fn sender(&self, message: MessageIndex) -> usize {
         message as usize % self.senders.len()
     }
 
-    /// How many senders there are.
+    /// Number of senders.
     pub fn senders(&self) -> usize {
         self.senders.len()
     }
 
-    /// What `message.send` takes for it.
-    pub fn message(&self, message: Index) -> SendMessage {
+    /// Returns the parameters of `message.send`.
+    pub fn message(&self, message: MessageIndex) -> SendMessage {
         let id = MessageId::from_bits(u64::from(self.run) << 32 | u64::from(message));
         SendMessage {
             message_id: Some(id),
@@ -49,9 +49,9 @@ impl Script {
         }
     }
 
-    /// What a message that somebody was shown in this channel is.
-    pub fn read(&self, channel: &ChannelId, shown: &Message) -> Shown {
-        let Message {
+    /// Identifies a message received in this channel and checks its content.
+    pub fn read(&self, channel: &ChannelId, observed: &ReceivedMessage) -> ObservedMessage {
+        let ReceivedMessage {
             id,
             channel_id,
             number,
@@ -59,7 +59,7 @@ impl Script {
             sender_id,
             text,
             deleted_at,
-        } = shown;
+        } = observed;
         let deleted = deleted_at.is_some();
         let message = self.index(id).filter(|_| channel_id == channel);
         let intact = message.is_some_and(|message| {
@@ -70,7 +70,7 @@ impl Script {
                     self.is_text_of(message, text)
                 }
         });
-        Shown {
+        ObservedMessage {
             message,
             seq: *seq,
             number: *number,
@@ -79,18 +79,18 @@ impl Script {
         }
     }
 
-    fn is_text_of(&self, message: Index, text: &str) -> bool {
+    fn is_text_of(&self, message: MessageIndex, text: &str) -> bool {
         text.split_at_checked(MIN_PAYLOAD)
             .is_some_and(|(head, tail)| {
                 tail == self.filler
                     && head.ends_with(' ')
-                    && Index::from_str_radix(head.trim_end(), 16) == Ok(message)
+                    && MessageIndex::from_str_radix(head.trim_end(), 16) == Ok(message)
             })
     }
 
-    fn index(&self, id: &MessageId) -> Option<Index> {
+    fn index(&self, id: &MessageId) -> Option<MessageIndex> {
         let bits = u64::from_str_radix(id.as_str().strip_prefix(MessageId::PREFIX)?, 16).ok()?;
-        (bits >> 32 == u64::from(self.run)).then_some(bits as Index)
+        (bits >> 32 == u64::from(self.run)).then_some(bits as MessageIndex)
     }
 }
 
@@ -103,13 +103,13 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_recognised_and_any_change_to_it_too() {
-        let script = Script::new(0xabcd_ef01, vec![user("u0"), user("u1")], 128);
+    fn changed_messages_are_not_intact() {
+        let script = MessageScript::new(0xabcd_ef01, vec![user("u0"), user("u1")], 128);
         let channel: ChannelId = "c0".parse().expect("an id");
         let SendMessage {
             message_id, text, ..
         } = script.message(0x1_0003);
-        let good = || Message {
+        let good = || ReceivedMessage {
             id: message_id.clone().expect("it has one"),
             channel_id: channel.clone(),
             number: 1,
@@ -120,40 +120,40 @@ mod tests {
         };
         assert_eq!(good().text.len(), 128);
         let read = |message| {
-            let shown = script.read(&channel, &message);
-            (shown.message, shown.intact)
+            let observed = script.read(&channel, &message);
+            (observed.message, observed.intact)
         };
         assert_eq!(read(good()), (Some(0x1_0003), true));
         assert_eq!(
-            read(Message {
+            read(ReceivedMessage {
                 sender_id: Some(user("u0")),
                 ..good()
             }),
             (Some(0x1_0003), false)
         );
         assert_eq!(
-            read(Message {
+            read(ReceivedMessage {
                 text: good().text.replacen('3', "4", 1),
                 ..good()
             }),
             (Some(0x1_0003), false)
         );
         assert_eq!(
-            read(Message {
+            read(ReceivedMessage {
                 text: good().text + "~",
                 ..good()
             }),
             (Some(0x1_0003), false)
         );
         assert_eq!(
-            read(Message {
+            read(ReceivedMessage {
                 deleted_at: Some(3),
                 ..good()
             }),
             (Some(0x1_0003), false)
         );
         assert_eq!(
-            read(Message {
+            read(ReceivedMessage {
                 deleted_at: Some(3),
                 text: String::new(),
                 ..good()
@@ -161,14 +161,14 @@ mod tests {
             (Some(0x1_0003), true)
         );
         assert_eq!(
-            read(Message {
+            read(ReceivedMessage {
                 channel_id: "c1".parse().expect("an id"),
                 ..good()
             }),
             (None, false)
         );
         assert_eq!(
-            read(Message {
+            read(ReceivedMessage {
                 id: MessageId::from_bits(0x1_0003),
                 ..good()
             }),

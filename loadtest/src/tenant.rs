@@ -1,153 +1,164 @@
-//! The run's own tenant: an organization with an app, users, channels and tokens, made over HTTP and deleted again.
+//! The tenant of a run: an organization with an app, users, channels and tokens, created and
+//! deleted over HTTP.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use client::{Backend, BackendError, segment};
+use client::{Backend, BackendError};
 use protocol::{
     AppId, ChannelId, ErrorCode, OrganizationId, UserId,
-    model::{App, Channel, ChannelType, Environment, Key, Role},
-    params::{
-        AddParticipant, Batch, CreateApp, CreateAppKey, CreateChannel, CreateOrganization,
-        MintToken, PutUser,
+    entity::{ChannelType, Environment, Role},
+    operation::{
+        Operation,
+        app::{AppCreate, CreateApp},
+        batch::Batch,
+        channel::{ChannelCreate, CreateChannel},
+        credential::{AppKeyCreate, CreateAppKey},
+        organization::{
+            CreateOrganization, OrganizationCreate, OrganizationCreated, OrganizationDelete,
+        },
+        participant::{AddParticipant, ParticipantAdd, ParticipantAddBatch, ParticipantRemove},
+        user::{MintToken, PutUser, UserMintToken, UserPutBatch},
     },
-    results::{OrganizationCreated, ParticipantBatch, Token, UserBatch},
 };
-use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::cli::Common;
+use crate::cli::CommonArgs;
 
-/// Items of a batch, and participants that a channel is made with, the creator aside.
-const BATCH: usize = 100;
+/// Items of a batch request, and initial participants of a channel.
+const BATCH_ITEMS: usize = 100;
 
-/// Between two requests with the app key: a node takes 1,000 per second and key by default.
-const INTERVAL: Duration = Duration::from_micros(1_250);
+/// Time between two requests with the app key. A node accepts 1,000 per second and key by default.
+const REQUEST_INTERVAL: Duration = Duration::from_micros(1_250);
 
-/// How often a request is made again that was refused for its rate, or met a store that was not there.
-const ATTEMPTS: u32 = 20;
+/// Attempts of a request that is refused with `rate_limited` or `unavailable`.
+const MAX_ATTEMPTS: u32 = 20;
 
-/// An organization and app of this run alone.
+/// An organization and app for one run.
 #[derive(Debug)]
-pub struct Tenant {
-    /// With the admin key, one for each node.
-    admins: Vec<Backend>,
-    /// With the app key, one for each node.
-    nodes: Vec<Backend>,
+pub struct RunTenant {
+    /// Clients with the admin key, one per node.
+    admin_clients: Vec<Backend>,
+    /// Clients with the app key, one per node.
+    app_clients: Vec<Backend>,
     organization: OrganizationId,
     app: AppId,
-    next: tokio::sync::Mutex<Instant>,
+    next_request: tokio::sync::Mutex<Instant>,
     token_seconds: u64,
 }
 
-impl Tenant {
-    /// Makes it at the first of the nodes.
-    pub async fn make(common: &Common) -> Result<Self> {
+impl RunTenant {
+    /// Creates a tenant through the first node.
+    pub async fn create(common: &CommonArgs) -> Result<Self> {
         let bases = common.http_bases()?;
         let key = common.admin_key()?;
-        let admins: Vec<Backend> = bases
+        let admin_clients: Vec<Backend> = bases
             .iter()
             .map(|base| Backend::new(base, &key))
             .collect::<Result<_, _>>()?;
-        let admin = &admins[0];
+        let admin = &admin_clients[0];
         let body = CreateOrganization {
             name: "chaos-loadtest".into(),
             email: "loadtest@example.org".into(),
             banner: None,
         };
         let OrganizationCreated { organization, .. } = admin
-            .post("/v1/organizations", &body)
+            .call::<OrganizationCreate>((), body)
             .await
-            .map_err(|error| explain(error, &bases[0]))?;
-        match Self::fill(&admins, &bases, &organization.id, common.token_seconds).await {
+            .map_err(|error| with_explanation(error, &bases[0]))?;
+        match Self::create_app(
+            &admin_clients,
+            &bases,
+            &organization.id,
+            common.token_seconds,
+        )
+        .await
+        {
             Ok(tenant) => Ok(tenant),
             Err(error) => {
-                // The first error says more than one of the clearing up would.
+                // Only the first error is reported: it says more than one of the cleanup.
                 let _ = delete(admin, &organization.id).await;
                 Err(error)
             }
         }
     }
 
-    async fn fill(
-        admins: &[Backend],
+    async fn create_app(
+        admin_clients: &[Backend],
         bases: &[String],
         organization: &OrganizationId,
         token_seconds: u64,
     ) -> Result<Self> {
-        let admin = &admins[0];
-        let apps = format!("/v1/organizations/{organization}/apps");
-        let app: App = admin
-            .post(
-                &apps,
-                &CreateApp {
-                    name: "chaos-loadtest".into(),
-                    settings: Default::default(),
-                },
-            )
-            .await?;
+        let admin = &admin_clients[0];
+        let app = CreateApp {
+            name: "chaos-loadtest".into(),
+            settings: Default::default(),
+        };
+        let app = admin.call::<AppCreate>(organization, app).await?;
         let key = CreateAppKey {
             environment: Environment::Test,
             name: None,
         };
-        let key: Key = admin.post(&format!("{apps}/{}/keys", app.id), &key).await?;
+        let key = admin
+            .call::<AppKeyCreate>((organization, &app.id), key)
+            .await?;
         let secret = key
             .secret
-            .context("The node made an app key and does not tell its secret")?;
-        let nodes = bases
+            .context("the node returned no secret for the new app key")?;
+        let app_clients = bases
             .iter()
             .map(|base| Backend::new(base, &secret))
             .collect::<Result<_, _>>()?;
-        let next = tokio::sync::Mutex::new(Instant::now());
+        let next_request = tokio::sync::Mutex::new(Instant::now());
         Ok(Self {
-            admins: admins.to_vec(),
-            nodes,
+            admin_clients: admin_clients.to_vec(),
+            app_clients,
             organization: organization.clone(),
             app: app.id,
-            next,
+            next_request,
             token_seconds,
         })
     }
 
-    /// Which organization it is.
+    /// The organization's id.
     pub fn organization(&self) -> &OrganizationId {
         &self.organization
     }
 
-    /// Which app it is.
+    /// The app's id.
     pub fn app(&self) -> &AppId {
         &self.app
     }
 
-    /// How long its tokens are valid.
+    /// Validity of the tenant's tokens, in seconds.
     pub fn token_seconds(&self) -> u64 {
         self.token_seconds
     }
 
-    /// Makes users with these ids.
-    pub async fn make_users(&self, ids: &[UserId]) -> Result<()> {
-        for ids in ids.chunks(BATCH) {
-            let items = ids
+    /// Creates users with these ids.
+    pub async fn create_users(&self, ids: &[UserId]) -> Result<()> {
+        for ids in ids.chunks(BATCH_ITEMS) {
+            let users: Vec<_> = ids
                 .iter()
                 .map(|id| PutUser {
                     id: Some(id.clone()),
                     ..PutUser::default()
                 })
                 .collect();
-            let answer: UserBatch = self
-                .post(0, "/v1/users/batch", &Batch { items })
+            let answer = self
+                .call::<UserPutBatch>((), &Batch::of(&users))
                 .await
-                .context("The users cannot be made")?;
+                .context("cannot create the users")?;
             ensure!(
                 answer.items.len() == ids.len(),
-                "{} users were asked for, {} answered",
+                "the node returned {1} of {0} users",
                 ids.len(),
                 answer.items.len()
             );
             for (id, item) in ids.iter().zip(answer.items) {
                 ensure!(
                     item.error.is_none(),
-                    "User {id} cannot be made: {}",
+                    "cannot create user {id}: {}",
                     item.error.map(|e| e.to_string()).unwrap_or_default()
                 );
             }
@@ -155,9 +166,9 @@ impl Tenant {
         Ok(())
     }
 
-    /// Makes a group with these participants, all of whom may write.
-    pub async fn make_channel(&self, id: &ChannelId, participants: &[UserId]) -> Result<()> {
-        let (first, rest) = participants.split_at(participants.len().min(BATCH));
+    /// Creates a group channel with these participants, all of whom may send.
+    pub async fn create_channel(&self, id: &ChannelId, participants: &[UserId]) -> Result<()> {
+        let (first, rest) = participants.split_at(participants.len().min(BATCH_ITEMS));
         let channel = CreateChannel {
             id: Some(id.clone()),
             kind: ChannelType::Group,
@@ -169,27 +180,24 @@ impl Tenant {
             participant_ids: first.to_vec(),
             metadata: Default::default(),
         };
-        let _: Channel = self
-            .post(0, "/v1/channels", &channel)
+        self.call::<ChannelCreate>((), &channel)
             .await
-            .with_context(|| format!("Channel {id} cannot be made"))?;
-        let path = format!("/v1/channels/{}/participants/batch", segment(id.as_str()));
-        for users in rest.chunks(BATCH) {
-            let items = users
-                .iter()
-                .map(|user_id| AddParticipant {
-                    user_id: user_id.clone(),
-                    role: Some(Role::Member),
-                })
-                .collect();
-            let answer: ParticipantBatch = self
-                .post(0, &path, &Batch { items })
+            .with_context(|| format!("cannot create channel {id}"))?;
+        for users in rest.chunks(BATCH_ITEMS) {
+            let participant = |user_id: &UserId| AddParticipant {
+                user_id: user_id.clone(),
+                role: Some(Role::Member),
+            };
+            let participants: Vec<_> = users.iter().map(participant).collect();
+            let batch = Batch::of(&participants);
+            let answer = self
+                .call::<ParticipantAddBatch>(id, &batch)
                 .await
-                .with_context(|| format!("Channel {id} cannot be filled"))?;
+                .with_context(|| format!("cannot add participants to channel {id}"))?;
             for (user, item) in users.iter().zip(answer.items) {
                 ensure!(
                     item.error.is_none(),
-                    "{user} cannot be added to {id}: {}",
+                    "cannot add {user} to channel {id}: {}",
                     item.error.map(|e| e.to_string()).unwrap_or_default()
                 );
             }
@@ -197,7 +205,7 @@ impl Tenant {
         Ok(())
     }
 
-    /// Adds a user to a channel, at one of the nodes; one that is in it stays.
+    /// Adds a user to a channel through a node. Adding a participant again changes nothing.
     pub async fn add_participant(
         &self,
         node: usize,
@@ -208,46 +216,42 @@ impl Tenant {
             user_id: user_id.clone(),
             role: Some(Role::Member),
         };
-        let path = format!("/v1/channels/{}/participants", segment(channel.as_str()));
-        self.nodes[node % self.nodes.len()]
-            .post::<serde::de::IgnoredAny>(&path, &body)
+        self.app_clients[node % self.app_clients.len()]
+            .call::<ParticipantAdd>(channel, body)
             .await
             .map(drop)
     }
 
-    /// Removes a user from a channel, at one of the nodes.
+    /// Removes a user from a channel through a node.
     pub async fn remove_participant(
         &self,
         node: usize,
         channel: &ChannelId,
         user_id: &UserId,
     ) -> Result<(), BackendError> {
-        let path = format!(
-            "/v1/channels/{}/participants/{}",
-            segment(channel.as_str()),
-            segment(user_id.as_str())
-        );
-        self.nodes[node % self.nodes.len()].delete(&path).await
+        self.app_clients[node % self.app_clients.len()]
+            .call::<ParticipantRemove>((channel, user_id), ())
+            .await
+            .map(drop)
     }
 
-    /// A token for this user, minted by one of the nodes.
+    /// Mints a token for a user through a node.
     pub async fn token(&self, node: usize, user: &UserId) -> Result<String, BackendError> {
         let body = MintToken {
             expires_in: Some(self.token_seconds),
         };
-        let token: Token = self
-            .post(
-                node,
-                &format!("/v1/users/{}/tokens", segment(user.as_str())),
-                &body,
-            )
-            .await?;
-        Ok(token.token)
+        Ok(self
+            .call_node::<UserMintToken>(node, user, &body)
+            .await?
+            .token)
     }
 
-    /// Deletes everything, at the first node that is still there.
+    /// Deletes the organization and all it owns, through the first node that can be reached.
     pub async fn delete(&self) -> Result<(), BackendError> {
-        let (first, others) = self.admins.split_first().expect("a run has a node");
+        let (first, others) = self
+            .admin_clients
+            .split_first()
+            .expect("a run has at least one node");
         let mut outcome = delete(first, &self.organization).await;
         for admin in others {
             if !matches!(
@@ -261,16 +265,29 @@ impl Tenant {
         outcome
     }
 
-    async fn post<T: DeserializeOwned>(
+    /// Calls an operation through the first node.
+    async fn call<O: Operation>(
+        &self,
+        path: impl Into<O::Path>,
+        input: &O::Input,
+    ) -> Result<O::Output, BackendError> {
+        self.call_node::<O>(0, path, input).await
+    }
+
+    async fn call_node<O: Operation>(
         &self,
         node: usize,
-        path: &str,
-        body: &impl Serialize,
-    ) -> Result<T, BackendError> {
+        path: impl Into<O::Path>,
+        input: &O::Input,
+    ) -> Result<O::Output, BackendError> {
+        let path = path.into();
         let mut attempt = 1;
         loop {
-            self.turn().await;
-            let error = match self.nodes[node % self.nodes.len()].post(path, body).await {
+            self.wait_for_rate().await;
+            let error = match self.app_clients[node % self.app_clients.len()]
+                .call::<O>(path.clone(), input)
+                .await
+            {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
@@ -285,7 +302,7 @@ impl Tenant {
                 }
                 _ => return Err(error),
             };
-            if attempt == ATTEMPTS {
+            if attempt == MAX_ATTEMPTS {
                 return Err(error);
             }
             attempt += 1;
@@ -293,27 +310,28 @@ impl Tenant {
         }
     }
 
-    /// Waits until the key may be used again.
-    async fn turn(&self) {
-        let mut next = self.next.lock().await;
-        let at = (*next).max(Instant::now());
-        *next = at + INTERVAL;
-        drop(next);
+    /// Waits until the rate of the app key allows another request.
+    async fn wait_for_rate(&self) {
+        let mut next_request = self.next_request.lock().await;
+        let at = (*next_request).max(Instant::now());
+        *next_request = at + REQUEST_INTERVAL;
+        drop(next_request);
         sleep_until(at).await;
     }
 }
 
 async fn delete(admin: &Backend, organization: &OrganizationId) -> Result<(), BackendError> {
     admin
-        .delete(&format!("/v1/organizations/{organization}"))
+        .call::<OrganizationDelete>(organization, ())
         .await
+        .map(drop)
 }
 
-/// What went wrong with the very first request, in a sentence.
-fn explain(error: BackendError, base: &str) -> anyhow::Error {
+/// Explains why the first request of the run failed.
+fn with_explanation(error: BackendError, base: &str) -> anyhow::Error {
     let sentence = match &error {
         BackendError::Unreachable(_) | BackendError::Timeout => {
-            format!("No node answers at {base}: is `chaos` running there?")
+            format!("no node answers at {base}: is `chaos` running there?")
         }
         BackendError::Refused { error, .. }
             if matches!(
@@ -322,11 +340,11 @@ fn explain(error: BackendError, base: &str) -> anyhow::Error {
             ) =>
         {
             format!(
-                "The node at {base} does not take the admin key: is it that of this node's data folder?"
+                "the node at {base} refuses the admin key: is it the one in the node's data folder?"
             )
         }
-        BackendError::Unreadable { .. } => format!("What answers at {base} is no CHAOS node"),
-        _ => format!("The node at {base} makes no organization"),
+        BackendError::Unreadable { .. } => format!("the server at {base} is not a CHAOS node"),
+        _ => format!("cannot create an organization at {base}"),
     };
     anyhow::Error::new(error).context(sentence)
 }

@@ -7,17 +7,17 @@ macro_rules! codes {
         pub enum CloseCode { $($(#[$doc])* $name,)* }
 
         impl CloseCode {
-            /// Every code.
+            /// All close codes.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
-            /// The number in the close frame.
+            /// Returns the number in the close frame.
             pub fn code(self) -> u16 {
                 match self { $(Self::$name => $code,)* }
             }
-            /// The reason in the close frame, to which ` retry_after_ms=N` may be added.
+            /// Returns the usual reason in the close frame. ` retry_after_ms=N` may be appended.
             pub fn reason(self) -> &'static str {
                 match self { $(Self::$name => $reason,)* }
             }
-            /// The code of a number, if it is one of these.
+            /// Returns the close code with this number.
             pub fn of(code: u16) -> Option<Self> {
                 match code { $($code => Some(Self::$name),)* _ => None }
             }
@@ -26,27 +26,27 @@ macro_rules! codes {
 }
 
 codes! {
-    /// The node ends; reconnect at once, spread over `reconnect_after_ms`.
+    /// The node shuts down; reconnect at once, spread over `reconnect_after_ms`.
     GoingAway 1001 "node is going away",
-    /// A frame that cannot be decoded, or is no request.
+    /// The frame cannot be decoded, or is not a request.
     BadFrame 4000 "frame not decodable, or no request",
-    /// No `connect` in time.
+    /// The client did not send `connect` in time.
     ConnectTimeout 4001 "no connect in time",
     /// The token was refused.
     TokenRefused 4002 "token refused",
     /// The token has expired; reconnect with a new one.
     TokenExpired 4003 "token expired",
-    /// Revoked, banned or deleted.
+    /// The credential was revoked, or the user, app or organization deleted.
     SessionEnded 4004 "session ended",
-    /// Two pings were not answered.
+    /// The client did not answer two pings.
     HeartbeatLost 4008 "heartbeat lost",
-    /// The reader did not keep up; reconnect with resume.
+    /// The client did not read fast enough; reconnect with resume.
     TooSlow 4009 "too slow",
-    /// A frame beyond the limit.
+    /// A frame exceeds the limit.
     FrameTooLarge 4010 "frame too large",
-    /// Requests went on in spite of `rate_limited`.
+    /// The client continued to send requests after `rate_limited`.
     TooManyRequests 4011 "too many requests",
-    /// A limit on connections, or not admitted now.
+    /// A limit on connections is reached, or the node admits none at the moment.
     TooManyConnections 4012 "too many connections",
     /// A defect of the server.
     Internal 4500 "internal error",

@@ -1,10 +1,15 @@
-//! The two encodings, and the one way from MessagePack to JSON.
+//! The two encodings, and the conversion from MessagePack to JSON.
 
 use std::io;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK};
+use crate::{
+    SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK,
+    input::{self, ClientInput, Findings, Misfit},
+};
+
+pub use crate::decode_error::DecodeError;
 
 /// How the frames of a connection are encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -15,16 +20,11 @@ pub enum Encoding {
     Json,
 }
 
-/// Why bytes are not what they should be.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct DecodeError(pub String);
-
 impl Encoding {
-    /// Both.
+    /// All encodings.
     pub const ALL: [Self; 2] = [Self::MessagePack, Self::Json];
 
-    /// The WebSocket sub-protocol.
+    /// Returns the name of the WebSocket sub-protocol.
     pub fn subprotocol(self) -> &'static str {
         match self {
             Self::MessagePack => SUBPROTOCOL_MSGPACK,
@@ -41,7 +41,7 @@ impl Encoding {
         }
     }
 
-    /// Decodes the whole of the bytes; trailing bytes are an error.
+    /// Decodes a value; trailing bytes are an error.
     pub fn decode<T: DeserializeOwned>(self, bytes: &[u8]) -> Result<T, DecodeError> {
         match self {
             Self::MessagePack => from_msgpack(bytes),
@@ -50,15 +50,17 @@ impl Encoding {
     }
 }
 
-/// MessagePack with field names.
+/// Encodes a value as MessagePack with field names.
 pub fn to_msgpack<T: Serialize>(value: &T) -> Vec<u8> {
     rmp_serde::to_vec_named(value)
         .expect("types of the wire can be encoded, and a Vec takes what it is given")
 }
 
-/// How many bytes a value takes in the encoding in which it takes more: what a reply of either kind may be bounded by.
+/// Returns the length of a value in the longer of the two encodings, which bounds a reply in
+/// either.
 ///
-/// Text is longer in JSON, up to six times where it has to be escaped; numbers can be longer in MessagePack.
+/// Text is longer in JSON, up to six times where it has to be escaped; numbers can be longer in
+/// MessagePack.
 pub fn longest<T: Serialize>(value: &T) -> usize {
     #[derive(Default)]
     struct Count(usize);
@@ -79,7 +81,7 @@ pub fn longest<T: Serialize>(value: &T) -> usize {
     json.0.max(msgpack.0)
 }
 
-/// Reads the whole of the bytes; trailing bytes are an error (rmp-serde alone would accept them silently).
+/// Decodes MessagePack. Trailing bytes are an error; rmp-serde alone accepts them.
 pub fn from_msgpack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     let mut rest = bytes;
     let value = rmp_serde::from_read(&mut rest).map_err(|e| DecodeError(e.to_string()))?;
@@ -90,7 +92,36 @@ pub fn from_msgpack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError>
     }
 }
 
-/// Rewrites one MessagePack value that this product made as JSON.
+/// Decodes a map of parameters that a client encoded. [`ClientInput`] says how it differs from
+/// [`Encoding::decode`].
+pub(crate) fn from_client<T: DeserializeOwned>(
+    encoding: Encoding,
+    bytes: &[u8],
+) -> Result<T, Misfit> {
+    let findings = Findings::default();
+    match encoding {
+        Encoding::MessagePack => {
+            let reader = |rest| rmp_serde::Deserializer::new(rest);
+            T::deserialize(ClientInput::new(&mut reader(bytes), &findings)).or_else(|_| {
+                // Once more, for the place. It costs more than the value, and few need it.
+                input::read(ClientInput::new(&mut reader(bytes), &findings))
+            })
+        }
+        Encoding::Json => {
+            let reader = || serde_json::Deserializer::from_slice(bytes);
+            let value = T::deserialize(ClientInput::new(&mut reader(), &findings))
+                .or_else(|_| input::read(ClientInput::new(&mut reader(), &findings)))?;
+            findings.check_integers(bytes).map_err(|error| Misfit {
+                field: Some("metadata".into()),
+                parent: String::new(),
+                why: error.to_string(),
+            })?;
+            Ok(value)
+        }
+    }
+}
+
+/// Converts one MessagePack value to JSON.
 pub fn transcode(msgpack: &[u8]) -> Result<Vec<u8>, DecodeError> {
     let value: serde_json::Value = from_msgpack(msgpack)?;
     Ok(serde_json::to_vec(&value).expect("a JSON value can be written"))
@@ -101,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_encoding_is_that_of_the_value_at_hand() {
+    fn longest_is_the_length_in_the_longer_encoding() {
         let escaped = "\u{1}".repeat(100);
         assert_eq!(longest(&escaped), Encoding::Json.encode(&escaped).len());
         let numbers = [0.5; 100];

@@ -1,30 +1,32 @@
-//! Error codes: stable words, each with its HTTP status.
+//! Errors: stable codes with their HTTP statuses, and the bodies that carry them.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::wire::wire;
+
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident $word:literal $status:literal,)*) => {
-        /// A stable word for what went wrong.
+        /// A stable code of an error.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum ErrorCode { $($(#[$doc])* $name,)* }
 
         impl ErrorCode {
-            /// Every code.
+            /// All codes.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// The word on the wire.
+            /// Returns the word on the wire.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $word,)* }
             }
 
-            /// The HTTP status that goes with it.
+            /// Returns the HTTP status.
             pub fn status(self) -> u16 {
                 match self { $(Self::$name => $status,)* }
             }
 
-            /// The code of a word. A client treats a word that it does not know like `internal`.
+            /// Returns the code of a word. An unknown word is treated as `internal`.
             pub fn of(word: &str) -> Self {
                 match word { $($word => Self::$name,)* _ => Self::Internal }
             }
@@ -33,31 +35,32 @@ macro_rules! codes {
 }
 
 codes! {
-    /// The request does not fit its description.
+    /// The request is malformed, or a parameter is invalid.
     BadRequest "bad_request" 400,
-    /// No credential, or one that is not valid.
+    /// The credential is missing or invalid.
     Unauthenticated "unauthenticated" 401,
-    /// It exists for this credential, but may not be done by it.
+    /// The object is visible to the credential, but the operation is not permitted.
     Forbidden "forbidden" 403,
-    /// It does not exist, or may not be seen.
+    /// The object does not exist, or is not visible to the credential.
     NotFound "not_found" 404,
-    /// The path exists, with other methods.
+    /// The path does not support the method.
     MethodNotAllowed "method_not_allowed" 405,
-    /// It exists already, or changed meanwhile.
+    /// The object exists already, or changed concurrently.
     Conflict "conflict" 409,
-    /// `If-Match` names another version.
+    /// `If-Match` names another version than the current one.
     PreconditionFailed "precondition_failed" 412,
-    /// A body, a text or free data is larger than its limit.
+    /// A body, a text or free data exceeds its limit.
     TooLarge "too_large" 413,
-    /// An unknown method, or a media type that is not read here.
+    /// The method is unknown, or the media type is not supported.
     Unsupported "unsupported" 415,
-    /// A count is full; trying again does not help.
+    /// A maximum count is reached; a retry does not help.
     LimitReached "limit_reached" 422,
-    /// Too many requests; `retry_after_ms` tells when to go on.
+    /// Too many requests; `retry_after_ms` says when to retry.
     RateLimited "rate_limited" 429,
     /// A defect of the server.
     Internal "internal" 500,
-    /// The store cannot be reached: nothing was done, or whether it was is unknown. Sending again with the same id is safe.
+    /// The store cannot be reached: nothing was done, or it is unknown whether it was. A retry with
+    /// the same id is safe.
     Unavailable "unavailable" 503,
 }
 
@@ -80,27 +83,27 @@ impl<'de> Deserialize<'de> for ErrorCode {
     }
 }
 
-/// What a reply or an HTTP answer says of an error.
+/// An error in a reply or an HTTP response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[error("{code}: {message}")]
 pub struct ErrorBody {
-    /// A stable word.
+    /// Stable code.
     #[cfg_attr(feature = "schema", schema(value_type = String, example = "not_found"))]
     pub code: ErrorCode,
-    /// A sentence for a person.
+    /// Description for people.
     pub message: String,
-    /// When trying again may help, in milliseconds from now.
+    /// Milliseconds after which a retry may succeed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
-    /// Which field, and what is wrong with it.
+    /// The invalid field and the reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schema(value_type = Option<Object>))]
     pub details: Option<serde_json::Value>,
 }
 
 impl ErrorBody {
-    /// A code with its sentence.
+    /// Returns a body with this code and description.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
             code,
@@ -108,5 +111,13 @@ impl ErrorBody {
             retry_after_ms: None,
             details: None,
         }
+    }
+}
+
+wire! {
+    /// The body of every HTTP error.
+    pub struct ErrorAnswer {
+        /// The error.
+        pub error: ErrorBody,
     }
 }

@@ -6,94 +6,20 @@ use serde_json::value::RawValue;
 
 use crate::{
     ErrorBody,
-    codec::{DecodeError, Encoding, from_msgpack},
+    codec::{DecodeError, Encoding, from_client},
+    input::{Misfit, integral},
+    operation::methods,
 };
 
-/// How deep the values of a request may be nested. Free data is bounded more tightly.
+/// Maximum depth of the values of a request. Free data has a lower maximum.
 const MAX_DEPTH: usize = 64;
 
-macro_rules! methods {
-    ($($(#[$doc:meta])* $name:ident $word:literal,)*) => {
-        /// What a request asks for.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum Method { $($(#[$doc])* $name,)* }
-
-        impl Method {
-            /// Every method.
-            pub const ALL: &[Self] = &[$(Self::$name,)*];
-            /// The word on the wire.
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$name => $word,)* }
-            }
-            /// The method of a word.
-            pub fn of(word: &str) -> Option<Self> {
-                match word { $($word => Some(Self::$name),)* _ => None }
-            }
-        }
-    };
-}
-
-methods! {
-    /// Opens the session.
-    Connect "connect",
-    /// Replaces the credential.
-    TokenRefresh "token.refresh",
-    /// Tells the server's clock.
-    Ping "ping",
-    /// Subscribes to channels.
-    ChannelSubscribe "channel.subscribe",
-    /// Ends subscriptions.
-    ChannelUnsubscribe "channel.unsubscribe",
-    /// Lists the user's channels.
-    ChannelList "channel.list",
-    /// Makes a channel.
-    ChannelCreate "channel.create",
-    /// Changes a channel's fields.
-    ChannelUpdate "channel.update",
-    /// Deletes a channel.
-    ChannelDelete "channel.delete",
-    /// Comes into a channel.
-    ChannelJoin "channel.join",
-    /// Leaves a channel.
-    ChannelLeave "channel.leave",
-    /// Brings a user into a channel.
-    ParticipantAdd "participant.add",
-    /// Gives a role.
-    ParticipantUpdate "participant.update",
-    /// Removes a user from a channel.
-    ParticipantRemove "participant.remove",
-    /// Lists a channel's participants.
-    ParticipantList "participant.list",
-    /// Sends a message.
-    MessageSend "message.send",
-    /// Edits a message.
-    MessageEdit "message.edit",
-    /// Deletes a message.
-    MessageDelete "message.delete",
-    /// Lists messages.
-    MessageList "message.list",
-    /// Gives a reaction.
-    ReactionAdd "reaction.add",
-    /// Takes a reaction back.
-    ReactionRemove "reaction.remove",
-    /// Moves the read position forwards.
-    ReadMark "read.mark",
-    /// Tells that the user types.
-    Typing "typing",
-    /// Watches users come and go.
-    PresenceWatch "presence.watch",
-    /// Reads profiles.
-    UserGet "user.get",
-    /// Changes the own profile.
-    UserUpdate "user.update",
-}
-
-/// A request whose parameters are not read yet.
+/// A request whose parameters are not decoded yet.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
-    /// The client's choice, 1 to 2³²−1.
+    /// Chosen by the client: 1 to 2³²−1.
     pub id: u32,
-    /// The method's word, known or not.
+    /// The method, known or not.
     pub method: &'a str,
     params: RawParams<'a>,
 }
@@ -106,7 +32,7 @@ enum RawParams<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Reads a frame. An error means that it is no request: the connection closes with 4000.
+    /// Decodes a frame. After an error the connection closes with 4000.
     pub fn decode(encoding: Encoding, frame: &'a [u8]) -> Result<Self, DecodeError> {
         let request = match encoding {
             Encoding::MessagePack => Self::decode_msgpack(frame)?,
@@ -118,25 +44,31 @@ impl<'a> Request<'a> {
         Ok(request)
     }
 
-    /// The parameters as `T`; absent ones are an empty map.
-    pub fn params<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
+    /// Decodes the parameters. Absent ones are an empty map.
+    pub fn params<T: DeserializeOwned>(&self) -> Result<T, Misfit> {
         match self.params {
-            RawParams::Absent => from_msgpack(&[0x80]),
-            RawParams::MessagePack(bytes) => from_msgpack(bytes),
-            RawParams::Json(raw) => {
-                serde_json::from_str(raw.get()).map_err(|e| DecodeError(e.to_string()))
-            }
+            RawParams::Absent => from_client(Encoding::MessagePack, &[0x80]),
+            RawParams::MessagePack(bytes) => from_client(Encoding::MessagePack, bytes),
+            RawParams::Json(raw) => from_client(Encoding::Json, raw.get().as_bytes()),
         }
     }
 
     fn decode_json(frame: &'a [u8]) -> Result<Self, DecodeError> {
         #[derive(Deserialize)]
         struct Frame<'a> {
-            id: u32,
-            #[serde(borrow)]
-            method: &'a RawValue,
+            #[serde(borrow, default)]
+            id: Option<&'a RawValue>,
+            #[serde(borrow, default)]
+            method: Option<&'a RawValue>,
             #[serde(borrow, default)]
             params: Option<&'a RawValue>,
+        }
+        if frame
+            .iter()
+            .find(|byte| !byte.is_ascii_whitespace())
+            .is_some_and(|byte| matches!(byte, b'[' | b'"'))
+        {
+            return Err(DecodeError("a request is a map".into()));
         }
         let fields: Frame<'a> =
             serde_json::from_slice(frame).map_err(|e| DecodeError(e.to_string()))?;
@@ -148,9 +80,17 @@ impl<'a> Request<'a> {
             Some(raw) if raw.get().starts_with('{') => RawParams::Json(raw),
             Some(_) => return Err(DecodeError("params is not a map".into())),
         };
+        let (Some(id), Some(method)) = (fields.id, fields.method) else {
+            return Err(incomplete());
+        };
+        let id = serde_json::from_str::<f64>(id.get())
+            .ok()
+            .and_then(integral)
+            .and_then(|id| u32::try_from(id).ok())
+            .ok_or_else(|| DecodeError("a request's id is 1 to 2^32-1".into()))?;
         Ok(Self {
-            id: fields.id,
-            method: json_word(fields.method)?,
+            id,
+            method: json_word(method)?,
             params,
         })
     }
@@ -159,15 +99,18 @@ impl<'a> Request<'a> {
         let mut rest = frame;
         let fields = decode::read_map_len(&mut rest)
             .map_err(|_| DecodeError("a request is a map".into()))?;
-        let (mut id, mut method, mut params) = (None, None, RawParams::Absent);
+        let (mut id, mut method, mut params) = (None, None, None);
         for _ in 0..fields {
             match text(&mut rest)? {
+                "id" if id.is_some() => return Err(twice("id")),
+                "method" if method.is_some() => return Err(twice("method")),
+                "params" if params.is_some() => return Err(twice("params")),
                 "id" => {
-                    let value: u64 = decode::read_int(&mut rest)
-                        .map_err(|_| DecodeError("id is not an integer".into()))?;
+                    let value = integer(&mut rest)
+                        .ok_or_else(|| DecodeError("id is not an integer".into()))?;
                     id = Some(
                         u32::try_from(value)
-                            .map_err(|_| DecodeError("id is 1 to 2^32-1".into()))?,
+                            .map_err(|_| DecodeError("a request's id is 1 to 2^32-1".into()))?,
                     );
                 }
                 "method" => method = Some(text(&mut rest)?),
@@ -175,14 +118,14 @@ impl<'a> Request<'a> {
                     let start = rest;
                     skip(&mut rest)?;
                     let value = &start[..start.len() - rest.len()];
-                    params = match Marker::from_u8(value[0]) {
+                    params = Some(match Marker::from_u8(value[0]) {
                         Marker::FixMap(_) | Marker::Map16 | Marker::Map32 => {
                             RawParams::MessagePack(value)
                         }
                         // How JavaScript's encoders write a field that is undefined.
                         Marker::Null => RawParams::Absent,
                         _ => return Err(DecodeError("params is not a map".into())),
-                    };
+                    });
                 }
                 _ => skip(&mut rest)?,
             }
@@ -190,27 +133,40 @@ impl<'a> Request<'a> {
         if !rest.is_empty() {
             return Err(DecodeError("bytes follow the request".into()));
         }
+        let params = params.unwrap_or(RawParams::Absent);
         match (id, method) {
             (Some(id), Some(method)) => Ok(Self { id, method, params }),
-            _ => Err(DecodeError("a request has an id and a method".into())),
+            _ => Err(incomplete()),
         }
     }
+}
+
+fn incomplete() -> DecodeError {
+    DecodeError("a request has an id and a method".into())
+}
+
+fn twice(field: &str) -> DecodeError {
+    DecodeError(format!("{field} stands twice"))
 }
 
 fn too_deep() -> DecodeError {
     DecodeError(format!("values are nested deeper than {MAX_DEPTH}"))
 }
 
-/// A method's word. One of ours is found behind escapes too; one that is not may stay as it is written.
+/// Returns the method. A known one may be written with escapes; an unknown one with escapes is
+/// returned as it is written.
 fn json_word(raw: &RawValue) -> Result<&str, DecodeError> {
     serde_json::from_str::<&str>(raw.get()).or_else(|_| {
         let word: String = serde_json::from_str(raw.get())
             .map_err(|_| DecodeError("method is not a string".into()))?;
-        Ok(Method::of(&word).map_or(raw.get(), |method| method.as_str()))
+        Ok(methods()
+            .find(|method| *method == word)
+            .unwrap_or(raw.get()))
     })
 }
 
-/// Whether a valid JSON map is nested too deep: serde_json steps over what it ignores at any depth.
+/// Returns whether a valid JSON map is nested too deep. serde_json skips ignored values of any
+/// depth.
 fn is_too_deep(json: &[u8]) -> bool {
     let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
     for byte in json {
@@ -239,10 +195,19 @@ fn text<'a>(rest: &mut &'a [u8]) -> Result<&'a str, DecodeError> {
     Ok(text)
 }
 
-/// Steps over one value without recursion, so that neither depth nor a declared length costs memory.
+/// An integer, encoded as any number with an integral value.
+fn integer(rest: &mut &[u8]) -> Option<i64> {
+    match Marker::from_u8(*rest.first()?) {
+        Marker::F32 => integral(f64::from(decode::read_f32(rest).ok()?)),
+        Marker::F64 => integral(decode::read_f64(rest).ok()?),
+        _ => decode::read_int(rest).ok(),
+    }
+}
+
+/// Skips one value without recursion, so that neither depth nor a declared length costs memory.
 fn skip(rest: &mut &[u8]) -> Result<(), DecodeError> {
     let short = || DecodeError("the frame ends within a value".into());
-    // How many values are still to come at each depth.
+    // Number of values left at each depth.
     let mut open = [0u64; MAX_DEPTH + 1];
     let mut depth = 0;
     open[0] = 1;
@@ -310,7 +275,7 @@ struct RequestFrame<'a, P> {
     params: &'a P,
 }
 
-/// A client's request.
+/// Encodes a request.
 pub fn encode_request<P: Serialize>(
     encoding: Encoding,
     id: u32,
@@ -332,31 +297,31 @@ struct ErrorFrame<'a> {
     error: &'a ErrorBody,
 }
 
-/// A server's reply that tells a result.
+/// Encodes a reply with a result.
 pub fn encode_result<R: Serialize>(encoding: Encoding, id: u32, result: &R) -> Vec<u8> {
     encoding.encode(&ResultFrame { id, result })
 }
 
-/// A server's reply that tells an error.
+/// Encodes a reply with an error.
 pub fn encode_error(encoding: Encoding, id: u32, error: &ErrorBody) -> Vec<u8> {
     encoding.encode(&ErrorFrame { id, error })
 }
 
-/// What a client receives.
+/// A frame that a client receives.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ServerFrame {
     /// An answer to one of its requests.
     Reply {
         /// The request's id.
         id: u32,
-        /// The result as it stands, or the error.
+        /// The result, or the error.
         outcome: Result<serde_json::Value, ErrorBody>,
     },
     /// An event.
     Event(crate::EventMessage),
 }
 
-/// What a frame of the server is, before the whole of it is read.
+/// The kind of a frame that a client receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Head {
     /// The reply to the request with this id.
@@ -366,8 +331,7 @@ pub enum Head {
 }
 
 impl ServerFrame {
-    /// Tells a reply from an event without reading results and data: a client with many connections hands the bytes on to
-    /// whoever knows their type.
+    /// Returns the kind of a frame without decoding its result or data.
     pub fn head(encoding: Encoding, frame: &[u8]) -> Result<Head, DecodeError> {
         let neither = || DecodeError("neither a reply nor an event".into());
         match encoding {
@@ -401,7 +365,7 @@ impl ServerFrame {
         }
     }
 
-    /// Reads a frame of the server.
+    /// Decodes a frame that a client receives.
     pub fn decode(encoding: Encoding, frame: &[u8]) -> Result<Self, DecodeError> {
         #[derive(Deserialize)]
         struct Any {
@@ -452,116 +416,4 @@ impl ServerFrame {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-    use serde_json::json;
-
-    use super::*;
-    use crate::params::{ChannelRef, SendMessage};
-
-    #[test]
-    fn a_request_is_read_in_both_encodings() {
-        let params = json!({ "channel_id": "general", "text": "hi", "later": { "a": [1, 2.5, null, true, "x"] } });
-        for encoding in Encoding::ALL {
-            let bytes = encode_request(encoding, 7, "message.send", &params);
-            let request = Request::decode(encoding, &bytes).unwrap();
-            assert_eq!((request.id, request.method), (7, "message.send"));
-            assert_eq!(
-                request.params::<ChannelRef>().unwrap().channel_id.as_str(),
-                "general"
-            );
-            assert_eq!(
-                request.params::<SendMessage>().unwrap().text.as_deref(),
-                Some("hi")
-            );
-        }
-    }
-
-    #[test]
-    fn a_frames_head_is_told_without_its_body() {
-        for encoding in Encoding::ALL {
-            let reply = encode_result(encoding, 9, &json!({ "event": "no" }));
-            assert_eq!(ServerFrame::head(encoding, &reply), Ok(Head::Reply(9)));
-            let event =
-                encoding.encode(&json!({ "at": 1, "data": { "id": 3 }, "event": "typing" }));
-            assert_eq!(ServerFrame::head(encoding, &event), Ok(Head::Event));
-            assert!(ServerFrame::head(encoding, &encoding.encode(&json!({ "ids": 1 }))).is_err());
-            assert!(ServerFrame::head(encoding, &[]).is_err());
-        }
-    }
-
-    #[test]
-    fn a_method_behind_escapes_and_params_that_are_null_are_a_request() {
-        let read = |frame| Request::decode(Encoding::Json, frame).map(|request| request.method);
-        assert_eq!(
-            read(br#"{"id":1,"method":"p\u0069ng","params":null}"#),
-            Ok("ping")
-        );
-        assert!(
-            read(br#"{"id":1,"method":"p\u00efng"}"#).is_ok_and(|word| Method::of(word).is_none())
-        );
-        assert!(read(br#"{"id":1,"method":["ping"]}"#).is_err());
-        let frame =
-            Encoding::MessagePack.encode(&json!({ "id": 1, "method": "ping", "params": null }));
-        assert!(
-            Request::decode(Encoding::MessagePack, &frame)
-                .is_ok_and(|request| request.params::<crate::results::Empty>().is_ok())
-        );
-    }
-
-    #[test]
-    fn both_encodings_refuse_the_same_depth() {
-        for (levels, good) in [(MAX_DEPTH, true), (MAX_DEPTH + 1, false)] {
-            for field in ["params", "later"] {
-                let value = (1..levels).fold(json!({}), |inner, _| json!({ "a": inner }));
-                for encoding in Encoding::ALL {
-                    let frame =
-                        encoding.encode(&json!({ "id": 1, "method": "ping", field: value }));
-                    assert_eq!(
-                        Request::decode(encoding, &frame).is_ok(),
-                        good,
-                        "{levels} in {field} as {encoding:?}"
-                    );
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_no_request_is_refused() {
-        let good = encode_request(Encoding::MessagePack, 1, "ping", &json!({}));
-        for end in 0..good.len() {
-            assert!(
-                Request::decode(Encoding::MessagePack, &good[..end]).is_err(),
-                "cut at {end}"
-            );
-        }
-        let trailing = [good.as_slice(), &[0xc0]].concat();
-        assert!(Request::decode(Encoding::MessagePack, &trailing).is_err());
-        let mut deep = b"\x83\xa2id\x01\xa6method\xa4ping\xa6params\x81\xa1a".to_vec();
-        deep.extend(std::iter::repeat_n(0x91, 10_000));
-        deep.push(0xc0);
-        assert!(Request::decode(Encoding::MessagePack, &deep).is_err());
-        let huge = b"\x83\xa2id\x01\xa6method\xa4ping\xa6params\xdf\xff\xff\xff\xff";
-        assert!(Request::decode(Encoding::MessagePack, huge).is_err());
-        for bad in [
-            "",
-            "{}",
-            "[]",
-            r#"{"id":0,"method":"ping"}"#,
-            r#"{"id":4294967296,"method":"ping"}"#,
-            r#"{"id":1,"method":"ping","params":3}"#,
-        ] {
-            assert!(
-                Request::decode(Encoding::Json, bad.as_bytes()).is_err(),
-                "{bad}"
-            );
-        }
-        let deep = format!(
-            r#"{{"id":1,"method":"ping","params":{{"a":{}{}}}}}"#,
-            "[".repeat(10_000),
-            "]".repeat(10_000)
-        );
-        assert!(Request::decode(Encoding::Json, deep.as_bytes()).is_err());
-    }
-}
+mod tests;

@@ -1,18 +1,20 @@
-//! Ids: a prefix of the kind, `_`, and 16 lower-case hex characters; users and channels may also have chosen ones.
+//! Ids: a prefix for the kind, `_`, and 16 lower-case hex characters. Apps may also choose the ids
+//! of users and channels.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// The prefixes of all kinds. A chosen id may begin with one only if it is of that kind, and in its full form.
+/// The prefixes of all kinds. A chosen id may begin with one only if it is a complete id of that
+/// kind.
 pub const PREFIXES: [&str; 11] = [
     "org_", "app_", "usr_", "chn_", "prt_", "msg_", "upl_", "ses_", "key_", "tk_", "hook_",
 ];
 
-/// The longest chosen id, in bytes.
+/// Maximum length of a chosen id, in bytes.
 pub const MAX_CHOSEN: usize = 64;
 
-/// Why a string is no id of its kind.
+/// Why a string is not an id of a kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidId(String);
@@ -60,20 +62,20 @@ macro_rules! id {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// The prefix of ids of this kind that CHAOS makes.
+            /// Prefix of generated ids of this kind.
             pub const PREFIX: &str = $prefix;
 
-            /// The id made of these 64 bits (random, or derived from something).
+            /// Returns the id of these 64 bits, which are random or derived from a value.
             pub fn from_bits(bits: u64) -> Self {
                 Self(format!("{}{bits:016x}", Self::PREFIX).into())
             }
 
-            /// The id as text.
+            /// Returns the id as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
 
-            /// The id as shared text.
+            /// Returns the id as shared text.
             pub fn shared(&self) -> Arc<str> {
                 self.0.clone()
             }
@@ -150,34 +152,34 @@ fn pattern(check: &str, prefix: &str) -> String {
 }
 
 id!(
-    /// An organization.
+    /// Id of an organization.
     OrganizationId, "org_", check_full);
 id!(
-    /// An app of an organization.
+    /// Id of an app.
     AppId, "app_", check_full);
 id!(
-    /// A user of an app; may be chosen by the app.
+    /// Id of a user; may be chosen by the app.
     UserId, "usr_", check_chosen);
 id!(
-    /// A channel of an app; may be chosen by the app.
+    /// Id of a channel; may be chosen by the app.
     ChannelId, "chn_", check_chosen);
 id!(
-    /// A user's place in a channel.
+    /// Id of a participant.
     ParticipantId, "prt_", check_full);
 id!(
-    /// A message; chosen by its sender, so that sending it again is safe.
+    /// Id of a message; may be chosen by its sender, so that a retry is safe.
     MessageId, "msg_", check_full);
 id!(
-    /// An uploaded file.
+    /// Id of an uploaded file.
     UploadId, "upl_", check_full);
 id!(
-    /// A session: one WebSocket connection after `connect`.
+    /// Id of a session: a WebSocket connection after `connect`.
     SessionId, "ses_", check_full);
 id!(
-    /// An organization key, app key or access key.
+    /// Id of an organization key, app key or access key.
     KeyId, "key_", check_full);
 id!(
-    /// A key that verifies user tokens.
+    /// Id of a token key.
     TokenKeyId, "tk_", check_full);
 
 #[cfg(test)]

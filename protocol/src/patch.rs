@@ -1,4 +1,4 @@
-//! A field of a partial update: left as it is, removed, or set.
+//! Fields of a merge patch.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -7,22 +7,22 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// Fields of this type carry `#[serde(default, skip_serializing_if = "Patch::is_keep")]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Patch<T> {
-    /// The field is absent: it stays.
+    /// The field is absent: keep the value.
     #[default]
     Keep,
-    /// The field is null: it goes.
+    /// The field is null: remove the value.
     Clear,
-    /// The field gets this value.
+    /// Set this value.
     Set(T),
 }
 
 impl<T> Patch<T> {
-    /// Whether the field stays.
+    /// Returns whether the field is absent.
     pub fn is_keep(&self) -> bool {
         matches!(self, Self::Keep)
     }
 
-    /// The new value, if there is one.
+    /// Returns the new value, if there is one.
     pub fn value(&self) -> Option<&T> {
         match self {
             Self::Set(value) => Some(value),
@@ -30,7 +30,7 @@ impl<T> Patch<T> {
         }
     }
 
-    /// Changes a field that may be absent.
+    /// Applies the patch to an optional field.
     pub fn apply(self, field: &mut Option<T>) {
         match self {
             Self::Keep => {}
@@ -39,7 +39,7 @@ impl<T> Patch<T> {
         }
     }
 
-    /// Changes a field that is empty when cleared.
+    /// Applies the patch to a field that becomes its default when it is cleared.
     pub fn apply_or_default(self, field: &mut T)
     where
         T: Default,

@@ -1,28 +1,29 @@
-//! Event frames, made from a stored value by splicing: nothing of the value is decoded.
+//! Event frames, made from stored values by splicing bytes: the values are not decoded.
 //!
-//! A stored value is a MessagePack map. What the store assigned (number, seq, instants, counters) is written in front of
-//! its own fields under a new map header, and the event's frame around that.
+//! A stored value is a MessagePack map. The fields that the store assigned (number, seq, times,
+//! counters) are written in front of its own fields under a new map header, and the event's frame
+//! around that.
 
 use rmp::encode;
 
 use crate::{EventKind, codec::DecodeError, event::Shape};
 
-/// What an event's frame is made of.
+/// The parts of an event's frame.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Parts<'a> {
-    /// Of which channel, unless it is on a user's own stream.
+    /// Channel of the event; `None` on a user's own stream.
     pub channel_id: Option<&'a str>,
-    /// The event's position; 0 for a passing one.
+    /// `seq` of the event; 0 for a passing event.
     pub seq: u64,
-    /// The event's instant.
+    /// `at` of the event.
     pub at: u64,
-    /// What the store assigned to the entity.
+    /// Fields that the store assigned to the entity.
     pub stamps: EntityStamps<'a>,
-    /// The value: a MessagePack map.
+    /// The stored value: a MessagePack map.
     pub body: &'a [u8],
 }
 
-/// What the store assigned to an entity. Zero and `None` mean absent.
+/// Fields that the store assigned to an entity. Zero and `None` mean absent.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct EntityStamps<'a> {
     /// `number`.
@@ -43,7 +44,7 @@ pub struct EntityStamps<'a> {
 
 const EMPTY_MAP: &[u8] = &[0x80];
 
-/// The MessagePack payload of an event's frame. An error means that the body is no map.
+/// Returns an event's frame in MessagePack. Fails if the body is not a map.
 pub fn event(kind: EventKind, parts: &Parts<'_>) -> Result<Vec<u8>, DecodeError> {
     let mut out = Vec::with_capacity(160 + parts.body.len());
     if kind.shape() == Shape::Whole {
@@ -113,7 +114,8 @@ fn map(value: &[u8]) -> Result<(u32, &[u8]), DecodeError> {
     let mut rest = value;
     let fields =
         rmp::decode::read_map_len(&mut rest).map_err(|_| DecodeError("a value is a map".into()))?;
-    // A key and a value have a byte each at least; so the fields that are added cannot overflow either.
+    // A key and a value have at least one byte each, so that the added fields cannot overflow
+    // either.
     if rest.len() / 2 < fields as usize {
         return Err(DecodeError("the value ends within its map".into()));
     }

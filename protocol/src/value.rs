@@ -1,23 +1,23 @@
-//! Free data: what apps hang on entities without CHAOS looking into it.
+//! Free data: metadata that apps attach to entities. CHAOS stores it and does not interpret it.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{MAX_INTEGER, codec};
 
-/// The greatest depth of free data; the map itself is 1.
+/// Maximum depth of free data. The map itself has depth 1.
 pub const MAX_DEPTH: usize = 16;
-/// The greatest size of free data, in bytes of MessagePack.
+/// Maximum size of free data, in bytes of MessagePack.
 pub const MAX_BYTES: usize = 8192;
 
-/// A map of JSON types with string keys. [`Metadata::check`] tells whether it is within the bounds.
+/// A map of JSON types with string keys, at most 16 levels deep and 8,192 bytes as MessagePack.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "schema", schema(value_type = Object))]
 pub struct Metadata(pub Map<String, Value>);
 
-/// Which bound free data breaks.
+/// The bound that free data exceeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OutOfBounds {
     /// Deeper than [`MAX_DEPTH`].
@@ -32,12 +32,12 @@ pub enum OutOfBounds {
 }
 
 impl Metadata {
-    /// Whether there is nothing in it.
+    /// Returns whether the map is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Holds it against depth, size and the range of integers.
+    /// Checks depth, size and the range of integers.
     pub fn check(&self) -> Result<(), OutOfBounds> {
         for value in self.0.values() {
             check(value, 2)?;

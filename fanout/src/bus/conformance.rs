@@ -1,6 +1,6 @@
-//! What every bus must do, as functions for tests: [`suite`] runs them all against a [`Rig`].
+//! The conformance suite of buses: [`suite`] runs all checks against a [`Rig`].
 //!
-//! The functions panic where the bus breaks a promise. Each uses topics of its own and waits with a deadline, never by sleeping for luck.
+//! Each check uses its own topics, and panics if the bus violates its contract.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,36 +17,36 @@ use crate::Topic;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// The bus at hand, as the suite needs it.
+/// The bus under test.
 #[async_trait]
 pub trait Rig: Send + Sync {
-    /// One more node: a connected bus that tells `listener` what arrives.
+    /// Adds a node: a connected bus with `listener`.
     async fn bus(&self, listener: Arc<dyn Listener>) -> Arc<dyn Bus>;
 
-    /// Publishes to all nodes, and returns when the record is on its way. Calls one after the other come from one publisher.
+    /// Publishes to all nodes as one publisher.
     async fn publish(&self, topic: &str, record: Bytes);
 }
 
-/// A listener that writes down what it hears.
+/// A listener that records what arrives.
 #[derive(Debug, Default)]
 pub struct Recorder {
-    heard: Mutex<HashMap<String, Vec<Bytes>>>,
+    received: Mutex<HashMap<String, Vec<Bytes>>>,
     missed: AtomicU64,
     changed: Notify,
 }
 
 impl Recorder {
-    /// One that has heard nothing.
+    /// A recorder without records.
     pub fn new() -> Arc<Self> {
         Arc::default()
     }
 
-    /// What was heard on a topic so far, in order.
-    pub fn heard(&self, topic: &str) -> Vec<Bytes> {
-        self.heard.lock().get(topic).cloned().unwrap_or_default()
+    /// Returns the records of a topic so far, in order.
+    pub fn received(&self, topic: &str) -> Vec<Bytes> {
+        self.received.lock().get(topic).cloned().unwrap_or_default()
     }
 
-    /// How often the bus said that records may have been missed.
+    /// Returns how often the bus reported that records may have been missed.
     pub fn missed(&self) -> u64 {
         self.missed.load(Ordering::SeqCst)
     }
@@ -54,7 +54,7 @@ impl Recorder {
     /// Waits until `done` holds.
     ///
     /// # Panics
-    /// When it does not hold within 20 seconds; `what` is named then.
+    /// If it does not hold within 20 seconds. The message contains `what`.
     pub async fn until(&self, what: &str, done: impl Fn(&Self) -> bool) {
         let deadline = tokio::time::Instant::now() + DEADLINE;
         loop {
@@ -66,7 +66,7 @@ impl Recorder {
             }
             assert!(
                 tokio::time::timeout_at(deadline, changed).await.is_ok() || done(self),
-                "waited in vain for: {what}"
+                "timed out waiting for: {what}"
             );
         }
     }
@@ -74,7 +74,7 @@ impl Recorder {
 
 impl Listener for Recorder {
     fn record(&self, topic: &str, record: Bytes) {
-        self.heard
+        self.received
             .lock()
             .entry(topic.to_owned())
             .or_default()
@@ -88,50 +88,50 @@ impl Listener for Recorder {
     }
 }
 
-/// Runs everything below.
+/// Runs all checks.
 pub async fn suite(rig: &dyn Rig) {
-    records_of_a_joined_topic_arrive_in_order(rig).await;
-    other_topics_are_not_heard(rig).await;
-    every_node_that_joined_hears(rig).await;
-    leaving_stops_the_records(rig).await;
-    joining_again_after_leaving_works_at_once(rig).await;
-    joining_twice_delivers_once(rig).await;
+    joined_topic_delivers_records_in_order(rig).await;
+    other_topics_are_not_delivered(rig).await;
+    record_reaches_every_node_that_joined(rig).await;
+    leave_stops_delivery(rig).await;
+    join_after_leave_takes_effect_at_once(rig).await;
+    topic_joined_twice_delivers_once(rig).await;
     concurrent_joins_are_confirmed_only_when_records_arrive(rig).await;
-    a_thousand_topics_join_quickly(rig).await;
-    any_bytes_pass_unchanged(rig).await;
+    thousand_topics_join_within_five_seconds(rig).await;
+    arbitrary_bytes_pass_unchanged(rig).await;
 }
 
-/// What is published after the confirmation arrives, all of it, in the order published.
-pub async fn records_of_a_joined_topic_arrive_in_order(rig: &dyn Rig) {
+/// All records published after the confirmation arrive, in the order published.
+pub async fn joined_topic_delivers_records_in_order(rig: &dyn Rig) {
     let (recorder, bus, topic) = node(rig).await;
     bus.join(&[Arc::clone(&topic)]).await.expect("join");
     for n in 0..500 {
         rig.publish(&topic, number(n)).await;
     }
     recorder
-        .until("500 records", |r| r.heard(&topic).len() >= 500)
+        .until("500 records", |r| r.received(&topic).len() >= 500)
         .await;
     assert_eq!(
-        recorder.heard(&topic),
+        recorder.received(&topic),
         (0..500).map(number).collect::<Vec<_>>()
     );
 }
 
-/// A topic that was not joined is not heard.
-pub async fn other_topics_are_not_heard(rig: &dyn Rig) {
+/// Records of a topic that was not joined do not arrive.
+pub async fn other_topics_are_not_delivered(rig: &dyn Rig) {
     let (recorder, bus, topic) = node(rig).await;
     let other = fresh("other");
     bus.join(&[Arc::clone(&topic)]).await.expect("join");
     rig.publish(&other, number(1)).await;
     rig.publish(&topic, number(2)).await;
     recorder
-        .until("the record", |r| !r.heard(&topic).is_empty())
+        .until("the record", |r| !r.received(&topic).is_empty())
         .await;
-    assert!(recorder.heard(&other).is_empty());
+    assert!(recorder.received(&other).is_empty());
 }
 
-/// Each of two nodes hears a record once.
-pub async fn every_node_that_joined_hears(rig: &dyn Rig) {
+/// Each of two nodes receives a record once.
+pub async fn record_reaches_every_node_that_joined(rig: &dyn Rig) {
     let (first, first_bus, topic) = node(rig).await;
     let second = Recorder::new();
     let second_bus = rig.bus(Arc::<Recorder>::clone(&second)).await;
@@ -140,14 +140,16 @@ pub async fn every_node_that_joined_hears(rig: &dyn Rig) {
     rig.publish(&topic, number(7)).await;
     for recorder in [first, second] {
         recorder
-            .until("the record on both nodes", |r| !r.heard(&topic).is_empty())
+            .until("the record on both nodes", |r| {
+                !r.received(&topic).is_empty()
+            })
             .await;
-        assert_eq!(recorder.heard(&topic), [number(7)]);
+        assert_eq!(recorder.received(&topic), [number(7)]);
     }
 }
 
-/// After a leave the records stop within a moment.
-pub async fn leaving_stops_the_records(rig: &dyn Rig) {
+/// Soon after a leave no records arrive.
+pub async fn leave_stops_delivery(rig: &dyn Rig) {
     let (recorder, bus, topic) = node(rig).await;
     let beacon = fresh("beacon");
     bus.join(&[Arc::clone(&topic), Arc::clone(&beacon)])
@@ -157,15 +159,15 @@ pub async fn leaving_stops_the_records(rig: &dyn Rig) {
     let deadline = Instant::now() + DEADLINE;
     let mut silent = 0;
     for n in 0.. {
-        let before = recorder.heard(&topic).len();
+        let before = recorder.received(&topic).len();
         rig.publish(&topic, number(n)).await;
         rig.publish(&beacon, number(n)).await;
         recorder
             .until("the beacon", |r| {
-                r.heard(&beacon).len() > usize::try_from(n).expect("few")
+                r.received(&beacon).len() > usize::try_from(n).expect("few")
             })
             .await;
-        silent = if recorder.heard(&topic).len() == before {
+        silent = if recorder.received(&topic).len() == before {
             silent + 1
         } else {
             0
@@ -175,32 +177,32 @@ pub async fn leaving_stops_the_records(rig: &dyn Rig) {
         }
         assert!(
             Instant::now() < deadline,
-            "records still arrive on a topic that was left"
+            "records still arrive on a topic after leaving it"
         );
     }
 }
 
-/// A join right after a leave wins.
-pub async fn joining_again_after_leaving_works_at_once(rig: &dyn Rig) {
+/// A join right after a leave is effective.
+pub async fn join_after_leave_takes_effect_at_once(rig: &dyn Rig) {
     let (recorder, bus, topic) = node(rig).await;
     for round in 0..20 {
         bus.join(&[Arc::clone(&topic)]).await.expect("join");
         rig.publish(&topic, number(round)).await;
         recorder
             .until("the record after joining again", |r| {
-                r.heard(&topic).last() == Some(&number(round))
+                r.received(&topic).last() == Some(&number(round))
             })
             .await;
         bus.leave(&[Arc::clone(&topic)]);
     }
     assert_eq!(
-        recorder.heard(&topic),
+        recorder.received(&topic),
         (0..20).map(number).collect::<Vec<_>>()
     );
 }
 
 /// A topic that was joined twice delivers each record once.
-pub async fn joining_twice_delivers_once(rig: &dyn Rig) {
+pub async fn topic_joined_twice_delivers_once(rig: &dyn Rig) {
     let (recorder, bus, topic) = node(rig).await;
     bus.join(&[Arc::clone(&topic), Arc::clone(&topic)])
         .await
@@ -210,19 +212,21 @@ pub async fn joining_twice_delivers_once(rig: &dyn Rig) {
         rig.publish(&topic, number(n)).await;
     }
     recorder
-        .until("ten records", |r| r.heard(&topic).len() >= 10)
+        .until("ten records", |r| r.received(&topic).len() >= 10)
         .await;
     rig.publish(&topic, number(10)).await;
     recorder
-        .until("one more", |r| r.heard(&topic).last() == Some(&number(10)))
+        .until("one more", |r| {
+            r.received(&topic).last() == Some(&number(10))
+        })
         .await;
     assert_eq!(
-        recorder.heard(&topic),
+        recorder.received(&topic),
         (0..=10).map(number).collect::<Vec<_>>()
     );
 }
 
-/// Of several joins of one topic under way at once, each that returned can rely on it.
+/// Each of several concurrent joins of one topic receives what is published after it returned.
 pub async fn concurrent_joins_are_confirmed_only_when_records_arrive(rig: &dyn Rig) {
     for _ in 0..20 {
         let (recorder, bus, topic) = node(rig).await;
@@ -235,13 +239,15 @@ pub async fn concurrent_joins_are_confirmed_only_when_records_arrive(rig: &dyn R
         });
         futures_util::future::join_all(joins).await;
         recorder
-            .until("the record of every join", |r| r.heard(&topic).len() >= 8)
+            .until("the record of every join", |r| {
+                r.received(&topic).len() >= 8
+            })
             .await;
     }
 }
 
-/// A thousand topics in one join are a matter of round trips, not of a thousand waits.
-pub async fn a_thousand_topics_join_quickly(rig: &dyn Rig) {
+/// A join of many topics does not wait for each of them in turn.
+pub async fn thousand_topics_join_within_five_seconds(rig: &dyn Rig) {
     let (recorder, bus, _) = node(rig).await;
     let topics: Vec<Topic> = (0..1_000).map(|_| fresh("many")).collect();
     let started = Instant::now();
@@ -256,13 +262,13 @@ pub async fn a_thousand_topics_join_quickly(rig: &dyn Rig) {
     }
     recorder
         .until("a record on each", |r| {
-            topics.iter().all(|t| r.heard(t).len() == 1)
+            topics.iter().all(|t| r.received(t).len() == 1)
         })
         .await;
 }
 
-/// Records are opaque: empty ones, all byte values, large ones.
-pub async fn any_bytes_pass_unchanged(rig: &dyn Rig) {
+/// Records are opaque: empty, with all byte values, large.
+pub async fn arbitrary_bytes_pass_unchanged(rig: &dyn Rig) {
     let (recorder, bus, topic) = node(rig).await;
     bus.join(&[Arc::clone(&topic)]).await.expect("join");
     let records = [
@@ -275,9 +281,9 @@ pub async fn any_bytes_pass_unchanged(rig: &dyn Rig) {
         rig.publish(&topic, record.clone()).await;
     }
     recorder
-        .until("all records", |r| r.heard(&topic).len() >= records.len())
+        .until("all records", |r| r.received(&topic).len() >= records.len())
         .await;
-    assert_eq!(recorder.heard(&topic), records);
+    assert_eq!(recorder.received(&topic), records);
 }
 
 async fn node(rig: &dyn Rig) -> (Arc<Recorder>, Arc<dyn Bus>, Topic) {
@@ -286,7 +292,7 @@ async fn node(rig: &dyn Rig) -> (Arc<Recorder>, Arc<dyn Bus>, Topic) {
     (recorder, bus, fresh("topic"))
 }
 
-/// A topic that no other test uses, also on a server that outlives the test.
+/// Returns a topic that no other test uses, also on a shared server.
 fn fresh(kind: &str) -> Topic {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     format!(

@@ -1,94 +1,95 @@
-//! What a broadcast tells: records framed once per encoding, merged, and handed to each subscriber.
+//! The content of a broadcast: records framed once per encoding, merged, and pushed to each
+//! subscriber.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::seats::{Seat, Snapshot, Standing};
+use super::subscribers::{Snapshot, Subscriber, SubscriberState};
 use crate::record::{Control, Record};
 use crate::sync::yield_now;
 use crate::{Class, Encoding, Gap, Outbox, Position, Source, Topic};
 
-/// Frames are merged into buffers of about so many bytes: beyond that a system call costs what its bytes cost.
-const MERGED: usize = 64 * 1024;
+/// Maximum bytes of merged frames. Larger buffers no longer save system calls.
+const MAX_MERGED_BYTES: usize = 64 * 1024;
 
-/// Subscribers told between two chances for other tasks: about a millisecond's worth of writes.
-const STRIDE: usize = 256;
+/// About a millisecond of writes.
+const SUBSCRIBERS_PER_YIELD: usize = 256;
 
-/// What a batch holds.
 #[derive(Debug)]
-pub(super) enum Load {
-    /// Records that the bus brought, in order.
-    Passed(Vec<Record>),
-    /// Records that a repair read from the log, in order.
-    Logged(Vec<Record>),
-    /// Live subscribers go on at this position.
+pub(super) enum Content {
+    /// Records from the bus, in order.
+    FromBus(Vec<Record>),
+    /// Records that a recovery read from the log, in order.
+    FromLog(Vec<Record>),
+    /// Live subscribers continue at this position.
     Gap(Gap, Position),
 }
 
-impl Load {
-    /// Its records, if those are what it holds.
+impl Content {
+    /// The records; none for a gap.
     pub(super) fn records(&self) -> &[Record] {
         match self {
-            Self::Passed(records) | Self::Logged(records) => records,
+            Self::FromBus(records) | Self::FromLog(records) => records,
             Self::Gap(..) => &[],
         }
     }
 }
 
-/// Records of one topic, and who hears them.
+/// Content of one topic and its subscribers.
 #[derive(Debug)]
 pub(super) struct Batch {
-    pub(super) load: Load,
-    pub(super) audience: Snapshot,
+    pub(super) content: Content,
+    pub(super) subscribers: Snapshot,
     pub(super) encodings: [bool; 2],
 }
 
 impl Batch {
-    /// Hands the batch to its audience. Returns how many frames that were.
+    /// Pushes the batch to its subscribers. Returns the number of frames.
     pub(super) async fn deliver(self, topic: &Topic, source: &dyn Source) -> u64 {
-        let mut delivered = 0;
-        let mut told = 0;
-        let rendered = Encoding::ALL.map(|encoding| match self.encodings[encoding as usize] {
-            true => Rendered::new(&self.load, topic, source, encoding),
-            false => Rendered::default(),
+        let mut frames = 0;
+        let mut subscribers = 0;
+        let encoded = Encoding::ALL.map(|encoding| match self.encodings[encoding as usize] {
+            true => EncodedBatch::new(&self.content, topic, source, encoding),
+            false => EncodedBatch::default(),
         });
-        let terms = Terms::new(&self.load, topic, source);
-        for (_, seat) in self.audience.iter() {
-            delivered += terms.tell(seat, &rendered[seat.outbox.encoding() as usize]);
-            told += 1;
-            if told % STRIDE == 0 {
+        let selection = Selection::new(&self.content, topic, source);
+        for (_, subscriber) in self.subscribers.iter() {
+            frames +=
+                selection.deliver(subscriber, &encoded[subscriber.outbox.encoding() as usize]);
+            subscribers += 1;
+            if subscribers % SUBSCRIBERS_PER_YIELD == 0 {
                 yield_now().await;
             }
         }
-        if let Load::Passed(records) = &self.load {
+        if let Content::FromBus(records) = &self.content {
             records
                 .iter()
-                .for_each(|record| source.passed(topic, record));
+                .for_each(|record| source.after_broadcast(topic, record));
         }
-        delivered
+        frames
     }
 }
 
-/// What of a batch depends on who hears it.
-struct Terms<'a> {
+/// Decides which part of a batch a subscriber receives.
+struct Selection<'a> {
     topic: &'a Topic,
     source: &'a dyn Source,
     records: &'a [Record],
-    /// The first durable record's `seq`: whoever stands before it is told all of them.
-    first: u64,
-    /// Subjects that must not hear everything.
-    special: Vec<&'a Bytes>,
+    /// `seq` of the first durable record. Subscribers before it receive all of them.
+    first_seq: u64,
+    /// Subjects that do not receive every record.
+    excluded: Vec<&'a Bytes>,
     is_gap: bool,
     has_close: bool,
     has_passing: bool,
 }
 
-impl<'a> Terms<'a> {
-    fn new(load: &'a Load, topic: &'a Topic, source: &'a dyn Source) -> Self {
-        let records = load.records();
-        let special = records.iter().filter_map(|record| match &record.control {
+impl<'a> Selection<'a> {
+    fn new(content: &'a Content, topic: &'a Topic, source: &'a dyn Source) -> Self {
+        let records = content.records();
+        let excluded = records.iter().filter_map(|record| match &record.control {
             Control::Evict(subject) | Control::Except(subject) => Some(subject),
             Control::None | Control::Close => None,
         });
@@ -96,46 +97,47 @@ impl<'a> Terms<'a> {
             topic,
             source,
             records,
-            first: records
+            first_seq: records
                 .iter()
                 .find(|r| r.is_durable())
                 .map_or(u64::MAX, |r| r.position.seq),
-            special: special.collect(),
-            is_gap: matches!(load, Load::Gap(..)),
+            excluded: excluded.collect(),
+            is_gap: matches!(content, Content::Gap(..)),
             has_close: records.iter().any(|r| r.control == Control::Close),
             has_passing: records.iter().any(|r| !r.is_durable()),
         }
     }
 
-    fn tell(&self, seat: &Seat, rendered: &Rendered) -> u64 {
-        let after = match seat.standing {
-            Standing::Live { after } => after,
-            Standing::Behind { .. } if self.has_passing => u64::MAX,
-            Standing::Behind { .. } | Standing::Joining { .. } => return 0,
+    fn deliver(&self, subscriber: &Subscriber, encoded: &EncodedBatch) -> u64 {
+        let after = match subscriber.state {
+            SubscriberState::Live { after } => after,
+            SubscriberState::CatchingUp { .. } if self.has_passing => u64::MAX,
+            SubscriberState::CatchingUp { .. } | SubscriberState::Joining { .. } => return 0,
         };
-        let outbox = &seat.outbox;
-        let telling = Telling {
+        let outbox = &subscriber.outbox;
+        let delivery = Delivery {
             topic: self.topic,
             source: self.source,
             records: self.records,
             outbox,
         };
-        let is_special = || {
+        let is_excluded = || {
             self.has_close
                 || self
-                    .special
+                    .excluded
                     .iter()
                     .any(|subject| **subject == outbox.subject())
         };
-        if self.is_gap || (after < self.first && !is_special()) {
-            return rendered.push_all(&telling);
+        if self.is_gap || (after < self.first_seq && !is_excluded()) {
+            return encoded.push_all(&delivery);
         }
-        let known = match seat.standing {
-            Standing::Live { after } => after,
-            Standing::Behind { head, .. } => head,
-            Standing::Joining { .. } => return 0,
+        let known = match subscriber.state {
+            SubscriberState::Live { after } => after,
+            SubscriberState::CatchingUp { head, .. } => head,
+            SubscriberState::Joining { .. } => return 0,
         };
-        // Up to where this one is told: an eviction is not, a close is. Who was let in knowing of either goes on.
+        // The subscriber receives a close, but not its own eviction, and neither ends a
+        // subscription that was admitted later.
         let end = self.records.iter().enumerate().find_map(|(index, record)| {
             let end = match &record.control {
                 Control::Evict(subject) if *subject == outbox.subject() => index,
@@ -151,102 +153,107 @@ impl<'a> Terms<'a> {
                 matches!(&record.control, Control::Except(subject) if *subject == outbox.subject());
             index < end && !excepted && (!record.is_durable() || after < record.position.seq)
         };
-        rendered.push_some(&telling, wants)
+        encoded.push_some(&delivery, wants)
     }
 }
 
-/// Records on their way to an outbox, and the source that follows some of them.
-pub(super) struct Telling<'a> {
+/// Records for one outbox, and the source that observes some of them.
+pub(super) struct Delivery<'a> {
     pub(super) topic: &'a Topic,
     pub(super) source: &'a dyn Source,
     pub(super) records: &'a [Record],
     pub(super) outbox: &'a Arc<Outbox>,
 }
 
-impl Telling<'_> {
-    /// Before those are pushed that are followed.
-    pub(super) fn begin<'i>(&self, followed: impl Iterator<Item = &'i usize>) {
-        followed.for_each(|index| {
+impl Delivery<'_> {
+    pub(super) fn before_push<'i>(&self, observed: impl Iterator<Item = &'i usize>) {
+        observed.for_each(|index| {
             self.source
-                .tells(self.topic, &self.records[*index], self.outbox)
+                .before_delivery(self.topic, &self.records[*index], self.outbox)
         });
     }
 
-    /// After they were.
-    pub(super) fn end<'i>(&self, followed: impl Iterator<Item = &'i usize>) {
-        followed.for_each(|index| {
+    pub(super) fn after_push<'i>(&self, observed: impl Iterator<Item = &'i usize>) {
+        observed.for_each(|index| {
             self.source
-                .told(self.topic, &self.records[*index], self.outbox)
+                .after_delivery(self.topic, &self.records[*index], self.outbox)
         });
     }
 }
 
 /// A batch in one encoding.
 #[derive(Debug, Default)]
-pub(super) struct Rendered {
-    pieces: Vec<Piece>,
+pub(super) struct EncodedBatch {
+    buffers: Vec<FrameBuffer>,
 }
 
-/// Frames that wait and leave together.
+/// Frames that are queued and written together.
 #[derive(Debug)]
-pub(super) struct Piece {
+pub(super) struct FrameBuffer {
     pub(super) bytes: Bytes,
     class: Class,
-    parts: Vec<Part>,
-    /// Records among them that the source follows.
-    pub(super) followed: Vec<usize>,
+    frames: Vec<FrameRange>,
+    /// Indices of the records that the source observes.
+    pub(super) observed: Vec<usize>,
 }
 
-impl Piece {
-    /// How many frames it holds.
-    pub(super) fn frames(&self) -> u64 {
-        self.parts.len() as u64
+impl FrameBuffer {
+    pub(super) fn frame_count(&self) -> u64 {
+        self.frames.len() as u64
+    }
+
+    /// The index of the last record.
+    pub(super) fn last_record(&self) -> Option<usize> {
+        self.frames.last().map(|frame| frame.record)
     }
 }
 
-/// One frame within a piece.
 #[derive(Debug)]
-struct Part {
+struct FrameRange {
+    /// The index of the frame's record.
     record: usize,
     range: Range<usize>,
 }
 
-impl Rendered {
-    fn new(load: &Load, topic: &Topic, source: &dyn Source, encoding: Encoding) -> Self {
-        match load {
-            Load::Passed(records) | Load::Logged(records) => {
-                Self::records(records, topic, source, encoding, MERGED)
+impl EncodedBatch {
+    fn new(content: &Content, topic: &Topic, source: &dyn Source, encoding: Encoding) -> Self {
+        match content {
+            Content::FromBus(records) | Content::FromLog(records) => {
+                Self::records(records, topic, source, encoding, MAX_MERGED_BYTES)
             }
-            Load::Gap(gap, position) => Self::single(source.gap(topic, *gap, *position, encoding)),
+            Content::Gap(gap, position) => {
+                Self::single(source.gap(topic, *gap, *position, encoding))
+            }
         }
     }
 
-    /// One frame that is not a record's.
+    /// A frame without a record.
     fn single(frame: Bytes) -> Self {
-        let parts = vec![Part {
+        let frames = vec![FrameRange {
             record: 0,
             range: 0..frame.len(),
         }];
         Self {
-            pieces: vec![Piece {
+            buffers: vec![FrameBuffer {
                 bytes: frame,
                 class: Class::Durable,
-                parts,
-                followed: Vec::new(),
+                frames,
+                observed: Vec::new(),
             }],
         }
     }
 
-    /// Frames records, and merges those that are not droppable with their neighbours, up to `most` bytes.
+    /// Frames records, and merges neighbours that are not droppable into buffers of at most
+    /// `max_bytes`.
     pub(super) fn records(
         records: &[Record],
         topic: &Topic,
         source: &dyn Source,
         encoding: Encoding,
-        most: usize,
+        max_bytes: usize,
     ) -> Self {
-        let most = most.min(MERGED);
-        let mut pieces = Vec::new();
+        let max_bytes = max_bytes.min(MAX_MERGED_BYTES);
+        let mut buffers = Vec::new();
         let mut run: Vec<(usize, Bytes)> = Vec::new();
         let mut size = 0;
         for (index, record) in records.iter().enumerate() {
@@ -258,58 +265,57 @@ impl Rendered {
             } else {
                 source.class(topic, record)
             };
-            if class != Class::Durable || size + frame.len() > most {
-                pieces.extend(merge(&mut run, size, Class::Durable));
+            if class != Class::Durable || size + frame.len() > max_bytes {
+                buffers.extend(merge(&mut run, size, Class::Durable));
                 size = 0;
             }
             size += frame.len();
             run.push((index, frame));
             if class != Class::Durable {
-                pieces.extend(merge(&mut run, size, class));
+                buffers.extend(merge(&mut run, size, class));
                 size = 0;
             }
         }
-        pieces.extend(merge(&mut run, size, Class::Durable));
-        for piece in &mut pieces {
-            piece.followed = piece
-                .parts
+        buffers.extend(merge(&mut run, size, Class::Durable));
+        for buffer in &mut buffers {
+            buffer.observed = buffer
+                .frames
                 .iter()
-                .map(|part| part.record)
-                .filter(|index| source.follows(&records[*index]))
+                .map(|frame| frame.record)
+                .filter(|index| source.observes(&records[*index]))
                 .collect();
         }
-        Self { pieces }
+        Self { buffers }
     }
 
-    /// What is pushed at once, in order.
-    pub(super) fn pieces(&self) -> &[Piece] {
-        &self.pieces
+    pub(super) fn buffers(&self) -> &[FrameBuffer] {
+        &self.buffers
     }
 
-    /// Pushes everything. Returns how many frames that were.
-    fn push_all(&self, telling: &Telling<'_>) -> u64 {
+    /// Pushes all frames and returns their number.
+    fn push_all(&self, delivery: &Delivery<'_>) -> u64 {
         let mut frames = 0;
-        for piece in &self.pieces {
-            telling.begin(piece.followed.iter());
-            if telling
+        for buffer in &self.buffers {
+            delivery.before_push(buffer.observed.iter());
+            if delivery
                 .outbox
-                .push_of(telling.topic, piece.bytes.clone(), piece.class)
+                .push_of(delivery.topic, buffer.bytes.clone(), buffer.class)
                 .is_err()
             {
                 break;
             }
-            frames += piece.frames();
-            telling.end(piece.followed.iter());
+            frames += buffer.frame_count();
+            delivery.after_push(buffer.observed.iter());
         }
         frames
     }
 
-    /// As `push_all`, of the frames that are wanted; neighbours stay together.
-    fn push_some(&self, telling: &Telling<'_>, wants: impl Fn(usize) -> bool) -> u64 {
+    /// Pushes the frames of wanted records, neighbours together, and returns their number.
+    fn push_some(&self, delivery: &Delivery<'_>, wants: impl Fn(usize) -> bool) -> u64 {
         let mut frames = 0;
-        for piece in &self.pieces {
-            for run in piece
-                .parts
+        for buffer in &self.buffers {
+            for run in buffer
+                .frames
                 .chunk_by(|a, b| wants(a.record) == wants(b.record))
             {
                 let (Some(first), Some(last)) = (run.first(), run.last()) else {
@@ -319,54 +325,62 @@ impl Rendered {
                     continue;
                 }
                 let pushed = first.record..=last.record;
-                telling.begin(piece.followed.iter().filter(|index| pushed.contains(index)));
-                if telling
+                delivery.before_push(
+                    buffer
+                        .observed
+                        .iter()
+                        .filter(|index| pushed.contains(index)),
+                );
+                let bytes = buffer.bytes.slice(first.range.start..last.range.end);
+                if delivery
                     .outbox
-                    .push_of(
-                        telling.topic,
-                        piece.bytes.slice(first.range.start..last.range.end),
-                        piece.class,
-                    )
+                    .push_of(delivery.topic, bytes, buffer.class)
                     .is_err()
                 {
                     return frames;
                 }
                 frames += run.len() as u64;
-                telling.end(piece.followed.iter().filter(|index| pushed.contains(index)));
+                delivery.after_push(
+                    buffer
+                        .observed
+                        .iter()
+                        .filter(|index| pushed.contains(index)),
+                );
             }
         }
         frames
     }
 }
 
-/// One buffer of a run of frames, without a copy if it is a single one.
-fn merge(run: &mut Vec<(usize, Bytes)>, size: usize, class: Class) -> Option<Piece> {
+/// Merges frames into one buffer. A single frame is not copied.
+fn merge(run: &mut Vec<(usize, Bytes)>, size: usize, class: Class) -> Option<FrameBuffer> {
     if run.len() == 1 {
         let (record, bytes) = run.pop()?;
-        return Some(Piece {
-            parts: vec![Part {
-                record,
-                range: 0..bytes.len(),
-            }],
+        let frames = vec![FrameRange {
+            record,
+            range: 0..bytes.len(),
+        }];
+        return Some(FrameBuffer {
+            frames,
             bytes,
             class,
-            followed: Vec::new(),
+            observed: Vec::new(),
         });
     }
     let mut bytes = BytesMut::with_capacity(size);
-    let mut parts = Vec::with_capacity(run.len());
+    let mut frames = Vec::with_capacity(run.len());
     for (record, frame) in run.drain(..) {
         let start = bytes.len();
         bytes.extend_from_slice(&frame);
-        parts.push(Part {
+        frames.push(FrameRange {
             record,
             range: start..bytes.len(),
         });
     }
-    (!parts.is_empty()).then(|| Piece {
+    (!frames.is_empty()).then(|| FrameBuffer {
         bytes: bytes.freeze(),
         class,
-        parts,
-        followed: Vec::new(),
+        frames,
+        observed: Vec::new(),
     })
 }

@@ -1,4 +1,5 @@
-//! What the hub promises to those who join, leave, are evicted and publish at the same time, in many interleavings: see [`crate::sync`].
+//! Model checks of the hub: concurrent joins, leaves, evictions and publications in many
+//! interleavings; see [`crate::sync`].
 #![allow(clippy::unwrap_used, reason = "a check fails by panicking")]
 
 use shuttle::future::{JoinHandle, spawn};
@@ -7,7 +8,7 @@ use super::testing::{Node, Reader, TOPIC, eventually, evict, node_with};
 use super::*;
 use crate::Encoding;
 use crate::outbox::{Limits, Reason};
-use crate::record::Control;
+use crate::record::{Control, Record};
 use crate::sync::races;
 
 /// A node whose topics do not linger, and that reads the log in short pages.
@@ -21,22 +22,23 @@ fn node_with_pages(page: usize) -> Arc<Node> {
         compare: Duration::from_secs(600),
         page,
         reads: 2,
+        ..Config::default()
     }))
 }
 
-/// Commits so many records, each of which the bus brings if `brings` says so.
-fn publisher(node: &Arc<Node>, records: u64, brings: fn(u64) -> bool) -> JoinHandle<()> {
+/// Commits records. The bus delivers those for which `delivers` returns true.
+fn publisher(node: &Arc<Node>, records: u64, delivers: fn(u64) -> bool) -> JoinHandle<()> {
     let node = Arc::clone(node);
     spawn(async move {
         for n in 1..=records {
-            if brings(n) {
+            if delivers(n) {
                 node.commit("x");
             } else {
                 node.lose("x");
             }
             yield_now().await;
         }
-        node.hub.missed(None);
+        node.missed(None);
     })
 }
 
@@ -44,7 +46,8 @@ fn all(_: u64) -> bool {
     true
 }
 
-/// Everything after `first`, up to the last record there is, once that was told: each once, in order.
+/// Waits for the last record, and checks that each record after `first` was received once and in
+/// order.
 async fn sees_all_after(node: &Node, reader: &Reader, first: u64) {
     let last = node.world.head(TOPIC).seq;
     let expected: Vec<u64> = (first + 1..=last).collect();
@@ -57,7 +60,7 @@ async fn sees_all_after(node: &Node, reader: &Reader, first: u64) {
 }
 
 #[test]
-fn who_joins_while_it_is_broadcast_is_told_all_after_its_start_once() {
+fn join_during_a_broadcast_receives_each_record_after_its_start_once() {
     races(|| async {
         let node = node();
         let (early, late) = (node.reader("a"), node.reader("b"));
@@ -74,7 +77,7 @@ fn who_joins_while_it_is_broadcast_is_told_all_after_its_start_once() {
 }
 
 #[test]
-fn who_resumes_while_it_is_broadcast_has_neither_hole_nor_double_between_replay_and_stream() {
+fn resume_during_a_broadcast_receives_each_record_once() {
     races(|| async {
         let node = node();
         for _ in 0..3 {
@@ -90,7 +93,7 @@ fn who_resumes_while_it_is_broadcast_has_neither_hole_nor_double_between_replay_
 }
 
 #[test]
-fn what_the_bus_loses_comes_from_the_log_in_its_place() {
+fn lost_records_are_recovered_from_the_log_in_order() {
     races(|| async {
         let node = node();
         let (live, resuming) = (node.reader("a"), node.reader("b"));
@@ -105,7 +108,7 @@ fn what_the_bus_loses_comes_from_the_log_in_its_place() {
 }
 
 #[test]
-fn a_replay_larger_than_the_outbox_waits_for_the_reader_and_exceeds_no_bound() {
+fn replay_larger_than_the_outbox_waits_for_the_reader() {
     races(|| async {
         // All of it is one page, of which the outbox holds half.
         let node = node_with_pages(8);
@@ -139,7 +142,7 @@ fn a_replay_larger_than_the_outbox_waits_for_the_reader_and_exceeds_no_bound() {
 }
 
 #[test]
-fn who_is_evicted_is_told_what_stands_before_and_nothing_after_wherever_it_stands() {
+fn evicted_subject_receives_only_records_before_its_eviction() {
     races(|| async {
         let node = node();
         node.lose("x");
@@ -159,7 +162,7 @@ fn who_is_evicted_is_told_what_stands_before_and_nothing_after_wherever_it_stand
             }
         });
         let joining = node.join(&behind).await;
-        // Let in as of the first record, whatever happened since.
+        // Admitted at the first record.
         let (first, head) = (node.position(0), node.position(1));
         let behind_subscription = joining.start(first, head);
         publisher.await.unwrap();
@@ -186,7 +189,7 @@ fn who_is_evicted_is_told_what_stands_before_and_nothing_after_wherever_it_stand
 }
 
 #[test]
-fn a_topic_that_is_left_and_joined_at_once_is_heard_by_who_joined() {
+fn topic_left_and_joined_concurrently_delivers_records() {
     races(|| async {
         let node = node();
         let comers: Vec<JoinHandle<()>> = ["a", "b"]
@@ -199,7 +202,8 @@ fn a_topic_that_is_left_and_joined_at_once_is_heard_by_who_joined() {
                         let joining = node.join(&reader).await;
                         let head = node.world.head(TOPIC);
                         let _subscription = joining.start(head, head);
-                        // Who is deaf waits for ever: nothing here reads the log in its place.
+                        // Nothing else reads the log, so a topic that was not joined again would
+                        // wait forever.
                         eventually(
                             || !reader.seqs().is_empty(),
                             || format!("what follows {}", head.seq),
@@ -232,7 +236,7 @@ fn a_topic_that_is_left_and_joined_at_once_is_heard_by_who_joined() {
 }
 
 #[test]
-fn what_passes_while_a_reply_is_held_follows_the_reply() {
+fn passing_record_published_during_a_hold_follows_the_reply() {
     races(|| async {
         let node = node();
         let reader = Arc::new(node.reader("a"));
@@ -269,7 +273,8 @@ fn what_passes_while_a_reply_is_held_follows_the_reply() {
                 .filter(|t| t != "0 typing")
                 .count()
         };
-        // Who catches up may be told the last one from the log, ahead of what passes.
+        // A subscriber that catches up may receive the last record from the log before the passing
+        // one.
         let typing = || reader.pipe.texts().len() > durable();
         eventually(
             || durable() >= expected.len() && typing(),
@@ -294,7 +299,7 @@ fn what_passes_while_a_reply_is_held_follows_the_reply() {
 }
 
 #[test]
-fn numbers_that_another_history_used_again_are_told_as_one_gap_and_followed_from_there() {
+fn reused_numbers_are_reported_as_one_gap() {
     races(|| async {
         let node = node();
         let reader = node.reader("a");
@@ -343,7 +348,7 @@ fn numbers_that_another_history_used_again_are_told_as_one_gap_and_followed_from
 }
 
 #[test]
-fn who_starts_or_resumes_while_a_failover_takes_the_head_back_ends_with_the_history_that_stayed() {
+fn start_and_resume_during_a_failover_end_with_the_surviving_history() {
     races(|| async {
         let node = node();
         for _ in 0..2 {
@@ -367,7 +372,7 @@ fn who_starts_or_resumes_while_a_failover_takes_the_head_back_ends_with_the_hist
                     node.commit(&format!("new {n}"));
                     yield_now().await;
                 }
-                node.hub.missed(None);
+                node.missed(None);
             }
         });
         let (fresh, resuming) = (node.reader("a"), node.reader("b"));
@@ -381,7 +386,7 @@ fn who_starts_or_resumes_while_a_failover_takes_the_head_back_ends_with_the_hist
         let stayed: Vec<String> = node.world.logs.lock()[TOPIC]
             .records
             .iter()
-            .map(told)
+            .map(text_of)
             .collect();
         let ends = [
             stayed[stayed.len() - 1].clone(),
@@ -412,13 +417,13 @@ fn who_starts_or_resumes_while_a_failover_takes_the_head_back_ends_with_the_hist
             let stands = start == Position::default() || stayed_at(&node, start);
             assert!(
                 gap.is_some() || stands,
-                "{start:?} does not stand any more, and nobody said so: {texts:?}"
+                "{start:?} is not in the log any more, and no gap was reported: {texts:?}"
             );
         }
     });
 }
 
-fn told(record: &Record) -> String {
+fn text_of(record: &Record) -> String {
     format!(
         "{} {}",
         record.position.seq,

@@ -1,44 +1,49 @@
-//! The most recent records of a topic, kept only while somebody catches up with it.
+//! The most recent records of a topic, kept while a subscriber catches up.
 
 use std::collections::VecDeque;
 
+use super::budget::Account;
 use crate::Position;
 use crate::record::Record;
 
-const RECORDS: usize = 256;
-const BYTES: usize = 256 * 1024;
+const MAX_RECORDS: usize = 256;
+const MAX_BYTES: usize = 256 * 1024;
 
-/// Records without a hole, the newest at the topic's position.
+/// Contiguous records, the newest at the topic's position.
 #[derive(Debug)]
 pub(super) struct Ring {
-    /// The position before the oldest.
+    /// The position before the oldest record.
     base: Position,
     records: VecDeque<Record>,
-    bytes: usize,
+    account: Account,
 }
 
 impl Ring {
-    pub(super) fn new(base: Position) -> Self {
+    pub(super) fn new(base: Position, account: Account) -> Self {
         Self {
             base,
             records: VecDeque::new(),
-            bytes: 0,
+            account,
         }
     }
 
     pub(super) fn push(&mut self, record: Record) {
-        self.bytes += size(&record);
+        self.account.add(size(&record));
         self.records.push_back(record);
-        while self.records.len() > RECORDS || self.bytes > BYTES {
+        while self.records.len() > MAX_RECORDS
+            || self.account.bytes() > MAX_BYTES
+            || self.account.is_overdrawn()
+        {
             let Some(oldest) = self.records.pop_front() else {
                 return;
             };
-            self.bytes -= size(&oldest);
+            self.account.subtract(size(&oldest));
             self.base = oldest.position;
         }
     }
 
-    /// What stands after a position, if the position is among what is kept and anything does.
+    /// Returns the records after `cursor`; `None` if the ring does not contain that position or
+    /// nothing follows it.
     pub(super) fn after(&self, cursor: Position) -> Option<Vec<Record>> {
         let skip = usize::try_from(cursor.seq.checked_sub(self.base.seq)?).ok()?;
         let at = if skip == 0 {
@@ -58,6 +63,11 @@ fn size(record: &Record) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::budget::Budget;
+
+    fn ring(base: Position) -> Ring {
+        Ring::new(base, Budget::new(usize::MAX).open())
+    }
 
     fn record(seq: u64) -> Record {
         Record {
@@ -67,8 +77,8 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_continues_only_positions_that_it_holds() {
-        let mut ring = Ring::new(Position { seq: 5, at: 50 });
+    fn ring_continues_only_positions_that_it_contains() {
+        let mut ring = ring(Position { seq: 5, at: 50 });
         assert!(ring.after(Position { seq: 5, at: 50 }).is_none());
         ring.push(record(6));
         ring.push(record(7));
@@ -85,13 +95,30 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_forgets_the_oldest() {
-        let mut ring = Ring::new(Position::default());
-        (1..=RECORDS as u64 + 10).for_each(|seq| ring.push(record(seq)));
+    fn ring_drops_the_oldest_records() {
+        let mut ring = ring(Position::default());
+        (1..=MAX_RECORDS as u64 + 10).for_each(|seq| ring.push(record(seq)));
         assert!(ring.after(Position { seq: 9, at: 90 }).is_none());
         assert_eq!(
             ring.after(Position { seq: 10, at: 100 }).map(|r| r.len()),
-            Some(RECORDS)
+            Some(MAX_RECORDS)
         );
+    }
+
+    #[test]
+    fn ring_is_bounded_by_the_budget_of_all_topics() {
+        let budget = Budget::new(10);
+        let mut others = budget.open();
+        let mut ring = Ring::new(Position::default(), budget.open());
+        let sized = |seq| Record {
+            body: "12345".into(),
+            ..record(seq)
+        };
+        ring.push(sized(1));
+        ring.push(sized(2));
+        others.add(6);
+        ring.push(sized(3));
+        assert!(ring.after(Position { seq: 2, at: 20 }).is_none());
+        assert_eq!(budget.used(), 6);
     }
 }

@@ -1,19 +1,17 @@
-//! A subscriber's own end: registered, then started; dropping it leaves.
+//! The handles of a subscriber.
 
-use std::any::Any;
-use std::fmt;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
-use super::feed::{Feed, Start};
-use super::pump::Pump;
-use super::seats::Ticket;
+use super::active_topic::ActiveTopic;
+use super::broadcaster::{Started, start};
+use super::catch_up::CatchUp;
+use super::permit::CatchUpPermit;
+use super::subscribers::SubscriberId;
 use crate::{Position, Topic};
 
-/// A registered subscriber that is not told anything yet. Dropping it leaves.
+/// A registered subscriber that receives nothing yet. Dropping it unsubscribes.
 #[derive(Debug)]
-#[must_use = "dropping it leaves the topic"]
+#[must_use = "dropping it unsubscribes"]
 pub struct Joining(Subscription);
 
 impl Joining {
@@ -21,7 +19,6 @@ impl Joining {
         Self(subscription)
     }
 
-    /// Notes that the bus has confirmed the topic.
     pub(super) fn confirm(&self) {
         self.0.confirm();
     }
@@ -31,33 +28,43 @@ impl Joining {
         self.0.topic()
     }
 
-    /// Starts the stream: what stands after `cursor`, each once and in order, and then what happens.
+    /// Starts the stream: each record after `cursor` once and in order, then live records.
     ///
-    /// `head` is the topic's position as read, together with whatever decided that the subject may listen, after the join was confirmed;
-    /// `cursor` equals it, or is another position from which the subscriber resumes. Both are `Position::default()` for [`Kind::Passing`](super::Kind::Passing).
-    /// What is told may be in the outbox before this returns: whatever must come first is pushed first.
-    /// If the subject was evicted after `head` meanwhile, the subscription [is ended](Subscription::is_ended).
+    /// `head` is the topic's position as read after the join was confirmed, together with the
+    /// decision that the subject may subscribe. `cursor` is `head`, or the position from which the
+    /// subscriber resumes. Both are `Position::default()` for
+    /// [`Kind::Passing`](super::Kind::Passing). Records may be in the outbox before this returns:
+    /// push first what must precede them. If the subject was evicted after `head`, the subscription
+    /// [is ended](Subscription::is_ended).
     pub fn start(self, cursor: Position, head: Position) -> Subscription {
-        self.start_during(cursor, head, &Errand::none())
+        self.start_with_permit(cursor, head, &CatchUpPermit::none())
     }
 
-    /// The same; the errand goes on until what stands after `cursor` was told, or has to wait for its reader or for the log.
-    pub fn start_during(self, cursor: Position, head: Position, errand: &Errand) -> Subscription {
+    /// Like [`start`](Self::start), and holds the permit until the subscriber is live or waits for
+    /// its reader or for the log.
+    pub fn start_with_permit(
+        self,
+        cursor: Position,
+        head: Position,
+        permit: &CatchUpPermit,
+    ) -> Subscription {
         let Self(subscription) = self;
-        let Subscription { feed, ticket } = &subscription;
-        if let Start::Behind(outbox) = feed.start(*ticket, cursor, head)
-            && let Some(hub) = feed.hub()
+        let Subscription { active, id } = &subscription;
+        if let Started::CatchingUp(outbox) = start(active, *id, cursor, head)
+            && let Some(shared) = active.shared()
         {
-            let runtime = hub.runtime.clone();
+            let runtime = shared.runtime.clone();
+            let (active, permit) = (Arc::clone(active), permit.clone());
             runtime.spawn(
-                Pump {
-                    hub,
-                    feed: Arc::clone(feed),
-                    ticket: *ticket,
+                CatchUp {
+                    shared,
+                    active,
+                    id: *id,
                     outbox,
                     cursor,
                     head,
-                    errand: errand.clone(),
+                    permit,
+                    needed: 0,
                 }
                 .run(),
             );
@@ -66,69 +73,42 @@ impl Joining {
     }
 }
 
-/// Something that is held while a subscriber is brought up to date, and that is work of this node: given back when all streams that
-/// were started during it are live, or as soon as one of them waits for somebody else.
-#[derive(Clone)]
-pub struct Errand(Arc<Mutex<Option<Box<dyn Any + Send>>>>);
-
-impl Errand {
-    /// Holds this.
-    pub fn holding(held: impl Any + Send) -> Self {
-        Self(Arc::new(Mutex::new(Some(Box::new(held)))))
-    }
-
-    fn none() -> Self {
-        Self(Arc::default())
-    }
-
-    /// Gives it back before the end.
-    pub(super) fn give_back(&self) {
-        let held = self.0.lock().take();
-        drop(held);
-    }
-}
-
-impl fmt::Debug for Errand {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Errand").finish_non_exhaustive()
-    }
-}
-
-/// A subscriber of a topic. Dropping it leaves.
+/// A subscriber of a topic. Dropping it unsubscribes.
 #[derive(Debug)]
-#[must_use = "dropping it leaves the topic"]
+#[must_use = "dropping it unsubscribes"]
 pub struct Subscription {
-    feed: Arc<Feed>,
-    ticket: Ticket,
+    active: Arc<ActiveTopic>,
+    id: SubscriberId,
 }
 
 impl Subscription {
-    pub(super) fn new(feed: Arc<Feed>, ticket: Ticket) -> Self {
-        Self { feed, ticket }
+    pub(super) fn new(active: Arc<ActiveTopic>, id: SubscriberId) -> Self {
+        Self { active, id }
     }
 
     pub(super) fn confirm(&self) {
-        self.feed.confirm();
+        self.active.confirm();
     }
 
     /// The topic.
     pub fn topic(&self) -> &Topic {
-        &self.feed.topic
+        &self.active.topic
     }
 
-    /// Up to where the topic has told its live subscribers on this node. What ended a subscription before that has ended it by now.
-    pub fn told(&self) -> Position {
-        self.feed.state.lock().position.unwrap_or_default()
+    /// Returns the position up to which this node delivered the topic to live subscribers. Records
+    /// up to there that end this subscription have ended it.
+    pub fn topic_position(&self) -> Position {
+        self.active.state.lock().position.unwrap_or_default()
     }
 
-    /// Whether it ended by itself: its subject was evicted, or the topic closed.
+    /// Returns whether the subscription was ended: its subject was evicted, or the topic closed.
     pub fn is_ended(&self) -> bool {
-        !self.feed.is_seated(self.ticket)
+        !self.active.is_subscribed(self.id)
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.feed.leave(self.ticket);
+        self.active.unsubscribe(self.id);
     }
 }

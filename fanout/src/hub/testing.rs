@@ -1,17 +1,20 @@
-//! A node, its readers, and a log in memory, for the tests and the checks of the hub.
+//! A node, its readers and a log in memory, for the tests and model checks of the hub.
 
 use std::collections::HashMap;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::bus::{Ear, Local};
+use crate::bus::{Listener, Local};
+use crate::fair::Party;
 use crate::outbox::Limits;
 use crate::outbox::testing::{Pipe, frame};
-use crate::record::Control;
+use crate::record::{Control, Record};
+use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicUsize};
-use crate::{Class, Encoding, Gap};
+use crate::{Class, Continuity, Encoding, Gap, PageLimit, Replay};
 
 pub(super) const TOPIC: &str = "room";
 
@@ -20,16 +23,16 @@ pub(super) const TOPIC: &str = "room";
 pub(super) struct World {
     pub(super) logs: Mutex<HashMap<Topic, Log>>,
     pub(super) failing: AtomicBool,
-    /// Topics whose log does not answer before that is notified.
+    /// Topics whose log does not answer until `unstuck` is notified.
     pub(super) stuck: Mutex<Vec<Topic>>,
     pub(super) unstuck: Notify,
     pub(super) framed: [AtomicUsize; 2],
     pub(super) reads: AtomicUsize,
     pub(super) clock: AtomicU64,
-    pub(super) strangers: Mutex<Vec<Bytes>>,
-    /// Which records that are followed were told to whom.
-    pub(super) followed: Mutex<Vec<(u64, Bytes)>>,
-    pub(super) passed: Mutex<Vec<u64>>,
+    pub(super) removed_subjects: Mutex<Vec<Bytes>>,
+    /// Observed records, and the subjects that received them.
+    pub(super) observed: Mutex<Vec<(u64, Bytes)>>,
+    pub(super) broadcast: Mutex<Vec<u64>>,
 }
 
 #[derive(Default, Clone)]
@@ -98,26 +101,31 @@ impl Source for World {
         }
     }
 
-    fn passed(&self, _topic: &Topic, record: &Record) {
-        self.passed.lock().push(record.position.seq);
+    fn after_broadcast(&self, _topic: &Topic, record: &Record) {
+        self.broadcast.lock().push(record.position.seq);
     }
 
-    fn follows(&self, record: &Record) -> bool {
-        record.body.starts_with(b"followed")
+    fn observes(&self, record: &Record) -> bool {
+        record.body.starts_with(b"observed")
     }
 
-    fn told(&self, _topic: &Topic, record: &Record, outbox: &Arc<Outbox>) {
-        self.followed.lock().push((
+    fn after_delivery(&self, _topic: &Topic, record: &Record, outbox: &Arc<Outbox>) {
+        self.observed.lock().push((
             record.position.seq,
             Bytes::copy_from_slice(outbox.subject()),
         ));
+    }
+
+    fn party(&self, topic: &Topic) -> Party {
+        let group = topic.split(':').next().map_or(0, str::len) as u64;
+        Party { group, member: 0 }
     }
 
     async fn read(
         &self,
         topic: &Topic,
         after: Position,
-        limit: usize,
+        limit: PageLimit,
     ) -> Result<Replay, SourceError> {
         self.reads.fetch_add(1, Ordering::SeqCst);
         yield_now().await;
@@ -130,7 +138,6 @@ impl Source for World {
             unstuck.await;
         }
         let log = self.logs.lock().get(topic).cloned().unwrap_or_default();
-        // The answer is on its way for a while.
         yield_now().await;
         let head = log.head();
         let stands = match after.seq as usize {
@@ -146,11 +153,21 @@ impl Source for World {
             () => Continuity::Continuous,
         };
         let records = match continuity {
-            Continuity::Continuous => log.records[after.seq as usize..]
-                .iter()
-                .take(limit)
-                .cloned()
-                .collect(),
+            Continuity::Continuous => {
+                let mut bytes = 0;
+                let fits = |(index, record): &(usize, &Record)| {
+                    bytes += record.body.len();
+                    *index == 0 || bytes <= limit.bytes
+                };
+                let records = log.records[after.seq as usize..]
+                    .iter()
+                    .take(limit.records)
+                    .enumerate();
+                records
+                    .take_while(fits)
+                    .map(|(_, record)| record.clone())
+                    .collect()
+            }
             Continuity::Broken(_) => Vec::new(),
         };
         Ok(Replay {
@@ -161,10 +178,10 @@ impl Source for World {
     }
 
     async fn admits(&self, _topic: &Topic, subjects: &[Bytes]) -> Result<Vec<bool>, SourceError> {
-        let strangers = self.strangers.lock();
+        let removed = self.removed_subjects.lock();
         Ok(subjects
             .iter()
-            .map(|subject| !strangers.contains(subject))
+            .map(|subject| !removed.contains(subject))
             .collect())
     }
 
@@ -185,7 +202,6 @@ impl Source for World {
     }
 }
 
-/// A node with its world.
 pub(super) struct Node {
     pub(super) world: Arc<World>,
     pub(super) bus: Arc<Local>,
@@ -205,18 +221,19 @@ pub(super) fn node() -> Node {
         compare: Duration::from_secs(600),
         page: 7,
         reads: 4,
+        ..Config::default()
     })
 }
 
 pub(super) fn node_with(config: Config) -> Node {
-    let (world, ear) = (Arc::new(World::default()), Ear::new());
-    let bus = Local::new(Arc::<Ear>::clone(&ear));
+    let (world, listener) = (Arc::new(World::default()), HubListener::new());
+    let bus = Local::new(Arc::<HubListener>::clone(&listener));
     let hub = Hub::new(
+        listener,
         Arc::<Local>::clone(&bus),
         Arc::<World>::clone(&world),
         config,
     );
-    ear.attach(&hub);
     Node {
         world,
         bus,
@@ -279,9 +296,13 @@ impl Node {
         self.bus.publish(TOPIC, record.encode());
     }
 
-    /// Committed, and lost by the bus.
+    /// Commits a record that the bus loses.
     pub(super) fn lose(&self, text: &str) -> Record {
         self.world.append(TOPIC, text, Control::None)
+    }
+
+    pub(super) fn missed(&self, topics: Option<&[Topic]>) {
+        self.hub.listener.missed(topics);
     }
 
     pub(super) fn pass(&self, kind: u8, text: &str, control: Control) {
@@ -323,7 +344,11 @@ impl Reader {
 pub(super) async fn eventually(done: impl Fn() -> bool, what: impl Fn() -> String) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !done() {
-        assert!(Instant::now() < deadline, "waited in vain for {}", what());
+        assert!(
+            Instant::now() < deadline,
+            "timed out waiting for {}",
+            what()
+        );
         sleep(Duration::from_millis(1)).await;
     }
 }

@@ -1,17 +1,20 @@
-//! What the hub promises, against a log in memory and a bus that loses, doubles and invents at will.
+//! The hub against a log in memory and a bus that loses, repeats and invents records.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod delivery;
 mod ended;
+mod fairness;
 mod life;
-mod repair;
+mod recovery;
 mod resume;
-mod told;
+
+use bytes::Bytes;
 
 use super::testing::{Node, Reader, TOPIC, World, eventually, evict, node, node_with};
 use super::*;
 use crate::Encoding;
 use crate::outbox::{Excess, Limits, Reason};
-use crate::record::Control;
+use crate::record::{Control, Record};
 
 impl Reader {
     fn drive(&self) -> tokio::task::JoinHandle<Reason> {

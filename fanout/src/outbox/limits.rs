@@ -1,22 +1,25 @@
-//! What outboxes may hold, each and together.
+//! The bounds of outboxes, each and together.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Excess;
+use super::frame::Excess;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// The bounds of a node's outboxes, and what they hold together. Shared by all of them.
+/// The bounds and the totals of a node's outboxes, which share one.
 ///
-/// When the node's outboxes hold more than `total` bytes, an outbox that is pushed to (or checked) while it holds more than the
-/// average of those that hold anything is ended. At least one of them holds as much as the average, so the total comes down, the slowest first.
+/// While the outboxes hold more than `total` bytes, each outbox that is pushed to or checked ends
+/// if it holds at least the average of the outboxes that are not empty. So the total falls, slowest
+/// readers first.
 #[derive(Debug)]
 pub struct Limits {
-    /// Bytes that one outbox may queue, each frame with [`ENTRY`](super::ENTRY) more; an empty one takes any one frame. `usize::MAX` for no bound.
+    /// Maximum bytes that one outbox queues, with
+    /// [`ENTRY_OVERHEAD_BYTES`](super::ENTRY_OVERHEAD_BYTES) per frame. An empty outbox accepts a
+    /// frame of any size. `usize::MAX` for no bound.
     pub bytes: usize,
-    /// How long a frame may wait. [`Duration::MAX`] for no bound.
+    /// Maximum age of a queued frame. [`Duration::MAX`] for no bound.
     pub age: Duration,
-    /// Bytes that all outboxes may queue, counted in the same way. `usize::MAX` for no bound.
+    /// Maximum bytes that all outboxes queue, counted in the same way. `usize::MAX` for no bound.
     pub total: usize,
     held: AtomicUsize,
     holders: AtomicUsize,
@@ -24,16 +27,17 @@ pub struct Limits {
     too_slow: [AtomicU64; 3],
 }
 
-/// What the outboxes that share [`Limits`] hold and did.
+/// Gauges and counters of the outboxes that share [`Limits`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Bytes that wait now, each frame with [`ENTRY`](super::ENTRY) more.
+    /// Queued bytes, with [`ENTRY_OVERHEAD_BYTES`](super::ENTRY_OVERHEAD_BYTES) per frame.
     pub queued_bytes: usize,
-    /// Outboxes in which something waits now.
+    /// Outboxes that are not empty.
     pub queues: usize,
-    /// Droppable frames given up, and droppable and control frames replaced by a newer one.
+    /// Droppable frames that were dropped, and droppable and control frames that were replaced by a
+    /// newer one.
     pub dropped: u64,
-    /// Outboxes ended for their bytes, their age, and the total.
+    /// Outboxes that ended by their bytes, their age, and the total.
     pub too_slow: [u64; 3],
 }
 
@@ -51,7 +55,7 @@ impl Limits {
         })
     }
 
-    /// What they hold and did so far.
+    /// Returns the gauges and counters.
     pub fn counts(&self) -> Counts {
         Counts {
             queued_bytes: self.held.load(Ordering::Relaxed),
@@ -75,7 +79,7 @@ impl Limits {
         }
     }
 
-    /// Whether all hold too much and one with so many bytes is among those that hold the most.
+    /// Returns whether the total is exceeded and an outbox with `bytes` holds at least the average.
     pub(super) fn is_overdrawn_by(&self, bytes: usize) -> bool {
         let held = self.held.load(Ordering::Relaxed);
         held > self.total && bytes >= held / self.holders.load(Ordering::Relaxed).max(1)

@@ -1,4 +1,4 @@
-//! The queue behind an outbox: which frame is next, which has begun, and which is given up.
+//! The queue of an outbox: which frame is next, which is partly written, and which is dropped.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, IoSlice};
@@ -7,23 +7,26 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Class, ENTRY, Excess, Limits, Reason, Sink};
+use super::frame::{Class, ENTRY_OVERHEAD_BYTES, Excess, Reason};
+use super::limits::Limits;
+use super::sink::Sink;
 use crate::Topic;
 
-/// Buffers in one vectored write: beyond a few dozen the cost of the call no longer shrinks.
-const SLICES: usize = 64;
+/// Maximum buffers in one vectored write.
+const MAX_BUFFERS_PER_WRITE: usize = 64;
 
-/// Bytes in one vectored write: the lock is held that long, and sockets seldom take more at once.
-const SLICE_BYTES: usize = 256 * 1024;
+/// Bytes after which no more buffers are added to a vectored write: the lock is held during the
+/// write.
+const TARGET_WRITE_BYTES: usize = 256 * 1024;
 
-/// What control frames may take beyond the bound, so that a ping does not end a connection whose queue is full.
-const CONTROL: usize = 4 * 1024;
+/// Bytes that control frames may use beyond the bound, so that a ping does not end a connection
+/// whose queue is full.
+const CONTROL_RESERVE_BYTES: usize = 4 * 1024;
 
-/// Control frames that wait. A reader that takes none of them needs no more, and its pings could fill any room.
-const CONTROLS: usize = 8;
+const MAX_QUEUED_CONTROL_FRAMES: usize = 8;
 
-/// Topics that are muted at once. What was on its way when the oldest was muted has long arrived.
-const MUTED: usize = 64;
+/// Maximum muted topics. Frames that were under way when the oldest was muted have arrived by then.
+const MAX_MUTED_TOPICS: usize = 64;
 
 #[derive(Debug)]
 struct Entry {
@@ -32,60 +35,61 @@ struct Entry {
     class: Class,
 }
 
-const _: () = assert!(size_of::<Entry>() <= ENTRY);
+const _: () = assert!(size_of::<Entry>() <= ENTRY_OVERHEAD_BYTES);
 
 impl Entry {
-    /// What it counts.
     fn cost(&self) -> usize {
         cost(&self.frame)
     }
 }
 
-/// What a frame counts while it waits.
+/// Bytes that a queued frame counts.
 pub(super) fn cost(frame: &Bytes) -> usize {
-    frame.len().saturating_add(ENTRY)
+    frame.len().saturating_add(ENTRY_OVERHEAD_BYTES)
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 enum State {
     #[default]
     Open,
-    /// Refuses; what has not begun is gone.
+    /// Accepts nothing. At most the partly written frame is left.
     Failed(Reason),
-    /// Refuses; the last entry is the close frame.
+    /// Accepts nothing. The last entry is the close frame.
     Closing(Reason),
 }
 
-/// How far a flush came.
+/// The result of a flush.
 pub(super) enum Flush {
-    /// Something was written, and something waits.
+    /// Bytes were written, and more are queued.
     Progress,
-    /// The socket takes no more.
+    /// The socket accepts no more.
     Blocked,
-    /// Nothing waits.
+    /// Nothing is queued.
     Empty,
-    /// What waits is kept back.
+    /// Queued frames are held back.
     Held,
-    /// Nothing will be written any more.
+    /// Nothing more will be written.
     Over(Reason),
 }
 
-/// Frames in the order in which they leave. Control frames that wait stand before all others that have not begun.
+/// Frames in the order in which they are written. Control frames precede all others, except a
+/// partly written one.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     entries: VecDeque<Entry>,
     state: State,
-    /// Topics of which nothing is taken: a few, and hardly ever any.
+    /// Topics whose frames are dropped. Almost always empty.
     muted: Vec<Topic>,
-    /// What all entries count, the first one whole even when it has begun.
+    /// Sum of the costs of all entries. The first counts fully even if it is partly written.
     bytes: usize,
-    /// How much of the first entry is written.
-    begun: usize,
+    /// Written bytes of the first entry.
+    written: usize,
     droppable: usize,
-    /// Control frames, one that has begun included.
+    /// Queued control frames, a partly written one included.
     controls: usize,
-    wants_owner: bool,
-    /// How many keep what is here back.
+    /// Whether the owner has to be woken.
+    needs_owner: bool,
+    /// Number of active holds.
     holds: usize,
 }
 
@@ -94,7 +98,7 @@ impl Queue {
         if self.is_muted(topic) {
             return;
         }
-        if self.muted.len() == MUTED {
+        if self.muted.len() == MAX_MUTED_TOPICS {
             self.muted.remove(0);
         }
         self.muted.push(Arc::clone(topic));
@@ -115,16 +119,16 @@ impl Queue {
         self.bytes
     }
 
-    pub(super) fn refuses(&self) -> Option<Reason> {
+    pub(super) fn end_reason(&self) -> Option<Reason> {
         match self.state {
             State::Open => None,
             State::Failed(reason) | State::Closing(reason) => Some(reason),
         }
     }
 
-    /// Whether something happened since the last call that the owner must act on.
-    pub(super) fn wants_owner(&mut self) -> bool {
-        std::mem::take(&mut self.wants_owner)
+    /// Returns whether the owner has to be woken since the last call.
+    pub(super) fn take_needs_owner(&mut self) -> bool {
+        std::mem::take(&mut self.needs_owner)
     }
 
     pub(super) fn push(
@@ -134,7 +138,7 @@ impl Queue {
         sink: &dyn Sink,
         limits: &Limits,
     ) -> Result<(), Reason> {
-        if let Some(reason) = self.refuses() {
+        if let Some(reason) = self.end_reason() {
             return Err(reason);
         }
         if !self.entries.is_empty() || self.holds > 0 {
@@ -157,19 +161,18 @@ impl Queue {
         } else {
             0
         };
-        self.wants_owner = true;
+        self.needs_owner = true;
         self.insert(0, frame, class, Instant::now(), limits);
-        self.begun = written;
+        self.written = written;
         self.check_total(limits)
     }
 
-    /// Writes nothing from now on.
+    /// Stops writing until [`release`](Self::release).
     pub(super) fn hold(&mut self) {
         self.holds += 1;
     }
 
-    /// Writes again, unless others hold on.
-    pub(super) fn let_go(&mut self) {
+    pub(super) fn release(&mut self) {
         self.holds -= 1;
     }
 
@@ -177,18 +180,22 @@ impl Queue {
         let now = Instant::now();
         self.check_age(now, limits)?;
         if let Class::Droppable(Some(key)) = class {
-            self.forget(key, limits);
+            self.drop_keyed(key, limits);
         }
-        let reserve = if class == Class::Control { CONTROL } else { 0 };
-        if class == Class::Control && self.controls >= CONTROLS {
-            self.give_way(limits);
+        let reserve = if class == Class::Control {
+            CONTROL_RESERVE_BYTES
+        } else {
+            0
+        };
+        if class == Class::Control && self.controls >= MAX_QUEUED_CONTROL_FRAMES {
+            self.drop_oldest_control(limits);
         }
         let room = limits
             .bytes
             .saturating_add(reserve)
             .saturating_sub(cost(&frame));
         if self.bytes > room {
-            self.give_up(self.bytes - room, limits);
+            self.free(self.bytes - room, limits);
         }
         if self.bytes > room && !self.entries.is_empty() {
             if let Class::Droppable(_) = class {
@@ -198,18 +205,19 @@ impl Queue {
             return self.end(Excess::Bytes, limits);
         }
         let index = match class {
-            Class::Control => self.boundary(),
+            Class::Control => self.control_index(),
             _ => self.entries.len(),
         };
         self.insert(index, frame, class, now, limits);
         self.check_total(limits)
     }
 
-    /// Where the next control frame goes: after what has begun and after control frames before it.
-    fn boundary(&self) -> usize {
+    /// Returns the index for the next control frame: after a partly written frame and earlier
+    /// control frames.
+    fn control_index(&self) -> usize {
         self.controls
             + usize::from(
-                self.begun > 0
+                self.written > 0
                     && self
                         .entries
                         .front()
@@ -217,10 +225,10 @@ impl Queue {
             )
     }
 
-    /// Drops the oldest control frame that has not begun. The next one waits in its place, and for as long:
-    /// a reader that takes nothing is too old some day, whatever it sends.
-    fn give_way(&mut self, limits: &Limits) {
-        let oldest = usize::from(self.begun > 0);
+    /// Drops the oldest control frame that is not partly written. The next one inherits its age, so
+    /// that a reader that reads nothing exceeds the maximum age.
+    fn drop_oldest_control(&mut self, limits: &Limits) {
+        let oldest = usize::from(self.written > 0);
         let since = self.entries[oldest].since;
         self.remove(oldest, limits);
         if let Some(next) = self.entries.get_mut(oldest) {
@@ -258,28 +266,28 @@ impl Queue {
         }
     }
 
-    /// Drops the frame that waits under this key.
-    fn forget(&mut self, key: u64, limits: &Limits) {
+    /// Drops the queued frame with this key.
+    fn drop_keyed(&mut self, key: u64, limits: &Limits) {
         if self.droppable == 0 {
             return;
         }
-        let begun = usize::from(self.begun > 0);
+        let first = usize::from(self.written > 0);
         let found = self
             .entries
             .iter()
-            .skip(begun)
+            .skip(first)
             .position(|e| e.class == Class::Droppable(Some(key)));
         if let Some(index) = found {
-            self.remove(begun + index, limits);
+            self.remove(first + index, limits);
             limits.count_dropped(1);
         }
     }
 
-    /// Drops droppable frames, oldest first, until this many bytes are free or none is left.
-    fn give_up(&mut self, bytes: usize, limits: &Limits) {
+    /// Drops droppable frames, oldest first, until `bytes` are free or none is left.
+    fn free(&mut self, bytes: usize, limits: &Limits) {
         let (target, mut index, mut dropped) = (
             self.bytes.saturating_sub(bytes),
-            usize::from(self.begun > 0),
+            usize::from(self.written > 0),
             0,
         );
         while self.bytes > target && self.droppable > 0 && index < self.entries.len() {
@@ -307,7 +315,7 @@ impl Queue {
             .entries
             .front()
             .into_iter()
-            .chain(self.entries.get(self.boundary()))
+            .chain(self.entries.get(self.control_index()))
             .map(|e| e.since)
             .min();
         match oldest {
@@ -319,7 +327,7 @@ impl Queue {
     }
 
     pub(super) fn check(&mut self, now: Instant, limits: &Limits) -> Result<(), Reason> {
-        if let Some(reason) = self.refuses() {
+        if let Some(reason) = self.end_reason() {
             return Err(reason);
         }
         self.check_age(now, limits)?;
@@ -337,15 +345,16 @@ impl Queue {
         Err(reason)
     }
 
-    /// Refuses from now on. A frame that has begun stays, so that a close frame can follow it; on a broken connection nothing does.
+    /// Ends the queue. A partly written frame stays, so that a close frame can follow it, except on
+    /// a broken connection.
     pub(super) fn fail(&mut self, reason: Reason, limits: &Limits) {
-        self.wants_owner = true;
+        self.needs_owner = true;
         match self.state {
             State::Open => {}
             State::Closing(_) | State::Failed(_) if reason == Reason::Broken => {}
             State::Closing(_) | State::Failed(_) => return,
         }
-        let first = if self.begun > 0 && reason != Reason::Broken {
+        let first = if self.written > 0 && reason != Reason::Broken {
             self.entries.pop_front()
         } else {
             None
@@ -365,7 +374,7 @@ impl Queue {
             .iter()
             .filter(|e| e.class == Class::Control)
             .count();
-        self.begun = if kept > 0 { self.begun } else { 0 };
+        self.written = if kept > 0 { self.written } else { 0 };
         self.state = State::Failed(reason);
     }
 
@@ -384,28 +393,29 @@ impl Queue {
         );
     }
 
-    /// One write of as much as waits, within bounds.
+    /// Writes once, as much as possible within the bounds of one write.
     pub(super) fn flush(&mut self, sink: &dyn Sink, limits: &Limits) -> Flush {
         if let State::Failed(reason) = self.state {
             return Flush::Over(reason);
         }
         if self.entries.is_empty() {
-            return self.refuses().map_or(Flush::Empty, Flush::Over);
+            return self.end_reason().map_or(Flush::Empty, Flush::Over);
         }
         if self.holds > 0 {
             return Flush::Held;
         }
         let result = match self.entries.len() {
-            1 => sink.try_write(&self.entries[0].frame[self.begun..]),
+            1 => sink.try_write(&self.entries[0].frame[self.written..]),
             _ => {
-                let mut slices: [IoSlice<'_>; SLICES] = std::array::from_fn(|_| IoSlice::new(&[]));
+                let mut slices: [IoSlice<'_>; MAX_BUFFERS_PER_WRITE] =
+                    std::array::from_fn(|_| IoSlice::new(&[]));
                 let (mut used, mut bytes) = (0, 0);
                 for (slice, entry) in slices.iter_mut().zip(&self.entries) {
-                    let from = if used == 0 { self.begun } else { 0 };
+                    let from = if used == 0 { self.written } else { 0 };
                     *slice = IoSlice::new(&entry.frame[from..]);
                     used += 1;
                     bytes += entry.frame.len() - from;
-                    if bytes >= SLICE_BYTES {
+                    if bytes >= TARGET_WRITE_BYTES {
                         break;
                     }
                 }
@@ -420,7 +430,7 @@ impl Queue {
             Ok(written) => {
                 self.advance(written, limits);
                 match self.entries.is_empty() {
-                    true => self.refuses().map_or(Flush::Empty, Flush::Over),
+                    true => self.end_reason().map_or(Flush::Empty, Flush::Over),
                     false => Flush::Progress,
                 }
             }
@@ -434,15 +444,15 @@ impl Queue {
     }
 
     fn advance(&mut self, written: usize, limits: &Limits) {
-        self.begun += written;
+        self.written += written;
         while let Some(first) = self.entries.front().map(|e| e.frame.len()) {
-            if self.begun < first {
+            if self.written < first {
                 return;
             }
-            self.begun -= first;
+            self.written -= first;
             self.remove(0, limits);
         }
-        // Nothing is retained after a burst.
+        // Free the memory after a burst.
         self.entries = VecDeque::new();
     }
 

@@ -1,4 +1,4 @@
-//! What an outbox promises to threads that meet in it, in many interleavings: see [`crate::sync`].
+//! Model checks of concurrent access to an outbox, see [`crate::sync`].
 #![allow(clippy::unwrap_used, reason = "a check fails by panicking")]
 
 use std::sync::Arc;
@@ -24,13 +24,13 @@ fn outbox(pipe: &Arc<Pipe>, limits: &Arc<Limits>) -> Arc<Outbox> {
     )
 }
 
-/// The connection's task.
+/// The task of the connection's owner.
 fn owner(outbox: &Arc<Outbox>) -> JoinHandle<Reason> {
     let outbox = Arc::clone(outbox);
     spawn(async move { outbox.drive().await })
 }
 
-/// Pushes numbered frames until one is refused. How many were taken.
+/// Pushes numbered frames until one is refused. Returns the number of accepted frames.
 fn writer(outbox: &Arc<Outbox>, name: &'static str, frames: usize) -> JoinHandle<usize> {
     let outbox = Arc::clone(outbox);
     spawn(async move {
@@ -46,7 +46,7 @@ fn writer(outbox: &Arc<Outbox>, name: &'static str, frames: usize) -> JoinHandle
     })
 }
 
-/// The peer: takes a few bytes at a time.
+/// The peer: reads a few bytes at a time.
 fn peer(pipe: &Arc<Pipe>, times: usize, bytes: usize) -> JoinHandle<()> {
     let pipe = Arc::clone(pipe);
     spawn(async move {
@@ -145,7 +145,7 @@ fn what_is_taken_stands_before_the_close_frame_and_nothing_follows_it() {
 fn no_more_waits_than_the_bound_and_who_exceeds_it_is_told() {
     races(|| async {
         // Three frames of six bytes, with their entries.
-        let most = 3 * (6 + ENTRY);
+        let most = 3 * (6 + ENTRY_OVERHEAD_BYTES);
         let (pipe, limits) = (Pipe::new(2), limits(most));
         let outbox = outbox(&pipe, &limits);
         let writers = ["a", "b"].map(|name| writer(&outbox, name, 3));
@@ -165,7 +165,8 @@ fn no_more_waits_than_the_bound_and_who_exceeds_it_is_told() {
         let texts = pipe.texts();
         match reason {
             Reason::Closed(END) => assert_eq!((taken, texts.len()), (6, 7)),
-            // What had begun may be among what was written, and the close frame is, if the owner drives on.
+            // What had begun may be among what was written, and the close frame is, if the owner
+            // drives on.
             Reason::TooSlow(Excess::Bytes) => {
                 assert!(taken < 6 && limits.counts().too_slow == [1, 0, 0])
             }
@@ -195,7 +196,8 @@ fn what_is_held_waits_until_all_let_go_and_then_leaves_in_order() {
         yield_now().await;
         assert!(pipe.texts().is_empty());
         drop(hold);
-        // Nobody pushes any more by the time that the last one lets go, perhaps: that alone must wake the owner.
+        // All pushes may precede the last release: the release alone must
+        // wake the owner.
         writer.await.unwrap();
         second.await.unwrap();
         outbox.drained_below(1).await.unwrap();
@@ -227,7 +229,7 @@ fn who_waits_for_room_goes_on_when_there_is_some_or_when_it_is_over() {
         });
         peer.await.unwrap();
         breaker.await.unwrap();
-        // All of it left before the connection broke, or the pump was told.
+        // Either everything was written before the connection broke, or the owner was informed.
         if pump.await.unwrap().is_ok() {
             assert_eq!(pipe.texts(), ["a0", "a1", "a2"]);
         }

@@ -1,22 +1,23 @@
-//! Where an outbox writes to.
+//! The destination of an outbox.
 
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll};
 
 use tokio::net::TcpStream;
 
-/// A socket, or what stands for one. `WouldBlock` means: not now.
+/// A socket. `WouldBlock` means that it accepts no bytes now.
 pub trait Sink: Send + Sync {
-    /// Writes what fits, without waiting.
+    /// Writes without blocking.
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
 
-    /// Writes what fits of several buffers, without waiting.
+    /// Writes several buffers without blocking.
     fn try_write_vectored(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize>;
 
-    /// Ready when a write may succeed again. Only the outbox's owner polls it.
+    /// Returns ready when a write may succeed. Only the outbox's owner polls it.
     fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Whether any thread may write. If not (a TLS session), only the owner's [`drive`](super::Outbox::drive) does.
+    /// Returns whether any thread may write. If not (a TLS session), only the owner's
+    /// [`drive`](super::Outbox::drive) writes.
     fn is_direct(&self) -> bool {
         true
     }

@@ -1,4 +1,4 @@
-//! A sink that a test holds open or shut.
+//! A sink whose capacity a test controls.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ struct State {
     indirect: bool,
 }
 
-/// Takes as many bytes as it has room for.
+/// Accepts as many bytes as it has room for.
 pub(crate) struct Pipe(Mutex<State>);
 
 impl Pipe {
@@ -30,7 +30,7 @@ impl Pipe {
         })))
     }
 
-    /// As a TLS session: only the owner writes.
+    /// Like a TLS session: only the owner writes.
     #[cfg(shuttle)]
     pub(crate) fn indirect(room: usize) -> Arc<Self> {
         Arc::new(Self(Mutex::new(State {
@@ -40,7 +40,7 @@ impl Pipe {
         })))
     }
 
-    /// Gives room for more bytes.
+    /// Makes room for more bytes.
     pub(crate) fn open(&self, room: usize) {
         let mut state = self.0.lock();
         state.room = state.room.saturating_add(room);
@@ -62,7 +62,7 @@ impl Pipe {
         self.0.lock().calls
     }
 
-    /// What was written, cut into frames made by [`frame`].
+    /// The written bytes, split into frames made by [`frame`].
     pub(crate) fn frames(&self) -> Vec<Vec<u8>> {
         let written = self.written();
         let (mut rest, mut frames) = (&written[..], Vec::new());
@@ -85,7 +85,7 @@ impl Pipe {
     }
 }
 
-/// A frame whose end can be found: its length, then the payload.
+/// Returns a frame of a length and the payload.
 pub(crate) fn frame(payload: impl AsRef<[u8]>) -> Bytes {
     let payload = payload.as_ref();
     [&(payload.len() as u32).to_be_bytes()[..], payload]

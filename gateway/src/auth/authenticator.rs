@@ -1,33 +1,31 @@
 //! From a credential to whom it stands for.
 
-use std::sync::Arc;
+use std::{hash::Hash, sync::Arc};
 
-use protocol::{TokenKeyId, UserId};
-
-use super::{
-    cache::Cache,
-    principal::{Actor, Principal, Who},
-    secret::{AdminKey, SecretKind, hash},
-    token::{self, Invalid, Verifier},
-};
-use crate::{
-    error::{Error, Result},
-    service::{
-        Services,
-        apps::app_of,
-        document::decode,
-        keys::{Credential, KeyLine},
-        scope::{self, ENTITY, KEYS, ONLY, REVOCATION, Scope, TOKEN_KEYS, TOMBSTONE},
-        sessions::revoked_second,
-        token_keys::StoredTokenKey,
+use domain::{
+    Services,
+    apps::app_of,
+    credential::{
+        Actor, AdminKey, Principal, SecretKind, Who, hash,
+        token::{self, Invalid, Verifier},
     },
-    store::{Document, Read},
+    document::decode,
+    ended::revoked_second,
+    error::{Error, Result},
+    keys::{Credential, KeyLine},
+    scope::{self, ENTITY, KEYS, ONLY, REVOCATION, Scope, TOKEN_KEYS, TOMBSTONE},
+    token_keys::StoredTokenKey,
 };
+use protocol::{ErrorCode, TokenKeyId, UserId};
+use store::{Document, Read};
+
+use super::{attempt::Attempt, cache::Cache};
 
 /// The most keys, and the most token keys, that are remembered at once.
 const REMEMBERED: usize = 10_000;
 
-/// Tells whom credentials stand for. Remembers keys for at most [`STALE`](super::STALE), users never.
+/// Tells whom credentials stand for. Remembers keys for at most [`STALE`](super::STALE), users
+/// never.
 #[derive(Debug)]
 pub struct Authenticator {
     services: Services,
@@ -58,7 +56,8 @@ pub struct Verified {
     pub actor: Actor,
     /// The token's `name`.
     pub name: Option<String>,
-    /// The token's `exp`, in milliseconds since the Unix epoch. The token is accepted for [`token::LEEWAY`] longer.
+    /// The token's `exp`, in milliseconds since the Unix epoch. The token is accepted for
+    /// [`token::LEEWAY`] longer.
     pub expires_at_ms: u64,
 }
 
@@ -69,8 +68,9 @@ pub enum TokenRefused {
     Expired,
     /// Anything else, as a sentence: close code 4002.
     Other(String),
-    /// Whether it is good could not be found out.
-    Unavailable(Error),
+    /// Whether it is good was not found out: the store cannot be reached, or the address has failed
+    /// too often.
+    Undecided(Error),
 }
 
 impl From<Invalid> for TokenRefused {
@@ -84,7 +84,7 @@ impl From<Invalid> for TokenRefused {
 
 impl From<Error> for TokenRefused {
     fn from(error: Error) -> Self {
-        Self::Unavailable(error)
+        Self::Undecided(error)
     }
 }
 
@@ -93,7 +93,7 @@ impl From<TokenRefused> for Error {
         match refused {
             TokenRefused::Expired => Error::unauthenticated("the token has expired"),
             TokenRefused::Other(sentence) => Error::unauthenticated(sentence),
-            TokenRefused::Unavailable(error) => error,
+            TokenRefused::Undecided(error) => error,
         }
     }
 }
@@ -117,13 +117,41 @@ impl Authenticator {
         }
     }
 
-    /// Whom the credential of an HTTP request stands for: what follows `Bearer `.
+    /// Whom the credential of an HTTP request stands for: what follows `Bearer `. Failures are not
+    /// counted.
     ///
     /// # Errors
     /// `unauthenticated` for what is no valid credential, `unavailable` if the store cannot tell.
     pub async fn authenticate(&self, bearer: &str) -> Result<Principal> {
+        self.principal(bearer, None).await
+    }
+
+    /// The same for an attempt of an address. A credential that is not known already is charged
+    /// before the store is asked for it.
+    ///
+    /// # Errors
+    /// Also `rate_limited`, if the address has failed too often.
+    pub async fn authenticate_attempt(
+        &self,
+        bearer: &str,
+        attempt: &mut Attempt,
+    ) -> Result<Principal> {
+        match self.principal(bearer, Some(attempt)).await {
+            Err(error) if error.code() == ErrorCode::Unauthenticated => {
+                Err(attempt.charge().err().unwrap_or(error))
+            }
+            other => other,
+        }
+    }
+
+    async fn principal(&self, bearer: &str, attempt: Option<&mut Attempt>) -> Result<Principal> {
         if !SecretKind::is_key(bearer) {
-            return Ok(Principal::Actor(self.verify(bearer).await?.actor));
+            if !token::is_jwt(bearer) {
+                return Err(Error::unauthenticated(
+                    "this is neither a key (adm_, ork_, sk_, ak_) nor a user token (a JWT)",
+                ));
+            }
+            return Ok(Principal::Actor(self.user(bearer, attempt).await?.actor));
         }
         if bearer.starts_with(SecretKind::Admin.prefix()) {
             return if self.admin.is(bearer) {
@@ -133,9 +161,7 @@ impl Authenticator {
             };
         }
         let hash = hash(bearer);
-        let known = self
-            .keys
-            .get(&hash, self.read_key(&hash))
+        let known = look_up(&self.keys, &hash, self.read_key(&hash), attempt)
             .await?
             .ok_or_else(no_key)?;
         if known
@@ -147,10 +173,29 @@ impl Authenticator {
         Ok(known.principal.clone())
     }
 
-    /// Whom a user token stands for. An unknown user is made, unless the app says no.
+    /// Whom a user token stands for. An unknown user is made, unless the app says no. Failures are
+    /// not counted.
     pub async fn verify(&self, token: &str) -> Result<Verified, TokenRefused> {
+        self.user(token, None).await
+    }
+
+    /// The same for an attempt of an address: a token key that is not known already is charged
+    /// before the store is asked for it. Whether a refused token is charged is left to the caller.
+    pub async fn verify_attempt(
+        &self,
+        token: &str,
+        attempt: &mut Attempt,
+    ) -> Result<Verified, TokenRefused> {
+        self.user(token, Some(attempt)).await
+    }
+
+    async fn user(
+        &self,
+        token: &str,
+        attempt: Option<&mut Attempt>,
+    ) -> Result<Verified, TokenRefused> {
         let id = token::key_id(token)?;
-        let key = self.token_keys.get(&id, self.read_token_key(&id)).await?;
+        let key = look_up(&self.token_keys, &id, self.read_token_key(&id), attempt).await?;
         let key = key.ok_or_else(token::Invalid::unsigned)?;
         let claims = key.verifier.check(
             token,
@@ -307,6 +352,28 @@ impl Authenticator {
             },
         })))
     }
+}
+
+/// Asks the cache, and the store if that does not know. An attempt is charged before the store is
+/// asked, but for what was valid when it was read last: guesses share the address's bucket, and
+/// those who come with good credentials from the same address do not depend on it.
+async fn look_up<K: Eq + Hash + Clone, V: Clone>(
+    cache: &Cache<K, V>,
+    key: &K,
+    read: impl Future<Output = Result<Option<V>>>,
+    mut attempt: Option<&mut Attempt>,
+) -> Result<Option<V>> {
+    let found = cache
+        .get(
+            key,
+            || attempt.as_mut().map_or(Ok(()), |attempt| attempt.charge()),
+            read,
+        )
+        .await;
+    if let (Some(attempt), Ok(Some(_)) | Err(_)) = (attempt, &found) {
+        attempt.refund();
+    }
+    found
 }
 
 fn no_key() -> Error {

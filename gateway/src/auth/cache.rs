@@ -1,4 +1,5 @@
-//! What was read of keys, remembered for a moment: so briefly that a revocation holds everywhere within seconds.
+//! What was read of keys, remembered for a moment: so briefly that a revocation holds everywhere
+//! within seconds.
 
 use std::{
     hash::Hash,
@@ -10,8 +11,8 @@ use std::{
 };
 
 use dashmap::{DashMap, Entry};
-
-use crate::service::clock::Clock;
+use domain::{clock::Clock, error::Result};
+use tokio::sync::SetOnce;
 
 /// After this, one caller reads anew while the others go on with what is there.
 pub const FRESH: Duration = Duration::from_secs(1);
@@ -22,8 +23,20 @@ pub const STALE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Cache<K: Eq + Hash, V> {
     slots: DashMap<K, Arc<Slot<V>>>,
+    /// The reads under way. Whoever wants the same meanwhile waits for them.
+    reads: DashMap<K, Arc<Outcome<V>>>,
     capacity: usize,
     clock: Arc<Clock>,
+}
+
+/// What a read found; `None` if it was not allowed or was cancelled, and another has to begin one.
+type Outcome<V> = SetOnce<Option<Result<Option<V>>>>;
+
+/// A read under way, until it is dropped.
+struct Reading<'a, K: Eq + Hash, V> {
+    reads: &'a DashMap<K, Arc<Outcome<V>>>,
+    key: &'a K,
+    outcome: Arc<Outcome<V>>,
 }
 
 #[derive(Debug)]
@@ -31,7 +44,8 @@ struct Slot<V> {
     value: V,
     /// When the reading began.
     read_at: Duration,
-    /// Somebody reads anew. Never reset: what is read makes a new slot, and a reading that fails leaves this one to age.
+    /// Somebody reads anew. Never reset: what is read makes a new slot, and a reading that fails
+    /// leaves this one to age.
     refreshing: AtomicBool,
 }
 
@@ -39,33 +53,69 @@ impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
     pub(crate) fn new(capacity: usize, clock: Arc<Clock>) -> Self {
         Self {
             slots: DashMap::new(),
+            reads: DashMap::new(),
             capacity,
             clock,
         }
     }
 
-    /// What is remembered, or else what `read` finds.
-    pub(crate) async fn get<E>(
+    /// What is remembered, or else what `read` finds. Of those who ask for the same at once, one
+    /// reads.
+    ///
+    /// `admit` is asked before a read of something that was not there, or never asked for, when it
+    /// was read last.
+    pub(crate) async fn get(
         &self,
         key: &K,
-        read: impl Future<Output = Result<Option<V>, E>>,
-    ) -> Result<Option<V>, E> {
-        let began = self.clock.elapsed();
-        let slot = self.slots.get(key).map(|slot| Arc::clone(&slot));
-        if let Some(slot) = slot {
-            let age = began.saturating_sub(slot.read_at);
-            if age < FRESH || (age < STALE && slot.refreshing.swap(true, Ordering::Relaxed)) {
-                return Ok(Some(slot.value.clone()));
+        mut admit: impl FnMut() -> Result<()>,
+        read: impl Future<Output = Result<Option<V>>>,
+    ) -> Result<Option<V>> {
+        loop {
+            let began = self.clock.elapsed();
+            let slot = self.slots.get(key).map(|slot| Arc::clone(&slot));
+            let is_known = slot.is_some();
+            if let Some(slot) = slot {
+                let age = began.saturating_sub(slot.read_at);
+                if age < FRESH || (age < STALE && slot.refreshing.swap(true, Ordering::Relaxed)) {
+                    return Ok(Some(slot.value.clone()));
+                }
+            }
+            let reading = match self.begin(key) {
+                Ok(reading) => reading,
+                Err(outcome) => match outcome.wait().await {
+                    Some(found) => return found.clone(),
+                    None => continue,
+                },
+            };
+            if !is_known {
+                admit()?;
+            }
+            let found = read.await;
+            match &found {
+                Ok(Some(value)) => self.remember(key, value.clone(), began),
+                Ok(None) => {
+                    self.slots.remove_if(key, |_, slot| slot.read_at <= began);
+                }
+                Err(_) => {}
+            }
+            reading.end(found.clone());
+            return found;
+        }
+    }
+
+    /// Begins a read, or tells the outcome of the one that is under way.
+    fn begin<'a>(&'a self, key: &'a K) -> std::result::Result<Reading<'a, K, V>, Arc<Outcome<V>>> {
+        match self.reads.entry(key.clone()) {
+            Entry::Occupied(under_way) => Err(Arc::clone(under_way.get())),
+            Entry::Vacant(free) => {
+                let outcome = Arc::clone(&free.insert(Arc::default()));
+                Ok(Reading {
+                    reads: &self.reads,
+                    key,
+                    outcome,
+                })
             }
         }
-        let found = read.await?;
-        match &found {
-            Some(value) => self.remember(key, value.clone(), began),
-            None => {
-                self.slots.remove_if(key, |_, slot| slot.read_at <= began);
-            }
-        }
-        Ok(found)
     }
 
     fn remember(&self, key: &K, value: V, read_at: Duration) {
@@ -93,15 +143,83 @@ impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
     }
 }
 
+impl<K: Eq + Hash, V> Reading<'_, K, V> {
+    fn end(self, found: Result<Option<V>>) {
+        let _: std::result::Result<(), _> = self.outcome.set(Some(found));
+    }
+}
+
+impl<K: Eq + Hash, V> Drop for Reading<'_, K, V> {
+    fn drop(&mut self) {
+        self.reads.remove(self.key);
+        // Set already, unless it was not allowed or was cancelled.
+        let _: std::result::Result<(), _> = self.outcome.set(None);
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::sync::atomic::AtomicUsize;
+
+    use domain::error::Error;
+    use tokio::sync::Semaphore;
+
     use super::*;
 
     async fn get(cache: &Cache<u8, u8>, key: u8, there: Option<u8>) -> Option<u8> {
         cache
-            .get(&key, async { Ok::<_, ()>(there) })
+            .get(&key, || Ok(()), async { Ok(there) })
             .await
-            .unwrap_or_default()
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn of_those_who_ask_at_once_one_is_admitted_and_reads() {
+        let cache = Cache::new(2, Arc::new(Clock::manual(0)));
+        let (gate, admitted) = (Semaphore::new(0), AtomicUsize::new(0));
+        let ask = || {
+            let admit = || {
+                admitted.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            };
+            cache.get(&1u8, admit, async {
+                gate.acquire().await.unwrap().forget();
+                Ok(Some(7u8))
+            })
+        };
+        let all = async { tokio::join!(ask(), ask(), ask()) };
+        let (found, ()) = tokio::join!(all, async { gate.add_permits(1) });
+        assert_eq!(
+            (found.0.unwrap(), found.1.unwrap(), found.2.unwrap()),
+            (Some(7), Some(7), Some(7))
+        );
+        assert_eq!(admitted.load(Ordering::Relaxed), 1);
+        assert!(cache.reads.is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_is_not_admitted_holds_up_nobody_and_what_was_known_needs_no_admission() {
+        let clock = Arc::new(Clock::manual(0));
+        let cache = Cache::new(2, Arc::clone(&clock));
+        let refuse = || Err(Error::rate_limited("unauthenticated_per_ip", 1));
+        let (refused, found) = tokio::join!(
+            cache.get(&1u8, refuse, async { Ok(Some(7u8)) }),
+            cache.get(&1, || Ok(()), async { Ok(Some(7)) })
+        );
+        assert!(
+            refused.is_err() || refused.unwrap() == Some(7),
+            "another read it meanwhile"
+        );
+        assert_eq!(found.unwrap(), Some(7));
+        clock.advance(STALE * 100);
+        assert_eq!(
+            cache.get(&1, refuse, async { Ok(Some(8)) }).await.unwrap(),
+            Some(8)
+        );
+        assert!(cache.get(&2, refuse, async { Ok(Some(8)) }).await.is_err());
+        assert!(cache.reads.is_empty());
     }
 
     #[tokio::test]
@@ -113,7 +231,10 @@ mod tests {
         assert_eq!(get(&cache, 1, None).await, Some(1), "fresh");
         clock.advance(Duration::from_millis(1));
         assert!(
-            cache.get(&1, async { Err(()) }).await.is_err(),
+            cache
+                .get(&1, || Ok(()), async { Err(Error::busy()) })
+                .await
+                .is_err(),
             "one reads anew"
         );
         assert_eq!(get(&cache, 1, None).await, Some(1), "the others go on");

@@ -1,22 +1,11 @@
-//! Credentials: which there are, how they are kept, and whom they stand for.
+//! From the credential of a request to its [`Principal`](domain::credential::Principal).
 //!
-//! Owned here: the form of keys and tokens, and the way from a credential to a [`Principal`]. Left out: making, listing and
-//! revoking keys, which are services like others.
-//!
-//! A key is kept in two places. Its *line*, among the keys of its organization or app, is the truth: while it stands there,
-//! and what it belongs to exists, the key is valid. The *credential*, in a partition named by the secret's hash, only leads
-//! from the secret to the line. It is written first and deleted last, so that a process that dies in between leaves a
-//! credential without a line, which is no key at all. A token key is kept likewise, found by its id.
+//! Owned here: looking credentials up, keeping what was found for a while, and limiting guesses.
 
+mod attempt;
 mod authenticator;
 mod cache;
-mod principal;
-mod seal;
-mod secret;
-pub mod token;
 
+pub use attempt::{Attempt, Attempts};
 pub use authenticator::{Authenticator, TokenRefused, Verified};
 pub use cache::{FRESH, STALE};
-pub use principal::{Actor, Principal, Who};
-pub use seal::{NotOpened, SecretKey};
-pub use secret::{AdminKey, SecretKind, hash, hex, random};

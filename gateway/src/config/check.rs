@@ -7,31 +7,24 @@ use std::{
     time::Duration,
 };
 
-use fanout::redis::Replicas;
+use chaos_redis::{DEFAULT_PREFIX, Deployment, Replicas, check_prefix};
 use protocol::Limits;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use super::{
     Config, ConfigError, Demo, LogFormat, Origins, Secret, StoreConfig,
-    layers::{Given, GivenLimits},
+    given::{Given, GivenLimits},
     memory,
     settings::{Otherwise, Settings},
+    show,
 };
 
 /// JavaScript reads integers beyond this wrongly, and `connect` tells limits to clients.
 const LARGEST: u64 = (1 << 53) - 1;
 
-/// The outbox budget where the system does not tell its memory: enough for some hundreds of stalled readers.
+/// The outbox budget where the system does not tell its memory: enough for some hundreds of stalled
+/// readers.
 const OUTBOX_TOTAL_UNKNOWN: u64 = 512 * 1024 * 1024;
-
-const REDIS_SCHEMES: [&str; 6] = [
-    "redis://",
-    "rediss://",
-    "redis+sentinel://",
-    "rediss+sentinel://",
-    "redis+cluster://",
-    "rediss+cluster://",
-];
 
 pub(super) fn check(settings: &Settings) -> Result<Config, ConfigError> {
     // Taken apart by name: a setting that nothing reads is a warning of the compiler.
@@ -40,8 +33,10 @@ pub(super) fn check(settings: &Settings) -> Result<Config, ConfigError> {
         ops_listen,
         allowed_origins,
         trusted_proxies,
+        http_idle,
         data: _,
         redis: _,
+        redis_prefix: _,
         redis_wait: _,
         redis_wait_timeout: _,
         demo,
@@ -99,7 +94,10 @@ pub(super) fn check(settings: &Settings) -> Result<Config, ConfigError> {
         )));
     }
 
+    let limits = limits_of(limits)?;
     Ok(Config {
+        changed: show::changed(settings, &limits),
+        admin_key_file: admin_key_file.text.as_ref().map(PathBuf::from),
         listen: listen_address,
         ops_listen: ops_address,
         store,
@@ -107,8 +105,11 @@ pub(super) fn check(settings: &Settings) -> Result<Config, ConfigError> {
         secret_key_file,
         allowed_origins: allowed_origins.required(Origins::parse)?,
         trusted_proxies: trusted_proxies.parse(networks)?.unwrap_or_default(),
+        http_idle: http_idle.required(|text| {
+            duration(text, "s", Duration::from_secs(1), Duration::from_secs(3600))
+        })?,
         demo: demo_wanted,
-        limits: limits_of(limits)?,
+        limits,
         drain_window: drain_window
             .required(|text| duration(text, "s", Duration::ZERO, Duration::from_secs(3600)))?,
         heartbeat: heartbeat.required(|text| {
@@ -130,6 +131,7 @@ pub(super) fn store(settings: &Settings) -> Result<StoreConfig, ConfigError> {
     let Settings {
         data,
         redis,
+        redis_prefix,
         redis_wait,
         redis_wait_timeout,
         ..
@@ -141,8 +143,20 @@ pub(super) fn store(settings: &Settings) -> Result<StoreConfig, ConfigError> {
         0 => None,
         count => Some(Replicas { count, timeout }),
     };
+    let prefix = redis_prefix.required(|text| {
+        check_prefix(text).map_err(|error| error.to_string())?;
+        Ok(text.to_owned())
+    })?;
     match redis.parse(redis_url)? {
-        Some(url) => Ok(StoreConfig::Redis { url, replicas }),
+        Some(url) => Ok(StoreConfig::Redis {
+            url,
+            prefix,
+            replicas,
+        }),
+        None if prefix != DEFAULT_PREFIX => Err(ConfigError::new(format!(
+            "{} is about Redis: give --redis too, or leave it out",
+            redis_prefix.source
+        ))),
         None if replicas.is_some() => Err(ConfigError::new(format!(
             "{} is about replicas of Redis: give --redis too, or leave it out",
             redis_wait.source
@@ -218,17 +232,12 @@ fn replica_count(text: &str) -> Result<u32, String> {
     }
 }
 
+/// A URL that names a deployment. The sentence about one that does not never quotes it: it may hold
+/// a password anywhere.
 fn redis_url(text: &str) -> Result<String, String> {
-    let rest = REDIS_SCHEMES
-        .iter()
-        .find_map(|scheme| text.strip_prefix(scheme));
-    match rest {
-        Some(rest) if !rest.is_empty() => Ok(text.to_owned()),
-        // The text is not shown: it may hold a password where nothing expects it.
-        _ => {
-            Err("it is no Redis URL: give redis://, rediss://, redis+sentinel:// or redis+cluster:// and at least one HOST:PORT".to_owned())
-        }
-    }
+    text.parse::<Deployment>()
+        .map(|_| text.to_owned())
+        .map_err(|error| error.to_string())
 }
 
 fn admin_key_of(text: &str) -> Result<Secret, String> {
@@ -311,11 +320,18 @@ fn log_format_of(text: &str) -> Result<LogFormat, String> {
     }
 }
 
+/// A filter of the log. A bare word must be a level: `EnvFilter` takes any other word for a module,
+/// and then silences everything else.
 fn filter(text: &str) -> Result<String, String> {
-    let parsed = EnvFilter::builder().parse(text);
-    parsed.map(|_| text.to_owned()).map_err(|_| {
-        format!("{text:?} is no filter: give a level (error, warn, info, debug, trace), or levels by module such as info,gateway=debug")
-    })
+    let is_level =
+        |directive: &str| directive.contains('=') || directive.parse::<LevelFilter>().is_ok();
+    let directives = text.split(',').map(str::trim);
+    if directives.clone().all(is_level) && EnvFilter::builder().parse(text).is_ok() {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "{text:?} is no filter: give a level (error, warn, info, debug, trace, off), or levels by module such as info,gateway=debug"
+    ))
 }
 
 /// A whole number with `ms`, `s` or `m`; without one it is in `unit`.
@@ -392,6 +408,34 @@ mod tests {
             "18446744073709551615m",
         ] {
             assert!(read(wrong, "s").is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_log_filter_is_made_of_levels() {
+        for good in [
+            "info",
+            "WARN",
+            "off",
+            "info,gateway=debug",
+            "gateway::session=trace, warn",
+            "info,gateway[request{id=1}]=debug",
+        ] {
+            assert_eq!(filter(good), Ok(good.to_owned()));
+        }
+        for wrong in [
+            "loud",
+            "info,loud",
+            "gateway",
+            "gateway=loud",
+            "info,gateway::session",
+        ] {
+            assert!(
+                filter(wrong)
+                    .unwrap_err()
+                    .contains("error, warn, info, debug, trace"),
+                "{wrong}"
+            );
         }
     }
 

@@ -1,17 +1,31 @@
 //! The command line: subcommands, their flags and their help.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    path::PathBuf,
+};
 
-use clap::{Parser, Subcommand};
+use clap::{
+    CommandFactory, Parser, Subcommand,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
+use domain::nearest::nearest;
 use protocol::Limits;
 
 use super::{
-    Config, ConfigError, Environment, Export, Flags, Import, Secret, check, layers,
+    Config, ConfigError, Environment, Export, Flags, Import, LogFormat, Secret, check, layers,
     moving::{ExportFlags, ImportFlags},
-    settings::LIMITS,
+    settings::{DATA_FOLDER, LIMITS},
     show,
 };
-use crate::keep::{Backup, Check, Restore};
+use crate::{
+    health::Health,
+    keep::{Backup, Check, Restore},
+    listen::{SocketBudget, descriptors_at_most},
+    log::scrub,
+    terminal::complain,
+};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -28,16 +42,32 @@ pub enum Command {
     Restore(Restore),
     /// Check a data folder.
     Check(Check),
+    /// Ask a node whether it is alive.
+    Health(Health),
     /// Write an app as lines of JSON.
     Export(Export),
     /// Read an app from such lines.
     Import(Import),
 }
 
+impl Command {
+    /// How what it runs logs.
+    pub fn log_format(&self) -> LogFormat {
+        match self {
+            Self::Serve(config) => config.log_format,
+            _ => LogFormat::Text,
+        }
+    }
+}
+
+/// The WebSocket of a node that has the default address.
+pub const CHAT_URL: &str = "ws://127.0.0.1:7400/v1/ws";
+
 /// Why there is nothing to run.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The command line itself: wrong usage, or a wish for help or version. `clap::Error::exit` prints it and chooses the exit code.
+    /// The command line itself: wrong usage, or a wish for help or version. `clap::Error::exit`
+    /// prints it and chooses the exit code.
     #[error(transparent)]
     Usage(#[from] clap::Error),
     /// A setting.
@@ -45,16 +75,39 @@ pub enum Failure {
     Setting(#[from] ConfigError),
 }
 
-/// Reads the process's own arguments and environment. Ends the process when they ask for help or are no command line.
+/// Reads the process's own arguments and environment. Ends the process when they ask for help or
+/// are no command line.
 ///
 /// # Errors
 /// A setting that cannot be used.
 pub fn from_process() -> Result<Command, ConfigError> {
     match parse(std::env::args_os(), &|name| std::env::var(name).ok()) {
-        Ok(command) => Ok(command),
+        Ok(command) => Ok(with_unknown_variables(command)),
         Err(Failure::Setting(error)) => Err(error),
+        Err(Failure::Usage(error)) if error.use_stderr() => {
+            // It quotes what was typed, which may be a secret in the wrong place.
+            let _ = write!(io::stderr(), "{}", scrub(&error.render().to_string()));
+            std::process::exit(2)
+        }
         Err(Failure::Usage(error)) => error.exit(),
     }
+}
+
+/// Has the node log, or `chaos config` print, which variables are no settings. One that is empty
+/// counts as absent.
+fn with_unknown_variables(mut command: Command) -> Command {
+    let given = std::env::vars_os().filter(|(_, value)| !value.is_empty());
+    let unknown = layers::unknown_variables(given.filter_map(|(name, _)| name.into_string().ok()));
+    match &mut command {
+        Command::Serve(config) => config.warnings.extend(unknown),
+        Command::Config(_) => {
+            for sentence in unknown {
+                complain!("chaos: {sentence}");
+            }
+        }
+        _ => {}
+    }
+    command
 }
 
 /// Reads a command line, the program's name first, and the files that it names.
@@ -65,7 +118,7 @@ pub fn parse(
     args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
     env: Environment<'_>,
 ) -> Result<Command, Failure> {
-    let cli = Cli::try_parse_from(args)?;
+    let cli = Cli::try_parse_from(args).map_err(with_nearest_command)?;
     let (flags, shown) = match cli.command {
         None => (cli.flags, false),
         Some(Sub::Serve(flags)) => (flags.or(cli.flags), false),
@@ -75,34 +128,76 @@ pub fn parse(
         }
         Some(Sub::Chat(chat)) => return Ok(Command::Chat(chat)),
         Some(
-            Sub::Backup(_) | Sub::Restore(_) | Sub::Check(_) | Sub::Export(_) | Sub::Import(_),
+            Sub::Backup(_)
+            | Sub::Restore(_)
+            | Sub::Check(_)
+            | Sub::Health(_)
+            | Sub::Export(_)
+            | Sub::Import(_),
         ) if !cli.flags.is_empty() => {
             return Err(ConfigError::new("a node's flags stand before a command that runs no node: give its own flags after it").into());
         }
         Some(Sub::Backup(backup)) => return Ok(Command::Backup(backup)),
         Some(Sub::Restore(restore)) => return Ok(Command::Restore(restore)),
         Some(Sub::Check(check)) => return Ok(Command::Check(check)),
+        Some(Sub::Health(health)) => return Ok(Command::Health(health)),
         Some(Sub::Export(flags)) => return Ok(Command::Export(flags.read(env)?)),
         Some(Sub::Import(flags)) => return Ok(Command::Import(flags.read(env)?)),
     };
-    let settings = layers::gather(flags, env)?;
-    let config = check::check(&settings)?;
+    let given = flags.log_format.clone().or_else(|| env("CHAOS_LOG_FORMAT"));
+    let log_format = |text: Option<&str>| {
+        if !shown && text == Some("json") {
+            LogFormat::Json
+        } else {
+            LogFormat::Text
+        }
+    };
+    let settings = layers::gather(flags, env)
+        .map_err(|error| error.in_format(log_format(given.as_deref())))?;
+    let config = check::check(&settings)
+        .map_err(|error| error.in_format(log_format(settings.log_format.text.as_deref())))?;
     Ok(if shown {
-        Command::Config(show::effective(&settings, &config.limits))
+        Command::Config(show::effective(&settings, &in_force(config.limits)))
     } else {
         Command::Serve(Box::new(config))
     })
 }
 
+/// The limits with the sockets that a node started here would have.
+fn in_force(limits: Limits) -> Limits {
+    let budget = SocketBudget::new(&limits, descriptors_at_most());
+    Limits {
+        sockets: budget.sockets,
+        ..limits
+    }
+}
+
+/// Suggests the one subcommand that an unknown word most likely stands for.
+fn with_nearest_command(mut error: clap::Error) -> clap::Error {
+    if error.kind() == ErrorKind::InvalidSubcommand
+        && let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand)
+    {
+        let command = Cli::command();
+        if let Some(name) = nearest(word, command.get_subcommands().map(clap::Command::get_name)) {
+            error.insert(
+                ContextKind::SuggestedSubcommand,
+                ContextValue::Strings(vec![name.to_owned()]),
+            );
+        }
+    }
+    error
+}
+
 /// CHAOS, a chat backend: runs a node.
 ///
-/// Started bare it keeps everything in ./chaos-data and is complete: `chaos`, then `chaos chat` in another terminal.
-/// Settings come from flags, then the environment, then the file given by --config, then the defaults.
+/// Started bare it keeps everything in ./chaos-data and is complete: `chaos`, then `chaos chat` in
+/// another terminal. Settings come from flags, then the environment, then the file given by
+/// --config, then the defaults.
 #[derive(Parser)]
 #[command(
-    name = "chaos", version, subcommand_precedence_over_arg = true, disable_help_subcommand = true,
+    name = "chaos", version, subcommand_precedence_over_arg = true,
     override_usage = "chaos [serve] [FLAGS]\n       chaos config [FLAGS]\n       chaos chat [CHAT FLAGS]\n       \
-        chaos backup [--data FOLDER] --to FOLDER\n       chaos restore --from FOLDER [--data FOLDER]\n       chaos check [--data FOLDER]\n       \
+        chaos backup [--data FOLDER] --to FOLDER\n       chaos restore --from FOLDER [--data FOLDER]\n       chaos check [--data FOLDER]\n       chaos health [--url URL] [--ready]\n       \
         chaos export --app APP [--to FILE] [STORE FLAGS]\n       chaos import [--from FILE] [STORE FLAGS]",
     after_help = "`chaos --help` tells more, with examples and every limit.", after_long_help = after_help()
 )]
@@ -127,21 +222,24 @@ enum Sub {
     Restore(Restore),
     /// Check whether a data folder or a backup is whole; exit code 1 if it is not
     Check(Check),
+    /// Ask a running node whether it is alive, or ready; exit code 1 if it is not
+    Health(Health),
     /// Write an app, with all that belongs to it, as lines of JSON, for another store
     ///
     /// The nodes that serve it must be stopped: an app that changes meanwhile is refused.
     Export(ExportFlags),
     /// Read an app that `chaos export` wrote into a store that does not have it
     ///
-    /// The store needs the same secret key. What was interrupted is never served, and is begun again with the same command.
+    /// The store needs the same secret key. What was interrupted is never served, and is begun
+    /// again with the same command.
     Import(ImportFlags),
 }
 
 /// The flags of the terminal client. Without a credential it takes the demo's from the data folder.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Chat {
-    /// The node's WebSocket
-    #[arg(long, default_value = "ws://127.0.0.1:7400/v1/ws")]
+    /// The node's address: ws://HOST:PORT, or as a browser shows it, http://HOST:PORT
+    #[arg(long, default_value = CHAT_URL)]
     pub url: String,
     /// Who to be: a user id
     #[arg(long, default_value = "alice")]
@@ -149,8 +247,8 @@ pub struct Chat {
     /// Where to talk: a channel id
     #[arg(long, default_value = "general")]
     pub channel: String,
-    /// A user token (seen in the process list: prefer --token-file)
-    #[arg(long, conflicts_with_all = ["token_file", "app_key"])]
+    /// A user token, which says who to be (seen in the process list: prefer --token-file)
+    #[arg(long, conflicts_with_all = ["token_file", "app_key", "user"])]
     pub token: Option<Secret>,
     /// A file with a user token
     #[arg(long, value_name = "FILE", conflicts_with = "app_key")]
@@ -159,7 +257,7 @@ pub struct Chat {
     #[arg(long, value_name = "KEY")]
     pub app_key: Option<Secret>,
     /// The node's data folder, for the demo's credentials
-    #[arg(long, value_name = "FOLDER", default_value = "./chaos-data")]
+    #[arg(long, value_name = "FOLDER", default_value = DATA_FOLDER)]
     pub data: PathBuf,
 }
 
@@ -168,10 +266,10 @@ fn after_help() -> String {
         "{LIMITS}, by default (0 means none; each is per node unless it says otherwise):\n"
     );
     for (name, default, about) in Limits::ALL {
-        let default = if *name == "outbox_total_bytes" {
-            "memory / 4".to_owned()
-        } else {
-            default.to_string()
+        let default = match *name {
+            "outbox_total_bytes" => "memory / 4".to_owned(),
+            "sockets" => "open files".to_owned(),
+            _ => default.to_string(),
         };
         help.push_str(&format!("  {name:<26} {default:>10}  {about}\n"));
     }

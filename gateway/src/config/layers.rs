@@ -1,65 +1,43 @@
 //! Flags, environment, file: which of them gave a setting. What the values mean is `check`'s.
 
-use std::{collections::BTreeMap, fmt, fs};
+use std::{collections::BTreeMap, fs};
 
+use domain::nearest::nearest;
 use protocol::Limits;
 
 use super::{
     ConfigError,
-    settings::{Flags, SETTINGS, Setting, Settings},
+    given::{Given, GivenLimits, Source},
+    settings::{Flags, SETTINGS, Settings},
 };
+
+/// How the variables of settings begin.
+const PREFIX: &str = "CHAOS_";
+/// The variable that names the file.
+const CONFIG: &str = "CHAOS_CONFIG";
+/// The variable with limits.
+const LIMITS: &str = "CHAOS_LIMITS";
 
 /// Reads an environment variable; tests bring their own.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Where a value came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Source {
-    Flag(&'static str),
-    Environment(&'static str),
-    File { path: String, key: String },
-    Default,
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Flag(flag) => write!(f, "--{flag}"),
-            Self::Environment(name) => f.write_str(name),
-            Self::File { path, key } => write!(f, "{key} in {path}"),
-            Self::Default => f.write_str("default"),
-        }
-    }
-}
-
-/// A setting's text, if any layer gave one, and which.
-#[derive(Debug)]
-pub(super) struct Given {
-    pub(super) setting: &'static Setting,
-    pub(super) text: Option<String>,
-    pub(super) source: Source,
-}
-
-/// The limits that were given: name, text, source. Layers are merged name by name.
-pub(super) type GivenLimits = BTreeMap<&'static str, (String, Source)>;
-
-/// Asks the layers for every setting: flags before the environment before the file. An empty variable counts as absent, so that
-/// a compose file may pass on what it does not have.
+/// Asks the layers for every setting: flags before the environment before the file. An empty
+/// variable counts as absent, so that a compose file may pass on what it does not have.
 pub(super) fn gather(flags: Flags, env: Environment<'_>) -> Result<Settings, ConfigError> {
     let env = |name: &str| env(name).filter(|value| !value.is_empty());
-    let mut file = match flags.config.clone().or_else(|| env("CHAOS_CONFIG")) {
+    let mut file = match flags.config.clone().or_else(|| env(CONFIG)) {
         Some(path) => File::read(&path)?,
         None => File::default(),
     };
 
     let mut limits = std::mem::take(&mut file.limits);
-    if let Some(list) = env("CHAOS_LIMITS") {
+    if let Some(list) = env(LIMITS) {
         for pair in list
             .split(',')
             .map(str::trim)
             .filter(|pair| !pair.is_empty())
         {
-            take_limit(&mut limits, pair, Source::Environment("CHAOS_LIMITS"))?;
+            take_limit(&mut limits, pair, Source::Environment(LIMITS))?;
         }
     }
     for pair in &flags.limit {
@@ -85,6 +63,32 @@ pub(super) fn gather(flags: Flags, env: Environment<'_>) -> Result<Settings, Con
     }))
 }
 
+/// Says which variables look like settings and are none. A node starts all the same: tools and
+/// tests that run beside it have variables that begin with `CHAOS_`, too.
+pub(super) fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<String> {
+    let is_setting = |name: &str| {
+        name == CONFIG || name == LIMITS || SETTINGS.iter().any(|setting| setting.env == name)
+    };
+    let unknown = names
+        .filter_map(|name| name.strip_prefix(PREFIX).map(str::to_owned))
+        .filter(|rest| !is_setting(&format!("{PREFIX}{rest}")));
+    let sentence = |rest: String| {
+        let known = nearest(
+            &rest,
+            SETTINGS
+                .iter()
+                .map(|setting| setting.name)
+                .chain(["config", "limits"]),
+        );
+        let hint = known.map_or_else(
+            || "`chaos --help` lists them".to_owned(),
+            |known| format!("did you mean {PREFIX}{}?", known.to_ascii_uppercase()),
+        );
+        format!("the environment has {PREFIX}{rest}, which is no setting: {hint}")
+    };
+    unknown.map(sentence).collect()
+}
+
 fn take_limit(limits: &mut GivenLimits, pair: &str, source: Source) -> Result<(), ConfigError> {
     let Some((name, value)) = pair.split_once('=') else {
         return Err(ConfigError::new(format!(
@@ -101,7 +105,7 @@ fn take_limit(limits: &mut GivenLimits, pair: &str, source: Source) -> Result<()
 fn limit_name(name: &str, source: &Source) -> Result<&'static str, ConfigError> {
     let names = || Limits::ALL.iter().map(|(name, _, _)| *name);
     names().find(|known| *known == name).ok_or_else(|| {
-        let hint = close(name, names()).unwrap_or_else(|| "`chaos --help` lists them".to_owned());
+        let hint = hint(name, names()).unwrap_or_else(|| "`chaos --help` lists them".to_owned());
         ConfigError::new(format!(
             "{source} names the limit {name:?}, which does not exist: {hint}"
         ))
@@ -166,7 +170,7 @@ impl File {
                         .iter()
                         .map(|setting| setting.name)
                         .chain(["limits"]);
-                    let hint = close(name, names)
+                    let hint = hint(name, names)
                         .unwrap_or_else(|| "deploy/chaos.toml shows every setting".to_owned());
                     return Err(ConfigError::new(format!(
                         "{path} has {name:?}, which is no setting: {hint}"
@@ -196,29 +200,8 @@ fn flat(value: toml::Value, source: &Source) -> Result<String, ConfigError> {
     }
 }
 
-/// "did you mean …" of the names that differ in a few letters, or share a word.
-fn close<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
-    let name = name.to_ascii_lowercase().replace('-', "_");
-    let near = |known: &&str| {
-        distance(&name, known) <= 2
-            || (name.len() > 3 && (known.contains(&name) || name.contains(known)))
-    };
-    let names: Vec<_> = known.filter(near).map(|name| format!("{name:?}")).collect();
-    (!names.is_empty()).then(|| format!("did you mean {}?", names.join(" or ")))
-}
-
-/// Letters to add, remove or change between two words (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.chars().enumerate() {
-            let change = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row.pop().unwrap_or(0)
+fn hint<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+    nearest(name, known).map(|name| format!("did you mean {name:?}?"))
 }
 
 #[cfg(test)]
@@ -226,16 +209,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_as_far_apart_as_their_letters() {
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("page", "page"), 0);
+    fn a_misspelt_name_is_answered_with_the_close_ones() {
+        let answer = hint("conections", Limits::ALL.iter().map(|(name, _, _)| *name));
+        assert_eq!(answer.as_deref(), Some("did you mean \"connections\"?"));
+        assert_eq!(hint("zzzzzzzz", ["page"].into_iter()), None);
     }
 
     #[test]
-    fn a_misspelt_name_is_answered_with_the_close_ones() {
-        let hint = close("conections", Limits::ALL.iter().map(|(name, _, _)| *name));
-        assert_eq!(hint.as_deref(), Some("did you mean \"connections\"?"));
-        assert_eq!(close("zzzzzzzz", ["page"].into_iter()), None);
+    fn a_variable_that_is_no_setting_is_told() {
+        let names = [
+            "CHAOS_LIMIT",
+            "CHAOS_LIMITS",
+            "CHAOS_LISTEN",
+            "CHAOS_CONFIG",
+            "CHAOS_ZZZZZZZZ",
+            "PATH",
+        ];
+        let told = unknown_variables(names.into_iter().map(str::to_owned));
+        let expected = [
+            "the environment has CHAOS_LIMIT, which is no setting: did you mean CHAOS_LIMITS?",
+            "the environment has CHAOS_ZZZZZZZZ, which is no setting: `chaos --help` lists them",
+        ];
+        assert_eq!(told, expected);
+        for setting in SETTINGS {
+            assert_eq!(
+                setting.env,
+                format!("{PREFIX}{}", setting.name.to_ascii_uppercase())
+            );
+        }
     }
 }

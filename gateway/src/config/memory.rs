@@ -25,8 +25,9 @@ fn total(meminfo: &str) -> Option<u64> {
         .checked_mul(1024)
 }
 
-/// The least limit on the way from this process's groups up to the root: a parent's limit binds its children. In a container the path
-/// may not exist below its own root, which then holds the limit itself.
+/// The least limit on the way from this process's groups up to the root: a parent's limit binds its
+/// children. In a container the path may not exist below its own root, which then holds the limit
+/// itself.
 fn tightest(groups: &str, root: &Path) -> Option<u64> {
     let mut least: Option<u64> = None;
     for line in groups.lines() {

@@ -1,15 +1,19 @@
-//! The settings of a node: flags, then the environment, then a TOML file, then defaults, parsed once into a checked `Config`.
+//! The settings of a node: flags, then the environment, then a TOML file, then defaults, parsed
+//! once into a checked `Config`.
 //!
-//! Owns which settings there are (`settings`), where a value came from (`layers`), what it means and what goes together (`check`).
-//! Leaves out acting on them: nothing here listens, connects or makes files.
+//! Owns which settings there are (`settings`), where a value came from (`layers`), what it means
+//! and what goes together (`check`). Leaves out acting on them: nothing here listens, connects or
+//! makes files.
 
 mod check;
 mod cli;
+mod given;
 mod layers;
 mod memory;
 mod moving;
 mod origins;
 mod secret;
+mod setting;
 mod settings;
 mod show;
 
@@ -17,35 +21,43 @@ use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use protocol::Limits;
 
+pub use domain::redacted::Secret;
+
+pub(crate) use self::secret::hidden_in_url;
 pub use self::{
     check::secret_key,
-    cli::{Chat, Command, Failure, from_process, parse},
+    cli::{CHAT_URL, Chat, Command, Failure, from_process, parse},
     layers::Environment,
     moving::{Export, Import, StoreSettings},
     origins::Origins,
-    secret::{Secret, without_password},
-    settings::{Flags, Otherwise, SETTINGS, Setting},
+    secret::without_password,
+    settings::{DATA_FOLDER, Flags, Otherwise, SETTINGS, Setting},
     show::sample,
 };
 
 /// Everything that a node is told at its start, checked.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where the WebSocket, the HTTP API and the console are. Default 127.0.0.1:7400; port 0 takes a free one.
+    /// Where the WebSocket and the HTTP API are. Default 127.0.0.1:7400; port 0 takes a free one.
     pub listen: SocketAddr,
     /// A second address for metrics and health alone. Default none.
     pub ops_listen: Option<SocketAddr>,
     /// Where everything is kept. Default embedded, in `./chaos-data`.
     pub store: StoreConfig,
-    /// The admin key, from a flag or a file. Always present with Redis; without it the embedded store makes one.
+    /// The admin key, from a flag or a file. Always present with Redis; without it the embedded
+    /// store makes one.
     pub admin_key: Option<Secret>,
-    /// The file of the secret key, found to be readable and well formed; `secret_key` reads it. Always present with Redis;
-    /// without it the embedded store makes one.
+    /// The file that the admin key is from, if it is from one that was given.
+    pub admin_key_file: Option<PathBuf>,
+    /// The file of the secret key, found to be readable and well formed; `secret_key` reads it.
+    /// Always present with Redis; without it the embedded store makes one.
     pub secret_key_file: Option<PathBuf>,
     /// The web pages that may open a WebSocket or call the API. Default the own host and localhost.
     pub allowed_origins: Origins,
     /// Peers whose `X-Forwarded-For` is believed. Default none.
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// How long an HTTP connection may rest between two requests. Default 75 s.
+    pub http_idle: Duration,
     /// Whether to make the demo tenant. Never `On` with Redis.
     pub demo: Demo,
     /// The limits; `outbox_total_bytes` is a quarter of the memory unless given.
@@ -58,6 +70,9 @@ pub struct Config {
     pub log_filter: String,
     /// How it is logged. Default text.
     pub log_format: LogFormat,
+    /// The settings that differ from their defaults, as `name=value` separated by spaces, secrets
+    /// hidden.
+    pub changed: String,
     /// What is usable but unwise, in sentences to be logged at the start.
     pub warnings: Vec<String>,
 }
@@ -72,10 +87,13 @@ pub enum StoreConfig {
     },
     /// In Redis, Valkey or another compatible server.
     Redis {
-        /// `redis://`, `rediss://`, `redis+sentinel://…` or `redis+cluster://…`, with its password: never print it, see `without_password`.
+        /// `redis://`, `redis+sentinel://…` or `redis+cluster://…`, with its password: never print
+        /// it, see `without_password`.
         url: String,
+        /// How its keys and channels begin.
+        prefix: String,
         /// How many replicas a write waits for, and how long; none if it waits for none.
-        replicas: Option<fanout::redis::Replicas>,
+        replicas: Option<chaos_redis::Replicas>,
     },
 }
 
@@ -83,11 +101,18 @@ impl fmt::Debug for StoreConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Embedded { data } => f.debug_struct("Embedded").field("data", data).finish(),
-            Self::Redis { url, replicas } => f
-                .debug_struct("Redis")
-                .field("url", &without_password(url))
-                .field("replicas", replicas)
-                .finish(),
+            Self::Redis {
+                url,
+                prefix,
+                replicas,
+            } => {
+                let url = without_password(url);
+                f.debug_struct("Redis")
+                    .field("url", &url)
+                    .field("prefix", prefix)
+                    .field("replicas", replicas)
+                    .finish()
+            }
         }
     }
 }
@@ -97,7 +122,7 @@ impl fmt::Debug for StoreConfig {
 pub enum Demo {
     /// In a fresh embedded folder, while listening on loopback.
     Auto,
-    /// In a fresh embedded folder, wherever it listens.
+    /// In an embedded folder that has none yet, wherever it listens.
     On,
     /// Never.
     Off,
@@ -112,13 +137,29 @@ pub enum LogFormat {
     Json,
 }
 
-/// Why the settings cannot be used: one sentence that says what is wrong and how to mend it. Ends the start with exit code 2.
+/// Why the settings cannot be used: one sentence that says what is wrong and how to mend it. Ends
+/// the start with exit code 2.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ConfigError(String);
+#[error("{sentence}")]
+pub struct ConfigError {
+    sentence: String,
+    log_format: LogFormat,
+}
 
 impl ConfigError {
     fn new(sentence: impl Into<String>) -> Self {
-        Self(sentence.into())
+        Self {
+            sentence: sentence.into(),
+            log_format: LogFormat::Text,
+        }
+    }
+
+    /// How the node would have logged, as far as that was known when the error was found.
+    pub fn log_format(&self) -> LogFormat {
+        self.log_format
+    }
+
+    fn in_format(self, log_format: LogFormat) -> Self {
+        Self { log_format, ..self }
     }
 }

@@ -1,4 +1,5 @@
-//! The flags of `chaos export` and `chaos import`. The store is named as for a node, by the same layers.
+//! The flags of `chaos export` and `chaos import`. The store is named as for a node, by the same
+//! layers.
 
 use std::path::PathBuf;
 
@@ -70,6 +71,9 @@ struct StoreFlags {
     /// A Redis instead, as `chaos serve` takes it [env: CHAOS_REDIS]
     #[arg(long, value_name = "URL")]
     redis: Option<String>,
+    /// How keys in that Redis begin [env: CHAOS_REDIS_PREFIX] [default: chaos]
+    #[arg(long, value_name = "NAME")]
+    redis_prefix: Option<String>,
     /// File with the secret key [env: CHAOS_SECRET_KEY_FILE] [default: that of the data folder]
     #[arg(long, value_name = "FILE")]
     secret_key_file: Option<String>,
@@ -100,6 +104,7 @@ impl StoreFlags {
             config,
             data,
             redis,
+            redis_prefix,
             secret_key_file,
         } = self;
         let settings = layers::gather(
@@ -107,6 +112,7 @@ impl StoreFlags {
                 config,
                 data,
                 redis,
+                redis_prefix,
                 secret_key_file,
                 ..Flags::default()
             },

@@ -1,19 +1,37 @@
 //! Which web pages may talk to the node from a browser. Pure: the caller brings the headers.
 
+use std::net::Ipv6Addr;
+
 /// The pages that may open a WebSocket or call the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origins(Vec<Origin>);
+pub struct Origins(Vec<Allowed>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Origin {
+enum Allowed {
     /// Any page at all.
     Any,
     /// Pages of the host that the request itself names.
     Own,
     /// Pages of this very machine, at any port.
     Localhost,
-    /// `scheme://host[:port]`, in lower case.
-    Page(String),
+    /// Pages of one origin.
+    Page(Origin),
+}
+
+/// `scheme://host[:port]` (RFC 6454), parsed. The port is present where the scheme has none by
+/// default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Origin {
+    scheme: String,
+    authority: Authority,
+}
+
+/// `host[:port]`. The host is in lower case; an IPv6 address is in brackets and in its shortest
+/// form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Authority {
+    host: String,
+    port: Option<u16>,
 }
 
 impl Origins {
@@ -26,58 +44,137 @@ impl Origins {
             .split(',')
             .map(str::trim)
             .filter(|item| !item.is_empty());
-        let origins = items.map(Origin::parse).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self(origins))
+        items
+            .map(Allowed::parse)
+            .collect::<Result<Vec<_>, _>>()
+            .map(Self)
     }
 
-    /// Whether a request may come from a page of `origin`. A request without `Origin` comes from no page, and may. `host` is the request's `Host`.
+    /// Whether a request may come from a page of `origin`. A request without `Origin` comes from no
+    /// page, and may. `host` is the request's `Host`.
     pub fn allow(&self, origin: Option<&str>, host: Option<&str>) -> bool {
         let Some(origin) = origin else { return true };
-        let origin = origin.to_ascii_lowercase();
+        if self.0.contains(&Allowed::Any) {
+            return true;
+        }
+        let Ok(origin) = Origin::parse(origin) else {
+            return false;
+        };
         self.0.iter().any(|allowed| match allowed {
-            Origin::Any => true,
-            Origin::Own => match (authority(&origin), host) {
-                (Some(page), Some(host)) => page.eq_ignore_ascii_case(host),
-                _ => false,
-            },
-            Origin::Localhost => matches!(
-                authority(&origin).map(name),
-                Some("localhost" | "127.0.0.1" | "[::1]")
+            Allowed::Any => true,
+            Allowed::Own => host
+                .and_then(|host| Authority::parse(host, &origin.scheme).ok())
+                .is_some_and(|host| host == origin.authority),
+            Allowed::Localhost => matches!(
+                origin.authority.host.as_str(),
+                "localhost" | "127.0.0.1" | "[::1]"
             ),
-            Origin::Page(page) => *page == origin,
+            Allowed::Page(page) => *page == origin,
         })
     }
 }
 
-impl Origin {
+impl Allowed {
     fn parse(text: &str) -> Result<Self, String> {
         match text {
-            "*" => return Ok(Self::Any),
-            "self" => return Ok(Self::Own),
-            "localhost" => return Ok(Self::Localhost),
-            _ => {}
-        }
-        let page = text.to_ascii_lowercase();
-        match authority(&page) {
-            Some(rest) if !rest.is_empty() && !rest.contains(['/', '?', '#', '@', '*', ' ']) => {
-                Ok(Self::Page(page))
-            }
-            _ => Err(format!(
-                "{text:?} is no origin: give scheme://host[:port] without a path, self, localhost or *"
-            )),
+            "*" => Ok(Self::Any),
+            "self" => Ok(Self::Own),
+            "localhost" => Ok(Self::Localhost),
+            _ => Origin::parse(text).and_then(Origin::reachable).map(Self::Page).map_err(|wrong| {
+                let wrong = common_mistake(text).unwrap_or(wrong);
+                format!("{text:?} matches no page: {wrong}; give scheme://host[:port] without a path, self, localhost or *")
+            }),
         }
     }
 }
 
-fn authority(origin: &str) -> Option<&str> {
-    origin.split_once("://").map(|(_, authority)| authority)
+/// What people most often give in place of an origin.
+fn common_mistake(text: &str) -> Option<&'static str> {
+    let (_, authority) = text.split_once("://")?;
+    if authority.contains('*') {
+        return Some("there are no wildcards: name each host");
+    }
+    let host = authority.strip_suffix('/')?;
+    (!host.is_empty() && !host.contains('/')).then_some("leave out the `/` at the end")
 }
 
-/// The host of `host[:port]`; an IPv6 address keeps its brackets.
-fn name(authority: &str) -> &str {
-    match authority.rfind(':') {
-        Some(colon) if !authority[colon..].contains(']') => &authority[..colon],
-        _ => authority,
+impl Origin {
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        let (scheme, authority) = text.split_once("://").ok_or("it has no scheme")?;
+        let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+            && scheme
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'));
+        if !is_scheme {
+            return Err("its scheme is none");
+        }
+        let scheme = scheme.to_ascii_lowercase();
+        let authority = Authority::parse(authority, &scheme)?;
+        Ok(Self { scheme, authority })
+    }
+
+    /// Refuses what no browser sends as an `Origin`.
+    fn reachable(self) -> Result<Self, &'static str> {
+        match self.scheme.as_str() {
+            "ws" | "wss" => {
+                Err("an origin is the address of the page, which begins with http:// or https://")
+            }
+            "file" | "data" | "blob" => Err("browsers send no origin for pages of this scheme"),
+            _ => Ok(self),
+        }
+    }
+}
+
+impl Authority {
+    /// Reads `host[:port]`, and leaves out the port that the scheme has by default. User
+    /// information, paths and queries are refused.
+    fn parse(text: &str, scheme: &str) -> Result<Self, &'static str> {
+        let (host, rest) = match text.strip_prefix('[') {
+            Some(inner) => {
+                let (address, rest) = inner
+                    .split_once(']')
+                    .ok_or("its IPv6 address has no closing bracket")?;
+                let address: Ipv6Addr = address
+                    .parse()
+                    .map_err(|_| "what is in brackets is no IPv6 address")?;
+                (format!("[{address}]"), rest)
+            }
+            None => {
+                let (host, rest) = text.split_at(text.find(':').unwrap_or(text.len()));
+                let is_host = !host.is_empty()
+                    && host.bytes().all(|byte| {
+                        byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_')
+                    });
+                if !is_host {
+                    return Err(
+                        "its host has other characters than letters, digits, `-`, `.` and `_` (an international name is given in its xn-- form)",
+                    );
+                }
+                (host.to_ascii_lowercase(), rest)
+            }
+        };
+        let port = match rest.strip_prefix(':') {
+            None if rest.is_empty() => None,
+            None => return Err("something follows its host"),
+            Some(digits)
+                if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) =>
+            {
+                Some(digits.parse().map_err(|_| "its port is beyond 65535")?)
+            }
+            Some(_) => return Err("its port is no number"),
+        };
+        Ok(Self {
+            host,
+            port: port.filter(|port| Some(*port) != default_port(scheme)),
+        })
+    }
+}
+
+fn default_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
     }
 }
 
@@ -136,15 +233,95 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_origin_is_refused() {
+    fn a_default_port_is_the_same_as_none() {
+        let own = Origins::parse("self").unwrap();
+        assert!(own.allow(
+            Some("https://chat.example.com"),
+            Some("chat.example.com:443")
+        ));
+        assert!(own.allow(
+            Some("https://chat.example.com:443"),
+            Some("chat.example.com")
+        ));
+        assert!(own.allow(Some("http://chat.example.com"), Some("Chat.Example.com:80")));
+        assert!(own.allow(Some("http://[0:0::1]"), Some("[::1]:80")));
+        for other in [
+            "chat.example.com:80",
+            "chat.example.com:8443",
+            "chat.example.com:",
+            "chat.example.com:443:443",
+        ] {
+            assert!(
+                !own.allow(Some("https://chat.example.com"), Some(other)),
+                "{other}"
+            );
+        }
+        let page = Origins::parse("https://x:443,http://y").unwrap();
+        assert!(page.allow(Some("https://x"), None) && page.allow(Some("http://y:80"), None));
+        assert!(!page.allow(Some("http://x"), None) && !page.allow(Some("https://y"), None));
+    }
+
+    #[test]
+    fn an_origin_with_user_information_or_a_path_is_none() {
+        let origins = Origins::parse("self,localhost,https://app.example.com").unwrap();
+        for disguised in [
+            "http://localhost:80@evil.com",
+            "http://localhost@evil.com",
+            "http://127.0.0.1:80@evil.com",
+            "http://[::1]:80@evil.com",
+            "http://[::1].evil.com",
+            "http://localhost/evil.com",
+            "http://localhost?evil.com",
+            "http://localhost#evil.com",
+            "http://localhost\\@evil.com",
+            "https://app.example.com@evil.com",
+            "https://evil.com:443@app.example.com",
+            "://localhost",
+            "http://",
+        ] {
+            assert!(
+                !origins.allow(Some(disguised), Some("evil.com:443@app.example.com")),
+                "{disguised}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_can_match_no_page_is_refused_with_a_sentence() {
+        for (wrong, hint) in [
+            ("https://app.example.com/", "leave out the `/` at the end"),
+            (
+                "https://*.example.com",
+                "there are no wildcards: name each host",
+            ),
+        ] {
+            let sentence = Origins::parse(wrong).unwrap_err();
+            assert!(sentence.contains(hint), "{sentence}");
+        }
         for wrong in [
             "example.com",
+            "null",
             "https://",
             "https://a/b",
+            "https://a/",
+            "https://a?b",
             "https://*.example.com",
             "https://me@host",
+            "https://host:99999",
+            "https://host:",
+            "https://host:port",
+            "https://b\u{fc}cher.example",
+            "https://[::1",
+            "https://[::g]",
+            "wss://chat.example.com",
+            "file://",
+            "file://host",
         ] {
-            assert!(Origins::parse(wrong).is_err(), "{wrong}");
+            let sentence = Origins::parse(wrong).unwrap_err();
+            assert!(
+                sentence.contains("matches no page") && sentence.contains("scheme://host[:port]"),
+                "{sentence}"
+            );
         }
     }
 }

@@ -1,79 +1,51 @@
-//! A string that nobody sees by accident.
+//! How a store's URL is shown: without what is secret in it.
 
-use std::{convert::Infallible, fmt, str::FromStr};
+use chaos_redis::Deployment;
 
-/// A credential. Prints as `***`; `expose` is the one way to its text.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Hides a text.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The text itself: for hashing, comparing and sending, never for printing.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl fmt::Display for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl FromStr for Secret {
-    type Err = Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(Self::new(text))
-    }
-}
-
-/// A store's URL with its password hidden: everything between the scheme and the last `@` is `***`, and so is every value of its query.
+/// Returns a store's URL with its credentials and the values of its query as `***`, whether or not
+/// it is a URL that can be used. What may be either is hidden.
 pub fn without_password(url: &str) -> String {
-    let (head, query) = url
-        .split_once('?')
-        .map_or((url, None), |(head, query)| (head, Some(query)));
-    let mut shown = match (head.find("://"), head.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme < at => {
-            format!("{}://***{}", &head[..scheme], &head[at..])
-        }
-        // Without a scheme nothing tells where a password would stand.
-        (None, Some(at)) => format!("***{}", &head[at..]),
-        _ => head.to_owned(),
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return "***".to_owned();
     };
+    let hidden = hidden_in_url(rest);
+    if hidden == rest.len() || (hidden == 0 && url.parse::<Deployment>().is_err()) {
+        return format!("{scheme}://***");
+    }
+    let (address, query) = rest[hidden..]
+        .split_once('?')
+        .map_or((&rest[hidden..], None), |(address, query)| {
+            (address, Some(query))
+        });
+    let mut shown = format!(
+        "{scheme}://{}{address}",
+        if hidden > 0 { "***" } else { "" }
+    );
     if let Some(query) = query {
-        let hidden = query.split('&').map(|pair| {
+        let values = query.split('&').map(|pair| {
             pair.split_once('=')
                 .map_or_else(|| "***".to_owned(), |(key, _)| format!("{key}=***"))
         });
         shown.push('?');
-        shown.push_str(&hidden.collect::<Vec<_>>().join("&"));
+        shown.push_str(&values.collect::<Vec<_>>().join("&"));
     }
     shown
+}
+
+/// Returns how many bytes of a URL, from behind its `://`, are to be hidden: up to the last `@`,
+/// since a password may hold every other character, or all of it where that `@` may belong to a
+/// password in the query.
+pub(crate) fn hidden_in_url(rest: &str) -> usize {
+    let Some(at) = rest.rfind('@') else { return 0 };
+    match rest[..at].split_once('?') {
+        Some((_, query)) if query.contains('=') => rest.len(),
+        _ => at,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_secret_never_prints() {
-        let secret = Secret::new("adm_canary");
-        assert_eq!(
-            format!("{secret} {secret:?} {:?}", Some(&secret)),
-            "*** *** Some(***)"
-        );
-    }
 
     #[test]
     fn a_url_is_shown_without_its_password() {
@@ -82,10 +54,36 @@ mod tests {
             ("redis://me:canary@host:6379", "redis://***@host:6379"),
             ("redis://:can@ary@host", "redis://***@host"),
             (
-                "redis+sentinel://a,b/mymaster?password=canary&db=1",
-                "redis+sentinel://a,b/mymaster?password=***&db=***",
+                "redis://app:hunter2?canary@host:6379/0",
+                "redis://***@host:6379/0",
             ),
-            ("canary@host", "***@host"),
+            ("redis://app:a/canary#b:c@host", "redis://***@host"),
+            ("redis://app:can%40ary@host", "redis://***@host"),
+            (
+                "redis+sentinel://:can?ary@a:1,b:2/mymaster/3",
+                "redis+sentinel://***@a:1,b:2/mymaster/3",
+            ),
+            (
+                "redis+cluster://u:can/ary@a:1,b:2",
+                "redis+cluster://***@a:1,b:2",
+            ),
+            (
+                "redis+sentinel://a,b/mymaster?sentinel_password=canary",
+                "redis+sentinel://a,b/mymaster?sentinel_password=***",
+            ),
+            (
+                "redis+sentinel://x:canary@a/m?sentinel_password=canary&x=canary",
+                "redis+sentinel://***@a/m?sentinel_password=***&x=***",
+            ),
+            // The `@` may belong to either password.
+            (
+                "redis+sentinel://a,b/m?sentinel_password=can@ary",
+                "redis+sentinel://***",
+            ),
+            ("redis://user:p?q=canary@host", "redis://***"),
+            // Not URLs: a password without a host, or without a scheme.
+            ("redis://user:canary", "redis://***"),
+            ("canary@host", "***"),
         ] {
             assert_eq!(without_password(url), shown);
         }

@@ -1,47 +1,9 @@
-//! The table of settings: the one place where a setting's name, flag, variable, default and description stand.
-//! Help, sample file, `chaos config` and the layers are all made from it. What a value means is `check`'s.
+//! The table of settings: the one place where a setting's name, flag, variable, default and
+//! description stand. Help, sample file, `chaos config` and the layers are all made from it. What a
+//! value means is `check`'s.
 
-use super::layers::Given;
-
-/// What holds where a setting is not given.
-#[derive(Debug, Clone, Copy)]
-pub enum Otherwise {
-    /// This value, written as one would give it.
-    Value(&'static str),
-    /// A rule, told in words.
-    Rule(&'static str),
-}
-
-/// One row of the table.
-#[derive(Debug)]
-pub struct Setting {
-    /// Key in the TOML file.
-    pub name: &'static str,
-    /// Long flag, without the dashes.
-    pub flag: &'static str,
-    /// Environment variable.
-    pub env: &'static str,
-    /// Shape of the value, for the help.
-    pub value: &'static str,
-    /// Heading that it stands under.
-    pub group: &'static str,
-    /// What holds without it.
-    pub otherwise: Otherwise,
-    /// A value as one would give it, in TOML.
-    pub example: &'static str,
-    /// What it does.
-    pub about: &'static str,
-}
-
-impl Setting {
-    fn help(about: &str, env: &str, otherwise: Otherwise) -> String {
-        let default = match otherwise {
-            Otherwise::Value(value) => value,
-            Otherwise::Rule(rule) => rule,
-        };
-        format!("{about}\n[env: {env}] [default: {default}]")
-    }
-}
+use super::given::{Given, GivenLimits};
+pub use super::setting::{Otherwise, Setting};
 
 macro_rules! settings {
     ($($(#[$arg:meta])* $name:ident {
@@ -69,7 +31,7 @@ macro_rules! settings {
             )*
             /// One limit; may be given several times.
             #[arg(long = "limit", value_name = "NAME=VALUE", help_heading = LIMITS,
-                help = "Sets one limit, 0 for none; may be given several times\n[env: CHAOS_LIMITS, comma-separated] [default: listed below]")]
+                help = "Sets one limit, 0 for none; may be given several times\n[env: CHAOS_LIMITS, comma-separated] [default: listed by `chaos --help`]")]
             pub(super) limit: Vec<String>,
         }
 
@@ -88,16 +50,16 @@ macro_rules! settings {
             }
         }
 
-        /// Every setting with what was given for it, and where. `check` takes this apart by name, so that the compiler
-        /// notices a setting that nothing reads.
+        /// Every setting with what was given for it, and where. `check` takes this apart by name,
+        /// so that the compiler notices a setting that nothing reads.
         #[derive(Debug)]
-        pub(super) struct Settings { $(pub(super) $name: Given,)* pub(super) limits: super::layers::GivenLimits }
+        pub(super) struct Settings { $(pub(super) $name: Given,)* pub(super) limits: GivenLimits }
 
         impl Settings {
             /// Asks for every setting in turn: `given` gets its row and the flag's value.
             pub(super) fn gather(
                 flags: Flags,
-                limits: super::layers::GivenLimits,
+                limits: GivenLimits,
                 mut given: impl FnMut(&'static Setting, Option<String>) -> Given,
             ) -> Self {
                 let mut rows = SETTINGS.iter();
@@ -118,6 +80,8 @@ const STORE: &str = "Store";
 const KEYS: &str = "Keys";
 const RUNNING: &str = "Running and stopping";
 const LOGS: &str = "Logs";
+/// The folder of the embedded store where no other is given.
+pub const DATA_FOLDER: &str = "./chaos-data";
 /// The heading of the limits.
 pub(super) const LIMITS: &str = "Limits";
 
@@ -127,11 +91,11 @@ settings! {
     listen {
         flag: "listen", env: "CHAOS_LISTEN", value: "IP:PORT", group: NETWORK,
         otherwise: Value("127.0.0.1:7400"), example: "\"0.0.0.0:7400\"",
-        about: "Where the WebSocket, the HTTP API and the console are; port 0 takes a free one",
+        about: "Where the WebSocket and the HTTP API are; port 0 takes a free one",
     }
     ops_listen {
         flag: "ops-listen", env: "CHAOS_OPS_LISTEN", value: "IP:PORT", group: NETWORK,
-        otherwise: Rule("none: they are on --listen, the metrics for loopback and the admin key only"), example: "\"127.0.0.1:7401\"",
+        otherwise: Rule("none: they are on --listen, the metrics for the admin key only"), example: "\"127.0.0.1:7401\"",
         about: "A second address with /metrics, /healthz and /readyz alone, open to whoever reaches it",
     }
     allowed_origins {
@@ -144,15 +108,25 @@ settings! {
         otherwise: Rule("none"), example: "[\"10.0.0.0/8\"]",
         about: "Addresses whose X-Forwarded-For is believed",
     }
+    http_idle {
+        flag: "http-idle", env: "CHAOS_HTTP_IDLE", value: "SECONDS", group: NETWORK,
+        otherwise: Value("75s"), example: "\"100s\"",
+        about: "How long an HTTP connection may rest between two requests: longer than your proxy keeps it; a unit may follow: ms, s, m",
+    }
     data {
         flag: "data", env: "CHAOS_DATA", value: "FOLDER", group: STORE,
-        otherwise: Value("./chaos-data"), example: "\"/var/lib/chaos\"",
+        otherwise: Value(DATA_FOLDER), example: "\"/var/lib/chaos\"",
         about: "Folder of the embedded store; one node at a time may use it",
     }
     redis {
         flag: "redis", env: "CHAOS_REDIS", value: "URL", group: STORE,
         otherwise: Rule("none: the embedded store"), example: "\"redis://127.0.0.1:6379\"",
-        about: "Keeps everything in Redis instead, so that many nodes serve one world: redis://, rediss://, redis+sentinel://, redis+cluster://",
+        about: "Keeps everything in Redis instead, so that many nodes serve one world: redis://, redis+sentinel:// or redis+cluster://",
+    }
+    redis_prefix {
+        flag: "redis-prefix", env: "CHAOS_REDIS_PREFIX", value: "NAME", group: STORE,
+        otherwise: Value("chaos"), example: "\"chaos-staging\"",
+        about: "How keys and channels in Redis begin, so that several deployments share a server: 1 to 32 of A-Z a-z 0-9 . _ -",
     }
     redis_wait {
         flag: "redis-wait", env: "CHAOS_REDIS_WAIT", value: "REPLICAS", group: STORE,
@@ -168,7 +142,7 @@ settings! {
     demo {
         flag: "demo", env: "CHAOS_DEMO", value: "auto|on|off", group: STORE,
         otherwise: Value("auto"), example: "\"off\"",
-        about: "Makes an organization, an app, users and a channel to try; auto does so in a fresh folder while listening on loopback",
+        about: "Makes an organization, an app, users and a channel to try; auto does so in a fresh folder while listening on loopback, on wherever the folder has none yet",
     }
     admin_key_file {
         flag: "admin-key-file", env: "CHAOS_ADMIN_KEY_FILE", value: "FILE", group: KEYS,

@@ -3,10 +3,11 @@
 use protocol::Limits;
 
 use super::{
-    layers::Given,
+    given::Given,
     secret::without_password,
     settings::{LIMITS, Otherwise, SETTINGS, Settings},
 };
+use crate::log::scrub;
 
 const WIDTH: usize = 110;
 
@@ -41,12 +42,32 @@ pub(super) fn effective(settings: &Settings, limits: &Limits) -> String {
     out
 }
 
+/// The settings that differ from their defaults, as `name=value`, secrets as `***`.
+pub(super) fn changed(settings: &Settings, limits: &Limits) -> String {
+    let is_default = |given: &Given| matches!((&given.text, given.setting.otherwise), (Some(text), Otherwise::Value(value)) if text == value);
+    let settings_given = settings
+        .all()
+        .into_iter()
+        .filter(|given| !is_default(given));
+    let mut changed: Vec<_> = settings_given
+        .filter_map(|given| Some(format!("{}={}", given.setting.name, value(given)?)))
+        .collect();
+    for (name, default, _) in Limits::ALL {
+        let value = limits.get(name).unwrap_or(0);
+        if settings.limits.contains_key(name) && value != *default {
+            changed.push(format!("limits.{name}={value}"));
+        }
+    }
+    changed.join(" ")
+}
+
 fn value(given: &Given) -> Option<String> {
     let text = given.text.as_ref()?;
     Some(match given.setting.name {
         "admin_key" => "***".to_owned(),
         "redis" => without_password(text),
-        _ => text.clone(),
+        // A secret may stand in the wrong place.
+        _ => scrub(text).into_owned(),
     })
 }
 
@@ -54,14 +75,14 @@ fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
-/// The sample file: every setting with its description, commented out at its default, or at an example where the default is a rule.
+/// The sample file: every setting with its description, commented out at its default, or at an
+/// example where the default is a rule.
 pub fn sample() -> String {
     let mut out = String::from(
         "# A sample configuration of CHAOS: every setting, commented out, at its default or at an example.\n\
          # Use it by `chaos --config chaos.toml`; flags and the environment come first. `chaos config` shows what is in force.\n\
          # Relative paths begin where the node is started.\n\
-         # This file is written by a test from the table in gateway/src/config/settings.rs: change that one, then run\n\
-         # CHAOS_WRITE_SAMPLE=1 cargo test -p chaos-gateway --test config\n",
+         # (In the repository of CHAOS it is generated: CHAOS_WRITE_SAMPLE=1 cargo test -p chaos-gateway --test config. A copy is yours to edit.)\n",
     );
     let mut group = "";
     for setting in SETTINGS {

@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::{Partial, copy_files, copy_store, is_vacant, size, sync};
-use crate::start::{SECRET_KEY, StartError};
+use crate::{
+    start::{SECRET_KEY, StartError},
+    terminal::say,
+};
 
 /// What to copy where.
 #[derive(Debug, Clone, clap::Args)]

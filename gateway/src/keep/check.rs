@@ -2,8 +2,10 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
+use store::embedded::{self, OpenError};
+
 use super::{findings, sense::Chat, size};
-use crate::{start::StartError, store::embedded};
+use crate::{start::StartError, terminal::say};
 
 /// Findings that are written out; beyond them there is only a count.
 const TOLD: u64 = 1_000;
@@ -31,10 +33,17 @@ pub fn check(Check { data }: &Check) -> Result<ExitCode, StartError> {
     let looked = embedded::check(data, &mut Chat::default(), &mut |finding| {
         count += 1;
         if count <= TOLD {
-            say!("{}; mending it {}", finding.what, finding.mending);
+            say!("{}; mending it {}", finding.what, finding.repair);
         }
     })
-    .map_err(StartError::of)?;
+    .map_err(|error| match error {
+        // There is nothing that would tell more than this command.
+        OpenError::Damaged { path, damage } => StartError(format!(
+            "the folder {} is damaged ({damage}), and what is in it cannot be checked: bring back a backup with `chaos restore`",
+            path.display()
+        )),
+        error => StartError::of(error),
+    })?;
     if count > TOLD {
         say!("… and {} more", count - TOLD);
     }

@@ -1,14 +1,8 @@
-//! What is done with a data folder besides running a node on it: a copy is made of it and brought back, and it is checked.
+//! What is done with a data folder besides running a node on it: a copy is made of it and brought
+//! back, and it is checked.
 //!
-//! Each is a subcommand, and a process of its own. Left out: how the store is read beside its node (`store::embedded`).
-
-/// A line for whoever asked. That nobody reads on (`| head`) is no reason to stop.
-macro_rules! say {
-    ($($line:tt)*) => {{
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stdout(), $($line)*);
-    }};
-}
+//! Each is a subcommand, and a process of its own. Left out: how the store is read beside its node
+//! (`store::embedded`).
 
 mod backup;
 mod check;
@@ -18,7 +12,7 @@ mod sense;
 use std::{
     fs::{self, File},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::mpsc,
     thread,
@@ -30,12 +24,16 @@ pub use self::{
     check::{Check, check},
     restore::{Restore, restore},
 };
+use store::embedded::{self, DATA};
+
 use crate::{
+    private_file,
     start::{ADMIN_KEY, DEMO, SECRET_KEY, StartError},
-    store::embedded::{self, DATA},
+    terminal::complain,
 };
 
-/// The files of a data folder besides the store. The secret key comes last, so that a folder that has it has them all.
+/// The files of a data folder besides the store. The secret key comes last, so that a folder that
+/// has it has them all.
 const FILES: [&str; 3] = [ADMIN_KEY, DEMO, SECRET_KEY];
 
 /// How often a long copy says how far it is.
@@ -66,8 +64,8 @@ fn copy_store(from: &Path, to: &Path) -> Result<u64, StartError> {
         scope.spawn(move || {
             while waits.recv_timeout(PROGRESS) == Err(mpsc::RecvTimeoutError::Timeout) {
                 match fs::metadata(to.join(DATA)) {
-                    Ok(data) => eprintln!("{} written so far", size(data.len())),
-                    Err(_) => eprintln!("its pages are still looked at"),
+                    Ok(data) => complain!("{} written so far", size(data.len())),
+                    Err(_) => complain!("its pages are still looked at"),
                 }
             }
         });
@@ -77,17 +75,14 @@ fn copy_store(from: &Path, to: &Path) -> Result<u64, StartError> {
     })
 }
 
-/// Copies the files beside the store that are there, readable for their owner alone. Returns their names.
+/// Copies the files beside the store that are there, readable for their owner alone. Returns their
+/// names.
 fn copy_files(from: &Path, to: &Path) -> Result<Vec<&'static str>, StartError> {
     let mut copied = Vec::new();
     for name in FILES {
         let copy = || -> io::Result<()> {
             let bytes = fs::read(from.join(name))?;
-            let mut file = File::options()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(to.join(name))?;
+            let mut file = private_file::create_new(&to.join(name))?;
             file.write_all(&bytes)?;
             file.sync_all()
         };

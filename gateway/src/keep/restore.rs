@@ -5,10 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use store::embedded::{self, DATA, Lock, OpenError};
+
 use super::{Partial, copy_files, copy_store, findings, sense::Chat, size, sync};
 use crate::{
+    private_file,
     start::{LOST_AND_FOUND, SECRET_KEY, StartError},
-    store::embedded::{self, DATA, Lock},
+    terminal::say,
 };
 
 /// What to bring back where.
@@ -28,12 +31,13 @@ pub struct Restore {
     pub data: PathBuf,
 }
 
-/// What may lie in a folder without being anybody's: locks, what a restore that was interrupted left, the file system's own.
+/// What may lie in a folder without being anybody's: locks, what a restore that was interrupted
+/// left, the file system's own.
 const NOBODYS: [&str; 4] = ["chaos.lock", "lock.mdb", RESTORING, LOST_AND_FOUND];
 const RESTORING: &str = ".restoring";
 
-/// Checks the backup, copies it into the folder, syncs it. The folder itself stays, as it may be one that is mounted; until the
-/// last step it is one on which no node starts.
+/// Checks the backup, copies it into the folder, syncs it. The folder itself stays, as it may be
+/// one that is mounted; until the last step it is one on which no node starts.
 ///
 /// # Errors
 /// A sentence; the folder holds no store then that it did not hold before.
@@ -46,8 +50,8 @@ pub fn restore(Restore { from, data }: &Restore) -> Result<(), StartError> {
     };
     say!("Checking {}", from.display());
     verify(from)?;
-    fs::create_dir_all(data).map_err(wrong)?;
-    let _held = Lock::take(data).map_err(StartError::of)?;
+    private_file::create_folder(data).map_err(wrong)?;
+    let _held = Lock::acquire(data).map_err(StartError::of)?;
     let held = fs::read_dir(data)
         .map_err(wrong)?
         .filter_map(Result::ok)
@@ -70,7 +74,8 @@ pub fn restore(Restore { from, data }: &Restore) -> Result<(), StartError> {
     let bytes = copy_store(from, &partial.0)?;
     let files = copy_files(from, &partial.0)?;
     sync(&partial.0).map_err(wrong)?;
-    // A store without its keys is refused by a node, and so are keys without a store, but for the last of them: it goes last.
+    // A store without its keys is refused by a node, and so are keys without a store, but for the
+    // last of them: it goes last.
     let mut moved: Vec<&str> = Vec::new();
     for name in files
         .iter()
@@ -103,7 +108,13 @@ fn verify(from: &Path) -> Result<(), StartError> {
         count += 1;
         first.get_or_insert(finding);
     })
-    .map_err(StartError::of)?;
+    .map_err(|error| match error {
+        OpenError::Damaged { path, damage } => StartError(format!(
+            "the backup {} is damaged ({damage}): bring back another one",
+            path.display()
+        )),
+        error => StartError::of(error),
+    })?;
     match first {
         None => Ok(()),
         Some(finding) => Err(StartError(format!(

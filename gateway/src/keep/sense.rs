@@ -1,25 +1,25 @@
 //! What chat relies on in a store, as far as one partition tells it.
 
+use domain::scope::{
+    CHANNEL_COUNT, CHANNELS, ENTITY, OWNERS, PARTICIPANT_COUNT, PARTICIPANTS, Subject, TOMBSTONE,
+    subject,
+};
 use protocol::{
     codec::from_msgpack,
-    model::{Participant, Role},
+    entity::{Participant, Role},
 };
 use serde::de::IgnoredAny;
-
-use crate::{
-    service::scope::{
-        ENTITY, OWNERS, PARTICIPANT_COUNT, PARTICIPANTS, Subject, TOMBSTONE, subject,
-    },
-    store::{
-        Document,
-        embedded::{Finding, Sense},
-    },
+use store::{
+    Document,
+    embedded::{Finding, ValueCheck},
 };
 
 /// Judges documents one by one, and channels by those that they hold.
 #[derive(Debug, Default)]
 pub(super) struct Chat {
     participants: u64,
+    /// Lines in a user's index of channels.
+    channels: u64,
     /// Participants with that role, and what the channel counts of them.
     owners: i64,
     counted_owners: i64,
@@ -27,10 +27,11 @@ pub(super) struct Chat {
     is_deleted: bool,
 }
 
-impl Sense for Chat {
+impl ValueCheck for Chat {
     fn document(&mut self, table: &str, document: &Document) -> Option<Finding> {
         self.has_entity |= table == ENTITY.name;
         self.is_deleted |= table == TOMBSTONE.name;
+        self.channels += u64::from(table == CHANNELS.name);
         if table == PARTICIPANTS.name {
             self.participants += 1;
             // The table of that name in an app's index holds something else.
@@ -43,30 +44,39 @@ impl Sense for Chat {
         }
         from_msgpack::<IgnoredAny>(&document.value).err().map(|error| Finding {
             what: format!("has a value that is no MessagePack ({error})"),
-            mending: "could not tell what it was: would remove it, or put a deleted message in its place".to_owned(),
+            repair: "could not tell what it was: would remove it, or put a deleted message in its place".to_owned(),
         })
     }
 
     fn partition(&mut self, name: &str, counters: &[(String, u64)]) -> Option<Finding> {
         let Self {
             participants,
+            channels,
             owners,
             counted_owners,
             has_entity,
             is_deleted,
         } = std::mem::take(self);
-        let counted = counters
-            .iter()
-            .find(|(name, _)| name == PARTICIPANT_COUNT)
-            .map_or(0, |(_, count)| *count);
+        let count = |wanted| {
+            counters
+                .iter()
+                .find(|(name, _)| name == wanted)
+                .map_or(0, |(_, count)| *count)
+        };
+        let (counted, counted_channels) = (count(PARTICIPANT_COUNT), count(CHANNEL_COUNT));
         // Of a deleted channel the participants are removed by and by.
         let is_live = matches!(subject(name), Subject::Channel(_)) && has_entity && !is_deleted;
         let wrong = |what| {
             Some(Finding {
                 what,
-                mending: "would set the count right".to_owned(),
+                repair: "would set the count right".to_owned(),
             })
         };
+        if matches!(subject(name), Subject::User(_)) && has_entity && channels != counted_channels {
+            return wrong(format!(
+                "has {channels} channels and counts {counted_channels}"
+            ));
+        }
         if is_live && participants != counted {
             return wrong(format!(
                 "has {participants} participants and counts {counted}"
@@ -84,9 +94,9 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
     use protocol::{ParticipantId, codec::to_msgpack};
+    use store::Stamps;
 
     use super::*;
-    use crate::store::Stamps;
 
     fn document(value: &'static [u8]) -> Document {
         Document {
@@ -113,7 +123,8 @@ mod tests {
         }
     }
 
-    /// What is wrong with a channel of two participants, one of whom owns it, that counts so many, and has a document in this table.
+    /// What is wrong with a channel of two participants, one of whom owns it, that counts so many,
+    /// and has a document in this table.
     fn of_two(counted: u64, owners: i64, table: &str) -> Option<String> {
         let mut chat = Chat::default();
         let told = [
@@ -158,6 +169,28 @@ mod tests {
             of_two(0, 1, TOMBSTONE.name),
             None,
             "a deleted one has them until they are cleared away"
+        );
+    }
+
+    #[test]
+    fn a_user_that_counts_other_channels_than_it_has_is_found() {
+        let of_one = |counted: u64, table: &str| {
+            let mut chat = Chat::default();
+            for table in [table, CHANNELS.name] {
+                assert_eq!(chat.document(table, &document(b"\x80")), None);
+            }
+            chat.partition("u:app_1:live:ada", &[(CHANNEL_COUNT.to_owned(), counted)])
+                .map(|finding| finding.what)
+        };
+        assert_eq!(of_one(1, ENTITY.name), None);
+        assert_eq!(
+            of_one(2, ENTITY.name).as_deref(),
+            Some("has 1 channels and counts 2")
+        );
+        assert_eq!(
+            of_one(2, TOMBSTONE.name),
+            None,
+            "a deleted one is cleared away"
         );
     }
 

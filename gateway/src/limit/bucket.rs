@@ -26,12 +26,15 @@ impl Rate {
     }
 }
 
-/// A bucket: full at first, one token less with each [`take`](Self::take), filling up again with time.
+/// A bucket: full at first, one token less with each [`take`](Self::take), filling up again with
+/// time.
 ///
-/// Time is a [`Duration`] since any fixed instant. A rate that changes between calls counts from there on.
+/// Time is a [`Duration`] since any fixed instant. A rate that changes between calls counts from
+/// there on.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Bucket {
-    /// When it will be full, in nanoseconds (as in the generic cell rate algorithm, which needs nothing else).
+    /// When it will be full, in nanoseconds (as in the generic cell rate algorithm, which needs
+    /// nothing else).
     full_at: u64,
 }
 
@@ -43,6 +46,24 @@ impl Bucket {
             self.full_at = self.full_at.max(nanos(now)).saturating_add(rate.interval());
         }
         Ok(())
+    }
+
+    /// Takes tokens that were used already, whether they are there or not: those to come pay for
+    /// them.
+    pub fn charge(&mut self, tokens: u64, now: Duration, rate: Rate) {
+        if rate.per_second != 0 && tokens != 0 {
+            self.full_at = self
+                .full_at
+                .max(nanos(now))
+                .saturating_add(rate.interval().saturating_mul(tokens));
+        }
+    }
+
+    /// Gives a token back that was taken.
+    pub fn give_back(&mut self, rate: Rate) {
+        if rate.per_second != 0 {
+            self.full_at = self.full_at.saturating_sub(rate.interval());
+        }
     }
 
     /// Whether there is a token, without taking it.
@@ -108,6 +129,18 @@ mod tests {
             assert_eq!(bucket.take(MS(500), rate), Err(500));
         }
         assert_eq!(bucket.take(MS(1000), rate), Ok(()));
+    }
+
+    #[test]
+    fn a_charge_may_leave_a_debt_that_the_rate_pays() {
+        let rate = Rate::per_second(10);
+        let mut bucket = Bucket::default();
+        assert_eq!(bucket.take(MS(0), rate), Ok(()));
+        bucket.charge(39, MS(0), rate);
+        assert_eq!(bucket.take(MS(0), rate), Err(2100), "40 of 20 are used");
+        assert_eq!(bucket.take(MS(2100), rate), Ok(()));
+        bucket.charge(100, MS(2100), Rate::per_second(0));
+        assert_eq!(bucket.take(MS(2200), rate), Ok(()));
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Who comes in now, who waits a moment, and who is told when to come again.
 //!
-//! After a node's end its clients come to the others, all at once. What each costs before it is served (its token, its entries, its
-//! replay) is work that sessions which are there would wait behind; so only some are let in at a time, some wait in the order in which
-//! they came, and the rest leave with a hint. Hints are places in a line of their own: each lies behind the one before by what letting
-//! one in takes, so that those who were turned away come back about as fast as they are let in.
+//! After a node's end its clients come to the others, all at once. What each costs before it is
+//! served (its token, its entries, its replay) is work that sessions which are there would wait
+//! behind; so only some are let in at a time, some wait in the order in which they came, and the
+//! rest leave with a hint. Hints are places in a line of their own: each lies behind the one before
+//! by what letting one in takes, so that those who were turned away come back about as fast as they
+//! are let in.
 
 use std::{
     sync::{
@@ -81,7 +83,8 @@ struct Line {
 }
 
 impl Gate {
-    /// Lets `at_once` in at a time, or everybody if that is 0, while so many others wait, or any number if that is 0.
+    /// Lets `at_once` in at a time, or everybody if that is 0, while so many others wait, or any
+    /// number if that is 0.
     pub fn new(at_once: u64, waiting: u64) -> Arc<Self> {
         let count = u32::try_from(at_once)
             .unwrap_or(u32::MAX)

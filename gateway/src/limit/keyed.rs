@@ -14,7 +14,8 @@ use super::{Bucket, Rate};
 /// How many buckets one map holds by default; each has 8 bytes and its key.
 const CAPACITY: usize = 100_000;
 
-/// Buckets by key. Full ones are forgotten; when there are too many others, those who come new share one.
+/// Buckets by key. Full ones are forgotten; when there are too many others, those who come new
+/// share one.
 #[derive(Debug)]
 pub struct Keyed<K: Eq + Hash> {
     buckets: DashMap<K, Bucket>,
@@ -55,6 +56,30 @@ impl<K: Eq + Hash> Keyed<K> {
             return self.shared.lock().take(now, self.rate);
         }
         self.buckets.entry(key).or_default().take(now, self.rate)
+    }
+
+    /// Takes tokens of a key that were used already: see [`Bucket::charge`].
+    pub fn charge(&self, key: K, tokens: u64, now: Duration) {
+        if self.rate.per_second == 0 || tokens == 0 {
+            return;
+        }
+        if let Some(mut bucket) = self.buckets.get_mut(&key) {
+            return bucket.charge(tokens, now, self.rate);
+        }
+        if self.buckets.len() >= self.capacity && !self.prune(now) {
+            return self.shared.lock().charge(tokens, now, self.rate);
+        }
+        self.buckets
+            .entry(key)
+            .or_default()
+            .charge(tokens, now, self.rate);
+    }
+
+    /// Gives a token of a key back that was taken. One of the shared bucket stays taken.
+    pub fn give_back(&self, key: &K) {
+        if let Some(mut bucket) = self.buckets.get_mut(key) {
+            bucket.give_back(self.rate);
+        }
     }
 
     /// Whether a key has a token, without taking it.

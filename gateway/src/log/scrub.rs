@@ -2,7 +2,10 @@
 
 use std::{borrow::Cow, fmt};
 
-/// What the credentials of the deployment begin with. What follows is hidden, the beginning is left to tell which kind it was.
+use crate::config::hidden_in_url;
+
+/// What the credentials of the deployment begin with. What follows is hidden, the beginning is left
+/// to tell which kind it was.
 const KEYS: [&str; 7] = [
     "adm_", "ork_", "sk_live_", "sk_test_", "ak_live_", "ak_test_", "tks_",
 ];
@@ -13,11 +16,22 @@ const BEARER: &str = "bearer ";
 /// A JSON object in base64url, with which each part of a JWT but its signature begins.
 const JWT: &str = "eyJ";
 
-/// Within a word ("network_", "task_live_") a prefix counts only before this many letters and digits, as no name has them.
+/// What a password in the query of a URL follows.
+const PASSWORD: &str = "password=";
+
+/// Schemes of stores. Their URLs hold passwords, which may contain characters that belong elsewhere
+/// in a URL.
+const STORES: [&str; 2] = ["redis", "valkey"];
+
+/// Hex digits of a deployment's secret key.
+const SECRET_KEY: usize = 64;
+
+/// Within a word ("network_", "task_live_") a prefix counts only before this many letters and
+/// digits, as no name has them.
 const LEAST_WITHIN_WORD: usize = 16;
 
-/// The text with every credential replaced by `***`: keys, JWTs, what follows `Bearer`, and passwords in URLs.
-/// It errs on the side of hiding too much.
+/// The text with every credential replaced by `***`: keys, secret keys in hex, JWTs, what follows
+/// `Bearer`, and passwords in URLs. It errs on the side of hiding too much.
 pub fn scrub(text: &str) -> Cow<'_, str> {
     let mut clean: Option<String> = None;
     let mut copied = 0;
@@ -42,13 +56,21 @@ pub fn scrub(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The bytes to hide of a credential that begins at `at`, if one does. All marks are ASCII, so both ends are at character boundaries.
+/// The bytes to hide of a credential that begins at `at`, if one does. All marks are ASCII, so both
+/// ends are at character boundaries.
 fn secret(text: &str, at: usize) -> Option<(usize, usize)> {
     let bytes = text.as_bytes();
     let rest = &bytes[at..];
     let run = |from: usize, part: fn(&u8) -> bool| {
         from + bytes[from..].iter().take_while(|byte| part(byte)).count()
     };
+    if rest[0].is_ascii_hexdigit()
+        && begins_word(bytes, at)
+        && run(at, u8::is_ascii_alphanumeric) - at == SECRET_KEY
+    {
+        let to = run(at, u8::is_ascii_hexdigit);
+        return (to - at == SECRET_KEY).then_some((at, to));
+    }
     match rest[0] {
         b'a' | b'o' | b's' | b't' => {
             let from = at
@@ -78,25 +100,55 @@ fn secret(text: &str, at: usize) -> Option<(usize, usize)> {
         }
         b':' if rest.starts_with(b"://") => {
             let from = at + 3;
+            let end = run(from, |byte| {
+                !byte.is_ascii_whitespace() && !matches!(byte, b'"' | b'\'' | b'<' | b'>')
+            });
             let authority = run(from, |byte| {
                 !byte.is_ascii_whitespace()
                     && !matches!(byte, b'/' | b'?' | b'#' | b'"' | b'\'' | b'<' | b'>')
             });
-            let to = from
-                + bytes[from..authority]
-                    .iter()
-                    .rposition(|byte| *byte == b'@')?;
+            let lenient = is_store(&text[..at]) || !has_port(&text[from..authority]);
+            let to = from + hidden_in_url(&text[from..if lenient { end } else { authority }]);
+            (to > from).then_some((from, to))
+        }
+        b'p' if rest.starts_with(PASSWORD.as_bytes()) => {
+            let from = at + PASSWORD.len();
+            let to = run(from, |byte| {
+                !byte.is_ascii_whitespace() && !matches!(byte, b'"' | b'\'' | b'<' | b'>' | b'*')
+            });
             (to > from).then_some((from, to))
         }
         _ => None,
     }
 }
 
+/// Returns whether a text ends in the scheme of a store.
+fn is_store(before: &str) -> bool {
+    let scheme = before
+        .rsplit(|c: char| !(c.is_ascii_alphanumeric() || c == '+'))
+        .next()
+        .unwrap_or_default();
+    STORES.iter().any(|store| scheme.starts_with(store))
+}
+
+/// Returns whether what follows the last colon of an authority can be a port. If not, it is the
+/// beginning of a password.
+fn has_port(authority: &str) -> bool {
+    let after_host = authority
+        .rsplit_once(']')
+        .map_or(authority, |(_, rest)| rest);
+    after_host.contains('@')
+        || after_host
+            .rsplit_once(':')
+            .is_none_or(|(_, port)| port.bytes().all(|digit| digit.is_ascii_digit()))
+}
+
 fn is_token(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')
 }
 
-/// Whether a word begins here: after anything but a letter or digit, or after an escape that ends in one (`\n`, `\u0000`, `%20`).
+/// Whether a word begins here: after anything but a letter or digit, or after an escape that ends
+/// in one (`\n`, `\u0000`, `%20`).
 fn begins_word(bytes: &[u8], at: usize) -> bool {
     let before = &bytes[..at];
     let escape = |letters: usize, mark: &[u8]| {
@@ -153,6 +205,30 @@ mod tests {
                 "at redis://***@host:6379/0 and redis+sentinel://***@a,b/m",
             ),
             ("é adm_Canary é", "é adm_*** é"),
+            (
+                &format!("origin=\"https://{}\"", "0f".repeat(32)),
+                "origin=\"https://***\"",
+            ),
+            (
+                "to redis://app:hunter2?Canary@host:6379/0: gone",
+                "to redis://***@host:6379/0: gone",
+            ),
+            (
+                "\"redis://app:a/Canary#b@c%40d:e@host\"",
+                "\"redis://***@host\"",
+            ),
+            (
+                "redis+cluster://:Canary?x=Canary@a:1,b:2, and more",
+                "redis+cluster://*** and more",
+            ),
+            (
+                "redis+sentinel://a,b/m?sentinel_password=Canary&x=1",
+                "redis+sentinel://a,b/m?sentinel_password=***",
+            ),
+            (
+                "https://me:p/Canary?@example.com/a",
+                "https://***@example.com/a",
+            ),
         ] {
             assert_eq!(scrub(text), clean);
             assert!(!scrub(text).contains("Canary"));
@@ -166,6 +242,8 @@ mod tests {
             "gateway::network_id task_live_x fork_join 127.0.0.1:7400",
             "needs a bearer token",
             "https://example.com/a?b=c@d",
+            "https://example.com:443/a@d and https://[::1]:80/@x",
+            "redis://host:6379/0 and mail to a@b.example",
             "adm_ alone",
             "msg_0123456789abcdef chn_0123456789abcdef",
             "eyJ short",

@@ -1,4 +1,5 @@
-//! A histogram of times that is observed without a lock: the library's own takes a mutex at every observation.
+//! A histogram of times that is observed without a lock: the library's own takes a mutex at every
+//! observation.
 
 use std::{
     fmt,
@@ -14,7 +15,8 @@ use prometheus_client::{
     metrics::MetricType,
 };
 
-/// Upper bounds of the buckets, in microseconds: three a decade, from what a warm local commit takes to what nobody waits for.
+/// Upper bounds of the buckets, in microseconds: three a decade, from what a warm local commit
+/// takes to what nobody waits for.
 const BOUNDS: [u64; 18] = [
     50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
     1_000_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000,

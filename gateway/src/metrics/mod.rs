@@ -1,8 +1,9 @@
 //! What a node counts, and its names: one `Metrics` for each node, nothing global.
 //!
-//! Owns the names, the counters that sessions, services and handlers add to, and the text of a scrape. Leaves out what a part counts
-//! for itself (the hub, the outboxes): that is read at the scrape, see [`Metrics::watch`]. Adding on the hot path is one relaxed atomic
-//! operation; counting by label takes a shared lock, and stands where something was refused, failed or came by HTTP.
+//! Owns the names, the counters that sessions, services and handlers add to, and the text of a
+//! scrape. Leaves out what a part counts for itself (the hub, the outboxes): that is read at the
+//! scrape, see [`Metrics::watch`]. Adding on the hot path is one relaxed atomic operation; counting
+//! by label takes a shared lock, and stands where something was refused, failed or came by HTTP.
 
 mod latency;
 mod scrape;
@@ -29,17 +30,23 @@ pub struct Metrics {
     parts: Arc<scrape::Parts>,
     /// `chaos_connections`: open WebSockets, see [`Metrics::hold`].
     pub connections: Gauge,
+    /// `chaos_http_connections`: open HTTP connections, before an upgrade, see [`Metrics::hold`].
+    pub http_connections: Gauge,
     /// `chaos_sessions`: WebSockets whose `connect` succeeded, see [`Metrics::hold`].
     pub sessions: Gauge,
     /// `chaos_connections_admitted_total`: upgrades.
     pub admitted: Counter,
+    /// `chaos_store_partitions_read_total`: partitions of which a snapshot, a page or a piece of
+    /// the log was read.
+    pub partitions_read: Counter,
     /// `chaos_requests_total`: requests over WebSocket.
     pub requests: Counter,
     /// `chaos_messages_total`: chat messages that this node stored, over either transport.
     pub messages: Counter,
     /// `chaos_commit_seconds`: from the commit's beginning to the store's answer.
     pub commit: Latency,
-    /// `chaos_delivery_seconds`: from an event's `at` to its broadcast on this node; once a broadcast, not once a reader.
+    /// `chaos_delivery_seconds`: from an event's `at` to its broadcast on this node; once a
+    /// broadcast, not once a reader.
     pub delivery: Latency,
     refused: Family<RefusedLabels, Counter>,
     closes: Family<CloseLabels, Counter>,
@@ -81,14 +88,19 @@ impl Refusal {
         Self::NotReady,
     ];
 
-    fn word(self) -> Word {
-        Word(match self {
+    /// The label's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Limit => "limit",
             Self::Origin => "origin",
             Self::Protocol => "protocol",
             Self::Token => "token",
             Self::NotReady => "not_ready",
-        })
+        }
+    }
+
+    fn word(self) -> Word {
+        Word(self.as_str())
     }
 }
 
@@ -146,15 +158,18 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Counters at zero, every label of a fixed set included, so that a rate is known from the first event on.
+    /// Counters at zero, every label of a fixed set included, so that a rate is known from the
+    /// first event on.
     pub fn new() -> Self {
         let parts = Arc::<scrape::Parts>::default();
         let mut metrics = Self {
             registry: Registry::default(),
             parts: parts.clone(),
             connections: Gauge::default(),
+            http_connections: Gauge::default(),
             sessions: Gauge::default(),
             admitted: Counter::default(),
+            partitions_read: Counter::default(),
             requests: Counter::default(),
             messages: Counter::default(),
             commit: Latency::default(),
@@ -174,6 +189,11 @@ impl Metrics {
             metrics.connections.clone(),
         );
         names.register(
+            "http_connections",
+            "Open HTTP connections, before an upgrade",
+            metrics.http_connections.clone(),
+        );
+        names.register(
             "sessions",
             "WebSockets whose connect succeeded",
             metrics.sessions.clone(),
@@ -187,6 +207,11 @@ impl Metrics {
             "connections_refused",
             "Connections not admitted, by reason",
             metrics.refused.clone(),
+        );
+        names.register(
+            "store_partitions_read",
+            "Reads of one partition of the store each",
+            metrics.partitions_read.clone(),
         );
         names.register(
             "requests",
@@ -266,7 +291,8 @@ impl Metrics {
         metrics
     }
 
-    /// Whom to ask at a scrape for what other parts count. Called once, when they are built; only the first call counts.
+    /// Whom to ask at a scrape for what other parts count. Called once, when they are built; only
+    /// the first call counts.
     pub fn watch(&self, read: impl Fn() -> Readings + Send + Sync + 'static) {
         let _ = self.parts.0.set(Box::new(read));
     }
@@ -314,7 +340,8 @@ impl Metrics {
             .inc();
     }
 
-    /// An HTTP request was answered. `route` is the matched pattern and never the path itself, which anybody may make up; `None` if nothing matched.
+    /// An HTTP request was answered. `route` is the matched pattern and never the path itself,
+    /// which anybody may make up; `None` if nothing matched.
     pub fn http(&self, route: Option<&str>, method: &Method, status: u16) {
         let labels = HttpLabels {
             route: route.unwrap_or("none").to_owned(),
@@ -324,7 +351,8 @@ impl Metrics {
         self.http.get_or_create(&labels).inc();
     }
 
-    /// The text of a scrape, in the format of [`CONTENT_TYPE`]. Takes no lock that a broadcast or a commit waits for.
+    /// The text of a scrape, in the format of [`CONTENT_TYPE`]. Takes no lock that a broadcast or a
+    /// commit waits for.
     pub fn encode(&self) -> String {
         let mut text = String::with_capacity(16 * 1024);
         text::encode(&mut text, &self.registry).expect("writing into a String cannot fail");
@@ -361,130 +389,4 @@ impl Drop for Held {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    fn value(text: &str, series: &str) -> f64 {
-        let line = text.lines().find(|line| {
-            line.strip_prefix(series)
-                .is_some_and(|rest| rest.starts_with(' '))
-        });
-        line.unwrap_or_else(|| panic!("no {series} in {text}"))
-            .rsplit(' ')
-            .next()
-            .and_then(|number| number.parse().ok())
-            .unwrap_or(f64::NAN)
-    }
-
-    #[test]
-    fn what_is_counted_is_scraped() {
-        let metrics = Metrics::new();
-        let held = Metrics::hold(&metrics.connections);
-        metrics.messages.inc();
-        metrics.closed(CloseCode::TooSlow);
-        metrics.error(Transport::Http, ErrorCode::NotFound);
-        metrics.limit_hit("page");
-        metrics.refused(Refusal::Origin);
-        metrics.http(Some("/v1/users/{user}"), &Method::GET, 200);
-        metrics.http(
-            None,
-            &Method::from_bytes(b"NONSENSE").unwrap_or_default(),
-            405,
-        );
-        let text = metrics.encode();
-        for series in [
-            "chaos_connections",
-            "chaos_messages_total",
-            "chaos_closes_total{code=\"4009\"}",
-            "chaos_errors_total{code=\"not_found\",transport=\"http\"}",
-            "chaos_limits_hit_total{limit=\"page\"}",
-            "chaos_connections_refused_total{reason=\"origin\"}",
-            "chaos_http_requests_total{route=\"/v1/users/{user}\",method=\"GET\",status=\"200\"}",
-            "chaos_http_requests_total{route=\"none\",method=\"other\",status=\"405\"}",
-        ] {
-            assert_eq!(value(&text, series), 1.0, "{series}");
-        }
-        assert_eq!(
-            value(&text, "chaos_closes_total{code=\"4010\"}"),
-            0.0,
-            "known before it happens"
-        );
-        drop(held);
-        assert_eq!(value(&metrics.encode(), "chaos_connections"), 0.0);
-        assert!(text.ends_with("# EOF\n"));
-    }
-
-    #[test]
-    fn times_fall_into_their_buckets() {
-        let metrics = Metrics::new();
-        for time in [
-            Duration::ZERO,
-            Duration::from_micros(50),
-            Duration::from_micros(51),
-            Duration::from_secs(3600),
-        ] {
-            metrics.commit.observe(time);
-        }
-        let text = metrics.encode();
-        assert_eq!(
-            value(&text, "chaos_commit_seconds_bucket{le=\"0.00005\"}"),
-            2.0
-        );
-        assert_eq!(
-            value(&text, "chaos_commit_seconds_bucket{le=\"0.0001\"}"),
-            3.0
-        );
-        assert_eq!(
-            value(&text, "chaos_commit_seconds_bucket{le=\"30.0\"}"),
-            3.0
-        );
-        assert_eq!(
-            value(&text, "chaos_commit_seconds_bucket{le=\"+Inf\"}"),
-            4.0
-        );
-        assert_eq!(value(&text, "chaos_commit_seconds_count"), 4.0);
-        assert!((value(&text, "chaos_commit_seconds_sum") - 3_600.000_101).abs() < 1e-6);
-    }
-
-    #[test]
-    fn what_others_count_is_read_at_the_scrape() {
-        let metrics = Metrics::new();
-        assert!(!metrics.encode().contains("chaos_topics"));
-        metrics.watch(|| Readings {
-            hub: fanout::hub::Stats {
-                topics: 3,
-                deliveries: 9,
-                ..Default::default()
-            },
-            outboxes: fanout::outbox::Counts {
-                queued_bytes: 7,
-                too_slow: [1, 2, 3],
-                ..Default::default()
-            },
-            gate: crate::limit::Counts {
-                waiting: 4,
-                turned_away: 5,
-                ..Default::default()
-            },
-            bus_connected: true,
-            ready: false,
-        });
-        let text = metrics.encode();
-        for (series, expected) in [
-            ("chaos_topics", 3.0),
-            ("chaos_deliveries_total", 9.0),
-            ("chaos_outbox_bytes", 7.0),
-            ("chaos_slow_readers_total{bound=\"total\"}", 3.0),
-            ("chaos_connects_waiting", 4.0),
-            ("chaos_connects_turned_away_total", 5.0),
-            ("chaos_bus_connected", 1.0),
-            ("chaos_ready", 0.0),
-        ] {
-            assert_eq!(value(&text, series), expected, "{series}");
-        }
-        #[cfg(target_os = "linux")]
-        assert!(value(&text, "process_resident_memory_bytes") > 1e5);
-    }
-}
+mod tests;

@@ -1,4 +1,5 @@
-//! What is counted elsewhere and read only when somebody scrapes: the hub, the outboxes, the bus, the process.
+//! What is counted elsewhere and read only when somebody scrapes: the hub, the outboxes, the bus,
+//! the process.
 
 use std::{fmt, fs, sync::OnceLock};
 
@@ -107,13 +108,13 @@ impl Collector for Parts {
         counter(
             "repairs",
             "Times that a topic read the log because records were missed",
-            hub.repairs,
+            hub.recoveries,
         )?;
         counter("gaps", "Times that subscribers were told a gap", hub.gaps)?;
         counter(
             "records_doubled",
             "Records from the bus that had come before",
-            hub.doubles,
+            hub.duplicates,
         )?;
         counter(
             "records_malformed",
@@ -165,6 +166,12 @@ impl Collector for Process {
             "Resident memory",
             &ConstGauge::new(resident),
         )?;
+        one(
+            &mut encoder,
+            "process_max_fds",
+            "Limit of open file descriptors",
+            &ConstGauge::new(crate::listen::descriptor_limit()),
+        )?;
         match fs::read_dir("/proc/self/fd") {
             Ok(open) => one(
                 &mut encoder,
@@ -177,7 +184,8 @@ impl Collector for Process {
     }
 }
 
-/// CPU seconds and resident bytes from `/proc/self/stat` (proc_pid_stat(5)): fields 14, 15 and 24, counted after the name, which may hold spaces.
+/// CPU seconds and resident bytes from `/proc/self/stat` (proc_pid_stat(5)): fields 14, 15 and 24,
+/// counted after the name, which may hold spaces.
 #[expect(
     clippy::cast_precision_loss,
     reason = "a scrape is read as floating point anyway"

@@ -1,8 +1,8 @@
 //! What a store keeps as bytes, as JSON that people can read, and exactly those bytes back.
 //!
-//! Nearly everything is MessagePack and becomes the JSON of the same value, bytes in it `{"$bytes": base64}`. What would not
-//! come back bit for bit (a number in more bytes than it needs, say, or no MessagePack at all) is `{"$raw": base64}`: each is
-//! tried before it is written.
+//! Nearly everything is MessagePack and becomes the JSON of the same value, bytes in it
+//! `{"$bytes": base64}`. What would not come back bit for bit (a number in more bytes than it
+//! needs, say, or no MessagePack at all) is `{"$raw": base64}`: each is tried before it is written.
 
 use std::fmt;
 
@@ -235,7 +235,8 @@ mod tests {
     #[test]
     fn what_would_not_come_back_is_kept_as_it_is() {
         reads(b"", r#"{"$raw":""}"#);
-        // A one in two bytes, a float of four, no number, a key that is no text, a map that looks like bytes.
+        // A one in two bytes, a float of four, no number, a key that is no text, a map that looks
+        // like bytes.
         for odd in [
             &b"\xcc\x01"[..],
             b"\xca\x3f\x80\0\0",

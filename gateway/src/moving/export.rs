@@ -2,34 +2,32 @@
 
 use std::{collections::HashMap, io::Write, time::Duration};
 
+use domain::{
+    apps::app_of,
+    credential::SecretKey,
+    document::decode,
+    scope::{self, APPS},
+    token_keys::StoredTokenKey,
+};
 use futures_util::future::try_join_all;
 use protocol::AppId;
+use store::{
+    Document, Order, Partition, StoreError,
+    transfer::{Outline, Transfer},
+};
 
 use super::{
-    fingerprint,
     line::{Counts, DocumentLine, EventLine, FORMAT, Header, Line, PartitionLine, Writer},
     parts,
     progress::Progress,
     walk::{Part, Walk},
 };
-use crate::{
-    auth::SecretKey,
-    service::{
-        apps::app_of,
-        document::decode,
-        scope::{self, APPS},
-        token_keys::StoredTokenKey,
-    },
-    start::StartError,
-    store::{
-        Document, Order, Partition, StoreError,
-        transfer::{Outline, Transfer},
-    },
-};
+use crate::start::StartError;
 
 /// Partitions that are read at the same time.
 const TOGETHER: usize = 16;
-/// Documents and entries of each that are read ahead, and about how many bytes, before the next piece.
+/// Documents and entries of each that are read ahead, and about how many bytes, before the next
+/// piece.
 const AHEAD: usize = 400;
 const AHEAD_BYTES: usize = 128 << 10;
 
@@ -121,7 +119,7 @@ impl Exporter<'_> {
             organization: app.organization_id,
             at,
             chaos: env!("CARGO_PKG_VERSION").to_owned(),
-            secret_key: fingerprint(self.secret),
+            secret_key: SecretKey::new(*self.secret).fingerprint(),
         })
     }
 

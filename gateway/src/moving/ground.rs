@@ -2,22 +2,27 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+use chaos_redis::{Deployment, Names, Replicas};
+use domain::{
+    credential::{self, SecretKey},
+    error::Error,
+    secret_check,
+};
 use fanout::{
     Topic,
     bus::{Listener, Local},
-    redis::{Deployment, Replicas},
+};
+use store::{
+    Keep,
+    embedded::{Embedded, OpenError},
+    redis::{Redis, Unfit},
+    transfer::Transfer,
 };
 
 use crate::{
-    auth,
     config::{self, StoreConfig, StoreSettings},
     start::{Folder, SECRET_KEY, StartError},
-    store::{
-        Keep,
-        embedded::{Embedded, OpenError},
-        redis::{Redis, Unfit},
-        transfer::Transfer,
-    },
+    terminal::complain,
 };
 
 /// How far the clocks of Redis servers may be apart.
@@ -25,6 +30,10 @@ const APART: Duration = Duration::from_secs(1);
 
 /// The file that makes a folder a store.
 const DATA: &str = "data.mdb";
+
+/// How long aborted tasks are waited for.
+const RELEASE_POLL: Duration = Duration::from_millis(10);
+const RELEASE_POLLS: u32 = 100;
 
 /// Nothing is appended here, so nothing is trimmed.
 const KEEP: Keep = Keep {
@@ -42,7 +51,7 @@ pub(super) struct Ground {
 impl Ground {
     /// One that is there.
     pub(super) async fn to_read(settings: &StoreSettings) -> Result<Self, StartError> {
-        match &settings.store {
+        let ground = match &settings.store {
             StoreConfig::Embedded { data } if !data.join(DATA).exists() => {
                 Err(StartError(format!("{} holds no store: name its folder with --data", data.display())))
             }
@@ -53,8 +62,18 @@ impl Ground {
                 )),
                 error => StartError::of(error),
             }),
-            StoreConfig::Redis { url, replicas } => Self::redis(url, *replicas).await,
-        }
+            StoreConfig::Redis { url, prefix, replicas } => Self::redis(url, prefix, *replicas).await,
+        }?;
+        let secret = match settings.secret_key() {
+            Ok(secret) => secret,
+            Err(error) => {
+                ground.close().await;
+                return Err(error);
+            }
+        };
+        let other =
+            secret_check::is_sealed_under_another(&*ground.store, &SecretKey::new(secret)).await;
+        ground.if_same_key(other.map(|other| !other)).await
     }
 
     /// One that may be new. `secret` becomes the key of a folder that is.
@@ -62,16 +81,33 @@ impl Ground {
         settings: &StoreSettings,
         secret: &[u8; 32],
     ) -> Result<Self, StartError> {
-        match &settings.store {
+        let ground = match &settings.store {
             StoreConfig::Embedded { data } => {
                 let folder = Folder::at(data)?;
                 if !folder.file(SECRET_KEY).exists() && !folder.file(DATA).exists() {
-                    folder.keep(SECRET_KEY, &auth::hex(secret))?;
+                    folder.keep(SECRET_KEY, &credential::hex(secret))?;
                 }
                 Self::embedded(data).map_err(StartError::of)
             }
-            StoreConfig::Redis { url, replicas } => Self::redis(url, *replicas).await,
-        }
+            StoreConfig::Redis {
+                url,
+                prefix,
+                replicas,
+            } => Self::redis(url, prefix, *replicas).await,
+        }?;
+        let same = secret_check::seal_under(&*ground.store, &SecretKey::new(*secret)).await;
+        ground.if_same_key(same).await
+    }
+
+    /// The store, if its secrets are sealed under the key that was given.
+    async fn if_same_key(self, same: Result<bool, Error>) -> Result<Self, StartError> {
+        let error = match same {
+            Ok(true) => return Ok(self),
+            Ok(false) => secret_check::OTHER_SECRET_KEY.to_owned(),
+            Err(error) => secret_check::not_compared(&error),
+        };
+        self.close().await;
+        Err(StartError(error))
     }
 
     fn embedded(data: &Path) -> Result<Self, OpenError> {
@@ -83,13 +119,18 @@ impl Ground {
         })
     }
 
-    async fn redis(url: &str, replicas: Option<Replicas>) -> Result<Self, StartError> {
+    async fn redis(
+        url: &str,
+        prefix: &str,
+        replicas: Option<Replicas>,
+    ) -> Result<Self, StartError> {
         let deployment: Deployment = url.parse().map_err(StartError::of)?;
-        let redis = Redis::open_with(&deployment, KEEP, replicas);
+        let names = Names::with_prefix(prefix, &deployment).map_err(StartError::of)?;
+        let redis = Redis::open_with(&deployment, names, KEEP, replicas);
         match redis.check().await {
             Ok(warnings) => warnings
                 .iter()
-                .for_each(|warning| eprintln!("chaos: {warning}")),
+                .for_each(|warning| complain!("chaos: {warning}")),
             Err(Unfit::Settings(sentence)) => return Err(StartError(sentence)),
             Err(error) => return Err(StartError(format!("{deployment} does not answer: {error}"))),
         }
@@ -100,9 +141,19 @@ impl Ground {
         })
     }
 
+    /// Lets the store go. Of what failed, tasks that were aborted may hold it for a moment longer.
     pub(super) async fn close(self) {
-        if let Some(embedded) = self.embedded {
-            embedded.close().await;
+        let Self {
+            store, embedded, ..
+        } = self;
+        drop(store);
+        let Some(embedded) = embedded else { return };
+        embedded.close().await;
+        for _ in 0..RELEASE_POLLS {
+            if Arc::strong_count(&embedded) == 1 {
+                return;
+            }
+            tokio::time::sleep(RELEASE_POLL).await;
         }
     }
 }

@@ -2,6 +2,15 @@
 
 use std::{io::BufRead, sync::Arc, time::Duration};
 
+use domain::{
+    document::PutValue,
+    jobs::{Job, Task},
+    scope::{self, APPS, ENTITY, JOBS, ONLY, ORGANIZATIONS},
+};
+use store::{
+    Commit, Entry, Expected, Order, Partition, StoreError,
+    transfer::{Exists, Outline, Piece, Transfer},
+};
 use tokio::task::JoinSet;
 
 use super::{
@@ -9,14 +18,7 @@ use super::{
     parts::{self, Kind},
     progress::Progress,
 };
-use crate::{
-    service::scope::{self, APPS, ENTITY, JOBS, ONLY, ORGANIZATIONS},
-    start::StartError,
-    store::{
-        Commit, Entry, Expected, Order, Partition, StoreError,
-        transfer::{Exists, Outline, Piece, Transfer},
-    },
-};
+use crate::start::StartError;
 
 /// Documents and entries of one piece at most, and about how many bytes.
 const THINGS: usize = 500;
@@ -40,8 +42,8 @@ pub(super) struct Importer<'a> {
     loading: JoinSet<Result<(), StartError>>,
     /// What is given its outline when all else is there.
     last: Last,
-    /// Names of partitions of which a deletion is to be finished.
-    jobs: Vec<String>,
+    /// Deletions that are to be finished.
+    jobs: Vec<Task>,
 }
 
 #[derive(Default)]
@@ -105,7 +107,10 @@ impl<'a> Importer<'a> {
                     );
                 }
                 Line::Job(name) if Kind::of(&name, self.header) == Some(Kind::Own) => {
-                    self.jobs.push(name)
+                    self.jobs.push(
+                        Task::of_partition(&name)
+                            .ok_or_else(|| lines.broken("it names what is not of the app"))?,
+                    );
                 }
                 Line::Job(_) => return Err(lines.broken("it names what is not of the app")),
                 Line::Export(_) | Line::End(_) => return Err(lines.broken("a second header")),
@@ -140,11 +145,12 @@ impl<'a> Importer<'a> {
         Ok(lines.counts)
     }
 
-    /// Notes that this is the newest attempt: whoever is at it, too, must not go on, since what he has brought is taken away.
+    /// Notes that this is the newest attempt: whoever is at it, too, must not go on, since what he
+    /// has brought is taken away.
     async fn begin(&self) -> Result<u64, StartError> {
         let commit = Commit {
             expire: Some(ATTEMPT),
-            ..Commit::default().put(ENTITY, ONLY, &())
+            ..Commit::default().put_value(ENTITY, ONLY, &())
         };
         let noted = self
             .store
@@ -164,7 +170,8 @@ impl<'a> Importer<'a> {
             .await
     }
 
-    /// Sees that the store has no such app, and takes away what an earlier attempt left. Whether it has the organization.
+    /// Sees that the store has no such app, and takes away what an earlier attempt left. Whether it
+    /// has the organization.
     async fn make_room(&self) -> Result<bool, StartError> {
         let Header {
             app,
@@ -291,11 +298,10 @@ impl<'a> Importer<'a> {
             app, organization, ..
         } = self.header;
         let deployment = scope::deployment();
-        let since = self.store.now().await.map_err(StartError::of)?;
-        for name in &self.jobs {
+        for task in &self.jobs {
             self.commit(
                 &deployment,
-                Commit::default().put(JOBS, name.as_str(), &since),
+                Commit::default().put_value(JOBS, task.name(), &Job::new(task.clone())),
             )
             .await?;
         }
@@ -303,12 +309,12 @@ impl<'a> Importer<'a> {
         if has_organization {
             let listed = Commit::default()
                 .require(ENTITY, ONLY, Expected::Present)
-                .put(APPS, app.shared(), &());
+                .put_value(APPS, app.shared(), &());
             self.commit(&partition, listed).await?;
         } else {
             self.commit(
                 &deployment,
-                Commit::default().put(ORGANIZATIONS, organization.shared(), &()),
+                Commit::default().put_value(ORGANIZATIONS, organization.shared(), &()),
             )
             .await?;
             self.end(&partition, of_organization).await?;
@@ -385,7 +391,8 @@ async fn load(
         .map_err(|error: StoreError| StartError(format!("{error}; begin again with the same file")))
 }
 
-/// A credential that is there leads where this one does, and is of an earlier attempt, or of another app's organization.
+/// A credential that is there leads where this one does, and is of an earlier attempt, or of
+/// another app's organization.
 async fn load_credential(
     store: &dyn Transfer,
     partition: Partition,

@@ -2,20 +2,18 @@
 
 use std::io::{self, BufRead, Write};
 
+use domain::credential;
 use protocol::{AppId, OrganizationId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
+use store::{Document, Entry, Head, Partition, Position, Stamps, Table, transfer::Outline};
 
 use super::content;
-use crate::{
-    auth,
-    start::StartError,
-    store::{Document, Entry, Head, Partition, Position, Stamps, Table, transfer::Outline},
-};
+use crate::{start::StartError, terminal::escape};
 
 /// The version of all this.
-pub(super) const FORMAT: u64 = 1;
+pub(super) const FORMAT: u64 = 2;
 /// The longest line: far more than a document that a node takes.
 const LONGEST: u64 = 64 << 20;
 
@@ -318,18 +316,22 @@ impl<W: Write> Writer<W> {
     }
 
     pub(super) fn write(&mut self, line: &Line) -> Result<(), StartError> {
-        let mut text = serde_json::to_vec(line).map_err(StartError::of)?;
-        text.push(b'\n');
+        // The export may go to a terminal; escaping leaves the JSON as it is.
+        let json = serde_json::to_string(line).map_err(StartError::of)?;
+        let mut text = escape(&json).into_owned();
+        text.push('\n');
         self.digest.update(&text);
         self.counts.count(line);
-        self.out.write_all(&text).map_err(|error| unwritten(&error))
+        self.out
+            .write_all(text.as_bytes())
+            .map_err(|error| unwritten(&error))
     }
 
     /// Writes the footer.
     pub(super) fn end(mut self) -> Result<Counts, StartError> {
         let footer = Footer {
             counts: self.counts,
-            sha256: auth::hex(&self.digest.clone().finalize()),
+            sha256: credential::hex(&self.digest.clone().finalize()),
         };
         self.write(&Line::End(footer))?;
         self.out.flush().map_err(|error| unwritten(&error))?;
@@ -377,9 +379,9 @@ impl<R: BufRead> Reader<R> {
         } = serde_json::from_slice(&text).map_err(|_| {
             StartError("this is no export: give the file that `chaos export` wrote".into())
         })?;
-        if format > FORMAT {
+        if format != FORMAT {
             return Err(StartError(format!(
-                "the export has format {format}, and this version reads up to {FORMAT}: use the newer version that wrote it"
+                "the export has format {format}, and this version reads format {FORMAT}: use the version that wrote it"
             )));
         }
         match self.read(&text)? {
@@ -397,7 +399,7 @@ impl<R: BufRead> Reader<R> {
                 if footer
                     != (Footer {
                         counts: self.counts,
-                        sha256: auth::hex(&digest.finalize()),
+                        sha256: credential::hex(&digest.finalize()),
                     })
                 {
                     return Err(

@@ -1,12 +1,15 @@
-//! An app on its way from one store to another, as lines of JSON: `chaos export` and `chaos import`.
+//! An app on its way from one store to another, as lines of JSON: `chaos export` and
+//! `chaos import`.
 //!
-//! Owned here: which partitions an app consists of, the lines, and the order that makes a move safe. Left out: how an engine
-//! gives and takes a partition ([`crate::store::transfer`]).
+//! Owned here: which partitions an app consists of, the lines, and the order that makes a move
+//! safe. Left out: how an engine gives and takes a partition ([`store::transfer`]).
 //!
-//! **Out**: everything is read, then everything is looked at again: an app that somebody wrote to meanwhile is no export.
+//! **Out**: everything is read, then everything is looked at again: an app that somebody wrote to
+//! meanwhile is no export.
 //!
-//! **In**: nothing of an app can be reached but by its own partition, and that is given its last piece at the very end, after
-//! the footer agreed with all before. Until then there is no such app, and a next attempt takes away what this one left.
+//! **In**: nothing of an app can be reached but by its own partition, and that is given its last
+//! piece at the very end, after the footer agreed with all before. Until then there is no such app,
+//! and a next attempt takes away what this one left.
 
 mod content;
 mod export;
@@ -21,21 +24,22 @@ pub use line::Counts;
 
 use std::{
     fs::{self, File},
-    io::{self, BufReader, BufWriter, Write},
-    os::unix::fs::OpenOptionsExt,
+    io::{self, BufReader, BufWriter},
     path::Path,
 };
 
-use crate::{
-    auth::{self, SecretKey},
-    config::{Export, Import, StoreSettings},
-    start::StartError,
-};
+use domain::credential::SecretKey;
 use export::Exporter;
 use ground::Ground;
 use import::Importer;
 use line::{Reader, Writer};
 use progress::Progress;
+
+use crate::{
+    config::{Export, Import, StoreSettings},
+    private_file::Replacement,
+    start::StartError,
+};
 
 /// Writes an app.
 ///
@@ -94,7 +98,7 @@ async fn import_from<R: io::BufRead>(
 ) -> Result<Counts, StartError> {
     let header = lines.header()?;
     let secret = settings.secret_key()?;
-    if fingerprint(&secret) != header.secret_key {
+    if SecretKey::new(secret).fingerprint() != header.secret_key {
         return Err(StartError(
             "the export is of a store with another secret key, under which the app's token keys are sealed: give the same one by --secret-key-file".into(),
         ));
@@ -106,7 +110,8 @@ async fn import_from<R: io::BufRead>(
     done
 }
 
-/// Writes beside the file and renames at the end, so that there is a whole one under its name, or the one that was there.
+/// Writes to a file that takes its name when it is whole, for its owner alone: it holds what
+/// everybody wrote. A link is not followed; a pipe or device is written to.
 async fn to_file(exporter: Exporter<'_>, path: &Path) -> Result<Counts, StartError> {
     let unwritten = |error: io::Error| {
         StartError(format!(
@@ -114,37 +119,24 @@ async fn to_file(exporter: Exporter<'_>, path: &Path) -> Result<Counts, StartErr
             path.display()
         ))
     };
-    if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
-        let file = File::options().write(true).open(path).map_err(unwritten)?;
-        return exporter.run(Writer::new(BufWriter::new(file))).await;
+    match fs::symlink_metadata(path) {
+        Ok(there) if there.is_symlink() => {
+            return Err(StartError(format!(
+                "{} is a link: name the file itself with --to, or - for standard output",
+                path.display()
+            )));
+        }
+        Ok(there) if !there.is_file() => {
+            let file = File::options().write(true).open(path).map_err(unwritten)?;
+            return exporter.run(Writer::new(BufWriter::new(file))).await;
+        }
+        _ => {}
     }
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    // It holds what everybody wrote: it is for its owner alone.
-    let file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&partial)
+    let mut out = BufWriter::new(Replacement::create(path).map_err(unwritten)?);
+    let counts = exporter.run(Writer::new(&mut out)).await?;
+    out.into_inner()
+        .map_err(io::IntoInnerError::into_error)
+        .and_then(Replacement::commit)
         .map_err(unwritten)?;
-    let mut out = BufWriter::new(file);
-    let done = exporter.run(Writer::new(&mut out)).await;
-    let kept = done.and_then(|counts| {
-        out.flush()
-            .and_then(|()| out.get_ref().sync_all())
-            .and_then(|()| fs::rename(&partial, path))
-            .map_err(unwritten)?;
-        Ok(counts)
-    });
-    if kept.is_err() {
-        // What is left of it is no export.
-        let _ = fs::remove_file(&partial);
-    }
-    kept
-}
-
-/// What tells a secret key from others without telling it.
-fn fingerprint(secret: &[u8; 32]) -> String {
-    auth::hex(&SecretKey::new(*secret).derive(&[b"fingerprint"])[..16])
+    Ok(counts)
 }

@@ -2,20 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use protocol::{AppId, model::Environment};
+use domain::{
+    document::{decode, parse_key},
+    error::Error,
+    keys::KeyLine,
+    scope::{self, CHANNELS, ENTITY, JOBS, KEYS, ONLY, Scope, TOKEN_KEYS, USERS},
+};
+use protocol::{AppId, entity::Environment};
+use store::{Document, Partition, Range, Read, Table, transfer::Transfer};
 
 use super::line::Header;
-use crate::{
-    error::Error,
-    service::{
-        document::decode,
-        entries::parse_key,
-        keys::KeyLine,
-        scope::{self, CHANNELS, ENTITY, JOBS, KEYS, ONLY, Scope, TOKEN_KEYS, USERS},
-    },
-    start::StartError,
-    store::{Document, Partition, Range, Read, Table, transfer::Transfer},
-};
+use crate::start::StartError;
 
 /// Names that are read at once.
 const BATCH: usize = 200;
@@ -55,7 +52,8 @@ impl Kind {
     }
 }
 
-/// Visits every partition, a batch at a time, the organization and the app last. What does not exist may be among them.
+/// Visits every partition, a batch at a time, the organization and the app last. What does not
+/// exist may be among them.
 pub(super) async fn each(
     store: &dyn Transfer,
     header: &Header,
@@ -140,8 +138,8 @@ async fn pages(
     }
 }
 
-/// Those that no index leads to any more: what is left of deleted users and channels, so that their ids are not given again
-/// and what is made anew goes on after them. Only these are held in memory.
+/// Those that no index leads to any more: what is left of deleted users and channels, so that their
+/// ids are not given again and what is made anew goes on after them. Only these are held in memory.
 async fn unlisted(
     store: &dyn Transfer,
     index: &Partition,

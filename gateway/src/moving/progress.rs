@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::line::Counts;
+use crate::terminal::complain;
 
 /// How often it is told.
 const EVERY: Duration = Duration::from_secs(2);
@@ -39,7 +40,7 @@ impl Progress {
             documents,
             events,
         } = counts;
-        eprintln!(
+        complain!(
             "chaos: {}{so_far}: {documents} documents and {events} events in {partitions} partitions",
             self.done
         );

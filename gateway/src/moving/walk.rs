@@ -2,12 +2,10 @@
 
 use std::slice;
 
-use crate::{
-    service::scope,
-    store::{
-        Document, Entry, Order, Partition, Position, Range, StoreError, Table,
-        transfer::{Cursor, Outline, Transfer},
-    },
+use domain::scope;
+use store::{
+    Document, Entry, Order, Partition, Position, Range, StoreError, Table,
+    transfer::{Cursor, Outline, Transfer},
 };
 
 /// Documents or entries that are read at once.

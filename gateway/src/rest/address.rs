@@ -1,35 +1,84 @@
 //! From whom a request comes, proxies taken into account.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use axum::{
     extract::ConnectInfo,
-    http::{HeaderMap, HeaderName, request::Parts},
+    http::{HeaderMap, HeaderName, HeaderValue, request::Parts},
 };
 use ipnet::IpNet;
 
 const FORWARDED: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The client's address: the peer's, or, if the peer is a proxy that is believed, the last address in `X-Forwarded-For` that is none.
-pub fn client_address(peer: IpAddr, headers: &HeaderMap, proxies: &[IpNet]) -> IpAddr {
-    let is_proxy = |address: IpAddr| proxies.iter().any(|proxy| proxy.contains(&address));
-    let mut client = peer.to_canonical();
-    let values: Vec<_> = headers
-        .get_all(FORWARDED)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .collect();
-    for hop in values.iter().rev().flat_map(|value| value.rsplit(',')) {
-        if !is_proxy(client) {
-            break;
-        }
-        // A proxy that is believed and writes no address hides its client: it is the client then.
-        let Some(address) = parse(hop.trim()) else {
-            break;
-        };
-        client = address;
+/// The proxies whose `X-Forwarded-For` is believed.
+#[derive(Debug, Default)]
+pub struct Proxies {
+    trusted: Vec<IpNet>,
+    has_warned: AtomicBool,
+}
+
+impl Proxies {
+    /// Believes these networks.
+    pub fn new(trusted: Vec<IpNet>) -> Arc<Self> {
+        Arc::new(Self {
+            trusted,
+            has_warned: AtomicBool::new(false),
+        })
     }
-    client
+
+    /// Whether this address is believed.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.trusted
+            .iter()
+            .any(|network| network.contains(&address))
+    }
+
+    /// The client's address: the peer's, or, if the peer is trusted, the last address in
+    /// `X-Forwarded-For` that is not.
+    ///
+    /// Warns once of a peer that forwards without being trusted: its clients all count as one
+    /// address.
+    pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let mut client = peer.to_canonical();
+        if !self.trusts(client) {
+            if headers.contains_key(FORWARDED) && !self.has_warned.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    peer = %client,
+                    "X-Forwarded-For from a peer that is not trusted was ignored: if it is your proxy, name it with --trusted-proxies, \
+                     or all its clients share the limits of one address"
+                );
+            }
+            return client;
+        }
+        // Read as bytes: what a client wrote before the proxy's own address may be anything.
+        let values: Vec<_> = headers
+            .get_all(FORWARDED)
+            .iter()
+            .map(HeaderValue::as_bytes)
+            .collect();
+        for hop in values
+            .iter()
+            .rev()
+            .flat_map(|value| value.rsplit(|byte| *byte == b','))
+        {
+            // A trusted proxy that writes no address hides its client: it is the client then.
+            let Some(address) = str::from_utf8(hop).ok().and_then(|hop| parse(hop.trim())) else {
+                break;
+            };
+            client = address;
+            if !self.trusts(client) {
+                break;
+            }
+        }
+        client
+    }
 }
 
 /// An address, perhaps with a port.
@@ -42,15 +91,8 @@ fn parse(hop: &str) -> Option<IpAddr> {
 }
 
 /// The client of a request.
-pub(super) fn client_of(parts: &Parts, proxies: &[IpNet]) -> IpAddr {
-    client_address(peer_of(parts), &parts.headers, proxies)
-}
-
-/// Whether a request comes from this machine itself, and not through a proxy on it.
-pub(super) fn is_local(parts: &Parts) -> bool {
-    peer_of(parts).to_canonical().is_loopback()
-        && !parts.headers.contains_key(FORWARDED)
-        && !parts.headers.contains_key("forwarded")
+pub(super) fn client_of(parts: &Parts, proxies: &Proxies) -> IpAddr {
+    proxies.client(peer_of(parts), &parts.headers)
 }
 
 /// Who is at the other end of the connection; nobody in particular if the server did not say.
@@ -68,12 +110,18 @@ mod tests {
     use super::*;
 
     fn client(peer: &str, forwarded: &[&str]) -> String {
-        let proxies: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
+        let proxies = Proxies::new(vec![
+            "10.0.0.0/8".parse().unwrap(),
+            "fd00::/8".parse().unwrap(),
+        ]);
         let mut headers = HeaderMap::new();
         for value in forwarded {
-            headers.append(FORWARDED, value.parse().unwrap());
+            headers.append(
+                FORWARDED,
+                HeaderValue::from_bytes(value.as_bytes()).unwrap(),
+            );
         }
-        client_address(peer.parse().unwrap(), &headers, &proxies).to_string()
+        proxies.client(peer.parse().unwrap(), &headers).to_string()
     }
 
     #[test]
@@ -95,6 +143,15 @@ mod tests {
             "198.51.100.7"
         );
         assert_eq!(client("10.0.0.1", &["1.1.1.1, nonsense"]), "10.0.0.1");
+        assert_eq!(
+            client("10.0.0.1", &["\u{e9}, 198.51.100.7"]),
+            "198.51.100.7"
+        );
+        assert_eq!(
+            client("10.0.0.1", &["\u{e9}", "198.51.100.7"]),
+            "198.51.100.7"
+        );
+        assert_eq!(client("10.0.0.1", &["198.51.100.7, \u{e9}"]), "10.0.0.1");
         assert_eq!(client("fd00::1", &["[2001:db8::1]:80"]), "2001:db8::1");
         assert_eq!(client("10.0.0.1", &["10.1.1.1, 10.2.2.2"]), "10.1.1.1");
     }

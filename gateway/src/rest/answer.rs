@@ -1,17 +1,13 @@
-//! How answers and errors are written.
-
-use std::sync::Arc;
+//! How answers are written.
 
 use axum::{
     Json,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use protocol::{ErrorCode, results::ErrorAnswer};
 use serde::Serialize;
 
 use super::conditions::Known;
-use crate::error::{Error, Result};
 
 /// An answer of JSON, with the entity's tag where it is one.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,25 +27,13 @@ impl<T> Answer<T> {
         }
     }
 
-    /// 201.
-    pub(super) fn created(value: T) -> Self {
-        Self {
-            status: StatusCode::CREATED,
-            etag: None,
-            value,
-        }
+    /// With another status.
+    pub(super) fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
     }
 
-    /// 201 if the request made it, else 200.
-    pub(super) fn made(is_new: bool, value: T) -> Self {
-        if is_new {
-            Self::created(value)
-        } else {
-            Self::ok(value)
-        }
-    }
-
-    /// With a tag: the version that `If-Match` is held against, and what else shows in the entity, so that equal tags mean equal entities.
+    /// With a tag: the version that `If-Match` is held against, and what else shows in the entity,
+    /// so that equal tags mean equal entities.
     pub(super) fn tagged(self, version: u64, shown: Option<u64>) -> Self {
         let tag = match shown {
             Some(shown) => format!("\"{version}.{shown}\""),
@@ -80,39 +64,6 @@ impl<T: Serialize> IntoResponse for Answer<T> {
         if let Some(etag) = self.etag.and_then(|etag| HeaderValue::from_str(&etag).ok()) {
             response.headers_mut().insert(header::ETAG, etag);
         }
-        response
-    }
-}
-
-/// 204.
-pub(super) fn done(result: Result<()>) -> Result<StatusCode> {
-    result.map(|()| StatusCode::NO_CONTENT)
-}
-
-/// The error of a response, for whoever counts and logs.
-#[derive(Debug, Clone)]
-pub(super) struct Failure(pub(super) Arc<Error>);
-
-impl IntoResponse for Error {
-    fn into_response(self) -> Response {
-        let status =
-            StatusCode::from_u16(self.code().status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut headers = HeaderMap::new();
-        if let Some(milliseconds) = self.body.retry_after_ms {
-            headers.insert(header::RETRY_AFTER, milliseconds.div_ceil(1000).into());
-        }
-        if self.code() == ErrorCode::Unauthenticated {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        let mut response = (
-            status,
-            headers,
-            Json(ErrorAnswer {
-                error: self.body.clone(),
-            }),
-        )
-            .into_response();
-        response.extensions_mut().insert(Failure(Arc::new(self)));
         response
     }
 }

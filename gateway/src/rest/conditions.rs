@@ -6,11 +6,12 @@ use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, header, request::Parts},
 };
-
-use crate::{
+use domain::{
+    document::{IfMatch, Precondition},
     error::{Error, Result},
-    service::document::{IfMatch, Precondition},
 };
+
+use super::error_response::ErrorResponse;
 
 /// What the caller of a change insists on: `If-Match` with one tag or `*`, or `If-None-Match: *`.
 #[derive(Debug, Clone, Copy)]
@@ -20,30 +21,10 @@ pub(super) struct Insists(pub(super) IfMatch);
 #[derive(Debug, Clone, Default)]
 pub(super) struct Known(Vec<String>);
 
-/// `If-Match`, for the document.
-#[derive(utoipa::IntoParams)]
-#[into_params(parameter_in = Header)]
-#[expect(dead_code, reason = "it only describes; `Insists` reads")]
-pub(super) struct IfMatchHeader {
-    /// The `ETag` that the entity must still have, or `*`: it must exist.
-    #[param(rename = "If-Match", example = "*")]
-    if_match: Option<String>,
-}
-
-/// `If-None-Match`, for the document.
-#[derive(utoipa::IntoParams)]
-#[into_params(parameter_in = Header)]
-#[expect(dead_code, reason = "it only describes; `Known` reads")]
-pub(super) struct IfNoneMatchHeader {
-    /// Tags that the caller has: if the entity still has one of them, the answer is 304 without a body.
-    #[param(rename = "If-None-Match", example = "\"0\"")]
-    if_none_match: Option<String>,
-}
-
 impl<S: Send + Sync> FromRequestParts<S> for Insists {
-    type Rejection = Error;
+    type Rejection = ErrorResponse;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ErrorResponse> {
         let wanted = tags(&parts.headers, &header::IF_MATCH);
         let unwanted = tags(&parts.headers, &header::IF_NONE_MATCH);
         match (wanted.as_slice(), unwanted.as_slice()) {
@@ -56,7 +37,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Insists {
             ([], [tag]) if tag == "*" => Ok(Self(Some(Precondition::Absent))),
             _ => Err(Error::bad_request(
                 "a change takes `If-Match` with one tag or *, or `If-None-Match: *`, and not both",
-            )),
+            )
+            .into()),
         }
     }
 }

@@ -1,121 +1,147 @@
 //! `Authorization: Bearer`: who asks, and how often it may.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::{Arc, OnceLock};
 
 use axum::{
-    extract::FromRequestParts,
+    extract::{FromRequestParts, Request, State},
     http::{header, request::Parts},
+    middleware::Next,
+    response::Response,
 };
-use protocol::{ErrorCode, KeyId, Limits, UserId};
+use domain::{
+    credential::{Actor, Principal, Who},
+    error::{Error, Result},
+    scope::Scope,
+};
+use protocol::{KeyId, Limits, UserId};
+use store::cost::{self, Meter};
 use tracing::Span;
 
-use super::{Shared, address::client_of};
-use crate::{
-    auth::{Actor, Principal, Who},
-    error::{Error, Result},
-    limit::{Keyed, Rate},
-    service::scope::Scope,
-};
+use super::{Shared, address::client_of, error_response::ErrorResponse};
+use crate::limit::{Keyed, Rate};
 
 /// Whom a valid credential stands for, whatever kind it is.
 #[derive(Debug, Clone)]
 pub(super) struct Bearer(pub(super) Principal);
 
-/// An app's backend or a user. Another kind of credential is `forbidden`.
-#[derive(Debug, Clone)]
-pub(super) struct Caller(pub(super) Actor);
-
 /// The buckets of whoever asks over HTTP.
 #[derive(Debug)]
 pub(super) struct Gates {
     keys: Keyed<KeyId>,
-    users: Keyed<(Scope, UserId)>,
+    users: Arc<Keyed<(Scope, UserId)>>,
     apps: Arc<Keyed<Scope>>,
-    addresses: Arc<Keyed<IpAddr>>,
 }
 
 impl Gates {
     pub(super) fn new(
         limits: &Limits,
         apps: Arc<Keyed<Scope>>,
-        addresses: Arc<Keyed<IpAddr>>,
+        users: Arc<Keyed<(Scope, UserId)>>,
     ) -> Self {
         let keys = Keyed::new(Rate::per_second(limits.key_requests_per_second));
-        let users = Keyed::new(Rate::per_second(limits.requests_per_second));
-        Self {
-            keys,
-            users,
-            apps,
-            addresses,
-        }
+        Self { keys, users, apps }
     }
 }
 
 impl FromRequestParts<Shared> for Bearer {
-    type Rejection = Error;
+    type Rejection = ErrorResponse;
 
-    async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self> {
-        let principal = match authenticate(parts, state).await {
-            Ok(principal) => principal,
-            Err(error) if error.code() == ErrorCode::Unauthenticated => {
-                let taken = state.gates.addresses.take(
-                    client_of(parts, &state.proxies),
-                    state.services.clock.elapsed(),
-                );
-                return Err(taken.map_or_else(
-                    |wait| limited(state, "unauthenticated_per_ip", wait),
-                    |()| error,
-                ));
+    async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, ErrorResponse> {
+        let mut attempt = state.attempts.begin(client_of(parts, &state.proxies));
+        let principal = match credential(parts) {
+            Some(credential) => {
+                state
+                    .authenticator
+                    .authenticate_attempt(credential, &mut attempt)
+                    .await?
             }
-            Err(error) => return Err(error),
+            None => {
+                attempt.charge()?;
+                return Err(Error::unauthenticated(
+                    "send `Authorization: Bearer` with a key or a user token",
+                )
+                .into());
+            }
         };
         note(&principal);
+        if let Principal::Actor(actor) = &principal {
+            match &actor.who {
+                Who::App { key } => cost::set_payer(&actor.scope, key),
+                Who::User { id, .. } => cost::set_payer(&actor.scope, id),
+            }
+        }
         admit(&principal, state)?;
+        if let Some(Payer(payer)) = parts.extensions.get() {
+            // A handler that asks for the credential twice has the same caller.
+            payer.get_or_init(|| principal.clone());
+        }
         parts.extensions.insert(principal.clone());
         Ok(Self(principal))
     }
 }
 
-impl FromRequestParts<Shared> for Caller {
-    type Rejection = Error;
-
-    async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self> {
-        let Bearer(principal) = Bearer::from_request_parts(parts, state).await?;
-        principal.actor().cloned().map(Self)
-    }
-}
-
-async fn authenticate(parts: &Parts, state: &Shared) -> Result<Principal> {
-    let missing =
-        || Error::unauthenticated("send `Authorization: Bearer` with a key or a user token");
+/// What follows `Bearer`, if there is exactly one such header.
+fn credential(parts: &Parts) -> Option<&str> {
     let mut headers = parts.headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (headers.next(), headers.next()) else {
-        return Err(missing());
+        return None;
     };
-    let (scheme, credential) = value
-        .to_str()
-        .ok()
-        .and_then(|value| value.split_once(' '))
-        .ok_or_else(missing)?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(missing());
-    }
-    state.authenticator.authenticate(credential.trim()).await
+    let (scheme, credential) = value.to_str().ok()?.split_once(' ')?;
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then(|| credential.trim())
 }
 
-/// That the caller does not ask too often.
-fn admit(principal: &Principal, state: &Shared) -> Result<()> {
-    let (gates, now) = (&state.gates, state.services.clock.elapsed());
-    let key = match principal {
-        Principal::Admin => return Ok(()),
+/// The caller of a request, once its credential was accepted: the one who pays for it.
+#[derive(Debug, Clone, Default)]
+struct Payer(Arc<OnceLock<Principal>>);
+
+/// Measures a request, and charges its caller for what it cost beyond its own token.
+pub(super) async fn charge(
+    State(state): State<Shared>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let (payer, meter) = (Payer::default(), Arc::new(Meter::default()));
+    request.extensions_mut().insert(payer.clone());
+    let response = meter.measure(next.run(request)).await;
+    if let Some(principal) = payer.0.get() {
+        let (gates, tokens, now) = (
+            &state.gates,
+            meter.surcharge(),
+            state.services.clock.elapsed(),
+        );
+        if let Some(key) = key_of(principal) {
+            gates.keys.charge(key.clone(), tokens, now);
+        }
+        if let Principal::Actor(actor) = principal {
+            if let Some(user) = actor.user() {
+                gates
+                    .users
+                    .charge((actor.scope.clone(), user.clone()), tokens, now);
+            }
+            gates.apps.charge(actor.scope.clone(), tokens, now);
+        }
+    }
+    response
+}
+
+/// The key by which a caller asks, if it has a bucket of its own.
+fn key_of(principal: &Principal) -> Option<&KeyId> {
+    match principal {
         Principal::Organization { key, .. }
         | Principal::Actor(Actor {
             who: Who::App { key },
             ..
         }) => Some(key),
-        Principal::Actor(_) => None,
-    };
-    if let Some(key) = key {
+        Principal::Admin | Principal::Actor(_) => None,
+    }
+}
+
+/// That the caller does not ask too often.
+fn admit(principal: &Principal, state: &Shared) -> Result<()> {
+    let (gates, now) = (&state.gates, state.services.clock.elapsed());
+    if let Some(key) = key_of(principal) {
         gates
             .keys
             .take(key.clone(), now)

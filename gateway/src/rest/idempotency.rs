@@ -1,31 +1,29 @@
 //! `Idempotency-Key`: a `POST` that is sent again is done once.
 
 use axum::{
-    Json,
     extract::FromRequestParts,
     http::{HeaderName, StatusCode, request::Parts},
     response::{IntoResponse, Response},
 };
-use protocol::results::ErrorAnswer;
+use domain::{
+    Services,
+    credential::Principal,
+    error::{Error, Result},
+    idempotency::{Answer as Kept, Begun, Once},
+    random,
+    strict::misfit,
+};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Shared, answer::Answer, extract::misfit};
-use crate::{
-    auth::Principal,
-    error::{Error, Result},
-    service::{
-        Services,
-        idempotency::{Begun, Once},
-        random,
-    },
-};
+use super::{Shared, answer::Answer, error_response::ErrorResponse};
 
 const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 /// The longest key, in bytes.
 const LONGEST: usize = 255;
 
-/// The request's key, if it has one. Stands after [`Bearer`](super::credentials::Bearer) or `Caller` among a handler's arguments.
+/// The request's key, if it has one. Stands after [`Bearer`](super::credentials::Bearer) or
+/// `Caller` among a handler's arguments.
 #[derive(Debug)]
 pub(super) struct Idempotency(Option<Keyed>);
 
@@ -37,25 +35,10 @@ struct Keyed {
     key: String,
 }
 
-/// `Idempotency-Key`, for the document.
-#[derive(utoipa::IntoParams)]
-#[into_params(parameter_in = Header)]
-#[expect(dead_code, reason = "it only describes; `Idempotency` reads")]
-pub(super) struct IdempotencyHeader {
-    /// The same request with the same key, within 24 hours, is answered as the first one was, without secrets that are shown once.
-    #[param(
-        rename = "Idempotency-Key",
-        min_length = 1,
-        max_length = 255,
-        pattern = "^[!-~]+$"
-    )]
-    idempotency_key: Option<String>,
-}
-
 impl FromRequestParts<Shared> for Idempotency {
-    type Rejection = Error;
+    type Rejection = ErrorResponse;
 
-    async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self> {
+    async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self, ErrorResponse> {
         let Some(value) = parts.headers.get(&HEADER) else {
             return Ok(Self(None));
         };
@@ -67,8 +50,9 @@ impl FromRequestParts<Shared> for Idempotency {
             return Err(misfit(
                 "header",
                 Some("Idempotency-Key"),
-                "it has 1 to 255 printable ASCII characters",
-            ));
+                &"it has 1 to 255 printable ASCII characters",
+            )
+            .into());
         }
         let principal = parts.extensions.get::<Principal>().cloned();
         let principal = principal
@@ -82,13 +66,33 @@ impl FromRequestParts<Shared> for Idempotency {
     }
 }
 
+/// How an operation takes repeats.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Handling {
+    /// It frees room: where the store is full, it is done without a claim. Done twice, it frees no
+    /// less.
+    pub(super) frees: bool,
+    /// A repeat is answered anew. Its first answer is not kept.
+    pub(super) repeats_anew: bool,
+}
+
+/// What is to be done, with the bits for the ids of what the request makes.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Turn {
+    /// What the request asks.
+    First(u64),
+    /// The answer to a request that was done before.
+    Repeat(u64),
+}
+
 impl Idempotency {
-    /// Does what the request asks, with the bits for the ids that it makes; or answers what it did before.
+    /// Does what the request asks, or answers what it did before.
     pub(super) async fn once<B, T>(
         self,
         services: &Services,
+        handling: Handling,
         body: &B,
-        act: impl AsyncFnOnce(u64) -> Result<Answer<T>>,
+        act: impl AsyncFnOnce(Turn) -> Result<Answer<T>>,
     ) -> Result<Response>
     where
         B: Serialize,
@@ -100,7 +104,9 @@ impl Idempotency {
             key,
         }) = self.0
         else {
-            return act(random::bits()).await.map(Answer::into_response);
+            return act(Turn::First(random::bits()))
+                .await
+                .map(Answer::into_response);
         };
         let asked = serde_json::to_vec(body).map_err(Error::internal)?;
         let once = match services
@@ -108,46 +114,92 @@ impl Idempotency {
             .await?
         {
             Begun::First(once) | Begun::Again(once) => once,
-            Begun::Answer { status, body } => return again(status, body),
+            Begun::Answer { bits, answer } => {
+                let Kept { status, etag, body } = answer;
+                let status = StatusCode::from_u16(status).map_err(Error::internal)?;
+                return Ok(match handling.repeats_anew {
+                    true => act(Turn::Repeat(bits))
+                        .await?
+                        .with_status(status)
+                        .into_response(),
+                    false => Answer {
+                        status,
+                        etag,
+                        value: body,
+                    }
+                    .into_response(),
+                });
+            }
+            Begun::Full(_) if handling.frees => {
+                return act(Turn::First(random::bits()))
+                    .await
+                    .map(Answer::into_response);
+            }
+            Begun::Full(error) => return Err(error),
             Begun::Mismatch => {
                 return Err(Error::conflict(
                     "this Idempotency-Key was used with another body",
                 ));
             }
         };
-        match act(once.bits).await {
-            Ok(answer) => {
-                let body = serde_json::to_value(&answer.value).map_err(Error::internal)?;
-                keep(services, once, answer.status.as_u16(), &body).await;
-                Ok(answer.into_response())
-            }
+        let mut claim = Claim {
+            services,
+            once: Some(once.clone()),
+            was_refused: false,
+        };
+        let answer = match act(Turn::First(once.bits)).await {
+            Ok(answer) => answer,
             Err(error) => {
-                let body = serde_json::to_value(ErrorAnswer {
-                    error: error.body.clone(),
-                })
-                .map_err(Error::internal)?;
-                keep(services, once, error.code().status(), &body).await;
-                Err(error)
+                claim.was_refused = error.code().status() < 500;
+                return Err(error);
             }
+        };
+        claim.once = None;
+        let kept = match handling.repeats_anew {
+            true => Kept {
+                status: answer.status.as_u16(),
+                etag: None,
+                body: Value::Null,
+            },
+            false => Kept {
+                status: answer.status.as_u16(),
+                etag: answer.etag.clone(),
+                body: serde_json::to_value(&answer.value).map_err(Error::internal)?,
+            },
+        };
+        // What was done is done: where the answer cannot be kept, a repeat does it with the same
+        // bits.
+        if let Err(error) = services.finish_once(once, kept).await {
+            tracing::warn!(%error, "the answer to a request with an idempotency key was not kept");
         }
+        Ok(answer.into_response())
     }
 }
 
-/// What was done is done: where the answer cannot be kept, a repeat does it with the same bits.
-async fn keep(services: &Services, once: Once, status: u16, body: &Value) {
-    if let Err(error) = services.finish_once(once, status, body).await {
-        tracing::warn!(%error, "the answer to a request with an idempotency key was not kept");
-    }
+/// Forgets a request that was refused and releases one that failed, or whose client went away while
+/// it was done.
+struct Claim<'a> {
+    services: &'a Services,
+    once: Option<Once>,
+    /// Whether nothing was done, so that nothing needs to be remembered.
+    was_refused: bool,
 }
 
-fn again(status: u16, body: Value) -> Result<Response> {
-    let status = StatusCode::from_u16(status).map_err(Error::internal)?;
-    if status.is_success() {
-        return Ok((status, Json(body)).into_response());
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let (services, Some(once)) = (self.services.clone(), self.once.take()) else {
+            return;
+        };
+        let was_refused = self.was_refused;
+        tokio::spawn(async move {
+            let released = if was_refused {
+                services.forget_once(once).await
+            } else {
+                services.release_once(once).await
+            };
+            if let Err(error) = released {
+                tracing::warn!(%error, "a request with an idempotency key was not released, its repeats wait until its claim ends");
+            }
+        });
     }
-    let ErrorAnswer { error } = serde_json::from_value(body).map_err(Error::internal)?;
-    Err(Error {
-        body: error,
-        cause: None,
-    })
 }

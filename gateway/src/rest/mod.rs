@@ -1,51 +1,50 @@
 //! HTTP: each path of the wire page as one thin handler, and the document that describes them.
 //!
-//! Owned here: credentials of requests, what paths, queries, headers and bodies may look like, how answers and errors are written, the
-//! OpenAPI document (made from the same places as the routes). Left out: every rule of chat and tenancy, which is a service's; listening,
-//! TLS and the WebSocket, which are the composition's.
+//! Owned here: credentials of requests, what paths, queries, headers and bodies may look like, how
+//! answers and errors are written, the OpenAPI document (made from the same places as the routes).
+//! Left out: every rule of chat and tenancy, which is a service's; listening, TLS and the
+//! WebSocket, which are the composition's.
 
 mod address;
 mod answer;
-mod apps;
-mod channels;
 mod conditions;
 mod credentials;
+pub(crate) mod error_response;
 mod extract;
 mod idempotency;
-mod keys;
-mod messages;
 mod observe;
 mod openapi;
+mod operation;
 mod operations;
-mod organizations;
-mod participants;
-mod reactions;
-mod token_keys;
-mod users;
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use axum::{
     Router,
-    http::{HeaderValue, Method, header, request},
-    middleware,
+    extract::Request,
+    http::{HeaderMap, HeaderValue, Method, header, request},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use ipnet::IpNet;
-use protocol::ErrorCode;
+use domain::{
+    Services,
+    error::{Error, Result},
+    scope::Scope,
+};
+use protocol::{ErrorCode, UserId};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use self::error_response::ErrorResponse;
 use crate::{
-    auth::Authenticator,
+    auth::{Attempts, Authenticator},
     config::Origins,
-    error::Error,
     limit::Keyed,
     metrics::Metrics,
     pulse::Pulse,
-    service::{Services, scope::Scope},
 };
 
-pub use self::{address::client_address, openapi::document};
+pub use self::{address::Proxies, openapi::document};
 
 /// What handlers need besides the request.
 #[derive(Clone)]
@@ -59,11 +58,13 @@ pub struct RestState {
     /// The web pages that may call.
     pub origins: Arc<Origins>,
     /// Peers whose `X-Forwarded-For` is believed.
-    pub proxies: Arc<[IpNet]>,
+    pub proxies: Arc<Proxies>,
     /// The buckets of `app_requests_per_second`, the same for both transports.
     pub apps: Arc<Keyed<Scope>>,
-    /// The buckets of `unauthenticated_per_ip`, the same for both transports.
-    pub addresses: Arc<Keyed<IpAddr>>,
+    /// The buckets of `requests_per_second` by user, the same for both transports.
+    pub users: Arc<Keyed<(Scope, UserId)>>,
+    /// Who fails to authenticate, by address; the same for both transports.
+    pub attempts: Arc<Attempts>,
     /// Whether the store can be reached: `/readyz` fails if not.
     pub pulse: Arc<Pulse>,
     /// Whether the node is going away: `/readyz` fails then.
@@ -81,7 +82,8 @@ struct Context {
     services: Arc<Services>,
     authenticator: Arc<Authenticator>,
     metrics: Arc<Metrics>,
-    proxies: Arc<[IpNet]>,
+    proxies: Arc<Proxies>,
+    attempts: Arc<Attempts>,
     draining: Arc<dyn Fn() -> bool + Send + Sync>,
     gates: credentials::Gates,
     pulse: Arc<Pulse>,
@@ -90,42 +92,82 @@ struct Context {
 
 type Shared = Arc<Context>;
 
-/// Every route of the wire page but the WebSocket. The server puts `ConnectInfo<SocketAddr>` into the extensions of each request.
+/// Every route of the wire page but the WebSocket. The server puts `ConnectInfo<SocketAddr>` into
+/// the extensions of each request.
 pub fn router(state: RestState) -> Router {
     let origins = state.origins.clone();
     let context = context(state, openapi::bytes());
-    openapi::routes()
-        .split_for_parts()
-        .0
-        .fallback(async || Error::not_found("path"))
+    routes()
+        .merge(operations::routes())
+        .fallback(async || ErrorResponse(Error::not_found("path")))
         .method_not_allowed_fallback(async || {
-            Error::new(
+            ErrorResponse(Error::new(
                 ErrorCode::MethodNotAllowed,
                 "this path has other methods: see `Allow`",
-            )
+            ))
         })
+        .layer(middleware::from_fn_with_state(
+            context.clone(),
+            credentials::charge,
+        ))
         .layer(middleware::from_fn_with_state(
             context.clone(),
             observe::observe,
         ))
         .layer(cors(origins))
+        .layer(middleware::from_fn(check_headers))
         .with_state(context)
 }
 
-/// Health and metrics alone, for an address of their own (`--ops-listen`): whoever can reach it may read them.
+/// Refuses what says twice where it goes or from which page it comes: two readers may each believe
+/// another one.
+async fn check_headers(request: Request, next: Next) -> Response {
+    match check_single(request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(error) => ErrorResponse(error).into_response(),
+    }
+}
+
+/// Fails with `bad_request` if there is more than one `Host` or `Origin`.
+pub(crate) fn check_single(headers: &HeaderMap) -> Result<()> {
+    for name in [header::HOST, header::ORIGIN] {
+        if headers.get_all(&name).iter().nth(1).is_some() {
+            return Err(Error::bad_request(format!(
+                "there is more than one `{name}` header"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The route of every operation.
+fn routes() -> Router<Shared> {
+    let mut router = Router::new();
+    macro_rules! add_all {
+        (session: [$($session:tt)*] domain: [$($resource:ident :: $operation:ident,)*]) => {
+            $(router = operation::route::<protocol::operation::$resource::$operation>(router);)*
+        };
+    }
+    protocol::operations!(add_all);
+    router
+}
+
+/// Health and metrics alone, for an address of their own (`--ops-listen`): whoever can reach it may
+/// read them.
 pub fn ops_router(state: RestState) -> Router {
     operations::open_routes()
-        .fallback(async || Error::not_found("path"))
+        .fallback(async || ErrorResponse(Error::not_found("path")))
         .with_state(context(state, Bytes::new()))
 }
 
 fn context(state: RestState, document: Bytes) -> Shared {
-    let gates = credentials::Gates::new(&state.services.limits, state.apps, state.addresses);
+    let gates = credentials::Gates::new(&state.services.limits, state.apps, state.users);
     let RestState {
         services,
         authenticator,
         metrics,
         proxies,
+        attempts,
         draining,
         pulse,
         ..
@@ -135,6 +177,7 @@ fn context(state: RestState, document: Bytes) -> Shared {
         authenticator,
         metrics,
         proxies,
+        attempts,
         draining,
         gates,
         pulse,
@@ -142,7 +185,8 @@ fn context(state: RestState, document: Bytes) -> Shared {
     })
 }
 
-/// Credentials are bearer tokens, which no browser sends by itself: pages of allowed origins may call with what they were given.
+/// Credentials are bearer tokens, which no browser sends by itself: pages of allowed origins may
+/// call with what they were given.
 fn cors(origins: Arc<Origins>) -> CorsLayer {
     let allowed = AllowOrigin::predicate(move |origin: &HeaderValue, request: &request::Parts| {
         let host = request

@@ -8,20 +8,25 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use domain::{error::Error, random};
 use protocol::ErrorCode;
 use tracing::{Instrument, field::Empty};
 
-use super::{Shared, answer::Failure};
+use super::{
+    Shared,
+    error_response::{ErrorResponse, Failure},
+    operations::READINESS,
+};
 use crate::{
-    error::Error,
+    log::Seldom,
     metrics::{Transport, method_word},
-    service::random,
 };
 
 /// Names a request in the log and in its answer.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Runs a request in a task of its own: a client that hangs up does not stop it halfway, and a panic is an answer like any other.
+/// Runs a request in a task of its own: a client that hangs up does not stop it halfway, and a
+/// panic is an answer like any other.
 pub(super) async fn observe(State(state): State<Shared>, request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let route = request
@@ -47,7 +52,7 @@ pub(super) async fn observe(State(state): State<Shared>, request: Request, next:
         } else {
             "the node stopped"
         };
-        Error::internal(cause).into_response()
+        ErrorResponse(Error::internal(cause)).into_response()
     });
     let status = response.status().as_u16();
     state.metrics.http(route.as_deref(), &method, status);
@@ -57,7 +62,7 @@ pub(super) async fn observe(State(state): State<Shared>, request: Request, next:
         match failure {
             Some(Failure(error)) => {
                 state.metrics.error(Transport::Http, error.code());
-                log(&error, status, elapsed_us);
+                log(&error, route.as_deref(), status, elapsed_us);
             }
             None => tracing::debug!(status, elapsed_us, "answered"),
         }
@@ -68,14 +73,37 @@ pub(super) async fn observe(State(state): State<Shared>, request: Request, next:
     response
 }
 
-/// The cause goes here, and nowhere else.
-fn log(error: &Arc<Error>, status: u16, elapsed_us: u64) {
+/// Logs a failed request. The cause goes to the log only, and for a bounded number of requests per
+/// second.
+///
+/// A probe that finds the node not ready is no failure: a change of the store's state is logged
+/// where it is found.
+fn log(error: &Arc<Error>, route: Option<&str>, status: u16, elapsed_us: u64) {
+    static FAILURES: Seldom = Seldom::new(10);
     let cause = error.cause.as_deref().unwrap_or_default();
-    match error.code() {
-        ErrorCode::Internal => tracing::error!(status, elapsed_us, cause, "failed"),
-        ErrorCode::Unavailable => {
-            tracing::warn!(status, elapsed_us, cause, "the store did not answer")
+    let code = error.code();
+    let is_failure =
+        matches!(code, ErrorCode::Internal | ErrorCode::Unavailable) && route != Some(READINESS);
+    let Some(held_back) = is_failure.then(|| FAILURES.pass(Instant::now())).flatten() else {
+        tracing::debug!(
+            status,
+            elapsed_us,
+            code = code.as_str(),
+            cause,
+            "request refused"
+        );
+        return;
+    };
+    match code {
+        ErrorCode::Internal => {
+            tracing::error!(status, elapsed_us, cause, held_back, "request failed")
         }
-        code => tracing::debug!(status, elapsed_us, code = code.as_str(), "refused"),
+        _ => tracing::warn!(
+            status,
+            elapsed_us,
+            cause,
+            held_back,
+            "request failed, the store did not answer"
+        ),
     }
 }

@@ -9,7 +9,8 @@ use super::{
     pace::{Pace, Paced},
 };
 
-/// How long before its end the client is told that its token expires; at once, if it lasts no longer than that.
+/// How long before its end the client is told that its token expires; at once, if it lasts no
+/// longer than that.
 const WARNING: Duration = Duration::from_secs(60);
 
 /// What a node's settings say to a session.

@@ -1,19 +1,26 @@
 //! Before `connect`: one request, in time, of a bounded size.
 
-use std::time::{Duration, Instant};
-
-use protocol::{
-    CloseCode, Encoding, ErrorBody, ErrorCode, Method, frame::Request, params::Connect,
+use std::{
+    borrow::Cow,
+    time::{Duration, Instant},
 };
 
-use crate::error::without_value;
+use domain::error::{Error, without_value};
+use protocol::{
+    CloseCode, Encoding, ErrorBody, ErrorCode,
+    frame::Request,
+    operation::{
+        Operation,
+        session::{Connect, SessionConnect},
+    },
+};
 
 /// How long a connection may take until its `connect`.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// The largest frame of a `connect`, in bytes.
 pub const MAX_CONNECT_BYTES: usize = 32 * 1024;
 /// The most channels of `resume`.
-const MAX_RESUME: usize = 200;
+const MAX_RESUME: usize = protocol::bounds::SUBSCRIBED_CHANNELS;
 
 /// A connection that has not said who it is.
 #[derive(Debug)]
@@ -31,13 +38,16 @@ pub struct Opening {
     pub params: Connect,
 }
 
-/// Why the first request is none: an error to answer, if it could be understood that far, and the close code.
+/// Why the first request is none: an error to answer, if it could be understood that far, and the
+/// close code.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Refusal {
     /// The request's id with the error.
     pub answer: Option<(u32, ErrorBody)>,
     /// How the connection ends.
     pub close: CloseCode,
+    /// The reason in the close frame.
+    pub reason: Cow<'static, str>,
 }
 
 impl Handshake {
@@ -57,34 +67,40 @@ impl Handshake {
     /// Takes the first frame, and ends by it.
     pub fn frame(self, frame: &[u8]) -> Result<Opening, Refusal> {
         if frame.len() > MAX_CONNECT_BYTES {
+            let close = CloseCode::FrameTooLarge;
             return Err(Refusal {
                 answer: None,
-                close: CloseCode::FrameTooLarge,
+                close,
+                reason: close.reason().into(),
             });
         }
-        let Ok(request) = Request::decode(self.encoding, frame) else {
-            return Err(Refusal {
+        let request = Request::decode(self.encoding, frame).map_err(|error| {
+            let reason = without_value(&error.to_string()).into_owned();
+            Refusal {
                 answer: None,
                 close: CloseCode::BadFrame,
-            });
+                reason: reason.into(),
+            }
+        })?;
+        let refuse = |code, message: Cow<'static, str>| Refusal {
+            answer: Some((request.id, ErrorBody::new(code, message.clone()))),
+            close: CloseCode::BadFrame,
+            reason: message,
         };
-        if request.method != Method::Connect.as_str() {
-            let error =
-                ErrorBody::new(ErrorCode::Unauthenticated, "the first request is `connect`");
-            return Err(Refusal {
-                answer: Some((request.id, error)),
-                close: CloseCode::BadFrame,
-            });
+        if request.method != SessionConnect::NAME {
+            return Err(refuse(
+                ErrorCode::Unauthenticated,
+                "the first request is `connect`".into(),
+            ));
         }
-        let bad = |message: String| Refusal {
-            answer: Some((request.id, ErrorBody::new(ErrorCode::BadRequest, message))),
-            close: CloseCode::TokenRefused,
-        };
-        let params: Connect = request.params().map_err(|e| {
-            bad(format!(
-                "the request does not fit: {}",
-                without_value(&e.to_string())
-            ))
+        let bad = |message: String| refuse(ErrorCode::BadRequest, message.into());
+        let params: Connect = request.params().map_err(|misfit| {
+            let body = Error::from(misfit).body;
+            Refusal {
+                close: CloseCode::BadFrame,
+                reason: body.message.clone().into(),
+                answer: Some((request.id, body)),
+            }
         })?;
         if params.resume.len() > MAX_RESUME {
             return Err(bad(format!(
@@ -135,11 +151,13 @@ mod tests {
             (refusal.answer.unwrap().0, refusal.close),
             (3, CloseCode::BadFrame)
         );
+        let reason = "a request is a map".into();
         assert_eq!(
             first(b"\xc1").unwrap_err(),
             Refusal {
                 answer: None,
-                close: CloseCode::BadFrame
+                close: CloseCode::BadFrame,
+                reason
             }
         );
     }
@@ -156,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connect_that_does_not_fit_is_answered_and_closes_with_4002() {
+    fn a_connect_that_does_not_fit_is_answered_and_closes_with_4000() {
         let refusal = first(&encode_request(
             Encoding::MessagePack,
             3,
@@ -165,6 +183,6 @@ mod tests {
         ))
         .unwrap_err();
         assert_eq!(refusal.answer.unwrap().1.code, ErrorCode::BadRequest);
-        assert_eq!(refusal.close, CloseCode::TokenRefused);
+        assert_eq!(refusal.close, CloseCode::BadFrame);
     }
 }

@@ -1,4 +1,5 @@
-//! Whether the other side still lives: a ping after a silence, the end after two that were not answered.
+//! Whether the other side still lives: a ping after a silence, the end after two that were not
+//! answered.
 
 use std::time::{Duration, Instant};
 

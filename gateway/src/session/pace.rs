@@ -1,4 +1,5 @@
-//! How fast a session may ask: so many requests per second, a burst of twice that, and an end to those who do not listen.
+//! How fast a session may ask: so many requests per second, a burst of twice that, and an end to
+//! those who do not listen.
 
 use std::time::{Duration, Instant};
 

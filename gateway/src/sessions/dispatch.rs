@@ -1,37 +1,48 @@
-//! From a request to a service and back: one line for each method.
+//! From a request of a session to its operation and back.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{Arc, LazyLock},
+};
 
+use domain::{
+    credential::{Principal, Who},
+    error::{Error, Result},
+    perform::{Call, Perform},
+    random,
+};
 use protocol::{
-    CloseCode, ErrorCode, Method,
+    ErrorCode,
     codec::DecodeError,
-    frame::{Request, encode_result},
-    params::{
-        AddParticipant, ChannelRef, CreateChannel, EditMessage, ListMessages, ListPage, MarkRead,
-        MessageRef, ParticipantRef, React, RefreshToken, Subscribe, Typing, Unsubscribe,
-        UpdateChannel, UpdateParticipant, UpdateUser, UserIds,
-    },
-    results::{
-        ChannelResult, Empty, MessageResult, ParticipantResult, Pong, Refreshed, Subscribed,
-        UserResult,
+    frame::Request,
+    input::Misfit,
+    operation::{
+        Handler, Operation,
+        channel::{ChannelSubscribe, ChannelUnsubscribe, Subscribe, Subscribed, Unsubscribe},
+        empty::Empty,
+        encode_output,
+        message::MessageSend,
+        path::ChannelPath,
+        presence::PresenceWatch,
+        session::{Ping, Pong, RefreshToken, Refreshed, SessionConnect, TokenRefresh},
+        user::{UserGet, UserIds},
     },
 };
-use serde::Serialize;
+use store::cost::Meter;
 use tracing::Instrument;
 
 use super::{
-    Sessions,
-    session::{Credential, Session, UnderWay},
-    subscribe::Starts,
-    watching::Asked,
+    sends::send,
+    session::{Credential, ReplySize, Session, UnderWay},
+    shared::Sessions,
+    subscribe::{self, Starts},
+    watching::watch_presence,
 };
-use crate::{
-    error::{Error, Result},
-    log::Seldom,
-};
+use crate::session::Order;
 
 /// The most channels of one `channel.subscribe`.
-const MAX_SUBSCRIBE: usize = 200;
+const MAX_SUBSCRIBE: usize = protocol::bounds::SUBSCRIBED_CHANNELS;
 
 /// A reply, and what begins after it was sent.
 struct Answer {
@@ -39,327 +50,303 @@ struct Answer {
     starts: Starts,
 }
 
-/// The failed requests that are logged.
-static FAILURES: Seldom = Seldom::new(10);
+/// Decodes a request and begins to work on it.
+type Start = fn(&Arc<Session>, &Arc<Sessions>, &Request<'_>, usize) -> Result<(), Misfit>;
 
-impl Session {
-    /// Takes a request. Returns at once; the reply follows through the outbox.
-    ///
-    /// # Errors
-    /// The frame is no request: the connection closes.
-    pub fn request(self: &Arc<Self>, frame: &[u8]) -> Result<(), CloseCode> {
-        let request = Request::decode(self.encoding, frame).map_err(|_| CloseCode::BadFrame)?;
-        let Some(sessions) = self.sessions.upgrade() else {
-            return Ok(());
+/// The operations of the domain that sessions reach, by method word.
+static DOMAIN_OPERATIONS: LazyLock<HashMap<&'static str, Start>> = LazyLock::new(|| {
+    let mut operations = HashMap::new();
+    macro_rules! add_all {
+        (session: [$($session:tt)*] domain: [$($resource:ident :: $operation:ident,)*]) => {
+            $(add::<protocol::operation::$resource::$operation>(&mut operations);)*
         };
-        let id = request.id;
-        sessions.metrics.requests.inc();
-        if let Err(retry_after_ms) = sessions.take_for_app(self.scope()) {
-            sessions.metrics.limit_hit("app_requests_per_second");
-            sessions.answer_error(
-                self,
-                id,
-                &Error::rate_limited("app_requests_per_second", retry_after_ms),
-            );
-            return Ok(());
-        }
-        let Some(method) = Method::of(request.method) else {
-            let error = Error::new(ErrorCode::Unsupported, "there is no such method");
-            sessions.answer_error(self, id, &error);
-            return Ok(());
-        };
-        if method == Method::MessageSend {
-            match request
-                .params::<ChannelRef>()
-                .and_then(|at| Ok((at, request.params()?)))
-            {
-                Ok((at, body)) => self.send(id, at.channel_id, body),
-                Err(error) => sessions.answer_error(self, id, &error.into()),
-            }
-            return Ok(());
-        }
-        match Call::read(method, &request) {
-            Ok(call) => {
-                let session = Arc::clone(self);
-                let under_way = UnderWay::begin(self);
-                let span = tracing::debug_span!("request", session = %self.id, id, method = method.as_str());
-                let served = async move {
-                    let _under_way = under_way;
-                    match sessions.serve(&session, id, call).await {
-                        Ok(Answer { payload, starts }) => {
-                            // Whoever has the reply hears what passes, too.
-                            let _hold = (!starts.is_empty()).then(|| session.outbox.hold());
-                            session.reply(payload);
-                            session.start(starts);
-                        }
-                        Err(error) => sessions.answer_error(&session, id, &error),
-                    }
-                };
-                tokio::spawn(served.instrument(span));
-            }
-            Err(error) => sessions.answer_error(self, id, &error.into()),
-        }
-        Ok(())
     }
+    protocol::operations!(add_all);
+    operations
+});
 
-    /// Answers a request that came too soon, if it is one.
-    ///
-    /// # Errors
-    /// The frame is no request: the connection closes.
-    pub fn refuse(self: &Arc<Self>, frame: &[u8], retry_after_ms: u64) -> Result<(), CloseCode> {
-        let request = Request::decode(self.encoding, frame).map_err(|_| CloseCode::BadFrame)?;
-        if let Some(sessions) = self.sessions.upgrade() {
-            sessions.metrics.limit_hit("requests_per_second");
-            sessions.answer_error(
-                self,
-                request.id,
-                &Error::rate_limited("requests_per_second", retry_after_ms),
-            );
-        }
-        Ok(())
+fn add<O: Perform>(operations: &mut HashMap<&'static str, Start>) {
+    if O::WEBSOCKET.is_some_and(|websocket| websocket.handler == Handler::Domain) {
+        operations.insert(O::NAME, begin::<O>);
     }
 }
 
-/// A request with its parameters.
-enum Call {
+fn begin<O: Perform>(
+    session: &Arc<Session>,
+    sessions: &Arc<Sessions>,
+    request: &Request<'_>,
+    frame_bytes: usize,
+) -> Result<(), Misfit> {
+    let path = match O::own_path(session.user()) {
+        Some(path) => path,
+        None => request.params()?,
+    };
+    let input = request.params()?;
+    let caller = Principal::Actor(session.actor());
+    let (id, encoding, node) = (request.id, session.encoding, Arc::clone(sessions));
+    let under_way = UnderWay::begin(session, frame_bytes, reply_size(O::NAME));
+    spawn(session, sessions, id, O::NAME, under_way, async move {
+        let done = O::perform(
+            &node.services,
+            Call {
+                caller,
+                path,
+                input,
+                if_match: None,
+                seed: random::bits(),
+            },
+        )
+        .await?;
+        Ok(Answer {
+            payload: encode_output::<O>(encoding, id, &done.value),
+            starts: Starts::default(),
+        })
+    });
+    Ok(())
+}
+
+fn reply_size(method: &str) -> ReplySize {
+    let is_page =
+        method.ends_with(".list") || [UserGet::NAME, ChannelSubscribe::NAME].contains(&method);
+    if is_page {
+        ReplySize::Page
+    } else {
+        ReplySize::Small
+    }
+}
+
+/// Takes a request. Returns at once; the reply follows through the outbox.
+///
+/// # Errors
+/// The frame is no request: the connection closes.
+pub fn request(
+    sessions: &Arc<Sessions>,
+    session: &Arc<Session>,
+    frame: &[u8],
+) -> Result<(), DecodeError> {
+    let request = Request::decode(session.encoding, frame)?;
+    sessions.metrics.requests.inc();
+    if let Err(retry_after_ms) = sessions.take_for_app(session.scope()) {
+        sessions.metrics.limit_hit("app_requests_per_second");
+        sessions.answer_error(
+            session,
+            request.id,
+            &Error::rate_limited("app_requests_per_second", retry_after_ms),
+        );
+        return Ok(());
+    }
+    if let Err(retry_after_ms) = sessions.is_in_debt(session) {
+        sessions.metrics.limit_hit("requests_per_second");
+        sessions.answer_error(
+            session,
+            request.id,
+            &Error::rate_limited("requests_per_second", retry_after_ms),
+        );
+        return Ok(());
+    }
+    let bytes = frame.len();
+    let started = match DOMAIN_OPERATIONS.get(request.method) {
+        Some(begin) => begin(session, sessions, &request, bytes).map_err(Error::from),
+        None if request.method == MessageSend::NAME => {
+            start_send(session, sessions, &request, bytes).map_err(Error::from)
+        }
+        None => start_own(session, sessions, &request, bytes),
+    };
+    if let Err(error) = started {
+        sessions.answer_error(session, request.id, &error);
+    }
+    Ok(())
+}
+
+/// Answers a request that came too soon, if it is one.
+///
+/// # Errors
+/// The frame is no request: the connection closes.
+pub fn refuse(
+    sessions: &Sessions,
+    session: &Session,
+    frame: &[u8],
+    retry_after_ms: u64,
+) -> Result<(), DecodeError> {
+    let request = Request::decode(session.encoding, frame)?;
+    sessions.metrics.limit_hit("requests_per_second");
+    sessions.answer_error(
+        session,
+        request.id,
+        &Error::rate_limited("requests_per_second", retry_after_ms),
+    );
+    Ok(())
+}
+
+fn start_send(
+    session: &Arc<Session>,
+    sessions: &Arc<Sessions>,
+    request: &Request<'_>,
+    frame_bytes: usize,
+) -> Result<(), Misfit> {
+    let ChannelPath { channel_id } = request.params()?;
+    let (id, body) = (request.id, request.params()?);
+    send(sessions, session, id, channel_id, body, frame_bytes);
+    Ok(())
+}
+
+fn start_own(
+    session: &Arc<Session>,
+    sessions: &Arc<Sessions>,
+    request: &Request<'_>,
+    frame_bytes: usize,
+) -> Result<()> {
+    let own = OwnRequest::decode(request)?;
+    let (id, method) = (request.id, own.method());
+    let under_way = UnderWay::begin(session, frame_bytes, reply_size(method));
+    spawn(session, sessions, id, method, under_way, {
+        let (session, sessions) = (Arc::clone(session), Arc::clone(sessions));
+        async move { serve_own(&sessions, &session, id, own).await }
+    });
+    Ok(())
+}
+
+/// Works on a request in a task of its own, then sends its reply.
+fn spawn(
+    session: &Arc<Session>,
+    sessions: &Arc<Sessions>,
+    id: u32,
+    method: &'static str,
+    under_way: UnderWay,
+    work: impl Future<Output = Result<Answer>> + Send + 'static,
+) {
+    let (session, sessions) = (Arc::clone(session), Arc::clone(sessions));
+    let span = tracing::debug_span!("request", session = %session.id, id, method);
+    let served = async move {
+        let _under_way = under_way;
+        let meter = Arc::new(Meter::of(session.scope(), session.user()));
+        let done = meter.measure(work).await;
+        sessions.charge(&session, &meter);
+        match done {
+            Ok(Answer { payload, starts }) => {
+                // Passing events that follow the reply must not overtake it.
+                let _hold = (!starts.is_empty()).then(|| session.outbox.hold());
+                session.reply(payload);
+                subscribe::start(&session, starts);
+            }
+            Err(error) => sessions.answer_error(&session, id, &error),
+        }
+    };
+    tokio::spawn(served.instrument(span));
+}
+
+/// A request that reads or changes the session itself.
+enum OwnRequest {
     Connect,
     TokenRefresh(RefreshToken),
     Ping,
-    ChannelSubscribe(Subscribe),
-    ChannelUnsubscribe(Unsubscribe),
-    ChannelList(ListPage),
-    ChannelCreate(Box<CreateChannel>),
-    ChannelUpdate(ChannelRef, Box<UpdateChannel>),
-    ChannelDelete(ChannelRef),
-    ChannelJoin(ChannelRef),
-    ChannelLeave(ChannelRef),
-    ParticipantAdd(ChannelRef, AddParticipant),
-    ParticipantUpdate(ParticipantRef, UpdateParticipant),
-    ParticipantRemove(ParticipantRef),
-    ParticipantList(ChannelRef, ListPage),
-    MessageEdit(MessageRef, Box<EditMessage>),
-    MessageDelete(MessageRef),
-    MessageList(ChannelRef, ListMessages),
-    ReactionAdd(MessageRef, React),
-    ReactionRemove(MessageRef, React),
-    ReadMark(ChannelRef, MarkRead),
-    Typing(ChannelRef, Typing),
-    PresenceWatch(Asked, UserIds),
-    UserGet(UserIds),
-    UserUpdate(Box<UpdateUser>),
+    Subscribe(Subscribe),
+    Unsubscribe(Unsubscribe),
+    PresenceWatch(Order, UserIds),
 }
 
-impl Call {
-    fn read(method: Method, request: &Request<'_>) -> Result<Self, DecodeError> {
-        Ok(match method {
-            Method::Connect => Self::Connect,
-            Method::TokenRefresh => Self::TokenRefresh(request.params()?),
-            Method::Ping => Self::Ping,
-            Method::ChannelSubscribe => Self::ChannelSubscribe(request.params()?),
-            Method::ChannelUnsubscribe => Self::ChannelUnsubscribe(request.params()?),
-            Method::ChannelList => Self::ChannelList(request.params()?),
-            Method::ChannelCreate => Self::ChannelCreate(request.params()?),
-            Method::ChannelUpdate => Self::ChannelUpdate(request.params()?, request.params()?),
-            Method::ChannelDelete => Self::ChannelDelete(request.params()?),
-            Method::ChannelJoin => Self::ChannelJoin(request.params()?),
-            Method::ChannelLeave => Self::ChannelLeave(request.params()?),
-            Method::ParticipantAdd => Self::ParticipantAdd(request.params()?, request.params()?),
-            Method::ParticipantUpdate => {
-                Self::ParticipantUpdate(request.params()?, request.params()?)
+impl OwnRequest {
+    fn decode(request: &Request<'_>) -> Result<Self> {
+        Ok(match request.method {
+            SessionConnect::NAME => Self::Connect,
+            TokenRefresh::NAME => Self::TokenRefresh(request.params()?),
+            Ping::NAME => Self::Ping,
+            ChannelSubscribe::NAME => Self::Subscribe(request.params()?),
+            ChannelUnsubscribe::NAME => Self::Unsubscribe(request.params()?),
+            PresenceWatch::NAME => Self::PresenceWatch(Order::now(), request.params()?),
+            _ => {
+                return Err(Error::new(
+                    ErrorCode::Unsupported,
+                    "there is no such method",
+                ));
             }
-            Method::ParticipantRemove => Self::ParticipantRemove(request.params()?),
-            Method::ParticipantList => Self::ParticipantList(request.params()?, request.params()?),
-            Method::MessageSend => return Err(DecodeError("sends stand in line".into())),
-            Method::MessageEdit => Self::MessageEdit(request.params()?, request.params()?),
-            Method::MessageDelete => Self::MessageDelete(request.params()?),
-            Method::MessageList => Self::MessageList(request.params()?, request.params()?),
-            Method::ReactionAdd => Self::ReactionAdd(request.params()?, request.params()?),
-            Method::ReactionRemove => Self::ReactionRemove(request.params()?, request.params()?),
-            Method::ReadMark => Self::ReadMark(request.params()?, request.params()?),
-            Method::Typing => Self::Typing(request.params()?, request.params()?),
-            Method::PresenceWatch => Self::PresenceWatch(Asked::now(), request.params()?),
-            Method::UserGet => Self::UserGet(request.params()?),
-            Method::UserUpdate => Self::UserUpdate(request.params()?),
         })
     }
-}
 
-impl Sessions {
-    async fn serve(&self, session: &Arc<Session>, id: u32, call: Call) -> Result<Answer> {
-        let services = &self.services;
-        let actor = &session.actor();
-        let answer = Reply { session, id };
-        match call {
-            Call::Connect => Err(Error::bad_request("this connection has a session already")),
-            Call::Ping => answer.with(&Pong {
-                at: self.services.clock.now_ms(),
-            }),
-            Call::TokenRefresh(params) => answer.with(&self.refresh(session, &params.token).await?),
-            Call::ChannelSubscribe(params) => {
-                if params.channels.len() > MAX_SUBSCRIBE {
-                    return Err(Error::bad_request(format!(
-                        "at most {MAX_SUBSCRIBE} channels at once"
-                    )));
-                }
-                let (channels, starts) = self.subscribe(session, params.channels).await?;
-                Ok(Answer {
-                    starts,
-                    ..answer.with(&Subscribed { channels })?
-                })
-            }
-            Call::ChannelUnsubscribe(params) => {
-                session.unsubscribe(&params.channel_ids).await;
-                answer.with(&Empty {})
-            }
-            Call::ChannelList(page) => answer.with(
-                &services
-                    .list_entries(actor, session.user(), page.cursor, page.limit)
-                    .await?,
-            ),
-            Call::ChannelCreate(body) => {
-                let (channel, _) = services.create_channel(actor, *body).await?;
-                answer.with(&ChannelResult {
-                    channel: channel.value,
-                })
-            }
-            Call::ChannelUpdate(at, patch) => {
-                let channel = services
-                    .update_channel(actor, &at.channel_id, *patch, None)
-                    .await?;
-                answer.with(&ChannelResult {
-                    channel: channel.value,
-                })
-            }
-            Call::ChannelDelete(at) => {
-                services.delete_channel(actor, &at.channel_id, None).await?;
-                answer.with(&Empty {})
-            }
-            Call::ChannelJoin(at) => {
-                let participant = services.join_channel(actor, &at.channel_id).await?;
-                answer.with(&ParticipantResult { participant })
-            }
-            Call::ChannelLeave(at) => {
-                services.leave_channel(actor, &at.channel_id).await?;
-                answer.with(&Empty {})
-            }
-            Call::ParticipantAdd(at, body) => {
-                let (participant, _) = services
-                    .add_participant(actor, &at.channel_id, body)
-                    .await?;
-                answer.with(&ParticipantResult {
-                    participant: participant.value,
-                })
-            }
-            Call::ParticipantUpdate(at, body) => {
-                let participant = services
-                    .update_participant(actor, &at.channel_id, &at.user_id, body, None)
-                    .await?;
-                answer.with(&ParticipantResult {
-                    participant: participant.value,
-                })
-            }
-            Call::ParticipantRemove(at) => {
-                services
-                    .remove_participant(actor, &at.channel_id, &at.user_id, None)
-                    .await?;
-                answer.with(&Empty {})
-            }
-            Call::ParticipantList(at, page) => answer.with(
-                &services
-                    .list_participants(actor, &at.channel_id, page.cursor, page.limit)
-                    .await?,
-            ),
-            Call::MessageEdit(at, patch) => {
-                let message = services
-                    .edit_message(actor, &at.channel_id, &at.message_id, *patch, None)
-                    .await?;
-                answer.with(&MessageResult { message })
-            }
-            Call::MessageDelete(at) => {
-                services
-                    .delete_message(actor, &at.channel_id, &at.message_id, None)
-                    .await?;
-                answer.with(&Empty {})
-            }
-            Call::MessageList(at, query) => {
-                answer.with(&services.list_messages(actor, &at.channel_id, query).await?)
-            }
-            Call::ReactionAdd(at, React { emoji }) => answer.with(
-                &services
-                    .add_reaction(actor, &at.channel_id, &at.message_id, &emoji, None)
-                    .await?,
-            ),
-            Call::ReactionRemove(at, React { emoji }) => answer.with(
-                &services
-                    .remove_reaction(actor, &at.channel_id, &at.message_id, &emoji, None)
-                    .await?,
-            ),
-            Call::ReadMark(at, MarkRead { number }) => {
-                answer.with(&services.mark_read(actor, &at.channel_id, number).await?)
-            }
-            Call::Typing(at, Typing { typing }) => {
-                services.typing(actor, &at.channel_id, typing).await?;
-                answer.with(&Empty {})
-            }
-            Call::PresenceWatch(asked, UserIds { user_ids }) => {
-                answer.with(&self.watch_presence(session, asked, user_ids).await?)
-            }
-            Call::UserGet(UserIds { user_ids }) => {
-                answer.with(&services.users(actor, &user_ids).await?)
-            }
-            Call::UserUpdate(patch) => {
-                let user = services
-                    .update_user(actor, session.user(), *patch, None)
-                    .await?;
-                answer.with(&UserResult { user: user.value })
-            }
+    fn method(&self) -> &'static str {
+        match self {
+            Self::Connect => SessionConnect::NAME,
+            Self::TokenRefresh(_) => TokenRefresh::NAME,
+            Self::Ping => Ping::NAME,
+            Self::Subscribe(_) => ChannelSubscribe::NAME,
+            Self::Unsubscribe(_) => ChannelUnsubscribe::NAME,
+            Self::PresenceWatch(..) => PresenceWatch::NAME,
         }
     }
+}
 
-    async fn refresh(&self, session: &Session, token: &str) -> Result<Refreshed> {
-        let verified = self
-            .authenticator
-            .verify(token)
-            .await
-            .map_err(Error::from)?;
-        if verified.actor.scope != *session.scope() || verified.actor.user() != Some(session.user())
-        {
-            return Err(Error::forbidden("the token is of another user"));
+async fn serve_own(
+    sessions: &Sessions,
+    session: &Arc<Session>,
+    id: u32,
+    request: OwnRequest,
+) -> Result<Answer> {
+    let encoding = session.encoding;
+    let mut answer = Answer {
+        payload: Vec::new(),
+        starts: Starts::default(),
+    };
+    answer.payload = match request {
+        OwnRequest::Connect => {
+            return Err(Error::bad_request("this connection has a session already"));
         }
-        let expires_at = verified.expires_at_ms;
+        OwnRequest::Ping => encode_output::<Ping>(
+            encoding,
+            id,
+            &Pong {
+                at: sessions.services.clock.now_ms(),
+            },
+        ),
+        OwnRequest::TokenRefresh(params) => encode_output::<TokenRefresh>(
+            encoding,
+            id,
+            &refresh(sessions, session, &params.token).await?,
+        ),
+        OwnRequest::Subscribe(params) => {
+            if params.channels.len() > MAX_SUBSCRIBE {
+                return Err(Error::bad_request(format!(
+                    "at most {MAX_SUBSCRIBE} channels at once"
+                )));
+            }
+            let (channels, starts) =
+                subscribe::subscribe(sessions, session, params.channels).await?;
+            answer.starts = starts;
+            encode_output::<ChannelSubscribe>(encoding, id, &Subscribed { channels })
+        }
+        OwnRequest::Unsubscribe(params) => {
+            subscribe::unsubscribe(session, &params.channel_ids).await;
+            encode_output::<ChannelUnsubscribe>(encoding, id, &Empty {})
+        }
+        OwnRequest::PresenceWatch(asked, UserIds { user_ids }) => encode_output::<PresenceWatch>(
+            encoding,
+            id,
+            &watch_presence(sessions, session, asked, user_ids).await?,
+        ),
+    };
+    Ok(answer)
+}
+
+async fn refresh(sessions: &Sessions, session: &Arc<Session>, token: &str) -> Result<Refreshed> {
+    let verified = sessions
+        .authenticator
+        .verify(token)
+        .await
+        .map_err(Error::from)?;
+    if verified.actor.scope != *session.scope() || verified.actor.user() != Some(session.user()) {
+        return Err(Error::forbidden("the token is of another user"));
+    }
+    let expires_at = verified.expires_at_ms;
+    let Who::User { token_key, .. } = verified.actor.who.clone() else {
+        return Err(Error::forbidden("the token is not a user's"));
+    };
+    sessions.registry.rekey(session, &token_key, || {
         session.refresh(Credential {
             who: verified.actor.who,
             expires_at,
-        });
-        if let Some(code) = self.has_ended(session) {
-            session.close(code, None);
-        }
-        Ok(Refreshed { expires_at })
-    }
-
-    /// Sends an error; its cause goes to the log, though not that of each request while the store is away.
-    pub(super) fn answer_error(&self, session: &Session, id: u32, error: &Error) {
-        self.metrics
-            .error(crate::metrics::Transport::WebSocket, error.code());
-        if let Some(cause) = &error.cause
-            && let Some(held_back) = FAILURES.pass(Instant::now())
-        {
-            tracing::warn!(session = %session.id, code = %error.code(), %cause, held_back, "a request failed");
-        }
-        session.reply_error(id, &error.body);
-    }
-}
-
-struct Reply<'a> {
-    session: &'a Session,
-    id: u32,
-}
-
-impl Reply<'_> {
-    fn with<T: Serialize>(self, result: &T) -> Result<Answer> {
-        Ok(Answer {
-            payload: encode_result(self.session.encoding, self.id, result),
-            starts: Starts::default(),
         })
+    });
+    if let Some(code) = sessions.has_ended(session) {
+        session.close(code, None);
     }
+    Ok(Refreshed { expires_at })
 }

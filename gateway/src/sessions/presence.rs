@@ -1,22 +1,25 @@
 //! Presence: which users of this node are online, told to whoever watches them.
 //!
-//! A node keeps its users under its own lease in the store. A user is online while any node has it; offline is told ten
-//! seconds after its last session ended, or when its node's lease has ended.
+//! A node keeps its users under its own lease in the store. A user is online while any node has it;
+//! offline is told ten seconds after its last session ended, or when its node's lease has ended.
 //!
-//! What changed is first written under the own lease, then the store is asked who else has the user, and only then
-//! something is told. So of two nodes the one that asks later sees what the other wrote:
+//! What changed is first written under the own lease, then the store is asked who else has the
+//! user, and only then something is told. So of two nodes the one that asks later sees what the
+//! other wrote:
 //!
 //! - A node that lets a user go tells offline only if nobody else has it by then.
-//! - A node that takes a user in tells online unless another one [has made sure](Online::is_told) that it is known.
-//!   Two that do so at once both tell: better twice than never.
-//! - What is told bears the time between the write and the question. So if one tells offline and another one online, the
-//!   one that asked later bears the later time, and the newest word wins.
+//! - A node that takes a user in tells online unless another one [has made sure](Online::is_told)
+//!   that it is known. Two that do so at once both tell: better twice than never.
+//! - What is told bears the time between the write and the question. So if one tells offline and
+//!   another one online, the one that asked later bears the later time, and the newest word wins.
 //!
-//! Three loops run beside each other, so that the lease never waits for what has to be told: one writes and renews, one
-//! looks for nodes whose lease has ended, and one settles what either of them found, many users at once. What is not
-//! settled because the store could not be reached, or because the work was cancelled, is written and settled again.
+//! Three loops run beside each other, so that the lease never waits for what has to be told: one
+//! writes and renews, one looks for nodes whose lease has ended, and one settles what either of
+//! them found, many users at once. What is not settled because the store could not be reached, or
+//! because the work was cancelled, is written and settled again.
 //!
-//! Owned here: this node's users and their lease. Left out: sessions that watch, and what they read (`watching`).
+//! Owned here: this node's users and their lease. Left out: sessions that watch, and what they read
+//! (`watching`).
 
 mod unsettled;
 
@@ -30,25 +33,24 @@ use std::{
 };
 
 use dashmap::DashMap;
+use domain::{
+    Services,
+    document::PutValue,
+    online::Online,
+    scope::{ENTITY, ONLY, SEEN, Scope, parse_member},
+    together::together,
+};
 use fanout::record::Control;
 use parking_lot::Mutex;
 use protocol::{EventKind, UserId, event::PresenceData};
 use serde::Serialize;
+use store::{Commit, Expected, StoreError};
 use tokio::{
     sync::Notify,
     time::{Instant, Interval, MissedTickBehavior},
 };
 
 use self::unsettled::{Found, Unsettled};
-use crate::{
-    service::{
-        Services,
-        online::Online,
-        scope::{ENTITY, ONLY, SEEN, Scope, parse_member},
-        together::together,
-    },
-    store::{Commit, Expected, StoreError},
-};
 
 /// After a failure, for this long nothing is tried.
 const RETRY: Duration = Duration::from_secs(1);
@@ -216,7 +218,8 @@ impl Presences {
         }
     }
 
-    /// Writes under the node's lease what changed, and renews it for `ttl`. What was written is unsettled then.
+    /// Writes under the node's lease what changed, and renews it for `ttl`. What was written is
+    /// unsettled then.
     async fn write(&self, ttl: Duration) -> Result<(), StoreError> {
         let mut changed = Changed {
             presences: self,
@@ -224,7 +227,8 @@ impl Presences {
         };
         if !self.lease(ttl, &changed.members).await? {
             *self.trouble.lock() = Instant::now();
-            // The lease had ended, and what it held may have been told offline: all of them come anew.
+            // The lease had ended, and what it held may have been told offline: all of them come
+            // anew.
             for mut here in self.here.iter_mut() {
                 (here.is_told, here.stay) = (false, self.number());
             }
@@ -273,8 +277,8 @@ impl Presences {
         }
     }
 
-    /// Takes away what nodes left whose lease has ended. It is settled like what changed here: who is told to one sweep is
-    /// told to no other.
+    /// Takes away what nodes left whose lease has ended. It is settled like what changed here: who
+    /// is told to one sweep is told to no other.
     async fn sweep(&self) -> Result<(), StoreError> {
         let swept = self.services.store.sweep().await?;
         if !swept.is_empty() {
@@ -283,8 +287,8 @@ impl Presences {
         Ok(())
     }
 
-    /// Whether a lease that has ended is that of a dead node. Where the store was away those of nodes that live have ended, too:
-    /// they get the time of one lease to take theirs anew.
+    /// Whether a lease that has ended is that of a dead node. Where the store was away those of
+    /// nodes that live have ended, too: they get the time of one lease to take theirs anew.
     fn is_sure(&self) -> bool {
         self.trouble.lock().elapsed() >= self.timing.lease
     }
@@ -368,7 +372,7 @@ impl Presences {
             Found::Went => {
                 let seen = Commit::default()
                     .require(ENTITY, ONLY, Expected::Present)
-                    .put(SEEN, ONLY, &at);
+                    .put_value(SEEN, ONLY, &at);
                 // A conflict is a user that is deleted.
                 let _kept = self.services.store.commit(&scope.user(&user), seen).await?;
                 self.tell(
@@ -397,7 +401,8 @@ impl Presences {
             .await
     }
 
-    /// Keeps the lease, looks for nodes whose lease has ended, and tells who came and went. Runs for as long as the node does.
+    /// Keeps the lease, looks for nodes whose lease has ended, and tells who came and went. Runs
+    /// for as long as the node does.
     pub async fn keep(self: Arc<Self>) {
         tokio::join!(
             self.keep_writing(),
@@ -457,17 +462,18 @@ impl Presences {
         }
     }
 
-    /// The node ends, and others may go on: its users have one more grace, for which the lease still lasts. Who comes to
-    /// another node by then was never offline; the others are swept, noted and told by whichever node notices first, at the
-    /// latest by the next one that starts. What was to be told before is told now, as far as `within` suffices.
+    /// The node ends, and others may go on: its users have one more grace, for which the lease
+    /// still lasts. Who comes to another node by then was never offline; the others are swept,
+    /// noted and told by whichever node notices first, at the latest by the next one that starts.
+    /// What was to be told before is told now, as far as `within` suffices.
     ///
     /// [`keep`](Self::keep) must have ended.
     pub async fn leave(&self, within: Duration) {
         self.finish(self.timing.grace, within).await;
     }
 
-    /// The node ends, and no other one goes on: its users are offline, and when they were last seen is kept now, as far as
-    /// `within` suffices.
+    /// The node ends, and no other one goes on: its users are offline, and when they were last seen
+    /// is kept now, as far as `within` suffices.
     ///
     /// [`keep`](Self::keep) must have ended.
     pub async fn close(&self, within: Duration) {
@@ -498,8 +504,8 @@ fn interval(period: Duration) -> Interval {
     interval
 }
 
-/// Members at work. Those that are left when it is dropped, by an error or because the work was cancelled, have to be
-/// written and settled again.
+/// Members at work. Those that are left when it is dropped, by an error or because the work was
+/// cancelled, have to be written and settled again.
 struct Changed<'a> {
     presences: &'a Presences,
     members: Vec<String>,

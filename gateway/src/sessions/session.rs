@@ -1,33 +1,45 @@
 //! One session: what all that happens to a connection shares.
 
 use std::{
-    collections::{HashMap, VecDeque},
     sync::{
-        Arc, Weak,
+        Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::Context,
+    time::Instant,
 };
 
 use bytes::Bytes;
+use domain::{
+    credential::{Actor, Who},
+    ended::Ending,
+    messages::Facts,
+    scope::Scope,
+};
 use fanout::{Class, Outbox, Position, Subscription};
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use protocol::{
-    ChannelId, CloseCode, Encoding, ErrorBody, EventKind, SessionId, UserId, event::DrainingData,
-    frame::encode_error, params::Watch,
+    ChannelId, CloseCode, Encoding, ErrorBody, EventKind, SessionId, TokenKeyId, UserId,
+    event::DrainingData, frame::encode_error, operation::message::SendMessage,
 };
 use serde::Serialize;
+use tokio::sync::Notify;
 
-use super::{Sessions, sends::Sending, subscribe::Why, watching::Watched};
 use crate::{
-    auth::{Actor, Who},
-    service::{ended::Ending, messages::Facts, scope::Scope},
+    session::{Handle, Sends, Subscriptions, Watched},
     socket::frame,
 };
 
 /// How many requests of a session are worked on at once. Beyond that its socket is not read.
 const AT_ONCE: usize = 64;
+/// Bytes that the requests of a session may hold at once, by estimate. Beyond that its socket is
+/// not read; one request always is.
+const BYTES_AT_ONCE: usize = 1024 * 1024;
+/// Bytes that a decoded request takes at most for each byte of its frame: free data becomes a tree.
+const DECODED_BYTES_PER_BYTE: usize = 10;
+/// Bytes of a reply that is a page, while it is made and encoded.
+const PAGE_REPLY_BYTES: usize = 256 * 1024;
 
 /// A session: a connection after its `connect`.
 #[derive(Debug)]
@@ -35,8 +47,6 @@ pub struct Session {
     pub(super) id: SessionId,
     pub(super) encoding: Encoding,
     pub(super) outbox: Arc<Outbox>,
-    pub(super) watch: Watch,
-    pub(super) sessions: Weak<Sessions>,
     scope: Scope,
     user: UserId,
     /// By the store's clock, in milliseconds since the Unix epoch.
@@ -44,12 +54,35 @@ pub struct Session {
     credential: Mutex<Credential>,
     /// The token was replaced, and the connection's task has to look at its clock anew.
     refreshed: AtomicBool,
+    /// There are steps to take, and the connection's task has to begin them.
+    has_steps: AtomicBool,
     shell: AtomicWaker,
     pub(super) state: Mutex<State>,
     /// Held while subscriptions change, from the first join to the start.
     pub(super) turns: Arc<tokio::sync::Mutex<()>>,
+    /// Wakes the task that takes the steps of `channels`.
+    pub(super) changed: Notify,
     flow: Flow,
 }
+
+/// When a session began and when its token ends, by the store's clock, in milliseconds since the
+/// Unix epoch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Life {
+    pub(super) began_at: u64,
+    pub(super) expires_at: u64,
+}
+
+/// A send in line.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) under_way: UnderWay,
+    pub(super) id: u32,
+    pub(super) body: SendMessage,
+}
+
+/// A session's subscriptions change in turn.
+pub(super) type Turn = tokio::sync::OwnedMutexGuard<()>;
 
 /// The token of a session.
 #[derive(Debug, Clone)]
@@ -60,106 +93,154 @@ pub(super) struct Credential {
 }
 
 /// What changes while a session lives.
-#[derive(Debug, Default)]
-pub(super) struct State {
-    pub(super) channels: HashMap<ChannelId, Subscribed>,
-    pub(super) own: Option<Subscription>,
-    pub(super) watched: Watched,
-    pub(super) sends: HashMap<ChannelId, Sending>,
-    /// What the own stream told before the session was ready.
-    pub(super) early: Option<VecDeque<Move>>,
-    /// Channels that are to be subscribed to outside of a request, and why: what is told or asked of them later counts.
-    pub(super) awaited: HashMap<ChannelId, Why>,
-    pub(super) is_gone: bool,
-}
-
-/// A change of the user's channels, as the own stream tells it.
 #[derive(Debug)]
-pub(super) enum Move {
-    /// Into a channel, where it stood then.
-    Into(ChannelId, Position),
-    /// Out of a channel.
-    OutOf(ChannelId),
+pub(super) struct State {
+    pub(super) channels: Subscriptions<Listening>,
+    pub(super) own: Option<Subscription>,
+    pub(super) watched: Watched<Listening>,
+    pub(super) sends: Sends<Waiting>,
+    /// Whether a task takes the steps of `channels`.
+    pub(super) is_following: bool,
 }
 
 /// A channel that a session listens to.
 #[derive(Debug)]
-pub(super) struct Subscribed {
-    pub(super) subscription: Subscription,
+pub(super) struct Listening {
+    subscription: Subscription,
     /// What is known of the user there.
     pub(super) facts: Option<Facts>,
 }
 
-/// How many requests are under way, and who waits for room.
+impl Listening {
+    pub(super) fn new(subscription: Subscription) -> Self {
+        Self {
+            subscription,
+            facts: None,
+        }
+    }
+}
+
+impl Handle for Listening {
+    fn is_ended(&self) -> bool {
+        self.subscription.is_ended()
+    }
+
+    fn topic_position(&self) -> Position {
+        self.subscription.topic_position()
+    }
+}
+
+/// How many requests are under way, what they hold, and the task that waits for room.
 #[derive(Debug, Default)]
 pub struct Flow {
     under_way: AtomicUsize,
+    bytes: AtomicUsize,
     reader: AtomicWaker,
 }
 
 impl Flow {
     /// Whether another request may be read; if not, the task is woken when it may.
     pub fn has_room(&self, cx: &Context<'_>) -> bool {
-        if self.under_way.load(Ordering::Acquire) < AT_ONCE {
+        if self.is_below_bounds() {
             return true;
         }
         self.reader.register(cx.waker());
-        self.under_way.load(Ordering::Acquire) < AT_ONCE
+        self.is_below_bounds()
     }
 
-    fn end(&self) {
-        if self.under_way.fetch_sub(1, Ordering::AcqRel) == AT_ONCE {
+    fn is_below_bounds(&self) -> bool {
+        self.under_way.load(Ordering::Acquire) < AT_ONCE
+            && self.bytes.load(Ordering::Acquire) < BYTES_AT_ONCE
+    }
+
+    fn begin(&self, bytes: usize) {
+        self.under_way.fetch_add(1, Ordering::AcqRel);
+        self.bytes.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    fn end(&self, bytes: usize) {
+        self.under_way.fetch_sub(1, Ordering::AcqRel);
+        self.bytes.fetch_sub(bytes, Ordering::AcqRel);
+        // Whether it was full before cannot be asked: the reader may have filled it since, and
+        // would not be woken.
+        if self.is_below_bounds() {
             self.reader.wake();
         }
     }
 }
 
+/// What a request is expected to answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReplySize {
+    /// One entity or less.
+    Small,
+    /// A page of entities.
+    Page,
+}
+
 /// A request under way, until it is dropped: also by a panic.
 #[derive(Debug)]
-pub(super) struct UnderWay(Arc<Session>);
+pub(super) struct UnderWay {
+    session: Arc<Session>,
+    bytes: usize,
+}
 
 impl UnderWay {
-    pub(super) fn begin(session: &Arc<Session>) -> Self {
-        session.flow.under_way.fetch_add(1, Ordering::AcqRel);
-        Self(Arc::clone(session))
+    /// Counts a request that came in a frame of so many bytes.
+    pub(super) fn begin(session: &Arc<Session>, frame_bytes: usize, reply: ReplySize) -> Self {
+        let reply_bytes = if reply == ReplySize::Page {
+            PAGE_REPLY_BYTES
+        } else {
+            0
+        };
+        let bytes = frame_bytes
+            .saturating_mul(DECODED_BYTES_PER_BYTE)
+            .saturating_add(reply_bytes);
+        session.flow.begin(bytes);
+        Self {
+            session: Arc::clone(session),
+            bytes,
+        }
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.flow.end();
+        self.session.flow.end(self.bytes);
     }
 }
 
 impl Session {
     pub(super) fn new(
-        sessions: &Arc<Sessions>,
         outbox: Arc<Outbox>,
         encoding: Encoding,
-        watch: Watch,
+        channels: Subscriptions<Listening>,
         actor: Actor,
         user: UserId,
-        expires_at: u64,
+        life: Life,
     ) -> Arc<Self> {
         Arc::new(Self {
-            id: SessionId::from_bits(crate::service::random::bits()),
+            id: SessionId::from_bits(domain::random::bits()),
             encoding,
             outbox,
-            watch,
-            sessions: Arc::downgrade(sessions),
             scope: actor.scope,
             user,
-            began_at: sessions.services.clock.now_ms(),
+            began_at: life.began_at,
             credential: Mutex::new(Credential {
                 who: actor.who,
-                expires_at,
+                expires_at: life.expires_at,
             }),
             refreshed: AtomicBool::new(false),
+            has_steps: AtomicBool::new(false),
             shell: AtomicWaker::new(),
             state: Mutex::new(State {
-                early: Some(VecDeque::new()),
-                ..State::default()
+                channels,
+                own: None,
+                watched: Watched::default(),
+                sends: Sends::default(),
+                is_following: false,
             }),
+            changed: Notify::new(),
             turns: Arc::default(),
             flow: Flow::default(),
         })
@@ -240,22 +321,92 @@ impl Session {
         }
     }
 
+    /// The key that verified its token.
+    pub(super) fn token_key(&self) -> Option<TokenKeyId> {
+        match &self.credential.lock().who {
+            Who::User { token_key, .. } => Some(token_key.clone()),
+            Who::App { .. } => None,
+        }
+    }
+
     pub(super) fn refresh(&self, credential: Credential) {
         *self.credential.lock() = credential;
         self.refreshed.store(true, Ordering::Release);
         self.shell.wake();
     }
 
-    /// Whether the token was replaced since this was last asked; if not, the task is woken when it is.
+    /// Whether the token was replaced since this was last asked; if not, the task is woken when it
+    /// is.
     pub fn is_refreshed(&self, cx: &Context<'_>) -> bool {
         self.shell.register(cx.waker());
         self.refreshed.load(Ordering::Acquire) && self.refreshed.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether steps have to be begun since this was last asked. If not, the task that asked
+    /// [`is_refreshed`](Self::is_refreshed) before is woken when they have.
+    pub fn has_steps(&self) -> bool {
+        self.has_steps.load(Ordering::Acquire) && self.has_steps.swap(false, Ordering::AcqRel)
+    }
+
+    /// The session was told `channel.added`: one that watches all channels subscribes to it.
+    pub(super) fn added(&self, id: ChannelId, position: Position) {
+        self.change(|channels, now| channels.added(id, position, now));
+    }
+
+    /// The session is open: what the user's stream told meanwhile is done now.
+    pub(super) fn opened(&self) {
+        let mut ended = Vec::new();
+        self.change(|channels, now| ended = channels.opened(now));
+        drop(ended);
+    }
+
+    /// A failed request took these subscriptions from the session, whose topics stood here.
+    pub(super) fn interrupted(&self, had: Vec<(ChannelId, Position)>) {
+        self.change(|channels, now| channels.interrupted(had, now));
+    }
+
+    /// Doubts the subscriptions that the hub ended where the user's stream has not told why. To be
+    /// called from time to time.
+    pub fn look_for_ended(&self) {
+        self.change(|channels, now| channels.look_for_ended(now));
+    }
+
+    /// Changes the subscriptions, and has the connection's task begin the steps that follow.
+    fn change(&self, change: impl FnOnce(&mut Subscriptions<Listening>, Instant)) {
+        let mut state = self.state.lock();
+        change(&mut state.channels, Instant::now());
+        if state.channels.has_steps() {
+            self.has_steps.store(true, Ordering::Release);
+            self.shell.wake();
+        }
+    }
+
+    /// The session is about to be told `channel.removed`: it hears nothing more of the channel.
+    pub(super) fn removed(&self, id: ChannelId) {
+        let ended = {
+            let mut state = self.state.lock();
+            // What is on its way already does not follow, either.
+            self.outbox.mute(&self.scope().channel(&id).topic());
+            state.channels.removed(id)
+        };
+        drop(ended);
+    }
+
+    /// Waits until no other change of subscriptions is under way.
+    pub(super) async fn turn(&self) -> Turn {
+        Arc::clone(&self.turns).lock_owned().await
     }
 
     /// Closes the connection with this code, after what waits for its reader.
     pub fn close(&self, code: CloseCode, retry_after_ms: Option<u64>) {
         self.outbox
             .close(frame::close(code, retry_after_ms), code.code());
+    }
+
+    /// The same with a reason that says more than the code's own.
+    pub fn close_because(&self, code: CloseCode, reason: &str) {
+        self.outbox
+            .close(frame::close_because(code, reason, None), code.code());
     }
 
     /// Sends an event of this connection alone.
@@ -280,15 +431,14 @@ impl Session {
         // Dropped outside of the lock: leaving a topic takes the topic's.
         let gone = {
             let mut state = self.state.lock();
-            state.is_gone = true;
-            state.awaited = HashMap::new();
             (
-                std::mem::take(&mut state.channels),
+                state.channels.close(),
                 state.own.take(),
-                std::mem::take(&mut state.watched),
+                state.watched.close(),
             )
         };
         drop(gone);
+        self.changed.notify_one();
     }
 }
 

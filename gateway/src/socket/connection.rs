@@ -1,6 +1,7 @@
 //! The shell around a session: the only reader of its socket, and the one that drives its outbox.
 
 use std::{
+    borrow::Cow,
     future::{Future, poll_fn},
     net::Shutdown,
     pin::Pin,
@@ -10,30 +11,33 @@ use std::{
 };
 
 use bytes::Bytes;
+use domain::error::without_value;
 use fanout::{Class, Outbox, outbox::Reason};
-use futures_util::StreamExt;
-use protocol::{CloseCode, Encoding, EventKind, event::ExpiringData};
-use serde::Serialize;
-use tokio::{net::TcpStream, time::Sleep};
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{
-        Error as WsError, Message, error::ProtocolError, protocol::Role, protocol::WebSocketConfig,
-    },
+use futures_util::FutureExt;
+use protocol::{
+    CloseCode, Encoding, ErrorBody, EventKind, codec::DecodeError, event::ExpiringData,
+    frame::encode_error,
 };
+use serde::Serialize;
+use tokio::{net::TcpStream, task::coop, time::Sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::{frame, upgrade::Waiting, wire::Wire};
+use super::{
+    frame,
+    incoming::{Incoming, Input},
+    wire::Wire,
+};
 use crate::{
-    limit::Gate,
-    metrics::Metrics,
-    session::{Action, Active, Handshake, Opening, Timing, Verdict},
-    sessions::{Session, Sessions},
+    auth::Attempt,
+    limit::{AddressGroup, Counted, Gate},
+    listen::Socket,
+    log::Seldom,
+    metrics::{self, Metrics},
+    session::{self, Action, Active, Handshake, Opening, Timing, Verdict},
+    sessions::{self, Refused, Session, Sessions},
 };
 
-/// How much tungstenite reads at once. It allocates this for each connection, and zeroes it at each read.
-const READ_BUFFER: usize = 2 * 1024;
 /// How long a connection may take to end after its close frame was queued.
 const PARTING: Duration = Duration::from_secs(2);
 /// How often the age of what waits for a slow reader is looked at.
@@ -65,33 +69,113 @@ pub struct Connections {
 pub(super) struct Arrival {
     /// The socket.
     pub socket: TcpStream,
+    /// Its place among the node's sockets.
+    pub place: Socket,
     /// What was read along with the upgrade request.
     pub ahead: Bytes,
     /// How its frames are encoded.
     pub encoding: Encoding,
-    /// Held until there is a session.
-    pub waiting: Waiting,
+    /// Counted against its address until there is a session.
+    pub waiting: Counted<AddressGroup>,
+    /// Charged unless there is a session.
+    pub attempt: Attempt,
 }
 
-/// How a connection came to its end before there was a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// It had a session.
-    Served,
-    /// It never had one. `true` if that counts against its address.
-    Refused(bool),
+/// How a connection ended before there was a session.
+#[derive(Debug)]
+enum Ended {
+    /// The node closed it.
+    Refused(Refusal),
+    /// The peer was gone before that.
+    Gone {
+        /// Whether it counts against the address.
+        counts: bool,
+    },
 }
 
-type WebSocket = WebSocketStream<Wire>;
+/// Why the node closes a connection that has no session.
+#[derive(Debug)]
+struct Refusal {
+    code: CloseCode,
+    /// The reason in the close frame.
+    reason: Cow<'static, str>,
+    /// The reply to its request, if it could be read that far.
+    answer: Option<(u32, ErrorBody)>,
+    retry_after_ms: Option<u64>,
+    /// Whether it counts against the address.
+    counts: bool,
+}
+
+impl Refusal {
+    /// The peer's own fault.
+    fn fault(code: CloseCode) -> Self {
+        Self {
+            code,
+            reason: code.reason().into(),
+            answer: None,
+            retry_after_ms: None,
+            counts: true,
+        }
+    }
+
+    /// The node's choice.
+    fn choice(code: CloseCode) -> Self {
+        Self {
+            counts: false,
+            ..Self::fault(code)
+        }
+    }
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        let Refused {
+            id,
+            error,
+            close,
+            reason,
+            counts,
+        } = refused;
+        let retry_after_ms = error.retry_after_ms;
+        Self {
+            code: close,
+            reason,
+            answer: Some((id, error)),
+            retry_after_ms,
+            counts,
+        }
+    }
+}
+
+impl From<session::Refusal> for Refusal {
+    fn from(refusal: session::Refusal) -> Self {
+        Self {
+            answer: refusal.answer,
+            reason: refusal.reason,
+            ..Self::fault(refusal.close)
+        }
+    }
+}
+
+static REFUSALS: Seldom = Seldom::new(10);
 
 /// Serves a connection from its upgrade to its end.
-pub(super) async fn serve(connections: Arc<Connections>, arrival: Arrival) -> Ended {
-    let (shell, waiting) = Shell::new(&connections, arrival).await;
+pub(super) async fn serve(connections: Arc<Connections>, arrival: Arrival) {
+    let Arrival {
+        socket,
+        place,
+        ahead,
+        encoding,
+        waiting,
+        mut attempt,
+    } = arrival;
+    let shell = Shell::new(&connections, socket, place, ahead, encoding);
     // Boxed, so that what only the handshake needs is not carried along by an idle connection.
-    let opened = Box::pin(shell.open(connections.clone())).await;
+    let opened = Box::pin(shell.open(connections.clone(), &mut attempt)).await;
     drop(waiting);
     match opened {
         Ok((shell, session)) => {
+            drop(attempt);
             let _held = Metrics::hold(&connections.sessions.metrics.sessions);
             let active = Active::new(
                 connections.timing,
@@ -108,9 +192,39 @@ pub(super) async fn serve(connections: Arc<Connections>, arrival: Arrival) -> En
             {
                 connections.sessions.metrics.closed(code);
             }
-            Ended::Served
         }
-        Err(ended) => ended,
+        Err(Ended::Gone { counts }) if counts => charge(&mut attempt),
+        Err(Ended::Gone { .. }) => {}
+        Err(Ended::Refused(refusal)) => {
+            if refusal.counts {
+                charge(&mut attempt);
+            }
+            log(&connections.sessions.metrics, &refusal, attempt.address());
+        }
+    }
+}
+
+/// Counts a connection without a session against its address, which is refused at its next upgrade
+/// if it has no token left.
+fn charge(attempt: &mut Attempt) {
+    let _: Result<(), _> = attempt.charge();
+}
+
+fn log(metrics: &Metrics, refusal: &Refusal, address: AddressGroup) {
+    match refusal.code {
+        CloseCode::TokenRefused | CloseCode::TokenExpired => {
+            metrics.refused(metrics::Refusal::Token)
+        }
+        CloseCode::TooManyConnections => metrics.refused(metrics::Refusal::Limit),
+        CloseCode::GoingAway => metrics.refused(metrics::Refusal::NotReady),
+        _ => metrics.refused(metrics::Refusal::Protocol),
+    }
+    if let Some(held_back) = REFUSALS.pass(Instant::now()) {
+        let error = refusal
+            .answer
+            .as_ref()
+            .map_or(&*refusal.reason, |(_, error)| &error.message);
+        tracing::info!(%address, code = refusal.code.code(), error, held_back, "connection refused before a session");
     }
 }
 
@@ -121,54 +235,58 @@ pub(super) async fn turn_away(
     code: CloseCode,
     retry_after_ms: Option<u64>,
 ) {
-    let (shell, _waiting) = Shell::new(connections, arrival).await;
-    shell
-        .refuse(connections, None, code, retry_after_ms, false)
-        .await;
+    let shell = Shell::new(
+        connections,
+        arrival.socket,
+        arrival.place,
+        arrival.ahead,
+        arrival.encoding,
+    );
+    let refusal = Refusal {
+        retry_after_ms,
+        ..Refusal::choice(code)
+    };
+    log(
+        &connections.sessions.metrics,
+        &refusal,
+        arrival.attempt.address(),
+    );
+    shell.refuse(connections, refusal).await;
 }
 
 impl Shell {
-    async fn new(connections: &Connections, arrival: Arrival) -> (Self, Waiting) {
-        let socket = Arc::new(arrival.socket);
-        let encoding = match arrival.encoding {
+    fn new(
+        connections: &Connections,
+        socket: TcpStream,
+        place: Socket,
+        ahead: Bytes,
+        encoding: Encoding,
+    ) -> Self {
+        let socket = Arc::new(socket);
+        let frames = match encoding {
             Encoding::MessagePack => fanout::Encoding::Binary,
             Encoding::Json => fanout::Encoding::Text,
         };
-        let outbox = Outbox::new(socket.clone(), encoding, connections.outboxes.clone());
-        let wire = Wire::new(socket.clone(), arrival.ahead, outbox.clone());
-        let most = (connections.frame_bytes != 0).then_some(connections.frame_bytes);
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER)
-            .write_buffer_size(0)
-            .max_message_size(most)
-            .max_frame_size(most);
-        let websocket = WebSocketStream::from_raw_socket(wire, Role::Server, Some(config)).await;
-        (
-            Self {
-                socket,
-                outbox,
-                websocket,
-                encoding: arrival.encoding,
-            },
-            arrival.waiting,
-        )
+        let outbox = Outbox::new(socket.clone(), frames, connections.outboxes.clone());
+        let wire = Wire::new(socket.clone(), ahead, outbox.clone());
+        let max_bytes = (connections.frame_bytes != 0).then_some(connections.frame_bytes);
+        let incoming = Incoming::new(wire, encoding, max_bytes, connections.outboxes.age);
+        Self {
+            socket,
+            place,
+            outbox,
+            incoming,
+            encoding,
+        }
     }
 }
 
 struct Shell {
     socket: Arc<TcpStream>,
+    place: Socket,
     outbox: Arc<Outbox>,
-    websocket: WebSocket,
+    incoming: Incoming,
     encoding: Encoding,
-}
-
-/// What comes in.
-enum Input {
-    Frame(Bytes),
-    /// A ping or pong: a sign of life.
-    Sign,
-    Wrong(CloseCode),
-    Gone,
 }
 
 /// What the shell wakes up for.
@@ -176,10 +294,16 @@ enum Event {
     Input(Input),
     Over(Reason),
     Due,
+    /// Subscriptions outside of requests are to be begun.
+    Steps,
 }
 
 impl Shell {
-    async fn open(mut self, connections: Arc<Connections>) -> Result<(Self, Arc<Session>), Ended> {
+    async fn open(
+        mut self,
+        connections: Arc<Connections>,
+        attempt: &mut Attempt,
+    ) -> Result<(Self, Arc<Session>), Ended> {
         let handshake = Handshake::new(self.encoding, Instant::now());
         let mut timer = Box::pin(tokio::time::sleep_until(handshake.deadline().into()));
         let mut signs = 0;
@@ -192,26 +316,23 @@ impl Shell {
                 Event::Input(Input::Sign) if signs < MAX_SIGNS => signs += 1,
                 Event::Input(Input::Sign) => {
                     return Err(self
-                        .refuse(&connections, None, CloseCode::TooManyRequests, None, true)
+                        .refuse(&connections, Refusal::fault(CloseCode::TooManyRequests))
                         .await);
                 }
                 Event::Input(Input::Frame(frame)) => match handshake.frame(&frame) {
                     Ok(opening) => break opening,
-                    Err(refusal) => {
-                        let reply = refusal.answer.map(|(id, error)| {
-                            protocol::frame::encode_error(self.encoding, id, &error)
-                        });
-                        return Err(self
-                            .refuse(&connections, reply, refusal.close, None, true)
-                            .await);
-                    }
+                    Err(refusal) => return Err(self.refuse(&connections, refusal.into()).await),
                 },
-                Event::Input(Input::Wrong(code)) => {
-                    return Err(self.refuse(&connections, None, code, None, true).await);
+                Event::Input(Input::Wrong(code, reason)) => {
+                    let refusal = Refusal {
+                        reason: reason.into(),
+                        ..Refusal::fault(code)
+                    };
+                    return Err(self.refuse(&connections, refusal).await);
                 }
                 Event::Due if connections.stop.is_cancelled() => {
                     return Err(self
-                        .refuse(&connections, None, CloseCode::GoingAway, None, false)
+                        .refuse(&connections, Refusal::choice(CloseCode::GoingAway))
                         .await);
                 }
                 Event::Due if Instant::now() < handshake.deadline() => {
@@ -219,52 +340,53 @@ impl Shell {
                 }
                 Event::Due => {
                     return Err(self
-                        .refuse(&connections, None, CloseCode::ConnectTimeout, None, true)
+                        .refuse(&connections, Refusal::fault(CloseCode::ConnectTimeout))
                         .await);
                 }
-                Event::Input(Input::Gone) | Event::Over(_) => return Err(Ended::Refused(true)),
+                Event::Input(Input::Gone) | Event::Over(_) | Event::Steps => {
+                    return Err(Ended::Gone { counts: true });
+                }
             }
+            coop::consume_budget().await;
         };
-        self.connect(connections, opening).await
+        self.connect(connections, opening, attempt).await
     }
 
     async fn connect(
         self,
         connections: Arc<Connections>,
         opening: Opening,
+        attempt: &mut Attempt,
     ) -> Result<(Self, Arc<Session>), Ended> {
         let pass = tokio::select! {
             pass = connections.gate.enter() => pass,
             () = connections.stop.cancelled() => {
-                return Err(self.refuse(&connections, None, CloseCode::GoingAway, None, false).await);
+                return Err(self.refuse(&connections, Refusal::choice(CloseCode::GoingAway)).await);
             }
-            () = self.gone() => return Err(Ended::Refused(false)),
+            // It asked, and did not wait for its turn.
+            () = self.gone() => return Err(Ended::Gone { counts: false }),
         };
         let pass = match pass {
             Ok(pass) => pass,
             Err(full) => {
-                let refused = connections
-                    .sessions
-                    .turn_away(&opening, self.encoding, full);
-                return Err(self
-                    .refuse(
-                        &connections,
-                        Some(refused.reply),
-                        refused.close,
-                        refused.retry_after_ms,
-                        false,
-                    )
-                    .await);
+                let refused = sessions::turn_away(&connections.sessions, &opening, full);
+                return Err(self.refuse(&connections, refused.into()).await);
             }
         };
-        let connecting = connections
-            .sessions
-            .connect(opening, self.encoding, &self.outbox, pass);
+        let connecting = sessions::connect(
+            &connections.sessions,
+            opening,
+            self.encoding,
+            &self.outbox,
+            pass,
+            attempt,
+        );
         let outcome = {
             let mut connecting = std::pin::pin!(connecting);
             let outbox = self.outbox.clone();
             poll_fn(|cx| {
-                // What the handshake has to say leaves while it goes on; the end of the socket is noticed afterwards.
+                // What the handshake has to say leaves while it goes on; the end of the socket is
+                // noticed afterwards.
                 let _ = outbox.poll_drive(cx);
                 connecting.as_mut().poll(cx)
             })
@@ -272,18 +394,7 @@ impl Shell {
         };
         match outcome {
             Ok(session) => Ok((self, session)),
-            Err(refused) => {
-                let counts = refused.is_unauthenticated;
-                Err(self
-                    .refuse(
-                        &connections,
-                        Some(refused.reply),
-                        refused.close,
-                        refused.retry_after_ms,
-                        counts,
-                    )
-                    .await)
-            }
+            Err(refused) => Err(self.refuse(&connections, refused.into()).await),
         }
     }
 
@@ -292,7 +403,8 @@ impl Shell {
         loop {
             match self.socket.peek(&mut [0]).await {
                 Ok(0) => return,
-                // Requests that come early are read after the `connect`, and hide what follows them.
+                // Requests that come early are read after the `connect`, and hide what follows
+                // them.
                 Ok(_) => std::future::pending().await,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(_) => return,
@@ -300,24 +412,28 @@ impl Shell {
         }
     }
 
-    async fn refuse(
-        self,
-        connections: &Connections,
-        reply: Option<Vec<u8>>,
-        code: CloseCode,
-        retry_after_ms: Option<u64>,
-        counts: bool,
-    ) -> Ended {
-        if let Some(reply) = reply {
+    async fn refuse(self, connections: &Connections, refusal: Refusal) -> Ended {
+        let Refusal {
+            code,
+            retry_after_ms,
+            ..
+        } = refusal;
+        if let Some((id, error)) = &refusal.answer {
+            let reply = encode_error(self.encoding, *id, error);
             let _: Result<(), _> = self
                 .outbox
                 .push(frame::message(self.encoding, &reply), Class::Reply);
         }
-        self.outbox
-            .close(frame::close(code, retry_after_ms), code.code());
+        self.outbox.close(
+            frame::close_because(code, &refusal.reason, retry_after_ms),
+            code.code(),
+        );
         connections.sessions.metrics.closed(code);
-        self.part().await;
-        Ended::Refused(counts)
+        match self.place.is_short() {
+            true => self.part_at_once(),
+            false => self.part().await,
+        }
+        Ended::Refused(refusal)
     }
 
     /// Serves a session until it ends. The close code, if it ended with one.
@@ -334,12 +450,15 @@ impl Shell {
                 Event::Input(input) => {
                     let now = Instant::now();
                     active.heard(now);
-                    if let Err(code) = self.take(input, &session, &mut active, now) {
-                        match code {
-                            Some(code) => session.close(code, None),
+                    if let Err(end) = self.take(input, sessions, &session, &mut active, now) {
+                        match end {
+                            Some((code, reason)) => session.close_because(code, &reason),
                             None => break None,
                         }
                     }
+                    // A read may bring hundreds of frames: each is charged to the task's budget, so
+                    // that others have their turn.
+                    coop::consume_budget().await;
                 }
                 Event::Due => {
                     let now = Instant::now();
@@ -348,6 +467,17 @@ impl Shell {
                         active.refreshed(remaining(sessions, &session), now);
                     }
                     let _: Result<(), _> = self.outbox.check(now);
+                    session.look_for_ended();
+                    if self
+                        .incoming
+                        .deadline()
+                        .is_some_and(|deadline| now >= deadline)
+                    {
+                        session.close_because(
+                            CloseCode::TooSlow,
+                            "a message did not come whole in time",
+                        );
+                    }
                     while let Some(action) = active.tick(now) {
                         match action {
                             Action::Ping => drop(self.outbox.push(frame::ping(), Class::Control)),
@@ -360,6 +490,7 @@ impl Shell {
                     }
                     timer.as_mut().reset(active.due().into());
                 }
+                Event::Steps => sessions::follow(sessions, &session),
                 Event::Over(Reason::TooSlow(_)) => {
                     self.outbox.close(
                         frame::close(CloseCode::TooSlow, None),
@@ -381,28 +512,37 @@ impl Shell {
         code
     }
 
-    /// Takes what came in. An error ends the connection, with a code unless the peer is gone.
+    /// Takes what came in. An error ends the connection, with a code and a reason unless the peer
+    /// is gone.
     fn take(
         &self,
         input: Input,
+        sessions: &Arc<Sessions>,
         session: &Arc<Session>,
         active: &mut Active,
         now: Instant,
-    ) -> Result<(), Option<CloseCode>> {
+    ) -> Result<(), Option<(CloseCode, Cow<'static, str>)>> {
+        let plain = |code: CloseCode| Some((code, code.reason().into()));
+        let unread = |error: DecodeError| {
+            Some((
+                CloseCode::BadFrame,
+                without_value(&error.to_string()).into_owned().into(),
+            ))
+        };
         match input {
             // Pings are answered, and so are paced like requests.
             Input::Sign => match active.request(now) {
-                Verdict::Close(code) => Err(Some(code)),
+                Verdict::Close(code) => Err(plain(code)),
                 Verdict::Serve | Verdict::Refuse { .. } => Ok(()),
             },
             Input::Gone => Err(None),
-            Input::Wrong(code) => Err(Some(code)),
+            Input::Wrong(code, reason) => Err(Some((code, reason.into()))),
             Input::Frame(frame) => match active.request(now) {
-                Verdict::Serve => session.request(&frame).map_err(Some),
+                Verdict::Serve => sessions::request(sessions, session, &frame).map_err(unread),
                 Verdict::Refuse { retry_after_ms } => {
-                    session.refuse(&frame, retry_after_ms).map_err(Some)
+                    sessions::refuse(sessions, session, &frame, retry_after_ms).map_err(unread)
                 }
-                Verdict::Close(code) => Err(Some(code)),
+                Verdict::Close(code) => Err(plain(code)),
             },
         }
     }
@@ -416,55 +556,55 @@ impl Shell {
         if let Poll::Ready(reason) = self.outbox.poll_drive(cx) {
             return Poll::Ready(Event::Over(reason));
         }
-        // Closed, but its reader does not take the rest: it has the time of the parting for that, and no more.
-        if let Some(reason) = self.outbox.is_over() {
+        // Closed, but its reader does not take the rest: it has the time of the parting for that,
+        // and no more.
+        if let Some(reason) = self.outbox.end_reason() {
             return Poll::Ready(Event::Over(reason));
         }
         if self.outbox.queued_bytes() > 0 && timer.deadline() > (Instant::now() + AGING).into() {
             timer.as_mut().reset((Instant::now() + AGING).into());
         }
-        if session.is_none_or(|session| session.flow().has_room(cx))
-            && let Poll::Ready(message) = self.websocket.poll_next_unpin(cx)
+        // Compared before anything is read: a flood of frames uses up the budget of the task, and a
+        // timer polled behind it never fires.
+        if tokio::time::Instant::now() >= timer.deadline()
+            || session.is_some_and(|session| session.is_refreshed(cx))
         {
-            return Poll::Ready(Event::Input(self.input(message)));
-        }
-        if session.is_some_and(|session| session.is_refreshed(cx)) {
             return Poll::Ready(Event::Due);
+        }
+        if session.is_some_and(|session| session.has_steps()) {
+            return Poll::Ready(Event::Steps);
+        }
+        if session.is_none_or(|session| session.flow().has_room(cx)) {
+            if let Poll::Ready(input) = self.incoming.poll_next(cx, Instant::now()) {
+                return Poll::Ready(Event::Input(input));
+            }
+        } else {
+            self.incoming.pause();
+        }
+        // Before there is a session, its `connect` has a deadline of its own.
+        if session.is_some()
+            && let Some(deadline) = self.incoming.deadline()
+            && timer.deadline() > deadline.into()
+        {
+            timer.as_mut().reset(deadline.into());
         }
         timer.poll(cx).map(|()| Event::Due)
     }
 
-    fn input(&self, message: Option<Result<Message, WsError>>) -> Input {
-        match (message, self.encoding) {
-            (Some(Ok(Message::Binary(frame))), Encoding::MessagePack) => Input::Frame(frame),
-            (Some(Ok(Message::Text(text))), Encoding::Json) => Input::Frame(text.into()),
-            (Some(Ok(Message::Binary(_) | Message::Text(_))), _) => {
-                Input::Wrong(CloseCode::BadFrame)
-            }
-            // After a close frame tungstenite answers it at the next poll, and then there is nothing more.
-            (
-                Some(Ok(
-                    Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_),
-                )),
-                _,
-            ) => Input::Sign,
-            (None, _) => Input::Gone,
-            (Some(Err(WsError::Capacity(_))), _) => Input::Wrong(CloseCode::FrameTooLarge),
-            (Some(Err(WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake))), _) => {
-                Input::Gone
-            }
-            (Some(Err(WsError::Utf8(_) | WsError::Protocol(_))), _) => {
-                Input::Wrong(CloseCode::BadFrame)
-            }
-            (Some(Err(_)), _) => Input::Gone,
-        }
+    /// Ends the connection with what one write takes: its socket is needed.
+    fn part_at_once(self) {
+        let _ = self.outbox.drive().now_or_never();
+        let _: std::io::Result<()> =
+            socket2::SockRef::from(&*self.socket).shutdown(Shutdown::Write);
+        self.outbox.fail(Reason::Broken);
     }
 
-    /// Lets the close frame arrive: what the peer still sends is read and thrown away, since closing a socket with
-    /// unread bytes would reset it and might take the close frame along.
+    /// Lets the close frame arrive: what the peer still sends is read and thrown away, since
+    /// closing a socket with unread bytes would reset it and might take the close frame along.
     async fn part(self) {
         let parting = async {
-            // Closed before this, it ends once the close frame is written, whatever the reason that it gives.
+            // Closed before this, it ends once the close frame is written, whatever the reason that
+            // it gives.
             self.outbox.drive().await;
             let _: std::io::Result<()> =
                 socket2::SockRef::from(&*self.socket).shutdown(Shutdown::Write);

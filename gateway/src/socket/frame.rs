@@ -1,4 +1,5 @@
-//! WebSocket frames as a server writes them: unmasked, whole, two to ten bytes before the payload (RFC 6455, 5.2).
+//! WebSocket frames as a server writes them: unmasked, whole, two to ten bytes before the payload
+//! (RFC 6455, 5.2).
 
 use bytes::{BufMut, Bytes, BytesMut};
 use protocol::{CloseCode, Encoding};
@@ -22,12 +23,23 @@ pub fn ping() -> Bytes {
 
 /// A close with a code of ours; the reason may say when to come back.
 pub fn close(code: CloseCode, retry_after_ms: Option<u64>) -> Bytes {
-    let mut payload = BytesMut::with_capacity(64);
+    close_because(code, code.reason(), retry_after_ms)
+}
+
+/// The most bytes of a close frame's reason (RFC 6455, 5.5).
+const MAX_REASON: usize = 123;
+
+/// A close for which the code's own reason says too little. What is too long for a close frame is
+/// cut.
+pub fn close_because(code: CloseCode, reason: &str, retry_after_ms: Option<u64>) -> Bytes {
+    let hint = retry_after_ms
+        .map(|milliseconds| format!(" retry_after_ms={milliseconds}"))
+        .unwrap_or_default();
+    let reason = &reason[..reason.floor_char_boundary(MAX_REASON - hint.len())];
+    let mut payload = BytesMut::with_capacity(2 + reason.len() + hint.len());
     payload.put_u16(code.code());
-    payload.put_slice(code.reason().as_bytes());
-    if let Some(milliseconds) = retry_after_ms {
-        payload.put_slice(format!(" retry_after_ms={milliseconds}").as_bytes());
-    }
+    payload.put_slice(reason.as_bytes());
+    payload.put_slice(hint.as_bytes());
     frame(CLOSE, &payload)
 }
 

@@ -1,9 +1,12 @@
 //! Sockets of clients: the upgrade, the shell that owns a socket, and the frames that leave it.
 //!
-//! Left out: what a session decides (`session`), what requests do (`service`), the order of what leaves (`fanout`).
+//! Left out: what a session decides (`session`), what requests do (`service`), the order of what
+//! leaves (`fanout`).
 
 mod connection;
 pub mod frame;
+mod incoming;
+mod meter;
 mod upgrade;
 mod wire;
 

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Instant,
 };
 
 use axum::{
@@ -13,18 +14,21 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use dashmap::DashMap;
+use domain::error::Error;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use protocol::{CloseCode, Encoding, ErrorCode};
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::connection::{Arrival, Connections, Ended, serve};
+use super::connection::{Arrival, Connections, serve};
 use crate::{
-    error::Error,
+    auth::Attempt,
+    limit::{AddressGroup, Concurrent, Counted},
+    listen::HttpStream,
+    log::Seldom,
     metrics::{Metrics, Refusal, Transport},
-    rest::{RestState, client_address},
+    rest::error_response::ErrorResponse,
+    rest::{RestState, check_single},
 };
 
 /// What upgrades are decided by.
@@ -36,12 +40,14 @@ pub struct Upgrades {
     pub rest: RestState,
     /// Connections of the node.
     pub count: Arc<AtomicUsize>,
+    /// How many of them there may be: `connections`, or what the node's descriptors allow.
+    pub most: u64,
     /// Connections of each address that have not said who they are.
-    pub waiting: Arc<DashMap<IpAddr, u64>>,
+    pub waiting: Arc<Concurrent<AddressGroup>>,
 }
 
-/// How many connections of an address may wait for their `connect`, for each that `unauthenticated_per_ip` allows a second:
-/// as many as may fail within the time of a handshake.
+/// How many connections of an address may wait for their `connect`, for each that
+/// `unauthenticated_per_ip` allows a second: as many as may fail within the time of a handshake.
 const WAITING: u64 = 10;
 
 /// Answers an upgrade.
@@ -50,22 +56,32 @@ pub async fn upgrade(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     request: Request,
 ) -> Response {
-    match accept(&upgrades, peer, request) {
+    let address = upgrades.rest.proxies.client(peer.ip(), request.headers());
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    match accept(&upgrades, address, request) {
         Ok(response) => response,
         Err((refusal, error)) => {
             let metrics = upgrades.metrics();
             metrics.refused(refusal);
             metrics.error(Transport::Http, error.code());
-            error.into_response()
+            if let Some(held_back) = REFUSALS.pass(Instant::now()) {
+                let origin = origin
+                    .as_ref()
+                    .map(|origin| &origin.as_bytes()[..origin.len().min(LOGGED_ORIGIN)]);
+                let origin = origin.map(String::from_utf8_lossy).unwrap_or_default();
+                tracing::info!(%address, ?origin, reason = refusal.as_str(), error = error.body.message, held_back, "upgrade refused");
+            }
+            ErrorResponse(error).into_response()
         }
     }
 }
 
-impl Upgrades {
-    fn now(&self) -> std::time::Duration {
-        self.connections.sessions.services.clock.elapsed()
-    }
+/// The refused upgrades that are logged.
+static REFUSALS: Seldom = Seldom::new(10);
+/// How much of an `Origin` is logged, in bytes.
+const LOGGED_ORIGIN: usize = 200;
 
+impl Upgrades {
     fn metrics(&self) -> &Metrics {
         &self.connections.sessions.metrics
     }
@@ -73,10 +89,11 @@ impl Upgrades {
 
 fn accept(
     upgrades: &Arc<Upgrades>,
-    peer: SocketAddr,
+    address: IpAddr,
     mut request: Request,
 ) -> Result<Response, (Refusal, Error)> {
     let headers = request.headers();
+    check_single(headers).map_err(|error| (Refusal::Protocol, error))?;
     let value = |name| {
         headers
             .get(name)
@@ -98,11 +115,15 @@ fn accept(
             Error::bad_request("this path is for WebSocket upgrades (version 13)"),
         ));
     };
-    if !upgrades
-        .rest
-        .origins
-        .allow(value(header::ORIGIN), value(header::HOST))
-    {
+    // An `Origin` that is no text names a page that cannot be allowed; only a request without one
+    // comes from no page.
+    let origins = &upgrades.rest.origins;
+    let may_connect = |origin: &HeaderValue| {
+        origin
+            .to_str()
+            .is_ok_and(|origin| origins.allow(Some(origin), value(header::HOST)))
+    };
+    if !headers.get(header::ORIGIN).is_none_or(may_connect) {
         return Err((
             Refusal::Origin,
             Error::forbidden(
@@ -113,27 +134,8 @@ fn accept(
     let chosen = choose(headers).ok_or_else(|| {
         (Refusal::Protocol, Error::bad_request("none of the offered sub-protocols is known; there are chaos.v1.msgpack and chaos.v1.json"))
     })?;
-    let address = client_address(peer.ip(), headers, &upgrades.rest.proxies);
-    if let Err(retry_after_ms) = upgrades.rest.addresses.peek(&address, upgrades.now()) {
-        upgrades.metrics().limit_hit("unauthenticated_per_ip");
-        return Err((
-            Refusal::Limit,
-            Error::rate_limited("unauthenticated_per_ip", retry_after_ms),
-        ));
-    }
-    let most = upgrades.connections.sessions.limits.unauthenticated_per_ip * WAITING;
-    if most != 0
-        && upgrades
-            .waiting
-            .get(&address)
-            .is_some_and(|waiting| *waiting >= most)
-    {
-        upgrades.metrics().limit_hit("unauthenticated_per_ip");
-        return Err((
-            Refusal::Limit,
-            Error::rate_limited("unauthenticated_per_ip", 1000),
-        ));
-    }
+    let attempt = upgrades.rest.attempts.begin(address);
+    attempt.check().map_err(|error| (Refusal::Limit, error))?;
     if (upgrades.rest.draining)() {
         let error = Error::new(
             ErrorCode::Unavailable,
@@ -142,6 +144,22 @@ fn accept(
         .retry_after(1000);
         return Err((Refusal::NotReady, error));
     }
+    let most = upgrades
+        .connections
+        .sessions
+        .limits
+        .unauthenticated_per_ip
+        .saturating_mul(WAITING);
+    let waiting = upgrades
+        .waiting
+        .enter(attempt.address(), most)
+        .ok_or_else(|| {
+            upgrades.metrics().limit_hit("unauthenticated_per_ip");
+            (
+                Refusal::Limit,
+                Error::rate_limited("unauthenticated_per_ip", 1000),
+            )
+        })?;
     let Some(on_upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
         return Err((
             Refusal::Protocol,
@@ -165,10 +183,9 @@ fn accept(
         );
     }
     let upgrades = Arc::clone(upgrades);
-    let waiting = Waiting::new(&upgrades.waiting, address);
     tokio::spawn(async move {
         match on_upgrade.await {
-            Ok(upgraded) => arrive(upgrades, upgraded, chosen.encoding(), address, waiting).await,
+            Ok(upgraded) => arrive(upgrades, upgraded, chosen.encoding(), attempt, waiting).await,
             Err(error) => tracing::debug!(%error, "an upgrade did not come about"),
         }
     });
@@ -179,30 +196,32 @@ async fn arrive(
     upgrades: Arc<Upgrades>,
     upgraded: hyper::upgrade::Upgraded,
     encoding: Encoding,
-    address: IpAddr,
-    waiting: Waiting,
+    attempt: Attempt,
+    waiting: Counted<AddressGroup>,
 ) {
-    let parts = match upgraded.downcast::<TokioIo<TcpStream>>() {
+    let parts = match upgraded.downcast::<TokioIo<HttpStream>>() {
         Ok(parts) => parts,
         Err(_) => {
-            tracing::error!("an upgraded connection is no TCP stream");
+            tracing::error!("an upgraded connection is none that was accepted here");
             return;
         }
     };
+    let (socket, place) = parts.io.into_inner().into_parts();
     let arrival = Arrival {
-        socket: parts.io.into_inner(),
+        socket,
+        place,
         ahead: parts.read_buf,
         encoding,
         waiting,
+        attempt,
     };
     let metrics = &upgrades.connections.sessions.metrics;
     metrics.admitted.inc();
     let held = (
         Metrics::hold(&metrics.connections),
-        Counted::new(&upgrades.count),
+        Open::new(&upgrades.count),
     );
-    let most = upgrades.connections.sessions.limits.connections;
-    if most != 0 && upgrades.count.load(Ordering::Relaxed) as u64 > most {
+    if upgrades.count.load(Ordering::Relaxed) as u64 > upgrades.most {
         metrics.limit_hit("connections");
         super::connection::turn_away(
             &upgrades.connections,
@@ -216,55 +235,21 @@ async fn arrive(
     // A task of its own: what the upgrade needed is not carried along.
     tokio::spawn(async move {
         let _held = held;
-        if serve(upgrades.connections.clone(), arrival).await == Ended::Refused(true)
-            && upgrades
-                .rest
-                .addresses
-                .take(address, upgrades.now())
-                .is_err()
-        {
-            upgrades.metrics().limit_hit("unauthenticated_per_ip");
-        }
+        serve(upgrades.connections.clone(), arrival).await;
     });
 }
 
-/// A connection that has not said who it is, until it is dropped.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    all: Arc<DashMap<IpAddr, u64>>,
-    address: IpAddr,
-}
-
-impl Waiting {
-    fn new(all: &Arc<DashMap<IpAddr, u64>>, address: IpAddr) -> Self {
-        *all.entry(address).or_default() += 1;
-        Self {
-            all: Arc::clone(all),
-            address,
-        }
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        if let Some(mut count) = self.all.get_mut(&self.address) {
-            *count -= 1;
-        }
-        self.all.remove_if(&self.address, |_, count| *count == 0);
-    }
-}
-
 /// One in a count, until it is dropped.
-struct Counted(Arc<AtomicUsize>);
+struct Open(Arc<AtomicUsize>);
 
-impl Counted {
+impl Open {
     fn new(count: &Arc<AtomicUsize>) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(count))
     }
 }
 
-impl Drop for Counted {
+impl Drop for Open {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -1,8 +1,10 @@
 //! Who may call what, and how often.
 
+use std::{sync::atomic::Ordering, time::Duration};
+
 use axum::http::Method;
-use gateway::rest::document;
-use protocol::Limits;
+use gateway::{auth::STALE, rest::document};
+use protocol::{Limits, TokenKeyId};
 use serde_json::json;
 
 use super::{
@@ -167,6 +169,95 @@ async fn keys_users_apps_and_addresses_have_their_own_rates() {
         let line = format!("chaos_limits_hit_total{{limit=\"{limit}\"}} 0");
         assert!(!counted.contains(&line), "{limit}");
     }
+}
+
+#[tokio::test]
+async fn guesses_beyond_the_limit_of_their_address_do_not_reach_the_store() {
+    let limits = Limits {
+        unauthenticated_per_ip: 2,
+        key_requests_per_second: 0,
+        requests_per_second: 0,
+        ..Limits::default()
+    };
+    let node = Node::with(limits).await;
+    let tenant = node.tenant().await;
+    let alice = node.user(&tenant.live, "alice").await;
+    node.by(&tenant.live).get("/v1/users").await.is(200);
+    node.by(&alice).get("/v1/users/alice").await.is(200);
+    let before = node.store.reads.load(Ordering::Relaxed);
+    let mut refusals = Vec::new();
+    for index in 0..300u32 {
+        let key = format!("sk_live_{index:043}");
+        let token = domain::credential::token::sign(
+            &TokenKeyId::from_bits(u64::from(index)),
+            b"guess",
+            &"alice".parse().unwrap(),
+            1,
+            2,
+        );
+        refusals.push(node.by(&key).get("/v1/users").await.status);
+        refusals.push(node.by(&token).get("/v1/users").await.status);
+    }
+    assert!(
+        refusals.iter().all(|status| matches!(status, 401 | 429)),
+        "{refusals:?}"
+    );
+    let reads = node.store.reads.load(Ordering::Relaxed) - before;
+    assert!((1..30).contains(&reads), "{reads} reads for a burst of 4");
+    // Credentials that were good when they were read last do not depend on the bucket, however long
+    // ago that was.
+    tokio::time::sleep(STALE + Duration::from_millis(100)).await;
+    while node.by("sk_live_guess").get("/v1/users").await.status == 401 {}
+    node.by(&tenant.live).get("/v1/users").await.is(200);
+    node.by(&alice).get("/v1/users/alice").await.is(200);
+}
+
+#[tokio::test]
+async fn good_credentials_that_come_at_once_are_charged_once() {
+    let limits = Limits {
+        unauthenticated_per_ip: 1,
+        key_requests_per_second: 0,
+        requests_per_second: 0,
+        ..Limits::default()
+    };
+    let node = Node::with(limits).await;
+    let tenant = node.tenant().await;
+    let all = (0..50).map(|_| async { node.by(&tenant.live).get("/v1/users").await.status });
+    assert!(
+        futures_util::future::join_all(all)
+            .await
+            .iter()
+            .all(|status| *status == 200)
+    );
+}
+
+#[tokio::test]
+async fn an_ipv6_network_shares_the_limit_of_one_address() {
+    let node = Node::with(Limits {
+        unauthenticated_per_ip: 1,
+        ..Limits::default()
+    })
+    .await;
+    let guess = async |from: &str| {
+        node.by("sk_live_guess")
+            .from(from)
+            .get("/v1/users")
+            .await
+            .status
+    };
+    let statuses = [
+        guess("[2001:db8:1:2::1]").await,
+        guess("[2001:db8:1:2::2]").await,
+        guess("[2001:db8:1:2:3:4:5:6]").await,
+    ];
+    assert_eq!(statuses, [401, 401, 429]);
+    assert_eq!(guess("[2001:db8:1:3::1]").await, 401);
+    let mapped = [
+        guess("203.0.113.7").await,
+        guess("[::ffff:203.0.113.7]").await,
+        guess("203.0.113.7").await,
+    ];
+    assert_eq!(mapped, [401, 401, 429]);
 }
 
 #[tokio::test]

@@ -37,6 +37,7 @@ const WIRE: &str = "
     POST GET /v1/channels/{channel}/participants
     POST /v1/channels/{channel}/participants/batch
     GET PATCH DELETE /v1/channels/{channel}/participants/{user}
+    PUT DELETE /v1/channels/{channel}/read
     POST GET /v1/channels/{channel}/messages
     GET PATCH DELETE /v1/channels/{channel}/messages/{message}
     PUT DELETE /v1/channels/{channel}/messages/{message}/reactions/{emoji}
@@ -142,6 +143,8 @@ async fn the_router_answers_every_operation_and_no_other_method() {
 #[tokio::test]
 async fn the_document_is_served_and_refers_to_nothing_that_is_not_in_it() {
     let node = Node::start().await;
+    let misfit = node.by("").get("/v1/openapi.json?x=1").await.is(400);
+    assert_eq!(misfit.body["error"]["details"]["field"], "x");
     let served = node.by("").get("/v1/openapi.json").await.is(200);
     assert_eq!(served.body, document());
     assert!(
@@ -226,4 +229,67 @@ fn collect(value: &Value, references: &mut BTreeSet<String>) {
         Value::Array(items) => items.iter().for_each(|value| collect(value, references)),
         _ => {}
     }
+}
+
+#[test]
+fn bodies_of_requests_have_no_other_properties_and_answers_may_get_new_ones() {
+    let document = document();
+    let schemas = &document["components"]["schemas"];
+    for request in [
+        "SendMessage",
+        "EditMessage",
+        "PutUser",
+        "UpdateApp",
+        "UpdateAppSettings",
+        "Batch_AddParticipant",
+        "AddParticipant",
+    ] {
+        assert_eq!(schemas[request]["additionalProperties"], false, "{request}");
+    }
+    for answer in ["Message", "User", "Channel", "ErrorAnswer", "Attachment"] {
+        assert!(
+            schemas[answer].is_object() && schemas[answer].get("additionalProperties").is_none(),
+            "{answer}"
+        );
+    }
+}
+
+#[test]
+fn bounds_of_requests_are_keywords_of_their_schemas() {
+    let document = document();
+    let schemas = &document["components"]["schemas"];
+    for (pointer, keyword, value) in [
+        ("/CreateChannel/properties/name", "maxLength", 200),
+        ("/UpdateChannel/properties/description", "maxLength", 2048),
+        ("/CreateChannel/properties/participant_ids", "maxItems", 100),
+        ("/CreateApp/properties/name", "minLength", 1),
+        ("/PutUser/properties/avatar", "maxLength", 2048),
+        ("/SendMessage/properties/attachments", "maxItems", 32),
+        ("/EditMessage/properties/mention_ids", "maxItems", 100),
+        ("/Attachment/properties/type", "maxLength", 64),
+        ("/Batch_PutUser/properties/items", "maxItems", 100),
+        ("/CreateAccess/properties/expires_in", "maximum", 3600),
+        ("/MintToken/properties/expires_in", "minimum", 1),
+    ] {
+        assert_eq!(
+            schemas.pointer(pointer).unwrap()[keyword],
+            value,
+            "{pointer}"
+        );
+    }
+    assert!(schemas["Attachment"]["properties"]["url"]["pattern"].is_string());
+    let parameter = |path: &str, method: &str, name: &str| {
+        let parameters = document["paths"][path][method]["parameters"]
+            .as_array()
+            .unwrap();
+        parameters
+            .iter()
+            .find(|parameter| parameter["name"] == name)
+            .unwrap()["schema"]
+            .clone()
+    };
+    let reaction = "/v1/channels/{channel}/messages/{message}/reactions/{emoji}";
+    assert_eq!(parameter(reaction, "put", "emoji")["maxLength"], 64);
+    assert_eq!(parameter("/v1/channels", "get", "limit")["minimum"], 1);
+    assert_eq!(parameter("/v1/channels", "get", "ids")["maxItems"], 200);
 }

@@ -1,11 +1,11 @@
 //! `ETag`, `If-Match`, `Idempotency-Key`, CORS.
 
 use axum::{body::Body, http::Method};
-use gateway::{
-    auth::{Actor, Who},
-    service::scope::Scope,
+use domain::{
+    credential::{Actor, Who},
+    scope::Scope,
 };
-use protocol::{KeyId, model::Environment, params::PutUser};
+use protocol::{KeyId, entity::Environment, operation::user::PutUser};
 use serde_json::json;
 
 use super::node::Node;
@@ -265,7 +265,8 @@ async fn what_lost_its_answer_is_done_again_and_made_once() {
             key: KeyId::from_bits(1),
         },
     };
-    // What a repeat does when the node ended between the commit and the note of its answer: the same bits once more.
+    // What a repeat does when the node ended between the commit and the note of its answer: the
+    // same bits once more.
     let user = || PutUser {
         username: Some("u".into()),
         ..PutUser::default()

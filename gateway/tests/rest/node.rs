@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -17,25 +17,25 @@ use axum::{
     http::{HeaderMap, Method, Request, header},
 };
 use bytes::Bytes;
-use fanout::{
-    Position, Topic,
-    bus::{Ear, Local},
+use domain::{
+    Services,
+    credential::{AdminKey, SecretKey},
 };
+use fanout::{Position, Topic, bus::Local};
 use gateway::{
-    auth::{AdminKey, Authenticator, SecretKey},
+    auth::{Attempts, Authenticator},
     config::Origins,
     limit::{Keyed, Rate},
     metrics::Metrics,
-    rest::{RestState, ops_router, router},
-    service::Services,
-    store::{
-        Commit, Committed, Head, Keep, Log, Page, Partition, Purged, Range, Read, Require,
-        Snapshot, Store, StoreError, Table, embedded::Embedded,
-    },
+    rest::{Proxies, RestState, ops_router, router},
 };
 use http_body_util::BodyExt;
 use protocol::Limits;
 use serde_json::{Value, json};
+use store::{
+    Commit, Committed, Document, Head, Keep, Key, Log, Page, Partition, Purged, Range, Read,
+    Require, Snapshot, Store, StoreError, Table, embedded::Embedded,
+};
 use tempfile::TempDir;
 use tower::ServiceExt;
 
@@ -49,6 +49,8 @@ pub(crate) struct Trouble {
     pub(crate) out: AtomicBool,
     /// Asking for the time is a defect.
     pub(crate) panics: AtomicBool,
+    /// How often it was read.
+    pub(crate) reads: AtomicUsize,
 }
 
 impl Trouble {
@@ -67,7 +69,16 @@ impl Store for Trouble {
         self.inner()?.commit(partition, commit).await
     }
     async fn read(&self, reads: Vec<Read>) -> Result<Vec<Snapshot>, StoreError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
         self.inner()?.read(reads).await
+    }
+    async fn documents(
+        &self,
+        partition: &Partition,
+        keys: Vec<(Table, Key)>,
+        bytes: usize,
+    ) -> Result<Vec<Option<Document>>, StoreError> {
+        self.inner()?.documents(partition, keys, bytes).await
     }
     async fn page(
         &self,
@@ -209,11 +220,12 @@ impl Node {
             events: 1000,
             bytes: 1 << 20,
         };
-        let inner = Embedded::open(folder.path(), keep, Local::new(Ear::new())).unwrap();
+        let inner = Embedded::open(folder.path(), keep, Local::new(Arc::new(()))).unwrap();
         let store = Arc::new(Trouble {
             inner,
             out: AtomicBool::new(false),
             panics: AtomicBool::new(false),
+            reads: AtomicUsize::new(0),
         });
         let services = Arc::new(Services::new(
             store.clone(),
@@ -232,10 +244,15 @@ impl Node {
             services: services.clone(),
             metrics: metrics.clone(),
             origins: Arc::new(Origins::parse("self,localhost,https://app.example.com").unwrap()),
-            proxies: Arc::new(["10.0.0.0/8".parse().unwrap()]),
+            proxies: Proxies::new(vec!["10.0.0.0/8".parse().unwrap()]),
             apps: Arc::new(Keyed::new(Rate::per_second(limits.app_requests_per_second))),
-            addresses: Arc::new(Keyed::new(Rate::per_second(limits.unauthenticated_per_ip))),
-            pulse: gateway::pulse::Pulse::new(services.store.clone()),
+            users: Arc::new(Keyed::new(Rate::per_second(limits.requests_per_second))),
+            attempts: Attempts::new(
+                limits.unauthenticated_per_ip,
+                services.clock.clone(),
+                metrics.clone(),
+            ),
+            pulse: gateway::pulse::Pulse::new(services.store.clone(), services.secret.clone()),
             draining: Arc::new(move || drains.load(Ordering::Relaxed)),
         };
         Self {

@@ -1,5 +1,5 @@
-//! Bad days of a data folder, as the binary meets them: it says what is wrong and ends with 2, or answers `unavailable`; it never
-//! ends by a signal, and nothing that was acknowledged is lost.
+//! Bad days of a data folder, as the binary meets them: it says what is wrong and ends with 2, or
+//! answers `unavailable`; it never ends by a signal, and nothing that was acknowledged is lost.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,7 @@ use std::{
 
 use client::{RequestError, Session};
 use heed::{Database, EnvOpenOptions, types::Bytes};
-use protocol::{Encoding, ErrorCode, MessageId};
+use protocol::{Encoding, ErrorCode, MessageId, operation::message::MessageSend};
 
 use crate::{
     kill::{refuses_to_start, refuses_to_start_by, said, whole_channel},
@@ -35,7 +35,7 @@ async fn filled(data: &Path) {
     let (alice, _) = shop.connects("alice", Encoding::MessagePack).await;
     for number in 1..=40 {
         alice
-            .send(
+            .call::<MessageSend>(
                 &"general".parse().unwrap(),
                 &said(&MessageId::from_bits(number)),
             )
@@ -164,7 +164,7 @@ async fn a_folder_of_a_newer_version_is_left_as_it_is() {
     let before = fs::read(folder.path().join("data.mdb")).unwrap();
     let sentence = refuses(folder.path()).await;
     assert!(
-        sentence.contains("has format 99") && sentence.contains("start the newer version"),
+        sentence.contains("has format 99") && sentence.contains("start the version that wrote it"),
         "{sentence}"
     );
     for command in [vec!["check"], vec!["backup", "--to", "new"]] {
@@ -259,13 +259,13 @@ async fn on_a_full_disk_sends_are_unavailable_until_there_is_room_and_none_that_
     let general = "general".parse().unwrap();
     let (alice, _) = shop.connects("alice", Encoding::MessagePack).await;
     let mut acknowledged = BTreeMap::new();
-    let long = |id: &MessageId| protocol::params::SendMessage {
+    let long = |id: &MessageId| protocol::operation::message::SendMessage {
         text: Some("x".repeat(16_000)),
         ..said(id)
     };
     let refusal = loop {
         let id = MessageId::from_bits(acknowledged.len() as u64 + 1);
-        match alice.send(&general, &long(&id)).await {
+        match alice.call::<MessageSend>(&general, &long(&id)).await {
             Ok(message) => acknowledged.insert(id, message.number),
             Err(RequestError::Refused(error)) => break error,
             Err(other) => panic!("{other}"),
@@ -275,7 +275,7 @@ async fn on_a_full_disk_sends_are_unavailable_until_there_is_room_and_none_that_
     assert!(acknowledged.len() > 20);
     let team = shop.team();
     let ready = async || {
-        team.call(axum::http::Method::GET, "/readyz")
+        team.request(axum::http::Method::GET, "/readyz")
             .send()
             .await
             .unwrap()
@@ -297,7 +297,11 @@ async fn on_a_full_disk_sends_are_unavailable_until_there_is_room_and_none_that_
     let id = MessageId::from_bits(acknowledged.len() as u64 + 1);
     acknowledged.insert(
         id.clone(),
-        alice.send(&general, &long(&id)).await.unwrap().number,
+        alice
+            .call::<MessageSend>(&general, &long(&id))
+            .await
+            .unwrap()
+            .number,
     );
     node.kill9().await;
     let (_node, address) = Chaos::node(folder.path(), &FLAGS).await;
@@ -305,7 +309,8 @@ async fn on_a_full_disk_sends_are_unavailable_until_there_is_room_and_none_that_
     assert_eq!(whole_channel(&shop, "general").await, acknowledged);
 }
 
-/// Sends, and notes what is acknowledged: how many were refused, or `None` if the connection ended before that many were sent.
+/// Sends, and notes what is acknowledged: how many were refused, or `None` if the connection ended
+/// before that many were sent.
 async fn sends(
     session: &Session,
     ids: std::ops::RangeInclusive<u64>,
@@ -313,7 +318,10 @@ async fn sends(
 ) -> Option<usize> {
     let mut refused = 0;
     for id in ids.map(MessageId::from_bits) {
-        match session.send(&"general".parse().unwrap(), &said(&id)).await {
+        match session
+            .call::<MessageSend>(&"general".parse().unwrap(), &said(&id))
+            .await
+        {
             Ok(message) => assert_eq!(
                 *acknowledged.entry(id).or_insert(message.number),
                 message.number
@@ -349,7 +357,8 @@ async fn on_a_failing_disk(data: &Path, fault: &str) -> (Chaos, Shop, Session) {
     (node, shop, alice)
 }
 
-/// After another start on the same folder: what was acknowledged is there, and the rest may be sent again.
+/// After another start on the same folder: what was acknowledged is there, and the rest may be sent
+/// again.
 async fn holds(data: &Path, shop: Shop, last: u64, mut acknowledged: BTreeMap<MessageId, u64>) {
     let (_node, address) = Chaos::node(data, &FLAGS).await;
     let shop = shop.moved(address);
@@ -398,10 +407,11 @@ async fn a_commit_whose_last_write_fails_ends_the_node_with_a_sentence_and_none_
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    // LMDB writes nothing more in a process in which a meta page could not be written. It is written after none to three single
-    // pages of the commit, so of the twelfth writes one is soon its own.
+    // LMDB writes nothing more in a process in which a meta page could not be written. It is
+    // written after none to three single pages of the commit, so of the twelfth writes one is soon
+    // its own.
     let (mut node, shop, alice) =
-        on_a_failing_disk(folder.path(), "inject=pwrite64:error=EIO:when=48+12").await;
+        on_a_failing_disk(folder.path(), "inject=pwrite64:error=EIO:when=84+12").await;
     let mut acknowledged = BTreeMap::new();
     let _ = sends(&alice, 1..=200, &mut acknowledged).await;
     assert!(

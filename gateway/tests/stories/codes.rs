@@ -2,7 +2,7 @@
 
 use axum::http::{Method as Verb, header};
 use client::Backend;
-use protocol::{Encoding, ErrorCode, Method, results::ErrorAnswer};
+use protocol::{Encoding, ErrorCode, error::ErrorAnswer, operation::session::Ping};
 use serde_json::{Value, json};
 
 use crate::story::{Ground, Keeper, World, has_exactly, refusal, until};
@@ -26,7 +26,7 @@ impl Strict {
 }
 
 async fn send(backend: &Backend, verb: Verb, path: &str, body: &Value) -> (u16, ErrorCode) {
-    let answer = backend.call(verb, path).json(body).send().await.unwrap();
+    let answer = backend.request(verb, path).json(body).send().await.unwrap();
     let whole: Value = serde_json::from_slice(&answer.body).unwrap();
     has_exactly(&whole, "error");
     let fields = whole["error"].as_object().unwrap();
@@ -46,6 +46,29 @@ async fn send(backend: &Backend, verb: Verb, path: &str, body: &Value) -> (u16, 
 }
 
 on_both_stores! {
+    async fn a_misfit_names_its_field_over_both_transports(world: World) {
+        let general = world.channel("group", "general", &["alice"]).await;
+        let alice = world.connects("alice").await;
+        let by_http = world.backend(&world.token("alice").await);
+        let path = format!("/v1/channels/{general}/messages");
+        for (body, field) in [
+            (json!({ "text": 7 }), "text"),
+            (json!({ "attachments": [{ "url": "https://example.org" }] }), "attachments[0].type"),
+            (json!({ "attachments": [["image", null, "https://example.org"]] }), "attachments[0]"),
+        ] {
+            let answer = by_http.request(Verb::POST, &path).json(&body).send().await.unwrap();
+            let ErrorAnswer { error: told } = serde_json::from_slice(&answer.body).unwrap();
+            let mut params = body;
+            params["channel_id"] = json!(general);
+            let client::RequestError::Refused(error) = alice.session.request::<_, Value>("message.send", &params).await.unwrap_err() else {
+                panic!("{params} is not refused");
+            };
+            assert_eq!((error.code, told.code), (ErrorCode::BadRequest, ErrorCode::BadRequest), "{params}");
+            assert_eq!(error.details.unwrap(), json!({ "field": field, "in": "params" }));
+            assert_eq!(told.details.unwrap(), json!({ "field": field, "in": "body" }));
+        }
+    }
+
     async fn every_error_code_over_http(world: Strict) {
         let world = world.0;
         world.channel("group", "general", &["alice", "bob", "carol"]).await;
@@ -63,13 +86,13 @@ on_both_stores! {
         assert_eq!(send(&team, Verb::GET, "/v1/nonsense", &nothing).await, (404, ErrorCode::NotFound));
         assert_eq!(send(&team, Verb::PUT, "/v1/channels", &nothing).await, (405, ErrorCode::MethodNotAllowed));
         assert_eq!(send(&team, Verb::POST, "/v1/channels", &json!({ "id": "general", "type": "group" })).await, (409, ErrorCode::Conflict));
-        let stale = team.call(Verb::PATCH, "/v1/channels/general").header(header::IF_MATCH, "\"nonsense\"").json(&json!({ "name": "x" }));
+        let stale = team.request(Verb::PATCH, "/v1/channels/general").header(header::IF_MATCH, "\"nonsense\"").json(&json!({ "name": "x" }));
         assert_eq!(refusal(stale.send().await.unwrap().json::<Value>()), (412, ErrorCode::PreconditionFailed));
         let body = json!({ "type": "group", "name": "x".repeat(201) });
         assert_eq!(send(&team, Verb::POST, "/v1/channels", &body).await, (413, ErrorCode::TooLarge));
         let body = json!({ "type": "group", "description": "x".repeat(70_000) });
         assert_eq!(send(&team, Verb::POST, "/v1/channels", &body).await, (413, ErrorCode::TooLarge));
-        let text = team.call(Verb::POST, "/v1/channels").header(header::CONTENT_TYPE, "text/plain").body("{}");
+        let text = team.request(Verb::POST, "/v1/channels").header(header::CONTENT_TYPE, "text/plain").body("{}");
         assert_eq!(refusal(text.send().await.unwrap().json::<Value>()), (415, ErrorCode::Unsupported));
         let body = json!({ "user_id": "dora" });
         assert_eq!(send(&team, Verb::POST, "/v1/channels/general/participants", &body).await, (422, ErrorCode::LimitReached));
@@ -77,7 +100,7 @@ on_both_stores! {
         // A user has as many requests over HTTP as in a session.
         let mut limited = None;
         for _ in 0..200 {
-            let answer = user.call(Verb::GET, "/v1/users/bob").send().await.unwrap();
+            let answer = user.request(Verb::GET, "/v1/users/bob").send().await.unwrap();
             if answer.status.as_u16() != 200 {
                 limited = Some(answer);
                 break;
@@ -98,24 +121,24 @@ on_both_stores! {
         let bob = world.connects("bob").await;
         let sent = alice.sends(&general, "hi").await;
         let general = json!(general);
-        assert_eq!(alice.is_refused(Method::MessageSend, json!({ "channel_id": general })).await, ErrorCode::BadRequest);
-        assert_eq!(alice.is_refused(Method::TokenRefresh, json!({ "token": "x" })).await, ErrorCode::Unauthenticated);
-        assert_eq!(bob.is_refused(Method::ChannelDelete, json!({ "channel_id": general })).await, ErrorCode::Forbidden);
-        assert_eq!(bob.is_refused(Method::ChannelDelete, json!({ "channel_id": "unused" })).await, ErrorCode::NotFound);
+        assert_eq!(alice.is_refused("message.send", json!({ "channel_id": general })).await, ErrorCode::BadRequest);
+        assert_eq!(alice.is_refused("token.refresh", json!({ "token": "x" })).await, ErrorCode::Unauthenticated);
+        assert_eq!(bob.is_refused("channel.delete", json!({ "channel_id": general })).await, ErrorCode::Forbidden);
+        assert_eq!(bob.is_refused("channel.delete", json!({ "channel_id": "unused" })).await, ErrorCode::NotFound);
         let params = json!({ "channel_id": general, "text": "x", "message_id": sent.id });
-        assert_eq!(bob.is_refused(Method::MessageSend, params).await, ErrorCode::Conflict);
+        assert_eq!(bob.is_refused("message.send", params).await, ErrorCode::Conflict);
         let params = json!({ "channel_id": general, "text": "x".repeat(16_385) });
-        assert_eq!(bob.is_refused(Method::MessageSend, params).await, ErrorCode::TooLarge);
+        assert_eq!(bob.is_refused("message.send", params).await, ErrorCode::TooLarge);
         let params = json!({ "channel_id": general, "user_id": "dora" });
-        assert_eq!(alice.is_refused(Method::ParticipantAdd, params).await, ErrorCode::LimitReached);
+        assert_eq!(alice.is_refused("participant.add", params).await, ErrorCode::LimitReached);
         let react = |emoji: &str| json!({ "channel_id": general, "message_id": sent.id, "emoji": emoji });
         for emoji in ["1", "2"] {
-            alice.asks(Method::ReactionAdd, react(emoji)).await;
+            alice.asks("reaction.add", react(emoji)).await;
         }
-        assert_eq!(bob.is_refused(Method::ReactionAdd, react("3")).await, ErrorCode::LimitReached, "of kinds");
-        bob.asks(Method::ReactionAdd, react("2")).await;
-        alice.asks(Method::ReactionRemove, react("1")).await;
-        bob.asks(Method::ReactionAdd, react("3")).await;
+        assert_eq!(bob.is_refused("reaction.add", react("3")).await, ErrorCode::LimitReached, "of kinds");
+        bob.asks("reaction.add", react("2")).await;
+        alice.asks("reaction.remove", react("1")).await;
+        bob.asks("reaction.add", react("3")).await;
 
         for encoding in Encoding::ALL {
             let mut by_hand = world.opens(encoding).await;
@@ -133,7 +156,7 @@ on_both_stores! {
 
         let mut limited = None;
         for _ in 0..200 {
-            if let Err(error) = bob.session.ping().await {
+            if let Err(error) = bob.session.call::<Ping>((), ()).await {
                 limited = error.refusal().cloned();
                 break;
             }
@@ -141,7 +164,7 @@ on_both_stores! {
         let limited = limited.expect("a limit is met");
         assert_eq!(limited.code, ErrorCode::RateLimited);
         assert!(limited.retry_after_ms.is_some_and(|wait| wait <= 1000));
-        until("it goes on after a while", || async { bob.session.ping().await.is_ok() }).await;
+        until("it goes on after a while", || async { bob.session.call::<Ping>((), ()).await.is_ok() }).await;
     }
 }
 
@@ -159,7 +182,7 @@ async fn without_its_store_a_node_answers_unavailable_closes_no_session_and_goes
     server.kill9();
     let params = json!({ "channel_id": general, "message_id": "msg_00000000000000aa", "text": "in the dark" });
     assert_eq!(
-        alice.is_refused(Method::MessageSend, params.clone()).await,
+        alice.is_refused("message.send", params.clone()).await,
         ErrorCode::Unavailable
     );
     assert_eq!(
@@ -168,7 +191,7 @@ async fn without_its_store_a_node_answers_unavailable_closes_no_session_and_goes
     );
     let ready = world
         .team()
-        .call(Verb::GET, "/readyz")
+        .request(Verb::GET, "/readyz")
         .send()
         .await
         .unwrap();
@@ -181,7 +204,7 @@ async fn without_its_store_a_node_answers_unavailable_closes_no_session_and_goes
     until("the node goes on", || async {
         alice
             .session
-            .request::<_, Value>(Method::MessageSend, &params)
+            .request::<_, Value>("message.send", &params)
             .await
             .is_ok()
     })

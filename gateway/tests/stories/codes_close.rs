@@ -4,12 +4,16 @@ use std::time::{Duration, Instant};
 
 use axum::http::{HeaderValue, header};
 use client::{ConnectError, Connector, Frame};
-use protocol::{CloseCode, Encoding, ErrorCode, frame::encode_request, params::Connect};
+use protocol::{
+    CloseCode, Encoding, ErrorCode,
+    frame::encode_request,
+    operation::session::{Connect, Ping},
+};
 use serde_json::{Value, json};
 
 use crate::{
     story::{Ground, World, has_exactly},
-    wire::{Outcome, Raw},
+    wire::{BINARY, Outcome, Raw, declared, frame},
 };
 
 /// A world in which mistakes are not counted.
@@ -74,6 +78,41 @@ on_both_stores! {
         }
     }
 
+    async fn a_close_with_4000_says_what_was_wrong(world: Patient) {
+        let world = world.0;
+        world.people(&["alice"]).await;
+        let token = world.token("alice").await;
+        for encoding in Encoding::ALL {
+            let mixed = match encoding {
+                Encoding::MessagePack => "text in a MessagePack session: offer chaos.v1.json for JSON",
+                Encoding::Json => "binary in a JSON session: offer chaos.v1.msgpack for MessagePack",
+            };
+            for (frame, reason) in [
+                (Frame::of(other(encoding), encode_request(other(encoding), 2, "ping", &json!({}))), mixed),
+                (Frame::of(encoding, encoding.encode(&json!({ "id": 0, "method": "ping" }))), "a request's id is 1 to 2^32-1"),
+                (Frame::of(encoding, encoding.encode(&json!({ "id": -1, "method": "ping" }))), "a request's id is 1 to 2^32-1"),
+                (Frame::of(encoding, encoding.encode(&json!({ "method": "ping" }))), "a request has an id and a method"),
+                (Frame::of(encoding, encoding.encode(&json!({ "id": 2 }))), "a request has an id and a method"),
+                (Frame::of(encoding, encoding.encode(&json!(["ping"]))), "a request is a map"),
+                (Frame::of(encoding, encoding.encode(&json!({ "id": 2, "method": "ping", "params": [] }))), "params is not a map"),
+            ] {
+                let mut first = world.opens(encoding).await;
+                first.says(frame.clone()).await;
+                assert_eq!(first.ends().await.reason, reason, "{encoding:?} at first");
+                let mut later = world.opens(encoding).await;
+                later.asks("connect", json!({ "token": token })).await;
+                later.says(frame).await;
+                assert_eq!(later.ends().await.reason, reason, "{encoding:?}");
+            }
+        }
+        let mut first = world.opens(Encoding::Json).await;
+        first.asks("ping", json!({})).await;
+        assert_eq!(first.ends().await.reason, "the first request is `connect`");
+        let mut first = world.opens(Encoding::Json).await;
+        let reply = first.asks("connect", json!({ "token": "sk_test_0" })).await;
+        assert_eq!(reply["error"]["message"], "this is an app key: `connect` takes a user token");
+    }
+
     async fn another_first_request_than_connect_closes_with_4000(world: Patient) {
         let world = world.0;
         for method in ["ping", "message.send", "token.refresh", "nonsense"] {
@@ -93,7 +132,7 @@ on_both_stores! {
             let reply = first.asks("connect", params.clone()).await;
             has_exactly(&reply, "id error");
             assert_eq!(reply["error"]["code"], "bad_request", "{params}");
-            assert_eq!(first.ends().await.code, Some(4002));
+            assert_eq!(first.ends().await.code, Some(4000));
         }
     }
 
@@ -124,7 +163,7 @@ on_both_stores! {
         let began = Instant::now();
         assert_eq!(dead.outcome().await, Outcome::Closed(4008), "it reads, and answers no ping");
         assert!(began.elapsed() >= Duration::from_millis(600), "two pings later");
-        alive.session.ping().await.unwrap();
+        alive.session.call::<Ping>((), ()).await.unwrap();
         alive.hears_nothing().await;
     }
 
@@ -140,7 +179,8 @@ on_both_stores! {
             let told = person.hears_raw("server.draining").await;
             has_exactly(&told, "event data");
             has_exactly(&told["data"], "reconnect_after_ms");
-            assert!(told["data"]["reconnect_after_ms"].is_u64());
+            // Two goodbyes take some milliseconds, and not the window.
+            assert!(told["data"]["reconnect_after_ms"].as_u64().is_some_and(|within| within <= 50), "{told}");
             assert_eq!(person.is_closed().await, 1001);
         }
         drained.await.unwrap();
@@ -163,8 +203,8 @@ on_both_stores! {
         world.people(&["alice"]).await;
         let without = Connector::new(&world.url(0), Encoding::MessagePack).unwrap().without_header(&name);
         let params = Connect { token: world.token("alice").await, ..Connect::default() };
-        without.connect(&params).await.unwrap().0.ping().await.unwrap();
-        let get = world.team().call(axum::http::Method::GET, "/v1/ws").send().await.unwrap();
+        without.connect(&params).await.unwrap().0.call::<Ping>((), ()).await.unwrap();
+        let get = world.team().request(axum::http::Method::GET, "/v1/ws").send().await.unwrap();
         assert_eq!(get.status.as_u16(), 400, "no upgrade");
     }
 
@@ -211,7 +251,7 @@ async fn going_on_in_spite_of_rate_limited_closes_with_4011() {
     let flood = tokio::spawn(async move {
         // Some at a time, so that refusals never stop for as long as a second.
         while began.elapsed() < Duration::from_secs(15) {
-            let burst: Vec<_> = (0..50).map(|_| session.ping()).collect();
+            let burst: Vec<_> = (0..50).map(|_| session.call::<Ping>((), ())).collect();
             for answer in futures_util::future::join_all(burst).await {
                 if matches!(answer, Err(client::RequestError::Closed(_))) {
                     return;
@@ -228,8 +268,37 @@ async fn going_on_in_spite_of_rate_limited_closes_with_4011() {
     flood.await.unwrap();
 }
 
-/// Each code has its story: 1001, 4000, 4001, 4008, 4010 and 4011 here; 4002, 4003 and 4004 among the tokens; 4009 among the
-/// promises; 4012 among the limits. 4500 is for defects, of which none is known.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_does_not_come_whole_closes_with_4009() {
+    let world = World::with(
+        Ground::Embedded,
+        1,
+        &["--limit", "outbox_seconds=1", "--heartbeat", "300ms"],
+    )
+    .await;
+    world.people(&["alice"]).await;
+    let token = world.token("alice").await;
+    // Pings are answered between the fragments.
+    let fragment = frame(false, BINARY, &[0; 1000]);
+    let mut raw = Raw::session(world.nodes[0].address, Encoding::MessagePack, &token).await;
+    raw.bytes(&fragment).await;
+    assert_eq!(raw.outcome().await, Outcome::Closed(4009));
+    // A pong cannot be sent in the middle of a frame.
+    let world = World::with(Ground::Embedded, 1, &["--limit", "outbox_seconds=1"]).await;
+    world.people(&["alice"]).await;
+    let mut raw = Raw::session(
+        world.nodes[0].address,
+        Encoding::MessagePack,
+        &world.token("alice").await,
+    )
+    .await;
+    raw.bytes(&declared(true, BINARY, true, 60_000)).await;
+    assert_eq!(raw.outcome().await, Outcome::Closed(4009));
+}
+
+/// Each code has its story: 1001, 4000, 4001, 4008, 4010 and 4011 here; 4002, 4003 and 4004 among
+/// the tokens; 4009 among the promises; 4012 among the limits. 4500 is for defects, of which none
+/// is known.
 #[test]
 fn every_close_code_is_told_of() {
     let told = [

@@ -1,6 +1,6 @@
 //! Every event as it stands on the wire, to those it is for, in both encodings.
 
-use protocol::{ChannelId, Encoding, Method, params::Connect};
+use protocol::{ChannelId, Cursor, Encoding, operation::session::Connect};
 use serde_json::{Value, json};
 
 use crate::story::{Ground, Person, World, has_exactly};
@@ -80,33 +80,33 @@ on_both_stores! {
         let general = world.channel("group", "general", &["alice", "bob"]).await;
         let alice = world.connects("alice").await;
         let mut bobs = Pair::of(&world, "bob").await;
-        let sent = alice.asks(Method::MessageSend, json!({ "channel_id": general, "text": "hi ❤", "metadata": { "x": [1, -1, 0.5] } })).await["message"].clone();
+        let sent = alice.asks("message.send", json!({ "channel_id": general, "text": "hi ❤", "metadata": { "x": [1, -1, 0.5] } })).await["message"].clone();
         let (seq, data) = bobs.is_told("message.created", &general).await;
         has_exactly(&data, "message");
         has_exactly(&data["message"], MESSAGE);
         assert_eq!((&data["message"], seq), (&sent, sent["seq"].as_u64().unwrap()));
 
-        let answer = alice.asks(Method::MessageSend, json!({ "channel_id": general, "text": "well", "reply_to_id": sent["id"], "mention_ids": ["bob"] })).await;
+        let answer = alice.asks("message.send", json!({ "channel_id": general, "text": "well", "reply_to_id": sent["id"], "mention_ids": ["bob"] })).await;
         assert_eq!(bobs.is_told("message.created", &general).await.1, answer);
 
         let named = json!({ "channel_id": general, "message_id": sent["id"] });
         let reaction = json!({ "channel_id": general, "message_id": sent["id"], "emoji": "👍" });
-        alice.asks(Method::ReactionAdd, reaction.clone()).await;
+        alice.asks("reaction.add", reaction.clone()).await;
         let (seq, data) = bobs.is_told("reaction.added", &general).await;
         assert_eq!(data, json!({ "message_id": sent["id"], "number": 1, "emoji": "👍", "user_id": "alice", "count": 1 }));
-        let edited = alice.asks(Method::MessageEdit, json!({ "channel_id": general, "message_id": sent["id"], "text": "hi" })).await;
+        let edited = alice.asks("message.edit", json!({ "channel_id": general, "message_id": sent["id"], "text": "hi" })).await;
         let (next, data) = bobs.is_told("message.updated", &general).await;
         has_exactly(&data["message"], &format!("{MESSAGE} edited_at"));
         assert_eq!((&data, next), (&edited, seq + 1));
         assert_eq!(data["message"]["reactions"], json!({ "👍": 1 }));
-        alice.asks(Method::ReactionRemove, reaction).await;
+        alice.asks("reaction.remove", reaction).await;
         assert_eq!(bobs.is_told("reaction.removed", &general).await.1, json!({ "message_id": sent["id"], "number": 1, "emoji": "👍", "user_id": "alice", "count": 0 }));
-        alice.asks(Method::MessageDelete, named.clone()).await;
+        alice.asks("message.delete", named.clone()).await;
         let (seq, data) = bobs.is_told("message.deleted", &general).await;
         has_exactly(&data, "message");
         has_exactly(&data["message"], &format!("{MESSAGE} edited_at deleted_at"));
         assert_eq!((data["message"]["seq"].as_u64(), &data["message"]["text"]), (Some(seq), &json!("")));
-        alice.asks(Method::MessageDelete, named).await;
+        alice.asks("message.delete", named).await;
         bobs.hears_nothing().await;
     }
 
@@ -120,7 +120,7 @@ on_both_stores! {
             Some(role) => json!({ "channel_id": general, "user_id": "carol", "role": role }),
             None => json!({ "channel_id": general, "user_id": "carol" }),
         };
-        let added = alice.asks(Method::ParticipantAdd, of(None)).await;
+        let added = alice.asks("participant.add", of(None)).await;
         let (seq, data) = bobs.is_told("participant.added", &general).await;
         has_exactly(&data, "participant");
         has_exactly(&data["participant"], PARTICIPANT);
@@ -133,19 +133,19 @@ on_both_stores! {
         has_exactly(&entry["channel"], CHANNEL);
         assert_eq!((entry["seq"].as_u64(), &entry["role"], &entry["participant_count"]), (Some(seq), &json!("member"), &json!(3)));
 
-        let changed = alice.asks(Method::ParticipantUpdate, of(Some("moderator"))).await;
+        let changed = alice.asks("participant.update", of(Some("moderator"))).await;
         let (next, data) = bobs.is_told("participant.updated", &general).await;
         assert_eq!((&data, next), (&changed, seq + 1));
         assert_eq!(carols.is_told("participant.updated", &general).await, (seq + 1, data), "the first after the entry");
 
-        let updated = alice.asks(Method::ChannelUpdate, json!({ "channel_id": general, "name": "General" })).await;
+        let updated = alice.asks("channel.update", json!({ "channel_id": general, "name": "General" })).await;
         let (_, data) = bobs.is_told("channel.updated", &general).await;
         has_exactly(&data, "channel");
         has_exactly(&data["channel"], &format!("{CHANNEL} name"));
         assert_eq!(data, updated);
         carols.is_told("channel.updated", &general).await;
 
-        alice.asks(Method::ParticipantRemove, of(None)).await;
+        alice.asks("participant.remove", of(None)).await;
         let (_, data) = bobs.is_told("participant.removed", &general).await;
         has_exactly(&data, "participant");
         assert_eq!(data, changed, "as it was last");
@@ -153,7 +153,7 @@ on_both_stores! {
         has_exactly(&own, "event seq at data");
         assert_eq!(own["data"], json!({ "channel_id": general }));
 
-        alice.asks(Method::ChannelDelete, json!({ "channel_id": general })).await;
+        alice.asks("channel.delete", json!({ "channel_id": general })).await;
         for bob in [&mut bobs.0, &mut bobs.1] {
             // Of two streams, neither waits for the other.
             let (one, other) = (bob.next().await, bob.next().await);
@@ -171,7 +171,7 @@ on_both_stores! {
         world.channel("group", "general", &["alice", "bob"]).await;
         let mut alices = Pair::of(&world, "alice").await;
         let mut bob = world.connects("bob").await;
-        let updated = alices.0.asks(Method::UserUpdate, json!({ "bio": "new" })).await;
+        let updated = alices.0.asks("user.update", json!({ "bio": "new" })).await;
         let event = alices.hears("user.updated").await;
         has_exactly(&event, "event seq at data");
         has_exactly(&event["data"], "user");
@@ -187,7 +187,7 @@ on_both_stores! {
         let mut alices = Pair::of(&world, "alice").await;
         let mut bobs = Pair::of(&world, "bob").await;
         for typing in [true, false] {
-            assert_eq!(alices.0.asks(Method::Typing, json!({ "channel_id": general, "typing": typing })).await, json!({}));
+            assert_eq!(alices.0.asks("typing", json!({ "channel_id": general, "typing": typing })).await, json!({}));
             let event = bobs.hears("typing").await;
             has_exactly(&event, "event channel_id data");
             assert_eq!((&event["channel_id"], &event["data"]), (&json!(general), &json!({ "user_id": "alice", "typing": typing })));
@@ -197,17 +197,55 @@ on_both_stores! {
 
     async fn whoever_has_the_reply_hears_what_passes(world: Fast) {
         let world = world.0;
-        let general = world.channel("group", "general", &["alice", "bob"]).await;
-        let alice = world.connects("alice").await;
-        let typing = json!({ "channel_id": general, "typing": true });
-        for encoding in Encoding::ALL.into_iter().cycle().take(40) {
+        let general = world.channel("open", "general", &["bob"]).await;
+        for (count, encoding) in Encoding::ALL.into_iter().cycle().take(40).enumerate() {
+            // How often the same user is told to type is bounded.
+            let name = format!("typist{count}");
+            world.people(&[&name]).await;
+            let typist = world.connects_to(0, &name, encoding, Connect::default()).await;
+            typist.asks("channel.join", json!({ "channel_id": general })).await;
             let mut bob = world.connects_to(0, "bob", encoding, Connect::default()).await;
-            alice.asks(Method::Typing, typing.clone()).await;
+            typist.asks("typing", json!({ "channel_id": general, "typing": true })).await;
             bob.hears("typing").await;
-            bob.asks(Method::ChannelSubscribe, json!({ "channels": { "general": [] } })).await;
-            alice.asks(Method::Typing, typing.clone()).await;
+            bob.asks("channel.subscribe", json!({ "channels": { "general": [] } })).await;
+            typist.asks("typing", json!({ "channel_id": general, "typing": false })).await;
             bob.hears("typing").await;
         }
+    }
+
+    async fn typing_is_told_at_most_once_a_second(world: World) {
+        let general = world.channel("group", "general", &["alice", "bob"]).await;
+        let (alice, mut bob) = (world.connects("alice").await, world.connects("bob").await);
+        let typing = async |typing: bool| alice.asks("typing", json!({ "channel_id": general, "typing": typing })).await;
+        let begun = tokio::time::Instant::now();
+        for _ in 0..20 {
+            typing(true).await;
+        }
+        typing(false).await;
+        assert!(begun.elapsed() < std::time::Duration::from_secs(1), "the machine is too slow for this story");
+        alice.sends(&general, "done").await;
+        let mut heard = Vec::new();
+        loop {
+            let event = bob.next().await;
+            match event.event.as_str() {
+                "typing" => heard.push(event.data["typing"].as_bool().unwrap()),
+                "message.created" => break,
+                other => panic!("{other}"),
+            }
+        }
+        assert_eq!(heard, [true, false]);
+    }
+
+    async fn typing_is_told_in_small_channels_alone(world: Private) {
+        let world = world.0;
+        let small = world.channel("group", "small", &["alice", "bob"]).await;
+        let large = world.channel("group", "large", &["alice", "bob", "carol"]).await;
+        let (alice, mut bob) = (world.connects("alice").await, world.connects("bob").await);
+        for channel in [&large, &small] {
+            assert_eq!(alice.asks("typing", json!({ "channel_id": channel, "typing": true })).await, json!({}));
+        }
+        assert_eq!(bob.hears_raw("typing").await["channel_id"], json!(small));
+        bob.hears_nothing().await;
     }
 
     async fn how_far_somebody_has_read_is_told_in_small_channels_to_all(world: Private) {
@@ -222,17 +260,45 @@ on_both_stores! {
                 alice.sees(text).await;
                 bobs.hears("message.created").await;
             }
-            bobs.0.asks(Method::ReadMark, json!({ "channel_id": channel, "number": 2 })).await;
+            bobs.0.asks("read.mark", json!({ "channel_id": channel, "number": 2 })).await;
             let event = bobs.hears("read.marked").await;
             has_exactly(&event, "event channel_id data");
-            assert_eq!((&event["channel_id"], &event["data"]), (&json!(channel), &json!({ "user_id": "bob", "number": 2 })));
+            has_exactly(&event["data"], "user_id number version");
+            assert_eq!((&event["channel_id"], &event["data"]["number"]), (&json!(channel), &json!(2)));
             if *channel == small {
                 assert_eq!(alice.hears_raw("read.marked").await, event);
             }
         }
         alice.hears_nothing().await;
         // What moves nothing is told to nobody.
-        bobs.0.asks(Method::ReadMark, json!({ "channel_id": small, "number": 1 })).await;
+        bobs.0.asks("read.mark", json!({ "channel_id": small, "number": 1 })).await;
         bobs.hears_nothing().await;
+    }
+
+    async fn replayed_reactions_of_a_deleted_message_have_no_emoji(world: World) {
+        let general = world.channel("group", "general", &["alice", "bob"]).await;
+        let (alice, bob) = (world.connects("alice").await, world.connects("bob").await);
+        let [said, kept] = [alice.sends(&general, "one").await, alice.sends(&general, "two").await];
+        for message in [&said, &kept] {
+            for (method, emoji) in [("reaction.add", "🔥"), ("reaction.add", "🦜"), ("reaction.remove", "🦜")] {
+                bob.asks(method, json!({ "channel_id": general, "message_id": message.id, "emoji": emoji })).await;
+            }
+        }
+        alice.asks("message.delete", json!({ "channel_id": general, "message_id": said.id })).await;
+        let resume = [(general.clone(), Cursor::After(0, 0))].into();
+        let mut again = world.connects_to(0, "bob", Encoding::Json, Connect { resume, ..Connect::default() }).await;
+        let head = again.entry(&general).seq;
+        let mut reactions = Vec::new();
+        for seq in 1..=head {
+            let event = again.next().await;
+            assert_eq!(event.seq, Some(seq));
+            if event.event.starts_with("reaction.") {
+                let told = |field: &str| event.data[field].clone();
+                reactions.push((told("number"), told("emoji"), told("count")));
+            }
+        }
+        let of_deleted = vec![(json!(1), json!(""), json!(0)); 3];
+        let of_kept = [("🔥", 1), ("🦜", 0), ("🦜", 0)].map(|(emoji, count)| (json!(2), json!(emoji), json!(count)));
+        assert_eq!(reactions, [of_deleted, of_kept.to_vec()].concat());
     }
 }

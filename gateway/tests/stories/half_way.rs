@@ -1,19 +1,22 @@
-//! What a store that fails in the middle leaves half done: somebody goes on with it, and whoever listens is told what is so.
+//! What a store that fails in the middle leaves half done: somebody goes on with it, and whoever
+//! listens is told what is so.
 //!
 //! Redis refuses a part of the keys to the node, which is an outage in just that step.
 
-use fanout::redis::testing;
-use gateway::{
-    service::scope::{PARTICIPANT_COUNT, PARTICIPANTS, Scope},
-    store::{Commit, Counter, Expected, Increment},
-};
+use domain::scope::{PARTICIPANT_COUNT, PARTICIPANTS, Scope};
 use protocol::{
-    ChannelId, Encoding, ErrorCode,
+    ChannelId, Cursor, Encoding, ErrorCode,
+    entity::{Environment, Gap},
     event::{Event, EventMessage, GapData},
-    model::{Environment, Gap},
-    params::{Cursor, SendMessage},
+    operation::{
+        channel::{ChannelSubscribe, ChannelUnsubscribe, Subscribe, Unsubscribe},
+        message::{MessageSend, SendMessage},
+        session::Ping,
+    },
 };
+use redis_testing as testing;
 use serde_json::{Value, json};
+use store::{Commit, Counter, Expected, Increment};
 
 use crate::{
     nodes::{ADMIN, over_redis, secret_key},
@@ -41,9 +44,15 @@ async fn a_subscribe_that_fails_half_way_tells_a_gap_and_the_stream_goes_on() {
         text: Some(text.into()),
         ..SendMessage::default()
     };
-    let kept = alice.send(&general, &says("kept")).await.unwrap();
+    let kept = alice
+        .call::<MessageSend>(&general, &says("kept"))
+        .await
+        .unwrap();
     forgetful.command(&["SAVE"]).await.unwrap();
-    let lost = alice.send(&general, &says("lost")).await.unwrap();
+    let lost = alice
+        .call::<MessageSend>(&general, &says("lost"))
+        .await
+        .unwrap();
     assert_eq!(
         [next().await.seq, next().await.seq],
         [Some(kept.seq), Some(lost.seq)]
@@ -62,7 +71,10 @@ async fn a_subscribe_that_fails_half_way_tells_a_gap_and_the_stream_goes_on() {
         .await
         .unwrap();
     let resume = [(general.clone(), Cursor::After(kept.seq, kept.created_at))].into();
-    let error = alice.subscribe(resume).await.unwrap_err();
+    let error = alice
+        .call::<ChannelSubscribe>((), Subscribe { channels: resume })
+        .await
+        .unwrap_err();
     assert_eq!(
         error.refusal().map(|error| error.code),
         Some(ErrorCode::Unavailable),
@@ -79,7 +91,10 @@ async fn a_subscribe_that_fails_half_way_tells_a_gap_and_the_stream_goes_on() {
     forgetful.restart().await;
     let diverged = gap(next().await);
     assert_eq!((diverged.reason, diverged.seq), (Gap::Diverged, kept.seq));
-    let on = alice.send(&general, &says("on")).await.unwrap();
+    let on = alice
+        .call::<MessageSend>(&general, &says("on"))
+        .await
+        .unwrap();
     assert_eq!((next().await.seq, on.seq), (Some(on.seq), kept.seq + 1));
 }
 
@@ -135,10 +150,18 @@ async fn who_unsubscribes_while_the_subscription_waits_for_the_store_is_told_not
         .unwrap();
     assert_eq!(next().await.event, "channel.added");
     until("both wait", || async {
-        front.log().matches("waits for a subscription").count() >= 2
+        front.log().matches("are tried again").count() >= 2
     })
     .await;
-    leaving.unsubscribe(vec![general]).await.unwrap();
+    leaving
+        .call::<ChannelUnsubscribe>(
+            (),
+            Unsubscribe {
+                channel_ids: vec![general],
+            },
+        )
+        .await
+        .unwrap();
     server
         .command(&["ACL", "SETUSER", "default", "~*"])
         .await
@@ -152,7 +175,7 @@ async fn who_unsubscribes_while_the_subscription_waits_for_the_store_is_told_not
             .unwrap();
         while next().await.event != "message.created" {}
     }
-    leaving.ping().await.unwrap();
+    leaving.call::<Ping>((), ()).await.unwrap();
     let first = tokio::time::timeout(PATIENCE, leaving_hears.next())
         .await
         .unwrap()
@@ -190,7 +213,7 @@ async fn who_comes_in_again_after_a_removal_that_stopped_half_way_is_told_of_bot
         .await
         .unwrap();
     let error = team
-        .call(hyper::Method::DELETE, alice)
+        .request(hyper::Method::DELETE, alice)
         .send()
         .await
         .unwrap();
@@ -248,6 +271,23 @@ on_both_stores! {
         half().await;
         assert_eq!(refusal(world.team().delete::<()>(&alices).await), (404, ErrorCode::NotFound));
         assert_eq!(own(&mut alice).await, "channel.removed", "by who removes again");
+        assert!(services.channel_ids_of(&scope, &"alice".parse().unwrap()).await.unwrap().is_empty());
+    }
+
+    async fn moderator_completes_a_removal_that_stopped_half_way(world: World) {
+        let general = world.channel("group", "general", &["bob", "alice", "carol"]).await;
+        let carols = format!("/v1/channels/{general}/participants/carol");
+        world.team().patch::<Value>(&carols, &json!({ "role": "moderator" })).await.unwrap();
+        let (mut alice, carol) = (world.connects("alice").await, world.connects("carol").await);
+        let services = &world.nodes[0].services;
+        let scope = Scope { app: world.app.parse().unwrap(), environment: Environment::Live };
+        let mut gone = Commit::default().require(PARTICIPANTS, "alice", Expected::Present).delete(PARTICIPANTS, "alice");
+        gone.increment.push(Increment { counter: Counter::Partition(PARTICIPANT_COUNT), by: -1, max: None, max_names: None });
+        services.store.commit(&scope.channel(&general), gone).await.unwrap().unwrap();
+
+        let removal = json!({ "channel_id": general, "user_id": "alice" });
+        assert_eq!(carol.is_refused("participant.remove", removal).await, ErrorCode::NotFound);
+        assert_eq!(own(&mut alice).await, "channel.removed");
         assert!(services.channel_ids_of(&scope, &"alice".parse().unwrap()).await.unwrap().is_empty());
     }
 }

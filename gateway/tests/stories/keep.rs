@@ -12,10 +12,13 @@ use std::{
 use client::Session;
 use heed::{Database, EnvOpenOptions, types::Bytes};
 use protocol::{
-    Encoding, EventMessage, MessageId,
+    Cursor, Encoding, EventMessage, MessageId,
+    entity::{EntryResult, Gap},
     event::Event,
-    model::{EntryResult, Gap},
-    params::{Connect, Cursor, SendMessage},
+    operation::{
+        message::{MessageSend, SendMessage},
+        session::Connect,
+    },
 };
 
 use crate::{
@@ -76,7 +79,7 @@ async fn sends_on(session: Session, lane: u64, acknowledged: Arc<AtomicU64>) {
     for number in 1.. {
         let id = MessageId::from_bits(lane << 32 | number);
         if session
-            .send(&"general".parse().unwrap(), &said(&id))
+            .call::<MessageSend>(&"general".parse().unwrap(), &said(&id))
             .await
             .is_err()
         {
@@ -178,7 +181,7 @@ async fn who_had_more_than_the_backup_is_told_that_it_diverged_and_nobody_misses
         let mut seen = Vec::new();
         for id in ids {
             alice
-                .send(&general, &said(&MessageId::from_bits(id)))
+                .call::<MessageSend>(&general, &said(&MessageId::from_bits(id)))
                 .await
                 .unwrap();
             seen.push(
@@ -432,7 +435,8 @@ async fn a_store_that_lacks_a_record_is_told_by_a_check_and_is_not_restored() {
     assert_eq!(names(folder.path()), ["data"]);
 }
 
-/// The limit on the size of files stands in for the full disk. It leaves room for LMDB's own file, and not for the copy.
+/// The limit on the size of files stands in for the full disk. It leaves room for LMDB's own file,
+/// and not for the copy.
 const FULL: [&str; 3] = [
     "sh",
     "-c",
@@ -454,7 +458,7 @@ async fn a_copy_for_which_there_is_no_room_is_none() {
             ..said(&MessageId::from_bits(number))
         };
         alice
-            .send(&"general".parse().unwrap(), &long)
+            .call::<MessageSend>(&"general".parse().unwrap(), &long)
             .await
             .unwrap();
     }

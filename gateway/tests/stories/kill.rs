@@ -1,4 +1,5 @@
-//! The binary as its operator meets it: how it starts, how it refuses to, how it ends, and what is left after it was killed.
+//! The binary as its operator meets it: how it starts, how it refuses to, how it ends, and what is
+//! left after it was killed.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -13,9 +14,8 @@ use client::Session;
 use parking_lot::Mutex;
 use protocol::{
     ChannelId, CloseCode, Encoding, MessageId,
-    model::Message,
-    params::SendMessage,
-    results::{MessageList, MessageResult},
+    entity::Message,
+    operation::message::{MessagePage, MessageSend, SendMessage},
 };
 
 use crate::{
@@ -73,17 +73,18 @@ impl Lane {
         for number in 0.. {
             let id = MessageId::from_bits(life << 48 | self.index << 32 | number);
             receipts.lock().insert(id.clone(), None);
-            let Ok(pending) = session.begin_send(&self.channel(), &said(&id)).await else {
+            let Ok(pending) = session
+                .begin::<MessageSend>(&self.channel(), &said(&id))
+                .await
+            else {
                 return;
             };
             waiting.push_back(pending);
             if waiting.len() >= UNDER_WAY {
-                let Ok(result) = waiting.pop_front().unwrap().reply::<MessageResult>().await else {
+                let Ok(stored) = waiting.pop_front().unwrap().reply().await else {
                     return;
                 };
-                receipts
-                    .lock()
-                    .insert(result.message.id, Some(result.message.number));
+                receipts.lock().insert(stored.id, Some(stored.number));
                 count.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -98,12 +99,13 @@ pub(crate) fn said(id: &MessageId) -> SendMessage {
     }
 }
 
-/// A channel's messages, each by its id with its number. Their numbers and seqs have no hole, and none is there twice.
+/// A channel's messages, each by its id with its number. Their numbers and seqs have no hole, and
+/// none is there twice.
 pub(crate) async fn whole_channel(shop: &Shop, channel: &str) -> BTreeMap<MessageId, u64> {
     let mut all: Vec<Message> = Vec::new();
     loop {
         let after = all.last().map_or(0, |message| message.number);
-        let page: MessageList = shop
+        let page: MessagePage = shop
             .team()
             .get(&format!(
                 "/v1/channels/{channel}/messages?after={after}&limit=200"
@@ -203,7 +205,7 @@ async fn after_a_kill_in_the_middle_of_a_load_every_acknowledged_message_is_ther
                     .collect();
                 for id in unanswered {
                     let number = session
-                        .send(&lane.channel(), &said(&id))
+                        .call::<MessageSend>(&lane.channel(), &said(&id))
                         .await
                         .unwrap()
                         .number;
@@ -314,7 +316,7 @@ async fn sigterm_and_sigint_close_sessions_with_1001_and_end_with_exit_code_0() 
             ..SendMessage::default()
         };
         alice
-            .send(&"general".parse().unwrap(), &body)
+            .call::<MessageSend>(&"general".parse().unwrap(), &body)
             .await
             .unwrap();
         for events in [&mut alices, &mut bobs] {
@@ -378,19 +380,19 @@ async fn a_first_start_says_where_to_chat_and_two_people_chat_in_their_terminals
     let (url, data) = (format!("ws://{address}/v1/ws"), data.display().to_string());
     let chat = |user: &str| Chaos::spawn(&["chat", "--url", &url, "--data", &data, "--user", user]);
     let (mut alice, mut bob) = (chat("alice"), chat("bob"));
-    alice.says("You are alice").await;
-    bob.says("You are bob").await;
+    alice.says("You are Alice in General").await;
+    bob.says("You are Bob in General").await;
     alice.types("hello, bob").await;
-    bob.says("alice: hello, bob").await;
+    bob.says("Alice: hello, bob").await;
     bob.types("good morning").await;
-    alice.says("bob: good morning").await;
+    alice.says("Bob: good morning").await;
     // Each sees its own lines too, once.
-    bob.says("bob: good morning").await;
+    bob.says("Bob: good morning").await;
     let count = |who: &Chaos, line: &str| who.said().iter().filter(|said| *said == line).count();
-    assert_eq!(count(&alice, "alice: hello, bob"), 1);
+    assert_eq!(count(&alice, "Alice: hello, bob"), 1);
     // A third who comes later sees what was said.
     let mut late = chat("alice");
-    late.says("bob: good morning").await;
+    late.says("Bob: good morning").await;
     for person in [&mut alice, &mut bob, &mut late] {
         person.hangs_up();
         assert_eq!(person.ends().await.code(), Some(0), "{}", person.log());

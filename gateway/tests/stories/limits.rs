@@ -2,8 +2,16 @@
 
 use axum::http::{HeaderName, HeaderValue, Method as Verb};
 use client::{ConnectError, Connector};
-use protocol::{Encoding, ErrorCode, Method, params::Connect};
+use domain::credential::token::sign;
+use protocol::{
+    Encoding, ErrorCode, TokenKeyId,
+    operation::session::{Connect, Ping},
+};
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::story::{Ground, World, refusal, until};
 
@@ -71,6 +79,45 @@ impl Wary {
     }
 }
 
+/// The same with room for one session of a user.
+struct WaryOnePerUser(World);
+
+impl WaryOnePerUser {
+    async fn on(ground: Ground) -> Self {
+        let limits = [
+            "--limit",
+            "unauthenticated_per_ip=3",
+            "--limit",
+            "connections_per_user=1",
+        ];
+        let flags = [&limits[..], &["--trusted-proxies", "127.0.0.1/32"]].concat();
+        Self(World::with(ground, 1, &flags).await)
+    }
+}
+
+/// A world with room for one session of a user, who does little.
+struct SlowOnePerUser(World);
+
+impl SlowOnePerUser {
+    async fn on(ground: Ground) -> Self {
+        let limits = [
+            "unauthenticated_per_ip=0",
+            "connections_per_user=1",
+            "requests_per_second=5",
+        ];
+        Self(World::with(ground, 1, &limits.map(|limit| ["--limit", limit]).concat()).await)
+    }
+}
+
+/// A world with few sockets: 14 for sessions, 2 that only HTTP may have.
+struct FewSockets(World);
+
+impl FewSockets {
+    async fn on(ground: Ground) -> Self {
+        Self(World::with(ground, 1, &["--limit", "sockets=16"]).await)
+    }
+}
+
 /// A world in which an app is slow.
 struct Slow(World);
 
@@ -93,7 +140,7 @@ on_both_stores! {
         let connector = Connector::new(&world.url(0), Encoding::MessagePack).unwrap();
         let params = Connect { token, ..Connect::default() };
         until("there is room again", || async { connector.connect(&params).await.is_ok() }).await;
-        second.session.ping().await.unwrap();
+        second.session.call::<Ping>((), ()).await.unwrap();
     }
 
     async fn an_app_has_so_many_connections(world: ThreePerApp) {
@@ -105,7 +152,7 @@ on_both_stores! {
         let test_key = world.make_app_key(&world.app, "test").await;
         let team = world.backend(&test_key);
         let _: Value = team.put("/v1/users/d", &json!({})).await.unwrap();
-        let token: protocol::results::Token = team.post("/v1/users/d/tokens", &json!({})).await.unwrap();
+        let token: protocol::operation::user::Token = team.post("/v1/users/d/tokens", &json!({})).await.unwrap();
         let connector = Connector::new(&world.url(0), Encoding::MessagePack).unwrap();
         connector.connect(&Connect { token: token.token, ..Connect::default() }).await.unwrap();
     }
@@ -152,12 +199,36 @@ on_both_stores! {
 
         let (mut statuses, wrong) = (Vec::new(), world.backend("sk_live_wrong"));
         for _ in 0..40 {
-            let call = wrong.call(Verb::GET, "/v1/channels").header(HeaderName::from_static("x-forwarded-for"), "203.0.113.9");
+            let call = wrong.request(Verb::GET, "/v1/channels").header(HeaderName::from_static("x-forwarded-for"), "203.0.113.9");
             statuses.push(call.send().await.unwrap().status.as_u16());
         }
         assert_eq!((statuses[0], statuses.iter().filter(|s| ![401, 429].contains(s)).count()), (401, 0));
         assert!(statuses.contains(&429), "{statuses:?}");
         assert!(world.team().get::<Value>("/v1/users/alice").await.is_ok(), "a good credential is none of them");
+    }
+
+    async fn guessed_token_keys_beyond_the_limit_of_their_address_are_not_looked_up(world: Wary) {
+        let world = world.0;
+        let guess = |index: u64| {
+            let forwarded = HeaderName::from_static("x-forwarded-for");
+            let from = Connector::new(&world.url(0), Encoding::Json).unwrap().header(forwarded, HeaderValue::from_static("203.0.113.7"));
+            async move {
+                let token = sign(&TokenKeyId::from_bits(index), b"guess", &"alice".parse().unwrap(), 1, 2);
+                from.connect(&Connect { token, ..Connect::default() }).await
+            }
+        };
+        // All of them are upgraded before the first of them is refused.
+        let answers = futures_util::future::join_all((0..25).map(guess)).await;
+        let code = |answer: &Result<_, ConnectError>| match answer {
+            Err(ConnectError::Refused { error, closed }) => (error.code, closed.code.unwrap_or(0), closed.retry_after().is_some()),
+            Err(ConnectError::Upgrade { status: 429, .. }) => (ErrorCode::RateLimited, 4012, true),
+            other => panic!("{:?}", other.as_ref().err()),
+        };
+        let codes: Vec<_> = answers.iter().map(code).collect();
+        let looked_up = codes.iter().filter(|code| **code == (ErrorCode::Unauthenticated, 4002, false)).count();
+        let limited = codes.iter().filter(|code| **code == (ErrorCode::RateLimited, 4012, true)).count();
+        assert_eq!(looked_up + limited, 25, "{codes:?}");
+        assert!((1..=12).contains(&looked_up), "{looked_up} for a burst of 6");
     }
 
     async fn an_app_has_so_many_requests(world: Slow) {
@@ -166,7 +237,7 @@ on_both_stores! {
         let alice = world.connects("alice").await;
         let mut refused = None;
         for _ in 0..100 {
-            if let Err(error) = alice.session.ping().await {
+            if let Err(error) = alice.session.call::<Ping>((), ()).await {
                 refused = error.refusal().cloned();
                 break;
             }
@@ -178,6 +249,78 @@ on_both_stores! {
         }
         let refused = answers.into_iter().find(Result::is_err).expect("the backend meets it too");
         assert_eq!(refusal(refused), (429, ErrorCode::RateLimited));
-        until("it goes on after a while", || async { alice.session.request::<_, Value>(Method::Ping, &json!({})).await.is_ok() }).await;
+        until("it goes on after a while", || async { alice.session.request::<_, Value>("ping", &json!({})).await.is_ok() }).await;
+    }
+
+    async fn connects_beyond_a_limit_count_against_their_address(world: WaryOnePerUser) {
+        let world = world.0;
+        world.people(&["alice"]).await;
+        let _held = world.connects("alice").await;
+        let params = Connect { token: world.token("alice").await, ..Connect::default() };
+        let from = |address: &str| {
+            let forwarded = HeaderName::from_static("x-forwarded-for");
+            Connector::new(&world.url(0), Encoding::Json).unwrap().header(forwarded, HeaderValue::from_str(address).unwrap())
+        };
+        let mut is_limited = false;
+        for _ in 0..40 {
+            match from("203.0.113.7").connect(&params).await {
+                Err(ConnectError::Refused { error, closed }) => assert_eq!((error.code, closed.code), (ErrorCode::LimitReached, Some(4012))),
+                Err(ConnectError::Upgrade { status: 429, .. }) => {
+                    is_limited = true;
+                    break;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(is_limited, "the address meets its limit");
+        assert!(matches!(from("203.0.113.8").connect(&params).await, Err(ConnectError::Refused { .. })), "another address is asked");
+    }
+
+    async fn connects_beyond_a_limit_take_tokens_of_their_user(world: SlowOnePerUser) {
+        let world = world.0;
+        world.people(&["alice", "bob"]).await;
+        let _held = world.connects("alice").await;
+        let params = Connect { token: world.token("alice").await, ..Connect::default() };
+        let mut codes = Vec::new();
+        while codes.len() < 60 && codes.last() != Some(&ErrorCode::RateLimited) {
+            let (code, closed) = world.is_refused(&params).await;
+            assert_eq!(closed, 4012);
+            codes.push(code);
+        }
+        assert_eq!((codes.first(), codes.last()), (Some(&ErrorCode::LimitReached), Some(&ErrorCode::RateLimited)), "{}", codes.len());
+        world.connects("bob").await;
+    }
+
+    async fn refused_connection_holds_no_socket_while_they_are_short(world: FewSockets) {
+        let world = world.0;
+        world.people(&["alice"]).await;
+        let connector = Connector::new(&world.url(0), Encoding::MessagePack).unwrap();
+        let params = Connect { token: world.token("alice").await, ..Connect::default() };
+        let mut sessions = Vec::new();
+        for _ in 0..14 {
+            sessions.push(connector.connect(&params).await.unwrap());
+        }
+        // Their peers hold on to them.
+        let mut refused = Vec::new();
+        for _ in 0..8 {
+            let mut socket = connector.open().await.unwrap();
+            assert_eq!(socket.receive().await.unwrap_err().code, Some(4012));
+            refused.push(socket);
+        }
+        assert_eq!(world.readiness(0).await, 200);
+    }
+
+    async fn request_with_two_hosts_or_origins_is_refused(world: World) {
+        let twice = ["Host: one.example\r\nHost: two.example", "Host: one.example\r\nOrigin: http://localhost\r\nOrigin: http://localhost:1"];
+        let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
+        for headers in twice {
+            for (path, more) in [("/v1/openapi.json", "Connection: close\r\n"), ("/v1/ws", upgrade)] {
+                let mut stream = TcpStream::connect(world.nodes[0].address).await.unwrap();
+                stream.write_all(format!("GET {path} HTTP/1.1\r\n{headers}\r\n{more}\r\n").as_bytes()).await.unwrap();
+                let mut answer = [0; 12];
+                stream.read_exact(&mut answer).await.unwrap();
+                assert_eq!(str::from_utf8(&answer).unwrap(), "HTTP/1.1 400", "{path} with {headers}");
+            }
+        }
     }
 }

@@ -1,17 +1,22 @@
-//! Who may do what, walked through cell by cell with the real services, and met by people with sessions.
+//! Who may do what, walked through cell by cell with the real services, and met by people with
+//! sessions.
 
-use gateway::{
-    auth::{Actor, Who},
+use domain::{
+    Services,
+    credential::{Actor, Who},
     error::Error,
-    service::{Services, scope::Scope},
+    scope::Scope,
 };
 use protocol::{
-    ChannelId, Encoding, ErrorCode, MessageId, Method, Patch, TokenKeyId, UserId,
+    ChannelId, Encoding, ErrorCode, MessageId, Patch, TokenKeyId, UserId,
+    entity::{Channel, ChannelType, Environment, Role},
     event::Event,
-    model::{Channel, ChannelType, Environment, Role},
-    params::{
-        AddParticipant, Connect, EditMessage, ListMessages, ListPage, SendMessage, UpdateChannel,
-        UpdateParticipant,
+    operation::{
+        channel::{ChannelLeave, ChannelList, UpdateChannel},
+        message::{EditMessage, ListMessages, SendMessage},
+        page::ListPage,
+        participant::{AddParticipant, ParticipantUpdate, UpdateParticipant},
+        session::Connect,
     },
 };
 use serde_json::{Value, json};
@@ -165,10 +170,20 @@ impl Stage<'_> {
                 .await
                 .map(drop),
             Try::ListParticipants => services
-                .list_participants(actor, channel, None, None)
+                .list_participants(actor, channel, ListPage::default())
                 .await
                 .map(drop),
-            Try::MarkRead => services.mark_read(actor, channel, 1).await.map(drop),
+            Try::MarkRead => services
+                .mark_read(
+                    actor,
+                    channel,
+                    protocol::operation::read::MarkRead {
+                        number: 1,
+                        user_id: None,
+                    },
+                )
+                .await
+                .map(drop),
             Try::Send => services
                 .send_message(
                     actor,
@@ -343,21 +358,21 @@ on_both_stores! {
             let channel = world.channel(kind, kind, &["alice"]).await;
             let named = json!({ "channel_id": channel });
             match answer {
-                Some(code) => assert_eq!(bob.is_refused(Method::ChannelJoin, named).await, code),
+                Some(code) => assert_eq!(bob.is_refused("channel.join", named).await, code),
                 None => {
-                    let joined = bob.asks(Method::ChannelJoin, named).await;
+                    let joined = bob.asks("channel.join", named).await;
                     assert_eq!(joined["participant"]["role"], "member");
                 }
             }
             let sent = json!({ "channel_id": channel, "text": "hi" });
             match kind {
-                "open" => drop(bob.asks(Method::MessageSend, sent).await),
-                "broadcast" => assert_eq!(bob.is_refused(Method::MessageSend, sent).await, ErrorCode::Forbidden),
-                _ => assert_eq!(bob.is_refused(Method::MessageSend, sent).await, ErrorCode::NotFound),
+                "open" => drop(bob.asks("message.send", sent).await),
+                "broadcast" => assert_eq!(bob.is_refused("message.send", sent).await, ErrorCode::Forbidden),
+                _ => assert_eq!(bob.is_refused("message.send", sent).await, ErrorCode::NotFound),
             }
         }
         let direct = world.channel("direct", "", &["alice", "carol"]).await;
-        assert_eq!(bob.is_refused(Method::ChannelJoin, json!({ "channel_id": direct })).await, ErrorCode::NotFound);
+        assert_eq!(bob.is_refused("channel.join", json!({ "channel_id": direct })).await, ErrorCode::NotFound);
         let token = world.token("bob").await;
         let found: Value = world.backend(&token).get("/v1/channels").await.unwrap();
         let mut ids: Vec<&str> = found["items"].as_array().unwrap().iter().map(|c| c["id"].as_str().unwrap()).collect();
@@ -368,16 +383,16 @@ on_both_stores! {
     async fn the_direct_channel_of_a_pair_is_one_and_stays_as_it_is(world: World) {
         world.people(&["alice", "bob", "carol"]).await;
         let (alice, mut bob) = (world.connects("alice").await, world.connects_to(0, "bob", Encoding::Json, Connect::default()).await);
-        let made = alice.asks(Method::ChannelCreate, json!({ "type": "direct", "participant_ids": ["bob"] })).await["channel"].clone();
+        let made = alice.asks("channel.create", json!({ "type": "direct", "participant_ids": ["bob"] })).await["channel"].clone();
         has_exactly(&made, "id type creator_id metadata created_at participant_count");
         assert_eq!(made["participant_count"], 2);
         assert_eq!(bob.hears("channel.added").await.data["entry"]["role"], "owner");
-        let mirrored = bob.asks(Method::ChannelCreate, json!({ "type": "direct", "participant_ids": ["alice"] })).await["channel"].clone();
+        let mirrored = bob.asks("channel.create", json!({ "type": "direct", "participant_ids": ["alice"] })).await["channel"].clone();
         assert_eq!(mirrored, made);
         let body = json!({ "type": "direct", "participant_ids": ["bob", "alice"] });
-        let answer = world.team().call(axum::http::Method::POST, "/v1/channels").json(&body).send().await.unwrap();
+        let answer = world.team().request(axum::http::Method::POST, "/v1/channels").json(&body).send().await.unwrap();
         assert_eq!((answer.status.as_u16(), answer.json::<Value>().unwrap()), (200, made.clone()));
-        let other = alice.asks(Method::ChannelCreate, json!({ "type": "direct", "participant_ids": ["carol"] })).await;
+        let other = alice.asks("channel.create", json!({ "type": "direct", "participant_ids": ["carol"] })).await;
         assert_ne!(other["channel"]["id"], made["id"]);
 
         let id: ChannelId = made["id"].as_str().unwrap().parse().unwrap();
@@ -386,17 +401,17 @@ on_both_stores! {
         let of = |user: &str| json!({ "channel_id": id, "user_id": user, "role": "member" });
         for person in [&alice, &bob] {
             for (method, params) in [
-                (Method::ChannelLeave, json!({ "channel_id": id })),
-                (Method::ChannelDelete, json!({ "channel_id": id })),
-                (Method::ParticipantAdd, of("carol")),
-                (Method::ParticipantUpdate, of("bob")),
-                (Method::ParticipantRemove, of("bob")),
+                ("channel.leave", json!({ "channel_id": id })),
+                ("channel.delete", json!({ "channel_id": id })),
+                ("participant.add", of("carol")),
+                ("participant.update", of("bob")),
+                ("participant.remove", of("bob")),
             ] {
                 assert_eq!(person.is_refused(method, params).await, ErrorCode::Forbidden, "{method:?}");
             }
         }
         let named = json!({ "channel_id": id, "message_id": sent.id });
-        assert_eq!(bob.is_refused(Method::MessageDelete, named).await, ErrorCode::Forbidden, "nobody deletes the other's words");
+        assert_eq!(bob.is_refused("message.delete", named).await, ErrorCode::Forbidden, "nobody deletes the other's words");
         let participants = format!("/v1/channels/{id}/participants");
         assert_eq!(refusal(world.team().post::<Value>(&participants, &json!({ "user_id": "carol" })).await), (403, ErrorCode::Forbidden));
         assert_eq!(refusal(world.team().delete::<()>(&format!("{participants}/bob")).await), (403, ErrorCode::Forbidden));
@@ -407,15 +422,15 @@ on_both_stores! {
         let (alice, bob) = (world.connects("alice").await, world.connects("bob").await);
         let named = json!({ "channel_id": general });
         let as_a = |user: &str, role: &str| json!({ "channel_id": general, "user_id": user, "role": role });
-        assert_eq!(alice.is_refused(Method::ChannelLeave, named.clone()).await, ErrorCode::Forbidden);
-        assert_eq!(alice.is_refused(Method::ParticipantRemove, as_a("alice", "owner")).await, ErrorCode::Forbidden);
-        assert_eq!(alice.is_refused(Method::ParticipantUpdate, as_a("alice", "member")).await, ErrorCode::Forbidden);
-        alice.asks(Method::ParticipantUpdate, as_a("bob", "owner")).await;
-        alice.asks(Method::ParticipantUpdate, as_a("alice", "member")).await;
-        assert_eq!(bob.is_refused(Method::ChannelLeave, named.clone()).await, ErrorCode::Forbidden, "now it is bob");
-        assert_eq!(alice.asks(Method::ChannelLeave, named.clone()).await, json!({}));
-        bob.asks(Method::ParticipantRemove, as_a("carol", "member")).await;
-        assert_eq!(bob.asks(Method::ChannelLeave, named).await, json!({}), "alone, the last one may go");
+        assert_eq!(alice.is_refused("channel.leave", named.clone()).await, ErrorCode::Forbidden);
+        assert_eq!(alice.is_refused("participant.remove", as_a("alice", "owner")).await, ErrorCode::Forbidden);
+        assert_eq!(alice.is_refused("participant.update", as_a("alice", "member")).await, ErrorCode::Forbidden);
+        alice.asks("participant.update", as_a("bob", "owner")).await;
+        alice.asks("participant.update", as_a("alice", "member")).await;
+        assert_eq!(bob.is_refused("channel.leave", named.clone()).await, ErrorCode::Forbidden, "now it is bob");
+        assert_eq!(alice.asks("channel.leave", named.clone()).await, json!({}));
+        bob.asks("participant.remove", as_a("carol", "member")).await;
+        assert_eq!(bob.asks("channel.leave", named).await, json!({}), "alone, the last one may go");
         let left: Channel = world.team().get("/v1/channels/general").await.unwrap();
         assert_eq!(left.participant_count, 0);
     }
@@ -450,7 +465,7 @@ on_both_stores! {
         }
         assert!(told.len() > 2 && told.iter().zip([true, false].iter().cycle()).all(|(one, other)| one == other), "{told:?}");
         assert_eq!(told.last(), Some(&is_in), "{told:?}");
-        let list = alice.session.channels(&ListPage::default()).await.unwrap();
+        let list = alice.session.call::<ChannelList>((), &ListPage::default()).await.unwrap();
         assert_eq!(list.items.iter().any(|entry| entry.channel_id == general), is_in);
     }
 
@@ -458,8 +473,8 @@ on_both_stores! {
         for round in 0..5 {
             let general = world.channel("group", &format!("general-{round}"), &["alice", "bob", "carol"]).await;
             let (alice, bob) = (world.connects("alice").await, world.connects("bob").await);
-            alice.session.give_role(&general, &bob.name, Role::Owner).await.unwrap();
-            let (one, other) = tokio::join!(alice.session.leave(&general), bob.session.leave(&general));
+            alice.session.call::<ParticipantUpdate>((&general, &bob.name), UpdateParticipant { role: Some(Role::Owner) }).await.unwrap();
+            let (one, other) = tokio::join!(alice.session.call::<ChannelLeave>(&general, ()), bob.session.call::<ChannelLeave>(&general, ()));
             assert!(one.is_ok() != other.is_ok(), "{one:?} {other:?}");
         }
     }

@@ -1,8 +1,13 @@
 //! `connect` and the lists of channels: what each answer has, in every variant.
 
+use std::time::Duration;
+
 use protocol::{
-    ChannelId, Encoding, ErrorCode, Limits, Method,
-    params::{Connect, Cursor, SendMessage, Watch},
+    ChannelId, Cursor, Encoding, ErrorCode, Limits,
+    operation::{
+        message::{MessageSend, SendMessage},
+        session::{Connect, Watch},
+    },
 };
 use serde_json::{Value, json};
 
@@ -90,11 +95,11 @@ on_both_stores! {
         let mut by_hand = world.opens(Encoding::MessagePack).await;
         let params = json!({ "token": world.token("alice").await, "entries": "positions", "resume": { "general": [77, 7] } });
         let reply = by_hand.asks("connect", params).await;
-        has_exactly(&reply["result"]["channels"][0], "channel_id seq at number read gap");
+        has_exactly(&reply["result"]["channels"][0], "channel_id seq at number read unread gap");
         assert_eq!(reply["result"]["channels"][0]["gap"], "diverged");
         let mut by_hand = world.opens(Encoding::Json).await;
         let reply = by_hand.asks("connect", json!({ "token": world.token("alice").await, "entries": "positions" })).await;
-        has_exactly(&reply["result"]["channels"][0], "channel_id seq at number read");
+        has_exactly(&reply["result"]["channels"][0], "channel_id seq at number read unread");
     }
 
     async fn connect_watches_the_channels_last_active_and_says_whether_there_are_more(world: Small) {
@@ -106,6 +111,8 @@ on_both_stores! {
         let alice = world.connects_to(0, "alice", Encoding::MessagePack, Connect { watch: Watch::None, ..Connect::default() }).await;
         for index in [3, 0, 5] {
             alice.sends(&channels[index], "active").await;
+            // Channels whose last events are of the same millisecond come by id.
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
         let mut bob = world.connects("bob").await;
         let connected = json!(bob.connected());
@@ -124,7 +131,7 @@ on_both_stores! {
         assert!(nobody.connected().channels.is_empty());
 
         // The session has four; there is room for one more.
-        let answer = bob.asks(Method::ChannelSubscribe, json!({ "channels": { "channel-2": [], "channel-4": [] } })).await;
+        let answer = bob.asks("channel.subscribe", json!({ "channels": { "channel-2": [], "channel-4": [] } })).await;
         has_exactly(&answer, "channels");
         let failed: Vec<&Value> = answer["channels"].as_array().unwrap().iter().filter(|entry| entry.get("error").is_some()).collect();
         assert_eq!((answer["channels"].as_array().unwrap().len(), failed.len()), (2, 1));
@@ -132,8 +139,8 @@ on_both_stores! {
         has_exactly(&failed[0]["error"], "code message details");
         assert_eq!(failed[0]["error"]["code"], "limit_reached");
         let gone = ids(&connected["channels"])[0];
-        assert_eq!(bob.asks(Method::ChannelUnsubscribe, json!({ "channel_ids": [gone, "unknown"] })).await, json!({}));
-        let again = bob.asks(Method::ChannelSubscribe, json!({ "channels": { failed[0]["channel_id"].as_str().unwrap(): [] } })).await;
+        assert_eq!(bob.asks("channel.unsubscribe", json!({ "channel_ids": [gone, "unknown"] })).await, json!({}));
+        let again = bob.asks("channel.subscribe", json!({ "channels": { failed[0]["channel_id"].as_str().unwrap(): [] } })).await;
         assert_eq!((again["channels"].as_array().unwrap().len(), again["channels"][0].get("error")), (1, None));
     }
 
@@ -157,9 +164,9 @@ on_both_stores! {
         alice.sends(&channels[4], "heard").await;
         bob.sees("heard").await;
 
-        bob.asks(Method::ChannelUnsubscribe, json!({ "channel_ids": ["channel-0"] })).await;
+        bob.asks("channel.unsubscribe", json!({ "channel_ids": ["channel-0"] })).await;
         let position = json!([gap["data"]["seq"], gap["data"]["at"]]);
-        bob.asks(Method::ChannelSubscribe, json!({ "channels": { "channel-5": position } })).await;
+        bob.asks("channel.subscribe", json!({ "channels": { "channel-5": position } })).await;
         bob.sees("missed").await;
         alice.sends(&channels[5], "live").await;
         bob.sees("live").await;
@@ -174,9 +181,10 @@ on_both_stores! {
         let alice = world.connects("alice").await;
         for index in [6, 2, 4] {
             alice.sends(&channels[index], "active").await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
         let bob = world.connects_to(0, "bob", Encoding::Json, Connect { watch: Watch::None, ..Connect::default() }).await;
-        let all = bob.asks(Method::ChannelList, json!({})).await;
+        let all = bob.asks("channel.list", json!({})).await;
         has_exactly(&all, "items");
         let wanted = ["channel-4", "channel-2", "channel-6", "channel-5", "channel-3", "channel-1", "channel-0"];
         assert_eq!(ids(&all["items"]), wanted);
@@ -190,7 +198,7 @@ on_both_stores! {
             if let Some(cursor) = &cursor {
                 params["cursor"] = cursor.clone();
             }
-            let page = bob.asks(Method::ChannelList, params).await;
+            let page = bob.asks("channel.list", params).await;
             pages += 1;
             found.extend(ids(&page["items"]).into_iter().map(str::to_owned));
             cursor = page.get("cursor").cloned();
@@ -200,7 +208,7 @@ on_both_stores! {
             }
         }
         assert_eq!((found.iter().map(String::as_str).collect::<Vec<_>>(), pages), (wanted.to_vec(), 3), "each once");
-        assert_eq!(bob.is_refused(Method::ChannelList, json!({ "cursor": "nonsense" })).await, ErrorCode::BadRequest);
+        assert_eq!(bob.is_refused("channel.list", json!({ "cursor": "nonsense" })).await, ErrorCode::BadRequest);
         let over_http: Value = world.team().get("/v1/users/bob/channels?limit=2").await.unwrap();
         assert_eq!(ids(&over_http["items"]), wanted[..2]);
     }
@@ -216,12 +224,24 @@ on_both_stores! {
             let body = json!({ "id": format!("channel-{count}"), "type": "group", "creator_id": "alice" });
             let _: Value = world.team().post("/v1/channels", &body).await.unwrap();
             let channel = format!("channel-{count}").parse().unwrap();
-            alice.session.send(&channel, &SendMessage { text: Some(text.clone()), ..SendMessage::default() }).await.unwrap();
+            alice.session.call::<MessageSend>(&channel, &SendMessage { text: Some(text.clone()), ..SendMessage::default() }).await.unwrap();
         }
         for encoding in Encoding::ALL {
             let mut by_hand = world.opens(encoding).await;
             let (length, reply) = by_hand.asks_measured("connect", json!({ "token": world.token("alice").await })).await;
-            assert!(length <= 256 * 1024 && reply["result"]["more"] == true, "{encoding:?}: {length} bytes");
+            assert!(length <= 256 * 1024, "{encoding:?}: {length} bytes");
+            assert_eq!(reply["result"]["more"], false, "it is subscribed to all of them");
+            let entries = reply["result"]["channels"].as_array().unwrap();
+            let latest: Vec<String> = (0..20).rev().map(|n| format!("channel-{n}")).collect();
+            assert_eq!(ids(&reply["result"]["channels"]), latest);
+            let full = entries.iter().take_while(|entry| entry.get("channel").is_some()).count();
+            assert!((2..20).contains(&full), "{full} in full");
+            for entry in &entries[..full] {
+                has_exactly(entry, &format!("{FULL} last_message"));
+            }
+            for entry in &entries[full..] {
+                has_exactly(entry, "channel_id seq at number read unread");
+            }
             let (mut found, mut params) = (0, json!({ "limit": 100 }));
             loop {
                 let (length, page) = by_hand.asks_measured("channel.list", params.clone()).await;

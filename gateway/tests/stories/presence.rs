@@ -1,6 +1,10 @@
 //! Who is online, as those who watch are told.
 
-use protocol::{Encoding, UserId, event::Event, params::Connect};
+use protocol::{
+    Encoding, UserId,
+    event::Event,
+    operation::{presence::PresenceWatch, session::Connect, user::UserIds},
+};
 
 use crate::story::{Ground, Person, World};
 
@@ -8,7 +12,12 @@ impl Person {
     /// Watches users; who of them is online.
     async fn watches(&self, users: &[&str]) -> Vec<UserId> {
         let users = users.iter().map(|user| user.parse().unwrap()).collect();
-        let presence = self.session.watch_presence(users).await.unwrap();
+        let presence = self
+            .session
+            .call::<PresenceWatch>((), UserIds { user_ids: users })
+            .await
+            .unwrap()
+            .presence;
         presence
             .into_iter()
             .filter(|(_, presence)| presence.online)

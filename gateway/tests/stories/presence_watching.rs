@@ -1,10 +1,11 @@
-//! Presence: online at once, offline ten seconds after the last session ended, told to whoever watches.
+//! Presence: online at once, offline ten seconds after the last session ended, told to whoever
+//! watches.
 
 use std::time::{Duration, Instant};
 
 use protocol::{
-    Encoding, ErrorCode, Method,
-    params::{Connect, Watch},
+    Encoding, ErrorCode,
+    operation::session::{Connect, Watch},
 };
 use serde_json::json;
 
@@ -26,7 +27,7 @@ async fn comes_and_goes(world: &World, elsewhere: usize) {
     for watcher in [&alice, &as_json] {
         let answer = watcher
             .asks(
-                Method::PresenceWatch,
+                "presence.watch",
                 json!({ "user_ids": ["bob", "carol", "nobody"] }),
             )
             .await;
@@ -64,7 +65,8 @@ async fn comes_and_goes(world: &World, elsewhere: usize) {
     let third = world
         .connects_to(elsewhere, "bob", Encoding::MessagePack, quiet)
         .await;
-    // A node that does not know yet that another one told of him may say so again, and nothing else.
+    // A node that does not know yet that another one told of him may say so again, and nothing
+    // else.
     while let Ok(event) = tokio::time::timeout(SILENCE, alice.events.next()).await {
         assert_eq!(event.unwrap().data["online"], true);
     }
@@ -79,7 +81,7 @@ async fn comes_and_goes(world: &World, elsewhere: usize) {
     has_exactly(&told["data"], "user_id online last_seen at");
     assert_eq!(told["data"]["online"], false);
     let answer = alice
-        .asks(Method::PresenceWatch, json!({ "user_ids": ["bob"] }))
+        .asks("presence.watch", json!({ "user_ids": ["bob"] }))
         .await;
     has_exactly(&answer["presence"]["bob"], "online last_seen at");
     assert_eq!(
@@ -98,10 +100,7 @@ async fn comes_and_goes(world: &World, elsewhere: usize) {
 
 async fn is_online(person: &Person, name: &str) -> bool {
     let answer = person
-        .asks(
-            Method::PresenceWatch,
-            json!({ "user_ids": [name, "carol"] }),
-        )
+        .asks("presence.watch", json!({ "user_ids": [name, "carol"] }))
         .await;
     answer["presence"][name]["online"] == true
 }
@@ -114,15 +113,33 @@ on_both_stores! {
     async fn watching_replaces_the_set_before(world: World) {
         world.people(&["alice", "bob", "carol"]).await;
         let mut alice = world.connects("alice").await;
-        alice.asks(Method::PresenceWatch, json!({ "user_ids": ["bob"] })).await;
-        alice.asks(Method::PresenceWatch, json!({ "user_ids": ["carol"] })).await;
+        alice.asks("presence.watch", json!({ "user_ids": ["bob"] })).await;
+        alice.asks("presence.watch", json!({ "user_ids": ["carol"] })).await;
         let _bob = world.connects("bob").await;
         let _carol = world.connects("carol").await;
         assert_eq!(alice.hears("presence.changed").await.data["user_id"], "carol");
         alice.hears_nothing().await;
-        assert_eq!(alice.asks(Method::PresenceWatch, json!({ "user_ids": [] })).await, json!({ "presence": {} }));
+        assert_eq!(alice.asks("presence.watch", json!({ "user_ids": [] })).await, json!({ "presence": {} }));
         let many: Vec<String> = (0..101).map(|n| format!("user-{n}")).collect();
-        assert_eq!(alice.is_refused(Method::PresenceWatch, json!({ "user_ids": many })).await, ErrorCode::BadRequest);
+        assert_eq!(alice.is_refused("presence.watch", json!({ "user_ids": many })).await, ErrorCode::BadRequest);
+    }
+
+    async fn ids_that_nobody_has_join_no_topic(world: World) {
+        world.people(&["alice", "bob"]).await;
+        let mut alice = world.connects("alice").await;
+        let topics = world.metric(0, "chaos_topics").await;
+        let mut ids: Vec<String> = (0..98).map(|n| format!("nobody-{n}")).collect();
+        ids.extend(["bob", "carol"].map(str::to_owned));
+        let answer = alice.asks("presence.watch", json!({ "user_ids": ids })).await;
+        assert_eq!(answer["presence"].as_object().unwrap().len(), 100, "an unknown id is offline");
+        assert_eq!(world.metric(0, "chaos_topics").await, topics + 1.0);
+        world.people(&["carol"]).await;
+        let _carol = world.connects("carol").await;
+        let _bob = world.connects("bob").await;
+        assert_eq!(alice.hears("presence.changed").await.data["user_id"], "bob", "carol was nobody when she was watched");
+        let answer = alice.asks("presence.watch", json!({ "user_ids": ["bob", "carol"] })).await;
+        assert_eq!(answer["presence"]["carol"]["online"], true);
+        assert_eq!(world.metric(0, "chaos_topics").await, topics + 4.0, "with those of both sessions");
     }
 }
 

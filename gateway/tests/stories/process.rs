@@ -20,9 +20,8 @@ use client::{Backend, Connector, Events, Session};
 use parking_lot::Mutex;
 use protocol::{
     Encoding,
-    model::{App, Key},
-    params::Connect,
-    results::{OrganizationCreated, Token},
+    entity::{App, Key},
+    operation::{organization::OrganizationCreated, session::Connect, user::Token},
 };
 use serde_json::json;
 use tokio::{
@@ -110,12 +109,42 @@ impl Chaos {
         (node, address)
     }
 
-    /// Where it says that it takes connections, once it does.
+    /// Where it takes connections, once it does: in its lines, or where it has none in its log.
     pub async fn address(&self) -> SocketAddr {
-        let line = self.says("HTTP API").await;
-        line.split("http://")
-            .nth(1)
-            .and_then(|rest| rest.split('/').next())
+        let printed = || {
+            Some(
+                self.said()
+                    .iter()
+                    .find(|line| line.contains("HTTP API"))?
+                    .split_once("http://")?
+                    .1
+                    .to_owned(),
+            )
+        };
+        let logged = || {
+            Some(
+                self.log()
+                    .lines()
+                    .find(|line| line.contains("node started"))?
+                    .split_once("\"listen\":\"")?
+                    .1
+                    .to_owned(),
+            )
+        };
+        let found = || printed().or_else(logged);
+        until(
+            &format!(
+                "it tells its address; it said {:?} and logged {}",
+                self.said(),
+                self.log()
+            ),
+            || async { found().is_some() },
+        )
+        .await;
+        found()
+            .unwrap()
+            .split(['/', '"'])
+            .next()
             .unwrap()
             .parse()
             .unwrap()

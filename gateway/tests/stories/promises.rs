@@ -1,12 +1,21 @@
-//! What is promised, kept: a reply means stored, streams have no holes, nobody hears what is not for them.
+//! What is promised, kept: a reply means stored, streams have no holes, nobody hears what is not
+//! for them.
 
 use std::collections::BTreeMap;
 
 use protocol::{
-    ChannelId, Encoding, ErrorCode, EventMessage, Method,
-    model::Message,
-    params::{Connect, Cursor, EditMessage, ListMessages, SendMessage, Watch},
-    results::MessageResult,
+    ChannelId, Cursor, Encoding, ErrorCode, EventMessage, UserId,
+    entity::Message,
+    operation::{
+        channel::{ChannelSubscribe, Subscribe},
+        message::{
+            EditMessage, ListMessages, MessageDelete, MessageEdit, MessageList, MessageSend,
+            SendMessage,
+        },
+        participant::{AddParticipant, ParticipantAdd, ParticipantRemove},
+        session::{Connect, Watch},
+        typing::{Typing, TypingSet},
+    },
 };
 use serde_json::json;
 
@@ -26,7 +35,7 @@ const ID: &str = "msg_00000000000000aa";
 async fn all_messages(person: &Person, channel: &ChannelId) -> Vec<Message> {
     let page = person
         .session
-        .messages(
+        .call::<MessageList>(
             channel,
             &ListMessages {
                 after: Some(0),
@@ -48,11 +57,11 @@ on_both_stores! {
         let mut pending = Vec::new();
         for count in 0..60 {
             let message = SendMessage { text: Some(format!("message {count}")), ..SendMessage::default() };
-            pending.push(alice.session.begin_send(&general, &message).await.unwrap());
+            pending.push(alice.session.begin::<MessageSend>(&general, &message).await.unwrap());
         }
         let mut sent: Vec<Message> = Vec::new();
         for reply in pending {
-            sent.push(reply.reply::<MessageResult>().await.unwrap().message);
+            sent.push(reply.reply().await.unwrap());
         }
         assert_eq!(sent.iter().map(|m| m.number).collect::<Vec<_>>(), (1..=60).collect::<Vec<_>>(), "in the order sent");
         drop(alice);
@@ -67,7 +76,7 @@ on_both_stores! {
         let mut world = world;
         let general = world.channel("group", "general", &["alice", "bob"]).await;
         let alice = world.connects("alice").await;
-        let first = alice.session.send(&general, &message(ID, "first")).await.unwrap();
+        let first = alice.session.call::<MessageSend>(&general, &message(ID, "first")).await.unwrap();
         assert_eq!(first.id.as_str(), ID);
         for retry in [
             message(ID, "first"),
@@ -76,22 +85,22 @@ on_both_stores! {
             message(ID, &"x".repeat(20_000)),
             SendMessage { reply_to_id: Some("msg_0000000000000bad".parse().unwrap()), ..message(ID, "an answer to nothing") },
         ] {
-            assert_eq!(alice.session.send(&general, &retry).await.unwrap(), first);
+            assert_eq!(alice.session.call::<MessageSend>(&general, &retry).await.unwrap(), first);
         }
         let path = format!("/v1/channels/{general}/messages");
         let body = json!({ "message_id": ID, "sender_id": "alice", "text": "over HTTP" });
-        let answer = world.team().call(axum::http::Method::POST, &path).json(&body).send().await.unwrap();
+        let answer = world.team().request(axum::http::Method::POST, &path).json(&body).send().await.unwrap();
         assert_eq!((answer.status.as_u16(), answer.json::<Message>().unwrap()), (200, first.clone()));
 
         let edit = EditMessage { text: protocol::Patch::Set("edited".into()), ..EditMessage::default() };
-        let edited = alice.session.edit(&general, &first.id, &edit).await.unwrap();
-        assert_eq!(alice.session.send(&general, &message(ID, "first")).await.unwrap(), edited, "as it is now");
+        let edited = alice.session.call::<MessageEdit>((&general, &first.id), &edit).await.unwrap();
+        assert_eq!(alice.session.call::<MessageSend>(&general, &message(ID, "first")).await.unwrap(), edited, "as it is now");
         drop(alice);
         world.restarts().await;
         let alice = world.connects("alice").await;
-        assert_eq!(alice.session.send(&general, &message(ID, "first")).await.unwrap(), edited);
-        alice.session.delete_message(&general, &first.id).await.unwrap();
-        let gone = alice.session.send(&general, &message(ID, "first")).await.unwrap();
+        assert_eq!(alice.session.call::<MessageSend>(&general, &message(ID, "first")).await.unwrap(), edited);
+        alice.session.call::<MessageDelete>((&general, &first.id), ()).await.unwrap();
+        let gone = alice.session.call::<MessageSend>(&general, &message(ID, "first")).await.unwrap();
         assert!(gone.deleted_at.is_some() && gone.text.is_empty(), "a retry does not bring it back: {gone:?}");
         assert_eq!(all_messages(&alice, &general).await.len(), 1);
     }
@@ -100,13 +109,13 @@ on_both_stores! {
         let general = world.channel("group", "general", &["alice", "bob"]).await;
         let other = world.channel("group", "other", &["bob"]).await;
         let (alice, bob) = (world.connects("alice").await, world.connects("bob").await);
-        alice.session.send(&general, &message(ID, "first")).await.unwrap();
+        alice.session.call::<MessageSend>(&general, &message(ID, "first")).await.unwrap();
         let params = json!({ "channel_id": general, "message_id": ID, "text": "first" });
-        assert_eq!(bob.is_refused(Method::MessageSend, params).await, ErrorCode::Conflict);
+        assert_eq!(bob.is_refused("message.send", params).await, ErrorCode::Conflict);
         let path = format!("/v1/channels/{general}/messages");
         let body = json!({ "message_id": ID, "sender_id": "bob", "text": "first" });
         assert_eq!(refusal(world.team().post::<Message>(&path, &body).await), (409, ErrorCode::Conflict));
-        assert_eq!(bob.session.send(&other, &message(ID, "mine")).await.unwrap().text, "mine", "an id is of its channel");
+        assert_eq!(bob.session.call::<MessageSend>(&other, &message(ID, "mine")).await.unwrap().text, "mine", "an id is of its channel");
         assert_eq!(all_messages(&alice, &general).await.len(), 1);
     }
 
@@ -116,11 +125,11 @@ on_both_stores! {
         let mut pending = Vec::new();
         for count in 0..40 {
             let id = format!("msg_{:016x}", count % 8);
-            pending.push((count % 8, alice.session.begin_send(&general, &message(&id, &format!("try {count}"))).await.unwrap()));
+            pending.push((count % 8, alice.session.begin::<MessageSend>(&general, &message(&id, &format!("try {count}"))).await.unwrap()));
         }
         let mut seen: BTreeMap<u64, Message> = BTreeMap::new();
         for (name, reply) in pending {
-            let message = reply.reply::<MessageResult>().await.unwrap().message;
+            let message = reply.reply().await.unwrap();
             assert_eq!(*seen.entry(name).or_insert_with(|| message.clone()), message);
         }
         let listed = all_messages(&alice, &general).await;
@@ -263,7 +272,12 @@ async fn nothing_after_a_removal(world: &World, at: usize, remover: usize) {
     ];
     bobs[2]
         .session
-        .subscribe([(general.clone(), Cursor::Now)].into())
+        .call::<ChannelSubscribe>(
+            (),
+            Subscribe {
+                channels: [(general.clone(), Cursor::Now)].into(),
+            },
+        )
         .await
         .unwrap();
     let storm = tokio::spawn({
@@ -274,8 +288,11 @@ async fn nothing_after_a_removal(world: &World, at: usize, remover: usize) {
                     text: Some(format!("message {count}")),
                     ..SendMessage::default()
                 };
-                carol.send(&general, &message).await.unwrap();
-                carol.typing(&general, true).await.unwrap();
+                carol.call::<MessageSend>(&general, &message).await.unwrap();
+                carol
+                    .call::<TypingSet>(&general, Typing { typing: true })
+                    .await
+                    .unwrap();
             }
         }
     });
@@ -284,7 +301,7 @@ async fn nothing_after_a_removal(world: &World, at: usize, remover: usize) {
     }
     alice
         .session
-        .remove_participant(&general, &"bob".parse().unwrap())
+        .call::<ParticipantRemove>((&general, &"bob".parse().unwrap()), ())
         .await
         .unwrap();
     let removed = carol.hears("participant.removed").await;
@@ -311,7 +328,7 @@ async fn nothing_after_a_removal(world: &World, at: usize, remover: usize) {
         }
         assert!(is_told, "each session is told channel.removed");
         let channel = json!({ "channel_id": general });
-        for method in [Method::MessageList, Method::ParticipantList] {
+        for method in ["message.list", "participant.list"] {
             assert_eq!(
                 bob.is_refused(method, channel.clone()).await,
                 ErrorCode::NotFound
@@ -319,13 +336,14 @@ async fn nothing_after_a_removal(world: &World, at: usize, remover: usize) {
         }
         let params = json!({ "channel_id": general, "text": "still here" });
         assert_eq!(
-            bob.is_refused(Method::MessageSend, params).await,
+            bob.is_refused("message.send", params).await,
             ErrorCode::NotFound
         );
     }
 }
 
-/// Bob is removed and added again and again; what is sent while he is in reaches him without a word about what he missed.
+/// Bob is removed and added again and again; what is sent while he is in reaches him without a word
+/// about what he missed.
 async fn comes_and_goes(world: &World, at: usize) {
     let general = world.channel("group", "general", &["alice"]).await;
     world.people(&["bob"]).await;
@@ -333,11 +351,17 @@ async fn comes_and_goes(world: &World, at: usize) {
         .connects_to(at, "bob", Encoding::MessagePack, Connect::default())
         .await;
     let mut alice = world.connects("alice").await;
-    let name = "bob".parse().unwrap();
+    let name: UserId = "bob".parse().unwrap();
     for round in 0..12 {
         alice
             .session
-            .add_participant(&general, &name, None)
+            .call::<ParticipantAdd>(
+                &general,
+                AddParticipant {
+                    user_id: name.clone(),
+                    role: None,
+                },
+            )
             .await
             .unwrap();
         alice.sends(&general, &format!("round {round}")).await;
@@ -350,7 +374,7 @@ async fn comes_and_goes(world: &World, at: usize) {
         );
         alice
             .session
-            .remove_participant(&general, &name)
+            .call::<ParticipantRemove>((&general, &name), ())
             .await
             .unwrap();
         if round % 2 == 0 {

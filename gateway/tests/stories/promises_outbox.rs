@@ -1,10 +1,14 @@
-//! What a slow reader costs: a bounded amount of memory, its own connection, and nothing of what it was to be told.
+//! What a slow reader costs: a bounded amount of memory, its own connection, and nothing of what it
+//! was to be told.
 
 use client::Connector;
 use protocol::{
-    ChannelId, Encoding,
+    ChannelId, Cursor, Encoding,
     event::Event,
-    params::{Connect, Cursor, SendMessage},
+    operation::{
+        message::{MessageSend, SendMessage},
+        session::Connect,
+    },
 };
 
 use crate::story::{Ground, Person, World, until};
@@ -57,7 +61,7 @@ on_both_stores! {
         let mut most = 0.0f64;
         for count in 0..ENOUGH {
             let text = format!("{count} {}", "x".repeat(BYTES));
-            sender.send(&general, &SendMessage { text: Some(text), ..SendMessage::default() }).await.unwrap();
+            sender.call::<MessageSend>(&general, &SendMessage { text: Some(text), ..SendMessage::default() }).await.unwrap();
             if count % 20 == 0 {
                 most = most.max(metric(&world, "chaos_outbox_bytes").await);
             }
@@ -99,7 +103,7 @@ on_both_stores! {
         let text = "x".repeat(BYTES);
         let closes = r#"chaos_closes_total{code="4009"}"#;
         for _ in 0..ENOUGH {
-            alice.session.send(&general, &SendMessage { text: Some(text.clone()), ..SendMessage::default() }).await.unwrap();
+            alice.session.call::<MessageSend>(&general, &SendMessage { text: Some(text.clone()), ..SendMessage::default() }).await.unwrap();
             if metric(&world, closes).await > 0.0 || metric(&world, r#"chaos_slow_readers_total{bound="bytes"}"#).await > 0.0 {
                 break;
             }

@@ -1,4 +1,5 @@
-//! The client that comes back: through cut connections, a restarted node, a node that drains, and tokens that end.
+//! The client that comes back: through cut connections, a restarted node, a node that drains, and
+//! tokens that end.
 
 use std::{
     net::SocketAddr,
@@ -13,11 +14,15 @@ use client::{Client, Connector, NoToken, Settings, Update, Updates, Why};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use protocol::{
-    ChannelId, Encoding, MessageId,
+    ChannelId, Cursor, Encoding, MessageId,
+    entity::Message,
     event::Event,
-    model::Message,
-    params::{Cursor, ListMessages, SendMessage, Watch},
-    results::Token,
+    operation::{
+        message::{ListMessages, MessageList, SendMessage},
+        participant::{AddParticipant, ParticipantAdd, ParticipantRemove},
+        session::Watch,
+        user::Token,
+    },
 };
 use serde_json::json;
 use tokio::{
@@ -150,7 +155,7 @@ impl World {
                 node,
                 "ann",
                 Encoding::MessagePack,
-                protocol::params::Connect::default(),
+                protocol::operation::session::Connect::default(),
             )
             .await;
         let mut messages = Vec::new();
@@ -163,7 +168,11 @@ impl World {
                 limit: Some(200),
                 ..ListMessages::default()
             };
-            let page = person.session.messages(channel, &which).await.unwrap();
+            let page = person
+                .session
+                .call::<MessageList>(channel, &which)
+                .await
+                .unwrap();
             messages.extend(page.items);
             if !page.more {
                 return messages;
@@ -206,8 +215,8 @@ impl Person {
             Update::Connected(connected) => {
                 self.connections += 1;
                 let entry = connected.channels.first().and_then(|entry| match entry {
-                    protocol::model::EntryResult::Entry(entry) => Some(entry.seq),
-                    protocol::model::EntryResult::Failed(_) => None,
+                    protocol::entity::EntryResult::Entry(entry) => Some(entry.seq),
+                    protocol::entity::EntryResult::Failed(_) => None,
                 });
                 self.position = self.position.or(entry);
             }
@@ -247,7 +256,8 @@ on_both_stores! {
         }
         let sent: Vec<MessageId> = (0..MESSAGES).map(|n| ann.sends(&general, n)).collect();
         for part in 1..=8 {
-            // Whatever is on its way at this moment: before it is stored, before its reply, before its event.
+            // Whatever is on its way at this moment: before it is stored, before its reply, before
+            // its event.
             ann.hears_until("acknowledgements", |ann| ann.acknowledged.len() >= part * MESSAGES / 10).await;
             path.cut();
         }
@@ -325,12 +335,18 @@ async fn who_is_removed_and_added_again_goes_on_from_there_on_whether_there_or_a
                 path.cut();
             }
             bob.session
-                .remove_participant(&general, &"ann".parse().unwrap())
+                .call::<ParticipantRemove>((&general, &"ann".parse().unwrap()), ())
                 .await
                 .unwrap();
             bob.sends(&general, "not for her").await;
             bob.session
-                .add_participant(&general, &"ann".parse().unwrap(), None)
+                .call::<ParticipantAdd>(
+                    &general,
+                    AddParticipant {
+                        user_id: "ann".parse().unwrap(),
+                        role: None,
+                    },
+                )
                 .await
                 .unwrap();
             path.leads_to(world.nodes[0].address);
@@ -436,7 +452,7 @@ async fn who_chats_in_a_terminal_is_told_of_a_restart_and_goes_on() {
         person.says("You are").await;
     }
     alice.types("before").await;
-    bob.says("alice: before").await;
+    bob.says("Alice: before").await;
     node.kill9().await;
     alice.says("connecting again").await;
     alice.types("meanwhile").await;
@@ -444,11 +460,11 @@ async fn who_chats_in_a_terminal_is_told_of_a_restart_and_goes_on() {
     path.leads_to(address);
     for person in [&alice, &bob] {
         person.says("connected again").await;
-        person.says("alice: meanwhile").await;
+        person.says("Alice: meanwhile").await;
     }
     bob.types("after").await;
     for person in [&alice, &bob] {
-        person.says("bob: after").await;
+        person.says("Bob: after").await;
     }
     let said = |who: &Chaos| {
         who.said()
@@ -459,7 +475,7 @@ async fn who_chats_in_a_terminal_is_told_of_a_restart_and_goes_on() {
     for person in [&mut alice, &mut bob] {
         assert_eq!(
             said(person)[said(person).len() - 3..],
-            ["alice: before", "alice: meanwhile", "bob: after"],
+            ["Alice: before", "Alice: meanwhile", "Bob: after"],
             "once, and in order"
         );
         person.hangs_up();

@@ -11,14 +11,19 @@ use std::{
 };
 
 use client::{Closed, ConnectError, Connector, Events, RequestError, Session};
-use fanout::redis::testing;
 use parking_lot::Mutex;
 use protocol::{
-    ChannelId, Encoding, EventMessage, MessageId,
+    ChannelId, Cursor, Encoding, EventMessage, MessageId,
+    entity::Message,
     event::Event,
-    model::Message,
-    params::{Connect, Cursor, SendMessage},
+    operation::{
+        message::{MessageSend, SendMessage},
+        presence::PresenceWatch,
+        session::Connect,
+        user::UserIds,
+    },
 };
+use redis_testing as testing;
 
 use crate::{
     nodes::{ADMIN, over_redis, secret_key},
@@ -108,7 +113,7 @@ impl Wanderer {
                     if is_over {
                         std::future::pending().await
                     } else {
-                        session.send(&channel, &body).await
+                        session.call::<MessageSend>(&channel, &body).await
                     }
                 };
                 tokio::pin!(sending);
@@ -203,7 +208,8 @@ async fn a_rolling_restart_under_load_loses_nothing_and_shows_nobody_more_than_a
     };
     traffic().await;
     for _ in 0..2 {
-        // As a load balancer sees it: not ready any more, then gone; and the new one once it is ready.
+        // As a load balancer sees it: not ready any more, then gone; and the new one once it is
+        // ready.
         let before = reconnects.load(Ordering::Relaxed);
         let leaving = world.nodes.remove(0);
         balancer
@@ -280,7 +286,12 @@ async fn the_users_of_a_killed_node_go_offline_once_and_not_before_its_lease_end
         };
         let (session, events) = there.connects(name, Encoding::MessagePack).await;
         session
-            .watch_presence(vec!["alice".parse().unwrap()])
+            .call::<PresenceWatch>(
+                (),
+                UserIds {
+                    user_ids: vec!["alice".parse().unwrap()],
+                },
+            )
             .await
             .unwrap();
         watching.push((session, events));

@@ -1,19 +1,26 @@
-//! A hundred readers that stall at once: what they cost a whole process, and that none of them loses anything.
+//! What many sessions cost a whole process: a hundred readers that stall at once and lose nothing,
+//! and idle ones.
 //!
-//! `CHAOS_STALLED_MIB=10` lets 10 MiB pass for each, 1 GiB in all; the suite lets 5 MiB pass, which is more than sockets buffer.
+//! `CHAOS_STALLED_MIB=10` lets 10 MiB pass for each, 1 GiB in all; the suite lets 5 MiB pass, which
+//! is more than sockets buffer.
 
 use client::{Connector, Events, Session};
 use futures_util::future::join_all;
 use protocol::{
-    ChannelId, Encoding,
+    ChannelId, Cursor, Encoding,
+    entity::EntryResult,
     event::Event,
-    model::EntryResult,
-    params::{Connect, Cursor, SendMessage},
+    frame::encode_request,
+    operation::{
+        message::{MessageSend, SendMessage},
+        session::Connect,
+    },
 };
 
 use crate::{
     process::{Chaos, Shop, admin_key},
     story::{PATIENCE, metric_in, until},
+    wire::{Outcome, Raw},
 };
 
 const READERS: usize = 100;
@@ -69,6 +76,21 @@ impl Reader {
         }
     }
 
+    /// Reads every event up to this `seq`, of whatever kind, without a hole.
+    async fn reads_past(&mut self, last: u64) {
+        while self.position.0 < last {
+            let event = tokio::time::timeout(3 * PATIENCE, self.events.next())
+                .await
+                .expect("something comes");
+            let event =
+                event.unwrap_or_else(|| panic!("the connection ended: {}", self.events.closed()));
+            if let (Some(seq), Some(at), Some(_)) = (event.seq, event.at, event.channel_id) {
+                assert_eq!(seq, self.position.0 + 1, "no hole, and nothing twice");
+                self.position = (seq, at);
+            }
+        }
+    }
+
     /// Reads until it has this `seq`, or the connection ends.
     async fn reads_to(&mut self, last: u64) {
         while self.position.0 < last {
@@ -114,8 +136,8 @@ async fn a_hundred_stalled_readers_cost_no_more_than_their_outboxes_and_all_resu
     let token = shop.token("bob").await;
     let metric = async |name: &str| {
         let answer = shop
-            .http("")
-            .call(axum::http::Method::GET, "/metrics")
+            .http(&shop.admin_key)
+            .request(axum::http::Method::GET, "/metrics")
             .send()
             .await
             .unwrap();
@@ -139,7 +161,7 @@ async fn a_hundred_stalled_readers_cost_no_more_than_their_outboxes_and_all_resu
     for index in 0..count {
         let text = format!("{index} {}", "x".repeat(BYTES));
         alice
-            .send(
+            .call::<MessageSend>(
                 &general,
                 &SendMessage {
                     text: Some(text),
@@ -208,4 +230,133 @@ async fn a_hundred_stalled_readers_cost_no_more_than_their_outboxes_and_all_resu
         .await;
     }
     assert!(!node.log().contains("panicked"), "{}", node.log());
+}
+
+/// Sessions that resume and read nothing, and what each of them has to catch up with: more than
+/// eight outboxes.
+const RESUMING: usize = 60;
+const LARGE_MESSAGES: usize = 150;
+const LARGE_BYTES: usize = 56 * 1024;
+/// What the hub may hold of pages that it reads: 64 of 64 KiB, or of one record, framed and not.
+const PAGES: u64 = 64 * 2 * 64 * 1024;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_that_resume_and_read_nothing_cost_no_more_than_their_outboxes() {
+    const OUTBOX: u64 = 1024 * 1024;
+    let folder = tempfile::tempdir().unwrap();
+    let limits = [
+        "outbox_bytes=1048576",
+        "requests_per_second=0",
+        "connections_per_user=0",
+        "text_bytes=60000",
+        "log_bytes=0",
+    ];
+    let flags: Vec<&str> = ["--demo", "off"]
+        .into_iter()
+        .chain(limits.iter().flat_map(|limit| ["--limit", limit]))
+        .collect();
+    let (node, address) = Chaos::node(folder.path(), &flags).await;
+    let shop = Shop::open(address, &admin_key(folder.path())).await;
+    shop.group("big", &["alice", "bob"]).await;
+    let big: ChannelId = "big".parse().unwrap();
+    let (alice, events) = shop.connects("alice", Encoding::MessagePack).await;
+    drop(events);
+    for index in 0..LARGE_MESSAGES {
+        let text = format!("{index} {}", "x".repeat(LARGE_BYTES));
+        alice
+            .call::<MessageSend>(
+                &big,
+                &SendMessage {
+                    text: Some(text),
+                    ..SendMessage::default()
+                },
+            )
+            .await
+            .unwrap();
+    }
+    drop(alice);
+    let token = shop.token("bob").await;
+
+    let before = node.anonymous_bytes();
+    let mut sessions = Vec::with_capacity(RESUMING);
+    for index in 0..RESUMING {
+        let reader =
+            Reader::connects(&shop, &token, &big, Some((0, 0)), Encoding::ALL[index % 2]).await;
+        reader.session.pause_reading();
+        sessions.push(reader);
+    }
+    let queued = async || {
+        let answer = shop
+            .http(&admin_key(folder.path()))
+            .request(axum::http::Method::GET, "/metrics")
+            .send()
+            .await
+            .unwrap();
+        metric_in(
+            std::str::from_utf8(&answer.body).unwrap(),
+            "chaos_outbox_bytes",
+        )
+    };
+    until("every outbox holds what it may of a replay", || async {
+        queued().await >= (RESUMING as u64 * OUTBOX / 4) as f64
+    })
+    .await;
+    let mut most = 0;
+    for _ in 0..20 {
+        most = most.max(node.anonymous_bytes());
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let grown = most.saturating_sub(before);
+    let bound = RESUMING as u64 * OUTBOX + PAGES + BESIDES;
+    eprintln!(
+        "{RESUMING} stalled replays: grown by {} KiB of {} KiB",
+        grown >> 10,
+        bound >> 10
+    );
+    assert!(
+        grown <= bound,
+        "the node has grown by {grown} bytes, and {bound} are allowed"
+    );
+
+    let first = &mut sessions[0];
+    first.session.resume_reading();
+    let last = first.position.0 + LARGE_MESSAGES as u64;
+    first.reads_past(last).await;
+    assert!(!node.log().contains("panicked"), "{}", node.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_session_keeps_no_buffer_of_a_large_message() {
+    const SESSIONS: usize = 200;
+    let folder = tempfile::tempdir().unwrap();
+    let limits = [
+        "connections_per_user=0",
+        "unauthenticated_per_ip=0",
+        "requests_per_second=0",
+    ];
+    let flags: Vec<&str> = ["--demo", "off"]
+        .into_iter()
+        .chain(limits.iter().flat_map(|limit| ["--limit", limit]))
+        .collect();
+    let (node, address) = Chaos::node(folder.path(), &flags).await;
+    let shop = Shop::open(address, &admin_key(folder.path())).await;
+    shop.group("general", &["alice"]).await;
+    let token = shop.token("alice").await;
+    let mut sessions = Vec::with_capacity(SESSIONS);
+    for _ in 0..SESSIONS {
+        sessions.push(Raw::session(address, Encoding::Json, &token).await);
+    }
+    let mut ping = encode_request(Encoding::Json, 2, "ping", &serde_json::json!({}));
+    ping.resize(60_000, b' ');
+    let before = node.anonymous_bytes();
+    for session in &mut sessions {
+        session.message(&ping).await;
+        assert_eq!(session.outcome().await, Outcome::Reply(2, None));
+    }
+    let grown = node.anonymous_bytes().saturating_sub(before);
+    eprintln!("{SESSIONS} sessions: grown by {} KiB", grown >> 10);
+    assert!(
+        grown < (SESSIONS * ping.len() / 4) as u64,
+        "{grown} bytes are kept"
+    );
 }

@@ -1,13 +1,17 @@
-//! Many come at once: some are let in, some wait, the others are told when to come again, and who is there is served.
+//! Many come at once: some are let in, some wait, the others are told when to come again, and who
+//! is there is served.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use client::{ConnectError, Connector, Frame};
 use futures_util::future::join_all;
 use protocol::{
-    ChannelId, Encoding,
+    ChannelId, Cursor, Encoding,
     frame::encode_request,
-    params::{Connect, Cursor, SendMessage},
+    operation::{
+        message::{MessageSend, SendMessage},
+        session::{Connect, Ping},
+    },
 };
 use serde_json::{Value, json};
 
@@ -44,8 +48,8 @@ fn from_the_beginning(channel: &ChannelId) -> Connect {
 }
 
 impl World {
-    /// So many connections of somebody open, and only then ask to be let in, all together. Those who are in, and the hints of those
-    /// who are not.
+    /// So many connections of somebody open, and only then ask to be let in, all together. Those
+    /// who are in, and the hints of those who are not.
     async fn is_stormed_by(
         &self,
         name: &str,
@@ -124,7 +128,7 @@ on_both_stores! {
         let text = "x".repeat(16_000);
         for _ in 0..60 {
             let body = SendMessage { text: Some(text.clone()), ..Default::default() };
-            alice.session.send(&general, &body).await.unwrap();
+            alice.session.call::<MessageSend>(&general, &body).await.unwrap();
         }
         let params = Connect { token: world.token("bob").await, ..from_the_beginning(&general) };
         let mut stalled = Vec::new();
@@ -139,7 +143,8 @@ on_both_stores! {
     }
 }
 
-// On the embedded store a session begins within one step of one thread, so that hardly anybody ever waits.
+// On the embedded store a session begins within one step of one thread, so that hardly anybody ever
+// waits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_not_let_in_is_told_when_and_all_are_in_at_last_while_who_is_there_is_served() {
     let Gated(world) = Gated::on(Ground::Redis).await;
@@ -155,7 +160,7 @@ async fn who_is_not_let_in_is_told_when_and_all_are_in_at_last_while_who_is_ther
     drop(events);
     let says = async |text: String| {
         alice
-            .send(
+            .call::<MessageSend>(
                 &general,
                 &SendMessage {
                     text: Some(text),
@@ -249,7 +254,7 @@ async fn while_the_store_hangs_so_many_wait_and_afterwards_all_come_in() {
             turned_away >= COUNT as f64 - 5.0
         })
         .await;
-        alice.session.ping().await.unwrap();
+        alice.session.call::<Ping>((), ()).await.unwrap();
         server.cont();
     });
     let mut again = Vec::new();
@@ -270,9 +275,5 @@ async fn while_the_store_hangs_so_many_wait_and_afterwards_all_come_in() {
             .map(|hint| world.comes_after(hint, &params, "bob")),
     )
     .await;
-    let _: Value = alice
-        .session
-        .request(protocol::Method::Ping, &json!({}))
-        .await
-        .unwrap();
+    let _: Value = alice.session.request("ping", &json!({})).await.unwrap();
 }

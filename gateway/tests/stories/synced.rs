@@ -1,12 +1,16 @@
 //! No acknowledgement precedes its sync, told by the system calls of the real binary.
 //!
-//! What LMDB does for a commit: it writes the pages to `data.mdb`, waits for `fdatasync` of it, and then writes the meta page,
-//! without which nothing of the commit is there, through a descriptor that was opened with `O_DSYNC`. So before any byte that
-//! tells of a message leaves through a socket, all three must have returned, in this order.
+//! What LMDB does for a commit: it writes the pages to `data.mdb`, waits for `fdatasync` of it, and
+//! then writes the meta page, without which nothing of the commit is there, through a descriptor
+//! that was opened with `O_DSYNC`. So before any byte that tells of a message leaves through a
+//! socket, all three must have returned, in this order.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use protocol::{Encoding, params::SendMessage};
+use protocol::{
+    Encoding,
+    operation::message::{MessageSend, SendMessage},
+};
 
 use crate::{
     process::{Chaos, Shop, admin_key},
@@ -48,7 +52,8 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Reads a trace. What one thread began while another's call was under way is found again where it resumes.
+/// Reads a trace. What one thread began while another's call was under way is found again where it
+/// resumes.
 fn calls(trace: &str) -> Vec<Call<'_>> {
     let mut under_way: BTreeMap<(&str, &str), (usize, &str)> = BTreeMap::new();
     let mut calls = Vec::new();
@@ -92,7 +97,8 @@ fn calls(trace: &str) -> Vec<Call<'_>> {
     calls
 }
 
-/// Whether what is told of each of these texts was told after it was on the disk. They stand in the trace as they are.
+/// Whether what is told of each of these texts was told after it was on the disk. They stand in the
+/// trace as they are.
 fn told_after_its_sync(trace: &str, texts: &[String]) -> Result<(), String> {
     let calls = calls(trace);
     let synchronous: BTreeSet<&str> = calls
@@ -312,25 +318,19 @@ async fn every_message_is_synced_before_anything_tells_of_it() {
                 };
                 replies.push(
                     session
-                        .begin_send(&"general".parse().unwrap(), &body)
+                        .begin::<MessageSend>(&"general".parse().unwrap(), &body)
                         .await
                         .unwrap(),
                 );
                 // Now one by one, now several in one commit.
                 if index % 10 > 4 {
                     for reply in replies.drain(..) {
-                        reply
-                            .reply::<protocol::results::MessageResult>()
-                            .await
-                            .unwrap();
+                        reply.reply().await.unwrap();
                     }
                 }
             }
             for reply in replies {
-                reply
-                    .reply::<protocol::results::MessageResult>()
-                    .await
-                    .unwrap();
+                reply.reply().await.unwrap();
             }
         }));
     }

@@ -1,13 +1,16 @@
-//! Tokens: which are taken, how a session changes its own, and what ends sessions before their time.
+//! Tokens: which are taken, how a session changes its own, and what ends sessions before their
+//! time.
 
 use std::time::{Duration, Instant};
 
-use gateway::auth::token;
+use domain::credential::token;
 use protocol::{
-    Encoding, ErrorCode, Method,
-    model::TokenKey,
-    params::Connect,
-    results::{Disconnected, Token},
+    Encoding, ErrorCode,
+    entity::TokenKey,
+    operation::{
+        session::{Connect, Ping},
+        user::{Disconnected, Token},
+    },
 };
 use serde_json::{Value, json};
 
@@ -57,6 +60,12 @@ impl World {
                         heard: Vec::new(),
                     };
                     assert_eq!(person.is_closed().await, 4004);
+                }
+                // A user connects no more often than it may.
+                Err(client::ConnectError::Refused { error, .. })
+                    if error.code == ErrorCode::RateLimited =>
+                {
+                    tokio::time::sleep(Duration::from_millis(error.retry_after_ms.unwrap())).await;
                 }
                 Err(client::ConnectError::Refused { error, closed }) => {
                     assert_eq!(
@@ -138,7 +147,7 @@ on_both_stores! {
         let mut alice = world.connects_with(0, &world.token_for("alice", 2).await).await;
         let key = world.token_key().await;
         let new: Token = world.team().post("/v1/users/alice/tokens", &json!({ "expires_in": 3600 })).await.unwrap();
-        let refreshed = alice.asks(Method::TokenRefresh, json!({ "token": new.token })).await;
+        let refreshed = alice.asks("token.refresh", json!({ "token": new.token })).await;
         has_exactly(&refreshed, "expires_at");
         assert_eq!(refreshed["expires_at"], new.expires_at);
         for (token, code) in [
@@ -146,7 +155,7 @@ on_both_stores! {
             ("nonsense".to_owned(), ErrorCode::Unauthenticated),
             (signed(&key, "alice", now() - 100, now() - 40), ErrorCode::Unauthenticated),
         ] {
-            assert_eq!(alice.is_refused(Method::TokenRefresh, json!({ "token": token })).await, code);
+            assert_eq!(alice.is_refused("token.refresh", json!({ "token": token })).await, code);
         }
         // The old token is over by now, the session lives on with the new one.
         let over = Instant::now() + Duration::from_secs(3);
@@ -157,11 +166,11 @@ on_both_stores! {
 
     async fn an_expired_token_ends_its_session_with_4003(world: World) {
         world.people(&["alice", "bob"]).await;
-        let mut short = world.connects_with(0, &world.token_for("alice", 1).await).await;
+        let mut short = world.connects_with(0, &world.token_for("alice", 5).await).await;
         let mut shortened = world.connects("bob").await;
         let key = world.token_key().await;
-        let answer = shortened.asks(Method::TokenRefresh, json!({ "token": signed(&key, "bob", now(), now() + 2) })).await;
-        assert!(answer["expires_at"].as_u64().unwrap() <= (now() + 2) * 1000);
+        let answer = shortened.asks("token.refresh", json!({ "token": signed(&key, "bob", now(), now() + 5) })).await;
+        assert!(answer["expires_at"].as_u64().unwrap() <= (now() + 5) * 1000);
         assert_eq!(short.is_closed().await, 4003);
         assert_eq!(shortened.is_closed().await, 4003, "a shorter token counts too");
     }
@@ -173,7 +182,7 @@ on_both_stores! {
         let event = alice.hears_raw("token.expiring").await;
         has_exactly(&event, "event data");
         assert_eq!(event["data"], json!({ "expires_at": token.expires_at }));
-        let left = token.expires_at.saturating_sub(alice.session.ping().await.unwrap());
+        let left = token.expires_at.saturating_sub(alice.session.call::<Ping>((), ()).await.unwrap().at);
         assert!((55_000..=60_500).contains(&left), "{left} ms before");
         alice.hears_nothing().await;
     }
@@ -197,7 +206,7 @@ on_both_stores! {
         assert!(began.elapsed() < Duration::from_secs(5));
         assert_eq!(world.is_refused(&with(token.clone())).await, (ErrorCode::Unauthenticated, 4002));
         assert_eq!(refusal(world.backend(&token).get::<Value>("/v1/users/alice").await), (401, ErrorCode::Unauthenticated));
-        world.connects("alice").await.session.ping().await.unwrap();
+        world.connects("alice").await.session.call::<Ping>((), ()).await.unwrap();
         bob.hears_nothing().await;
         assert_eq!(refusal(world.team().post::<Value>("/v1/users/nobody/disconnect", &json!({})).await), (404, ErrorCode::NotFound));
     }
@@ -214,7 +223,21 @@ on_both_stores! {
         assert_eq!(by_key.is_closed().await, 4004);
         world.is_soon_refused(&token).await;
         by_backend.hears_nothing().await;
-        by_backend.session.ping().await.unwrap();
+        by_backend.session.call::<Ping>((), ()).await.unwrap();
+    }
+
+    async fn refreshed_session_ends_with_the_key_of_its_new_token(world: Patient) {
+        let world = world.0;
+        world.people(&["alice"]).await;
+        let (old, new) = (world.token_key().await, world.token_key().await);
+        let mut alice = world.connects_with(0, &signed(&old, "alice", now(), now() + 600)).await;
+        alice.asks("token.refresh", json!({ "token": signed(&new, "alice", now(), now() + 600) })).await;
+        let path = |id: &dyn std::fmt::Display| format!("/v1/organizations/{}/apps/{}/token-keys/{id}", world.organization, world.app);
+        world.backend(&world.organization_key).delete::<()>(&path(&old.id)).await.unwrap();
+        alice.hears_nothing().await;
+        alice.session.call::<Ping>((), ()).await.unwrap();
+        world.backend(&world.organization_key).delete::<()>(&path(&new.id)).await.unwrap();
+        assert_eq!(alice.is_closed().await, 4004);
     }
 
     async fn a_deleted_user_is_gone_for_good(world: Patient) {
@@ -261,7 +284,7 @@ async fn a_revocation_reaches_every_node_within_five_seconds() {
     let watcher = world.connects("watcher").await;
     until("the store knows of the sessions", || async {
         watcher
-            .asks(Method::PresenceWatch, json!({ "user_ids": ["alice"] }))
+            .asks("presence.watch", json!({ "user_ids": ["alice"] }))
             .await["presence"]["alice"]["online"]
             == true
     })
@@ -296,7 +319,13 @@ async fn a_revocation_reaches_every_node_within_five_seconds() {
         "{:?}",
         began.elapsed()
     );
-    world.connects("alice").await.session.ping().await.unwrap();
+    world
+        .connects("alice")
+        .await
+        .session
+        .call::<Ping>((), ())
+        .await
+        .unwrap();
 }
 
 impl World {
@@ -311,4 +340,35 @@ impl World {
             heard: Vec::new(),
         }
     }
+}
+
+async fn tokens_between_two_revocations_of_a_second_are_refused(ground: Ground) {
+    let world = World::on(ground).await;
+    world.people(&["ada"]).await;
+    let revoke = async || {
+        let _: Disconnected = world
+            .team()
+            .post("/v1/users/ada/disconnect", &json!({ "revoke": true }))
+            .await
+            .unwrap();
+    };
+    for _ in 0..3 {
+        revoke().await;
+        let between = world.token("ada").await;
+        revoke().await;
+        assert_eq!(
+            world.is_refused(&with(between)).await,
+            (ErrorCode::Unauthenticated, 4002)
+        );
+    }
+}
+
+#[tokio::test]
+async fn tokens_between_two_revocations_of_a_second_are_refused_on_the_embedded_store() {
+    tokens_between_two_revocations_of_a_second_are_refused(Ground::Embedded).await;
+}
+
+#[tokio::test]
+async fn tokens_between_two_revocations_of_a_second_are_refused_on_redis() {
+    tokens_between_two_revocations_of_a_second_are_refused(Ground::Redis).await;
 }

@@ -1,7 +1,14 @@
 //! One message, socket to socket, on both stores.
 
 use crate::story::{Ground, World};
-use protocol::{Encoding, params::Connect};
+use protocol::{
+    Encoding,
+    operation::{
+        message::MessageList,
+        participant::{AddParticipant, ParticipantAdd},
+        session::Connect,
+    },
+};
 
 on_both_stores! {
     async fn a_message_reaches_everybody_in_the_channel(world: World) {
@@ -13,7 +20,7 @@ on_both_stores! {
         let seen = bob.sees("hi").await;
         assert_eq!(seen, sent);
         assert_eq!(alice.sees("hi").await, sent);
-        let listed = bob.session.messages(&general, &Default::default()).await.unwrap();
+        let listed = bob.session.call::<MessageList>(&general, &Default::default()).await.unwrap();
         assert_eq!(listed.items.iter().map(|m| &m.id).collect::<Vec<_>>(), [&sent.id]);
     }
 
@@ -22,7 +29,7 @@ on_both_stores! {
         let mut bob = world.connects("bob").await;
         let general = world.channel("group", "general", &["alice"]).await;
         let alice = world.connects("alice").await;
-        alice.session.add_participant(&general, &"bob".parse().unwrap(), None).await.unwrap();
+        alice.session.call::<ParticipantAdd>(&general, AddParticipant { user_id: "bob".parse().unwrap(), role: None }).await.unwrap();
         let added = bob.next().await;
         assert_eq!(added.event, "channel.added");
         let seq = added.data["entry"]["seq"].as_u64().unwrap();

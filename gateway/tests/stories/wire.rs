@@ -1,15 +1,15 @@
 //! A WebSocket by hand: bytes as they are, for those who want to send what no client would.
 #![allow(unreachable_pub, reason = "tests have no outside")]
 
-use std::{net::SocketAddr, time::Duration};
+use std::{io::ErrorKind, net::SocketAddr, time::Duration};
 
 use protocol::{
     Encoding,
     frame::{ServerFrame, encode_request},
-    params::Connect,
+    operation::session::Connect,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, Interest},
     net::TcpStream,
     time::timeout,
 };
@@ -85,7 +85,7 @@ impl Raw {
         let mut raw = Self::open(address, encoding).await;
         let params = Connect {
             token: token.to_owned(),
-            watch: protocol::params::Watch::None,
+            watch: protocol::operation::session::Watch::None,
             ..Connect::default()
         };
         raw.message(&encode_request(encoding, 1, "connect", &params))
@@ -126,19 +126,48 @@ impl Raw {
             .unwrap_or(Outcome::Silence)
     }
 
+    /// Sends these bytes again and again until the connection is closed. What is answered meanwhile
+    /// is passed over.
+    pub async fn floods(&mut self, bytes: &[u8]) -> Outcome {
+        timeout(ANSWER, self.sends_endlessly(bytes))
+            .await
+            .unwrap_or(Outcome::Silence)
+    }
+
+    async fn sends_endlessly(&mut self, bytes: &[u8]) -> Outcome {
+        let (mut at, mut interest) = (0, Interest::READABLE | Interest::WRITABLE);
+        loop {
+            let ready = self.stream.ready(interest).await.unwrap();
+            if ready.is_readable() {
+                match self.stream.try_read_buf(&mut self.buffer) {
+                    Ok(0) => return Outcome::Cut,
+                    Err(error) if error.kind() != ErrorKind::WouldBlock => return Outcome::Cut,
+                    Ok(_) | Err(_) => {}
+                }
+                while let Some((opcode, payload)) = self.buffered() {
+                    if opcode == 8 {
+                        return closed(&payload);
+                    }
+                }
+            }
+            if interest.is_writable() && ready.is_writable() {
+                match self.stream.try_write(&bytes[at..]) {
+                    Ok(written) => at = (at + written) % bytes.len(),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                    // What was said before that can still be read.
+                    Err(_) => interest = Interest::READABLE,
+                }
+            }
+        }
+    }
+
     async fn next(&mut self) -> Outcome {
         loop {
             let Some((opcode, payload)) = self.frame().await else {
                 return Outcome::Cut;
             };
             match opcode {
-                8 => {
-                    return Outcome::Closed(
-                        payload
-                            .get(..2)
-                            .map_or(1005, |code| u16::from_be_bytes([code[0], code[1]])),
-                    );
-                }
+                8 => return closed(&payload),
                 TEXT | BINARY => match ServerFrame::decode(self.encoding, &payload).unwrap() {
                     ServerFrame::Reply { id, outcome } => {
                         return Outcome::Reply(
@@ -154,16 +183,20 @@ impl Raw {
         }
     }
 
+    /// A whole frame that has been read.
+    fn buffered(&mut self) -> Option<(u8, Vec<u8>)> {
+        let (header, length) = header(&self.buffer)?;
+        let payload = self.buffer.get(header..header + length)?.to_vec();
+        let opcode = self.buffer[0] & 0x0f;
+        self.buffer.drain(..header + length);
+        Some((opcode, payload))
+    }
+
     /// A whole frame of the server's, which masks nothing and fragments nothing.
     async fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
         loop {
-            if let Some((header, length)) = header(&self.buffer)
-                && self.buffer.len() >= header + length
-            {
-                let opcode = self.buffer[0] & 0x0f;
-                let payload = self.buffer[header..header + length].to_vec();
-                self.buffer.drain(..header + length);
-                return Some((opcode, payload));
+            if let Some(frame) = self.buffered() {
+                return Some(frame);
             }
             match self.stream.read_buf(&mut self.buffer).await {
                 Ok(0) | Err(_) => return None,
@@ -171,6 +204,14 @@ impl Raw {
             }
         }
     }
+}
+
+fn closed(payload: &[u8]) -> Outcome {
+    Outcome::Closed(
+        payload
+            .get(..2)
+            .map_or(1005, |code| u16::from_be_bytes([code[0], code[1]])),
+    )
 }
 
 fn header(buffer: &[u8]) -> Option<(usize, usize)> {
@@ -213,7 +254,8 @@ pub fn declared(fin: bool, opcode: u8, masked: bool, length: u64) -> Vec<u8> {
     bytes
 }
 
-/// What an HTTP server answers to these bytes: the status, or none if it ends the connection without one. Panics if it says nothing.
+/// What an HTTP server answers to these bytes: the status, or none if it ends the connection
+/// without one. Panics if it says nothing.
 pub async fn http(address: SocketAddr, bytes: &[u8]) -> Option<u16> {
     let answer = http_answer(address, bytes).await;
     let status = answer

@@ -5,32 +5,32 @@ use std::{
     time::Duration,
 };
 
+use async_trait::async_trait;
 use bytes::Bytes;
-use gateway::{
-    auth::Principal,
-    service::{
-        ended::{Ended, Ending, Follower},
-        scope::deployment as deployment_partition,
-    },
-    store::{Append, Body, Commit, Keep},
+use domain::{
+    credential::Principal,
+    ended::{Ended, Ending, Follower},
+    scope::deployment as deployment_partition,
 };
 use protocol::{
     CloseCode, Limits,
-    model::{Algorithm, Environment},
-    params::{Disconnect, MintToken},
+    entity::{Algorithm, Environment},
+    operation::user::{Disconnect, MintToken},
 };
+use store::{Append, Body, Commit, Keep};
 
 use crate::story::{Deployment, scope};
 
 #[derive(Debug, Default)]
 struct Heard(Mutex<(Vec<Ending>, usize)>);
 
+#[async_trait]
 impl Ended for Heard {
-    fn ended(&self, what: &Ending, at: u64) {
+    async fn ended(&self, what: &Ending, at: u64) {
         assert!(at > 0);
         self.0.lock().unwrap().0.push(what.clone());
     }
-    fn all(&self) {
+    async fn all(&self) {
         self.0.lock().unwrap().1 += 1;
     }
 }

@@ -1,18 +1,31 @@
 //! Requests with an `Idempotency-Key`.
 
-use gateway::{
-    auth::Principal,
-    service::idempotency::{Begun, Once},
+use std::time::Duration;
+
+use domain::{
+    channels::Made,
+    credential::Principal,
+    idempotency::{Answer, Begun, Once},
 };
 use protocol::{
     ErrorCode,
-    model::{Algorithm, Environment},
+    entity::{Algorithm, Environment},
+    operation::{channel::CreateChannel, user::PutUser},
 };
 use serde_json::{Value, json};
 
 use crate::story::{Deployment, code, secret};
 
 const ROUTE: &str = "POST /v1/organizations";
+const TAG: &str = "\"7\"";
+
+fn answered(status: u16, body: Value) -> Answer {
+    Answer {
+        status,
+        etag: (status == 201).then(|| TAG.to_owned()),
+        body,
+    }
+}
 
 fn first(begun: Begun) -> Once {
     match begun {
@@ -30,7 +43,13 @@ fn again(begun: Begun) -> Once {
 
 fn answer(begun: Begun) -> (u16, Value) {
     match begun {
-        Begun::Answer { status, body } => (status, body),
+        Begun::Answer {
+            answer: Answer { status, body, etag },
+            ..
+        } => {
+            assert_eq!(etag.as_deref(), (status == 201).then_some(TAG));
+            (status, body)
+        }
         other => panic!("not an answered one: {other:?}"),
     }
 }
@@ -46,12 +65,6 @@ async fn a_repeat_is_told_the_first_answer_without_secrets() {
             .unwrap()
     };
     let once = first(begin(b"body").await);
-    let bits = once.bits;
-    assert_eq!(
-        again(begin(b"body").await).bits,
-        bits,
-        "until there is an answer, it is done with the same ids"
-    );
     assert!(matches!(begin(b"other").await, Begun::Mismatch));
     let told = json!({
         "organization": { "id": "org_1", "secret": "of the app" }, "key": { "id": "key_1", "secret": "ork_canary" },
@@ -59,7 +72,7 @@ async fn a_repeat_is_told_the_first_answer_without_secrets() {
     });
     deployment
         .services
-        .finish_once(once.clone(), 201, &told)
+        .finish_once(once.clone(), answered(201, told))
         .await
         .unwrap();
     let kept = json!({
@@ -69,7 +82,7 @@ async fn a_repeat_is_told_the_first_answer_without_secrets() {
     assert!(matches!(begin(b"other").await, Begun::Mismatch));
     deployment
         .services
-        .finish_once(once, 404, &json!({}))
+        .finish_once(once, answered(200, json!({})))
         .await
         .unwrap();
     assert_eq!(
@@ -80,30 +93,83 @@ async fn a_repeat_is_told_the_first_answer_without_secrets() {
 }
 
 #[tokio::test]
-async fn answers_that_may_be_other_ones_next_time_are_not_kept() {
+async fn request_that_was_released_or_died_is_done_again_with_the_same_ids() {
     let deployment = Deployment::start();
     let begin = async || {
         deployment
             .services
             .begin_once(&Principal::Admin, ROUTE, "k", b"")
             .await
-            .unwrap()
     };
-    let once = first(begin().await);
-    for status in [429, 500, 503] {
-        deployment
-            .services
-            .finish_once(once.clone(), status, &json!({}))
-            .await
-            .unwrap();
-        assert_eq!(again(begin().await).bits, once.bits);
-    }
+    let once = first(begin().await.unwrap());
     deployment
         .services
-        .finish_once(once, 422, &Value::Null)
+        .release_once(once.clone())
         .await
         .unwrap();
-    assert_eq!(answer(begin().await), (422, Value::Null));
+    let second = again(begin().await.unwrap());
+    assert_eq!(second.bits, once.bits);
+    assert_eq!(
+        code(begin().await),
+        ErrorCode::Unavailable,
+        "somebody is at it"
+    );
+    deployment.later(Duration::from_secs(16));
+    let third = again(begin().await.unwrap());
+    assert_eq!(third.bits, once.bits);
+    // Whoever lost the claim says nothing any more.
+    deployment
+        .services
+        .finish_once(second, answered(201, json!("late")))
+        .await
+        .unwrap();
+    deployment
+        .services
+        .finish_once(third, answered(201, json!("in time")))
+        .await
+        .unwrap();
+    assert_eq!(answer(begin().await.unwrap()), (201, json!("in time")));
+}
+
+#[tokio::test]
+async fn request_that_is_done_again_knows_its_own_work_under_a_chosen_id() {
+    let deployment = Deployment::start();
+    let tenant = deployment.tenant("a").await;
+    let backend = deployment.backend(&tenant, Environment::Live).await;
+    let (services, actor) = (&deployment.services, backend.actor().unwrap());
+    let body: CreateChannel =
+        serde_json::from_value(json!({ "id": "room0", "type": "group" })).unwrap();
+    let (made, _) = services
+        .create_channel_as(actor, body.clone(), 7)
+        .await
+        .unwrap();
+    assert_eq!(
+        services
+            .create_channel_as(actor, body.clone(), 7)
+            .await
+            .unwrap(),
+        (made, Made::Now)
+    );
+    assert_eq!(
+        code(services.create_channel_as(actor, body, 8).await),
+        ErrorCode::Conflict
+    );
+    let body: PutUser = serde_json::from_value(json!({ "id": "ann" })).unwrap();
+    let made = services
+        .create_user_as(actor, body.clone(), 7)
+        .await
+        .unwrap();
+    assert_eq!(
+        services
+            .create_user_as(actor, body.clone(), 7)
+            .await
+            .unwrap(),
+        made
+    );
+    assert_eq!(
+        code(services.create_user_as(actor, body, 8).await),
+        ErrorCode::Conflict
+    );
 }
 
 #[tokio::test]
@@ -146,13 +212,14 @@ async fn keys_of_other_credentials_and_routes_are_other_keys() {
         &bob,
     ] {
         for route in [ROUTE, "POST /v1/users"] {
-            first(
+            let once = first(
                 deployment
                     .services
                     .begin_once(who, route, "k", b"")
                     .await
                     .unwrap(),
             );
+            deployment.services.release_once(once).await.unwrap();
         }
     }
     again(
@@ -171,29 +238,34 @@ async fn keys_of_other_credentials_and_routes_are_other_keys() {
 }
 
 #[tokio::test]
-async fn of_many_at_once_one_is_the_first() {
+async fn of_many_at_once_one_is_the_first_and_the_others_answer_what_it_answered() {
     let deployment = Deployment::start();
     let begin = || {
         let services = deployment.services.clone();
         tokio::spawn(async move {
-            services
+            match services
                 .begin_once(&Principal::Admin, ROUTE, "k", b"")
                 .await
                 .unwrap()
+            {
+                Begun::First(once) => {
+                    services
+                        .finish_once(once, answered(201, json!("done")))
+                        .await
+                        .unwrap();
+                    1
+                }
+                begun => {
+                    assert_eq!(answer(begun), (201, json!("done")));
+                    0
+                }
+            }
         })
     };
     let begun: Vec<_> = (0..16).map(|_| begin()).collect();
-    let (mut firsts, mut bits) = (0, std::collections::HashSet::new());
+    let mut firsts = 0;
     for begun in begun {
-        match begun.await.unwrap() {
-            Begun::First(once) => {
-                firsts += 1;
-                bits.insert(once.bits);
-            }
-            begun => {
-                bits.insert(again(begun).bits);
-            }
-        }
+        firsts += begun.await.unwrap();
     }
-    assert_eq!((firsts, bits.len()), (1, 1));
+    assert_eq!(firsts, 1);
 }

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use gateway::auth::{AdminKey, Principal, SecretKey, Who};
+use domain::credential::{AdminKey, Principal, SecretKey, Who};
 use protocol::{
     ErrorCode,
-    model::{Algorithm, Environment},
-    params::{CreateAccess, CreateAppKey, CreateOrganizationKey, ListPage},
+    entity::{Algorithm, Environment},
+    operation::{
+        credential::{CreateAccess, CreateAppKey, CreateOrganizationKey},
+        page::ListPage,
+    },
 };
 
 use crate::story::{ADMIN, Deployment, code, scope, secret};
@@ -326,4 +329,31 @@ async fn nothing_prints_a_secret() {
         assert!(!printed.contains(secret));
     }
     assert!(!printed.contains("canary"));
+}
+
+#[tokio::test]
+async fn a_cursor_is_good_for_an_hour() {
+    let deployment = Deployment::start();
+    let tenant = deployment.tenant("a").await;
+    for _ in 0..3 {
+        deployment.tenant("b").await;
+    }
+    let list = async |cursor| {
+        deployment
+            .services
+            .list_organizations(
+                &Principal::Admin,
+                ListPage {
+                    cursor,
+                    limit: Some(1),
+                },
+            )
+            .await
+    };
+    let cursor = list(None).await.unwrap().cursor;
+    assert!(cursor.is_some(), "{:?} is not alone", tenant.organization);
+    deployment.services.clock.advance(Duration::from_mins(59));
+    list(cursor.clone()).await.unwrap();
+    deployment.services.clock.advance(Duration::from_mins(2));
+    assert_eq!(code(list(cursor).await), ErrorCode::BadRequest);
 }

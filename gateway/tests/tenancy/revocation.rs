@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use gateway::{
-    auth::{Authenticator, Principal, STALE},
-    service::Services,
-};
+use domain::{Services, credential::Principal};
+use gateway::auth::{Authenticator, STALE};
 use protocol::{
     ErrorCode,
-    model::{Algorithm, Environment},
-    params::{Disconnect, MintToken},
+    entity::{Algorithm, Environment},
+    operation::user::{Disconnect, MintToken},
 };
 use serde_json::json;
 
@@ -17,7 +15,8 @@ use crate::story::{Deployment, code, secret, sentence};
 
 const ADMIN: Principal = Principal::Admin;
 
-/// Asks both nodes about a credential now, and after the longest time that either may believe what it knew.
+/// Asks both nodes about a credential now, and after the longest time that either may believe what
+/// it knew.
 async fn refused_soon(
     deployment: &Deployment,
     other: &(Services, Authenticator),
@@ -200,6 +199,28 @@ async fn a_users_tokens_are_refused_at_once_up_to_the_second_of_their_revocation
             .await
             .is_ok()
     );
+}
+
+#[tokio::test]
+async fn token_of_a_node_whose_clock_is_ahead_does_not_escape_a_revocation() {
+    let deployment = Deployment::start();
+    let tenant = deployment.tenant("a").await;
+    let backend = deployment.backend(&tenant, Environment::Live).await;
+    let actor = backend.actor().unwrap();
+    let alice = deployment.user(&backend, "alice").await;
+    deployment.later(Duration::from_secs(60));
+    let services = &deployment.services;
+    let minted = services
+        .mint_token(actor, &alice, MintToken::default())
+        .await
+        .unwrap()
+        .token;
+    deployment.auth.verify(&minted).await.unwrap();
+    services
+        .disconnect_user(actor, &alice, Disconnect { revoke: true })
+        .await
+        .unwrap();
+    assert!(sentence(deployment.auth.verify(&minted).await).contains("revoked"));
 }
 
 #[tokio::test]

@@ -10,23 +10,29 @@ use aws_lc_rs::{
     rsa::{KeyPair as RsaKeyPair, KeySize},
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair},
 };
-use fanout::bus::{Ear, Local};
-use gateway::{
-    auth::{AdminKey, Authenticator, Principal, SecretKey, TokenRefused, Verified},
+use domain::{
+    Services,
+    clock::Clock,
+    credential::{AdminKey, Principal, SecretKey},
     error::Error,
-    service::{Services, clock::Clock, random, scope::Scope},
-    store::{Keep, Store, embedded::Embedded},
+    random,
+    scope::Scope,
 };
+use fanout::bus::Local;
+use gateway::auth::{Authenticator, TokenRefused, Verified};
 use jsonwebtoken::{EncodingKey, Header};
 use protocol::{
     AppId, ErrorCode, Limits, OrganizationId, TokenKeyId, UserId,
-    model::{Algorithm, Environment, Key},
-    params::{
-        CreateApp, CreateAppKey, CreateOrganization, CreateTokenKey, PutUser, UpdateApp,
-        UpdateAppSettings,
+    entity::{Algorithm, Environment, Key},
+    operation::{
+        app::{CreateApp, UpdateApp, UpdateAppSettings},
+        credential::{CreateAppKey, CreateTokenKey},
+        organization::CreateOrganization,
+        user::PutUser,
     },
 };
 use serde_json::{Value, json};
+use store::{Keep, Store, embedded::Embedded};
 use tempfile::TempDir;
 
 pub(crate) const ADMIN: &str = "adm_0123456789abcdefghijklmnopqrstuvwxyz";
@@ -72,7 +78,7 @@ impl Deployment {
     pub(crate) fn keeping(limits: Limits, keep: Keep) -> Self {
         let folder = TempDir::new().unwrap();
         let store: Arc<dyn Store> =
-            Arc::new(Embedded::open(folder.path(), keep, Local::new(Ear::new())).unwrap());
+            Arc::new(Embedded::open(folder.path(), keep, Local::new(Arc::new(()))).unwrap());
         let (services, auth) = node(&store, limits);
         Self {
             services,

@@ -1,16 +1,15 @@
 //! Walls: nobody names what belongs to another.
 
-use gateway::{
-    auth::Principal,
-    error::Result,
-    service::{Services, random},
-};
+use domain::{Services, credential::Principal, error::Result, random};
 use protocol::{
     AppId, ErrorCode, OrganizationId,
-    model::{Algorithm, AppSettings, Environment},
-    params::{
-        CreateAccess, CreateApp, CreateAppKey, CreateOrganization, CreateOrganizationKey,
-        CreateTokenKey, Disconnect, ListPage, MintToken, UpdateApp, UpdateOrganization,
+    entity::{Algorithm, AppSettings, Environment},
+    operation::{
+        app::{CreateApp, UpdateApp},
+        credential::{CreateAccess, CreateAppKey, CreateOrganizationKey, CreateTokenKey},
+        organization::{CreateOrganization, UpdateOrganization},
+        page::ListPage,
+        user::{Disconnect, MintToken},
     },
 };
 

@@ -1,148 +1,122 @@
-//! What a run found, for people ([`text`]) and machines ([`json`]).
+//! The report of a run, as [text] and as [JSON](json).
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use crate::{
-    arena::fault::Struck,
-    floor::Floor,
-    process::Each,
-    record::Percentiles,
-    verify::{Tally, Violations},
+    fault_kind::FaultCounts, floor::Floor, latency::Percentiles, process::MemoryPerConnection,
+    verify::Violations,
 };
 
 pub mod json;
 pub mod text;
 
-/// What a run found.
+/// The report of a run. Field names are those of the JSON file.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct RunReport {
     /// `chat`, `fanout` or `verify`.
     pub scenario: &'static str,
-    /// What was asked for.
+    /// The options of the run.
     pub settings: serde_json::Value,
-    /// Whether the promises were kept.
-    pub verdict: Verdict,
-    /// What was counted.
-    pub counts: Counts,
-    /// What broke a promise.
+    /// The verdict.
+    pub verdict: RunVerdict,
+    /// Numbers of messages, deliveries and connections.
+    pub counts: ReportCounts,
+    /// How often each promise was broken.
     pub violations: Violations,
-    /// The first few of each kind.
+    /// The first few violations of each kind, in words.
     pub evidence: Vec<String>,
-    /// What went wrong without breaking a promise, and how often.
+    /// Errors that broke no promise, by text, with how often each occurred.
     pub troubles: BTreeMap<String, u64>,
-    /// How long it took until everybody was connected, tokens not counted.
+    /// Time until all clients were connected, in seconds, without minting tokens.
     pub connect_seconds: f64,
-    /// How long messages were sent, and for `fanout` delivered.
+    /// Time that messages were sent (`fanout`: and delivered), in seconds.
     pub seconds: f64,
-    /// Acknowledged in that time.
+    /// Acknowledged messages per second of that time.
     pub messages_per_second: f64,
-    /// Delivered in that time.
+    /// Deliveries per second of that time.
     pub deliveries_per_second: f64,
-    /// How long things took.
-    pub latency: Latency,
-    /// What it cost the nodes; with `--pid`.
-    pub server: Option<Server>,
-    /// The bare writes of the same run; `fanout` only.
+    /// Latencies.
+    pub latency: Latencies,
+    /// Cost of the nodes, with `--pid`.
+    pub server: Option<NodeCosts>,
+    /// Cost of bare sends, in `fanout`.
     pub floor: Option<Floor>,
-    /// What went wrong on purpose; `verify` only.
-    pub faults: Option<Faults>,
+    /// Injected faults, in `verify`.
+    pub faults: Option<FaultSummary>,
 }
 
-/// What went wrong on purpose.
+/// Injected faults.
 #[derive(Debug, Clone, Serialize)]
-pub struct Faults {
-    /// What the sequence followed from.
+pub struct FaultSummary {
+    /// The seed of their sequence.
     pub seed: u64,
-    /// How often each struck.
-    pub struck: Struck,
+    /// How often each fault was injected.
+    pub struck: FaultCounts,
 }
 
-/// What was counted.
+/// Numbers of messages, deliveries and connections.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct Counts {
-    /// Connections that were open at once.
+pub struct ReportCounts {
+    /// Connections that were open at the same time.
     pub connections: usize,
     /// Messages sent.
     pub sent: u64,
-    /// Those acknowledged.
+    /// Messages acknowledged.
     pub acknowledged: u64,
-    /// Those refused for their rate.
+    /// Messages refused with `rate_limited`.
     pub rate_limited: u64,
-    /// Those whose fate is unknown.
+    /// Messages neither acknowledged nor refused.
     pub unknown: u64,
-    /// Deliveries.
+    /// Deliveries, each counted per subscriber.
     pub delivered: u64,
-    /// Messages that the channels listed afterwards; stored ones only.
+    /// Messages in the channels at the end. Passing events are not listed.
     pub listed: u64,
-    /// Gaps that were told.
+    /// Gaps that subscribers received.
     pub gaps_told: u64,
-    /// Sessions made again.
+    /// Reconnects.
     pub reconnects: u64,
-    /// Bytes of a delivered frame with its WebSocket header, on average.
+    /// Average bytes of a delivered frame, with its WebSocket header.
     pub frame_bytes: u64,
 }
 
-impl Counts {
-    /// With what verification counted.
-    pub fn with(self, tally: &Tally) -> Self {
-        let Tally {
-            sent,
-            acknowledged,
-            unknown,
-            delivered,
-            listed,
-            gaps,
-            ..
-        } = *tally;
-        Self {
-            sent,
-            acknowledged,
-            unknown,
-            delivered,
-            listed,
-            gaps_told: gaps,
-            ..self
-        }
-    }
-}
-
-/// How long things took.
+/// Latencies of a run.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct Latency {
-    /// From the instant a message was due until a subscriber had it.
+pub struct Latencies {
+    /// From when a message was due until a subscriber received it.
     pub delivery: Percentiles,
-    /// From the instant a message was due until its reply.
+    /// From when a message was due until its reply.
     pub acknowledgement: Percentiles,
-    /// From the TCP connection to the answer to `connect`.
+    /// From opening the TCP connection until the reply to `connect`.
     pub connecting: Percentiles,
-    /// How late this program itself sent; part of the two first. `chat` only: `fanout` has no schedule.
+    /// How late the load test itself sent, which is included in the first two. Only with the
+    /// schedule of `chat` and `verify`.
     pub own_lag: Option<Percentiles>,
 }
 
-/// What the run cost the nodes.
+/// Cost of the nodes.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct Server {
-    /// User and system time while messages were sent and delivered, in seconds.
+pub struct NodeCosts {
+    /// CPU time (user and system) while messages were sent and delivered, in seconds.
     pub cpu_seconds: f64,
-    /// The same for a million deliveries.
+    /// CPU seconds per million deliveries.
     pub cpu_seconds_per_million_deliveries: f64,
-    /// That, in units of the floor; `fanout` only.
+    /// That, divided by the floor's. Only in `fanout`.
     pub times_floor: Option<f64>,
-    /// Bytes for each connection when all were connected and nothing was sent yet.
-    pub idle: Each,
-    /// The same after the run, with all still connected.
-    pub idle_afterwards: Each,
+    /// Memory per connection when all clients were connected and nothing had been sent.
+    pub idle: MemoryPerConnection,
+    /// Memory per connection after the run, with all clients still connected.
+    pub idle_afterwards: MemoryPerConnection,
 }
 
-/// What a run proved.
+/// The result of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub enum RunVerdict {
     /// Every promise was kept.
     Kept,
-    /// One was broken.
+    /// A promise was broken.
     Broken,
     /// Nothing was acknowledged, or something could not be checked.
     Unproven,

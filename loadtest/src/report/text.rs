@@ -1,29 +1,28 @@
-//! The report as a person reads it.
+//! The report as text.
 
 use std::fmt::{self, Write};
 
-use super::{Faults, Report, Verdict};
-use crate::{process::Each, record::Percentiles};
+use super::{FaultSummary, RunReport, RunVerdict};
+use crate::{latency::Percentiles, process::MemoryPerConnection};
 
-/// The whole of it.
-pub fn of(report: &Report) -> String {
+/// Formats a report.
+pub fn format(report: &RunReport) -> String {
     let mut out = String::new();
-    // A string takes what it is given.
-    let _ = write(report, &mut out);
+    write(report, &mut out).expect("writing to a string does not fail");
     out
 }
 
-fn write(report: &Report, out: &mut String) -> fmt::Result {
-    let Report {
+fn write(report: &RunReport, out: &mut String) -> fmt::Result {
+    let RunReport {
         counts,
         violations,
         latency,
         ..
     } = report;
     let verdict = match report.verdict {
-        Verdict::Kept => "every promise was kept",
-        Verdict::Broken => "A PROMISE WAS BROKEN",
-        Verdict::Unproven => "NOTHING IS PROVEN: see what went wrong",
+        RunVerdict::Kept => "every promise was kept",
+        RunVerdict::Broken => "A PROMISE WAS BROKEN",
+        RunVerdict::Unproven => "NOTHING IS PROVEN, see the errors",
     };
     writeln!(out, "{}: {verdict}\n", report.scenario)?;
     writeln!(
@@ -33,11 +32,11 @@ fn write(report: &Report, out: &mut String) -> fmt::Result {
     )?;
     writeln!(
         out,
-        "deliveries  {}, frames of {} bytes; {} gaps told, {} sessions made again",
+        "deliveries  {}, frames of {} bytes; {} gaps, {} reconnects",
         counts.delivered, counts.frame_bytes, counts.gaps_told, counts.reconnects
     )?;
-    if let Some(Faults { seed, struck }) = &report.faults {
-        let each: Vec<String> = struck
+    if let Some(FaultSummary { seed, struck }) = &report.faults {
+        let by_kind: Vec<String> = struck
             .iter()
             .map(|(fault, count)| format!("{count} {fault}"))
             .collect();
@@ -45,7 +44,7 @@ fn write(report: &Report, out: &mut String) -> fmt::Result {
             out,
             "faults      {}: {} (--seed {seed})",
             struck.values().sum::<u64>(),
-            each.join(", ")
+            by_kind.join(", ")
         )?;
     }
     writeln!(
@@ -84,11 +83,11 @@ fn write(report: &Report, out: &mut String) -> fmt::Result {
         .map_or(Ok(()), |lag| row(out, "own lag", lag))?;
     write_costs(report, out)?;
     if !report.troubles.is_empty() {
-        writeln!(out, "\nwent wrong")?;
+        writeln!(out, "\nerrors")?;
         report
             .troubles
             .iter()
-            .try_for_each(|(what, count)| writeln!(out, "{count:>8} × {what}"))?;
+            .try_for_each(|(error, count)| writeln!(out, "{count:>8} × {error}"))?;
     }
     if !report.evidence.is_empty() {
         writeln!(out, "\nevidence")?;
@@ -100,7 +99,7 @@ fn write(report: &Report, out: &mut String) -> fmt::Result {
     Ok(())
 }
 
-fn row(out: &mut String, name: &str, found: Percentiles) -> fmt::Result {
+fn row(out: &mut String, name: &str, percentiles: Percentiles) -> fmt::Result {
     let Percentiles {
         count,
         p50_ms,
@@ -109,14 +108,14 @@ fn row(out: &mut String, name: &str, found: Percentiles) -> fmt::Result {
         p99_9_ms,
         max_ms,
         ..
-    } = found;
+    } = percentiles;
     writeln!(
         out,
         "{name:<16}{p50_ms:>10.2}{p90_ms:>10.2}{p99_ms:>10.2}{p99_9_ms:>10.2}{max_ms:>10.2}{count:>11}"
     )
 }
 
-fn write_costs(report: &Report, out: &mut String) -> fmt::Result {
+fn write_costs(report: &RunReport, out: &mut String) -> fmt::Result {
     if let Some(floor) = &report.floor {
         writeln!(
             out,
@@ -125,7 +124,7 @@ fn write_costs(report: &Report, out: &mut String) -> fmt::Result {
         )?;
     }
     let Some(server) = &report.server else {
-        return writeln!(out, "\nserver      not measured: give --pid of the node");
+        return writeln!(out, "\nserver      not measured, see --pid");
     };
     let ratio = server
         .times_floor
@@ -136,7 +135,8 @@ fn write_costs(report: &Report, out: &mut String) -> fmt::Result {
         "server      {:.2} CPU-s: {:.2} per million deliveries{ratio}",
         server.cpu_seconds, server.cpu_seconds_per_million_deliveries
     )?;
-    let each = |Each { pss, anonymous }| format!("{pss:.0} B ({anonymous:.0} B anonymous)");
+    let each =
+        |MemoryPerConnection { pss, anonymous }| format!("{pss:.0} B ({anonymous:.0} B anonymous)");
     writeln!(
         out,
         "memory      {} a connection when idle, {} after the run (PSS)",

@@ -1,4 +1,4 @@
-//! Many channels, everybody talks, at a rate that nothing slows.
+//! `chat` and `verify`: many channels in which every member sends, at a fixed rate.
 
 use std::{
     sync::{
@@ -9,184 +9,191 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use protocol::{ChannelId, UserId, params::Watch};
+use protocol::{ChannelId, UserId, operation::session::Watch};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 
-use super::{Client, Measured, Outcome, Run, channel, user};
+use super::{Measurement, PlannedClient, RunOutcome, ScenarioRun, channel, user};
 use crate::{
-    arena::{Arena, fault::Trouble},
-    cli::Chat,
-    member::{Member, Role},
-    pace::{Clock, Schedule},
-    record::Recorder,
-    report::Faults,
-    room::{Pacing, Room},
-    script::Script,
-    stage::Stage,
-    verify::{Index, Tally},
+    channel::{MessageTiming, TestChannel},
+    cli::ChatArgs,
+    latency::LatencyRecorder,
+    member::{Member, MemberConfig},
+    report::FaultSummary,
+    run_state::RunState,
+    schedule::{RunClock, Schedule},
+    script::MessageScript,
+    testbed::{TestBed, fault::FaultInjection},
+    verify::{MessageIndex, Tally},
 };
 
-/// How often a guest is added at the end, a second apart.
-const ATTEMPTS: usize = 30;
+/// Attempts to add a guest at the end of a `verify` run, one second apart.
+const MAX_ADD_ATTEMPTS: usize = 30;
 
-/// A schedule that begins once everybody is connected.
-struct OpenLoop {
+/// The timing of a schedule that starts when all clients are connected.
+struct OpenLoopTiming {
     schedule: Schedule,
-    /// In microseconds of the run's clock.
-    begins: AtomicU64,
+    /// Start of the schedule, in microseconds of the run's clock.
+    started_micros: AtomicU64,
 }
 
-impl Pacing for OpenLoop {
-    fn due(&self, message: Index) -> u64 {
-        self.begins.load(Ordering::Relaxed) + self.schedule.due(message)
+impl MessageTiming for OpenLoopTiming {
+    fn due(&self, message: MessageIndex) -> u64 {
+        self.started_micros.load(Ordering::Relaxed) + self.schedule.due(message)
     }
 }
 
-pub(super) async fn run(run: &Run<'_>, chat: &Chat, arena: Option<&Arc<Arena>>) -> Result<Outcome> {
-    let Run {
+pub(super) async fn run(
+    run: &ScenarioRun<'_>,
+    chat: &ChatArgs,
+    testbed: Option<&Arc<TestBed>>,
+) -> Result<RunOutcome> {
+    let ScenarioRun {
         common,
-        stage,
+        state,
         progress,
         ..
     } = run;
-    // Client n is member n / channels of channel n % channels, so that neighbours in the schedule are in different channels.
-    let clients = chat.channels * chat.members;
-    let users: Vec<UserId> = (0..clients).map(|client| user('u', client)).collect();
-    let members_of = |place: usize| {
-        users
-            .iter()
-            .skip(place)
-            .step_by(chat.channels)
+    // Client n is member n / channels of channel n % channels, so that consecutive messages go to
+    // different channels.
+    let members = chat.channels * chat.members;
+    let users: Vec<UserId> = (0..members).map(|client| user('u', client)).collect();
+    let guests: Vec<UserId> = (0..if testbed.is_some() { chat.channels } else { 0 })
+        .map(|index| user('g', index))
+        .collect();
+    let subscribers_of = |index: usize| {
+        let members = users.iter().skip(index).step_by(chat.channels);
+        members
+            .chain(guests.get(index))
             .cloned()
             .collect::<Vec<_>>()
     };
-    let guests: Vec<UserId> = (0..if arena.is_some() { chat.channels } else { 0 })
-        .map(|place| user('g', place))
+    let participants: Vec<(ChannelId, Vec<UserId>)> = (0..chat.channels)
+        .map(|index| (channel(index), subscribers_of(index)))
         .collect();
-    let subscribers_of = |place: usize| {
-        members_of(place)
-            .into_iter()
-            .chain(guests.get(place).cloned())
-            .collect::<Vec<_>>()
-    };
-    let channels: Vec<(ChannelId, Vec<UserId>)> = (0..chat.channels)
-        .map(|place| (channel(place), subscribers_of(place)))
-        .collect();
-    run.furnish(&channels).await?;
+    run.create_users_and_channels(&participants).await?;
 
-    let clock = Clock::starting(Instant::now());
-    let pacing = Arc::new(OpenLoop {
+    let clock = RunClock::starting(Instant::now());
+    let timing = Arc::new(OpenLoopTiming {
         schedule: Schedule::new(chat.rate, common.seconds),
-        begins: AtomicU64::default(),
+        started_micros: AtomicU64::default(),
     });
-    let script = Arc::new(Script::new(rand::random(), users.clone(), common.payload));
-    let room = |(id, users): &(ChannelId, Vec<UserId>)| {
-        let room = Room::new(id.clone(), users, stage, &script, pacing.clone(), clock);
-        let room = room.on(arena.and_then(|arena| arena.terms()));
+    let script = Arc::new(MessageScript::new(
+        rand::random(),
+        users.clone(),
+        common.payload,
+    ));
+    let test_channel = |(id, subscribers): &(ChannelId, Vec<UserId>)| {
+        let channel = TestChannel::new(
+            id.clone(),
+            subscribers,
+            state,
+            &script,
+            timing.clone(),
+            clock,
+        );
+        let channel = channel.with_guarantees(testbed.and_then(|testbed| testbed.guarantees()));
         Arc::new(if guests.is_empty() {
-            room
+            channel
         } else {
-            room.with_change(users)
+            channel.with_guest_and_deletions(subscribers)
         })
     };
-    let rooms: Vec<Arc<Room>> = channels.iter().map(room).collect();
-    let room_of = |client: usize| &rooms[client % chat.channels];
-    // Guests follow the members, and send nothing.
-    let roles = users
+    let channels: Vec<Arc<TestChannel>> = participants.iter().map(test_channel).collect();
+    let channel_of = |client: usize| &channels[client % chat.channels];
+    // The guests follow the members. They send nothing.
+    let clients = users
         .iter()
         .chain(&guests)
         .enumerate()
-        .map(|(client, user)| Client {
-            // Neither all members of a channel nor all first members come to one node.
-            role: Role {
-                spread: client % chat.channels + client / chat.channels,
-                who: client / chat.channels,
+        .map(|(client, user)| PlannedClient {
+            config: MemberConfig {
+                // Neither all members of a channel nor the first members of all channels connect to
+                // the same node.
+                placement: client % chat.channels + client / chat.channels,
+                subscriber: client / chat.channels,
                 user: user.clone(),
-                channel: room_of(client).id.clone(),
+                channel: channel_of(client).id.clone(),
                 watch: Watch::All,
-                comes_and_goes: client >= clients,
+                is_guest: client >= members,
             },
-            witness: room_of(client).clone(),
+            observer: channel_of(client).clone(),
         });
-    let connected = run.connect(roles.collect()).await?;
-    warn_of_limits(chat, &connected.members);
+    let connected = run.connect(clients.collect()).await?;
+    warn_of_rate_limit(chat, &connected.members);
 
     let queues: Vec<_> = connected
         .members
         .iter()
         .enumerate()
-        .take(clients)
-        .map(|(client, member)| room_of(client).sender(client / chat.channels, member.clone()))
+        .take(members)
+        .map(|(client, member)| channel_of(client).sender(client / chat.channels, member.clone()))
         .collect();
-    let coming_and_going = ComingAndGoing::begin(
-        stage,
+    let guests_and_channels = || {
         guests
             .iter()
-            .zip(&rooms)
-            .map(|(guest, room)| (room.id.clone(), guest.clone())),
-    );
-    let trouble = arena.map(|arena| (arena, Trouble::begin(arena, progress)));
-    let following = progress.follow(stage, common.seconds);
+            .zip(&channels)
+            .map(|(guest, channel)| (&channel.id, guest))
+    };
+    let churn = GuestChurn::start(state, guests_and_channels());
+    let injection = testbed.map(|testbed| (testbed, FaultInjection::start(testbed, progress)));
+    let counter_updates = progress.show_counters(state, common.seconds);
     let (cpu, started) = (run.cpu_seconds()?, Instant::now());
-    let lag = Arc::new(Recorder::default());
-    pacing.begins.store(clock.now(), Ordering::Relaxed);
+    let lag = Arc::new(LatencyRecorder::default());
+    timing.started_micros.store(clock.now(), Ordering::Relaxed);
     let sending = tokio::task::spawn_blocking({
-        let (pacing, lag, interrupted, clients) = (
-            pacing.clone(),
+        let (timing, lag, interrupted, clients) = (
+            timing.clone(),
             lag.clone(),
             run.interrupted.clone(),
             script.senders(),
         );
-        let clock = clock.later(pacing.begins.load(Ordering::Relaxed));
+        let clock = clock.offset_by(timing.started_micros.load(Ordering::Relaxed));
         move || {
-            pacing.schedule.run(clock, &interrupted, |message| {
-                lag.record(0, clock.now().saturating_sub(pacing.schedule.due(message)));
-                // A queue ends with the run.
+            timing.schedule.run(clock, &interrupted, |message| {
+                lag.record(0, clock.now().saturating_sub(timing.schedule.due(message)));
+                // It fails only when the run has ended.
                 let _ = queues[message as usize % clients].send(message);
             })
         }
     });
-    let sent = sending.await.context("The schedule's thread failed")?;
-    let faults = match trouble {
+    let sent = sending
+        .await
+        .context("the thread of the schedule panicked")?;
+    let faults = match injection {
         None => None,
-        Some((arena, trouble)) => {
-            coming_and_going.end().await;
-            let struck = trouble.end().await?;
-            arena.check().await?;
-            bring_in(
-                stage,
-                guests
-                    .iter()
-                    .zip(&rooms)
-                    .map(|(guest, room)| (&room.id, guest)),
-            )
-            .await?;
-            Some(Faults {
-                seed: arena.seed,
-                struck,
+        Some((testbed, injection)) => {
+            churn.stop().await;
+            let counts = injection.stop().await?;
+            testbed.check().await?;
+            add_guests(state, guests_and_channels()).await?;
+            Some(FaultSummary {
+                seed: testbed.seed,
+                struck: counts,
             })
         }
     };
     let seconds = started.elapsed().as_secs_f64();
-    let acknowledged = stage.counters.acknowledged.load(Ordering::Relaxed);
-    let delivered = stage.counters.delivered.load(Ordering::Relaxed);
-    // What is queued is sent before it is pending.
-    run.settle(|| {
-        stage.counters.sent.load(Ordering::Relaxed) == u64::from(sent)
-            && rooms.iter().all(|room| room.is_complete())
-    })
-    .await;
-    drop(following);
-    let all_delivered = stage.counters.delivered.load(Ordering::Relaxed);
+    let acknowledged = state.counters.acknowledged.load(Ordering::Relaxed);
+    let delivered = state.counters.delivered.load(Ordering::Relaxed);
+    // A message is counted as sent when it leaves the queue, before it is pending.
+    let is_complete = || {
+        state.counters.sent.load(Ordering::Relaxed) == u64::from(sent)
+            && channels.iter().all(|channel| channel.is_complete())
+    };
+    run.settle(is_complete).await;
+    drop(counter_updates);
+    let all_delivered = state.counters.delivered.load(Ordering::Relaxed);
     let cpu_seconds =
         (run.cpu_seconds()? - cpu) * delivered.max(1) as f64 / all_delivered.max(1) as f64;
 
     progress.phase("listing the channels");
-    let unchecked = check_lists(&rooms, &connected.members, run).await;
+    let unchecked = check_lists(&channels, &connected.members, run).await;
     let mut tally = Tally::default();
-    rooms.iter().for_each(|room| tally.add(room.finish()));
-    let measured = Measured {
-        scenario: if arena.is_some() { "verify" } else { "chat" },
+    channels
+        .iter()
+        .for_each(|channel| tally.add(channel.finish()));
+    let measured = Measurement {
+        scenario: if testbed.is_some() { "verify" } else { "chat" },
         seconds,
         acknowledged,
         delivered,
@@ -198,75 +205,85 @@ pub(super) async fn run(run: &Run<'_>, chat: &Chat, arena: Option<&Arc<Arena>>) 
     run.report(chat, measured, &connected, tally, unchecked)
 }
 
-/// Guests that are removed from their channels and added again.
-struct ComingAndGoing {
-    over: watch::Sender<bool>,
+/// The tasks that remove guests from their channels and add them again.
+struct GuestChurn {
+    ended: watch::Sender<bool>,
     guests: JoinSet<()>,
 }
 
-impl ComingAndGoing {
-    fn begin(stage: &Arc<Stage>, guests: impl Iterator<Item = (ChannelId, UserId)>) -> Self {
-        let over = watch::Sender::new(false);
+impl GuestChurn {
+    fn start<'a>(
+        state: &Arc<RunState>,
+        guests: impl Iterator<Item = (&'a ChannelId, &'a UserId)>,
+    ) -> Self {
+        let ended = watch::Sender::new(false);
         let mut tasks = JoinSet::new();
         for (channel, guest) in guests {
-            tasks.spawn(come_and_go(stage.clone(), channel, guest, over.subscribe()));
+            tasks.spawn(remove_and_add(
+                state.clone(),
+                channel.clone(),
+                guest.clone(),
+                ended.subscribe(),
+            ));
         }
         Self {
-            over,
+            ended,
             guests: tasks,
         }
     }
 
-    async fn end(self) {
-        self.over.send_replace(true);
+    async fn stop(self) {
+        self.ended.send_replace(true);
         self.guests.join_all().await;
     }
 }
 
-async fn come_and_go(
-    stage: Arc<Stage>,
+async fn remove_and_add(
+    state: Arc<RunState>,
     channel: ChannelId,
     guest: UserId,
-    mut over: watch::Receiver<bool>,
+    mut ended: watch::Receiver<bool>,
 ) {
     for turn in 0.. {
         tokio::select! {
             () = sleep(Duration::from_millis(rand::random_range(200..2_000))) => {}
-            _ = over.wait_for(|over| *over) => return,
+            _ = ended.wait_for(|ended| *ended) => return,
         }
-        // What fails for a fault is made again in its next turn: both may be asked for twice.
+        // After an error the next turn goes on: adding or removing twice changes nothing.
         let changed = match turn % 2 {
             0 => {
-                stage
+                state
                     .tenant
                     .remove_participant(turn / 2, &channel, &guest)
                     .await
             }
             _ => {
-                stage
+                state
                     .tenant
                     .add_participant(turn / 2, &channel, &guest)
                     .await
             }
         };
         if let Err(error) = changed {
-            stage.counters.trouble(format!("a guest: {error}"));
+            state
+                .counters
+                .record_error(format!("add or remove a guest: {error}"));
         }
     }
 }
 
-/// Adds the guests for good, once no removal is under way any more.
-async fn bring_in(
-    stage: &Stage,
+/// Adds all guests, after the last removal.
+async fn add_guests(
+    state: &RunState,
     guests: impl Iterator<Item = (&ChannelId, &UserId)>,
 ) -> Result<()> {
     for (channel, guest) in guests {
         let mut attempt = 0;
-        while let Err(error) = stage.tenant.add_participant(attempt, channel, guest).await {
+        while let Err(error) = state.tenant.add_participant(attempt, channel, guest).await {
             attempt += 1;
             ensure!(
-                attempt < ATTEMPTS,
-                "{guest} cannot be added to {channel} though every fault is over: {error}"
+                attempt < MAX_ADD_ATTEMPTS,
+                "cannot add {guest} to {channel} although all faults have ended: {error}"
             );
             sleep(Duration::from_secs(1)).await;
         }
@@ -274,26 +291,31 @@ async fn bring_in(
     Ok(())
 }
 
-/// How many channels could not be listed.
-async fn check_lists(rooms: &[Arc<Room>], members: &[Member], run: &Run<'_>) -> usize {
+/// Lists the channels. Returns how many could not be listed.
+async fn check_lists(
+    channels: &[Arc<TestChannel>],
+    members: &[Member],
+    run: &ScenarioRun<'_>,
+) -> usize {
     let mut unchecked = 0;
-    for (room, member) in rooms.iter().zip(members) {
+    for (channel, member) in channels.iter().zip(members) {
         let checked = match member.session() {
-            Some(session) => room.check_list(&session).await,
+            Some(session) => channel.check_list(&session).await,
             None => Err(anyhow::anyhow!(
-                "Channel {} cannot be listed: its member is not connected",
-                room.id
+                "cannot list channel {}: its first member is not connected",
+                channel.id
             )),
         };
         if let Err(error) = checked {
-            run.stage.counters.trouble(format!("{error:#}"));
+            run.state.counters.record_error(format!("{error:#}"));
             unchecked += 1;
         }
     }
     unchecked
 }
 
-fn warn_of_limits(chat: &Chat, members: &[Member]) {
+/// Warns if the rate of each client is above the node's limit.
+fn warn_of_rate_limit(chat: &ChatArgs, members: &[Member]) {
     let limit = members
         .first()
         .and_then(Member::session)
@@ -304,11 +326,11 @@ fn warn_of_limits(chat: &Chat, members: &[Member]) {
                 .get("requests_per_second")
                 .copied()
         });
-    let each = chat.rate / members.len() as f64;
-    if let Some(limit) = limit.filter(|limit| *limit > 0 && each > *limit as f64) {
+    let per_client = chat.rate / members.len() as f64;
+    if let Some(limit) = limit.filter(|limit| *limit > 0 && per_client > *limit as f64) {
         eprintln!(
-            "Each of {} clients is to send {each:.0} messages per second and the node takes {limit} from a session: the rest will be \
-             refused. Ask for more members or channels, or start the node with --limit requests_per_second=0.",
+            "each of {} clients sends {per_client:.0} messages per second, and the node accepts {limit} per session: the rest will be \
+             refused. Use more --members or --channels, or start the node with --limit requests_per_second=0",
             members.len()
         );
     }

@@ -1,4 +1,4 @@
-//! One channel with many subscribers: what a delivery costs.
+//! `fanout`: one channel with many subscribers, to measure the cost of a delivery.
 
 use std::{
     collections::HashMap,
@@ -9,146 +9,198 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use parking_lot::Mutex;
-use protocol::{ChannelId, ErrorCode, UserId, params::Watch};
-use tokio::sync::mpsc;
+use protocol::{
+    ChannelId, ErrorCode, UserId,
+    operation::{
+        session::Watch,
+        typing::{Typing, TypingSet},
+    },
+};
+use tokio::{sync::mpsc, time::sleep_until};
 
-use super::{Client, Connected, Measured, Outcome, Run, channel, user, window::Window};
+use super::{
+    ConnectedClients, Measurement, PlannedClient, RunOutcome, ScenarioRun, channel, user,
+    window::SendWindow,
+};
 use crate::{
-    cli::Fanout,
+    channel::{MessageTiming, TestChannel},
+    cli::FanoutArgs,
+    event::{EventName, ReceivedEvent},
     floor,
-    member::{Member, Role, Witness},
-    pace::Clock,
-    room::{Pacing, Room},
-    script::Script,
-    stage::{Counters, Stage},
-    told::{Name, Told},
-    verify::{Index, Tally, passing::Passing},
+    member::{DeliveryObserver, Member, MemberConfig},
+    run_state::{RunCounters, RunState},
+    schedule::RunClock,
+    script::MessageScript,
+    verify::{MessageIndex, Tally, passing::PassingChecker},
 };
 
-/// Messages before the measurement, which tell the size of a frame.
-const WARM_UP: Index = 20;
+/// Messages before the measurement. They also tell the size of a frame.
+const WARM_UP_MESSAGES: MessageIndex = 20;
 
-/// How long nothing may get through before the run is broken off.
-const STALL: Duration = Duration::from_secs(10);
+/// Time without a delivery after which the run is aborted.
+const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-pub(super) async fn run(run: &Run<'_>, fanout: &Fanout) -> Result<Outcome> {
-    let Run {
+/// Time between two starts of typing of a publisher: a node drops those that follow each other
+/// faster.
+const TYPING_INTERVAL: Duration = Duration::from_secs(1);
+
+pub(super) async fn run(run: &ScenarioRun<'_>, fanout: &FanoutArgs) -> Result<RunOutcome> {
+    let ScenarioRun {
         common,
-        stage,
+        state,
         progress,
         ..
     } = run;
     let publishers: Vec<UserId> = (0..fanout.publishers)
-        .map(|place| user('p', place))
+        .map(|index| user('p', index))
         .collect();
     let subscribers: Vec<UserId> = (0..fanout.subscribers)
-        .map(|place| user('s', place))
+        .map(|index| user('s', index))
         .collect();
-    let room = (channel(0), [&publishers[..], &subscribers].concat());
-    run.furnish(std::slice::from_ref(&room)).await?;
+    let id = channel(0);
+    run.create_users_and_channels(&[(id.clone(), [&publishers[..], &subscribers].concat())])
+        .await?;
 
-    let clock = Clock::starting(Instant::now());
-    let window = Arc::new(Window::new(fanout.in_flight, fanout.subscribers, clock));
-    let hall = Hall::new(
-        fanout.passing,
-        room.0,
-        &publishers,
-        &subscribers,
-        stage,
-        window.clone(),
-        clock,
-        common.payload,
-    );
-    let role = |spread, who, user: &UserId, watch| Role {
-        spread,
-        who,
+    let clock = RunClock::starting(Instant::now());
+    let window = Arc::new(SendWindow::new(fanout.in_flight, fanout.subscribers, clock));
+    let channel = if fanout.passing {
+        FanoutChannel::Passing(Arc::new(PassingChannel {
+            checker: Mutex::new(PassingChecker::new(
+                id.as_str(),
+                subscribers.len(),
+                publishers.len(),
+            )),
+            publisher_indices: publishers.iter().cloned().zip(0..).collect(),
+            in_flight: publishers.iter().map(|_| AtomicU32::default()).collect(),
+            last_starts: Mutex::new(vec![None; publishers.len()]),
+            id,
+            state: state.clone(),
+            window: window.clone(),
+            clock,
+        }))
+    } else {
+        let script = Arc::new(MessageScript::new(
+            rand::random(),
+            publishers.clone(),
+            common.payload,
+        ));
+        FanoutChannel::Stored(Arc::new(TestChannel::new(
+            id,
+            &subscribers,
+            state,
+            &script,
+            window.clone(),
+            clock,
+        )))
+    };
+    let config = |placement, subscriber, user: &UserId, watch| MemberConfig {
+        placement,
+        subscriber,
         user: user.clone(),
-        channel: hall.channel().clone(),
+        channel: channel.id().clone(),
         watch,
-        comes_and_goes: false,
+        is_guest: false,
     };
     let subscribing = subscribers
         .iter()
         .enumerate()
-        .map(|(who, user)| role(who, who, user, Watch::All));
+        .map(|(subscriber, user)| config(subscriber, subscriber, user, Watch::All));
     let publishing = publishers
         .iter()
         .enumerate()
-        .map(|(who, user)| role(subscribers.len() + who, who, user, Watch::None));
-    let clients = subscribing.chain(publishing).map(|role| Client {
-        role,
-        witness: hall.witness(),
+        .map(|(index, user)| config(subscribers.len() + index, index, user, Watch::None));
+    let clients = subscribing.chain(publishing).map(|config| PlannedClient {
+        config,
+        observer: channel.observer(),
     });
     let connected = run.connect(clients.collect()).await?;
-    let queues = hall.senders(&connected.members[subscribers.len()..]);
+    if fanout.passing {
+        check_audience(&connected)?;
+    }
+    let queues = channel.senders(&connected.members[subscribers.len()..]);
 
     progress.phase("warming up");
-    let mut publishing = Publishing {
+    let mut publish_loop = PublishLoop {
         window: &window,
+        channel: &channel,
         queues,
         next: 0,
         stalled: false,
     };
-    publishing
-        .publish_while(|message| message < WARM_UP.max(fanout.in_flight as Index))
+    publish_loop
+        .publish_while(|message| message < WARM_UP_MESSAGES.max(fanout.in_flight as MessageIndex))
         .await;
-    let measured = measure(run, fanout, &mut publishing, clock).await?;
-    run.settle(|| hall.is_complete()).await;
+    let measured = measure(run, fanout, &mut publish_loop, clock).await?;
+    run.settle(|| channel.is_complete()).await;
 
-    let unchecked = match &hall {
-        Hall::Stored(room) => list(run, room, &connected).await,
-        Hall::Passing(_) => 0,
+    let unchecked = match &channel {
+        FanoutChannel::Stored(channel) => check_list(run, channel, &connected).await,
+        FanoutChannel::Passing(_) => 0,
     };
-    run.report(fanout, measured, &connected, hall.finish(), unchecked)
+    run.report(fanout, measured, &connected, channel.finish(), unchecked)
+}
+
+/// Returns an error if the channel has too many participants for typing events.
+fn check_audience(connected: &ConnectedClients) -> Result<()> {
+    let session = connected.members.first().and_then(Member::session);
+    let limit = session
+        .and_then(|session| session.connected().limits.get("read_audience").copied())
+        .unwrap_or(0);
+    ensure!(
+        limit == 0 || connected.members.len() as u64 <= limit,
+        "the node sends typing events only in channels of at most {limit} participants: start it with --limit read_audience=0, or use \
+         fewer --subscribers and --publishers"
+    );
+    Ok(())
 }
 
 async fn measure(
-    run: &Run<'_>,
-    fanout: &Fanout,
-    publishing: &mut Publishing<'_>,
-    clock: Clock,
-) -> Result<Measured> {
-    let Run {
+    run: &ScenarioRun<'_>,
+    fanout: &FanoutArgs,
+    publish_loop: &mut PublishLoop<'_>,
+    clock: RunClock,
+) -> Result<Measurement> {
+    let ScenarioRun {
         common,
-        stage,
+        state,
         progress,
         interrupted,
     } = run;
-    let Counters {
+    let RunCounters {
         delivered,
         delivered_bytes,
         acknowledged,
         ..
-    } = &stage.counters;
+    } = &state.counters;
     let frame = delivered_bytes.load(Ordering::Relaxed) / delivered.load(Ordering::Relaxed).max(1);
     progress.phase(format!("measuring the floor: bare sends of {frame} bytes"));
     let (subscribers, frame) = (
         fanout.subscribers,
-        usize::try_from(frame).context("A frame is larger than memory")?,
+        usize::try_from(frame).context("a frame is larger than memory")?,
     );
     let floor = tokio::task::spawn_blocking(move || floor::measure(subscribers, frame.max(2)))
         .await
-        .context("The floor's thread failed")?;
-    let floor = floor.context("The floor cannot be measured")?;
+        .context("the thread of the floor panicked")?;
+    let floor = floor.context("cannot measure the floor")?;
 
-    [&stage.delivery, &stage.acknowledgement]
+    [&state.delivery, &state.acknowledgement]
         .into_iter()
         .for_each(|recorder| recorder.reset());
-    let following = progress.follow(stage, common.seconds);
+    let counter_updates = progress.show_counters(state, common.seconds);
     let before = (
         acknowledged.load(Ordering::Relaxed),
         delivered.load(Ordering::Relaxed),
         run.cpu_seconds()?,
     );
     let began = clock.now();
-    publishing
+    publish_loop
         .publish_while(|_| {
             ((clock.now() - began) as f64) < common.seconds * 1e6 && !*interrupted.borrow()
         })
         .await;
-    let measured = Measured {
+    let measured = Measurement {
         scenario: "fanout",
         seconds: (clock.now() - began) as f64 / 1e6,
         acknowledged: acknowledged.load(Ordering::Relaxed) - before.0,
@@ -158,242 +210,229 @@ async fn measure(
         floor: Some(floor),
         faults: None,
     };
-    drop(following);
-    if publishing.stalled {
-        stage.counters.trouble(format!(
-            "the run was broken off: nothing got through for {} s",
-            STALL.as_secs()
+    drop(counter_updates);
+    if publish_loop.stalled {
+        state.counters.record_error(format!(
+            "the run was aborted: nothing was delivered for {} s",
+            STALL_TIMEOUT.as_secs()
         ));
     }
     Ok(measured)
 }
 
-async fn list(run: &Run<'_>, room: &Room, connected: &Connected) -> usize {
+/// Lists the channel. Returns 1 if it could not be listed.
+async fn check_list(
+    run: &ScenarioRun<'_>,
+    channel: &TestChannel,
+    connected: &ConnectedClients,
+) -> usize {
     run.progress.phase("listing the channel");
     let Some(session) = connected.members.first().and_then(Member::session) else {
-        run.stage
+        run.state
             .counters
-            .trouble("the channel cannot be listed: its first member is not connected");
+            .record_error("cannot list the channel: its first member is not connected");
         return 1;
     };
-    match room.check_list(&session).await {
+    match channel.check_list(&session).await {
         Ok(()) => 0,
         Err(error) => {
-            run.stage.counters.trouble(format!("{error:#}"));
+            run.state.counters.record_error(format!("{error:#}"));
             1
         }
     }
 }
 
-/// Messages put on their way, as many at once as the window takes.
-struct Publishing<'a> {
-    window: &'a Window,
-    queues: Vec<mpsc::UnboundedSender<Index>>,
-    next: Index,
+/// Publishes messages as fast as the window admits them.
+struct PublishLoop<'a> {
+    window: &'a SendWindow,
+    channel: &'a FanoutChannel,
+    queues: Vec<mpsc::UnboundedSender<MessageIndex>>,
+    next: MessageIndex,
     stalled: bool,
 }
 
-impl Publishing<'_> {
-    /// Publishes while this holds for the next message, whole windows, and waits until all have got through.
-    async fn publish_while(&mut self, goes_on: impl Fn(Index) -> bool) {
-        while !self.stalled && (!self.window.is_first(self.next) || goes_on(self.next)) {
-            if !self.window.admits(self.next, STALL).await {
+impl PublishLoop<'_> {
+    /// Publishes whole batches while `continues` holds for the first message of a batch, then waits
+    /// until all are delivered.
+    async fn publish_while(&mut self, continues: impl Fn(MessageIndex) -> bool) {
+        while !self.stalled && (!self.window.is_first(self.next) || continues(self.next)) {
+            let publisher = self.next as usize % self.queues.len();
+            self.channel.wait_until_ready(publisher).await;
+            if !self.window.admit(self.next, STALL_TIMEOUT).await {
                 self.stalled = true;
                 break;
             }
-            // A queue ends with the run.
-            let _ = self.queues[self.next as usize % self.queues.len()].send(self.next);
+            // It fails only when the run has ended.
+            let _ = self.queues[publisher].send(self.next);
             self.next += 1;
         }
-        self.stalled |= !self.window.empties(STALL).await;
+        self.stalled |= !self.window.wait_until_empty(STALL_TIMEOUT).await;
     }
 }
 
-/// The one channel, with what is published in it.
-enum Hall {
-    Stored(Arc<Room>),
-    Passing(Arc<PassingRoom>),
+/// The channel of the scenario: with stored messages, or with passing events.
+enum FanoutChannel {
+    Stored(Arc<TestChannel>),
+    Passing(Arc<PassingChannel>),
 }
 
-impl Hall {
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the one place that chooses between two kinds of rooms"
-    )]
-    fn new(
-        passing: bool,
-        id: ChannelId,
-        publishers: &[UserId],
-        subscribers: &[UserId],
-        stage: &Arc<Stage>,
-        window: Arc<Window>,
-        clock: Clock,
-        payload: usize,
-    ) -> Self {
-        if passing {
-            let check = Mutex::new(Passing::new(
-                id.as_str(),
-                subscribers.len(),
-                publishers.len(),
-            ));
-            let places = publishers.iter().cloned().zip(0..).collect();
-            let current = publishers.iter().map(|_| AtomicU32::default()).collect();
-            Self::Passing(Arc::new(PassingRoom {
-                id,
-                check,
-                places,
-                current,
-                stage: stage.clone(),
-                window,
-                clock,
-            }))
-        } else {
-            let script = Arc::new(Script::new(rand::random(), publishers.to_vec(), payload));
-            Self::Stored(Arc::new(Room::new(
-                id,
-                subscribers,
-                stage,
-                &script,
-                window,
-                clock,
-            )))
-        }
-    }
-
-    fn channel(&self) -> &ChannelId {
+impl FanoutChannel {
+    fn id(&self) -> &ChannelId {
         match self {
-            Self::Stored(room) => &room.id,
-            Self::Passing(room) => &room.id,
+            Self::Stored(channel) => &channel.id,
+            Self::Passing(channel) => &channel.id,
         }
     }
 
-    fn witness(&self) -> Arc<dyn Witness> {
+    fn observer(&self) -> Arc<dyn DeliveryObserver> {
         match self {
-            Self::Stored(room) => room.clone(),
-            Self::Passing(room) => room.clone(),
+            Self::Stored(channel) => channel.clone(),
+            Self::Passing(channel) => channel.clone(),
         }
     }
 
-    fn senders(&self, publishers: &[Member]) -> Vec<mpsc::UnboundedSender<Index>> {
+    fn senders(&self, publishers: &[Member]) -> Vec<mpsc::UnboundedSender<MessageIndex>> {
         let publishers = publishers.iter().cloned().enumerate();
         match self {
-            Self::Stored(room) => publishers
-                .map(|(by, member)| room.sender(by, member))
+            Self::Stored(channel) => publishers
+                .map(|(publisher, member)| channel.sender(publisher, member))
                 .collect(),
-            Self::Passing(room) => publishers
-                .map(|(by, member)| room.sender(by, member))
+            Self::Passing(channel) => publishers
+                .map(|(publisher, member)| channel.sender(publisher, member))
                 .collect(),
+        }
+    }
+
+    /// Waits until a publisher may send again.
+    async fn wait_until_ready(&self, publisher: usize) {
+        let Self::Passing(channel) = self else { return };
+        let is_start = channel.checker.lock().next_is_start(publisher);
+        let last_start = channel.last_starts.lock()[publisher];
+        if let Some(last_start) = last_start.filter(|_| is_start) {
+            sleep_until((last_start + TYPING_INTERVAL).into()).await;
         }
     }
 
     fn is_complete(&self) -> bool {
         match self {
-            Self::Stored(room) => room.is_complete(),
-            // The window waited for everything already.
+            Self::Stored(channel) => channel.is_complete(),
+            // The window has waited for all deliveries.
             Self::Passing(_) => true,
         }
     }
 
     fn finish(&self) -> Tally {
         match self {
-            Self::Stored(room) => room.finish(),
-            Self::Passing(room) => {
-                std::mem::replace(&mut *room.check.lock(), Passing::new("", 0, 0)).finish()
+            Self::Stored(channel) => channel.finish(),
+            Self::Passing(channel) => {
+                std::mem::replace(&mut *channel.checker.lock(), PassingChecker::new("", 0, 0))
+                    .finish()
             }
         }
     }
 }
 
 /// A channel in which passing events are published.
-struct PassingRoom {
+struct PassingChannel {
     id: ChannelId,
-    check: Mutex<Passing>,
-    places: HashMap<UserId, usize>,
-    /// By publisher: the one event that it has under way.
-    current: Vec<AtomicU32>,
-    stage: Arc<Stage>,
-    window: Arc<Window>,
-    clock: Clock,
+    checker: Mutex<PassingChecker>,
+    publisher_indices: HashMap<UserId, usize>,
+    /// The event in flight of each publisher.
+    in_flight: Vec<AtomicU32>,
+    /// When the last start of typing of each publisher was acknowledged.
+    last_starts: Mutex<Vec<Option<Instant>>>,
+    state: Arc<RunState>,
+    window: Arc<SendWindow>,
+    clock: RunClock,
 }
 
-impl PassingRoom {
-    fn sender(self: &Arc<Self>, by: usize, member: Member) -> mpsc::UnboundedSender<Index> {
+impl PassingChannel {
+    fn sender(
+        self: &Arc<Self>,
+        publisher: usize,
+        member: Member,
+    ) -> mpsc::UnboundedSender<MessageIndex> {
         let (queue, mut due) = mpsc::unbounded_channel();
-        let room = self.clone();
+        let channel = self.clone();
         tokio::spawn(async move {
             while let Some(event) = due.recv().await {
-                room.send(by, event, &member).await;
+                channel.send(publisher, event, &member).await;
             }
         });
         queue
     }
 
-    async fn send(&self, by: usize, event: Index, member: &Member) {
-        let counters = &self.stage.counters;
-        let typing = self.check.lock().sending(by);
-        self.current[by].store(event, Ordering::Relaxed);
-        Counters::count(&counters.sent);
+    async fn send(&self, publisher: usize, event: MessageIndex, member: &Member) {
+        let counters = &self.state.counters;
+        let typing = self.checker.lock().sending(publisher);
+        self.in_flight[publisher].store(event, Ordering::Relaxed);
+        RunCounters::count(&counters.sent);
         let Some(session) = member.session() else {
-            return self.refuse(by, event);
+            return self.refuse(publisher, event);
         };
-        match session.typing(&self.id, typing).await {
-            Ok(()) => {
-                self.stage
-                    .acknowledgement
-                    .record(by, self.clock.now().saturating_sub(self.window.due(event)));
-                self.check.lock().acknowledged();
-                Counters::count(&counters.acknowledged);
+        match session.call::<TypingSet>(&self.id, Typing { typing }).await {
+            Ok(_) => {
+                self.state.acknowledgement.record(
+                    publisher,
+                    self.clock.now().saturating_sub(self.window.due(event)),
+                );
+                self.checker.lock().acknowledged();
+                if typing {
+                    self.last_starts.lock()[publisher] = Some(Instant::now());
+                }
+                RunCounters::count(&counters.acknowledged);
             }
             Err(error) => match error.refusal() {
                 Some(refusal) if refusal.code == ErrorCode::RateLimited => {
-                    Counters::count(&counters.rate_limited);
-                    self.refuse(by, event);
+                    RunCounters::count(&counters.rate_limited);
+                    self.refuse(publisher, event);
                 }
                 Some(refusal) => {
-                    counters.trouble(format!("typing: {refusal}"));
-                    self.refuse(by, event);
+                    counters.record_error(format!("typing: {refusal}"));
+                    self.refuse(publisher, event);
                 }
-                None => counters.trouble(format!("typing: {error}")),
+                None => counters.record_error(format!("typing: {error}")),
             },
         }
     }
 
-    fn refuse(&self, by: usize, event: Index) {
-        self.check.lock().refused(by);
+    fn refuse(&self, publisher: usize, event: MessageIndex) {
+        self.checker.lock().refused(publisher);
         self.window.refused(event);
     }
 }
 
-impl Witness for PassingRoom {
-    fn starts(&self, _who: usize, _seq: u64, _number: u64) {}
+impl DeliveryObserver for PassingChannel {
+    fn subscribed(&self, _subscriber: usize, _seq: u64, _number: u64) {}
 
-    fn told(&self, who: usize, told: &Told, frame: usize) {
-        let (Name::Typing, Some(user), Some(typing)) =
-            (told.event, &told.data.user_id, told.data.typing)
+    fn received(&self, subscriber: usize, event: &ReceivedEvent, frame: usize) {
+        let (EventName::Typing, Some(user), Some(typing)) =
+            (event.name, &event.data.user_id, event.data.typing)
         else {
             return;
         };
-        let place = self.places.get(user).copied();
-        self.check
+        let publisher = self.publisher_indices.get(user).copied();
+        self.checker
             .lock()
-            .saw(who, place.unwrap_or(usize::MAX), typing);
-        Counters::count(&self.stage.counters.delivered);
-        self.stage
+            .event_received(subscriber, publisher, typing);
+        RunCounters::count(&self.state.counters.delivered);
+        self.state
             .counters
             .delivered_bytes
             .fetch_add(frame as u64, Ordering::Relaxed);
-        if let Some(place) = place {
-            let event = self.current[place].load(Ordering::Relaxed);
-            self.stage
-                .delivery
-                .record(who, self.clock.now().saturating_sub(self.window.due(event)));
+        if let Some(publisher) = publisher {
+            let event = self.in_flight[publisher].load(Ordering::Relaxed);
+            self.state.delivery.record(
+                subscriber,
+                self.clock.now().saturating_sub(self.window.due(event)),
+            );
             self.window.delivered(event);
         }
     }
 
-    fn told_gap(&self, _who: usize, _head: u64) {}
+    fn gap_received(&self, _subscriber: usize, _head: u64) {}
 
-    fn foreign(&self, who: usize, what: &str) {
-        self.check.lock().saw_foreign(who, what);
+    fn foreign_received(&self, subscriber: usize, what: &str) {
+        self.checker.lock().foreign_received(subscriber, what);
     }
 }

@@ -1,4 +1,4 @@
-//! The scenarios, and what they have in common: a tenant, clients, a run that can be broken off, a report.
+//! The scenarios. Shared here: the tenant, the clients, an interrupt by the user, and the report.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -15,15 +15,15 @@ use tokio::{
 };
 
 use crate::{
-    arena::Arena,
-    cli::{Common, Scenario, Verify},
-    member::{Member, Role, Witness, join},
-    process::{Memory, cpu_seconds},
-    progress::Progress,
-    record::Distribution,
-    report::{Counts, Faults, Latency, Report, Server, Verdict},
-    stage::{Counters, Stage},
-    tenant::Tenant,
+    cli::{CommonArgs, Scenario, VerifyArgs},
+    latency::LatencyDistribution,
+    member::{DeliveryObserver, Member, MemberConfig, join},
+    process::{ProcessMemory, cpu_seconds},
+    progress::ProgressLine,
+    report::{FaultSummary, Latencies, NodeCosts, ReportCounts, RunReport, RunVerdict},
+    run_state::{RunCounters, RunState},
+    tenant::RunTenant,
+    testbed::TestBed,
     verify::Tally,
 };
 
@@ -31,61 +31,62 @@ mod chat;
 mod fanout;
 mod window;
 
-/// How long a node has to come to rest before its memory is read, and late duplicates to arrive.
-const REST: Duration = Duration::from_secs(1);
+/// Idle time before the memory of a node is measured, and (half of it) for late duplicates to
+/// arrive.
+const SETTLE_TIME: Duration = Duration::from_secs(1);
 
-/// Tokens under way at once.
-const MINTING: usize = 16;
+/// Tokens that are minted at the same time.
+const CONCURRENT_MINTS: usize = 16;
 
-/// A run's report, and the whole of its delivery latencies.
-pub struct Outcome {
+/// The result of a run.
+pub struct RunOutcome {
     /// The report.
-    pub report: Report,
+    pub report: RunReport,
     /// Delivery latencies.
-    pub delivery: Distribution,
+    pub delivery: LatencyDistribution,
 }
 
-/// Runs it from the tenant's making to its deletion.
-pub async fn run(scenario: &Scenario) -> Result<Outcome> {
-    let arena = match scenario {
-        Scenario::Verify(verify) => Some(Arc::new(Arena::open(verify).await?)),
+/// Runs a scenario: creates the tenant, runs the clients, deletes the tenant.
+pub async fn run(scenario: &Scenario) -> Result<RunOutcome> {
+    let testbed = match scenario {
+        Scenario::Verify(verify) => Some(Arc::new(TestBed::start(verify).await?)),
         _ => None,
     };
-    let common = &arena.as_ref().map_or_else(
+    let common = &testbed.as_ref().map_or_else(
         || scenario.common().clone(),
-        |arena| arena.common(scenario.common()),
+        |testbed| testbed.common(scenario.common()),
     );
-    // A wrong process id is better told before a run than after it.
+    // A wrong process id fails now rather than after the run.
     cpu_seconds(&common.pids)?;
-    let progress = Progress::default();
-    progress.phase("making a tenant");
-    let tenant = Tenant::make(common).await?;
-    let stage = Arc::new(Stage::new(tenant, common)?);
-    let run = Run {
+    let progress = ProgressLine::default();
+    progress.phase("creating a tenant");
+    let tenant = RunTenant::create(common).await?;
+    let state = Arc::new(RunState::new(tenant, common)?);
+    let run = ScenarioRun {
         common,
-        stage: stage.clone(),
+        state: state.clone(),
         progress: progress.clone(),
         interrupted: interrupted(),
     };
     let outcome = match scenario {
-        Scenario::Chat(chat) | Scenario::Verify(Verify { chat, .. }) => {
-            chat::run(&run, chat, arena.as_ref()).await
+        Scenario::Chat(chat) | Scenario::Verify(VerifyArgs { chat, .. }) => {
+            chat::run(&run, chat, testbed.as_ref()).await
         }
         Scenario::Fanout(fanout) => fanout::run(&run, fanout).await,
     };
-    stage.over.send_replace(true);
+    state.ended.send_replace(true);
     if common.keep {
         eprintln!(
             "kept: organization {}, app {}",
-            stage.tenant.organization(),
-            stage.tenant.app()
+            state.tenant.organization(),
+            state.tenant.app()
         );
     } else {
         progress.phase("deleting the tenant");
-        if let Err(error) = stage.tenant.delete().await {
+        if let Err(error) = state.tenant.delete().await {
             eprintln!(
-                "chaos-loadtest: organization {} is left behind: {error}",
-                stage.tenant.organization()
+                "chaos-loadtest: cannot delete organization {}: {error}",
+                state.tenant.organization()
             );
         }
     }
@@ -93,11 +94,11 @@ pub async fn run(scenario: &Scenario) -> Result<Outcome> {
     outcome
 }
 
-/// True once the user asked to end.
+/// Becomes true when the user presses Ctrl-C.
 fn interrupted() -> watch::Receiver<bool> {
     let (sender, receiver) = watch::channel(false);
     tokio::spawn(async move {
-        // Without the signal a run goes on to its end.
+        // Without the signal handler the run goes on to its end.
         if tokio::signal::ctrl_c().await.is_ok() {
             sender.send_replace(true);
         }
@@ -106,239 +107,251 @@ fn interrupted() -> watch::Receiver<bool> {
     receiver
 }
 
-/// What a scenario works with.
-struct Run<'a> {
-    common: &'a Common,
-    stage: Arc<Stage>,
-    progress: Progress,
+/// What a scenario runs with.
+struct ScenarioRun<'a> {
+    common: &'a CommonArgs,
+    state: Arc<RunState>,
+    progress: ProgressLine,
     interrupted: watch::Receiver<bool>,
 }
 
-/// A client to be: who it is, and who looks at what it gets.
-struct Client {
-    role: Role,
-    witness: Arc<dyn Witness>,
+/// A client that is not connected yet.
+struct PlannedClient {
+    config: MemberConfig,
+    observer: Arc<dyn DeliveryObserver>,
 }
 
-/// What the nodes had used when the clients were not connected yet, and when they were.
-struct Connected {
+/// The connected clients, and the memory of the nodes before and after they connected.
+struct ConnectedClients {
     members: Vec<Member>,
     seconds: f64,
-    memory: [Memory; 2],
+    memory: [ProcessMemory; 2],
 }
 
-impl Run<'_> {
-    /// Makes users and channels; a channel's first participants are given first.
-    async fn furnish(&self, channels: &[(ChannelId, Vec<UserId>)]) -> Result<()> {
+impl ScenarioRun<'_> {
+    /// Creates users and channels. The first users of a channel are its initial participants.
+    async fn create_users_and_channels(&self, channels: &[(ChannelId, Vec<UserId>)]) -> Result<()> {
         let users: Vec<UserId> = channels
             .iter()
             .flat_map(|(_, users)| users.iter().cloned())
             .collect();
         self.progress.phase(format!(
-            "making {} users and {} channels",
+            "creating {} users and {} channels",
             users.len(),
             channels.len()
         ));
-        self.stage.tenant.make_users(&users).await?;
+        self.state.tenant.create_users(&users).await?;
         for (id, users) in channels {
-            self.stage.tenant.make_channel(id, users).await?;
+            self.state.tenant.create_channel(id, users).await?;
         }
         Ok(())
     }
 
-    /// Connects everybody; the members come in the order of the clients.
-    async fn connect(&self, clients: Vec<Client>) -> Result<Connected> {
+    /// Connects all clients. The members are in the order of the clients.
+    async fn connect(&self, clients: Vec<PlannedClient>) -> Result<ConnectedClients> {
         let count = clients.len();
         self.progress.phase(format!("minting {count} tokens"));
         let tokens = self.mint(&clients).await?;
-        self.rest().await;
-        let before = Memory::of(&self.common.pids)?;
+        self.wait_until_idle().await;
+        let before = ProcessMemory::of(&self.common.pids)?;
         self.progress.phase(format!("connecting {count} clients"));
         let started = Instant::now();
         let mut joining = JoinSet::new();
-        for (place, (Client { role, witness }, token)) in
+        for (index, (PlannedClient { config, observer }, token)) in
             clients.into_iter().zip(tokens).enumerate()
         {
-            let stage = self.stage.clone();
+            let state = self.state.clone();
             joining.spawn(async move {
-                join(stage, role, token, witness)
+                join(state, config, token, observer)
                     .await
-                    .map(|member| (place, member))
+                    .map(|member| (index, member))
             });
         }
-        let members = in_order(joining).await?;
+        let members = join_in_order(joining).await?;
         let seconds = started.elapsed().as_secs_f64();
-        self.rest().await;
-        Ok(Connected {
+        self.wait_until_idle().await;
+        Ok(ConnectedClients {
             members,
             seconds,
-            memory: [before, Memory::of(&self.common.pids)?],
+            memory: [before, ProcessMemory::of(&self.common.pids)?],
         })
     }
 
-    async fn mint(&self, clients: &[Client]) -> Result<Vec<String>> {
-        let permits = Arc::new(tokio::sync::Semaphore::new(MINTING));
+    async fn mint(&self, clients: &[PlannedClient]) -> Result<Vec<String>> {
+        let permits = Arc::new(tokio::sync::Semaphore::new(CONCURRENT_MINTS));
         let mut minting = JoinSet::new();
-        for (place, Client { role, .. }) in clients.iter().enumerate() {
-            let (stage, user, client, permits) = (
-                self.stage.clone(),
-                role.user.clone(),
-                role.spread,
+        for (index, PlannedClient { config, .. }) in clients.iter().enumerate() {
+            let (state, user, client, permits) = (
+                self.state.clone(),
+                config.user.clone(),
+                config.placement,
                 permits.clone(),
             );
             minting.spawn(async move {
                 let _permit = permits.acquire().await;
-                let token = stage.tenant.token(client, &user).await;
+                let token = state.tenant.token(client, &user).await;
                 token
-                    .map(|token| (place, token))
-                    .with_context(|| format!("No token for {user}"))
+                    .map(|token| (index, token))
+                    .with_context(|| format!("cannot mint a token for {user}"))
             });
         }
-        in_order(minting).await
+        join_in_order(minting).await
     }
 
-    /// Lets a node that is measured come to rest.
-    async fn rest(&self) {
+    /// Lets the nodes become idle, if they are measured.
+    async fn wait_until_idle(&self) {
         if !self.common.pids.is_empty() {
-            sleep(REST).await;
+            sleep(SETTLE_TIME).await;
         }
     }
 
-    /// Waits for what is outstanding, and then a moment for what should not come.
+    /// Waits for outstanding deliveries (at most `--wait`), then a little longer for duplicates.
     async fn settle(&self, mut is_complete: impl FnMut() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(self.common.wait);
-        let is_quiet = || self.stage.counters.pending.load(Ordering::Relaxed) == 0;
+        let is_quiet = || self.state.counters.pending.load(Ordering::Relaxed) == 0;
         while !(is_quiet() && is_complete()) && Instant::now() < deadline {
             sleep(Duration::from_millis(20)).await;
         }
-        sleep(REST / 2).await;
+        sleep(SETTLE_TIME / 2).await;
     }
 
     fn cpu_seconds(&self) -> Result<f64> {
         cpu_seconds(&self.common.pids)
     }
 
-    /// What there is to say when everybody is still connected.
+    /// Builds the report while all clients are still connected.
     fn report(
         &self,
         settings: &impl Serialize,
-        measured: Measured,
-        connected: &Connected,
+        measurement: Measurement,
+        connected: &ConnectedClients,
         tally: Tally,
         unchecked: usize,
-    ) -> Result<Outcome> {
-        let Stage {
+    ) -> Result<RunOutcome> {
+        let RunState {
             counters,
             delivery,
             acknowledgement,
             connecting,
             ..
-        } = &*self.stage;
-        let Counters {
+        } = &*self.state;
+        let RunCounters {
             delivered,
             delivered_bytes,
             rate_limited,
             reconnects,
             ..
         } = counters;
-        let delivered = delivered.load(Ordering::Relaxed);
-        let counts = Counts {
+        let counts = ReportCounts {
             connections: connected.members.len(),
-            sent: 0,
-            acknowledged: 0,
+            sent: tally.sent,
+            acknowledged: tally.acknowledged,
             rate_limited: rate_limited.load(Ordering::Relaxed),
-            unknown: 0,
-            delivered: 0,
-            listed: 0,
-            gaps_told: 0,
+            unknown: tally.unknown,
+            delivered: tally.delivered,
+            listed: tally.listed,
+            gaps_told: tally.gaps,
             reconnects: reconnects.load(Ordering::Relaxed),
-            frame_bytes: delivered_bytes.load(Ordering::Relaxed) / delivered.max(1),
+            frame_bytes: delivered_bytes.load(Ordering::Relaxed)
+                / delivered.load(Ordering::Relaxed).max(1),
         };
-        let verdict = match () {
-            () if !tally.violations.is_none() => Verdict::Broken,
-            () if tally.acknowledged == 0 || unchecked > 0 => Verdict::Unproven,
-            () => Verdict::Kept,
+        let verdict = if !tally.violations.is_none() {
+            RunVerdict::Broken
+        } else if tally.acknowledged == 0 || unchecked > 0 {
+            RunVerdict::Unproven
+        } else {
+            RunVerdict::Kept
         };
         let delivery = delivery.distribution();
-        let per_second = |count: u64| count as f64 / measured.seconds.max(f64::EPSILON);
-        let report = Report {
-            scenario: measured.scenario,
+        let per_second = |count: u64| count as f64 / measurement.seconds.max(f64::EPSILON);
+        let report = RunReport {
+            scenario: measurement.scenario,
             settings: serde_json::to_value(settings)?,
             verdict,
-            counts: counts.with(&tally),
+            counts,
             violations: tally.violations,
             evidence: tally
                 .evidence
                 .into_iter()
                 .map(|(kind, evidence)| format!("{kind}: {evidence}"))
                 .collect(),
-            troubles: counters.troubles(),
+            troubles: counters.errors(),
             connect_seconds: connected.seconds,
-            seconds: measured.seconds,
-            messages_per_second: per_second(measured.acknowledged),
-            deliveries_per_second: per_second(measured.delivered),
-            latency: Latency {
+            seconds: measurement.seconds,
+            messages_per_second: per_second(measurement.acknowledged),
+            deliveries_per_second: per_second(measurement.delivered),
+            latency: Latencies {
                 delivery: delivery.percentiles(),
                 acknowledgement: acknowledgement.distribution().percentiles(),
                 connecting: connecting.distribution().percentiles(),
-                own_lag: measured.own_lag.as_ref().map(Distribution::percentiles),
+                own_lag: measurement
+                    .own_lag
+                    .as_ref()
+                    .map(LatencyDistribution::percentiles),
             },
-            server: self.server(&measured, connected)?,
-            floor: measured.floor,
-            faults: measured.faults,
+            server: self.node_costs(&measurement, connected)?,
+            floor: measurement.floor,
+            faults: measurement.faults,
         };
-        Ok(Outcome { report, delivery })
+        Ok(RunOutcome { report, delivery })
     }
 
-    fn server(&self, measured: &Measured, connected: &Connected) -> Result<Option<Server>> {
+    /// Returns the cost of the nodes, if they are measured.
+    fn node_costs(
+        &self,
+        measurement: &Measurement,
+        connected: &ConnectedClients,
+    ) -> Result<Option<NodeCosts>> {
         if self.common.pids.is_empty() {
             return Ok(None);
         }
         let count = connected.members.len();
         let [before, idle] = connected.memory;
-        let per_million = measured.cpu_seconds / measured.delivered.max(1) as f64 * 1e6;
-        Ok(Some(Server {
-            cpu_seconds: measured.cpu_seconds,
+        let per_million = measurement.cpu_seconds / measurement.delivered.max(1) as f64 * 1e6;
+        Ok(Some(NodeCosts {
+            cpu_seconds: measurement.cpu_seconds,
             cpu_seconds_per_million_deliveries: per_million,
-            times_floor: measured
+            times_floor: measurement
                 .floor
                 .map(|floor| per_million / floor.cpu_seconds_per_million),
-            idle: idle.each(before, count),
-            idle_afterwards: Memory::of(&self.common.pids)?.each(before, count),
+            idle: idle.per_connection(before, count),
+            idle_afterwards: ProcessMemory::of(&self.common.pids)?.per_connection(before, count),
         }))
     }
 }
 
-/// What was measured between two instants.
-struct Measured {
+/// Figures of the measured part of a run.
+struct Measurement {
     scenario: &'static str,
     seconds: f64,
     acknowledged: u64,
     delivered: u64,
     cpu_seconds: f64,
-    own_lag: Option<Distribution>,
+    own_lag: Option<LatencyDistribution>,
     floor: Option<crate::floor::Floor>,
-    faults: Option<Faults>,
+    faults: Option<FaultSummary>,
 }
 
-/// What numbered tasks answer, by number; the first error ends it.
-async fn in_order<T: Send + 'static>(mut tasks: JoinSet<Result<(usize, T)>>) -> Result<Vec<T>> {
-    let mut answers = Vec::with_capacity(tasks.len());
+/// Waits for indexed tasks and returns their results by index. Fails with the first error.
+async fn join_in_order<T: Send + 'static>(
+    mut tasks: JoinSet<Result<(usize, T)>>,
+) -> Result<Vec<T>> {
+    let mut results = Vec::with_capacity(tasks.len());
     while let Some(task) = tasks.join_next().await {
-        answers.push(task.context("A client's task failed")??);
+        results.push(task.context("a client's task panicked")??);
     }
-    answers.sort_unstable_by_key(|(place, _)| *place);
-    Ok(answers.into_iter().map(|(_, answer)| answer).collect())
+    results.sort_unstable_by_key(|(index, _)| *index);
+    Ok(results.into_iter().map(|(_, result)| result).collect())
 }
 
 fn user(letter: char, number: usize) -> UserId {
     format!("{letter}{number}")
         .parse()
-        .expect("a letter and digits are an id")
+        .expect("a letter and digits are a valid id")
 }
 
 fn channel(number: usize) -> ChannelId {
     format!("channel-{number}")
         .parse()
-        .expect("letters, a dash and digits are an id")
+        .expect("letters, a dash and digits are a valid id")
 }

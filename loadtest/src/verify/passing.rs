@@ -1,117 +1,124 @@
-//! Whether the subscribers of a channel got every passing event. Those carry neither `seq` nor identity: each publisher
-//! alternates `typing: true` and `typing: false`, with one event under way at a time, so that a lost or doubled one shows
-//! as the same value twice.
+//! Verifies passing events. They have neither `seq` nor id, so each publisher alternates between
+//! `typing: true` and `typing: false` with one event in flight: after a lost or duplicated event a
+//! subscriber receives the same value twice.
 
-use super::{Kind, Tally};
+use super::{Tally, ViolationKind};
 
-/// The passing events of one channel.
+/// Checks the passing events of one channel. Subscribers and publishers are given by index.
 #[derive(Debug)]
-pub struct Passing {
+pub struct PassingChecker {
     name: String,
-    publishers: Vec<Publisher>,
-    /// By subscriber and publisher: how many came.
-    seen: Vec<Vec<u32>>,
+    publishers: Vec<PublisherState>,
+    /// Events received, by subscriber and publisher.
+    received: Vec<Vec<u32>>,
     tally: Tally,
 }
 
 #[derive(Debug, Default, Clone)]
-struct Publisher {
-    begun: u32,
+struct PublisherState {
+    sent: u32,
     refused: u32,
 }
 
-impl Passing {
-    /// A channel with so many subscribers and publishers.
+impl PassingChecker {
+    /// Creates the checker of a channel with this number of subscribers and publishers.
     pub fn new(name: impl Into<String>, subscribers: usize, publishers: usize) -> Self {
         Self {
             name: name.into(),
-            publishers: vec![Publisher::default(); publishers],
-            seen: vec![vec![0; publishers]; subscribers],
+            publishers: vec![PublisherState::default(); publishers],
+            received: vec![vec![0; publishers]; subscribers],
             tally: Tally::default(),
         }
     }
 
-    /// The value of a publisher's next event, which leaves now.
+    /// A publisher is about to send an event. Returns its value.
     pub fn sending(&mut self, publisher: usize) -> bool {
         self.tally.sent += 1;
-        let begun = &mut self.publishers[publisher].begun;
-        *begun += 1;
-        *begun % 2 == 1
+        let sent = &mut self.publishers[publisher].sent;
+        *sent += 1;
+        *sent % 2 == 1
     }
 
-    /// A publisher's event was taken.
+    /// Whether a publisher's next event is `typing: true`.
+    pub fn next_is_start(&self, publisher: usize) -> bool {
+        self.publishers[publisher].sent.is_multiple_of(2)
+    }
+
+    /// An event was acknowledged.
     pub fn acknowledged(&mut self) {
         self.tally.acknowledged += 1;
     }
 
-    /// A publisher's event was not taken: its value is used again.
+    /// A publisher's event was refused. Its value is used again.
     pub fn refused(&mut self, publisher: usize) {
-        self.publishers[publisher].begun -= 1;
+        self.publishers[publisher].sent -= 1;
         self.publishers[publisher].refused += 1;
     }
 
-    /// A subscriber got an event.
-    pub fn saw(&mut self, who: usize, publisher: usize, value: bool) {
-        let Some(sent) = self.publishers.get(publisher) else {
-            return self.violates(
-                Kind::Foreign,
-                format!("subscriber {who} saw somebody type who is no publisher"),
+    /// A subscriber received an event, of a publisher or of somebody else.
+    pub fn event_received(&mut self, subscriber: usize, publisher: Option<usize>, value: bool) {
+        let Some(publisher) = publisher else {
+            return self.add_violation(
+                ViolationKind::Foreign,
+                format!("subscriber {subscriber} received an event of a user that is no publisher"),
             );
         };
-        let seen = &mut self.seen[who][publisher];
-        let expected = seen.is_multiple_of(2);
-        *seen += 1;
+        let received = &mut self.received[subscriber][publisher];
+        let expected = received.is_multiple_of(2);
+        *received += 1;
         self.tally.delivered += 1;
-        let (seen, begun) = (*seen, sent.begun);
+        let (received, sent) = (*received, self.publishers[publisher].sent);
         if value != expected {
-            self.violates(
-                Kind::Doubled,
-                format!("subscriber {who} saw publisher {publisher} say {value} out of turn"),
+            let evidence = format!(
+                "subscriber {subscriber} received {value} of publisher {publisher} out of turn"
             );
-        } else if seen > begun {
-            self.violates(
-                Kind::Doubled,
-                format!(
-                    "subscriber {who} saw {seen} events of publisher {publisher}, who sent {begun}"
-                ),
+            self.add_violation(ViolationKind::Doubled, evidence);
+        } else if received > sent {
+            let evidence = format!(
+                "subscriber {subscriber} received {received} events of publisher {publisher}, which sent {sent}"
             );
+            self.add_violation(ViolationKind::Doubled, evidence);
         }
     }
 
-    /// A subscriber got what belongs elsewhere.
-    pub fn saw_foreign(&mut self, who: usize, what: &str) {
-        self.violates(Kind::Foreign, format!("subscriber {who} saw {what}"));
+    /// A subscriber received something of another channel.
+    pub fn foreign_received(&mut self, subscriber: usize, what: &str) {
+        self.add_violation(
+            ViolationKind::Foreign,
+            format!("subscriber {subscriber} received {what}"),
+        );
     }
 
-    /// What is to be said once nothing more comes. The wire lets a node drop passing events for a slow reader only; a
-    /// subscriber with at most a window of them under way is none.
+    /// Makes the final checks, when no more events come. A node may drop passing events for a slow
+    /// reader, but a subscriber that lacks at most one window of events is not slow: every event
+    /// must have been delivered.
     pub fn finish(mut self) -> Tally {
-        self.tally.unknown = self.tally.sent
-            - self.tally.acknowledged
-            - self
-                .publishers
-                .iter()
-                .map(|p| u64::from(p.refused))
-                .sum::<u64>();
-        for who in 0..self.seen.len() {
+        let refused: u64 = self
+            .publishers
+            .iter()
+            .map(|publisher| u64::from(publisher.refused))
+            .sum();
+        self.tally.unknown = self.tally.sent - self.tally.acknowledged - refused;
+        for subscriber in 0..self.received.len() {
             for publisher in 0..self.publishers.len() {
-                let (seen, begun) = (self.seen[who][publisher], self.publishers[publisher].begun);
-                for _ in seen..begun {
-                    self.violates(
-                        Kind::Lost,
-                        format!(
-                            "subscriber {who} saw {seen} of {begun} events of publisher {publisher}"
-                        ),
+                let (received, sent) = (
+                    self.received[subscriber][publisher],
+                    self.publishers[publisher].sent,
+                );
+                for _ in received..sent {
+                    let evidence = format!(
+                        "subscriber {subscriber} received {received} of {sent} events of publisher {publisher}"
                     );
+                    self.add_violation(ViolationKind::Lost, evidence);
                 }
             }
         }
         self.tally
     }
 
-    fn violates(&mut self, kind: Kind, evidence: String) {
+    fn add_violation(&mut self, kind: ViolationKind, evidence: String) {
         self.tally
-            .violates(kind, format_args!("{}: {evidence}", self.name));
+            .add_violation(kind, format_args!("{}: {evidence}", self.name));
     }
 }
 
@@ -121,14 +128,15 @@ mod tests {
     use crate::verify::Violations;
 
     #[test]
-    fn events_that_all_come_break_nothing() {
-        let mut passing = Passing::new("c", 2, 2);
+    fn complete_delivery_has_no_violations() {
+        let mut checker = PassingChecker::new("c", 2, 2);
         for publisher in [0, 1, 0, 1, 0] {
-            let value = passing.sending(publisher);
-            passing.acknowledged();
-            (0..2).for_each(|who| passing.saw(who, publisher, value));
+            let value = checker.sending(publisher);
+            checker.acknowledged();
+            (0..2)
+                .for_each(|subscriber| checker.event_received(subscriber, Some(publisher), value));
         }
-        let tally = passing.finish();
+        let tally = checker.finish();
         assert_eq!(
             (tally.sent, tally.delivered, tally.unknown, tally.violations),
             (5, 10, 0, Violations::default())
@@ -136,12 +144,12 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_event_is_found_at_the_next_one_and_at_the_end() {
-        let mut passing = Passing::new("c", 1, 1);
-        passing.sending(0);
-        let value = passing.sending(0);
-        passing.saw(0, 0, value);
-        let tally = passing.finish();
+    fn lost_event_is_found_at_the_next_event_and_at_the_end() {
+        let mut checker = PassingChecker::new("c", 1, 1);
+        checker.sending(0);
+        let value = checker.sending(0);
+        checker.event_received(0, Some(0), value);
+        let tally = checker.finish();
         assert_eq!(
             tally.violations,
             Violations {
@@ -153,14 +161,14 @@ mod tests {
     }
 
     #[test]
-    fn a_doubled_and_a_foreign_event_are_found() {
-        let mut passing = Passing::new("c", 1, 1);
-        let value = passing.sending(0);
-        passing.saw(0, 0, value);
-        passing.saw(0, 0, value);
-        passing.saw(0, 7, value);
+    fn duplicate_and_foreign_events_are_found() {
+        let mut checker = PassingChecker::new("c", 1, 1);
+        let value = checker.sending(0);
+        checker.event_received(0, Some(0), value);
+        checker.event_received(0, Some(0), value);
+        checker.event_received(0, None, value);
         assert_eq!(
-            passing.finish().violations,
+            checker.finish().violations,
             Violations {
                 doubled: 1,
                 foreign: 1,
@@ -170,14 +178,14 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_event_is_not_awaited() {
-        let mut passing = Passing::new("c", 1, 1);
-        assert!(passing.sending(0));
-        passing.refused(0);
-        assert!(passing.sending(0));
-        passing.acknowledged();
-        passing.saw(0, 0, true);
-        let tally = passing.finish();
+    fn refused_event_is_not_expected() {
+        let mut checker = PassingChecker::new("c", 1, 1);
+        assert!(checker.sending(0));
+        checker.refused(0);
+        assert!(checker.sending(0));
+        checker.acknowledged();
+        checker.event_received(0, Some(0), true);
+        let tally = checker.finish();
         assert_eq!(
             (tally.unknown, tally.violations),
             (0, Violations::default())

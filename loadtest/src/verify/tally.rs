@@ -1,38 +1,40 @@
-//! What was counted, and the evidence for what should not be.
+//! ReportCounts, and evidence for broken promises.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// How many pieces of evidence are kept of each kind: the first ones say most.
-const EVIDENCE: usize = 3;
+/// Pieces of evidence kept per kind of violation. The first ones say most.
+const EVIDENCE_PER_KIND: usize = 3;
 
-/// What breaks a promise.
+/// A way to break a promise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// A subscriber never got an acknowledged message, or the list lacks it.
+pub enum ViolationKind {
+    /// A subscriber did not receive an acknowledged message, or the list lacks it.
     Lost,
-    /// A subscriber got an event twice, or a message stands twice.
+    /// A subscriber received an event twice, or a message is stored twice.
     Doubled,
-    /// An event came late, two subscribers have different orders, or a sender's messages do.
+    /// An event came late, two subscribers received different orders, or a sender's messages are
+    /// not in order.
     Reordered,
-    /// What was not sent to this channel, or was refused.
+    /// A subscriber received a message that was refused, or not sent to this channel.
     Foreign,
-    /// A `seq` or `number` was left out, at least until then.
+    /// A `seq` or `number` was left out when the next one came.
     Hole,
-    /// A message has another text or sender than it was sent with.
+    /// A message has another text or sender than was sent.
     Altered,
-    /// A user got something of a channel after its removal.
+    /// A user received an event of a channel after its removal.
     AfterRemoval,
-    /// The text of a message was told, or is listed, after its deletion.
+    /// The text of a message was delivered or listed after its deletion.
     Undeleted,
-    /// A gap was told that need not be.
+    /// A subscriber received a gap although nothing was missing from the log.
     Needless,
-    /// What should have been taken was refused or never answered, or who is in the channel was not told so.
+    /// A message was refused or never answered without a reason, or a participant did not learn
+    /// that it is one.
     Denied,
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ViolationKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Lost => "lost",
@@ -49,89 +51,95 @@ impl fmt::Display for Kind {
     }
 }
 
-/// How often each promise was broken.
+/// Number of violations of each kind. The field names are those of the report's JSON.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Violations {
-    /// [`Kind::Lost`].
+    /// [`ViolationKind::Lost`].
     pub lost: u64,
-    /// [`Kind::Doubled`].
+    /// [`ViolationKind::Doubled`].
     pub doubled: u64,
-    /// [`Kind::Reordered`].
+    /// [`ViolationKind::Reordered`].
     pub reordered: u64,
-    /// [`Kind::Foreign`].
+    /// [`ViolationKind::Foreign`].
     pub foreign: u64,
-    /// [`Kind::Hole`].
+    /// [`ViolationKind::Hole`].
     pub holes: u64,
-    /// [`Kind::Altered`].
+    /// [`ViolationKind::Altered`].
     pub altered: u64,
-    /// [`Kind::AfterRemoval`].
+    /// [`ViolationKind::AfterRemoval`].
     pub after_removal: u64,
-    /// [`Kind::Undeleted`].
+    /// [`ViolationKind::Undeleted`].
     pub undeleted: u64,
-    /// [`Kind::Needless`].
+    /// [`ViolationKind::Needless`].
     pub needless: u64,
-    /// [`Kind::Denied`].
+    /// [`ViolationKind::Denied`].
     pub denied: u64,
 }
 
 impl Violations {
-    fn of(&mut self, kind: Kind) -> &mut u64 {
+    fn of(&mut self, kind: ViolationKind) -> &mut u64 {
         match kind {
-            Kind::Lost => &mut self.lost,
-            Kind::Doubled => &mut self.doubled,
-            Kind::Reordered => &mut self.reordered,
-            Kind::Foreign => &mut self.foreign,
-            Kind::Hole => &mut self.holes,
-            Kind::Altered => &mut self.altered,
-            Kind::AfterRemoval => &mut self.after_removal,
-            Kind::Undeleted => &mut self.undeleted,
-            Kind::Needless => &mut self.needless,
-            Kind::Denied => &mut self.denied,
+            ViolationKind::Lost => &mut self.lost,
+            ViolationKind::Doubled => &mut self.doubled,
+            ViolationKind::Reordered => &mut self.reordered,
+            ViolationKind::Foreign => &mut self.foreign,
+            ViolationKind::Hole => &mut self.holes,
+            ViolationKind::Altered => &mut self.altered,
+            ViolationKind::AfterRemoval => &mut self.after_removal,
+            ViolationKind::Undeleted => &mut self.undeleted,
+            ViolationKind::Needless => &mut self.needless,
+            ViolationKind::Denied => &mut self.denied,
         }
     }
 
-    /// Whether there is none.
+    /// Whether there are no violations.
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// What a channel, or a whole run, comes to.
+/// The result of verifying a channel, or a whole run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Messages sent.
     pub sent: u64,
-    /// Those acknowledged.
+    /// Messages acknowledged.
     pub acknowledged: u64,
-    /// Those that were neither acknowledged nor refused: whether they are stored is unknown.
+    /// Messages neither acknowledged nor refused, which may be stored or not.
     pub unknown: u64,
-    /// Messages that subscribers got, each counted once a subscriber.
+    /// Deliveries, each counted per subscriber.
     pub delivered: u64,
-    /// Messages that the channels listed afterwards.
+    /// Messages in the lists of the channels.
     pub listed: u64,
     /// Messages whose deletion was acknowledged.
     pub deleted: u64,
-    /// Gaps that subscribers were told of.
+    /// Gaps that subscribers received.
     pub gaps: u64,
-    /// What broke a promise.
+    /// Number of violations.
     pub violations: Violations,
-    /// The first few of each kind, in the order in which they were found.
-    pub evidence: Vec<(Kind, String)>,
+    /// The first few violations of each kind, in the order in which they were found.
+    pub evidence: Vec<(ViolationKind, String)>,
 }
 
 impl Tally {
-    pub(super) fn violates(&mut self, kind: Kind, evidence: fmt::Arguments<'_>) {
+    pub(super) fn add_violation(&mut self, kind: ViolationKind, evidence: fmt::Arguments<'_>) {
         *self.violations.of(kind) += 1;
-        self.keep(kind, || evidence.to_string());
+        self.add_evidence(kind, || evidence.to_string());
     }
 
-    fn keep(&mut self, kind: Kind, evidence: impl FnOnce() -> String) {
-        if self.evidence.iter().filter(|(of, _)| *of == kind).count() < EVIDENCE {
+    fn add_evidence(&mut self, kind: ViolationKind, evidence: impl FnOnce() -> String) {
+        if self
+            .evidence
+            .iter()
+            .filter(|(other, _)| *other == kind)
+            .count()
+            < EVIDENCE_PER_KIND
+        {
             self.evidence.push((kind, evidence()));
         }
     }
 
-    /// Adds another channel's.
+    /// Adds the result of another channel.
     pub fn add(&mut self, other: Self) {
         self.sent += other.sent;
         self.acknowledged += other.acknowledged;
@@ -153,16 +161,16 @@ impl Tally {
             denied,
         } = other.violations;
         let counts = [
-            (Kind::Lost, lost),
-            (Kind::Doubled, doubled),
-            (Kind::Reordered, reordered),
-            (Kind::Foreign, foreign),
-            (Kind::Hole, holes),
-            (Kind::Altered, altered),
-            (Kind::AfterRemoval, after_removal),
-            (Kind::Undeleted, undeleted),
-            (Kind::Needless, needless),
-            (Kind::Denied, denied),
+            (ViolationKind::Lost, lost),
+            (ViolationKind::Doubled, doubled),
+            (ViolationKind::Reordered, reordered),
+            (ViolationKind::Foreign, foreign),
+            (ViolationKind::Hole, holes),
+            (ViolationKind::Altered, altered),
+            (ViolationKind::AfterRemoval, after_removal),
+            (ViolationKind::Undeleted, undeleted),
+            (ViolationKind::Needless, needless),
+            (ViolationKind::Denied, denied),
         ];
         counts
             .into_iter()
@@ -170,6 +178,6 @@ impl Tally {
         other
             .evidence
             .into_iter()
-            .for_each(|(kind, evidence)| self.keep(kind, || evidence));
+            .for_each(|(kind, evidence)| self.add_evidence(kind, || evidence));
     }
 }

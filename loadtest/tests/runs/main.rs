@@ -1,41 +1,41 @@
-//! Whole runs against a node: what is kept is said to be kept, and each defect that is planted is found.
+//! Whole runs against a node: a correct node passes, and each kind of defect is found.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod lying;
-mod planted;
+mod defective_proxy;
+mod defective_store;
 
 use std::{net::SocketAddr, sync::Arc};
 
 use clap::Parser;
-use fanout::redis::testing::{Server, until};
+use defective_proxy::{DefectiveProxy, ProxyDefect};
+use defective_store::{DefectiveStore, StoreDefect};
 use gateway::{
     config::{self, Command},
     node::Node,
 };
 use loadtest::{
-    cli::Cli,
-    report::{self, Report, Verdict},
+    cli::CommandLine,
+    report::{self, RunReport, RunVerdict},
     scenario,
     verify::Violations,
 };
-use lying::{Lie, Path};
-use planted::{Defect, Planted};
+use redis_testing::{Server, until};
 use tempfile::TempDir;
 
-/// A node in this process, and the folder with its keys, and its data where that is not in Redis.
-struct World {
+/// A node in this process, with the folder of its keys and of its embedded store.
+struct TestNode {
     node: Node,
     data: TempDir,
 }
 
-impl World {
-    /// With an embedded store.
+impl TestNode {
+    /// Starts a correct node with the embedded store.
     async fn new() -> Self {
         Self::with(None, None).await
     }
 
-    /// Over this Redis, or an embedded store, with this defect.
-    async fn with(redis: Option<&Server>, defect: Option<Defect>) -> Self {
+    /// Starts a node with this Redis or the embedded store, and with this defect.
+    async fn with(redis: Option<&Server>, defect: Option<StoreDefect>) -> Self {
         let data = tempfile::tempdir().unwrap();
         let file = |name: &str| data.path().join(name).display().to_string();
         let mut line = format!(
@@ -55,10 +55,10 @@ impl World {
             );
         }
         let Command::Serve(config) = config::parse(line.split(' '), &|_| None).unwrap() else {
-            panic!("a node is served")
+            panic!("not a command that starts a node")
         };
         let node = Node::start_over(*config, |engine| match defect {
-            Some(defect) => Arc::new(Planted { engine, defect }),
+            Some(defect) => Arc::new(DefectiveStore { engine, defect }),
             None => engine,
         });
         Self {
@@ -67,34 +67,38 @@ impl World {
         }
     }
 
-    /// Runs what this command line asks for, against this address.
-    async fn run(&self, address: SocketAddr, arguments: &str) -> Report {
+    fn address(&self) -> SocketAddr {
+        self.node.address
+    }
+
+    /// Runs `chaos-loadtest` with these arguments against this address.
+    async fn run(&self, address: SocketAddr, arguments: &str) -> RunReport {
         let line = format!(
             "chaos-loadtest {arguments} --wait 2 --url ws://{address} --data {}",
             self.data.path().display()
         );
-        let scenario = Cli::parse_from(line.split(' ')).scenario;
+        let scenario = CommandLine::parse_from(line.split(' ')).scenario;
         scenario.check().unwrap();
         scenario::run(&scenario).await.unwrap().report
     }
 
-    async fn ends(self) {
+    async fn stop(self) {
         self.node.drain().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_chat_in_both_encodings_keeps_every_promise() {
-    let world = World::new().await;
-    let report = world
+async fn chat_in_both_encodings_keeps_every_promise() {
+    let node = TestNode::new().await;
+    let report = node
         .run(
-            world.node.address,
+            node.address(),
             "chat --channels 3 --members 4 --rate 60 --seconds 1.5 --encoding both",
         )
         .await;
     assert_eq!(
         (report.verdict, report.violations),
-        (Verdict::Kept, Violations::default()),
+        (RunVerdict::Kept, Violations::default()),
         "{:?}",
         report.evidence
     );
@@ -113,22 +117,22 @@ async fn a_chat_in_both_encodings_keeps_every_promise() {
         (counts.delivered, report.latency.delivery.count),
         (360, 360)
     );
-    assert!(report::text::of(&report).contains("every promise was kept"));
-    world.ends().await;
+    assert!(report::text::format(&report).contains("every promise was kept"));
+    node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fan_out_of_stored_messages_and_of_passing_events_is_measured_beside_the_floor() {
-    let world = World::new().await;
+async fn fanout_of_messages_and_of_passing_events_is_compared_to_the_floor() {
+    let node = TestNode::new().await;
     for kind in ["", " --passing"] {
         let arguments = format!(
-            "fanout --subscribers 20 --publishers 4 --in-flight 4 --seconds 1 --pid {}{kind}",
+            "fanout --subscribers 20 --publishers 40 --in-flight 4 --seconds 1 --pid {}{kind}",
             std::process::id()
         );
-        let report = world.run(world.node.address, &arguments).await;
+        let report = node.run(node.address(), &arguments).await;
         assert_eq!(
             (report.verdict, report.violations),
-            (Verdict::Kept, Violations::default()),
+            (RunVerdict::Kept, Violations::default()),
             "{:?}",
             report.evidence
         );
@@ -153,25 +157,25 @@ async fn a_fan_out_of_stored_messages_and_of_passing_events_is_measured_beside_t
                 && report.server.unwrap().times_floor.unwrap() > 0.0
         );
     }
-    world.ends().await;
+    node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_skips_doubles_or_swaps_a_record_is_found() {
-    let world = World::new().await;
+async fn dropped_duplicated_and_swapped_events_are_found() {
+    let node = TestNode::new().await;
     let none = Violations::default();
-    for (lie, expected) in [
+    for (defect, expected) in [
         (
-            Lie::Drop,
+            ProxyDefect::Drop,
             Violations {
                 lost: 1,
                 holes: 1,
                 ..none
             },
         ),
-        (Lie::Double, Violations { doubled: 1, ..none }),
+        (ProxyDefect::Duplicate, Violations { doubled: 1, ..none }),
         (
-            Lie::Swap,
+            ProxyDefect::Swap,
             Violations {
                 reordered: 1,
                 holes: 1,
@@ -179,135 +183,135 @@ async fn a_node_that_skips_doubles_or_swaps_a_record_is_found() {
             },
         ),
     ] {
-        let path = Path::to(world.node.address, lie).await;
-        let report = world
+        let proxy = DefectiveProxy::start(node.address(), defect).await;
+        let report = node
             .run(
-                path.address,
+                proxy.address,
                 "chat --channels 2 --members 3 --rate 40 --seconds 1",
             )
             .await;
         assert_eq!(
             (report.verdict, report.violations),
-            (Verdict::Broken, expected),
-            "{lie:?}: {:?}",
+            (RunVerdict::Broken, expected),
+            "{defect:?}: {:?}",
             report.evidence
         );
         assert!(!report.evidence.is_empty());
     }
-    world.ends().await;
+    node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cut_connection_is_resumed_without_loss() {
-    let world = World::new().await;
-    for lie in [Lie::Cut, Lie::CutReply] {
-        let path = Path::to(world.node.address, lie).await;
-        let report = world
+async fn closed_connection_is_resumed_without_loss() {
+    let node = TestNode::new().await;
+    for defect in [ProxyDefect::Cut, ProxyDefect::CutReply] {
+        let proxy = DefectiveProxy::start(node.address(), defect).await;
+        let report = node
             .run(
-                path.address,
+                proxy.address,
                 "chat --channels 2 --members 3 --rate 40 --seconds 2",
             )
             .await;
         assert_eq!(
             (report.verdict, report.violations),
-            (Verdict::Kept, Violations::default()),
-            "{lie:?}: {:?}",
+            (RunVerdict::Kept, Violations::default()),
+            "{defect:?}: {:?}",
             report.evidence
         );
         assert_eq!(
             (report.counts.reconnects, report.counts.acknowledged),
             (1, 80),
-            "{lie:?}"
+            "{defect:?}"
         );
     }
-    world.ends().await;
+    node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_forgets_the_ids_of_messages_is_found() {
-    let world = World::with(None, Some(Defect::ForgetsIds)).await;
-    let path = Path::to(world.node.address, Lie::CutReply).await;
-    let report = world
+async fn node_that_ignores_message_ids_is_found() {
+    let node = TestNode::with(None, Some(StoreDefect::IgnoresMessageIds)).await;
+    let proxy = DefectiveProxy::start(node.address(), ProxyDefect::CutReply).await;
+    let report = node
         .run(
-            path.address,
+            proxy.address,
             "chat --channels 2 --members 3 --rate 40 --seconds 2",
         )
         .await;
-    assert_eq!(report.verdict, Verdict::Broken);
+    assert_eq!(report.verdict, RunVerdict::Broken);
     assert!(report.violations.doubled > 0, "{:?}", report.evidence);
-    world.ends().await;
+    node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_tells_on_who_was_removed_is_found() {
-    let world = World::new().await;
-    for (lie, verdict) in [
-        (Lie::Nothing, Verdict::Kept),
-        (Lie::AfterRemoval, Verdict::Broken),
+async fn node_that_sends_events_to_removed_users_is_found() {
+    let node = TestNode::new().await;
+    for (defect, verdict) in [
+        (ProxyDefect::None, RunVerdict::Kept),
+        (ProxyDefect::AfterRemoval, RunVerdict::Broken),
     ] {
-        let path = Path::to(world.node.address, lie).await;
-        let report = world
+        let proxy = DefectiveProxy::start(node.address(), defect).await;
+        let report = node
             .run(
-                path.address,
+                proxy.address,
                 "verify --running --faults none --channels 1 --members 3 --rate 40 --seconds 4",
             )
             .await;
         assert_eq!(
             (report.verdict, report.violations.after_removal > 0),
-            (verdict, lie != Lie::Nothing),
+            (verdict, defect != ProxyDefect::None),
             "{:?}",
             report.evidence
         );
     }
-    world.ends().await;
+    node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_replays_the_text_of_a_deleted_message_is_found() {
-    let world = World::new().await;
-    let path = Path::to(world.node.address, Lie::Undelete).await;
-    let report = world
+async fn node_that_replays_the_text_of_deleted_messages_is_found() {
+    let node = TestNode::new().await;
+    let proxy = DefectiveProxy::start(node.address(), ProxyDefect::Undelete).await;
+    let report = node
         .run(
-            path.address,
+            proxy.address,
             "verify --running --faults none --channels 1 --members 3 --rate 40 --seconds 4",
         )
         .await;
-    assert_eq!(report.verdict, Verdict::Broken);
+    assert_eq!(report.verdict, RunVerdict::Broken);
     assert!(report.violations.undeleted > 0, "{:?}", report.evidence);
-    world.ends().await;
+    node.stop().await;
 }
 
-/// A run over a Redis that keeps what it had when it was told to save, and forgets the rest when it is killed: what was
-/// acknowledged meanwhile was not on its disk.
-async fn run_over_a_forgetful_redis(defect: Option<Defect>) -> Report {
+/// Runs a chat on a Redis that saves once, and is killed after it has acknowledged more: those
+/// writes are lost.
+async fn run_on_redis_that_loses_writes(defect: Option<StoreDefect>) -> RunReport {
     let mut redis = Server::start_with(&["--appendonly", "no"]).await;
-    let world = World::with(Some(&redis), defect).await;
-    let path = Path::to(world.node.address, Lie::Nothing).await;
-    let kill = async {
-        until("everybody hears", || async { path.created() > 60 }).await;
+    let node = TestNode::with(Some(&redis), defect).await;
+    let proxy = DefectiveProxy::start(node.address(), ProxyDefect::None).await;
+    let lose_writes = async {
+        until("messages are delivered", || async { proxy.created() > 60 }).await;
         redis.command(&["SAVE"]).await.unwrap();
-        let saved = path.created();
-        until("more is acknowledged", || async {
-            path.created() > saved + 30
+        let saved = proxy.created();
+        until("more messages are delivered", || async {
+            proxy.created() > saved + 30
         })
         .await;
         redis.restart().await;
     };
     let (report, ()) = tokio::join!(
-        world.run(
-            path.address,
+        node.run(
+            proxy.address,
             "chat --channels 2 --members 3 --rate 40 --seconds 6"
         ),
-        kill
+        lose_writes
     );
-    world.ends().await;
+    node.stop().await;
     report
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_acknowledges_before_it_has_synced_is_found() {
-    let report = run_over_a_forgetful_redis(None).await;
-    assert_eq!(report.verdict, Verdict::Broken);
+async fn store_that_acknowledges_before_it_syncs_is_found() {
+    let report = run_on_redis_that_loses_writes(None).await;
+    assert_eq!(report.verdict, RunVerdict::Broken);
     let Violations { lost, .. } = report.violations;
     assert_eq!(
         report.violations,
@@ -315,7 +319,7 @@ async fn a_store_that_acknowledges_before_it_has_synced_is_found() {
             lost,
             ..Violations::default()
         },
-        "and everybody was told: {:?}",
+        "every subscriber received `diverged`: {:?}",
         report.evidence
     );
     assert!(
@@ -326,26 +330,26 @@ async fn a_store_that_acknowledges_before_it_has_synced_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_accepts_a_reused_number_is_found() {
-    let report = run_over_a_forgetful_redis(Some(Defect::AcceptsReusedNumbers)).await;
-    assert_eq!(report.verdict, Verdict::Broken);
+async fn node_that_accepts_positions_of_replaced_events_is_found() {
+    let report = run_on_redis_that_loses_writes(Some(StoreDefect::AcceptsReplacedPositions)).await;
+    assert_eq!(report.verdict, RunVerdict::Broken);
     assert!(report.violations.reordered > 0, "{:?}", report.evidence);
 }
 
 #[tokio::test]
-async fn a_node_that_cannot_be_reached_is_said_to_be() {
+async fn unreachable_node_is_reported() {
     let free = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap();
     let line = format!("chaos-loadtest chat --admin-key adm_x --url ws://{free}");
-    let error = scenario::run(&Cli::parse_from(line.split(' ')).scenario)
+    let error = scenario::run(&CommandLine::parse_from(line.split(' ')).scenario)
         .await
         .map(drop)
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("No node answers at") && error.contains(&free.to_string()),
+        error.contains("no node answers at") && error.contains(&free.to_string()),
         "{error}"
     );
 }

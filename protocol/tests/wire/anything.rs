@@ -1,22 +1,22 @@
-//! Any bytes through every reader of the wire: the body of the fuzz target, and of the tests that run everywhere.
+//! Decodes any bytes with every decoder of the wire, for the fuzz target and the tests.
 
 use protocol::{
-    Encoding, Method,
-    codec::{DecodeError, from_msgpack, transcode},
+    Encoding, UserId,
+    codec::{from_msgpack, transcode},
     event::EventKind,
     frame::{Request, ServerFrame},
-    params::*,
+    input::Misfit,
+    operation::{self, Operation, methods},
     splice::{self, Parts},
 };
-use serde::de::DeserializeOwned;
 
-/// Reads the bytes as whatever a server or a client could take them for. It returns; that is the promise.
+/// Decodes the bytes as everything that a server or client may receive. It must not panic.
 pub(crate) fn read(bytes: &[u8]) {
     for encoding in Encoding::ALL {
         if let Ok(request) = Request::decode(encoding, bytes) {
             assert!(request.id > 0, "ids start at 1");
-            for method in Method::ALL {
-                let _ = read_params(*method, &request);
+            for method in methods() {
+                let _ = read_params(method, &request);
             }
         }
         let _ = ServerFrame::head(encoding, bytes);
@@ -45,39 +45,22 @@ pub(crate) fn read(bytes: &[u8]) {
     }
 }
 
-/// Reads a request's parameters as a method's: the ids of what it is about, and its own fields.
-pub(crate) fn read_params(method: Method, request: &Request<'_>) -> Result<(), DecodeError> {
-    match method {
-        Method::Connect => request.params::<Connect>().map(drop),
-        Method::TokenRefresh => request.params::<RefreshToken>().map(drop),
-        Method::Ping => request.params::<protocol::results::Empty>().map(drop),
-        Method::ChannelSubscribe => request.params::<Subscribe>().map(drop),
-        Method::ChannelUnsubscribe => request.params::<Unsubscribe>().map(drop),
-        Method::ChannelList => request.params::<ListPage>().map(drop),
-        Method::ChannelCreate => request.params::<CreateChannel>().map(drop),
-        Method::ChannelUpdate => both::<ChannelRef, UpdateChannel>(request),
-        Method::ChannelDelete | Method::ChannelJoin | Method::ChannelLeave => {
-            request.params::<ChannelRef>().map(drop)
-        }
-        Method::ParticipantAdd => both::<ChannelRef, AddParticipant>(request),
-        Method::ParticipantUpdate => both::<ParticipantRef, UpdateParticipant>(request),
-        Method::ParticipantRemove => request.params::<ParticipantRef>().map(drop),
-        Method::ParticipantList => both::<ChannelRef, ListPage>(request),
-        Method::MessageSend => both::<ChannelRef, SendMessage>(request),
-        Method::MessageEdit => both::<MessageRef, EditMessage>(request),
-        Method::MessageDelete => request.params::<MessageRef>().map(drop),
-        Method::MessageList => both::<ChannelRef, ListMessages>(request),
-        Method::ReactionAdd | Method::ReactionRemove => both::<MessageRef, React>(request),
-        Method::ReadMark => both::<ChannelRef, MarkRead>(request),
-        Method::Typing => both::<ChannelRef, Typing>(request),
-        Method::PresenceWatch | Method::UserGet => request.params::<UserIds>().map(drop),
-        Method::UserUpdate => request.params::<UpdateUser>().map(drop),
+/// Decodes a request's parameters as the path and input of an operation.
+pub(crate) fn read_params(method: &str, request: &Request<'_>) -> Result<(), Misfit> {
+    macro_rules! read_as {
+        (session: [$($session:ident :: $of_session:ident,)*] domain: [$($resource:ident :: $operation:ident,)*]) => {
+            match method {
+                $(<operation::$session::$of_session as Operation>::NAME => both::<operation::$session::$of_session>(request),)*
+                $(<operation::$resource::$operation as Operation>::NAME => both::<operation::$resource::$operation>(request),)*
+                other => panic!("{other} is not declared"),
+            }
+        };
     }
+    protocol::operations!(read_as)
 }
 
-fn both<I: DeserializeOwned, P: DeserializeOwned>(
-    request: &Request<'_>,
-) -> Result<(), DecodeError> {
-    let (ids, fields) = (request.params::<I>(), request.params::<P>());
-    ids.and(fields).map(drop)
+fn both<O: Operation>(request: &Request<'_>) -> Result<(), Misfit> {
+    let caller = UserId::from_bits(1);
+    let path = O::own_path(&caller).map_or_else(|| request.params::<O::Path>(), Ok);
+    path.and(request.params::<O::Input>().map(drop))
 }

@@ -1,4 +1,4 @@
-//! What a peer sends yields an error, never a panic, and never memory that the frame did not bring along.
+//! Hostile frames yield an error, never a panic, and cost no memory beyond the frame.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -9,7 +9,7 @@ use proptest::{collection::vec, prelude::*};
 use protocol::{
     Encoding, Limits,
     frame::{Request, encode_request},
-    params::SendMessage,
+    operation::message::SendMessage,
 };
 use serde_json::json;
 
@@ -18,7 +18,7 @@ use crate::{
     strategies::{patch_bytes, request},
 };
 
-/// Counts what the current thread holds.
+/// Counts the bytes that the current thread has allocated.
 struct Counting;
 
 thread_local! {
@@ -56,7 +56,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// The most bytes that the work held at once, beyond what was held before.
+/// Returns the peak of bytes allocated during the work.
 fn peak_of<T>(work: impl FnOnce() -> T) -> usize {
     let before = HELD.get();
     PEAK.set(before);
@@ -64,23 +64,28 @@ fn peak_of<T>(work: impl FnOnce() -> T) -> usize {
     usize::try_from(PEAK.get() - before).unwrap()
 }
 
-/// For the sentence that an error tells.
-const SENTENCE: usize = 1024;
+/// Bytes for the message of an error.
+const ERROR_MESSAGE_BYTES: usize = 1024;
 
-fn reading_a_request_holds_no_more_than_the_frame(frame: &[u8]) {
-    assert!(peak_of(|| Request::decode(Encoding::MessagePack, frame).map(drop)) <= SENTENCE);
-    assert!(peak_of(|| Request::decode(Encoding::Json, frame).map(drop)) <= frame.len() + SENTENCE);
+fn assert_decoding_allocates_no_more_than_the_frame(frame: &[u8]) {
+    assert!(
+        peak_of(|| Request::decode(Encoding::MessagePack, frame).map(drop)) <= ERROR_MESSAGE_BYTES
+    );
+    assert!(
+        peak_of(|| Request::decode(Encoding::Json, frame).map(drop))
+            <= frame.len() + ERROR_MESSAGE_BYTES
+    );
 }
 
 proptest! {
     #[test]
-    fn any_bytes_are_read_or_refused(bytes in vec(any::<u8>(), 0..256)) {
-        reading_a_request_holds_no_more_than_the_frame(&bytes);
+    fn any_bytes_are_decoded_or_refused(bytes in vec(any::<u8>(), 0..256)) {
+        assert_decoding_allocates_no_more_than_the_frame(&bytes);
         anything::read(&bytes);
     }
 
     #[test]
-    fn a_frame_that_was_tampered_with_is_read_or_refused(
+    fn tampered_frames_are_decoded_or_refused(
         (method, params) in request(),
         position in any::<prop::sample::Index>(),
         patch in patch_bytes(),
@@ -89,14 +94,14 @@ proptest! {
         remove in 0..=4usize,
     ) {
         for encoding in Encoding::ALL {
-            let mut frame = encode_request(encoding, 7, method.as_str(), &params);
+            let mut frame = encode_request(encoding, 7, method, &params);
             let start = position.index(frame.len());
             let end = (start + remove).min(frame.len());
             frame.splice(start..end, patch[..length].iter().copied());
-            reading_a_request_holds_no_more_than_the_frame(&frame);
+            assert_decoding_allocates_no_more_than_the_frame(&frame);
             anything::read(&frame);
             frame.truncate(cut.index(frame.len().max(1)));
-            reading_a_request_holds_no_more_than_the_frame(&frame);
+            assert_decoding_allocates_no_more_than_the_frame(&frame);
             anything::read(&frame);
         }
     }
@@ -149,7 +154,7 @@ fn the_corpus_of_garbage_is_refused() {
         br#"{"id":1,"method":"ping"}"#.to_vec(),
     ];
     for frame in &many {
-        reading_a_request_holds_no_more_than_the_frame(frame);
+        assert_decoding_allocates_no_more_than_the_frame(frame);
         assert!(
             Request::decode(Encoding::MessagePack, frame).is_err(),
             "{frame:02x?}"
@@ -180,7 +185,7 @@ fn the_corpus_of_garbage_is_refused() {
         good.clone(),
     ];
     for frame in &many {
-        reading_a_request_holds_no_more_than_the_frame(frame);
+        assert_decoding_allocates_no_more_than_the_frame(frame);
         assert!(
             Request::decode(Encoding::Json, frame).is_err(),
             "{}",
@@ -189,7 +194,7 @@ fn the_corpus_of_garbage_is_refused() {
     }
 }
 
-/// Parameters become values of this process: the densest frame of the default size says how much larger they are.
+/// Decoded parameters are larger than the frame: bounds the ratio for the densest frames.
 #[test]
 fn parameters_cost_a_bounded_multiple_of_the_frame() {
     let bytes = Limits::default().frame_bytes as usize;

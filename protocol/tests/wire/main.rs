@@ -1,4 +1,4 @@
-//! What the wire promises, held against the types: round trips, splicing, hostile frames, the vectors, the specification.
+//! Tests of the wire contract: round trips, splicing, hostile frames, vectors, specification.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -6,9 +6,13 @@
 )]
 
 mod anything;
+mod events;
 mod hostile;
+mod operations;
 mod round_trips;
+mod schema;
 mod specification;
 mod splicing;
 mod strategies;
+mod tables;
 mod vectors;

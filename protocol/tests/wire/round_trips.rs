@@ -1,23 +1,32 @@
-//! What is encoded is decoded as it was, and both encodings carry the same values.
+//! Values survive encoding and decoding, and both encodings carry the same values.
 
 use std::fmt::Debug;
 
-use proptest::{prelude::*, test_runner::TestCaseResult};
+use proptest::{
+    prelude::*,
+    test_runner::{TestCaseResult, TestRunner},
+};
 use protocol::{
-    ChannelId, Encoding, ErrorCode, EventKind, EventMessage, Metadata,
+    ChannelId, Encoding, ErrorBody, ErrorCode, EventKind, EventMessage, Metadata,
     codec::{from_msgpack, to_msgpack, transcode},
-    event::Event,
+    entity::{Channel, Entry, Message, Participant, User},
+    error::ErrorAnswer,
+    event::{
+        DrainingData, Event, ExpiringData, GapData, PresenceData, Reaction, ReadData, TypingData,
+    },
     frame::{Head, Request, ServerFrame, encode_error, encode_request, encode_result},
+    operation::Operation,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use crate::{
     anything,
-    strategies::{self, error_body, event_message, message, request},
+    strategies::{self, event_message, is_merge_patch, request},
 };
 
-/// The promise for one value of one type.
+/// Checks one value of one type.
 pub(crate) fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(
     value: &T,
 ) -> TestCaseResult {
@@ -57,12 +66,14 @@ pub(crate) fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(
     Ok(())
 }
 
-/// Nulls stand in free data and in merge patches only.
+/// Returns whether a field is null outside of free data and merge patches.
 fn has_null_field<T>(_: &T, json: &Value) -> bool {
-    let name = std::any::type_name::<T>();
-    let may_hold_nulls = ["Update", "Edit", "EventMessage"]
-        .iter()
-        .any(|word| name.contains(word));
+    let path = std::any::type_name::<T>();
+    let name = path
+        .split('<')
+        .next()
+        .and_then(|path| path.rsplit("::").next());
+    let may_hold_nulls = name.is_some_and(is_merge_patch);
     fn nulls(value: &Value) -> bool {
         match value {
             Value::Null => true,
@@ -76,20 +87,65 @@ fn has_null_field<T>(_: &T, json: &Value) -> bool {
     !may_hold_nulls && nulls(json)
 }
 
+/// Checks arbitrary values of a type.
+fn check_type<T>()
+where
+    T: ToSchema + Serialize + DeserializeOwned + PartialEq + Debug,
+{
+    let config = ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(64)
+    };
+    TestRunner::new(config)
+        .run(&strategies::of::<T>(), |value| check(&value))
+        .unwrap_or_else(|error| panic!("{}: {error}", std::any::type_name::<T>()));
+}
+
+macro_rules! operations_round_trip {
+    (session: [$($session:ident :: $of_session:ident,)*] domain: [$($resource:ident :: $operation:ident,)*]) => {
+        #[test]
+        fn parameters_and_results_of_every_operation_round_trip() {
+            fn check_operation<O: Operation>() {
+                check_type::<O::Path>();
+                check_type::<O::Input>();
+                check_type::<O::Output>();
+            }
+            $(check_operation::<protocol::operation::$session::$of_session>();)*
+            $(check_operation::<protocol::operation::$resource::$operation>();)*
+        }
+    };
+}
+protocol::operations!(operations_round_trip);
+
+macro_rules! events_round_trip {
+    ($($(#[$doc:meta])* $name:ident = $number:literal $word:literal: $data:ident $(in $field:literal)?, $shape:ident;)*) => {
+        #[test]
+        fn data_of_every_event_round_trips() {
+            $(check_type::<$data>();)*
+        }
+    };
+}
+protocol::events!(events_round_trip);
+
+#[test]
+fn bodies_of_http_errors_round_trip() {
+    check_type::<ErrorAnswer>();
+}
+
 proptest! {
     #[test]
     fn a_request_is_read_as_it_was_sent((method, params) in request(), id in 1..=u32::MAX) {
         for encoding in Encoding::ALL {
-            let bytes = encode_request(encoding, id, method.as_str(), &params);
+            let bytes = encode_request(encoding, id, method, &params);
             let request = Request::decode(encoding, &bytes).unwrap();
-            prop_assert_eq!((request.id, request.method), (id, method.as_str()));
+            prop_assert_eq!((request.id, request.method), (id, method));
             prop_assert_eq!(&request.params::<Value>().unwrap(), &params);
             anything::read_params(method, &request).unwrap();
         }
     }
 
     #[test]
-    fn replies_are_read_as_they_were_sent(id in 1..=u32::MAX, result in strategies::map(), error in error_body::one()) {
+    fn replies_are_read_as_they_were_sent(id in 1..=u32::MAX, result in strategies::map(), error in strategies::of::<ErrorBody>()) {
         for encoding in Encoding::ALL {
             let bytes = encode_result(encoding, id, &result);
             prop_assert_eq!(ServerFrame::head(encoding, &bytes), Ok(Head::Reply(id)));
@@ -103,7 +159,7 @@ proptest! {
     }
 
     #[test]
-    fn events_are_read_as_they_were_sent(event in event_message::one()) {
+    fn events_are_read_as_they_were_sent(event in event_message()) {
         for encoding in Encoding::ALL {
             let bytes = encoding.encode(&event);
             prop_assert_eq!(ServerFrame::head(encoding, &bytes), Ok(Head::Event));
@@ -112,11 +168,11 @@ proptest! {
     }
 
     #[test]
-    fn unknown_fields_are_ignored(message in message::one(), extra in strategies::json()) {
+    fn unknown_fields_are_ignored(message in strategies::of::<Message>(), extra in strategies::json()) {
         let mut value = serde_json::to_value(&message).unwrap();
         value["of_a_later_version"] = extra;
         for encoding in Encoding::ALL {
-            prop_assert_eq!(&encoding.decode::<protocol::model::Message>(&encoding.encode(&value)).unwrap(), &message);
+            prop_assert_eq!(&encoding.decode::<Message>(&encoding.encode(&value)).unwrap(), &message);
         }
     }
 
@@ -151,11 +207,13 @@ fn an_unknown_event_is_read_as_unknown_and_an_unknown_error_as_internal() {
 }
 
 #[test]
-fn what_is_secret_is_not_printed() {
+fn secrets_are_not_printed() {
     use protocol::{
-        model::{Key, TokenKey},
-        params::{Connect, RefreshToken},
-        results::Token,
+        entity::{Key, TokenKey},
+        operation::{
+            session::{Connect, RefreshToken},
+            user::Token,
+        },
     };
     const SECRET: &str = "sk_live_0123456789abcdef";
     fn printed<T: serde::de::DeserializeOwned + std::fmt::Debug>(

@@ -1,10 +1,11 @@
-//! The specification names everything that the code has, and its examples are frames.
+//! The specification lists everything that the code has, and its examples are valid frames.
 
 use protocol::{
-    CloseCode, Encoding, ErrorCode, EventKind, Limits, Method,
+    CloseCode, Encoding, ErrorCode, EventKind, Limits, bounds,
     event::Event,
     frame::{Request, ServerFrame, encode_request},
     id::PREFIXES,
+    operation::{descriptions, methods},
 };
 use serde_json::Value;
 
@@ -29,13 +30,9 @@ fn quoted(word: &str) -> String {
 }
 
 #[test]
-fn every_method_event_and_prefix_stands_in_it() {
-    for method in Method::ALL {
-        assert!(
-            section("Methods").contains(&quoted(method.as_str())),
-            "{}",
-            method.as_str()
-        );
+fn specification_lists_every_method_event_and_prefix() {
+    for method in methods() {
+        assert!(section("Methods").contains(&quoted(method)), "{}", method);
     }
     for kind in EventKind::ALL {
         assert!(
@@ -49,8 +46,50 @@ fn every_method_event_and_prefix_stands_in_it() {
     }
 }
 
+/// Words between backticks.
+fn code_words() -> impl Iterator<Item = &'static str> {
+    README.split('`').skip(1).step_by(2)
+}
+
 #[test]
-fn every_code_stands_in_it_with_its_status() {
+fn specification_names_no_unknown_method_event_prefix_or_limit() {
+    let is_dotted = |word: &&str| {
+        word.split('.').count() == 2
+            && word
+                .bytes()
+                .all(|c| c.is_ascii_lowercase() || c == b'.' || c == b'_')
+    };
+    let files = ["json", "md", "seq"];
+    for word in code_words()
+        .filter(is_dotted)
+        .filter(|word| !files.iter().any(|file| word.ends_with(&format!(".{file}"))))
+    {
+        let is_limit = word
+            .strip_prefix("limits.")
+            .is_some_and(|name| Limits::ALL.iter().any(|(limit, _, _)| *limit == name));
+        let is_known = descriptions()
+            .iter()
+            .any(|operation| operation.name == word)
+            || EventKind::ALL.iter().any(|kind| kind.as_str() == word);
+        let is_error_field = word.starts_with("details.");
+        assert!(is_known || is_limit || is_error_field, "{word}");
+    }
+    let rows = section("Limits")
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    for name in rows {
+        assert!(
+            Limits::ALL.iter().any(|(limit, _, _)| *limit == name),
+            "{name}"
+        );
+    }
+    for word in ["console", "banned", "webhook", "rediss", "/uploads"] {
+        assert!(!README.contains(word), "{word} is not there yet");
+    }
+}
+
+#[test]
+fn specification_lists_every_code_with_its_status() {
     for code in ErrorCode::ALL {
         assert!(
             section("Errors").contains(&format!("| `{code}` | {} |", code.status())),
@@ -67,7 +106,7 @@ fn every_code_stands_in_it_with_its_status() {
 }
 
 #[test]
-fn every_limit_stands_in_it_with_its_default() {
+fn specification_lists_every_limit_with_its_default() {
     let for_clients = Limits::default().for_clients();
     for (name, default, _) in Limits::ALL {
         let star = if for_clients.contains_key(*name) {
@@ -83,12 +122,24 @@ fn every_limit_stands_in_it_with_its_default() {
 }
 
 #[test]
-fn every_bound_that_is_fixed_stands_in_it() {
+fn specification_lists_every_fixed_bound() {
     let limits = section("Limits");
     for bound in [
-        format!("{} attachments", protocol::model::MAX_ATTACHMENTS),
-        format!("{} mentions", protocol::model::MAX_MENTIONS),
-        format!("{} bytes in a reaction", protocol::model::MAX_EMOJI),
+        format!("{} attachments", bounds::ATTACHMENTS),
+        format!("{} mentions", bounds::MENTIONS),
+        format!("{} bytes in a reaction", bounds::EMOJI_BYTES),
+        format!(
+            "{} channels in one `connect` or `channel.subscribe`",
+            bounds::SUBSCRIBED_CHANNELS
+        ),
+        format!(
+            "{} ids in one `GET /v1/channels?ids=`",
+            bounds::SEARCHED_IDS
+        ),
+        format!(
+            "{} ids or items in one request",
+            bounds::USER_IDS.max(bounds::BATCH_ITEMS)
+        ),
         format!(
             "{} levels and {} bytes of free data",
             protocol::value::MAX_DEPTH,
@@ -110,8 +161,7 @@ fn every_example_is_a_frame() {
         let value: Value = serde_json::from_str(line).expect(line);
         if value.get("method").is_some() {
             let request = Request::decode(Encoding::Json, line.as_bytes()).expect(line);
-            let method = Method::of(request.method).expect(line);
-            anything::read_params(method, &request).expect(line);
+            anything::read_params(request.method, &request).expect(line);
         } else if let ServerFrame::Event(event) =
             ServerFrame::decode(Encoding::Json, line.as_bytes()).expect(line)
         {

@@ -10,10 +10,11 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::strategies::{
-    channel, channel_id, map, message, participant, reaction, stamps, text, uint, user,
+    channel_id, map, reaction, stamps, stored_channel, stored_message, stored_participant,
+    stored_user, text, uint,
 };
 
-/// An entity as it is stored: without what the store assigns.
+/// Returns an entity as stored: without the fields that the store assigns.
 fn stored(entity: &impl Serialize, assigned: &[&str]) -> Vec<u8> {
     let mut value = serde_json::to_value(entity).unwrap();
     for field in assigned {
@@ -37,7 +38,7 @@ fn expected(
     }
 }
 
-/// Frames it, and reads it back in both encodings: strictly, since a name that stands twice would be refused.
+/// Splices an event and decodes it in both encodings. Duplicate fields would be refused.
 fn spliced(kind: EventKind, parts: &Parts<'_>) -> EventMessage {
     let bytes = event(kind, parts).unwrap();
     let message: EventMessage = from_msgpack(&bytes).unwrap();
@@ -52,8 +53,8 @@ fn spliced(kind: EventKind, parts: &Parts<'_>) -> EventMessage {
 
 proptest! {
     #[test]
-    fn of_a_message(
-        entity in message::one(),
+    fn spliced_message_equals_serialized_message(
+        entity in stored_message(),
         channel in channel_id(),
         position in stamps(),
         kind in select(vec![EventKind::MessageCreated, EventKind::MessageUpdated, EventKind::MessageDeleted]),
@@ -74,7 +75,7 @@ proptest! {
     }
 
     #[test]
-    fn of_a_participant(entity in participant::one(), channel in channel_id(), position in stamps()) {
+    fn spliced_participant_equals_serialized_participant(entity in stored_participant(), channel in channel_id(), position in stamps()) {
         let body = stored(&entity, &["created_at"]);
         let stamps = EntityStamps { created_at: entity.created_at, ..EntityStamps::default() };
         let parts = Parts { channel_id: Some(channel.as_str()), seq: position.0, at: position.1, stamps, body: &body };
@@ -84,7 +85,7 @@ proptest! {
     }
 
     #[test]
-    fn of_a_channel_and_of_a_user(channel in channel::one(), user in user::one(), position in stamps()) {
+    fn spliced_channel_and_user_equal_serialized_ones(channel in stored_channel(), user in stored_user(), position in stamps()) {
         let body = stored(&channel, &["created_at"]);
         let stamps = EntityStamps { created_at: channel.created_at, ..EntityStamps::default() };
         let parts = Parts { channel_id: Some(channel.id.as_str()), seq: position.0, at: position.1, stamps, body: &body };
@@ -98,7 +99,7 @@ proptest! {
     }
 
     #[test]
-    fn of_a_reaction(entity in reaction::one(), channel in channel_id(), position in stamps()) {
+    fn spliced_reaction_equals_serialized_reaction(entity in reaction(), channel in channel_id(), position in stamps()) {
         let body = stored(&entity, &["count"]);
         let stamps = EntityStamps { count: Some(entity.count), ..EntityStamps::default() };
         let parts = Parts { channel_id: Some(channel.as_str()), seq: position.0, at: position.1, stamps, body: &body };
@@ -107,7 +108,7 @@ proptest! {
     }
 
     #[test]
-    fn of_a_passing_event(channel in option::of(channel_id()), data in btree_map(text(), uint(), 0..20)) {
+    fn spliced_passing_event_equals_serialized_event(channel in option::of(channel_id()), data in btree_map(text(), uint(), 0..20)) {
         let mut fields = Map::new();
         if let Some(channel) = &channel {
             fields.insert("channel_id".into(), channel.as_str().into());
@@ -119,7 +120,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_the_body_is_it_never_panics(body in prop::collection::vec(any::<u8>(), 0..64), kind in select(EventKind::ALL), free in map()) {
+    fn splicing_any_body_does_not_panic(body in prop::collection::vec(any::<u8>(), 0..64), kind in select(EventKind::ALL), free in map()) {
         let _ = event(kind, &Parts { body: &body, ..Parts::default() });
         let framed = event(kind, &Parts { body: &to_msgpack(&free), seq: 1, at: 1, ..Parts::default() });
         prop_assert!(framed.is_ok());

@@ -1,445 +1,309 @@
-//! One subscriber connection to one server, for as long as the node wants topics there.
+//! The subscriber connection to one server.
 //!
-//! A task owns the socket: it connects, joins everything that is wanted again, serves, and on any fault begins anew,
-//! without end. A server that hangs is noticed by a PING; a Sentinel is asked whether the master is still the same.
+//! After every fault it connects again and subscribes to everything that is still wanted.
 
 use std::{
     collections::{HashMap, VecDeque},
-    fmt,
-    future::pending,
-    io,
+    convert::Infallible,
     panic::AssertUnwindSafe,
     sync::Arc,
-    time::Duration,
 };
 
-use bytes::BytesMut;
-use futures_util::FutureExt;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
-    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
+use chaos_redis::{
+    Address, ConnectionError, Connector, Deployment, Heartbeat, Names, Reply, SubscriberConnection,
+    Target, supervise,
 };
+use futures_util::FutureExt;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::wire::{self, Garbled, Heard, say};
-use crate::{
-    Topic,
-    bus::Listener,
-    redis::{
-        self, Address, CONNECT_TIMEOUT, Deployment, RECONNECT_DELAY, WATCH_PERIOD, WATCH_TIMEOUT,
-    },
-};
+use crate::{Topic, bus::Listener};
 
-/// Where a link goes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Place {
-    /// The one master of a deployment without shards.
-    Master,
-    /// A master of a Cluster.
-    Shard(Arc<Address>),
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Master => f.write_str("the master"),
-            Self::Shard(address) => address.fmt(f),
-        }
-    }
-}
-
-/// What a link is told. Unbounded, but never longer than what the node joins and leaves while the link connects.
+/// A command to a link. The queue is unbounded, but holds no more than what the node joins and
+/// leaves while the link connects.
 #[derive(Debug)]
-pub(super) enum Order {
-    Join(Vec<(Topic, Ticket)>),
-    Leave(Vec<Topic>),
+pub(super) enum Command {
+    Subscribe(Vec<(Topic, RequestId)>),
+    Unsubscribe(Vec<Topic>),
 }
 
-/// The number of one order to join. Answers carry it: of a topic that was left and joined again meanwhile, the answer to the
-/// first order says nothing.
-pub(super) type Ticket = u64;
+/// Identifies one request to subscribe. Events carry it, so that the answer to an earlier request
+/// for the same topic is ignored.
+pub(super) type RequestId = u64;
 
-/// What a link tells.
 #[derive(Debug)]
-pub(super) struct Report {
-    /// The link's number: what an earlier link said no longer matters.
+pub(super) struct LinkEvent {
+    /// The link's id. Events of links that were replaced are ignored.
     pub(super) link: u64,
-    pub(super) news: News,
+    pub(super) kind: LinkEventKind,
 }
 
 #[derive(Debug)]
-pub(super) enum News {
-    /// Connected, and all that was wanted has been joined or refused.
-    Up,
-    /// Not connected any more, or still not, for this reason.
-    Down(String),
-    /// What is published on these arrives from now on.
-    Joined(Vec<(Topic, Ticket)>),
-    /// The server has ended a subscription by itself: the slot has moved away.
-    Ended(Topic, Ticket),
-    /// The server refused a subscription, in its own words (`MOVED` among them). The link has forgotten the topic.
-    Refused(Topic, Ticket, String),
+pub(super) enum LinkEventKind {
+    /// Connected, and each wanted topic was subscribed to or refused.
+    Connected,
+    /// Not connected, for this reason. Reported for each failed attempt.
+    Disconnected(String),
+    /// What is published on these topics arrives from now on.
+    Subscribed(Vec<(Topic, RequestId)>),
+    /// The server ended a subscription because the slot moved.
+    Unsubscribed(Topic, RequestId),
+    /// The server refused a subscription with this error, `MOVED` for example. The link no longer
+    /// wants the topic.
+    Refused(Topic, RequestId, String),
 }
 
-/// The handle on a link, which ends with it.
+/// A handle to a link, which ends with it.
 #[derive(Debug)]
 pub(super) struct Link {
-    orders: UnboundedSender<Order>,
-    _task: AbortOnDropHandle<()>,
+    commands: UnboundedSender<Command>,
+    _supervisor: AbortOnDropHandle<()>,
 }
 
 impl Link {
+    /// Starts connecting and returns at once.
     pub(super) fn open(
-        number: u64,
-        place: Place,
+        id: u64,
+        target: Target,
         deployment: Arc<Deployment>,
+        names: Names,
         listener: Arc<dyn Listener>,
-        reports: UnboundedSender<Report>,
+        events: UnboundedSender<LinkEvent>,
     ) -> Self {
-        let (orders, received) = unbounded_channel();
-        let task = Task {
-            number,
-            place,
-            deployment,
+        let (sender, commands) = unbounded_channel();
+        let subscriber = Subscriber {
+            id,
+            names,
             listener,
-            reports,
-            orders: received,
+            events,
+            commands,
             wanted: HashMap::new(),
         };
+        let supervisor = tokio::spawn(supervise(deployment, target, subscriber));
         Self {
-            orders,
-            _task: AbortOnDropHandle::new(tokio::spawn(task.run())),
+            commands: sender,
+            _supervisor: AbortOnDropHandle::new(supervisor),
         }
     }
 
-    pub(super) fn order(&self, order: Order) {
-        // The task ends with this handle only.
-        let _ = self.orders.send(order);
+    pub(super) fn send(&self, command: Command) {
+        // The receiver lives as long as this handle.
+        let _ = self.commands.send(command);
     }
 }
 
-struct Task {
-    number: u64,
-    place: Place,
-    deployment: Arc<Deployment>,
+struct Subscriber {
+    id: u64,
+    names: Names,
     listener: Arc<dyn Listener>,
-    reports: UnboundedSender<Report>,
-    orders: UnboundedReceiver<Order>,
-    /// The topics to be joined, on this connection and every later one.
-    wanted: HashMap<Topic, Ticket>,
+    events: UnboundedSender<LinkEvent>,
+    commands: UnboundedReceiver<Command>,
+    /// Topics to subscribe to on this connection and on every later one.
+    wanted: HashMap<Topic, RequestId>,
 }
 
-/// Why a session ended.
-#[derive(Debug, thiserror::Error)]
-enum Fault {
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    #[error("{0}")]
-    Redis(#[from] ::redis::RedisError),
-    #[error(transparent)]
-    Garbled(#[from] Garbled),
-    #[error("{0}")]
-    Refused(String),
-    #[error("the server closed the connection")]
-    Closed,
-    #[error("the server does not answer")]
-    Silent,
-    #[error("the server is not the master, or not any more")]
-    Deposed,
-    #[error("the server answered something else than was asked")]
-    OutOfStep,
+/// A command that the server has not answered yet.
+enum Pending {
+    Subscribe(Topic, RequestId),
+    Unsubscribe(Topic),
+    Ping,
 }
 
-/// What the server has not answered yet, in the order sent.
-enum Awaited {
-    Join(Topic, Ticket),
-    Leave(Topic),
-    Okay,
-}
-
-/// An established connection.
+/// An open connection.
 struct Session {
-    stream: TcpStream,
-    incoming: BytesMut,
-    outgoing: BytesMut,
-    awaited: VecDeque<Awaited>,
-    /// How many of the first joins are still unanswered; `None` once they all were.
-    beginning: Option<usize>,
-    /// Clock ticks since the last sign of life that was asked for; `None` while none is awaited. Ticks and not time, so
-    /// that a node that was itself held up does not blame the server.
-    silent: Option<u32>,
+    connection: SubscriberConnection,
+    heartbeat: Heartbeat,
+    /// In the order sent.
+    pending: VecDeque<Pending>,
+    /// Unanswered subscriptions among those made when the connection was opened; `None` once all
+    /// are answered.
+    initial_pending: Option<usize>,
 }
 
-const READ_BUFFER: usize = 64 << 10;
+impl Connector for Subscriber {
+    type Connection = SubscriberConnection;
 
-/// How many periods a server may be silent before it is given up: [`WATCH_TIMEOUT`] in all.
-const PATIENCE: u32 = (WATCH_TIMEOUT.as_secs() / WATCH_PERIOD.as_secs()) as u32;
+    const PURPOSE: &'static str = "subscriptions";
 
-impl Task {
-    async fn run(mut self) {
-        let mut delay = Duration::from_millis(50);
-        loop {
-            let began = Instant::now();
-            // A listener that panics is a fault as any other: the connection begins anew, and the node is told what it missed.
-            let fault = match AssertUnwindSafe(self.session()).catch_unwind().await {
-                Ok(Ok(never)) => match never {},
-                Ok(Err(fault)) => fault.to_string(),
-                Err(_) => "the listener panicked".to_owned(),
-            };
-            self.tell(News::Down(fault));
-            if began.elapsed() > RECONNECT_DELAY * 2 {
-                delay = Duration::from_millis(50);
-            }
-            let until = Instant::now() + crate::jittered(delay);
-            delay = (delay * 2).min(RECONNECT_DELAY);
-            loop {
-                tokio::select! {
-                    () = sleep_until(until) => break,
-                    Some(order) = self.orders.recv() => match order {
-                        Order::Join(topics) => self.wanted.extend(topics),
-                        Order::Leave(topics) => topics.iter().for_each(|topic| { self.wanted.remove(topic); }),
-                    },
-                }
-            }
+    async fn open(
+        &mut self,
+        deployment: &Deployment,
+        address: &Address,
+    ) -> Result<SubscriberConnection, ConnectionError> {
+        let mut connection = SubscriberConnection::open(deployment, address).await?;
+        connection.check_role(deployment).await?;
+        Ok(connection)
+    }
+
+    async fn serve(&mut self, connection: SubscriberConnection) -> ConnectionError {
+        // A panicking listener costs the connection: the next one reports the gap.
+        match AssertUnwindSafe(self.run(connection)).catch_unwind().await {
+            Ok(Ok(never)) => match never {},
+            Ok(Err(error)) => error,
+            Err(_) => ConnectionError::ListenerPanicked,
         }
     }
 
-    async fn session(&mut self) -> Result<std::convert::Infallible, Fault> {
-        let address = match &self.place {
-            Place::Master => redis::current_master(&self.deployment).await?,
-            Place::Shard(address) => (**address).clone(),
+    fn disconnected(&mut self, reason: String) {
+        self.emit(LinkEventKind::Disconnected(reason));
+    }
+
+    async fn pause(&mut self) -> Infallible {
+        loop {
+            match self.commands.recv().await {
+                Some(Command::Subscribe(topics)) => self.wanted.extend(topics),
+                Some(Command::Unsubscribe(topics)) => topics.iter().for_each(|topic| {
+                    self.wanted.remove(topic);
+                }),
+                // The handle was dropped, which ends this task.
+                None => std::future::pending().await,
+            }
+        }
+    }
+}
+
+impl Subscriber {
+    async fn run(
+        &mut self,
+        connection: SubscriberConnection,
+    ) -> Result<Infallible, ConnectionError> {
+        let initial_pending = Some(self.wanted.len());
+        let mut session = Session {
+            connection,
+            heartbeat: Heartbeat::new(),
+            pending: VecDeque::new(),
+            initial_pending,
         };
-        let mut session = timeout(CONNECT_TIMEOUT, self.greet(&address))
-            .await
-            .map_err(|_| Fault::Silent)??;
-        session.beginning = Some(self.wanted.len());
-        for (topic, ticket) in &self.wanted {
-            self.join(&mut session, topic.clone(), *ticket);
+        for (topic, request) in &self.wanted {
+            session.subscribe(&self.names, topic.clone(), *request);
         }
-        self.settle(&mut session);
-        let deposed = self.deposed(address);
-        tokio::pin!(deposed);
-        let mut tick = interval(WATCH_PERIOD);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.report_connected(&mut session);
         loop {
-            session.incoming.reserve(READ_BUFFER / 4);
-            let (mut reading, mut writing) = session.stream.split();
             tokio::select! {
-                read = reading.read_buf(&mut session.incoming) => {
-                    if read? == 0 {
-                        return Err(Fault::Closed);
-                    }
-                    session.silent = session.silent.map(|_| 0);
-                    self.hear(&mut session)?;
+                received = session.connection.receive() => {
+                    received?;
+                    session.heartbeat.received();
+                    self.handle_replies(&mut session)?;
                 }
-                written = writing.write_buf(&mut session.outgoing), if !session.outgoing.is_empty() => { written?; }
-                Some(order) = self.orders.recv() => self.obey(&mut session, order),
-                _ = tick.tick() => session.check()?,
-                () = &mut deposed => return Err(Fault::Deposed),
+                Some(command) = self.commands.recv() => self.handle_command(&mut session, command),
+                ping_due = session.heartbeat.tick() => if ping_due? {
+                    session.connection.ping();
+                    session.pending.push_back(Pending::Ping);
+                },
             }
         }
     }
 
-    /// Connects, authenticates, and sees that a Sentinel's master thinks that it is one.
-    async fn greet(&self, address: &Address) -> Result<Session, Fault> {
-        let mut stream = redis::connect(address).await?;
-        let (mut outgoing, mut incoming) = (BytesMut::new(), BytesMut::with_capacity(READ_BUFFER));
-        let mut answers = 1;
-        let credentials = self.deployment.credentials();
-        if let Some(password) = &credentials.password {
-            match &credentials.user {
-                Some(user) => say(&mut outgoing, &["AUTH", user, password]),
-                None => say(&mut outgoing, &["AUTH", password]),
-            }
-            answers += 1;
-        }
-        let role_matters = matches!(*self.deployment, Deployment::Sentinel { .. });
-        say(
-            &mut outgoing,
-            if role_matters { &["ROLE"] } else { &["PING"] },
-        );
-        stream.write_all_buf(&mut outgoing).await?;
-        while answers > 0 {
-            match wire::hear(&mut incoming)? {
-                Some(Heard::Okay) => answers -= 1,
-                Some(Heard::Role(role)) if role == "master" => answers -= 1,
-                Some(Heard::Role(_)) => return Err(Fault::Deposed),
-                Some(Heard::Refused(why)) => return Err(Fault::Refused(why)),
-                Some(_) => return Err(Fault::OutOfStep),
-                None if stream.read_buf(&mut incoming).await? == 0 => return Err(Fault::Closed),
-                None => {}
-            }
-        }
-        let awaited = VecDeque::new();
-        Ok(Session {
-            stream,
-            incoming,
-            outgoing,
-            awaited,
-            beginning: None,
-            silent: None,
-        })
-    }
-
-    /// Resolves when the Sentinels name another master; never elsewhere.
-    fn deposed(&self, address: Address) -> impl Future<Output = ()> + use<> {
-        let watched = matches!(*self.deployment, Deployment::Sentinel { .. })
-            .then(|| self.deployment.clone());
-        async move {
-            let Some(deployment) = watched else {
-                return pending().await;
-            };
-            loop {
-                sleep(WATCH_PERIOD).await;
-                if redis::current_master(&deployment)
-                    .await
-                    .is_ok_and(|master| master != address)
-                {
-                    return;
-                }
-            }
-        }
-    }
-
-    fn obey(&mut self, session: &mut Session, order: Order) {
-        match order {
-            Order::Join(topics) => topics.into_iter().for_each(|(topic, ticket)| {
-                self.wanted.insert(topic.clone(), ticket);
-                self.join(session, topic, ticket);
+    fn handle_command(&mut self, session: &mut Session, command: Command) {
+        match command {
+            Command::Subscribe(topics) => topics.into_iter().for_each(|(topic, request)| {
+                self.wanted.insert(topic.clone(), request);
+                session.subscribe(&self.names, topic, request);
             }),
-            Order::Leave(topics) => topics.into_iter().for_each(|topic| {
+            Command::Unsubscribe(topics) => topics.into_iter().for_each(|topic| {
                 if self.wanted.remove(&topic).is_some() {
-                    say(
-                        &mut session.outgoing,
-                        &[self.verbs().1, &redis::channel(&topic)],
-                    );
-                    session.awaited.push_back(Awaited::Leave(topic));
+                    session.connection.unsubscribe(&self.names.channel(&topic));
+                    session.pending.push_back(Pending::Unsubscribe(topic));
                 }
             }),
         }
     }
 
-    fn join(&self, session: &mut Session, topic: Topic, ticket: Ticket) {
-        // One command for each: on a Cluster those of one command must share a slot, and a refusal names its topic by its turn.
-        say(
-            &mut session.outgoing,
-            &[self.verbs().0, &redis::channel(&topic)],
-        );
-        session.awaited.push_back(Awaited::Join(topic, ticket));
-    }
-
-    fn verbs(&self) -> (&'static str, &'static str) {
-        if self.deployment.is_cluster() {
-            ("SSUBSCRIBE", "SUNSUBSCRIBE")
-        } else {
-            ("SUBSCRIBE", "UNSUBSCRIBE")
-        }
-    }
-
-    /// Takes in everything that has arrived as a whole.
-    fn hear(&mut self, session: &mut Session) -> Result<(), Fault> {
-        let mut joined = Vec::new();
-        while let Some(heard) = wire::hear(&mut session.incoming)? {
-            match heard {
-                Heard::Record { channel, record } => {
-                    if let Some(topic) = topic_of(&channel) {
-                        self.listener.record(topic, record);
+    /// Handles all replies that have arrived completely.
+    fn handle_replies(&mut self, session: &mut Session) -> Result<(), ConnectionError> {
+        let mut subscribed = Vec::new();
+        while let Some(reply) = session.connection.next_reply()? {
+            match reply {
+                Reply::Message { channel, payload } => {
+                    if let Some(topic) = self.topic_of(&channel) {
+                        self.listener.record(topic, payload);
                     }
                 }
-                Heard::Joined(channel) => match session.awaited.pop_front() {
-                    Some(Awaited::Join(topic, ticket)) if topic_of(&channel) == Some(&topic) => {
-                        session.answered();
-                        if self.wanted.get(&topic) == Some(&ticket) {
-                            joined.push((topic, ticket));
+                Reply::Subscribed(channel) => match session.pending.pop_front() {
+                    Some(Pending::Subscribe(topic, request))
+                        if self.topic_of(&channel) == Some(&topic) =>
+                    {
+                        session.subscription_answered();
+                        if self.wanted.get(&topic) == Some(&request) {
+                            subscribed.push((topic, request));
                         }
                     }
-                    _ => return Err(Fault::OutOfStep),
+                    _ => return Err(ConnectionError::OutOfOrder),
                 },
-                Heard::Left(channel) => {
-                    let topic = topic_of(&channel).ok_or(Fault::OutOfStep)?;
-                    match session.awaited.front() {
-                        Some(Awaited::Leave(asked)) if **asked == *topic => {
-                            session.awaited.pop_front();
+                Reply::Unsubscribed(channel) => {
+                    let topic = self.topic_of(&channel).ok_or(ConnectionError::OutOfOrder)?;
+                    match session.pending.front() {
+                        Some(Pending::Unsubscribe(requested)) if **requested == *topic => {
+                            session.pending.pop_front();
                         }
                         _ => {
-                            if let Some((topic, ticket)) = self.wanted.remove_entry(topic) {
-                                self.tell_joined(&mut joined);
-                                self.tell(News::Ended(topic, ticket));
+                            if let Some((topic, request)) = self.wanted.remove_entry(topic) {
+                                self.report_subscribed(&mut subscribed);
+                                self.emit(LinkEventKind::Unsubscribed(topic, request));
                             }
                         }
                     }
                 }
-                Heard::Refused(why) => match session.awaited.pop_front() {
-                    Some(Awaited::Join(topic, ticket)) => {
-                        session.answered();
-                        if self.wanted.get(&topic) == Some(&ticket) {
+                Reply::Error(error) => match session.pending.pop_front() {
+                    Some(Pending::Subscribe(topic, request)) => {
+                        session.subscription_answered();
+                        if self.wanted.get(&topic) == Some(&request) {
                             self.wanted.remove(&topic);
-                            self.tell(News::Refused(topic, ticket, why));
+                            self.emit(LinkEventKind::Refused(topic, request, error));
                         }
                     }
-                    Some(Awaited::Leave(_)) => {}
-                    Some(Awaited::Okay) | None => return Err(Fault::Refused(why)),
+                    Some(Pending::Unsubscribe(_)) => {}
+                    Some(Pending::Ping) | None => return Err(ConnectionError::Refused(error)),
                 },
-                Heard::Okay => match session.awaited.pop_front() {
-                    Some(Awaited::Okay) => session.silent = None,
-                    _ => return Err(Fault::OutOfStep),
+                Reply::Ok => match session.pending.pop_front() {
+                    Some(Pending::Ping) => session.heartbeat.answered(),
+                    _ => return Err(ConnectionError::OutOfOrder),
                 },
-                Heard::Role(_) => return Err(Fault::OutOfStep),
+                Reply::Role(_) => return Err(ConnectionError::OutOfOrder),
             }
         }
-        self.tell_joined(&mut joined);
-        self.settle(session);
+        self.report_subscribed(&mut subscribed);
+        self.report_connected(session);
         Ok(())
     }
 
-    /// Tells that the link is up, once, when the first joins are all answered.
-    fn settle(&self, session: &mut Session) {
-        if session.beginning == Some(0) {
-            session.beginning = None;
-            self.tell(News::Up);
+    /// Reports once that the link is connected, when all initial subscriptions are answered.
+    fn report_connected(&self, session: &mut Session) {
+        if session.initial_pending == Some(0) {
+            session.initial_pending = None;
+            self.emit(LinkEventKind::Connected);
         }
     }
 
-    fn tell_joined(&self, joined: &mut Vec<(Topic, Ticket)>) {
-        if !joined.is_empty() {
-            self.tell(News::Joined(std::mem::take(joined)));
+    fn report_subscribed(&self, subscribed: &mut Vec<(Topic, RequestId)>) {
+        if !subscribed.is_empty() {
+            self.emit(LinkEventKind::Subscribed(std::mem::take(subscribed)));
         }
     }
 
-    fn tell(&self, news: News) {
-        // Whoever listens ends this task by dropping its handle.
-        let _ = self.reports.send(Report {
-            link: self.number,
-            news,
+    fn topic_of<'a>(&self, channel: &'a [u8]) -> Option<&'a str> {
+        self.names.topic(std::str::from_utf8(channel).ok()?)
+    }
+
+    fn emit(&self, kind: LinkEventKind) {
+        // The receiver is gone only while the bus shuts down.
+        let _ = self.events.send(LinkEvent {
+            link: self.id,
+            kind,
         });
     }
 }
 
 impl Session {
-    /// A join was answered. The first ones come first, so counting is enough.
-    fn answered(&mut self) {
-        if let Some(left) = &mut self.beginning {
-            *left = left.saturating_sub(1);
-        }
+    fn subscribe(&mut self, names: &Names, topic: Topic, request: RequestId) {
+        self.connection.subscribe(&names.channel(&topic));
+        self.pending.push_back(Pending::Subscribe(topic, request));
     }
 
-    /// Asks for a sign of life, or misses it.
-    fn check(&mut self) -> Result<(), Fault> {
-        match &mut self.silent {
-            Some(ticks) if *ticks + 1 >= PATIENCE => return Err(Fault::Silent),
-            Some(ticks) => *ticks += 1,
-            None => {
-                say(&mut self.outgoing, &["PING"]);
-                self.awaited.push_back(Awaited::Okay);
-                self.silent = Some(0);
-            }
+    /// Counts down the initial subscriptions, which are answered before all later ones.
+    fn subscription_answered(&mut self) {
+        if let Some(pending) = &mut self.initial_pending {
+            *pending = pending.saturating_sub(1);
         }
-        Ok(())
     }
-}
-
-fn topic_of(channel: &[u8]) -> Option<&str> {
-    redis::topic(std::str::from_utf8(channel).ok()?)
 }

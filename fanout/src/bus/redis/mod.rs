@@ -1,28 +1,29 @@
-//! The bus over Redis pub/sub: `SUBSCRIBE` on a single server and at a Sentinel's master, `SSUBSCRIBE` on a Cluster.
+//! The bus over Redis pub/sub: `SUBSCRIBE` on a single server and at a Sentinel's master,
+//! `SSUBSCRIBE` on a Cluster.
 //!
-//! Owned here: who is listened to where, and that it stays so through restarts, hangs, failovers and moving slots.
-//! Left out: publishing, which the store does.
+//! Owned here: subscriptions, and that they survive restarts, hangs, failovers and moving slots.
+//! Left out: publishing, which the store does, and connections ([`chaos_redis`]).
 //!
-//! Each part has state that nobody else touches. A link is one subscriber connection. The servers are the links, and the
-//! knowledge which of them a topic belongs to. The desk knows the topics, orders each where it belongs, and answers joins.
-//! [`RedisBus`] is the handle on all of it.
-//! Records go from the link's task straight to the listener; only joins and faults pass the desk.
+//! A [`Link`](link::Link) is one subscriber connection. [`Servers`](servers::Servers) holds the
+//! links and knows the server of each topic. The [`SubscriptionRegistry`] decides what is
+//! subscribed where, and completes joins. [`RedisBus`] is the handle to the registry. Records go
+//! directly from a link's task to the listener.
 
-mod desk;
 mod link;
+mod registry;
 mod servers;
-mod wire;
+mod status;
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
+use chaos_redis::{Deployment, Names};
 use tokio::{
     sync::{mpsc::UnboundedSender, oneshot},
     time::timeout,
@@ -30,45 +31,42 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Bus, BusError, Listener};
-use crate::{Topic, redis::Deployment};
-use desk::{Desk, Request};
+use crate::Topic;
+use registry::{Request, SubscriptionRegistry};
+use status::Status;
 
-/// How long a join waits for its confirmations.
+/// Maximum time that a join waits for its confirmations.
 pub const JOIN_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The ear of a node on a Redis deployment.
+/// A node's bus on a Redis deployment.
 ///
-/// One connection, or on a Cluster one to each master that has slots. While the deployment cannot be reached, joins fail after
-/// [`JOIN_TIMEOUT`] and what is joined stays wanted: when the server is back all of it is joined again, and the listener is
-/// told, through [`Listener::missed`], which topics that concerns. A join that fails leaves its topics not joined, but for those that
-/// were joined before or that another join waits for. Whoever drops a join before it returns does not know whether it
-/// happened, and calls [`leave`](Bus::leave).
+/// Holds one connection, or on a Cluster one to each master that has slots. While the deployment
+/// cannot be reached, joins fail after [`JOIN_TIMEOUT`], and joined topics stay joined: when the
+/// server is back they are subscribed to again, and [`Listener::missed`] is called with them. A
+/// join that fails leaves its topics not joined, except those that were joined before or that
+/// another join waits for. After dropping a join before it returns, call [`leave`](Bus::leave): it
+/// may have succeeded.
 #[derive(Debug)]
 pub struct RedisBus {
     requests: UnboundedSender<Request>,
     status: Arc<Status>,
     next_join: AtomicU64,
-    _desk: AbortOnDropHandle<()>,
-}
-
-/// What the desk lets everybody see.
-#[derive(Debug, Default)]
-struct Status {
-    connected: AtomicBool,
-    /// The last fault's sentence, for the errors of joins.
-    fault: Mutex<Option<String>>,
+    _registry: AbortOnDropHandle<()>,
 }
 
 impl RedisBus {
-    /// Starts connecting and returns at once, whether or not anything can be reached. Needs a tokio runtime. The bus ends when it is dropped.
-    pub fn open(deployment: &Deployment, listener: Arc<dyn Listener>) -> Arc<Self> {
+    /// Starts connecting and returns at once. Needs a tokio runtime. The bus ends when it is
+    /// dropped.
+    pub fn open(deployment: &Deployment, names: Names, listener: Arc<dyn Listener>) -> Arc<Self> {
         let status = Arc::<Status>::default();
-        let (desk, requests) = Desk::new(deployment.clone(), listener, status.clone());
+        let (registry, requests) =
+            SubscriptionRegistry::new(deployment.clone(), names, listener, status.clone());
+        let registry = AbortOnDropHandle::new(tokio::spawn(registry.run()));
         Arc::new(Self {
             requests,
             status,
             next_join: AtomicU64::new(0),
-            _desk: AbortOnDropHandle::new(tokio::spawn(desk.run())),
+            _registry: registry,
         })
     }
 
@@ -87,20 +85,21 @@ impl Bus for RedisBus {
             return Ok(());
         }
         let (done, answer) = oneshot::channel();
-        let number = self.next_join.fetch_add(1, Ordering::Relaxed);
-        let join = Request::Join {
-            number,
-            topics: topics.to_vec(),
-            done,
-        };
-        self.requests.send(join).map_err(|_| self.unavailable())?;
-        let mut give_up = GiveUp {
+        let join = self.next_join.fetch_add(1, Ordering::Relaxed);
+        self.requests
+            .send(Request::Join {
+                join,
+                topics: topics.to_vec(),
+                done,
+            })
+            .map_err(|_| self.unavailable())?;
+        let mut guard = CancelOnDrop {
             requests: &self.requests,
-            number,
-            armed: true,
+            join,
+            is_armed: true,
         };
         let answer = timeout(JOIN_TIMEOUT, answer).await;
-        give_up.armed = answer.is_err();
+        guard.is_armed = answer.is_err();
         match answer {
             Ok(Ok(result)) => result,
             Ok(Err(_)) | Err(_) => Err(self.unavailable()),
@@ -108,28 +107,27 @@ impl Bus for RedisBus {
     }
 
     fn leave(&self, topics: &[Topic]) {
-        // Without a desk nothing is joined.
+        // Without a registry nothing is joined.
         let _ = self.requests.send(Request::Leave(topics.to_vec()));
     }
 
     fn is_connected(&self) -> bool {
-        self.status.connected.load(Ordering::Relaxed)
+        self.status.is_connected.load(Ordering::Relaxed)
+            && !self.status.is_forbidden.load(Ordering::Relaxed)
     }
 }
 
-/// Takes a join back that ran out of time or was dropped.
-struct GiveUp<'a> {
+/// Cancels a join that timed out or was dropped.
+struct CancelOnDrop<'a> {
     requests: &'a UnboundedSender<Request>,
-    number: u64,
-    armed: bool,
+    join: u64,
+    is_armed: bool,
 }
 
-impl Drop for GiveUp<'_> {
+impl Drop for CancelOnDrop<'_> {
     fn drop(&mut self) {
-        if self.armed {
-            let _ = self.requests.send(Request::GiveUp {
-                number: self.number,
-            });
+        if self.is_armed {
+            let _ = self.requests.send(Request::CancelJoin { join: self.join });
         }
     }
 }

@@ -1,49 +1,43 @@
-//! The servers that are listened to, and which of them a topic belongs to.
+//! The servers that are subscribed at, and the server of each topic.
 
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
 };
 
+use chaos_redis::{Address, Deployment, Names, Target, Topology, slot};
 use tokio::{sync::mpsc::UnboundedSender, task::JoinSet};
 
-use super::link::{Link, Order, Place, Report};
-use crate::{
-    bus::Listener,
-    redis::{Address, Deployment, Topology, channel, slot},
-};
+use super::link::{Command, Link, LinkEvent};
+use crate::bus::Listener;
 
-/// One link to each server: to the master, or on a Cluster to every master that has slots, with topics or without, so
-/// that a node knows whether it hears before anybody asks.
+/// One link to the master, or on a Cluster to each master that has slots. A link exists whether or
+/// not it has topics, so that the node knows whether records would arrive before the first join.
 pub(super) struct Servers {
     deployment: Arc<Deployment>,
+    names: Names,
     listener: Arc<dyn Listener>,
-    reports: UnboundedSender<Report>,
-    links: HashMap<Place, Linked>,
+    events: UnboundedSender<LinkEvent>,
+    links: HashMap<Target, LinkState>,
     last_link: u64,
-    /// On a Cluster.
+    /// `None` unless the deployment is a Cluster.
     topology: Option<Arc<Topology>>,
-    reading: JoinSet<Result<(), String>>,
+    /// The refresh of the topology that is under way, if any.
+    refresh: JoinSet<Result<(), String>>,
 }
 
-struct Linked {
-    number: u64,
+struct LinkState {
+    id: u64,
     link: Link,
-    state: State,
-}
-
-enum State {
-    Connecting,
-    Up,
-    /// For the reason that was logged last.
-    Down(String),
+    is_connected: bool,
 }
 
 impl Servers {
     pub(super) fn new(
         deployment: Deployment,
+        names: Names,
         listener: Arc<dyn Listener>,
-        reports: UnboundedSender<Report>,
+        events: UnboundedSender<LinkEvent>,
     ) -> Self {
         let topology = match &deployment {
             Deployment::Cluster { seeds, credentials } => {
@@ -54,68 +48,61 @@ impl Servers {
         let deployment = Arc::new(deployment);
         Self {
             deployment,
+            names,
             listener,
-            reports,
+            events,
             links: HashMap::new(),
             last_link: 0,
             topology,
-            reading: JoinSet::new(),
+            refresh: JoinSet::new(),
         }
     }
 
     /// Starts connecting.
-    pub(super) fn begin(&mut self) {
+    pub(super) fn connect(&mut self) {
         if self.topology.is_some() {
-            self.read_map();
+            self.refresh_topology();
         } else {
-            self.link(&Place::Master);
+            self.link(&Target::Master);
         }
     }
 
-    /// Where a topic belongs, as far as is known.
-    pub(super) fn home(&self, topic: &str) -> Option<Place> {
+    /// Returns the server of a topic, if it is known.
+    pub(super) fn target_of(&self, topic: &str) -> Option<Target> {
         match &self.topology {
-            None => Some(Place::Master),
-            Some(topology) => topology.owner(slot(&channel(topic))).map(Place::Shard),
+            None => Some(Target::Master),
+            Some(topology) => topology
+                .owner(slot(&self.names.channel(topic)))
+                .map(Target::Node),
         }
     }
 
-    /// Tells the link to a place, which is opened if there is none.
-    pub(super) fn order(&mut self, place: &Place, order: Order) {
-        self.link(place).order(order);
+    /// Sends a command to the link of a server, which is opened if there is none.
+    pub(super) fn send(&mut self, target: &Target, command: Command) {
+        self.link(target).send(command);
     }
 
-    /// Whether everything is heard.
-    pub(super) fn are_up(&self) -> bool {
-        !self.links.is_empty()
-            && self
-                .links
-                .values()
-                .all(|linked| matches!(linked.state, State::Up))
+    /// Returns whether records of all topics arrive.
+    pub(super) fn are_connected(&self) -> bool {
+        !self.links.is_empty() && self.links.values().all(|state| state.is_connected)
     }
 
-    /// Notes that a link is up.
-    pub(super) fn is_up(&mut self, number: u64) {
-        if let Some((place, linked)) = self.find(number) {
-            tracing::info!(%place, "the bus is connected");
-            linked.state = State::Up;
+    pub(super) fn set_connected(&mut self, link: u64) {
+        if let Some((_, state)) = self.find(link) {
+            state.is_connected = true;
         }
     }
 
-    /// Notes that a link is down, and says where it went; `None` if it is one of earlier.
-    pub(super) fn is_down(&mut self, number: u64, why: &str) -> Option<Place> {
-        let (place, linked) = self.find(number)?;
-        // Every attempt is reported, each new reason is logged.
-        if !matches!(&linked.state, State::Down(known) if known == why) {
-            tracing::warn!(%place, why, "the bus is not connected");
-            linked.state = State::Down(why.to_owned());
-        }
-        Some(place.clone())
+    /// Notes that a link is not connected and returns its server; `None` if the link was replaced.
+    pub(super) fn set_disconnected(&mut self, link: u64) -> Option<Target> {
+        let (target, state) = self.find(link)?;
+        state.is_connected = false;
+        Some(target.clone())
     }
 
-    /// Learns from a refusal where a slot has gone; false if it says nothing of the kind.
-    pub(super) fn learn(&self, why: &str) -> bool {
-        match (moved_to(why), &self.topology) {
+    /// Learns the new owner of a slot from a `MOVED` error. Returns whether it was one.
+    pub(super) fn learn(&self, error: &str) -> bool {
+        match (parse_moved(error), &self.topology) {
             (Some((slot, owner)), Some(topology)) => {
                 topology.learn(slot, owner);
                 true
@@ -124,66 +111,72 @@ impl Servers {
         }
     }
 
-    /// Begins to read the slot map beside everything else, unless that is under way. Of no effect without a Cluster.
-    pub(super) fn read_map(&mut self) {
+    /// Starts to refresh the topology in the background, unless that is under way. Does nothing
+    /// without a Cluster.
+    pub(super) fn refresh_topology(&mut self) {
         let Some(topology) = &self.topology else {
             return;
         };
-        if self.reading.is_empty() {
+        if self.refresh.is_empty() {
             let topology = topology.clone();
-            self.reading
+            self.refresh
                 .spawn(async move { topology.refresh().await.map_err(|error| error.to_string()) });
         }
     }
 
-    /// Waits for the slot map that is being read; `None` at once if none is.
-    pub(super) async fn map_read(&mut self) -> Option<Result<(), String>> {
-        let read = self.reading.join_next().await?;
-        Some(read.unwrap_or_else(|error| Err(error.to_string())))
+    /// Waits for the refresh under way; `None` at once if there is none. Cancel safe.
+    pub(super) async fn topology_refreshed(&mut self) -> Option<Result<(), String>> {
+        let refreshed = self.refresh.join_next().await?;
+        Some(refreshed.unwrap_or_else(|error| Err(error.to_string())))
     }
 
-    /// Opens a link to every master of the map, and lets go of servers that are none. Topics must have been moved before.
-    pub(super) fn keep_masters_only(&mut self) {
+    /// Opens a link to every master and closes those to other servers. Topics must have been moved
+    /// before.
+    pub(super) fn follow_masters(&mut self) {
         let Some(topology) = &self.topology else {
             return;
         };
-        let masters: HashSet<Place> = topology.masters().into_iter().map(Place::Shard).collect();
-        for place in &masters {
-            self.link(place);
+        let masters: HashSet<Target> = topology.masters().into_iter().map(Target::Node).collect();
+        for target in &masters {
+            self.link(target);
         }
-        self.links.retain(|place, _| masters.contains(place));
+        self.links.retain(|target, _| masters.contains(target));
     }
 
-    fn link(&mut self, place: &Place) -> &Link {
-        let linked = self.links.entry(place.clone()).or_insert_with(|| {
+    fn link(&mut self, target: &Target) -> &Link {
+        let state = self.links.entry(target.clone()).or_insert_with(|| {
             self.last_link += 1;
-            let number = self.last_link;
-            let link = Link::open(
-                number,
-                place.clone(),
+            let id = self.last_link;
+            let (deployment, names, listener) = (
                 self.deployment.clone(),
+                self.names.clone(),
                 self.listener.clone(),
-                self.reports.clone(),
             );
-            Linked {
-                number,
+            let link = Link::open(
+                id,
+                target.clone(),
+                deployment,
+                names,
+                listener,
+                self.events.clone(),
+            );
+            LinkState {
+                id,
                 link,
-                state: State::Connecting,
+                is_connected: false,
             }
         });
-        &linked.link
+        &state.link
     }
 
-    fn find(&mut self, number: u64) -> Option<(&Place, &mut Linked)> {
-        self.links
-            .iter_mut()
-            .find(|(_, linked)| linked.number == number)
+    fn find(&mut self, link: u64) -> Option<(&Target, &mut LinkState)> {
+        self.links.iter_mut().find(|(_, state)| state.id == link)
     }
 }
 
-/// Reads `MOVED slot host:port`.
-fn moved_to(why: &str) -> Option<(u16, Address)> {
-    let mut words = why.strip_prefix("MOVED ")?.split_ascii_whitespace();
+/// Parses `MOVED slot host:port`.
+fn parse_moved(error: &str) -> Option<(u16, Address)> {
+    let mut words = error.strip_prefix("MOVED ")?.split_ascii_whitespace();
     let slot = words.next()?.parse().ok()?;
     Some((slot, Address::from_server(words.next()?)?))
 }
@@ -193,9 +186,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_redirection_names_slot_and_server() {
+    fn moved_error_names_slot_and_server() {
         assert_eq!(
-            moved_to("MOVED 7 h:1"),
+            parse_moved("MOVED 7 h:1"),
             Some((
                 7,
                 Address {
@@ -205,7 +198,7 @@ mod tests {
             ))
         );
         assert_eq!(
-            moved_to("MOVED 7 ::1:1"),
+            parse_moved("MOVED 7 ::1:1"),
             Some((
                 7,
                 Address {
@@ -214,6 +207,6 @@ mod tests {
                 }
             ))
         );
-        assert_eq!(moved_to("CLUSTERDOWN Hash slot not served"), None);
+        assert_eq!(parse_moved("CLUSTERDOWN Hash slot not served"), None);
     }
 }

@@ -1,9 +1,9 @@
-//! Whose stream ends: removals and closes take effect in the order of the log.
+//! The end of subscriptions: evictions and closes take effect in the order of the log.
 
 use super::*;
 
 #[tokio::test]
-async fn an_eviction_takes_effect_in_seq_order_within_a_batch() {
+async fn eviction_takes_effect_in_seq_order_within_a_batch() {
     let node = node();
     let (alice, bob) = (node.reader("alice"), node.reader("bob"));
     let (alices, bobs) = (node.subscribe(&alice).await, node.subscribe(&bob).await);
@@ -22,7 +22,7 @@ async fn an_eviction_takes_effect_in_seq_order_within_a_batch() {
 }
 
 #[tokio::test]
-async fn an_eviction_spares_who_was_let_in_knowing_of_it() {
+async fn eviction_does_not_end_subscription_admitted_after_it() {
     let node = node();
     let (alice, bob) = (node.reader("alice"), node.reader("bob"));
     let _alices = node.subscribe(&alice).await;
@@ -30,7 +30,8 @@ async fn an_eviction_spares_who_was_let_in_knowing_of_it() {
     node.commit_with("bob is removed", evict("bob"));
     node.commit("bob is added");
     alice.sees(&["1 bob is removed", "2 bob is added"]).await;
-    // Bob's session reads that he is a participant again, at 2, and resumes from the very beginning.
+    // Bob's session reads that he is a participant again, at 2, and resumes from the very
+    // beginning.
     let bobs = joining.start(Position::default(), node.position(2));
     node.commit("hi");
     bob.sees(&["1 bob is removed", "2 bob is added", "3 hi"])
@@ -39,7 +40,7 @@ async fn an_eviction_spares_who_was_let_in_knowing_of_it() {
 }
 
 #[tokio::test]
-async fn an_eviction_ends_who_has_not_started_and_was_let_in_before() {
+async fn eviction_ends_subscription_admitted_before_it_and_not_started() {
     let node = node();
     let (alice, bob) = (node.reader("alice"), node.reader("bob"));
     let _alices = node.subscribe(&alice).await;
@@ -58,7 +59,7 @@ async fn an_eviction_ends_who_has_not_started_and_was_let_in_before() {
 }
 
 #[tokio::test]
-async fn an_eviction_ends_who_is_behind_and_its_pump_tells_nothing_of_later() {
+async fn eviction_ends_subscription_that_catches_up_without_later_records() {
     let node = node();
     for n in 1..=40 {
         node.lose(&n.to_string());
@@ -67,7 +68,7 @@ async fn an_eviction_ends_who_is_behind_and_its_pump_tells_nothing_of_later() {
     let bob = node.reader_with("bob", 0, Encoding::Binary, &limits);
     let _owner = bob.drive();
     let bobs = node.resume(&bob, 0).await;
-    // The record of the removal is in the log, and was lost on the bus: only the pump can see it.
+    // The bus lost the record of the removal: only the catch-up task can see it.
     node.world.append(TOPIC, "bob is removed", evict("bob"));
     node.lose("secret");
     bob.pipe.open(usize::MAX);
@@ -77,7 +78,7 @@ async fn an_eviction_ends_who_is_behind_and_its_pump_tells_nothing_of_later() {
     let carol = node.reader_with("carol", 0, Encoding::Binary, &limits);
     let _owner = carol.drive();
     let carols = node.resume(&carol, 0).await;
-    // Here the bus tells the hub while the pump is far behind.
+    // Here the hub receives the record from the bus before the catch-up task reaches it.
     node.commit_with("carol is removed", evict("carol"));
     eventually(
         || carols.is_ended(),
@@ -90,7 +91,7 @@ async fn an_eviction_ends_who_is_behind_and_its_pump_tells_nothing_of_later() {
 }
 
 #[tokio::test]
-async fn a_close_ends_all_subscriptions_after_it_is_told() {
+async fn close_ends_all_subscriptions_after_its_delivery() {
     let node = node();
     let (alice, bob) = (node.reader("alice"), node.reader("bob"));
     let (alices, bobs) = (node.subscribe(&alice).await, node.subscribe(&bob).await);
@@ -112,12 +113,13 @@ async fn a_close_ends_all_subscriptions_after_it_is_told() {
 }
 
 #[tokio::test]
-async fn a_close_spares_who_was_let_in_after_it() {
+async fn close_does_not_end_subscription_admitted_after_it() {
     let node = node();
     let (alice, bob) = (node.reader("alice"), node.reader("bob"));
     let alices = node.subscribe(&alice).await;
     let joining = node.join(&bob).await;
-    // The broadcaster has not run: the topic stands before the close, and bob starts in what was made anew under its name.
+    // The broadcaster has not run: the topic is before the close, and bob starts in the new topic
+    // of the same name.
     node.commit_with("deleted", Control::Close);
     node.commit("made anew");
     let bobs = joining.start(node.position(2), node.position(2));
@@ -132,7 +134,7 @@ async fn a_close_spares_who_was_let_in_after_it() {
 }
 
 #[tokio::test]
-async fn who_was_removed_in_what_was_trimmed_is_told_nothing_of_it() {
+async fn subject_removed_within_a_trimmed_gap_receives_nothing() {
     let node = node();
     let (alice, bob) = (node.reader("alice"), node.reader("bob"));
     let (alices, bobs) = (node.subscribe(&alice).await, node.subscribe(&bob).await);
@@ -143,10 +145,17 @@ async fn who_was_removed_in_what_was_trimmed_is_told_nothing_of_it() {
     let head = node.world.head(TOPIC);
     node.world.append(TOPIC, "bob is removed", evict("bob"));
     (3..=10).for_each(|n| drop(node.lose(&n.to_string())));
-    node.world.strangers.lock().push(Bytes::from_static(b"bob"));
+    node.world
+        .removed_subjects
+        .lock()
+        .push(Bytes::from_static(b"bob"));
     node.world.logs.lock().get_mut(TOPIC).unwrap().floor = 5;
     let resumed = joining.start(Position::default(), head);
-    eventually(|| resumed.is_ended(), || "the end of the one behind".into()).await;
+    eventually(
+        || resumed.is_ended(),
+        || "the end of the one that catches up".into(),
+    )
+    .await;
     node.commit("11");
     alice.sees(&["1 1", "Trimmed 11"]).await;
     node.commit("12");
@@ -159,7 +168,7 @@ async fn who_was_removed_in_what_was_trimmed_is_told_nothing_of_it() {
 }
 
 #[tokio::test]
-async fn who_is_let_in_again_while_the_batch_of_its_eviction_is_under_way_is_told_in_order() {
+async fn subject_readmitted_during_the_broadcast_of_its_eviction_receives_all_in_order() {
     let node = node();
     let others: Vec<_> = (0..5_000).map(|_| node.reader("other")).collect();
     let mut subscriptions = Vec::new();
@@ -170,7 +179,7 @@ async fn who_is_let_in_again_while_the_batch_of_its_eviction_is_under_way_is_tol
     let before = node.subscribe(&bob).await;
     node.commit("x");
     node.commit_with("bob is removed", evict("bob"));
-    // The broadcaster rests between strides, before it comes to the last seat.
+    // The broadcaster yields before it reaches the last subscriber.
     while others[0].pipe.texts().is_empty() {
         tokio::task::yield_now().await;
     }

@@ -1,4 +1,4 @@
-//! When topics are joined and left, and how the hub ends.
+//! The life of topics and of the hub.
 
 use async_trait::async_trait;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::outbox::testing::Pipe;
 
 #[tokio::test]
-async fn a_topic_is_left_some_time_after_its_last_subscriber_unless_somebody_comes_back() {
+async fn topic_is_left_after_its_linger_unless_a_subscriber_returns() {
     let node = node();
     let reader = node.reader("a");
     let subscription = node.subscribe(&reader).await;
@@ -16,7 +16,7 @@ async fn a_topic_is_left_some_time_after_its_last_subscriber_unless_somebody_com
         (1, 0)
     );
     let subscription = node.subscribe(&reader).await;
-    // Three times as long as it lingers: but for the one who came back it would be left by then.
+    // Three times the linger.
     tokio::time::sleep(Duration::from_millis(120)).await;
     assert_eq!(node.hub.stats().topics, 1);
     node.commit("1");
@@ -34,7 +34,7 @@ async fn a_topic_is_left_some_time_after_its_last_subscriber_unless_somebody_com
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn comings_and_goings_around_the_linger_never_lose_the_topic() {
+async fn subscribing_while_a_topic_is_left_never_loses_records() {
     let node = Arc::new(node_with(Config {
         linger: Duration::ZERO,
         compare: Duration::from_secs(600),
@@ -54,7 +54,8 @@ async fn comings_and_goings_around_the_linger_never_lose_the_topic() {
                     )
                     .await;
                     drop(subscription);
-                    // Sometimes it stays away until the topic is left, sometimes it comes back in the middle of that.
+                    // Sometimes it returns after the topic was left, sometimes in the middle of
+                    // that.
                     if round % 3 == 0 {
                         tokio::time::sleep(Duration::from_millis(3)).await;
                     }
@@ -70,14 +71,14 @@ async fn comings_and_goings_around_the_linger_never_lose_the_topic() {
         || "the topic to be left".into(),
     )
     .await;
-    assert!(node.hub.feeds.all().is_empty());
+    assert!(node.hub.listener.topics.all().is_empty());
 }
 
 #[derive(Debug)]
-struct DeafBus;
+struct FailingBus;
 
 #[async_trait]
-impl Bus for DeafBus {
+impl Bus for FailingBus {
     async fn join(&self, _topics: &[Topic]) -> Result<(), BusError> {
         Err(BusError("down".into()))
     }
@@ -88,9 +89,14 @@ impl Bus for DeafBus {
 }
 
 #[tokio::test]
-async fn a_join_that_the_bus_refuses_registers_nothing() {
+async fn join_that_the_bus_refuses_registers_nothing() {
     let world = Arc::new(World::default());
-    let hub = Hub::new(Arc::new(DeafBus), world, Config::default());
+    let hub = Hub::new(
+        HubListener::new(),
+        Arc::new(FailingBus),
+        world,
+        Config::default(),
+    );
     let outbox = Outbox::new(
         Pipe::new(0),
         Encoding::Binary,
@@ -102,7 +108,7 @@ async fn a_join_that_the_bus_refuses_registers_nothing() {
 }
 
 #[tokio::test]
-async fn a_hub_without_owners_ends() {
+async fn hub_ends_with_its_last_owner() {
     let node = node();
     let reader = node.reader("a");
     let subscription = node.subscribe(&reader).await;

@@ -1,16 +1,16 @@
-//! Who comes, comes back or comes in between: no hole and no double.
+//! Subscribing and resuming: no record is missing or repeated.
 
 use std::sync::atomic::AtomicU32;
 
 use super::*;
 
 #[tokio::test]
-async fn what_was_deleted_before_a_resume_is_told_as_it_is_now_though_the_bus_is_late() {
+async fn resume_delivers_current_state_even_if_the_bus_is_late() {
     for is_late in [false, true] {
         let node = node();
         let live = node.reader("a");
         let _live = node.subscribe(&live).await;
-        // Somebody who joins and does not start yet keeps recent records at hand.
+        // A subscriber that has not started yet makes the topic keep recent records.
         let waiting = node.reader("c");
         let _waiting = node.join(&waiting).await;
         let records = ["text", "deletion"].map(|text| node.lose(text));
@@ -37,14 +37,14 @@ async fn what_was_deleted_before_a_resume_is_told_as_it_is_now_though_the_bus_is
 }
 
 #[tokio::test]
-async fn who_started_from_a_head_that_a_failover_took_back_is_told_so() {
-    for (told, lost) in [(0, 3), (2, 3), (0, 1)] {
+async fn subscriber_that_started_at_a_head_lost_in_a_failover_receives_a_gap() {
+    for (delivered, lost) in [(0, 3), (2, 3), (0, 1)] {
         let node = node();
         let (live, ahead) = (node.reader("a"), node.reader("b"));
         let _live = node.subscribe(&live).await;
-        (1..=told).for_each(|n| node.commit(&n.to_string()));
-        eventually(|| live.seqs().len() == told, || "what is told".into()).await;
-        // The bus was late, and then there was a failover: the head that it was let in at was never told, and never will be.
+        (1..=delivered).for_each(|n| node.commit(&n.to_string()));
+        eventually(|| live.seqs().len() == delivered, || "the records".into()).await;
+        // The bus is late, and then a failover loses the head at which the subscriber was admitted.
         (0..lost).for_each(|_| drop(node.lose("lost")));
         let joining = node.join(&ahead).await;
         let head = node.world.head(TOPIC);
@@ -55,7 +55,7 @@ async fn who_started_from_a_head_that_a_failover_took_back_is_told_so() {
             .get_mut(TOPIC)
             .unwrap()
             .records
-            .truncate(told);
+            .truncate(delivered);
         for n in 0..2 * lost {
             node.commit(&format!("other {n}"));
             yield_now().await;
@@ -68,7 +68,7 @@ async fn who_started_from_a_head_that_a_failover_took_back_is_told_so() {
                     .iter()
                     .any(|text| text.starts_with("Diverged"))
             },
-            || format!("a gap, told {told}, lost {lost}"),
+            || format!("a gap, delivered {delivered}, lost {lost}"),
         )
         .await;
         node.commit("last");
@@ -94,20 +94,20 @@ async fn who_started_from_a_head_that_a_failover_took_back_is_told_so() {
 }
 
 #[tokio::test]
-async fn what_is_missed_between_reading_the_head_and_starting_is_found() {
+async fn record_missed_between_reading_the_head_and_starting_is_recovered() {
     let node = node();
     let reader = node.reader("a");
     let joining = node.join(&reader).await;
     let head = node.world.head(TOPIC);
     node.lose("1");
-    node.hub.missed(None);
+    node.missed(None);
     eventually(|| node.hub.stats().topics == 1, || "the topic".into()).await;
     let _subscription = joining.start(head, head);
     reader.sees(&["1 1"]).await;
 }
 
 #[tokio::test]
-async fn who_resumes_gets_all_after_its_position_and_then_what_happens() {
+async fn resume_delivers_all_after_the_position_and_then_live_records() {
     let node = node();
     for n in 1..=50 {
         node.lose(&n.to_string());
@@ -122,7 +122,7 @@ async fn who_resumes_gets_all_after_its_position_and_then_what_happens() {
 }
 
 #[tokio::test]
-async fn who_resumes_from_another_history_is_told_so_and_goes_on_from_the_head() {
+async fn resume_from_another_history_reports_a_gap_and_continues_at_the_head() {
     let node = node();
     (1..=5).for_each(|n| drop(node.lose(&n.to_string())));
     let reader = node.reader("a");
@@ -134,7 +134,7 @@ async fn who_resumes_from_another_history_is_told_so_and_goes_on_from_the_head()
 }
 
 #[tokio::test]
-async fn a_long_resume_is_paced_by_its_reader_and_never_fails_for_its_length() {
+async fn long_resume_is_paced_by_its_reader_and_does_not_exceed_the_outbox() {
     let node = node();
     for n in 1..=2_000 {
         node.lose(&n.to_string());
@@ -153,7 +153,7 @@ async fn a_long_resume_is_paced_by_its_reader_and_never_fails_for_its_length() {
 }
 
 #[tokio::test]
-async fn who_subscribes_anew_waits_until_nothing_of_its_earlier_replay_can_come() {
+async fn new_subscription_waits_until_the_earlier_catch_up_has_ended() {
     let node = node();
     (1..=4).for_each(|n| drop(node.lose(&n.to_string())));
     let reader = node.reader("a");
@@ -166,25 +166,25 @@ async fn who_subscribes_anew_waits_until_nothing_of_its_earlier_replay_can_come(
     .await;
     drop(first);
     let _second = node.subscribe(&reader).await;
-    let state = || node.hub.feeds.get(TOPIC).unwrap();
+    let state = || node.hub.listener.topics.get(TOPIC).unwrap();
     assert_eq!(
-        state().state.lock().seats.unsettled(),
+        state().state.lock().subscribers.not_live(),
         1,
-        "the earlier one may be about to push"
+        "the earlier catch-up may be about to push"
     );
     node.world.failing.store(false, Ordering::SeqCst);
     eventually(
-        || state().state.lock().seats.unsettled() == 0,
+        || state().state.lock().subscribers.not_live() == 0,
         || "the end of the earlier one".into(),
     )
     .await;
-    assert!(state().state.lock().pumped.is_empty());
+    assert!(state().state.lock().removed_with_task.is_empty());
     node.commit("5");
     reader.sees(&["5 5"]).await;
 }
 
 #[tokio::test]
-async fn many_resumes_of_one_connection_share_its_outbox() {
+async fn resumes_of_one_connection_share_its_outbox() {
     let node = node();
     let topics: Vec<(Topic, Kind)> = (0..50)
         .map(|n| (format!("room {n}").into(), Kind::Logged))
@@ -207,11 +207,14 @@ async fn many_resumes_of_one_connection_share_its_outbox() {
         reader.pipe.open(100);
         tokio::task::yield_now().await;
     }
-    assert_eq!((reader.outbox.is_over(), subscriptions.len()), (None, 50));
+    assert_eq!(
+        (reader.outbox.end_reason(), subscriptions.len()),
+        (None, 50)
+    );
 }
 
 #[tokio::test]
-async fn a_resume_whose_log_is_away_holds_up_no_other_of_its_connection() {
+async fn resume_with_unavailable_log_delays_no_other_of_its_connection() {
     let node = node();
     (1..=30).for_each(|n| drop(node.lose(&n.to_string())));
     let reader = node.reader("a");
@@ -239,7 +242,7 @@ async fn a_resume_whose_log_is_away_holds_up_no_other_of_its_connection() {
     node.commit("31");
     reader.sees_last("31 31").await;
     assert_eq!(reader.seqs(), (1..=31).collect::<Vec<_>>());
-    // It comes back, and answers only as it was asked.
+    // It is available again, and answers the request as it was made.
     node.world.stuck.lock().clear();
     node.world.unstuck.notify_waiters();
     reader.sees_last("3 away 3").await;
@@ -247,7 +250,7 @@ async fn a_resume_whose_log_is_away_holds_up_no_other_of_its_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn joins_and_resumes_during_a_storm_see_a_stream_without_hole_or_double() {
+async fn joins_and_resumes_under_load_receive_each_record_once() {
     const EVENTS: u64 = 3_000;
     let node = Arc::new(node());
     let stay = node.reader("stay");
@@ -264,7 +267,7 @@ async fn joins_and_resumes_during_a_storm_see_a_stream_without_hole_or_double() 
                 if n % 30 == 0 {
                     node.bus.publish(TOPIC, record.encode());
                 }
-                // The storm lasts as long as others come and go.
+                // Keep publishing while others subscribe.
                 if n % 10 == 0 {
                     std::thread::sleep(Duration::from_micros(200));
                 }
@@ -293,7 +296,6 @@ async fn joins_and_resumes_during_a_storm_see_a_stream_without_hole_or_double() 
                     if round % 4 == 0 {
                         kept.push((reader, from, subscription));
                     } else {
-                        // It leaves in the middle of the storm, wherever its stream is by then.
                         tokio::time::sleep(Duration::from_micros(300)).await;
                         drop(subscription);
                         let seqs = reader.seqs();
@@ -344,7 +346,7 @@ impl Node {
 }
 
 #[tokio::test]
-async fn who_resubscribes_while_a_batch_is_under_way_is_told_nothing_twice() {
+async fn resubscribing_during_a_broadcast_repeats_no_record() {
     let node = node();
     let others: Vec<_> = (0..1_000).map(|_| node.reader("other")).collect();
     let mut subscriptions = Vec::new();
@@ -354,7 +356,7 @@ async fn who_resubscribes_while_a_batch_is_under_way_is_told_nothing_twice() {
     let reader = node.reader("a");
     let subscription = node.subscribe(&reader).await;
     node.commit("1");
-    // The broadcaster rests between strides, before it comes to the last seat.
+    // The broadcaster yields before it reaches the last subscriber.
     eventually(|| !others[0].pipe.texts().is_empty(), || "the first".into()).await;
     drop(subscription);
     let joining = node.join(&reader).await;
@@ -366,4 +368,59 @@ async fn who_resubscribes_while_a_batch_is_under_way_is_told_nothing_twice() {
         "{:?}",
         reader.seqs()
     );
+}
+
+#[tokio::test]
+async fn stalled_reader_holds_no_page_of_the_log() {
+    let node = node_with(Config {
+        page: 1_000,
+        page_bytes: 4_000,
+        compare: Duration::from_secs(600),
+        ..Config::default()
+    });
+    let text = "x".repeat(1_000);
+    (1..=50).for_each(|_| drop(node.lose(&text)));
+    let limits = Limits::new(20_000, Duration::MAX, usize::MAX);
+    let reader = node.reader_with("a", 0, Encoding::Binary, &limits);
+    let _owner = reader.drive();
+    let _subscription = node.resume(&reader, 0).await;
+    eventually(
+        || reader.outbox.queued_bytes() > 6_000,
+        || "the first pages".into(),
+    )
+    .await;
+    sleep(Duration::from_millis(50)).await;
+    let framed = node.world.framed[Encoding::Binary as usize].load(Ordering::SeqCst);
+    assert!(
+        framed <= 10,
+        "{framed} records were framed for a reader that reads nothing"
+    );
+    assert!(reader.outbox.queued_bytes() <= 20_000);
+    reader.pipe.open(usize::MAX);
+    eventually(|| reader.seqs().len() == 50, || "all".into()).await;
+    assert_eq!(reader.seqs(), (1..=50).collect::<Vec<_>>());
+    let framed = node.world.framed[Encoding::Binary as usize].load(Ordering::SeqCst);
+    assert!(
+        framed < 60,
+        "{framed} records were framed, but frames without room are rare"
+    );
+}
+
+#[tokio::test]
+async fn record_larger_than_half_of_the_outbox_waits_until_it_is_empty() {
+    let node = node();
+    let large = "x".repeat(400);
+    for n in 1..=20 {
+        node.lose(if n % 3 == 0 { &large } else { "small" });
+    }
+    let limits = Limits::new(600, Duration::MAX, usize::MAX);
+    let reader = node.reader_with("a", 0, Encoding::Binary, &limits);
+    let _owner = reader.drive();
+    let _subscription = node.resume(&reader, 0).await;
+    while reader.pipe.frames().len() < 20 {
+        reader.pipe.open(50);
+        tokio::task::yield_now().await;
+        assert!(reader.outbox.queued_bytes() <= 600);
+    }
+    assert_eq!(reader.seqs(), (1..=20).collect::<Vec<_>>());
 }

@@ -5,24 +5,21 @@ use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use domain::{clock::Clock, credential::SecretKey, document::PutValue, document::decode, random};
 use fanout::{
     Position,
     bus::{Bus, Local, conformance::Recorder},
     record::Record,
 };
-use protocol::{Limits, codec, model::Environment};
+use protocol::{Limits, codec, entity::Environment};
 use serde::Deserialize;
+use store::{
+    Committed, Document, Head, Keep, Key, Log, Page, Partition, Purged, Range, Read, Require,
+    Snapshot, Store, Table, embedded::Embedded,
+};
 use tempfile::TempDir;
 
 use super::*;
-use crate::{
-    auth::SecretKey,
-    service::{clock::Clock, document::decode, random},
-    store::{
-        Committed, Head, Keep, Log, Page, Partition, Purged, Range, Read, Require, Snapshot, Store,
-        Table, embedded::Embedded,
-    },
-};
 
 /// Times that are over as soon as they begin: each step is the test's.
 const AT_ONCE: Timing = Timing {
@@ -104,7 +101,7 @@ impl World {
             .store
             .commit(
                 &self.scope.user(&user),
-                Commit::default().put(ENTITY, ONLY, &()),
+                Commit::default().put_value(ENTITY, ONLY, &()),
             )
             .await
             .unwrap()
@@ -124,7 +121,7 @@ impl World {
                 .data
         };
         self.heard
-            .heard(&self.scope.presence(user))
+            .received(&self.scope.presence(user))
             .into_iter()
             .map(read)
             .collect()
@@ -442,7 +439,8 @@ async fn after_an_outage_nobody_is_taken_for_dead_before_there_was_time_to_come_
             a.is_sure()
         })
         .await;
-    // Both leases end while the store is away. The first to come back finds that of the other ended.
+    // Both leases end while the store is away. The first to come back finds that of the other
+    // ended.
     tokio::time::sleep(2 * SHORT.lease).await;
     world.writes(&a).await;
     assert!(!a.is_sure());
@@ -505,6 +503,15 @@ impl Store for Gate {
 
     async fn read(&self, reads: Vec<Read>) -> Result<Vec<Snapshot>, StoreError> {
         self.store.read(reads).await
+    }
+
+    async fn documents(
+        &self,
+        partition: &Partition,
+        keys: Vec<(Table, Key)>,
+        bytes: usize,
+    ) -> Result<Vec<Option<Document>>, StoreError> {
+        self.store.documents(partition, keys, bytes).await
     }
 
     async fn page(

@@ -34,7 +34,8 @@ impl Unsettled {
         }
     }
 
-    /// Takes up to `most`. Who came goes first, so that nobody waits for all the users of a node that died.
+    /// Takes up to `most`. Who came goes first, so that nobody waits for all the users of a node
+    /// that died.
     pub(super) fn take(&self, most: usize) -> Vec<(String, Found)> {
         let mut waiting = self.found.lock();
         let mut left = most;

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use axum::http::{Method as Verb, header::ETAG};
-use gateway::store::Position;
 use protocol::{
-    Encoding, Method,
-    params::{Connect, Cursor, Watch},
+    Cursor, Encoding,
+    operation::session::{Connect, Watch},
 };
 use serde_json::{Value, json};
+use store::Position;
 
 use super::busy::Busy;
 use crate::story::World;
@@ -109,7 +109,7 @@ async fn read(
 ) -> Value {
     let answer = world
         .backend(key)
-        .call(Verb::GET, path)
+        .request(Verb::GET, path)
         .send()
         .await
         .unwrap();
@@ -137,23 +137,20 @@ async fn sessions(world: &World, user: &str, answers: &mut Answers) {
     let mut connected = serde_json::to_value(person.connected()).unwrap();
     connected.as_object_mut().unwrap().remove("session_id");
     let mut asked = vec![
-        (Method::ChannelList, json!({})),
-        (
-            Method::PresenceWatch,
-            json!({ "user_ids": ["eve", "nobody"] }),
-        ),
+        ("channel.list", json!({})),
+        ("presence.watch", json!({ "user_ids": ["eve", "nobody"] })),
     ];
     for entry in connected["channels"].as_array().unwrap() {
         let channel = &entry["channel_id"];
         asked.push((
-            Method::MessageList,
+            "message.list",
             json!({ "channel_id": channel, "limit": 200 }),
         ));
         asked.push((
-            Method::MessageList,
+            "message.list",
             json!({ "channel_id": channel, "changed_after": 5, "limit": 200 }),
         ));
-        asked.push((Method::ParticipantList, json!({ "channel_id": channel })));
+        asked.push(("participant.list", json!({ "channel_id": channel })));
     }
     answers.insert(format!("{user} connects"), connected.to_string());
     for (method, params) in asked {
@@ -164,10 +161,7 @@ async fn sessions(world: &World, user: &str, answers: &mut Answers) {
                 .values_mut()
                 .for_each(|person| drop(person.as_object_mut().unwrap().remove("at")));
         }
-        answers.insert(
-            format!("{user} asks {method:?} {params}"),
-            answer.to_string(),
-        );
+        answers.insert(format!("{user} asks {method} {params}"), answer.to_string());
     }
     person.session.abort().await;
 }

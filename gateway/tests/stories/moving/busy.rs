@@ -2,9 +2,13 @@
 
 use axum::http::Method as Verb;
 use protocol::{
-    ChannelId, Method, Patch,
-    model::Key,
-    params::{EditMessage, SendMessage},
+    ChannelId, Patch,
+    entity::Key,
+    operation::{
+        message::{EditMessage, MessageDelete, MessageEdit, MessageSend, SendMessage},
+        participant::ParticipantRemove,
+        reaction::{ReactionAdd, ReactionRemove},
+    },
 };
 use serde_json::{Value, json};
 
@@ -70,7 +74,7 @@ impl Busy {
         let watcher = world.connects("dan").await;
         let is_offline = async || {
             let seen = watcher
-                .asks(Method::PresenceWatch, json!({ "user_ids": ["eve"] }))
+                .asks("presence.watch", json!({ "user_ids": ["eve"] }))
                 .await;
             seen["presence"]["eve"]["last_seen"].is_u64()
                 && seen["presence"]["eve"]["online"] == false
@@ -128,13 +132,13 @@ async fn talk(world: &World, help: &ChannelId) {
             ..EditMessage::default()
         };
         ada.session
-            .edit(help, &ids[n].parse().unwrap(), &patch)
+            .call::<MessageEdit>((help, &ids[n].parse().unwrap()), &patch)
             .await
             .unwrap();
     }
     for (n, emoji) in [(5, "👍"), (5, "❤"), (6, "👍"), (29, "👍")] {
         ada.session
-            .react(help, &ids[n].parse().unwrap(), emoji)
+            .call::<ReactionAdd>((help, &ids[n].parse().unwrap(), emoji), ())
             .await
             .unwrap();
         let path = format!(
@@ -144,7 +148,7 @@ async fn talk(world: &World, help: &ChannelId) {
         assert!(
             world
                 .team()
-                .call(Verb::PUT, &path)
+                .request(Verb::PUT, &path)
                 .send()
                 .await
                 .unwrap()
@@ -153,22 +157,19 @@ async fn talk(world: &World, help: &ChannelId) {
         );
     }
     ada.session
-        .unreact(help, &ids[5].parse().unwrap(), "❤")
+        .call::<ReactionRemove>((help, &ids[5].parse().unwrap(), "❤"), ())
         .await
         .unwrap();
     for n in [6, 8] {
         ada.session
-            .delete_message(help, &ids[n].parse().unwrap())
+            .call::<MessageDelete>((help, &ids[n].parse().unwrap()), ())
             .await
             .unwrap();
     }
-    ada.asks(
-        Method::ReadMark,
-        json!({ "channel_id": "help", "number": 20 }),
-    )
-    .await;
+    ada.asks("read.mark", json!({ "channel_id": "help", "number": 20 }))
+        .await;
     ada.session
-        .remove_participant(help, &"cem".parse().unwrap())
+        .call::<ParticipantRemove>((help, &"cem".parse().unwrap()), ())
         .await
         .unwrap();
     let reply = SendMessage {
@@ -176,11 +177,12 @@ async fn talk(world: &World, help: &ChannelId) {
         reply_to_id: Some(ids[29].parse().unwrap()),
         ..SendMessage::default()
     };
-    ada.session.send(help, &reply).await.unwrap();
+    ada.session.call::<MessageSend>(help, &reply).await.unwrap();
     ada.session.abort().await;
 }
 
-/// A user who had written, a channel, and a channel that was made anew. Answers a token of the user.
+/// A user who had written, a channel, and a channel that was made anew. Answers a token of the
+/// user.
 async fn delete(world: &World) -> String {
     world.channel("group", "short", &["gone", "ada"]).await;
     let token = world.token("gone").await;

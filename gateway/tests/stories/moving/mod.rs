@@ -2,23 +2,31 @@
 
 mod answers;
 mod busy;
+mod old_data;
 mod refused;
 
 use std::path::Path;
 
+use domain::{
+    document::PutValue,
+    jobs::{Job, Task},
+    scope::{self, JOBS, Scope},
+};
 use gateway::{
     config::{self, Command},
     moving::{self, Counts},
-    service::scope::{self, JOBS, Scope},
     start::StartError,
-    store::{Commit, Position, Read},
 };
 use protocol::{
-    ChannelId, Encoding, ErrorCode,
-    model::Environment,
-    params::{Connect, Cursor, SendMessage},
+    ChannelId, Cursor, Encoding, ErrorCode,
+    entity::Environment,
+    operation::{
+        message::{MessageSend, SendMessage},
+        session::Connect,
+    },
 };
 use serde_json::{Value, json};
+use store::{Commit, Position, Read};
 
 use self::busy::Busy;
 use crate::story::{Ground, PATIENCE, World, refusal, stand};
@@ -59,7 +67,8 @@ impl World {
         }
     }
 
-    /// Stands on another store, empty, that has the same secret key. Answers how to import from a file.
+    /// Stands on another store, empty, that has the same secret key. Answers how to import from a
+    /// file.
     async fn leaves_for(&mut self, ground: Ground) -> Vec<String> {
         let secret = std::fs::read_to_string(self.secret_key_file()).unwrap();
         let (keeper, store) = stand(ground, &secret).await;
@@ -128,7 +137,8 @@ async fn credentials_are_as_they_were(world: &World, busy: &Busy) {
     );
 }
 
-/// That what comes after the move goes on from what was before. `seq, at` is where a client stands that knows all.
+/// That what comes after the move goes on from what was before. `seq, at` is where a client stands
+/// that knows all.
 async fn what_is_new_goes_on(world: &World, busy: &Busy, (number, seq, at): (u64, u64, u64)) {
     let resume = [(busy.help.clone(), Cursor::After(seq, at))].into();
     let mut ada = world
@@ -161,7 +171,11 @@ async fn what_is_new_goes_on(world: &World, busy: &Busy, (number, seq, at): (u64
         ..SendMessage::default()
     };
     assert_eq!(
-        bob.session.send(&busy.help, &again).await.unwrap().number,
+        bob.session
+            .call::<MessageSend>(&busy.help, &again)
+            .await
+            .unwrap()
+            .number,
         sent.number
     );
     bob.session.abort().await;
@@ -204,11 +218,11 @@ async fn an_app_moves(ground: Ground) {
     }
 
     // A node that ended in the middle of a deletion left a note of it.
-    let job = format!("u:{}:live:gone", world.app);
-    let noted = Commit::default().put(
+    let job = format!("u:{}:live:nobody", world.app);
+    let noted = Commit::default().put_value(
         JOBS,
         job.as_str(),
-        &world.nodes[0].services.store.now().await.unwrap(),
+        &Job::new(Task::of_partition(&job).unwrap()),
     );
     world.nodes[0]
         .services

@@ -1,11 +1,13 @@
-//! Answers in a form in which two can be compared: without what was named, and without what no two answers share.
+//! Answers in a form in which two can be compared: without what was named, and without what no two
+//! answers share.
 
 use client::{Answer, Events};
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::sync::Arc;
 
-/// Takes out of an answer the id that was asked for, instants, counters and whatever is made anew each time.
+/// Takes out of an answer the id that was asked for, instants, counters and whatever is made anew
+/// each time.
 pub(super) fn plain(text: &str, named: &[String]) -> String {
     let mut text = text.to_owned();
     for id in named {

@@ -1,29 +1,36 @@
-//! The wall between tenants: what another app, environment or organization has answers exactly as what nobody has, whatever names it
-//! and whoever asks, and the other one neither changes nor hears of it.
+//! The wall between tenants: what another app, environment or organization has answers exactly as
+//! what nobody has, whatever names it and whoever asks, and the other one neither changes nor hears
+//! of it.
 
 mod answer;
-mod routes;
+mod requests;
 mod tenants;
 
-use std::{collections::BTreeMap, sync::atomic::AtomicU64, sync::atomic::Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use client::{Connector, RequestError, Session};
 use hyper::header::HeaderName;
 use protocol::{
-    Encoding, Method,
-    params::{Connect, Watch},
+    Encoding,
+    operation::{
+        Http, HttpMethod, Operation,
+        message::MessageSend,
+        presence::PresenceWatch,
+        session::{Connect, Watch},
+        user::UserIds,
+    },
 };
 use serde_json::{Value, json};
 
 use self::{
     answer::{Ear, of_http, plain},
-    routes::{Request, Route, routes},
     tenants::{Tenant, text, unused},
 };
 use crate::{
-    methods::{self, Kind},
+    operations::{self, Declared, Kind, Place, Request},
     story::{Ground, World},
 };
+use requests::{pair, request, try_connect, try_http, try_websocket};
 
 /// The last message of a story.
 const END: &str = "the end";
@@ -79,7 +86,8 @@ impl Who {
         }
     }
 
-    /// Whether this is no wall but the way in: an organization's other apps, an app's other environment.
+    /// Whether this is no wall but the way in: an organization's other apps, an app's other
+    /// environment.
     fn reaches(self, mine: &Tenant, theirs: &Tenant, kind: Kind) -> bool {
         let is_operator = matches!(self, Self::Admin | Self::Organization);
         match kind {
@@ -111,291 +119,33 @@ impl Foreign {
     }
 }
 
-/// The places of a request, and all the ways of putting somebody else's ids into them.
-fn ways(places: &BTreeMap<String, Kind>) -> Vec<Foreign> {
-    let mut ways: Vec<Foreign> = places.keys().cloned().map(Foreign::One).collect();
+/// All the ways of putting somebody else's ids into the places of a request.
+fn ways(places: &[Place]) -> Vec<Foreign> {
+    let mut ways: Vec<Foreign> = places
+        .iter()
+        .map(|place| Foreign::One(place.name.clone()))
+        .collect();
     if places.len() > 1 {
         ways.push(Foreign::All);
     }
     ways
 }
 
-/// Makes a request of a route, with the ids of `named` in the foreign places and the caller's own in those that must be filled.
-fn request(
-    route: &Route<'_>,
-    who: Who,
-    mine: &Tenant,
-    foreign: &Foreign,
-    named: &dyn Fn(Kind) -> String,
-) -> Request {
-    route.request(&mut |place, kind, must| {
-        let is_sender = place.ends_with("sender_id") && matches!(who, Who::App | Who::Access);
-        match foreign {
-            Foreign::One(one) if one == place => Some(named(kind)),
-            Foreign::All if must || is_sender => Some(named(kind)),
-            _ if is_sender => Some("alice".to_owned()),
-            _ => must.then(|| mine.id(kind)),
-        }
-    })
-}
-
-/// Another tenant's ids of these kinds beside those that nobody has.
-fn pair(theirs: &Tenant, kinds: impl Iterator<Item = Kind>) -> (Vec<String>, Vec<String>) {
-    let ids: Vec<String> = kinds.map(|kind| theirs.id(kind)).collect();
-    let nobodys = ids.iter().map(|id| unused(id)).collect();
-    (ids, nobodys)
-}
-
-/// Compares what each route answers. `makes` chooses those that make what they name, or the others.
-async fn try_routes(
-    world: &World,
-    credentials: &[(Who, String)],
-    mine: &Tenant,
-    others: &[Tenant],
-    makes: bool,
-) -> usize {
-    let document: Value = world.backend("").get("/v1/openapi.json").await.unwrap();
-    let mut compared = 0;
-    for (who, credential) in credentials {
-        let (who, caller) = (*who, world.backend(credential));
-        for route in routes(&document) {
-            let mut places = BTreeMap::new();
-            let filled = route.request(&mut |place, kind, _| {
-                places.insert(place.to_owned(), kind);
-                Some(mine.id(kind))
-            });
-            drop(filled);
-            for foreign in ways(&places) {
-                let kinds = || {
-                    places
-                        .iter()
-                        .filter(|(place, _)| foreign.is(place))
-                        .map(|(_, kind)| *kind)
-                };
-                if places
-                    .keys()
-                    .any(|place| foreign.is(place) && route.makes(place))
-                    != makes
-                {
-                    continue;
-                }
-                for theirs in others {
-                    if kinds().any(|kind| who.reaches(mine, theirs, kind)) {
-                        continue;
-                    }
-                    let (ids, nobodys) = pair(theirs, kinds());
-                    let mut answers = Vec::new();
-                    for (ids, is_theirs) in [(&ids, true), (&nobodys, false)] {
-                        let named = |kind| {
-                            if is_theirs {
-                                theirs.id(kind)
-                            } else {
-                                unused(&theirs.id(kind))
-                            }
-                        };
-                        let Request { method, path, body } =
-                            request(&route, who, mine, &foreign, &named);
-                        let mut call = caller.call(method, &path);
-                        if let Some(body) = body {
-                            call = call.json(&body);
-                        }
-                        let answer = call.send().await.unwrap();
-                        assert!(
-                            !String::from_utf8_lossy(&answer.body).contains(&theirs.secret()),
-                            "{who:?} reads through {path}"
-                        );
-                        answers.push(of_http(&answer, ids));
-                    }
-                    assert_eq!(
-                        answers[0], answers[1],
-                        "{who:?} names what {} has: {} {} {foreign:?}",
-                        theirs.name, route.method, route.path
-                    );
-                    assert!(
-                        !answers[0].starts_with('5'),
-                        "{}: {}",
-                        route.path,
-                        answers[0]
-                    );
-                    compared += 1;
-                }
+/// The operations, those that create channels once for each type.
+fn variants() -> Vec<Declared> {
+    let mut all = Vec::new();
+    for operation in operations::all() {
+        if operation.about.name == "channel.create" {
+            for kind in ["direct", "group", "open", "broadcast"] {
+                let mut variant = operation.clone();
+                variant.example["type"] = kind.into();
+                all.push(variant);
             }
+        } else {
+            all.push(operation);
         }
     }
-    compared
-}
-
-async fn ask(session: &Session, method: Method, params: &Value) -> String {
-    match session.request::<_, Value>(method, params).await {
-        Ok(result) => format!("result {result}"),
-        Err(RequestError::Refused(error)) => {
-            format!("error {}", serde_json::to_value(error).unwrap())
-        }
-        Err(other) => panic!("{method:?} {params}: {other}"),
-    }
-}
-
-/// A plain form of a reply, whose head is not JSON.
-fn plain_reply(reply: &str, named: &[String]) -> String {
-    let (head, body) = reply.split_once(' ').unwrap();
-    format!("{head} {}", plain(body, named))
-}
-
-/// Compares what each method answers.
-async fn try_methods(world: &World, mine: &Tenant, others: &[Tenant], makes: bool) -> usize {
-    static FRESH: AtomicU64 = AtomicU64::new(1 << 40);
-    let mut compared = 0;
-    for (who, encoding) in [("alice", Encoding::MessagePack), ("nobody", Encoding::Json)] {
-        let quiet = Connect {
-            watch: Watch::None,
-            ..Connect::default()
-        };
-        let person = world.connects_to(0, who, encoding, quiet).await;
-        for method in Method::ALL.iter().copied() {
-            let mut places = BTreeMap::new();
-            let _ = methods::params(method, &mut |place, kind| {
-                places.insert(place.to_owned(), kind);
-                mine.id(kind)
-            });
-            for foreign in ways(&places) {
-                let does_make = method == Method::MessageSend && foreign.is("message_id");
-                if does_make != makes {
-                    continue;
-                }
-                for theirs in others {
-                    let kinds = places
-                        .iter()
-                        .filter(|(place, _)| foreign.is(place))
-                        .map(|(_, kind)| *kind);
-                    let (ids, nobodys) = pair(theirs, kinds);
-                    let mut replies = Vec::new();
-                    for (ids, is_theirs) in [(&ids, true), (&nobodys, false)] {
-                        let params =
-                            methods::params(method, &mut |place, kind| match foreign.is(place) {
-                                true if is_theirs => theirs.id(kind),
-                                true => unused(&theirs.id(kind)),
-                                // A send of its own each time: one that is known is answered whatever else it says.
-                                false if method == Method::MessageSend && place == "message_id" => {
-                                    format!("msg_{:016x}", FRESH.fetch_add(1, Ordering::Relaxed))
-                                }
-                                false => mine.id(kind),
-                            });
-                        let reply = ask(&person.session, method, &params).await;
-                        assert!(
-                            !reply.contains(&theirs.secret()),
-                            "{who} reads through {method:?}"
-                        );
-                        replies.push(plain_reply(&reply, ids));
-                    }
-                    assert_eq!(
-                        replies[0], replies[1],
-                        "{who} names what {} has: {method:?} {foreign:?}",
-                        theirs.name
-                    );
-                    compared += 1;
-                }
-            }
-        }
-    }
-    compared
-}
-
-/// What names something before there is a session, or instead of another one's token.
-async fn try_connect(world: &World, mine: &Tenant, others: &[Tenant]) {
-    for theirs in others {
-        let positions = [
-            json!([]),
-            json!([0, 0]),
-            json!([1, 1_700_000_000_000u64]),
-            json!([1u64 << 40, 1u64 << 50]),
-        ];
-        for (watch, entries) in [("none", "full"), ("none", "positions"), ("all", "full")] {
-            for position in &positions {
-                let mut answers = Vec::new();
-                for channel in [theirs.id(Kind::Channel), unused(&theirs.id(Kind::Channel))] {
-                    let params = json!({
-                        "token": world.token("alice").await, "watch": watch, "entries": entries, "user_position": position,
-                        "resume": { channel.clone(): position },
-                    });
-                    let params: Connect = serde_json::from_value(params).unwrap();
-                    let connector = Connector::new(&world.url(0), Encoding::Json).unwrap();
-                    let (session, _events) = connector.connect(&params).await.unwrap();
-                    let connected = serde_json::to_value(session.connected())
-                        .unwrap()
-                        .to_string();
-                    assert!(!connected.contains(&theirs.secret()));
-                    answers.push(plain(&connected, &[channel]));
-                    session.close(1000, "").await;
-                }
-                assert_eq!(
-                    answers[0], answers[1],
-                    "resume with {position}, {watch}, {entries}"
-                );
-            }
-        }
-        // A token of theirs does not go on with a session of mine, be it of the same user id.
-        let team = world.backend(&theirs.app_key);
-        let minted: Value = team
-            .post("/v1/users/alice/tokens", &json!({}))
-            .await
-            .unwrap();
-        let alice = world.connects("alice").await;
-        let foreign = ask(
-            &alice.session,
-            Method::TokenRefresh,
-            &json!({ "token": minted["token"] }),
-        )
-        .await;
-        let others_token = json!({ "token": world.token("carol").await });
-        assert_eq!(
-            foreign,
-            ask(&alice.session, Method::TokenRefresh, &others_token).await
-        );
-        assert!(foreign.contains("forbidden"), "{foreign}");
-        // A token key of theirs does not verify what is signed with another secret, no more than one that does not exist.
-        let mut answers = Vec::new();
-        for kid in [
-            theirs.id(Kind::TokenKey),
-            unused(&theirs.id(Kind::TokenKey)),
-        ] {
-            let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256);
-            header.kid = Some(kid.clone());
-            let now = std::time::SystemTime::now()
-                .duration_since(std::time::UNIX_EPOCH)
-                .unwrap()
-                .as_secs();
-            let claims = json!({ "sub": "alice", "iat": now, "exp": now + 600, "app_id": theirs.app, "environment": theirs.environment });
-            let key = jsonwebtoken::EncodingKey::from_secret(b"guessed, guessed, guessed, guessed");
-            let token = jsonwebtoken::encode(&header, &claims, &key).unwrap();
-            let answer = world
-                .backend(&token)
-                .call(hyper::Method::GET, "/v1/channels")
-                .send()
-                .await
-                .unwrap();
-            let connect = Connector::new(&world.url(0), Encoding::Json).unwrap();
-            let refused = connect
-                .connect(&Connect {
-                    token,
-                    ..Connect::default()
-                })
-                .await
-                .unwrap_err();
-            answers.push((of_http(&answer, &[]), refused.to_string().replace(&kid, "")));
-        }
-        assert_eq!(answers[0], answers[1]);
-        assert!(answers[0].0.starts_with("401"), "{answers:?}");
-        // Claims name no tenant: who signed decides.
-        let seen: Value = world
-            .backend(&world.token("alice").await)
-            .get("/v1/channels")
-            .await
-            .unwrap();
-        assert!(
-            seen.to_string().contains(&mine.secret())
-                && !seen.to_string().contains(&theirs.secret())
-        );
-    }
+    all
 }
 
 /// Who listens in a tenant: alice, and the one that only this tenant has.
@@ -414,11 +164,14 @@ async fn ears(world: &World, tenant: &Tenant) -> Vec<Ear> {
         };
         let (session, events) = connector.connect(&params).await.unwrap();
         session
-            .watch_presence(
-                ["alice".to_owned(), tenant.id(Kind::User)]
-                    .iter()
-                    .map(|id| id.parse().unwrap())
-                    .collect(),
+            .call::<PresenceWatch>(
+                (),
+                UserIds {
+                    user_ids: ["alice".to_owned(), tenant.id(Kind::User)]
+                        .iter()
+                        .map(|id| id.parse().unwrap())
+                        .collect(),
+                },
             )
             .await
             .unwrap();
@@ -454,10 +207,10 @@ async fn nothing_gets_over_the_wall(ground: Ground) {
     }
     try_connect(&world, &mine, &others).await;
     let mut compared = 0;
-    // What makes the thing that it names comes last: afterwards that id is one of mine.
-    for makes in [false, true] {
-        compared += try_methods(&world, &mine, &others, makes).await;
-        compared += try_routes(&world, &credentials, &mine, &others, makes).await;
+    // What creates the thing that it names comes last: afterwards that id is one of mine.
+    for creates in [false, true] {
+        compared += try_websocket(&world, &mine, &others, creates).await;
+        compared += try_http(&world, &credentials, &mine, &others, creates).await;
     }
     assert!(compared > 1000, "only {compared} requests were compared");
 
@@ -484,7 +237,8 @@ async fn nothing_gets_over_the_wall(ground: Ground) {
             assert_eq!(heard, Vec::<Value>::new(), "{}", theirs.name);
         }
     }
-    // What was heard on this side of ids that are theirs is what was heard of ids that are nobody's.
+    // What was heard on this side of ids that are theirs is what was heard of ids that are
+    // nobody's.
     says_the_end(&world, &mine).await;
     for ear in my_ears {
         let heard = ear.until(END).await;
@@ -521,13 +275,16 @@ async fn what_another_tenant_has_answers_as_what_nobody_has_on_redis() {
 on_both_stores! {
     async fn an_idempotency_key_is_ones_own(world: World) {
         let (mine, others) = Tenant::all(&world).await;
-        let document: Value = world.backend("").get("/v1/openapi.json").await.unwrap();
         let header = HeaderName::from_static("idempotency-key");
         let mut compared = 0;
-        for (index, route) in routes(&document).into_iter().filter(Route::is_idempotent).enumerate() {
+        let posts = variants().into_iter().filter_map(|operation| {
+            let http = operation.about.http.filter(|http| http.method == HttpMethod::Post)?;
+            Some((operation, http))
+        });
+        for (index, (operation, http)) in posts.enumerate() {
             for theirs in &others {
-                let is_organizations = route.path.starts_with("/v1/organizations");
-                if route.path == "/v1/organizations" || is_organizations && theirs.organization_key == mine.organization_key {
+                let is_organizations = http.path.starts_with("/v1/organizations");
+                if http.path == "/v1/organizations" || is_organizations && theirs.organization_key == mine.organization_key {
                     // The credential is the same one: so is the key.
                     continue;
                 }
@@ -535,9 +292,9 @@ on_both_stores! {
                 let mut answers = Vec::new();
                 for (tenant, key) in [(theirs, &key), (&mine, &key), (&mine, &format!("{key}, unused"))] {
                     let credential = if is_organizations { &tenant.organization_key } else { &tenant.app_key };
-                    let Request { method, path, body } = request(&route, Who::App, tenant, &Foreign::One(String::new()), &|_| String::new());
+                    let Request { method, path, body } = request(&operation, http, Who::App, tenant, &Foreign::One(String::new()), &|_| String::new());
                     let caller = world.backend(credential);
-                    let call = caller.call(method, &path).header(header.clone(), key);
+                    let call = caller.request(method, &path).header(header.clone(), key);
                     let answer = call.json(&body.unwrap_or_else(|| json!({}))).send().await.unwrap();
                     assert!(answer.status.as_u16() < 500, "{path}: {:?}", answer.body);
                     answers.push(answer);
@@ -545,9 +302,9 @@ on_both_stores! {
                 assert!(!String::from_utf8_lossy(&answers[1].body).contains(&theirs.secret()));
                 let ids: Vec<String> = answers.iter().filter_map(|answer| answer.json::<Value>().ok()?["id"].as_str().map(str::to_owned)).collect();
                 if ids.len() == 3 && ids[1] != ids[2] {
-                    assert_ne!(ids[0], ids[1], "{}: the first answer came over the wall", route.path);
+                    assert_ne!(ids[0], ids[1], "{}: the first answer came over the wall", operation.about.name);
                 }
-                assert_eq!(of_http(&answers[1], &[]), of_http(&answers[2], &[]), "{}", route.path);
+                assert_eq!(of_http(&answers[1], &[]), of_http(&answers[2], &[]), "{}", operation.about.name);
                 compared += 1;
             }
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use client::Backend;
 use serde_json::{Value, json};
 
-use crate::{methods::Kind, story::World};
+use crate::{operations::Kind, story::World};
 
 /// An app's environment, and what leads to it.
 pub(super) struct Tenant {
@@ -19,7 +19,8 @@ pub(super) struct Tenant {
 }
 
 impl Tenant {
-    /// The world's own app, and three others: another app of the organization, the other environment of the app, another organization.
+    /// The world's own app, and three others: another app of the organization, the other
+    /// environment of the app, another organization.
     pub(super) async fn all(world: &World) -> (Self, [Self; 3]) {
         let (app, key) = (world.app.as_str(), world.organization_key.as_str());
         let mine = Self::fill(world, "mine", &world.organization, key, app, "live").await;
@@ -96,6 +97,7 @@ impl Tenant {
             text(&message["id"])
         );
         let _: Value = team.put(&reaction, &json!({})).await.unwrap();
+        let page: Value = team.get("/v1/channels?limit=1").await.unwrap();
         let ids = BTreeMap::from([
             (Kind::Organization, organization.to_owned()),
             (Kind::App, app.to_owned()),
@@ -105,6 +107,7 @@ impl Tenant {
             (Kind::User, only),
             (Kind::Channel, room),
             (Kind::Message, text(&message["id"])),
+            (Kind::Cursor, text(&page["cursor"])),
         ]);
         Self {
             name,
@@ -118,10 +121,7 @@ impl Tenant {
     }
 
     pub(super) fn id(&self, kind: Kind) -> String {
-        match kind {
-            Kind::Cursor => format!("1.{}", self.ids[&Kind::Channel]),
-            kind => self.ids[&kind].clone(),
-        }
+        self.ids[&kind].clone()
     }
 
     /// What stands in everything that this tenant wrote.

@@ -1,4 +1,4 @@
-//! HTTP, as a team's backend speaks it.
+//! HTTP client for an application's backend.
 
 use std::{fmt, time::Duration};
 
@@ -12,11 +12,11 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
-use protocol::{ErrorBody, results::ErrorAnswer};
+use protocol::{ErrorBody, error::ErrorAnswer};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
-/// Why a call has no result.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
     /// The server answered with an error.
@@ -24,30 +24,31 @@ pub enum BackendError {
     Refused {
         /// The HTTP status.
         status: u16,
-        /// The body's `error`.
+        /// The error in the body.
         error: ErrorBody,
     },
-    /// The answer is not what it should be.
-    #[error("HTTP {status} with an answer that cannot be read: {reason}")]
+    /// The response is not what the protocol requires.
+    #[error("HTTP {status} with a response that cannot be parsed: {reason}")]
     Unreadable {
         /// The HTTP status.
         status: u16,
-        /// What is wrong with it.
+        /// The cause.
         reason: String,
     },
-    /// The address, the path or a header is none.
-    #[error("not a request: {0}")]
+    /// The address, the path, a header or the body is invalid.
+    #[error("invalid request: {0}")]
     Request(String),
-    /// The server cannot be reached, or cut the connection: whether the call was carried out is unknown.
+    /// The server cannot be reached, or closed the connection. The request may have been carried
+    /// out.
     #[error("cannot reach the node: {0}")]
     Unreachable(String),
-    /// No answer in time: whether the call was carried out is unknown.
-    #[error("no answer in time")]
+    /// No response in time. The request may have been carried out.
+    #[error("no response in time")]
     Timeout,
 }
 
 impl BackendError {
-    /// The server's error, if it answered with one.
+    /// The server's error, if it responded with one.
     pub fn refusal(&self) -> Option<&ErrorBody> {
         match self {
             Self::Refused { error, .. } => Some(error),
@@ -74,14 +75,15 @@ impl fmt::Debug for Backend {
 }
 
 impl Backend {
-    /// For an address like `http://host:port`, and a key or user token; an empty credential sends none.
+    /// Creates a client for an address like `http://host:port` and a key or user token. An empty
+    /// credential is not sent.
     pub fn new(base: &str, credential: &str) -> Result<Self, BackendError> {
         let uri: Uri = base
             .parse()
             .map_err(|e| BackendError::Request(format!("{base}: {e}")))?;
         if uri.scheme_str() != Some("http") {
             return Err(BackendError::Request(format!(
-                "{base}: it begins with http://"
+                "{base}: must begin with http://"
             )));
         }
         let mut connector = HttpConnector::new();
@@ -98,10 +100,10 @@ impl Backend {
         this.with_credential(credential)
     }
 
-    /// The same node and connections with another credential.
+    /// Returns a client for the same node and connections with another credential.
     pub fn with_credential(&self, credential: &str) -> Result<Self, BackendError> {
         let mut authorization = HeaderValue::from_str(&format!("Bearer {credential}"))
-            .map_err(|_| BackendError::Request("a credential is printable ASCII".into()))?;
+            .map_err(|_| BackendError::Request("a credential must be printable ASCII".into()))?;
         authorization.set_sensitive(true);
         Ok(Self {
             authorization: (!credential.is_empty()).then_some(authorization),
@@ -109,7 +111,7 @@ impl Backend {
         })
     }
 
-    /// How long a call may take. Default 30 s.
+    /// Sets the time limit of a request. Default 30 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -117,7 +119,7 @@ impl Backend {
 
     /// `GET`.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, BackendError> {
-        self.call(Method::GET, path).send().await?.json()
+        self.request(Method::GET, path).send().await?.json()
     }
 
     /// `POST`.
@@ -126,7 +128,7 @@ impl Backend {
         path: &str,
         body: &(impl Serialize + ?Sized),
     ) -> Result<T, BackendError> {
-        self.call(Method::POST, path)
+        self.request(Method::POST, path)
             .json(body)
             .send()
             .await?
@@ -139,7 +141,11 @@ impl Backend {
         path: &str,
         body: &(impl Serialize + ?Sized),
     ) -> Result<T, BackendError> {
-        self.call(Method::PUT, path).json(body).send().await?.json()
+        self.request(Method::PUT, path)
+            .json(body)
+            .send()
+            .await?
+            .json()
     }
 
     /// `PATCH`.
@@ -148,78 +154,79 @@ impl Backend {
         path: &str,
         body: &(impl Serialize + ?Sized),
     ) -> Result<T, BackendError> {
-        self.call(Method::PATCH, path)
+        self.request(Method::PATCH, path)
             .json(body)
             .send()
             .await?
             .json()
     }
 
-    /// `DELETE`; where the answer is 204, `T` is `()`.
+    /// `DELETE`. Use `()` for `T` if the response is 204.
     pub async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, BackendError> {
-        self.call(Method::DELETE, path).send().await?.json()
+        self.request(Method::DELETE, path).send().await?.json()
     }
 
-    /// A call whose headers, body and answer are one's own.
-    pub fn call(&self, method: Method, path: &str) -> Call<'_> {
+    /// Starts a request with headers and a body of the caller's choice.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder<'_> {
         let headers = self
             .authorization
             .iter()
             .map(|value| (AUTHORIZATION, value.clone()))
             .collect();
-        Call {
+        RequestBuilder {
             backend: self,
             method,
             path: path.to_owned(),
             headers,
             body: Bytes::new(),
-            broken: None,
+            error: None,
         }
     }
 }
 
-/// A call that is being put together.
+/// A request that is being built.
 #[derive(Debug)]
-pub struct Call<'a> {
+pub struct RequestBuilder<'a> {
     backend: &'a Backend,
     method: Method,
     path: String,
     headers: HeaderMap,
     body: Bytes,
-    broken: Option<String>,
+    error: Option<String>,
 }
 
-impl Call<'_> {
-    /// Sets a header, in place of one of the same name.
+impl RequestBuilder<'_> {
+    /// Sets a header, and replaces one of the same name.
     pub fn header(mut self, name: HeaderName, value: &str) -> Self {
         match HeaderValue::from_str(value) {
             Ok(value) => drop(self.headers.insert(name, value)),
-            Err(error) => self.broken = Some(format!("{name}: {error}")),
+            Err(error) => self.error = Some(format!("{name}: {error}")),
         }
         self
     }
 
-    /// Sends this value as JSON.
+    /// Sets the body to this value as JSON.
     pub fn json(self, value: &(impl Serialize + ?Sized)) -> Self {
         match serde_json::to_vec(value) {
             Ok(body) => self.header(CONTENT_TYPE, "application/json").body(body),
             Err(error) => Self {
-                broken: Some(error.to_string()),
+                error: Some(error.to_string()),
                 ..self
             },
         }
     }
 
-    /// Sends these bytes.
+    /// Sets the body.
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = body.into();
         self
     }
 
-    /// Makes the call. An HTTP error is an answer here; [`Answer::json`] makes an error of it.
+    /// Sends the request. An HTTP error status is an [`Answer`] here, which [`Answer::json`] turns
+    /// into an error.
     pub async fn send(self) -> Result<Answer, BackendError> {
-        if let Some(broken) = self.broken {
-            return Err(BackendError::Request(broken));
+        if let Some(error) = self.error {
+            return Err(BackendError::Request(error));
         }
         let mut request = Request::builder()
             .method(self.method)
@@ -233,12 +240,12 @@ impl Call<'_> {
                 .client
                 .request(request)
                 .await
-                .map_err(|e| BackendError::Unreachable(causes(&e)))?;
+                .map_err(|e| BackendError::Unreachable(with_causes(&e)))?;
             let (parts, body) = response.into_parts();
             let body = body
                 .collect()
                 .await
-                .map_err(|e| BackendError::Unreachable(causes(&e)))?
+                .map_err(|e| BackendError::Unreachable(with_causes(&e)))?
                 .to_bytes();
             Ok(Answer {
                 status: parts.status,
@@ -252,10 +259,10 @@ impl Call<'_> {
     }
 }
 
-/// What a call was answered with.
+/// An HTTP response.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// The status.
+    /// The status code.
     pub status: StatusCode,
     /// The headers.
     pub headers: HeaderMap,
@@ -264,7 +271,8 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The body as `T` if the status is a success (an empty body reads as null), else the error that it tells.
+    /// Parses the body as `T` if the status is a success (an empty body as `null`), otherwise as an
+    /// error.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, BackendError> {
         let status = self.status.as_u16();
         let unreadable = |e: serde_json::Error| BackendError::Unreadable {
@@ -283,13 +291,13 @@ impl Answer {
         .map_err(unreadable)
     }
 
-    /// A header as text; none if it is absent or no text.
+    /// A header as text, or `None` if it is absent or not text.
     pub fn header(&self, name: &HeaderName) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 }
 
-/// Makes one segment of a path from a text: an emoji, or a chosen id.
+/// Escapes a text, for example an emoji or a chosen id, as one segment of a path.
 pub fn segment(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -303,7 +311,7 @@ pub fn segment(text: &str) -> String {
     out
 }
 
-fn causes(error: &dyn std::error::Error) -> String {
+fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -319,7 +327,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_segment_of_a_path_is_escaped() {
+    fn path_segment_is_escaped() {
         assert_eq!(segment("usr_1-a.b~"), "usr_1-a.b~");
         assert_eq!(segment("👍"), "%F0%9F%91%8D");
         assert_eq!(segment("a@b|c/d"), "a%40b%7Cc%2Fd");

@@ -1,25 +1,25 @@
-//! What was read and told of messages, merged into one truth.
+//! A cache of messages, merged from events, replies and pages.
 
 use std::collections::{BTreeMap, HashMap};
 
 use protocol::{
     ChannelId, MessageId,
+    entity::{EntryResult, Gap, Message},
     event::{Event, Reaction},
-    model::{EntryResult, Gap, Message},
 };
 
 use crate::machine::Update;
 
-/// How much a [`Cache`] holds.
+/// Limits of a [`MessageCache`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
-    /// The newest messages of each channel. Default 200.
+pub struct CacheBounds {
+    /// Number of messages kept per channel, the newest ones. Default 200.
     pub messages: usize,
-    /// The channels in which something happened last. Default 200; 0 holds nothing.
+    /// Number of channels kept, those used last. Default 200; 0 keeps nothing.
     pub channels: usize,
 }
 
-impl Default for Bounds {
+impl Default for CacheBounds {
     fn default() -> Self {
         Self {
             messages: 200,
@@ -28,36 +28,37 @@ impl Default for Bounds {
     }
 }
 
-/// Messages by channel and number. Pages, replies and events go in in any order: of two states of a message the one with the
-/// greater `seq` is kept, so that what was deleted stays deleted.
+/// Messages by channel and number. Pages, replies and events may be added in any order: of two
+/// states of a message the one with the greater `seq` is kept, so a deleted message stays deleted.
 ///
-/// What diverged is discarded. But a reply, a page or a replayed event may tell a message as it was by an event that the
-/// client has not come to yet; if the store loses just that event, nobody tells the client, and the message stays as it was
-/// told until it changes again, or another one takes its number.
+/// The history of a channel is discarded when it diverged. One case remains: a reply, a page or a
+/// replayed event contains a message in the state after an event that the client has not received,
+/// and the store then loses just that event. The client does not learn of it, and the message stays
+/// in that state until it changes again or its number is reused.
 #[derive(Debug, Default)]
-pub struct Cache {
-    bounds: Bounds,
-    channels: HashMap<ChannelId, Held>,
-    uses: u64,
+pub struct MessageCache {
+    bounds: CacheBounds,
+    channels: HashMap<ChannelId, CachedChannel>,
+    use_counter: u64,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct CachedChannel {
     messages: BTreeMap<u64, Message>,
     numbers: HashMap<MessageId, u64>,
-    used: u64,
+    last_used: u64,
 }
 
-impl Cache {
-    /// An empty one.
-    pub fn new(bounds: Bounds) -> Self {
+impl MessageCache {
+    /// Creates an empty cache.
+    pub fn new(bounds: CacheBounds) -> Self {
         Self {
             bounds,
             ..Self::default()
         }
     }
 
-    /// The messages of a channel, by number; those that were deleted are among them.
+    /// The messages of a channel by number, deleted ones included.
     pub fn messages<'a>(
         &'a self,
         channel: &ChannelId,
@@ -65,16 +66,16 @@ impl Cache {
         self.channels
             .get(channel)
             .into_iter()
-            .flat_map(|held| held.messages.values())
+            .flat_map(|cached| cached.messages.values())
     }
 
-    /// A message.
+    /// Returns a message.
     pub fn message(&self, channel: &ChannelId, id: &MessageId) -> Option<&Message> {
-        let held = self.channels.get(channel)?;
-        held.messages.get(held.numbers.get(id)?)
+        let cached = self.channels.get(channel)?;
+        cached.messages.get(cached.numbers.get(id)?)
     }
 
-    /// Takes what an update tells.
+    /// Applies an update.
     pub fn apply(&mut self, update: &Update) {
         match update {
             Update::Connected(connected) => {
@@ -92,7 +93,7 @@ impl Cache {
                 gap: Gap::Diverged,
                 ..
             }
-            | Update::Lost { channel_id: id, .. } => self.forget(id),
+            | Update::Lost { channel_id: id, .. } => self.remove_channel(id),
             Update::Event(event) => match (event.read(), &event.channel_id, event.seq) {
                 (
                     Ok(
@@ -109,80 +110,80 @@ impl Cache {
                     Some(id),
                     Some(seq),
                 ) => {
-                    self.react(id, &reaction, seq);
+                    self.apply_reaction(id, &reaction, seq);
                 }
-                (Ok(Event::ChannelDeleted(_)), Some(id), _) => self.forget(id),
-                (Ok(Event::ChannelRemoved(id)), ..) => self.forget(&id),
+                (Ok(Event::ChannelDeleted(_)), Some(id), _) => self.remove_channel(id),
+                (Ok(Event::ChannelRemoved(id)), ..) => self.remove_channel(&id),
                 _ => {}
             },
             _ => {}
         }
     }
 
-    /// Takes messages as they came in a page or a reply.
+    /// Adds messages of a page or a reply.
     pub fn merge<'a>(&mut self, messages: impl IntoIterator<Item = &'a Message>) {
         for message in messages {
-            self.keep(message);
+            self.insert(message);
         }
     }
 
-    fn keep(&mut self, message: &Message) {
+    fn insert(&mut self, message: &Message) {
         if self.bounds.channels == 0 || self.bounds.messages == 0 {
             return;
         }
-        self.uses += 1;
+        self.use_counter += 1;
         if !self.channels.contains_key(&message.channel_id)
             && self.channels.len() >= self.bounds.channels
         {
             let oldest = self
                 .channels
                 .iter()
-                .min_by_key(|(_, held)| held.used)
+                .min_by_key(|(_, cached)| cached.last_used)
                 .map(|(id, _)| id.clone());
-            oldest.iter().for_each(|id| self.forget(id));
+            oldest.iter().for_each(|id| self.remove_channel(id));
         }
-        let held = self.channels.entry(message.channel_id.clone()).or_default();
-        held.used = self.uses;
-        match held.messages.get_mut(&message.number) {
-            // The store lost the one that stood there.
-            Some(kept) if kept.id != message.id => {
-                held.numbers.remove(&kept.id);
-                held.numbers.insert(message.id.clone(), message.number);
-                *kept = message.clone();
+        let cached = self.channels.entry(message.channel_id.clone()).or_default();
+        cached.last_used = self.use_counter;
+        match cached.messages.get_mut(&message.number) {
+            // The store lost the message that had this number.
+            Some(known) if known.id != message.id => {
+                cached.numbers.remove(&known.id);
+                cached.numbers.insert(message.id.clone(), message.number);
+                *known = message.clone();
             }
-            Some(kept) if kept.seq >= message.seq => {
+            Some(known) if known.seq >= message.seq => {
                 if message.own_reactions.is_some() {
-                    kept.own_reactions = message.own_reactions.clone();
+                    known.own_reactions = message.own_reactions.clone();
                 }
             }
-            Some(kept) => {
+            Some(known) => {
                 let own_reactions = message
                     .own_reactions
                     .clone()
-                    .or_else(|| kept.own_reactions.take());
-                *kept = Message {
+                    .or_else(|| known.own_reactions.take());
+                *known = Message {
                     own_reactions,
                     ..message.clone()
                 };
             }
             None => {
-                held.numbers.insert(message.id.clone(), message.number);
-                held.messages.insert(message.number, message.clone());
+                cached.numbers.insert(message.id.clone(), message.number);
+                cached.messages.insert(message.number, message.clone());
             }
         }
-        // Only the newest are kept: one that went could come back in an older state.
-        while held.messages.len() > self.bounds.messages {
-            if let Some((_, oldest)) = held.messages.pop_first() {
-                held.numbers.remove(&oldest.id);
+        // Only the newest are kept: an older one could be added again later in an outdated state.
+        while cached.messages.len() > self.bounds.messages {
+            if let Some((_, oldest)) = cached.messages.pop_first() {
+                cached.numbers.remove(&oldest.id);
             }
         }
     }
 
-    fn react(&mut self, channel: &ChannelId, reaction: &Reaction, seq: u64) {
-        let Some(held) = self.channels.get_mut(channel) else {
+    fn apply_reaction(&mut self, channel: &ChannelId, reaction: &Reaction, seq: u64) {
+        let Some(cached) = self.channels.get_mut(channel) else {
             return;
         };
-        if let Some(message) = held.messages.get_mut(&reaction.number)
+        if let Some(message) = cached.messages.get_mut(&reaction.number)
             && message.seq < seq
         {
             message.seq = seq;
@@ -193,7 +194,7 @@ impl Cache {
         }
     }
 
-    fn forget(&mut self, channel: &ChannelId) {
+    fn remove_channel(&mut self, channel: &ChannelId) {
         self.channels.remove(channel);
     }
 }
@@ -226,7 +227,7 @@ mod tests {
         "c".parse().unwrap()
     }
 
-    fn told(name: &str, seq: u64, data: serde_json::Value) -> Update {
+    fn event(name: &str, seq: u64, data: serde_json::Value) -> Update {
         Update::Event(EventMessage {
             event: name.into(),
             channel_id: Some(channel()),
@@ -238,12 +239,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn states_in_any_order_leave_the_newest_of_each_message(
-            // For each message the seqs of its states, the last of which may be a deletion; then the order in which they come.
+        fn newest_state_of_each_message_is_kept_in_any_order(
+            // For each message the seqs of its states, the last of which may be a deletion; then
+            // the order in which they are added.
             states in vec((vec(1u64..50, 1..5), any::<bool>()), 1..8),
             order in vec(any::<Index>(), 0..64),
         ) {
-            let mut cache = Cache::new(Bounds { messages: 100, channels: 1 });
+            let mut cache = MessageCache::new(CacheBounds { messages: 100, channels: 1 });
             let mut all = Vec::new();
             let mut newest = Vec::new();
             for (number, (seqs, deleted)) in states.iter().enumerate() {
@@ -252,7 +254,7 @@ mod tests {
                 all.extend(seqs.iter().map(state));
                 newest.push(state(&last));
             }
-            // Any order, with repeats; in the end each came at least once.
+            // Any order, with repeats, but each at least once.
             let drawn: Vec<_> = order.iter().map(|index| index.get(&all)).chain(&all).collect();
             cache.merge(drawn);
             prop_assert_eq!(cache.messages(&channel()).cloned().collect::<Vec<_>>(), newest);
@@ -260,8 +262,8 @@ mod tests {
     }
 
     #[test]
-    fn it_holds_the_newest_messages_of_the_last_channels() {
-        let mut cache = Cache::new(Bounds {
+    fn newest_messages_of_the_last_used_channels_are_kept() {
+        let mut cache = MessageCache::new(CacheBounds {
             messages: 3,
             channels: 1,
         });
@@ -278,7 +280,7 @@ mod tests {
         assert_eq!(
             numbers,
             [3, 4, 5],
-            "the deleted one went, and does not come back in an older state"
+            "the deleted message is dropped, and not added again in an older state"
         );
         let elsewhere = Message {
             channel_id: "d".parse().unwrap(),
@@ -293,25 +295,29 @@ mod tests {
     }
 
     #[test]
-    fn reactions_count_by_seq_and_own_ones_are_taken_from_pages() {
-        let mut cache = Cache::default();
+    fn reactions_are_ordered_by_seq_and_own_ones_come_from_pages() {
+        let mut cache = MessageCache::default();
         let page = Message {
             own_reactions: Some(vec!["+1".into()]),
             ..message(1, 7, false)
         };
         cache.merge([&message(1, 7, false), &page]);
-        let react = |seq, count| {
+        let apply_reaction = |seq, count| {
             let data = json!({ "message_id": page.id, "number": 1, "emoji": "+1", "user_id": "bob", "count": count });
-            told("reaction.added", seq, data)
+            event("reaction.added", seq, data)
         };
-        cache.apply(&react(9, 3));
-        cache.apply(&react(8, 1));
-        let kept = cache.message(&channel(), &page.id).unwrap();
+        cache.apply(&apply_reaction(9, 3));
+        cache.apply(&apply_reaction(8, 1));
+        let known = cache.message(&channel(), &page.id).unwrap();
         assert_eq!(
-            (kept.seq, kept.reactions["+1"], kept.own_reactions.clone()),
+            (
+                known.seq,
+                known.reactions["+1"],
+                known.own_reactions.clone()
+            ),
             (9, 3, Some(vec!["+1".into()]))
         );
-        cache.apply(&react(10, 0));
+        cache.apply(&apply_reaction(10, 0));
         assert!(
             cache
                 .message(&channel(), &page.id)
@@ -322,8 +328,8 @@ mod tests {
     }
 
     #[test]
-    fn what_diverged_is_discarded_and_may_be_told_anew_with_lower_numbers() {
-        let mut cache = Cache::default();
+    fn diverged_history_is_discarded_and_may_restart_with_lower_seqs() {
+        let mut cache = MessageCache::default();
         cache.merge(&[message(1, 1, false), message(2, 9, false)]);
         let head = Position { seq: 5, at: 5 };
         cache.apply(&Update::Gap {
@@ -339,7 +345,7 @@ mod tests {
             from: Some(head),
             to: head,
         });
-        cache.apply(&told(
+        cache.apply(&event(
             "message.created",
             6,
             json!({ "message": message(2, 6, false) }),

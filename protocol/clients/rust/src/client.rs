@@ -1,74 +1,66 @@
-//! The client that never loses anything: what the application holds of it.
+//! The client as the application uses it.
 
 use std::{future::Future, sync::Arc};
 
 use parking_lot::Mutex;
-use protocol::{ChannelId, MessageId, params::Cursor, params::SendMessage};
+use protocol::{ChannelId, Cursor, MessageId, operation::message::SendMessage};
 use tokio::{
     sync::{Notify, mpsc},
     time::Instant,
 };
 
 use crate::{
-    Bounds, Cache, Connector, Session,
+    CacheBounds, Connector, MessageCache, Session,
+    client_shared::ClientShared,
+    client_task::{self, ClientTask},
     machine::{Machine, NoToken, SendError, Settings, Update},
-    shell::{self, Shell},
 };
 
-/// Updates that wait for [`Updates::next`] before the client stops reading its socket.
-const UPDATES: usize = 64;
+/// Number of updates that wait for [`Updates::next`] before the client stops reading its socket.
+const UPDATE_QUEUE: usize = 64;
 
-/// What handles and the task of a client share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) machine: Mutex<Machine>,
-    pub(crate) session: Mutex<Option<Session>>,
-    /// The machine has something to do that does not come from its task.
-    pub(crate) wake: Notify,
-}
-
-/// A client that connects, stays connected, and sees each message to its fate. Clones are the same client.
+/// A client that stays connected, resumes its channels, and sends each message until it is
+/// acknowledged. Clones are handles of the same client.
 ///
-/// It lives until [`Client::close`], until its [`Updates`] are dropped, or until the server ends it for good.
+/// It runs until [`Client::close`], until its [`Updates`] are dropped, or until the server ends it
+/// for good.
 #[derive(Debug, Clone)]
 pub struct Client {
-    shared: Arc<Shared>,
+    shared: Arc<ClientShared>,
 }
 
 impl Client {
-    /// Starts a client in a task of its own. It takes any of the addresses at first, and another one when a node goes away.
+    /// Starts a client on a task of its own. It connects to a random address first, and moves on to
+    /// the next one when a node goes away.
     ///
-    /// `token` is asked for a user token before the first connection, when one ends soon, and when one has ended; never
-    /// twice at a time.
+    /// `token` is called for a user token before the first connection, before a token expires, and
+    /// after it has expired. One call is in progress at a time.
     ///
     /// # Panics
-    /// Outside of a tokio runtime, and without an address.
+    /// Outside of a tokio runtime, and if `addresses` is empty.
     pub fn start<F, T>(addresses: Vec<Connector>, settings: Settings, token: F) -> (Self, Updates)
     where
         F: FnMut() -> T + Send + 'static,
         T: Future<Output = Result<String, NoToken>> + Send + 'static,
     {
-        assert!(
-            !addresses.is_empty(),
-            "a client has an address to connect to"
-        );
+        assert!(!addresses.is_empty(), "a client needs at least one address");
         let machine = Machine::new(
             settings,
             addresses.len(),
             rand::random(),
             Instant::now().into_std(),
         );
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ClientShared {
             machine: Mutex::new(machine),
             session: Mutex::default(),
             wake: Notify::new(),
         });
-        let (sender, receiver) = mpsc::channel(UPDATES);
+        let (sender, receiver) = mpsc::channel(UPDATE_QUEUE);
         let addresses = addresses
             .into_iter()
             .map(Connector::queue_replies)
             .collect();
-        tokio::spawn(shell::run(Shell::new(
+        tokio::spawn(client_task::run(ClientTask::new(
             shared.clone(),
             addresses,
             token,
@@ -78,88 +70,93 @@ impl Client {
             Self { shared },
             Updates {
                 receiver,
-                cache: Cache::default(),
+                cache: MessageCache::default(),
             },
         )
     }
 
-    /// Takes a message for sending, now or once there is a session. Messages of one channel are stored in the order of these
-    /// calls. The fate of each is told: [`Update::Acknowledged`] or [`Update::Failed`].
+    /// Queues a message, which is sent as soon as there is a session. Messages of one channel are
+    /// stored in the order of these calls. The outcome of each is an update:
+    /// [`Update::Acknowledged`] or [`Update::Failed`].
     ///
     /// # Errors
-    /// It is not taken: [`SendError::Full`] while [`Settings::outbox`] messages wait, [`SendError::Over`] after the end.
+    /// The message is not queued: [`SendError::Full`] while [`Settings::outbox`] messages are not
+    /// acknowledged, [`SendError::Over`] after the end of the client.
     pub fn send(
         &self,
         channel_id: &ChannelId,
         message: SendMessage,
     ) -> Result<MessageId, SendError> {
-        self.changes(|machine, now| machine.send(channel_id.clone(), message, now))
+        self.with_machine(|machine, now| machine.send(channel_id.clone(), message, now))
     }
 
-    /// How many messages wait for their acknowledgement.
+    /// Number of messages that are not acknowledged yet.
     pub fn unacknowledged(&self) -> usize {
         self.shared.machine.lock().unacknowledged()
     }
 
-    /// Follows a channel from a position, or from now on, through all sessions. One that is followed goes on as it is.
+    /// Follows a channel through all sessions, from a position or from now on. Does nothing if it
+    /// is followed already.
     pub fn follow(&self, channel_id: &ChannelId, from: Cursor) {
-        self.changes(|machine, now| machine.follow(channel_id.clone(), from, now));
+        self.with_machine(|machine, now| machine.follow(channel_id.clone(), from, now));
     }
 
-    /// Follows a channel no more. See [`Machine::unfollow`].
+    /// Stops following a channel, see [`Machine::unfollow`].
     pub fn unfollow(&self, channel_id: &ChannelId) {
-        self.changes(|machine, now| machine.unfollow(channel_id, now));
+        self.with_machine(|machine, now| machine.unfollow(channel_id, now));
     }
 
-    /// The session of this moment, for every other request. It ends when its connection does; the client goes on with another.
+    /// The current session, for other requests. It ends with its connection, and the client
+    /// continues with another one.
     pub fn session(&self) -> Option<Session> {
         self.shared.session.lock().clone()
     }
 
-    /// Ends the client. What is not acknowledged yet fails.
+    /// Ends the client. Messages that are not acknowledged yet fail.
     pub fn close(&self) {
-        self.changes(|machine, _| machine.close());
+        self.with_machine(|machine, _| machine.close());
     }
 
-    fn changes<R>(&self, change: impl FnOnce(&mut Machine, std::time::Instant) -> R) -> R {
+    fn with_machine<R>(&self, change: impl FnOnce(&mut Machine, std::time::Instant) -> R) -> R {
         let result = change(&mut self.shared.machine.lock(), Instant::now().into_std());
         self.shared.wake.notify_one();
         result
     }
 }
 
-/// What a client tells. Dropped, the client ends.
+/// The updates of a client. Dropping them ends the client.
 ///
-/// They are to be read: while 64 wait, the client does not read its socket, and a server closes one that is not read.
+/// They must be read: while 64 updates wait, the client does not read its socket, and a server
+/// closes connections that are not read.
 #[derive(Debug)]
 pub struct Updates {
     receiver: mpsc::Receiver<Update>,
-    cache: Cache,
+    cache: MessageCache,
 }
 
 impl Updates {
-    /// The same with a [`Cache`] of this size.
-    pub fn with_cache(self, bounds: Bounds) -> Self {
+    /// Adds a [`MessageCache`] with these limits.
+    pub fn with_cache(self, bounds: CacheBounds) -> Self {
         Self {
-            cache: Cache::new(bounds),
+            cache: MessageCache::new(bounds),
             ..self
         }
     }
 
-    /// The next update; none after [`Update::Over`].
+    /// Returns the next update, or `None` after [`Update::Over`].
     pub async fn next(&mut self) -> Option<Update> {
         let update = self.receiver.recv().await?;
         self.cache.apply(&update);
         Some(update)
     }
 
-    /// The messages as they are by the updates that were taken.
-    pub fn cache(&self) -> &Cache {
+    /// The messages according to the updates that were returned.
+    pub fn cache(&self) -> &MessageCache {
         &self.cache
     }
 
-    /// For [merging](Cache::merge) what was asked for by [`Client::session`].
-    pub fn cache_mut(&mut self) -> &mut Cache {
+    /// The cache, to [merge](MessageCache::merge) what was requested through [`Client::session`].
+    pub fn cache_mut(&mut self) -> &mut MessageCache {
         &mut self.cache
     }
 }

@@ -8,9 +8,10 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 /// How a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Closed {
-    /// The number in the server's close frame; absent if the connection broke, or this side ended it.
+    /// The code of the server's close frame. `None` if the connection broke, or the client ended
+    /// it.
     pub code: Option<u16>,
-    /// The server's reason, or what broke.
+    /// The reason of the server's close frame, or what broke.
     pub reason: String,
 }
 
@@ -28,7 +29,7 @@ impl Closed {
                 code: Some(frame.code.into()),
                 reason: frame.reason.as_str().to_owned(),
             },
-            // RFC 6455, 7.1.5: a close frame without a code counts as 1005.
+            // RFC 6455, 7.1.5: a close frame without a code has the code 1005.
             None => Self {
                 code: Some(1005),
                 reason: String::new(),
@@ -36,12 +37,12 @@ impl Closed {
         }
     }
 
-    /// The code, if it is one of CHAOS.
+    /// The code, if the protocol defines it.
     pub fn close_code(&self) -> Option<CloseCode> {
         self.code.and_then(CloseCode::of)
     }
 
-    /// How long to wait before connecting again, where the reason ends in `retry_after_ms=N`.
+    /// Delay before reconnecting, if the reason ends in `retry_after_ms=N`.
     pub fn retry_after(&self) -> Option<Duration> {
         let (_, millis) = self.reason.rsplit_once("retry_after_ms=")?;
         millis.parse().ok().map(Duration::from_millis)
@@ -62,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reason_may_tell_when_to_come_back() {
+    fn retry_delay_is_parsed_from_the_reason() {
         let closed = Closed {
             code: Some(4012),
             reason: "too many connections retry_after_ms=1500".into(),

@@ -1,4 +1,4 @@
-//! From an address to a session.
+//! Connecting to a node.
 
 use std::{io, net::IpAddr, time::Duration};
 
@@ -6,7 +6,7 @@ use hyper::{
     HeaderMap, Uri,
     header::{HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCOL},
 };
-use protocol::{Encoding, ErrorBody, codec::DecodeError, params::Connect};
+use protocol::{Encoding, operation::session::Connect};
 use tokio::{
     net::{TcpSocket, TcpStream, lookup_host},
     time::timeout,
@@ -17,64 +17,11 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    Closed, Events, RequestError, Session, Socket,
-    session::{self, Unawaited},
+    ConnectError, Events, Session, Socket,
+    session::{self, UnawaitedReplies},
 };
 
-/// Why there is no session.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The address is none that this client can use.
-    #[error("not an address of a node: {0}")]
-    Address(String),
-    /// The TCP connection could not be made.
-    #[error("cannot reach the node: {0}")]
-    Unreachable(#[from] io::Error),
-    /// The upgrade was answered with an HTTP status other than 101.
-    #[error("the upgrade was refused with HTTP {status}: {body}")]
-    Upgrade {
-        /// The status.
-        status: u16,
-        /// The body, as text.
-        body: String,
-    },
-    /// The upgrade failed in another way.
-    #[error("the upgrade failed: {0}")]
-    Handshake(String),
-    /// `connect` was answered with an error.
-    #[error("connect was refused: {error}")]
-    Refused {
-        /// The answer.
-        error: ErrorBody,
-        /// How the server closed the connection afterwards.
-        closed: Closed,
-    },
-    /// The connection ended before `connect` was answered.
-    #[error(transparent)]
-    Closed(#[from] Closed),
-    /// The answer to `connect` cannot be read.
-    #[error("the answer to connect cannot be read: {0}")]
-    Unreadable(#[from] DecodeError),
-    /// It took longer than [`Connector::timeout`].
-    #[error("connecting took too long")]
-    Timeout,
-}
-
-impl ConnectError {
-    pub(crate) fn refused(error: RequestError, closed: impl FnOnce() -> Closed) -> Self {
-        match error {
-            RequestError::Refused(error) => Self::Refused {
-                error,
-                closed: closed(),
-            },
-            RequestError::Closed(closed) => Self::Closed(closed),
-            RequestError::Timeout => Self::Timeout,
-            RequestError::Unreadable(error) => Self::Unreadable(error),
-        }
-    }
-}
-
-/// Makes connections to one address. Cheap to clone, and can be used any number of times.
+/// Connects to one address, any number of times. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Connector {
     uri: Uri,
@@ -82,13 +29,13 @@ pub struct Connector {
     headers: HeaderMap,
     timeout: Duration,
     event_queue: usize,
-    unawaited: Unawaited,
+    unawaited: UnawaitedReplies,
     read_buffer: usize,
     receive_buffer: Option<u32>,
     local_address: Option<IpAddr>,
 }
 
-/// Connects once, with the defaults of [`Connector`].
+/// Connects with the defaults of [`Connector`].
 pub async fn connect(
     address: &str,
     encoding: Encoding,
@@ -98,7 +45,8 @@ pub async fn connect(
 }
 
 impl Connector {
-    /// For an address like `ws://host:port`; `http://` is taken too, and `/v1/ws` is the path if there is none.
+    /// Creates a connector for an address like `ws://host:port`. `http://` is accepted, and the
+    /// default path is `/v1/ws`.
     pub fn new(address: &str, encoding: Encoding) -> Result<Self, ConnectError> {
         let invalid = |why: String| ConnectError::Address(format!("{address}: {why}"));
         let mut parts = address
@@ -107,13 +55,19 @@ impl Connector {
             .into_parts();
         match parts.scheme.as_ref().map(|s| s.as_str()) {
             Some("ws" | "http") => parts.scheme = "ws".parse().ok(),
-            _ => return Err(invalid("it begins with ws:// or http://".into())),
+            Some("wss" | "https") => {
+                return Err(invalid(
+                    "this client does not speak TLS: give the ws:// address of the node itself"
+                        .into(),
+                ));
+            }
+            _ => return Err(invalid("must begin with ws:// or http://".into())),
         }
         if parts.path_and_query.as_ref().is_none_or(|p| p == "/") {
             parts.path_and_query = Some(
                 protocol::WEBSOCKET_PATH
                     .parse()
-                    .expect("the path of the wire is one"),
+                    .expect("the protocol's path is valid"),
             );
         }
         let uri = Uri::from_parts(parts).map_err(|e| invalid(e.to_string()))?;
@@ -128,69 +82,74 @@ impl Connector {
             headers,
             timeout: Duration::from_secs(10),
             event_queue: 256,
-            unawaited: Unawaited::Dropped,
+            unawaited: UnawaitedReplies::Drop,
             read_buffer: 4096,
             receive_buffer: None,
             local_address: None,
         })
     }
 
-    /// How long connecting, and afterwards each request, may take. Default 10 s.
+    /// Sets the time limit of connecting, and of each request afterwards. Default 10 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// How many events wait for [`Events::next`] before the client stops reading its socket. Default 256.
+    /// Sets how many events wait for [`Events::next`] before the client stops reading its socket.
+    /// Default 256.
     pub fn event_queue(mut self, frames: usize) -> Self {
         self.event_queue = frames.max(1);
         self
     }
 
-    /// Replies that nobody awaits come among the events, where the server sent them.
+    /// Queues replies without a waiting request among the events, in the server's order.
     pub(crate) fn queue_replies(mut self) -> Self {
-        self.unawaited = Unawaited::Queued;
+        self.unawaited = UnawaitedReplies::Queue;
         self
     }
 
-    /// Bytes of the buffer that each connection holds for reading. Default 4096, so that thousands fit.
+    /// Sets the size of the read buffer of each connection. Default 4096 bytes, so that thousands
+    /// fit into memory.
     pub fn read_buffer(mut self, bytes: usize) -> Self {
         self.read_buffer = bytes;
         self
     }
 
-    /// Asks the system for a receive buffer of this many bytes: a small one makes a stalled reader felt soon.
+    /// Sets the size of the socket's receive buffer. With a small one the server soon notices a
+    /// client that does not read.
     pub fn receive_buffer(mut self, bytes: u32) -> Self {
         self.receive_buffer = Some(bytes);
         self
     }
 
-    /// Connects from this address: one address has some 28,000 ports.
+    /// Sets the local address. One address has about 28,000 ports for connections.
     pub fn local_address(mut self, address: IpAddr) -> Self {
         self.local_address = Some(address);
         self
     }
 
-    /// A header of the upgrade, in place of one of the same name: `Origin`, `X-Forwarded-For`, or another `Sec-WebSocket-Protocol`.
+    /// Sets a header of the upgrade, and replaces one of the same name: `Origin`,
+    /// `X-Forwarded-For`, `Sec-WebSocket-Protocol`.
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.insert(name, value);
         self
     }
 
-    /// Leaves a header of the upgrade out: without `Sec-WebSocket-Protocol` the session is a MessagePack one.
+    /// Removes a header of the upgrade. Without `Sec-WebSocket-Protocol` the session uses
+    /// MessagePack.
     pub fn without_header(mut self, name: &HeaderName) -> Self {
         self.headers.remove(name);
         self
     }
 
-    /// Upgrades a connection, and sends nothing on it yet.
+    /// Opens a connection without a session.
     pub async fn open(&self) -> Result<Socket, ConnectError> {
         timeout(self.timeout, self.upgrade())
             .await
             .map_err(|_| ConnectError::Timeout)?
     }
 
-    /// Opens a connection, and its session with `connect`.
+    /// Opens a connection, and a session on it.
     pub async fn connect(&self, params: &Connect) -> Result<(Session, Events), ConnectError> {
         self.open().await?.connect(params).await
     }
@@ -218,7 +177,7 @@ impl Connector {
                 tungstenite::Error::Io(error) => ConnectError::Unreachable(error),
                 other => ConnectError::Handshake(other.to_string()),
             })?;
-        let settings = session::Settings {
+        let settings = session::SessionSettings {
             encoding: self.encoding,
             timeout: self.timeout,
             event_queue: self.event_queue,

@@ -1,4 +1,4 @@
-//! The task of a connection: it alone touches the socket. Reading and writing do not wait for each other.
+//! The task of a connection, which owns the socket. Reading and writing do not block each other.
 
 use std::{future::pending, sync::Arc, time::Duration};
 
@@ -19,16 +19,17 @@ use tokio_tungstenite::{
 
 use crate::{
     Closed,
-    session::{Command, Link},
+    session::{SharedConnection, SocketCommand},
 };
 
-/// How long the other side has to answer a close frame, or to end the connection after its own.
-const GOODBYE: Duration = Duration::from_secs(1);
+/// Time that the server has to answer a close frame, or to close the connection after its own.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Ends the link also when the task is cancelled with its runtime, so that nobody waits for ever.
-struct Ending(Arc<Link>, Option<Closed>);
+/// Records the end of the connection, also when the task is cancelled, so that pending requests
+/// fail.
+struct EndGuard(Arc<SharedConnection>, Option<Closed>);
 
-impl Drop for Ending {
+impl Drop for EndGuard {
     fn drop(&mut self) {
         self.0.end(
             self.1
@@ -40,41 +41,42 @@ impl Drop for Ending {
 
 pub(crate) async fn run(
     stream: WebSocketStream<TcpStream>,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<SocketCommand>,
     events: mpsc::Sender<Bytes>,
-    link: Arc<Link>,
+    shared: Arc<SharedConnection>,
 ) {
-    // Bound before the arguments are dropped: the link has its end when the queue of events has.
+    // Bound before the arguments, to be dropped after them: the end is recorded before the queue of
+    // events closes.
     let events = events;
-    let mut ending = Ending(link.clone(), None);
+    let mut end_guard = EndGuard(shared.clone(), None);
     let (sink, source) = stream.split();
     let closed = tokio::select! {
-        closed = read(source, &events, &link) => closed,
+        closed = read(source, &events, &shared) => closed,
         closed = write(sink, commands) => closed,
     };
-    ending.1 = Some(closed);
+    end_guard.1 = Some(closed);
 }
 
-/// Reads until the connection ends. A queue that is full stops the reading, and nothing else.
+/// Reads until the connection ends. While the queue of events is full it does not read.
 async fn read(
     mut source: SplitStream<WebSocketStream<TcpStream>>,
     events: &mpsc::Sender<Bytes>,
-    link: &Link,
+    shared: &SharedConnection,
 ) -> Closed {
-    let mut reading = link.reading.subscribe();
+    let mut reading = shared.reading.subscribe();
     loop {
         if reading.wait_for(|reading| *reading).await.is_err() {
-            return Closed::broken("nobody is left");
+            return Closed::broken("all handles were dropped");
         }
         let message = tokio::select! {
             message = source.next() => message,
             _ = reading.changed() => continue,
         };
-        let frame: Bytes = match (message, link.encoding) {
+        let frame: Bytes = match (message, shared.encoding) {
             (Some(Ok(Message::Binary(bytes))), Encoding::MessagePack) => bytes,
             (Some(Ok(Message::Text(text))), Encoding::Json) => text.into(),
             (Some(Ok(Message::Binary(_) | Message::Text(_))), _) => {
-                return Closed::broken("a frame of another encoding came");
+                return Closed::broken("a frame in another encoding was received");
             }
             (Some(Ok(Message::Close(frame))), _) => {
                 answer_close(&mut source).await;
@@ -82,34 +84,34 @@ async fn read(
             }
             (Some(Ok(_)), _) => continue,
             (Some(Err(error)), _) => return Closed::broken(error.to_string()),
-            (None, _) => return Closed::broken("the connection was cut"),
+            (None, _) => return Closed::broken("the connection was closed without a close frame"),
         };
-        match ServerFrame::head(link.encoding, &frame) {
+        match ServerFrame::head(shared.encoding, &frame) {
             Ok(Head::Reply(id)) => {
-                if let Some(frame) = link.reply(id, frame) {
+                if let Some(frame) = shared.reply(id, frame) {
                     drop(events.send(frame).await);
                 }
             }
-            // An error means that nobody wants events.
+            // It fails when the application has dropped its events.
             Ok(Head::Event) => drop(events.send(frame).await),
-            Err(error) => return Closed::broken(format!("a frame cannot be read: {error}")),
+            Err(error) => return Closed::broken(format!("a frame cannot be parsed: {error}")),
         }
     }
 }
 
-/// Reading on sends the answer to a close frame, and waits for the server to end the connection.
+/// Reads on, which sends the answer to a close frame, until the server closes the connection.
 pub(crate) async fn answer_close<T, E>(source: &mut (impl Stream<Item = Result<T, E>> + Unpin)) {
-    // A server that takes longer is not waited for.
-    let _ = timeout(GOODBYE, async {
+    // After the timeout the connection is dropped.
+    let _ = timeout(CLOSE_TIMEOUT, async {
         while let Some(Ok(_)) = source.next().await {}
     })
     .await;
 }
 
-/// Writes until the connection ends; what waits leaves in one write.
+/// Writes until the connection ends. Frames that are queued are written together.
 async fn write(
     mut sink: SplitSink<WebSocketStream<TcpStream>, Message>,
-    mut commands: mpsc::Receiver<Command>,
+    mut commands: mpsc::Receiver<SocketCommand>,
 ) -> Closed {
     loop {
         let next = match commands.try_recv() {
@@ -118,15 +120,17 @@ async fn write(
             Err(_) => commands.recv().await,
         };
         let (code, reason) = match next {
-            Some(Command::Send(frame)) => match sink.feed(frame.into_message()).await {
+            Some(SocketCommand::Send(frame)) => match sink.feed(frame.into_message()).await {
                 Ok(()) => continue,
                 Err(_) => break,
             },
-            Some(Command::Abort) => return Closed::broken("the client cut it"),
-            Some(Command::Close(code, reason)) => (code, reason),
+            Some(SocketCommand::Abort) => {
+                return Closed::broken("the client aborted the connection");
+            }
+            Some(SocketCommand::Close(code, reason)) => (code, reason),
             None => (1000, String::new()),
         };
-        // An error means that the connection ended already.
+        // It fails when the connection has ended.
         let _ = sink
             .send(Message::Close(Some(CloseFrame {
                 code: code.into(),
@@ -135,7 +139,7 @@ async fn write(
             .await;
         break;
     }
-    // The reader sees how it ends, and knows better why a write failed.
-    let _ = timeout(GOODBYE, pending::<()>()).await;
+    // The reader receives the server's close frame, which says more than a failed write.
+    let _ = timeout(CLOSE_TIMEOUT, pending::<()>()).await;
     Closed::broken("the connection was closed")
 }

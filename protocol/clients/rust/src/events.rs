@@ -1,12 +1,13 @@
-//! What the server tells on its own.
+//! The events of a session.
 
 use bytes::Bytes;
-use protocol::{EventMessage, results::Connected};
+use protocol::{EventMessage, operation::session::Connected};
 use tokio::sync::mpsc;
 
 use crate::{Closed, Session};
 
-/// The events of a session, in the order in which the server sent them. Dropped, further events are thrown away.
+/// The events of a session, in the order in which the server sent them. Dropping them discards
+/// further events.
 #[derive(Debug)]
 pub struct Events {
     session: Session,
@@ -23,44 +24,46 @@ impl Events {
         (self.session.clone(), self)
     }
 
-    /// Throws events away until the connection ended.
+    /// Discards events until the connection has ended.
     pub(crate) async fn ended(&mut self) -> Closed {
         while self.frames.recv().await.is_some() {}
         self.closed()
     }
 
-    /// The next event; none once the connection ended, or sent an event that cannot be read, and all before were taken.
+    /// Returns the next event. Returns `None` after the last one, when the connection has ended or
+    /// an event cannot be parsed.
     pub async fn next(&mut self) -> Option<EventMessage> {
         let frame = self.frames.recv().await?;
         match self.session.encoding().decode(&frame) {
             Ok(event) => Some(event),
             Err(error) => {
-                self.session
-                    .link()
-                    .end(Closed::broken(format!("an event cannot be read: {error}")));
+                self.session.shared().end(Closed::broken(format!(
+                    "an event cannot be parsed: {error}"
+                )));
                 self.frames.close();
                 None
             }
         }
     }
 
-    /// The next event's frame, for those who read only a part of it (a load test, say). See [`Events::next`].
+    /// Returns the frame of the next event, for callers that parse only a part of it, like a load
+    /// test. See [`Events::next`].
     pub async fn next_frame(&mut self) -> Option<Bytes> {
         self.frames.recv().await
     }
 
-    /// An event that is here already.
+    /// Returns the frame of an event that was received already.
     pub fn try_next_frame(&mut self) -> Option<Bytes> {
         self.frames.try_recv().ok()
     }
 
-    /// The session that these are the events of.
+    /// The session of these events.
     pub fn session(&self) -> &Session {
         &self.session
     }
 
-    /// How the connection ended; meaningful once there is no next event.
+    /// How the connection ended. Valid when there is no next event.
     pub fn closed(&self) -> Closed {
-        self.session.link().closed()
+        self.session.shared().closed()
     }
 }

@@ -1,16 +1,17 @@
-//! A client of CHAOS: for users and bots over WebSocket, and HTTP for a team's backend.
+//! Client for CHAOS: WebSocket for users and bots, HTTP for an application's backend.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use client::{Backend, Client, Connector, NoToken, Settings, Update};
-//! use protocol::{Encoding, event::Event, params::SendMessage, results::Token};
+//! use protocol::{Encoding, UserId, event::Event, operation::{user::{MintToken, UserMintToken}, message::SendMessage}};
 //!
 //! let backend = Backend::new("http://127.0.0.1:7400", "sk_live_…")?;
+//! let alice: UserId = "alice".parse()?;
 //! let token = move || {
-//!     let backend = backend.clone();
+//!     let (backend, alice) = (backend.clone(), alice.clone());
 //!     async move {
-//!         let minted = backend.post("/v1/users/alice/tokens", &serde_json::json!({})).await;
-//!         minted.map(|Token { token, .. }| token).map_err(|error| NoToken::Later(error.to_string()))
+//!         let minted = backend.call::<UserMintToken>(&alice, MintToken::default()).await;
+//!         minted.map(|minted| minted.token).map_err(|error| NoToken::Later(error.to_string()))
 //!     }
 //! };
 //! let nodes = ["ws://10.0.0.1:7400", "ws://10.0.0.2:7400"].map(|node| Connector::new(node, Encoding::MessagePack));
@@ -23,7 +24,7 @@
 //!             other => println!("{other:?}"),
 //!         },
 //!         Update::Acknowledged(message) => println!("stored as number {}", message.number),
-//!         Update::Away { why, wait } => println!("{why}; again in {wait:?}"),
+//!         Update::Away { why, wait } => println!("{why}; reconnecting in {wait:?}"),
 //!         other => println!("{other:?}"),
 //!     }
 //! }
@@ -31,45 +32,59 @@
 //! # }
 //! ```
 //!
-//! There are two layers:
+//! There are two layers for WebSocket:
 //!
-//! - **A [`Client`]** lives as long as its application. It connects and comes back by the rules of the wire, resumes every
-//!   stream where it was, sends again what was not acknowledged, replaces its token, reads what a gap left out, and tells all
-//!   of that as one stream of [`Update`]s, from which a [`Cache`] of messages is kept. All its logic is a state machine
-//!   without I/O, [`machine::Machine`]; a client in another language can be written after it, and after the values in
-//!   [`policy`].
-//! - **A [`Session`]** is one connection, from a [`Connector`]: replies matched to requests, [`Events`] in order, and
-//!   [`Closed`] at the end. A client [lends its own](Client::session) for every other request.
+//! - **[`Client`]** for applications and bots. It connects and reconnects by the rules of the
+//!   protocol, resumes every stream from its position, sends messages until they are acknowledged,
+//!   renews its token, and reads what a gap left out. It reports all of that as one stream of
+//!   [`Update`]s, which a [`MessageCache`] merges into messages. Its logic is a state machine
+//!   without I/O, [`machine::Machine`]; it and the rules in [`policy`] are the model for a client
+//!   in another language.
+//! - **[`Session`]** is one connection, opened by a [`Connector`]: replies are matched to requests,
+//!   [`Events`] are in order, and [`Closed`] says how it ended. A client [shares its
+//!   session](Client::session) for other requests.
 //!
-//! Left out: TLS, a store on disk (an application that keeps positions gives them back in [`Settings`]), and what a session
-//! holds beside its subscriptions: `presence.watch` is to be asked for again after each [`Update::Connected`].
+//! Not included: TLS, a store on disk (an application that stores positions passes them in
+//! [`Settings`]), and restoring the state of a session other than its subscriptions: call
+//! `presence.watch` again after each [`Update::Connected`].
 //!
-//! **What is bounded.** Events wait in a queue of [`Connector::event_queue`] frames, and a client's updates in one of 64. When
-//! it is full the client stops reading its socket, and the server feels it: replies wait behind the events then, so that who
-//! awaits replies has to read events meanwhile, or drop its [`Events`]. Requests wait when 64 are not written yet, messages
-//! when [`Settings::outbox`] are not acknowledged, and a cache has its [`Bounds`].
+//! **Limits.** Events wait in a queue of [`Connector::event_queue`] frames, updates of a client in
+//! a queue of 64. When a queue is full the client stops reading its socket, and replies wait as
+//! well: while awaiting replies, read the [`Events`], or drop them. Sending a request waits while
+//! 64 are not written yet, [`Settings::outbox`] limits the messages that are not acknowledged, and
+//! [`CacheBounds`] limit a cache.
 
 mod backend;
+mod backend_call;
 mod cache;
 mod client;
+mod client_shared;
+mod client_task;
 mod closed;
+mod connect_error;
 mod connector;
 mod driver;
 mod events;
+mod frame;
 pub mod machine;
-mod methods;
 pub mod policy;
 mod session;
-mod shell;
 mod socket;
 
-pub use backend::{Answer, Backend, BackendError, Call, segment};
-pub use cache::{Bounds, Cache};
+pub use backend::{Answer, Backend, BackendError, RequestBuilder, segment};
+pub use cache::{CacheBounds, MessageCache};
 pub use client::{Client, Updates};
 pub use closed::Closed;
-pub use connector::{ConnectError, Connector, connect};
+pub use connect_error::ConnectError;
+pub use connector::{Connector, connect};
 pub use events::Events;
-pub use machine::{Anomaly, Failure, NoToken, SendError, Settings, Update, Why};
-pub use policy::{Backoff, Position, Reconnect, Refusal};
+pub use frame::Frame;
+pub use machine::{Anomaly, NoToken, SendError, SendFailure, Settings, Update, Why};
+pub use policy::{Backoff, Position, Reconnect, Retryability};
 pub use session::{PendingReply, RequestError, Session};
-pub use socket::{Frame, Socket};
+pub use socket::Socket;
+
+/// Compiles the code of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeTests;

@@ -1,6 +1,7 @@
-//! A session: requests out, replies matched to them.
+//! A session: sends requests and matches replies to them.
 
 use std::{
+    borrow::Borrow,
     collections::HashMap,
     fmt,
     sync::{Arc, OnceLock},
@@ -10,10 +11,10 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use protocol::{
-    Encoding, ErrorBody, Method,
+    Encoding, ErrorBody,
     codec::DecodeError,
     frame::encode_request,
-    results::{Connected, Empty},
+    operation::{CallResult, Operation, encode_call, session::Connected},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
@@ -24,25 +25,25 @@ use tokio::{
 };
 use tokio_tungstenite::WebSocketStream;
 
-use crate::{Closed, Events, Frame, driver};
+use crate::{Closed, Frame, driver};
 
-/// Requests that are not written yet; the next one waits.
-const COMMANDS: usize = 64;
+/// Number of requests that wait to be written. Further requests wait for room.
+const COMMAND_QUEUE: usize = 64;
 
-/// Why a request has no result.
+/// Why a request failed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum RequestError {
     /// The server answered with an error.
     #[error(transparent)]
     Refused(#[from] ErrorBody),
-    /// The connection ended first: whether the request was carried out is unknown.
+    /// The connection ended before the reply. The request may have been carried out.
     #[error(transparent)]
     Closed(#[from] Closed),
-    /// No reply came in time: whether the request was carried out is unknown.
+    /// No reply in time. The request may have been carried out.
     #[error("no reply in time")]
     Timeout,
-    /// The reply is not what it should be.
-    #[error("the reply cannot be read: {0}")]
+    /// The reply cannot be parsed.
+    #[error("the reply cannot be parsed: {0}")]
     Unreadable(#[from] DecodeError),
 }
 
@@ -57,35 +58,35 @@ impl RequestError {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Settings {
+pub(crate) struct SessionSettings {
     pub(crate) encoding: Encoding,
     pub(crate) timeout: Duration,
     pub(crate) event_queue: usize,
-    pub(crate) unawaited: Unawaited,
+    pub(crate) unawaited: UnawaitedReplies,
 }
 
-/// What becomes of a reply that nobody awaits.
+/// What happens to replies without a waiting request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unawaited {
-    /// It is dropped.
-    Dropped,
-    /// It is queued among the events, where the server sent it.
-    Queued,
+pub(crate) enum UnawaitedReplies {
+    /// They are dropped.
+    Drop,
+    /// They are queued among the events, in the server's order.
+    Queue,
 }
 
-/// What the driver is told to do.
-pub(crate) enum Command {
+/// A command for the driver.
+pub(crate) enum SocketCommand {
     Send(Frame),
     Close(u16, String),
     Abort,
 }
 
-/// What sessions and the driver of their connection share.
+/// State that the clones of a session share with the driver.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct SharedConnection {
     pub(crate) encoding: Encoding,
     pub(crate) reading: watch::Sender<bool>,
-    unawaited: Unawaited,
+    unawaited: UnawaitedReplies,
     driver: OnceLock<AbortHandle>,
     closed: OnceLock<Closed>,
     replies: Mutex<Replies>,
@@ -108,24 +109,24 @@ impl Replies {
     }
 }
 
-impl Link {
+impl SharedConnection {
     fn register(&self) -> (u32, oneshot::Receiver<Bytes>) {
         let (sender, receiver) = oneshot::channel();
         let mut replies = self.replies.lock();
         let id = replies.next_id();
-        // Once the connection ended nobody would take the sender out again; dropped here, the receiver learns of it.
+        // After the end nothing would remove the sender. Dropped here, it makes the receiver fail.
         if self.closed.get().is_none() {
             replies.awaited.insert(id, sender);
         }
         (id, receiver)
     }
 
-    /// Hands a reply to whoever awaits it. Given back, it is to be queued.
+    /// Passes a reply to its request. Returns it if it must be queued among the events.
     pub(crate) fn reply(&self, id: u32, frame: Bytes) -> Option<Bytes> {
         match self.replies.lock().awaited.remove(&id) {
-            // An error means that it is awaited no longer.
+            // It fails when the request is not awaited any more.
             Some(sender) => drop(sender.send(frame)),
-            None if self.unawaited == Unawaited::Queued => return Some(frame),
+            None if self.unawaited == UnawaitedReplies::Queue => return Some(frame),
             None => {}
         }
         None
@@ -141,16 +142,16 @@ impl Link {
         self.closed
             .get()
             .cloned()
-            .unwrap_or_else(|| Closed::broken("the client ended it"))
+            .unwrap_or_else(|| Closed::broken("the client closed the connection"))
     }
 }
 
-/// A connection's session. Clones are the same session. The connection is closed (1000) when the last clone and the
-/// [`Events`] are dropped.
+/// A session on one connection. Clones are the same session. When the last clone and the
+/// [`Events`](crate::Events) are dropped, the connection is closed with the code 1000.
 #[derive(Clone)]
 pub struct Session {
-    commands: mpsc::Sender<Command>,
-    link: Arc<Link>,
+    commands: mpsc::Sender<SocketCommand>,
+    shared: Arc<SharedConnection>,
     timeout: Duration,
     connected: Arc<OnceLock<Connected>>,
 }
@@ -164,10 +165,13 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    pub(crate) fn start(stream: WebSocketStream<TcpStream>, settings: Settings) -> (Self, Events) {
-        let (commands, receiver) = mpsc::channel(COMMANDS);
+    pub(crate) fn start(
+        stream: WebSocketStream<TcpStream>,
+        settings: SessionSettings,
+    ) -> (Self, mpsc::Receiver<Bytes>) {
+        let (commands, receiver) = mpsc::channel(COMMAND_QUEUE);
         let (sender, events) = mpsc::channel(settings.event_queue);
-        let link = Arc::new(Link {
+        let shared = Arc::new(SharedConnection {
             encoding: settings.encoding,
             reading: watch::Sender::new(true),
             unawaited: settings.unawaited,
@@ -175,199 +179,267 @@ impl Session {
             closed: OnceLock::new(),
             replies: Mutex::default(),
         });
-        let driver = tokio::spawn(driver::run(stream, receiver, sender, link.clone()));
-        let _ = link.driver.set(driver.abort_handle());
+        let driver = tokio::spawn(driver::run(stream, receiver, sender, shared.clone()));
+        let _ = shared.driver.set(driver.abort_handle());
         let session = Self {
             commands,
-            link: link.clone(),
+            shared: shared.clone(),
             timeout: settings.timeout,
             connected: Arc::default(),
         };
-        (session.clone(), Events::new(session, events))
+        (session, events)
     }
 
     pub(crate) fn set_connected(&self, connected: Connected) {
         let _ = self.connected.set(connected);
     }
 
-    pub(crate) fn link(&self) -> &Link {
-        &self.link
+    pub(crate) fn shared(&self) -> &SharedConnection {
+        &self.shared
     }
 
-    /// What `connect` was answered with.
+    /// The reply to `connect`.
     pub fn connected(&self) -> &Connected {
         self.connected
             .get()
-            .expect("sessions are handed out after connect was answered")
+            .expect("sessions are public only after the reply to connect")
     }
 
-    /// How frames are encoded.
+    /// The encoding of frames.
     pub fn encoding(&self) -> Encoding {
-        self.link.encoding
+        self.shared.encoding
     }
 
-    /// Asks, and waits for the reply. Any number of requests may be under way; their replies come in any order.
+    /// Calls an operation, and waits for its output. Any number of calls may be in flight; replies
+    /// may come in any order.
+    ///
+    /// The path is made of the ids of what the operation is about, for example
+    /// `(&channel_id, &message_id)`; `()` stands for a path or an input without fields. An
+    /// operation that is always about the caller ignores the path.
+    ///
+    /// ```no_run
+    /// # use client::{RequestError, Session};
+    /// # use protocol::{ChannelId, MessageId, operation::{channel::ChannelJoin, message::{EditMessage, MessageEdit}}};
+    /// # async fn example(session: Session, channel_id: ChannelId, message_id: MessageId) -> Result<(), RequestError> {
+    /// let participant = session.call::<ChannelJoin>(&channel_id, ()).await?;
+    /// let message = session.call::<MessageEdit>((&channel_id, &message_id), EditMessage::default()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn call<O: Operation>(
+        &self,
+        path: impl Into<O::Path>,
+        input: impl Borrow<O::Input>,
+    ) -> Result<O::Output, RequestError> {
+        self.begin::<O>(path, input).await?.reply().await
+    }
+
+    /// Calls an operation without waiting for its output. Requests are sent in the order in which
+    /// these calls return, and messages of one channel are numbered in that order. The time limit
+    /// starts now.
+    pub async fn begin<O: Operation>(
+        &self,
+        path: impl Into<O::Path>,
+        input: impl Borrow<O::Input>,
+    ) -> Result<PendingReply<O::Output>, RequestError> {
+        let encode = |id| self.encode::<O>(id, &path.into(), input.borrow());
+        self.send_request(encode, |encoding, frame| {
+            Ok(read_reply(encoding, frame)?.map(|CallResult::<O>(output)| output))
+        })
+        .await
+    }
+
+    /// Sends a request that no declaration describes, for example of a later version, and waits for
+    /// its result.
     pub async fn request<P: Serialize + ?Sized, R: DeserializeOwned>(
         &self,
-        method: Method,
+        method: &str,
         params: &P,
     ) -> Result<R, RequestError> {
-        self.begin(method, params).await?.reply().await
+        self.begin_request(method, params).await?.reply().await
     }
 
-    /// Asks, and leaves the reply for later. Requests leave in the order in which this returns.
-    ///
-    /// The time for the reply counts from here.
-    pub async fn begin<P: Serialize + ?Sized>(
+    /// [`Session::request`] without waiting for the result.
+    pub async fn begin_request<P: Serialize + ?Sized, R: DeserializeOwned>(
         &self,
-        method: Method,
+        method: &str,
         params: &P,
-    ) -> Result<PendingReply, RequestError> {
+    ) -> Result<PendingReply<R>, RequestError> {
+        self.send_request(
+            |id| encode_request(self.encoding(), id, method, &params),
+            read_reply,
+        )
+        .await
+    }
+
+    async fn send_request<R>(
+        &self,
+        encode: impl FnOnce(u32) -> Vec<u8>,
+        read: ReadReply<R>,
+    ) -> Result<PendingReply<R>, RequestError> {
         let deadline = Instant::now() + self.timeout;
-        let (id, receiver) = self.link.register();
+        let (id, receiver) = self.shared.register();
         let pending = PendingReply {
-            link: self.link.clone(),
+            shared: self.shared.clone(),
             id,
             receiver,
             deadline,
+            read,
         };
-        let bytes = encode_request(self.link.encoding, id, method.as_str(), &params);
         let sent = self
             .commands
-            .send(Command::Send(Frame::of(self.link.encoding, bytes)));
+            .send(SocketCommand::Send(Frame::of(self.encoding(), encode(id))));
         match timeout_at(deadline, sent).await {
             Ok(Ok(())) => Ok(pending),
-            Ok(Err(_)) => Err(self.link.closed().into()),
+            Ok(Err(_)) => Err(self.shared.closed().into()),
             Err(_) => Err(RequestError::Timeout),
         }
     }
 
-    /// A frame for a request whose reply nobody awaits, and its id.
-    pub(crate) fn number<P: Serialize + ?Sized>(&self, method: Method, params: &P) -> (u32, Frame) {
-        let id = self.link.replies.lock().next_id();
+    fn encode<O: Operation>(&self, id: u32, path: &O::Path, input: &O::Input) -> Vec<u8> {
+        const {
+            assert!(
+                O::WEBSOCKET.is_some(),
+                "the operation has no method on the WebSocket"
+            )
+        };
+        let path = O::own_path(&self.connected().user.id)
+            .is_none()
+            .then_some(path);
+        encode_call::<O>(self.encoding(), id, path, input)
+    }
+
+    /// Encodes a request whose reply is not awaited here. Returns its id, too.
+    pub(crate) fn encode_unawaited<O: Operation>(
+        &self,
+        path: &O::Path,
+        input: &O::Input,
+    ) -> (u32, Frame) {
+        let id = self.shared.replies.lock().next_id();
         (
             id,
-            Frame::of(
-                self.link.encoding,
-                encode_request(self.link.encoding, id, method.as_str(), &params),
-            ),
+            Frame::of(self.encoding(), self.encode::<O>(id, path, input)),
         )
     }
 
-    /// A place for one more request, once there is one; none once the connection ended.
-    pub(crate) async fn room(&self) -> Option<mpsc::Permit<'_, Command>> {
+    /// Waits for room for a request. Returns `None` when the connection has ended.
+    pub(crate) async fn permit(&self) -> Option<mpsc::Permit<'_, SocketCommand>> {
         self.commands.reserve().await.ok()
     }
 
-    /// Closes the connection without waiting for anything.
-    pub(crate) fn hang_up(&self) {
+    /// Closes the connection without waiting.
+    pub(crate) fn close_now(&self) {
         if self
             .commands
-            .try_send(Command::Close(1000, String::new()))
+            .try_send(SocketCommand::Close(1000, String::new()))
             .is_err()
         {
-            self.cut();
+            self.abort_now();
         }
     }
 
-    /// Ends the connection at once, even if its socket takes nothing any more.
-    pub(crate) fn cut(&self) {
-        if let Some(driver) = self.link.driver.get() {
+    /// Drops the connection immediately, even if its socket accepts no more writes.
+    pub(crate) fn abort_now(&self) {
+        if let Some(driver) = self.shared.driver.get() {
             driver.abort();
         }
     }
 
-    /// Asks for something that is answered with `{}`.
-    pub(crate) async fn tell<P: Serialize + ?Sized>(
-        &self,
-        method: Method,
-        params: &P,
-    ) -> Result<(), RequestError> {
-        self.request::<_, Empty>(method, params).await.map(drop)
-    }
-
-    /// Sends a frame as it is, whether a server can make something of it or not.
+    /// Sends a frame unchanged, valid or not.
     pub async fn send_frame(&self, frame: Frame) -> Result<(), Closed> {
         self.commands
-            .send(Command::Send(frame))
+            .send(SocketCommand::Send(frame))
             .await
-            .map_err(|_| self.link.closed())
+            .map_err(|_| self.shared.closed())
     }
 
-    /// Stops reading the socket, as a client does that hangs: no event, reply or ping is seen until [`Session::resume_reading`].
+    /// Stops reading the socket, like a client that hangs: events, replies and pings wait until
+    /// [`Session::resume_reading`].
     pub fn pause_reading(&self) {
-        self.link.reading.send_replace(false);
+        self.shared.reading.send_replace(false);
     }
 
-    /// Reads on.
+    /// Continues reading.
     pub fn resume_reading(&self) {
-        self.link.reading.send_replace(true);
+        self.shared.reading.send_replace(true);
     }
 
-    /// Closes the connection with this code; [`Events::closed`] tells when and how it ended.
+    /// Closes the connection with this code. [`Events::closed`](crate::Events::closed) says how it
+    /// ended.
     pub async fn close(&self, code: u16, reason: &str) {
-        // An error means that it is closed already.
+        // It fails when the connection has ended.
         let _ = self
             .commands
-            .send(Command::Close(code, reason.to_owned()))
+            .send(SocketCommand::Close(code, reason.to_owned()))
             .await;
     }
 
-    /// Cuts the connection without a word, as a lost network does.
+    /// Drops the connection without a close frame, like a network failure.
     pub async fn abort(&self) {
-        // An error means that it is closed already.
-        let _ = self.commands.send(Command::Abort).await;
+        // It fails when the connection has ended.
+        let _ = self.commands.send(SocketCommand::Abort).await;
     }
 }
 
-/// A reply that is on its way. Dropped, the reply is dropped too when it comes.
-#[derive(Debug)]
-pub struct PendingReply {
-    link: Arc<Link>,
+/// A reply that has not arrived yet. If this is dropped, the reply is discarded.
+pub struct PendingReply<R> {
+    shared: Arc<SharedConnection>,
     id: u32,
     receiver: oneshot::Receiver<Bytes>,
     deadline: Instant,
+    read: ReadReply<R>,
 }
 
-impl PendingReply {
-    /// Waits for it.
-    pub async fn reply<R: DeserializeOwned>(mut self) -> Result<R, RequestError> {
-        let frame = match timeout_at(self.deadline, &mut self.receiver).await {
-            Ok(Ok(frame)) => frame,
-            Ok(Err(_)) => return Err(self.link.closed().into()),
-            Err(_) => return Err(RequestError::Timeout),
-        };
-        Ok(read_reply(self.link.encoding, &frame)??)
+/// Parses a reply.
+type ReadReply<R> = fn(Encoding, &[u8]) -> Result<Result<R, ErrorBody>, DecodeError>;
+
+impl<R> fmt::Debug for PendingReply<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PendingReply")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
-/// Reads a reply's result, or its error.
+impl<R> PendingReply<R> {
+    /// Waits for the reply.
+    pub async fn reply(mut self) -> Result<R, RequestError> {
+        let frame = match timeout_at(self.deadline, &mut self.receiver).await {
+            Ok(Ok(frame)) => frame,
+            Ok(Err(_)) => return Err(self.shared.closed().into()),
+            Err(_) => return Err(RequestError::Timeout),
+        };
+        Ok((self.read)(self.shared.encoding, &frame)??)
+    }
+}
+
+/// Parses the result or the error of a reply.
 pub(crate) fn read_reply<R: DeserializeOwned>(
     encoding: Encoding,
     frame: &[u8],
 ) -> Result<Result<R, ErrorBody>, DecodeError> {
     #[derive(Deserialize)]
     #[serde(bound = "R: DeserializeOwned")]
-    struct Reply<R> {
+    struct ReplyFrame<R> {
         #[serde(default)]
         result: Option<R>,
         #[serde(default)]
         error: Option<ErrorBody>,
     }
     match encoding.decode(frame)? {
-        Reply {
+        ReplyFrame {
             error: Some(error), ..
         } => Ok(Err(error)),
-        Reply {
+        ReplyFrame {
             result: Some(result),
             ..
         } => Ok(Ok(result)),
-        _ => Err(DecodeError("a reply has a result or an error".into())),
+        _ => Err(DecodeError("a reply needs a result or an error".into())),
     }
 }
 
-impl Drop for PendingReply {
+impl<R> Drop for PendingReply<R> {
     fn drop(&mut self) {
-        self.link.replies.lock().awaited.remove(&self.id);
+        self.shared.replies.lock().awaited.remove(&self.id);
     }
 }

@@ -1,4 +1,4 @@
-//! The client that comes back, against a small server made by hand: what its task does with sockets.
+//! `Client` against a scripted server on a real socket.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -12,8 +12,11 @@ use std::time::{Duration, Instant};
 use client::{Client, Connector, Position, SendError, Settings, Update, Updates, Why};
 use futures_util::StreamExt;
 use protocol::{
-    Encoding,
-    params::{Cursor, SendMessage, Watch},
+    Cursor, Encoding,
+    operation::{
+        message::SendMessage,
+        session::{Ping, Pong, Watch},
+    },
 };
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, time::timeout};
@@ -21,7 +24,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use peer::{Peer, in_time};
 
-/// A client, and where it connects to.
+/// Starts a client, and the listener that it connects to.
 async fn client(
     settings: Settings,
     tune: impl FnOnce(Connector) -> Connector,
@@ -42,7 +45,7 @@ async fn client(
 
 async fn accepts(listener: &TcpListener, encoding: Encoding) -> Peer {
     let mut peer = in_time(Peer::accept(listener, encoding)).await;
-    peer.connects().await;
+    peer.accept_session().await;
     peer
 }
 
@@ -68,7 +71,7 @@ fn text(text: &str) -> SendMessage {
 }
 
 #[tokio::test]
-async fn a_reply_and_the_events_behind_it_are_told_in_the_order_of_the_socket() {
+async fn reply_and_later_events_are_reported_in_order() {
     for encoding in Encoding::ALL {
         let general = "general".parse().unwrap();
         let settings = Settings {
@@ -79,18 +82,19 @@ async fn a_reply_and_the_events_behind_it_are_told_in_the_order_of_the_socket() 
         let mut peer = accepts(&listener, encoding).await;
         connected(&mut updates).await;
         client.follow(&general, Cursor::After(3, 3));
-        let asked = in_time(peer.asked()).await;
+        let request = in_time(peer.request()).await;
         assert_eq!(
-            (asked.method.as_str(), &asked.params),
+            (request.method.as_str(), &request.params),
             (
                 "channel.subscribe",
                 &json!({ "channels": { "general": [3, 3] } })
             )
         );
-        // The position is too old, and the next event stands behind the head that is told: the other way round it were a hole.
+        // The position is trimmed, and the next event follows the new head. In the other order that
+        // would be a hole.
         let entry = json!({ "channel_id": "general", "seq": 90, "at": 90, "number": 0, "read": 0, "gap": "trimmed" });
-        peer.answers(asked.id, json!({ "channels": [entry] })).await;
-        peer.tells(
+        peer.reply(request.id, json!({ "channels": [entry] })).await;
+        peer.send_event(
             json!({ "event": "later", "channel_id": "general", "seq": 91, "at": 91, "data": {} }),
         )
         .await;
@@ -108,26 +112,26 @@ async fn a_reply_and_the_events_behind_it_are_told_in_the_order_of_the_socket() 
         assert!(
             matches!(in_time(updates.next()).await, Some(Update::Event(event)) if event.seq == Some(91))
         );
-        let asked = in_time(peer.asked()).await;
+        let request = in_time(peer.request()).await;
         assert_eq!(
-            (asked.method.as_str(), &asked.params["changed_after"]),
+            (request.method.as_str(), &request.params["changed_after"]),
             ("message.list", &json!(3))
         );
     }
 }
 
 #[tokio::test]
-async fn a_session_for_other_requests_is_the_one_of_the_moment() {
+async fn session_for_other_requests_is_the_current_one() {
     let (client, mut updates, listener) = client(quick(), |c| c, Encoding::MessagePack).await;
     assert!(client.session().is_none());
     let mut peer = accepts(&listener, Encoding::MessagePack).await;
     connected(&mut updates).await;
     let session = client.session().unwrap();
-    let (at, ()) = tokio::join!(in_time(session.ping()), async {
-        let asked = peer.asked().await;
-        peer.answers(asked.id, json!({ "at": 5 })).await;
+    let (at, ()) = tokio::join!(in_time(session.call::<Ping>((), ())), async {
+        let request = peer.request().await;
+        peer.reply(request.id, json!({ "at": 5 })).await;
     });
-    assert_eq!(at, Ok(5));
+    assert_eq!(at, Ok(Pong { at: 5 }));
     drop(peer);
     assert!(matches!(
         in_time(updates.next()).await,
@@ -135,24 +139,24 @@ async fn a_session_for_other_requests_is_the_one_of_the_moment() {
     ));
     let _peer = accepts(&listener, Encoding::MessagePack).await;
     connected(&mut updates).await;
-    assert!(in_time(session.ping()).await.is_err() && client.session().is_some());
+    assert!(in_time(session.call::<Ping>((), ())).await.is_err() && client.session().is_some());
 }
 
 #[tokio::test]
-async fn a_frame_that_cannot_be_read_ends_the_connection_and_the_client_comes_back() {
+async fn frame_that_cannot_be_parsed_ends_the_connection_and_the_client_reconnects() {
     let (_client, mut updates, listener) = client(quick(), |c| c, Encoding::MessagePack).await;
     let mut peer = accepts(&listener, Encoding::MessagePack).await;
     connected(&mut updates).await;
-    peer.tells(json!({ "event": 7, "data": {} })).await;
+    peer.send_event(json!({ "event": 7, "data": {} })).await;
     assert!(
-        matches!(in_time(updates.next()).await, Some(Update::Away { why: Why::Closed(closed), .. }) if closed.reason.contains("cannot be read"))
+        matches!(in_time(updates.next()).await, Some(Update::Away { why: Why::Closed(closed), .. }) if closed.reason.contains("cannot be parsed"))
     );
     accepts(&listener, Encoding::MessagePack).await;
     connected(&mut updates).await;
 }
 
 #[tokio::test]
-async fn updates_that_are_not_taken_stop_the_reading_and_nothing_else() {
+async fn unread_updates_stop_reading_but_not_sending() {
     let settings = Settings {
         outbox: 5,
         ..quick()
@@ -167,13 +171,13 @@ async fn updates_that_are_not_taken_stop_the_reading_and_nothing_else() {
     connected(&mut updates).await;
     let (padding, mut sent) = ("x".repeat(10_000), 0u64);
     let event = |n: u64| json!({ "event": "later", "data": { "n": n, "padding": padding } });
-    // Far more than what the system's buffers take; the server notices that nobody reads.
-    while timeout(Duration::from_millis(300), peer.tells(event(sent)))
+    // Far more than the socket buffers hold, so the server notices that the client does not read.
+    while timeout(Duration::from_millis(300), peer.send_event(event(sent)))
         .await
         .is_ok()
     {
         sent += 1;
-        assert!(sent < 10_000, "the client reads on");
+        assert!(sent < 10_000, "the client still reads");
     }
     for n in 0..5 {
         client
@@ -184,7 +188,7 @@ async fn updates_that_are_not_taken_stop_the_reading_and_nothing_else() {
         client.send(&"general".parse().unwrap(), text("6")),
         Err(SendError::Full)
     );
-    assert_eq!(in_time(peer.asked()).await.params["text"], "0");
+    assert_eq!(in_time(peer.request()).await.params["text"], "0");
     for n in 0..sent {
         match in_time(updates.next()).await {
             Some(Update::Event(event)) => assert_eq!(event.data["n"], Value::from(n)),
@@ -194,15 +198,15 @@ async fn updates_that_are_not_taken_stop_the_reading_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn dropped_updates_or_a_call_end_the_connection_with_a_farewell() {
+async fn dropped_updates_or_close_end_the_connection_with_a_close_frame() {
     for is_dropped in [true, false] {
         let (client, mut updates, listener) = client(quick(), |c| c, Encoding::MessagePack).await;
         let mut peer = accepts(&listener, Encoding::MessagePack).await;
         connected(&mut updates).await;
         client
-            .send(&"general".parse().unwrap(), text("in vain"))
+            .send(&"general".parse().unwrap(), text("not acknowledged"))
             .unwrap();
-        in_time(peer.asked()).await;
+        in_time(peer.request()).await;
         if is_dropped {
             drop(updates);
         } else {
@@ -229,17 +233,17 @@ async fn dropped_updates_or_a_call_end_the_connection_with_a_farewell() {
 }
 
 #[tokio::test]
-async fn a_node_that_falls_silent_is_left_after_a_ping_in_vain() {
+async fn silent_node_is_left_after_an_unanswered_ping() {
     let settings = Settings {
-        patience: Duration::from_millis(500),
+        reply_timeout: Duration::from_millis(500),
         ..quick()
     };
     let (client, mut updates, listener) = client(settings, |c| c, Encoding::MessagePack).await;
     let mut peer = in_time(Peer::accept(&listener, Encoding::MessagePack)).await;
     let began = Instant::now();
-    peer.connects_with(1000).await;
+    peer.accept_session_with_heartbeat(1000).await;
     connected(&mut updates).await;
-    // The peer neither reads nor writes, as one behind a lost network does.
+    // The peer neither reads nor writes, like one behind a failed network.
     let away = in_time(updates.next()).await;
     assert!(
         matches!(
@@ -253,11 +257,11 @@ async fn a_node_that_falls_silent_is_left_after_a_ping_in_vain() {
     );
     assert!(
         began.elapsed() >= Duration::from_millis(1500),
-        "the heartbeat and the patience"
+        "the heartbeat and the reply timeout"
     );
     assert!(client.session().is_none());
-    // The ping that was not answered, and then the end, without a farewell.
-    assert_eq!(in_time(peer.asked()).await.method, "ping");
+    // The unanswered ping, and then the end, without a close frame.
+    assert_eq!(in_time(peer.request()).await.method, "ping");
     assert!(!matches!(in_time(peer.stream.next()).await, Some(Ok(_))));
     accepts(&listener, Encoding::MessagePack).await;
     connected(&mut updates).await;

@@ -1,4 +1,4 @@
-//! The client against a small server made by hand.
+//! `Session` against a scripted server on a real socket.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,9 +13,12 @@ use bytes::Bytes;
 use client::{Closed, ConnectError, Connector, Events, Frame, RequestError, Session};
 use futures_util::StreamExt;
 use protocol::{
-    CloseCode, Encoding, ErrorBody, ErrorCode, Method,
+    CloseCode, Encoding, ErrorBody, ErrorCode,
     frame::encode_error,
-    params::{Connect, SendMessage},
+    operation::{
+        message::{MessageSend, SendMessage},
+        session::{Connect, Ping, Pong},
+    },
 };
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
@@ -27,7 +30,7 @@ fn typing(n: u64) -> Value {
     json!({ "event": "typing", "channel_id": "general", "data": { "user_id": "bob", "typing": true, "n": n } })
 }
 
-/// A connected client, and its peer's script running beside it.
+/// Connects a session, and runs the peer's script on a task.
 async fn connected<F, S>(
     encoding: Encoding,
     tune: impl FnOnce(Connector) -> Connector,
@@ -52,7 +55,7 @@ where
     let (client, mut peer) =
         tokio::join!(async { connector.connect(&params).await.unwrap() }, async {
             let mut peer = Peer::accept(&listener, encoding).await;
-            peer.connects().await;
+            peer.accept_session().await;
             peer
         });
     peer.encoding = encoding;
@@ -60,16 +63,16 @@ where
 }
 
 #[tokio::test]
-async fn replies_in_any_order_find_their_requests_in_both_encodings() {
+async fn replies_in_any_order_are_matched_in_both_encodings() {
     for encoding in Encoding::ALL {
         let (session, _events, peer) = connected(
             encoding,
             |c| c,
             |mut peer| async move {
-                let (first, second) = (peer.asked().await, peer.asked().await);
+                let (first, second) = (peer.request().await, peer.request().await);
                 assert_eq!(first.params["text"], "one");
-                for asked in [second, first] {
-                    peer.answers(asked.id, json!({ "said": asked.params["text"] }))
+                for request in [second, first] {
+                    peer.reply(request.id, json!({ "said": request.params["text"] }))
                         .await;
                 }
             },
@@ -77,27 +80,21 @@ async fn replies_in_any_order_find_their_requests_in_both_encodings() {
         .await;
         assert_eq!(session.connected().user.id.as_str(), "alice");
         let one = session
-            .begin(Method::MessageSend, &json!({ "text": "one" }))
+            .begin_request::<_, Value>("message.send", &json!({ "text": "one" }))
             .await
             .unwrap();
         let two = session
-            .begin(Method::MessageSend, &json!({ "text": "two" }))
+            .begin_request::<_, Value>("message.send", &json!({ "text": "two" }))
             .await
             .unwrap();
-        assert_eq!(
-            in_time(one.reply::<Value>()).await,
-            Ok(json!({ "said": "one" }))
-        );
-        assert_eq!(
-            in_time(two.reply::<Value>()).await,
-            Ok(json!({ "said": "two" }))
-        );
+        assert_eq!(in_time(one.reply()).await, Ok(json!({ "said": "one" })));
+        assert_eq!(in_time(two.reply()).await, Ok(json!({ "said": "two" })));
         in_time(peer).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn a_method_sends_ids_and_fields_in_one_map_and_an_error_comes_back_whole() {
+async fn ids_and_fields_are_sent_in_one_map_and_errors_are_returned_complete() {
     for encoding in Encoding::ALL {
         let error = ErrorBody {
             retry_after_ms: Some(20),
@@ -108,13 +105,13 @@ async fn a_method_sends_ids_and_fields_in_one_map_and_an_error_comes_back_whole(
             encoding,
             |c| c,
             |mut peer| async move {
-                let asked = peer.asked().await;
-                assert_eq!(asked.method, "message.send");
+                let request = peer.request().await;
+                assert_eq!(request.method, "message.send");
                 assert_eq!(
-                    asked.params,
+                    request.params,
                     json!({ "channel_id": "general", "text": "hi" })
                 );
-                peer.says(encode_error(encoding, asked.id, &answer)).await;
+                peer.send(encode_error(encoding, request.id, &answer)).await;
             },
         )
         .await;
@@ -122,23 +119,24 @@ async fn a_method_sends_ids_and_fields_in_one_map_and_an_error_comes_back_whole(
             text: Some("hi".into()),
             ..SendMessage::default()
         };
-        let outcome = in_time(session.send(&"general".parse().unwrap(), &message)).await;
+        let outcome =
+            in_time(session.call::<MessageSend>(&"general".parse().unwrap(), &message)).await;
         assert_eq!(outcome, Err(RequestError::Refused(error)));
         in_time(peer).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn events_come_in_order_and_then_the_close_code() {
+async fn events_are_in_order_and_followed_by_the_close_code() {
     for encoding in Encoding::ALL {
         let (session, mut events, peer) = connected(
             encoding,
             |c| c.event_queue(2),
             |mut peer| async move {
                 for n in 0..100 {
-                    peer.tells(typing(n)).await;
+                    peer.send_event(typing(n)).await;
                 }
-                peer.closes(CloseCode::TooSlow).await;
+                peer.close(CloseCode::TooSlow).await;
             },
         )
         .await;
@@ -152,7 +150,7 @@ async fn events_come_in_order_and_then_the_close_code() {
         };
         assert_eq!(events.closed(), closed);
         assert_eq!(
-            in_time(session.ping()).await,
+            in_time(session.call::<Ping>((), ())).await,
             Err(RequestError::Closed(closed))
         );
         in_time(peer).await.unwrap();
@@ -160,49 +158,56 @@ async fn events_come_in_order_and_then_the_close_code() {
 }
 
 #[tokio::test]
-async fn a_full_queue_of_events_stops_the_reading_and_not_the_writing() {
+async fn full_event_queue_stops_reading_but_not_writing() {
     let (session, mut events, peer) = connected(
         Encoding::MessagePack,
         |c| c.event_queue(1).receive_buffer(4096),
         |mut peer| async move {
             let padding = "x".repeat(10_000);
             let mut sent = 0;
-            // Far more than what the system's buffers take; the server notices that nobody reads.
+            // Far more than the socket buffers hold, so the server notices that the client does not
+            // read.
             while timeout(
                 Duration::from_millis(300),
-                peer.tells(json!({ "event": "later", "data": { "padding": padding } })),
+                peer.send_event(json!({ "event": "later", "data": { "padding": padding } })),
             )
             .await
             .is_ok()
             {
                 sent += 1;
-                assert!(sent < 10_000, "the client reads on");
+                assert!(sent < 10_000, "the client still reads");
             }
-            assert_eq!(peer.asked().await.method, "ping");
+            assert_eq!(peer.request().await.method, "ping");
         },
     )
     .await;
-    let ping = session.begin(Method::Ping, &json!({})).await.unwrap();
+    let ping = session
+        .begin_request::<_, Value>("ping", &json!({}))
+        .await
+        .unwrap();
     in_time(peer).await.unwrap();
     assert!(in_time(events.next()).await.is_some());
     drop(ping);
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_sees_nothing_until_it_reads_on() {
+async fn paused_reading_delays_events_and_replies() {
     let (session, mut events, peer) = connected(
         Encoding::MessagePack,
         |c| c,
         |mut peer| async move {
-            let asked = peer.asked().await;
-            peer.tells(typing(1)).await;
-            peer.answers(asked.id, json!({ "at": 5 })).await;
-            peer.asked().await;
+            let request = peer.request().await;
+            peer.send_event(typing(1)).await;
+            peer.reply(request.id, json!({ "at": 5 })).await;
+            peer.request().await;
         },
     )
     .await;
     session.pause_reading();
-    let ping = session.begin(Method::Ping, &json!({})).await.unwrap();
+    let ping = session
+        .begin_request::<_, Value>("ping", &json!({}))
+        .await
+        .unwrap();
     assert!(
         timeout(Duration::from_millis(100), events.next())
             .await
@@ -210,31 +215,40 @@ async fn a_client_that_does_not_read_sees_nothing_until_it_reads_on() {
     );
     session.resume_reading();
     assert!(in_time(events.next()).await.is_some());
-    assert_eq!(in_time(ping.reply::<Value>()).await, Ok(json!({ "at": 5 })));
-    session.begin(Method::Ping, &json!({})).await.unwrap();
+    assert_eq!(in_time(ping.reply()).await, Ok(json!({ "at": 5 })));
+    session
+        .begin_request::<_, Value>("ping", &json!({}))
+        .await
+        .unwrap();
     in_time(peer).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_request_without_a_reply_times_out_and_the_session_goes_on() {
+async fn request_without_a_reply_times_out_and_the_session_continues() {
     let (session, _events, peer) = connected(
         Encoding::Json,
         |c| c.timeout(Duration::from_millis(200)),
         |mut peer| async move {
-            let late = peer.asked().await;
-            let asked = peer.asked().await;
-            peer.answers(late.id, json!({ "at": 1 })).await;
-            peer.answers(asked.id, json!({ "at": 2 })).await;
+            let late = peer.request().await;
+            let request = peer.request().await;
+            peer.reply(late.id, json!({ "at": 1 })).await;
+            peer.reply(request.id, json!({ "at": 2 })).await;
         },
     )
     .await;
-    assert_eq!(session.ping().await, Err(RequestError::Timeout));
-    assert_eq!(in_time(session.ping()).await, Ok(2));
+    assert_eq!(
+        session.call::<Ping>((), ()).await,
+        Err(RequestError::Timeout)
+    );
+    assert_eq!(
+        in_time(session.call::<Ping>((), ())).await,
+        Ok(Pong { at: 2 })
+    );
     in_time(peer).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_refused_connect_tells_the_error_and_the_close_code() {
+async fn refused_connect_has_the_error_and_the_close_code() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let connector = Connector::new(
         &format!("http://{}", listener.local_addr().unwrap()),
@@ -247,15 +261,15 @@ async fn a_refused_connect_tells_the_error_and_the_close_code() {
     };
     let (outcome, ()) = tokio::join!(in_time(connector.connect(&params)), async {
         let mut peer = Peer::accept(&listener, Encoding::MessagePack).await;
-        let asked = peer.asked().await;
-        assert_eq!(asked.params["token"], "old");
-        peer.says(encode_error(
+        let request = peer.request().await;
+        assert_eq!(request.params["token"], "old");
+        peer.send(encode_error(
             Encoding::MessagePack,
-            asked.id,
+            request.id,
             &ErrorBody::new(ErrorCode::Unauthenticated, "expired"),
         ))
         .await;
-        peer.closes(CloseCode::TokenExpired).await;
+        peer.close(CloseCode::TokenExpired).await;
     });
     match outcome {
         Err(ConnectError::Refused { error, closed }) => {
@@ -269,7 +283,7 @@ async fn a_refused_connect_tells_the_error_and_the_close_code() {
 }
 
 #[tokio::test]
-async fn raw_frames_reach_the_server_as_they_are() {
+async fn raw_frames_are_sent_unchanged() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let connector = Connector::new(
         &format!("ws://{}", listener.local_addr().unwrap()),
@@ -296,12 +310,12 @@ async fn raw_frames_reach_the_server_as_they_are() {
         in_time(peer.stream.next()).await.unwrap().unwrap(),
         Message::Text("text".into())
     );
-    peer.says(vec![0x80]).await;
+    peer.send(vec![0x80]).await;
     assert_eq!(
         in_time(socket.receive()).await,
         Ok(Frame::Binary(Bytes::from_static(&[0x80])))
     );
-    let (closed, ()) = tokio::join!(in_time(socket.receive()), peer.closes(CloseCode::BadFrame));
+    let (closed, ()) = tokio::join!(in_time(socket.receive()), peer.close(CloseCode::BadFrame));
     assert_eq!(closed.unwrap_err().code, Some(4000));
 
     let (mut socket, mut peer) = tokio::join!(
@@ -319,17 +333,17 @@ async fn raw_frames_reach_the_server_as_they_are() {
 }
 
 #[tokio::test]
-async fn a_cut_connection_fails_what_is_awaited() {
+async fn broken_connection_fails_pending_requests() {
     let (session, mut events, peer) = connected(
         Encoding::MessagePack,
         |c| c,
         |mut peer| async move {
-            peer.asked().await;
+            peer.request().await;
         },
     )
     .await;
     assert!(matches!(
-        in_time(session.ping()).await,
+        in_time(session.call::<Ping>((), ())).await,
         Err(RequestError::Closed(Closed { code: None, .. }))
     ));
     assert_eq!(in_time(events.next()).await, None);
@@ -337,7 +351,7 @@ async fn a_cut_connection_fails_what_is_awaited() {
 }
 
 #[tokio::test]
-async fn the_client_can_close_cut_or_just_be_dropped() {
+async fn session_can_be_closed_aborted_or_dropped() {
     let (session, mut events, peer) = connected(
         Encoding::MessagePack,
         |c| c,

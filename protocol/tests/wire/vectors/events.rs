@@ -1,17 +1,19 @@
-//! Every event.
+//! Every event. One that is not here by hand is made from its declaration.
 
 use std::collections::BTreeMap;
 
 use protocol::{
-    EventKind, EventMessage,
-    event::*,
-    model::{Channel, Entry, Gap, Message, Participant, Role, User},
+    ChannelId, EventKind, EventMessage,
+    entity::{Channel, Entry, Gap, Message, Participant, Role, User},
+    event::{
+        DrainingData, ExpiringData, GapData, PresenceData, Reaction, ReadData, Shape, TypingData,
+    },
 };
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    Direction, NOW, Vector, id,
+    Direction, NOW, Vector, example, id,
     replies::{channel, deleted, entry, message, participant, user},
 };
 
@@ -47,7 +49,12 @@ fn event(kind: EventKind, description: &str, stream: Stream, data: &impl Seriali
 }
 
 pub(super) fn all() -> Vec<Vector> {
-    use EventKind::*;
+    use EventKind::{
+        ChannelAdded, ChannelDeleted, ChannelGap, ChannelRemoved, ChannelUpdated, MessageCreated,
+        MessageDeleted, MessageUpdated, ParticipantAdded, ParticipantRemoved, ParticipantUpdated,
+        PresenceChanged, ReactionAdded, ReactionRemoved, ReadMarked, ServerDraining, TokenExpiring,
+        Typing, UserUpdated,
+    };
     use Stream::{Channel as InChannel, Passing, PassingChannel, User as OfUser};
     let edited = Message {
         seq: 44,
@@ -194,8 +201,24 @@ pub(super) fn all() -> Vec<Vector> {
             &ReadData {
                 user_id: id("bob"),
                 number: 18,
+                back: false,
+                version: Some(7),
             },
         ),
+        Vector {
+            name: "read.marked backwards".into(),
+            ..event(
+                ReadMarked,
+                "Somebody's read position moved backwards.",
+                PassingChannel,
+                &ReadData {
+                    user_id: id("bob"),
+                    number: 15,
+                    back: true,
+                    version: Some(8),
+                },
+            )
+        },
         event(
             ChannelGap,
             "The live subscription could not go on: read what changed, and take this head as the position.",
@@ -236,5 +259,27 @@ pub(super) fn all() -> Vec<Vector> {
         Direction::ServerToClient,
         |encoding| encoding.encode(&later),
     ));
+    all.extend(missing(&all));
     all
+}
+
+/// Returns a vector of every event that has none in `all`.
+fn missing(all: &[Vector]) -> Vec<Vector> {
+    let mut missing = Vec::new();
+    macro_rules! add_missing {
+        ($($(#[doc = $doc:literal])* $name:ident = $number:literal $word:literal: $data:ident $(in $field:literal)?, $shape:ident;)*) => {
+            $(if all.iter().all(|vector| vector.name != $word) {
+                let data = serde_json::json!(example::of::<$data>());
+                $(let data = serde_json::json!({ $field: data });)?
+                let stream = match Shape::$shape {
+                    Shape::Whole => Stream::PassingChannel,
+                    _ => Stream::Channel(60),
+                };
+                let description = concat!($($doc),*).trim();
+                missing.push(event(EventKind::$name, description, stream, &data));
+            })*
+        };
+    }
+    protocol::events!(add_missing);
+    missing
 }

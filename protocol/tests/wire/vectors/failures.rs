@@ -3,7 +3,7 @@
 use protocol::{
     CloseCode, Encoding, ErrorBody, ErrorCode,
     frame::{encode_error, encode_request},
-    results::Empty,
+    operation::empty::Empty,
 };
 use serde_json::json;
 
@@ -63,7 +63,10 @@ pub(super) fn close() -> Vec<Close> {
             CloseCode::ConnectTimeout => ("no connect in time", "yes"),
             CloseCode::TokenRefused => ("the token was refused", "no"),
             CloseCode::TokenExpired => ("the token has expired", "with a new token"),
-            CloseCode::SessionEnded => ("the session was ended: revoked, banned, deleted", "no"),
+            CloseCode::SessionEnded => (
+                "the session was ended: revoked, or the user, app or organization deleted",
+                "no",
+            ),
             CloseCode::HeartbeatLost => ("two pings were not answered", "yes"),
             CloseCode::TooSlow => ("the reader did not keep up", "yes, with resume"),
             CloseCode::FrameTooLarge => ("a frame beyond frame_bytes", "no"),

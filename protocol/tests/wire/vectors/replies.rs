@@ -1,12 +1,28 @@
-//! A reply to every method.
+//! Replies that show more than one example of the result, and the entities of all vectors.
 
 use std::collections::BTreeMap;
 
-use protocol::{Limits, frame::encode_result, model::*, results::*};
-use serde::Serialize;
+use protocol::{
+    Limits,
+    entity::{
+        Channel, ChannelType, Entry, EntryResult, Environment, FailedEntry, Gap, Message,
+        MessageKind, Participant, Presence, Role, User,
+    },
+    operation::{
+        Operation,
+        channel::{ChannelList, ChannelSubscribe, EntryList, Subscribed},
+        message::{MessageEdit, MessageList, MessagePage},
+        participant::{ParticipantList, ParticipantUpdate},
+        presence::{PresenceWatch, Presences},
+        reaction::{Count, ReactionAdd, ReactionRemove},
+        read::{ReadMark, ReadResult, ReadUnmark},
+        session::{Connected, Refreshed, SessionConnect, TokenRefresh},
+        user::{UserGet, Users},
+    },
+};
 use serde_json::json;
 
-use super::{Direction, NOW, Vector, failures::error, id, requests::picture};
+use super::{NOW, draft::Draft, failures::error, id, requests::picture};
 use crate::strategies::free;
 
 pub(super) fn user() -> User {
@@ -104,7 +120,6 @@ fn positions(gap: Option<Gap>) -> Entry {
     Entry {
         channel: None,
         role: None,
-        unread: None,
         last_message: None,
         participant_count: None,
         gap,
@@ -128,24 +143,20 @@ fn connected() -> Connected {
     }
 }
 
-struct List(Vec<Vector>);
+struct List(Vec<Draft>);
 
 impl List {
-    /// The name begins with the method that is answered.
-    fn add<R: Serialize>(&mut self, name: &str, description: &str, result: &R) {
-        let id = self.0.len() as u32 + 1;
-        self.0.push(Vector::new(
-            name,
-            description,
-            Direction::ServerToClient,
-            |encoding| encode_result(encoding, id, result),
-        ));
+    /// The name begins with the method. A vector with the name of its method replaces the one from
+    /// the declaration.
+    fn add<O: Operation>(&mut self, name: &str, description: &str, output: &O::Output) {
+        let draft = Draft::reply::<O>(name, Some(description), output.clone());
+        self.0.push(draft);
     }
 }
 
-pub(super) fn all() -> Vec<Vector> {
+pub(super) fn all() -> Vec<Draft> {
     let mut list = List(Vec::new());
-    list.add(
+    list.add::<SessionConnect>(
         "connect",
         "A session with one channel, whose entry is full.",
         &connected(),
@@ -171,28 +182,26 @@ pub(super) fn all() -> Vec<Vector> {
         more: true,
         ..connected()
     };
-    list.add(
+    list.add::<SessionConnect>(
         "connect resumed",
         "Entries with positions only: one goes on, two have gaps, one channel is not there; the user's own stream has a gap.",
         &resumed,
     );
-    list.add(
+    list.add::<TokenRefresh>(
         "token.refresh",
         "When the new token ends.",
         &Refreshed {
             expires_at: NOW + 3_600_000,
         },
     );
-    list.add("ping", "The server's clock.", &Pong { at: NOW });
-    list.add(
+    list.add::<ChannelSubscribe>(
         "channel.subscribe",
         "One entry, one error.",
         &Subscribed {
             channels: vec![EntryResult::Entry(entry()), EntryResult::Failed(failed)],
         },
     );
-    list.add("channel.unsubscribe", "Done.", &Empty {});
-    list.add(
+    list.add::<ChannelList>(
         "channel.list",
         "A page with another one behind it.",
         &EntryList {
@@ -200,7 +209,7 @@ pub(super) fn all() -> Vec<Vector> {
             cursor: Some("b3BhcXVl".into()),
         },
     );
-    list.add(
+    list.add::<ChannelList>(
         "channel.list last",
         "The last page has no cursor.",
         &EntryList {
@@ -208,60 +217,22 @@ pub(super) fn all() -> Vec<Vector> {
             cursor: None,
         },
     );
-    list.add(
-        "channel.create",
-        "The channel.",
-        &ChannelResult { channel: channel() },
-    );
-    list.add(
-        "channel.update",
-        "The channel as it is now.",
-        &ChannelResult { channel: channel() },
-    );
-    list.add("channel.delete", "Done.", &Empty {});
-    list.add(
-        "channel.join",
-        "The user's place.",
-        &ParticipantResult {
-            participant: participant(),
-        },
-    );
-    list.add("channel.leave", "Done.", &Empty {});
-    list.add(
-        "participant.add",
-        "The user's place.",
-        &ParticipantResult {
-            participant: participant(),
-        },
-    );
     let observer = Participant {
         role: Role::Observer,
         ..participant()
     };
-    list.add(
-        "participant.update",
-        "The place as it is now.",
-        &ParticipantResult {
-            participant: observer,
-        },
-    );
-    list.add("participant.remove", "Done.", &Empty {});
+    list.add::<ParticipantUpdate>("participant.update", "The place as it is now.", &observer);
     let reading = Participant {
         read: Some(17),
         ..participant()
     };
-    list.add(
+    list.add::<ParticipantList>(
         "participant.list",
         "Participants with their read positions.",
-        &protocol::results::List {
+        &protocol::operation::page::List {
             items: vec![reading],
             cursor: None,
         },
-    );
-    list.add(
-        "message.send",
-        "The message as it is stored.",
-        &MessageResult { message: message() },
     );
     let edited = Message {
         seq: 44,
@@ -270,12 +241,7 @@ pub(super) fn all() -> Vec<Vector> {
         edited_at: Some(NOW + 2000),
         ..message()
     };
-    list.add(
-        "message.edit",
-        "The message as it is now.",
-        &MessageResult { message: edited },
-    );
-    list.add("message.delete", "Done.", &Empty {});
+    list.add::<MessageEdit>("message.edit", "The message as it is now.", &edited);
     let reacted = Message {
         seq: 45,
         reactions: BTreeMap::from([("👍".into(), 2)]),
@@ -295,18 +261,18 @@ pub(super) fn all() -> Vec<Vector> {
         own_reactions: Some(vec![]),
         ..message()
     };
-    list.add(
+    list.add::<MessageList>(
         "message.list",
         "Two messages, one with reactions, one by the system.",
-        &MessageList {
+        &MessagePage {
             items: vec![reacted, system],
             more: true,
         },
     );
-    list.add(
+    list.add::<MessageList>(
         "message.list with a deleted one",
         "What stays of a deleted message.",
-        &MessageList {
+        &MessagePage {
             items: vec![Message {
                 own_reactions: Some(vec![]),
                 ..deleted()
@@ -314,22 +280,26 @@ pub(super) fn all() -> Vec<Vector> {
             more: false,
         },
     );
-    list.add(
+    list.add::<ReactionAdd>(
         "reaction.add",
         "How often it was given by now.",
         &Count { count: 2 },
     );
-    list.add(
+    list.add::<ReactionRemove>(
         "reaction.remove",
         "How often it stands now.",
         &Count { count: 1 },
     );
-    list.add(
+    list.add::<ReadMark>(
         "read.mark",
         "Up to which number the user has read.",
         &ReadResult { read: 17 },
     );
-    list.add("typing", "Done.", &Empty {});
+    list.add::<ReadUnmark>(
+        "read.unmark",
+        "Up to which number the user has read now.",
+        &ReadResult { read: 15 },
+    );
     let presence = BTreeMap::from([
         (
             id("bob"),
@@ -348,23 +318,18 @@ pub(super) fn all() -> Vec<Vector> {
             },
         ),
     ]);
-    list.add(
+    list.add::<PresenceWatch>(
         "presence.watch",
         "One is online, one was here a minute ago.",
         &Presences { presence },
     );
-    list.add(
+    list.add::<UserGet>(
         "user.get",
         "Those that exist.",
         &Users {
             items: vec![user()],
             more: false,
         },
-    );
-    list.add(
-        "user.update",
-        "The user as it is now.",
-        &UserResult { user: user() },
     );
     list.0
 }

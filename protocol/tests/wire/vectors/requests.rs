@@ -1,43 +1,48 @@
-//! A request of every method.
+//! Requests that show more than the examples of their operations.
 
 use std::collections::BTreeMap;
 
 use protocol::{
-    Method, Patch,
-    frame::encode_request,
-    model::{Attachment, ChannelType, Role},
-    params::*,
-    results::Empty,
+    Cursor, Patch,
+    entity::{Attachment, ChannelType, Role},
+    operation::{
+        Operation,
+        channel::{
+            ChannelCreate, ChannelList, ChannelSubscribe, ChannelUnsubscribe, ChannelUpdate,
+            CreateChannel, Subscribe, Unsubscribe, UpdateChannel,
+        },
+        message::{EditMessage, ListMessages, MessageEdit, MessageList, MessageSend, SendMessage},
+        page::ListPage,
+        participant::{
+            AddParticipant, ParticipantAdd, ParticipantList, ParticipantUpdate, UpdateParticipant,
+        },
+        path::{ChannelPath, MessagePath, ParticipantPath},
+        presence::PresenceWatch,
+        read::{MarkRead, ReadMark, ReadUnmark, UnmarkRead},
+        session::{Connect, Entries, RefreshToken, SessionConnect, TokenRefresh, Watch},
+        user::{UpdateUser, UserGet, UserIds, UserUpdate},
+    },
 };
-use serde::Serialize;
 use serde_json::json;
 
-use super::{Direction, NOW, Vector, id};
+use super::{NOW, draft::Draft, id};
 use crate::strategies::free;
 
-#[derive(Serialize)]
-struct Of<I, P> {
-    #[serde(flatten)]
-    ids: I,
-    #[serde(flatten)]
-    fields: P,
-}
-
-fn channel() -> ChannelRef {
-    ChannelRef {
+fn channel() -> ChannelPath {
+    ChannelPath {
         channel_id: id("general"),
     }
 }
 
-fn message() -> MessageRef {
-    MessageRef {
+fn message() -> MessagePath {
+    MessagePath {
         channel_id: id("general"),
         message_id: id("msg_00000000000000a1"),
     }
 }
 
-fn participant() -> ParticipantRef {
-    ParticipantRef {
+fn participant() -> ParticipantPath {
+    ParticipantPath {
         channel_id: id("general"),
         user_id: id("bob"),
     }
@@ -59,38 +64,38 @@ pub(super) fn picture() -> Attachment {
     }
 }
 
-struct List(Vec<Vector>);
+struct List(Vec<Draft>);
 
 impl List {
-    /// Requests are numbered as a client would do it.
-    fn add<P: Serialize>(&mut self, name: &str, method: Method, description: &str, params: &P) {
-        let id = self.0.len() as u32 + 1;
-        let frame = |encoding| encode_request(encoding, id, method.as_str(), params);
-        self.0.push(Vector::new(
-            name,
-            description,
-            Direction::ClientToServer,
-            frame,
-        ));
+    /// A vector with the name of its method replaces the one from the declaration.
+    fn add<O: Operation>(
+        &mut self,
+        name: &str,
+        description: &str,
+        path: impl Into<O::Path>,
+        input: O::Input,
+    ) {
+        let draft = Draft::request::<O>(name, Some(description), path.into(), input);
+        self.0.push(draft);
     }
 }
 
-pub(super) fn all() -> Vec<Vector> {
+pub(super) fn all() -> Vec<Draft> {
     let mut list = List(Vec::new());
-    list.add(
+    list.add::<SessionConnect>(
         "connect",
-        Method::Connect,
         "Opens a session with all defaults: the user's channels are watched, entries are full.",
-        &Connect {
+        (),
+        Connect {
             token: "eyJhbGciOiJIUzI1NiJ9.e30.c2ln".into(),
             ..Connect::default()
         },
     );
-    list.add(
+    list.add::<SessionConnect>(
         "connect with resume",
-        Method::Connect,
         "Goes on in two channels after their last events, and in the user's own stream; wants positions only, and no other channel.",
-        &Connect {
+        (),
+        Connect {
             token: "eyJhbGciOiJIUzI1NiJ9.e30.c2ln".into(),
             resume: BTreeMap::from([(id("general"), Cursor::After(42, NOW)), (id("chn_00000000000000c1"), Cursor::After(0, 0))]),
             user_position: Some(Cursor::After(7, NOW)),
@@ -99,59 +104,47 @@ pub(super) fn all() -> Vec<Vector> {
             client: Some("example/1.0".into()),
         },
     );
-    list.add(
+    list.add::<TokenRefresh>(
         "token.refresh",
-        Method::TokenRefresh,
         "Replaces the credential.",
-        &RefreshToken {
+        (),
+        RefreshToken {
             token: "eyJhbGciOiJIUzI1NiJ9.e30.bmV3".into(),
         },
     );
-    list.add(
-        "ping",
-        Method::Ping,
-        "Asks for the server's clock.",
-        &Empty {},
-    );
-    list.add(
+    list.add::<ChannelSubscribe>(
         "channel.subscribe",
-        Method::ChannelSubscribe,
         "One channel from a position, one from now on.",
-        &Subscribe {
+        (),
+        Subscribe {
             channels: BTreeMap::from([
                 (id("general"), Cursor::After(42, NOW)),
                 (id("random"), Cursor::Now),
             ]),
         },
     );
-    list.add(
+    list.add::<ChannelUnsubscribe>(
         "channel.unsubscribe",
-        Method::ChannelUnsubscribe,
         "Ends a subscription.",
-        &Unsubscribe {
+        (),
+        Unsubscribe {
             channel_ids: vec![id("random")],
         },
     );
-    list.add(
-        "channel.list",
-        Method::ChannelList,
-        "The first page.",
-        &ListPage::default(),
-    );
-    list.add(
+    list.add::<ChannelList>(
         "channel.list further",
-        Method::ChannelList,
         "A further page of ten.",
-        &ListPage {
+        (),
+        ListPage {
             cursor: Some("b3BhcXVl".into()),
             limit: Some(10),
         },
     );
-    list.add(
+    list.add::<ChannelCreate>(
         "channel.create",
-        Method::ChannelCreate,
         "A group with two others in it.",
-        &CreateChannel {
+        (),
+        CreateChannel {
             id: None,
             kind: ChannelType::Group,
             name: Some("Lunch".into()),
@@ -168,85 +161,41 @@ pub(super) fn all() -> Vec<Vector> {
         description: Patch::Clear,
         ..UpdateChannel::default()
     };
-    list.add(
+    list.add::<ChannelUpdate>(
         "channel.update",
-        Method::ChannelUpdate,
         "Sets the name and removes the description.",
-        &Of {
-            ids: channel(),
-            fields: update,
-        },
+        channel(),
+        update,
     );
-    list.add(
-        "channel.delete",
-        Method::ChannelDelete,
-        "Deletes the channel.",
-        &channel(),
-    );
-    list.add(
-        "channel.join",
-        Method::ChannelJoin,
-        "Comes into an open or broadcast channel.",
-        &channel(),
-    );
-    list.add("channel.leave", Method::ChannelLeave, "Leaves.", &channel());
     let add = AddParticipant {
         user_id: id("bob"),
         role: Some(Role::Moderator),
     };
-    list.add(
+    list.add::<ParticipantAdd>(
         "participant.add",
-        Method::ParticipantAdd,
         "Brings a user in, with a role.",
-        &Of {
-            ids: channel(),
-            fields: add,
-        },
+        channel(),
+        add,
     );
     let update = UpdateParticipant {
         role: Some(Role::Observer),
     };
-    list.add(
-        "participant.update",
-        Method::ParticipantUpdate,
-        "Gives a role.",
-        &Of {
-            ids: participant(),
-            fields: update,
-        },
-    );
-    list.add(
-        "participant.remove",
-        Method::ParticipantRemove,
-        "Removes a user.",
-        &participant(),
-    );
+    list.add::<ParticipantUpdate>("participant.update", "Gives a role.", participant(), update);
     let page = ListPage {
         cursor: None,
         limit: Some(100),
     };
-    list.add(
+    list.add::<ParticipantList>(
         "participant.list",
-        Method::ParticipantList,
         "Up to a hundred participants.",
-        &Of {
-            ids: channel(),
-            fields: page,
-        },
+        channel(),
+        page,
     );
     let text = SendMessage {
         text: Some("Grüße 👋".into()),
         ..SendMessage::default()
     };
-    list.add(
-        "message.send",
-        Method::MessageSend,
-        "A text.",
-        &Of {
-            ids: channel(),
-            fields: text,
-        },
-    );
+    list.add::<MessageSend>("message.send", "A text.", channel(), text);
     let full = SendMessage {
         message_id: Some(id("msg_00000000000000a2")),
         text: Some("look, @bob".into()),
@@ -258,43 +207,22 @@ pub(super) fn all() -> Vec<Vector> {
         ),
         ..SendMessage::default()
     };
-    list.add(
+    list.add::<MessageSend>(
         "message.send with everything",
-        Method::MessageSend,
         "All that a user may send, under an id of its own.",
-        &Of {
-            ids: channel(),
-            fields: full,
-        },
+        channel(),
+        full,
     );
     let edit = EditMessage {
         text: Patch::Set("look at this".into()),
         mention_ids: Patch::Clear,
         ..EditMessage::default()
     };
-    list.add(
+    list.add::<MessageEdit>(
         "message.edit",
-        Method::MessageEdit,
         "Sets the text and removes the mentions.",
-        &Of {
-            ids: message(),
-            fields: edit,
-        },
-    );
-    list.add(
-        "message.delete",
-        Method::MessageDelete,
-        "Deletes a message.",
-        &message(),
-    );
-    list.add(
-        "message.list",
-        Method::MessageList,
-        "The newest page.",
-        &Of {
-            ids: channel(),
-            fields: ListMessages::default(),
-        },
+        message(),
+        edit,
     );
     for (name, description, which) in [
         (
@@ -323,68 +251,39 @@ pub(super) fn all() -> Vec<Vector> {
             },
         ),
     ] {
-        list.add(
-            name,
-            Method::MessageList,
-            description,
-            &Of {
-                ids: channel(),
-                fields: which,
-            },
-        );
+        list.add::<MessageList>(name, description, channel(), which);
     }
-    let react = || React {
-        emoji: "👍".into()
-    };
-    list.add(
-        "reaction.add",
-        Method::ReactionAdd,
-        "Gives a reaction.",
-        &Of {
-            ids: message(),
-            fields: react(),
-        },
-    );
-    list.add(
-        "reaction.remove",
-        Method::ReactionRemove,
-        "Takes it back.",
-        &Of {
-            ids: message(),
-            fields: react(),
-        },
-    );
-    list.add(
+    list.add::<ReadMark>(
         "read.mark",
-        Method::ReadMark,
         "Has read up to number 17.",
-        &Of {
-            ids: channel(),
-            fields: MarkRead { number: 17 },
+        channel(),
+        MarkRead {
+            number: 17,
+            user_id: None,
         },
     );
-    list.add(
-        "typing",
-        Method::Typing,
-        "Types.",
-        &Of {
-            ids: channel(),
-            fields: Typing { typing: true },
+    list.add::<ReadUnmark>(
+        "read.unmark",
+        "Has not read number 16 and later ones.",
+        channel(),
+        UnmarkRead {
+            number: 16,
+            user_id: None,
         },
     );
-    list.add(
+    list.add::<PresenceWatch>(
         "presence.watch",
-        Method::PresenceWatch,
         "Watches two users.",
-        &UserIds {
+        (),
+        UserIds {
             user_ids: vec![id("bob"), id("usr_00000000000000b1")],
         },
     );
-    list.add(
+    list.add::<UserGet>(
         "user.get",
-        Method::UserGet,
         "Reads a profile.",
-        &UserIds {
+        (),
+        UserIds {
             user_ids: vec![id("bob")],
         },
     );
@@ -393,11 +292,11 @@ pub(super) fn all() -> Vec<Vector> {
         bio: Patch::Clear,
         ..UpdateUser::default()
     };
-    list.add(
+    list.add::<UserUpdate>(
         "user.update",
-        Method::UserUpdate,
         "Sets the first name and removes the bio.",
-        &update,
+        &id("alice"),
+        update,
     );
     list.0
 }

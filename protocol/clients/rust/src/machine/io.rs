@@ -1,72 +1,78 @@
-//! What goes into the machine and what comes out of it.
+//! MachineInput and output of the machine.
 
 use std::collections::BTreeMap;
 
 use protocol::{
-    ChannelId, ErrorBody, EventMessage, Method,
-    model::{Entry, EntryResult, Message, Participant},
-    params::{Connect, Cursor, ListMessages, ListPage, SendMessage},
-    results::{Connected, List, MessageList},
+    ChannelId, Cursor, ErrorBody, EventMessage,
+    entity::{EntryResult, Message, Participant},
+    operation::{
+        channel::EntryList,
+        message::{ListMessages, MessagePage, SendMessage},
+        page::{List, ListPage},
+        session::{Connect, Connected},
+    },
 };
 
 use crate::{Closed, ConnectError};
 
-/// Why there is no token.
+/// Why the application has no token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoToken {
-    /// Asking again later may help.
+    /// A later attempt may succeed.
     #[error("no token at the moment: {0}")]
     Later(String),
-    /// There will be none.
+    /// Every attempt will fail, for example since the user signed out.
     #[error("no token: {0}")]
     Never(String),
 }
 
-/// Which request a reply belongs to.
+/// Identifies a request, to match it with its reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Ticket(pub(super) u64);
+pub struct RequestId(pub(super) u64);
 
-/// What happened.
+/// An input of the machine.
 #[derive(Debug)]
-pub enum Input {
-    /// [`Action::AskToken`] has its answer.
+pub enum MachineInput {
+    /// The result of [`MachineAction::AskToken`].
     Token(Result<String, NoToken>),
-    /// [`Action::Connect`] succeeded.
+    /// [`MachineAction::Connect`] succeeded.
     Connected(Box<Connected>),
-    /// [`Action::Connect`] failed.
+    /// [`MachineAction::Connect`] failed.
     Failed(ConnectError),
-    /// An event came. Replies and events are given in the order in which the server sent them.
+    /// An event was received. Replies and events must be passed in the order in which the server
+    /// sent them.
     Event(EventMessage),
-    /// A reply came.
-    Reply(Ticket, Result<Answer, ErrorBody>),
+    /// A reply was received.
+    Reply(RequestId, Result<ClientReply, ErrorBody>),
     /// The session ended.
     Ended(Closed),
 }
 
-/// What the shell has to do.
+/// An action for the driver.
 #[derive(Debug, PartialEq)]
-pub enum Action {
-    /// Ask the application for a token. Never twice at a time.
+pub enum MachineAction {
+    /// Ask the application for a token. At most one of these is in progress.
     AskToken,
-    /// Connect to the address with this index. Never twice at a time, and never beside a session.
+    /// Connect. At most one of these is in progress, and none while there is a session.
     Connect {
-        /// Which address.
+        /// Index of the address.
         address: usize,
-        /// What to connect with.
+        /// Parameters of `connect`.
         params: Box<Connect>,
     },
     /// Send a request.
-    Ask(Ticket, Ask),
-    /// Close the session properly. Its end is not to be told.
+    Request(RequestId, ClientRequest),
+    /// Close the session with a close frame. Its end must not be passed as an input.
     Leave,
-    /// Drop the session, of which nothing is heard any more. Its end is not to be told.
+    /// Drop the connection without a close frame, since the server is silent. Its end must not be
+    /// passed as an input.
     Cut,
 }
 
-/// A request.
+/// A request that the machine makes.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs, reason = "each variant is the method of that name")]
-pub enum Ask {
+pub enum ClientRequest {
     MessageSend {
         channel_id: ChannelId,
         message: Box<SendMessage>,
@@ -86,33 +92,17 @@ pub enum Ask {
     Ping,
 }
 
-impl Ask {
-    /// Its method.
-    pub fn method(&self) -> Method {
-        match self {
-            Self::MessageSend { .. } => Method::MessageSend,
-            Self::MessageList { .. } => Method::MessageList,
-            Self::ParticipantList { .. } => Method::ParticipantList,
-            Self::ChannelList(_) => Method::ChannelList,
-            Self::ChannelSubscribe(_) => Method::ChannelSubscribe,
-            Self::ChannelUnsubscribe(_) => Method::ChannelUnsubscribe,
-            Self::TokenRefresh(_) => Method::TokenRefresh,
-            Self::Ping => Method::Ping,
-        }
-    }
-}
-
-/// A request's result.
+/// The result of a request.
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs, reason = "each variant answers the request of that name")]
-pub enum Answer {
+pub enum ClientReply {
     MessageSend(Box<Message>),
-    MessageList(MessageList),
+    MessageList(MessagePage),
     ParticipantList(List<Participant>),
-    ChannelList(List<Entry>),
+    ChannelList(EntryList),
     ChannelSubscribe(Vec<EntryResult>),
     ChannelUnsubscribe,
-    /// When the token ends, in milliseconds since the Unix epoch.
+    /// When the token expires, in milliseconds since the Unix epoch.
     TokenRefresh(u64),
     /// The server's clock, in milliseconds since the Unix epoch.
     Ping(u64),

@@ -1,23 +1,24 @@
-//! The client that never loses anything, as a state machine without I/O: time and input in, actions and updates out.
+//! The client as a state machine without I/O: takes time and input, returns actions and updates.
 //!
-//! Owned here: when to connect, with which token, to which address, from which positions; what is asked again; what the
-//! application is told, in which order. Left out: sockets, clocks and tasks (the shell's, [`Client`](crate::Client)).
-//! Randomness comes from a seed, so that a run can be repeated.
+//! Owned here: when to connect, with which token, to which address and from which positions; what
+//! to retry; what the application receives, in which order. Left to the driver
+//! ([`Client`](crate::Client)): sockets, clocks and tasks. Random numbers follow from a seed, so
+//! that a run can be repeated.
 //!
-//! Whoever drives it gives each [`Input`] to [`Machine::handle`], calls [`Machine::tick`] when [`Machine::due`] has come,
-//! does every [`Action`], and hands on every [`Update`].
+//! A driver passes each [`MachineInput`] to [`Machine::handle`], calls [`Machine::tick`] at
+//! [`Machine::due`], carries out every [`MachineAction`], and delivers every [`Update`].
 
+mod channel_streams;
+mod connection_state;
+mod incoming;
 mod io;
-mod link;
-mod online;
-mod outbox;
+mod recovery;
 mod renewal;
-mod repair;
 mod replies;
+mod requests;
 mod retry;
+mod send_queue;
 mod settings;
-mod streams;
-mod told;
 mod update;
 
 use std::{
@@ -26,59 +27,61 @@ use std::{
 };
 
 use protocol::{
-    ChannelId, MessageId,
-    params::{Connect, Cursor, SendMessage},
-    results::Connected,
+    ChannelId, Cursor, MessageId,
+    operation::{
+        message::SendMessage,
+        session::{Connect, Connected},
+    },
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-pub use io::{Action, Answer, Ask, Input, NoToken, Ticket};
+pub use io::{ClientReply, ClientRequest, MachineAction, MachineInput, NoToken, RequestId};
 pub use settings::{SendError, Settings};
-pub use update::{Anomaly, Failure, Update, Why};
+pub use update::{Anomaly, SendFailure, Update, Why};
 
 use crate::{Backoff, Closed, ConnectError, Position, Reconnect};
-use link::{Link, Online, Renewal};
-use outbox::Outbox;
-use repair::Listing;
-use streams::{State, Streams};
+use channel_streams::{ChannelStreams, SubscriptionState};
+use connection_state::{ConnectionState, OnlineState, TokenRenewal};
+use recovery::ChannelListRecovery;
+use send_queue::SendQueue;
 
-/// The client's state. See the [module](self).
+/// The client's state, see the [module](self).
 #[derive(Debug)]
 pub struct Machine {
     settings: Settings,
     random: StdRng,
-    link: Link,
+    connection: ConnectionState,
     backoff: Backoff,
     addresses: usize,
     address: usize,
     token: Option<String>,
     is_asking_for_token: bool,
-    own: Option<Position>,
-    listing: Option<Listing>,
-    streams: Streams,
-    /// What the application follows by name.
+    user_position: Option<Position>,
+    list_recovery: Option<ChannelListRecovery>,
+    streams: ChannelStreams,
+    /// Channels that the application follows by id.
     followed: BTreeSet<ChannelId>,
-    outbox: Outbox,
-    asked: BTreeMap<Ticket, Asked>,
-    last_ticket: u64,
-    actions: VecDeque<Action>,
+    send_queue: SendQueue,
+    pending: BTreeMap<RequestId, PendingRequest>,
+    last_request_id: u64,
+    actions: VecDeque<MachineAction>,
     updates: VecDeque<Update>,
 }
 
-/// A request under way.
+/// A request in flight.
 #[derive(Debug)]
-struct Asked {
+struct PendingRequest {
     at: Instant,
-    what: What,
+    purpose: Purpose,
 }
 
-/// What a request is for.
+/// The purpose of a request.
 #[derive(Debug)]
-enum What {
+enum Purpose {
     Send(ChannelId),
     Subscribe(Vec<ChannelId>),
     Unsubscribe(Vec<ChannelId>),
-    Repair(ChannelId),
+    Recovery(ChannelId),
     List,
     Renew,
     Clock { expires_at: u64 },
@@ -86,84 +89,93 @@ enum What {
 }
 
 impl Machine {
-    /// A client that begins at `now`, with so many addresses to connect to, of which it takes any first.
+    /// Creates a machine at `now` for this number of addresses. It connects to a random one first.
     pub fn new(settings: Settings, addresses: usize, seed: u64, now: Instant) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
-        let mut streams = Streams::default();
+        let mut streams = ChannelStreams::default();
         for (id, cursor) in &settings.channels {
-            streams.insert(id.clone(), place_of(*cursor), State::Apart);
+            streams.insert(
+                id.clone(),
+                position_of(*cursor),
+                SubscriptionState::Unsubscribed,
+            );
         }
         Self {
-            link: Link::Waiting(now),
+            connection: ConnectionState::Waiting(now),
             backoff: Backoff::new(settings.first_wait, settings.longest_wait),
             address: random.random_range(0..addresses.max(1)),
             addresses: addresses.max(1),
             random,
             token: None,
             is_asking_for_token: false,
-            own: settings.user_position,
-            listing: None,
+            user_position: settings.user_position,
+            list_recovery: None,
             streams,
             followed: settings.channels.keys().cloned().collect(),
-            outbox: Outbox::new(settings.outbox),
-            asked: BTreeMap::new(),
-            last_ticket: 0,
+            send_queue: SendQueue::new(settings.outbox),
+            pending: BTreeMap::new(),
+            last_request_id: 0,
             actions: VecDeque::new(),
             updates: VecDeque::new(),
             settings,
         }
     }
 
-    /// Takes what happened.
-    pub fn handle(&mut self, input: Input, now: Instant) {
-        match (&mut self.link, &input) {
-            (Link::Online(online), Input::Event(_) | Input::Reply(..)) => online.heard = now,
-            // Of a session that was left meanwhile: what it told comes again in the next one.
-            (_, Input::Event(_) | Input::Reply(..)) => return,
+    /// Handles an input.
+    pub fn handle(&mut self, input: MachineInput, now: Instant) {
+        match (&mut self.connection, &input) {
+            (ConnectionState::Online(online), MachineInput::Event(_) | MachineInput::Reply(..)) => {
+                online.last_received = now
+            }
+            // MachineInput of a session that was left is ignored: the next session receives it
+            // again.
+            (_, MachineInput::Event(_) | MachineInput::Reply(..)) => return,
             _ => {}
         }
         match input {
-            Input::Token(outcome) => self.token_came(outcome, now),
-            Input::Connected(connected) => self.connected(connected, now),
-            Input::Failed(error) => self.failed(error, now),
-            Input::Event(event) => self.event(event, now),
-            Input::Reply(ticket, outcome) => self.replied(ticket, outcome, now),
-            Input::Ended(closed) => self.ended(closed, now),
+            MachineInput::Token(outcome) => self.token_received(outcome, now),
+            MachineInput::Connected(connected) => self.connected(connected, now),
+            MachineInput::Failed(error) => self.connect_failed(error, now),
+            MachineInput::Event(event) => self.handle_event(event, now),
+            MachineInput::Reply(request_id, outcome) => self.handle_reply(request_id, outcome, now),
+            MachineInput::Ended(closed) => self.session_ended(closed, now),
         }
-        self.pump(now);
+        self.send_requests(now);
     }
 
-    /// Time has passed.
+    /// Handles the passing of time.
     pub fn tick(&mut self, now: Instant) {
-        self.overdue(now);
-        self.pump(now);
-        if let Link::Waiting(until) = self.link
+        self.check_timeouts(now);
+        self.send_requests(now);
+        if let ConnectionState::Waiting(until) = self.connection
             && until <= now
         {
             self.connect();
         }
     }
 
-    /// When [`tick`](Self::tick) is to be called next.
+    /// When to call [`tick`](Self::tick) next.
     pub fn due(&self, now: Instant) -> Option<Instant> {
-        match &self.link {
-            Link::Waiting(until) => Some(*until),
-            Link::WithoutToken | Link::Connecting | Link::Over => None,
-            Link::Online(online) => {
+        match &self.connection {
+            ConnectionState::Waiting(until) => Some(*until),
+            ConnectionState::WithoutToken | ConnectionState::Connecting | ConnectionState::Over => {
+                None
+            }
+            ConnectionState::Online(online) => {
                 let overdue = self
-                    .asked
+                    .pending
                     .values()
                     .next()
-                    .map(|asked| asked.at + self.settings.patience);
-                let listing = self
-                    .listing
+                    .map(|pending| pending.at + self.settings.reply_timeout);
+                let list_recovery = self
+                    .list_recovery
                     .as_ref()
-                    .and_then(|listing| listing.retry.due());
+                    .and_then(|list_recovery| list_recovery.retry.due());
                 let later = [
                     online.paused,
-                    listing,
+                    list_recovery,
                     self.streams.due(now),
-                    self.outbox.due(now),
+                    self.send_queue.due(now),
                 ]
                 .into_iter()
                 .flatten()
@@ -176,30 +188,31 @@ impl Machine {
         }
     }
 
-    /// What the shell has to do next.
-    pub fn action(&mut self) -> Option<Action> {
+    /// The next action for the driver.
+    pub fn action(&mut self) -> Option<MachineAction> {
         self.actions.pop_front()
     }
 
-    /// What the application is told next.
+    /// The next update for the application.
     pub fn update(&mut self) -> Option<Update> {
         self.updates.pop_front()
     }
 
-    /// Whether nothing waits to be told.
-    pub fn is_told(&self) -> bool {
+    /// Whether no update waits.
+    pub fn has_no_updates(&self) -> bool {
         self.updates.is_empty()
     }
 
-    /// Whether it ended.
+    /// Whether the client has ended for good.
     pub fn is_over(&self) -> bool {
-        matches!(self.link, Link::Over)
+        matches!(self.connection, ConnectionState::Over)
     }
 
-    /// Takes a message for sending, and gives it an id if it has none. Its fate is told.
+    /// Accepts a message for sending, and gives it an id if it has none. Its outcome is an
+    /// [`Update`].
     ///
     /// # Errors
-    /// It is not taken: see [`SendError`].
+    /// The message is not accepted, see [`SendError`].
     pub fn send(
         &mut self,
         channel_id: ChannelId,
@@ -213,82 +226,87 @@ impl Machine {
             .message_id
             .clone()
             .unwrap_or_else(|| MessageId::from_bits(self.random.random()));
-        if !self.outbox.push(channel_id, id.clone(), message) {
+        if !self.send_queue.push(channel_id, id.clone(), message) {
             return Err(SendError::Full);
         }
-        self.pump(now);
+        self.send_requests(now);
         Ok(id)
     }
 
-    /// How many messages wait for their acknowledgement.
+    /// Number of messages that are not acknowledged yet.
     pub fn unacknowledged(&self) -> usize {
-        self.outbox.held()
+        self.send_queue.len()
     }
 
-    /// Follows a channel from a position, or from now on; one that is followed already goes on as it is.
+    /// Follows a channel, from a position or from now on. Does nothing if it is followed already.
     pub fn follow(&mut self, channel_id: ChannelId, from: Cursor, now: Instant) {
         self.followed.insert(channel_id.clone());
         match self.streams.state(&channel_id) {
-            Some(State::Leaving { .. }) => self
+            Some(SubscriptionState::Leaving { .. }) => self
                 .streams
-                .enter(&channel_id, State::Leaving { is_wanted: true }),
+                .set_state(&channel_id, SubscriptionState::Leaving { is_wanted: true }),
             Some(_) => {}
-            None => self
-                .streams
-                .insert(channel_id, place_of(from), State::Apart),
+            None => self.streams.insert(
+                channel_id,
+                position_of(from),
+                SubscriptionState::Unsubscribed,
+            ),
         }
-        self.pump(now);
+        self.send_requests(now);
     }
 
-    /// Follows a channel no more. With [`Watch::All`](protocol::params::Watch) the next session follows it again if it is the user's.
+    /// Stops following a channel. With [`Watch::All`](protocol::operation::session::Watch) the next session
+    /// follows it again if the user is a participant.
     pub fn unfollow(&mut self, channel_id: &ChannelId, now: Instant) {
         self.followed.remove(channel_id);
         match self.streams.state(channel_id) {
-            Some(State::Apart) => self.streams.remove(channel_id),
+            Some(SubscriptionState::Unsubscribed) => self.streams.remove(channel_id),
             Some(_) => self
                 .streams
-                .enter(channel_id, State::Leaving { is_wanted: false }),
+                .set_state(channel_id, SubscriptionState::Leaving { is_wanted: false }),
             None => {}
         }
-        self.pump(now);
+        self.send_requests(now);
     }
 
     /// Ends the client.
     pub fn close(&mut self) {
-        match self.link {
-            Link::Over => return,
-            Link::Online(_) | Link::Connecting => self.actions.push_back(Action::Leave),
-            Link::Waiting(_) | Link::WithoutToken => {}
+        match self.connection {
+            ConnectionState::Over => return,
+            ConnectionState::Online(_) | ConnectionState::Connecting => {
+                self.actions.push_back(MachineAction::Leave)
+            }
+            ConnectionState::Waiting(_) | ConnectionState::WithoutToken => {}
         }
-        self.over(Why::Asked);
+        self.end(Why::Asked);
     }
 
-    /// Makes an attempt, or asks for the token that it needs.
+    /// Connects, or asks for the token that it needs.
     fn connect(&mut self) {
         let Some(token) = self.token.clone() else {
-            self.link = Link::WithoutToken;
+            self.connection = ConnectionState::WithoutToken;
             return self.ask_for_token();
         };
         let params = Connect {
             token,
             resume: self.streams.resume(),
-            user_position: self.own.map(Cursor::from),
+            user_position: self.user_position.map(Cursor::from),
             watch: self.settings.watch,
             client: self.settings.client.clone(),
             ..Connect::default()
         };
-        self.link = Link::Connecting;
-        self.actions.push_back(Action::Connect {
+        self.connection = ConnectionState::Connecting;
+        self.actions.push_back(MachineAction::Connect {
             address: self.address,
             params: Box::new(params),
         });
     }
 
     fn connected(&mut self, connected: Box<Connected>, now: Instant) {
-        if !matches!(self.link, Link::Connecting) {
+        if !matches!(self.connection, ConnectionState::Connecting) {
             return;
         }
-        self.link = Link::Online(Online::new(&connected, now));
+        self.connection = ConnectionState::Online(OnlineState::new(&connected, now));
         let Connected {
             channels,
             user_position,
@@ -296,60 +314,60 @@ impl Machine {
             ..
         } = &*connected;
         let (channels, head, gap) = (channels.clone(), Position::from(*user_position), *user_gap);
-        self.tell(Update::Connected(connected));
-        match (self.own, gap) {
-            (Some(from), Some(gap)) => self.meet_own_gap(gap, from, head),
+        self.emit(Update::Connected(connected));
+        match (self.user_position, gap) {
+            (Some(from), Some(gap)) => self.handle_own_gap(gap, from, head),
             (Some(_), None) => {}
-            (None, _) => self.own = Some(head),
+            (None, _) => self.user_position = Some(head),
         }
-        self.entries(channels, now);
+        self.handle_entries(channels, now);
     }
 
-    fn failed(&mut self, error: ConnectError, now: Instant) {
-        if !matches!(self.link, Link::Connecting) {
+    fn connect_failed(&mut self, error: ConnectError, now: Instant) {
+        if !matches!(self.connection, ConnectionState::Connecting) {
             return;
         }
         let (reconnect, hint) = (Reconnect::after_failure(&error), Reconnect::hint(&error));
         if Reconnect::elsewhere_after_failure(&error) {
             self.next_address();
         }
-        self.away(Why::Failed(error), reconnect, hint, now);
+        self.disconnect(Why::Failed(error), reconnect, hint, now);
     }
 
-    fn ended(&mut self, closed: Closed, now: Instant) {
-        let Link::Online(online) = &self.link else {
+    fn session_ended(&mut self, closed: Closed, now: Instant) {
+        let ConnectionState::Online(online) = &self.connection else {
             return;
         };
-        // The server spreads those whom it told that it ends.
+        // A node that drains spreads the reconnects of its clients.
         let spread = online.leave_at.map(|at| at.saturating_duration_since(now));
         let (reconnect, hint) = (Reconnect::after(&closed), closed.retry_after().max(spread));
         if Reconnect::elsewhere(&closed) {
             self.next_address();
         }
-        self.away(Why::Closed(closed), reconnect, hint, now);
+        self.disconnect(Why::Closed(closed), reconnect, hint, now);
     }
 
-    /// There is no session any more, or still none.
-    fn away(&mut self, why: Why, reconnect: Reconnect, hint: Option<Duration>, now: Instant) {
-        if let Link::Online(online) = &mut self.link {
-            if online.has_lasted(now) {
+    /// Waits for the next attempt to connect, or ends.
+    fn disconnect(&mut self, why: Why, reconnect: Reconnect, hint: Option<Duration>, now: Instant) {
+        if let ConnectionState::Online(online) = &mut self.connection {
+            if online.is_stable(now) {
                 self.backoff.reset();
             }
-            // A new token that the session did not get to is as good for the next one.
-            if let Renewal::Handing { token, .. } = &mut online.renewal {
+            // A new token that was not sent yet serves the next session.
+            if let TokenRenewal::Refreshing { token, .. } = &mut online.renewal {
                 self.token = Some(std::mem::take(token));
             }
         }
         self.streams.disconnected();
-        self.outbox.disconnected();
-        self.asked.clear();
-        if let Some(listing) = &mut self.listing {
-            *listing = Listing::default();
+        self.send_queue.disconnected();
+        self.pending.clear();
+        if let Some(list_recovery) = &mut self.list_recovery {
+            list_recovery.disconnected();
         }
         let is_first = self.backoff.is_fresh();
         let random = self.random.random();
         let wait = match reconnect {
-            Reconnect::Never => return self.over(why),
+            Reconnect::Never => return self.end(why),
             Reconnect::WithNewToken | Reconnect::AtOnce if is_first => {
                 self.backoff.wait(random);
                 Duration::ZERO
@@ -361,59 +379,61 @@ impl Machine {
         if reconnect == Reconnect::WithNewToken {
             self.token = None;
         }
-        // On top of the hint, which others were given, too.
+        // The backoff is added to the hint, which other clients got too.
         let wait = wait + hint.unwrap_or_default();
-        self.link = Link::Waiting(now + wait);
-        self.tell(Update::Away { why, wait });
+        self.connection = ConnectionState::Waiting(now + wait);
+        self.emit(Update::Away { why, wait });
     }
 
-    fn over(&mut self, why: Why) {
-        self.link = Link::Over;
-        self.asked.clear();
-        for (channel_id, letter) in self.outbox.drain() {
-            let why = Failure::Over {
-                was_sent: letter.was_sent,
+    fn end(&mut self, why: Why) {
+        self.connection = ConnectionState::Over;
+        self.pending.clear();
+        for (channel_id, message) in self.send_queue.drain() {
+            let why = SendFailure::Over {
+                was_sent: message.was_sent,
             };
-            self.tell(Update::Failed {
+            self.emit(Update::Failed {
                 channel_id,
-                message_id: letter.id,
+                message_id: message.id,
                 why,
             });
         }
-        self.tell(Update::Over(why));
+        self.emit(Update::Over(why));
     }
 
     fn next_address(&mut self) {
         self.address = (self.address + 1) % self.addresses;
     }
 
-    fn tell(&mut self, update: Update) {
+    fn emit(&mut self, update: Update) {
         self.updates.push_back(update);
     }
 
     fn ask_for_token(&mut self) {
         if !self.is_asking_for_token {
             self.is_asking_for_token = true;
-            self.actions.push_back(Action::AskToken);
+            self.actions.push_back(MachineAction::AskToken);
         }
     }
 
-    fn ask(
+    fn request(
         &mut self,
-        what: What,
+        purpose: Purpose,
         now: Instant,
-        request: impl FnOnce(&mut Self, Ticket) -> Option<Ask>,
+        request: impl FnOnce(&mut Self, RequestId) -> Option<ClientRequest>,
     ) {
-        let ticket = Ticket(self.last_ticket + 1);
-        if let Some(ask) = request(self, ticket) {
-            self.last_ticket += 1;
-            self.asked.insert(ticket, Asked { at: now, what });
-            self.actions.push_back(Action::Ask(ticket, ask));
+        let request_id = RequestId(self.last_request_id + 1);
+        if let Some(ask) = request(self, request_id) {
+            self.last_request_id += 1;
+            self.pending
+                .insert(request_id, PendingRequest { at: now, purpose });
+            self.actions
+                .push_back(MachineAction::Request(request_id, ask));
         }
     }
 }
 
-fn place_of(cursor: Cursor) -> Option<Position> {
+fn position_of(cursor: Cursor) -> Option<Position> {
     match cursor {
         Cursor::Now => None,
         Cursor::After(seq, at) => Some(Position { seq, at }),

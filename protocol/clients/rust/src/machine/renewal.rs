@@ -1,9 +1,11 @@
-//! Tokens: asked for at first, when one ends soon, and when one has ended.
+//! Tokens: asking the application for one before the first connection, before a token expires, and
+//! after it has expired.
 //!
-//! A token is opaque here, and the clocks of client and server may differ. So when the server warns, it is asked for its
-//! clock, and the new token comes after a quarter to half of what is left: early enough for a short token, and those who
-//! were warned together do not ask together. A token that lasts no longer than the warning is warned of at once; a new one
-//! at once would be warned of at once likewise, without end.
+//! The client does not parse tokens, and its clock may differ from the server's. So when the server
+//! warns that a token expires soon, the client requests the server's clock, and replaces the token
+//! after a quarter to half of the time left: early enough for a short token, and at different times
+//! in clients that were warned together. The server warns of a token immediately if it is valid for
+//! less than the warning time, so replacing it immediately would never end.
 
 use std::time::{Duration, Instant};
 
@@ -11,118 +13,128 @@ use protocol::ErrorBody;
 use rand::RngExt;
 
 use super::{
-    Ask, Machine, NoToken, What, Why,
-    link::{Link, Renewal},
+    ClientRequest, Machine, NoToken, Purpose, Why,
+    connection_state::{ConnectionState, TokenRenewal},
 };
-use crate::{Reconnect, Refusal};
+use crate::{Reconnect, Retryability};
 
-/// Before the application is asked for another token, however soon the present one ends.
-const SOONEST: Duration = Duration::from_millis(200);
+/// Minimum delay before asking for another token.
+const MIN_RENEWAL_DELAY: Duration = Duration::from_millis(200);
 
-/// Before the application is asked again that had no token for a session that lives.
-const AGAIN: Duration = Duration::from_secs(5);
+/// Delay before asking the application again, if it had no token while the session lives.
+const TOKEN_RETRY_DELAY: Duration = Duration::from_secs(5);
 
 impl Machine {
-    /// The application has answered.
-    pub(super) fn token_came(&mut self, outcome: Result<String, NoToken>, now: Instant) {
+    /// Handles the application's answer.
+    pub(super) fn token_received(&mut self, outcome: Result<String, NoToken>, now: Instant) {
         self.is_asking_for_token = false;
-        match (&mut self.link, outcome) {
-            (Link::WithoutToken, Ok(token)) => {
+        match (&mut self.connection, outcome) {
+            (ConnectionState::WithoutToken, Ok(token)) => {
                 self.token = Some(token);
                 self.connect();
             }
-            (Link::WithoutToken, Err(error)) => {
+            (ConnectionState::WithoutToken, Err(error)) => {
                 let reconnect = match error {
                     NoToken::Later(_) => Reconnect::AfterBackoff,
                     NoToken::Never(_) => Reconnect::Never,
                 };
-                self.away(Why::NoToken(error), reconnect, None, now);
+                self.disconnect(Why::NoToken(error), reconnect, None, now);
             }
-            (Link::Online(online), Ok(token)) if online.renewal == Renewal::Asked => {
-                online.renewal = Renewal::Handing {
+            (ConnectionState::Online(online), Ok(token))
+                if online.renewal == TokenRenewal::TokenRequested =>
+            {
+                online.renewal = TokenRenewal::Refreshing {
                     token,
                     at: Some(now),
                 };
             }
-            (Link::Online(online), Err(error)) if online.renewal == Renewal::Asked => {
+            (ConnectionState::Online(online), Err(error))
+                if online.renewal == TokenRenewal::TokenRequested =>
+            {
                 online.renewal = match error {
-                    NoToken::Later(_) => Renewal::Due(now + AGAIN),
-                    // The session lives until the token ends.
-                    NoToken::Never(_) => Renewal::Quiet,
+                    NoToken::Later(_) => TokenRenewal::Due(now + TOKEN_RETRY_DELAY),
+                    // The session lives until its token expires.
+                    NoToken::Never(_) => TokenRenewal::Idle,
                 };
             }
-            (Link::Over, _) | (_, Err(_)) => {}
-            // It was asked for by a session that ended meanwhile.
+            (ConnectionState::Over, _) | (_, Err(_)) => {}
+            // A session that has ended meanwhile asked for it.
             (_, Ok(token)) => self.token = Some(token),
         }
     }
 
-    /// The server warns.
+    /// Handles the server's warning.
     pub(super) fn token_expires(&mut self, expires_at: u64, now: Instant) {
-        // What comes next, be it a new session, needs another.
+        // The current token is not used for another connection.
         self.token = None;
-        let Link::Online(online) = &mut self.link else {
+        let ConnectionState::Online(online) = &mut self.connection else {
             return;
         };
-        online.warned = online.warned.max(expires_at);
-        if online.renewal == Renewal::Quiet {
-            online.renewal = Renewal::Clock;
-            self.ask(What::Clock { expires_at }, now, |_, _| Some(Ask::Ping));
+        online.warned_expiry = online.warned_expiry.max(expires_at);
+        if online.renewal == TokenRenewal::Idle {
+            online.renewal = TokenRenewal::ClockRequested;
+            self.request(Purpose::Clock { expires_at }, now, |_, _| {
+                Some(ClientRequest::Ping)
+            });
         }
     }
 
-    /// The server told its clock, or did not.
-    pub(super) fn clock(&mut self, expires_at: u64, at: Option<u64>, now: Instant) {
+    /// Handles the reply with the server's clock, or (`None`) its failure.
+    pub(super) fn clock_received(&mut self, expires_at: u64, at: Option<u64>, now: Instant) {
         let left = Duration::from_millis(at.map_or(0, |at| expires_at.saturating_sub(at)));
         let part = self.random.random_range(0.25..0.5);
-        if let Link::Online(online) = &mut self.link {
-            online.renewal = Renewal::Due(now + left.mul_f64(part).max(SOONEST));
+        if let ConnectionState::Online(online) = &mut self.connection {
+            online.renewal = TokenRenewal::Due(now + left.mul_f64(part).max(MIN_RENEWAL_DELAY));
         }
     }
 
-    /// Goes on with the replacement.
-    pub(super) fn renew(&mut self, now: Instant) {
-        let Link::Online(online) = &mut self.link else {
+    /// Takes the next step of the renewal that is due.
+    pub(super) fn continue_renewal(&mut self, now: Instant) {
+        let ConnectionState::Online(online) = &mut self.connection else {
             return;
         };
         match &mut online.renewal {
-            Renewal::Due(at) if *at <= now => {
-                online.renewal = Renewal::Asked;
+            TokenRenewal::Due(at) if *at <= now => {
+                online.renewal = TokenRenewal::TokenRequested;
                 self.ask_for_token();
             }
-            Renewal::Handing { token, at } if at.is_some_and(|at| at <= now) => {
+            TokenRenewal::Refreshing { token, at } if at.is_some_and(|at| at <= now) => {
                 *at = None;
                 let token = token.clone();
-                self.ask(What::Renew, now, |_, _| Some(Ask::TokenRefresh(token)));
+                self.request(Purpose::Renew, now, |_, _| {
+                    Some(ClientRequest::TokenRefresh(token))
+                });
             }
             _ => {}
         }
     }
 
-    /// The new token was taken, or not.
-    pub(super) fn renewed(&mut self, outcome: Result<u64, ErrorBody>, now: Instant) {
-        let Link::Online(online) = &mut self.link else {
+    /// Handles the reply to `token.refresh`.
+    pub(super) fn token_refreshed(&mut self, outcome: Result<u64, ErrorBody>, now: Instant) {
+        let ConnectionState::Online(online) = &mut self.connection else {
             return;
         };
-        let Renewal::Handing { token, at } = &mut online.renewal else {
+        let TokenRenewal::Refreshing { token, at } = &mut online.renewal else {
             return;
         };
-        match outcome.map_err(|error| Refusal::of(&error)) {
+        match outcome.map_err(|error| Retryability::of(&error)) {
             Ok(expires_at) => {
                 let token = std::mem::take(token);
-                online.renewal = Renewal::Quiet;
-                // A warning may overtake the reply, and a token that ends no later than the one before is not warned of anew.
-                if expires_at <= online.warned {
+                online.renewal = TokenRenewal::Idle;
+                // The server warns once per expiry, and its warning may overtake the reply.
+                if expires_at <= online.warned_expiry {
                     self.token_expires(expires_at, now);
                 } else {
                     self.token = Some(token);
                 }
             }
-            Err(Refusal::TooFast(hint) | Refusal::Passing(hint)) => {
+            Err(Retryability::RateLimited(hint) | Retryability::Temporary(hint)) => {
                 *at = Some(now + hint.unwrap_or_default().max(Duration::from_secs(1)))
             }
-            // The session ends with the old token, and another one is asked for then.
-            Err(Refusal::Defect | Refusal::Definite) => online.renewal = Renewal::Quiet,
+            // The session ends with the old token, and the client asks for another one then.
+            Err(Retryability::Defect | Retryability::Permanent) => {
+                online.renewal = TokenRenewal::Idle
+            }
         }
     }
 }

@@ -1,192 +1,220 @@
-//! What replies change.
+//! Handling of replies and errors.
 
 use std::time::{Duration, Instant};
 
-use protocol::{ChannelId, ErrorBody, ErrorCode, model::EntryResult};
+use protocol::{ChannelId, ErrorBody, ErrorCode, entity::EntryResult};
 use rand::RngExt;
 
-use super::{Answer, Failure, Machine, Ticket, Update, What, repair::Progress, streams::State};
-use crate::Refusal;
+use super::{
+    ClientReply, Machine, Purpose, RequestId, SendFailure, Update,
+    channel_streams::SubscriptionState, recovery::ReadProgress,
+};
+use crate::Retryability;
 
-/// As what a request counts that was not answered in time: whether it was carried out is unknown.
-pub(super) fn unanswered() -> ErrorBody {
+/// The error that stands for a reply that did not arrive in time: the request may have been carried
+/// out.
+pub(super) fn no_reply_error() -> ErrorBody {
     ErrorBody::new(ErrorCode::Unavailable, "no reply in time")
 }
 
 impl Machine {
-    /// A reply came. One that is awaited no longer says nothing.
-    pub(super) fn replied(
+    /// Handles a reply. Replies to requests that timed out are ignored.
+    pub(super) fn handle_reply(
         &mut self,
-        ticket: Ticket,
-        outcome: Result<Answer, ErrorBody>,
+        request_id: RequestId,
+        outcome: Result<ClientReply, ErrorBody>,
         now: Instant,
     ) {
-        let Some(asked) = self.asked.remove(&ticket) else {
+        let Some(pending) = self.pending.remove(&request_id) else {
             return;
         };
-        match (asked.what, outcome) {
-            (What::Send(channel_id), Ok(Answer::MessageSend(message))) => {
-                self.outbox.settle(&channel_id);
-                self.tell(Update::Acknowledged(message));
+        match (pending.purpose, outcome) {
+            (Purpose::Send(channel_id), Ok(ClientReply::MessageSend(message))) => {
+                self.send_queue.remove_first(&channel_id);
+                self.emit(Update::Acknowledged(message));
             }
-            (What::Subscribe(_), Ok(Answer::ChannelSubscribe(entries))) => {
+            (Purpose::Subscribe(_), Ok(ClientReply::ChannelSubscribe(entries))) => {
                 self.subscribed(entries, now)
             }
-            (What::Unsubscribe(ids), Ok(Answer::ChannelUnsubscribe)) => self.unsubscribed(ids),
-            (What::Repair(id), Ok(Answer::MessageList(page))) => {
-                if let Some(repair) = self.streams.reads(&id, ticket) {
-                    repair.messages(&page.items, page.more);
-                    self.tell(Update::Messages {
+            (Purpose::Unsubscribe(ids), Ok(ClientReply::ChannelUnsubscribe)) => {
+                self.unsubscribed(ids)
+            }
+            (Purpose::Recovery(id), Ok(ClientReply::MessageList(page))) => {
+                if let Some(recovery) = self.streams.recovery_awaiting(&id, request_id) {
+                    recovery.messages(&page.items, page.more);
+                    self.emit(Update::Messages {
                         channel_id: id,
                         messages: page.items,
                     });
                 }
             }
-            (What::Repair(id), Ok(Answer::ParticipantList(page))) => {
-                if let Some(repair) = self.streams.reads(&id, ticket) {
-                    let progress = repair.participants(page.cursor);
-                    self.tell(Update::Participants {
+            (Purpose::Recovery(id), Ok(ClientReply::ParticipantList(page))) => {
+                if let Some(recovery) = self.streams.recovery_awaiting(&id, request_id) {
+                    let progress = recovery.participants(page.cursor);
+                    self.emit(Update::Participants {
                         channel_id: id.clone(),
                         participants: page.items,
                     });
-                    if progress == Progress::Done {
-                        self.repaired(id, None);
+                    if progress == ReadProgress::Done {
+                        self.recovery_done(id, None);
                     }
                 }
             }
-            (What::List, Ok(Answer::ChannelList(page))) => {
-                if let Some(listing) = &mut self.listing {
-                    let progress = listing.page(page.cursor);
-                    self.tell(Update::Channels(page.items));
-                    if progress == Progress::Done {
-                        self.listed(None);
+            (Purpose::List, Ok(ClientReply::ChannelList(page))) => {
+                if let Some(list_recovery) = &mut self.list_recovery {
+                    let progress = list_recovery.page(&page.items, page.cursor);
+                    self.emit(Update::Channels(page.items));
+                    if progress == ReadProgress::Done {
+                        self.list_recovery_done(None);
                     }
                 }
             }
-            (What::Renew, Ok(Answer::TokenRefresh(expires_at))) => {
-                self.renewed(Ok(expires_at), now)
+            (Purpose::Renew, Ok(ClientReply::TokenRefresh(expires_at))) => {
+                self.token_refreshed(Ok(expires_at), now)
             }
-            (What::Clock { expires_at }, Ok(Answer::Ping(at))) => {
-                self.clock(expires_at, Some(at), now)
+            (Purpose::Clock { expires_at }, Ok(ClientReply::Ping(at))) => {
+                self.clock_received(expires_at, Some(at), now)
             }
-            (What::Ping, Ok(Answer::Ping(_))) => {}
-            (what, Ok(_)) => self.refused(
-                what,
-                ErrorBody::new(ErrorCode::Internal, "the reply is another request's"),
+            (Purpose::Ping, Ok(ClientReply::Ping(_))) => {}
+            (purpose, Ok(_)) => self.handle_error(
+                purpose,
+                ErrorBody::new(ErrorCode::Internal, "the reply does not match the request"),
                 now,
             ),
-            (What::Repair(id), Err(_)) if self.streams.reads(&id, ticket).is_none() => {}
-            (what, Err(error)) => self.refused(what, error, now),
+            (Purpose::Recovery(id), Err(_))
+                if self.streams.recovery_awaiting(&id, request_id).is_none() => {}
+            (purpose, Err(error)) => self.handle_error(purpose, error, now),
         }
     }
 
-    /// A request was refused, or not answered in time.
-    pub(super) fn refused(&mut self, what: What, error: ErrorBody, now: Instant) {
-        let refusal = Refusal::of(&error);
-        if let Refusal::TooFast(hint) = refusal {
-            self.pauses(hint, now);
+    /// Handles an error reply, or a missing reply.
+    pub(super) fn handle_error(&mut self, purpose: Purpose, error: ErrorBody, now: Instant) {
+        let retryability = Retryability::of(&error);
+        if let Retryability::RateLimited(hint) = retryability {
+            self.pause(hint, now);
         }
-        let hint = match refusal {
-            Refusal::TooFast(hint) | Refusal::Passing(hint) => hint,
-            Refusal::Defect | Refusal::Definite => None,
+        let hint = match retryability {
+            Retryability::RateLimited(hint) | Retryability::Temporary(hint) => hint,
+            Retryability::Defect | Retryability::Permanent => None,
         };
         let random = self.random.random();
-        match what {
-            What::Send(channel_id) => {
-                let goes_on = match refusal {
-                    Refusal::TooFast(_) | Refusal::Passing(_) => true,
-                    Refusal::Defect => self.outbox.bears(&channel_id),
-                    Refusal::Definite => false,
+        match purpose {
+            Purpose::Send(channel_id) => {
+                let is_retried = match retryability {
+                    Retryability::RateLimited(_) | Retryability::Temporary(_) => true,
+                    Retryability::Defect => self.send_queue.count_defect(&channel_id),
+                    Retryability::Permanent => false,
                 };
-                if goes_on {
-                    if let Some(retry) = self.outbox.again(&channel_id) {
-                        retry.later(hint, random, now);
+                if is_retried {
+                    if let Some(retry) = self.send_queue.retry_first(&channel_id) {
+                        retry.schedule(hint, random, now);
                     }
-                } else if let Some(letter) = self.outbox.settle(&channel_id) {
-                    self.tell(Update::Failed {
+                } else if let Some(message) = self.send_queue.remove_first(&channel_id) {
+                    self.emit(Update::Failed {
                         channel_id,
-                        message_id: letter.id,
-                        why: Failure::Refused(error),
+                        message_id: message.id,
+                        why: SendFailure::Refused(error),
                     });
                 }
             }
-            What::Subscribe(ids) => ids
+            Purpose::Subscribe(ids) => ids
                 .into_iter()
-                .for_each(|id| self.not_joined(id, error.clone(), now)),
-            What::Unsubscribe(_) if matches!(refusal, Refusal::TooFast(_)) => {}
-            What::Unsubscribe(_) if matches!(refusal, Refusal::Passing(_)) => {
-                self.pauses(hint, now)
+                .for_each(|id| self.subscribe_failed(id, error.clone(), now)),
+            Purpose::Unsubscribe(_) if matches!(retryability, Retryability::RateLimited(_)) => {}
+            Purpose::Unsubscribe(_) if matches!(retryability, Retryability::Temporary(_)) => {
+                self.pause(hint, now)
             }
-            // There is nothing to end, or it ends with the session: what still comes is passed over as another's.
-            What::Unsubscribe(ids) => self.unsubscribed(ids),
-            What::Repair(id) if refusal == Refusal::Definite => self.repaired(id, Some(error)),
-            What::Repair(id) => {
-                if let Some(repair) = self
+            // The channel is not subscribed to, or will not be after this session. Its events are
+            // ignored.
+            Purpose::Unsubscribe(ids) => self.unsubscribed(ids),
+            Purpose::Recovery(id) if retryability == Retryability::Permanent => {
+                self.recovery_done(id, Some(error))
+            }
+            Purpose::Recovery(id) => {
+                if let Some(recovery) = self
                     .streams
                     .get_mut(&id)
-                    .and_then(|stream| stream.repair.as_mut())
+                    .and_then(|stream| stream.recovery.as_mut())
                 {
-                    repair.failed().later(hint, random, now);
+                    recovery.retry_later().schedule(hint, random, now);
                 }
             }
-            What::List if refusal == Refusal::Definite => self.listed(Some(error)),
-            What::List => {
-                if let Some(listing) = &mut self.listing {
-                    listing.failed().later(hint, random, now);
+            Purpose::List if retryability == Retryability::Permanent => {
+                self.list_recovery_done(Some(error))
+            }
+            Purpose::List => {
+                if let Some(list_recovery) = &mut self.list_recovery {
+                    list_recovery.retry_later().schedule(hint, random, now);
                 }
             }
-            What::Renew => self.renewed(Err(error), now),
-            What::Clock { expires_at } => self.clock(expires_at, None, now),
-            What::Ping => {}
+            Purpose::Renew => self.token_refreshed(Err(error), now),
+            Purpose::Clock { expires_at } => self.clock_received(expires_at, None, now),
+            Purpose::Ping => {}
         }
     }
 
     fn subscribed(&mut self, entries: Vec<EntryResult>, now: Instant) {
         for entry in &entries {
             if let EntryResult::Entry(entry) = entry {
-                self.tell(Update::Joined(Box::new(entry.clone())));
+                self.emit(Update::Joined(Box::new(entry.clone())));
             }
         }
-        self.entries(entries, now);
+        self.handle_entries(entries, now);
     }
 
-    /// A channel cannot be subscribed to: for now, or at all.
-    pub(super) fn not_joined(&mut self, channel_id: ChannelId, error: ErrorBody, now: Instant) {
+    /// Handles a channel that could not be subscribed to.
+    pub(super) fn subscribe_failed(
+        &mut self,
+        channel_id: ChannelId,
+        error: ErrorBody,
+        now: Instant,
+    ) {
         let random = self.random.random();
-        match (Refusal::of(&error), self.streams.state(&channel_id)) {
-            (_, Some(State::Leaving { .. })) => self.unsubscribed(vec![channel_id]),
-            (Refusal::Definite, Some(_)) => {
+        match (Retryability::of(&error), self.streams.state(&channel_id)) {
+            (_, Some(SubscriptionState::Leaving { .. })) => self.unsubscribed(vec![channel_id]),
+            (Retryability::Permanent, Some(_)) => {
                 self.streams.remove(&channel_id);
-                self.tell(Update::Lost { channel_id, error });
+                self.emit(Update::Lost { channel_id, error });
             }
-            (Refusal::Definite, None) => {}
-            (Refusal::TooFast(hint) | Refusal::Passing(hint), _) => {
-                self.joins_later(&channel_id, hint, random, now)
+            (Retryability::Permanent, None) => {}
+            (Retryability::RateLimited(hint) | Retryability::Temporary(hint), _) => {
+                self.retry_subscribe(&channel_id, hint, random, now)
             }
-            (Refusal::Defect, _) => self.joins_later(&channel_id, None, random, now),
+            (Retryability::Defect, _) => self.retry_subscribe(&channel_id, None, random, now),
         }
     }
 
-    fn joins_later(&mut self, id: &ChannelId, hint: Option<Duration>, random: f64, now: Instant) {
+    fn retry_subscribe(
+        &mut self,
+        id: &ChannelId,
+        hint: Option<Duration>,
+        random: f64,
+        now: Instant,
+    ) {
         if let Some(stream) = self.streams.get_mut(id) {
-            stream.retry.later(hint, random, now);
+            stream.retry.schedule(hint, random, now);
         }
-        self.streams.enter(id, State::Apart);
+        self.streams.set_state(id, SubscriptionState::Unsubscribed);
     }
 
-    fn repaired(&mut self, id: ChannelId, error: Option<ErrorBody>) {
-        self.streams.mended(&id);
-        self.tell(Update::Repaired {
+    fn recovery_done(&mut self, id: ChannelId, error: Option<ErrorBody>) {
+        self.streams.recovery_done(&id);
+        self.emit(Update::Recovered {
             channel_id: Some(id),
             error,
         });
     }
 
-    fn listed(&mut self, error: Option<ErrorBody>) {
-        self.listing = None;
-        self.tell(Update::Repaired {
-            channel_id: None,
-            error,
-        });
+    fn list_recovery_done(&mut self, error: Option<ErrorBody>) {
+        if self
+            .list_recovery
+            .take()
+            .is_some_and(|recovery| recovery.is_after_gap())
+        {
+            self.emit(Update::Recovered {
+                channel_id: None,
+                error,
+            });
+        }
     }
 }

@@ -1,17 +1,17 @@
-//! When something may be asked again that failed.
+//! When a failed request may be sent again.
 
 use std::time::{Duration, Instant};
 
 use crate::Backoff;
 
-/// When something may be asked again: at once, as long as nothing failed.
+/// When a failed request may be sent again. Due immediately until something fails.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Retry {
+pub(super) struct RetryTimer {
     backoff: Backoff,
     not_before: Option<Instant>,
 }
 
-impl Default for Retry {
+impl Default for RetryTimer {
     fn default() -> Self {
         Self {
             backoff: Backoff::new(Duration::from_millis(250), Duration::from_secs(10)),
@@ -20,12 +20,12 @@ impl Default for Retry {
     }
 }
 
-impl Retry {
-    /// It failed: again after a back-off, and not before the server's hint.
-    pub(super) fn later(&mut self, hint: Option<Duration>, random: f64, now: Instant) {
-        let hint = hint.unwrap_or_default();
-        // Those who were given the same hint do not come at the same instant.
-        self.not_before = Some(now + hint + self.backoff.wait(random));
+impl RetryTimer {
+    /// Schedules a retry after the server's hint and a backoff.
+    pub(super) fn schedule(&mut self, hint: Option<Duration>, random: f64, now: Instant) {
+        // The backoff is added to the hint, so that clients with the same hint do not retry at the
+        // same instant.
+        self.not_before = Some(now + hint.unwrap_or_default() + self.backoff.wait(random));
     }
 
     pub(super) fn is_due(&self, now: Instant) -> bool {

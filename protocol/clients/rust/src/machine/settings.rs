@@ -1,33 +1,32 @@
-//! How a client behaves, and when it takes nothing more.
+//! Settings of a client.
 
 use std::{collections::BTreeMap, time::Duration};
 
-use protocol::{
-    ChannelId,
-    params::{Cursor, Watch},
-};
+use protocol::{ChannelId, Cursor, operation::session::Watch};
 
 use crate::Position;
 
-/// How a client behaves.
+/// Settings of a client.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// What is followed beside `channels`. Default [`Watch::All`]: the user's channels, as the server chooses them.
+    /// Which channels to follow in addition to `channels`. Default [`Watch::All`]: the user's
+    /// channels, as the server selects them.
     pub watch: Watch,
-    /// Channels to follow from the start, each behind a position or from now on. Default none. Whichever the user is removed
-    /// from and added to again is followed again.
+    /// Channels to follow from the start, each from a position or from now on. Default none. They
+    /// are followed again when the user is removed from them and added again.
     pub channels: BTreeMap<ChannelId, Cursor>,
-    /// Where the user's own stream is gone on with. Default from now on.
+    /// Position in the user's own stream to continue from. Default from now on.
     pub user_position: Option<Position>,
-    /// How many messages wait for their acknowledgement before [`SendError::Full`]. Default 1000.
+    /// Maximum number of messages that are not acknowledged yet, see [`SendError::Full`]. Default
+    /// 1000.
     pub outbox: usize,
-    /// Up to how long the first wait is before a connection is tried again. Default half a second.
+    /// Upper bound of the first reconnect backoff. Default 500 ms.
     pub first_wait: Duration,
-    /// Up to how long any wait is, where the server does not ask for a longer one. Default 30 s.
+    /// Upper bound of the reconnect backoff. The server may ask for more. Default 30 s.
     pub longest_wait: Duration,
-    /// How long a reply is waited for. Default 10 s.
-    pub patience: Duration,
-    /// Name and version, as `name/1.2`, for the server. Default this client's.
+    /// Time to wait for a reply. Default 10 s.
+    pub reply_timeout: Duration,
+    /// Name and version of the application, as `name/1.2`, for the server. Default this client's.
     pub client: Option<String>,
 }
 
@@ -40,19 +39,19 @@ impl Default for Settings {
             outbox: 1000,
             first_wait: Duration::from_millis(500),
             longest_wait: Duration::from_secs(30),
-            patience: Duration::from_secs(10),
+            reply_timeout: Duration::from_secs(10),
             client: Some(concat!("chaos-client/", env!("CARGO_PKG_VERSION")).to_owned()),
         }
     }
 }
 
-/// Why a message is not taken for sending.
+/// Why a message is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// As many as may wait do. There is room again with the next acknowledgement.
-    #[error("too many messages wait for their acknowledgement")]
+    /// [`Settings::outbox`] is reached. The next acknowledgement makes room.
+    #[error("too many messages are not acknowledged yet")]
     Full,
-    /// The client ended.
+    /// The client has ended.
     #[error("the client ended")]
     Over,
 }

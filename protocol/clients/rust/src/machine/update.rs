@@ -1,107 +1,113 @@
-//! What the application is told.
+//! Updates for the application.
 
 use std::{fmt, time::Duration};
 
 use protocol::{
     ChannelId, ErrorBody, EventMessage, MessageId,
-    model::{Entry, Gap, Message, Participant},
-    results::Connected,
+    entity::{Entry, Gap, Message, Participant},
+    operation::session::Connected,
 };
 
 use super::NoToken;
 use crate::{Closed, ConnectError, Position};
 
-/// What the application is told, in the order in which it is to be believed.
+/// What the client reports to the application, in order.
 ///
-/// The durable events of a channel come in `seq` order, each once, across any number of connections; where that does not
-/// hold there is a [`Gap`](Update::Gap) or an [`Anomaly`](Update::Anomaly) between them. Each message that was taken for
-/// sending is [`Acknowledged`](Update::Acknowledged) once or [`Failed`](Update::Failed) once.
+/// The durable events of a channel are in `seq` order, each once, across any number of connections.
+/// Where they are not, there is a [`Gap`](Update::Gap) or an [`Anomaly`](Update::Anomaly) between
+/// them. Each accepted message is [`Acknowledged`](Update::Acknowledged) once or
+/// [`Failed`](Update::Failed) once.
 #[derive(Debug)]
 pub enum Update {
-    /// There is a session. What was missed follows as events.
+    /// A session began. Missed events follow.
     Connected(Box<Connected>),
-    /// There is none, and the next attempt is made after so long, or as soon as there is a token.
+    /// The session ended, or an attempt to connect failed. The client tries again.
     Away {
-        /// Why.
+        /// The cause.
         why: Why,
-        /// When it is tried again.
+        /// Time until the next attempt. Asking the application for a token may add to it.
         wait: Duration,
     },
-    /// An event, durable or passing. `token.expiring`, `server.draining` and `channel.gap` are not told: the client does what they ask for.
+    /// A durable or passing event. `token.expiring`, `server.draining` and `channel.gap` are
+    /// handled by the client instead.
     Event(EventMessage),
-    /// A channel was subscribed to beside `connect`.
+    /// A channel was subscribed to other than by `connect`.
     Joined(Box<Entry>),
-    /// A channel is not followed any more: the server refuses it.
+    /// The server refuses the subscription of a channel, which is not followed any more.
     Lost {
-        /// Which.
+        /// The channel.
         channel_id: ChannelId,
-        /// Why.
+        /// The server's error.
         error: ErrorBody,
     },
-    /// A stream does not go on from where it was, but from a new head. What is missing is read, and told as
-    /// [`Messages`](Update::Messages) and [`Participants`](Update::Participants) (of the own stream as
-    /// [`Channels`](Update::Channels)) until [`Repaired`](Update::Repaired); events behind the head come meanwhile.
+    /// A stream has a gap, and continues from a new head. The client reads what is missing, and
+    /// reports it as [`Messages`](Update::Messages) and [`Participants`](Update::Participants) (for
+    /// the user's own stream as [`Channels`](Update::Channels)) until
+    /// [`Recovered`](Update::Recovered). Events after the head may come in between.
     Gap {
-        /// Of which channel; of the user's own stream, if there is none.
+        /// The channel, or `None` for the user's own stream.
         channel_id: Option<ChannelId>,
-        /// With `diverged` what the application has of it does not hold any more. With `limit_reached` nothing more is
-        /// heard of the channel, and nothing is read.
+        /// The kind of gap. After `diverged` the application must discard what it has of the
+        /// channel. After `limit_reached` the channel is not followed any more, and nothing is
+        /// read.
         gap: Gap,
-        /// Where it was.
+        /// The position before the gap.
         from: Option<Position>,
-        /// Where it goes on.
+        /// The position after the gap.
         to: Position,
     },
-    /// Messages of a channel that were read after a gap, as they are now.
+    /// Messages of a channel that were read after a gap, in their current state.
     Messages {
-        /// Which channel.
+        /// The channel.
         channel_id: ChannelId,
-        /// In no order with the events around them: of two states the one with the greater `seq` is newer.
+        /// Not ordered with the events around them: of two states of a message the one with the
+        /// greater `seq` is newer.
         messages: Vec<Message>,
     },
-    /// Participants of a channel, read after a gap: one page.
+    /// A page of a channel's participants, read after a gap.
     Participants {
-        /// Which channel.
+        /// The channel.
         channel_id: ChannelId,
-        /// As they are now.
+        /// The participants in their current state.
         participants: Vec<Participant>,
     },
-    /// Channels of the user, read after a gap of the own stream: one page.
+    /// A page of the user's channels, read after a gap of the user's own stream, or because a reply
+    /// had no room for an entry in full and had only its positions.
     Channels(Vec<Entry>),
-    /// All that a gap asks for was read, or cannot be read.
-    Repaired {
-        /// Of which channel; of the user's own stream, if there is none.
+    /// All that a gap requires was read, or cannot be read.
+    Recovered {
+        /// The channel, or `None` for the user's own stream.
         channel_id: Option<ChannelId>,
-        /// Why the rest is not to be had.
+        /// Why the rest cannot be read.
         error: Option<ErrorBody>,
     },
-    /// A message is stored.
+    /// A message was stored.
     Acknowledged(Box<Message>),
-    /// A message was taken for sending, and is given up.
+    /// An accepted message will not be sent any more.
     Failed {
-        /// In which channel.
+        /// The channel.
         channel_id: ChannelId,
-        /// Which.
+        /// The message.
         message_id: MessageId,
-        /// Why.
-        why: Failure,
+        /// The cause.
+        why: SendFailure,
     },
-    /// The server did what it promises not to do.
+    /// The server broke a promise of the protocol.
     Anomaly(Anomaly),
-    /// The client ended, and there is nothing more to come.
+    /// The client ended. No update follows.
     Over(Why),
 }
 
-/// Why a message is given up.
+/// Why an accepted message will not be sent any more.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
-    /// The server refused it.
+pub enum SendFailure {
+    /// The server refused the message.
     #[error(transparent)]
     Refused(ErrorBody),
-    /// The client ended first.
+    /// The client ended before the message was acknowledged.
     #[error("the client ended before it was acknowledged")]
     Over {
-        /// Whether it was sent: then it may be stored.
+        /// Whether the message was sent, and so may be stored.
         was_sent: bool,
     },
 }
@@ -109,19 +115,19 @@ pub enum Failure {
 /// Why there is no session.
 #[derive(Debug)]
 pub enum Why {
-    /// There is no token.
+    /// The application has no token.
     NoToken(NoToken),
-    /// An attempt failed.
+    /// An attempt to connect failed.
     Failed(ConnectError),
     /// The session ended.
     Closed(Closed),
-    /// The node ends, and the client went.
+    /// The node drains, and the client left it.
     Draining,
-    /// A request was not answered, and nothing was heard since.
+    /// A request got no reply in time, and nothing else was received since.
     Silent,
-    /// The user's own stream does not go on from where it was: the next session tells which channels the user is in.
+    /// The user's own stream has a gap. The next session says which channels the user is in.
     Missed,
-    /// The application ended it.
+    /// The application ended the client.
     Asked,
 }
 
@@ -131,35 +137,35 @@ impl fmt::Display for Why {
             Self::NoToken(error) => error.fmt(f),
             Self::Failed(error) => error.fmt(f),
             Self::Closed(closed) => closed.fmt(f),
-            Self::Draining => f.write_str("the node is going away"),
+            Self::Draining => f.write_str("the node is draining"),
             Self::Silent => f.write_str("the node does not answer"),
-            Self::Missed => f.write_str("something of the user's own stream was missed"),
+            Self::Missed => f.write_str("the user's own stream has a gap"),
             Self::Asked => f.write_str("ended by the application"),
         }
     }
 }
 
-/// What a server promises not to do. It is handed on rather than hidden.
+/// A broken promise of the server.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Anomaly {
-    /// A durable event that was passed already; it is told only here.
-    Again {
-        /// Where its stream stood.
+    /// A durable event at or before the current position. It is reported only here.
+    Repeated {
+        /// The position of the stream.
         at: Position,
-        /// What came.
+        /// The event.
         event: EventMessage,
     },
-    /// Events between the position and this one did not come. It is told as an event too, and what is missing is read as
-    /// after a gap.
+    /// A hole: events between the position and this one are missing. The event is also reported as
+    /// an update, and what is missing is read as after a gap.
     Hole {
-        /// Where its stream stood.
+        /// The position of the stream.
         at: Position,
-        /// What came.
+        /// The event.
         event: EventMessage,
     },
-    /// An event of a channel that the session does not listen to; it is told only here. So is one that overtakes
-    /// `channel.added` where the user was removed and added again meanwhile.
+    /// An event of a channel without a subscription. It is reported only here. Also an event that
+    /// overtakes `channel.added` after the user was removed and added again.
     Foreign(EventMessage),
-    /// An event that the client must understand, and does not.
+    /// An event that the client must understand and cannot parse.
     Unreadable(EventMessage),
 }

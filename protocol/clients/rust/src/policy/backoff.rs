@@ -1,46 +1,46 @@
-//! Waits between attempts.
+//! Exponential backoff with full jitter.
 
 use std::time::Duration;
 
-/// Waits between attempts: a random time up to a bound that doubles ("full jitter"), so that those who failed together do
-/// not come again together.
+/// Delays between attempts: each is random up to a bound that doubles ("full jitter"), so that
+/// clients that failed together do not retry together.
 #[derive(Debug, Clone, Copy)]
 pub struct Backoff {
     first: Duration,
-    most: Duration,
+    max: Duration,
     attempts: u32,
 }
 
 impl Backoff {
-    /// The first wait is at most `first`, and none is longer than `most`.
-    pub const fn new(first: Duration, most: Duration) -> Self {
+    /// Creates a backoff whose bound starts at `first` and grows up to `max`.
+    pub const fn new(first: Duration, max: Duration) -> Self {
         Self {
             first,
-            most,
+            max,
             attempts: 0,
         }
     }
 
-    /// Up to how long the next wait may be.
+    /// Upper bound of the next delay.
     pub fn bound(&self) -> Duration {
         self.first
             .saturating_mul(1 << self.attempts.min(20))
-            .min(self.most)
+            .min(self.max)
     }
 
-    /// The next wait. `random` is drawn from 0 up to 1.
+    /// Returns the next delay. `random` is between 0 and 1.
     pub fn wait(&mut self, random: f64) -> Duration {
         let wait = self.bound().mul_f64(random.clamp(0.0, 1.0));
         self.attempts = self.attempts.saturating_add(1);
         wait
     }
 
-    /// Whether there was no wait since it began anew.
+    /// Whether no delay was taken since the last reset.
     pub fn is_fresh(&self) -> bool {
         self.attempts == 0
     }
 
-    /// Begins anew: it went well.
+    /// Starts over, after a success.
     pub fn reset(&mut self) {
         self.attempts = 0;
     }
@@ -51,15 +51,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bound_doubles_up_to_the_most_and_the_wait_is_any_part_of_it() {
+    fn bound_doubles_up_to_the_maximum_and_delay_is_any_part_of_it() {
         let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
-        let mut longest = Vec::new();
+        let mut bounds = Vec::new();
         for _ in 0..9 {
             assert_eq!(backoff.clone().wait(0.0), Duration::ZERO);
-            longest.push(backoff.wait(1.0).as_millis());
+            bounds.push(backoff.wait(1.0).as_millis());
         }
         assert_eq!(
-            longest,
+            bounds,
             [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]
         );
         for _ in 0..100 {

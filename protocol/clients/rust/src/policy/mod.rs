@@ -1,12 +1,12 @@
-//! What every client does alike, as pure values: how long it waits, when it comes back, what it asks again, and where it
-//! stands. A client in another language takes these first.
+//! The rules that every client follows, without I/O: backoff, when to reconnect, what to retry, and
+//! positions in streams. A client in another language starts with these.
 
 mod backoff;
 mod position;
 mod reconnect;
-mod refusal;
+mod retryability;
 
 pub use backoff::Backoff;
-pub use position::{Position, Step};
+pub use position::{EventOrder, Position};
 pub use reconnect::Reconnect;
-pub use refusal::Refusal;
+pub use retryability::Retryability;

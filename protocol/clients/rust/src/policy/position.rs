@@ -1,34 +1,35 @@
-//! Where a client stands in a stream.
+//! A position in a stream.
 
-use protocol::params::Cursor;
+use protocol::Cursor;
 
-/// `[seq, at]` of the last durable event that a client has of a stream.
+/// `[seq, at]` of the last durable event that a client received of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Position {
-    /// Which event.
+    /// `seq` of the event.
     pub seq: u64,
-    /// Its instant, which tells it from another one with the same `seq`.
+    /// `at` of the event, which distinguishes it from another event with the same `seq` in a
+    /// superseded history.
     pub at: u64,
 }
 
-/// What an event is to somebody who stands at a position.
+/// How an event relates to a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// The next one.
+pub enum EventOrder {
+    /// The next event.
     Next,
-    /// One that was passed already.
-    Again,
-    /// One behind others that did not come.
-    Beyond,
+    /// An event at or before the position.
+    Repeated,
+    /// A later event: those in between are missing.
+    AfterHole,
 }
 
 impl Position {
-    /// What the event with this `seq` is to somebody who stands here.
-    pub fn step(self, seq: u64) -> Step {
+    /// Returns how the event with this `seq` relates to the position.
+    pub fn order_of(self, seq: u64) -> EventOrder {
         match seq {
-            _ if seq <= self.seq => Step::Again,
-            _ if seq == self.seq + 1 => Step::Next,
-            _ => Step::Beyond,
+            _ if seq <= self.seq => EventOrder::Repeated,
+            _ if seq == self.seq + 1 => EventOrder::Next,
+            _ => EventOrder::AfterHole,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Whether and how to come back, by how a connection ended: the table of close codes.
+//! Whether and how to reconnect after a connection ended or failed: the table of close codes.
 
 use std::time::Duration;
 
@@ -6,30 +6,31 @@ use protocol::{CloseCode, ErrorCode};
 
 use crate::{Closed, ConnectError};
 
-/// Whether and how to connect again.
+/// Whether and how to reconnect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reconnect {
-    /// At once: the server spreads its clients itself. Only once without a session that lasted; then after a back-off.
+    /// Immediately, since the server spreads its clients itself. Again only after a stable session,
+    /// otherwise after a backoff.
     AtOnce,
-    /// After a back-off, whose first wait is short.
+    /// After a backoff.
     AfterBackoff,
-    /// With a new token; at once likewise.
+    /// Immediately with a new token, with the same restriction as `AtOnce`.
     WithNewToken,
-    /// Not at all: it would end the same way.
+    /// Not at all: it would fail again.
     Never,
 }
 
 impl Reconnect {
-    /// After a session ended like this.
+    /// Returns what to do after a session ended.
     pub fn after(closed: &Closed) -> Self {
         Self::by_code(closed.code)
     }
 
-    /// After an attempt that failed like this.
+    /// Returns what to do after an attempt to connect failed.
     pub fn after_failure(error: &ConnectError) -> Self {
         match error {
             ConnectError::Address(_) => Self::Never,
-            // What an upgrade is refused with may be a proxy's word, and pass.
+            // A proxy may have refused the upgrade, for now.
             ConnectError::Unreachable(_)
             | ConnectError::Upgrade { .. }
             | ConnectError::Handshake(_) => Self::AfterBackoff,
@@ -38,7 +39,7 @@ impl Reconnect {
             ConnectError::Refused { closed, .. } if closed.close_code().is_some() => {
                 Self::after(closed)
             }
-            // The close frame was lost; the error tells less.
+            // Without a close frame the error decides.
             ConnectError::Refused { error, .. } => match error.code {
                 ErrorCode::Unauthenticated => Self::WithNewToken,
                 ErrorCode::RateLimited
@@ -66,12 +67,12 @@ impl Reconnect {
             Some(
                 CloseCode::TooManyRequests | CloseCode::TooManyConnections | CloseCode::Internal,
             ) => Self::AfterBackoff,
-            // Broken, or a code of a later version.
+            // A broken connection, or a code of a later version.
             None => Self::AfterBackoff,
         }
     }
 
-    /// Not before so long, where the server said so.
+    /// Returns the minimum delay that the server asked for.
     pub fn hint(error: &ConnectError) -> Option<Duration> {
         match error {
             ConnectError::Refused { error, closed } => error
@@ -83,7 +84,7 @@ impl Reconnect {
         }
     }
 
-    /// Whether another node may do better after such an end.
+    /// Whether to try another node after a session ended.
     pub fn elsewhere(closed: &Closed) -> bool {
         match closed.close_code() {
             None => true,
@@ -98,7 +99,7 @@ impl Reconnect {
         }
     }
 
-    /// Whether another node may do better after such a failure.
+    /// Whether to try another node after an attempt to connect failed.
     pub fn elsewhere_after_failure(error: &ConnectError) -> bool {
         match error {
             ConnectError::Closed(closed) | ConnectError::Refused { closed, .. } => {
@@ -125,20 +126,20 @@ mod tests {
     }
 
     #[test]
-    fn every_close_code_is_followed_as_the_wire_asks_for() {
+    fn every_close_code_is_handled_as_the_protocol_requires() {
         let table: Vec<Value> =
             serde_json::from_str(include_str!("../../../../vectors/close.json")).unwrap();
         assert_eq!(table.len(), CloseCode::ALL.len());
         for row in table {
             let code = u16::try_from(row["code"].as_u64().unwrap()).unwrap();
-            let asked = match row["reconnect"].as_str().unwrap() {
+            let expected = match row["reconnect"].as_str().unwrap() {
                 "no" => Reconnect::Never,
                 "with a new token" => Reconnect::WithNewToken,
                 "yes" | "yes, with resume" | "after back-off" => Reconnect::AfterBackoff,
                 "at once, spread over reconnect_after_ms" => Reconnect::AtOnce,
                 other => panic!("{other}"),
             };
-            assert_eq!(Reconnect::after(&closed(code, "")), asked, "{code}");
+            assert_eq!(Reconnect::after(&closed(code, "")), expected, "{code}");
         }
         assert_eq!(Reconnect::after(&closed(4999, "")), Reconnect::AfterBackoff);
         assert_eq!(
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_refusal_the_close_code_counts_and_the_longer_hint() {
+    fn refused_connect_is_handled_by_its_close_code_and_longer_hint() {
         let refused = |code, retry_after_ms, closed| ConnectError::Refused {
             error: ErrorBody {
                 retry_after_ms,

@@ -1,14 +1,15 @@
-//! The client's state machine under simulated time, against a server that may do to it whatever a server and a network may.
+//! The client's state machine in simulated time, against a server that fails in every way that a
+//! server and a network can.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     reason = "a test fails by panicking"
 )]
-#![allow(unreachable_pub, reason = "tests have no outside")]
+#![allow(unreachable_pub, reason = "a test binary has no public interface")]
 
-mod asks;
-mod hand;
-mod once;
+mod properties;
+mod requests;
+mod scripted;
 mod server;
-mod story;
-mod waits;
+mod simulation;
+mod timing;

@@ -1,5 +1,5 @@
-//! A server made by hand.
-#![allow(unreachable_pub, reason = "tests have no outside")]
+//! A scripted server on a real socket.
+#![allow(unreachable_pub, reason = "a test binary has no public interface")]
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::{future::Future, time::Duration};
@@ -26,13 +26,13 @@ use tokio_tungstenite::{
 
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
-/// The server's end of one connection.
+/// The server's end of a connection.
 pub struct Peer {
     pub stream: WebSocketStream<TcpStream>,
     pub encoding: Encoding,
 }
 
-pub struct Asked {
+pub struct ReceivedRequest {
     pub id: u32,
     pub method: String,
     pub params: Value,
@@ -59,21 +59,21 @@ impl Peer {
         Self { stream, encoding }
     }
 
-    pub async fn asked(&mut self) -> Asked {
+    pub async fn request(&mut self) -> ReceivedRequest {
         let bytes = match self.stream.next().await.unwrap().unwrap() {
             Message::Binary(bytes) => bytes,
             Message::Text(text) => text.into(),
             other => panic!("{other:?}"),
         };
         let request = Request::decode(self.encoding, &bytes).unwrap();
-        Asked {
+        ReceivedRequest {
             id: request.id,
             method: request.method.to_owned(),
             params: request.params().unwrap(),
         }
     }
 
-    pub async fn says(&mut self, bytes: Vec<u8>) {
+    pub async fn send(&mut self, bytes: Vec<u8>) {
         let message = match self.encoding {
             Encoding::MessagePack => Message::Binary(bytes.into()),
             Encoding::Json => Message::Text(String::from_utf8(bytes).unwrap().into()),
@@ -81,15 +81,15 @@ impl Peer {
         self.stream.send(message).await.unwrap();
     }
 
-    pub async fn answers(&mut self, id: u32, result: Value) {
-        self.says(encode_result(self.encoding, id, &result)).await;
+    pub async fn reply(&mut self, id: u32, result: Value) {
+        self.send(encode_result(self.encoding, id, &result)).await;
     }
 
-    pub async fn tells(&mut self, event: Value) {
-        self.says(self.encoding.encode(&event)).await;
+    pub async fn send_event(&mut self, event: Value) {
+        self.send(self.encoding.encode(&event)).await;
     }
 
-    pub async fn closes(&mut self, code: CloseCode) {
+    pub async fn close(&mut self, code: CloseCode) {
         let frame = CloseFrame {
             code: code.code().into(),
             reason: code.reason().into(),
@@ -98,15 +98,15 @@ impl Peer {
         while let Some(Ok(_)) = self.stream.next().await {}
     }
 
-    pub async fn connects(&mut self) {
-        self.connects_with(25_000).await;
+    pub async fn accept_session(&mut self) {
+        self.accept_session_with_heartbeat(25_000).await;
     }
 
-    pub async fn connects_with(&mut self, heartbeat_ms: u64) {
-        let asked = self.asked().await;
-        assert_eq!(asked.method, "connect");
-        self.answers(
-            asked.id,
+    pub async fn accept_session_with_heartbeat(&mut self, heartbeat_ms: u64) {
+        let request = self.request().await;
+        assert_eq!(request.method, "connect");
+        self.reply(
+            request.id,
             json!({ "session_id": "ses_0000000000000001", "user": { "id": "alice" }, "app_id": "app_0000000000000001", "environment": "test",
                 "features": [], "heartbeat_ms": heartbeat_ms, "limits": { "page": 200 }, "user_position": [0, 0], "channels": [], "more": false }),
         )
@@ -114,6 +114,8 @@ impl Peer {
     }
 }
 
-pub async fn in_time<T>(what: impl Future<Output = T>) -> T {
-    timeout(DEADLINE, what).await.expect("in time")
+pub async fn in_time<T>(future: impl Future<Output = T>) -> T {
+    timeout(DEADLINE, future)
+        .await
+        .expect("finished before the deadline")
 }

@@ -1,0 +1,63 @@
+//! Connections for the checks at startup: one to each master, open while the checks run.
+
+use std::io;
+
+use redis::{Cmd, RedisResult, Value, aio::MultiplexedConnection};
+use tokio::time::timeout;
+
+use crate::{
+    Address, CONNECT_TIMEOUT, ConnectionError, Deployment, Topology,
+    dial::current_master,
+    dial::{open, open_master, timed_out},
+};
+
+/// A connection to a master.
+pub struct Master {
+    /// Address of the master.
+    pub address: Address,
+    connection: MultiplexedConnection,
+}
+
+impl Master {
+    /// Runs a command. An error reply is an error.
+    pub async fn ask(&mut self, cmd: &Cmd) -> RedisResult<Value> {
+        let asked = timeout(CONNECT_TIMEOUT, self.connection.send_packed_command(cmd)).await;
+        asked
+            .map_err(|_| timed_out(&self.address))??
+            .extract_error()
+    }
+}
+
+/// Connects to every master of a deployment, within a few seconds.
+pub async fn masters(deployment: &Deployment) -> RedisResult<Vec<Master>> {
+    let Deployment::Cluster { seeds, credentials } = deployment else {
+        let address = current_master(deployment).await?;
+        let connection = open_master(deployment, &address)
+            .await
+            .map_err(|error| match error {
+                ConnectionError::Redis(error) => error,
+                ConnectionError::Io(error) => error.into(),
+                error => io::Error::other(error).into(),
+            })?;
+        return Ok(vec![Master {
+            address,
+            connection,
+        }]);
+    };
+    let topology = Topology::new(seeds.clone(), credentials.clone());
+    topology.refresh().await?;
+    let mut masters = Vec::new();
+    for address in topology.masters() {
+        masters.push(Master {
+            connection: open(&address, credentials, 0).await?,
+            address: (*address).clone(),
+        });
+    }
+    Ok(masters)
+}
+
+impl std::fmt::Debug for Master {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Master({})", self.address)
+    }
+}

@@ -1,0 +1,317 @@
+//! Commands to a deployment of any kind.
+
+mod answer;
+mod destination;
+mod refusal;
+mod retry;
+mod shards;
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use dashmap::DashMap;
+use futures_util::{FutureExt, future::try_join_all};
+use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult, Value, aio};
+use tokio::time::Instant;
+
+pub use answer::Answer;
+
+use self::{
+    destination::Destination,
+    refusal::Refusal,
+    retry::{Retries, send_until_accepted},
+    shards::Shards,
+};
+use crate::{
+    Address, Deployment, RESPONSE_TIMEOUT, Target, Topology,
+    managed::{Lane, ManagedConnection},
+    replicas::Replicas,
+    slot,
+};
+
+/// A handle that runs commands on a deployment. Clones share the connections, which reconnect after
+/// every outage.
+///
+/// Single and Sentinel: one multiplexed connection to the master, and one for [large
+/// reads](Self::large_reads). Cluster: the same to each master; commands are routed by slot.
+/// Commands wait for a connection, and are sent again if the server has certainly not executed them
+/// (`MOVED`, `ASK`, `TRYAGAIN`, `CLUSTERDOWN`, `LOADING`, `READONLY`, `MASTERDOWN`). Every call
+/// ends within [`RESPONSE_TIMEOUT`]. After any other error it is unknown whether the server
+/// executed the command.
+///
+/// Implements [`redis::aio::ConnectionLike`] for `query_async` and `Script::invoke_async`.
+#[derive(Clone)]
+pub struct Commands {
+    deployment: Arc<Deployment>,
+    route: Route,
+    lane: Lane,
+}
+
+#[derive(Clone)]
+enum Route {
+    Master(ManagedConnection),
+    Shards(Arc<Shards>),
+}
+
+impl Commands {
+    /// Starts connecting and returns at once. Needs a tokio runtime.
+    pub fn open(deployment: &Deployment) -> Self {
+        Self::open_with(deployment, None)
+    }
+
+    /// Like [`open`](Self::open). With `replicas`, each answer has a [`ReplicaAck`](crate::ReplicaAck).
+    pub fn open_with(deployment: &Deployment, replicas: Option<Replicas>) -> Self {
+        let deployment = Arc::new(deployment.clone());
+        let route = match &*deployment {
+            Deployment::Cluster { seeds, credentials } => {
+                let topology = Topology::new(seeds.clone(), credentials.clone());
+                Route::Shards(Arc::new(Shards {
+                    deployment: deployment.clone(),
+                    topology,
+                    connections: DashMap::new(),
+                    replicas,
+                }))
+            }
+            _ => Route::Master(ManagedConnection::open(
+                deployment.clone(),
+                Target::Master,
+                replicas,
+            )),
+        };
+        Self {
+            deployment,
+            route,
+            lane: Lane::Main,
+        }
+    }
+
+    /// Returns a handle that uses the connections for large reads, so that no other command waits
+    /// for their replies.
+    pub fn large_reads(&self) -> Self {
+        Self {
+            lane: Lane::LargeReads,
+            ..self.clone()
+        }
+    }
+
+    /// Returns the known owner of a key; `None` unless the deployment is a Cluster.
+    pub fn owner(&self, key: &str) -> Option<Arc<Address>> {
+        match &self.route {
+            Route::Master(_) => None,
+            Route::Shards(shards) => shards.topology.owner(slot(key)),
+        }
+    }
+
+    /// Returns the deployment.
+    pub fn deployment(&self) -> &Deployment {
+        &self.deployment
+    }
+
+    /// Runs a command. On a Cluster it is sent to the owner of its key's slot: for EVAL, EVALSHA
+    /// and FCALL the first of their keys, otherwise the first argument. Of commands without a key,
+    /// PING, TIME, INFO, EVAL without keys and the like are sent to any master; SCRIPT, FUNCTION,
+    /// CONFIG, FLUSHALL and FLUSHDB to all masters, and the first error or reply is returned.
+    pub async fn run(&self, cmd: &Cmd) -> RedisResult<Answer> {
+        let deadline = Instant::now() + RESPONSE_TIMEOUT;
+        match &self.route {
+            Route::Master(connection) => {
+                send_until_accepted(connection, self.lane, cmd, deadline).await
+            }
+            Route::Shards(shards) => match Destination::of(cmd) {
+                Destination::Slot(slot) => shards.run(self.lane, cmd, slot, deadline).await,
+                Destination::Any => {
+                    let owner = shards.masters(deadline).await?.remove(0);
+                    send_until_accepted(&shards.connection(&owner), self.lane, cmd, deadline).await
+                }
+                Destination::All => {
+                    let mut values = self
+                        .on_masters(cmd)
+                        .await?
+                        .into_iter()
+                        .map(|(_, value)| value);
+                    let first = values.next().unwrap_or(Value::Nil);
+                    let value = if matches!(first, Value::ServerError(_)) {
+                        first
+                    } else {
+                        values
+                            .find(|v| matches!(v, Value::ServerError(_)))
+                            .unwrap_or(first)
+                    };
+                    Ok(Answer {
+                        value,
+                        asked: false,
+                        replica_ack: None,
+                    })
+                }
+            },
+        }
+    }
+
+    /// Runs a command on every master. Returns the replies with the names of the masters.
+    pub async fn on_masters(&self, cmd: &Cmd) -> RedisResult<Vec<(String, Value)>> {
+        let deadline = Instant::now() + RESPONSE_TIMEOUT;
+        match &self.route {
+            Route::Master(connection) => Ok(vec![(
+                self.deployment.to_string(),
+                send_until_accepted(connection, self.lane, cmd, deadline)
+                    .await?
+                    .value,
+            )]),
+            Route::Shards(shards) => {
+                let masters = shards.masters(deadline).await?;
+                let all = masters.iter().map(|owner| async move {
+                    Ok::<_, RedisError>((
+                        owner.to_string(),
+                        send_until_accepted(&shards.connection(owner), self.lane, cmd, deadline)
+                            .await?
+                            .value,
+                    ))
+                });
+                try_join_all(all).await
+            }
+        }
+    }
+
+    /// Returns the sorted names of the masters.
+    pub async fn masters(&self) -> RedisResult<Vec<String>> {
+        match &self.route {
+            Route::Master(_) => Ok(vec![self.deployment.to_string()]),
+            Route::Shards(shards) => {
+                let masters = shards.masters(Instant::now() + RESPONSE_TIMEOUT).await?;
+                let mut names: Vec<_> = masters.iter().map(|owner| owner.to_string()).collect();
+                names.sort();
+                Ok(names)
+            }
+        }
+    }
+
+    /// Runs a command on the master with this name, without routing: for SCAN, for example.
+    pub async fn on_master(&self, name: &str, cmd: &Cmd) -> RedisResult<Value> {
+        let deadline = Instant::now() + RESPONSE_TIMEOUT;
+        match &self.route {
+            Route::Master(connection) => {
+                Ok(send_until_accepted(connection, self.lane, cmd, deadline)
+                    .await?
+                    .value)
+            }
+            Route::Shards(shards) => {
+                let masters = shards.masters(deadline).await?;
+                let gone = || {
+                    RedisError::from((
+                        ErrorKind::Client,
+                        "the master is no longer part of the deployment",
+                    ))
+                };
+                let owner = masters
+                    .iter()
+                    .find(|owner| owner.to_string() == name)
+                    .ok_or_else(gone)?;
+                Ok(
+                    send_until_accepted(&shards.connection(owner), self.lane, cmd, deadline)
+                        .await?
+                        .value,
+                )
+            }
+        }
+    }
+
+    async fn run_all(
+        &self,
+        pipeline: &Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisResult<Vec<Value>> {
+        let deadline = Instant::now() + RESPONSE_TIMEOUT;
+        match &self.route {
+            Route::Master(connection) => {
+                let mut retries = Retries::until(deadline);
+                loop {
+                    let acquired = connection.acquire(self.lane, deadline).await?;
+                    let generation = acquired.generation;
+                    let values = connection
+                        .send_all(acquired, pipeline, offset, count, deadline)
+                        .await?;
+                    // The server executed nothing if it refused all commands.
+                    match values.first().map(Refusal::read) {
+                        Some(Some(_))
+                            if values.iter().all(|v| Refusal::read(v).is_some())
+                                && !retries.are_exhausted() =>
+                        {
+                            connection.abandon(generation);
+                            retries.pause().await;
+                        }
+                        _ => return Ok(values),
+                    }
+                }
+            }
+            Route::Shards(_) if pipeline.is_transaction() => Err((
+                ErrorKind::Client,
+                "a transaction cannot be sent to a Cluster: use a script",
+            )
+                .into()),
+            Route::Shards(shards) => {
+                // Commands of one slot are sent together, in order; slots in parallel.
+                let mut by_slot: BTreeMap<Option<u16>, Vec<(usize, &Cmd)>> = BTreeMap::new();
+                for (index, cmd) in pipeline.cmd_iter().enumerate() {
+                    let slot = if let Destination::Slot(slot) = Destination::of(cmd) {
+                        Some(slot)
+                    } else {
+                        None
+                    };
+                    by_slot.entry(slot).or_default().push((index, cmd));
+                }
+                let groups =
+                    by_slot.into_iter().map(|(slot, commands)| async move {
+                        match slot {
+                            Some(slot) => {
+                                shards
+                                    .run_together(self.lane, &commands, slot, deadline)
+                                    .await
+                            }
+                            None => {
+                                try_join_all(commands.iter().map(async |(index, cmd)| {
+                                    Ok((*index, self.run(cmd).await?.value))
+                                }))
+                                .await
+                            }
+                        }
+                    });
+                let mut values: Vec<_> =
+                    try_join_all(groups).await?.into_iter().flatten().collect();
+                values.sort_unstable_by_key(|(index, _)| *index);
+                Ok(values
+                    .into_iter()
+                    .skip(offset)
+                    .take(count)
+                    .map(|(_, value)| value)
+                    .collect())
+            }
+        }
+    }
+}
+
+impl aio::ConnectionLike for Commands {
+    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+        async move { Ok(self.run(cmd).await?.value) }.boxed()
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        async move { self.run_all(pipeline, offset, count).await }.boxed()
+    }
+
+    fn get_db(&self) -> i64 {
+        self.deployment.database()
+    }
+}
+
+impl fmt::Debug for Commands {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Commands")
+            .field("deployment", &self.deployment)
+            .finish_non_exhaustive()
+    }
+}

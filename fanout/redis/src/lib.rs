@@ -1,0 +1,40 @@
+//! Connections to Redis: addresses, names of keys and channels, and connections that are
+//! re-established after every fault.
+//!
+//! Owned here: addressing ([`Deployment`]), naming ([`Names`]), the slot map ([`Topology`]) and
+//! command connections ([`Commands`]). Left out: the commands themselves.
+
+mod admin;
+mod backoff;
+mod commands;
+mod connection_error;
+mod deployment;
+mod dial;
+mod heartbeat;
+mod managed;
+mod names;
+mod replicas;
+mod resp;
+mod slot;
+mod subscriber;
+mod supervise;
+mod target;
+mod timing;
+mod topology;
+
+pub use admin::{Master, masters};
+pub use backoff::jittered;
+pub use commands::{Answer, Commands};
+pub use connection_error::ConnectionError;
+pub use deployment::{Address, BadUrl, Credentials, Deployment};
+pub use dial::unfitness;
+pub use heartbeat::Heartbeat;
+pub use names::{DEFAULT_PREFIX, Names, check_prefix};
+pub use replicas::{ReplicaAck, Replicas, Unconfirmed};
+pub use resp::{ProtocolError, Reply};
+pub use slot::{SLOTS, slot};
+pub use subscriber::{SubscriberConnection, refused_subscription};
+pub use supervise::{Connector, supervise};
+pub use target::Target;
+pub use timing::{CONNECT_TIMEOUT, RESPONSE_TIMEOUT};
+pub use topology::Topology;

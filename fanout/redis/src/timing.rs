@@ -1,0 +1,18 @@
+//! Timeouts and periods of connections and commands.
+
+use std::time::Duration;
+
+/// Maximum time to open a connection, authentication included.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Maximum time of a command, including the wait for a connection and redirections.
+pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Period of PINGs, and of asking the Sentinels for the current master.
+pub(crate) const HEARTBEAT_PERIOD: Duration = Duration::from_secs(1);
+
+/// A connection without a byte from the server for this long after a PING is closed.
+pub(crate) const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Maximum pause between two attempts to connect. Attempts never end.
+pub(crate) const RECONNECT_DELAY: Duration = Duration::from_secs(1);

@@ -1,0 +1,246 @@
+//! A topic that this node listens to. Its position and its subscribers advance together, under one
+//! lock.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+use super::shared::{Kind, Shared};
+use super::subscribers::{Snapshot, SubscriberId, SubscriberState};
+use super::topic_state::{Membership, TopicState};
+use crate::record::Record;
+use crate::sync::{Mutex, MutexGuard};
+use crate::{Outbox, Position, Topic};
+
+pub(super) struct ActiveTopic {
+    pub(super) topic: Topic,
+    pub(super) kind: Kind,
+    /// Weak, because the bus keeps topics alive, and a source may keep the bus alive.
+    shared: Weak<Shared>,
+    pub(super) state: Mutex<TopicState>,
+}
+
+/// Which topics to compare with the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Compare {
+    /// Those that may have missed records.
+    Suspects,
+    /// Those without durable records since the last comparison.
+    QuietTopics,
+}
+
+/// What a subscriber that is catching up does next.
+pub(super) enum CatchUpStep {
+    /// It is live.
+    Live,
+    /// It was evicted or has unsubscribed.
+    Ended,
+    /// It delivers these records.
+    Recent(Vec<Record>),
+    /// It reads the log.
+    ReadLog,
+    /// Its cursor is beyond the topic's position.
+    Ahead,
+    /// It waits until everything for an earlier subscription of the same outbox was pushed.
+    Wait,
+}
+
+impl ActiveTopic {
+    pub(super) fn new(topic: Topic, kind: Kind, shared: &Arc<Shared>) -> Arc<Self> {
+        Arc::new(Self {
+            topic,
+            kind,
+            shared: Arc::downgrade(shared),
+            state: Mutex::new(TopicState::new(&shared.budget)),
+        })
+    }
+
+    /// `None` after the hub was dropped.
+    pub(super) fn shared(&self) -> Option<Arc<Shared>> {
+        self.shared.upgrade()
+    }
+
+    /// Adds a subscriber and returns whether the bus has confirmed the topic; `None` if the topic
+    /// is being removed.
+    pub(super) fn subscribe(&self, outbox: &Arc<Outbox>) -> Option<(SubscriberId, bool)> {
+        let mut state = self.state.lock();
+        if state.membership == Membership::Removed {
+            return None;
+        }
+        let subscriber = state.subscribers.insert(Arc::clone(outbox));
+        state.update_ring();
+        Some((subscriber, state.membership == Membership::Confirmed))
+    }
+
+    /// Notes that the bus has confirmed the topic.
+    pub(super) fn confirm(&self) {
+        let mut state = self.state.lock();
+        if state.membership == Membership::Unconfirmed {
+            state.membership = Membership::Confirmed;
+        }
+    }
+
+    pub(super) fn is_subscribed(&self, subscriber: SubscriberId) -> bool {
+        self.state.lock().subscribers.get(subscriber).is_some()
+    }
+
+    pub(super) fn unsubscribe(&self, subscriber: SubscriberId) {
+        let mut state = self.state.lock();
+        if !state.remove(subscriber) {
+            return;
+        }
+        state.update_ring();
+        self.subscribers_removed(state, 1);
+    }
+
+    /// Reports that `count` subscribers were removed.
+    pub(super) fn subscribers_removed(&self, mut state: MutexGuard<'_, TopicState>, count: usize) {
+        let is_idle = count > 0 && state.subscribers.count() == 0;
+        state.idle_epoch = state.idle_epoch.wrapping_add(u32::from(is_idle));
+        let epoch = state.idle_epoch;
+        drop(state);
+        if let Some(shared) = self.shared() {
+            shared.subscribers_removed(&self.topic, count, is_idle.then_some(epoch));
+        }
+    }
+
+    /// Marks the topic as removed if it is idle and had no subscribers since `epoch`. Returns
+    /// whether it did.
+    pub(super) fn remove_if_idle(&self, epoch: u32) -> bool {
+        let mut state = self.state.lock();
+        let is_idle = state.subscribers.count() == 0
+            && state.idle_epoch == epoch
+            && state.membership != Membership::Removed;
+        if is_idle {
+            state.membership = Membership::Removed;
+        }
+        is_idle
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        self.state.lock().subscribers.snapshot()
+    }
+
+    /// Notes that a subscriber that is catching up was admitted again at `head`.
+    pub(super) fn set_admitted(&self, subscriber: SubscriberId, head: Position) {
+        let mut state = self.state.lock();
+        if let Some(SubscriberState::CatchingUp {
+            has_task, is_held, ..
+        }) = state.subscribers.get(subscriber).map(|s| s.state)
+        {
+            state.subscribers.set_state(
+                subscriber,
+                SubscriberState::CatchingUp {
+                    head: head.seq,
+                    has_task,
+                    is_held,
+                },
+            );
+        }
+    }
+
+    /// Notes that the catch-up task of a subscriber ended and pushes nothing more.
+    pub(super) fn catch_up_ended(&self, subscriber: SubscriberId) {
+        let mut state = self.state.lock();
+        match state.subscribers.get(subscriber).map(|s| s.state) {
+            Some(SubscriberState::CatchingUp { head, is_held, .. }) => {
+                state.subscribers.set_state(
+                    subscriber,
+                    SubscriberState::CatchingUp {
+                        head,
+                        has_task: false,
+                        is_held,
+                    },
+                );
+            }
+            Some(_) => {}
+            None => state
+                .removed_with_task
+                .retain(|(removed, _)| *removed != subscriber),
+        }
+    }
+
+    /// Makes a subscriber live if its cursor has reached the topic's position, or returns what it
+    /// does instead.
+    ///
+    /// Up to the head at which it was admitted it reads the log, which holds entities in their
+    /// current state; records from the bus may be older. A subscriber ahead of the topic keeps
+    /// catching up until the topic reaches it: if the history was replaced meanwhile, it is not
+    /// known yet which events the topic delivers on its way.
+    pub(super) fn catch_up(&self, subscriber: SubscriberId, cursor: Position) -> CatchUpStep {
+        let mut state = self.state.lock();
+        let Some(entry) = state.subscribers.get(subscriber) else {
+            return CatchUpStep::Ended;
+        };
+        if state.has_undelivered(&entry.outbox) {
+            return CatchUpStep::Wait;
+        }
+        let SubscriberState::CatchingUp {
+            head,
+            has_task,
+            is_held,
+        } = entry.state
+        else {
+            return CatchUpStep::Ended;
+        };
+        if is_held {
+            entry.outbox.unmute(&self.topic);
+            state.subscribers.set_state(
+                subscriber,
+                SubscriberState::CatchingUp {
+                    head,
+                    has_task,
+                    is_held: false,
+                },
+            );
+        }
+        if cursor.seq < head {
+            return CatchUpStep::ReadLog;
+        }
+        let position = state.position_or_set(cursor);
+        if position == cursor {
+            state
+                .subscribers
+                .set_state(subscriber, SubscriberState::Live { after: cursor.seq });
+            state.update_ring();
+            return CatchUpStep::Live;
+        }
+        match state.ring.as_ref().and_then(|ring| ring.after(cursor)) {
+            Some(records) => CatchUpStep::Recent(records),
+            None if position.seq < cursor.seq => CatchUpStep::Ahead,
+            None => CatchUpStep::ReadLog,
+        }
+    }
+
+    /// Notes that records may have been missed.
+    pub(super) fn mark_suspect(&self) {
+        self.state.lock().is_suspect = true;
+    }
+
+    /// Returns the position if it is to be compared with the log.
+    pub(super) fn position_to_compare(&self, which: Compare) -> Option<Position> {
+        let mut state = self.state.lock();
+        let is_skipped = match which {
+            Compare::Suspects => !state.is_suspect,
+            Compare::QuietTopics => std::mem::take(&mut state.is_busy),
+        };
+        if is_skipped
+            || state.is_recovering
+            || self.kind == Kind::Passing
+            || state.subscribers.count() == 0
+        {
+            return None;
+        }
+        let position = state.position?;
+        state.is_suspect = false;
+        Some(position)
+    }
+}
+
+impl fmt::Debug for ActiveTopic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ActiveTopic")
+            .field("topic", &self.topic)
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
+    }
+}

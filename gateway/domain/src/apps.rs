@@ -1,0 +1,230 @@
+//! Apps of an organization: making, reading, changing, listing, deleting.
+
+mod operations;
+
+use protocol::{
+    AppId, ErrorCode, OrganizationId,
+    entity::App,
+    operation::{
+        app::{CreateApp, UpdateApp},
+        page::{List, ListPage},
+    },
+};
+use store::{Commit, Document, Expected, Read};
+
+use super::{
+    ATTEMPTS, Services, check,
+    document::{IfMatch, PutValue, Versioned, check_version, decode, parse_key},
+    jobs::Task,
+    scope::{self, APPS, ENTITY, ONLY, TOMBSTONE},
+};
+use crate::{
+    credential::Principal,
+    error::{Error, Result},
+};
+
+/// An app as it stands in the store.
+pub fn app_of(document: &Document) -> Result<App> {
+    Ok(App {
+        created_at: document.stamps.created_at,
+        ..decode(document)?
+    })
+}
+
+impl Services {
+    /// Makes an app. `bits` make its id; if that app exists, it is answered.
+    pub async fn create_app(
+        &self,
+        principal: &Principal,
+        organization: &OrganizationId,
+        body: CreateApp,
+        bits: u64,
+    ) -> Result<Versioned<App>> {
+        principal.organization(organization)?;
+        let id = AppId::from_bits(bits);
+        let app = App {
+            id: id.clone(),
+            organization_id: organization.clone(),
+            name: body.name,
+            settings: body.settings,
+            created_at: 0,
+        };
+        check::required_line("name", &app.name, check::NAME)?;
+        // Before the app: a line without an app harms nobody, and an app without one would outlive
+        // its organization.
+        let listed = Commit::default()
+            .require(ENTITY, ONLY, Expected::Present)
+            .put_value(APPS, id.shared(), &());
+        if self
+            .store
+            .commit(&scope::organization(organization), listed)
+            .await?
+            .is_err()
+        {
+            return Err(Error::not_found("organization"));
+        }
+        let commit = Commit::default()
+            .require(ENTITY, ONLY, Expected::Absent)
+            .require(TOMBSTONE, ONLY, Expected::Absent)
+            .put_value(ENTITY, ONLY, &app);
+        match self.store.commit(&scope::app(&id), commit).await? {
+            Ok(outcome) => {
+                let written = outcome.written[0];
+                Ok(Versioned {
+                    value: App {
+                        created_at: written.stamps.created_at,
+                        ..app
+                    },
+                    version: written.version,
+                })
+            }
+            Err(_) => self.app(principal, organization, &id).await,
+        }
+    }
+
+    /// Reads an app.
+    pub async fn app(
+        &self,
+        principal: &Principal,
+        organization: &OrganizationId,
+        id: &AppId,
+    ) -> Result<Versioned<App>> {
+        principal.organization(organization)?;
+        let reads = [scope::organization(organization), scope::app(id)];
+        let read = |partition| Read {
+            partition,
+            documents: vec![(ENTITY, ONLY.into())],
+            newest: None,
+        };
+        let mut found = self
+            .store
+            .read(reads.into_iter().map(read).collect())
+            .await?
+            .into_iter()
+            .map(|mut s| s.documents.pop().flatten());
+        if found.next().flatten().is_none() {
+            return Err(Error::not_found("organization"));
+        }
+        let document = found
+            .next()
+            .flatten()
+            .ok_or_else(|| Error::not_found("app"))?;
+        let app = app_of(&document)?;
+        if app.organization_id != *organization {
+            return Err(Error::not_found("app"));
+        }
+        Ok(Versioned {
+            value: app,
+            version: document.version,
+        })
+    }
+
+    /// Lists an organization's apps, by id.
+    pub async fn list_apps(
+        &self,
+        principal: &Principal,
+        organization: &OrganizationId,
+        page: ListPage,
+    ) -> Result<List<App>> {
+        self.permit_organization(principal, organization).await?;
+        let (lines, cursor) = self
+            .page_of(principal, &scope::organization(organization), APPS, page)
+            .await?;
+        let ids: Vec<AppId> = lines
+            .iter()
+            .map(|line| parse_key(&line.key))
+            .collect::<Result<_>>()?;
+        let found = self.entities(ids.iter().map(scope::app).collect()).await?;
+        Ok(List {
+            items: found.iter().map(app_of).collect::<Result<_>>()?,
+            cursor,
+        })
+    }
+
+    /// Changes some of an app's fields.
+    pub async fn update_app(
+        &self,
+        principal: &Principal,
+        organization: &OrganizationId,
+        id: &AppId,
+        patch: UpdateApp,
+        if_match: IfMatch,
+    ) -> Result<Versioned<App>> {
+        for _ in 0..ATTEMPTS {
+            let Versioned {
+                value: mut app,
+                version,
+            } = self.app(principal, organization, id).await?;
+            check_version(if_match, version)?;
+            let made_users = app.settings.create_users_from_tokens;
+            app.name = patch.name.clone().unwrap_or(app.name);
+            if let Some(create) = patch
+                .settings
+                .as_ref()
+                .and_then(|settings| settings.create_users_from_tokens)
+            {
+                app.settings.create_users_from_tokens = create;
+            }
+            check::required_line("name", &app.name, check::NAME)?;
+            let mut commit = Commit::default()
+                .require(ENTITY, ONLY, Expected::Version(version))
+                .put_value(ENTITY, ONLY, &app);
+            // Rights are taken away even where the store is full.
+            if made_users && !app.settings.create_users_from_tokens {
+                commit = commit.frees();
+            }
+            if let Ok(outcome) = self.store.commit(&scope::app(id), commit).await? {
+                return Ok(Versioned {
+                    value: app,
+                    version: outcome.written[0].version,
+                });
+            }
+        }
+        Err(Error::busy())
+    }
+
+    /// Deletes an app: within seconds none of its keys and tokens is accepted and its sessions end;
+    /// its users and channels are cleared away afterwards.
+    pub async fn delete_app(
+        &self,
+        principal: &Principal,
+        organization: &OrganizationId,
+        id: &AppId,
+        if_match: IfMatch,
+    ) -> Result<()> {
+        let task = Task::App {
+            organization: organization.clone(),
+            id: id.clone(),
+        };
+        for _ in 0..ATTEMPTS {
+            let version = match self.app(principal, organization, id).await {
+                Ok(app) => app.version,
+                // An earlier try may have come no further than the tombstone. The job's task names
+                // the organization, too.
+                Err(error) if error.code() == ErrorCode::NotFound => {
+                    self.pending_job(&task).await?.ok_or(error)?;
+                    return self.end_deleted_app(&task, organization, id).await;
+                }
+                Err(error) => return Err(error),
+            };
+            check_version(if_match, version)?;
+            if self.entomb(&scope::app(id), &task, version).await? {
+                return self.end_deleted_app(&task, organization, id).await;
+            }
+        }
+        Err(Error::busy())
+    }
+
+    async fn end_deleted_app(
+        &self,
+        task: &Task,
+        organization: &OrganizationId,
+        id: &AppId,
+    ) -> Result<()> {
+        // What the job does, it does whether or not this succeeds.
+        self.wake_jobs();
+        self.end_sessions_of(task).await?;
+        self.unlist(&scope::organization(organization), APPS, vec![id.shared()])
+            .await
+    }
+}

@@ -1,0 +1,116 @@
+//! A channel as a service finds it: document, the caller's place in it, and the head of its log,
+//! read at one instant.
+
+use protocol::{
+    ChannelId, UserId,
+    entity::{Channel, Participant},
+};
+use store::{Document, Head, Key, Partition, Snapshot, Table};
+
+use super::{
+    Services,
+    document::decode,
+    permission::{self, Action, Relation},
+    scope::{ENTITY, ONLY, PARTICIPANT_COUNT, PARTICIPANTS},
+};
+use crate::{
+    credential::{Actor, Who},
+    error::{Error, Result},
+};
+
+/// What was read.
+#[derive(Debug, Clone)]
+pub struct ChannelState {
+    /// Where it is kept.
+    pub partition: Partition,
+    /// The channel as it is.
+    pub channel: Channel,
+    /// The version of its document.
+    pub version: u64,
+    /// The head of its log.
+    pub head: Head,
+    /// The caller's place, if the caller is a user and has one.
+    pub own: Option<Place>,
+    /// What else was asked for.
+    pub documents: Vec<Option<Document>>,
+}
+
+/// A participant with the version of its document.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The participant.
+    pub participant: Participant,
+    /// Its version: a commit that requires it cannot come after a removal or another role.
+    pub version: u64,
+}
+
+impl Place {
+    /// Reads a participant's document.
+    pub fn of(document: &Document) -> Result<Self> {
+        let mut participant: Participant = decode(document)?;
+        participant.created_at = document.stamps.created_at;
+        Ok(Self {
+            participant,
+            version: document.version,
+        })
+    }
+}
+
+impl ChannelState {
+    /// How the caller stands to the channel.
+    pub fn relation(&self, actor: &Actor) -> Relation {
+        match (&actor.who, &self.own) {
+            (Who::App { .. }, _) => Relation::Backend,
+            (Who::User { .. }, Some(place)) => Relation::Participant(place.participant.role),
+            (Who::User { .. }, None) => Relation::Outsider,
+        }
+    }
+
+    /// Whether the caller may do this here.
+    pub fn permit(&self, actor: &Actor, action: Action) -> Result<()> {
+        permission::permit(action, self.channel.kind, self.relation(actor))
+    }
+}
+
+/// The channel that a snapshot shows, if its first document is the channel's.
+pub fn channel_of(snapshot: &Snapshot) -> Result<Option<(Channel, u64)>> {
+    let Some(Some(document)) = snapshot.documents.first() else {
+        return Ok(None);
+    };
+    let mut channel: Channel = decode(document)?;
+    channel.created_at = document.stamps.created_at;
+    channel.participant_count = snapshot.counter(PARTICIPANT_COUNT);
+    Ok(Some((channel, document.version)))
+}
+
+impl Services {
+    /// Reads a channel, the caller's place in it, and more documents of it. Fails with `not_found`
+    /// if the caller may not see it.
+    pub async fn channel_state(
+        &self,
+        actor: &Actor,
+        id: &ChannelId,
+        more: Vec<(Table, Key)>,
+    ) -> Result<ChannelState> {
+        let user = actor.user().map_or("", UserId::as_str);
+        let mut documents = vec![(ENTITY, Key::from(ONLY)), (PARTICIPANTS, Key::from(user))];
+        documents.extend(more);
+        let partition = actor.scope.channel(id);
+        let mut snapshot = self.snapshot(partition.clone(), documents).await?;
+        let Some((channel, version)) = channel_of(&snapshot)? else {
+            return Err(Error::not_found("channel"));
+        };
+        let more = snapshot.documents.split_off(2);
+        let own = snapshot.documents[1].as_ref().map(Place::of).transpose()?;
+        let state = ChannelState {
+            partition,
+            channel,
+            version,
+            head: snapshot.head,
+            own,
+            documents: more,
+        };
+        state.permit(actor, Action::See)?;
+        Ok(state)
+    }
+}

@@ -1,0 +1,91 @@
+//! Cursors of lists: sealed, bound to the caller and its query, and good for an hour.
+//!
+//! A cursor holds the key at which a page ended, which the caller may not be allowed to see. So
+//! every list gets its cursors here: they are encrypted and authenticated under the deployment's
+//! secret key, and open only for the same caller, list and filters.
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use protocol::codec::{from_msgpack, to_msgpack};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::Services;
+use crate::{
+    credential::{Actor, Principal},
+    error::{Error, Result},
+};
+
+/// How much of a reply its items may fill, in bytes: a reply has at most 256 KiB.
+pub const REPLY_BYTES: usize = 240 * 1024;
+
+/// How long a cursor is good for, in milliseconds.
+const LIFETIME_MS: u64 = 3_600_000;
+
+/// The longest cursor that is looked at, in bytes. One that was made here has less than 300.
+const MAX_LENGTH: usize = 512;
+
+/// A list as one caller asks for it: what a cursor is bound to.
+#[derive(Debug, Clone)]
+pub struct ListQuery(String);
+
+/// The content of a cursor.
+#[derive(Serialize, Deserialize)]
+struct Sealed<T> {
+    made_at: u64,
+    position: T,
+}
+
+impl ListQuery {
+    /// A list of what an app holds.
+    pub fn of_actor(actor: &Actor, list: &str) -> Self {
+        Self(format!("{}\0{list}", actor.identity()))
+    }
+
+    /// A list of what organizations and apps are made of.
+    pub fn of_principal(principal: &Principal, list: &str) -> Self {
+        Self(format!("{}\0{list}", principal.identity()))
+    }
+
+    /// Adds a filter or another part of what is asked for; an absent one differs from an empty one.
+    #[must_use]
+    pub fn with(mut self, part: Option<&str>) -> Self {
+        self.0.push('\0');
+        if let Some(part) = part {
+            self.0.push('=');
+            self.0.push_str(part);
+        }
+        self
+    }
+}
+
+impl Services {
+    /// Makes a cursor of the position at which a page ended.
+    pub fn seal_cursor<T: Serialize>(&self, query: &ListQuery, position: T) -> String {
+        let plain = to_msgpack(&Sealed {
+            made_at: self.clock.now_ms(),
+            position,
+        });
+        URL_SAFE_NO_PAD.encode(self.secret.seal_cursor(&query.0, &plain))
+    }
+
+    /// Returns the position in a cursor of this query.
+    ///
+    /// # Errors
+    /// `bad_request` if it is of another caller or query, altered, or older than an hour.
+    pub fn open_cursor<T: DeserializeOwned>(&self, query: &ListQuery, cursor: &str) -> Result<T> {
+        let refused =
+            || Error::bad_request("`cursor` is not one that this list gave within the last hour");
+        if cursor.len() > MAX_LENGTH {
+            return Err(refused());
+        }
+        let sealed = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| refused())?;
+        let plain = self
+            .secret
+            .open_cursor(&query.0, &sealed)
+            .map_err(|_| refused())?;
+        let Sealed { made_at, position } = from_msgpack(&plain).map_err(|_| refused())?;
+        if self.clock.now_ms().saturating_sub(made_at) > LIFETIME_MS {
+            return Err(refused());
+        }
+        Ok(position)
+    }
+}

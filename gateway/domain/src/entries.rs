@@ -1,0 +1,233 @@
+//! Entries: a user's channels as sessions and lists show them. Left out: which those are
+//! ([`index`](super::index)).
+
+use protocol::{
+    ChannelId, UserId,
+    entity::Entry,
+    operation::{channel::EntryList, page::ListPage},
+};
+use store::{Key, Read, Snapshot};
+
+use super::{
+    Services,
+    channel_state::{Place, channel_of},
+    channel_walk::{Page, Walk},
+    cursor::{ListQuery, REPLY_BYTES},
+    document::decode,
+    messages::message_of,
+    scope::{ENTITY, MESSAGES, ONLY, PARTICIPANT_COUNT, PARTICIPANTS, READS, Scope},
+};
+use crate::{credential::Actor, error::Result};
+
+/// Entries that are read at once: each may hold a message as long as a frame.
+pub const ENTRIES_PER_READ: usize = 50;
+
+/// Maximum size of an entry of positions in either encoding, beside the id; with a gap, which is
+/// known after the entry was read.
+const POSITIONS_BYTES: usize = 180;
+
+/// How much an entry tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// Everything.
+    Full,
+    /// Positions and numbers.
+    Positions,
+}
+
+impl Services {
+    /// A user's entries of these channels; `None` where the user is not in it.
+    pub async fn entries(
+        &self,
+        scope: &Scope,
+        user: &UserId,
+        ids: &[ChannelId],
+        detail: Detail,
+    ) -> Result<Vec<Option<Entry>>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let reads = ids
+            .iter()
+            .map(|id| entry_read(scope, user, id, detail))
+            .collect();
+        let snapshots = self.store.read(reads).await?;
+        ids.iter()
+            .zip(snapshots)
+            .map(|(id, snapshot)| entry_of(id, &snapshot, detail))
+            .collect()
+    }
+
+    /// A user's entries of these channels: in full as far as a reply has room for them, the first
+    /// ones first, the others as positions. `None` where the user is not in the channel.
+    pub async fn fitting_entries(
+        &self,
+        scope: &Scope,
+        user: &UserId,
+        ids: &[ChannelId],
+        room: usize,
+    ) -> Result<Vec<Option<Entry>>> {
+        let positions_size = |id: &ChannelId| POSITIONS_BYTES + id.as_str().len();
+        let mut left = room.saturating_sub(ids.iter().map(positions_size).sum());
+        let (mut entries, mut detail) = (Vec::with_capacity(ids.len()), Detail::Full);
+        for some in ids.chunks(ENTRIES_PER_READ) {
+            let (read, mut all_fit) = (detail, true);
+            for entry in self.entries(scope, user, some, read).await? {
+                entries.push(entry.map(|entry| {
+                    let more =
+                        size_of_entry(&entry).saturating_sub(positions_size(&entry.channel_id));
+                    if more > left {
+                        all_fit = false;
+                        return positions_of(&entry);
+                    }
+                    left -= more;
+                    entry
+                }));
+            }
+            if !all_fit {
+                detail = Detail::Positions;
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Lists a user's channels, last active first: a page of a [walk](super::channel_walk) through
+    /// all of them.
+    pub async fn list_entries(
+        &self,
+        actor: &Actor,
+        user: &UserId,
+        page: ListPage,
+    ) -> Result<EntryList> {
+        self.permit_user(actor, user).await?;
+        let limit = self.page_length(page.limit)?;
+        let query = ListQuery::of_actor(actor, "user_channels").with(Some(user.as_str()));
+        let walk: Option<Walk> = page
+            .cursor
+            .map(|cursor| self.open_cursor(&query, &cursor))
+            .transpose()?;
+        let order = self
+            .channel_order(
+                &actor.scope,
+                user,
+                walk.as_ref().map_or(0, Walk::not_before),
+            )
+            .await?;
+        let mut page = Page::new(walk, &order);
+        let (mut items, mut bytes) = (Vec::new(), 0);
+        // Channels that the user has left meanwhile are passed; a page that meets many of them
+        // stays short.
+        let mut left = limit + ENTRIES_PER_READ;
+        'page: while items.len() < limit && left > 0 {
+            let ids = page.upcoming((limit - items.len()).min(ENTRIES_PER_READ).min(left));
+            if ids.is_empty() {
+                break;
+            }
+            left -= ids.len();
+            for entry in self.entries(&actor.scope, user, &ids, Detail::Full).await? {
+                if let Some(entry) = entry {
+                    bytes += size_of_entry(&entry);
+                    if bytes > REPLY_BYTES && !items.is_empty() {
+                        break 'page;
+                    }
+                    items.push(entry);
+                }
+                page.pass();
+            }
+        }
+        Ok(EntryList {
+            items,
+            cursor: page.end().map(|walk| self.seal_cursor(&query, walk)),
+        })
+    }
+}
+
+/// What has to be read for an entry.
+pub fn entry_read(scope: &Scope, user: &UserId, id: &ChannelId, detail: Detail) -> Read {
+    Read {
+        partition: scope.channel(id),
+        documents: vec![
+            (ENTITY, Key::from(ONLY)),
+            (PARTICIPANTS, user.shared()),
+            (READS, user.shared()),
+        ],
+        newest: (detail == Detail::Full).then_some(MESSAGES),
+    }
+}
+
+/// The entry of what [`entry_read`] asked for; `None` where the user is not in the channel.
+pub fn entry_of(id: &ChannelId, snapshot: &Snapshot, detail: Detail) -> Result<Option<Entry>> {
+    let (Some((channel, _)), Some(Some(place))) =
+        (channel_of(snapshot)?, snapshot.documents.get(1))
+    else {
+        return Ok(None);
+    };
+    let place = Place::of(place)?;
+    let read = match &snapshot.documents[2] {
+        Some(document) => decode(document)?,
+        None => 0,
+    };
+    let head = snapshot.head;
+    let is_full = detail == Detail::Full;
+    Ok(Some(Entry {
+        channel_id: id.clone(),
+        channel: is_full.then_some(channel),
+        role: is_full.then_some(place.participant.role),
+        seq: head.seq,
+        at: head.at,
+        number: head.number,
+        read,
+        unread: Some(head.number.saturating_sub(read)),
+        last_message: snapshot.newest.as_ref().map(message_of).transpose()?,
+        participant_count: is_full.then(|| snapshot.counter(PARTICIPANT_COUNT)),
+        gap: None,
+    }))
+}
+
+/// What an entry tells with `entries: "positions"`.
+fn positions_of(entry: &Entry) -> Entry {
+    Entry {
+        channel_id: entry.channel_id.clone(),
+        channel: None,
+        role: None,
+        last_message: None,
+        participant_count: None,
+        ..*entry
+    }
+}
+
+/// How long an entry is at most when encoded, with what separates it from the next.
+pub fn size_of_entry(entry: &Entry) -> usize {
+    1 + protocol::codec::longest(entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::{MAX_INTEGER, entity::Gap};
+
+    use super::*;
+
+    #[test]
+    fn an_entry_of_positions_is_no_longer_than_its_bound() {
+        let id = ChannelId::from_bits(1);
+        let most = MAX_INTEGER;
+        let entry = Entry {
+            channel_id: id.clone(),
+            channel: None,
+            role: None,
+            seq: most,
+            at: most,
+            number: most,
+            read: most,
+            unread: Some(most),
+            last_message: None,
+            participant_count: None,
+            gap: Some(Gap::Diverged),
+        };
+        let size = size_of_entry(&entry) - id.as_str().len();
+        assert!(
+            (POSITIONS_BYTES / 2..=POSITIONS_BYTES).contains(&size),
+            "{size}"
+        );
+    }
+}

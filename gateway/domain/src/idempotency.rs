@@ -1,0 +1,282 @@
+//! Requests with an `Idempotency-Key`: the first one is done, the others answer what it answered.
+//!
+//! A key has a partition for a day. It holds the hash of the body, the bits of which every id of
+//! the request is made, a claim while the request is performed, and then its answer, without
+//! secrets that are shown once. Repeats that arrive while the claim holds wait for the answer. Of a
+//! message the answer is not kept: a repeat answers the message as it is now, so that text which
+//! was deleted or edited since is told to nobody. A refusal did nothing, so it is forgotten and a
+//! repeat is decided anew. A request that failed without an answer is performed again with the same
+//! bits, by which it recognizes what it had created.
+
+use std::time::Duration;
+
+use protocol::ErrorCode;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use store::{Commit, Expected, Partition, StoreError};
+use tokio::time::{Instant, sleep};
+
+use super::{
+    Services,
+    document::{PutValue, decode},
+    random,
+    scope::{self, ENTITY, ONLY},
+};
+use crate::{
+    credential::{Actor, Principal, Who, hex},
+    error::{Error, Result},
+};
+
+/// How long a key is remembered.
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// The longest `Idempotency-Key`, in bytes.
+const LONGEST: usize = 255;
+/// How long a claim holds, in milliseconds: a node that died leaves it. Longer than any request
+/// takes.
+const CLAIM: u64 = 15_000;
+/// How long a repeat waits for the answer of the first request.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Initial and maximum interval at which a repeat looks for the answer.
+const INITIAL_POLL: Duration = Duration::from_millis(10);
+const LONGEST_POLL: Duration = Duration::from_millis(200);
+
+/// A request that is claimed: nobody else does it.
+#[derive(Debug, Clone)]
+pub struct Once {
+    partition: Partition,
+    hash: [u8; 32],
+    /// The bits of every id that the request makes.
+    pub bits: u64,
+    /// Of the document with the claim.
+    version: u64,
+}
+
+/// What to do with a request.
+#[derive(Debug, Clone)]
+pub enum Begun {
+    /// It is the first: do it, then [`Services::finish_once`].
+    First(Once),
+    /// Another was claimed and came to no answer: do it with the same bits, then likewise.
+    Again(Once),
+    /// It was done.
+    Answer {
+        /// The bits of every id that it made.
+        bits: u64,
+        /// What it was answered.
+        answer: Answer,
+    },
+    /// The key was used with another body: `conflict`.
+    Mismatch,
+    /// The store has no room for a claim: what is done all the same is done without one.
+    Full(Error),
+}
+
+/// What a request was answered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The tag of the entity that was answered.
+    pub etag: Option<String>,
+    /// The body, without secrets; null if there was none or it is not kept.
+    pub body: Value,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    #[serde(with = "serde_bytes")]
+    hash: Vec<u8>,
+    bits: u64,
+    /// Since when somebody is at it, by the store's clock in milliseconds; 0 if nobody is.
+    claimed_at: u64,
+    /// Status and JSON.
+    answer: Option<(u16, String)>,
+    /// The tag of the answer.
+    #[serde(default)]
+    etag: Option<String>,
+}
+
+impl Services {
+    /// Claims a request by its credential, route and key, or waits for the answer of the request
+    /// that holds the claim. `route` is method and path as asked, `body` the body's bytes.
+    pub async fn begin_once(
+        &self,
+        principal: &Principal,
+        route: &str,
+        key: &str,
+        body: &[u8],
+    ) -> Result<Begun> {
+        if key.is_empty() || key.len() > LONGEST {
+            return Err(Error::bad_request(format!(
+                "`Idempotency-Key` has 1 to {LONGEST} bytes"
+            )));
+        }
+        let name = self.secret.derive(&[
+            b"idempotency",
+            credential(principal).as_bytes(),
+            route.as_bytes(),
+            key.as_bytes(),
+        ]);
+        let hash = self.secret.derive(&[b"body", body]);
+        let partition = scope::idempotency(&hex(&name));
+        let once = |bits, version| Once {
+            partition: partition.clone(),
+            hash,
+            bits,
+            version,
+        };
+        let (until, mut pause) = (Instant::now() + PATIENCE, INITIAL_POLL);
+        loop {
+            let snapshot = self
+                .snapshot(partition.clone(), vec![(ENTITY, ONLY.into())])
+                .await?;
+            let now = self.clock.now_ms();
+            let (kept, is) = match &snapshot.documents[0] {
+                Some(document) => (
+                    Some(decode::<Kept>(document)?),
+                    Expected::Version(document.version),
+                ),
+                None => (None, Expected::Absent),
+            };
+            let bits = kept.as_ref().map_or_else(random::bits, |kept| kept.bits);
+            let is_free = match &kept {
+                Some(kept) if kept.hash != hash => return Ok(Begun::Mismatch),
+                Some(Kept {
+                    answer: Some((status, body)),
+                    etag,
+                    bits,
+                    ..
+                }) => {
+                    let body = serde_json::from_str(body).map_err(Error::internal)?;
+                    return Ok(Begun::Answer {
+                        bits: *bits,
+                        answer: Answer {
+                            status: *status,
+                            etag: etag.clone(),
+                            body,
+                        },
+                    });
+                }
+                Some(kept) => kept.claimed_at + CLAIM <= now,
+                None => true,
+            };
+            if is_free {
+                let claim = Kept {
+                    hash: hash.to_vec(),
+                    bits,
+                    claimed_at: now,
+                    answer: None,
+                    etag: None,
+                };
+                let commit = Commit::default()
+                    .require(ENTITY, ONLY, is)
+                    .put_value(ENTITY, ONLY, &claim);
+                let commit = Commit {
+                    expire: kept.is_none().then_some(DAY),
+                    ..commit
+                };
+                // On a conflict somebody else was faster, or the day is over.
+                let claimed = match self.store.commit(&partition, commit).await {
+                    Err(error @ StoreError::Full(_)) => return Ok(Begun::Full(error.into())),
+                    claimed => claimed?,
+                };
+                if let Ok(outcome) = claimed {
+                    let once = once(bits, outcome.written[0].version);
+                    return Ok(if kept.is_none() {
+                        Begun::First(once)
+                    } else {
+                        Begun::Again(once)
+                    });
+                }
+            }
+            if Instant::now() >= until {
+                let sentence = "the first request with this Idempotency-Key is still under way; sending again is safe";
+                return Err(Error::new(ErrorCode::Unavailable, sentence).retry_after(1000));
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_POLL);
+        }
+    }
+
+    /// Keeps the answer of what was done for those who ask again.
+    pub async fn finish_once(&self, once: Once, answer: Answer) -> Result<()> {
+        self.note_once(once, Some(answer)).await
+    }
+
+    /// Forgets a request that was refused: nothing was done, and a repeat is a new request.
+    pub async fn forget_once(&self, once: Once) -> Result<()> {
+        let forgotten = Commit::default()
+            .require(ENTITY, ONLY, Expected::Version(once.version))
+            .delete(ENTITY, ONLY)
+            .frees();
+        // On a conflict another attempt took it over, or the day is over.
+        let _ = self
+            .store
+            .commit(
+                &once.partition,
+                Commit {
+                    expire: Some(Duration::ZERO),
+                    ..forgotten
+                },
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// Lets the next one do it: it failed or was given up.
+    pub async fn release_once(&self, once: Once) -> Result<()> {
+        self.note_once(once, None).await
+    }
+
+    async fn note_once(&self, once: Once, answer: Option<Answer>) -> Result<()> {
+        let etag = answer.as_ref().and_then(|answer| answer.etag.clone());
+        let answer =
+            answer.map(|answer| (answer.status, without_secrets(&answer.body).to_string()));
+        let kept = Kept {
+            hash: once.hash.to_vec(),
+            bits: once.bits,
+            claimed_at: 0,
+            answer,
+            etag,
+        };
+        // The claim was made while there was room, and must not outlive its request.
+        let commit = Commit::default()
+            .require(ENTITY, ONLY, Expected::Version(once.version))
+            .put_value(ENTITY, ONLY, &kept)
+            .frees();
+        // On a conflict another attempt with the same bits took it over, or the day is over.
+        let _ = self.store.commit(&once.partition, commit).await?;
+        Ok(())
+    }
+}
+
+/// Whose requests these are. Tokens of one user are one credential: a retry may come with a newer
+/// one.
+fn credential(principal: &Principal) -> String {
+    match principal {
+        Principal::Admin => "admin".to_owned(),
+        Principal::Organization { key, .. }
+        | Principal::Actor(Actor {
+            who: Who::App { key },
+            ..
+        }) => key.to_string(),
+        Principal::Actor(Actor {
+            scope,
+            who: Who::User { id, .. },
+        }) => scope.user(id).name().to_owned(),
+    }
+}
+
+/// An answer without what is shown once. Entities of apps have no field of these names; their free
+/// data is left alone.
+fn without_secrets(body: &Value) -> Value {
+    let mut body = body.clone();
+    if let Some(fields) = body.as_object_mut() {
+        fields.remove("secret");
+        fields.remove("token");
+        if let Some(key) = fields.get_mut("key").and_then(Value::as_object_mut) {
+            key.remove("secret");
+        }
+    }
+    body
+}

@@ -1,0 +1,605 @@
+//! A user's index of channels: which it may be in. It lies with the user, the truth with each
+//! channel.
+//!
+//! It never misses a channel: adding writes the line first, removing writes the channel first. What
+//! the user's sessions are told follows the lines, so that `channel.added` and `channel.removed`
+//! take turns, whoever stops half way and whoever goes on:
+//!
+//! | a line becomes | by whom | and is told |
+//! |---|---|---|
+//! | pending | who adds, before the channel | |
+//! | confirmed | who has seen the user in the channel since | `channel.added` |
+//! | pending again | who adds, where it was confirmed and the user is not in the channel: a removal stopped half way | `channel.removed` |
+//! | gone | who removed, where it was confirmed | `channel.removed` |
+//!
+//! Each step requires the version of the line that it was decided by; what was looked up of the
+//! channel was looked up after that. A line that is pending belongs to who adds: who removes only
+//! gives it another version, so that nobody confirms what was seen before. The lines are counted,
+//! so that a user is in so many channels at most (`channels_per_user`); a part of them is for what
+//! the user and the app's backend do ([`Additions`]), so that other users cannot use up all. A
+//! version is never used again, also not after a line was gone. Lines that did not come true are
+//! dropped by readers, once they are old.
+
+use bytes::Bytes;
+use protocol::{ChannelId, EventKind, UserId, entity::Entry};
+use serde::{Deserialize, Serialize};
+use store::{
+    Append, Body, Commit, Control, Counter, Document, Expected, Increment, Mark, Range, Write,
+};
+
+use super::{
+    ATTEMPTS, Services,
+    document::{PutValue, decode, encode, parse_key},
+    entries::Detail,
+    scope::{CHANNEL_COUNT, CHANNELS, ENTITY, ONLY, Scope},
+};
+use crate::{
+    credential::Actor,
+    error::{Error, Result},
+};
+
+/// After how long a line of the index that did not come true is dropped, in milliseconds.
+const PENDING: u64 = 60_000;
+/// Lines of an index that are read at once in search of old ones, when a user's limit is reached.
+const LINES_PER_REPAIR: usize = 1000;
+/// Maximum number of old lines that one request drops.
+const REPAIRS_PER_ATTEMPT: usize = 100;
+
+/// The part of `channels_per_user` that additions by other users leave free.
+const RESERVE_DIVISOR: u64 = 10;
+
+/// Who brings a user into a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Additions {
+    /// The user itself or the app's backend: up to the limit.
+    Own,
+    /// Another user: up to nine tenths of it.
+    ByOthers,
+}
+
+impl Additions {
+    /// Those of an actor who brings in this user.
+    pub(super) fn of(actor: &Actor, user: &UserId) -> Self {
+        if actor.user().is_none_or(|own| own == user) {
+            Self::Own
+        } else {
+            Self::ByOthers
+        }
+    }
+
+    /// Returns how many channels the user may be in after it, of `limit`.
+    fn max(self, limit: u64) -> u64 {
+        match self {
+            Self::Own => limit,
+            Self::ByOthers => limit - limit / RESERVE_DIVISOR,
+        }
+    }
+
+    fn refusal(self, user: &UserId, limit: u64) -> Error {
+        let mut error = Error::limit_reached("channels_per_user", limit);
+        error.body.message = match self {
+            Self::Own => format!(
+                "user `{user}` is in {limit} channels, which is its limit `channels_per_user`"
+            ),
+            Self::ByOthers => format!(
+                "user `{user}` is in {} of {limit} channels (`channels_per_user`); what is left is for the user itself and for app keys",
+                self.max(limit)
+            ),
+        };
+        error
+    }
+}
+
+/// A line of the index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Indexed {
+    /// Written before the channel; the channel tells whether it came to be.
+    Pending,
+    /// Written after the channel.
+    Confirmed,
+}
+
+/// A line as it was read.
+#[derive(Debug, Clone, Copy)]
+pub struct Line {
+    /// What it says.
+    pub is: Indexed,
+    /// The version of its document.
+    pub version: u64,
+    /// When it was made, or last taken over by who adds: milliseconds since the Unix epoch.
+    pub since: u64,
+    /// Whether the request that has it made it: nobody else relies on it unless its version
+    /// changes.
+    pub is_new: bool,
+}
+
+impl Line {
+    /// A line as it stands in the store.
+    pub fn of(document: &Document) -> Result<Self> {
+        let since = document.stamps.created_at.max(document.stamps.edited_at);
+        Ok(Self {
+            is: decode(document)?,
+            version: document.version,
+            since,
+            is_new: false,
+        })
+    }
+
+    pub(super) fn is_confirmed(self) -> bool {
+        self.is == Indexed::Confirmed
+    }
+
+    fn expected(line: Option<Self>) -> Expected {
+        line.map_or(Expected::Absent, |line| Expected::Version(line.version))
+    }
+}
+
+/// What stands in a user's index before it is brought into a channel.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Coming {
+    /// The line, pending.
+    Ready(Line),
+    /// Somebody else has brought the user in meanwhile.
+    IsIn,
+    /// There is no such user.
+    IsNobody,
+}
+
+impl Services {
+    /// The ids of all channels that a user may be in: a superset of the truth, in the order of the
+    /// ids.
+    pub async fn channel_ids_of(&self, scope: &Scope, user: &UserId) -> Result<Vec<ChannelId>> {
+        self.all_keys(&scope.user(user), CHANNELS)
+            .await?
+            .iter()
+            .map(parse_key)
+            .collect()
+    }
+
+    /// Repairs an old line of the index. It was read before `is_in`: whether the user is in the
+    /// channel.
+    pub(super) async fn repair_line(
+        &self,
+        scope: &Scope,
+        user: &UserId,
+        document: &Document,
+        is_in: bool,
+    ) -> Result<()> {
+        let (line, id) = (Line::of(document)?, parse_key(&document.key)?);
+        match line.is {
+            _ if !self.is_old(&line) => Ok(()),
+            _ if is_in => self.settle_membership(scope, user, &id).await.map(drop),
+            // A removal came no further. Where the line has changed, somebody goes on with it.
+            Indexed::Confirmed => self.unindex_line(scope, user, &id, line).await.map(drop),
+            Indexed::Pending => self.drop_line(scope, user, &id, line).await,
+        }
+    }
+
+    /// Drops old lines of requests that failed: they count towards the user's limit. Reads the
+    /// index page by page until there is something to drop, and returns whether there was.
+    async fn drop_old_lines(&self, scope: &Scope, user: &UserId) -> Result<bool> {
+        let mut after = None;
+        loop {
+            let (page, _) = self
+                .store
+                .page(
+                    &scope.user(user),
+                    CHANNELS,
+                    Range::Keys { after },
+                    LINES_PER_REPAIR,
+                )
+                .await?;
+            after = page
+                .documents
+                .last()
+                .map(|last| last.key.clone())
+                .filter(|_| page.more);
+            let mut old = Vec::new();
+            for document in page.documents {
+                let line = Line::of(&document)?;
+                if line.is == Indexed::Pending && self.is_old(&line) {
+                    old.push(document);
+                }
+            }
+            for old in old.chunks(REPAIRS_PER_ATTEMPT) {
+                if self.drop_lines(scope, user, old).await? {
+                    return Ok(true);
+                }
+            }
+            if after.is_none() {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Drops those of old lines whose channels the user is not in, and returns whether there were
+    /// any.
+    async fn drop_lines(&self, scope: &Scope, user: &UserId, old: &[Document]) -> Result<bool> {
+        let ids: Vec<ChannelId> = old
+            .iter()
+            .map(|document| parse_key(&document.key))
+            .collect::<Result<_>>()?;
+        let entries = self.entries(scope, user, &ids, Detail::Positions).await?;
+        let mut has_dropped = false;
+        for (document, _) in old.iter().zip(entries).filter(|(_, entry)| entry.is_none()) {
+            self.repair_line(scope, user, document, false).await?;
+            has_dropped = true;
+        }
+        Ok(has_dropped)
+    }
+
+    fn is_old(&self, line: &Line) -> bool {
+        line.since < self.clock.now_ms().saturating_sub(PENDING)
+    }
+
+    pub(super) async fn line(
+        &self,
+        scope: &Scope,
+        user: &UserId,
+        channel: &ChannelId,
+    ) -> Result<Option<Line>> {
+        let snapshot = self
+            .snapshot(scope.user(user), vec![(CHANNELS, channel.shared())])
+            .await?;
+        snapshot.documents[0].as_ref().map(Line::of).transpose()
+    }
+
+    /// The user's entry of a channel that it is in.
+    pub(super) async fn entry(
+        &self,
+        scope: &Scope,
+        user: &UserId,
+        channel: &ChannelId,
+        detail: Detail,
+    ) -> Result<Option<Entry>> {
+        let mut entries = self
+            .entries(scope, user, std::slice::from_ref(channel), detail)
+            .await?;
+        Ok(entries.pop().flatten())
+    }
+
+    /// Writes a channel into a user's index, before the user is brought in.
+    pub(super) async fn index_channel(
+        &self,
+        scope: &Scope,
+        user: &UserId,
+        channel: &ChannelId,
+        additions: Additions,
+    ) -> Result<Coming> {
+        let (mut line, mut has_repaired) = (None, false);
+        for _ in 0..ATTEMPTS {
+            let mut commit = Commit::default().require(ENTITY, ONLY, Expected::Present);
+            commit = commit.require(CHANNELS, channel.shared(), Line::expected(line));
+            commit.write.push(Write::Put {
+                table: CHANNELS,
+                key: channel.shared(),
+                value: encode(&Indexed::Pending),
+                mark: Mark::Edited,
+                event: None,
+            });
+            if is_confirmed(line) {
+                commit.append.push(removed(channel));
+            }
+            let is_new = line.is_none();
+            let most = self.limits.channels_per_user;
+            if is_new {
+                commit.increment.push(Increment {
+                    max: (most != 0).then_some(additions.max(most)),
+                    ..counted(1)
+                });
+            }
+            match self.store.commit(&scope.user(user), commit).await? {
+                Ok(outcome) => {
+                    let version = outcome.written[0].version;
+                    return Ok(Coming::Ready(Line {
+                        is: Indexed::Pending,
+                        version,
+                        since: outcome.at,
+                        is_new,
+                    }));
+                }
+                Err(conflict) if conflict.require.contains(&0) => return Ok(Coming::IsNobody),
+                Err(conflict) if conflict.require.is_empty() => {
+                    if has_repaired || !self.drop_old_lines(scope, user).await? {
+                        return Err(additions.refusal(user, most));
+                    }
+                    has_repaired = true;
+                }
+                Err(_) => {}
+            }
+            line = self.line(scope, user, channel).await?;
+            // If not, a removal has stopped half way.
+            if is_confirmed(line)
+                && self
+                    .entry(scope, user, channel, Detail::Positions)
+                    .await?
+                    .is_some()
+            {
+                return Ok(Coming::IsIn);
+            }
+        }
+        Err(Error::busy())
+    }
+
+    /// Confirms the line of a user who is in the channel, should that still be to be done.
+    pub(super) async fn settle_channel(
+        &self,
+        scope: &Scope,
+        user: &UserId,
+        channel: &ChannelId,
+    ) -> Result<()> {
+        let line = self.line(scope, user, channel).await?;
+        self.confirm_channel(scope, user, channel, line).await?;
+        Ok(())
+    }
+
+    /// Confirms a line that was read before the user was brought in, or that somebody else wrote
+    /// meanwhile, and tells the user's sessions of the channel. Whoever is not in the channel any
+    /// more is told nothing. False if the user was deleted meanwhile.
+    pub(super) async fn confirm_channel(
+        &self,
+        scope: &Scope,
+        user: &UserId,
+        channel: &ChannelId,
+        line: Option<Line>,
+    ) -> Result<bool> {
+        #[derive(Serialize)]
+        struct Data<'a> {
+            entry: &'a Entry,
+        }
+        let mut line = line;
+        for _ in 0..ATTEMPTS {
+            if is_confirmed(line) {
+                return Ok(true);
+            }
+            let Some(entry) = self.entry(scope, user, channel, Detail::Full).await? else {
+                return Ok(true);
+            };
+            let mut commit = Commit::default()
+                .require(ENTITY, ONLY, Expected::Present)
+                .require(CHANNELS, channel.shared(), Line::expected(line))
+                .put_value(CHANNELS, channel.shared(), &Indexed::Confirmed);
+            if line.is_none() {
+                // The user is in the channel, whatever the limit says.
+                commit.increment.push(counted(1));
+            }
+            commit.append.push(told(
+                EventKind::ChannelAdded,
+                channel,
+                &Data { entry: &entry },
+            ));
+            match self.store.commit(&scope.user(user), commit).await? {
+                Ok(_) => return Ok(true),
+                Err(conflict) if conflict.require.contains(&0) => return Ok(false),
+                Err(_) => line = self.line(scope, user, channel).await?,
+            }
+        }
+        Err(Error::busy())
+    }
+
+    /// Takes a channel out of the index of a user who was taken out of it, and tells the user's
+    /// sessions. Whoever is in it again stays.
+    pub(super) async fn unindex_channel(
+        &self,
+        scope: &Scope,
+        user: &UserId,
+        channel: &ChannelId,
+    ) -> Result<()> {
+        for _ in 0..ATTEMPTS {
+            let Some(line) = self.line(scope, user, channel).await? else {
+                return Ok(());
+            };
+            if self
+                .entry(scope, user, channel, Detail::Positions)
+                .await?
+                .is_some()
+                || self.unindex_line(scope, user, channel, line).await?
+            {
+                return Ok(());
+            }
+        }
+        Err(Error::busy())
+    }
+
+    /// The same for a line that was read before it was looked that the user is not in the channel.
+    /// False if it has changed.
+    pub(super) async fn unindex_line(
+        &self,
+        scope: &Scope,
+        user: &UserId,
+        channel: &ChannelId,
+        line: Line,
+    ) -> Result<bool> {
+        let mut commit =
+            Commit::default().require(CHANNELS, channel.shared(), Expected::Version(line.version));
+        commit = match line.is {
+            Indexed::Pending => commit.put_value(CHANNELS, channel.shared(), &Indexed::Pending),
+            Indexed::Confirmed => commit.delete(CHANNELS, channel.shared()),
+        }
+        .frees();
+        if line.is == Indexed::Confirmed {
+            commit.append.push(removed(channel));
+            commit.increment.push(counted(-1));
+        }
+        Ok(self.store.commit(&scope.user(user), commit).await?.is_ok())
+    }
+
+    /// Deletes the index line of a user who could not be added, if this request made it.
+    pub(super) async fn abandon_line(
+        &self,
+        scope: &Scope,
+        user: &UserId,
+        channel: &ChannelId,
+        line: Line,
+    ) -> Result<()> {
+        if line.is_new {
+            self.drop_line(scope, user, channel, line).await
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Drops a line that did not come true: nobody was told of it.
+    pub(super) async fn drop_line(
+        &self,
+        scope: &Scope,
+        user: &UserId,
+        channel: &ChannelId,
+        line: Line,
+    ) -> Result<()> {
+        let mut commit = Commit::default()
+            .require(CHANNELS, channel.shared(), Expected::Version(line.version))
+            .delete(CHANNELS, channel.shared());
+        commit.increment.push(counted(-1));
+        let commit = commit.frees();
+        // On a conflict somebody goes on with it.
+        self.store.commit(&scope.user(user), commit).await?.ok();
+        Ok(())
+    }
+}
+
+/// A change of the number of lines in a user's index.
+fn counted(by: i64) -> Increment {
+    Increment {
+        counter: Counter::Partition(CHANNEL_COUNT),
+        by,
+        max: None,
+        max_names: None,
+    }
+}
+
+fn is_confirmed(line: Option<Line>) -> bool {
+    line.is_some_and(|line| line.is == Indexed::Confirmed)
+}
+
+fn removed(channel: &ChannelId) -> Append {
+    #[derive(Serialize)]
+    struct Data<'a> {
+        channel_id: &'a ChannelId,
+    }
+    told(
+        EventKind::ChannelRemoved,
+        channel,
+        &Data {
+            channel_id: channel,
+        },
+    )
+}
+
+/// An event of the user's own stream about a channel.
+fn told<T: Serialize>(kind: EventKind, channel: &ChannelId, data: &T) -> Append {
+    Append {
+        kind: kind as u8,
+        reference: Bytes::copy_from_slice(channel.as_str().as_bytes()),
+        control: Control::None,
+        body: Body::Bytes(encode(data), None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use std::sync::Arc;
+
+    use fanout::bus::{Local, conformance::Recorder};
+    use protocol::{AppId, ErrorCode, Limits, entity::Environment};
+    use store::{Keep, embedded::Embedded};
+
+    use super::*;
+    use crate::credential::SecretKey;
+
+    fn services(channels_per_user: u64) -> (tempfile::TempDir, Services) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Embedded::open(
+            folder.path(),
+            Keep {
+                events: 0,
+                bytes: 0,
+            },
+            Local::new(Recorder::new()),
+        )
+        .unwrap();
+        let limits = Limits {
+            channels_per_user,
+            ..Limits::default()
+        };
+        let services = Services::new(Arc::new(store), limits, SecretKey::new([7; 32]), "node");
+        (folder, services)
+    }
+
+    #[tokio::test]
+    async fn old_lines_behind_many_others_do_not_use_up_the_channels_of_a_user() {
+        let lines = LINES_PER_REPAIR + 200;
+        let (_folder, services) = services(lines as u64 + 1);
+        let scope = Scope {
+            app: AppId::from_bits(1),
+            environment: Environment::Live,
+        };
+        let alice: UserId = "alice".parse().unwrap();
+        let mut index = Commit::default().put_value(ENTITY, ONLY, &true);
+        for line in 0..lines {
+            index = index.put_value(CHANNELS, format!("channel-{line:05}"), &Indexed::Confirmed);
+        }
+        index.increment.push(counted(lines as i64));
+        services
+            .store
+            .commit(&scope.user(&alice), index)
+            .await
+            .unwrap()
+            .unwrap();
+        let begins = async |channel: &str| {
+            services
+                .index_channel(&scope, &alice, &channel.parse().unwrap(), Additions::Own)
+                .await
+        };
+        assert!(matches!(begins("z-last").await.unwrap(), Coming::Ready(_)));
+        assert_eq!(
+            begins("another").await.unwrap_err().code(),
+            ErrorCode::LimitReached
+        );
+
+        let now = services.clock.machine_ms();
+        services.clock.adjust(now + 2 * PENDING, now);
+        assert!(matches!(begins("another").await.unwrap(), Coming::Ready(_)));
+    }
+
+    #[tokio::test]
+    async fn old_lines_of_failed_requests_do_not_use_up_the_channels_of_a_user() {
+        let (_folder, services) = services(2);
+        let scope = Scope {
+            app: AppId::from_bits(1),
+            environment: Environment::Live,
+        };
+        let alice: UserId = "alice".parse().unwrap();
+        services
+            .store
+            .commit(
+                &scope.user(&alice),
+                Commit::default().put_value(ENTITY, ONLY, &true),
+            )
+            .await
+            .unwrap()
+            .unwrap();
+        let begins = async |channel: &str| {
+            services
+                .index_channel(&scope, &alice, &channel.parse().unwrap(), Additions::Own)
+                .await
+        };
+        for channel in ["one", "two"] {
+            assert!(matches!(begins(channel).await.unwrap(), Coming::Ready(_)));
+        }
+        assert_eq!(
+            begins("three").await.unwrap_err().code(),
+            ErrorCode::LimitReached
+        );
+
+        let now = services.clock.machine_ms();
+        services.clock.adjust(now + 2 * PENDING, now);
+        assert!(matches!(begins("three").await.unwrap(), Coming::Ready(_)));
+        assert_eq!(
+            services.channel_ids_of(&scope, &alice).await.unwrap(),
+            ["three".parse().unwrap()]
+        );
+    }
+}

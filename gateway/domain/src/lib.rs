@@ -1,0 +1,185 @@
+//! What the product does: every rule of chat, once, for both transports and on any store.
+//!
+//! A service function takes who acts and what is asked, checks what may be done, and makes one
+//! commit. Whoever listens hears of it from the bus. Nothing here knows of sockets or HTTP.
+
+pub mod apps;
+mod channel_order;
+pub mod channel_orders;
+pub mod channel_state;
+mod channel_walk;
+pub mod channels;
+pub mod check;
+pub mod clearing;
+pub mod clock;
+pub mod credential;
+pub mod cursor;
+pub mod document;
+mod emoji;
+pub mod ended;
+mod ensure;
+pub mod entries;
+pub mod error;
+pub mod idempotency;
+pub mod index;
+pub mod jobs;
+pub mod keys;
+mod listing;
+pub mod memberships;
+pub mod messages;
+pub mod nearest;
+pub mod online;
+pub mod organizations;
+pub mod participants;
+pub mod perform;
+pub mod permission;
+pub mod random;
+pub mod reactions;
+pub mod reads;
+pub mod redacted;
+pub mod scope;
+pub mod secret_check;
+pub mod sessions;
+pub mod strict;
+mod tenants;
+pub mod together;
+pub mod token_keys;
+pub mod tokens;
+pub mod turns;
+pub mod typing;
+pub mod typists;
+pub mod users;
+
+use std::sync::Arc;
+
+use prometheus_client::metrics::counter::Counter;
+use protocol::Limits;
+use store::{Commit, Document, Expected, Key, Partition, Range, Read, Snapshot, Store, Table};
+use tokio::sync::Notify;
+
+use crate::{
+    channel_orders::ChannelOrders,
+    clock::Clock,
+    credential::SecretKey,
+    error::{Error, Result},
+    typists::Typists,
+};
+
+/// All services over one store.
+#[derive(Debug, Clone)]
+pub struct Services {
+    /// What keeps everything.
+    pub store: Arc<dyn Store>,
+    /// What is allowed at most.
+    pub limits: Arc<Limits>,
+    /// What seals stored secrets and derives ids.
+    pub secret: Arc<SecretKey>,
+    /// The store's clock as this node estimates it.
+    pub clock: Arc<Clock>,
+    /// This node's name, unique among the running nodes.
+    pub node: Arc<str>,
+    /// The orders of channels of users who are in many.
+    pub orders: Arc<ChannelOrders>,
+    /// Wakes this node's [`ended::Follower`] when it ended sessions itself.
+    pub ended: Arc<Notify>,
+    /// Counts the messages that this node stored.
+    pub stored_messages: Counter,
+    /// Limits how often typing of a user is published.
+    pub typists: Arc<Typists>,
+    /// Wakes this node's runner of [`jobs`] when a request left work to it.
+    pub jobs: Arc<Notify>,
+    /// Changes of membership that this node has still to complete.
+    pub incomplete: Arc<memberships::Incomplete>,
+}
+
+/// How often a commit is tried again after a conflict with somebody else's.
+pub const ATTEMPTS: usize = 16;
+
+impl Services {
+    /// All services of a node, on the machine's clock.
+    pub fn new(
+        store: Arc<dyn Store>,
+        limits: Limits,
+        secret: SecretKey,
+        node: impl Into<Arc<str>>,
+    ) -> Self {
+        let (limits, secret, clock) = (
+            Arc::new(limits),
+            Arc::new(secret),
+            Arc::new(Clock::system()),
+        );
+        Self {
+            store,
+            limits,
+            secret,
+            clock,
+            node: node.into(),
+            orders: Arc::default(),
+            ended: Arc::default(),
+            jobs: Arc::default(),
+            incomplete: Arc::default(),
+            stored_messages: Counter::default(),
+            typists: Arc::default(),
+        }
+    }
+
+    /// Reads documents of one partition.
+    pub async fn snapshot(
+        &self,
+        partition: Partition,
+        documents: Vec<(Table, Key)>,
+    ) -> Result<Snapshot> {
+        let mut snapshots = self
+            .store
+            .read(vec![Read {
+                partition,
+                documents,
+                newest: None,
+            }])
+            .await?;
+        snapshots
+            .pop()
+            .ok_or_else(|| Error::internal("a read answered nothing"))
+    }
+
+    /// Every key of a listed table.
+    async fn all_keys(&self, partition: &Partition, table: Table) -> Result<Vec<Key>> {
+        Ok(self
+            .all_documents(partition, table)
+            .await?
+            .into_iter()
+            .map(|document| document.key)
+            .collect())
+    }
+
+    /// Every document of a listed table.
+    async fn all_documents(&self, partition: &Partition, table: Table) -> Result<Vec<Document>> {
+        let mut documents: Vec<Document> = Vec::new();
+        loop {
+            let after = documents.last().map(|document| document.key.clone());
+            let (page, _) = self
+                .store
+                .page(partition, table, Range::Keys { after }, 1000)
+                .await?;
+            documents.extend(page.documents);
+            if !page.more {
+                return Ok(documents);
+            }
+        }
+    }
+
+    /// That what was read there is as safe as an acknowledgement promises: for answers that nothing
+    /// was left to do, since an earlier try did it. Its commit may not have been acknowledged, and
+    /// be lost with the server that has it.
+    async fn confirm(&self, partition: &Partition) -> Result<()> {
+        // What it requires was read; that its answer is waited for is all that counts.
+        let _is_there = self
+            .store
+            .commit(
+                partition,
+                Commit::default().require(scope::ENTITY, scope::ONLY, Expected::Present),
+            )
+            .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,143 @@
+//! Pages of lists that are ordered by id and show only some of the ids: what the caller may see,
+//! what fits a filter.
+
+use store::Key;
+
+/// Maximum number of ids that one request looks at to fill its page. A page beyond that stays
+/// short, and its cursor goes on.
+const IDS_PER_REQUEST: usize = 200;
+
+/// Minimum number of ids that are read at once.
+const IDS_PER_READ: usize = 20;
+
+/// The next ids of a list, in their order.
+#[derive(Debug, Default)]
+pub(super) struct Candidates {
+    pub(super) ids: Vec<Key>,
+    /// Whether there are ids beyond these.
+    pub(super) more: bool,
+}
+
+/// A page that is being filled: says what to read next, takes what was read, until it is full or
+/// has read enough.
+#[derive(Debug)]
+pub(super) struct Filling<T> {
+    limit: usize,
+    items: Vec<T>,
+    after: Option<Key>,
+    left: usize,
+    is_done: bool,
+    is_last: bool,
+}
+
+impl<T> Filling<T> {
+    /// An empty page of at most `limit` items, with ids after this one.
+    pub(super) fn new(limit: usize, after: Option<Key>) -> Self {
+        Self {
+            limit,
+            items: Vec::new(),
+            after,
+            left: IDS_PER_REQUEST.max(limit),
+            is_done: false,
+            is_last: false,
+        }
+    }
+
+    /// Returns after which id to read on, and about how many ids; `None` when the page is done.
+    pub(super) fn next(&self) -> Option<(Option<Key>, usize)> {
+        let count = (self.limit - self.items.len())
+            .max(IDS_PER_READ)
+            .min(self.left);
+        (!self.is_done).then(|| (self.after.clone(), count))
+    }
+
+    /// Takes the ids that were asked for, and the item of each, `None` where it is not shown.
+    pub(super) fn take(&mut self, candidates: Candidates, found: Vec<Option<T>>) {
+        let Candidates { ids, more } = candidates;
+        self.left = self.left.saturating_sub(ids.len().max(1));
+        for (id, item) in ids.into_iter().zip(found) {
+            match item {
+                // The next page has at least this one.
+                Some(_) if self.items.len() == self.limit => {
+                    self.is_done = true;
+                    return;
+                }
+                Some(item) => self.items.push(item),
+                None => {}
+            }
+            self.after = Some(id);
+        }
+        self.is_last = !more;
+        self.is_done = self.is_last || self.items.len() == self.limit || self.left == 0;
+    }
+
+    /// Returns the items, and the id after which the next page begins, if there may be one.
+    pub(super) fn end(self) -> (Vec<T>, Option<Key>) {
+        let next = if self.is_last { None } else { self.after };
+        (self.items, next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+
+    /// Walks a list of ids of which every `nth` is shown, and returns the pages with the number of
+    /// ids read for each.
+    fn walk(ids: usize, nth: usize, limit: usize) -> Vec<(Vec<usize>, usize)> {
+        let all: Vec<Key> = (0..ids).map(|n| Key::from(format!("{n:06}"))).collect();
+        let (mut pages, mut after) = (Vec::new(), None);
+        loop {
+            let (mut page, mut reads) = (Filling::new(limit, after), 0);
+            while let Some((after, count)) = page.next() {
+                let begin = after.map_or(0, |after| all.partition_point(|id| *id <= after));
+                let end = (begin + count).min(all.len());
+                let ids = all[begin..end].to_vec();
+                let numbers = ids.iter().map(|id| id.parse::<usize>().unwrap());
+                let found = numbers
+                    .map(|n| n.is_multiple_of(nth).then_some(n))
+                    .collect();
+                reads += ids.len();
+                page.take(
+                    Candidates {
+                        ids,
+                        more: end < all.len(),
+                    },
+                    found,
+                );
+            }
+            let (items, next) = page.end();
+            pages.push((items, reads));
+            after = next;
+            if after.is_none() {
+                return pages;
+            }
+        }
+    }
+
+    #[test]
+    fn a_walk_shows_every_item_once_and_each_page_reads_a_bounded_number_of_ids() {
+        for (ids, nth, limit) in [
+            (0, 1, 5),
+            (7, 1, 3),
+            (6, 1, 3),
+            (1000, 1, 50),
+            (1000, 300, 1),
+            (1000, 2000, 50),
+            (999, 7, 200),
+        ] {
+            let pages = walk(ids, nth, limit);
+            let shown: Vec<usize> = pages.iter().flat_map(|(items, _)| items.clone()).collect();
+            assert_eq!(shown, (0..ids).step_by(nth).collect::<Vec<_>>());
+            assert!(
+                pages
+                    .iter()
+                    .all(|(items, reads)| items.len() <= limit
+                        && *reads <= IDS_PER_REQUEST.max(limit)),
+                "{pages:?}"
+            );
+        }
+        assert_eq!(walk(6, 1, 3).len(), 2, "the last full page has no cursor");
+    }
+}

@@ -1,0 +1,276 @@
+//! Organizations: making them with a first key, reading, changing, listing, deleting.
+
+mod operations;
+
+use protocol::{
+    ErrorCode, KeyId, OrganizationId,
+    entity::{Key, Organization},
+    operation::{
+        organization::{CreateOrganization, OrganizationCreated, UpdateOrganization},
+        page::{List, ListPage},
+    },
+};
+use store::{Commit, Document, Expected};
+
+use super::{
+    ATTEMPTS, Services, check,
+    document::{IfMatch, PutValue, Versioned, check_version, decode, parse_key},
+    jobs::Task,
+    keys::Credential,
+    scope::{self, ENTITY, ONLY, ORGANIZATIONS, TOMBSTONE},
+};
+use crate::{
+    credential::Principal,
+    error::{Error, Result},
+};
+
+impl Services {
+    /// Makes an organization and its first key. `bits` make both ids; if that organization exists,
+    /// it is answered, its key without the secret. The version is the organization's.
+    pub async fn create_organization(
+        &self,
+        principal: &Principal,
+        body: CreateOrganization,
+        bits: u64,
+    ) -> Result<Versioned<OrganizationCreated>> {
+        principal.admin()?;
+        let id = OrganizationId::from_bits(bits);
+        let organization = Organization {
+            id: id.clone(),
+            name: body.name,
+            email: body.email,
+            banner: body.banner,
+            created_at: 0,
+        };
+        check_organization(&organization, None)?;
+        // Before the organization: a line without one harms nobody.
+        let listed = Commit::default().put_value(ORGANIZATIONS, id.shared(), &());
+        self.store
+            .commit(&scope::deployment(), listed)
+            .await?
+            .map_err(|_| Error::busy())?;
+        let first = Credential {
+            organization: id.clone(),
+            app: None,
+            key: KeyId::from_bits(bits),
+        };
+        let key = self.new_key(first, None, None).await?;
+        let commit = Commit::default()
+            .require(ENTITY, ONLY, Expected::Absent)
+            .require(TOMBSTONE, ONLY, Expected::Absent)
+            .put_value(ENTITY, ONLY, &organization);
+        let partition = scope::organization(&id);
+        match self.store.commit(&partition, key.line(commit)).await? {
+            Ok(outcome) => {
+                let organization = Organization {
+                    created_at: outcome.written[0].stamps.created_at,
+                    ..organization
+                };
+                let value = OrganizationCreated {
+                    organization,
+                    key: key.shown(outcome.at),
+                };
+                Ok(Versioned {
+                    value,
+                    version: outcome.written[0].version,
+                })
+            }
+            Err(_) => {
+                // The organization has its first key already, or is deleted.
+                self.forget_new_key(&partition, &key).await?;
+                let there = self.organization(principal, &id).await?;
+                let key = self
+                    .existing_key(&partition, &KeyId::from_bits(bits))
+                    .await?;
+                Ok(Versioned {
+                    value: OrganizationCreated {
+                        organization: there.value,
+                        key,
+                    },
+                    version: there.version,
+                })
+            }
+        }
+    }
+
+    /// Returns the organization that a request with these bits made, as it is now, and its first
+    /// key without the secret, revoked or not.
+    pub async fn organization_made_by(
+        &self,
+        principal: &Principal,
+        bits: u64,
+    ) -> Result<Versioned<OrganizationCreated>> {
+        let there = self
+            .organization(principal, &OrganizationId::from_bits(bits))
+            .await?;
+        let partition = scope::organization(&there.value.id);
+        let id = KeyId::from_bits(bits);
+        let key = self.key_line(&partition, &id).await?.unwrap_or(Key {
+            id,
+            name: None,
+            environment: None,
+            secret: None,
+            created_at: there.value.created_at,
+            expires_at: None,
+        });
+        Ok(Versioned {
+            value: OrganizationCreated {
+                organization: there.value,
+                key,
+            },
+            version: there.version,
+        })
+    }
+
+    /// Reads an organization.
+    pub async fn organization(
+        &self,
+        principal: &Principal,
+        id: &OrganizationId,
+    ) -> Result<Versioned<Organization>> {
+        principal.organization(id)?;
+        let snapshot = self
+            .snapshot(scope::organization(id), vec![(ENTITY, ONLY.into())])
+            .await?;
+        match &snapshot.documents[0] {
+            Some(document) => Ok(Versioned {
+                value: organization_of(document)?,
+                version: document.version,
+            }),
+            None => Err(Error::not_found("organization")),
+        }
+    }
+
+    /// Lists all organizations, by id.
+    pub async fn list_organizations(
+        &self,
+        principal: &Principal,
+        page: ListPage,
+    ) -> Result<List<Organization>> {
+        principal.admin()?;
+        let (lines, cursor) = self
+            .page_of(principal, &scope::deployment(), ORGANIZATIONS, page)
+            .await?;
+        let ids: Vec<OrganizationId> = lines
+            .iter()
+            .map(|line| parse_key(&line.key))
+            .collect::<Result<_>>()?;
+        let found = self
+            .entities(ids.iter().map(scope::organization).collect())
+            .await?;
+        Ok(List {
+            items: found.iter().map(organization_of).collect::<Result<_>>()?,
+            cursor,
+        })
+    }
+
+    /// Changes some of an organization's fields.
+    pub async fn update_organization(
+        &self,
+        principal: &Principal,
+        id: &OrganizationId,
+        patch: UpdateOrganization,
+        if_match: IfMatch,
+    ) -> Result<Versioned<Organization>> {
+        for _ in 0..ATTEMPTS {
+            let Versioned {
+                value: mut organization,
+                version,
+            } = self.organization(principal, id).await?;
+            check_version(if_match, version)?;
+            let patch = patch.clone();
+            organization.name = patch.name.unwrap_or(organization.name);
+            organization.email = patch.email.unwrap_or(organization.email);
+            let banner_before = organization.banner.clone();
+            patch.banner.apply(&mut organization.banner);
+            check_organization(&organization, banner_before.as_ref())?;
+            let commit = Commit::default()
+                .require(ENTITY, ONLY, Expected::Version(version))
+                .put_value(ENTITY, ONLY, &organization);
+            if let Ok(outcome) = self.store.commit(&scope::organization(id), commit).await? {
+                return Ok(Versioned {
+                    value: organization,
+                    version: outcome.written[0].version,
+                });
+            }
+        }
+        Err(Error::busy())
+    }
+
+    /// Deletes an organization with its apps: within seconds none of its keys and tokens is
+    /// accepted; what it had is cleared away afterwards.
+    pub async fn delete_organization(
+        &self,
+        principal: &Principal,
+        id: &OrganizationId,
+        if_match: IfMatch,
+    ) -> Result<()> {
+        let task = Task::Organization { id: id.clone() };
+        for _ in 0..ATTEMPTS {
+            let version = match self.organization(principal, id).await {
+                Ok(organization) => organization.version,
+                Err(error) if error.code() == ErrorCode::NotFound => {
+                    self.pending_job(&task).await?.ok_or(error)?;
+                    self.wake_jobs();
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            };
+            check_version(if_match, version)?;
+            if self
+                .entomb(&scope::organization(id), &task, version)
+                .await?
+            {
+                self.wake_jobs();
+                return Ok(());
+            }
+        }
+        Err(Error::busy())
+    }
+}
+
+fn organization_of(document: &Document) -> Result<Organization> {
+    Ok(Organization {
+        created_at: document.stamps.created_at,
+        ..decode(document)?
+    })
+}
+
+/// Checks an organization's fields. `banner_before` is what is stored.
+fn check_organization(organization: &Organization, banner_before: Option<&String>) -> Result<()> {
+    check::required_line("name", &organization.name, check::NAME)?;
+    check::required_line("email", &organization.email, protocol::bounds::EMAIL_CHARS)?;
+    if !is_plausible(&organization.email) {
+        return Err(Error::bad_request("`email` is no e-mail address"));
+    }
+    check::url("banner", organization.banner.as_ref(), banner_before)
+}
+
+/// Whether an address has the parts of one; whether it is one, only a letter can tell.
+fn is_plausible(email: &str) -> bool {
+    let Some((local, domain)) = email.rsplit_once('@') else {
+        return false;
+    };
+    let clean = |part: &str| {
+        !part.is_empty()
+            && !part.contains(|c: char| c.is_whitespace() || c.is_control() || c == '@')
+    };
+    clean(local) && clean(domain) && domain.split('.').all(|label| !label.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_something_on_both_sides_of_one_at() {
+        for good in ["a@b", "first.last+tag@mail.example.org", "ü@exämple.org"] {
+            assert!(is_plausible(good), "{good}");
+        }
+        for bad in [
+            "", "a", "@b", "a@", "a b@c", "a@b c", "a@b@c", "a@b..c", "a@.b", "a\n@b",
+        ] {
+            assert!(!is_plausible(bad), "{bad}");
+        }
+    }
+}

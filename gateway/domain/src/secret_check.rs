@@ -1,0 +1,61 @@
+//! Whether a node or an import has the secret key that the store's secrets are sealed under.
+
+use store::{Commit, Expected, Read, Store};
+
+use super::{
+    document::{PutValue, decode},
+    scope::{self, ONLY, SECRET_KEY},
+};
+use crate::{
+    credential::SecretKey,
+    error::{Error, Result},
+};
+
+/// What is said to who has another key.
+pub const OTHER_SECRET_KEY: &str = "what is secret in the store is sealed under another secret key: give that one by --secret-key-file, or name another store (--data, --redis, --redis-prefix)";
+
+/// Whether the store is sealed under another key than this. A store of which nobody has used the
+/// key yet is sealed under none.
+pub async fn is_sealed_under_another(store: &dyn Store, key: &SecretKey) -> Result<bool> {
+    Ok(fingerprint(store)
+        .await?
+        .is_some_and(|kept| kept != key.fingerprint()))
+}
+
+/// Compares the store's key with this one, and records this one if the store has none yet. Returns
+/// whether they are the same.
+pub async fn seal_under(store: &dyn Store, key: &SecretKey) -> Result<bool> {
+    if let Some(kept) = fingerprint(store).await? {
+        return Ok(kept == key.fingerprint());
+    }
+    let commit = Commit::default()
+        .require(SECRET_KEY, ONLY, Expected::Absent)
+        .put_value(SECRET_KEY, ONLY, &key.fingerprint());
+    match store.commit(&scope::deployment(), commit.frees()).await? {
+        Ok(_) => Ok(true),
+        // Another node sealed it just now.
+        Err(_) => is_sealed_under_another(store, key)
+            .await
+            .map(|other| !other),
+    }
+}
+
+/// The fingerprint of the key that the store is sealed under.
+async fn fingerprint(store: &dyn Store) -> Result<Option<String>> {
+    let read = Read {
+        partition: scope::deployment(),
+        documents: vec![(SECRET_KEY, ONLY.into())],
+        newest: None,
+    };
+    let mut found = store.read(vec![read]).await?;
+    let kept = found
+        .pop()
+        .and_then(|mut snapshot| snapshot.documents.pop())
+        .flatten();
+    kept.as_ref().map(decode).transpose()
+}
+
+/// The sentence of an error that kept the key from being compared.
+pub fn not_compared(error: &Error) -> String {
+    format!("the secret key cannot be compared with the store's: {error}")
+}

@@ -1,0 +1,462 @@
+//! Token keys: making, listing, revoking. [`crate::credential`] says how they are kept.
+
+mod operations;
+
+use protocol::{
+    AppId, OrganizationId, TokenKeyId,
+    entity::{Algorithm, Environment, TokenKey},
+    operation::{
+        credential::CreateTokenKey,
+        page::{List, ListPage},
+    },
+};
+use serde::{Deserialize, Serialize};
+use store::{Commit, Document, Expected, Range};
+
+use super::{
+    Services,
+    document::{PutValue, decode, parse_key},
+    jobs::Task,
+    scope::{self, ENTITY, NEW_CREDENTIALS, ONLY, TOKEN_KEYS},
+};
+use crate::{
+    credential::{self, Principal, SecretKey, SecretKind, token::Verifier},
+    error::{Error, Result},
+    redacted::Secret,
+};
+
+/// The longest PEM, in bytes: one of an RSA key of 8,192 bits has fewer than 1,500.
+const LONGEST_PEM: usize = 8192;
+
+/// A token key, found by its id. It counts while its line stands among its app's.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct StoredTokenKey {
+    /// Its organization.
+    pub organization: OrganizationId,
+    /// Its app.
+    pub app: AppId,
+    /// The environment that its tokens are for.
+    pub environment: Environment,
+    /// How its tokens are signed.
+    pub algorithm: Algorithm,
+    material: Material,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Material {
+    /// A shared secret, sealed under the deployment's secret key with the token key's id as its
+    /// name.
+    Sealed(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// A public key in PEM.
+    Public(String),
+}
+
+/// A token key as it stands among the others of its app.
+#[derive(Debug, Serialize, Deserialize)]
+struct TokenKeyLine {
+    environment: Environment,
+    algorithm: Algorithm,
+}
+
+impl StoredTokenKey {
+    /// What checks its tokens.
+    ///
+    /// # Errors
+    /// `internal` if the stored key cannot be read.
+    pub fn verifier(&self, key: &SecretKey, id: &TokenKeyId) -> Result<Verifier> {
+        match &self.material {
+            Material::Sealed(_) => Ok(Verifier::shared(&self.secret(key, id)?)),
+            Material::Public(pem) => Verifier::public(self.algorithm, pem).map_err(Error::internal),
+        }
+    }
+
+    /// Its shared secret.
+    pub(super) fn secret(&self, key: &SecretKey, id: &TokenKeyId) -> Result<Vec<u8>> {
+        match &self.material {
+            Material::Sealed(sealed) => key.open(id.as_str(), sealed).map_err(Error::internal),
+            Material::Public(_) => Err(Error::internal(
+                "a token key with a public key has no secret",
+            )),
+        }
+    }
+}
+
+/// A shared secret that is being made: stored by id, without a line.
+pub(super) struct NewSharedKey {
+    pub(super) id: TokenKeyId,
+    pub(super) secret: Secret,
+}
+
+impl Services {
+    /// Makes a token key. `bits` make its id; if that key exists, it is answered without its
+    /// secret.
+    pub async fn create_token_key(
+        &self,
+        principal: &Principal,
+        organization: &OrganizationId,
+        app: &AppId,
+        body: CreateTokenKey,
+        bits: u64,
+    ) -> Result<TokenKey> {
+        self.permit_app(principal, organization, app).await?;
+        let id = TokenKeyId::from_bits(bits);
+        let CreateTokenKey {
+            environment,
+            algorithm,
+            public_key,
+        } = body;
+        let (secret, material) = match (algorithm, public_key) {
+            (Algorithm::HS256, None) => {
+                let (secret, material) = self.shared_material(&id);
+                (Some(secret), material)
+            }
+            (Algorithm::HS256, Some(_)) => {
+                return Err(Error::bad_request(
+                    "HS256 takes no `public_key`: its secret is made here",
+                ));
+            }
+            (_, None) => {
+                return Err(Error::bad_request(
+                    "`public_key` is missing: the PEM (SPKI) of the key that verifies the tokens",
+                ));
+            }
+            (_, Some(pem)) if pem.len() > LONGEST_PEM => {
+                return Err(Error::too_large(format!(
+                    "`public_key` is longer than {LONGEST_PEM} bytes"
+                )));
+            }
+            (_, Some(pem)) => {
+                Verifier::public(algorithm, &pem).map_err(Error::bad_request)?;
+                (None, Material::Public(pem))
+            }
+        };
+        let (organization, owner) = (organization.clone(), scope::app(app));
+        let stored = StoredTokenKey {
+            organization,
+            app: app.clone(),
+            environment,
+            algorithm,
+            material,
+        };
+        let secret = if self.store_token_key(&id, &stored).await? {
+            secret
+        } else {
+            // An earlier attempt stored the key. If it did not list it, its secret was never
+            // returned, so it is returned now.
+            let line = self
+                .snapshot(owner.clone(), vec![(TOKEN_KEYS, id.shared())])
+                .await?;
+            if let Some(line) = &line.documents[0] {
+                let noted = scope::token_key(&id).name().into();
+                self.unlist(&owner, NEW_CREDENTIALS, vec![noted]).await?;
+                return token_key_of(line);
+            }
+            let kept = self
+                .snapshot(scope::token_key(&id), vec![(ENTITY, ONLY.into())])
+                .await?;
+            let kept: StoredTokenKey = decode(kept.documents[0].as_ref().ok_or_else(Error::busy)?)?;
+            let secret = matches!(kept.material, Material::Sealed(_))
+                .then(|| kept.secret(&self.secret, &id))
+                .transpose()?;
+            secret.map(|secret| Secret::new(String::from_utf8_lossy(&secret)))
+        };
+        match self
+            .store
+            .commit(
+                &owner,
+                token_key_line(Commit::default(), &id, environment, algorithm),
+            )
+            .await?
+        {
+            Ok(outcome) => {
+                let secret = secret.map(|secret| secret.expose().to_owned());
+                Ok(TokenKey {
+                    id,
+                    environment,
+                    algorithm,
+                    secret,
+                    created_at: outcome.at,
+                })
+            }
+            Err(_) => {
+                self.forget_new_token_key(&owner, &id).await?;
+                Err(Error::not_found("app"))
+            }
+        }
+    }
+
+    /// Lists an app's token keys, by id.
+    pub async fn list_token_keys(
+        &self,
+        principal: &Principal,
+        organization: &OrganizationId,
+        app: &AppId,
+        page: ListPage,
+    ) -> Result<List<TokenKey>> {
+        self.permit_app(principal, organization, app).await?;
+        let (lines, cursor) = self
+            .page_of(principal, &scope::app(app), TOKEN_KEYS, page)
+            .await?;
+        Ok(List {
+            items: lines.iter().map(token_key_of).collect::<Result<_>>()?,
+            cursor,
+        })
+    }
+
+    /// Revokes a token key: within seconds every node refuses its tokens and ends the sessions that
+    /// they opened.
+    pub async fn revoke_token_key(
+        &self,
+        principal: &Principal,
+        organization: &OrganizationId,
+        app: &AppId,
+        id: &TokenKeyId,
+    ) -> Result<()> {
+        self.permit_app(principal, organization, app).await?;
+        let task = Task::TokenKey {
+            app: app.clone(),
+            id: id.clone(),
+        };
+        let snapshot = self
+            .snapshot(scope::app(app), vec![(TOKEN_KEYS, id.shared())])
+            .await?;
+        match &snapshot.documents[0] {
+            Some(_) => {
+                self.note_job(&task).await?;
+                self.forget_token_key(id).await?;
+            }
+            // An earlier try may have come no further than the line.
+            None => drop(
+                self.pending_job(&task)
+                    .await?
+                    .ok_or_else(|| Error::not_found("token key"))?,
+            ),
+        }
+        let done = self.finish_token_key_revocation(app, id).await;
+        if done.is_err() {
+            self.wake_jobs();
+        }
+        done
+    }
+
+    /// Takes a revoked token key's line away, and ends the sessions that its tokens opened.
+    pub(super) async fn finish_token_key_revocation(
+        &self,
+        app: &AppId,
+        id: &TokenKeyId,
+    ) -> Result<()> {
+        let task = Task::TokenKey {
+            app: app.clone(),
+            id: id.clone(),
+        };
+        self.unlist(&scope::app(app), TOKEN_KEYS, vec![id.shared()])
+            .await?;
+        self.end_sessions_of(&task).await
+    }
+
+    /// Stores a shared key for signing. It counts once its line stands.
+    pub(super) async fn new_shared_key(
+        &self,
+        organization: &OrganizationId,
+        app: &AppId,
+        environment: Environment,
+        id: TokenKeyId,
+    ) -> Result<NewSharedKey> {
+        let (secret, material) = self.shared_material(&id);
+        let (organization, app) = (organization.clone(), app.clone());
+        let stored = StoredTokenKey {
+            organization,
+            app,
+            environment,
+            algorithm: Algorithm::HS256,
+            material,
+        };
+        match self.store_token_key(&id, &stored).await? {
+            true => Ok(NewSharedKey { id, secret }),
+            false => Err(Error::busy()),
+        }
+    }
+
+    fn shared_material(&self, id: &TokenKeyId) -> (Secret, Material) {
+        let secret = credential::random(SecretKind::Shared);
+        let sealed = self.secret.seal(id.as_str(), secret.expose().as_bytes());
+        (secret, Material::Sealed(sealed))
+    }
+
+    /// Stores a token key, noted with its app. False if it is there.
+    async fn store_token_key(&self, id: &TokenKeyId, stored: &StoredTokenKey) -> Result<bool> {
+        self.note_new_credential(&scope::app(&stored.app), &scope::token_key(id))
+            .await?;
+        let commit = Commit::default()
+            .require(ENTITY, ONLY, Expected::Absent)
+            .put_value(ENTITY, ONLY, stored);
+        Ok(self
+            .store
+            .commit(&scope::token_key(id), commit)
+            .await?
+            .is_ok())
+    }
+
+    pub(super) async fn forget_token_key(&self, id: &TokenKeyId) -> Result<()> {
+        self.drop_credential(&scope::token_key(id)).await
+    }
+
+    /// Deletes a token key whose line could not be written.
+    pub(super) async fn forget_new_token_key(
+        &self,
+        owner: &store::Partition,
+        id: &TokenKeyId,
+    ) -> Result<()> {
+        let partition = scope::token_key(id);
+        self.drop_credential(&partition).await?;
+        self.unlist(owner, NEW_CREDENTIALS, vec![partition.name().into()])
+            .await
+    }
+
+    /// Deletes every token key of an app that is no more.
+    pub(super) async fn clear_token_keys(&self, owner: &store::Partition) -> Result<()> {
+        loop {
+            let (page, _) = self
+                .store
+                .page(owner, TOKEN_KEYS, Range::Keys { after: None }, 200)
+                .await?;
+            let mut commit = Commit::default().frees();
+            for document in &page.documents {
+                self.forget_token_key(&parse_key(&document.key)?).await?;
+                commit = commit.delete(TOKEN_KEYS, document.key.clone());
+            }
+            if commit.write.is_empty() {
+                return Ok(());
+            }
+            self.store
+                .commit(owner, commit)
+                .await?
+                .map_err(|_| Error::busy())?;
+        }
+    }
+}
+
+/// Adds a token key's line to a commit of its app; with it, the key counts.
+pub(super) fn token_key_line(
+    commit: Commit,
+    id: &TokenKeyId,
+    environment: Environment,
+    algorithm: Algorithm,
+) -> Commit {
+    let line = TokenKeyLine {
+        environment,
+        algorithm,
+    };
+    commit
+        .require(ENTITY, ONLY, Expected::Present)
+        .put_value(TOKEN_KEYS, id.shared(), &line)
+        .delete(NEW_CREDENTIALS, scope::token_key(id).name())
+}
+
+fn token_key_of(document: &Document) -> Result<TokenKey> {
+    let TokenKeyLine {
+        environment,
+        algorithm,
+    } = decode(document)?;
+    let id = parse_key(&document.key)?;
+    Ok(TokenKey {
+        id,
+        environment,
+        algorithm,
+        secret: None,
+        created_at: document.stamps.created_at,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use std::sync::Arc;
+
+    use fanout::bus::{Local, conformance::Recorder};
+    use protocol::Limits;
+    use store::{Keep, embedded::Embedded};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn token_key_whose_creation_stopped_half_way_is_completed_by_a_repeat() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Embedded::open(
+            folder.path(),
+            Keep {
+                events: 0,
+                bytes: 0,
+            },
+            Local::new(Recorder::new()),
+        )
+        .unwrap();
+        let services = Services::new(
+            Arc::new(store),
+            Limits::default(),
+            SecretKey::new([7; 32]),
+            "node",
+        );
+        let (organization, app, bits) = (OrganizationId::from_bits(1), AppId::from_bits(2), 3);
+        let ours = Commit::default().put_value(
+            ENTITY,
+            ONLY,
+            &protocol::entity::App {
+                id: app.clone(),
+                organization_id: organization.clone(),
+                name: "Chat".into(),
+                settings: protocol::entity::AppSettings::default(),
+                created_at: 0,
+            },
+        );
+        services
+            .store
+            .commit(&scope::app(&app), ours)
+            .await
+            .unwrap()
+            .unwrap();
+        let theirs = Commit::default().put_value(ENTITY, ONLY, &true);
+        services
+            .store
+            .commit(&scope::organization(&organization), theirs)
+            .await
+            .unwrap()
+            .unwrap();
+        let id = TokenKeyId::from_bits(bits);
+        let (secret, material) = services.shared_material(&id);
+        let stored = StoredTokenKey {
+            organization: organization.clone(),
+            app: app.clone(),
+            environment: Environment::Live,
+            algorithm: Algorithm::HS256,
+            material,
+        };
+        assert!(services.store_token_key(&id, &stored).await.unwrap());
+
+        let body = || CreateTokenKey {
+            environment: Environment::Live,
+            algorithm: Algorithm::HS256,
+            public_key: None,
+        };
+        let owner = Principal::Organization {
+            id: organization.clone(),
+            key: protocol::KeyId::from_bits(4),
+        };
+        let create = async || {
+            services
+                .create_token_key(&owner, &organization, &app, body(), bits)
+                .await
+                .unwrap()
+        };
+        let completed = create().await;
+        assert_eq!(
+            (completed.id, completed.secret.as_deref()),
+            (id.clone(), Some(secret.expose()))
+        );
+        assert_eq!(
+            (create().await.id, create().await.secret),
+            (id, None),
+            "what is complete is not told again"
+        );
+    }
+}

@@ -1,0 +1,22 @@
+//! The operations of typing.
+
+use protocol::operation::{empty::Empty, typing::TypingSet};
+
+use crate::{
+    Services,
+    error::Result,
+    perform::{Call, Done, Perform},
+};
+
+impl Perform for TypingSet {
+    async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
+        services
+            .typing(
+                call.caller.actor()?,
+                &call.path.channel_id,
+                call.input.typing,
+            )
+            .await?;
+        Ok(Done::plain(Empty {}))
+    }
+}

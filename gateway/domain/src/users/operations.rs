@@ -1,0 +1,153 @@
+//! The operations of users.
+
+use protocol::{
+    UserId,
+    operation::{
+        empty::Empty,
+        user::{
+            UserChannels, UserCreate, UserDelete, UserDisconnect, UserGet, UserList, UserMintToken,
+            UserPutBatch, UserRead, UserReplace, UserUpdate,
+        },
+    },
+};
+
+use crate::{
+    Services,
+    channels::Made,
+    error::Result,
+    perform::{Call, Done, Perform},
+};
+
+impl Perform for UserCreate {
+    const REPEATS_ANEW: bool = true;
+
+    async fn repeat(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
+        let id = call
+            .input
+            .id
+            .clone()
+            .unwrap_or_else(|| UserId::from_bits(call.seed));
+        Ok(Done::entity(
+            services.user(call.caller.actor()?, &id).await?,
+        ))
+    }
+
+    async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
+        Ok(Done::entity(
+            services
+                .create_user_as(call.caller.actor()?, call.input, call.seed)
+                .await?,
+        )
+        .new_if(true))
+    }
+}
+
+impl Perform for UserList {
+    async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
+        Ok(Done::plain(
+            services
+                .list_users(call.caller.actor()?, call.input)
+                .await?,
+        ))
+    }
+}
+
+impl Perform for UserPutBatch {
+    async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
+        Ok(Done::plain(
+            services
+                .put_users(call.caller.actor()?, call.input.items)
+                .await?,
+        ))
+    }
+}
+
+impl Perform for UserGet {
+    async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
+        Ok(Done::plain(
+            services
+                .users(call.caller.actor()?, &call.input.user_ids)
+                .await?,
+        ))
+    }
+}
+
+impl Perform for UserRead {
+    async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
+        Ok(Done::entity(
+            services
+                .user(call.caller.actor()?, &call.path.user_id)
+                .await?,
+        ))
+    }
+}
+
+impl Perform for UserReplace {
+    async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
+        let (user, made) = services
+            .put_user(
+                call.caller.actor()?,
+                &call.path.user_id,
+                call.input,
+                call.if_match,
+            )
+            .await?;
+        Ok(Done::entity(user).new_if(made == Made::Now))
+    }
+}
+
+impl Perform for UserUpdate {
+    async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
+        Ok(Done::entity(
+            services
+                .update_user(
+                    call.caller.actor()?,
+                    &call.path.user_id,
+                    call.input,
+                    call.if_match,
+                )
+                .await?,
+        ))
+    }
+}
+
+impl Perform for UserDelete {
+    async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
+        services
+            .delete_user(call.caller.actor()?, &call.path.user_id, call.if_match)
+            .await?;
+        Ok(Done::plain(Empty {}))
+    }
+}
+
+impl Perform for UserMintToken {
+    async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
+        Ok(Done::created(
+            services
+                .mint_token(call.caller.actor()?, &call.path.user_id, call.input)
+                .await?,
+        ))
+    }
+}
+
+impl Perform for UserDisconnect {
+    const FREES: bool = true;
+
+    async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
+        Ok(Done::plain(
+            services
+                .disconnect_user(call.caller.actor()?, &call.path.user_id, call.input)
+                .await?,
+        ))
+    }
+}
+
+impl Perform for UserChannels {
+    async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
+        Ok(Done::plain(
+            services
+                .list_entries(call.caller.actor()?, &call.path.user_id, call.input)
+                .await?,
+        ))
+    }
+}

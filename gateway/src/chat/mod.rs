@@ -1,0 +1,474 @@
+//! `chaos chat`: a terminal client, and a real one: all that it knows it learns over the wire.
+
+mod line;
+mod names;
+mod screen;
+
+use std::{
+    borrow::Cow,
+    collections::{HashSet, VecDeque},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use client::{Backend, BackendError, Client, Connector, NoToken, Settings, Update, Updates, Why};
+use protocol::{
+    ChannelId, Cursor, Encoding, UploadId, UserId,
+    entity::{Entry, EntryResult, Gap, Message},
+    event::{Event, Reaction},
+    operation::{
+        message::{ListMessages, MessageList, SendMessage},
+        session::Watch,
+        user::{MintToken, UserGet, UserIds, UserMintToken, Users},
+    },
+};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+
+use self::{
+    names::{Names, name_of},
+    screen::Screen,
+};
+use crate::{config::Chat, demo::Demo, start::StartError};
+
+/// How many of the last messages are shown at the beginning.
+const HISTORY: u64 = 20;
+
+/// How long what was typed may take to be stored after the input ended.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// Lines that wait for the names in them; beyond that they are shown with ids.
+const MAX_WAITING: usize = 500;
+
+/// Users of one request for names.
+const NAMES_PER_REQUEST: usize = 100;
+
+/// Chats until the input ends, through restarts of the node.
+///
+/// # Errors
+/// A sentence for the person at the terminal.
+pub async fn run(settings: Chat) -> Result<(), StartError> {
+    let channel: ChannelId = settings
+        .channel
+        .parse()
+        .map_err(|e| StartError(format!("--channel: {e}")))?;
+    let connector = Connector::new(&settings.url, Encoding::MessagePack).map_err(StartError::of)?;
+    let mut first = Some(token(&settings).await?);
+    let settings = Arc::new(settings);
+    let asks = settings.clone();
+    let token = move || {
+        let (first, settings) = (first.take(), asks.clone());
+        async move {
+            match first {
+                Some(token) => Ok(token),
+                None => another(&settings).await,
+            }
+        }
+    };
+    let behaviour = Settings {
+        watch: Watch::None,
+        channels: [(channel.clone(), Cursor::Now)].into(),
+        client: Some(concat!("chaos-chat/", env!("CARGO_PKG_VERSION")).into()),
+        ..Settings::default()
+    };
+    let (client, updates) = Client::start(vec![connector], behaviour, token);
+    let talk = Talk {
+        settings,
+        channel,
+        client,
+        screen: Screen::new(),
+        you: None,
+        is_away: false,
+        last_number: 0,
+        waiting: VecDeque::new(),
+        names: Names::default(),
+        unnamed: HashSet::new(),
+        lookup: JoinSet::new(),
+    };
+    talk.run(updates).await
+}
+
+/// Another token than the first one, which has ended or is about to.
+async fn another(settings: &Chat) -> Result<String, NoToken> {
+    if settings.token.is_some() {
+        return Err(NoToken::Never("the one that was given has ended".into()));
+    }
+    token(settings)
+        .await
+        .map_err(|error| NoToken::Later(error.0))
+}
+
+/// A conversation at the terminal.
+struct Talk {
+    settings: Arc<Chat>,
+    channel: ChannelId,
+    client: Client,
+    screen: Screen,
+    /// Known from the first connection on.
+    you: Option<UserId>,
+    is_away: bool,
+    /// The number of the newest message that was shown.
+    last_number: u64,
+    /// What is to be shown as soon as the names in it are known.
+    waiting: VecDeque<Item>,
+    names: Names,
+    /// Users whose names could not be read during this connection.
+    unnamed: HashSet<UserId>,
+    /// The request for names that is under way; at most one.
+    lookup: JoinSet<(Vec<UserId>, Option<Users>)>,
+}
+
+/// Something to show.
+enum Item {
+    Message(Message),
+    Edited(Message),
+    Deleted(Option<UserId>),
+    Reacted(UserId, String),
+    Joined(UserId),
+    Left(UserId),
+    Note(String),
+}
+
+impl Item {
+    fn of(event: Event) -> Option<Self> {
+        match event {
+            Event::MessageCreated(message) => Some(Self::Message(message)),
+            Event::MessageUpdated(message) => Some(Self::Edited(message)),
+            Event::MessageDeleted(message) => Some(Self::Deleted(message.sender_id)),
+            Event::ReactionAdded(Reaction { user_id, emoji, .. }) => {
+                Some(Self::Reacted(user_id, emoji))
+            }
+            Event::ParticipantAdded(participant) => Some(Self::Joined(participant.user_id)),
+            Event::ParticipantRemoved(participant) => Some(Self::Left(participant.user_id)),
+            _ => None,
+        }
+    }
+
+    fn user(&self) -> Option<&UserId> {
+        match self {
+            Self::Message(message) | Self::Edited(message) => message.sender_id.as_ref(),
+            Self::Deleted(user) => user.as_ref(),
+            Self::Reacted(user, _) | Self::Joined(user) | Self::Left(user) => Some(user),
+            Self::Note(_) => None,
+        }
+    }
+}
+
+impl Talk {
+    async fn run(mut self, mut updates: Updates) -> Result<(), StartError> {
+        let mut end: Option<Instant> = None;
+        loop {
+            if end.is_some() && self.client.unacknowledged() == 0 && self.waiting.is_empty() {
+                return Ok(());
+            }
+            tokio::select! {
+                line = self.screen.line(), if end.is_none() => match line.map_err(StartError::of)? {
+                    None => end = Some(Instant::now() + FAREWELL),
+                    Some(text) => self.send(text),
+                },
+                update = updates.next() => self.apply(update).await?,
+                Some(found) = self.lookup.join_next() => {
+                    if let Ok((asked, users)) = found {
+                        self.learn(asked, users);
+                    }
+                }
+                () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => {
+                    return Err(StartError(format!("{} of your messages may be lost: the node does not answer", self.client.unacknowledged())));
+                }
+            }
+            self.show_waiting();
+        }
+    }
+
+    fn send(&mut self, text: String) {
+        if text.trim().is_empty() {
+            return;
+        }
+        if let Err(error) = self.client.send(
+            &self.channel,
+            SendMessage {
+                text: Some(text),
+                ..SendMessage::default()
+            },
+        ) {
+            self.screen.warn(&error.to_string());
+        }
+    }
+
+    async fn apply(&mut self, update: Option<Update>) -> Result<(), StartError> {
+        match update {
+            Some(Update::Connected(connected)) => {
+                self.unnamed.clear();
+                let of_channel = |entry: EntryResult| match entry {
+                    EntryResult::Entry(entry) if entry.channel_id == self.channel => Some(entry),
+                    _ => None,
+                };
+                let entry = connected.channels.into_iter().find_map(of_channel);
+                if std::mem::take(&mut self.is_away) {
+                    self.note("connected again");
+                }
+                if let (None, Some(entry)) = (&self.you, entry) {
+                    let name = name_of(&connected.user);
+                    self.names.learn(connected.user.id.clone(), name.clone());
+                    self.you = Some(connected.user.id);
+                    self.greet(&name, entry).await?;
+                }
+            }
+            Some(Update::Away { why, .. }) if self.you.is_none() => return Err(self.refused(&why)),
+            Some(Update::Away { why, .. }) => {
+                if !std::mem::replace(&mut self.is_away, true) {
+                    self.note(&format!(
+                        "{why}; connecting again, and what you write waits"
+                    ));
+                }
+            }
+            Some(Update::Event(event)) if event.channel_id.as_ref() == Some(&self.channel) => {
+                self.waiting
+                    .extend(Item::of(event.read().map_err(StartError::of)?));
+            }
+            Some(Update::Gap {
+                gap: Gap::Diverged, ..
+            }) => {
+                self.note("the node lost what was said last; this is what it has:");
+                self.last_number = 0;
+            }
+            Some(Update::Messages { messages, .. }) => {
+                self.waiting.extend(messages.into_iter().map(Item::Message))
+            }
+            Some(Update::Failed { why, .. }) => self.screen.warn(&format!("not sent: {why}")),
+            Some(Update::Lost { error, .. }) => {
+                return Err(StartError(format!("{}: {}", self.channel, error.message)));
+            }
+            Some(Update::Over(why)) if self.you.is_none() => return Err(self.refused(&why)),
+            Some(Update::Over(why)) => {
+                return Err(StartError(format!("the connection ended: {why}")));
+            }
+            None => return Err(StartError("the connection ended".into())),
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
+    async fn greet(&mut self, you: &str, entry: Entry) -> Result<(), StartError> {
+        let channel = entry
+            .channel
+            .and_then(|channel| channel.name)
+            .unwrap_or_else(|| self.channel.to_string());
+        self.screen.note(&format!(
+            "You are {you} in {channel}. Write a line to send it; end with Ctrl-D."
+        ));
+        self.screen.open(you)?;
+        let newest = ListMessages {
+            limit: Some(HISTORY),
+            ..ListMessages::default()
+        };
+        let Some(session) = self.client.session() else {
+            return Ok(());
+        };
+        match session.call::<MessageList>(&self.channel, &newest).await {
+            Ok(page) => self
+                .waiting
+                .extend(page.items.into_iter().map(Item::Message)),
+            Err(error) => self
+                .screen
+                .warn(&format!("what was said before cannot be shown: {error}")),
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, note: &str) {
+        self.waiting.push_back(Item::Note(note.to_owned()));
+    }
+
+    /// Shows what waits, as far as the names in it are known or cannot be had.
+    fn show_waiting(&mut self) {
+        while let Some(item) = self.waiting.front() {
+            let is_known = item
+                .user()
+                .is_none_or(|user| self.names.knows(user) || self.unnamed.contains(user));
+            if !is_known && self.waiting.len() < MAX_WAITING && self.look_up() {
+                return;
+            }
+            if let Some(item) = self.waiting.pop_front() {
+                self.show(&item);
+            }
+        }
+    }
+
+    /// Asks for the names in what waits, unless they are asked for already. Returns whether an
+    /// answer will come.
+    fn look_up(&mut self) -> bool {
+        if !self.lookup.is_empty() {
+            return true;
+        }
+        let Some(session) = self.client.session() else {
+            return false;
+        };
+        let users = self.waiting.iter().filter_map(Item::user);
+        let unknown: HashSet<_> = users
+            .filter(|user| !self.names.knows(user) && !self.unnamed.contains(*user))
+            .cloned()
+            .collect();
+        let user_ids: Vec<_> = unknown.into_iter().take(NAMES_PER_REQUEST).collect();
+        self.lookup.spawn(async move {
+            let users = session
+                .call::<UserGet>(
+                    (),
+                    UserIds {
+                        user_ids: user_ids.clone(),
+                    },
+                )
+                .await;
+            (user_ids, users.ok())
+        });
+        true
+    }
+
+    fn learn(&mut self, asked: Vec<UserId>, users: Option<Users>) {
+        let Some(users) = users else {
+            return self.unnamed.extend(asked);
+        };
+        // A reply that ends early is followed by another request, if it brought anything.
+        let is_complete = !users.more || users.items.is_empty();
+        for user in users.items {
+            let name = name_of(&user);
+            self.names.learn(user.id, name);
+        }
+        for user in asked {
+            if is_complete && !self.names.knows(&user) {
+                // A deleted user.
+                self.names.learn(user.clone(), user.to_string());
+            }
+        }
+    }
+
+    fn show(&mut self, item: &Item) {
+        match item {
+            Item::Message(message) if message.number <= self.last_number => {}
+            Item::Message(message) => {
+                self.last_number = message.number;
+                if message.deleted_at.is_none() {
+                    let content = content(message);
+                    match &message.sender_id {
+                        Some(sender) => self.screen.show_message(&self.names.of(sender), &content),
+                        None => self.screen.show_system_message(&content),
+                    }
+                }
+            }
+            Item::Edited(message) => {
+                let title = message.sender_id.as_ref().map_or_else(
+                    || "* edited".to_owned(),
+                    |sender| format!("* {} edited", self.names.of(sender)),
+                );
+                self.screen.show_message(&title, &content(message));
+            }
+            Item::Deleted(Some(sender)) => self.screen.note(&format!(
+                "* a message of {} was deleted",
+                self.names.of(sender)
+            )),
+            Item::Deleted(None) => self.screen.note("* a message was deleted"),
+            Item::Reacted(user, emoji) => self
+                .screen
+                .note(&format!("* {} reacted {emoji}", self.names.of(user))),
+            Item::Joined(user) => self
+                .screen
+                .note(&format!("* {} came in", self.names.of(user))),
+            Item::Left(user) => self.screen.note(&format!("* {} left", self.names.of(user))),
+            Item::Note(note) => self.screen.note(&format!("* {note}")),
+        }
+    }
+
+    fn refused(&self, why: &Why) -> StartError {
+        let is_given = self.settings.token.is_some() || self.settings.token_file.is_some();
+        let who = if is_given {
+            "the token's user"
+        } else {
+            &self.settings.user
+        };
+        StartError(format!(
+            "{} does not let {who} in: {why}",
+            self.settings.url
+        ))
+    }
+}
+
+/// What a message says: its text, or what hangs on it where there is none.
+fn content(message: &Message) -> Cow<'_, str> {
+    if !message.text.is_empty() {
+        return Cow::Borrowed(&message.text);
+    }
+    let shown = message.attachments.iter().map(|attachment| {
+        let address = attachment
+            .url
+            .as_deref()
+            .or(attachment.upload_id.as_ref().map(UploadId::as_str));
+        let words: Vec<_> = attachment
+            .name
+            .as_deref()
+            .into_iter()
+            .chain(address)
+            .collect();
+        if words.is_empty() {
+            format!("[{}]", attachment.kind)
+        } else {
+            format!("[{}: {}]", attachment.kind, words.join(" "))
+        }
+    });
+    Cow::Owned(shown.collect::<Vec<_>>().join("\n"))
+}
+
+/// The token: given, or minted with an app key, given too or the demo's.
+async fn token(settings: &Chat) -> Result<String, StartError> {
+    if let Some(token) = &settings.token {
+        return Ok(token.expose().to_owned());
+    }
+    if let Some(file) = &settings.token_file {
+        return read(file);
+    }
+    let key = match &settings.app_key {
+        Some(key) => key.expose().to_owned(),
+        None => Demo::read(&settings.data)
+            .map(|demo| demo.app_key)
+            .ok_or_else(|| no_demo(&settings.data))?,
+    };
+    let backend = Backend::new(&http_of(&settings.url), &key).map_err(StartError::of)?;
+    let user: UserId = settings.user.parse().map_err(StartError::of)?;
+    let minted = backend
+        .call::<UserMintToken>(&user, MintToken::default())
+        .await
+        .map_err(|error| {
+            let hint = if matches!(error, BackendError::Unreachable(_)) {
+                "; is a node running there?"
+            } else {
+                ""
+            };
+            StartError(format!(
+                "no token for {} from {}: {error}{hint}",
+                settings.user, settings.url
+            ))
+        })?;
+    Ok(minted.token)
+}
+
+fn read(file: &Path) -> Result<String, StartError> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| StartError(format!("{} cannot be read: {error}", file.display())))?;
+    Ok(text.trim().to_owned())
+}
+
+fn no_demo(data: &Path) -> StartError {
+    StartError(format!(
+        "{} holds no demo: a node makes one only in a fresh folder while it listens on loopback, or with --demo on; or give --token-file or --app-key",
+        data.display()
+    ))
+}
+
+/// The HTTP address beside a WebSocket's.
+fn http_of(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split('/').next().unwrap_or(rest);
+    format!("http://{authority}")
+}

@@ -1,0 +1,321 @@
+//! Who gets a socket: bounds for the node, which lie below its limit of descriptors, and for each
+//! address.
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use protocol::Limits;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::{
+    limit::{AddressGroup, Concurrent, Counted},
+    metrics::{Held, Metrics, Refusal},
+    rest::Proxies,
+};
+
+/// Connections of operators (`--ops-listen`). They come out of the reserve.
+const OPS_CONNECTIONS: u64 = 16;
+/// The part of the descriptors that is kept for the store, files and operators.
+const RESERVE_DIVISOR: u64 = 8;
+const MIN_RESERVE: u64 = 64;
+const MAX_RESERVE: u64 = 1024;
+/// The part of the sockets that WebSockets cannot have: health checks and backends get through,
+/// however many sessions there are.
+const HTTP_DIVISOR: u64 = 8;
+/// One address has at most this part of the sockets for HTTP.
+const ADDRESS_DIVISOR: u64 = 4;
+
+/// How many sockets a node has, as its limits and its descriptors allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SocketBudget {
+    /// Open files that the process may have.
+    pub descriptors: u64,
+    /// Sockets of clients.
+    pub sockets: u64,
+    /// Of these, WebSockets.
+    pub websockets: u64,
+    /// HTTP connections of one address; 0 means any number.
+    pub http_per_address: u64,
+}
+
+/// Raises the soft limit of descriptors to the hard one.
+pub fn raise_descriptor_limit() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current == maximum {
+        return;
+    }
+    if let Err(error) = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    ) {
+        tracing::warn!(%error, ?current, ?maximum, "cannot raise the limit of open files");
+    }
+}
+
+/// Open files that the process may have.
+pub fn descriptor_limit() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// The same once [`raise_descriptor_limit`] has raised it.
+pub fn descriptors_at_most() -> u64 {
+    getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
+}
+
+impl SocketBudget {
+    /// What these limits come to with so many descriptors.
+    pub fn new(limits: &Limits, descriptors: u64) -> Self {
+        let reserve = (descriptors / RESERVE_DIVISOR)
+            .clamp(MIN_RESERVE, MAX_RESERVE)
+            .min(descriptors / 2);
+        let at_most = |limit: u64, bound: u64| if limit == 0 { bound } else { limit.min(bound) };
+        let sockets = at_most(limits.sockets, descriptors - reserve);
+        let websockets = at_most(limits.connections, sockets - sockets / HTTP_DIVISOR);
+        let http_per_address = limits
+            .http_connections_per_ip
+            .min((sockets / ADDRESS_DIVISOR).max(1));
+        Self {
+            descriptors,
+            sockets,
+            websockets,
+            http_per_address,
+        }
+    }
+
+    /// Logs what is in force, and which limits cannot be reached.
+    pub fn log(&self, limits: &Limits) {
+        let Self {
+            descriptors,
+            sockets,
+            websockets,
+            http_per_address,
+        } = *self;
+        tracing::info!(
+            descriptors,
+            sockets,
+            connections = websockets,
+            http_connections_per_ip = http_per_address,
+            "sockets are limited"
+        );
+        for (name, wanted, possible) in [
+            ("sockets", limits.sockets, sockets),
+            ("connections", limits.connections, websockets),
+        ] {
+            if wanted > possible {
+                tracing::warn!(
+                    limit = name,
+                    wanted,
+                    possible,
+                    descriptors,
+                    "a limit is beyond what the open files of the process allow: raise them (ulimit -n, LimitNOFILE=)"
+                );
+            }
+        }
+    }
+}
+
+/// Admits connections to one listener.
+#[derive(Debug)]
+pub struct Admission {
+    sockets: Arc<Sockets>,
+    /// For those who are not operators.
+    addresses: Option<Addresses>,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Debug)]
+struct Addresses {
+    counts: Arc<Concurrent<AddressGroup>>,
+    most: u64,
+    proxies: Arc<Proxies>,
+}
+
+/// A place among the node's sockets, until it is dropped.
+#[derive(Debug)]
+pub struct Socket(Arc<Sockets>);
+
+/// The sockets of one listener.
+#[derive(Debug)]
+struct Sockets {
+    open: AtomicU64,
+    most: u64,
+}
+
+impl Sockets {
+    fn new(most: u64) -> Arc<Self> {
+        Arc::new(Self {
+            open: AtomicU64::new(0),
+            most,
+        })
+    }
+}
+
+impl Socket {
+    /// Whether half of the sockets that WebSockets leave to HTTP are in use: connections that were
+    /// refused must not take the rest.
+    pub fn is_short(&self) -> bool {
+        let left = self
+            .0
+            .most
+            .saturating_sub(self.0.open.load(Ordering::Relaxed));
+        left <= self.0.most / HTTP_DIVISOR / 2
+    }
+}
+
+/// A connection that was admitted.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    /// Goes with the socket into an upgrade.
+    pub(super) socket: Socket,
+    /// Held while it speaks HTTP.
+    pub(super) http: (Option<Counted<AddressGroup>>, Held),
+}
+
+impl Admission {
+    /// For clients.
+    pub fn clients(budget: &SocketBudget, proxies: Arc<Proxies>, metrics: Arc<Metrics>) -> Self {
+        let addresses = Addresses {
+            counts: Concurrent::new(),
+            most: budget.http_per_address,
+            proxies,
+        };
+        Self {
+            sockets: Sockets::new(budget.sockets),
+            addresses: Some(addresses),
+            metrics,
+        }
+    }
+
+    /// For operators, whose few connections have a place whatever clients do.
+    pub fn operators(metrics: Arc<Metrics>) -> Self {
+        Self {
+            sockets: Sockets::new(OPS_CONNECTIONS),
+            addresses: None,
+            metrics,
+        }
+    }
+
+    /// Admits a connection, or names the limit that it meets. A trusted proxy speaks for many
+    /// clients, and is not limited by its address.
+    pub(super) fn admit(&self, peer: IpAddr) -> Result<Admitted, &'static str> {
+        let refuse = |limit| {
+            self.metrics.refused(Refusal::Limit);
+            self.metrics.limit_hit(limit);
+            limit
+        };
+        let address = match &self.addresses {
+            Some(addresses) if !addresses.proxies.trusts(peer) => {
+                let counted = addresses.counts.enter(peer.into(), addresses.most);
+                Some(counted.ok_or_else(|| refuse("http_connections_per_ip"))?)
+            }
+            _ => None,
+        };
+        let more = |open| (open < self.sockets.most).then_some(open + 1);
+        self.sockets
+            .open
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .map_err(|_| refuse("sockets"))?;
+        let socket = Socket(Arc::clone(&self.sockets));
+        Ok(Admitted {
+            socket,
+            http: (address, Metrics::hold(&self.metrics.http_connections)),
+        })
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test")]
+
+    use super::*;
+
+    fn budget(descriptors: u64, set: impl FnOnce(&mut Limits)) -> SocketBudget {
+        let mut limits = Limits::default();
+        set(&mut limits);
+        SocketBudget::new(&limits, descriptors)
+    }
+
+    #[test]
+    fn sockets_leave_descriptors_for_the_store_and_http_leaves_room_for_others() {
+        let of = |descriptors| {
+            let SocketBudget {
+                sockets,
+                websockets,
+                http_per_address,
+                ..
+            } = budget(descriptors, |_| {});
+            (sockets, websockets, http_per_address)
+        };
+        assert_eq!(of(512), (448, 392, 112));
+        assert_eq!(of(1024), (896, 784, 224));
+        assert_eq!(of(1_048_576), (1_047_552, 916_608, 1000));
+        assert_eq!(of(8), (4, 4, 1));
+        assert!(of(u64::MAX).0 > 1 << 60);
+    }
+
+    #[test]
+    fn limits_lower_what_descriptors_allow_and_never_raise_it() {
+        assert_eq!(
+            budget(1024, |limits| limits.sockets = 80),
+            budget(1024, |limits| (limits.sockets, limits.connections) =
+                (80, 70))
+        );
+        assert_eq!(budget(1024, |limits| limits.sockets = 10_000).sockets, 896);
+        assert_eq!(
+            budget(1024, |limits| limits.connections = 10).websockets,
+            10
+        );
+        assert_eq!(
+            budget(1024, |limits| limits.connections = 10_000).websockets,
+            784
+        );
+        assert_eq!(
+            budget(1024, |limits| limits.http_connections_per_ip = 0).http_per_address,
+            0
+        );
+    }
+
+    #[test]
+    fn an_address_and_the_node_have_so_many_and_a_trusted_proxy_is_no_address() {
+        let budget = SocketBudget {
+            descriptors: 100,
+            sockets: 5,
+            websockets: 5,
+            http_per_address: 2,
+        };
+        let proxies = Proxies::new(vec!["10.0.0.0/8".parse().unwrap()]);
+        let admission = Admission::clients(&budget, proxies, Arc::new(Metrics::new()));
+        let admit = |peer: &str| admission.admit(peer.parse().unwrap());
+        let mut held = vec![admit("2001:db8::1").unwrap(), admit("2001:db8::2").unwrap()];
+        assert_eq!(admit("2001:db8::3").unwrap_err(), "http_connections_per_ip");
+        // After an upgrade a connection is none of its address's any more, and still one of the
+        // node's.
+        let upgraded = held.pop().unwrap().socket;
+        held.push(admit("2001:db8::3").unwrap());
+        held.extend([
+            admit("10.0.0.1").unwrap(),
+            admit("::ffff:10.0.0.1").unwrap(),
+        ]);
+        assert_eq!(admit("10.0.0.1").unwrap_err(), "sockets");
+        assert!(held[0].socket.is_short(), "there is none left");
+        drop(upgraded);
+        assert!(!held[0].socket.is_short());
+        assert!(admit("10.0.0.1").is_ok());
+        drop(held);
+        assert_eq!(admission.sockets.open.load(Ordering::Relaxed), 0);
+    }
+}

@@ -1,0 +1,387 @@
+//! A node: composed of its parts from a configuration, and served until it is stopped.
+
+mod background;
+mod storage;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{Router, routing::get};
+use domain::{
+    Services,
+    credential::{AdminKey, SecretKey},
+    ended::Follower,
+};
+use fanout::{Hub, hub};
+use protocol::{CloseCode, Limits, WEBSOCKET_PATH};
+use store::{Store, embedded::Embedded};
+use tokio::{net::TcpListener, sync::SetOnce, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    auth::{Attempts, Authenticator},
+    config::{Config, Demo as DemoSetting},
+    demo::Demo,
+    drain::{spread, spread_time},
+    limit::{Concurrent, Gate, Keyed, Rate},
+    listen::{self, Admission, Server, SocketBudget},
+    metrics::{Metrics, Readings},
+    pulse::Pulse,
+    rest::{self, Proxies, RestState},
+    session::Timing,
+    sessions::{Parts, Presences, Registry, Sessions},
+    socket::{Connections, Upgrades, upgrade},
+    source::Source,
+    start::StartError,
+};
+
+/// Period at which a drain checks whether all connections are closed.
+const DRAIN_POLL_PERIOD: Duration = Duration::from_millis(50);
+/// Minimum time of each step of a drain.
+const MIN_DRAIN_STEP: Duration = Duration::from_secs(1);
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    /// Address that it listens on.
+    pub address: SocketAddr,
+    /// Address for operators only, if configured.
+    pub ops_address: Option<SocketAddr>,
+    /// Its services, for code in the same process.
+    pub services: Services,
+    /// The admin key.
+    pub admin_key: crate::config::Secret,
+    /// Whether the demo exists.
+    pub has_demo: bool,
+    sessions: Arc<Sessions>,
+    presences: Arc<Presences>,
+    embedded: Option<Arc<Embedded>>,
+    draining: Arc<AtomicBool>,
+    unfit: Arc<SetOnce<StartError>>,
+    /// Cancelled when a drain begins: the node accepts no more connections.
+    accepting: CancellationToken,
+    /// Cancelled when the node stops.
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    window: Duration,
+}
+
+impl Node {
+    /// Starts a node. It listens when this returns.
+    ///
+    /// # Errors
+    /// The node cannot start; the error is for the operator.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_over(config, |store| store).await
+    }
+
+    /// Starts a node with a wrapper around its store, for example to inject faults in tests.
+    ///
+    /// # Errors
+    /// The node cannot start; the error is for the operator.
+    pub async fn start_over(
+        config: Config,
+        between: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
+    ) -> Result<Self, StartError> {
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
+        listen::raise_descriptor_limit();
+        let budget = SocketBudget::new(&config.limits, listen::descriptor_limit());
+        budget.log(&config.limits);
+        let listener = bind(config.listen, "--listen")?;
+        let ops = config
+            .ops_listen
+            .map(|address| bind(address, "--ops-listen"))
+            .transpose()?;
+        let metrics = Arc::new(Metrics::new());
+        let mut storage = storage::open(&config, &metrics).await?;
+        storage.store = between(storage.store);
+        let name = format!("node-{:016x}", domain::random::bits());
+        let mut services = Services::new(
+            storage.store.clone(),
+            config.limits.clone(),
+            SecretKey::new(storage.secret),
+            name.clone(),
+        );
+        services.stored_messages = metrics.messages.clone();
+        let admin = AdminKey::new(storage.admin_key.expose());
+        let authenticator = Arc::new(Authenticator::new(services.clone(), admin));
+
+        let registry = Arc::new(Registry::default());
+        let source = Source::new(services.clone(), metrics.clone(), &registry);
+        let apps = Arc::new(Keyed::new(Rate::per_second(
+            services.limits.app_requests_per_second,
+        )));
+        let users = Arc::new(Keyed::new(Rate::per_second(
+            services.limits.requests_per_second,
+        )));
+        let hub = Hub::new(
+            storage.hub_listener.clone(),
+            storage.bus.clone(),
+            source.clone(),
+            hub::Config::default(),
+        );
+        let presences = Presences::new(services.clone(), name);
+        let limits = services.limits.clone();
+        let sessions = Sessions::new(Parts {
+            services: services.clone(),
+            hub: hub.clone(),
+            authenticator: authenticator.clone(),
+            limits: limits.clone(),
+            presences: presences.clone(),
+            metrics: metrics.clone(),
+            heartbeat: config.heartbeat,
+            apps: apps.clone(),
+            users: users.clone(),
+            registry,
+        });
+
+        let accepting = CancellationToken::new();
+        let outboxes = outbox_limits(&limits);
+        let draining = Arc::new(AtomicBool::new(false));
+        let is_draining = draining.clone();
+        let pulse = Pulse::with_bus(
+            storage.store.clone(),
+            services.secret.clone(),
+            storage.bus.clone(),
+        );
+        let rest = RestState {
+            services: Arc::new(services.clone()),
+            authenticator,
+            metrics: metrics.clone(),
+            origins: Arc::new(config.allowed_origins.clone()),
+            proxies: Proxies::new(config.trusted_proxies.clone()),
+            users,
+            apps,
+            attempts: Attempts::new(
+                limits.unauthenticated_per_ip,
+                services.clock.clone(),
+                metrics.clone(),
+            ),
+            pulse: pulse.clone(),
+            draining: Arc::new(move || is_draining.load(Ordering::Relaxed)),
+        };
+        let gate = Gate::new(limits.connects_at_once, limits.connects_waiting);
+        // Weak, since the hub's source and the pulse's store hold the metrics.
+        let counted = (
+            Arc::downgrade(&hub),
+            outboxes.clone(),
+            gate.clone(),
+            Arc::downgrade(&pulse),
+            draining.clone(),
+        );
+        metrics.watch(move || {
+            let (hub, outboxes, gate, pulse, draining) = &counted;
+            let (Some(hub), Some(pulse)) = (hub.upgrade(), pulse.upgrade()) else {
+                return Readings::default();
+            };
+            let bus_connected = hub.bus().is_connected();
+            let ready = pulse.is_reachable() && !draining.load(Ordering::Relaxed);
+            Readings {
+                hub: hub.stats(),
+                outboxes: outboxes.counts(),
+                gate: gate.counts(),
+                bus_connected,
+                ready,
+            }
+        });
+        let connections = Connections {
+            sessions: sessions.clone(),
+            gate,
+            outboxes,
+            timing: Timing {
+                heartbeat: config.heartbeat,
+                requests_per_second: limits.requests_per_second,
+            },
+            stop: accepting.clone(),
+            frame_bytes: limits.frame_bytes as usize,
+        };
+        let upgrades = Upgrades {
+            connections: Arc::new(connections),
+            rest: rest.clone(),
+            count: Arc::new(AtomicUsize::new(0)),
+            most: budget.websockets,
+            waiting: Concurrent::new(),
+        };
+
+        if let Some(folder) = &storage.folder {
+            let wants_demo = match config.demo {
+                DemoSetting::Auto => folder.is_fresh && config.listen.ip().is_loopback(),
+                DemoSetting::On => !Demo::is_there(&services, folder).await?,
+                DemoSetting::Off => false,
+            };
+            if wants_demo {
+                Demo::make(&services, folder).await?;
+            }
+        }
+        let has_demo = storage
+            .folder
+            .as_ref()
+            .is_some_and(|folder| folder.file(crate::start::DEMO).exists());
+
+        let follower = Follower::start(services.clone(), sessions.clone())
+            .await
+            .ok();
+        let node = Self {
+            address: listener.local_addr().map_err(StartError::of)?,
+            ops_address: ops
+                .as_ref()
+                .map(TcpListener::local_addr)
+                .transpose()
+                .map_err(StartError::of)?,
+            services: services.clone(),
+            admin_key: storage.admin_key,
+            has_demo,
+            sessions: sessions.clone(),
+            presences: presences.clone(),
+            embedded: storage.embedded,
+            draining,
+            unfit: Arc::default(),
+            accepting,
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            window: config.drain_window,
+        };
+        if let Some(redis) = storage.unchecked {
+            node.background(storage::watch_redis(
+                redis,
+                storage.secret,
+                node.unfit.clone(),
+            ));
+        }
+        if let Some(embedded) = node.embedded.clone() {
+            node.background(storage::watch_disk(embedded, node.unfit.clone()));
+        }
+        node.background(pulse.keep());
+        node.background(presences.keep());
+        node.background(background::follow(follower, services.clone(), sessions));
+        node.background(background::run_jobs(services));
+        let websocket = Router::new()
+            .route(WEBSOCKET_PATH, get(upgrade))
+            .with_state(Arc::new(upgrades));
+        let router = rest::router(rest.clone()).merge(websocket);
+        let idle = config.http_idle;
+        let admission = Admission::clients(&budget, rest.proxies.clone(), metrics.clone());
+        node.tasks.spawn(listen::accept(
+            listener,
+            Server {
+                router,
+                admission,
+                idle,
+            },
+            node.accepting.clone(),
+        ));
+        if let Some(ops) = ops {
+            let (router, admission) = (rest::ops_router(rest), Admission::operators(metrics));
+            node.tasks.spawn(listen::accept(
+                ops,
+                Server {
+                    router,
+                    admission,
+                    idle,
+                },
+                node.stop.clone(),
+            ));
+        }
+        Ok(node)
+    }
+
+    /// Waits until the store proves to be one that a node must not run on: a Redis that came after
+    /// the start, and may evict keys, say, or an embedded one whose disk failed.
+    pub async fn unfit(&self) -> StartError {
+        self.unfit.wait().await.clone()
+    }
+
+    /// Says goodbye to every session, spread over the window, finishes what is under way, and ends.
+    /// Returns how many sessions there were.
+    pub async fn drain(self) -> usize {
+        let end = Instant::now() + self.window;
+        self.draining.store(true, Ordering::Relaxed);
+        self.accepting.cancel();
+        let sessions = self.sessions.all();
+        let drained = sessions.len();
+        tracing::info!(sessions = drained, "draining");
+        let goodbyes = self.window / 2;
+        let reconnect_after_ms = spread_time(drained, goodbyes).as_millis() as u64;
+        for session in &sessions {
+            session.say_goodbye(reconnect_after_ms);
+        }
+        spread(sessions, goodbyes, |session| {
+            session.close(CloseCode::GoingAway, None)
+        })
+        .await;
+        let gone = async {
+            while self.sessions.count() > 0 {
+                for session in self.sessions.all() {
+                    session.close(CloseCode::GoingAway, None);
+                }
+                tokio::time::sleep(DRAIN_POLL_PERIOD).await;
+            }
+        };
+        // Each that follows has what is left of the window, and a moment where nothing is.
+        let left = || (end - Instant::now()).max(MIN_DRAIN_STEP);
+        if tokio::time::timeout(left(), gone).await.is_err() {
+            tracing::warn!(
+                sessions = self.sessions.count(),
+                "some sessions did not go in time"
+            );
+        }
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(left(), self.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("some requests did not end in time");
+        }
+        if let Some(embedded) = &self.embedded {
+            self.presences.close(left()).await;
+            embedded.close().await;
+        } else {
+            self.presences.leave(left()).await;
+        }
+        drained
+    }
+
+    fn background(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = work => {}
+            }
+        });
+    }
+}
+
+fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, StartError> {
+    listen::bind(address)
+        .map_err(|error| StartError(format!("{address} cannot be listened on: {error}; end what uses it, or choose another with {flag}")))
+}
+
+fn outbox_limits(limits: &Limits) -> Arc<fanout::outbox::Limits> {
+    let bound = |limit: u64| {
+        if limit == 0 {
+            usize::MAX
+        } else {
+            limit as usize
+        }
+    };
+    let age = if limits.outbox_seconds == 0 {
+        Duration::MAX
+    } else {
+        Duration::from_secs(limits.outbox_seconds)
+    };
+    fanout::outbox::Limits::new(
+        bound(limits.outbox_bytes),
+        age,
+        bound(limits.outbox_total_bytes),
+    )
+}

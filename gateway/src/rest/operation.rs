@@ -1,0 +1,197 @@
+//! Every declared operation as an HTTP route: one handler for all of them.
+
+use axum::{
+    Router,
+    body::Body as RawBody,
+    extract::{FromRequest, FromRequestParts, RawPathParams, Request, State},
+    http::{StatusCode, request::Parts},
+    response::{IntoResponse, Response},
+    routing::{MethodFilter, MethodRouter, on},
+};
+use domain::{
+    error::{Error, Result},
+    perform::{Call, Done, Perform, Tag},
+    random,
+};
+use protocol::operation::{
+    Body, Conditions, Http, HttpMethod, Operation, empty::Empty, path_field,
+};
+use serde::de::{DeserializeOwned, value::MapDeserializer};
+
+use super::{
+    Shared,
+    answer::Answer,
+    conditions::{Insists, Known},
+    credentials::Bearer,
+    error_response::ErrorResponse,
+    extract::{self, Asked},
+    idempotency::{Handling, Idempotency, Turn},
+};
+
+/// Adds the route of an operation, if it has one.
+pub(super) fn route<O: Perform>(router: Router<Shared>) -> Router<Shared> {
+    let Some(http) = O::HTTP else { return router };
+    let handler: MethodRouter<Shared> = on(
+        filter(http.method),
+        async move |State(state): State<Shared>, request: Request| {
+            handle::<O>(&state, http, request)
+                .await
+                .map_err(ErrorResponse)
+        },
+    );
+    let router = router.route(http.path, handler.clone());
+    match http.path.strip_suffix("{user}") {
+        // A user may have the id `batch`: methods that the batch itself does not take are about
+        // that user.
+        Some(parent) if http.method != HttpMethod::Post => {
+            router.route(&format!("{parent}batch"), handler)
+        }
+        _ => router,
+    }
+}
+
+fn filter(method: HttpMethod) -> MethodFilter {
+    match method {
+        HttpMethod::Get => MethodFilter::GET,
+        HttpMethod::Post => MethodFilter::POST,
+        HttpMethod::Put => MethodFilter::PUT,
+        HttpMethod::Patch => MethodFilter::PATCH,
+        HttpMethod::Delete => MethodFilter::DELETE,
+    }
+}
+
+async fn handle<O: Perform>(state: &Shared, http: Http, request: Request) -> Result<Response> {
+    let (mut parts, body) = request.into_parts();
+    let Bearer(caller) = Bearer::from_request_parts(&mut parts, state).await?;
+    caller.reaches::<O>()?;
+    let path = path::<O>(&mut parts).await?;
+    let if_match = match http.conditions {
+        Conditions::Write => Insists::from_request_parts(&mut parts, state).await?.0,
+        Conditions::None | Conditions::Read => None,
+    };
+    let known = match http.conditions {
+        Conditions::Read => Known::from_request_parts(&mut parts, state)
+            .await
+            .unwrap_or_else(|never| match never {}),
+        Conditions::None | Conditions::Write => Known::default(),
+    };
+    let idempotency = match http.method {
+        HttpMethod::Post => Some(Idempotency::from_request_parts(&mut parts, state).await?),
+        _ => None,
+    };
+    let input = input::<O::Input>(state, http, parts, body).await?;
+    let services = &state.services;
+    let call = |input, seed| Call::<O> {
+        caller,
+        path,
+        input,
+        if_match,
+        seed,
+    };
+    match idempotency {
+        Some(idempotency) => {
+            let (asked, handling) = (
+                input.clone(),
+                Handling {
+                    frees: O::FREES,
+                    repeats_anew: O::REPEATS_ANEW,
+                },
+            );
+            let act = async |turn| {
+                Ok(match turn {
+                    Turn::First(seed) => {
+                        answer(http, O::perform(services, call(input, seed)).await?)
+                    }
+                    Turn::Repeat(seed) => {
+                        answer(http, O::repeat(services, call(input, seed)).await?)
+                    }
+                })
+            };
+            idempotency.once(services, handling, &asked, act).await
+        }
+        None => {
+            let answer = answer(
+                http,
+                O::perform(services, call(input, random::bits())).await?,
+            );
+            if answer.status == StatusCode::NO_CONTENT {
+                Ok(answer.status.into_response())
+            } else {
+                Ok(answer.unless(&known))
+            }
+        }
+    }
+}
+
+/// Reads the ids in the path. One that cannot be an id answers like one that nobody has.
+async fn path<O: Operation>(parts: &mut Parts) -> Result<O::Path> {
+    let raw = RawPathParams::from_request_parts(parts, &())
+        .await
+        .map_err(|_| Error::not_found("path"))?;
+    let mut ids: Vec<(String, String)> = raw
+        .iter()
+        .map(|(name, value)| (path_field(name), value.to_owned()))
+        .collect();
+    if parts.uri.path().ends_with("/batch")
+        && O::HTTP.is_some_and(|http| http.path.ends_with("{user}"))
+        && !has_user(&ids)
+    {
+        ids.push(("user_id".to_owned(), "batch".to_owned()));
+    }
+    let ids = MapDeserializer::<_, serde::de::value::Error>::new(ids.into_iter());
+    serde_path_to_error::deserialize(ids).map_err(|error| {
+        let field = error.path().to_string();
+        Error::not_found(match field.trim_end_matches("_id") {
+            kind @ ("organization" | "app" | "key" | "user" | "channel" | "message") => kind,
+            _ => "path",
+        })
+    })
+}
+
+fn has_user(ids: &[(String, String)]) -> bool {
+    ids.iter().any(|(name, _)| name == "user_id")
+}
+
+async fn input<T: DeserializeOwned + Send>(
+    state: &Shared,
+    http: Http,
+    mut parts: Parts,
+    body: RawBody,
+) -> Result<T> {
+    if http.body != Body::None {
+        // Parameters of these operations stand in the body.
+        Asked::<Empty>::from_request_parts(&mut parts, state).await?;
+    }
+    match http.body {
+        Body::None => Ok(Asked::<T>::from_request_parts(&mut parts, state).await?.0),
+        Body::Required => Ok(
+            extract::Body::from_request(Request::from_parts(parts, body), state)
+                .await?
+                .0,
+        ),
+        Body::Optional => Ok(extract::Perhaps::from_request(
+            Request::from_parts(parts, body),
+            state,
+        )
+        .await?
+        .0),
+    }
+}
+
+/// A success as an answer: 201 for what was made now, where the operation can make something.
+fn answer<T>(http: Http, done: Done<T>) -> Answer<T> {
+    let statuses = || http.success.iter().map(|(status, _)| *status);
+    let usual = statuses().next().unwrap_or(200);
+    let status = statuses()
+        .find(|status| (*status == 201) == done.is_new)
+        .unwrap_or(usual);
+    let answer = Answer {
+        status: StatusCode::from_u16(status).unwrap_or(StatusCode::OK),
+        etag: None,
+        value: done.value,
+    };
+    match done.tag {
+        Some(Tag { version, count }) => answer.tagged(version, count),
+        None => answer,
+    }
+}

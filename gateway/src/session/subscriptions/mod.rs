@@ -1,0 +1,463 @@
+//! Which channels a session listens to, and which it is about to.
+//!
+//! A channel is subscribed to by a request, or outside of one: because the user was added to it, or
+//! because a subscription was lost. [`next`](Subscriptions::next) says what to do outside of requests;
+//! whoever drives the machine does it and reports how it went. Changes are made one after the other:
+//! the driver begins none before the last one has ended. Notices of the user's own stream come at any
+//! time.
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    time::{Duration, Instant},
+};
+
+use fanout::Position;
+use protocol::ChannelId;
+
+/// The pause before a subscription is tried again; it grows to ten times that.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// How often the machine looks whether a topic has reached the position of an addition.
+const SETTLING: Duration = Duration::from_millis(20);
+
+/// How long after the hub ended a subscription the machine asks the store whether the user is still
+/// in the channel. The pause doubles until [`LONGEST_DOUBT`].
+const DOUBT: Duration = Duration::from_secs(2);
+const LONGEST_DOUBT: Duration = Duration::from_secs(300);
+
+/// The most subscriptions of one step.
+const STEP: usize = 100;
+
+/// A subscription at the hub.
+pub trait Handle {
+    /// Whether the hub ended it: the user was removed, or the channel deleted.
+    fn is_ended(&self) -> bool;
+
+    /// Where its topic stands on this node.
+    fn topic_position(&self) -> Position;
+}
+
+/// Why a channel is subscribed to outside of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// The user's stream told `channel.added` with this position.
+    Added(Position),
+    /// A request that failed had taken the subscription away, whose topic stood here.
+    Interrupted(Position),
+    /// The hub ended the subscription at this position, and the user's stream has not told
+    /// `channel.removed`. After a failover the removal may never have been.
+    Doubted(Position),
+}
+
+impl Why {
+    /// Up to where the client has been told of the channel, at most.
+    pub fn position(self) -> Position {
+        let (Self::Added(position) | Self::Interrupted(position) | Self::Doubted(position)) = self;
+        position
+    }
+
+    /// Whether the client may have missed events, whatever the log says.
+    pub fn may_have_missed(self) -> bool {
+        !matches!(self, Self::Added(_))
+    }
+}
+
+/// What to do outside of requests.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing. The next notice or [`look_for_ended`](Subscriptions::look_for_ended) says so when there is.
+    Nothing,
+    /// Nothing before this instant.
+    At(Instant),
+    /// These steps.
+    Now(Vec<Step>),
+}
+
+/// A step outside of requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Subscribe to a channel. Ends with [`start`](Subscriptions::start),
+    /// [`retry`](Subscriptions::retry), [`postpone`](Subscriptions::postpone) or
+    /// [`not_a_participant`](Subscriptions::not_a_participant).
+    Subscribe {
+        /// The channel.
+        id: ChannelId,
+        /// Why, and after which position.
+        why: Why,
+    },
+    /// Tell a gap: the session has as many subscriptions as it may.
+    TellLimit {
+        /// The channel.
+        id: ChannelId,
+        /// Where it stood when the user was added.
+        position: Position,
+    },
+}
+
+/// What a request for a subscription comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// It is a new one.
+    New,
+    /// It replaces one whose topic stands here.
+    Restart(Position),
+    /// The session has as many as it may.
+    OverLimit,
+}
+
+/// A change that the user's stream told before the session was open.
+#[derive(Debug)]
+enum Notice {
+    Added(ChannelId, Position),
+    Removed(ChannelId),
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// `connect` is under way: notices wait.
+    Opening(VecDeque<Notice>),
+    Open,
+    Closed,
+}
+
+/// A channel that is to be subscribed to outside of a request.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    why: Why,
+    due: Instant,
+    attempts: u32,
+    /// A look has found a running subscription that has reached the addition. The topic may be just
+    /// about to end it: a second look decides.
+    is_running: bool,
+}
+
+impl Wanted {
+    fn new(why: Why, due: Instant) -> Self {
+        Self {
+            why,
+            due,
+            attempts: 0,
+            is_running: false,
+        }
+    }
+}
+
+/// The subscriptions of a session to channels.
+#[derive(Debug)]
+pub struct Subscriptions<S> {
+    phase: Phase,
+    /// Whether the session subscribes to channels that the user is added to.
+    follows_additions: bool,
+    limit: usize,
+    live: HashMap<ChannelId, S>,
+    /// Those that the change under way has taken, and that `channel.removed` has not ended since.
+    taken: HashSet<ChannelId>,
+    wanted: HashMap<ChannelId, Wanted>,
+}
+
+impl<S: Handle> Subscriptions<S> {
+    /// Of a session that opens. It has at most `limit` subscriptions; 0 means any number.
+    pub fn new(follows_additions: bool, limit: u64) -> Self {
+        Self {
+            phase: Phase::Opening(VecDeque::new()),
+            follows_additions,
+            limit: match limit {
+                0 => usize::MAX,
+                limit => usize::try_from(limit).unwrap_or(usize::MAX),
+            },
+            live: HashMap::new(),
+            taken: HashSet::new(),
+            wanted: HashMap::new(),
+        }
+    }
+
+    /// The running subscription to a channel.
+    pub fn get_mut(&mut self, id: &ChannelId) -> Option<&mut S> {
+        self.live
+            .get_mut(id)
+            .filter(|subscription| !subscription.is_ended())
+    }
+
+    /// The user's stream told `channel.added`, with this position.
+    pub fn added(&mut self, id: ChannelId, position: Position, now: Instant) {
+        if !self.follows_additions {
+            return;
+        }
+        match &mut self.phase {
+            Phase::Opening(notices) => notices.push_back(Notice::Added(id, position)),
+            Phase::Open => {
+                self.wanted
+                    .insert(id, Wanted::new(Why::Added(position), now));
+            }
+            Phase::Closed => {}
+        }
+    }
+
+    /// The user's stream is about to tell `channel.removed`. The subscription that ends by that, to be
+    /// dropped outside of locks.
+    ///
+    /// One that a request made after the user came in again ends, too: the stream tells
+    /// `channel.added` next.
+    pub fn removed(&mut self, id: ChannelId) -> Option<S> {
+        if let Phase::Opening(notices) = &mut self.phase {
+            notices.push_back(Notice::Removed(id));
+            return None;
+        }
+        self.taken.remove(&id);
+        self.wanted.remove(&id);
+        self.live.remove(&id)
+    }
+
+    /// The session is open: notices that waited are taken. What ends by them, to be dropped outside
+    /// of locks.
+    pub fn opened(&mut self, now: Instant) -> Vec<S> {
+        let Phase::Opening(notices) = &mut self.phase else {
+            return Vec::new();
+        };
+        let notices = std::mem::take(notices);
+        self.phase = Phase::Open;
+        let mut ended = Vec::new();
+        for notice in notices {
+            match notice {
+                Notice::Added(id, position) => self.added(id, position, now),
+                Notice::Removed(id) => ended.extend(self.removed(id)),
+            }
+        }
+        ended
+    }
+
+    /// The session ends: everything that it had, to be dropped outside of locks.
+    pub fn close(&mut self) -> Vec<S> {
+        self.phase = Phase::Closed;
+        self.wanted = HashMap::new();
+        std::mem::take(&mut self.live).into_values().collect()
+    }
+
+    /// Whether each channel that a request asks for may be subscribed to.
+    pub fn admit<'a>(
+        &mut self,
+        asked: impl Iterator<Item = &'a ChannelId> + Clone,
+        now: Instant,
+    ) -> Vec<Admission> {
+        self.look_for_ended(now);
+        let is_counted =
+            |id: &ChannelId| self.live.contains_key(id) || asked.clone().any(|asked| asked == id);
+        // Those that are to come back count.
+        let waiting = self.wanted.keys().filter(|id| !is_counted(id)).count();
+        let mut room = self.limit.saturating_sub(self.live.len() + waiting);
+        asked
+            .map(|id| match self.live.get(id) {
+                Some(subscription) => Admission::Restart(subscription.topic_position()),
+                None if room > 0 => {
+                    room -= 1;
+                    Admission::New
+                }
+                None => Admission::OverLimit,
+            })
+            .collect()
+    }
+
+    /// Whether a step still has to be taken for this reason.
+    pub fn is_wanted(&self, id: &ChannelId, why: Why) -> bool {
+        self.wanted.get(id).is_some_and(|wanted| wanted.why == why)
+    }
+
+    /// Whether the session has ended.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.phase, Phase::Closed)
+    }
+
+    /// Takes subscriptions away that are about to begin anew, to be dropped outside of locks.
+    pub fn take<'a>(&mut self, ids: impl IntoIterator<Item = &'a ChannelId>) -> Vec<S> {
+        self.taken = HashSet::new();
+        let mut taken = Vec::new();
+        for id in ids {
+            if let Some(subscription) = self.live.remove(id) {
+                self.taken.insert(id.clone());
+                taken.push(subscription);
+            }
+        }
+        taken
+    }
+
+    /// Starts a subscription whose reply was sent, or that was a step, unless it is wanted no more.
+    ///
+    /// `start` runs only if it is: in one step with the look, so that nothing is started behind
+    /// `channel.removed`. A subscription that it replaces, to be dropped outside of locks.
+    pub fn start(
+        &mut self,
+        id: ChannelId,
+        why: Option<Why>,
+        start: impl FnOnce() -> S,
+    ) -> Option<S> {
+        let is_removed = |notice: &Notice| matches!(notice, Notice::Removed(out) if *out == id);
+        let is_wanted = match (&self.phase, why) {
+            (Phase::Closed, _) => false,
+            (Phase::Opening(notices), _) if notices.iter().any(is_removed) => false,
+            (_, None) => true,
+            (_, Some(why)) => self.settle(&id, why),
+        };
+        if is_wanted {
+            self.live.insert(id, start())
+        } else {
+            None
+        }
+    }
+
+    /// A step failed, and is tried again later.
+    pub fn retry(&mut self, id: &ChannelId, why: Why, now: Instant) {
+        if let Some(wanted) = self.wanted_for(id, why) {
+            wanted.attempts += 1;
+            wanted.due = now + RETRY * wanted.attempts.min(10);
+        }
+    }
+
+    /// A step was not begun, and is due again later. It counts as no attempt.
+    pub fn postpone(&mut self, id: &ChannelId, why: Why, due: Instant) {
+        if let Some(wanted) = self.wanted_for(id, why) {
+            wanted.due = due;
+        }
+    }
+
+    /// A step found that the user is not in the channel, of which the user's stream has not told. A
+    /// failover may still lose the removal: the store is asked again, until the stream ends the doubt.
+    pub fn not_a_participant(&mut self, id: &ChannelId, why: Why, now: Instant) {
+        if let Some(wanted) = self.wanted_for(id, why) {
+            let pause = DOUBT * 2u32.saturating_pow(wanted.attempts.min(16));
+            wanted.why = Why::Doubted(why.position());
+            wanted.attempts += 1;
+            wanted.due = now + pause.min(LONGEST_DOUBT);
+        }
+    }
+
+    /// The user's stream has told, or is about to tell, that the user is out of a channel.
+    pub fn end_doubt(&mut self, id: &ChannelId) {
+        let is_doubted = |wanted: &Wanted| matches!(wanted.why, Why::Doubted(_));
+        if self.wanted.get(id).is_some_and(is_doubted) {
+            self.wanted.remove(id);
+        }
+    }
+
+    /// Requests took these subscriptions and failed: they are subscribed to again.
+    pub fn interrupted(&mut self, had: Vec<(ChannelId, Position)>, now: Instant) {
+        if !matches!(self.phase, Phase::Open) {
+            return;
+        }
+        for (id, position) in had {
+            // An addition that came after what the subscription was told says better why.
+            let is_newer = |wanted: &Wanted| wanted.why.position().seq > position.seq;
+            if self.taken.remove(&id) && !self.wanted.get(&id).is_some_and(is_newer) {
+                let wanted = Wanted::new(Why::Interrupted(position), now);
+                self.wanted.insert(id, wanted);
+            }
+        }
+    }
+
+    /// Ends subscriptions, and those that wait to begin. They are to be dropped outside of locks.
+    pub fn unsubscribe(&mut self, ids: &[ChannelId]) -> Vec<S> {
+        self.wanted.retain(|id, _| !ids.contains(id));
+        ids.iter().filter_map(|id| self.live.remove(id)).collect()
+    }
+
+    /// Doubts the subscriptions that the hub ended. To be called from time to time.
+    pub fn look_for_ended(&mut self, now: Instant) {
+        if !self.live.values().any(Handle::is_ended) {
+            return;
+        }
+        let ended = self
+            .live
+            .extract_if(|_, subscription| subscription.is_ended());
+        for (id, subscription) in ended {
+            let why = Why::Doubted(subscription.topic_position());
+            self.wanted
+                .entry(id)
+                .or_insert(Wanted::new(why, now + DOUBT));
+        }
+    }
+
+    /// Whether there is anything to be done outside of requests, now or later.
+    pub fn has_steps(&self) -> bool {
+        !self.wanted.is_empty()
+    }
+
+    /// What is to be done outside of requests. To be asked while no change is under way.
+    pub fn next(&mut self, now: Instant) -> Next {
+        let mut due: Vec<(Instant, &ChannelId, &Wanted)> = self
+            .wanted
+            .iter()
+            .filter(|(_, wanted)| wanted.due <= now)
+            .map(|(id, wanted)| (wanted.due, id, wanted))
+            .collect();
+        due.sort_unstable_by_key(|(due, id, _)| (*due, *id));
+        // One that failed before is tried alone: it may be the only one that fails.
+        let most = match due.first() {
+            Some((_, _, first)) if first.attempts > 0 => 1,
+            _ => STEP,
+        };
+        let due: Vec<ChannelId> = due
+            .into_iter()
+            .take_while(|(_, _, wanted)| most == 1 || wanted.attempts == 0)
+            .take(most)
+            .map(|(_, id, _)| id.clone())
+            .collect();
+        let mut steps = Vec::new();
+        let mut room = self.limit.saturating_sub(self.live.len());
+        for id in due {
+            steps.extend(self.step(id, &mut room, now));
+        }
+        if !steps.is_empty() {
+            return Next::Now(steps);
+        }
+        self.wanted
+            .values()
+            .map(|wanted| wanted.due)
+            .min()
+            .map_or(Next::Nothing, Next::At)
+    }
+
+    fn step(&mut self, id: ChannelId, room: &mut usize, now: Instant) -> Option<Step> {
+        let wanted = self.wanted.get_mut(&id)?;
+        let why = wanted.why;
+        match (self.live.get(&id), why) {
+            (Some(running), _) if running.is_ended() => {}
+            (Some(running), Why::Added(position)) => {
+                let has_reached = running.topic_position().seq >= position.seq;
+                if has_reached && wanted.is_running {
+                    self.settle(&id, why);
+                } else {
+                    // One from before a removal that the topic has not told yet ends soon.
+                    wanted.is_running = has_reached;
+                    wanted.due = now + SETTLING;
+                }
+                return None;
+            }
+            (Some(_), Why::Interrupted(_) | Why::Doubted(_)) => {
+                self.settle(&id, why);
+                return None;
+            }
+            (None, _) => {}
+        }
+        if *room == 0 && !self.live.contains_key(&id) {
+            self.settle(&id, why);
+            // Never silence: the client may make room and subscribe.
+            return Some(Step::TellLimit {
+                id,
+                position: why.position(),
+            });
+        }
+        *room = room.saturating_sub(1);
+        Some(Step::Subscribe { id, why })
+    }
+
+    fn wanted_for(&mut self, id: &ChannelId, why: Why) -> Option<&mut Wanted> {
+        self.wanted.get_mut(id).filter(|wanted| wanted.why == why)
+    }
+
+    /// Whether the channel was still wanted for this reason. It is no more.
+    fn settle(&mut self, id: &ChannelId, why: Why) -> bool {
+        self.is_wanted(id, why) && self.wanted.remove(id).is_some()
+    }
+}

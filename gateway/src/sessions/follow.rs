@@ -1,0 +1,196 @@
+//! Subscriptions outside of requests: what the user's stream tells of the user's channels, and what
+//! was lost.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+    time::Instant,
+};
+
+use domain::entries::Detail;
+use fanout::Position;
+use protocol::{
+    ChannelId, Cursor, EventKind,
+    entity::{EntryResult, Gap},
+    event::GapData,
+};
+use serde::Serialize;
+
+use super::{
+    session::{Session, Turn},
+    shared::Sessions,
+    subscribe::{Asked, Wanted, prepare, start},
+};
+use crate::session::{Next, Step, Why};
+
+/// Takes the steps that are due, in one task of the session.
+pub fn follow(sessions: &Arc<Sessions>, session: &Arc<Session>) {
+    {
+        let mut state = session.state.lock();
+        if state.is_following {
+            session.changed.notify_one();
+            return;
+        }
+        if !state.channels.has_steps() {
+            return;
+        }
+        state.is_following = true;
+    }
+    tokio::spawn(take_steps(Arc::downgrade(sessions), Arc::clone(session)));
+}
+
+async fn take_steps(sessions: Weak<Sessions>, session: Arc<Session>) {
+    let _following = Following(&session);
+    loop {
+        let turn = session.turn().await;
+        let next = {
+            let mut state = session.state.lock();
+            let next = state.channels.next(Instant::now());
+            state.is_following = next != Next::Nothing;
+            next
+        };
+        let Some(sessions) = sessions.upgrade() else {
+            return;
+        };
+        match next {
+            Next::Nothing => return,
+            Next::At(due) => {
+                drop((turn, sessions));
+                tokio::select! {
+                    () = tokio::time::sleep_until(due.into()) => {}
+                    () = session.changed.notified() => {}
+                }
+            }
+            Next::Now(steps) => take(&session, &sessions, turn, steps).await,
+        }
+    }
+}
+
+async fn take(session: &Session, sessions: &Sessions, turn: Turn, steps: Vec<Step>) {
+    let mut reasons = HashMap::new();
+    for step in steps {
+        match step {
+            Step::Subscribe { id, why } => drop(reasons.insert(id, why)),
+            Step::TellLimit { id, position } => tell_gap(session, &id, Gap::LimitReached, position),
+        }
+    }
+    let admitted = sessions.doubts.admit(&mut reasons);
+    if !admitted.postponed.is_empty() {
+        let (mut state, due) = (session.state.lock(), Instant::now() + admitted.pause);
+        for (id, why) in &admitted.postponed {
+            state.channels.postpone(id, *why, due);
+        }
+    }
+    if !reasons.is_empty() {
+        subscribe_again(session, sessions, turn, reasons).await;
+    }
+}
+
+async fn subscribe_again(
+    session: &Session,
+    sessions: &Sessions,
+    turn: Turn,
+    reasons: HashMap<ChannelId, Why>,
+) {
+    let asked = |(id, why): (&ChannelId, &Why)| {
+        let Position { seq, at } = why.position();
+        Asked {
+            id: id.clone(),
+            cursor: Cursor::After(seq, at),
+            is_named: true,
+            active_at: at,
+        }
+    };
+    let wanted = Wanted {
+        asked: reasons.iter().map(asked).collect(),
+        detail: Detail::Positions,
+        reserved: 0,
+    };
+    let (entries, mut starts, _) = match prepare(sessions, session, turn, wanted).await {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            tracing::warn!(session = %session.id, channels = reasons.len(), %error, "subscriptions of a session are tried again");
+            let (mut state, now) = (session.state.lock(), Instant::now());
+            for (id, why) in reasons {
+                state.channels.retry(&id, why, now);
+            }
+            return;
+        }
+    };
+    for start in &mut starts.channels {
+        start.why = reasons.get(&start.id).copied();
+    }
+    let mut out = Vec::new();
+    for entry in entries {
+        match entry {
+            EntryResult::Entry(entry) => {
+                let id = &entry.channel_id;
+                let Some(why) = reasons.get(id) else { continue };
+                let missed = why.may_have_missed().then_some(Gap::Trimmed);
+                if let Some(reason) = entry.gap.or(missed)
+                    && session.state.lock().channels.is_wanted(id, *why)
+                {
+                    let (seq, at) = (entry.seq, entry.at);
+                    tell_gap(session, id, reason, Position { seq, at });
+                    let start = starts.channels.iter_mut().find(|start| start.id == *id);
+                    if let Some(start) = start {
+                        start.cursor = start.head;
+                    }
+                }
+            }
+            EntryResult::Failed(failed) => {
+                let id = &failed.channel_id;
+                if let Some(why) = reasons.get(id) {
+                    let now = Instant::now();
+                    session
+                        .state
+                        .lock()
+                        .channels
+                        .not_a_participant(id, *why, now);
+                    out.push(id.clone());
+                }
+            }
+        }
+    }
+    start(session, starts);
+    // A removal that stopped half way is completed, and then told by the user's stream.
+    for id in out {
+        let settled = sessions
+            .services
+            .settle_membership(session.scope(), session.user(), &id)
+            .await;
+        match settled {
+            Ok(true) => session.state.lock().channels.end_doubt(&id),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::debug!(session = %session.id, channel = %id, %error, "a removal is completed later");
+            }
+        }
+    }
+}
+
+fn tell_gap(session: &Session, channel_id: &ChannelId, reason: Gap, position: Position) {
+    #[derive(Serialize)]
+    struct Told<'a> {
+        event: &'static str,
+        channel_id: &'a ChannelId,
+        data: GapData,
+    }
+    let Position { seq, at } = position;
+    session.tell(&Told {
+        event: EventKind::ChannelGap.as_str(),
+        channel_id,
+        data: GapData { reason, seq, at },
+    });
+}
+
+/// The task that takes a session's steps. Should it end by a panic, the next change begins a new one.
+struct Following<'a>(&'a Session);
+
+impl Drop for Following<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.state.lock().is_following = false;
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The sessions of a node, found by what can end them: their user, their app, and the key of their
+//! token. So an ending costs what it ends, however many others there are.
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use dashmap::DashMap;
+use domain::scope::Scope;
+use fanout::{Outbox, Position};
+use protocol::{ChannelId, TokenKeyId, UserId};
+
+use super::session::Session;
+use crate::source::Membership;
+
+/// How many sessions an app and a user may have here; 0 means any number.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    pub(super) per_app: u64,
+    pub(super) per_user: u64,
+}
+
+/// The sessions of this node.
+#[derive(Debug, Default)]
+pub struct Registry {
+    by_user: Index<(Scope, UserId)>,
+    by_app: Index<Scope>,
+    by_token_key: Index<TokenKeyId>,
+    count: AtomicUsize,
+}
+
+impl Registry {
+    pub(super) fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Every session.
+    pub(super) fn all(&self) -> Vec<Arc<Session>> {
+        self.by_app
+            .0
+            .iter()
+            .flat_map(|sessions| sessions.values().cloned().collect::<Vec<_>>())
+            .collect()
+    }
+
+    pub(super) fn of_user(&self, scope: &Scope, user: &UserId) -> Vec<Arc<Session>> {
+        self.by_user.get(&(scope.clone(), user.clone()))
+    }
+
+    pub(super) fn of_app(&self, scope: &Scope) -> Vec<Arc<Session>> {
+        self.by_app.get(scope)
+    }
+
+    pub(super) fn of_token_key(&self, key: &TokenKeyId) -> Vec<Arc<Session>> {
+        self.by_token_key.get(key)
+    }
+
+    /// Takes a session in, unless a count is full. The name of the full limit otherwise.
+    pub(super) fn admit(&self, session: &Arc<Session>, bounds: Bounds) -> Result<(), &'static str> {
+        let full = |limit: u64, count: usize| limit != 0 && count as u64 >= limit;
+        let user = (session.scope().clone(), session.user().clone());
+        let mut of_app = self.by_app.0.entry(user.0.clone()).or_default();
+        if full(bounds.per_app, of_app.len()) {
+            return Err("connections_per_app");
+        }
+        let mut of_user = self.by_user.0.entry(user).or_default();
+        if full(bounds.per_user, of_user.len()) {
+            return Err("connections_per_user");
+        }
+        of_user.insert(place(session), Arc::clone(session));
+        of_app.insert(place(session), Arc::clone(session));
+        drop((of_user, of_app));
+        self.count.fetch_add(1, Ordering::Relaxed);
+        if let Some(key) = session.token_key() {
+            self.by_token_key.insert(key, session);
+        }
+        Ok(())
+    }
+
+    /// Lets a session go. False if it was not here.
+    pub(super) fn leave(&self, session: &Arc<Session>) -> bool {
+        if !self
+            .by_user
+            .remove(&(session.scope().clone(), session.user().clone()), session)
+        {
+            return false;
+        }
+        self.by_app.remove(session.scope(), session);
+        if let Some(key) = session.token_key() {
+            self.by_token_key.remove(&key, session);
+        }
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        true
+    }
+
+    /// Finds a session by the key of another token from when `replace` has run. It is found by the
+    /// new key before it has the new token, and by the old key until then, so that no ending misses
+    /// it.
+    pub(super) fn rekey(&self, session: &Arc<Session>, new: &TokenKeyId, replace: impl FnOnce()) {
+        let old = session.token_key();
+        self.by_token_key.insert(new.clone(), session);
+        replace();
+        if let Some(old) = old.filter(|old| old != new) {
+            self.by_token_key.remove(&old, session);
+        }
+        // It may have left meanwhile, and then nobody takes the new entry away.
+        if !self
+            .by_user
+            .has(&(session.scope().clone(), session.user().clone()), session)
+        {
+            self.by_token_key.remove(new, session);
+        }
+    }
+}
+
+impl Registry {
+    /// The session behind an outbox. Other sessions of the user are told later.
+    fn behind(&self, scope: &Scope, user: &UserId, outbox: &Arc<Outbox>) -> Option<Arc<Session>> {
+        self.of_user(scope, user)
+            .into_iter()
+            .find(|session| Arc::ptr_eq(&session.outbox, outbox))
+    }
+}
+
+impl Membership for Registry {
+    fn added(
+        &self,
+        scope: Scope,
+        user: UserId,
+        channel: ChannelId,
+        position: Position,
+        outbox: &Arc<Outbox>,
+    ) {
+        if let Some(session) = self.behind(&scope, &user, outbox) {
+            session.added(channel, position);
+        }
+    }
+
+    fn removed(&self, scope: Scope, user: UserId, channel: ChannelId, outbox: &Arc<Outbox>) {
+        if let Some(session) = self.behind(&scope, &user, outbox) {
+            session.removed(channel);
+        }
+    }
+}
+
+/// Sessions by something that they have in common.
+#[derive(Debug)]
+struct Index<K: Eq + Hash>(DashMap<K, HashMap<usize, Arc<Session>>>);
+
+impl<K: Eq + Hash> Default for Index<K> {
+    fn default() -> Self {
+        Self(DashMap::new())
+    }
+}
+
+impl<K: Eq + Hash> Index<K> {
+    fn get(&self, key: &K) -> Vec<Arc<Session>> {
+        self.0
+            .get(key)
+            .map(|sessions| sessions.values().cloned().collect())
+            .unwrap_or_default()
+    }
+
+    fn has(&self, key: &K, session: &Arc<Session>) -> bool {
+        self.0
+            .get(key)
+            .is_some_and(|sessions| sessions.contains_key(&place(session)))
+    }
+
+    fn insert(&self, key: K, session: &Arc<Session>) {
+        self.0
+            .entry(key)
+            .or_default()
+            .insert(place(session), Arc::clone(session));
+    }
+
+    /// False if it was not there.
+    fn remove(&self, key: &K, session: &Arc<Session>) -> bool {
+        let was_there = self
+            .0
+            .get_mut(key)
+            .is_some_and(|mut sessions| sessions.remove(&place(session)).is_some());
+        self.0.remove_if(key, |_, sessions| sessions.is_empty());
+        was_there
+    }
+}
+
+/// What tells a session from others for as long as it is held.
+fn place(session: &Arc<Session>) -> usize {
+    Arc::as_ptr(session) as usize
+}

@@ -1,0 +1,268 @@
+//! The messages that a client sends, as tungstenite reads them: how long one may take, and what is
+//! kept between them.
+
+use std::{
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
+use protocol::{CloseCode, Encoding};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Error as WsError, Message, error::ProtocolError, protocol::Role, protocol::WebSocketConfig,
+    },
+};
+
+use super::{meter::TooManyFragments, wire::Wire};
+
+/// How much tungstenite reads at once. It allocates this for each connection, and zeroes it at each
+/// read.
+const READ_BUFFER: usize = 2 * 1024;
+
+/// What comes in.
+#[derive(Debug)]
+pub(super) enum Input {
+    Frame(Bytes),
+    /// A ping or pong: a sign of life.
+    Sign,
+    /// It ends the connection, with this reason.
+    Wrong(CloseCode, &'static str),
+    Gone,
+}
+
+/// The reading side of a connection.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    websocket: WebSocketStream<Wire>,
+    config: WebSocketConfig,
+    encoding: Encoding,
+    /// How long a message may take from its first bytes to its last.
+    patience: Duration,
+    /// Since when a message lacks its end.
+    unfinished_since: Option<Instant>,
+}
+
+impl Incoming {
+    /// Reads messages of at most `max_bytes`, if that is bounded.
+    pub(super) fn new(
+        wire: Wire,
+        encoding: Encoding,
+        max_bytes: Option<usize>,
+        patience: Duration,
+    ) -> Self {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(0)
+            .max_message_size(max_bytes)
+            .max_frame_size(max_bytes);
+        Self {
+            websocket: open(wire, config),
+            config,
+            encoding,
+            patience,
+            unfinished_since: None,
+        }
+    }
+
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<Input> {
+        loop {
+            if let Poll::Ready(message) = self.websocket.poll_next_unpin(cx) {
+                let input = input(message, self.encoding);
+                if matches!(input, Input::Frame(_)) {
+                    self.unfinished_since = None;
+                }
+                return Poll::Ready(input);
+            }
+            // Everything that the wire has read is used up: what is not whole is in tungstenite's
+            // buffers.
+            let wire = self.websocket.get_ref();
+            if !wire.is_between_messages() {
+                self.unfinished_since.get_or_insert(now);
+                return Poll::Pending;
+            }
+            self.unfinished_since = None;
+            if wire.largest_payload() <= READ_BUFFER as u64 {
+                return Poll::Pending;
+            }
+            // The buffer has grown with a large frame, and would keep its size.
+            self.websocket = open(wire.renewed(), self.config);
+        }
+    }
+
+    /// Nothing is read for now: what is missing is not the client's fault.
+    pub(super) fn pause(&mut self) {
+        self.unfinished_since = None;
+    }
+
+    /// When the message that has begun must be whole.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.unfinished_since?.checked_add(self.patience)
+    }
+}
+
+fn open(wire: Wire, config: WebSocketConfig) -> WebSocketStream<Wire> {
+    let opening = WebSocketStream::from_raw_socket(wire, Role::Server, Some(config));
+    opening
+        .now_or_never()
+        .expect("a WebSocket without a handshake is open at once")
+}
+
+fn input(message: Option<Result<Message, WsError>>, encoding: Encoding) -> Input {
+    let wrong = |code: CloseCode| Input::Wrong(code, code.reason());
+    match (message, encoding) {
+        (Some(Ok(Message::Binary(frame))), Encoding::MessagePack) => Input::Frame(frame),
+        (Some(Ok(Message::Text(text))), Encoding::Json) => Input::Frame(text.into()),
+        (Some(Ok(Message::Text(_))), Encoding::MessagePack) => Input::Wrong(
+            CloseCode::BadFrame,
+            "text in a MessagePack session: offer chaos.v1.json for JSON",
+        ),
+        (Some(Ok(Message::Binary(_))), Encoding::Json) => Input::Wrong(
+            CloseCode::BadFrame,
+            "binary in a JSON session: offer chaos.v1.msgpack for MessagePack",
+        ),
+        // After a close frame tungstenite answers it at the next poll, and then there is nothing
+        // more.
+        (
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_))),
+            _,
+        ) => Input::Sign,
+        (None, _) => Input::Gone,
+        (Some(Err(WsError::Capacity(_))), _) => wrong(CloseCode::FrameTooLarge),
+        (Some(Err(WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake))), _) => {
+            Input::Gone
+        }
+        (Some(Err(WsError::Io(error))), _)
+            if error
+                .get_ref()
+                .is_some_and(|inner| inner.is::<TooManyFragments>()) =>
+        {
+            wrong(CloseCode::FrameTooLarge)
+        }
+        (Some(Err(WsError::Utf8(_) | WsError::Protocol(_))), _) => wrong(CloseCode::BadFrame),
+        (Some(Err(_)), _) => Input::Gone,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::{future::poll_fn, sync::Arc};
+
+    use fanout::{Outbox, outbox::Limits};
+    use tokio::{
+        io::AsyncWriteExt,
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// A client's socket, and the node's reading side of it.
+    async fn connected() -> (TcpStream, Incoming) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let socket = Arc::new(listener.accept().await.unwrap().0);
+        let outbox = Outbox::new(
+            socket.clone(),
+            fanout::Encoding::Binary,
+            Limits::new(usize::MAX, Duration::MAX, usize::MAX),
+        );
+        let wire = Wire::new(socket, Bytes::new(), outbox);
+        (
+            client,
+            Incoming::new(wire, Encoding::MessagePack, Some(65_536), PATIENCE),
+        )
+    }
+
+    /// A binary frame, masked with zeros.
+    fn frame(first: u8, payload: usize) -> Vec<u8> {
+        let mut bytes = vec![first, 0x80 | 126];
+        bytes.extend(u16::try_from(payload).unwrap().to_be_bytes());
+        bytes.extend(vec![0; 4 + payload]);
+        bytes
+    }
+
+    /// Polls until something has come in or what came is as expected.
+    async fn reads_until(
+        incoming: &mut Incoming,
+        now: Instant,
+        holds: impl Fn(&Incoming) -> bool,
+    ) -> Option<Input> {
+        let reading = poll_fn(|cx| match incoming.poll_next(cx, now) {
+            Poll::Ready(input) => Poll::Ready(Some(input)),
+            Poll::Pending if holds(incoming) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        });
+        tokio::time::timeout(Duration::from_secs(20), reading)
+            .await
+            .expect("it comes about")
+    }
+
+    #[tokio::test]
+    async fn an_unfinished_message_has_a_deadline_that_neither_bytes_nor_pings_put_off() {
+        let (mut client, mut incoming) = connected().await;
+        let begun = Instant::now();
+        let large = frame(0x82, 60_000);
+        client.write_all(&large[..8]).await.unwrap();
+        assert!(
+            reads_until(&mut incoming, begun, |incoming| incoming
+                .deadline()
+                .is_some())
+            .await
+            .is_none()
+        );
+        client.write_all(&large[8..50_000]).await.unwrap();
+        let later = begun + PATIENCE / 2;
+        let has_read = |incoming: &Incoming| {
+            incoming.websocket.get_ref().missing_payload() == 60_000 - (50_000 - 8)
+        };
+        assert!(reads_until(&mut incoming, later, has_read).await.is_none());
+        assert_eq!(incoming.deadline(), Some(begun + PATIENCE));
+        client.write_all(&large[50_000..]).await.unwrap();
+        assert!(
+            matches!(reads_until(&mut incoming, later, |_| false).await, Some(Input::Frame(frame)) if frame.len() == 60_000)
+        );
+        assert_eq!(incoming.deadline(), None);
+
+        client.write_all(&frame(0x02, 1000)).await.unwrap();
+        assert!(
+            reads_until(&mut incoming, begun, |incoming| incoming
+                .deadline()
+                .is_some())
+            .await
+            .is_none()
+        );
+        // A ping between the fragments.
+        client.write_all(&[0x89, 0x80, 0, 0, 0, 0]).await.unwrap();
+        assert!(matches!(
+            reads_until(&mut incoming, later, |_| false).await,
+            Some(Input::Sign)
+        ));
+        assert_eq!(incoming.deadline(), Some(begun + PATIENCE));
+    }
+
+    #[tokio::test]
+    async fn the_buffer_of_a_large_message_is_not_kept() {
+        let (mut client, mut incoming) = connected().await;
+        for size in [60_000, 100, 60_000] {
+            client.write_all(&frame(0x82, size)).await.unwrap();
+            let input = reads_until(&mut incoming, Instant::now(), |_| false).await;
+            assert!(matches!(input, Some(Input::Frame(frame)) if frame.len() == size));
+            let has_small_buffer = |incoming: &Incoming| {
+                incoming.websocket.get_ref().largest_payload() <= READ_BUFFER as u64
+            };
+            assert!(
+                reads_until(&mut incoming, Instant::now(), has_small_buffer)
+                    .await
+                    .is_none()
+            );
+        }
+    }
+}

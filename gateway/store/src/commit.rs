@@ -1,0 +1,255 @@
+//! The commit: preconditions, writes, counters and events of one partition, applied atomically.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use fanout::record::{Control, Stamps};
+
+use crate::{Key, StoreError, Table};
+
+/// An atomic write to one partition: all of it is applied, or nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Commit {
+    /// Preconditions.
+    pub require: Vec<Require>,
+    /// Documents to put, touch or delete, in this order. A commit writes each document at most
+    /// once.
+    pub write: Vec<Write>,
+    /// Counters to change.
+    pub increment: Vec<Increment>,
+    /// Events. Each takes the next `seq`, is added to the log, and is published on the partition's
+    /// topic.
+    pub append: Vec<Append>,
+    /// Time from this commit after which the whole partition expires. `None` leaves an earlier
+    /// expiry unchanged.
+    pub expire: Option<Duration>,
+    /// Retention of the log. `None` means the engine's default if this commit appends, and no
+    /// trimming otherwise. The store does not remember it: a log with its own retention gets it
+    /// with each commit that appends. A commit trims about a thousand events at most; later commits
+    /// continue.
+    pub keep: Option<Keep>,
+    /// Whether the commit runs even if the store is full, because it frees room directly or
+    /// through what follows from it (a deletion, a revocation).
+    pub frees: bool,
+}
+
+/// Builder methods.
+impl Commit {
+    /// Adds a precondition on a document.
+    pub fn require(mut self, table: Table, key: impl Into<Key>, is: Expected) -> Self {
+        self.require.push(Require {
+            table,
+            key: key.into(),
+            is,
+        });
+        self
+    }
+
+    /// Adds a put of a document without an event.
+    pub fn put(mut self, table: Table, key: impl Into<Key>, value: Bytes) -> Self {
+        self.write.push(Write::Put {
+            table,
+            key: key.into(),
+            value,
+            mark: Mark::None,
+            event: None,
+        });
+        self
+    }
+
+    /// Adds a deletion of a document.
+    pub fn delete(mut self, table: Table, key: impl Into<Key>) -> Self {
+        self.write.push(Write::Delete {
+            table,
+            key: key.into(),
+        });
+        self
+    }
+
+    /// Sets [`frees`](Self::frees).
+    pub fn frees(mut self) -> Self {
+        self.frees = true;
+        self
+    }
+}
+
+/// A precondition: the state that a document must be in before the commit.
+#[derive(Debug, Clone)]
+pub struct Require {
+    /// The document's table.
+    pub table: Table,
+    /// The document's key.
+    pub key: Key,
+    /// The required state.
+    pub is: Expected,
+}
+
+/// The state that a [`Require`] asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expected {
+    /// The document does not exist.
+    Absent,
+    /// The document exists, at any version.
+    Present,
+    /// The document exists at this version.
+    Version(u64),
+    /// The numbered document was last changed by the event with this `seq`. Stricter than a
+    /// version: touches count as changes.
+    Changed(u64),
+}
+
+/// A change of a document.
+#[derive(Debug, Clone)]
+pub enum Write {
+    /// Creates or replaces a document. `created_at` (and `number`) are assigned on creation and do
+    /// not change.
+    Put {
+        /// The table.
+        table: Table,
+        /// The key.
+        key: Key,
+        /// The new value.
+        value: Bytes,
+        /// The timestamp that is set to the commit's `at`, besides `created_at`.
+        mark: Mark,
+        /// Index in [`Commit::append`] of the event whose `seq` becomes the document's `seq`.
+        /// Required in numbered tables, where each event is the last change of one document only.
+        /// With `None` the `seq` does not change.
+        event: Option<usize>,
+    },
+    /// Sets the `seq` of a numbered document to that of an event, and keeps its version. Has no
+    /// effect on an absent document.
+    Touch {
+        /// The table.
+        table: Table,
+        /// The key.
+        key: Key,
+        /// Index in [`Commit::append`].
+        event: usize,
+    },
+    /// Deletes a document. Not allowed in numbered tables, whose numbers have no holes.
+    Delete {
+        /// The table.
+        table: Table,
+        /// The key.
+        key: Key,
+    },
+}
+
+/// The timestamp that a put sets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mark {
+    /// None, except `created_at` of a new document.
+    #[default]
+    None,
+    /// `edited_at`.
+    Edited,
+    /// `deleted_at`. Also drops the document's counters.
+    Deleted,
+}
+
+/// A change of a counter. The increments of a commit apply in order, each to the result of those
+/// before it.
+///
+/// An increment of a document that is absent before the commit is a conflict. A commit that puts a
+/// document with [`Mark::Deleted`] must not change its counters.
+#[derive(Debug, Clone)]
+pub struct Increment {
+    /// The counter.
+    pub counter: Counter,
+    /// The amount to add. A counter does not fall below zero, and is removed at zero.
+    pub by: i64,
+    /// Conflict if the counter exceeds this afterwards, also if `by` is negative: with `Some(0)`
+    /// the counter must become zero.
+    pub max: Option<u64>,
+    /// Counters of documents: conflict if this adds a name to a document that already has this
+    /// many.
+    pub max_names: Option<u64>,
+}
+
+/// The name of a counter.
+#[derive(Debug, Clone)]
+pub enum Counter {
+    /// A counter of the partition.
+    Partition(&'static str),
+    /// A counter of a numbered document.
+    Document {
+        /// The document's table.
+        table: Table,
+        /// The document's key.
+        key: Key,
+        /// The counter's name, for example a reaction's emoji: UTF-8, 1 to 64 bytes.
+        name: Arc<str>,
+    },
+}
+
+/// An event for the log and the bus.
+#[derive(Debug, Clone)]
+pub struct Append {
+    /// The protocol's number of the event; opaque to the store.
+    pub kind: u8,
+    /// What the log keeps: a reference to the changed entity, not its body.
+    pub reference: Bytes,
+    /// What the hub does at this event.
+    pub control: Control,
+    /// The body of the published record.
+    pub body: Body,
+}
+
+/// The body of a record on the bus.
+#[derive(Debug, Clone)]
+pub enum Body {
+    /// These bytes. If an index into [`Commit::increment`] is given, the record's `count` is the
+    /// result of that increment.
+    Bytes(Bytes, Option<usize>),
+    /// The document put by the write at this index of [`Commit::write`]: its value, its stamps and
+    /// its counters (in the byte order of their names) after the commit.
+    Written(usize),
+}
+
+/// Retention of a partition's log. Commits trim the log; at least one event stays.
+#[derive(Debug, Clone, Copy)]
+pub struct Keep {
+    /// Maximum number of events; 0 for no limit.
+    pub events: u64,
+    /// Maximum bytes: the length of each reference plus 16 per event. 0 for no limit.
+    pub bytes: u64,
+}
+
+/// The result of a commit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The commit's timestamp by the store's clock; not before the partition's previous commit.
+    pub at: u64,
+    /// `seq` of the first appended event; the others follow. The head's `seq` if there are none.
+    pub first_seq: u64,
+    /// For each write, the document's metadata afterwards (default for deletions).
+    pub written: Vec<Written>,
+    /// For each increment, the counter afterwards.
+    pub counts: Vec<u64>,
+}
+
+/// The metadata of a written document.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Version after the commit.
+    pub version: u64,
+    /// Stamps after the commit.
+    pub stamps: Stamps,
+}
+
+/// The preconditions and increments that failed, by index. Nothing was written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Conflict {
+    /// Indexes into [`Commit::require`].
+    pub require: Vec<usize>,
+    /// Indexes into [`Commit::increment`].
+    pub increment: Vec<usize>,
+}
+
+/// The result of [`Store::commit`](crate::Store::commit).
+pub type Committed = Result<Result<Outcome, Conflict>, StoreError>;
+
+/// The result of [`Store::purge`](crate::Store::purge): whether the table is empty now. The
+/// precondition has index 0 in a conflict.
+pub type Purged = Result<Result<bool, Conflict>, StoreError>;

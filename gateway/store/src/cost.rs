@@ -1,0 +1,205 @@
+//! What a request costs beyond the token that it takes when it arrives.
+//!
+//! The store counts the work of each request into its meter. When the request has ended, the
+//! buckets that it took a token from are charged one more for every [`UNITS_PER_TOKEN`], which may
+//! leave them in debt: the next requests wait until it is paid.
+
+use std::{
+    hash::{BuildHasher, Hash, RandomState},
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use fanout::fair::Party;
+
+/// Units of store work that a request has for the token which it takes when it arrives, and for
+/// each further token.
+pub const UNITS_PER_TOKEN: u64 = 50;
+
+/// Bytes of documents that count as one unit.
+const BYTES_PER_UNIT: u64 = 64 * 1024;
+
+/// Documents of a page or events of a log that count as one unit.
+const ROWS_PER_UNIT: u64 = 20;
+
+/// Replayed events that cost one token: each is read from the log, and its entity after it.
+const EVENTS_PER_TOKEN: u64 = 200;
+
+tokio::task_local! {
+    static METER: Arc<Meter>;
+}
+
+/// Store work of one request.
+#[derive(Debug, Default)]
+pub struct Meter {
+    /// In units: a partition read or written, or a few rows of a page.
+    units: AtomicU64,
+    /// Bytes of the documents that were read.
+    bytes: AtomicU64,
+    /// Hashes of the tenant and the user (or key) for whom the work is done; 0 while they are not
+    /// known.
+    tenant: AtomicU64,
+    user: AtomicU64,
+}
+
+impl Meter {
+    /// A meter for work that is done for a user of a tenant.
+    pub fn of(tenant: &impl Hash, user: &impl Hash) -> Self {
+        Self {
+            tenant: AtomicU64::new(hash(tenant)),
+            user: AtomicU64::new(hash(user)),
+            ..Self::default()
+        }
+    }
+
+    /// Runs a request, and counts what the store does for it in the same task.
+    pub async fn measure<F: Future>(self: &Arc<Self>, request: F) -> F::Output {
+        METER.scope(Arc::clone(self), request).await
+    }
+
+    /// Returns the tokens that the request costs beyond its first one.
+    pub fn surcharge(&self) -> u64 {
+        self.units() / UNITS_PER_TOKEN
+    }
+
+    fn units(&self) -> u64 {
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        self.units.load(Ordering::Relaxed) + bytes / BYTES_PER_UNIT
+    }
+}
+
+/// Counts a part of a request as at most so many units, also if the request is cancelled in it. For
+/// work whose size is not the caller's doing.
+pub async fn at_most<F: Future>(units: u64, work: F) -> F::Output {
+    let Ok(outer) = METER.try_with(Arc::clone) else {
+        return work.await;
+    };
+    let capped = Capped {
+        inner: Arc::new(Meter {
+            tenant: AtomicU64::new(outer.tenant.load(Ordering::Relaxed)),
+            user: AtomicU64::new(outer.user.load(Ordering::Relaxed)),
+            ..Meter::default()
+        }),
+        outer,
+        units,
+    };
+    capped.inner.measure(work).await
+}
+
+/// A part of a request. Counted into the request's meter when it is dropped.
+struct Capped {
+    outer: Arc<Meter>,
+    inner: Arc<Meter>,
+    units: u64,
+}
+
+impl Drop for Capped {
+    fn drop(&mut self) {
+        let units = self.inner.units().min(self.units);
+        self.outer.units.fetch_add(units, Ordering::Relaxed);
+    }
+}
+
+/// Counts partitions that are read or written for the current request, if there is one.
+pub fn count_partitions(partitions: usize) {
+    // Work outside of a request is nobody's to pay.
+    let _outside =
+        METER.try_with(|meter| meter.units.fetch_add(partitions as u64, Ordering::Relaxed));
+}
+
+/// Counts bytes of documents that were read.
+pub fn count_bytes(bytes: usize) {
+    let _outside = METER.try_with(|meter| meter.bytes.fetch_add(bytes as u64, Ordering::Relaxed));
+}
+
+/// Counts a part of one partition that is read row by row.
+pub fn count_rows(rows: usize) {
+    let _outside = METER.try_with(|meter| {
+        meter
+            .units
+            .fetch_add(1 + rows as u64 / ROWS_PER_UNIT, Ordering::Relaxed)
+    });
+}
+
+/// Counts events that are to be replayed: as much as reading them by pages of messages takes.
+pub fn count_replay(events: u64) {
+    let units = events.saturating_mul(UNITS_PER_TOKEN) / EVENTS_PER_TOKEN;
+    let _outside = METER.try_with(|meter| meter.units.fetch_add(units, Ordering::Relaxed));
+}
+
+/// Says for which user (or key) of a tenant the current request is done.
+pub fn set_payer(tenant: &impl Hash, user: &impl Hash) {
+    let _outside = METER.try_with(|meter| {
+        meter.tenant.store(hash(tenant), Ordering::Relaxed);
+        meter.user.store(hash(user), Ordering::Relaxed);
+    });
+}
+
+/// Returns who takes turns for the current work: its tenant and user; the default one for the node's
+/// own work.
+pub fn party() -> Party {
+    let load = |hash: &AtomicU64| hash.load(Ordering::Relaxed);
+    METER
+        .try_with(|meter| Party {
+            group: load(&meter.tenant),
+            member: load(&meter.user),
+        })
+        .unwrap_or_default()
+}
+
+/// Returns a hash by which a tenant or user takes turns. Never 0, which is the node's own work.
+pub fn hash(key: &impl Hash) -> u64 {
+    static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    HASHER.hash_one(key).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_is_charged_for_its_own_work_alone() {
+        let (one, other) = (Arc::new(Meter::default()), Arc::new(Meter::default()));
+        count_partitions(1000);
+        let work = async |partitions| {
+            tokio::task::yield_now().await;
+            count_partitions(partitions);
+        };
+        tokio::join!(one.measure(work(49)), other.measure(work(120)));
+        assert_eq!((one.surcharge(), other.surcharge()), (0, 2));
+        one.measure(async { count_rows(200) }).await;
+        assert_eq!(one.surcharge(), 1, "49 partitions and 11 for the rows");
+        other.measure(async { count_replay(600) }).await;
+        assert_eq!(other.surcharge(), 5);
+    }
+
+    #[tokio::test]
+    async fn bytes_are_charged_beside_partitions() {
+        let meter = Arc::new(Meter::default());
+        let documents = async {
+            for _ in 0..100 {
+                count_bytes(BYTES_PER_UNIT as usize / 2);
+            }
+        };
+        meter.measure(documents).await;
+        assert_eq!(meter.surcharge(), 1, "3.2 MB");
+    }
+
+    #[tokio::test]
+    async fn capped_work_is_charged_at_most_its_cap_also_if_it_is_cancelled() {
+        let meter = Arc::new(Meter::default());
+        meter
+            .measure(at_most(100, async { count_partitions(99) }))
+            .await;
+        assert_eq!(meter.units(), 99);
+        let endless = async {
+            count_partitions(10_000);
+            std::future::pending::<()>().await;
+        };
+        let cancelled = tokio::time::timeout(std::time::Duration::ZERO, at_most(100, endless));
+        assert!(meter.measure(cancelled).await.is_err());
+        assert_eq!(meter.units(), 199);
+    }
+}

@@ -1,0 +1,415 @@
+//! The check of a store: it finds nothing in an intact store, and every violation of the layout.
+
+use heed::RwTxn;
+
+use super::{
+    folder::{MESSAGES, PEOPLE, message, quiet, room},
+    *,
+};
+use crate::{
+    Commit, Document, Key, Mark, Partition, Write,
+    embedded::{
+        check::{self, CheckSummary, Finding, ValueCheck},
+        disk::Disk,
+        layout::{self, State},
+        pages::{self, Extent, Meta, Pages},
+    },
+};
+
+/// Finds fault with values and partitions named "odd".
+pub(super) struct OddCheck;
+
+impl ValueCheck for OddCheck {
+    fn document(&mut self, table: &str, document: &Document) -> Option<Finding> {
+        let is_odd = document.value == "odd";
+        is_odd.then(|| Finding {
+            what: format!("is odd in {table}"),
+            repair: "would make it even".to_owned(),
+        })
+    }
+
+    fn partition(&mut self, name: &str, _: &[(String, u64)]) -> Option<Finding> {
+        (name == "odd").then(|| Finding {
+            what: "is odd as a whole".to_owned(),
+            repair: "would make it even".to_owned(),
+        })
+    }
+}
+
+/// Returns the findings in a store that is open in this process.
+pub(super) fn findings(disk: &Disk, path: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let is_done = |found: &mut Vec<String>| {
+        disk.read(|txn| {
+            let pages = Pages::open(path).unwrap();
+            // Two later commits may have overwritten the meta page.
+            let Some(meta) = Meta::of(&pages, txn.id() as u64).unwrap() else {
+                return Ok(false);
+            };
+            found.extend(
+                pages::walk(&pages, &meta, Extent::Whole)
+                    .unwrap()
+                    .iter()
+                    .map(ToString::to_string),
+            );
+            let trees = [
+                disk.meta,
+                disk.partitions,
+                disk.entries,
+                disk.expiries,
+                disk.dropped,
+            ];
+            check::records(
+                txn,
+                trees,
+                &mut OddCheck,
+                &mut |finding| found.push(finding.what),
+                CheckSummary::default(),
+            )?;
+            Ok::<_, heed::Error>(true)
+        })
+    };
+    while !is_done(&mut found).unwrap() {}
+    found
+}
+
+const SHORT: &str = "short:lived";
+
+/// Creates a room with six messages, a seventh event that edits the third, and two people; and a
+/// partition that expires.
+async fn rooms(path: &Path) -> Embedded {
+    let store = quiet(path);
+    for i in 1..=6 {
+        store
+            .commit(&room(), message(&format!("m{i}"), "hi"))
+            .await
+            .unwrap()
+            .unwrap();
+    }
+    let mut edit = message("m3", "edited");
+    edit.require.clear();
+    store.commit(&room(), edit).await.unwrap().unwrap();
+    let put = |key: &str| Write::Put {
+        table: PEOPLE,
+        key: Key::from(key),
+        value: "hi".into(),
+        mark: Mark::None,
+        event: None,
+    };
+    store
+        .commit(
+            &room(),
+            Commit {
+                write: vec![put("ada"), put("bob")],
+                ..Commit::default()
+            },
+        )
+        .await
+        .unwrap()
+        .unwrap();
+    let expire = Some(std::time::Duration::from_secs(3_600));
+    store
+        .commit(
+            &Partition::new(SHORT),
+            Commit {
+                expire,
+                ..message("m", "hi")
+            },
+        )
+        .await
+        .unwrap()
+        .unwrap();
+    store
+}
+
+fn state(disk: &Disk, txn: &mut RwTxn, name: &str, change: impl FnOnce(&mut State)) {
+    let mut state =
+        State::decode(disk.partitions.get(txn, name.as_bytes()).unwrap().unwrap()).unwrap();
+    change(&mut state);
+    disk.partitions
+        .put(txn, name.as_bytes(), &state.encode())
+        .unwrap();
+}
+
+fn document(disk: &Disk, txn: &mut RwTxn, key: &[u8], change: impl FnOnce(&mut Document)) {
+    let mut document =
+        layout::decode_document(disk.entries.get(txn, key).unwrap().unwrap()).unwrap();
+    change(&mut document);
+    disk.entries
+        .put(txn, key, &layout::encode_document(&document))
+        .unwrap();
+}
+
+fn delete(disk: &Disk, txn: &mut RwTxn, key: &[u8]) {
+    assert!(disk.entries.delete(txn, key).unwrap());
+}
+
+type Sabotage = fn(&Disk, &mut RwTxn);
+
+/// Violations, and a part of the resulting finding.
+const BROKEN: [(Sabotage, &str); 32] = [
+    (
+        |disk, txn| delete(disk, txn, &layout::by_seq(1, 3)),
+        "the log of channel:room lacks the events 3",
+    ),
+    (
+        |disk, txn| delete(disk, txn, &layout::by_seq(1, 7)),
+        "the log of channel:room lacks the events 7",
+    ),
+    (
+        |disk, txn| {
+            disk.entries
+                .put(txn, &layout::by_seq(1, 3), &[0x80])
+                .unwrap()
+        },
+        "event 3 of channel:room cannot be read",
+    ),
+    (
+        |disk, txn| {
+            disk.entries
+                .put(
+                    txn,
+                    &layout::by_seq(1, 3),
+                    &layout::encode_event(1, 1, b"m3"),
+                )
+                .unwrap()
+        },
+        "before the one before it",
+    ),
+    (
+        |disk, txn| {
+            disk.entries
+                .put(
+                    txn,
+                    &layout::by_seq(1, 8),
+                    &layout::encode_event(1, 1, b"m3"),
+                )
+                .unwrap()
+        },
+        "and its head is 7",
+    ),
+    (
+        |disk, txn| state(disk, txn, "channel:room", |state| state.head.floor.seq = 2),
+        "holds event 1, and begins above 2",
+    ),
+    (
+        |disk, txn| {
+            state(disk, txn, "channel:room", |state| {
+                state.head.at += 1_000_000
+            })
+        },
+        "says that its log goes from 0 to 7, at instants",
+    ),
+    (
+        |disk, txn| state(disk, txn, "channel:room", |state| state.head.at -= 1),
+        "and its newest event of",
+    ),
+    (
+        |disk, txn| state(disk, txn, "channel:room", |state| state.head.seq += 1),
+        "lacks the events 8",
+    ),
+    (
+        |disk, txn| state(disk, txn, "channel:room", |state| state.log_bytes += 1),
+        "has 126 bytes, and its state says 127",
+    ),
+    (
+        |disk, txn| state(disk, txn, "channel:room", |state| state.head.number += 1),
+        "channel:room lacks the numbers 7",
+    ),
+    (
+        |disk, txn| delete(disk, txn, &layout::by_number(1, 1)),
+        "channel:room lacks the numbers 1",
+    ),
+    (
+        |disk, txn| delete(disk, txn, &layout::by_number(1, 3)),
+        "channel:room lacks the numbers 3",
+    ),
+    (
+        |disk, txn| {
+            disk.entries
+                .put(txn, &layout::by_number(1, 3), &[0x80])
+                .unwrap()
+        },
+        "number 3 of channel:room cannot be read",
+    ),
+    (
+        |disk, txn| {
+            document(disk, txn, &layout::by_number(1, 3), |document| {
+                document.stamps.number = 4
+            })
+        },
+        "number 3 of channel:room is another",
+    ),
+    (
+        |disk, txn| {
+            document(disk, txn, &layout::by_number(1, 3), |document| {
+                document.stamps.edited_at = u64::MAX
+            })
+        },
+        "is newer than",
+    ),
+    (
+        |disk, txn| {
+            document(disk, txn, &layout::by_number(1, 3), |document| {
+                document.counts = vec![("+".into(), 0)]
+            })
+        },
+        "counts what cannot be",
+    ),
+    (
+        |disk, txn| delete(disk, txn, &layout::by_change(1, 7, 3)),
+        "changed last at event 7, and the index by change",
+    ),
+    (
+        |disk, txn| {
+            disk.entries
+                .put(txn, &layout::by_change(1, 3, 3), &[])
+                .unwrap()
+        },
+        "the index by change has number 3 at event 3",
+    ),
+    (
+        |disk, txn| delete(disk, txn, &layout::by_key(1, MESSAGES, "m3")),
+        "has the key \"m3\", and the index by key",
+    ),
+    (
+        |disk, txn| {
+            disk.entries
+                .put(txn, &layout::by_key(1, MESSAGES, "m3"), &2u64.to_be_bytes())
+                .unwrap()
+        },
+        "says that \"m3\" has number 2",
+    ),
+    (
+        |disk, txn| {
+            disk.entries
+                .put(
+                    txn,
+                    &layout::by_key(1, Table::numbered("n"), "m3"),
+                    &3u64.to_be_bytes(),
+                )
+                .unwrap()
+        },
+        "second numbered table",
+    ),
+    (
+        |disk, txn| {
+            document(disk, txn, &layout::by_key(1, PEOPLE, "ada"), |document| {
+                document.key = "eve".into()
+            })
+        },
+        "\"ada\" in table people",
+    ),
+    (
+        |disk, txn| {
+            disk.entries
+                .put(txn, &layout::by_key(1, PEOPLE, "ada"), &[0x80])
+                .unwrap()
+        },
+        "a document of channel:room cannot be read",
+    ),
+    (
+        |disk, txn| {
+            document(disk, txn, &layout::by_key(1, PEOPLE, "ada"), |document| {
+                document.value = "odd".into()
+            })
+        },
+        "is odd in people",
+    ),
+    (
+        |disk, txn| disk.entries.put(txn, b"\0\0\0\0\0\0\0\x01z", b"").unwrap(),
+        "holds an entry of an unknown kind",
+    ),
+    (
+        |disk, txn| disk.entries.put(txn, &layout::by_seq(99, 1), b"").unwrap(),
+        "1 entries belong to the partition numbered 99",
+    ),
+    (
+        |disk, txn| {
+            state(disk, txn, "channel:room", |state| {
+                state.counters = vec![("people".into(), 0)]
+            })
+        },
+        "counters that are zero",
+    ),
+    (
+        |disk, txn| state(disk, txn, SHORT, |state| state.expires += 1),
+        "the partition short:lived expires, and that is noted nowhere",
+    ),
+    (
+        |disk, txn| disk.dropped.put(txn, &1u64.to_be_bytes(), b"").unwrap(),
+        "the partition channel:room is there, and noted as dropped",
+    ),
+    (
+        |disk, txn| disk.meta.put(txn, b"next", &2u64.to_be_bytes()).unwrap(),
+        "the next partition would get the number 2",
+    ),
+    (
+        |disk, txn| {
+            disk.partitions
+                .put(
+                    txn,
+                    b"odd",
+                    &State {
+                        id: 1,
+                        ..State::default()
+                    }
+                    .encode(),
+                )
+                .unwrap()
+        },
+        "have the same number, 1",
+    ),
+];
+
+#[tokio::test]
+async fn every_violation_of_the_layout_is_found() {
+    let folder = TempDir::new().unwrap();
+    rooms(folder.path()).await.close().await;
+    let disk = Disk::open(folder.path(), 1 << 20).unwrap();
+    assert_eq!(findings(&disk, folder.path()), Vec::<String>::new());
+    drop(disk);
+    for (sabotage, words) in BROKEN {
+        let broken = TempDir::new().unwrap();
+        std::fs::copy(pages::path(folder.path()), pages::path(broken.path())).unwrap();
+        let disk = Disk::open(broken.path(), 1 << 20).unwrap();
+        let mut txn = disk.write().unwrap();
+        sabotage(&disk, &mut txn);
+        txn.commit().unwrap();
+        let found = findings(&disk, broken.path());
+        assert!(
+            found.iter().any(|what| what.contains(words)),
+            "{words:?} is not among {found:#?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn purged_numbers_are_not_reported() {
+    let folder = TempDir::new().unwrap();
+    let store = rooms(folder.path()).await;
+    assert!(
+        !store
+            .purge(&room(), MESSAGES, None, 4)
+            .await
+            .unwrap()
+            .unwrap(),
+        "some are left"
+    );
+    assert_eq!(findings(&store.disk, folder.path()), Vec::<String>::new());
+    assert!(
+        store
+            .purge(&room(), MESSAGES, None, 4)
+            .await
+            .unwrap()
+            .unwrap()
+    );
+    assert_eq!(findings(&store.disk, folder.path()), Vec::<String>::new());
+    store
+        .commit(&room(), message("anew", "hi"))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(findings(&store.disk, folder.path()), Vec::<String>::new());
+    store.close().await;
+}

@@ -1,0 +1,115 @@
+//! Entries that transfers leave in the folder.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    check::findings,
+    folder::{message, quiet, room},
+    *,
+};
+use crate::{
+    Partition, Position, Range,
+    embedded::Embedded,
+    transfer::{Outline, Piece, Transfer},
+};
+
+/// Returns the numbers of partitions, entries, expiries, dropped partitions, and keys in `meta`
+/// besides the format and the next number.
+fn stored_counts(store: &Embedded) -> [u64; 5] {
+    let disk = &store.disk;
+    let trees = [
+        disk.partitions,
+        disk.entries,
+        disk.expiries,
+        disk.dropped,
+        disk.meta,
+    ];
+    disk.read(|txn| {
+        let mut lengths = [0; 5];
+        for (length, tree) in lengths.iter_mut().zip(trees) {
+            *length = tree.len(txn)?;
+        }
+        lengths[4] -= 2;
+        Ok::<_, heed::Error>(lengths)
+    })
+    .unwrap()
+}
+
+#[tokio::test]
+async fn expired_and_wiped_loads_leave_nothing_on_the_disk() {
+    let folder = TempDir::new().unwrap();
+    let store = quiet(folder.path());
+    store
+        .commit(&room(), message("m", "hi"))
+        .await
+        .unwrap()
+        .unwrap();
+    let documents = store
+        .page(&room(), super::folder::MESSAGES, Range::After(0), 1)
+        .await
+        .unwrap()
+        .0
+        .documents;
+    let documents: Vec<_> = documents
+        .into_iter()
+        .map(|document| (super::folder::MESSAGES, document))
+        .collect();
+    let entries = store
+        .log(&room(), Position::default(), 1)
+        .await
+        .unwrap()
+        .entries;
+    let outline = store.outline(&room()).await.unwrap().unwrap();
+    let soon = Outline {
+        expires: Some(store.now().await.unwrap() + 200),
+        ..outline.clone()
+    };
+    for n in 0..5 {
+        let half = Piece {
+            documents: documents.clone(),
+            entries: entries.clone(),
+            outline: None,
+        };
+        store
+            .load(&Partition::new(format!("half:{n}")), half.clone())
+            .await
+            .unwrap()
+            .unwrap();
+        let (brief, whole) = (
+            Piece {
+                outline: Some(soon.clone()),
+                ..half.clone()
+            },
+            Piece {
+                outline: Some(outline.clone()),
+                ..half
+            },
+        );
+        store
+            .load(&Partition::new(format!("brief:{n}")), brief)
+            .await
+            .unwrap()
+            .unwrap();
+        store
+            .load(&Partition::new(format!("whole:{n}")), whole)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+    assert_eq!(stored_counts(&store)[4], 5, "each half is noted");
+    assert_eq!(
+        findings(&store.disk, folder.path()),
+        [""; 0],
+        "and no damage"
+    );
+    for prefix in ["half:", "whole:"] {
+        assert_eq!(store.wipe(prefix, None).await.unwrap(), None);
+    }
+    let deadline = Instant::now() + Duration::from_secs(20);
+    // The remaining partition has four entries: number by key, document, last change, event.
+    while stored_counts(&store) != [1, 4, 0, 0, 0] {
+        assert!(Instant::now() < deadline, "{:?}", stored_counts(&store));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    store.close().await;
+}

@@ -1,0 +1,301 @@
+//! [`Transfer`] for the embedded store.
+//!
+//! A load allocates a partition number, records it in `meta`, and writes its entries under that
+//! number. The last piece writes the partition's name, so readers find nothing before.
+
+use std::ops::Bound;
+
+use async_trait::async_trait;
+use heed::RoTxn;
+
+use super::{
+    Embedded,
+    disk::Disk,
+    layout::{self, Space, State},
+    plan::{self, Changes, Plan},
+    validate,
+    view::{Fault, PageLimit, View},
+    writer::Request,
+};
+use crate::{
+    Document, Order, Partition, StoreError, Table,
+    transfer::{Cursor, Exists, Loaded, Outline, Piece, Transfer},
+};
+
+/// Maximum number of partition names per call.
+const NAMES_PER_CALL: usize = 1_000;
+
+/// Prefix of keys in `meta` that map the name of a partly loaded partition to its number.
+pub(super) const LOAD_PREFIX: &str = "load:";
+
+fn load_key(name: &str) -> Vec<u8> {
+    [LOAD_PREFIX, name].concat().into_bytes()
+}
+
+/// Plans to load a piece.
+pub(super) fn load(
+    disk: &Disk,
+    txn: &RoTxn,
+    now: u64,
+    partition: &Partition,
+    piece: &Piece,
+) -> Result<Result<Plan, Exists>, Fault> {
+    validate::piece(partition, piece)?;
+    let view = View::new(disk, txn, now);
+    let name = partition.name();
+    let mut changes = Changes::default();
+    match view.stored(partition)? {
+        Some(state) if view.has_expired(&state) => {
+            plan::drop_partition(disk, &mut changes, partition, &state)
+        }
+        Some(_) => return Ok(Err(Exists)),
+        None => {}
+    }
+    let started = disk
+        .meta
+        .get(txn, &load_key(name))?
+        .map(layout::last_u64)
+        .transpose()?;
+    let id = match started {
+        Some(id) => id,
+        None => changes.allocate_partition(disk, txn)?,
+    };
+    for (table, document) in &piece.documents {
+        changes.document(disk, id, *table, document);
+    }
+    for entry in &piece.entries {
+        let event = layout::encode_event(entry.position.at, entry.kind, &entry.reference);
+        changes.put(disk.entries, layout::by_seq(id, entry.position.seq), event);
+    }
+    match &piece.outline {
+        Some(outline) => {
+            let expires = outline.expires.unwrap_or(0);
+            let Outline {
+                head,
+                touched: at,
+                retired,
+                weight: log_bytes,
+                ..
+            } = *outline;
+            let state = State {
+                id,
+                head,
+                at,
+                expires,
+                log_bytes,
+                retired,
+                counters: outline.counters.clone(),
+            };
+            changes.put(disk.partitions, name, state.encode());
+            if expires != 0 {
+                changes.put(disk.expiries, layout::by_expiry(expires, id), name);
+            }
+            changes.delete(disk.meta, load_key(name));
+        }
+        None if started.is_none() => changes.put(disk.meta, load_key(name), id.to_be_bytes()),
+        None => {}
+    }
+    Ok(Ok(Plan::of(changes)))
+}
+
+/// Plans to drop up to `limit` partitions, complete or partly loaded, whose names start with
+/// `prefix`. Returns the plan and the number of dropped partitions. Sweeps remove their entries.
+pub(super) fn wipe(
+    disk: &Disk,
+    txn: &RoTxn,
+    prefix: &str,
+    limit: usize,
+) -> Result<(Plan, usize), Fault> {
+    let mut changes = Changes::default();
+    let mut found = 0;
+    for entry in disk
+        .partitions
+        .prefix_iter(txn, prefix.as_bytes())?
+        .take(limit)
+    {
+        let (name, state) = entry?;
+        changes.delete(disk.partitions, name);
+        plan::drop_entries(disk, &mut changes, &State::decode(state)?);
+        found += 1;
+    }
+    for entry in disk
+        .meta
+        .prefix_iter(txn, &load_key(prefix))?
+        .take(limit - found)
+    {
+        let (key, id) = entry?;
+        changes.delete(disk.meta, key);
+        changes.put(disk.dropped, id, []);
+        found += 1;
+    }
+    Ok((Plan::of(changes), found))
+}
+
+impl View<'_> {
+    fn outline(&self, partition: &Partition) -> Result<Option<Outline>, Fault> {
+        let Some(State {
+            id,
+            head,
+            at,
+            expires,
+            log_bytes: weight,
+            retired,
+            counters,
+        }) = self.state(partition)?
+        else {
+            return Ok(None);
+        };
+        // A purge removes the lowest numbers first, and there are no other holes.
+        let purged = self
+            .lowest_number(id)?
+            .map_or(head.number, |lowest| lowest - 1);
+        let expires = Some(expires).filter(|expires| *expires != 0);
+        Ok(Some(Outline {
+            head,
+            counters,
+            touched: at,
+            retired,
+            purged,
+            weight,
+            expires,
+        }))
+    }
+
+    fn lowest_number(&self, partition: u64) -> Result<Option<u64>, Fault> {
+        let prefix = layout::space(partition, Space::Numbered);
+        let lowest = self
+            .disk
+            .entries
+            .prefix_iter(self.txn, &prefix)?
+            .next()
+            .transpose()?;
+        Ok(lowest.map(|(key, _)| layout::last_u64(key)).transpose()?)
+    }
+
+    fn names(
+        &self,
+        prefix: &str,
+        from: Option<&Cursor>,
+    ) -> Result<(Vec<Partition>, Option<Cursor>), Fault> {
+        let start = from.map_or(Bound::Included(prefix.as_bytes()), |Cursor(last)| {
+            Bound::Excluded(last.as_bytes())
+        });
+        let mut names = Vec::new();
+        for entry in self
+            .disk
+            .partitions
+            .range(self.txn, &(start, Bound::Unbounded))?
+        {
+            let (name, state) = entry?;
+            if !name.starts_with(prefix.as_bytes()) {
+                break;
+            }
+            if names.len() == NAMES_PER_CALL {
+                let last = names
+                    .last()
+                    .map(|last: &Partition| Cursor(last.name().to_owned()));
+                return Ok((names, last));
+            }
+            if !self.has_expired(&State::decode(state)?) {
+                names.push(Partition::new(
+                    std::str::from_utf8(name).map_err(|_| layout::Unreadable)?,
+                ));
+            }
+        }
+        Ok((names, None))
+    }
+
+    fn scan(
+        &self,
+        partition: &Partition,
+        table: Table,
+        from: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Vec<Document>, Fault> {
+        if table.order == Order::Numbers {
+            return Err(Fault::Malformed("numbered tables are read by number"));
+        }
+        let Some(State { id, .. }) = self.state(partition)? else {
+            return Ok(Vec::new());
+        };
+        let prefix = layout::table(id, table);
+        let start = from.map(|Cursor(last)| layout::by_key(id, table, last));
+        let start = start
+            .as_ref()
+            .map_or(Bound::Included(&prefix[..]), |start| {
+                Bound::Excluded(&start[..])
+            });
+        let limit = PageLimit {
+            documents: limit,
+            bytes: usize::MAX,
+        };
+        Ok(self
+            .ascending(start, &prefix, limit, |_, bytes| {
+                Ok(Some(layout::decode_document(bytes)?))
+            })?
+            .documents)
+    }
+}
+
+#[async_trait]
+impl Transfer for Embedded {
+    async fn partitions(
+        &self,
+        prefix: &str,
+        from: Option<Cursor>,
+    ) -> Result<(Vec<Partition>, Option<Cursor>), StoreError> {
+        let prefix = prefix.to_owned();
+        self.reads
+            .view(NAMES_PER_CALL, move |view| {
+                view.names(&prefix, from.as_ref())
+            })
+            .await
+    }
+
+    async fn outline(&self, partition: &Partition) -> Result<Option<Outline>, StoreError> {
+        let partition = partition.clone();
+        self.reads
+            .view(1, move |view| view.outline(&partition))
+            .await
+    }
+
+    async fn scan(
+        &self,
+        partition: &Partition,
+        table: Table,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<(Vec<Document>, Option<Cursor>), StoreError> {
+        let partition = partition.clone();
+        let documents = self
+            .reads
+            .view(limit, move |view| {
+                view.scan(&partition, table, from.as_ref(), limit)
+            })
+            .await?;
+        let next = documents
+            .last()
+            .filter(|_| documents.len() == limit)
+            .map(|last| Cursor(last.key.to_string()));
+        Ok((documents, next))
+    }
+
+    async fn load(&self, partition: &Partition, piece: Piece) -> Loaded {
+        self.ask(|answer| Request::Load {
+            partition: partition.clone(),
+            piece,
+            answer,
+        })
+        .await
+    }
+
+    async fn wipe(&self, prefix: &str, _: Option<Cursor>) -> Result<Option<Cursor>, StoreError> {
+        let more = self
+            .ask(|answer| Request::Wipe {
+                prefix: prefix.to_owned(),
+                answer,
+            })
+            .await?;
+        Ok(more.then(Cursor::default))
+    }
+}

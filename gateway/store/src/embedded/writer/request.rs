@@ -1,0 +1,40 @@
+//! Requests to the writer.
+
+use tokio::sync::oneshot;
+
+use crate::{
+    Commit, Committed, Partition, Purged, Require, StoreError, Table,
+    transfer::{Loaded, Piece},
+};
+
+/// A request to the writer.
+#[derive(Debug)]
+pub(in super::super) enum Request {
+    Commit {
+        partition: Partition,
+        commit: Commit,
+        answer: oneshot::Sender<Committed>,
+    },
+    Purge {
+        partition: Partition,
+        table: Table,
+        require: Option<Require>,
+        limit: usize,
+        answer: oneshot::Sender<Purged>,
+    },
+    Load {
+        partition: Partition,
+        piece: Piece,
+        answer: oneshot::Sender<Loaded>,
+    },
+    Wipe {
+        prefix: String,
+        answer: oneshot::Sender<Result<bool, StoreError>>,
+    },
+    /// Tests whether the disk takes writes.
+    Probe {
+        answer: oneshot::Sender<Result<(), StoreError>>,
+    },
+    /// Serves the requests before this one, refuses those after it, and ends the writer.
+    Close,
+}

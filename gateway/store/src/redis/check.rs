@@ -1,0 +1,373 @@
+//! The check of a Redis deployment when a node starts.
+
+use chaos_redis::{Master, masters, refused_subscription, unfitness};
+use redis::{ErrorKind, RedisError, ServerErrorKind, Value, cmd};
+
+use super::{Redis, keys::Keys, script};
+use crate::StoreError;
+
+/// Problems of a deployment that a node can run with, as messages for the operator.
+pub type Warnings = Vec<String>;
+
+/// Why a deployment cannot be used, or cannot be checked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Unfit {
+    /// A problem and its remedy. A retry does not help.
+    #[error("{0}")]
+    Settings(String),
+    /// The deployment does not respond. A retry may help.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The oldest version with the commands of the scripts (`SET PXAT`, `HRANDFIELD`).
+const MIN_VERSION: (u32, u32) = (6, 2);
+
+/// The oldest version with sharded channels, which carry the records on a Cluster.
+const MIN_CLUSTER_VERSION: (u32, u32) = (7, 0);
+
+impl Redis {
+    /// Checks version, mode, eviction policy and durability of every master, and the permissions of
+    /// this user. Opens its own connections. Meant for the start of a node, when the deployment can
+    /// be reached.
+    pub async fn check(&self) -> Result<Warnings, Unfit> {
+        let mut warnings = Vec::new();
+        for mut master in masters(self.deployment())
+            .await
+            .map_err(|error| self.unreachable(error))?
+        {
+            let name = master.address.to_string();
+            match self.allowed(master.ask(&cmd("INFO")).await)? {
+                Some(info) => {
+                    let info = text(&info);
+                    examine(&name, &info, self.deployment().is_cluster(), &mut warnings)
+                        .map_err(Unfit::Settings)?;
+                    warnings.extend(
+                        self.replicas
+                            .and_then(|replicas| missing_replicas(&name, &info, replicas.count)),
+                    );
+                }
+                None => {
+                    self.examine_without_info(&mut master, &mut warnings)
+                        .await?
+                }
+            }
+            self.check_permissions(&mut master).await?;
+        }
+        Ok(warnings)
+    }
+
+    /// Tries `CONFIG GET` where `INFO` is not allowed: some services allow only one of them.
+    async fn examine_without_info(
+        &self,
+        master: &mut Master,
+        warnings: &mut Warnings,
+    ) -> Result<(), Unfit> {
+        let name = master.address.to_string();
+        let asked = self.allowed(
+            master
+                .ask(cmd("CONFIG").arg("GET").arg("maxmemory-policy"))
+                .await,
+        )?;
+        let policy = match &asked {
+            Some(Value::Array(pair)) => pair.get(1).map(text),
+            Some(Value::Map(pairs)) => pairs.first().map(|(_, policy)| text(policy)),
+            _ => None,
+        };
+        match policy.as_deref() {
+            Some("noeviction") => {}
+            Some(policy) => return Err(Unfit::Settings(evicts(&name, policy))),
+            None => warnings.push(format!(
+                "{name} allows this user neither INFO nor CONFIG GET, so it is unknown whether it evicts keys: grant +info, \
+                 or make sure that maxmemory-policy is noeviction. Any other policy silently LOSES messages when memory is full"
+            )),
+        }
+        Ok(())
+    }
+
+    /// Runs a script on a key, publishes and subscribes once, as a node does.
+    async fn check_permissions(&self, master: &mut Master) -> Result<(), Unfit> {
+        let (key, channel) = (
+            Keys::of_leases(&self.names).key("probe"),
+            self.names.channel("probe"),
+        );
+        let script = "return redis.call('SET', KEYS[1], redis.call('TIME')[1], 'PX', 1000)";
+        let name = master.address.to_string();
+        let forbidden = |what: &str| Unfit::Settings(self.forbidden(&name, what));
+        let (mut eval, mut publish) = (cmd("EVAL"), cmd(self.publish_command()));
+        for (ask, what) in [
+            (eval.arg(script).arg(1).arg(&key), "run scripts on its keys"),
+            (publish.arg(&channel).arg(""), "publish on its channels"),
+        ] {
+            // Other errors are fine: on a Cluster the key or channel may belong to another master,
+            // and a full server refuses writes.
+            match master.ask(ask).await {
+                Err(error) if is_forbidden(&error) => return Err(forbidden(what)),
+                Err(error) if error.is_io_error() || error.is_timeout() => {
+                    return Err(self.unreachable(error));
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
+        match refused_subscription(
+            self.deployment(),
+            &master.address,
+            &self.names.channel("probe"),
+        )
+        .await
+        {
+            Ok(Some(why)) if why.starts_with("NOPERM") => {
+                Err(forbidden("subscribe to its channels"))
+            }
+            Ok(_) => Ok(()),
+            Err(error) => Err(Unfit::Store(script::unavailable(error))),
+        }
+    }
+
+    /// Returns the reply, or `None` if the user may not run the command.
+    fn allowed(&self, answer: Result<Value, RedisError>) -> Result<Option<Value>, Unfit> {
+        match answer {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if is_forbidden(&error) => Ok(None),
+            // The command may be renamed in the server's configuration.
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::ResponseError) => {
+                Ok(None)
+            }
+            Err(error) => Err(self.unreachable(error)),
+        }
+    }
+
+    /// Distinguishes an operator's mistake from an outage.
+    fn unreachable(&self, error: RedisError) -> Unfit {
+        if let Some(sentence) = unfitness(&error) {
+            return Unfit::Settings(sentence.to_owned());
+        }
+        let sentence = match (error.kind(), error.code()) {
+            (ErrorKind::AuthenticationFailed, _) | (_, Some("WRONGPASS")) => {
+                "Redis refuses the user or the password: mend them in --redis, as redis://USER:PASSWORD@HOST"
+            }
+            (_, Some("NOAUTH")) => {
+                "Redis wants a password: give it in --redis, as redis://:PASSWORD@HOST or redis://USER:PASSWORD@HOST"
+            }
+            _ if error.to_string().contains("switch database") => {
+                "Redis has no database of that number: mend the end of the URL in --redis"
+            }
+            _ if is_forbidden(&error) => {
+                return Unfit::Settings(self.forbidden("Redis", "connect and find its master"));
+            }
+            _ => return Unfit::Store(script::unavailable(error)),
+        };
+        Unfit::Settings(sentence.to_owned())
+    }
+
+    fn forbidden(&self, name: &str, what: &str) -> String {
+        let user = self
+            .deployment()
+            .credentials()
+            .user
+            .as_deref()
+            .unwrap_or("default")
+            .to_owned();
+        format!(
+            "{name} does not let the user {user} {what}: grant it with ACL SETUSER {user} {}",
+            self.grants()
+        )
+    }
+
+    /// Returns the ACL rules that a node's user needs.
+    fn grants(&self) -> String {
+        let (keys, channels) = (self.names.keys_of("*"), self.names.channel("*"));
+        let (keys, channels) = (
+            keys.trim_end_matches('*').trim_end_matches('{'),
+            channels.trim_end_matches("{*}"),
+        );
+        format!(
+            "~{keys}* &{channels}* +@read +@write +@scripting +@pubsub +@connection +info +time +wait +role +cluster"
+        )
+    }
+}
+
+fn is_forbidden(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Value::SimpleString(text) | Value::VerbatimString { text, .. } => text.clone(),
+        _ => String::new(),
+    }
+}
+
+fn evicts(name: &str, policy: &str) -> String {
+    format!(
+        "{name} evicts keys when its memory is full (maxmemory-policy {policy}), which would silently lose messages: \
+         set maxmemory-policy noeviction"
+    )
+}
+
+/// Checks the server's `INFO`.
+fn examine(name: &str, info: &str, cluster: bool, warnings: &mut Warnings) -> Result<(), String> {
+    let field = |field: &str| {
+        info.lines()
+            .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))
+            .map(str::trim)
+    };
+
+    let oldest = if cluster {
+        MIN_CLUSTER_VERSION
+    } else {
+        MIN_VERSION
+    };
+    match field("redis_version").and_then(version) {
+        Some(version) if version < oldest => {
+            return Err(format!(
+                "{name} is Redis {}.{}, and {} is needed{}: upgrade it",
+                version.0,
+                version.1,
+                format_args!("{}.{}", oldest.0, oldest.1),
+                if cluster {
+                    " for a Cluster (sharded channels)"
+                } else {
+                    ""
+                },
+            ));
+        }
+        Some(_) => {}
+        None => warnings.push(format!(
+            "{name} does not report its version: CHAOS needs Redis {}.{} or a compatible server",
+            oldest.0, oldest.1
+        )),
+    }
+    match field("redis_mode") {
+        Some("cluster") if !cluster => {
+            return Err(format!(
+                "{name} is a node of a Cluster: begin the URL with redis+cluster://"
+            ));
+        }
+        Some("standalone") if cluster => {
+            return Err(format!(
+                "{name} is no node of a Cluster: begin the URL with redis://"
+            ));
+        }
+        Some("sentinel") => {
+            return Err(format!(
+                "{name} is a Sentinel: begin the URL with redis+sentinel:// and end it with the service's name"
+            ));
+        }
+        _ => {}
+    }
+    match field("maxmemory_policy") {
+        Some("noeviction") => {}
+        Some(policy) => return Err(evicts(name, policy)),
+        None => warnings
+            .push(format!("{name} does not report its maxmemory-policy: make sure that it is noeviction, or messages are lost silently")),
+    }
+    match field("aof_enabled") {
+        Some("1") => {}
+        Some(_) => warnings.push(format!(
+            "{name} keeps no append-only file: what was acknowledged since its last snapshot is LOST when it stops. \
+             Set appendonly yes (and appendfsync always, if not even a second may be lost)"
+        )),
+        None => warnings.push(format!("{name} does not report whether it has an append-only file: make sure of its durability")),
+    }
+    Ok(())
+}
+
+/// Returns a warning if a master has fewer replicas than commits wait for.
+fn missing_replicas(name: &str, info: &str, wanted: u32) -> Option<String> {
+    let connected = info.lines().find_map(|line| {
+        line.strip_prefix("connected_slaves:")?
+            .trim()
+            .parse::<u32>()
+            .ok()
+    })?;
+    (connected < wanted).then(|| {
+        format!(
+            "{name} has {connected} of the {wanted} replicas that --redis-wait requires, and acknowledges no commit until they are connected: \
+             start them, or lower --redis-wait"
+        )
+    })
+}
+
+fn version(text: &str) -> Option<(u32, u32)> {
+    let mut parts = text.split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    const FINE: &str = "redis_version:7.0.15\r\nredis_mode:standalone\r\nmaxmemory_policy:noeviction\r\naof_enabled:1\r\n";
+
+    fn verdict(info: &str, cluster: bool) -> (Result<(), String>, Warnings) {
+        let mut warnings = Vec::new();
+        (examine("r:1", info, cluster, &mut warnings), warnings)
+    }
+
+    #[test]
+    fn durable_server_passes() {
+        assert_eq!(verdict(FINE, false), (Ok(()), vec![]));
+    }
+
+    #[test]
+    fn missing_replicas_cause_a_warning() {
+        let warning = missing_replicas("r:1", "connected_slaves:1\r\n", 2).unwrap();
+        assert!(
+            warning.contains("1 of the 2") && warning.contains("--redis-wait"),
+            "{warning}"
+        );
+        assert_eq!(missing_replicas("r:1", "connected_slaves:2\r\n", 2), None);
+    }
+
+    #[test]
+    fn eviction_is_refused_with_the_remedy() {
+        let error = verdict(&FINE.replace("noeviction", "allkeys-lru"), false)
+            .0
+            .unwrap_err();
+        assert!(
+            error.contains("allkeys-lru") && error.contains("set maxmemory-policy noeviction"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn old_versions_and_wrong_modes_are_refused() {
+        assert!(verdict(&FINE.replace("7.0.15", "6.0.9"), false).0.is_err());
+        assert!(verdict(&FINE.replace("7.0.15", "6.2.0"), false).0.is_ok());
+        let sharded = FINE.replace("standalone", "cluster");
+        assert!(
+            verdict(&sharded.replace("7.0.15", "6.2.0"), true)
+                .0
+                .unwrap_err()
+                .contains("7.0")
+        );
+        assert!(
+            verdict(&sharded, false)
+                .0
+                .unwrap_err()
+                .contains("redis+cluster://")
+        );
+        assert!(verdict(FINE, true).0.unwrap_err().contains("redis://"));
+        assert!(
+            verdict(&FINE.replace("standalone", "sentinel"), false)
+                .0
+                .unwrap_err()
+                .contains("redis+sentinel://")
+        );
+    }
+
+    #[test]
+    fn missing_append_only_file_and_missing_fields_cause_warnings() {
+        assert_eq!(
+            verdict(&FINE.replace("aof_enabled:1", "aof_enabled:0"), false)
+                .1
+                .len(),
+            1
+        );
+        assert_eq!(verdict("", false).1.len(), 3);
+    }
+}

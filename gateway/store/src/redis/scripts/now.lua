@@ -1,0 +1,21 @@
+-- Reads the clock and writes a key. Fails if the server takes no writes, other than for full memory.
+--
+-- KEYS  the key to write
+--
+-- Returns { milliseconds, 1 if memory is full, else 0 }
+local time = redis.call('TIME')
+local is_full = 0
+local function write(call)
+  return call('SET', KEYS[1], time[1], 'PX', 60000)
+end
+local reply = write(redis.pcall)
+if type(reply) == 'table' and reply.err then
+  if not string.find(reply.err, 'OOM', 1, true) then
+    return reply
+  end
+  -- After a deletion as its first write, a script may write although memory is full.
+  is_full = 1
+  redis.call('DEL', KEYS[1])
+  write(redis.call)
+end
+return { time[1] * 1000 + math.floor(time[2] / 1000), is_full }

@@ -1,0 +1,92 @@
+//! Transfer of whole partitions between stores, for `chaos export` and `chaos import`.
+//!
+//! A partition is copied unchanged, with versions, numbers, timestamps and log. The caller decides
+//! which partitions belong together and in which order they are copied.
+
+use async_trait::async_trait;
+
+use super::{Document, Entry, Head, Partition, Store, StoreError, Table};
+
+/// The state of a partition without its documents and its log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outline {
+    /// The state of the log and of the numbered table.
+    pub head: Head,
+    /// Counters that are not zero, in the byte order of their names.
+    pub counters: Vec<(String, u64)>,
+    /// Timestamp of the newest commit, also of one that appended nothing. Later commits have no
+    /// earlier timestamp.
+    pub touched: u64,
+    /// The highest version of all removed documents; new documents start above it.
+    pub retired: u64,
+    /// The number up to which the numbered table was purged.
+    pub purged: u64,
+    /// Size of the log as [`Keep::bytes`](super::Keep::bytes) counts it.
+    pub weight: u64,
+    /// Expiry, in milliseconds since the Unix epoch.
+    pub expires: Option<u64>,
+}
+
+/// A part of a partition to load. The pieces of a partition are loaded in order; pieces of several
+/// partitions may alternate.
+#[derive(Debug, Clone, Default)]
+pub struct Piece {
+    /// Documents; those of a numbered table in ascending order of their numbers. Loading a document
+    /// twice has no further effect.
+    pub documents: Vec<(Table, Document)>,
+    /// Events in the order of the log.
+    pub entries: Vec<Entry>,
+    /// Set in the last piece, which makes the partition visible.
+    pub outline: Option<Outline>,
+}
+
+/// The partition exists already; nothing was loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exists;
+
+/// The result of [`Transfer::load`].
+pub type Loaded = Result<Result<(), Exists>, StoreError>;
+
+/// Where an iteration continues: returned by one call and passed to the next. Opaque to the caller.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cursor(pub(super) String);
+
+/// A store whose partitions can be read and loaded as a whole. Every call ends within
+/// [`DEADLINE`](super::DEADLINE).
+///
+/// An iteration is complete only if no writes happened meanwhile: compare [`Outline::touched`]
+/// afterwards.
+#[async_trait]
+pub trait Transfer: Store {
+    /// Returns some of the partitions whose names start with `prefix`, and the cursor for the next
+    /// call. A partition may be returned twice.
+    async fn partitions(
+        &self,
+        prefix: &str,
+        from: Option<Cursor>,
+    ) -> Result<(Vec<Partition>, Option<Cursor>), StoreError>;
+
+    /// Returns the outline of a partition, if it exists.
+    async fn outline(&self, partition: &Partition) -> Result<Option<Outline>, StoreError>;
+
+    /// Returns about `limit` documents of a plain or listed table in an engine-specific order, and
+    /// the cursor for the next call. A document may be returned twice. (Read a numbered table with
+    /// [`Store::page`], and the log with [`Store::log`].)
+    async fn scan(
+        &self,
+        partition: &Partition,
+        table: Table,
+        from: Option<Cursor>,
+        limit: usize,
+    ) -> Result<(Vec<Document>, Option<Cursor>), StoreError>;
+
+    /// Loads a piece of a partition that does not exist. The partition stays invisible to readers,
+    /// and must not be written to, until its last piece is loaded. A partition that expires must be
+    /// loaded in one piece. An interrupted load does not affect other partitions;
+    /// [`wipe`](Self::wipe) removes it.
+    async fn load(&self, partition: &Partition, piece: Piece) -> Loaded;
+
+    /// Removes some of the partitions whose names start with `prefix`, complete or partly loaded,
+    /// and returns the cursor for the next call.
+    async fn wipe(&self, prefix: &str, from: Option<Cursor>) -> Result<Option<Cursor>, StoreError>;
+}

@@ -1,0 +1,80 @@
+//! Large reads of one app, and what other apps feel of them.
+
+use axum::http::Method;
+use futures_util::future::join_all;
+use redis_testing::Proxy;
+use serde_json::{Value, json};
+
+use crate::story::{Ground, Keeper, World};
+
+/// Pages that are read at once.
+const READS: usize = 40;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_replies_that_one_app_waits_for_hold_up_no_other_app() {
+    let mut world = World::on(Ground::Redis).await;
+    let Keeper::Redis(server, _) = &world.keeper else {
+        panic!()
+    };
+    let proxy = Proxy::before(server.port()).await;
+    let general = world.channel("group", "general", &["alice"]).await;
+    let alice = world.connects("alice").await;
+    for _ in 0..15 {
+        alice.sends(&general, &"x".repeat(15_000)).await;
+    }
+    for flag in world
+        .store
+        .iter_mut()
+        .filter(|flag| flag.starts_with("redis://"))
+    {
+        *flag = proxy.url();
+    }
+    let node = world.add_node().await;
+    let (_, key) = world.make_app("live").await;
+    let (flooded, other) = (
+        world.backend_at(node, &world.app_key),
+        world.backend_at(node, &key),
+    );
+    let _: Value = other.put("/v1/users/bob", &json!({})).await.unwrap();
+    let _: Value = other
+        .post(
+            "/v1/channels",
+            &json!({ "id": "quiet", "type": "group", "creator_id": "bob" }),
+        )
+        .await
+        .unwrap();
+
+    proxy.shut();
+    let flood = tokio::spawn(async move {
+        join_all((0..READS).map(|_| flooded.get::<Value>("/v1/channels/general/messages?limit=50")))
+            .await
+    });
+    proxy.holds().await;
+    let message = json!({ "sender_id": "bob", "text": "heard" });
+    let _: Value = other
+        .post("/v1/channels/quiet/messages", &message)
+        .await
+        .unwrap();
+    let page: Value = other
+        .get("/v1/channels/quiet/messages?limit=1")
+        .await
+        .unwrap();
+    assert_eq!(page["items"][0]["text"], "heard");
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(
+            other
+                .request(Method::GET, path)
+                .send()
+                .await
+                .unwrap()
+                .status,
+            200,
+            "{path}"
+        );
+    }
+    assert!(!flood.is_finished());
+    proxy.open();
+    for page in flood.await.unwrap() {
+        assert_eq!(page.unwrap()["items"].as_array().unwrap().len(), 15);
+    }
+}

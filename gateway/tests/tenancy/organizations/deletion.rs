@@ -1,0 +1,224 @@
+//! Deleted organizations and apps.
+
+use super::*;
+
+#[tokio::test]
+async fn a_deleted_app_or_organization_sounds_like_one_that_never_was() {
+    let deployment = Deployment::start();
+    let services = &deployment.services;
+    let tenant = deployment.tenant("a").await;
+    let second = deployment.app(&tenant.organization, "second").await;
+    let never = code(
+        services
+            .app(
+                &ADMIN,
+                &tenant.organization,
+                &"app_0123456789abcdef".parse().unwrap(),
+            )
+            .await,
+    );
+    services
+        .delete_app(&ADMIN, &tenant.organization, &tenant.app, None)
+        .await
+        .unwrap();
+    assert_eq!(
+        code(
+            services
+                .app(&ADMIN, &tenant.organization, &tenant.app)
+                .await
+        ),
+        never
+    );
+    // Until everything is done, a repeat goes on with it.
+    services
+        .delete_app(&ADMIN, &tenant.organization, &tenant.app, None)
+        .await
+        .unwrap();
+    deployment.later(Duration::from_secs(30));
+    services.run_jobs().await.unwrap();
+    assert_eq!(
+        code(
+            services
+                .delete_app(&ADMIN, &tenant.organization, &tenant.app, None)
+                .await
+        ),
+        never
+    );
+    let listed = services
+        .list_apps(&ADMIN, &tenant.organization, ListPage::default())
+        .await
+        .unwrap();
+    assert_eq!(
+        listed
+            .items
+            .into_iter()
+            .map(|app| app.id)
+            .collect::<Vec<_>>(),
+        std::slice::from_ref(&second)
+    );
+
+    services
+        .delete_organization(&ADMIN, &tenant.organization, None)
+        .await
+        .unwrap();
+    assert_eq!(
+        code(services.organization(&ADMIN, &tenant.organization).await),
+        ErrorCode::NotFound
+    );
+    assert_eq!(
+        code(services.app(&ADMIN, &tenant.organization, &second).await),
+        ErrorCode::NotFound
+    );
+    let body = CreateApp {
+        name: "late".into(),
+        settings: AppSettings::default(),
+    };
+    assert_eq!(
+        code(
+            services
+                .create_app(&ADMIN, &tenant.organization, body, 1)
+                .await
+        ),
+        ErrorCode::NotFound
+    );
+    assert!(
+        services
+            .list_organizations(&ADMIN, ListPage::default())
+            .await
+            .unwrap()
+            .items
+            .is_empty()
+    );
+}
+
+async fn keys(deployment: &Deployment, partition: &Partition, table: Table) -> Vec<String> {
+    let (page, _) = deployment
+        .store
+        .page(partition, table, Range::Keys { after: None }, 100)
+        .await
+        .unwrap();
+    page.documents
+        .into_iter()
+        .map(|document| document.key.to_string())
+        .collect()
+}
+
+async fn exists(deployment: &Deployment, partition: Partition) -> bool {
+    deployment
+        .services
+        .snapshot(partition, vec![(ENTITY, ONLY.into())])
+        .await
+        .unwrap()
+        .documents[0]
+        .is_some()
+}
+
+#[tokio::test]
+async fn a_deletion_that_was_interrupted_is_finished_by_any_node() {
+    let deployment = Deployment::start();
+    let (tenant, neighbour) = (deployment.tenant("a").await, deployment.tenant("b").await);
+    let backend = deployment.backend(&tenant, Environment::Live).await;
+    let alice = deployment.user(&backend, "alice").await;
+    let signer = deployment.signer(&tenant, Algorithm::HS256).await;
+    let hash = domain::credential::hash(secret(&tenant.organization_key));
+    let channel = CreateChannel {
+        id: None,
+        kind: ChannelType::Group,
+        name: None,
+        description: None,
+        icon: None,
+        banner: None,
+        creator_id: Some(alice.clone()),
+        participant_ids: vec![],
+        metadata: Default::default(),
+    };
+    let channel = deployment
+        .services
+        .create_channel(backend.actor().unwrap(), channel)
+        .await
+        .unwrap()
+        .0
+        .value
+        .id;
+
+    // A node puts the tombstone and dies, long ago.
+    let partition = scope::organization(&tenant.organization);
+    let job = Job::new(Task::Organization {
+        id: tenant.organization.clone(),
+    });
+    let noted = Commit::default().put_value(JOBS, partition.name(), &job);
+    deployment
+        .store
+        .commit(&scope::deployment(), noted)
+        .await
+        .unwrap()
+        .unwrap();
+    let buried = Commit::default()
+        .delete(ENTITY, ONLY)
+        .put_value(TOMBSTONE, ONLY, &true);
+    deployment
+        .store
+        .commit(&partition, buried)
+        .await
+        .unwrap()
+        .unwrap();
+
+    let (other, _) = deployment.another_node();
+    assert_eq!(
+        other.run_jobs().await.unwrap(),
+        Pass {
+            finished: 1,
+            ..Pass::default()
+        }
+    );
+    assert!(!exists(&deployment, scope::credential(&hash)).await);
+    assert!(!exists(&deployment, scope::app(&tenant.app)).await);
+    assert!(keys(&deployment, &partition, KEYS).await.is_empty());
+    let listed = keys(&deployment, &scope::deployment(), scope::ORGANIZATIONS).await;
+    assert_eq!(listed, [neighbour.organization.to_string()]);
+    // Its app is a job of its own, which waits until nobody acts by its keys any more. Here too,
+    // the node dies.
+    assert_eq!(
+        keys(&deployment, &scope::deployment(), JOBS).await,
+        [scope::app(&tenant.app).name()]
+    );
+    let (third, _) = deployment.another_node();
+    assert_eq!(third.run_jobs().await.unwrap(), Pass::default());
+    third.clock.advance(Duration::from_secs(30));
+    assert_eq!(
+        third.run_jobs().await.unwrap(),
+        Pass {
+            finished: 1,
+            ..Pass::default()
+        }
+    );
+
+    let live = scope_of(&tenant, Environment::Live);
+    assert!(!exists(&deployment, live.user(&alice)).await);
+    assert!(!exists(&deployment, live.channel(&channel)).await);
+    assert!(!exists(&deployment, scope::token_key(&signer.id)).await);
+    for table in [KEYS, TOKEN_KEYS] {
+        assert!(
+            keys(&deployment, &scope::app(&tenant.app), table)
+                .await
+                .is_empty()
+        );
+    }
+    assert!(
+        keys(&deployment, &scope::deployment(), JOBS)
+            .await
+            .is_empty()
+    );
+    assert_eq!(other.run_jobs().await.unwrap(), Pass::default());
+    assert!(keys(&deployment, &live.index(), USERS).await.is_empty());
+    assert!(keys(&deployment, &live.index(), CHANNELS).await.is_empty());
+    assert_eq!(
+        keys(
+            &deployment,
+            &scope::organization(&neighbour.organization),
+            APPS
+        )
+        .await,
+        [neighbour.app.to_string()]
+    );
+}
