@@ -8,7 +8,7 @@ use domain::{
     credential::{Actor, Principal, Who},
     error::Result,
     random,
-    scope::{self, ENTITY, ONLY, Scope},
+    schema::{self, ENTITY, ONLY, Scope},
 };
 use protocol::{
     AppId,
@@ -61,7 +61,7 @@ impl Demo {
             Self::read_file(&folder.file(DEMO)).and_then(|demo| demo.app_id.parse().ok());
         let Some(app) = app else { return Ok(false) };
         let found = services
-            .snapshot(scope::app(&app), vec![(ENTITY, ONLY.into())])
+            .snapshot(schema::app(&app), vec![(ENTITY, ONLY.into())])
             .await
             .map_err(StartError::of)?;
         Ok(found.documents[0].is_some())

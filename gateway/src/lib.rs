@@ -16,6 +16,7 @@ pub mod moving;
 pub mod node;
 pub mod private_file;
 pub mod pulse;
+pub mod replay;
 pub mod rest;
 pub mod serve;
 pub mod session;

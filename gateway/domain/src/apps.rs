@@ -16,7 +16,7 @@ use super::{
     ATTEMPTS, Services, check,
     document::{IfMatch, PutValue, Versioned, check_version, decode, parse_key},
     jobs::Task,
-    scope::{self, APPS, ENTITY, ONLY, TOMBSTONE},
+    schema::{self, APPS, ENTITY, ONLY, TOMBSTONE},
 };
 use crate::{
     credential::Principal,
@@ -57,7 +57,7 @@ impl Services {
             .put_value(APPS, id.shared(), &());
         if self
             .store
-            .commit(&scope::organization(organization), listed)
+            .commit(&schema::organization(organization), listed)
             .await?
             .is_err()
         {
@@ -67,7 +67,7 @@ impl Services {
             .require(ENTITY, ONLY, Expected::Absent)
             .require(TOMBSTONE, ONLY, Expected::Absent)
             .put_value(ENTITY, ONLY, &app);
-        match self.store.commit(&scope::app(&id), commit).await? {
+        match self.store.commit(&schema::app(&id), commit).await? {
             Ok(outcome) => {
                 let written = outcome.written[0];
                 Ok(Versioned {
@@ -90,7 +90,7 @@ impl Services {
         id: &AppId,
     ) -> Result<Versioned<App>> {
         principal.organization(organization)?;
-        let reads = [scope::organization(organization), scope::app(id)];
+        let reads = [schema::organization(organization), schema::app(id)];
         let read = |partition| Read {
             partition,
             documents: vec![(ENTITY, ONLY.into())],
@@ -128,13 +128,13 @@ impl Services {
     ) -> Result<List<App>> {
         self.permit_organization(principal, organization).await?;
         let (lines, cursor) = self
-            .page_of(principal, &scope::organization(organization), APPS, page)
+            .page_of(principal, &schema::organization(organization), APPS, page)
             .await?;
         let ids: Vec<AppId> = lines
             .iter()
             .map(|line| parse_key(&line.key))
             .collect::<Result<_>>()?;
-        let found = self.entities(ids.iter().map(scope::app).collect()).await?;
+        let found = self.entities(ids.iter().map(schema::app).collect()).await?;
         Ok(List {
             items: found.iter().map(app_of).collect::<Result<_>>()?,
             cursor,
@@ -173,7 +173,7 @@ impl Services {
             if made_users && !app.settings.create_users_from_tokens {
                 commit = commit.frees();
             }
-            if let Ok(outcome) = self.store.commit(&scope::app(id), commit).await? {
+            if let Ok(outcome) = self.store.commit(&schema::app(id), commit).await? {
                 return Ok(Versioned {
                     value: app,
                     version: outcome.written[0].version,
@@ -208,7 +208,7 @@ impl Services {
                 Err(error) => return Err(error),
             };
             check_version(if_match, version)?;
-            if self.entomb(&scope::app(id), &task, version).await? {
+            if self.entomb(&schema::app(id), &task, version).await? {
                 return self.end_deleted_app(&task, organization, id).await;
             }
         }
@@ -224,7 +224,7 @@ impl Services {
         // What the job does, it does whether or not this succeeds.
         self.wake_jobs();
         self.end_sessions_of(task).await?;
-        self.unlist(&scope::organization(organization), APPS, vec![id.shared()])
+        self.unlist(&schema::organization(organization), APPS, vec![id.shared()])
             .await
     }
 }

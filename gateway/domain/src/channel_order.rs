@@ -19,7 +19,7 @@ use super::{
     channel_orders::{ChannelOrder, Ranked, rank},
     document::parse_key,
     index::Line,
-    scope::{CHANNELS, PARTICIPANTS, Scope},
+    schema::{CHANNELS, PARTICIPANTS, Scope},
 };
 use crate::error::{Error, Result};
 

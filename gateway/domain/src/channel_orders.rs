@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     error::{Error, Result},
-    scope::Scope,
+    schema::Scope,
     turns::{Turn, Turns},
 };
 

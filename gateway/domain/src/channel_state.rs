@@ -11,7 +11,7 @@ use super::{
     Services,
     document::decode,
     permission::{self, Action, Relation},
-    scope::{ENTITY, ONLY, PARTICIPANT_COUNT, PARTICIPANTS},
+    schema::{ENTITY, ONLY, PARTICIPANT_COUNT, PARTICIPANTS},
 };
 use crate::{
     credential::{Actor, Who},

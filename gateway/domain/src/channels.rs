@@ -31,7 +31,7 @@ use super::{
     participants::{admit, count_owners, new_participant},
     permission::Action,
     random,
-    scope::{CHANNELS, ENTITY, MADE_BY, ONLY, PARTICIPANTS, PUBLIC_CHANNELS, Scope, TOMBSTONE},
+    schema::{CHANNELS, ENTITY, MADE_BY, ONLY, PARTICIPANTS, PUBLIC_CHANNELS, Scope, TOMBSTONE},
     together,
 };
 use crate::{

@@ -2,7 +2,7 @@
 //! after `until`.
 //!
 //! Every piece can be done again, and by several at once. Which tables are cleared follows from
-//! [`scope::tables`].
+//! [`schema`].
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::{
     Services,
     document::{PutValue, parse_key},
     jobs::{Step, Task},
-    scope::{
+    schema::{
         self, APPS, CHANNELS, DELETED_CHANNELS, DELETED_USERS, ENTITY, ONLY, ORGANIZATIONS,
         PARTICIPANT_COUNT, PARTICIPANTS, PUBLIC_CHANNELS, Scope, TOMBSTONE, USERS,
     },
@@ -34,14 +34,6 @@ const NEWEST_EVENT: Keep = Keep {
     events: 1,
     bytes: 0,
 };
-
-/// The tables that a deletion clears: all but those that say what became of the object.
-fn cleared_tables(partition: &Partition) -> impl Iterator<Item = Table> {
-    scope::tables(partition)
-        .iter()
-        .copied()
-        .filter(|table| ![ENTITY, TOMBSTONE].contains(table))
-}
 
 impl Services {
     /// Clears a deleted channel, and takes it out of its participants' indexes. Each step requires
@@ -197,7 +189,7 @@ impl Services {
         id: &OrganizationId,
         until: Instant,
     ) -> Result<Step> {
-        let partition = scope::organization(id);
+        let partition = schema::organization(id);
         let (mut after, mut failed) = (None, None);
         loop {
             let keys = self.keys_after(&partition, APPS, after).await?;
@@ -224,7 +216,7 @@ impl Services {
         if self.drop_partition(&partition, until).await? == Purge::More {
             return Ok(Step::More);
         }
-        self.unlist(&scope::deployment(), ORGANIZATIONS, vec![id.shared()])
+        self.unlist(&schema::deployment(), ORGANIZATIONS, vec![id.shared()])
             .await?;
         Ok(Step::Done)
     }
@@ -241,7 +233,7 @@ impl Services {
             .put_value(TOMBSTONE, ONLY, &true)
             .frees();
         self.store
-            .commit(&scope::app(id), commit)
+            .commit(&schema::app(id), commit)
             .await?
             .map_err(|_| Error::busy())?;
         self.end_sessions_of(&task).await
@@ -250,7 +242,7 @@ impl Services {
     /// Drops a deleted app with everything in it. What fails does not keep the rest waiting; the
     /// app itself goes last.
     pub(super) async fn clear_app(&self, id: &AppId, until: Instant) -> Result<Step> {
-        let partition = scope::app(id);
+        let partition = schema::app(id);
         let keys = [
             self.clear_new_credentials(&partition).await,
             self.clear_keys(&partition).await,
@@ -334,7 +326,7 @@ impl Services {
         require: Option<Require>,
         until: Instant,
     ) -> Result<Purge> {
-        for table in cleared_tables(partition) {
+        for table in schema::cleared_tables(partition) {
             loop {
                 match self
                     .store
@@ -603,7 +595,7 @@ mod tests {
             .new_shared_key(&organization, &app, Environment::Live, token_key.clone())
             .await
             .unwrap();
-        left.push(scope::token_key(&token_key));
+        left.push(schema::token_key(&token_key));
         for partition in &left {
             let outline = store.outline(partition).await.unwrap().unwrap();
             assert!(outline.expires.is_none(), "{}", partition.name());

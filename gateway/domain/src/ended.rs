@@ -17,14 +17,14 @@ use store::{Append, Body, Commit, Continuity, Control, Keep, Position, Stamps};
 use super::{
     Services,
     document::encode,
-    scope::{self, Scope},
+    schema::{self, Scope},
 };
 use crate::error::{Error, Result};
 
 /// The kind of these entries in the deployment's log, beyond the protocol's events.
 const KIND: u8 = 128;
 /// The second up to which a user's tokens are refused, from the stamps of its
-/// [`REVOCATION`](scope::REVOCATION): that of the last revoking commit itself, so that no node's
+/// [`REVOCATION`](schema::REVOCATION): that of the last revoking commit itself, so that no node's
 /// clock has a say.
 pub fn revoked_second(stamps: &Stamps) -> u64 {
     stamps.edited_at.max(stamps.created_at) / 1000
@@ -106,7 +106,7 @@ impl Services {
     /// Tells all nodes, this one included, that sessions end.
     pub async fn end(&self, what: Ending) -> Result<()> {
         self.store
-            .commit(&scope::deployment(), append(&what, Commit::default()))
+            .commit(&schema::deployment(), append(&what, Commit::default()))
             .await?
             .map_err(|_| Error::busy())?;
         self.ended.notify_one();
@@ -145,7 +145,7 @@ impl Follower {
     /// Begins at the log's head: sessions that are opened later are checked against the documents
     /// themselves.
     pub async fn start(services: Services, handler: Arc<dyn Ended>) -> Result<Self> {
-        let snapshot = services.snapshot(scope::deployment(), Vec::new()).await?;
+        let snapshot = services.snapshot(schema::deployment(), Vec::new()).await?;
         Ok(Self {
             position: snapshot.head.position(),
             services,
@@ -181,7 +181,7 @@ impl Follower {
             let log = self
                 .services
                 .store
-                .log(&scope::deployment(), self.position, PAGE)
+                .log(&schema::deployment(), self.position, PAGE)
                 .await?;
             if log.continuity != Continuity::Continuous {
                 tracing::warn!(continuity = ?log.continuity, "entries of ended sessions were missed: all sessions are checked");

@@ -4,7 +4,7 @@ use protocol::{UserId, entity::User};
 
 use super::{
     Services,
-    scope::{ENTITY, ONLY, Scope},
+    schema::{ENTITY, ONLY, Scope},
 };
 use crate::error::Result;
 

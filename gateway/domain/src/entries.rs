@@ -15,7 +15,7 @@ use super::{
     cursor::{ListQuery, REPLY_BYTES},
     document::decode,
     messages::message_of,
-    scope::{ENTITY, MESSAGES, ONLY, PARTICIPANT_COUNT, PARTICIPANTS, READS, Scope},
+    schema::{ENTITY, MESSAGES, ONLY, PARTICIPANT_COUNT, PARTICIPANTS, READS, Scope},
 };
 use crate::{credential::Actor, error::Result};
 

@@ -20,7 +20,7 @@ use super::{
     Services,
     document::{PutValue, decode},
     random,
-    scope::{self, ENTITY, ONLY},
+    schema::{self, ENTITY, ONLY},
 };
 use crate::{
     credential::{Actor, Principal, Who, hex},
@@ -118,7 +118,7 @@ impl Services {
             key.as_bytes(),
         ]);
         let hash = self.secret.derive(&[b"body", body]);
-        let partition = scope::idempotency(&hex(&name));
+        let partition = schema::idempotency(&hex(&name));
         let once = |bits, version| Once {
             partition: partition.clone(),
             hash,

@@ -31,7 +31,7 @@ use super::{
     ATTEMPTS, Services,
     document::{PutValue, decode, encode, parse_key},
     entries::Detail,
-    scope::{CHANNEL_COUNT, CHANNELS, ENTITY, ONLY, Scope},
+    schema::{CHANNEL_COUNT, CHANNELS, ENTITY, ONLY, Scope},
 };
 use crate::{
     credential::Actor,

@@ -32,7 +32,7 @@ use super::{
     ATTEMPTS, Services,
     document::{PutValue, decode, encode},
     ended::{self, Ending, revoked_second},
-    scope::{self, ENTITY, JOBS, ONLY, REVOCATION, Scope, Subject, TOMBSTONE},
+    schema::{self, ENTITY, JOBS, ONLY, REVOCATION, Scope, Subject, TOMBSTONE},
 };
 use crate::error::{Error, Result};
 
@@ -104,16 +104,16 @@ impl Task {
             Self::Channel { scope, id } => scope.channel(id).name().into(),
             Self::User { scope, id } => scope.user(id).name().into(),
             Self::Tokens { scope, user } => format!("r:{}", scope.member(user)).into(),
-            Self::TokenKey { id, .. } => scope::token_key(id).name().into(),
-            Self::App { id, .. } => scope::app(id).name().into(),
-            Self::Organization { id } => scope::organization(id).name().into(),
+            Self::TokenKey { id, .. } => schema::token_key(id).name().into(),
+            Self::App { id, .. } => schema::app(id).name().into(),
+            Self::Organization { id } => schema::organization(id).name().into(),
         }
     }
 
     /// The deletion of the channel or user whose partition has this name.
     pub fn of_partition(name: &str) -> Option<Self> {
-        let scope = scope::scope(name)?;
-        match scope::subject(name) {
+        let scope = schema::scope_of_topic(name)?;
+        match schema::subject(name) {
             Subject::Channel(id) => Some(Self::Channel {
                 scope,
                 id: id.parse().ok()?,
@@ -216,7 +216,7 @@ impl Services {
             event: None,
         });
         self.store
-            .commit(&scope::deployment(), commit)
+            .commit(&schema::deployment(), commit)
             .await?
             .map_err(|_| Error::busy())?;
         Ok(())
@@ -225,7 +225,7 @@ impl Services {
     /// The job of a deletion that is not finished, for a request that is sent again.
     pub(super) async fn pending_job(&self, task: &Task) -> Result<Option<Held>> {
         let snapshot = self
-            .snapshot(scope::deployment(), vec![(JOBS, task.name())])
+            .snapshot(schema::deployment(), vec![(JOBS, task.name())])
             .await?;
         let held = snapshot.documents[0].as_ref().map(Held::of).transpose()?;
         Ok(held.filter(|held| held.job.task == *task))
@@ -266,7 +266,7 @@ impl Services {
             }
             if self
                 .store
-                .commit(&scope::deployment(), ended::append(&ending, commit))
+                .commit(&schema::deployment(), ended::append(&ending, commit))
                 .await?
                 .is_ok()
             {
@@ -318,7 +318,7 @@ impl Services {
             let (page, _) = self
                 .store
                 .page(
-                    &scope::deployment(),
+                    &schema::deployment(),
                     JOBS,
                     Range::Keys { after },
                     JOBS_PER_PAGE,
@@ -390,11 +390,11 @@ impl Services {
         Ok(match &held.job.task {
             Task::Channel { scope, id } => is_there(scope.channel(id), TOMBSTONE).await?.is_some(),
             Task::User { scope, id } => is_there(scope.user(id), TOMBSTONE).await?.is_some(),
-            Task::App { id, .. } => is_there(scope::app(id), TOMBSTONE).await?.is_some(),
-            Task::Organization { id } => is_there(scope::organization(id), TOMBSTONE)
+            Task::App { id, .. } => is_there(schema::app(id), TOMBSTONE).await?.is_some(),
+            Task::Organization { id } => is_there(schema::organization(id), TOMBSTONE)
                 .await?
                 .is_some(),
-            Task::TokenKey { id, .. } => is_there(scope::token_key(id), ENTITY).await?.is_none(),
+            Task::TokenKey { id, .. } => is_there(schema::token_key(id), ENTITY).await?.is_none(),
             Task::Tokens { .. } => self.has_unended_revocation(held).await?,
         })
     }
@@ -425,7 +425,7 @@ impl Services {
             .require(JOBS, name.clone(), Expected::Version(version))
             .put_value(JOBS, name, &job)
             .frees();
-        let claimed = self.store.commit(&scope::deployment(), commit).await?;
+        let claimed = self.store.commit(&schema::deployment(), commit).await?;
         Ok(claimed.ok().map(|outcome| Held {
             job,
             version: outcome.written[0].version,
@@ -441,7 +441,7 @@ impl Services {
             .delete(JOBS, name)
             .frees();
         // On a conflict somebody else goes on with it.
-        self.store.commit(&scope::deployment(), commit).await?.ok();
+        self.store.commit(&schema::deployment(), commit).await?.ok();
         Ok(())
     }
 
@@ -528,7 +528,7 @@ mod tests {
     /// How far the log of ended sessions is.
     async fn ended(services: &Services) -> u64 {
         services
-            .snapshot(scope::deployment(), Vec::new())
+            .snapshot(schema::deployment(), Vec::new())
             .await
             .unwrap()
             .head
@@ -605,7 +605,10 @@ mod tests {
         services.clock.adjust(now + 2 * ABANDONED, now);
         services.run_jobs().await.unwrap();
         assert_eq!(
-            services.all_keys(&scope::deployment(), JOBS).await.unwrap(),
+            services
+                .all_keys(&schema::deployment(), JOBS)
+                .await
+                .unwrap(),
             Vec::<Key>::new(),
             "no job is left for ever"
         );

@@ -19,7 +19,7 @@ use store::{Commit, Document, Expected, Partition, Range};
 use super::{
     Services, check,
     document::{PutValue, decode, encode, parse_key},
-    scope::{self, ENTITY, KEYS, NEW_CREDENTIALS, ONLY},
+    schema::{self, ENTITY, KEYS, NEW_CREDENTIALS, ONLY},
 };
 use crate::{
     credential::{self, Principal, SecretKind},
@@ -62,7 +62,7 @@ pub(super) struct NewKey {
 impl NewKey {
     /// The partition of its credential.
     pub(super) fn partition(&self) -> Partition {
-        scope::credential(&self.line.hash)
+        schema::credential(&self.line.hash)
     }
 
     /// Adds the key's line to a commit of its owner; with it, the key is valid.
@@ -104,7 +104,7 @@ impl Services {
             key: KeyId::from_bits(bits),
         };
         self.create_key(
-            scope::organization(organization),
+            schema::organization(organization),
             "organization",
             credential,
             body.name,
@@ -129,7 +129,7 @@ impl Services {
             app: app_and,
             key: KeyId::from_bits(bits),
         };
-        self.create_key(scope::app(app), "app", credential, body.name, None)
+        self.create_key(schema::app(app), "app", credential, body.name, None)
             .await
     }
 
@@ -149,14 +149,14 @@ impl Services {
                 "`expires_in` is 1 to {ACCESS_SECONDS} seconds"
             )));
         }
-        self.forget_expired(&scope::app(app)).await?;
+        self.forget_expired(&schema::app(app)).await?;
         let app_and = Some((app.clone(), body.environment));
         let credential = Credential {
             organization: organization.clone(),
             app: app_and,
             key: KeyId::from_bits(bits),
         };
-        self.create_key(scope::app(app), "app", credential, None, Some(seconds))
+        self.create_key(schema::app(app), "app", credential, None, Some(seconds))
             .await
     }
 
@@ -168,7 +168,7 @@ impl Services {
         page: ListPage,
     ) -> Result<List<Key>> {
         self.permit_organization(principal, organization).await?;
-        self.list_keys(principal, &scope::organization(organization), page)
+        self.list_keys(principal, &schema::organization(organization), page)
             .await
     }
 
@@ -181,7 +181,7 @@ impl Services {
         page: ListPage,
     ) -> Result<List<Key>> {
         self.permit_app(principal, organization, app).await?;
-        self.list_keys(principal, &scope::app(app), page).await
+        self.list_keys(principal, &schema::app(app), page).await
     }
 
     /// Revokes an organization key: every node refuses it within seconds.
@@ -192,7 +192,7 @@ impl Services {
         key: &KeyId,
     ) -> Result<()> {
         self.permit_organization(principal, organization).await?;
-        self.revoke_key(&scope::organization(organization), key)
+        self.revoke_key(&schema::organization(organization), key)
             .await
     }
 
@@ -205,7 +205,7 @@ impl Services {
         key: &KeyId,
     ) -> Result<()> {
         self.permit_app(principal, organization, app).await?;
-        self.revoke_key(&scope::app(app), key).await
+        self.revoke_key(&schema::app(app), key).await
     }
 
     /// Stores a new key's credential, noted with its owner. The key is valid once its line stands.
@@ -236,10 +236,10 @@ impl Services {
             ..Commit::default().put(ENTITY, ONLY, encode(&credential))
         };
         let owner = match &credential.app {
-            Some((app, _)) => scope::app(app),
-            None => scope::organization(&credential.organization),
+            Some((app, _)) => schema::app(app),
+            None => schema::organization(&credential.organization),
         };
-        let partition = scope::credential(&hash);
+        let partition = schema::credential(&hash);
         self.note_new_credential(&owner, &partition).await?;
         self.store
             .commit(&partition, commit)
@@ -418,7 +418,7 @@ impl Services {
     }
 
     async fn forget_credential(&self, hash: &str) -> Result<()> {
-        self.drop_credential(&scope::credential(hash)).await
+        self.drop_credential(&schema::credential(hash)).await
     }
 
     /// Deletes the partition of a key or token key.

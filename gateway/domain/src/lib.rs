@@ -37,7 +37,7 @@ pub mod random;
 pub mod reactions;
 pub mod reads;
 pub mod redacted;
-pub mod scope;
+pub mod schema;
 pub mod secret_check;
 pub mod sessions;
 pub mod strict;
@@ -177,7 +177,7 @@ impl Services {
             .store
             .commit(
                 partition,
-                Commit::default().require(scope::ENTITY, scope::ONLY, Expected::Present),
+                Commit::default().require(schema::ENTITY, schema::ONLY, Expected::Present),
             )
             .await?;
         Ok(())

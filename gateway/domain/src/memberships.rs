@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use protocol::{ChannelId, UserId};
 use tokio::sync::Notify;
 
-use super::{ATTEMPTS, Services, entries::Detail, index::Indexed, scope::Scope};
+use super::{ATTEMPTS, Services, entries::Detail, index::Indexed, schema::Scope};
 use crate::error::{Error, Result};
 
 /// How many changes a node remembers at most.

@@ -21,7 +21,7 @@ use super::{
     document::{IfMatch, check_version, decode, encode},
     permission::Action,
     random,
-    scope::{ENTITY, MESSAGES, ONLY, OWNERS, PARTICIPANTS, REACTIONS},
+    schema::{ENTITY, MESSAGES, ONLY, OWNERS, PARTICIPANTS, REACTIONS},
 };
 use crate::{
     credential::{Actor, Who},

@@ -17,7 +17,7 @@ use super::{
     document::{IfMatch, PutValue, Versioned, check_version, decode, parse_key},
     jobs::Task,
     keys::Credential,
-    scope::{self, ENTITY, ONLY, ORGANIZATIONS, TOMBSTONE},
+    schema::{self, ENTITY, ONLY, ORGANIZATIONS, TOMBSTONE},
 };
 use crate::{
     credential::Principal,
@@ -46,7 +46,7 @@ impl Services {
         // Before the organization: a line without one harms nobody.
         let listed = Commit::default().put_value(ORGANIZATIONS, id.shared(), &());
         self.store
-            .commit(&scope::deployment(), listed)
+            .commit(&schema::deployment(), listed)
             .await?
             .map_err(|_| Error::busy())?;
         let first = Credential {
@@ -59,7 +59,7 @@ impl Services {
             .require(ENTITY, ONLY, Expected::Absent)
             .require(TOMBSTONE, ONLY, Expected::Absent)
             .put_value(ENTITY, ONLY, &organization);
-        let partition = scope::organization(&id);
+        let partition = schema::organization(&id);
         match self.store.commit(&partition, key.line(commit)).await? {
             Ok(outcome) => {
                 let organization = Organization {
@@ -103,7 +103,7 @@ impl Services {
         let there = self
             .organization(principal, &OrganizationId::from_bits(bits))
             .await?;
-        let partition = scope::organization(&there.value.id);
+        let partition = schema::organization(&there.value.id);
         let id = KeyId::from_bits(bits);
         let key = self.key_line(&partition, &id).await?.unwrap_or(Key {
             id,
@@ -130,7 +130,7 @@ impl Services {
     ) -> Result<Versioned<Organization>> {
         principal.organization(id)?;
         let snapshot = self
-            .snapshot(scope::organization(id), vec![(ENTITY, ONLY.into())])
+            .snapshot(schema::organization(id), vec![(ENTITY, ONLY.into())])
             .await?;
         match &snapshot.documents[0] {
             Some(document) => Ok(Versioned {
@@ -149,14 +149,14 @@ impl Services {
     ) -> Result<List<Organization>> {
         principal.admin()?;
         let (lines, cursor) = self
-            .page_of(principal, &scope::deployment(), ORGANIZATIONS, page)
+            .page_of(principal, &schema::deployment(), ORGANIZATIONS, page)
             .await?;
         let ids: Vec<OrganizationId> = lines
             .iter()
             .map(|line| parse_key(&line.key))
             .collect::<Result<_>>()?;
         let found = self
-            .entities(ids.iter().map(scope::organization).collect())
+            .entities(ids.iter().map(schema::organization).collect())
             .await?;
         Ok(List {
             items: found.iter().map(organization_of).collect::<Result<_>>()?,
@@ -187,7 +187,7 @@ impl Services {
             let commit = Commit::default()
                 .require(ENTITY, ONLY, Expected::Version(version))
                 .put_value(ENTITY, ONLY, &organization);
-            if let Ok(outcome) = self.store.commit(&scope::organization(id), commit).await? {
+            if let Ok(outcome) = self.store.commit(&schema::organization(id), commit).await? {
                 return Ok(Versioned {
                     value: organization,
                     version: outcome.written[0].version,
@@ -218,7 +218,7 @@ impl Services {
             };
             check_version(if_match, version)?;
             if self
-                .entomb(&scope::organization(id), &task, version)
+                .entomb(&schema::organization(id), &task, version)
                 .await?
             {
                 self.wake_jobs();

@@ -27,7 +27,7 @@ use super::{
     index::{Additions, Coming},
     permission::Action,
     random,
-    scope::{ENTITY, ONLY, OWNERS, PARTICIPANT_COUNT, PARTICIPANTS, READS, Scope},
+    schema::{ENTITY, ONLY, OWNERS, PARTICIPANT_COUNT, PARTICIPANTS, READS, Scope},
     together,
 };
 use crate::{

@@ -14,7 +14,7 @@ use super::{
     emoji,
     messages::reaction_key,
     permission::Action,
-    scope::{ENTITY, MESSAGES, ONLY, PARTICIPANTS, REACTIONS, TOMBSTONE},
+    schema::{ENTITY, MESSAGES, ONLY, PARTICIPANTS, REACTIONS, TOMBSTONE},
 };
 use crate::{
     credential::{Actor, Who},

@@ -21,7 +21,7 @@ use super::{
     entries::Detail,
     perform::{Call, Done, Perform},
     permission::Action,
-    scope::{CHANNELS, ENTITY, ONLY, PARTICIPANTS, READS},
+    schema::{CHANNELS, ENTITY, ONLY, PARTICIPANTS, READS},
 };
 use crate::{
     credential::{Actor, Who},

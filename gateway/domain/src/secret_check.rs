@@ -4,7 +4,7 @@ use store::{Commit, Expected, Read, Store};
 
 use super::{
     document::{PutValue, decode},
-    scope::{self, ONLY, SECRET_KEY},
+    schema::{self, ONLY, SECRET_KEY},
 };
 use crate::{
     credential::SecretKey,
@@ -31,7 +31,7 @@ pub async fn seal_under(store: &dyn Store, key: &SecretKey) -> Result<bool> {
     let commit = Commit::default()
         .require(SECRET_KEY, ONLY, Expected::Absent)
         .put_value(SECRET_KEY, ONLY, &key.fingerprint());
-    match store.commit(&scope::deployment(), commit.frees()).await? {
+    match store.commit(&schema::deployment(), commit.frees()).await? {
         Ok(_) => Ok(true),
         // Another node sealed it just now.
         Err(_) => is_sealed_under_another(store, key)
@@ -43,7 +43,7 @@ pub async fn seal_under(store: &dyn Store, key: &SecretKey) -> Result<bool> {
 /// The fingerprint of the key that the store is sealed under.
 async fn fingerprint(store: &dyn Store) -> Result<Option<String>> {
     let read = Read {
-        partition: scope::deployment(),
+        partition: schema::deployment(),
         documents: vec![(SECRET_KEY, ONLY.into())],
         newest: None,
     };

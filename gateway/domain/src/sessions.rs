@@ -12,7 +12,7 @@ use super::{
     ended::Ending,
     jobs::Task,
     online::Online,
-    scope::{ENTITY, ONLY, REVOCATION, Scope},
+    schema::{ENTITY, ONLY, REVOCATION, Scope},
 };
 use crate::{
     credential::Actor,

@@ -8,7 +8,7 @@ use super::{
     cursor::ListQuery,
     document::PutValue,
     jobs::Task,
-    scope::{self, ENTITY, ONLY, TOMBSTONE},
+    schema::{self, ENTITY, ONLY, TOMBSTONE},
 };
 use crate::{
     credential::Principal,
@@ -24,7 +24,7 @@ impl Services {
     ) -> Result<()> {
         principal.organization(id)?;
         let snapshot = self
-            .snapshot(scope::organization(id), vec![(ENTITY, ONLY.into())])
+            .snapshot(schema::organization(id), vec![(ENTITY, ONLY.into())])
             .await?;
         snapshot.documents[0]
             .as_ref()

@@ -17,7 +17,7 @@ use super::{
     Services,
     document::{PutValue, decode, parse_key},
     jobs::Task,
-    scope::{self, ENTITY, NEW_CREDENTIALS, ONLY, TOKEN_KEYS},
+    schema::{self, ENTITY, NEW_CREDENTIALS, ONLY, TOKEN_KEYS},
 };
 use crate::{
     credential::{self, Principal, SecretKey, SecretKind, token::Verifier},
@@ -130,7 +130,7 @@ impl Services {
                 (None, Material::Public(pem))
             }
         };
-        let (organization, owner) = (organization.clone(), scope::app(app));
+        let (organization, owner) = (organization.clone(), schema::app(app));
         let stored = StoredTokenKey {
             organization,
             app: app.clone(),
@@ -147,12 +147,12 @@ impl Services {
                 .snapshot(owner.clone(), vec![(TOKEN_KEYS, id.shared())])
                 .await?;
             if let Some(line) = &line.documents[0] {
-                let noted = scope::token_key(&id).name().into();
+                let noted = schema::token_key(&id).name().into();
                 self.unlist(&owner, NEW_CREDENTIALS, vec![noted]).await?;
                 return token_key_of(line);
             }
             let kept = self
-                .snapshot(scope::token_key(&id), vec![(ENTITY, ONLY.into())])
+                .snapshot(schema::token_key(&id), vec![(ENTITY, ONLY.into())])
                 .await?;
             let kept: StoredTokenKey = decode(kept.documents[0].as_ref().ok_or_else(Error::busy)?)?;
             let secret = matches!(kept.material, Material::Sealed(_))
@@ -195,7 +195,7 @@ impl Services {
     ) -> Result<List<TokenKey>> {
         self.permit_app(principal, organization, app).await?;
         let (lines, cursor) = self
-            .page_of(principal, &scope::app(app), TOKEN_KEYS, page)
+            .page_of(principal, &schema::app(app), TOKEN_KEYS, page)
             .await?;
         Ok(List {
             items: lines.iter().map(token_key_of).collect::<Result<_>>()?,
@@ -218,7 +218,7 @@ impl Services {
             id: id.clone(),
         };
         let snapshot = self
-            .snapshot(scope::app(app), vec![(TOKEN_KEYS, id.shared())])
+            .snapshot(schema::app(app), vec![(TOKEN_KEYS, id.shared())])
             .await?;
         match &snapshot.documents[0] {
             Some(_) => {
@@ -249,7 +249,7 @@ impl Services {
             app: app.clone(),
             id: id.clone(),
         };
-        self.unlist(&scope::app(app), TOKEN_KEYS, vec![id.shared()])
+        self.unlist(&schema::app(app), TOKEN_KEYS, vec![id.shared()])
             .await?;
         self.end_sessions_of(&task).await
     }
@@ -285,20 +285,20 @@ impl Services {
 
     /// Stores a token key, noted with its app. False if it is there.
     async fn store_token_key(&self, id: &TokenKeyId, stored: &StoredTokenKey) -> Result<bool> {
-        self.note_new_credential(&scope::app(&stored.app), &scope::token_key(id))
+        self.note_new_credential(&schema::app(&stored.app), &schema::token_key(id))
             .await?;
         let commit = Commit::default()
             .require(ENTITY, ONLY, Expected::Absent)
             .put_value(ENTITY, ONLY, stored);
         Ok(self
             .store
-            .commit(&scope::token_key(id), commit)
+            .commit(&schema::token_key(id), commit)
             .await?
             .is_ok())
     }
 
     pub(super) async fn forget_token_key(&self, id: &TokenKeyId) -> Result<()> {
-        self.drop_credential(&scope::token_key(id)).await
+        self.drop_credential(&schema::token_key(id)).await
     }
 
     /// Deletes a token key whose line could not be written.
@@ -307,7 +307,7 @@ impl Services {
         owner: &store::Partition,
         id: &TokenKeyId,
     ) -> Result<()> {
-        let partition = scope::token_key(id);
+        let partition = schema::token_key(id);
         self.drop_credential(&partition).await?;
         self.unlist(owner, NEW_CREDENTIALS, vec![partition.name().into()])
             .await
@@ -350,7 +350,7 @@ pub(super) fn token_key_line(
     commit
         .require(ENTITY, ONLY, Expected::Present)
         .put_value(TOKEN_KEYS, id.shared(), &line)
-        .delete(NEW_CREDENTIALS, scope::token_key(id).name())
+        .delete(NEW_CREDENTIALS, schema::token_key(id).name())
 }
 
 fn token_key_of(document: &Document) -> Result<TokenKey> {
@@ -411,14 +411,14 @@ mod tests {
         );
         services
             .store
-            .commit(&scope::app(&app), ours)
+            .commit(&schema::app(&app), ours)
             .await
             .unwrap()
             .unwrap();
         let theirs = Commit::default().put_value(ENTITY, ONLY, &true);
         services
             .store
-            .commit(&scope::organization(&organization), theirs)
+            .commit(&schema::organization(&organization), theirs)
             .await
             .unwrap()
             .unwrap();

@@ -19,7 +19,7 @@ use super::{
     document::{PutValue, decode},
     ended::revoked_second,
     random,
-    scope::{self, ENTITY, ONLY, REVOCATION, SIGNING, Scope, TOKEN_KEYS},
+    schema::{self, ENTITY, ONLY, REVOCATION, SIGNING, Scope, TOKEN_KEYS},
     token_keys::{StoredTokenKey, token_key_line},
 };
 use crate::{
@@ -83,7 +83,7 @@ impl Services {
 
     /// The key with which nodes sign for an app and environment, made if there is none.
     async fn signing_key(&self, scope: &Scope) -> Result<(TokenKeyId, Vec<u8>)> {
-        let owner = scope::app(&scope.app);
+        let owner = schema::app(&scope.app);
         let slot = scope.environment.as_str();
         for _ in 0..ATTEMPTS {
             let wanted = vec![(ENTITY, ONLY.into()), (SIGNING, slot.into())];
@@ -131,10 +131,10 @@ impl Services {
     /// The secret of a signing key, unless it was revoked.
     async fn signing_secret(&self, scope: &Scope, id: &TokenKeyId) -> Result<Option<Vec<u8>>> {
         let line = self
-            .snapshot(scope::app(&scope.app), vec![(TOKEN_KEYS, id.shared())])
+            .snapshot(schema::app(&scope.app), vec![(TOKEN_KEYS, id.shared())])
             .await?;
         let stored = self
-            .snapshot(scope::token_key(id), vec![(ENTITY, ONLY.into())])
+            .snapshot(schema::token_key(id), vec![(ENTITY, ONLY.into())])
             .await?;
         match (&line.documents[0], &stored.documents[0]) {
             (Some(_), Some(document)) => Ok(Some(

@@ -25,7 +25,7 @@ use super::{
     listing::{Candidates, Filling},
     participants::BATCH,
     random,
-    scope::{ENTITY, MADE_BY, ONLY, Scope, TOMBSTONE, USERS},
+    schema::{ENTITY, MADE_BY, ONLY, Scope, TOMBSTONE, USERS},
     together,
 };
 use crate::{

@@ -13,7 +13,7 @@ use domain::{
     ended::revoked_second,
     error::{Error, Result},
     keys::{Credential, KeyLine},
-    scope::{self, ENTITY, KEYS, ONLY, REVOCATION, Scope, TOKEN_KEYS, TOMBSTONE},
+    schema::{self, ENTITY, KEYS, ONLY, REVOCATION, Scope, TOKEN_KEYS, TOMBSTONE},
     token_keys::StoredTokenKey,
 };
 use protocol::{ErrorCode, TokenKeyId, UserId};
@@ -263,7 +263,7 @@ impl Authenticator {
     async fn read_key(&self, hash: &str) -> Result<Option<Arc<Known>>> {
         let found = self
             .services
-            .snapshot(scope::credential(hash), vec![(ENTITY, ONLY.into())])
+            .snapshot(schema::credential(hash), vec![(ENTITY, ONLY.into())])
             .await?;
         let credential: Credential = match &found.documents[0] {
             Some(document) => decode(document)?,
@@ -271,7 +271,7 @@ impl Authenticator {
         };
         let line = (KEYS, credential.key.shared());
         let entity = (ENTITY, ONLY.into());
-        let organization = scope::organization(&credential.organization);
+        let organization = schema::organization(&credential.organization);
         let reads = match &credential.app {
             None => vec![Read {
                 partition: organization,
@@ -280,7 +280,7 @@ impl Authenticator {
             }],
             Some((app, _)) => vec![
                 Read {
-                    partition: scope::app(app),
+                    partition: schema::app(app),
                     documents: vec![entity.clone(), line],
                     newest: None,
                 },
@@ -320,7 +320,7 @@ impl Authenticator {
     async fn read_token_key(&self, id: &TokenKeyId) -> Result<Option<Arc<KnownTokenKey>>> {
         let found = self
             .services
-            .snapshot(scope::token_key(id), vec![(ENTITY, ONLY.into())])
+            .snapshot(schema::token_key(id), vec![(ENTITY, ONLY.into())])
             .await?;
         let stored: StoredTokenKey = match &found.documents[0] {
             Some(document) => decode(document)?,
@@ -329,12 +329,12 @@ impl Authenticator {
         let line = (TOKEN_KEYS, id.shared());
         let reads = vec![
             Read {
-                partition: scope::app(&stored.app),
+                partition: schema::app(&stored.app),
                 documents: vec![(ENTITY, ONLY.into()), line],
                 newest: None,
             },
             Read {
-                partition: scope::organization(&stored.organization),
+                partition: schema::organization(&stored.organization),
                 documents: vec![(ENTITY, ONLY.into())],
                 newest: None,
             },

@@ -1,6 +1,6 @@
 //! What chat relies on in a store, as far as one partition tells it.
 
-use domain::scope::{
+use domain::schema::{
     CHANNEL_COUNT, CHANNELS, ENTITY, OWNERS, PARTICIPANT_COUNT, PARTICIPANTS, Subject, TOMBSTONE,
     subject,
 };

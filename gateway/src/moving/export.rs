@@ -6,7 +6,7 @@ use domain::{
     apps::app_of,
     credential::SecretKey,
     document::decode,
-    scope::{self, APPS},
+    schema::{self, APPS},
     token_keys::StoredTokenKey,
 };
 use futures_util::future::try_join_all;
@@ -104,12 +104,12 @@ impl Exporter<'_> {
                 self.app
             ))
         };
-        let document = parts::entity(self.store, &scope::app(self.app))
+        let document = parts::entity(self.store, &schema::app(self.app))
             .await?
             .ok_or_else(missing)?;
         let app = app_of(&document).map_err(StartError::of)?;
         // One without its organization is about to be cleared away.
-        parts::entity(self.store, &scope::organization(&app.organization_id))
+        parts::entity(self.store, &schema::organization(&app.organization_id))
             .await?
             .ok_or_else(missing)?;
         let at = self.store.now().await.map_err(StartError::of)?;

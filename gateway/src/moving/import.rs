@@ -5,7 +5,7 @@ use std::{io::BufRead, sync::Arc, time::Duration};
 use domain::{
     document::PutValue,
     jobs::{Job, Task},
-    scope::{self, APPS, ENTITY, JOBS, ONLY, ORGANIZATIONS},
+    schema::{self, APPS, ENTITY, JOBS, ONLY, ORGANIZATIONS},
 };
 use store::{
     Commit, Entry, Expected, Order, Partition, StoreError,
@@ -154,7 +154,7 @@ impl<'a> Importer<'a> {
         };
         let noted = self
             .store
-            .commit(&scope::import(&self.header.organization), commit)
+            .commit(&schema::import(&self.header.organization), commit)
             .await
             .map_err(StartError::of)?;
         noted
@@ -166,7 +166,7 @@ impl<'a> Importer<'a> {
         let only = Commit::default()
             .require(ENTITY, ONLY, Expected::Version(attempt))
             .delete(ENTITY, ONLY);
-        self.commit(&scope::import(&self.header.organization), only)
+        self.commit(&schema::import(&self.header.organization), only)
             .await
     }
 
@@ -178,7 +178,7 @@ impl<'a> Importer<'a> {
             organization: of,
             ..
         } = self.header;
-        let (partition, organization) = (scope::app(app), scope::organization(of));
+        let (partition, organization) = (schema::app(app), schema::organization(of));
         if self
             .store
             .outline(&partition)
@@ -202,7 +202,7 @@ impl<'a> Importer<'a> {
             )));
         }
         let organization = (!has_organization).then(|| organization.name().to_owned());
-        for prefix in scope::of_environments(app)
+        for prefix in schema::of_environments(app)
             .into_iter()
             .chain([partition.name().to_owned()])
             .chain(organization)
@@ -297,7 +297,7 @@ impl<'a> Importer<'a> {
         let Header {
             app, organization, ..
         } = self.header;
-        let deployment = scope::deployment();
+        let deployment = schema::deployment();
         for task in &self.jobs {
             self.commit(
                 &deployment,
@@ -305,7 +305,7 @@ impl<'a> Importer<'a> {
             )
             .await?;
         }
-        let partition = scope::organization(organization);
+        let partition = schema::organization(organization);
         if has_organization {
             let listed = Commit::default()
                 .require(ENTITY, ONLY, Expected::Present)
@@ -319,7 +319,7 @@ impl<'a> Importer<'a> {
             .await?;
             self.end(&partition, of_organization).await?;
         }
-        self.end(&scope::app(app), of_app).await
+        self.end(&schema::app(app), of_app).await
     }
 
     async fn end(&self, partition: &Partition, outline: Outline) -> Result<(), StartError> {
@@ -344,9 +344,7 @@ impl<'a> Importer<'a> {
 
 impl Coming {
     fn document(&mut self, line: DocumentLine) -> Option<()> {
-        let table = *scope::tables(&self.partition)
-            .iter()
-            .find(|table| table.name == line.table)?;
+        let table = schema::tables(&self.partition).find(|table| table.name == line.table)?;
         let document = line.document()?;
         let is_key = document.key.len() <= LONGEST_KEY
             && !document

@@ -6,7 +6,7 @@ use domain::{
     document::{decode, parse_key},
     error::Error,
     keys::KeyLine,
-    scope::{self, CHANNELS, ENTITY, JOBS, KEYS, ONLY, Scope, TOKEN_KEYS, USERS},
+    schema::{self, CHANNELS, ENTITY, JOBS, KEYS, ONLY, PartitionKind, Scope, TOKEN_KEYS, USERS},
 };
 use protocol::{AppId, entity::Environment};
 use store::{Document, Partition, Range, Read, Table, transfer::Transfer};
@@ -17,6 +17,9 @@ use crate::start::StartError;
 /// Names that are read at once.
 const BATCH: usize = 200;
 
+/// Longest name of a partition that an import accepts.
+const MAX_NAME_BYTES: usize = 500;
+
 /// What a partition is to an app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -24,30 +27,36 @@ pub(super) enum Kind {
     App,
     /// Its organization.
     Organization,
-    /// The way from a credential to the app or the organization: a key's hash, a token key's id.
+    /// A key or token key of the app or the organization.
     Credential,
     /// Of one of its environments: the index, a user, a channel.
     Own,
 }
 
 impl Kind {
-    /// By its name; `None` if it has nothing to do with the app.
+    /// Returns the kind by the partition's name; `None` if the app's export does not contain it.
     pub(super) fn of(name: &str, header: &Header) -> Option<Self> {
+        let is_key = !name.contains(|c: char| c.is_control() || c == '{' || c == '}');
+        if !is_key || name.len() > MAX_NAME_BYTES {
+            return None;
+        }
         let Header {
             app, organization, ..
         } = header;
-        let of_app = |prefix: &String| name.starts_with(prefix);
-        match name {
-            _ if name.contains(|c: char| c.is_control() || c == '{' || c == '}')
-                || name.len() > 500 =>
-            {
-                None
+        match PartitionKind::of(name)? {
+            PartitionKind::App => (name == schema::app(app).name()).then_some(Self::App),
+            PartitionKind::Organization => {
+                (name == schema::organization(organization).name()).then_some(Self::Organization)
             }
-            _ if name == scope::app(app).name() => Some(Self::App),
-            _ if name == scope::organization(organization).name() => Some(Self::Organization),
-            _ if scope::is_credential(name) => Some(Self::Credential),
-            _ if scope::of_environments(app).iter().any(of_app) => Some(Self::Own),
-            _ => None,
+            PartitionKind::Credential | PartitionKind::TokenKey => Some(Self::Credential),
+            PartitionKind::Environment | PartitionKind::User | PartitionKind::Channel => {
+                schema::of_environments(app)
+                    .iter()
+                    .any(|prefix| name.starts_with(prefix))
+                    .then_some(Self::Own)
+            }
+            // Of the deployment, not of an app.
+            PartitionKind::Deployment | PartitionKind::Idempotency | PartitionKind::Import => None,
         }
     }
 }
@@ -60,18 +69,18 @@ pub(super) async fn each(
     mut visit: impl AsyncFnMut(Vec<Partition>) -> Result<(), StartError>,
 ) -> Result<(), StartError> {
     let (organization, app) = (
-        scope::organization(&header.organization),
-        scope::app(&header.app),
+        schema::organization(&header.organization),
+        schema::app(&header.app),
     );
     for owner in [&organization, &app] {
-        let credential = |line: &Document| Ok(scope::credential(&decode::<KeyLine>(line)?.hash));
+        let credential = |line: &Document| Ok(schema::credential(&decode::<KeyLine>(line)?.hash));
         pages(store, owner, KEYS, credential, &mut visit).await?;
     }
     pages(
         store,
         &app,
         TOKEN_KEYS,
-        |line| Ok(scope::token_key(&parse_key(&line.key)?)),
+        |line| Ok(schema::token_key(&parse_key(&line.key)?)),
         &mut visit,
     )
     .await?;
@@ -192,12 +201,12 @@ pub(super) async fn jobs(store: &dyn Transfer, app: &AppId) -> Result<Vec<String
     let mut after = None;
     loop {
         let (page, _) = store
-            .page(&scope::deployment(), JOBS, Range::Keys { after }, BATCH)
+            .page(&schema::deployment(), JOBS, Range::Keys { after }, BATCH)
             .await
             .map_err(StartError::of)?;
         let names = page.documents.iter().map(|job| job.key.to_string());
         jobs.extend(names.filter(|name| {
-            scope::of_environments(app)
+            schema::of_environments(app)
                 .iter()
                 .any(|prefix| name.starts_with(prefix))
         }));

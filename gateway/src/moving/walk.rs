@@ -1,8 +1,6 @@
 //! A partition out of a store, piece by piece.
 
-use std::slice;
-
-use domain::scope;
+use domain::schema;
 use store::{
     Document, Entry, Order, Partition, Position, Range, StoreError, Table,
     transfer::{Cursor, Outline, Transfer},
@@ -41,7 +39,7 @@ pub(super) struct Walk<'s> {
     store: &'s dyn Transfer,
     pub(super) partition: Partition,
     pub(super) outline: Outline,
-    tables: slice::Iter<'static, Table>,
+    tables: std::vec::IntoIter<Table>,
     at: Place,
 }
 
@@ -60,7 +58,7 @@ impl<'s> Walk<'s> {
         partition: Partition,
     ) -> Result<Option<Self>, StoreError> {
         let outline = store.outline(&partition).await?;
-        let tables = scope::tables(&partition).iter();
+        let tables = schema::tables(&partition).collect::<Vec<_>>().into_iter();
         Ok(outline.map(|outline| Self {
             store,
             partition,
@@ -76,8 +74,8 @@ impl<'s> Walk<'s> {
             Place::Between => {
                 let Outline { head, purged, .. } = self.outline;
                 let next = match self.tables.next() {
-                    Some(table) if table.order != Order::Numbers => Place::Scanning(*table, None),
-                    Some(table) if head.number > purged => Place::Numbers(*table, purged),
+                    Some(table) if table.order != Order::Numbers => Place::Scanning(table, None),
+                    Some(table) if head.number > purged => Place::Numbers(table, purged),
                     Some(_) => Place::Between,
                     None if head.seq > head.floor.seq => Place::Log(head.floor),
                     None => Place::End,

@@ -11,7 +11,7 @@ use axum::{
 use domain::{
     credential::{Actor, Principal, Who},
     error::{Error, Result},
-    scope::Scope,
+    schema::Scope,
 };
 use protocol::{KeyId, Limits, UserId};
 use store::cost::{self, Meter};

@@ -30,7 +30,7 @@ use bytes::Bytes;
 use domain::{
     Services,
     error::{Error, Result},
-    scope::Scope,
+    schema::Scope,
 };
 use protocol::{ErrorCode, UserId};
 use tower_http::cors::{AllowOrigin, CorsLayer};

@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 use domain::{
     entries::Detail,
     error::Error,
-    scope::{ENTITY, ONLY},
+    schema::{ENTITY, ONLY},
     users::user_of,
 };
 use fanout::{CatchUpPermit, Kind, Outbox, Position};

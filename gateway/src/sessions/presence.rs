@@ -37,7 +37,7 @@ use domain::{
     Services,
     document::PutValue,
     online::Online,
-    scope::{ENTITY, ONLY, SEEN, Scope, parse_member},
+    schema::{ENTITY, ONLY, SEEN, Scope, parse_member},
     together::together,
 };
 use fanout::record::Control;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use dashmap::DashMap;
-use domain::scope::Scope;
+use domain::schema::Scope;
 use fanout::{Outbox, Position};
 use protocol::{ChannelId, TokenKeyId, UserId};
 

@@ -14,7 +14,7 @@ use domain::{
     credential::{Actor, Who},
     ended::Ending,
     messages::Facts,
-    scope::Scope,
+    schema::Scope,
 };
 use fanout::{Class, Outbox, Position, Subscription};
 use futures_util::task::AtomicWaker;

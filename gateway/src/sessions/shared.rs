@@ -12,7 +12,7 @@ use domain::{
     ended::{Ended, Ending},
     error::Error,
     random,
-    scope::Scope,
+    schema::Scope,
 };
 use fanout::Hub;
 use parking_lot::Mutex;

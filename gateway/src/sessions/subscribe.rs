@@ -7,7 +7,7 @@ use domain::{
     entries::{Detail, size_of_entry},
     error::{Error, Result},
     permission::Action,
-    scope::Scope,
+    schema::Scope,
     together,
 };
 use fanout::{CatchUpPermit, Joining, Kind, Position};

@@ -6,7 +6,7 @@ use domain::{
     document::decode,
     error::{Error, Result},
     online::Online,
-    scope::{ONLY, SEEN, Scope},
+    schema::{ONLY, SEEN, Scope},
 };
 use fanout::{Kind, Position};
 use protocol::{UserId, entity::Presence, operation::presence::Presences};

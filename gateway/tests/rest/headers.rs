@@ -3,7 +3,7 @@
 use axum::{body::Body, http::Method};
 use domain::{
     credential::{Actor, Who},
-    scope::Scope,
+    schema::Scope,
 };
 use protocol::{KeyId, entity::Environment, operation::user::PutUser};
 use serde_json::json;

@@ -1,7 +1,7 @@
 //! Clearing what was deleted while a part of it cannot be written: the rest is cleared, and so is
 //! that part once it can be.
 
-use domain::scope::{ENTITY, ONLY, PARTICIPANTS, Scope};
+use domain::schema::{ENTITY, ONLY, PARTICIPANTS, Scope};
 use protocol::{ChannelId, UserId, entity::Environment};
 use serde_json::{Value, json};
 use store::Table;

@@ -3,7 +3,7 @@
 //!
 //! Redis refuses a part of the keys to the node, which is an outage in just that step.
 
-use domain::scope::{PARTICIPANT_COUNT, PARTICIPANTS, Scope};
+use domain::schema::{PARTICIPANT_COUNT, PARTICIPANTS, Scope};
 use protocol::{
     ChannelId, Cursor, Encoding, ErrorCode,
     entity::{Environment, Gap},

@@ -7,7 +7,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use client::{Backend, ConnectError, Connector};
 use domain::{
     credential::{Actor, Who},
-    scope::Scope,
+    schema::Scope,
 };
 use protocol::{
     CloseCode, Encoding, ErrorCode, KeyId,

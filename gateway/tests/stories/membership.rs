@@ -5,7 +5,7 @@ use domain::{
     Services,
     credential::{Actor, Who},
     error::Error,
-    scope::Scope,
+    schema::Scope,
 };
 use protocol::{
     ChannelId, Encoding, ErrorCode, MessageId, Patch, TokenKeyId, UserId,

@@ -4,7 +4,7 @@
 use domain::{
     document::PutValue,
     document::decode,
-    scope::{ONLY, SECRET_KEY, deployment},
+    schema::{ONLY, SECRET_KEY, deployment},
 };
 use gateway::node::Node;
 use store::Commit;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use domain::{
     credential::Principal,
     ended::{Ended, Ending, Follower},
-    scope::deployment as deployment_partition,
+    schema::deployment as deployment_partition,
 };
 use protocol::{
     CloseCode, Limits,

@@ -16,7 +16,7 @@ use domain::{
     credential::{AdminKey, Principal, SecretKey},
     error::Error,
     random,
-    scope::Scope,
+    schema::Scope,
 };
 use fanout::bus::Local;
 use gateway::auth::{Authenticator, TokenRefused, Verified};

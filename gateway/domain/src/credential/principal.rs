@@ -4,7 +4,7 @@ use protocol::{KeyId, OrganizationId, TokenKeyId, UserId};
 
 use crate::{
     error::{Error, Result},
-    scope::Scope,
+    schema::Scope,
 };
 
 /// Whom a credential stands for.

@@ -15,7 +15,7 @@ use axum::{body::Body, http::Method};
 use bytes::Bytes;
 use domain::{
     document::encode,
-    scope::{ENTITY, ONLY, Scope},
+    schema::{ENTITY, ONLY, Scope},
 };
 use http_body::{Frame, SizeHint};
 use protocol::{ErrorCode, Limits, entity::Environment};

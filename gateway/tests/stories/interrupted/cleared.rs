@@ -13,10 +13,7 @@ impl Filled<'_> {
 
     async fn fill(&self) {
         let mut commit = Commit::default();
-        for table in tables(&self.partition)
-            .iter()
-            .filter(|table| ![ENTITY, TOMBSTONE].contains(table))
-        {
+        for table in cleared_tables(&self.partition) {
             // Where keys are ids, those that lead nowhere.
             let key = match (table.name, self.partition.name().split(':').next()) {
                 ("c" | "p" | "u" | "dc" | "du", _) => "nobody",
@@ -33,7 +30,7 @@ impl Filled<'_> {
                         body: Body::Bytes(Bytes::from_static(&[0x80]), None),
                     });
                     commit.write.push(store::Write::Put {
-                        table: *table,
+                        table,
                         key: key.into(),
                         value: Bytes::from_static(&[0xc0]),
                         mark: Default::default(),
@@ -43,9 +40,9 @@ impl Filled<'_> {
                 }
                 // What jobs read must be readable.
                 _ if table.name == "c" && self.partition.name().starts_with('u') => {
-                    commit.put_value(*table, key, &"pending")
+                    commit.put_value(table, key, &"pending")
                 }
-                _ => commit.put_value(*table, key, &0),
+                _ => commit.put_value(table, key, &0),
             };
         }
         self.services
@@ -68,14 +65,11 @@ impl Filled<'_> {
 
     async fn left(&self) -> Vec<String> {
         let mut left = Vec::new();
-        for table in tables(&self.partition)
-            .iter()
-            .filter(|table| **table != TOMBSTONE)
-        {
+        for table in tables(&self.partition).filter(|table| *table != TOMBSTONE) {
             let documents = vec![
-                (*table, Self::KEY.into()),
-                (*table, "nobody".into()),
-                (*table, ONLY.into()),
+                (table, Self::KEY.into()),
+                (table, "nobody".into()),
+                (table, ONLY.into()),
             ];
             let snapshot = self
                 .services
@@ -93,7 +87,7 @@ impl Filled<'_> {
             let (page, _) = self
                 .services
                 .store
-                .page(&self.partition, *table, range, 10)
+                .page(&self.partition, table, range, 10)
                 .await
                 .unwrap();
             left.extend(
@@ -151,14 +145,14 @@ on_both_stores! {
             filled(scope.user(&"alice".parse().unwrap())),
             filled(scope.user(&"carol".parse().unwrap())),
             filled(scope.index()),
-            filled(scope::app(&scope.app)),
+            filled(schema::app(&scope.app)),
         ];
         for one in &app {
             one.fill().await;
         }
         let base = format!("/v1/organizations/{}", world.organization);
         world.backend(&world.admin_key).delete::<()>(&format!("{base}/apps/{}", world.app)).await.unwrap();
-        let organization = [filled(scope::organization(&world.organization.parse().unwrap()))];
+        let organization = [filled(schema::organization(&world.organization.parse().unwrap()))];
         world.backend(&world.admin_key).delete::<()>(&base).await.unwrap();
         nothing_is_left(&organization).await;
         nothing_is_left(&app).await;

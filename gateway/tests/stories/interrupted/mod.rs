@@ -10,7 +10,7 @@ use client::{Backend, BackendError};
 use domain::{
     Services,
     document::PutValue,
-    scope::{self, ENTITY, ONLY, Scope, TOMBSTONE, tables},
+    schema::{self, ONLY, Scope, TOMBSTONE, cleared_tables, tables},
 };
 use hyper::{Method, header::HeaderName};
 use protocol::{
@@ -222,7 +222,7 @@ on_both_stores! {
         let second = Doomed::in_organization(&fragile.world, "organization", first.path.clone()).await;
         // They are deleted in the order of their ids.
         let (mut stuck, mut other) = if first.app < second.app { (first, second) } else { (second, first) };
-        fragile.cannot_write(Some(scope::app(&stuck.app)));
+        fragile.cannot_write(Some(schema::app(&stuck.app)));
         assert_eq!(stuck.asks().await, 200);
         other.is_closed_in_time(HOLDS_AFTER).await;
         fragile.cannot_write(None);

@@ -10,7 +10,7 @@ use std::path::Path;
 use domain::{
     document::PutValue,
     jobs::{Job, Task},
-    scope::{self, JOBS, Scope},
+    schema::{self, JOBS, Scope},
 };
 use gateway::{
     config::{self, Command},
@@ -227,7 +227,7 @@ async fn an_app_moves(ground: Ground) {
     world.nodes[0]
         .services
         .store
-        .commit(&scope::deployment(), noted)
+        .commit(&schema::deployment(), noted)
         .await
         .unwrap()
         .unwrap();
@@ -235,7 +235,7 @@ async fn an_app_moves(ground: Ground) {
     for ground in [ground, Ground::Embedded] {
         world.moves_to(ground).await;
         let read = Read {
-            partition: scope::deployment(),
+            partition: schema::deployment(),
             documents: vec![(JOBS, job.as_str().into())],
             newest: None,
         };

@@ -142,14 +142,14 @@ async fn a_deletion_that_was_interrupted_is_finished_by_any_node() {
         .id;
 
     // A node puts the tombstone and dies, long ago.
-    let partition = scope::organization(&tenant.organization);
+    let partition = schema::organization(&tenant.organization);
     let job = Job::new(Task::Organization {
         id: tenant.organization.clone(),
     });
     let noted = Commit::default().put_value(JOBS, partition.name(), &job);
     deployment
         .store
-        .commit(&scope::deployment(), noted)
+        .commit(&schema::deployment(), noted)
         .await
         .unwrap()
         .unwrap();
@@ -171,16 +171,16 @@ async fn a_deletion_that_was_interrupted_is_finished_by_any_node() {
             ..Pass::default()
         }
     );
-    assert!(!exists(&deployment, scope::credential(&hash)).await);
-    assert!(!exists(&deployment, scope::app(&tenant.app)).await);
+    assert!(!exists(&deployment, schema::credential(&hash)).await);
+    assert!(!exists(&deployment, schema::app(&tenant.app)).await);
     assert!(keys(&deployment, &partition, KEYS).await.is_empty());
-    let listed = keys(&deployment, &scope::deployment(), scope::ORGANIZATIONS).await;
+    let listed = keys(&deployment, &schema::deployment(), schema::ORGANIZATIONS).await;
     assert_eq!(listed, [neighbour.organization.to_string()]);
     // Its app is a job of its own, which waits until nobody acts by its keys any more. Here too,
     // the node dies.
     assert_eq!(
-        keys(&deployment, &scope::deployment(), JOBS).await,
-        [scope::app(&tenant.app).name()]
+        keys(&deployment, &schema::deployment(), JOBS).await,
+        [schema::app(&tenant.app).name()]
     );
     let (third, _) = deployment.another_node();
     assert_eq!(third.run_jobs().await.unwrap(), Pass::default());
@@ -196,16 +196,16 @@ async fn a_deletion_that_was_interrupted_is_finished_by_any_node() {
     let live = scope_of(&tenant, Environment::Live);
     assert!(!exists(&deployment, live.user(&alice)).await);
     assert!(!exists(&deployment, live.channel(&channel)).await);
-    assert!(!exists(&deployment, scope::token_key(&signer.id)).await);
+    assert!(!exists(&deployment, schema::token_key(&signer.id)).await);
     for table in [KEYS, TOKEN_KEYS] {
         assert!(
-            keys(&deployment, &scope::app(&tenant.app), table)
+            keys(&deployment, &schema::app(&tenant.app), table)
                 .await
                 .is_empty()
         );
     }
     assert!(
-        keys(&deployment, &scope::deployment(), JOBS)
+        keys(&deployment, &schema::deployment(), JOBS)
             .await
             .is_empty()
     );
@@ -215,7 +215,7 @@ async fn a_deletion_that_was_interrupted_is_finished_by_any_node() {
     assert_eq!(
         keys(
             &deployment,
-            &scope::organization(&neighbour.organization),
+            &schema::organization(&neighbour.organization),
             APPS
         )
         .await,

@@ -10,7 +10,7 @@ use domain::{
     document::{Precondition, Versioned},
     jobs::{Job, Pass, Task},
     random,
-    scope::{self, APPS, CHANNELS, ENTITY, JOBS, KEYS, ONLY, TOKEN_KEYS, TOMBSTONE, USERS},
+    schema::{self, APPS, CHANNELS, ENTITY, JOBS, KEYS, ONLY, TOKEN_KEYS, TOMBSTONE, USERS},
 };
 use protocol::{
     ErrorCode, Patch,

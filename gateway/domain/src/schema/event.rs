@@ -1,0 +1,52 @@
+//! Logged events: what the log keeps of each, and what a replay reads for it.
+
+use protocol::EventKind;
+
+/// What an entry of the log refers to. A replay reads the entity as it is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoggedEvent {
+    /// The entry holds a message's key. A replay reads the message.
+    Message,
+    /// The entry holds a [`Reacted`](crate::reactions::Reacted). A replay reads the message for the
+    /// count, and for whether it was deleted.
+    Reaction,
+    /// The entry holds a participant's user id. A replay reads the participant, or, once removed,
+    /// the later entry that removed it.
+    Participant,
+    /// The entry holds the participant as it was last. Its subscription ends.
+    RemovedParticipant,
+    /// A replay reads the channel.
+    Channel,
+    /// The entry holds the event's data. All subscriptions end.
+    DeletedChannel,
+    /// The entry holds a channel's id. A replay reads the user's entry of that channel, or tells a
+    /// removal if the user is no longer in it.
+    AddedChannel,
+    /// The entry holds a channel's id.
+    RemovedChannel,
+    /// A replay reads the user.
+    User,
+}
+
+/// Returns what the log keeps of an event; `None` for one that is published and not logged.
+pub const fn logged_event(kind: EventKind) -> Option<LoggedEvent> {
+    Some(match kind {
+        EventKind::MessageCreated | EventKind::MessageUpdated | EventKind::MessageDeleted => {
+            LoggedEvent::Message
+        }
+        EventKind::ReactionAdded | EventKind::ReactionRemoved => LoggedEvent::Reaction,
+        EventKind::ParticipantAdded | EventKind::ParticipantUpdated => LoggedEvent::Participant,
+        EventKind::ParticipantRemoved => LoggedEvent::RemovedParticipant,
+        EventKind::ChannelUpdated => LoggedEvent::Channel,
+        EventKind::ChannelDeleted => LoggedEvent::DeletedChannel,
+        EventKind::ChannelAdded => LoggedEvent::AddedChannel,
+        EventKind::ChannelRemoved => LoggedEvent::RemovedChannel,
+        EventKind::UserUpdated => LoggedEvent::User,
+        EventKind::ReadMarked
+        | EventKind::Typing
+        | EventKind::PresenceChanged
+        | EventKind::ChannelGap
+        | EventKind::TokenExpiring
+        | EventKind::ServerDraining => return None,
+    })
+}
