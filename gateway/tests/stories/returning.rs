@@ -89,6 +89,8 @@ struct Person {
     heard: Vec<MessageId>,
     acknowledged: Vec<MessageId>,
     connections: usize,
+    /// How often it was told that it came into a channel.
+    additions: usize,
     aways: Vec<Why>,
 }
 
@@ -144,6 +146,7 @@ impl World {
             heard,
             acknowledged,
             connections: 0,
+            additions: 0,
             aways,
         }
     }
@@ -231,7 +234,10 @@ impl Person {
                 }
                 match event.read().unwrap() {
                     Event::MessageCreated(message) => self.heard.push(message.id),
-                    Event::ChannelAdded(entry) => self.position = self.position.or(Some(entry.seq)),
+                    Event::ChannelAdded(entry) => {
+                        self.additions += 1;
+                        self.position = self.position.or(Some(entry.seq));
+                    }
                     Event::ChannelRemoved(_) => self.position = None,
                     _ => {}
                 }
@@ -351,8 +357,10 @@ async fn who_is_removed_and_added_again_goes_on_from_there_on_whether_there_or_a
                 .unwrap();
             path.leads_to(world.nodes[0].address);
             let connections = 1 + usize::from(is_away);
+            // What is sent before that is told by the entry that comes with the addition.
+            let additions = ann.additions + 1;
             ann.hears_until("added", |ann| {
-                ann.position.is_some() && ann.connections == connections
+                ann.additions == additions && ann.connections == connections
             })
             .await;
             let heard = ann.heard.len();
