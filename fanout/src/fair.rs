@@ -32,7 +32,7 @@ pub struct FairPermits {
 #[derive(Debug)]
 pub struct Permit(Option<Arc<FairPermits>>);
 
-/// Too many requests wait, of this group or of as many others.
+/// Too many requests wait: as many of this group and member as of any other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueFull;
 
@@ -78,8 +78,8 @@ impl FairPermits {
     }
 
     /// Permits for which at most `max_waiting` requests wait. Beyond that a request takes the place
-    /// of the newest of the group that has the most, if that has more than its own; otherwise it is
-    /// refused.
+    /// of the newest of the group that has the most, if that has more than its own. If its own group
+    /// has the most, the same holds between the group's members. Otherwise it is refused.
     pub fn with_queue(permits: usize, max_waiting: usize) -> Arc<Self> {
         let state = State {
             free: permits,
@@ -117,7 +117,7 @@ impl FairPermits {
             let displaced = if state.waiting < self.max_waiting {
                 None
             } else {
-                Some(state.displace_for(party.group).ok_or(QueueFull)?)
+                Some(state.displace_for(party).ok_or(QueueFull)?)
             };
             (state.push(party, sender), displaced)
         };
@@ -183,18 +183,26 @@ impl State {
         self.take(Party { group, member }, VecDeque::pop_front)
     }
 
-    /// Takes the newest request of the group that has the most, if it has more than this one.
-    fn displace_for(&mut self, group: u64) -> Option<Waiter> {
+    /// Takes the newest request of the largest group's largest member, if the group has at least
+    /// two more than the party's. If not, the same between the members of the party's group.
+    fn displace_for(&mut self, party: Party) -> Option<Waiter> {
         let groups = &self.groups.entries;
-        let own = groups.get(&group).map_or(0, |own| own.waiting);
-        let (largest, found) = groups.iter().max_by_key(|(_, group)| group.waiting)?;
-        if found.waiting <= own + 1 {
+        let own = groups.get(&party.group);
+        let own_waiting = own.map_or(0, |own| own.waiting);
+        let (group, largest) = groups.iter().max_by_key(|(_, group)| group.waiting)?;
+        let (group, found) = match own {
+            Some(own) if largest.waiting <= own_waiting + 1 => (&party.group, own),
+            None if largest.waiting == 1 => return None,
+            _ => (group, largest),
+        };
+        let members = &found.members.entries;
+        let (member, queue) = members.iter().max_by_key(|(_, queue)| queue.len())?;
+        let own_queue = members.get(&party.member).map_or(0, VecDeque::len);
+        if *group == party.group && queue.len() <= own_queue + 1 {
             return None;
         }
-        let members = found.members.entries.iter();
-        let (member, _) = members.max_by_key(|(_, queue)| queue.len())?;
         let party = Party {
-            group: *largest,
+            group: *group,
             member: *member,
         };
         self.take(party, VecDeque::pop_back)
@@ -388,12 +396,29 @@ mod tests {
         for name in ["a1", "a2", "a3"] {
             tasks.push(waits(&permits, party(1, 0), name, &order).await);
         }
-        assert_eq!(permits.acquire(party(1, 1)).await.err(), Some(QueueFull));
+        assert_eq!(permits.acquire(party(1, 0)).await.err(), Some(QueueFull));
         tasks.push(waits(&permits, party(2, 0), "b1", &order).await);
         assert_eq!(permits.waiting(), 3);
         assert_eq!(permits.acquire(party(2, 0)).await.err(), Some(QueueFull));
         drop(held);
         finish(tasks).await;
         assert_eq!(*order.lock(), ["a1", "b1", "a2"]);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_takes_the_place_from_the_member_that_has_the_most_of_the_own_group() {
+        let (permits, order) = (FairPermits::with_queue(1, 4), Order::default());
+        let held = permits.acquire(party(1, 0)).await;
+        let mut tasks = Vec::new();
+        for name in ["a1", "a2", "a3"] {
+            tasks.push(waits(&permits, party(1, 1), name, &order).await);
+        }
+        tasks.push(waits(&permits, party(2, 0), "x1", &order).await);
+        tasks.push(waits(&permits, party(1, 2), "b1", &order).await);
+        assert_eq!(permits.acquire(party(1, 2)).await.err(), Some(QueueFull));
+        assert_eq!(permits.acquire(party(1, 1)).await.err(), Some(QueueFull));
+        drop(held);
+        finish(tasks).await;
+        assert_eq!(*order.lock(), ["a1", "x1", "b1", "a2"]);
     }
 }
