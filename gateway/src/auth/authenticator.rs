@@ -61,6 +61,26 @@ pub struct Verified {
     pub expires_at_ms: u64,
 }
 
+/// A token with a valid signature and time. Whether its user may come in is not known yet.
+#[derive(Debug)]
+pub struct Signed {
+    key: Arc<KnownTokenKey>,
+    id: TokenKeyId,
+    claims: token::Claims,
+}
+
+impl Signed {
+    /// The app and environment of the key that signed it.
+    pub fn scope(&self) -> &Scope {
+        &self.key.scope
+    }
+
+    /// The user for whom it was signed.
+    pub fn user(&self) -> &UserId {
+        &self.claims.user
+    }
+}
+
 /// Why a token is not accepted.
 #[derive(Debug, Clone)]
 pub enum TokenRefused {
@@ -179,30 +199,21 @@ impl Authenticator {
         self.user(token, None).await
     }
 
-    /// The same for an attempt of an address: a token key that is not known already is charged
-    /// before the store is asked for it. Whether a refused token is charged is left to the caller.
-    pub async fn verify_attempt(
+    /// Checks a token's signature and time for an attempt of an address, and asks the store at most
+    /// for the token key: one that is not known already is charged before. Whether a refused token
+    /// is charged is left to the caller.
+    pub async fn check_attempt(
         &self,
         token: &str,
         attempt: &mut Attempt,
-    ) -> Result<Verified, TokenRefused> {
-        self.user(token, Some(attempt)).await
+    ) -> Result<Signed, TokenRefused> {
+        self.check(token, Some(attempt)).await
     }
 
-    async fn user(
-        &self,
-        token: &str,
-        attempt: Option<&mut Attempt>,
-    ) -> Result<Verified, TokenRefused> {
-        let id = token::key_id(token)?;
-        let key = look_up(&self.token_keys, &id, self.read_token_key(&id), attempt).await?;
-        let key = key.ok_or_else(token::Invalid::unsigned)?;
-        let claims = key.verifier.check(
-            token,
-            self.services.clock.now_ms(),
-            self.services.limits.token_seconds,
-        )?;
-        self.admit(&key, &claims).await?;
+    /// Returns whom a checked token stands for. An unknown user is made, unless the app says no.
+    pub async fn admit(&self, signed: Signed) -> Result<Verified, TokenRefused> {
+        let Signed { key, id, claims } = signed;
+        self.admit_user(&key, &claims).await?;
         let who = Who::User {
             id: claims.user,
             token_key: id,
@@ -220,8 +231,36 @@ impl Authenticator {
         })
     }
 
+    async fn user(
+        &self,
+        token: &str,
+        attempt: Option<&mut Attempt>,
+    ) -> Result<Verified, TokenRefused> {
+        self.admit(self.check(token, attempt).await?).await
+    }
+
+    async fn check(
+        &self,
+        token: &str,
+        attempt: Option<&mut Attempt>,
+    ) -> Result<Signed, TokenRefused> {
+        let id = token::key_id(token)?;
+        let key = look_up(&self.token_keys, &id, self.read_token_key(&id), attempt).await?;
+        let key = key.ok_or_else(token::Invalid::unsigned)?;
+        let claims = key.verifier.check(
+            token,
+            self.services.clock.now_ms(),
+            self.services.limits.token_seconds,
+        )?;
+        Ok(Signed { key, id, claims })
+    }
+
     /// That the user may come in with a token of this second.
-    async fn admit(&self, key: &KnownTokenKey, claims: &token::Claims) -> Result<(), TokenRefused> {
+    async fn admit_user(
+        &self,
+        key: &KnownTokenKey,
+        claims: &token::Claims,
+    ) -> Result<(), TokenRefused> {
         let user = &claims.user;
         let wanted = [ENTITY, TOMBSTONE, REVOCATION]
             .map(|table| (table, ONLY.into()))

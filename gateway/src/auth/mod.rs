@@ -7,5 +7,5 @@ mod authenticator;
 mod cache;
 
 pub use attempt::{Attempt, Attempts};
-pub use authenticator::{Authenticator, TokenRefused, Verified};
+pub use authenticator::{Authenticator, Signed, TokenRefused, Verified};
 pub use cache::{FRESH, STALE};

@@ -1,11 +1,11 @@
-//! Who comes in now, who waits a moment, and who is told when to come again.
+//! Which `connect` is worked on now, which waits, and when the others try again.
 //!
-//! After a node's end its clients come to the others, all at once. What each costs before it is
-//! served (its token, its entries, its replay) is work that sessions which are there would wait
-//! behind; so only some are let in at a time, some wait in the order in which they came, and the
-//! rest leave with a hint. Hints are places in a line of their own: each lies behind the one before
-//! by what letting one in takes, so that those who were turned away come back about as fast as they
-//! are let in.
+//! When a node ends, its clients connect to the others at once. What each costs before it is served
+//! (its user, its channels, its replay) would hold up the sessions that are there, so only some are
+//! worked on at a time. Others wait, and take turns between apps and within an app between users.
+//! If too many wait, the app with the most loses a place, and a hint says when to try again. Hints
+//! are places in a queue of their own: each lies behind the one before by the time that one
+//! `connect` takes, so that clients come back about as fast as they are served.
 
 use std::{
     sync::{
@@ -15,11 +15,9 @@ use std::{
     time::Duration,
 };
 
+use fanout::fair::{FairPermits, Party, Permit};
 use parking_lot::Mutex;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 
 /// How long anybody waits to be let in.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -36,10 +34,7 @@ const WEIGHT: u32 = 16;
 #[derive(Debug)]
 pub struct Gate {
     /// None if it stands open.
-    places: Option<(Arc<Semaphore>, u32)>,
-    /// How many may wait; 0 for any number.
-    waiting_most: u64,
-    waiting: AtomicU64,
+    places: Option<(Arc<FairPermits>, u32)>,
     admitted: AtomicU64,
     turned_away: AtomicU64,
     line: Mutex<Line>,
@@ -68,7 +63,7 @@ pub struct Full {
 /// A place at the gate, until it is dropped.
 #[derive(Debug)]
 pub struct Pass {
-    _permit: Option<OwnedSemaphorePermit>,
+    _permit: Option<Permit>,
     gate: Arc<Gate>,
     since: Instant,
 }
@@ -86,13 +81,14 @@ impl Gate {
     /// Lets `at_once` in at a time, or everybody if that is 0, while so many others wait, or any
     /// number if that is 0.
     pub fn new(at_once: u64, waiting: u64) -> Arc<Self> {
-        let count = u32::try_from(at_once)
-            .unwrap_or(u32::MAX)
-            .min(u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
+        let count = u32::try_from(at_once).unwrap_or(u32::MAX);
+        let waiting = match waiting {
+            0 => usize::MAX,
+            bounded => usize::try_from(bounded).unwrap_or(usize::MAX),
+        };
+        let places = FairPermits::with_queue(count as usize, waiting);
         Arc::new(Self {
-            places: (at_once != 0).then(|| (Arc::new(Semaphore::new(count as usize)), count)),
-            waiting_most: waiting,
-            waiting: AtomicU64::new(0),
+            places: (at_once != 0).then_some((places, count)),
             admitted: AtomicU64::new(0),
             turned_away: AtomicU64::new(0),
             line: Mutex::new(Line {
@@ -102,40 +98,39 @@ impl Gate {
         })
     }
 
-    /// Waits for a place. Whoever stops waiting leaves the queue.
+    /// Waits for a place, in turns with other parties. Whoever stops waiting leaves the queue.
     ///
     /// # Errors
-    /// [`Full`] if too many wait already, at once; or when this one has waited too long.
-    pub async fn enter(self: &Arc<Self>) -> Result<Pass, Full> {
+    /// [`Full`] at once if too many wait and no party has more than this one, later if another
+    /// party needs the place, and after 5 s.
+    pub async fn enter(self: &Arc<Self>, party: Party) -> Result<Pass, Full> {
         let Some((places, count)) = &self.places else {
             return Ok(self.pass(None));
         };
-        if let Ok(permit) = Arc::clone(places).try_acquire_owned() {
-            return Ok(self.pass(Some(permit)));
-        }
-        let Some(_waiting) = Waiting::begin(self) else {
-            return Err(self.turn_away(*count));
-        };
-        match timeout(PATIENCE, Arc::clone(places).acquire_owned()).await {
-            Ok(permit) => Ok(self.pass(Some(permit.expect("nobody closes it")))),
-            Err(_) => Err(self.turn_away(*count)),
+        match timeout(PATIENCE, places.acquire(party)).await {
+            Ok(Ok(permit)) => Ok(self.pass(Some(permit))),
+            Ok(Err(_)) | Err(_) => Err(self.turn_away(*count, places.waiting())),
         }
     }
 
     /// What it counted.
     pub fn counts(&self) -> Counts {
         let under_way = self.places.as_ref().map_or(0, |(places, count)| {
-            u64::from(*count).saturating_sub(places.available_permits() as u64)
+            u64::from(*count).saturating_sub(places.available() as u64)
         });
+        let waiting = self
+            .places
+            .as_ref()
+            .map_or(0, |(places, _)| places.waiting());
         Counts {
             admitted: self.admitted.load(Ordering::Relaxed),
             under_way,
-            waiting: self.waiting.load(Ordering::Relaxed),
+            waiting: waiting as u64,
             turned_away: self.turned_away.load(Ordering::Relaxed),
         }
     }
 
-    fn pass(self: &Arc<Self>, permit: Option<OwnedSemaphorePermit>) -> Pass {
+    fn pass(self: &Arc<Self>, permit: Option<Permit>) -> Pass {
         self.admitted.fetch_add(1, Ordering::Relaxed);
         Pass {
             _permit: permit,
@@ -144,9 +139,9 @@ impl Gate {
         }
     }
 
-    fn turn_away(&self, places: u32) -> Full {
+    fn turn_away(&self, places: u32, waiting: usize) -> Full {
         self.turned_away.fetch_add(1, Ordering::Relaxed);
-        let waiting = u32::try_from(self.waiting.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+        let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
         let wait = self.line.lock().join(Instant::now(), places, waiting);
         // Up to a half more, so that two nodes that end at the same time make no common rhythm.
         let hint = EARLIEST + wait + (EARLIEST + wait).mul_f64(rand::random::<f64>() / 2.0);
@@ -176,37 +171,22 @@ impl Drop for Pass {
     }
 }
 
-/// One who waits, until it is dropped.
-struct Waiting<'a>(&'a AtomicU64);
-
-impl<'a> Waiting<'a> {
-    fn begin(gate: &'a Gate) -> Option<Self> {
-        let more = |waiting| {
-            (gate.waiting_most == 0 || waiting < gate.waiting_most).then_some(waiting + 1)
-        };
-        gate.waiting
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
-            .ok()
-            .map(|_| Self(&gate.waiting))
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
 
-    async fn waits(gate: &Arc<Gate>) -> tokio::task::JoinHandle<Result<Pass, Full>> {
+    const PARTY: Party = party(1, 1);
+
+    const fn party(group: u64, member: u64) -> Party {
+        Party { group, member }
+    }
+
+    async fn waits(gate: &Arc<Gate>, party: Party) -> tokio::task::JoinHandle<Result<Pass, Full>> {
         let before = gate.counts().waiting;
         let waiting = tokio::spawn({
             let gate = Arc::clone(gate);
-            async move { gate.enter().await }
+            async move { gate.enter(party).await }
         });
         while gate.counts().waiting == before {
             tokio::task::yield_now().await;
@@ -217,9 +197,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn so_many_are_let_in_others_wait_in_their_order_and_the_rest_are_told_when_to_come() {
         let gate = Gate::new(2, 2);
-        let (first, second) = (gate.enter().await.unwrap(), gate.enter().await.unwrap());
-        let (third, fourth) = (waits(&gate).await, waits(&gate).await);
-        let full = gate.enter().await.unwrap_err();
+        let (first, second) = (
+            gate.enter(PARTY).await.unwrap(),
+            gate.enter(PARTY).await.unwrap(),
+        );
+        let (third, fourth) = (waits(&gate, PARTY).await, waits(&gate, PARTY).await);
+        let full = gate.enter(PARTY).await.unwrap_err();
         assert!(full.retry_after_ms >= EARLIEST.as_millis() as u64);
         assert_eq!(
             gate.counts(),
@@ -248,11 +231,35 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_app_with_many_connects_takes_turns_with_the_others_and_loses_its_places_to_them() {
+        let gate = Gate::new(1, 4);
+        let held = gate.enter(PARTY).await.unwrap();
+        let mut loud = Vec::new();
+        for _ in 0..4 {
+            loud.push(waits(&gate, PARTY).await);
+        }
+        gate.enter(PARTY).await.unwrap_err();
+        let quiet = tokio::spawn({
+            let gate = Arc::clone(&gate);
+            async move { gate.enter(party(2, 1)).await }
+        });
+        let displaced = loud.pop().unwrap().await.unwrap().unwrap_err();
+        assert!(displaced.retry_after_ms >= EARLIEST.as_millis() as u64);
+        assert_eq!((gate.counts().waiting, gate.counts().turned_away), (4, 2));
+        drop(held);
+        let first = loud.remove(0).await.unwrap().unwrap();
+        drop(first);
+        let pass = quiet.await.unwrap().unwrap();
+        assert!(loud.iter().all(|waiting| !waiting.is_finished()));
+        drop(pass);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn nobody_waits_longer_than_a_few_seconds() {
         let gate = Gate::new(1, 0);
-        let _held = gate.enter().await.unwrap();
+        let _held = gate.enter(PARTY).await.unwrap();
         let begun = Instant::now();
-        gate.enter().await.unwrap_err();
+        gate.enter(PARTY).await.unwrap_err();
         assert_eq!(begun.elapsed().as_secs(), PATIENCE.as_secs());
         assert_eq!(gate.counts().waiting, 0);
     }
@@ -260,29 +267,29 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whoever_goes_leaves_the_queue() {
         let gate = Gate::new(1, 1);
-        let held = gate.enter().await.unwrap();
-        let waiting = waits(&gate).await;
+        let held = gate.enter(PARTY).await.unwrap();
+        let waiting = waits(&gate, PARTY).await;
         waiting.abort();
         waiting.await.unwrap_err();
         assert_eq!(gate.counts().waiting, 0);
         drop(held);
-        gate.enter().await.unwrap();
+        gate.enter(PARTY).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
     async fn hints_are_spread_by_what_letting_one_in_takes() {
         let gate = Gate::new(4, 1);
         for _ in 0..200 {
-            let pass = gate.enter().await.unwrap();
+            let pass = gate.enter(PARTY).await.unwrap();
             tokio::time::advance(Duration::from_millis(100)).await;
             drop(pass);
         }
-        let _held: Vec<_> = futures_util::future::join_all((0..4).map(|_| gate.enter())).await;
-        let _waiting = waits(&gate).await;
+        let _held: Vec<_> = futures_util::future::join_all((0..4).map(|_| gate.enter(PARTY))).await;
+        let _waiting = waits(&gate, PARTY).await;
         // 400 at 4 places of about 100 ms each are 10 s.
         let mut hints = Vec::new();
         for _ in 0..400 {
-            hints.push(gate.enter().await.unwrap_err().retry_after_ms);
+            hints.push(gate.enter(PARTY).await.unwrap_err().retry_after_ms);
         }
         let within = |from: u64, to: u64| {
             hints
@@ -304,11 +311,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn however_many_come_the_hint_is_bounded_and_no_two_storms_are_made_of_one() {
         let gate = Gate::new(1, 1);
-        let _held = gate.enter().await.unwrap();
-        let _waiting = waits(&gate).await;
+        let _held = gate.enter(PARTY).await.unwrap();
+        let _waiting = waits(&gate, PARTY).await;
         let mut last = Vec::new();
         for index in 0..20_000 {
-            let hint = gate.enter().await.unwrap_err().retry_after_ms;
+            let hint = gate.enter(PARTY).await.unwrap_err().retry_after_ms;
             assert!(hint <= 91_000, "{hint}");
             if index >= 10_000 {
                 last.push(hint);
@@ -328,7 +335,8 @@ mod tests {
     #[tokio::test]
     async fn zero_is_no_gate() {
         let gate = Gate::new(0, 1);
-        let all: Vec<_> = futures_util::future::join_all((0..1000).map(|_| gate.enter())).await;
+        let all: Vec<_> =
+            futures_util::future::join_all((0..1000).map(|_| gate.enter(PARTY))).await;
         assert!(all.iter().all(Result::is_ok));
         assert_eq!(
             gate.counts(),

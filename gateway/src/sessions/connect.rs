@@ -8,7 +8,7 @@ use domain::{
     schema::{ENTITY, ONLY},
     users::user_of,
 };
-use fanout::{CatchUpPermit, Kind, Outbox, Position};
+use fanout::{CatchUpPermit, Kind, Outbox, Position, fair::Party};
 use protocol::{
     ChannelId, CloseCode, Cursor, Encoding, ErrorBody, ErrorCode,
     frame::encode_result,
@@ -25,7 +25,7 @@ use super::{
     },
 };
 use crate::{
-    auth::{Attempt, TokenRefused},
+    auth::{Attempt, Signed, TokenRefused},
     limit::{Full, Pass},
     session::{Opening, Subscriptions},
 };
@@ -44,8 +44,7 @@ pub struct Refused {
     pub close: CloseCode,
     /// The reason in the close frame.
     pub reason: Cow<'static, str>,
-    /// Whether it counts against the address: a credential was wrong, or its user or app is at a
-    /// limit.
+    /// Whether it counts against the address: everything but a failure of the node or the store.
     pub counts: bool,
 }
 
@@ -59,13 +58,46 @@ impl Refused {
             (CloseCode::BadFrame, _) => error.message.clone().into(),
             _ => close.reason().into(),
         };
+        let counts = !matches!(error.code, ErrorCode::Unavailable | ErrorCode::Internal);
         Self {
             id,
             error,
             close,
             reason,
-            counts: matches!(close, CloseCode::TokenRefused | CloseCode::TokenExpired),
+            counts,
         }
+    }
+}
+
+/// A `connect` whose token is signed and in time.
+#[derive(Debug)]
+pub struct Candidate {
+    id: u32,
+    params: Connect,
+    signed: Signed,
+}
+
+impl Candidate {
+    /// Returns who takes turns at the gate: the app's environment, and within it the user.
+    pub fn party(&self) -> Party {
+        Party {
+            group: cost::hash(self.signed.scope()),
+            member: cost::hash(self.signed.user()),
+        }
+    }
+}
+
+/// Checks the token of a `connect`, which asks the store at most for its key. The address pays.
+pub async fn check(
+    sessions: &Sessions,
+    opening: Opening,
+    attempt: &mut Attempt,
+) -> Result<Candidate, Refused> {
+    let Opening { id, params } = opening;
+    let checking = sessions.authenticator.check_attempt(&params.token, attempt);
+    match checking.await {
+        Ok(signed) => Ok(Candidate { id, params, signed }),
+        Err(refused) => Err(refuse_token(id, refused)),
     }
 }
 
@@ -75,34 +107,17 @@ impl Refused {
 /// The pass is given back when the session is up to date.
 pub async fn connect(
     sessions: &Arc<Sessions>,
-    opening: Opening,
+    candidate: Candidate,
     encoding: Encoding,
     outbox: &Arc<Outbox>,
     pass: Pass,
-    attempt: &mut Attempt,
 ) -> Result<Arc<Session>, Refused> {
-    let Opening { id, params } = opening;
+    let Candidate { id, params, signed } = candidate;
     let refuse = |error: Error, close| Refused::new(id, error.body, close);
-    let verified = match sessions
-        .authenticator
-        .verify_attempt(&params.token, attempt)
-        .await
-    {
+    let user = signed.user().clone();
+    let verified = match sessions.authenticator.admit(signed).await {
         Ok(verified) => verified,
-        Err(refused) => {
-            let close = match &refused {
-                TokenRefused::Expired => CloseCode::TokenExpired,
-                TokenRefused::Other(_) => CloseCode::TokenRefused,
-                TokenRefused::Undecided(error) => close_after(error.code()),
-            };
-            return Err(refuse(refused.into(), close));
-        }
-    };
-    let Some(user) = verified.actor.user().cloned() else {
-        return Err(refuse(
-            Error::unauthenticated("this is no user token"),
-            CloseCode::TokenRefused,
-        ));
+        Err(refused) => return Err(refuse_token(id, refused)),
     };
     outbox.identify(subject(&user));
     // Whoever came within the leeway after the end has the rest of it.
@@ -127,10 +142,7 @@ pub async fn connect(
     // otherwise.
     let refuse_at_limit = |limit, error| {
         sessions.metrics.limit_hit(limit);
-        Refused {
-            counts: true,
-            ..refuse(error, CloseCode::TooManyConnections)
-        }
+        refuse(error, CloseCode::TooManyConnections)
     };
     if let Err(retry_after_ms) = sessions.take_for_connect(&session) {
         return Err(refuse_at_limit(
@@ -178,10 +190,19 @@ pub async fn connect(
 }
 
 /// The answer to who is not let in now.
-pub fn turn_away(sessions: &Sessions, opening: &Opening, full: Full) -> Refused {
+pub fn turn_away(sessions: &Sessions, id: u32, full: Full) -> Refused {
     sessions.metrics.limit_hit("connects_waiting");
     let error = Error::rate_limited("connects_waiting", full.retry_after_ms);
-    Refused::new(opening.id, error.body, CloseCode::TooManyConnections)
+    Refused::new(id, error.body, CloseCode::TooManyConnections)
+}
+
+fn refuse_token(id: u32, refused: TokenRefused) -> Refused {
+    let close = match &refused {
+        TokenRefused::Expired => CloseCode::TokenExpired,
+        TokenRefused::Other(_) => CloseCode::TokenRefused,
+        TokenRefused::Undecided(error) => close_after(error.code()),
+    };
+    Refused::new(id, Error::from(refused).body, close)
 }
 
 async fn open(

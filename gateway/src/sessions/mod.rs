@@ -17,7 +17,7 @@ mod subscribe;
 mod watching;
 
 pub use self::{
-    connect::{Refused, connect, turn_away},
+    connect::{Candidate, Refused, check, connect, turn_away},
     dispatch::{refuse, request},
     follow::follow,
     presence::Presences,

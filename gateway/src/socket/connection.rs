@@ -86,11 +86,8 @@ pub(super) struct Arrival {
 enum Ended {
     /// The node closed it.
     Refused(Refusal),
-    /// The peer was gone before that.
-    Gone {
-        /// Whether it counts against the address.
-        counts: bool,
-    },
+    /// The peer was gone before that, which counts against the address.
+    Gone,
 }
 
 /// Why the node closes a connection that has no session.
@@ -193,8 +190,7 @@ pub(super) async fn serve(connections: Arc<Connections>, arrival: Arrival) {
                 connections.sessions.metrics.closed(code);
             }
         }
-        Err(Ended::Gone { counts }) if counts => charge(&mut attempt),
-        Err(Ended::Gone { .. }) => {}
+        Err(Ended::Gone) => charge(&mut attempt),
         Err(Ended::Refused(refusal)) => {
             if refusal.counts {
                 charge(&mut attempt);
@@ -231,10 +227,11 @@ fn log(metrics: &Metrics, refusal: &Refusal, address: AddressGroup) {
 /// Closes a connection without listening to it.
 pub(super) async fn turn_away(
     connections: &Connections,
-    arrival: Arrival,
+    mut arrival: Arrival,
     code: CloseCode,
     retry_after_ms: Option<u64>,
 ) {
+    charge(&mut arrival.attempt);
     let shell = Shell::new(
         connections,
         arrival.socket,
@@ -344,7 +341,7 @@ impl Shell {
                         .await);
                 }
                 Event::Input(Input::Gone) | Event::Over(_) | Event::Steps => {
-                    return Err(Ended::Gone { counts: true });
+                    return Err(Ended::Gone);
                 }
             }
             coop::consume_budget().await;
@@ -358,28 +355,31 @@ impl Shell {
         opening: Opening,
         attempt: &mut Attempt,
     ) -> Result<(Self, Arc<Session>), Ended> {
-        let pass = tokio::select! {
-            pass = connections.gate.enter() => pass,
+        let id = opening.id;
+        let entering = async {
+            let candidate = sessions::check(&connections.sessions, opening, attempt).await?;
+            match connections.gate.enter(candidate.party()).await {
+                Ok(pass) => Ok((candidate, pass)),
+                Err(full) => Err(sessions::turn_away(&connections.sessions, id, full)),
+            }
+        };
+        let entered = tokio::select! {
+            entered = entering => entered,
             () = connections.stop.cancelled() => {
                 return Err(self.refuse(&connections, Refusal::choice(CloseCode::GoingAway)).await);
             }
-            // It asked, and did not wait for its turn.
-            () = self.gone() => return Err(Ended::Gone { counts: false }),
+            () = self.gone() => return Err(Ended::Gone),
         };
-        let pass = match pass {
-            Ok(pass) => pass,
-            Err(full) => {
-                let refused = sessions::turn_away(&connections.sessions, &opening, full);
-                return Err(self.refuse(&connections, refused.into()).await);
-            }
+        let (candidate, pass) = match entered {
+            Ok(entered) => entered,
+            Err(refused) => return Err(self.refuse(&connections, refused.into()).await),
         };
         let connecting = sessions::connect(
             &connections.sessions,
-            opening,
+            candidate,
             self.encoding,
             &self.outbox,
             pass,
-            attempt,
         );
         let outcome = {
             let mut connecting = std::pin::pin!(connecting);

@@ -3,14 +3,16 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use axum::http::{HeaderName, HeaderValue};
 use client::{ConnectError, Connector, Frame};
 use futures_util::future::join_all;
 use protocol::{
-    ChannelId, Cursor, Encoding,
+    ChannelId, Cursor, Encoding, ErrorCode,
     frame::encode_request,
     operation::{
         message::{MessageSend, SendMessage},
         session::{Connect, Ping},
+        user::Token,
     },
 };
 use serde_json::{Value, json};
@@ -276,4 +278,111 @@ async fn while_the_store_hangs_so_many_wait_and_afterwards_all_come_in() {
     )
     .await;
     let _: Value = alice.session.request("ping", &json!({})).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_app_that_fills_the_queue_keeps_out_no_other_app() {
+    let Gated(world) = Gated::on(Ground::Redis).await;
+    world.people(&["alice"]).await;
+    let loud = Connect {
+        token: world.token("alice").await,
+        ..Connect::default()
+    };
+    let (_, key) = world.make_app("live").await;
+    let team = world.backend(&key);
+    let _: Value = team.put("/v1/users/bob", &json!({})).await.unwrap();
+    let token: Token = team.post("/v1/users/bob/tokens", &json!({})).await.unwrap();
+    let quiet = Connect {
+        token: token.token,
+        ..Connect::default()
+    };
+    let connector = Connector::new(&world.url(0), Encoding::MessagePack).unwrap();
+    let Keeper::Redis(server, _) = &world.keeper else {
+        unreachable!()
+    };
+    // The node knows both token keys.
+    let _held = (
+        connector.connect(&loud).await,
+        connector.connect(&quiet).await,
+    );
+    server.stop();
+    let waiting = |count: f64| {
+        let world = &world;
+        async move { world.metric(0, "chaos_connects_waiting").await == count }
+    };
+    let crowd = join_all((0..5).map(|_| connector.connect(&loud)));
+    let comes = async {
+        until("the queue is full", || waiting(3.0)).await;
+        let answer = connector.connect(&quiet);
+        let goes_on = async {
+            until("the other app gives a place away", || async {
+                world.metric(0, "chaos_connects_turned_away_total").await == 1.0
+            })
+            .await;
+            server.cont();
+        };
+        tokio::join!(answer, goes_on).0
+    };
+    let (crowd, answer) = tokio::join!(crowd, comes);
+    answer.map(drop).expect("the quiet app has its turn");
+    let refused: Vec<_> = crowd.into_iter().filter_map(Result::err).collect();
+    let [ConnectError::Refused { error, closed }] = &refused[..] else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(
+        (error.code, closed.code),
+        (ErrorCode::RateLimited, Some(4012))
+    );
+    assert!(closed.retry_after() >= Some(Duration::from_millis(500)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connects_that_find_the_queue_full_count_against_their_address() {
+    let limits = [
+        "connects_at_once=1",
+        "connects_waiting=1",
+        "unauthenticated_per_ip=1",
+    ];
+    let flags = limits.map(|limit| ["--limit", limit]).concat();
+    let flags = [&flags[..], &["--trusted-proxies", "127.0.0.1/32"]].concat();
+    let world = World::with(Ground::Redis, 1, &flags).await;
+    world.people(&["alice"]).await;
+    let params = Connect {
+        token: world.token("alice").await,
+        ..Connect::default()
+    };
+    let from = |address: &'static str| {
+        let forwarded = HeaderName::from_static("x-forwarded-for");
+        Connector::new(&world.url(0), Encoding::MessagePack)
+            .unwrap()
+            .header(forwarded, HeaderValue::from_static(address))
+    };
+    let is_limited = async |address| {
+        let connector = from(address);
+        matches!(
+            connector.connect(&params).await,
+            Err(ConnectError::Upgrade { status: 429, .. })
+        )
+    };
+    let Keeper::Redis(server, _) = &world.keeper else {
+        unreachable!()
+    };
+    let _held = from("203.0.113.1").connect(&params).await.unwrap();
+    server.stop();
+    let patient = from("203.0.113.2");
+    let patient = join_all((0..2).map(|_| patient.connect(&params)));
+    let others = async {
+        until("the queue is full", || async {
+            world.metric(0, "chaos_connects_waiting").await == 1.0
+        })
+        .await;
+        // More than the burst of two, in case a second passes.
+        until("whoever repeats it is refused", || {
+            is_limited("203.0.113.3")
+        })
+        .await;
+        assert!(world.metric(0, "chaos_connects_turned_away_total").await >= 2.0);
+        server.cont();
+    };
+    tokio::join!(patient, others);
 }
