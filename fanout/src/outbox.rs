@@ -37,7 +37,7 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use self::queue::{Flush, Queue};
 use crate::Topic;
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 pub use self::frame::{Class, ENTRY_OVERHEAD_BYTES, Encoding, Excess, Reason};
 pub use self::limits::{Counts, Limits};
@@ -53,6 +53,8 @@ pub struct Outbox {
     /// A copy of the queue's byte count that is read without the lock.
     queued: AtomicUsize,
     owner: AtomicWaker,
+    /// Whether the hub ended a subscription since the owner last asked.
+    has_ended_subscription: AtomicBool,
     drained: Notify,
     turn: Semaphore,
 }
@@ -68,6 +70,7 @@ impl Outbox {
             queue: Mutex::default(),
             queued: AtomicUsize::new(0),
             owner: AtomicWaker::new(),
+            has_ended_subscription: AtomicBool::new(false),
             drained: Notify::new(),
             turn: Semaphore::new(1),
         })
@@ -195,6 +198,19 @@ impl Outbox {
                 }
             }
         }
+    }
+
+    /// Returns whether the hub ended a subscription of this outbox since the last call. The owner
+    /// calls it after [`poll_drive`](Self::poll_drive), which registers it to be woken for the next.
+    pub fn take_ended_subscription(&self) -> bool {
+        self.has_ended_subscription.load(Ordering::Acquire)
+            && self.has_ended_subscription.swap(false, Ordering::AcqRel)
+    }
+
+    /// Tells the owner that the hub ended a subscription. Called after it has ended.
+    pub(crate) fn notify_ended_subscription(&self) {
+        self.has_ended_subscription.store(true, Ordering::Release);
+        self.owner.wake();
     }
 
     /// Ends the outbox if its oldest frame is older than [`Limits::age`]. For the owner's timer.

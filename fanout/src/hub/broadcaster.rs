@@ -62,6 +62,7 @@ pub(super) fn start(
         state.subscribers.remove(subscriber);
         state.update_ring();
         active.subscribers_removed(state, 1);
+        outbox.notify_ended_subscription();
         return Started::Ended;
     }
     if active.kind == Kind::Passing {
@@ -306,17 +307,16 @@ fn end_subscriptions(
     matches: impl Fn(&[u8]) -> bool,
     seq: u64,
 ) {
-    let ended: Vec<SubscriberId> = snapshot
+    let matching: Vec<_> = snapshot
         .iter()
         .filter(|(_, subscriber)| matches(subscriber.outbox.subject()))
-        .map(|(id, _)| id)
         .collect();
-    if ended.is_empty() {
+    if matching.is_empty() {
         return;
     }
+    let mut ended = Vec::new();
     let mut state = active.state.lock();
-    let before = state.subscribers.count();
-    for id in ended {
+    for (id, subscriber) in matching {
         match state.subscribers.get(id).map(|subscriber| subscriber.state) {
             Some(SubscriberState::Joining { evicted }) => {
                 state.subscribers.set_state(
@@ -329,15 +329,15 @@ fn end_subscriptions(
             Some(
                 SubscriberState::CatchingUp { head: known, .. }
                 | SubscriberState::Live { after: known },
-            ) if known < seq => {
-                state.remove(id);
-            }
+            ) if known < seq && state.remove(id) => ended.push(&subscriber.outbox),
             _ => {}
         }
     }
     state.update_ring();
-    let removed = before - state.subscribers.count();
-    active.subscribers_removed(state, removed);
+    active.subscribers_removed(state, ended.len());
+    for outbox in ended {
+        outbox.notify_ended_subscription();
+    }
 }
 
 /// Applies a page of the log to a recovery. `removed_subjects` are evicted if the log does not

@@ -189,8 +189,7 @@ impl CatchUp {
                 .await?
                 .is_empty()
             {
-                self.active.unsubscribe(self.id);
-                return Ok(Err(Ended));
+                return Ok(self.end());
             }
             self.head = head;
             self.active.set_admitted(self.id, head);
@@ -273,6 +272,7 @@ impl CatchUp {
 
     fn end(&self) -> Result<Progress, Ended> {
         self.active.unsubscribe(self.id);
+        self.outbox.notify_ended_subscription();
         Err(Ended)
     }
 

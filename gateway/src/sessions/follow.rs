@@ -7,6 +7,7 @@ use std::{
     time::Instant,
 };
 
+use chaos_redis::jittered;
 use domain::entries::Detail;
 use fanout::Position;
 use protocol::{
@@ -67,18 +68,31 @@ async fn take_steps(sessions: Weak<Sessions>, session: Arc<Session>) {
 }
 
 async fn take(session: &Session, sessions: &Sessions, turn: Turn, steps: Vec<Step>) {
-    let mut reasons = HashMap::new();
+    let (mut reasons, mut limited) = (HashMap::new(), HashMap::new());
     for step in steps {
         match step {
-            Step::Subscribe { id, why } => drop(reasons.insert(id, why)),
+            Step::Subscribe { id, why, is_retry } => {
+                let is_limited = is_retry || matches!(why, Why::Doubted(_));
+                let steps = if is_limited {
+                    &mut limited
+                } else {
+                    &mut reasons
+                };
+                steps.insert(id, why);
+            }
             Step::TellLimit { id, position } => tell_gap(session, &id, Gap::LimitReached, position),
         }
     }
-    let admitted = sessions.doubts.admit(&mut reasons);
-    if !admitted.postponed.is_empty() {
-        let (mut state, due) = (session.state.lock(), Instant::now() + admitted.pause);
-        for (id, why) in &admitted.postponed {
-            state.channels.postpone(id, *why, due);
+    // Held to the end.
+    let permit = (!limited.is_empty()).then(|| sessions.step_limiter.try_acquire());
+    match &permit {
+        None => {}
+        Some(Ok(_)) => reasons.extend(limited),
+        Some(Err(pause)) => {
+            let (mut state, due) = (session.state.lock(), Instant::now() + *pause);
+            for (id, why) in &limited {
+                state.channels.postpone(id, *why, due);
+            }
         }
     }
     if !reasons.is_empty() {
@@ -112,7 +126,7 @@ async fn subscribe_again(
             tracing::warn!(session = %session.id, channels = reasons.len(), %error, "subscriptions of a session are tried again");
             let (mut state, now) = (session.state.lock(), Instant::now());
             for (id, why) in reasons {
-                state.channels.retry(&id, why, now);
+                state.channels.retry(&id, why, now, jittered);
             }
             return;
         }

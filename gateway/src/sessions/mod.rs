@@ -6,13 +6,13 @@
 
 mod connect;
 mod dispatch;
-mod doubts;
 mod follow;
 mod presence;
 mod registry;
 mod sends;
 mod session;
 mod shared;
+mod step_limiter;
 mod subscribe;
 mod watching;
 

@@ -365,10 +365,9 @@ impl Session {
         self.change(|channels, now| channels.interrupted(had, now));
     }
 
-    /// Doubts the subscriptions that the hub ended where the user's stream has not told why. To be
-    /// called from time to time.
-    pub fn look_for_ended(&self) {
-        self.change(|channels, now| channels.look_for_ended(now));
+    /// Doubts the subscriptions that the hub ended and that `channel.removed` does not explain.
+    pub fn doubt_ended(&self) {
+        self.change(|channels, now| channels.doubt_ended(now));
     }
 
     /// Changes the subscriptions, and has the connection's task begin the steps that follow.

@@ -20,10 +20,10 @@ use protocol::{CloseCode, Limits, UserId, entity::Environment};
 use store::cost::Meter;
 
 use super::{
-    doubts::Doubts,
     presence::Presences,
     registry::{Bounds, Registry},
     session::Session,
+    step_limiter::StepLimiter,
 };
 use crate::{
     auth::Authenticator,
@@ -48,7 +48,7 @@ pub struct Sessions {
     apps: Arc<Keyed<Scope>>,
     users: Arc<Keyed<(Scope, UserId)>>,
     recently_ended: Mutex<VecDeque<(Instant, Ending, u64)>>,
-    pub(super) doubts: Doubts,
+    pub(super) step_limiter: StepLimiter,
     pub(super) registry: Arc<Registry>,
 }
 
@@ -115,7 +115,7 @@ impl Sessions {
             apps,
             users,
             recently_ended: Mutex::default(),
-            doubts: Doubts::default(),
+            step_limiter: StepLimiter::default(),
             registry,
         })
     }

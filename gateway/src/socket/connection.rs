@@ -291,6 +291,8 @@ enum Event {
     Input(Input),
     Over(Reason),
     Due,
+    /// The hub ended a subscription of the session.
+    SubscriptionEnded,
     /// Subscriptions outside of requests are to be begun.
     Steps,
 }
@@ -340,7 +342,10 @@ impl Shell {
                         .refuse(&connections, Refusal::fault(CloseCode::ConnectTimeout))
                         .await);
                 }
-                Event::Input(Input::Gone) | Event::Over(_) | Event::Steps => {
+                Event::Input(Input::Gone)
+                | Event::Over(_)
+                | Event::SubscriptionEnded
+                | Event::Steps => {
                     return Err(Ended::Gone);
                 }
             }
@@ -467,7 +472,6 @@ impl Shell {
                         active.refreshed(remaining(sessions, &session), now);
                     }
                     let _: Result<(), _> = self.outbox.check(now);
-                    session.look_for_ended();
                     if self
                         .incoming
                         .deadline()
@@ -490,6 +494,7 @@ impl Shell {
                     }
                     timer.as_mut().reset(active.due().into());
                 }
+                Event::SubscriptionEnded => session.doubt_ended(),
                 Event::Steps => sessions::follow(sessions, &session),
                 Event::Over(Reason::TooSlow(_)) => {
                     self.outbox.close(
@@ -570,6 +575,9 @@ impl Shell {
             || session.is_some_and(|session| session.is_refreshed(cx))
         {
             return Poll::Ready(Event::Due);
+        }
+        if session.is_some() && self.outbox.take_ended_subscription() {
+            return Poll::Ready(Event::SubscriptionEnded);
         }
         if session.is_some_and(|session| session.has_steps()) {
             return Poll::Ready(Event::Steps);

@@ -26,9 +26,7 @@ async fn hears_after_the_loss_of(deleted: &str, is_refused: bool) {
     let (_folder, secret) = secret_key();
     let mut forgetful = testing::Server::start_with(&["--appendonly", "no", "--save", ""]).await;
     let url = forgetful.url();
-    let mut arguments = over_redis(&url, &secret);
-    arguments.extend(["--heartbeat", "1000"]);
-    let node = Chaos::spawn(&arguments);
+    let node = Chaos::spawn(&over_redis(&url, &secret));
     let shop = Shop::open(node.address().await, ADMIN).await;
     shop.group("general", &["alice", "bob"]).await;
     let (_alice, mut events) = shop.connects("alice", Encoding::MessagePack).await;

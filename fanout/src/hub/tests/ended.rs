@@ -16,6 +16,9 @@ async fn eviction_takes_effect_in_seq_order_within_a_batch() {
         .await;
     bob.sees(&["1 before"]).await;
     assert!(bobs.is_ended() && !alices.is_ended());
+    let notices = [&bob, &alice].map(|reader| reader.outbox.take_ended_subscription());
+    assert_eq!(notices, [true, false], "the owner of an ended one is told");
+    assert!(!bob.outbox.take_ended_subscription(), "once");
     assert_eq!(node.hub.stats().subscriptions, 1);
     drop(bobs);
     assert_eq!(node.hub.stats().subscriptions, 1);
@@ -51,7 +54,7 @@ async fn eviction_ends_subscription_admitted_before_it_and_not_started() {
     node.commit("secret");
     alice.sees_last("3 secret").await;
     let bobs = joining.start(head, head);
-    assert!(bobs.is_ended());
+    assert!(bobs.is_ended() && bob.outbox.take_ended_subscription());
     node.commit("more");
     alice.sees_last("4 more").await;
     assert!(bob.pipe.texts().is_empty());
@@ -73,6 +76,11 @@ async fn eviction_ends_subscription_that_catches_up_without_later_records() {
     node.lose("secret");
     bob.pipe.open(usize::MAX);
     eventually(|| bobs.is_ended(), || "the end of the subscription".into()).await;
+    eventually(
+        || bob.outbox.take_ended_subscription(),
+        || "the notice".into(),
+    )
+    .await;
     assert_eq!(bob.seqs(), (1..=40).collect::<Vec<_>>());
 
     let carol = node.reader_with("carol", 0, Encoding::Binary, &limits);

@@ -17,8 +17,10 @@ use std::{
 use fanout::Position;
 use protocol::ChannelId;
 
-/// The pause before a subscription is tried again; it grows to ten times that.
-const RETRY: Duration = Duration::from_millis(200);
+/// Pause before the first retry of a failed step. It grows with each failure, up to
+/// [`MAX_RETRY_PAUSES`] times that.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+const MAX_RETRY_PAUSES: u32 = 10;
 
 /// How often the machine looks whether a topic has reached the position of an addition.
 const SETTLING: Duration = Duration::from_millis(20);
@@ -68,7 +70,7 @@ impl Why {
 /// What to do outside of requests.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Nothing. The next notice or [`look_for_ended`](Subscriptions::look_for_ended) says so when there is.
+    /// Nothing. The next notice or [`doubt_ended`](Subscriptions::doubt_ended) says so when there is.
     Nothing,
     /// Nothing before this instant.
     At(Instant),
@@ -87,6 +89,8 @@ pub enum Step {
         id: ChannelId,
         /// Why, and after which position.
         why: Why,
+        /// Whether an earlier attempt failed or found that the user is not in the channel.
+        is_retry: bool,
     },
     /// Tell a gap: the session has as many subscriptions as it may.
     TellLimit {
@@ -242,7 +246,7 @@ impl<S: Handle> Subscriptions<S> {
         asked: impl Iterator<Item = &'a ChannelId> + Clone,
         now: Instant,
     ) -> Vec<Admission> {
-        self.look_for_ended(now);
+        self.doubt_ended(now);
         let is_counted =
             |id: &ChannelId| self.live.contains_key(id) || asked.clone().any(|asked| asked == id);
         // Those that are to come back count.
@@ -307,11 +311,18 @@ impl<S: Handle> Subscriptions<S> {
         }
     }
 
-    /// A step failed, and is tried again later.
-    pub fn retry(&mut self, id: &ChannelId, why: Why, now: Instant) {
+    /// A step failed, and is tried again later. `jitter` shortens the pause at random, so that
+    /// sessions that failed together do not retry together.
+    pub fn retry(
+        &mut self,
+        id: &ChannelId,
+        why: Why,
+        now: Instant,
+        jitter: impl FnOnce(Duration) -> Duration,
+    ) {
         if let Some(wanted) = self.wanted_for(id, why) {
             wanted.attempts += 1;
-            wanted.due = now + RETRY * wanted.attempts.min(10);
+            wanted.due = now + jitter(RETRY_PAUSE * wanted.attempts.min(MAX_RETRY_PAUSES));
         }
     }
 
@@ -362,8 +373,8 @@ impl<S: Handle> Subscriptions<S> {
         ids.iter().filter_map(|id| self.live.remove(id)).collect()
     }
 
-    /// Doubts the subscriptions that the hub ended. To be called from time to time.
-    pub fn look_for_ended(&mut self, now: Instant) {
+    /// Doubts the subscriptions that the hub ended.
+    pub fn doubt_ended(&mut self, now: Instant) {
         if !self.live.values().any(Handle::is_ended) {
             return;
         }
@@ -420,7 +431,7 @@ impl<S: Handle> Subscriptions<S> {
 
     fn step(&mut self, id: ChannelId, room: &mut usize, now: Instant) -> Option<Step> {
         let wanted = self.wanted.get_mut(&id)?;
-        let why = wanted.why;
+        let (why, is_retry) = (wanted.why, wanted.attempts > 0);
         match (self.live.get(&id), why) {
             (Some(running), _) if running.is_ended() => {}
             (Some(running), Why::Added(position)) => {
@@ -449,7 +460,7 @@ impl<S: Handle> Subscriptions<S> {
             });
         }
         *room = room.saturating_sub(1);
-        Some(Step::Subscribe { id, why })
+        Some(Step::Subscribe { id, why, is_retry })
     }
 
     fn wanted_for(&mut self, id: &ChannelId, why: Why) -> Option<&mut Wanted> {

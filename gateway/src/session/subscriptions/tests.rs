@@ -5,6 +5,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
+    convert::identity,
     rc::Rc,
 };
 
@@ -116,7 +117,7 @@ enum Act {
     Postpone,
     /// What is due outside of requests begins.
     Work,
-    LookForEnded,
+    DoubtEnded,
     Open,
     Pass(u64),
 }
@@ -204,7 +205,7 @@ impl World {
             Act::Fail => self.fail(),
             Act::Postpone => self.postpone(),
             Act::Work => self.work(),
-            Act::LookForEnded => self.machine.look_for_ended(self.now),
+            Act::DoubtEnded => self.machine.doubt_ended(self.now),
             Act::Open => {
                 self.is_open = true;
                 drop_all(self.machine.opened(self.now));
@@ -333,7 +334,7 @@ impl World {
         };
         for step in steps {
             match step {
-                Step::Subscribe { id, why } => self.changes.push_back(Change {
+                Step::Subscribe { id, why, .. } => self.changes.push_back(Change {
                     why: Some(why),
                     channel: number(&id),
                     after: Some(why.position()),
@@ -422,7 +423,7 @@ impl World {
         };
         let asked = id(change.channel);
         match (change.why, change.had) {
-            (Some(why), _) => self.machine.retry(&asked, why, self.now),
+            (Some(why), _) => self.machine.retry(&asked, why, self.now, identity),
             (None, Some(had)) => self.machine.interrupted(vec![(asked, had)], self.now),
             (None, None) => {}
         }
@@ -459,7 +460,7 @@ impl World {
                 self.act(Act::Work);
                 self.act(Act::Pass(100));
             }
-            self.act(Act::LookForEnded);
+            self.act(Act::DoubtEnded);
             self.act(Act::Pass(400_000));
         }
     }
@@ -495,7 +496,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(Act::Fail),
         1 => Just(Act::Postpone),
         4 => Just(Act::Work),
-        1 => Just(Act::LookForEnded),
+        1 => Just(Act::DoubtEnded),
         1 => Just(Act::Open),
         2 => (0..5_000u64).prop_map(Act::Pass),
     ]
