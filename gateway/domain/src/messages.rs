@@ -787,20 +787,5 @@ fn check_attachment(attachment: &Attachment) -> Result<()> {
     }
     check::line("attachments.name", attachment.name.as_ref(), check::NAME)?;
     check::line("attachments.mime", attachment.mime.as_ref(), check::NAME)?;
-    for value in [
-        attachment.size,
-        attachment.width,
-        attachment.height,
-        attachment.duration_ms,
-    ]
-    .into_iter()
-    .flatten()
-    {
-        if value > protocol::MAX_INTEGER {
-            return Err(Error::bad_request(
-                "an integer of an attachment is beyond 2^53",
-            ));
-        }
-    }
     Ok(attachment.metadata.check()?)
 }

@@ -2,7 +2,10 @@
 use serde_json::json;
 
 use super::*;
-use crate::operation::{message::SendMessage, path::ChannelPath};
+use crate::{
+    MAX_INTEGER,
+    operation::{message::SendMessage, path::ChannelPath},
+};
 
 #[test]
 fn a_request_is_read_in_both_encodings() {
@@ -308,6 +311,23 @@ fn integers_of_free_data_are_kept_exactly_or_refused() {
         "100000000000000000000000",
     ] {
         assert_eq!(read(rounded), Err(Some("metadata".into())), "{rounded}");
+    }
+}
+
+#[test]
+fn integers_beyond_2_to_the_53_are_refused_by_the_name_of_their_field() {
+    for encoding in Encoding::ALL {
+        let read = |size: u64| {
+            let params = json!({ "attachments": [{ "type": "file", "size": size }] });
+            let frame = encode_request(encoding, 1, "message.send", &params);
+            let request = Request::decode(encoding, &frame).unwrap();
+            request.params::<SendMessage>().map_err(|error| error.field)
+        };
+        assert!(read(MAX_INTEGER).is_ok());
+        for integer in [MAX_INTEGER + 1, u64::MAX] {
+            let field = read(integer).unwrap_err();
+            assert_eq!(field.as_deref(), Some("attachments[0].size"), "{integer}");
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use serde::{
 };
 
 use super::{Findings, integral};
+use crate::MAX_INTEGER;
 
 /// A deserializer of what clients send, over that of either encoding.
 ///
@@ -125,6 +126,16 @@ macro_rules! visit {
     };
 }
 
+impl<V> Visit<'_, V> {
+    /// Checks an integer of a typed field. Those of free data are checked with the whole of it.
+    fn check_integer<E: Error>(&self, magnitude: u64) -> Result<(), E> {
+        if self.expected == Expected::Integer && magnitude > MAX_INTEGER {
+            return Err(E::custom("integers are within ±2^53"));
+        }
+        Ok(())
+    }
+}
+
 impl<'de, V: Visitor<'de>> Visitor<'de> for Visit<'_, V> {
     type Value = V::Value;
 
@@ -137,12 +148,20 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Visit<'_, V> {
         visit_i8(i8);
         visit_i16(i16);
         visit_i32(i32);
-        visit_i64(i64);
         visit_u8(u8);
         visit_u16(u16);
         visit_u32(u32);
-        visit_u64(u64);
         visit_char(char);
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<V::Value, E> {
+        self.check_integer(value.unsigned_abs())?;
+        self.visitor.visit_i64(value)
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<V::Value, E> {
+        self.check_integer(value)?;
+        self.visitor.visit_u64(value)
     }
 
     fn visit_f32<E: Error>(self, value: f32) -> Result<V::Value, E> {
