@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use super::{Shared, answer::Answer, error_response::ErrorResponse};
 
-const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
+pub(super) const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 /// The longest key, in bytes.
 const LONGEST: usize = 255;
 

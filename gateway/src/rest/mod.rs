@@ -119,8 +119,8 @@ pub fn router(state: RestState) -> Router {
         .with_state(context)
 }
 
-/// Refuses what says twice where it goes or from which page it comes: two readers may each believe
-/// another one.
+/// Refuses requests with two values of a header that takes one: two readers may each believe another
+/// one.
 async fn check_headers(request: Request, next: Next) -> Response {
     match check_single(request.headers()) {
         Ok(()) => next.run(request).await,
@@ -128,9 +128,16 @@ async fn check_headers(request: Request, next: Next) -> Response {
     }
 }
 
-/// Fails with `bad_request` if there is more than one `Host` or `Origin`.
+/// Fails with `bad_request` if there is more than one `Host`, `Origin`, `Content-Type` or
+/// `Idempotency-Key`.
 pub(crate) fn check_single(headers: &HeaderMap) -> Result<()> {
-    for name in [header::HOST, header::ORIGIN] {
+    let single = [
+        header::HOST,
+        header::ORIGIN,
+        header::CONTENT_TYPE,
+        idempotency::HEADER,
+    ];
+    for name in single {
         if headers.get_all(&name).iter().nth(1).is_some() {
             return Err(Error::bad_request(format!(
                 "there is more than one `{name}` header"

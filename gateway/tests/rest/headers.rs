@@ -141,6 +141,19 @@ async fn an_entity_changes_only_at_the_version_that_the_caller_saw() {
 }
 
 #[tokio::test]
+async fn two_values_of_a_header_that_takes_one_are_refused() {
+    let node = Node::start().await;
+    let tenant = node.tenant().await;
+    for name in ["idempotency-key", "origin"] {
+        let request = node.by(&tenant.live).with(name, "one").with(name, "two");
+        let refused = request.post("/v1/users", json!({})).await;
+        refused.refuses(400, "bad_request");
+    }
+    let users = node.by(&tenant.live).get("/v1/users").await;
+    assert_eq!(users.body["items"], json!([]));
+}
+
+#[tokio::test]
 async fn a_post_with_an_idempotency_key_is_done_once() {
     let node = Node::start().await;
     let tenant = node.tenant().await;
