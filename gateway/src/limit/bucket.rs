@@ -48,14 +48,12 @@ impl Bucket {
         Ok(())
     }
 
-    /// Takes tokens that were used already, whether they are there or not: those to come pay for
-    /// them.
-    pub fn charge(&mut self, tokens: u64, now: Duration, rate: Rate) {
-        if rate.per_second != 0 && tokens != 0 {
-            self.full_at = self
-                .full_at
-                .max(nanos(now))
-                .saturating_add(rate.interval().saturating_mul(tokens));
+    /// Takes tokens, and fractions of one, that were used already, whether they are there or not:
+    /// those to come pay for them.
+    pub fn charge(&mut self, tokens: f64, now: Duration, rate: Rate) {
+        if rate.per_second != 0 && tokens > 0.0 {
+            let taken = (rate.interval() as f64 * tokens) as u64;
+            self.full_at = self.full_at.max(nanos(now)).saturating_add(taken);
         }
     }
 
@@ -136,11 +134,21 @@ mod tests {
         let rate = Rate::per_second(10);
         let mut bucket = Bucket::default();
         assert_eq!(bucket.take(MS(0), rate), Ok(()));
-        bucket.charge(39, MS(0), rate);
+        bucket.charge(39.0, MS(0), rate);
         assert_eq!(bucket.take(MS(0), rate), Err(2100), "40 of 20 are used");
         assert_eq!(bucket.take(MS(2100), rate), Ok(()));
-        bucket.charge(100, MS(2100), Rate::per_second(0));
+        bucket.charge(100.0, MS(2100), Rate::per_second(0));
         assert_eq!(bucket.take(MS(2200), rate), Ok(()));
+    }
+
+    #[test]
+    fn charged_fractions_add_up() {
+        let rate = Rate::per_second(10);
+        let mut bucket = Bucket::default();
+        for _ in 0..40 {
+            bucket.charge(0.5, MS(0), rate);
+        }
+        assert_eq!(bucket.take(MS(0), rate), Err(100), "20 of 20 are used");
     }
 
     #[test]

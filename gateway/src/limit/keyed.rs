@@ -59,8 +59,8 @@ impl<K: Eq + Hash> Keyed<K> {
     }
 
     /// Takes tokens of a key that were used already: see [`Bucket::charge`].
-    pub fn charge(&self, key: K, tokens: u64, now: Duration) {
-        if self.rate.per_second == 0 || tokens == 0 {
+    pub fn charge(&self, key: K, tokens: f64, now: Duration) {
+        if self.rate.per_second == 0 || tokens <= 0.0 {
             return;
         }
         if let Some(mut bucket) = self.buckets.get_mut(&key) {

@@ -9,6 +9,7 @@ use axum::{
     response::Response,
 };
 use domain::{
+    clock::Clock,
     credential::{Actor, Principal, Who},
     error::{Error, Result},
     schema::Scope,
@@ -104,26 +105,52 @@ pub(super) async fn charge(
 ) -> Response {
     let (payer, meter) = (Payer::default(), Arc::new(Meter::default()));
     request.extensions_mut().insert(payer.clone());
-    let response = meter.measure(next.run(request)).await;
-    if let Some(principal) = payer.0.get() {
-        let (gates, tokens, now) = (
-            &state.gates,
-            meter.surcharge(),
-            state.services.clock.elapsed(),
-        );
+    let (gates, clock) = (&state.gates, &state.services.clock);
+    Bill::new(gates, clock, payer, meter)
+        .pays_for(next.run(request))
+        .await
+}
+
+/// Charges a request when it is dropped: also if the client hangs up before its answer.
+struct Bill<'a> {
+    gates: &'a Gates,
+    clock: &'a Clock,
+    payer: Payer,
+    meter: Arc<Meter>,
+}
+
+impl<'a> Bill<'a> {
+    fn new(gates: &'a Gates, clock: &'a Clock, payer: Payer, meter: Arc<Meter>) -> Self {
+        Self {
+            gates,
+            clock,
+            payer,
+            meter,
+        }
+    }
+
+    async fn pays_for<F: Future>(self, request: F) -> F::Output {
+        self.meter.measure(request).await
+    }
+}
+
+impl Drop for Bill<'_> {
+    fn drop(&mut self) {
+        let Some(principal) = self.payer.0.get() else {
+            return;
+        };
+        let (tokens, now) = (self.meter.surcharge(), self.clock.elapsed());
         if let Some(key) = key_of(principal) {
-            gates.keys.charge(key.clone(), tokens, now);
+            self.gates.keys.charge(key.clone(), tokens, now);
         }
         if let Principal::Actor(actor) = principal {
             if let Some(user) = actor.user() {
-                gates
-                    .users
-                    .charge((actor.scope.clone(), user.clone()), tokens, now);
+                let key = (actor.scope.clone(), user.clone());
+                self.gates.users.charge(key, tokens, now);
             }
-            gates.apps.charge(actor.scope.clone(), tokens, now);
+            self.gates.apps.charge(actor.scope.clone(), tokens, now);
         }
     }
-    response
 }
 
 /// The key by which a caller asks, if it has a bucket of its own.
@@ -184,4 +211,47 @@ fn note(principal: &Principal) {
                 .record("environment", actor.scope.environment.as_str())
         }
     };
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn request_whose_client_hangs_up_is_charged() {
+        let limits = Limits::default();
+        let rate = Rate::per_second(limits.app_requests_per_second);
+        let users = Arc::new(Keyed::new(Rate::per_second(1)));
+        let gates = Gates::new(&limits, Arc::new(Keyed::new(rate)), Arc::clone(&users));
+        let clock = Clock::system();
+        let (payer, meter) = (Payer::default(), Arc::new(Meter::default()));
+        let scope = Scope {
+            app: protocol::AppId::from_bits(1),
+            environment: protocol::entity::Environment::Live,
+        };
+        let (user, now) = ("alice".parse::<UserId>().unwrap(), clock.elapsed());
+        let who = Who::User {
+            id: user.clone(),
+            token_key: protocol::TokenKeyId::from_bits(1),
+            issued_at: 0,
+            expires_at: 0,
+        };
+        let actor = Actor {
+            scope: scope.clone(),
+            who,
+        };
+        payer.0.set(Principal::Actor(actor)).unwrap();
+        let request = async {
+            cost::count_partitions(1000);
+            std::future::pending::<()>().await;
+        };
+        let served = Bill::new(&gates, &clock, payer, meter).pays_for(request);
+        tokio::time::timeout(Duration::ZERO, served)
+            .await
+            .unwrap_err();
+        users.peek(&(scope, user), now).unwrap_err();
+    }
 }

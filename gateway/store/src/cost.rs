@@ -1,8 +1,8 @@
 //! What a request costs beyond the token that it takes when it arrives.
 //!
 //! The store counts the work of each request into its meter. When the request has ended, the
-//! buckets that it took a token from are charged one more for every [`UNITS_PER_TOKEN`], which may
-//! leave them in debt: the next requests wait until it is paid.
+//! buckets that it took a token from are charged for the work beyond [`UNITS_PER_REQUEST`], in
+//! fractions of a token. That may leave them in debt: the next requests wait until it is paid.
 
 use std::{
     hash::{BuildHasher, Hash, RandomState},
@@ -14,18 +14,21 @@ use std::{
 
 use fanout::fair::Party;
 
-/// Units of store work that a request has for the token which it takes when it arrives, and for
-/// each further token.
+/// Units of store work that the token pays for which a request takes when it arrives.
+pub const UNITS_PER_REQUEST: u64 = 10;
+
+/// Units of store work that each further token pays for.
 pub const UNITS_PER_TOKEN: u64 = 50;
 
-/// Bytes of documents that count as one unit.
+/// Bytes of documents that count as one unit. Work is counted in as many parts of a unit, so that
+/// nothing is lost by rounding.
 const BYTES_PER_UNIT: u64 = 64 * 1024;
 
 /// Documents of a page or events of a log that count as one unit.
 const ROWS_PER_UNIT: u64 = 20;
 
-/// Replayed events that cost one token: each is read from the log, and its entity after it.
-const EVENTS_PER_TOKEN: u64 = 200;
+/// Replayed events that count as one unit: each is read from the log, and its entity after it.
+const EVENTS_PER_UNIT: u64 = 4;
 
 tokio::task_local! {
     static METER: Arc<Meter>;
@@ -34,10 +37,8 @@ tokio::task_local! {
 /// Store work of one request.
 #[derive(Debug, Default)]
 pub struct Meter {
-    /// In units: a partition read or written, or a few rows of a page.
-    units: AtomicU64,
-    /// Bytes of the documents that were read.
-    bytes: AtomicU64,
+    /// In parts of a unit, which is a partition read or written, or a few rows of a page.
+    parts: AtomicU64,
     /// Hashes of the tenant and the user (or key) for whom the work is done; 0 while they are not
     /// known.
     tenant: AtomicU64,
@@ -59,14 +60,11 @@ impl Meter {
         METER.scope(Arc::clone(self), request).await
     }
 
-    /// Returns the tokens that the request costs beyond its first one.
-    pub fn surcharge(&self) -> u64 {
-        self.units() / UNITS_PER_TOKEN
-    }
-
-    fn units(&self) -> u64 {
-        let bytes = self.bytes.load(Ordering::Relaxed);
-        self.units.load(Ordering::Relaxed) + bytes / BYTES_PER_UNIT
+    /// Returns the tokens, and fractions of one, that the request costs beyond its first one.
+    pub fn surcharge(&self) -> f64 {
+        let free = UNITS_PER_REQUEST * BYTES_PER_UNIT;
+        let parts = self.parts.load(Ordering::Relaxed).saturating_sub(free);
+        parts as f64 / (UNITS_PER_TOKEN * BYTES_PER_UNIT) as f64
     }
 }
 
@@ -97,36 +95,37 @@ struct Capped {
 
 impl Drop for Capped {
     fn drop(&mut self) {
-        let units = self.inner.units().min(self.units);
-        self.outer.units.fetch_add(units, Ordering::Relaxed);
+        let most = self.units.saturating_mul(BYTES_PER_UNIT);
+        let parts = self.inner.parts.load(Ordering::Relaxed).min(most);
+        self.outer.parts.fetch_add(parts, Ordering::Relaxed);
     }
 }
 
 /// Counts partitions that are read or written for the current request, if there is one.
 pub fn count_partitions(partitions: usize) {
-    // Work outside of a request is nobody's to pay.
-    let _outside =
-        METER.try_with(|meter| meter.units.fetch_add(partitions as u64, Ordering::Relaxed));
+    count(partitions as u64, 1);
 }
 
 /// Counts bytes of documents that were read.
 pub fn count_bytes(bytes: usize) {
-    let _outside = METER.try_with(|meter| meter.bytes.fetch_add(bytes as u64, Ordering::Relaxed));
+    count(bytes as u64, BYTES_PER_UNIT);
 }
 
 /// Counts a part of one partition that is read row by row.
 pub fn count_rows(rows: usize) {
-    let _outside = METER.try_with(|meter| {
-        meter
-            .units
-            .fetch_add(1 + rows as u64 / ROWS_PER_UNIT, Ordering::Relaxed)
-    });
+    count(1, 1);
+    count(rows as u64, ROWS_PER_UNIT);
 }
 
 /// Counts events that are to be replayed: as much as reading them by pages of messages takes.
 pub fn count_replay(events: u64) {
-    let units = events.saturating_mul(UNITS_PER_TOKEN) / EVENTS_PER_TOKEN;
-    let _outside = METER.try_with(|meter| meter.units.fetch_add(units, Ordering::Relaxed));
+    count(events, EVENTS_PER_UNIT);
+}
+
+fn count(amount: u64, per_unit: u64) {
+    let parts = amount.saturating_mul(BYTES_PER_UNIT / per_unit);
+    // Work outside of a request is nobody's to pay.
+    let _outside = METER.try_with(|meter| meter.parts.fetch_add(parts, Ordering::Relaxed));
 }
 
 /// Says for which user (or key) of a tenant the current request is done.
@@ -159,6 +158,10 @@ pub fn hash(key: &impl Hash) -> u64 {
 mod tests {
     use super::*;
 
+    fn units(meter: &Meter) -> u64 {
+        meter.parts.load(Ordering::Relaxed) / BYTES_PER_UNIT
+    }
+
     #[tokio::test]
     async fn a_request_is_charged_for_its_own_work_alone() {
         let (one, other) = (Arc::new(Meter::default()), Arc::new(Meter::default()));
@@ -167,24 +170,33 @@ mod tests {
             tokio::task::yield_now().await;
             count_partitions(partitions);
         };
-        tokio::join!(one.measure(work(49)), other.measure(work(120)));
-        assert_eq!((one.surcharge(), other.surcharge()), (0, 2));
-        one.measure(async { count_rows(200) }).await;
-        assert_eq!(one.surcharge(), 1, "49 partitions and 11 for the rows");
+        tokio::join!(one.measure(work(10)), other.measure(work(110)));
+        assert_eq!((one.surcharge(), other.surcharge()), (0.0, 2.0));
+        one.measure(async { count_rows(480) }).await;
+        assert_eq!(units(&one), 10 + 1 + 23, "the rows are rounded down");
         other.measure(async { count_replay(600) }).await;
-        assert_eq!(other.surcharge(), 5);
+        assert_eq!(other.surcharge(), 5.0);
+    }
+
+    #[tokio::test]
+    async fn a_request_of_less_than_a_token_is_charged_its_fraction() {
+        let meter = Arc::new(Meter::default());
+        meter.measure(async { count_partitions(49) }).await;
+        assert_eq!(meter.surcharge(), 39.0 / 50.0);
+        meter.measure(async { count_replay(1) }).await;
+        assert_eq!(meter.surcharge(), 39.25 / 50.0);
     }
 
     #[tokio::test]
     async fn bytes_are_charged_beside_partitions() {
         let meter = Arc::new(Meter::default());
         let documents = async {
-            for _ in 0..100 {
+            for _ in 0..120 {
                 count_bytes(BYTES_PER_UNIT as usize / 2);
             }
         };
         meter.measure(documents).await;
-        assert_eq!(meter.surcharge(), 1, "3.2 MB");
+        assert_eq!(meter.surcharge(), 1.0, "3.8 MB");
     }
 
     #[tokio::test]
@@ -193,13 +205,13 @@ mod tests {
         meter
             .measure(at_most(100, async { count_partitions(99) }))
             .await;
-        assert_eq!(meter.units(), 99);
+        assert_eq!(units(&meter), 99);
         let endless = async {
             count_partitions(10_000);
             std::future::pending::<()>().await;
         };
         let cancelled = tokio::time::timeout(std::time::Duration::ZERO, at_most(100, endless));
         assert!(meter.measure(cancelled).await.is_err());
-        assert_eq!(meter.units(), 199);
+        assert_eq!(units(&meter), 199);
     }
 }
