@@ -18,16 +18,13 @@ use super::{
     Services,
     channel_orders::{ChannelOrder, Ranked, rank},
     document::parse_key,
-    index::Line,
+    index::{Line, MAX_INDEX_UNITS},
     schema::{CHANNELS, PARTICIPANTS, Scope},
 };
 use crate::error::{Error, Result};
 
 /// Maximum number of channels of a user whose order is read for every request.
 const SMALL: usize = 200;
-/// Units of store work that reading a longer order is charged for, at most. Others may have put the
-/// user into most of its channels; what bounds the work are the turns and the reuse of orders.
-const MAX_UNITS: u64 = SMALL as u64;
 /// Channels that are read at once. Between two such reads other tasks run.
 pub(super) const CHANNELS_PER_READ: usize = 100;
 /// How long a list waits for its turn to read many channels.
@@ -85,6 +82,17 @@ impl Services {
         not_before: u64,
         patience: Duration,
     ) -> Result<Arc<ChannelOrder>> {
+        let finding = self.find_order(scope, user, not_before, patience);
+        cost::at_most(MAX_INDEX_UNITS, finding).await
+    }
+
+    async fn find_order(
+        &self,
+        scope: &Scope,
+        user: &UserId,
+        not_before: u64,
+        patience: Duration,
+    ) -> Result<Arc<ChannelOrder>> {
         if let Some(order) = self.kept_order(scope, user, not_before).await? {
             return Ok(order);
         }
@@ -113,7 +121,7 @@ impl Services {
         if let Some(order) = self.kept_order(scope, user, not_before).await? {
             return Ok(order);
         }
-        let order = Arc::new(cost::at_most(MAX_UNITS, self.read_order(scope, user)).await?);
+        let order = Arc::new(self.read_order(scope, user).await?);
         self.orders
             .keep((scope.clone(), user.clone()), Arc::clone(&order));
         Ok(order)

@@ -24,7 +24,7 @@ use bytes::Bytes;
 use protocol::{ChannelId, EventKind, UserId, entity::Entry};
 use serde::{Deserialize, Serialize};
 use store::{
-    Append, Body, Commit, Control, Counter, Document, Expected, Increment, Mark, Range, Write,
+    Append, Body, Commit, Control, Counter, Document, Expected, Increment, Mark, Range, Write, cost,
 };
 
 use super::{
@@ -44,6 +44,9 @@ const PENDING: u64 = 60_000;
 const LINES_PER_REPAIR: usize = 1000;
 /// Maximum number of old lines that one request drops.
 const REPAIRS_PER_ATTEMPT: usize = 100;
+/// Units of store work that going through all channels of a user is charged for, at most. Others
+/// may have put the user into most of them.
+pub(super) const MAX_INDEX_UNITS: u64 = 200;
 
 /// The part of `channels_per_user` that additions by other users leave free.
 const RESERVE_DIVISOR: u64 = 10;
@@ -301,7 +304,9 @@ impl Services {
                 }
                 Err(conflict) if conflict.require.contains(&0) => return Ok(Coming::IsNobody),
                 Err(conflict) if conflict.require.is_empty() => {
-                    if has_repaired || !self.drop_old_lines(scope, user).await? {
+                    // Others may have filled the index, and its user is not always the caller.
+                    let dropping = self.drop_old_lines(scope, user);
+                    if has_repaired || !cost::at_most(MAX_INDEX_UNITS, dropping).await? {
                         return Err(additions.refusal(user, most));
                     }
                     has_repaired = true;

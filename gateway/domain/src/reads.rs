@@ -12,16 +12,17 @@ use protocol::{
     },
 };
 use serde::Serialize;
-use store::{Commit, Control, Expected, Range};
+use store::{Commit, Control, Expected, Range, cost};
 
 use super::{
     ATTEMPTS, Services,
     channel_order::{CHANNELS_PER_READ, LIST_PATIENCE},
     document::{PutValue, decode, encode, parse_key},
     entries::Detail,
+    index::MAX_INDEX_UNITS,
     perform::{Call, Done, Perform},
     permission::Action,
-    schema::{CHANNELS, ENTITY, ONLY, PARTICIPANTS, READS},
+    schema::{CHANNELS, ENTITY, ONLY, PARTICIPANTS, READS, Scope},
 };
 use crate::{
     credential::{Actor, Who},
@@ -235,7 +236,11 @@ impl Services {
     /// How many messages a user has not read, by channel.
     pub async fn unread(&self, actor: &Actor, user: &UserId) -> Result<Unread> {
         self.permit_user(actor, user).await?;
-        let (own, scope) = (actor.scope.user(user), &actor.scope);
+        cost::at_most(MAX_INDEX_UNITS, self.count_unread(&actor.scope, user)).await
+    }
+
+    async fn count_unread(&self, scope: &Scope, user: &UserId) -> Result<Unread> {
+        let own = scope.user(user);
         let (mut channels, mut after, mut turn) = (BTreeMap::new(), None, None);
         loop {
             let (page, _) = self
