@@ -22,9 +22,9 @@ use super::{
 /// JavaScript reads integers beyond this wrongly, and `connect` tells limits to clients.
 const LARGEST: u64 = (1 << 53) - 1;
 
-/// The outbox budget where the system does not tell its memory: enough for some hundreds of stalled
-/// readers.
-const OUTBOX_TOTAL_UNKNOWN: u64 = 512 * 1024 * 1024;
+/// The memory by which budgets are made where the system does not tell it: enough for some hundreds
+/// of stalled readers.
+const MEMORY_UNKNOWN: u64 = 2 * 1024 * 1024 * 1024;
 
 pub(super) fn check(settings: &Settings) -> Result<Config, ConfigError> {
     // Taken apart by name: a setting that nothing reads is a warning of the compiler.
@@ -363,9 +363,10 @@ fn duration(text: &str, unit: &str, least: Duration, most: Duration) -> Result<D
 }
 
 fn limits_of(given: &GivenLimits) -> Result<Limits, ConfigError> {
-    let outbox_total_bytes = memory::available().map_or(OUTBOX_TOTAL_UNKNOWN, |bytes| bytes / 4);
+    let memory = memory::available().unwrap_or(MEMORY_UNKNOWN);
     let mut limits = Limits {
-        outbox_total_bytes,
+        outbox_total_bytes: memory / 4,
+        incoming_total_bytes: memory / 8,
         ..Limits::default()
     };
     for (name, (text, source)) in given {

@@ -60,7 +60,8 @@ pub struct Config {
     pub http_idle: Duration,
     /// Whether to make the demo tenant. Never `On` with Redis.
     pub demo: Demo,
-    /// The limits; `outbox_total_bytes` is a quarter of the memory unless given.
+    /// The limits; unless given, `outbox_total_bytes` is a quarter of the memory and
+    /// `incoming_total_bytes` an eighth.
     pub limits: Limits,
     /// How long a drain spreads its goodbyes over. Default 10 s; may be zero.
     pub drain_window: Duration,

@@ -111,10 +111,10 @@ pub fn sample() -> String {
             &mut out,
             &format!("{}{}.", about[..1].to_uppercase(), &about[1..]),
         );
-        let shown = if *name == "outbox_total_bytes" {
-            "1073741824".to_owned()
-        } else {
-            default.to_string()
+        let shown = match *name {
+            "outbox_total_bytes" => "1073741824".to_owned(),
+            "incoming_total_bytes" => "536870912".to_owned(),
+            _ => default.to_string(),
         };
         out.push_str(&format!("# {name} = {shown}\n"));
     }

@@ -1,14 +1,16 @@
 //! Limits on how often and how many at once: token buckets, one by one and by key, counts by key,
-//! and a gate. No lock outlives a call.
+//! a gate, and shared bytes. No lock outlives a call.
 
 mod address;
 mod bucket;
 mod concurrent;
 mod gate;
 mod keyed;
+mod room;
 
 pub use address::AddressGroup;
 pub use bucket::{Bucket, Rate};
 pub use concurrent::{Concurrent, Counted};
 pub use gate::{Counts, Full, Gate, Pass};
 pub use keyed::Keyed;
+pub use room::{NoRoom, Room, Share};

@@ -18,6 +18,8 @@ pub struct Readings {
     pub outboxes: fanout::outbox::Counts,
     /// The gate's, for who connects.
     pub gate: crate::limit::Counts,
+    /// Bytes that messages and bodies hold which are not whole yet.
+    pub incoming_bytes: u64,
     /// Whether records arrive from the bus at the moment.
     pub bus_connected: bool,
     /// Whether the node would take new connections: `/readyz`.
@@ -43,6 +45,7 @@ impl Collector for Parts {
             hub,
             outboxes,
             gate,
+            incoming_bytes,
             bus_connected,
             ready,
         } = read();
@@ -62,6 +65,11 @@ impl Collector for Parts {
             "outbox_bytes",
             "Bytes that wait for all readers",
             outboxes.queued_bytes as u64,
+        )?;
+        gauge(
+            "incoming_bytes",
+            "Bytes of messages and HTTP bodies that are not whole yet",
+            incoming_bytes,
         )?;
         gauge(
             "outbox_readers",

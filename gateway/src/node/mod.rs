@@ -29,7 +29,7 @@ use crate::{
     config::{Config, Demo as DemoSetting},
     demo::Demo,
     drain::{spread, spread_time},
-    limit::{Concurrent, Gate, Keyed, Rate},
+    limit::{Concurrent, Gate, Keyed, Rate, Room},
     listen::{self, Admission, Server, SocketBudget},
     metrics::{Metrics, Readings},
     pulse::Pulse,
@@ -152,6 +152,7 @@ impl Node {
             services.secret.clone(),
             storage.bus.clone(),
         );
+        let incoming = Room::new(limits.incoming_total_bytes);
         let rest = RestState {
             services: Arc::new(services.clone()),
             authenticator,
@@ -165,6 +166,7 @@ impl Node {
                 services.clock.clone(),
                 metrics.clone(),
             ),
+            incoming: incoming.clone(),
             pulse: pulse.clone(),
             draining: Arc::new(move || is_draining.load(Ordering::Relaxed)),
         };
@@ -174,11 +176,12 @@ impl Node {
             Arc::downgrade(&hub),
             outboxes.clone(),
             gate.clone(),
+            incoming.clone(),
             Arc::downgrade(&pulse),
             draining.clone(),
         );
         metrics.watch(move || {
-            let (hub, outboxes, gate, pulse, draining) = &counted;
+            let (hub, outboxes, gate, incoming, pulse, draining) = &counted;
             let (Some(hub), Some(pulse)) = (hub.upgrade(), pulse.upgrade()) else {
                 return Readings::default();
             };
@@ -188,6 +191,7 @@ impl Node {
                 hub: hub.stats(),
                 outboxes: outboxes.counts(),
                 gate: gate.counts(),
+                incoming_bytes: incoming.used() as u64,
                 bus_connected,
                 ready,
             }
@@ -202,6 +206,7 @@ impl Node {
             },
             stop: accepting.clone(),
             frame_bytes: limits.frame_bytes as usize,
+            incoming,
         };
         let upgrades = Upgrades {
             connections: Arc::new(connections),

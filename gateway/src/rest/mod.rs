@@ -39,7 +39,7 @@ use self::error_response::ErrorResponse;
 use crate::{
     auth::{Attempts, Authenticator},
     config::Origins,
-    limit::Keyed,
+    limit::{Keyed, Room},
     metrics::Metrics,
     pulse::Pulse,
 };
@@ -65,6 +65,8 @@ pub struct RestState {
     pub users: Arc<Keyed<(Scope, UserId)>>,
     /// Who fails to authenticate, by address; the same for both transports.
     pub attempts: Arc<Attempts>,
+    /// What bodies that are not whole yet may hold, together with messages over WebSocket.
+    pub incoming: Arc<Room>,
     /// Whether the store can be reached: `/readyz` fails if not.
     pub pulse: Arc<Pulse>,
     /// Whether the node is going away: `/readyz` fails then.
@@ -84,6 +86,7 @@ struct Context {
     metrics: Arc<Metrics>,
     proxies: Arc<Proxies>,
     attempts: Arc<Attempts>,
+    incoming: Arc<Room>,
     draining: Arc<dyn Fn() -> bool + Send + Sync>,
     gates: credentials::Gates,
     pulse: Arc<Pulse>,
@@ -175,6 +178,7 @@ fn context(state: RestState, document: Bytes) -> Shared {
         metrics,
         proxies,
         attempts,
+        incoming,
         draining,
         pulse,
         ..
@@ -185,6 +189,7 @@ fn context(state: RestState, document: Bytes) -> Shared {
         metrics,
         proxies,
         attempts,
+        incoming,
         draining,
         gates,
         pulse,

@@ -25,12 +25,12 @@ use tracing::Instrument;
 
 use super::{
     frame,
-    incoming::{Incoming, Input},
+    incoming::{self, Incoming, Input},
     wire::Wire,
 };
 use crate::{
     auth::Attempt,
-    limit::{AddressGroup, Counted, Gate},
+    limit::{AddressGroup, Counted, Gate, Room},
     listen::Socket,
     log::Seldom,
     metrics::{self, Metrics},
@@ -62,6 +62,8 @@ pub struct Connections {
     pub stop: CancellationToken,
     /// The largest frame that is read; 0 means no limit.
     pub frame_bytes: usize,
+    /// What the messages that are not whole yet may hold together.
+    pub incoming: Arc<Room>,
 }
 
 /// A socket that was upgraded.
@@ -206,6 +208,13 @@ fn charge(attempt: &mut Attempt) {
     let _: Result<(), _> = attempt.charge();
 }
 
+/// Counts a message that is given up since there is no room for it. Returns why its connection is
+/// closed.
+fn no_room(metrics: &Metrics) -> &'static str {
+    metrics.limit_hit("incoming_total_bytes");
+    "too many unfinished messages on this node"
+}
+
 fn log(metrics: &Metrics, refusal: &Refusal, address: AddressGroup) {
     match refusal.code {
         CloseCode::TokenRefused | CloseCode::TokenExpired => {
@@ -265,9 +274,15 @@ impl Shell {
             Encoding::Json => fanout::Encoding::Text,
         };
         let outbox = Outbox::new(socket.clone(), frames, connections.outboxes.clone());
-        let wire = Wire::new(socket.clone(), ahead, outbox.clone());
         let max_bytes = (connections.frame_bytes != 0).then_some(connections.frame_bytes);
-        let incoming = Incoming::new(wire, encoding, max_bytes, connections.outboxes.age);
+        let wire = Wire::new(
+            socket.clone(),
+            ahead,
+            outbox.clone(),
+            incoming::bounds(max_bytes),
+            &connections.incoming,
+        );
+        let incoming = Incoming::new(wire, encoding, connections.outboxes.age);
         Self {
             socket,
             place,
@@ -326,6 +341,13 @@ impl Shell {
                     let refusal = Refusal {
                         reason: reason.into(),
                         ..Refusal::fault(code)
+                    };
+                    return Err(self.refuse(&connections, refusal).await);
+                }
+                Event::Input(Input::NoRoom) => {
+                    let refusal = Refusal {
+                        reason: no_room(&connections.sessions.metrics).into(),
+                        ..Refusal::fault(CloseCode::TooManyConnections)
                     };
                     return Err(self.refuse(&connections, refusal).await);
                 }
@@ -542,6 +564,10 @@ impl Shell {
             },
             Input::Gone => Err(None),
             Input::Wrong(code, reason) => Err(Some((code, reason.into()))),
+            Input::NoRoom => {
+                let reason = no_room(&sessions.metrics);
+                Err(Some((CloseCode::TooManyConnections, reason.into())))
+            }
             Input::Frame(frame) => match active.request(now) {
                 Verdict::Serve => sessions::request(sessions, session, &frame).map_err(unread),
                 Verdict::Refuse { retry_after_ms } => {

@@ -16,11 +16,23 @@ use tokio_tungstenite::{
     },
 };
 
-use super::{meter::TooManyFragments, wire::Wire};
+use super::{
+    meter::TooManyFragments,
+    wire::{Bounds, Wire},
+};
+use crate::limit::NoRoom;
 
 /// How much tungstenite reads at once. It allocates this for each connection, and zeroes it at each
 /// read.
 const READ_BUFFER: usize = 2 * 1024;
+
+/// Returns what a reader holds of messages of at most `max_bytes`, if that is bounded.
+pub(super) fn bounds(max_bytes: Option<usize>) -> Bounds {
+    Bounds {
+        buffer: READ_BUFFER,
+        message: max_bytes,
+    }
+}
 
 /// What comes in.
 #[derive(Debug)]
@@ -30,6 +42,9 @@ pub(super) enum Input {
     Sign,
     /// It ends the connection, with this reason.
     Wrong(CloseCode, &'static str),
+    /// It is not whole, and there is no room on the node for more such messages: it ends the
+    /// connection.
+    NoRoom,
     Gone,
 }
 
@@ -46,13 +61,9 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
-    /// Reads messages of at most `max_bytes`, if that is bounded.
-    pub(super) fn new(
-        wire: Wire,
-        encoding: Encoding,
-        max_bytes: Option<usize>,
-        patience: Duration,
-    ) -> Self {
+    /// Reads messages within the [`bounds`] of the wire.
+    pub(super) fn new(wire: Wire, encoding: Encoding, patience: Duration) -> Self {
+        let max_bytes = wire.bounds().message;
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
@@ -141,6 +152,11 @@ fn input(message: Option<Result<Message, WsError>>, encoding: Encoding) -> Input
         {
             wrong(CloseCode::FrameTooLarge)
         }
+        (Some(Err(WsError::Io(error))), _)
+            if error.get_ref().is_some_and(|inner| inner.is::<NoRoom>()) =>
+        {
+            Input::NoRoom
+        }
         (Some(Err(WsError::Utf8(_) | WsError::Protocol(_))), _) => wrong(CloseCode::BadFrame),
         (Some(Err(_)), _) => Input::Gone,
     }
@@ -159,11 +175,16 @@ mod tests {
     };
 
     use super::*;
+    use crate::limit::Room;
 
     const PATIENCE: Duration = Duration::from_secs(30);
 
     /// A client's socket, and the node's reading side of it.
     async fn connected() -> (TcpStream, Incoming) {
+        connected_in(&Room::new(0)).await
+    }
+
+    async fn connected_in(room: &Arc<Room>) -> (TcpStream, Incoming) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap())
             .await
@@ -174,11 +195,8 @@ mod tests {
             fanout::Encoding::Binary,
             Limits::new(usize::MAX, Duration::MAX, usize::MAX),
         );
-        let wire = Wire::new(socket, Bytes::new(), outbox);
-        (
-            client,
-            Incoming::new(wire, Encoding::MessagePack, Some(65_536), PATIENCE),
-        )
+        let wire = Wire::new(socket, Bytes::new(), outbox, bounds(Some(65_536)), room);
+        (client, Incoming::new(wire, Encoding::MessagePack, PATIENCE))
     }
 
     /// A binary frame, masked with zeros.
@@ -264,5 +282,60 @@ mod tests {
                     .is_none()
             );
         }
+    }
+
+    #[tokio::test]
+    async fn unfinished_messages_have_a_room_together_and_small_ones_need_none() {
+        let room = Room::new(100_000);
+        let now = Instant::now();
+        let (mut first, mut one) = connected_in(&room).await;
+        let (mut second, mut other) = connected_in(&room).await;
+        let large = frame(0x82, 60_000);
+        let holds = |bytes: usize| {
+            let room = Arc::clone(&room);
+            move |_: &Incoming| room.used() == bytes
+        };
+        // The header is enough: a reader makes room for what it announces.
+        first.write_all(&large[..8]).await.unwrap();
+        let read = reads_until(&mut one, now, holds(60_000)).await;
+        assert!(read.is_none());
+        second.write_all(&frame(0x82, 2000)).await.unwrap();
+        let read = reads_until(&mut other, now, |_| false).await;
+        assert!(matches!(read, Some(Input::Frame(_))));
+        second.write_all(&large[..8]).await.unwrap();
+        let read = reads_until(&mut other, now, |_| false).await;
+        assert!(matches!(read, Some(Input::NoRoom)), "{read:?}");
+        drop(other);
+        assert_eq!(room.used(), 60_000);
+        first.write_all(&large[8..]).await.unwrap();
+        let read = reads_until(&mut one, now, |_| false).await;
+        assert!(matches!(read, Some(Input::Frame(_))));
+        assert!(reads_until(&mut one, now, holds(0)).await.is_none());
+        // Fragments, each within the buffer, until the last one.
+        for _ in 0..40 {
+            let opcode = if room.used() == 0 { 0x02 } else { 0x00 };
+            first.write_all(&frame(opcode, 1000)).await.unwrap();
+            let before = room.used();
+            let more = reads_until(&mut one, now, holds(before + 2000)).await;
+            assert!(more.is_none());
+        }
+        let (mut third, mut last) = connected_in(&room).await;
+        third.write_all(&large[..8]).await.unwrap();
+        let read = reads_until(&mut last, now, |_| false).await;
+        assert!(matches!(read, Some(Input::NoRoom)), "{read:?}");
+        first.write_all(&frame(0x80, 1000)).await.unwrap();
+        let read = reads_until(&mut one, now, |_| false).await;
+        assert!(matches!(read, Some(Input::Frame(_))));
+        assert!(reads_until(&mut one, now, holds(0)).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn message_beyond_the_frame_limit_is_too_large_whatever_room_is_left() {
+        let (mut client, mut incoming) = connected_in(&Room::new(1)).await;
+        let header = [&[0x82, 0xff][..], &u64::MAX.to_be_bytes(), &[0; 4]].concat();
+        client.write_all(&header).await.unwrap();
+        let read = reads_until(&mut incoming, Instant::now(), |_| false).await;
+        let code = CloseCode::FrameTooLarge;
+        assert!(matches!(read, Some(Input::Wrong(found, _)) if found == code));
     }
 }

@@ -24,6 +24,8 @@ pub(super) struct FrameMeter {
     /// Of the message that is not whole yet.
     fragments: u64,
     bytes: u64,
+    /// Whether the frame that has begun is the last one of its message.
+    is_last: bool,
     largest_payload: u64,
 }
 
@@ -40,6 +42,9 @@ impl FrameMeter {
                 .min(bytes.len());
             self.payload -= passed as u64;
             bytes = &bytes[passed..];
+            if passed > 0 {
+                self.end_if_whole();
+            }
             let Some((first, rest)) = bytes.split_first() else {
                 break;
             };
@@ -59,6 +64,15 @@ impl FrameMeter {
     /// Returns whether no frame and no fragmented message has begun that is not whole.
     pub(super) fn is_between_messages(&self) -> bool {
         self.have == 0 && self.payload == 0 && self.fragments == 0
+    }
+
+    /// Returns the bytes that the fragments of the message which is not whole yet take in
+    /// tungstenite beside its buffer, which collects them in a vector of at most twice their length.
+    pub(super) fn fragment_bytes(&self) -> u64 {
+        if self.is_last && self.fragments == 1 {
+            return 0;
+        }
+        self.bytes.saturating_mul(2)
     }
 
     /// Returns the length of the largest payload that a header announced.
@@ -81,10 +95,15 @@ impl FrameMeter {
         if self.fragments > FRAGMENTS + self.bytes / BYTES_PER_FRAGMENT {
             return Err(TooManyFragments);
         }
-        if is_last {
-            (self.fragments, self.bytes) = (0, 0);
-        }
+        self.is_last = is_last;
+        self.end_if_whole();
         Ok(())
+    }
+
+    fn end_if_whole(&mut self) {
+        if self.is_last && self.payload == 0 {
+            (self.fragments, self.bytes, self.is_last) = (0, 0, false);
+        }
     }
 }
 
@@ -152,6 +171,25 @@ mod tests {
             );
         }
         assert_eq!((meter.fragments, meter.bytes), (0, 0));
+    }
+
+    #[test]
+    fn fragments_are_held_until_the_message_is_whole() {
+        let mut meter = FrameMeter::default();
+        let whole = frame(true, 2, 1000);
+        assert_eq!(meter.advance(&whole[..500]), Ok(()));
+        assert_eq!(meter.fragment_bytes(), 0, "it stays in the buffer");
+        assert_eq!(meter.advance(&whole[500..]), Ok(()));
+        assert_eq!(meter.advance(&frame(false, 2, 1000)), Ok(()));
+        assert_eq!(meter.advance(&frame(true, 9, 100)), Ok(()));
+        assert_eq!(meter.fragment_bytes(), 2000);
+        let last = frame(true, 0, 500);
+        assert_eq!(meter.advance(&last[..100]), Ok(()));
+        assert_eq!(meter.fragment_bytes(), 3000);
+        assert!(!meter.is_between_messages());
+        assert_eq!(meter.advance(&last[100..]), Ok(()));
+        assert_eq!(meter.fragment_bytes(), 0);
+        assert!(meter.is_between_messages());
     }
 
     #[test]

@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use super::{frame, meter::FrameMeter};
+use crate::limit::{Room, Share};
 
 /// A socket whose writing side is an outbox.
 #[derive(Debug)]
@@ -27,16 +28,37 @@ pub(super) struct Wire {
     ahead: Bytes,
     outbox: Arc<Outbox>,
     meter: FrameMeter,
+    bounds: Bounds,
+    /// What tungstenite and `ahead` hold beyond a buffer of the usual size.
+    held: Share,
+}
+
+/// What the reader of a [`Wire`] holds at most.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Bytes of its buffer unless a frame needs more.
+    pub(super) buffer: usize,
+    /// Bytes of the largest message, which it refuses as soon as a header announces more; `None`
+    /// for no limit.
+    pub(super) message: Option<usize>,
 }
 
 impl Wire {
     /// A stream over both.
-    pub(super) fn new(socket: Arc<TcpStream>, ahead: Bytes, outbox: Arc<Outbox>) -> Self {
+    pub(super) fn new(
+        socket: Arc<TcpStream>,
+        ahead: Bytes,
+        outbox: Arc<Outbox>,
+        bounds: Bounds,
+        room: &Arc<Room>,
+    ) -> Self {
         Self {
             socket,
             ahead,
             outbox,
             meter: FrameMeter::default(),
+            bounds,
+            held: room.share(),
         }
     }
 
@@ -46,7 +68,13 @@ impl Wire {
             self.ahead.is_empty() && self.is_between_messages(),
             "what a reader holds would be lost"
         );
-        Self::new(self.socket.clone(), Bytes::new(), self.outbox.clone())
+        Self::new(
+            self.socket.clone(),
+            Bytes::new(),
+            self.outbox.clone(),
+            self.bounds,
+            self.held.room(),
+        )
     }
 
     /// Returns whether everything that was read are whole messages.
@@ -57,6 +85,30 @@ impl Wire {
     /// Returns the length of the largest payload that was announced.
     pub(super) fn largest_payload(&self) -> u64 {
         self.meter.largest_payload()
+    }
+
+    /// Returns what its reader holds at most.
+    pub(super) fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
+    /// Follows the next bytes, before tungstenite makes room for what they announce.
+    fn follow(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.meter.advance(bytes).map_err(io::Error::other)?;
+        let largest = usize::try_from(self.meter.largest_payload()).unwrap_or(usize::MAX);
+        if self.bounds.message.is_some_and(|most| largest > most) {
+            return Ok(());
+        }
+        let fragments = usize::try_from(self.meter.fragment_bytes()).unwrap_or(usize::MAX);
+        let buffer = if largest > self.bounds.buffer {
+            largest
+        } else {
+            0
+        };
+        let held = buffer
+            .saturating_add(fragments)
+            .saturating_add(self.ahead.len());
+        self.held.resize(held).map_err(io::Error::other)
     }
 
     #[cfg(test)]
@@ -79,7 +131,7 @@ impl AsyncRead for Wire {
                 // An empty slice would keep its buffer alive.
                 wire.ahead = Bytes::new();
             }
-            wire.meter.advance(&bytes).map_err(io::Error::other)?;
+            wire.follow(&bytes)?;
             buf.put_slice(&bytes);
             return Poll::Ready(Ok(()));
         }
@@ -87,9 +139,7 @@ impl AsyncRead for Wire {
             ready!(wire.socket.poll_read_ready(cx))?;
             match wire.socket.try_read(buf.initialize_unfilled()) {
                 Ok(read) => {
-                    wire.meter
-                        .advance(&buf.initialize_unfilled()[..read])
-                        .map_err(io::Error::other)?;
+                    wire.follow(&buf.initialize_unfilled()[..read])?;
                     buf.advance(read);
                     return Poll::Ready(Ok(()));
                 }

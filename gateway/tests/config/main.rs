@@ -96,10 +96,15 @@ fn bare_it_has_the_defaults_of_the_contract() {
         ("info", LogFormat::Text)
     );
     assert!(config.trusted_proxies.is_empty() && config.warnings.is_empty());
-    assert!(config.limits.outbox_total_bytes > 0, "a quarter of memory");
+    let (outbox, incoming) = (
+        config.limits.outbox_total_bytes,
+        config.limits.incoming_total_bytes,
+    );
+    assert!(incoming > 0 && outbox / 2 == incoming, "parts of memory");
     assert_eq!(
         Limits {
             outbox_total_bytes: 0,
+            incoming_total_bytes: 0,
             ..config.limits
         },
         Limits::default()

@@ -25,7 +25,7 @@ use fanout::{Position, Topic, bus::Local};
 use gateway::{
     auth::{Attempts, Authenticator},
     config::Origins,
-    limit::{Keyed, Rate},
+    limit::{Keyed, Rate, Room},
     metrics::Metrics,
     rest::{Proxies, RestState, ops_router, router},
 };
@@ -252,6 +252,7 @@ impl Node {
                 services.clock.clone(),
                 metrics.clone(),
             ),
+            incoming: Room::new(limits.incoming_total_bytes),
             pulse: gateway::pulse::Pulse::new(services.store.clone(), services.secret.clone()),
             draining: Arc::new(move || drains.load(Ordering::Relaxed)),
         };

@@ -49,6 +49,7 @@ mod storm;
 #[cfg(target_os = "linux")]
 mod synced;
 mod tokens;
+mod unfinished;
 mod vertical;
 mod wall;
 mod wire;
