@@ -95,6 +95,22 @@ impl WaryOnePerUser {
     }
 }
 
+/// The same with room for one session of the node.
+struct WaryOneInAll(World);
+
+impl WaryOneInAll {
+    async fn on(ground: Ground) -> Self {
+        let limits = [
+            "--limit",
+            "unauthenticated_per_ip=3",
+            "--limit",
+            "connections=1",
+        ];
+        let flags = [&limits[..], &["--trusted-proxies", "127.0.0.1/32"]].concat();
+        Self(World::with(ground, 1, &flags).await)
+    }
+}
+
 /// A world with room for one session of a user, who does little.
 struct SlowOnePerUser(World);
 
@@ -274,6 +290,23 @@ on_both_stores! {
         }
         assert!(is_limited, "the address meets its limit");
         assert!(matches!(from("203.0.113.8").connect(&params).await, Err(ConnectError::Refused { .. })), "another address is asked");
+    }
+
+    async fn connections_beyond_those_of_the_node_count_against_their_address(world: WaryOneInAll) {
+        let world = world.0;
+        world.people(&["alice"]).await;
+        let _held = world.connects("alice").await;
+        let forwarded = HeaderName::from_static("x-forwarded-for");
+        let connector = Connector::new(&world.url(0), Encoding::Json).unwrap().header(forwarded, HeaderValue::from_static("203.0.113.7"));
+        let is_limited = async || match connector.open().await {
+            Ok(mut socket) => {
+                assert_eq!(socket.receive().await.unwrap_err().code, Some(4012));
+                false
+            }
+            Err(ConnectError::Upgrade { status, .. }) => status == 429,
+            Err(other) => panic!("{other:?}"),
+        };
+        until("the address meets its limit", is_limited).await;
     }
 
     async fn connects_beyond_a_limit_take_tokens_of_their_user(world: SlowOnePerUser) {
