@@ -252,7 +252,7 @@ impl Hub {
             // not delay the others.
             let requests = positions
                 .chunks(HEADS_PER_REQUEST)
-                .map(|positions| self.compare_in_one_request(positions));
+                .map(|positions| self.compare_in_one_request(which, positions));
             if let Some(error) = join_all(requests).await.into_iter().flatten().next() {
                 result = Err(error);
             }
@@ -262,6 +262,7 @@ impl Hub {
 
     async fn compare_in_one_request(
         &self,
+        which: Compare,
         positions: &[(Arc<ActiveTopic>, Position)],
     ) -> Option<SourceError> {
         let topics: Vec<Topic> = positions
@@ -274,7 +275,12 @@ impl Hub {
             .zip(self.shared.source.heads(&topics).await)
         {
             match head {
-                Ok(head) => broadcaster::compare(active, *position, head),
+                Ok(head) => {
+                    broadcaster::compare(active, *position, head);
+                    if which == Compare::Suspects {
+                        broadcaster::report_loss(active, &*self.shared.source);
+                    }
+                }
                 Err(error) => {
                     active.mark_suspect();
                     failure = Some(error);

@@ -55,6 +55,19 @@ pub trait Source: Send + Sync + 'static {
         let _ = (topic, record, outbox);
     }
 
+    /// Returns whether to call [`after_loss`](Self::after_loss) for this topic. Default: no.
+    fn observes_loss(&self, topic: &Topic) -> bool {
+        let _ = topic;
+        false
+    }
+
+    /// Called for a subscriber of an [observed](Self::observes_loss) topic after it was pushed a
+    /// gap, and after the topic was compared with its log because the bus may have lost records. The
+    /// subscriber has not received those yet. Must not block.
+    fn after_loss(&self, topic: &Topic, outbox: &Arc<Outbox>) {
+        let _ = (topic, outbox);
+    }
+
     /// Returns who takes turns at reading the log of this topic. Default: all topics are of one
     /// party.
     fn party(&self, topic: &Topic) -> Party {

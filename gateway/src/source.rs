@@ -47,6 +47,9 @@ pub trait Membership: Send + Sync + 'static {
 
     /// The user's session behind this outbox is about to be told `channel.removed`.
     fn removed(&self, scope: Scope, user: UserId, channel: ChannelId, outbox: &Arc<Outbox>);
+
+    /// The user's own stream may have lost events for the session behind this outbox.
+    fn lost(&self, scope: Scope, user: UserId, outbox: &Arc<Outbox>);
 }
 
 /// The gateway's [`fanout::Source`].
@@ -213,6 +216,16 @@ impl fanout::Source for Source {
                 },
                 outbox,
             );
+        }
+    }
+
+    fn observes_loss(&self, topic: &Topic) -> bool {
+        matches!(subject(topic), Subject::User(_))
+    }
+
+    fn after_loss(&self, topic: &Topic, outbox: &Arc<Outbox>) {
+        if let Some((of, user, membership)) = self.whose(topic) {
+            membership.lost(of, user, outbox);
         }
     }
 

@@ -15,7 +15,7 @@ use super::subscribers::{Snapshot, SubscriberId, SubscriberState};
 use super::topic_state::TopicState;
 use crate::record::{Control, Record};
 use crate::sync::{MutexGuard, sleep};
-use crate::{Continuity, Gap, Outbox, Position, Replay, SourceError};
+use crate::{Continuity, Gap, Outbox, Position, Replay, Source, SourceError};
 
 /// What the broadcaster does next. It does both if both are due, so that neither delays the other.
 struct Step {
@@ -179,11 +179,23 @@ impl Drop for ResetOnPanic<'_> {
 }
 
 async fn deliver(active: &ActiveTopic, shared: &Shared, batch: Batch) {
-    if matches!(batch.content, Content::Gap(..)) {
-        Counters::add(&shared.counters.gaps, 1);
-    }
+    let is_gap = matches!(batch.content, Content::Gap(..));
     let frames = batch.deliver(&active.topic, &*shared.source).await;
     Counters::add(&shared.counters.deliveries, frames);
+    if is_gap {
+        Counters::add(&shared.counters.gaps, 1);
+        report_loss(active, &*shared.source);
+    }
+}
+
+/// Reports a loss to the source, for each subscriber.
+pub(super) fn report_loss(active: &ActiveTopic, source: &dyn Source) {
+    if !source.observes_loss(&active.topic) {
+        return;
+    }
+    for (_, subscriber) in active.snapshot().iter() {
+        source.after_loss(&active.topic, &subscriber.outbox);
+    }
 }
 
 /// Reads and applies one page. Returns the number of consecutive reads that brought nothing.

@@ -203,7 +203,13 @@ impl CatchUp {
         if self.drained(self.room_for(frame.len())).await.is_err() {
             return Ok(Err(Ended));
         }
-        Ok(self.push(frame).map(|()| Progress::Made))
+        let pushed = self.push(frame);
+        if self.shared.source.observes_loss(&self.active.topic) {
+            self.shared
+                .source
+                .after_loss(&self.active.topic, &self.outbox);
+        }
+        Ok(pushed.map(|()| Progress::Made))
     }
 
     /// Delivers records up to one that ends the subscription, as far as there is room, and advances

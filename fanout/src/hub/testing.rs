@@ -32,6 +32,7 @@ pub(super) struct World {
     pub(super) removed_subjects: Mutex<Vec<Bytes>>,
     /// Observed records, and the subjects that received them.
     pub(super) observed: Mutex<Vec<(u64, Bytes)>>,
+    pub(super) losses: Mutex<Vec<Bytes>>,
     pub(super) broadcast: Mutex<Vec<u64>>,
 }
 
@@ -114,6 +115,16 @@ impl Source for World {
             record.position.seq,
             Bytes::copy_from_slice(outbox.subject()),
         ));
+    }
+
+    fn observes_loss(&self, _topic: &Topic) -> bool {
+        true
+    }
+
+    fn after_loss(&self, _topic: &Topic, outbox: &Arc<Outbox>) {
+        self.losses
+            .lock()
+            .push(Bytes::copy_from_slice(outbox.subject()));
     }
 
     fn party(&self, topic: &Topic) -> Party {

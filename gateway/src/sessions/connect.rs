@@ -315,7 +315,7 @@ async fn open(
 }
 
 /// How many channels `connect` may add to those that are named.
-fn room(sessions: &Sessions, named: usize) -> usize {
+pub(super) fn room(sessions: &Sessions, named: usize) -> usize {
     let bound = |limit: u64| {
         if limit == 0 {
             usize::MAX

@@ -18,6 +18,7 @@ use protocol::{
 use serde::Serialize;
 
 use super::{
+    compare::compare,
     session::{Session, Turn},
     shared::Sessions,
     subscribe::{Asked, Wanted, prepare, start},
@@ -68,11 +69,11 @@ async fn take_steps(sessions: Weak<Sessions>, session: Arc<Session>) {
 }
 
 async fn take(session: &Session, sessions: &Sessions, turn: Turn, steps: Vec<Step>) {
-    let (mut reasons, mut limited) = (HashMap::new(), HashMap::new());
+    let (mut reasons, mut limited, mut comparison) = (HashMap::new(), HashMap::new(), None);
     for step in steps {
         match step {
             Step::Subscribe { id, why, is_retry } => {
-                let is_limited = is_retry || matches!(why, Why::Doubted(_));
+                let is_limited = is_retry || why.is_shared();
                 let steps = if is_limited {
                     &mut limited
                 } else {
@@ -80,11 +81,13 @@ async fn take(session: &Session, sessions: &Sessions, turn: Turn, steps: Vec<Ste
                 };
                 steps.insert(id, why);
             }
+            Step::Compare { attempts } => comparison = Some(attempts),
             Step::TellLimit { id, position } => tell_gap(session, &id, Gap::LimitReached, position),
         }
     }
     // Held to the end.
-    let permit = (!limited.is_empty()).then(|| sessions.step_limiter.try_acquire());
+    let is_limited = !limited.is_empty() || comparison.is_some();
+    let permit = is_limited.then(|| sessions.step_limiter.try_acquire());
     match &permit {
         None => {}
         Some(Ok(_)) => reasons.extend(limited),
@@ -93,7 +96,13 @@ async fn take(session: &Session, sessions: &Sessions, turn: Turn, steps: Vec<Ste
             for (id, why) in &limited {
                 state.channels.postpone(id, *why, due);
             }
+            if comparison.take().is_some() {
+                state.channels.compare(due);
+            }
         }
+    }
+    if let Some(attempts) = comparison {
+        compare(session, sessions, attempts).await;
     }
     if !reasons.is_empty() {
         subscribe_again(session, sessions, turn, reasons).await;
@@ -108,9 +117,13 @@ async fn subscribe_again(
 ) {
     let asked = |(id, why): (&ChannelId, &Why)| {
         let Position { seq, at } = why.position();
+        let cursor = match why {
+            Why::Listed => Cursor::Now,
+            _ => Cursor::After(seq, at),
+        };
         Asked {
             id: id.clone(),
-            cursor: Cursor::After(seq, at),
+            cursor,
             is_named: true,
             active_at: at,
         }

@@ -4,6 +4,7 @@
 //! [`Sessions`] is what they share. The functions here drive the state machines of `session`: they
 //! ask the store and the hub. Sockets and time are in `socket`, the rules of chat in `domain`.
 
+mod compare;
 mod connect;
 mod dispatch;
 mod follow;

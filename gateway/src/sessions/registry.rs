@@ -146,6 +146,12 @@ impl Membership for Registry {
             session.removed(channel);
         }
     }
+
+    fn lost(&self, scope: Scope, user: UserId, outbox: &Arc<Outbox>) {
+        if let Some(session) = self.behind(&scope, &user, outbox) {
+            session.compare();
+        }
+    }
 }
 
 /// Sessions by something that they have in common.

@@ -6,10 +6,11 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::Context,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
+use chaos_redis::jittered;
 use domain::{
     credential::{Actor, Who},
     ended::Ending,
@@ -40,6 +41,10 @@ const BYTES_AT_ONCE: usize = 1024 * 1024;
 const DECODED_BYTES_PER_BYTE: usize = 10;
 /// Bytes of a reply that is a page, while it is made and encoded.
 const PAGE_REPLY_BYTES: usize = 256 * 1024;
+
+/// Maximum pause between a loss of the user's own stream and the comparison with the store. The
+/// stream recovers meanwhile, and the sessions of a node spread out.
+const MAX_COMPARISON_PAUSE: Duration = Duration::from_secs(2);
 
 /// A session: a connection after its `connect`.
 #[derive(Debug)]
@@ -368,6 +373,12 @@ impl Session {
     /// Doubts the subscriptions that the hub ended and that `channel.removed` does not explain.
     pub fn doubt_ended(&self) {
         self.change(|channels, now| channels.doubt_ended(now));
+    }
+
+    /// The user's own stream may have lost events: the subscriptions are compared with the store.
+    pub(super) fn compare(&self) {
+        let pause = jittered(MAX_COMPARISON_PAUSE);
+        self.change(|channels, now| channels.compare(now + pause));
     }
 
     /// Changes the subscriptions, and has the connection's task begin the steps that follow.

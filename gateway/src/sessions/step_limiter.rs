@@ -1,6 +1,6 @@
 //! Limits how many sessions of a node ask the store at once about subscriptions outside of requests
 //! that many sessions lose or fail to begin in the same moment: a channel with ten thousand
-//! subscribers is deleted, or the store was away.
+//! subscribers is deleted, the store was away, or the bus lost its connection.
 
 use std::{sync::Arc, time::Duration};
 

@@ -23,6 +23,7 @@ mod keep;
 mod kill;
 mod limits;
 mod lists;
+mod lost_memberships;
 mod lost_removals;
 mod membership;
 mod methods_channels;

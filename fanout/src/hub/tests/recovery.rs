@@ -157,9 +157,12 @@ async fn trimmed_records_are_reported_as_gap() {
     reader.sees(&["1 1", "Trimmed 11", "12 12"]).await;
     assert_eq!(node.hub.stats().gaps, 1);
 
+    assert_eq!(*node.world.losses.lock(), ["a"]);
+
     let late = node.reader("b");
     let _late = node.resume(&late, 2).await;
     late.sees(&["Trimmed 12"]).await;
+    assert_eq!(*node.world.losses.lock(), ["a", "b"]);
     node.commit("13");
     late.sees(&["Trimmed 12", "13 13"]).await;
 }
@@ -216,6 +219,24 @@ async fn topics_are_compared_with_the_log_at_once_after_records_were_missed() {
     node.lose("3");
     node.missed(Some(&[TOPIC.into()]));
     reader.sees(&["1 1", "2 2", "3 3"]).await;
+}
+
+#[tokio::test]
+async fn subscribers_are_reported_after_the_bus_may_have_lost_records_though_none_is_missing() {
+    let node = node();
+    let [alice, bob] = ["alice", "bob"].map(|name| node.reader(name));
+    let _subscriptions = [node.subscribe(&alice).await, node.subscribe(&bob).await];
+    node.commit("1");
+    alice.sees(&["1 1"]).await;
+    assert!(node.world.losses.lock().is_empty());
+    node.missed(None);
+    let reported = || {
+        let mut losses = node.world.losses.lock().clone();
+        losses.sort();
+        losses == ["alice", "bob"]
+    };
+    eventually(reported, || "a report for each subscriber".into()).await;
+    assert_eq!(node.hub.stats().gaps, 0);
 }
 
 #[tokio::test]

@@ -1,11 +1,13 @@
 //! Which channels a session listens to, and which it is about to.
 //!
-//! A channel is subscribed to by a request, or outside of one: because the user was added to it, or
-//! because a subscription was lost. [`next`](Subscriptions::next) says what to do outside of requests;
+//! A channel is subscribed to by a request, or outside of one: because the user was added to it,
+//! because a subscription was lost, or because the user's own stream lost events and a comparison
+//! with the store finds that the user is in the channel. [`next`](Subscriptions::next) says what to do outside of requests;
 //! whoever drives the machine does it and reports how it went. Changes are made one after the other:
 //! the driver begins none before the last one has ended. Notices of the user's own stream come at any
 //! time.
 
+mod step;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +18,8 @@ use std::{
 
 use fanout::Position;
 use protocol::ChannelId;
+
+pub use step::{Admission, Handle, Next, Step, Why};
 
 /// Pause before the first retry of a failed step. It grows with each failure, up to
 /// [`MAX_RETRY_PAUSES`] times that.
@@ -32,85 +36,6 @@ const LONGEST_DOUBT: Duration = Duration::from_secs(300);
 
 /// The most subscriptions of one step.
 const STEP: usize = 100;
-
-/// A subscription at the hub.
-pub trait Handle {
-    /// Whether the hub ended it: the user was removed, or the channel deleted.
-    fn is_ended(&self) -> bool;
-
-    /// Where its topic stands on this node.
-    fn topic_position(&self) -> Position;
-}
-
-/// Why a channel is subscribed to outside of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// The user's stream told `channel.added` with this position.
-    Added(Position),
-    /// A request that failed had taken the subscription away, whose topic stood here.
-    Interrupted(Position),
-    /// The hub ended the subscription at this position, and the user's stream has not told
-    /// `channel.removed`. After a failover the removal may never have been.
-    Doubted(Position),
-}
-
-impl Why {
-    /// Up to where the client has been told of the channel, at most.
-    pub fn position(self) -> Position {
-        let (Self::Added(position) | Self::Interrupted(position) | Self::Doubted(position)) = self;
-        position
-    }
-
-    /// Whether the client may have missed events, whatever the log says.
-    pub fn may_have_missed(self) -> bool {
-        !matches!(self, Self::Added(_))
-    }
-}
-
-/// What to do outside of requests.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Next {
-    /// Nothing. The next notice or [`doubt_ended`](Subscriptions::doubt_ended) says so when there is.
-    Nothing,
-    /// Nothing before this instant.
-    At(Instant),
-    /// These steps.
-    Now(Vec<Step>),
-}
-
-/// A step outside of requests.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// Subscribe to a channel. Ends with [`start`](Subscriptions::start),
-    /// [`retry`](Subscriptions::retry), [`postpone`](Subscriptions::postpone) or
-    /// [`not_a_participant`](Subscriptions::not_a_participant).
-    Subscribe {
-        /// The channel.
-        id: ChannelId,
-        /// Why, and after which position.
-        why: Why,
-        /// Whether an earlier attempt failed or found that the user is not in the channel.
-        is_retry: bool,
-    },
-    /// Tell a gap: the session has as many subscriptions as it may.
-    TellLimit {
-        /// The channel.
-        id: ChannelId,
-        /// Where it stood when the user was added.
-        position: Position,
-    },
-}
-
-/// What a request for a subscription comes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admission {
-    /// It is a new one.
-    New,
-    /// It replaces one whose topic stands here.
-    Restart(Position),
-    /// The session has as many as it may.
-    OverLimit,
-}
 
 /// A change that the user's stream told before the session was open.
 #[derive(Debug)]
@@ -160,6 +85,16 @@ pub struct Subscriptions<S> {
     /// Those that the change under way has taken, and that `channel.removed` has not ended since.
     taken: HashSet<ChannelId>,
     wanted: HashMap<ChannelId, Wanted>,
+    /// Those that the client unsubscribed from: a comparison leaves them out.
+    unsubscribed: HashSet<ChannelId>,
+    comparison: Option<Comparison>,
+}
+
+/// A comparison with the user's channels in the store.
+#[derive(Debug, Clone, Copy)]
+struct Comparison {
+    due: Instant,
+    attempts: u32,
 }
 
 impl<S: Handle> Subscriptions<S> {
@@ -175,6 +110,8 @@ impl<S: Handle> Subscriptions<S> {
             live: HashMap::new(),
             taken: HashSet::new(),
             wanted: HashMap::new(),
+            unsubscribed: HashSet::new(),
+            comparison: None,
         }
     }
 
@@ -193,6 +130,7 @@ impl<S: Handle> Subscriptions<S> {
         match &mut self.phase {
             Phase::Opening(notices) => notices.push_back(Notice::Added(id, position)),
             Phase::Open => {
+                self.unsubscribed.remove(&id);
                 self.wanted
                     .insert(id, Wanted::new(Why::Added(position), now));
             }
@@ -212,6 +150,7 @@ impl<S: Handle> Subscriptions<S> {
         }
         self.taken.remove(&id);
         self.wanted.remove(&id);
+        self.unsubscribed.remove(&id);
         self.live.remove(&id)
     }
 
@@ -237,6 +176,8 @@ impl<S: Handle> Subscriptions<S> {
     pub fn close(&mut self) -> Vec<S> {
         self.phase = Phase::Closed;
         self.wanted = HashMap::new();
+        self.unsubscribed = HashSet::new();
+        self.comparison = None;
         std::mem::take(&mut self.live).into_values().collect()
     }
 
@@ -305,6 +246,7 @@ impl<S: Handle> Subscriptions<S> {
             (_, Some(why)) => self.settle(&id, why),
         };
         if is_wanted {
+            self.unsubscribed.remove(&id);
             self.live.insert(id, start())
         } else {
             None
@@ -322,7 +264,7 @@ impl<S: Handle> Subscriptions<S> {
     ) {
         if let Some(wanted) = self.wanted_for(id, why) {
             wanted.attempts += 1;
-            wanted.due = now + jitter(RETRY_PAUSE * wanted.attempts.min(MAX_RETRY_PAUSES));
+            wanted.due = now + jitter(retry_pause(wanted.attempts));
         }
     }
 
@@ -333,10 +275,61 @@ impl<S: Handle> Subscriptions<S> {
         }
     }
 
+    /// The user's own stream may have lost events: the subscriptions are compared with the user's
+    /// channels in the store at `due`, or earlier if a comparison is due already.
+    pub fn compare(&mut self, due: Instant) {
+        if self.follows_additions && !self.is_closed() {
+            self.comparison
+                .get_or_insert(Comparison { due, attempts: 0 });
+        }
+    }
+
+    /// A comparison failed, and is tried again later.
+    pub fn retry_comparison(
+        &mut self,
+        attempts: u32,
+        now: Instant,
+        jitter: impl FnOnce(Duration) -> Duration,
+    ) {
+        let attempts = attempts.saturating_add(1);
+        self.compare(now + jitter(retry_pause(attempts)));
+        if let Some(comparison) = &mut self.comparison {
+            comparison.attempts = attempts;
+        }
+    }
+
+    /// Returns those of the user's channels that the session should listen to and does not, and how
+    /// many it listens to, or is about to.
+    pub fn missing(&self, mut channels: Vec<ChannelId>) -> (Vec<ChannelId>, usize) {
+        channels.retain(|id| {
+            let is_followed = self.live.contains_key(id) || self.wanted.contains_key(id);
+            !is_followed && !self.unsubscribed.contains(id)
+        });
+        let wanted = self.wanted.keys();
+        let waiting = wanted.filter(|id| !self.live.contains_key(*id)).count();
+        (channels, self.live.len() + waiting)
+    }
+
+    /// A comparison found these channels [missing](Self::missing): they are subscribed to.
+    pub fn listed(&mut self, missing: Vec<ChannelId>, now: Instant) {
+        if self.is_closed() {
+            return;
+        }
+        for id in missing {
+            // Notices may have come since.
+            if !self.live.contains_key(&id) {
+                let wanted = Wanted::new(Why::Listed, now);
+                self.wanted.entry(id).or_insert(wanted);
+            }
+        }
+    }
+
     /// A step found that the user is not in the channel, of which the user's stream has not told. A
     /// failover may still lose the removal: the store is asked again, until the stream ends the doubt.
     pub fn not_a_participant(&mut self, id: &ChannelId, why: Why, now: Instant) {
-        if let Some(wanted) = self.wanted_for(id, why) {
+        if why == Why::Listed {
+            self.settle(id, why);
+        } else if let Some(wanted) = self.wanted_for(id, why) {
             let pause = DOUBT * 2u32.saturating_pow(wanted.attempts.min(16));
             wanted.why = Why::Doubted(why.position());
             wanted.attempts += 1;
@@ -369,8 +362,16 @@ impl<S: Handle> Subscriptions<S> {
 
     /// Ends subscriptions, and those that wait to begin. They are to be dropped outside of locks.
     pub fn unsubscribe(&mut self, ids: &[ChannelId]) -> Vec<S> {
-        self.wanted.retain(|id, _| !ids.contains(id));
-        ids.iter().filter_map(|id| self.live.remove(id)).collect()
+        let mut ended = Vec::new();
+        for id in ids {
+            let live = self.live.remove(id);
+            let was_followed = self.wanted.remove(id).is_some() || live.is_some();
+            if was_followed && self.follows_additions {
+                self.unsubscribed.insert(id.clone());
+            }
+            ended.extend(live);
+        }
+        ended
     }
 
     /// Doubts the subscriptions that the hub ended.
@@ -391,7 +392,7 @@ impl<S: Handle> Subscriptions<S> {
 
     /// Whether there is anything to be done outside of requests, now or later.
     pub fn has_steps(&self) -> bool {
-        !self.wanted.is_empty()
+        !self.wanted.is_empty() || self.comparison.is_some()
     }
 
     /// What is to be done outside of requests. To be asked while no change is under way.
@@ -422,9 +423,18 @@ impl<S: Handle> Subscriptions<S> {
         if !steps.is_empty() {
             return Next::Now(steps);
         }
+        let is_open = matches!(self.phase, Phase::Open);
+        if let Some(Comparison { attempts, .. }) = self
+            .comparison
+            .take_if(|comparison| is_open && comparison.due <= now)
+        {
+            return Next::Now(vec![Step::Compare { attempts }]);
+        }
+        let comparison = self.comparison.filter(|_| is_open);
         self.wanted
             .values()
             .map(|wanted| wanted.due)
+            .chain(comparison.map(|comparison| comparison.due))
             .min()
             .map_or(Next::Nothing, Next::At)
     }
@@ -445,7 +455,7 @@ impl<S: Handle> Subscriptions<S> {
                 }
                 return None;
             }
-            (Some(_), Why::Interrupted(_) | Why::Doubted(_)) => {
+            (Some(_), Why::Interrupted(_) | Why::Doubted(_) | Why::Listed) => {
                 self.settle(&id, why);
                 return None;
             }
@@ -453,8 +463,9 @@ impl<S: Handle> Subscriptions<S> {
         }
         if *room == 0 && !self.live.contains_key(&id) {
             self.settle(&id, why);
-            // Never silence: the client may make room and subscribe.
-            return Some(Step::TellLimit {
+            // Never silence: the client may make room and subscribe. It has not been told of a
+            // channel that was only listed.
+            return (why != Why::Listed).then(|| Step::TellLimit {
                 id,
                 position: why.position(),
             });
@@ -471,4 +482,8 @@ impl<S: Handle> Subscriptions<S> {
     fn settle(&mut self, id: &ChannelId, why: Why) -> bool {
         self.is_wanted(id, why) && self.wanted.remove(id).is_some()
     }
+}
+
+fn retry_pause(attempts: u32) -> Duration {
+    RETRY_PAUSE * attempts.min(MAX_RETRY_PAUSES)
 }

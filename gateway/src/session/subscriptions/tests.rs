@@ -101,6 +101,10 @@ enum Act {
     CompleteRemoval(usize),
     /// A failover loses a half removal and all after it.
     LoseRemoval(usize),
+    /// A failover loses that the user was removed, or what the user's stream says of an addition.
+    ComeInUntold(usize),
+    /// The session compares its subscriptions with the store.
+    Compare,
     /// The user's stream tells the next thing.
     TellNext,
     /// The channel's subscription hears the next record.
@@ -138,6 +142,8 @@ struct World {
     /// The position of the addition that the client was told last, unless a removal followed.
     added_at: Vec<Option<Position>>,
     is_open: bool,
+    /// Whether the next comparison fails.
+    fails_comparison: bool,
 }
 
 fn id(channel: usize) -> ChannelId {
@@ -162,6 +168,7 @@ impl World {
             additions: vec![0; CHANNELS],
             added_at: vec![None; CHANNELS],
             is_open: false,
+            fails_comparison: true,
         }
     }
 
@@ -190,6 +197,8 @@ impl World {
                 }
             }
             Act::LoseRemoval(n) => self.lose_removal(n),
+            Act::ComeInUntold(n) => self.come_in_untold(n),
+            Act::Compare => self.machine.compare(self.now),
             Act::TellNext => self.tell_next(),
             Act::Deliver(n) => self.deliver(n),
             Act::Subscribe(n) if self.is_open && self.changes.is_empty() => self.subscribe(n),
@@ -241,6 +250,19 @@ impl World {
         {
             subscription.cursor.set(head);
             self.client[n] = Heard::UpTo(head);
+        }
+    }
+
+    fn come_in_untold(&mut self, n: usize) {
+        let channel = &self.channels[n];
+        let is_known = channel.is_participant.get()
+            || channel.half_removed.get().is_some()
+            || (self.own.iter())
+                .any(|told| matches!(told, Told::Added(of, _) | Told::Removed(of) if *of == n));
+        if !is_known {
+            channel.epoch.set(channel.epoch.get() + 1);
+            channel.is_participant.set(true);
+            self.machine.compare(self.now);
         }
     }
 
@@ -342,11 +364,28 @@ impl World {
                     additions: self.additions[number(&id)],
                     entry: None,
                 }),
+                Step::Compare { attempts } if self.fails_comparison => {
+                    self.fails_comparison = false;
+                    let now = self.now;
+                    self.machine.retry_comparison(attempts, now, identity);
+                }
+                Step::Compare { .. } => self.compare(),
                 Step::TellLimit { id, position } => {
                     self.client[number(&id)] = Heard::UpTo(position);
                 }
             }
         }
+    }
+
+    fn compare(&mut self) {
+        // The index has those that are half removed, too.
+        let is_listed = |n: &usize| {
+            let channel = &self.channels[*n];
+            channel.is_participant.get() || channel.half_removed.get().is_some()
+        };
+        let listed = (0..CHANNELS).filter(is_listed).map(id).collect();
+        let (missing, _) = self.machine.missing(listed);
+        self.machine.listed(missing, self.now);
     }
 
     fn read(&mut self) {
@@ -487,6 +526,8 @@ fn act() -> impl Strategy<Value = Act> {
         2 => n.clone().prop_map(Act::RemoveHalf),
         1 => n.clone().prop_map(Act::CompleteRemoval),
         1 => n.clone().prop_map(Act::LoseRemoval),
+        1 => n.clone().prop_map(Act::ComeInUntold),
+        1 => Just(Act::Compare),
         5 => Just(Act::TellNext),
         5 => n.clone().prop_map(Act::Deliver),
         2 => n.clone().prop_map(Act::Subscribe),
@@ -540,4 +581,34 @@ proptest! {
             prop_assert!(live <= 2);
         }
     }
+}
+
+#[test]
+fn comparison_leaves_out_what_the_client_unsubscribed_from_until_it_comes_in_again() {
+    let mut world = World::new(0);
+    world.settle();
+    world.act(Act::Add(0));
+    world.settle();
+    assert!(world.live(0).is_some());
+    world.act(Act::Unsubscribe(0));
+    world.act(Act::Compare);
+    world.settle();
+    assert!(
+        world.live(0).is_none(),
+        "it is subscribed to against the client's will"
+    );
+    world.act(Act::Remove(0));
+    world.settle();
+    world.act(Act::ComeInUntold(0));
+    world.settle();
+    assert!(world.live(0).is_some(), "another membership is not heard");
+}
+
+#[test]
+fn session_that_does_not_follow_additions_compares_nothing() {
+    let mut machine = Subscriptions::<Subscription>::new(false, 0);
+    let now = Instant::now();
+    machine.opened(now);
+    machine.compare(now);
+    assert!(!machine.has_steps());
 }

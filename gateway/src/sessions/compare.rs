@@ -1,0 +1,65 @@
+//! Compares the subscriptions of a session with the user's channels in the store, after the user's
+//! own stream may have lost events: it did not tell which channels the user is in now.
+//!
+//! Only additions are looked for. A channel that the user is not in any more ends its subscription
+//! by its own topic, which is compared with its log after a loss, too.
+
+use std::{collections::HashSet, time::Instant};
+
+use chaos_redis::jittered;
+use domain::error::Result;
+use protocol::ChannelId;
+
+use super::{connect::room, session::Session, shared::Sessions};
+
+/// Compares, while no other change of the session's subscriptions is under way.
+pub(super) async fn compare(session: &Session, sessions: &Sessions, attempts: u32) {
+    match missing(session, sessions).await {
+        Ok(missing) => {
+            if !missing.is_empty() {
+                tracing::debug!(session = %session.id, channels = missing.len(), "a session subscribes to channels that its user's stream has not told of");
+            }
+            let mut state = session.state.lock();
+            state.channels.listed(missing, Instant::now());
+        }
+        Err(error) => {
+            tracing::debug!(session = %session.id, %error, "cannot compare subscriptions with the store, will retry");
+            let mut state = session.state.lock();
+            state
+                .channels
+                .retry_comparison(attempts, Instant::now(), jittered);
+        }
+    }
+}
+
+/// Returns the channels that a `connect` would subscribe to now and the session does not listen to,
+/// except those that it unsubscribed from.
+async fn missing(session: &Session, sessions: &Sessions) -> Result<Vec<ChannelId>> {
+    let (scope, user) = (session.scope(), session.user());
+    let channels = sessions.services.channel_ids_of(scope, user).await?;
+    let (mut missing, followed) = session.state.lock().channels.missing(channels);
+    let room = room(sessions, followed).min(watched_room(sessions, followed));
+    if missing.len() > room {
+        let most = followed.saturating_add(room);
+        let by_activity = sessions
+            .services
+            .channels_by_activity(scope, user, most)
+            .await?;
+        let unranked: HashSet<ChannelId> = missing.into_iter().collect();
+        missing = by_activity
+            .into_iter()
+            .map(|(_, id)| id)
+            .filter(|id| unranked.contains(id))
+            .take(room)
+            .collect();
+    }
+    Ok(missing)
+}
+
+/// How many of `watched_channels` are left.
+fn watched_room(sessions: &Sessions, followed: usize) -> usize {
+    match sessions.limits.watched_channels {
+        0 => usize::MAX,
+        limit => (limit as usize).saturating_sub(followed),
+    }
+}
