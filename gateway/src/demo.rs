@@ -4,11 +4,12 @@
 use std::path::Path;
 
 use domain::{
-    Services,
+    Services, apps, channels,
     credential::{Actor, Principal, Who},
     error::Result,
-    random,
+    keys, organizations, participants, random,
     schema::{self, ENTITY, ONLY, Scope},
+    users,
 };
 use protocol::{
     AppId,
@@ -74,26 +75,31 @@ impl Demo {
             email: "demo@example.com".into(),
             banner: None,
         };
-        let organization = services
-            .create_organization(&admin, body, random::bits())
-            .await?
-            .value
-            .organization;
+        let organization =
+            organizations::create_organization(services, &admin, body, random::bits())
+                .await?
+                .value
+                .organization;
         let body = CreateApp {
             name: "Demo".into(),
             settings: Default::default(),
         };
-        let app = services
-            .create_app(&admin, &organization.id, body, random::bits())
+        let app = apps::create_app(services, &admin, &organization.id, body, random::bits())
             .await?
             .value;
         let body = CreateAppKey {
             environment: Environment::Test,
             name: Some("demo".into()),
         };
-        let key = services
-            .create_app_key(&admin, &organization.id, &app.id, body, random::bits())
-            .await?;
+        let key = keys::create_app_key(
+            services,
+            &admin,
+            &organization.id,
+            &app.id,
+            body,
+            random::bits(),
+        )
+        .await?;
 
         let scope = Scope {
             app: app.id.clone(),
@@ -111,7 +117,7 @@ impl Demo {
                 first_name: Some(name.into()),
                 ..PutUser::default()
             };
-            services.create_user(&actor, body).await?;
+            users::create_user(services, &actor, body).await?;
         }
         let channel = CreateChannel {
             id: CHANNEL.parse().ok(),
@@ -124,16 +130,14 @@ impl Demo {
             participant_ids: Vec::new(),
             metadata: Default::default(),
         };
-        let (channel, _) = services.create_channel(&actor, channel).await?;
+        let (channel, _) = channels::create_channel(services, &actor, channel).await?;
         for (id, _) in &USERS[1..] {
             if let Ok(user_id) = id.parse() {
                 let body = AddParticipant {
                     user_id,
                     role: Some(Role::Member),
                 };
-                services
-                    .add_participant(&actor, &channel.value.id, body)
-                    .await?;
+                participants::add_participant(services, &actor, &channel.value.id, body).await?;
             }
         }
         Ok(Self {

@@ -9,7 +9,7 @@ use domain::{
     Services,
     channel_state::channel_of,
     document::encode,
-    entries::Detail,
+    entries::{self, Detail},
     error::{Error, Result},
     reactions::Reacted,
     schema::{
@@ -231,14 +231,14 @@ async fn put_channel_entry(
         ));
     };
     let id: ChannelId = parse(&text(&entry.reference)?)?;
-    let entries = services
-        .entries(
-            &scope,
-            &parse(user)?,
-            std::slice::from_ref(&id),
-            Detail::Full,
-        )
-        .await?;
+    let entries = entries::read_entries(
+        services,
+        &scope,
+        &parse(user)?,
+        std::slice::from_ref(&id),
+        Detail::Full,
+    )
+    .await?;
     match entries.into_iter().next().flatten() {
         Some(entry) => record.body = encode(&Data { entry }),
         None => {

@@ -12,15 +12,14 @@ use protocol::{
 };
 use store::{Commit, Document, Expected, Read};
 
-use super::{
-    ATTEMPTS, Services, check,
-    document::{IfMatch, PutValue, Versioned, check_version, decode, parse_key},
-    jobs::Task,
-    schema::{self, APPS, ENTITY, ONLY, TOMBSTONE},
-};
 use crate::{
+    ATTEMPTS, Services, check, commit,
     credential::Principal,
+    document::{IfMatch, PutValue, Versioned, check_version, decode, parse_key},
     error::{Error, Result},
+    jobs::{self, Task},
+    schema::{self, APPS, ENTITY, ONLY, TOMBSTONE},
+    tenants,
 };
 
 /// An app as it stands in the store.
@@ -31,200 +30,220 @@ pub fn app_of(document: &Document) -> Result<App> {
     })
 }
 
-impl Services {
-    /// Makes an app. `bits` make its id; if that app exists, it is answered.
-    pub async fn create_app(
-        &self,
-        principal: &Principal,
-        organization: &OrganizationId,
-        body: CreateApp,
-        bits: u64,
-    ) -> Result<Versioned<App>> {
-        principal.organization(organization)?;
-        let id = AppId::from_bits(bits);
-        let app = App {
-            id: id.clone(),
-            organization_id: organization.clone(),
-            name: body.name,
-            settings: body.settings,
-            created_at: 0,
-        };
-        check::required_line("name", &app.name, check::NAME)?;
-        // Before the app: a line without an app harms nobody, and an app without one would outlive
-        // its organization.
-        let listed = Commit::default()
-            .require(ENTITY, ONLY, Expected::Present)
-            .put_value(APPS, id.shared(), &());
-        if self
-            .store
-            .commit(&schema::organization(organization), listed)
-            .await?
-            .is_err()
+/// Makes an app. `bits` make its id; if that app exists, it is answered.
+pub async fn create_app(
+    services: &Services,
+    principal: &Principal,
+    organization: &OrganizationId,
+    body: CreateApp,
+    bits: u64,
+) -> Result<Versioned<App>> {
+    principal.organization(organization)?;
+    let id = AppId::from_bits(bits);
+    let app = App {
+        id: id.clone(),
+        organization_id: organization.clone(),
+        name: body.name,
+        settings: body.settings,
+        created_at: 0,
+    };
+    check::required_line("name", &app.name, check::NAME)?;
+    // Before the app: a line without an app harms nobody, and an app without one would outlive
+    // its organization.
+    let listed = Commit::default()
+        .require(ENTITY, ONLY, Expected::Present)
+        .put_value(APPS, id.shared(), &());
+    if services
+        .store
+        .commit(&schema::organization(organization), listed)
+        .await?
+        .is_err()
+    {
+        return Err(Error::not_found("organization"));
+    }
+    let commit = Commit::default()
+        .require(ENTITY, ONLY, Expected::Absent)
+        .require(TOMBSTONE, ONLY, Expected::Absent)
+        .put_value(ENTITY, ONLY, &app);
+    match services.store.commit(&schema::app(&id), commit).await? {
+        Ok(outcome) => {
+            let written = outcome.written[0];
+            Ok(Versioned {
+                value: App {
+                    created_at: written.stamps.created_at,
+                    ..app
+                },
+                version: written.version,
+            })
+        }
+        Err(_) => read_app(services, principal, organization, &id).await,
+    }
+}
+
+/// Lists an organization's apps, by id.
+pub async fn list_apps(
+    services: &Services,
+    principal: &Principal,
+    organization: &OrganizationId,
+    page: ListPage,
+) -> Result<List<App>> {
+    tenants::permit_organization(services, principal, organization).await?;
+    let (lines, cursor) = tenants::page_of(
+        services,
+        principal,
+        &schema::organization(organization),
+        APPS,
+        page,
+    )
+    .await?;
+    let ids: Vec<AppId> = lines
+        .iter()
+        .map(|line| parse_key(&line.key))
+        .collect::<Result<_>>()?;
+    let found = tenants::entities(services, ids.iter().map(schema::app).collect()).await?;
+    Ok(List {
+        items: found.iter().map(app_of).collect::<Result<_>>()?,
+        cursor,
+    })
+}
+
+/// Changes some of an app's fields.
+pub async fn update_app(
+    services: &Services,
+    principal: &Principal,
+    organization: &OrganizationId,
+    id: &AppId,
+    patch: UpdateApp,
+    if_match: IfMatch,
+) -> Result<Versioned<App>> {
+    for _ in 0..ATTEMPTS {
+        let Versioned {
+            value: mut app,
+            version,
+        } = read_app(services, principal, organization, id).await?;
+        check_version(if_match, version)?;
+        let made_users = app.settings.create_users_from_tokens;
+        app.name = patch.name.clone().unwrap_or(app.name);
+        if let Some(create) = patch
+            .settings
+            .as_ref()
+            .and_then(|settings| settings.create_users_from_tokens)
         {
-            return Err(Error::not_found("organization"));
+            app.settings.create_users_from_tokens = create;
         }
-        let commit = Commit::default()
-            .require(ENTITY, ONLY, Expected::Absent)
-            .require(TOMBSTONE, ONLY, Expected::Absent)
+        check::required_line("name", &app.name, check::NAME)?;
+        let mut commit = Commit::default()
+            .require(ENTITY, ONLY, Expected::Version(version))
             .put_value(ENTITY, ONLY, &app);
-        match self.store.commit(&schema::app(&id), commit).await? {
-            Ok(outcome) => {
-                let written = outcome.written[0];
-                Ok(Versioned {
-                    value: App {
-                        created_at: written.stamps.created_at,
-                        ..app
-                    },
-                    version: written.version,
-                })
-            }
-            Err(_) => self.app(principal, organization, &id).await,
+        // Rights are taken away even where the store is full.
+        if made_users && !app.settings.create_users_from_tokens {
+            commit = commit.frees();
+        }
+        if let Ok(outcome) = services.store.commit(&schema::app(id), commit).await? {
+            return Ok(Versioned {
+                value: app,
+                version: outcome.written[0].version,
+            });
         }
     }
+    Err(Error::busy())
+}
 
-    /// Reads an app.
-    pub async fn app(
-        &self,
-        principal: &Principal,
-        organization: &OrganizationId,
-        id: &AppId,
-    ) -> Result<Versioned<App>> {
-        principal.organization(organization)?;
-        let reads = [schema::organization(organization), schema::app(id)];
-        let read = |partition| Read {
-            partition,
-            documents: vec![(ENTITY, ONLY.into())],
-            newest: None,
+/// Deletes an app: within seconds none of its keys and tokens is accepted and its sessions end;
+/// its users and channels are cleared away afterwards.
+pub async fn delete_app(
+    services: &Services,
+    principal: &Principal,
+    organization: &OrganizationId,
+    id: &AppId,
+    if_match: IfMatch,
+) -> Result<()> {
+    let task = Task::App {
+        organization: organization.clone(),
+        id: id.clone(),
+    };
+    for _ in 0..ATTEMPTS {
+        let version = match read_app(services, principal, organization, id).await {
+            Ok(app) => app.version,
+            // An earlier try may have come no further than the tombstone. The job's task names
+            // the organization, too.
+            Err(error) if error.code() == ErrorCode::NotFound => {
+                jobs::pending_job(services, &task).await?.ok_or(error)?;
+                return end_deleted_app(services, &task, organization, id).await;
+            }
+            Err(error) => return Err(error),
         };
-        let mut found = self
-            .store
-            .read(reads.into_iter().map(read).collect())
-            .await?
-            .into_iter()
-            .map(|mut s| s.documents.pop().flatten());
-        if found.next().flatten().is_none() {
-            return Err(Error::not_found("organization"));
+        check_version(if_match, version)?;
+        if tenants::entomb(services, &schema::app(id), &task, version).await? {
+            return end_deleted_app(services, &task, organization, id).await;
         }
-        let document = found
-            .next()
-            .flatten()
-            .ok_or_else(|| Error::not_found("app"))?;
-        let app = app_of(&document)?;
-        if app.organization_id != *organization {
-            return Err(Error::not_found("app"));
-        }
-        Ok(Versioned {
-            value: app,
-            version: document.version,
-        })
     }
+    Err(Error::busy())
+}
 
-    /// Lists an organization's apps, by id.
-    pub async fn list_apps(
-        &self,
-        principal: &Principal,
-        organization: &OrganizationId,
-        page: ListPage,
-    ) -> Result<List<App>> {
-        self.permit_organization(principal, organization).await?;
-        let (lines, cursor) = self
-            .page_of(principal, &schema::organization(organization), APPS, page)
-            .await?;
-        let ids: Vec<AppId> = lines
-            .iter()
-            .map(|line| parse_key(&line.key))
-            .collect::<Result<_>>()?;
-        let found = self.entities(ids.iter().map(schema::app).collect()).await?;
-        Ok(List {
-            items: found.iter().map(app_of).collect::<Result<_>>()?,
-            cursor,
-        })
-    }
+async fn end_deleted_app(
+    services: &Services,
+    task: &Task,
+    organization: &OrganizationId,
+    id: &AppId,
+) -> Result<()> {
+    // What the job does, it does whether or not this succeeds.
+    jobs::wake_jobs(services);
+    jobs::end_sessions_of(services, task).await?;
+    commit::delete_documents(
+        services,
+        &schema::organization(organization),
+        APPS,
+        vec![id.shared()],
+    )
+    .await
+}
 
-    /// Changes some of an app's fields.
-    pub async fn update_app(
-        &self,
-        principal: &Principal,
-        organization: &OrganizationId,
-        id: &AppId,
-        patch: UpdateApp,
-        if_match: IfMatch,
-    ) -> Result<Versioned<App>> {
-        for _ in 0..ATTEMPTS {
-            let Versioned {
-                value: mut app,
-                version,
-            } = self.app(principal, organization, id).await?;
-            check_version(if_match, version)?;
-            let made_users = app.settings.create_users_from_tokens;
-            app.name = patch.name.clone().unwrap_or(app.name);
-            if let Some(create) = patch
-                .settings
-                .as_ref()
-                .and_then(|settings| settings.create_users_from_tokens)
-            {
-                app.settings.create_users_from_tokens = create;
-            }
-            check::required_line("name", &app.name, check::NAME)?;
-            let mut commit = Commit::default()
-                .require(ENTITY, ONLY, Expected::Version(version))
-                .put_value(ENTITY, ONLY, &app);
-            // Rights are taken away even where the store is full.
-            if made_users && !app.settings.create_users_from_tokens {
-                commit = commit.frees();
-            }
-            if let Ok(outcome) = self.store.commit(&schema::app(id), commit).await? {
-                return Ok(Versioned {
-                    value: app,
-                    version: outcome.written[0].version,
-                });
-            }
-        }
-        Err(Error::busy())
+/// Reads an app.
+pub async fn read_app(
+    services: &Services,
+    principal: &Principal,
+    organization: &OrganizationId,
+    id: &AppId,
+) -> Result<Versioned<App>> {
+    principal.organization(organization)?;
+    let reads = [schema::organization(organization), schema::app(id)];
+    let read = |partition| Read {
+        partition,
+        documents: vec![(ENTITY, ONLY.into())],
+        newest: None,
+    };
+    let mut found = services
+        .store
+        .read(reads.into_iter().map(read).collect())
+        .await?
+        .into_iter()
+        .map(|mut s| s.documents.pop().flatten());
+    if found.next().flatten().is_none() {
+        return Err(Error::not_found("organization"));
     }
+    let document = found
+        .next()
+        .flatten()
+        .ok_or_else(|| Error::not_found("app"))?;
+    let app = app_of(&document)?;
+    if app.organization_id != *organization {
+        return Err(Error::not_found("app"));
+    }
+    Ok(Versioned {
+        value: app,
+        version: document.version,
+    })
+}
 
-    /// Deletes an app: within seconds none of its keys and tokens is accepted and its sessions end;
-    /// its users and channels are cleared away afterwards.
-    pub async fn delete_app(
-        &self,
-        principal: &Principal,
-        organization: &OrganizationId,
-        id: &AppId,
-        if_match: IfMatch,
-    ) -> Result<()> {
-        let task = Task::App {
-            organization: organization.clone(),
-            id: id.clone(),
-        };
-        for _ in 0..ATTEMPTS {
-            let version = match self.app(principal, organization, id).await {
-                Ok(app) => app.version,
-                // An earlier try may have come no further than the tombstone. The job's task names
-                // the organization, too.
-                Err(error) if error.code() == ErrorCode::NotFound => {
-                    self.pending_job(&task).await?.ok_or(error)?;
-                    return self.end_deleted_app(&task, organization, id).await;
-                }
-                Err(error) => return Err(error),
-            };
-            check_version(if_match, version)?;
-            if self.entomb(&schema::app(id), &task, version).await? {
-                return self.end_deleted_app(&task, organization, id).await;
-            }
-        }
-        Err(Error::busy())
-    }
-
-    async fn end_deleted_app(
-        &self,
-        task: &Task,
-        organization: &OrganizationId,
-        id: &AppId,
-    ) -> Result<()> {
-        // What the job does, it does whether or not this succeeds.
-        self.wake_jobs();
-        self.end_sessions_of(task).await?;
-        self.unlist(&schema::organization(organization), APPS, vec![id.shared()])
-            .await
-    }
+/// That a caller reaches an app by this path, and that both exist.
+pub(super) async fn permit_app(
+    services: &Services,
+    principal: &Principal,
+    organization: &OrganizationId,
+    app: &AppId,
+) -> Result<()> {
+    read_app(services, principal, organization, app)
+        .await
+        .map(|_| ())
 }

@@ -14,14 +14,15 @@ use protocol::{ChannelId, EventKind, UserId};
 use store::{Continuity, Document, Position, Range, Read, cost};
 use tokio::time::Instant;
 
-use super::{
+use crate::{
     Services,
     channel_orders::{ChannelOrder, Ranked, rank},
     document::parse_key,
+    error::{Error, Result},
     index::{Line, MAX_INDEX_UNITS},
     schema::{CHANNELS, PARTICIPANTS, Scope},
+    settling,
 };
-use crate::error::{Error, Result};
 
 /// Maximum number of channels of a user whose order is read for every request.
 const SMALL: usize = 200;
@@ -48,223 +49,219 @@ const REPAIRS_PER_READ: usize = 50;
 /// cannot tell its time.
 const CLOCK_ERROR_MS: u64 = 5_000;
 
-impl Services {
-    /// Returns the channels in which a user was last active, at most so many, last active first:
-    /// for `connect`.
-    pub async fn channels_by_activity(
-        &self,
-        scope: &Scope,
-        user: &UserId,
-        most: usize,
-    ) -> Result<Vec<Ranked>> {
-        let order = self
-            .channel_order_within(scope, user, 0, CONNECT_PATIENCE)
-            .await?;
-        Ok(order.channels.iter().take(most).cloned().collect())
-    }
+/// Returns the channels in which a user was last active, at most so many, last active first:
+/// for `connect`.
+pub async fn channels_by_activity(
+    services: &Services,
+    scope: &Scope,
+    user: &UserId,
+    most: usize,
+) -> Result<Vec<Ranked>> {
+    let order = channel_order_within(services, scope, user, 0, CONNECT_PATIENCE).await?;
+    Ok(order.channels.iter().take(most).cloned().collect())
+}
 
-    /// Returns the order of a user's channels, as of an instant that is not before this one, or as
-    /// it is now.
-    pub(super) async fn channel_order(
-        &self,
-        scope: &Scope,
-        user: &UserId,
-        not_before: u64,
-    ) -> Result<Arc<ChannelOrder>> {
-        self.channel_order_within(scope, user, not_before, LIST_PATIENCE)
-            .await
-    }
+/// Returns the order of a user's channels, as of an instant that is not before this one, or as
+/// it is now.
+pub(super) async fn channel_order(
+    services: &Services,
+    scope: &Scope,
+    user: &UserId,
+    not_before: u64,
+) -> Result<Arc<ChannelOrder>> {
+    channel_order_within(services, scope, user, not_before, LIST_PATIENCE).await
+}
 
-    async fn channel_order_within(
-        &self,
-        scope: &Scope,
-        user: &UserId,
-        not_before: u64,
-        patience: Duration,
-    ) -> Result<Arc<ChannelOrder>> {
-        let finding = self.find_order(scope, user, not_before, patience);
-        cost::at_most(MAX_INDEX_UNITS, finding).await
-    }
+async fn channel_order_within(
+    services: &Services,
+    scope: &Scope,
+    user: &UserId,
+    not_before: u64,
+    patience: Duration,
+) -> Result<Arc<ChannelOrder>> {
+    let finding = find_order(services, scope, user, not_before, patience);
+    cost::at_most(MAX_INDEX_UNITS, finding).await
+}
 
-    async fn find_order(
-        &self,
-        scope: &Scope,
-        user: &UserId,
-        not_before: u64,
-        patience: Duration,
-    ) -> Result<Arc<ChannelOrder>> {
-        if let Some(order) = self.kept_order(scope, user, not_before).await? {
-            return Ok(order);
-        }
-        let own = scope.user(user);
-        let (as_of, page) = tokio::join!(
-            self.instant(),
-            self.store
-                .page(&own, CHANNELS, Range::Keys { after: None }, SMALL)
-        );
-        let (page, head) = page?;
-        if !page.more {
-            let (channels, began) = (
-                self.rank_channels(scope, user, page.documents).await?,
-                self.clock.elapsed(),
-            );
-            return Ok(Arc::new(sorted(
-                as_of,
-                channels,
-                head.position(),
-                began,
-                Duration::ZERO,
-            )));
-        }
-        let _turn = self.orders.turn(scope, user, patience).await?;
-        // Another request may have read it meanwhile.
-        if let Some(order) = self.kept_order(scope, user, not_before).await? {
-            return Ok(order);
-        }
-        let order = Arc::new(self.read_order(scope, user).await?);
-        self.orders
-            .keep((scope.clone(), user.clone()), Arc::clone(&order));
-        Ok(order)
+async fn find_order(
+    services: &Services,
+    scope: &Scope,
+    user: &UserId,
+    not_before: u64,
+    patience: Duration,
+) -> Result<Arc<ChannelOrder>> {
+    if let Some(order) = kept_order(services, scope, user, not_before).await? {
+        return Ok(order);
     }
-
-    /// The order that is kept, if it may still be used, with the changes of the user's own stream
-    /// since.
-    async fn kept_order(
-        &self,
-        scope: &Scope,
-        user: &UserId,
-        not_before: u64,
-    ) -> Result<Option<Arc<ChannelOrder>>> {
-        let key = (scope.clone(), user.clone());
-        let Some(order) = self.orders.get(&key) else {
-            return Ok(None);
-        };
-        if order.as_of < not_before
-            || self.clock.elapsed().saturating_sub(order.read_at) >= order.reuse
-        {
-            return Ok(None);
-        }
-        let own = scope.user(user);
-        if self
-            .snapshot(own.clone(), Vec::new())
-            .await?
-            .head
-            .position()
-            == order.position
-        {
-            return Ok(Some(order));
-        }
-        let log = self
+    let own = scope.user(user);
+    let (as_of, page) = tokio::join!(
+        instant(services),
+        services
             .store
-            .log(&own, order.position, CHANGES_TO_FOLLOW)
-            .await?;
-        let last = log
-            .entries
-            .last()
-            .map_or(order.position, |entry| entry.position);
-        if log.continuity != Continuity::Continuous || last != log.head.position() {
-            return Ok(None);
-        }
-        let mut changed = BTreeSet::new();
-        for entry in log.entries.iter().filter(|e| {
-            [
-                EventKind::ChannelAdded as u8,
-                EventKind::ChannelRemoved as u8,
-            ]
-            .contains(&e.kind)
-        }) {
-            let id = str::from_utf8(&entry.reference).map_err(Error::internal)?;
-            changed.insert(id.parse::<ChannelId>().map_err(Error::internal)?);
-        }
-        // The index tells what is so now, the log only which lines to look at.
-        let lines = self
-            .snapshot(
-                own,
-                changed.iter().map(|id| (CHANNELS, id.shared())).collect(),
-            )
-            .await?
-            .documents;
-        let ranked = self
-            .rank_channels(scope, user, lines.into_iter().flatten().collect())
-            .await?;
-        let order = Arc::new(order.with(&changed, ranked, last));
-        self.orders.keep(key, Arc::clone(&order));
-        Ok(Some(order))
-    }
-
-    /// Reads the whole order, piece by piece.
-    async fn read_order(&self, scope: &Scope, user: &UserId) -> Result<ChannelOrder> {
-        let (own, as_of) = (scope.user(user), self.instant().await);
-        let (began, started) = (self.clock.elapsed(), Instant::now());
-        let (mut channels, mut position, mut after) = (Vec::new(), None, None);
-        loop {
-            let (page, head) = self
-                .store
-                .page(&own, CHANNELS, Range::Keys { after }, CHANNELS_PER_READ)
-                .await?;
-            position.get_or_insert(head.position());
-            after = page.documents.last().map(|line| line.key.clone());
-            channels.extend(self.rank_channels(scope, user, page.documents).await?);
-            if !page.more {
-                break;
-            }
-            tokio::task::yield_now().await;
-        }
-        let least = REUSE_PER_CHANNEL * u32::try_from(channels.len()).unwrap_or(u32::MAX);
-        let reuse = (started.elapsed() * REUSE_FACTOR).max(least).min(MAX_REUSE);
-        Ok(sorted(
+            .page(&own, CHANNELS, Range::Keys { after: None }, SMALL)
+    );
+    let (page, head) = page?;
+    if !page.more {
+        let (channels, began) = (
+            rank_channels(services, scope, user, page.documents).await?,
+            services.clock.elapsed(),
+        );
+        return Ok(Arc::new(sorted(
             as_of,
             channels,
-            position.unwrap_or(Position { seq: 0, at: 0 }),
+            head.position(),
             began,
-            reuse,
-        ))
+            Duration::ZERO,
+        )));
     }
+    let _turn = services.orders.turn(scope, user, patience).await?;
+    // Another request may have read it meanwhile.
+    if let Some(order) = kept_order(services, scope, user, not_before).await? {
+        return Ok(order);
+    }
+    let order = Arc::new(read_order(services, scope, user).await?);
+    services
+        .orders
+        .keep((scope.clone(), user.clone()), Arc::clone(&order));
+    Ok(order)
+}
 
-    /// Reads when the channels of these lines were last active, and leaves out those that the user
-    /// is not in. Lines that have been wrong for a while are repaired.
-    async fn rank_channels(
-        &self,
-        scope: &Scope,
-        user: &UserId,
-        lines: Vec<Document>,
-    ) -> Result<Vec<Ranked>> {
-        let (mut channels, mut wrong) = (Vec::with_capacity(lines.len()), Vec::new());
-        for some in lines.chunks(CHANNELS_PER_READ) {
-            let ids: Vec<ChannelId> = some
-                .iter()
-                .map(|line| parse_key(&line.key))
-                .collect::<Result<_>>()?;
-            let read = |id| Read {
-                partition: scope.channel(id),
-                documents: vec![(PARTICIPANTS, user.shared())],
-                newest: None,
-            };
-            let snapshots = self.store.read(ids.iter().map(read).collect()).await?;
-            for ((line, id), snapshot) in some.iter().zip(ids).zip(snapshots) {
-                let is_in = snapshot.documents[0].is_some();
-                if is_in {
-                    channels.push((snapshot.head.at, id));
-                }
-                if is_in != Line::of(line)?.is_confirmed() {
-                    wrong.push((line, is_in));
-                }
+/// The order that is kept, if it may still be used, with the changes of the user's own stream
+/// since.
+async fn kept_order(
+    services: &Services,
+    scope: &Scope,
+    user: &UserId,
+    not_before: u64,
+) -> Result<Option<Arc<ChannelOrder>>> {
+    let key = (scope.clone(), user.clone());
+    let Some(order) = services.orders.get(&key) else {
+        return Ok(None);
+    };
+    if order.as_of < not_before
+        || services.clock.elapsed().saturating_sub(order.read_at) >= order.reuse
+    {
+        return Ok(None);
+    }
+    let own = scope.user(user);
+    if services
+        .snapshot(own.clone(), Vec::new())
+        .await?
+        .head
+        .position()
+        == order.position
+    {
+        return Ok(Some(order));
+    }
+    let log = services
+        .store
+        .log(&own, order.position, CHANGES_TO_FOLLOW)
+        .await?;
+    let last = log
+        .entries
+        .last()
+        .map_or(order.position, |entry| entry.position);
+    if log.continuity != Continuity::Continuous || last != log.head.position() {
+        return Ok(None);
+    }
+    let mut changed = BTreeSet::new();
+    for entry in log.entries.iter().filter(|e| {
+        [
+            EventKind::ChannelAdded as u8,
+            EventKind::ChannelRemoved as u8,
+        ]
+        .contains(&e.kind)
+    }) {
+        let id = str::from_utf8(&entry.reference).map_err(Error::internal)?;
+        changed.insert(id.parse::<ChannelId>().map_err(Error::internal)?);
+    }
+    // The index tells what is so now, the log only which lines to look at.
+    let lines = services
+        .snapshot(
+            own,
+            changed.iter().map(|id| (CHANNELS, id.shared())).collect(),
+        )
+        .await?
+        .documents;
+    let ranked =
+        rank_channels(services, scope, user, lines.into_iter().flatten().collect()).await?;
+    let order = Arc::new(order.with(&changed, ranked, last));
+    services.orders.keep(key, Arc::clone(&order));
+    Ok(Some(order))
+}
+
+/// Reads the whole order, piece by piece.
+async fn read_order(services: &Services, scope: &Scope, user: &UserId) -> Result<ChannelOrder> {
+    let (own, as_of) = (scope.user(user), instant(services).await);
+    let (began, started) = (services.clock.elapsed(), Instant::now());
+    let (mut channels, mut position, mut after) = (Vec::new(), None, None);
+    loop {
+        let (page, head) = services
+            .store
+            .page(&own, CHANNELS, Range::Keys { after }, CHANNELS_PER_READ)
+            .await?;
+        position.get_or_insert(head.position());
+        after = page.documents.last().map(|line| line.key.clone());
+        channels.extend(rank_channels(services, scope, user, page.documents).await?);
+        if !page.more {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    let least = REUSE_PER_CHANNEL * u32::try_from(channels.len()).unwrap_or(u32::MAX);
+    let reuse = (started.elapsed() * REUSE_FACTOR).max(least).min(MAX_REUSE);
+    Ok(sorted(
+        as_of,
+        channels,
+        position.unwrap_or(Position { seq: 0, at: 0 }),
+        began,
+        reuse,
+    ))
+}
+
+/// Reads when the channels of these lines were last active, and leaves out those that the user
+/// is not in. Lines that have been wrong for a while are repaired.
+async fn rank_channels(
+    services: &Services,
+    scope: &Scope,
+    user: &UserId,
+    lines: Vec<Document>,
+) -> Result<Vec<Ranked>> {
+    let (mut channels, mut wrong) = (Vec::with_capacity(lines.len()), Vec::new());
+    for some in lines.chunks(CHANNELS_PER_READ) {
+        let ids: Vec<ChannelId> = some
+            .iter()
+            .map(|line| parse_key(&line.key))
+            .collect::<Result<_>>()?;
+        let read = |id| Read {
+            partition: scope.channel(id),
+            documents: vec![(PARTICIPANTS, user.shared())],
+            newest: None,
+        };
+        let snapshots = services.store.read(ids.iter().map(read).collect()).await?;
+        for ((line, id), snapshot) in some.iter().zip(ids).zip(snapshots) {
+            let is_in = snapshot.documents[0].is_some();
+            if is_in {
+                channels.push((snapshot.head.at, id));
+            }
+            if is_in != Line::of(line)?.is_confirmed() {
+                wrong.push((line, is_in));
             }
         }
-        for (line, is_in) in wrong.into_iter().take(REPAIRS_PER_READ) {
-            self.repair_line(scope, user, line, is_in).await?;
-        }
-        Ok(channels)
     }
+    for (line, is_in) in wrong.into_iter().take(REPAIRS_PER_READ) {
+        settling::repair_line(services, scope, user, line, is_in).await?;
+    }
+    Ok(channels)
+}
 
-    /// An instant that is not after what the store's clock says when this returns.
-    async fn instant(&self) -> u64 {
-        match self.store.now().await {
-            Ok(now) => now,
-            // A store that cannot be written may still be read. An instant that is too early only
-            // shows more channels twice.
-            Err(_) => self.clock.now_ms().saturating_sub(CLOCK_ERROR_MS),
-        }
+/// An instant that is not after what the store's clock says when this returns.
+async fn instant(services: &Services) -> u64 {
+    match services.store.now().await {
+        Ok(now) => now,
+        // A store that cannot be written may still be read. An instant that is too early only
+        // shows more channels twice.
+        Err(_) => services.clock.now_ms().saturating_sub(CLOCK_ERROR_MS),
     }
 }
 

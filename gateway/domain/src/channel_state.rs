@@ -7,15 +7,13 @@ use protocol::{
 };
 use store::{Document, Head, Key, Partition, Snapshot, Table};
 
-use super::{
+use crate::{
     Services,
+    credential::{Actor, Who},
     document::decode,
+    error::{Error, Result},
     permission::{self, Action, Relation},
     schema::{ENTITY, ONLY, PARTICIPANT_COUNT, PARTICIPANTS},
-};
-use crate::{
-    credential::{Actor, Who},
-    error::{Error, Result},
 };
 
 /// What was read.
@@ -83,34 +81,32 @@ pub fn channel_of(snapshot: &Snapshot) -> Result<Option<(Channel, u64)>> {
     Ok(Some((channel, document.version)))
 }
 
-impl Services {
-    /// Reads a channel, the caller's place in it, and more documents of it. Fails with `not_found`
-    /// if the caller may not see it.
-    pub async fn channel_state(
-        &self,
-        actor: &Actor,
-        id: &ChannelId,
-        more: Vec<(Table, Key)>,
-    ) -> Result<ChannelState> {
-        let user = actor.user().map_or("", UserId::as_str);
-        let mut documents = vec![(ENTITY, Key::from(ONLY)), (PARTICIPANTS, Key::from(user))];
-        documents.extend(more);
-        let partition = actor.scope.channel(id);
-        let mut snapshot = self.snapshot(partition.clone(), documents).await?;
-        let Some((channel, version)) = channel_of(&snapshot)? else {
-            return Err(Error::not_found("channel"));
-        };
-        let more = snapshot.documents.split_off(2);
-        let own = snapshot.documents[1].as_ref().map(Place::of).transpose()?;
-        let state = ChannelState {
-            partition,
-            channel,
-            version,
-            head: snapshot.head,
-            own,
-            documents: more,
-        };
-        state.permit(actor, Action::See)?;
-        Ok(state)
-    }
+/// Reads a channel, the caller's place in it, and more documents of it. Fails with `not_found`
+/// if the caller may not see it.
+pub async fn channel_state(
+    services: &Services,
+    actor: &Actor,
+    id: &ChannelId,
+    more: Vec<(Table, Key)>,
+) -> Result<ChannelState> {
+    let user = actor.user().map_or("", UserId::as_str);
+    let mut documents = vec![(ENTITY, Key::from(ONLY)), (PARTICIPANTS, Key::from(user))];
+    documents.extend(more);
+    let partition = actor.scope.channel(id);
+    let mut snapshot = services.snapshot(partition.clone(), documents).await?;
+    let Some((channel, version)) = channel_of(&snapshot)? else {
+        return Err(Error::not_found("channel"));
+    };
+    let more = snapshot.documents.split_off(2);
+    let own = snapshot.documents[1].as_ref().map(Place::of).transpose()?;
+    let state = ChannelState {
+        partition,
+        channel,
+        version,
+        head: snapshot.head,
+        own,
+        documents: more,
+    };
+    state.permit(actor, Action::See)?;
+    Ok(state)
 }

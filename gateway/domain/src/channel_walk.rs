@@ -15,7 +15,7 @@
 use protocol::ChannelId;
 use serde::{Deserialize, Serialize};
 
-use super::channel_orders::{ChannelOrder, Ranked, rank};
+use crate::channel_orders::{ChannelOrder, Ranked, rank};
 
 /// Where a walk stands between two pages: the content of its cursor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,17 +10,19 @@ use protocol::{AppId, ChannelId, OrganizationId, UserId, entity::Environment};
 use store::{Commit, Counter, Expected, Increment, Keep, Key, Partition, Range, Require, Table};
 use tokio::time::Instant;
 
-use super::{
-    Services,
+use crate::{
+    Services, commit,
     document::{PutValue, parse_key},
-    jobs::{Step, Task},
+    error::{Error, Result},
+    index,
+    jobs::{self, Step, Task},
+    keys, participants,
     schema::{
         self, APPS, CHANNELS, DELETED_CHANNELS, DELETED_USERS, ENTITY, ONLY, ORGANIZATIONS,
         PARTICIPANT_COUNT, PARTICIPANTS, PUBLIC_CHANNELS, Scope, TOMBSTONE, USERS,
     },
-    together,
+    together, token_keys,
 };
-use crate::error::{Error, Result};
 
 /// How many documents one purge removes.
 const DOCUMENTS_PER_PIECE: usize = 500;
@@ -35,416 +37,426 @@ const NEWEST_EVENT: Keep = Keep {
     bytes: 0,
 };
 
-impl Services {
-    /// Clears a deleted channel, and takes it out of its participants' indexes. Each step requires
-    /// the tombstone that this call found, so that nothing of a channel made anew under the id is
-    /// touched. A participant whose index fails does not keep the others waiting.
-    pub(super) async fn clear_channel(
-        &self,
-        scope: &Scope,
-        id: &ChannelId,
-        until: Instant,
-    ) -> Result<Step> {
-        let partition = scope.channel(id);
-        let snapshot = self
-            .snapshot(partition.clone(), vec![(TOMBSTONE, ONLY.into())])
-            .await?;
-        let Some(tombstone) = &snapshot.documents[0] else {
+/// Clears a deleted channel, and takes it out of its participants' indexes. Each step requires
+/// the tombstone that this call found, so that nothing of a channel made anew under the id is
+/// touched. A participant whose index fails does not keep the others waiting.
+pub(super) async fn clear_channel(
+    services: &Services,
+    scope: &Scope,
+    id: &ChannelId,
+    until: Instant,
+) -> Result<Step> {
+    let partition = scope.channel(id);
+    let snapshot = services
+        .snapshot(partition.clone(), vec![(TOMBSTONE, ONLY.into())])
+        .await?;
+    let Some(tombstone) = &snapshot.documents[0] else {
+        return Ok(Step::Done);
+    };
+    let is = Expected::Version(tombstone.version);
+    let lines = versions(
+        services,
+        scope.index(),
+        vec![(CHANNELS, id.shared()), (PUBLIC_CHANNELS, id.shared())],
+    )
+    .await?;
+    let (mut after, mut failed) = (None, None);
+    loop {
+        let keys = keys_after(services, &partition, PARTICIPANTS, after).await?;
+        if keys.is_empty() {
+            break;
+        }
+        after = keys.last().cloned();
+        // Before the participants: where this stops, the next attempt still finds whose indexes
+        // to clear.
+        let users: Vec<UserId> = keys.iter().map(parse_key).collect::<Result<_>>()?;
+        let unindexed = together::together(
+            users
+                .iter()
+                .map(|user| index::unindex_channel(services, scope, user, id)),
+        )
+        .await;
+        let gone = Commit::default().require(TOMBSTONE, ONLY, is).frees();
+        let gone = succeeded(keys, unindexed, &mut failed)
+            .into_iter()
+            .fold(gone, |commit, user| commit.delete(PARTICIPANTS, user));
+        if services.store.commit(&partition, gone).await?.is_err() {
             return Ok(Step::Done);
+        }
+        if failed.is_none() && Instant::now() >= until {
+            return Ok(Step::More);
+        }
+    }
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let require = Require {
+        table: TOMBSTONE,
+        key: ONLY.into(),
+        is,
+    };
+    match purge_tables(services, &partition, Some(require), until).await? {
+        Purge::Done => {}
+        Purge::More => return Ok(Step::More),
+        // Somebody else came to the end of it.
+        Purge::Overtaken => return Ok(Step::Done),
+    }
+    if trim_log(services, &partition, Some(is), until).await? == Purge::More {
+        return Ok(Step::More);
+    }
+    for (table, version) in [CHANNELS, PUBLIC_CHANNELS].into_iter().zip(lines) {
+        if let Some(version) = version {
+            let mut unlisted = Commit::default()
+                .require(table, id.shared(), Expected::Version(version))
+                .delete(table, id.shared());
+            if table == CHANNELS {
+                unlisted = unlisted.put_value(DELETED_CHANNELS, id.shared(), &true);
+            }
+            services
+                .store
+                .commit(&scope.index(), unlisted.frees())
+                .await?
+                .ok();
+        }
+    }
+    let done = Commit::default()
+        .require(TOMBSTONE, ONLY, is)
+        .delete(TOMBSTONE, ONLY)
+        .frees();
+    services.store.commit(&partition, done).await?.ok();
+    Ok(Step::Done)
+}
+
+/// Removes a deleted user from its channels and clears its partition. Its tombstone stays for
+/// ever. A channel that fails does not keep the others waiting; nothing else is cleared before
+/// it.
+pub(super) async fn clear_user(
+    services: &Services,
+    scope: &Scope,
+    id: &UserId,
+    until: Instant,
+) -> Result<Step> {
+    let partition = scope.user(id);
+    let (mut after, mut failed) = (None, None);
+    loop {
+        let keys = keys_after(services, &partition, CHANNELS, after).await?;
+        if keys.is_empty() {
+            break;
+        }
+        after = keys.last().cloned();
+        let channels: Vec<ChannelId> = keys.iter().map(parse_key).collect::<Result<_>>()?;
+        let expelled = together::together(
+            channels
+                .iter()
+                .map(|channel| participants::expel(services, scope, channel, id)),
+        )
+        .await;
+        // Also those that an addition which stopped half way has left pending.
+        commit::delete_documents(
+            services,
+            &partition,
+            CHANNELS,
+            succeeded(keys, expelled, &mut failed),
+        )
+        .await?;
+        // After a failure the next attempt begins with the same channels: those behind them
+        // must not wait for it.
+        if failed.is_none() && Instant::now() >= until {
+            return Ok(Step::More);
+        }
+    }
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    if purge_tables(services, &partition, None, until).await? == Purge::More
+        || trim_log(services, &partition, None, until).await? == Purge::More
+    {
+        return Ok(Step::More);
+    }
+    let unlisted = Commit::default()
+        .require(USERS, id.shared(), Expected::Present)
+        .delete(USERS, id.shared());
+    // On a conflict the job came so far before, or the app was dropped meanwhile.
+    services
+        .store
+        .commit(
+            &scope.index(),
+            unlisted
+                .put_value(DELETED_USERS, id.shared(), &true)
+                .frees(),
+        )
+        .await?
+        .ok();
+    Ok(Step::Done)
+}
+
+/// Deletes the apps of a deleted organization, each a job of its own, and drops the
+/// organization. An app that fails does not keep the others waiting.
+pub(super) async fn clear_organization(
+    services: &Services,
+    id: &OrganizationId,
+    until: Instant,
+) -> Result<Step> {
+    let partition = schema::organization(id);
+    let (mut after, mut failed) = (None, None);
+    loop {
+        let keys = keys_after(services, &partition, APPS, after).await?;
+        if keys.is_empty() {
+            break;
+        }
+        after = keys.last().cloned();
+        let apps: Vec<AppId> = keys.iter().map(parse_key).collect::<Result<_>>()?;
+        let deleted = together::together(
+            apps.iter()
+                .map(|app| delete_app_of_nobody(services, id, app)),
+        )
+        .await;
+        commit::delete_documents(
+            services,
+            &partition,
+            APPS,
+            succeeded(keys, deleted, &mut failed),
+        )
+        .await?;
+        // After a failure the next attempt begins with the same apps: those behind them must
+        // not wait for it.
+        if failed.is_none() && Instant::now() >= until {
+            return Ok(Step::More);
+        }
+    }
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    keys::clear_new_credentials(services, &partition).await?;
+    keys::clear_keys(services, &partition).await?;
+    if drop_partition(services, &partition, until).await? == Purge::More {
+        return Ok(Step::More);
+    }
+    commit::delete_documents(
+        services,
+        &schema::deployment(),
+        ORGANIZATIONS,
+        vec![id.shared()],
+    )
+    .await?;
+    Ok(Step::Done)
+}
+
+/// Deletes an app whose organization is gone, however far its making came.
+async fn delete_app_of_nobody(
+    services: &Services,
+    organization: &OrganizationId,
+    id: &AppId,
+) -> Result<()> {
+    let task = Task::App {
+        organization: organization.clone(),
+        id: id.clone(),
+    };
+    jobs::note_job(services, &task).await?;
+    let commit = Commit::default()
+        .delete(ENTITY, ONLY)
+        .put_value(TOMBSTONE, ONLY, &true)
+        .frees();
+    services
+        .store
+        .commit(&schema::app(id), commit)
+        .await?
+        .map_err(|_| Error::busy())?;
+    jobs::end_sessions_of(services, &task).await
+}
+
+/// Drops a deleted app with everything in it. What fails does not keep the rest waiting; the
+/// app itself goes last.
+pub(super) async fn clear_app(services: &Services, id: &AppId, until: Instant) -> Result<Step> {
+    let partition = schema::app(id);
+    let keys = [
+        keys::clear_new_credentials(services, &partition).await,
+        keys::clear_keys(services, &partition).await,
+        token_keys::clear_token_keys(services, &partition).await,
+    ];
+    let mut failed = keys.into_iter().find_map(Result::err);
+    for environment in [Environment::Live, Environment::Test] {
+        let scope = Scope {
+            app: id.clone(),
+            environment,
         };
-        let is = Expected::Version(tombstone.version);
-        let lines = self
-            .versions(
-                scope.index(),
-                vec![(CHANNELS, id.shared()), (PUBLIC_CHANNELS, id.shared())],
-            )
-            .await?;
-        let (mut after, mut failed) = (None, None);
-        loop {
-            let keys = self.keys_after(&partition, PARTICIPANTS, after).await?;
-            if keys.is_empty() {
-                break;
-            }
-            after = keys.last().cloned();
-            // Before the participants: where this stops, the next attempt still finds whose indexes
-            // to clear.
-            let users: Vec<UserId> = keys.iter().map(parse_key).collect::<Result<_>>()?;
-            let unindexed = together::together(
-                users
-                    .iter()
-                    .map(|user| self.unindex_channel(scope, user, id)),
-            )
-            .await;
-            let gone = Commit::default().require(TOMBSTONE, ONLY, is).frees();
-            let gone = succeeded(keys, unindexed, &mut failed)
-                .into_iter()
-                .fold(gone, |commit, user| commit.delete(PARTICIPANTS, user));
-            if self.store.commit(&partition, gone).await?.is_err() {
-                return Ok(Step::Done);
-            }
-            if failed.is_none() && Instant::now() >= until {
+        for table in [CHANNELS, USERS, DELETED_CHANNELS, DELETED_USERS] {
+            if drop_listed(services, &scope, table, until, &mut failed).await? == Purge::More {
                 return Ok(Step::More);
             }
         }
-        if let Some(error) = failed {
-            return Err(error);
+    }
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    for environment in [Environment::Live, Environment::Test] {
+        let index = Scope {
+            app: id.clone(),
+            environment,
         }
-        let require = Require {
-            table: TOMBSTONE,
-            key: ONLY.into(),
-            is,
-        };
-        match self.purge_tables(&partition, Some(require), until).await? {
-            Purge::Done => {}
-            Purge::More => return Ok(Step::More),
-            // Somebody else came to the end of it.
-            Purge::Overtaken => return Ok(Step::Done),
-        }
-        if self.trim_log(&partition, Some(is), until).await? == Purge::More {
+        .index();
+        if drop_partition(services, &index, until).await? == Purge::More {
             return Ok(Step::More);
         }
-        for (table, version) in [CHANNELS, PUBLIC_CHANNELS].into_iter().zip(lines) {
-            if let Some(version) = version {
-                let mut unlisted = Commit::default()
-                    .require(table, id.shared(), Expected::Version(version))
-                    .delete(table, id.shared());
-                if table == CHANNELS {
-                    unlisted = unlisted.put_value(DELETED_CHANNELS, id.shared(), &true);
-                }
-                self.store
-                    .commit(&scope.index(), unlisted.frees())
-                    .await?
-                    .ok();
-            }
-        }
-        let done = Commit::default()
-            .require(TOMBSTONE, ONLY, is)
-            .delete(TOMBSTONE, ONLY)
-            .frees();
-        self.store.commit(&partition, done).await?.ok();
-        Ok(Step::Done)
     }
-
-    /// Removes a deleted user from its channels and clears its partition. Its tombstone stays for
-    /// ever. A channel that fails does not keep the others waiting; nothing else is cleared before
-    /// it.
-    pub(super) async fn clear_user(
-        &self,
-        scope: &Scope,
-        id: &UserId,
-        until: Instant,
-    ) -> Result<Step> {
-        let partition = scope.user(id);
-        let (mut after, mut failed) = (None, None);
-        loop {
-            let keys = self.keys_after(&partition, CHANNELS, after).await?;
-            if keys.is_empty() {
-                break;
-            }
-            after = keys.last().cloned();
-            let channels: Vec<ChannelId> = keys.iter().map(parse_key).collect::<Result<_>>()?;
-            let expelled = together::together(
-                channels
-                    .iter()
-                    .map(|channel| self.expel(scope, channel, id)),
-            )
-            .await;
-            // Also those that an addition which stopped half way has left pending.
-            self.unlist(&partition, CHANNELS, succeeded(keys, expelled, &mut failed))
-                .await?;
-            // After a failure the next attempt begins with the same channels: those behind them
-            // must not wait for it.
-            if failed.is_none() && Instant::now() >= until {
-                return Ok(Step::More);
-            }
-        }
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        if self.purge_tables(&partition, None, until).await? == Purge::More
-            || self.trim_log(&partition, None, until).await? == Purge::More
-        {
-            return Ok(Step::More);
-        }
-        let unlisted = Commit::default()
-            .require(USERS, id.shared(), Expected::Present)
-            .delete(USERS, id.shared());
-        // On a conflict the job came so far before, or the app was dropped meanwhile.
-        self.store
-            .commit(
-                &scope.index(),
-                unlisted
-                    .put_value(DELETED_USERS, id.shared(), &true)
-                    .frees(),
-            )
-            .await?
-            .ok();
-        Ok(Step::Done)
+    match drop_partition(services, &partition, until).await? {
+        Purge::More => Ok(Step::More),
+        _ => Ok(Step::Done),
     }
+}
 
-    /// Deletes the apps of a deleted organization, each a job of its own, and drops the
-    /// organization. An app that fails does not keep the others waiting.
-    pub(super) async fn clear_organization(
-        &self,
-        id: &OrganizationId,
-        until: Instant,
-    ) -> Result<Step> {
-        let partition = schema::organization(id);
-        let (mut after, mut failed) = (None, None);
-        loop {
-            let keys = self.keys_after(&partition, APPS, after).await?;
-            if keys.is_empty() {
-                break;
-            }
-            after = keys.last().cloned();
-            let apps: Vec<AppId> = keys.iter().map(parse_key).collect::<Result<_>>()?;
-            let deleted =
-                together::together(apps.iter().map(|app| self.delete_app_of_nobody(id, app))).await;
-            self.unlist(&partition, APPS, succeeded(keys, deleted, &mut failed))
-                .await?;
-            // After a failure the next attempt begins with the same apps: those behind them must
-            // not wait for it.
-            if failed.is_none() && Instant::now() >= until {
-                return Ok(Step::More);
-            }
+/// Drops the channels or users that an app's index lists. Those that fail stay listed.
+async fn drop_listed(
+    services: &Services,
+    scope: &Scope,
+    table: Table,
+    until: Instant,
+    failed: &mut Option<Error>,
+) -> Result<Purge> {
+    let (index, mut after) = (scope.index(), None);
+    loop {
+        let keys = keys_after(services, &index, table, after).await?;
+        if keys.is_empty() {
+            return Ok(Purge::Done);
         }
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        self.clear_new_credentials(&partition).await?;
-        self.clear_keys(&partition).await?;
-        if self.drop_partition(&partition, until).await? == Purge::More {
-            return Ok(Step::More);
-        }
-        self.unlist(&schema::deployment(), ORGANIZATIONS, vec![id.shared()])
-            .await?;
-        Ok(Step::Done)
-    }
-
-    /// Deletes an app whose organization is gone, however far its making came.
-    async fn delete_app_of_nobody(&self, organization: &OrganizationId, id: &AppId) -> Result<()> {
-        let task = Task::App {
-            organization: organization.clone(),
-            id: id.clone(),
-        };
-        self.note_job(&task).await?;
-        let commit = Commit::default()
-            .delete(ENTITY, ONLY)
-            .put_value(TOMBSTONE, ONLY, &true)
-            .frees();
-        self.store
-            .commit(&schema::app(id), commit)
-            .await?
-            .map_err(|_| Error::busy())?;
-        self.end_sessions_of(&task).await
-    }
-
-    /// Drops a deleted app with everything in it. What fails does not keep the rest waiting; the
-    /// app itself goes last.
-    pub(super) async fn clear_app(&self, id: &AppId, until: Instant) -> Result<Step> {
-        let partition = schema::app(id);
-        let keys = [
-            self.clear_new_credentials(&partition).await,
-            self.clear_keys(&partition).await,
-            self.clear_token_keys(&partition).await,
-        ];
-        let mut failed = keys.into_iter().find_map(Result::err);
-        for environment in [Environment::Live, Environment::Test] {
-            let scope = Scope {
-                app: id.clone(),
-                environment,
+        after = keys.last().cloned();
+        let mut dropped = Vec::with_capacity(keys.len());
+        for key in keys {
+            let partition = if [CHANNELS, DELETED_CHANNELS].contains(&table) {
+                scope.channel(&parse_key(&key)?)
+            } else {
+                scope.user(&parse_key(&key)?)
             };
-            for table in [CHANNELS, USERS, DELETED_CHANNELS, DELETED_USERS] {
-                if self.drop_listed(&scope, table, until, &mut failed).await? == Purge::More {
-                    return Ok(Step::More);
-                }
+            match drop_partition(services, &partition, until).await {
+                // The next attempt begins with it, and finds less in it.
+                Ok(Purge::More) if failed.is_none() => break,
+                Ok(Purge::More) => {}
+                Ok(_) => dropped.push(key),
+                Err(error) => *failed = failed.take().or(Some(error)),
             }
-        }
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        for environment in [Environment::Live, Environment::Test] {
-            let index = Scope {
-                app: id.clone(),
-                environment,
-            }
-            .index();
-            if self.drop_partition(&index, until).await? == Purge::More {
-                return Ok(Step::More);
-            }
-        }
-        match self.drop_partition(&partition, until).await? {
-            Purge::More => Ok(Step::More),
-            _ => Ok(Step::Done),
-        }
-    }
-
-    /// Drops the channels or users that an app's index lists. Those that fail stay listed.
-    async fn drop_listed(
-        &self,
-        scope: &Scope,
-        table: Table,
-        until: Instant,
-        failed: &mut Option<Error>,
-    ) -> Result<Purge> {
-        let (index, mut after) = (scope.index(), None);
-        loop {
-            let keys = self.keys_after(&index, table, after).await?;
-            if keys.is_empty() {
-                return Ok(Purge::Done);
-            }
-            after = keys.last().cloned();
-            let mut dropped = Vec::with_capacity(keys.len());
-            for key in keys {
-                let partition = if [CHANNELS, DELETED_CHANNELS].contains(&table) {
-                    scope.channel(&parse_key(&key)?)
-                } else {
-                    scope.user(&parse_key(&key)?)
-                };
-                match self.drop_partition(&partition, until).await {
-                    // The next attempt begins with it, and finds less in it.
-                    Ok(Purge::More) if failed.is_none() => break,
-                    Ok(Purge::More) => {}
-                    Ok(_) => dropped.push(key),
-                    Err(error) => *failed = failed.take().or(Some(error)),
-                }
-                if failed.is_none() && Instant::now() >= until {
-                    break;
-                }
-            }
-            self.unlist(&index, table, dropped).await?;
             if failed.is_none() && Instant::now() >= until {
-                return Ok(Purge::More);
+                break;
             }
         }
-    }
-
-    /// Removes the documents of all tables of a partition that a deletion clears.
-    async fn purge_tables(
-        &self,
-        partition: &Partition,
-        require: Option<Require>,
-        until: Instant,
-    ) -> Result<Purge> {
-        for table in schema::cleared_tables(partition) {
-            loop {
-                match self
-                    .store
-                    .purge(partition, table, require.clone(), DOCUMENTS_PER_PIECE)
-                    .await?
-                {
-                    Ok(true) => break,
-                    Ok(false) if Instant::now() >= until => return Ok(Purge::More),
-                    Ok(false) => {}
-                    Err(_) => return Ok(Purge::Overtaken),
-                }
-            }
-        }
-        Ok(Purge::Done)
-    }
-
-    /// Trims a partition's log to its newest event, while its tombstone is as expected.
-    async fn trim_log(
-        &self,
-        partition: &Partition,
-        tombstone: Option<Expected>,
-        until: Instant,
-    ) -> Result<Purge> {
-        loop {
-            let head = self.snapshot(partition.clone(), Vec::new()).await?.head;
-            if head.seq <= head.floor.seq + 1 {
-                return Ok(Purge::Done);
-            }
-            let mut trim = Commit {
-                keep: Some(NEWEST_EVENT),
-                ..Commit::default().frees()
-            };
-            if let Some(is) = tombstone {
-                trim = trim.require(TOMBSTONE, ONLY, is);
-            }
-            if self.store.commit(partition, trim).await?.is_err() {
-                return Ok(Purge::Overtaken);
-            }
-            if Instant::now() >= until {
-                return Ok(Purge::More);
-            }
-        }
-    }
-
-    /// Clears a whole partition, and lets the store drop what is left of it.
-    async fn drop_partition(&self, partition: &Partition, until: Instant) -> Result<Purge> {
-        let mut buried = Commit::default()
-            .delete(ENTITY, ONLY)
-            .put_value(TOMBSTONE, ONLY, &true)
-            .frees();
-        buried.increment.push(nobody_left());
-        self.store
-            .commit(partition, buried)
-            .await?
-            .map_err(|_| Error::busy())?;
-        if self.purge_tables(partition, None, until).await? == Purge::More {
+        commit::delete_documents(services, &index, table, dropped).await?;
+        if failed.is_none() && Instant::now() >= until {
             return Ok(Purge::More);
         }
-        let commit = Commit {
-            expire: Some(DROP_AFTER),
-            ..Commit::default().put_value(TOMBSTONE, ONLY, &true).frees()
+    }
+}
+
+/// Removes the documents of all tables of a partition that a deletion clears.
+async fn purge_tables(
+    services: &Services,
+    partition: &Partition,
+    require: Option<Require>,
+    until: Instant,
+) -> Result<Purge> {
+    for table in schema::cleared_tables(partition) {
+        loop {
+            match services
+                .store
+                .purge(partition, table, require.clone(), DOCUMENTS_PER_PIECE)
+                .await?
+            {
+                Ok(true) => break,
+                Ok(false) if Instant::now() >= until => return Ok(Purge::More),
+                Ok(false) => {}
+                Err(_) => return Ok(Purge::Overtaken),
+            }
+        }
+    }
+    Ok(Purge::Done)
+}
+
+/// Trims a partition's log to its newest event, while its tombstone is as expected.
+async fn trim_log(
+    services: &Services,
+    partition: &Partition,
+    tombstone: Option<Expected>,
+    until: Instant,
+) -> Result<Purge> {
+    loop {
+        let head = services.snapshot(partition.clone(), Vec::new()).await?.head;
+        if head.seq <= head.floor.seq + 1 {
+            return Ok(Purge::Done);
+        }
+        let mut trim = Commit {
+            keep: Some(NEWEST_EVENT),
+            ..Commit::default().frees()
         };
-        self.store
-            .commit(partition, commit)
-            .await?
-            .map_err(|_| Error::busy())?;
-        Ok(Purge::Done)
+        if let Some(is) = tombstone {
+            trim = trim.require(TOMBSTONE, ONLY, is);
+        }
+        if services.store.commit(partition, trim).await?.is_err() {
+            return Ok(Purge::Overtaken);
+        }
+        if Instant::now() >= until {
+            return Ok(Purge::More);
+        }
     }
+}
 
-    async fn keys_after(
-        &self,
-        partition: &Partition,
-        table: Table,
-        after: Option<Key>,
-    ) -> Result<Vec<Key>> {
-        let (page, _) = self
-            .store
-            .page(partition, table, Range::Keys { after }, OBJECTS_PER_PIECE)
-            .await?;
-        Ok(page
-            .documents
-            .into_iter()
-            .map(|document| document.key)
-            .collect())
+/// Clears a whole partition, and lets the store drop what is left of it.
+async fn drop_partition(
+    services: &Services,
+    partition: &Partition,
+    until: Instant,
+) -> Result<Purge> {
+    let mut buried = Commit::default()
+        .delete(ENTITY, ONLY)
+        .put_value(TOMBSTONE, ONLY, &true)
+        .frees();
+    buried.increment.push(nobody_left());
+    services
+        .store
+        .commit(partition, buried)
+        .await?
+        .map_err(|_| Error::busy())?;
+    if purge_tables(services, partition, None, until).await? == Purge::More {
+        return Ok(Purge::More);
     }
+    let commit = Commit {
+        expire: Some(DROP_AFTER),
+        ..Commit::default().put_value(TOMBSTONE, ONLY, &true).frees()
+    };
+    services
+        .store
+        .commit(partition, commit)
+        .await?
+        .map_err(|_| Error::busy())?;
+    Ok(Purge::Done)
+}
 
-    /// Deletes documents.
-    pub(super) async fn unlist(
-        &self,
-        partition: &Partition,
-        table: Table,
-        keys: Vec<Key>,
-    ) -> Result<()> {
-        let commit = keys
-            .into_iter()
-            .fold(Commit::default().frees(), |commit, key| {
-                commit.delete(table, key)
-            });
-        self.store
-            .commit(partition, commit)
-            .await?
-            .map_err(|_| Error::busy())?;
-        Ok(())
-    }
+async fn keys_after(
+    services: &Services,
+    partition: &Partition,
+    table: Table,
+    after: Option<Key>,
+) -> Result<Vec<Key>> {
+    let (page, _) = services
+        .store
+        .page(partition, table, Range::Keys { after }, OBJECTS_PER_PIECE)
+        .await?;
+    Ok(page
+        .documents
+        .into_iter()
+        .map(|document| document.key)
+        .collect())
+}
 
-    /// The versions of documents.
-    async fn versions(
-        &self,
-        partition: Partition,
-        keys: Vec<(Table, Key)>,
-    ) -> Result<Vec<Option<u64>>> {
-        let snapshot = self.snapshot(partition, keys).await?;
-        Ok(snapshot
-            .documents
-            .iter()
-            .map(|document| document.as_ref().map(|d| d.version))
-            .collect())
-    }
+/// The versions of documents.
+async fn versions(
+    services: &Services,
+    partition: Partition,
+    keys: Vec<(Table, Key)>,
+) -> Result<Vec<Option<u64>>> {
+    let snapshot = services.snapshot(partition, keys).await?;
+    Ok(snapshot
+        .documents
+        .iter()
+        .map(|document| document.as_ref().map(|d| d.version))
+        .collect())
 }
 
 /// Returns the keys of what was done, and keeps the first error of the rest.
@@ -534,14 +546,13 @@ mod tests {
         }
         let until = Instant::now() + Duration::from_secs(60);
         assert_eq!(
-            services
-                .clear_channel(&scope, &general, until)
+            clear_channel(&services, &scope, &general, until)
                 .await
                 .unwrap(),
             Step::Done
         );
         assert_eq!(
-            services.clear_user(&scope, &bob, until).await.unwrap(),
+            clear_user(&services, &scope, &bob, until).await.unwrap(),
             Step::Done
         );
         assert!(
@@ -556,7 +567,7 @@ mod tests {
         );
 
         assert_eq!(
-            services.clear_app(&scope.app, until).await.unwrap(),
+            clear_app(&services, &scope.app, until).await.unwrap(),
             Step::Done
         );
         for partition in [scope.channel(&general), scope.user(&bob), scope.index()] {
@@ -587,14 +598,21 @@ mod tests {
                 app: owner,
                 key: protocol::KeyId::from_bits(bits),
             };
-            let new = services.new_key(credential, None, None).await.unwrap();
+            let new = keys::new_key(&services, credential, None, None)
+                .await
+                .unwrap();
             left.push(new.partition());
         }
         let token_key = protocol::TokenKeyId::from_bits(5);
-        services
-            .new_shared_key(&organization, &app, Environment::Live, token_key.clone())
-            .await
-            .unwrap();
+        token_keys::new_shared_key(
+            &services,
+            &organization,
+            &app,
+            Environment::Live,
+            token_key.clone(),
+        )
+        .await
+        .unwrap();
         left.push(schema::token_key(&token_key));
         for partition in &left {
             let outline = store.outline(partition).await.unwrap().unwrap();
@@ -603,9 +621,8 @@ mod tests {
 
         let until = Instant::now() + Duration::from_secs(60);
         for step in [
-            services.clear_app(&app, until).await.unwrap(),
-            services
-                .clear_organization(&organization, until)
+            clear_app(&services, &app, until).await.unwrap(),
+            clear_organization(&services, &organization, until)
                 .await
                 .unwrap(),
         ] {

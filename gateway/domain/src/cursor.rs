@@ -8,8 +8,8 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use protocol::codec::{from_msgpack, to_msgpack};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::Services;
 use crate::{
+    Services,
     credential::{Actor, Principal},
     error::{Error, Result},
 };
@@ -57,35 +57,37 @@ impl ListQuery {
     }
 }
 
-impl Services {
-    /// Makes a cursor of the position at which a page ended.
-    pub fn seal_cursor<T: Serialize>(&self, query: &ListQuery, position: T) -> String {
-        let plain = to_msgpack(&Sealed {
-            made_at: self.clock.now_ms(),
-            position,
-        });
-        URL_SAFE_NO_PAD.encode(self.secret.seal_cursor(&query.0, &plain))
-    }
+/// Makes a cursor of the position at which a page ended.
+pub fn seal_cursor<T: Serialize>(services: &Services, query: &ListQuery, position: T) -> String {
+    let plain = to_msgpack(&Sealed {
+        made_at: services.clock.now_ms(),
+        position,
+    });
+    URL_SAFE_NO_PAD.encode(services.secret.seal_cursor(&query.0, &plain))
+}
 
-    /// Returns the position in a cursor of this query.
-    ///
-    /// # Errors
-    /// `bad_request` if it is of another caller or query, altered, or older than an hour.
-    pub fn open_cursor<T: DeserializeOwned>(&self, query: &ListQuery, cursor: &str) -> Result<T> {
-        let refused =
-            || Error::bad_request("`cursor` is not one that this list gave within the last hour");
-        if cursor.len() > MAX_LENGTH {
-            return Err(refused());
-        }
-        let sealed = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| refused())?;
-        let plain = self
-            .secret
-            .open_cursor(&query.0, &sealed)
-            .map_err(|_| refused())?;
-        let Sealed { made_at, position } = from_msgpack(&plain).map_err(|_| refused())?;
-        if self.clock.now_ms().saturating_sub(made_at) > LIFETIME_MS {
-            return Err(refused());
-        }
-        Ok(position)
+/// Returns the position in a cursor of this query.
+///
+/// # Errors
+/// `bad_request` if it is of another caller or query, altered, or older than an hour.
+pub fn open_cursor<T: DeserializeOwned>(
+    services: &Services,
+    query: &ListQuery,
+    cursor: &str,
+) -> Result<T> {
+    let refused =
+        || Error::bad_request("`cursor` is not one that this list gave within the last hour");
+    if cursor.len() > MAX_LENGTH {
+        return Err(refused());
     }
+    let sealed = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| refused())?;
+    let plain = services
+        .secret
+        .open_cursor(&query.0, &sealed)
+        .map_err(|_| refused())?;
+    let Sealed { made_at, position } = from_msgpack(&plain).map_err(|_| refused())?;
+    if services.clock.now_ms().saturating_sub(made_at) > LIFETIME_MS {
+        return Err(refused());
+    }
+    Ok(position)
 }

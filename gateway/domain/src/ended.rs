@@ -14,12 +14,12 @@ use protocol::{AppId, CloseCode, TokenKeyId, UserId, codec, entity::Environment}
 use serde::{Deserialize, Serialize};
 use store::{Append, Body, Commit, Continuity, Control, Keep, Position, Stamps};
 
-use super::{
+use crate::{
     Services,
     document::encode,
+    error::{Error, Result},
     schema::{self, Scope},
 };
-use crate::error::{Error, Result};
 
 /// The kind of these entries in the deployment's log, beyond the protocol's events.
 const KIND: u8 = 128;
@@ -102,16 +102,15 @@ pub trait Ended: Send + Sync {
     async fn all(&self);
 }
 
-impl Services {
-    /// Tells all nodes, this one included, that sessions end.
-    pub async fn end(&self, what: Ending) -> Result<()> {
-        self.store
-            .commit(&schema::deployment(), append(&what, Commit::default()))
-            .await?
-            .map_err(|_| Error::busy())?;
-        self.ended.notify_one();
-        Ok(())
-    }
+/// Tells all nodes, this one included, that sessions end.
+pub async fn end_sessions(services: &Services, what: Ending) -> Result<()> {
+    services
+        .store
+        .commit(&schema::deployment(), append(&what, Commit::default()))
+        .await?
+        .map_err(|_| Error::busy())?;
+    services.ended.notify_one();
+    Ok(())
 }
 
 /// Adds an ending to a commit of the deployment.

@@ -2,37 +2,39 @@
 
 use protocol::{UserId, entity::User};
 
-use super::{
+use crate::{
     Services,
+    error::Result,
     schema::{ENTITY, ONLY, Scope},
+    users,
 };
-use crate::error::Result;
 
-impl Services {
-    /// Makes a user unless it is there. False if it was deleted: its id is never given again.
-    pub async fn ensure_user(
-        &self,
-        scope: &Scope,
-        id: &UserId,
-        name: Option<&str>,
-    ) -> Result<bool> {
-        let user = User {
-            id: id.clone(),
-            username: name.map(str::to_owned),
-            first_name: None,
-            last_name: None,
-            avatar: None,
-            bio: None,
-            bot: false,
-            metadata: Default::default(),
-            created_at: 0,
-        };
-        if self.make_user(scope, user, None).await?.is_some() {
-            return Ok(true);
-        }
-        let snapshot = self
-            .snapshot(scope.user(id), vec![(ENTITY, ONLY.into())])
-            .await?;
-        Ok(snapshot.documents[0].is_some())
+/// Makes a user unless it is there. False if it was deleted: its id is never given again.
+pub async fn ensure_user(
+    services: &Services,
+    scope: &Scope,
+    id: &UserId,
+    name: Option<&str>,
+) -> Result<bool> {
+    let user = User {
+        id: id.clone(),
+        username: name.map(str::to_owned),
+        first_name: None,
+        last_name: None,
+        avatar: None,
+        bio: None,
+        bot: false,
+        metadata: Default::default(),
+        created_at: 0,
+    };
+    if users::make_user(services, scope, user, None)
+        .await?
+        .is_some()
+    {
+        return Ok(true);
     }
+    let snapshot = services
+        .snapshot(scope.user(id), vec![(ENTITY, ONLY.into())])
+        .await?;
+    Ok(snapshot.documents[0].is_some())
 }

@@ -1,23 +1,17 @@
 //! Entries: a user's channels as sessions and lists show them. Left out: which those are
 //! ([`index`](super::index)).
 
-use protocol::{
-    ChannelId, UserId,
-    entity::Entry,
-    operation::{channel::EntryList, page::ListPage},
-};
+use protocol::{ChannelId, UserId, entity::Entry};
 use store::{Key, Read, Snapshot};
 
-use super::{
+use crate::{
     Services,
     channel_state::{Place, channel_of},
-    channel_walk::{Page, Walk},
-    cursor::{ListQuery, REPLY_BYTES},
     document::decode,
+    error::Result,
     messages::message_of,
     schema::{ENTITY, MESSAGES, ONLY, PARTICIPANT_COUNT, PARTICIPANTS, READS, Scope},
 };
-use crate::{credential::Actor, error::Result};
 
 /// Entries that are read at once: each may hold a message as long as a frame.
 pub const ENTRIES_PER_READ: usize = 50;
@@ -35,111 +29,58 @@ pub enum Detail {
     Positions,
 }
 
-impl Services {
-    /// A user's entries of these channels; `None` where the user is not in it.
-    pub async fn entries(
-        &self,
-        scope: &Scope,
-        user: &UserId,
-        ids: &[ChannelId],
-        detail: Detail,
-    ) -> Result<Vec<Option<Entry>>> {
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        let reads = ids
-            .iter()
-            .map(|id| entry_read(scope, user, id, detail))
-            .collect();
-        let snapshots = self.store.read(reads).await?;
-        ids.iter()
-            .zip(snapshots)
-            .map(|(id, snapshot)| entry_of(id, &snapshot, detail))
-            .collect()
+/// A user's entries of these channels; `None` where the user is not in it.
+pub async fn read_entries(
+    services: &Services,
+    scope: &Scope,
+    user: &UserId,
+    ids: &[ChannelId],
+    detail: Detail,
+) -> Result<Vec<Option<Entry>>> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
     }
+    let reads = ids
+        .iter()
+        .map(|id| entry_read(scope, user, id, detail))
+        .collect();
+    let snapshots = services.store.read(reads).await?;
+    ids.iter()
+        .zip(snapshots)
+        .map(|(id, snapshot)| entry_of(id, &snapshot, detail))
+        .collect()
+}
 
-    /// A user's entries of these channels: in full as far as a reply has room for them, the first
-    /// ones first, the others as positions. `None` where the user is not in the channel.
-    pub async fn fitting_entries(
-        &self,
-        scope: &Scope,
-        user: &UserId,
-        ids: &[ChannelId],
-        room: usize,
-    ) -> Result<Vec<Option<Entry>>> {
-        let positions_size = |id: &ChannelId| POSITIONS_BYTES + id.as_str().len();
-        let mut left = room.saturating_sub(ids.iter().map(positions_size).sum());
-        let (mut entries, mut detail) = (Vec::with_capacity(ids.len()), Detail::Full);
-        for some in ids.chunks(ENTRIES_PER_READ) {
-            let (read, mut all_fit) = (detail, true);
-            for entry in self.entries(scope, user, some, read).await? {
-                entries.push(entry.map(|entry| {
-                    let more =
-                        size_of_entry(&entry).saturating_sub(positions_size(&entry.channel_id));
-                    if more > left {
-                        all_fit = false;
-                        return positions_of(&entry);
-                    }
-                    left -= more;
-                    entry
-                }));
-            }
-            if !all_fit {
-                detail = Detail::Positions;
-            }
-        }
-        Ok(entries)
-    }
-
-    /// Lists a user's channels, last active first: a page of a [walk](super::channel_walk) through
-    /// all of them.
-    pub async fn list_entries(
-        &self,
-        actor: &Actor,
-        user: &UserId,
-        page: ListPage,
-    ) -> Result<EntryList> {
-        self.permit_user(actor, user).await?;
-        let limit = self.page_length(page.limit)?;
-        let query = ListQuery::of_actor(actor, "user_channels").with(Some(user.as_str()));
-        let walk: Option<Walk> = page
-            .cursor
-            .map(|cursor| self.open_cursor(&query, &cursor))
-            .transpose()?;
-        let order = self
-            .channel_order(
-                &actor.scope,
-                user,
-                walk.as_ref().map_or(0, Walk::not_before),
-            )
-            .await?;
-        let mut page = Page::new(walk, &order);
-        let (mut items, mut bytes) = (Vec::new(), 0);
-        // Channels that the user has left meanwhile are passed; a page that meets many of them
-        // stays short.
-        let mut left = limit + ENTRIES_PER_READ;
-        'page: while items.len() < limit && left > 0 {
-            let ids = page.upcoming((limit - items.len()).min(ENTRIES_PER_READ).min(left));
-            if ids.is_empty() {
-                break;
-            }
-            left -= ids.len();
-            for entry in self.entries(&actor.scope, user, &ids, Detail::Full).await? {
-                if let Some(entry) = entry {
-                    bytes += size_of_entry(&entry);
-                    if bytes > REPLY_BYTES && !items.is_empty() {
-                        break 'page;
-                    }
-                    items.push(entry);
+/// A user's entries of these channels: in full as far as a reply has room for them, the first
+/// ones first, the others as positions. `None` where the user is not in the channel.
+pub async fn fitting_entries(
+    services: &Services,
+    scope: &Scope,
+    user: &UserId,
+    ids: &[ChannelId],
+    room: usize,
+) -> Result<Vec<Option<Entry>>> {
+    let positions_size = |id: &ChannelId| POSITIONS_BYTES + id.as_str().len();
+    let mut left = room.saturating_sub(ids.iter().map(positions_size).sum());
+    let (mut entries, mut detail) = (Vec::with_capacity(ids.len()), Detail::Full);
+    for some in ids.chunks(ENTRIES_PER_READ) {
+        let (read, mut all_fit) = (detail, true);
+        for entry in read_entries(services, scope, user, some, read).await? {
+            entries.push(entry.map(|entry| {
+                let more = size_of_entry(&entry).saturating_sub(positions_size(&entry.channel_id));
+                if more > left {
+                    all_fit = false;
+                    return positions_of(&entry);
                 }
-                page.pass();
-            }
+                left -= more;
+                entry
+            }));
         }
-        Ok(EntryList {
-            items,
-            cursor: page.end().map(|walk| self.seal_cursor(&query, walk)),
-        })
+        if !all_fit {
+            detail = Detail::Positions;
+        }
     }
+    Ok(entries)
 }
 
 /// What has to be read for an entry.

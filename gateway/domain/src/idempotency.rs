@@ -16,15 +16,13 @@ use serde_json::Value;
 use store::{Commit, Expected, Partition, StoreError};
 use tokio::time::{Instant, sleep};
 
-use super::{
+use crate::{
     Services,
+    credential::{Actor, Principal, Who, hex},
     document::{PutValue, decode},
+    error::{Error, Result},
     random,
     schema::{self, ENTITY, ONLY},
-};
-use crate::{
-    credential::{Actor, Principal, Who, hex},
-    error::{Error, Result},
 };
 
 /// How long a key is remembered.
@@ -54,7 +52,7 @@ pub struct Once {
 /// What to do with a request.
 #[derive(Debug, Clone)]
 pub enum Begun {
-    /// It is the first: do it, then [`Services::finish_once`].
+    /// It is the first: do it, then [`finish_once`].
     First(Once),
     /// Another was claimed and came to no answer: do it with the same bits, then likewise.
     Again(Once),
@@ -96,158 +94,155 @@ struct Kept {
     etag: Option<String>,
 }
 
-impl Services {
-    /// Claims a request by its credential, route and key, or waits for the answer of the request
-    /// that holds the claim. `route` is method and path as asked, `body` the body's bytes.
-    pub async fn begin_once(
-        &self,
-        principal: &Principal,
-        route: &str,
-        key: &str,
-        body: &[u8],
-    ) -> Result<Begun> {
-        if key.is_empty() || key.len() > LONGEST {
-            return Err(Error::bad_request(format!(
-                "`Idempotency-Key` has 1 to {LONGEST} bytes"
-            )));
-        }
-        let name = self.secret.derive(&[
-            b"idempotency",
-            credential(principal).as_bytes(),
-            route.as_bytes(),
-            key.as_bytes(),
-        ]);
-        let hash = self.secret.derive(&[b"body", body]);
-        let partition = schema::idempotency(&hex(&name));
-        let once = |bits, version| Once {
-            partition: partition.clone(),
-            hash,
-            bits,
-            version,
-        };
-        let (until, mut pause) = (Instant::now() + PATIENCE, INITIAL_POLL);
-        loop {
-            let snapshot = self
-                .snapshot(partition.clone(), vec![(ENTITY, ONLY.into())])
-                .await?;
-            let now = self.clock.now_ms();
-            let (kept, is) = match &snapshot.documents[0] {
-                Some(document) => (
-                    Some(decode::<Kept>(document)?),
-                    Expected::Version(document.version),
-                ),
-                None => (None, Expected::Absent),
-            };
-            let bits = kept.as_ref().map_or_else(random::bits, |kept| kept.bits);
-            let is_free = match &kept {
-                Some(kept) if kept.hash != hash => return Ok(Begun::Mismatch),
-                Some(Kept {
-                    answer: Some((status, body)),
-                    etag,
-                    bits,
-                    ..
-                }) => {
-                    let body = serde_json::from_str(body).map_err(Error::internal)?;
-                    return Ok(Begun::Answer {
-                        bits: *bits,
-                        answer: Answer {
-                            status: *status,
-                            etag: etag.clone(),
-                            body,
-                        },
-                    });
-                }
-                Some(kept) => kept.claimed_at + CLAIM <= now,
-                None => true,
-            };
-            if is_free {
-                let claim = Kept {
-                    hash: hash.to_vec(),
-                    bits,
-                    claimed_at: now,
-                    answer: None,
-                    etag: None,
-                };
-                let commit = Commit::default()
-                    .require(ENTITY, ONLY, is)
-                    .put_value(ENTITY, ONLY, &claim);
-                let commit = Commit {
-                    expire: kept.is_none().then_some(DAY),
-                    ..commit
-                };
-                // On a conflict somebody else was faster, or the day is over.
-                let claimed = match self.store.commit(&partition, commit).await {
-                    Err(error @ StoreError::Full(_)) => return Ok(Begun::Full(error.into())),
-                    claimed => claimed?,
-                };
-                if let Ok(outcome) = claimed {
-                    let once = once(bits, outcome.written[0].version);
-                    return Ok(if kept.is_none() {
-                        Begun::First(once)
-                    } else {
-                        Begun::Again(once)
-                    });
-                }
-            }
-            if Instant::now() >= until {
-                let sentence = "the first request with this Idempotency-Key is still under way; sending again is safe";
-                return Err(Error::new(ErrorCode::Unavailable, sentence).retry_after(1000));
-            }
-            sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_POLL);
-        }
+/// Claims a request by its credential, route and key, or waits for the answer of the request
+/// that holds the claim. `route` is method and path as asked, `body` the body's bytes.
+pub async fn begin_once(
+    services: &Services,
+    principal: &Principal,
+    route: &str,
+    key: &str,
+    body: &[u8],
+) -> Result<Begun> {
+    if key.is_empty() || key.len() > LONGEST {
+        return Err(Error::bad_request(format!(
+            "`Idempotency-Key` has 1 to {LONGEST} bytes"
+        )));
     }
-
-    /// Keeps the answer of what was done for those who ask again.
-    pub async fn finish_once(&self, once: Once, answer: Answer) -> Result<()> {
-        self.note_once(once, Some(answer)).await
-    }
-
-    /// Forgets a request that was refused: nothing was done, and a repeat is a new request.
-    pub async fn forget_once(&self, once: Once) -> Result<()> {
-        let forgotten = Commit::default()
-            .require(ENTITY, ONLY, Expected::Version(once.version))
-            .delete(ENTITY, ONLY)
-            .frees();
-        // On a conflict another attempt took it over, or the day is over.
-        let _ = self
-            .store
-            .commit(
-                &once.partition,
-                Commit {
-                    expire: Some(Duration::ZERO),
-                    ..forgotten
-                },
-            )
+    let name = services.secret.derive(&[
+        b"idempotency",
+        credential(principal).as_bytes(),
+        route.as_bytes(),
+        key.as_bytes(),
+    ]);
+    let hash = services.secret.derive(&[b"body", body]);
+    let partition = schema::idempotency(&hex(&name));
+    let once = |bits, version| Once {
+        partition: partition.clone(),
+        hash,
+        bits,
+        version,
+    };
+    let (until, mut pause) = (Instant::now() + PATIENCE, INITIAL_POLL);
+    loop {
+        let snapshot = services
+            .snapshot(partition.clone(), vec![(ENTITY, ONLY.into())])
             .await?;
-        Ok(())
-    }
-
-    /// Lets the next one do it: it failed or was given up.
-    pub async fn release_once(&self, once: Once) -> Result<()> {
-        self.note_once(once, None).await
-    }
-
-    async fn note_once(&self, once: Once, answer: Option<Answer>) -> Result<()> {
-        let etag = answer.as_ref().and_then(|answer| answer.etag.clone());
-        let answer =
-            answer.map(|answer| (answer.status, without_secrets(&answer.body).to_string()));
-        let kept = Kept {
-            hash: once.hash.to_vec(),
-            bits: once.bits,
-            claimed_at: 0,
-            answer,
-            etag,
+        let now = services.clock.now_ms();
+        let (kept, is) = match &snapshot.documents[0] {
+            Some(document) => (
+                Some(decode::<Kept>(document)?),
+                Expected::Version(document.version),
+            ),
+            None => (None, Expected::Absent),
         };
-        // The claim was made while there was room, and must not outlive its request.
-        let commit = Commit::default()
-            .require(ENTITY, ONLY, Expected::Version(once.version))
-            .put_value(ENTITY, ONLY, &kept)
-            .frees();
-        // On a conflict another attempt with the same bits took it over, or the day is over.
-        let _ = self.store.commit(&once.partition, commit).await?;
-        Ok(())
+        let bits = kept.as_ref().map_or_else(random::bits, |kept| kept.bits);
+        let is_free = match &kept {
+            Some(kept) if kept.hash != hash => return Ok(Begun::Mismatch),
+            Some(Kept {
+                answer: Some((status, body)),
+                etag,
+                bits,
+                ..
+            }) => {
+                let body = serde_json::from_str(body).map_err(Error::internal)?;
+                return Ok(Begun::Answer {
+                    bits: *bits,
+                    answer: Answer {
+                        status: *status,
+                        etag: etag.clone(),
+                        body,
+                    },
+                });
+            }
+            Some(kept) => kept.claimed_at + CLAIM <= now,
+            None => true,
+        };
+        if is_free {
+            let claim = Kept {
+                hash: hash.to_vec(),
+                bits,
+                claimed_at: now,
+                answer: None,
+                etag: None,
+            };
+            let commit = Commit::default()
+                .require(ENTITY, ONLY, is)
+                .put_value(ENTITY, ONLY, &claim);
+            let commit = Commit {
+                expire: kept.is_none().then_some(DAY),
+                ..commit
+            };
+            // On a conflict somebody else was faster, or the day is over.
+            let claimed = match services.store.commit(&partition, commit).await {
+                Err(error @ StoreError::Full(_)) => return Ok(Begun::Full(error.into())),
+                claimed => claimed?,
+            };
+            if let Ok(outcome) = claimed {
+                let once = once(bits, outcome.written[0].version);
+                return Ok(if kept.is_none() {
+                    Begun::First(once)
+                } else {
+                    Begun::Again(once)
+                });
+            }
+        }
+        if Instant::now() >= until {
+            let sentence = "the first request with this Idempotency-Key is still under way; sending again is safe";
+            return Err(Error::new(ErrorCode::Unavailable, sentence).retry_after(1000));
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_POLL);
     }
+}
+
+/// Keeps the answer of what was done for those who ask again.
+pub async fn finish_once(services: &Services, once: Once, answer: Answer) -> Result<()> {
+    note_once(services, once, Some(answer)).await
+}
+
+/// Forgets a request that was refused: nothing was done, and a repeat is a new request.
+pub async fn forget_once(services: &Services, once: Once) -> Result<()> {
+    let forgotten = Commit::default()
+        .require(ENTITY, ONLY, Expected::Version(once.version))
+        .delete(ENTITY, ONLY)
+        .frees();
+    // On a conflict another attempt took it over, or the day is over.
+    let _ = services
+        .store
+        .commit(
+            &once.partition,
+            Commit {
+                expire: Some(Duration::ZERO),
+                ..forgotten
+            },
+        )
+        .await?;
+    Ok(())
+}
+
+/// Lets the next one do it: it failed or was given up.
+pub async fn release_once(services: &Services, once: Once) -> Result<()> {
+    note_once(services, once, None).await
+}
+
+async fn note_once(services: &Services, once: Once, answer: Option<Answer>) -> Result<()> {
+    let etag = answer.as_ref().and_then(|answer| answer.etag.clone());
+    let answer = answer.map(|answer| (answer.status, without_secrets(&answer.body).to_string()));
+    let kept = Kept {
+        hash: once.hash.to_vec(),
+        bits: once.bits,
+        claimed_at: 0,
+        answer,
+        etag,
+    };
+    // The claim was made while there was room, and must not outlive its request.
+    let commit = Commit::default()
+        .require(ENTITY, ONLY, Expected::Version(once.version))
+        .put_value(ENTITY, ONLY, &kept)
+        .frees();
+    // On a conflict another attempt with the same bits took it over, or the day is over.
+    let _ = services.store.commit(&once.partition, commit).await?;
+    Ok(())
 }
 
 /// Whose requests these are. Tokens of one user are one credential: a retry may come with a newer

@@ -27,15 +27,13 @@ use store::{
     Append, Body, Commit, Control, Counter, Document, Expected, Increment, Mark, Range, Write, cost,
 };
 
-use super::{
-    ATTEMPTS, Services,
-    document::{PutValue, decode, encode, parse_key},
-    entries::Detail,
-    schema::{CHANNEL_COUNT, CHANNELS, ENTITY, ONLY, Scope},
-};
 use crate::{
+    ATTEMPTS, Services,
     credential::Actor,
+    document::{PutValue, decode, encode, parse_key},
+    entries::{self, Detail},
     error::{Error, Result},
+    schema::{CHANNEL_COUNT, CHANNELS, ENTITY, ONLY, Scope},
 };
 
 /// After how long a line of the index that did not come true is dropped, in milliseconds.
@@ -149,319 +147,328 @@ pub(super) enum Coming {
     IsNobody,
 }
 
-impl Services {
-    /// The ids of all channels that a user may be in: a superset of the truth, in the order of the
-    /// ids.
-    pub async fn channel_ids_of(&self, scope: &Scope, user: &UserId) -> Result<Vec<ChannelId>> {
-        self.all_keys(&scope.user(user), CHANNELS)
-            .await?
-            .iter()
-            .map(parse_key)
-            .collect()
-    }
+/// The ids of all channels that a user may be in: a superset of the truth, in the order of the
+/// ids.
+pub async fn channel_ids_of(
+    services: &Services,
+    scope: &Scope,
+    user: &UserId,
+) -> Result<Vec<ChannelId>> {
+    services
+        .all_keys(&scope.user(user), CHANNELS)
+        .await?
+        .iter()
+        .map(parse_key)
+        .collect()
+}
 
-    /// Repairs an old line of the index. It was read before `is_in`: whether the user is in the
-    /// channel.
-    pub(super) async fn repair_line(
-        &self,
-        scope: &Scope,
-        user: &UserId,
-        document: &Document,
-        is_in: bool,
-    ) -> Result<()> {
-        let (line, id) = (Line::of(document)?, parse_key(&document.key)?);
-        match line.is {
-            _ if !self.is_old(&line) => Ok(()),
-            _ if is_in => self.settle_membership(scope, user, &id).await.map(drop),
-            // A removal came no further. Where the line has changed, somebody goes on with it.
-            Indexed::Confirmed => self.unindex_line(scope, user, &id, line).await.map(drop),
-            Indexed::Pending => self.drop_line(scope, user, &id, line).await,
-        }
-    }
-
-    /// Drops old lines of requests that failed: they count towards the user's limit. Reads the
-    /// index page by page until there is something to drop, and returns whether there was.
-    async fn drop_old_lines(&self, scope: &Scope, user: &UserId) -> Result<bool> {
-        let mut after = None;
-        loop {
-            let (page, _) = self
-                .store
-                .page(
-                    &scope.user(user),
-                    CHANNELS,
-                    Range::Keys { after },
-                    LINES_PER_REPAIR,
-                )
-                .await?;
-            after = page
-                .documents
-                .last()
-                .map(|last| last.key.clone())
-                .filter(|_| page.more);
-            let mut old = Vec::new();
-            for document in page.documents {
-                let line = Line::of(&document)?;
-                if line.is == Indexed::Pending && self.is_old(&line) {
-                    old.push(document);
-                }
-            }
-            for old in old.chunks(REPAIRS_PER_ATTEMPT) {
-                if self.drop_lines(scope, user, old).await? {
-                    return Ok(true);
-                }
-            }
-            if after.is_none() {
-                return Ok(false);
-            }
-        }
-    }
-
-    /// Drops those of old lines whose channels the user is not in, and returns whether there were
-    /// any.
-    async fn drop_lines(&self, scope: &Scope, user: &UserId, old: &[Document]) -> Result<bool> {
-        let ids: Vec<ChannelId> = old
-            .iter()
-            .map(|document| parse_key(&document.key))
-            .collect::<Result<_>>()?;
-        let entries = self.entries(scope, user, &ids, Detail::Positions).await?;
-        let mut has_dropped = false;
-        for (document, _) in old.iter().zip(entries).filter(|(_, entry)| entry.is_none()) {
-            self.repair_line(scope, user, document, false).await?;
-            has_dropped = true;
-        }
-        Ok(has_dropped)
-    }
-
-    fn is_old(&self, line: &Line) -> bool {
-        line.since < self.clock.now_ms().saturating_sub(PENDING)
-    }
-
-    pub(super) async fn line(
-        &self,
-        scope: &Scope,
-        user: &UserId,
-        channel: &ChannelId,
-    ) -> Result<Option<Line>> {
-        let snapshot = self
-            .snapshot(scope.user(user), vec![(CHANNELS, channel.shared())])
+/// Drops old lines of requests that failed: they count towards the user's limit. Reads the
+/// index page by page until there is something to drop, and returns whether there was.
+async fn drop_old_lines(services: &Services, scope: &Scope, user: &UserId) -> Result<bool> {
+    let mut after = None;
+    loop {
+        let (page, _) = services
+            .store
+            .page(
+                &scope.user(user),
+                CHANNELS,
+                Range::Keys { after },
+                LINES_PER_REPAIR,
+            )
             .await?;
-        snapshot.documents[0].as_ref().map(Line::of).transpose()
+        after = page
+            .documents
+            .last()
+            .map(|last| last.key.clone())
+            .filter(|_| page.more);
+        let mut old = Vec::new();
+        for document in page.documents {
+            let line = Line::of(&document)?;
+            if line.is == Indexed::Pending && is_old(services, &line) {
+                old.push(document);
+            }
+        }
+        for old in old.chunks(REPAIRS_PER_ATTEMPT) {
+            if drop_lines(services, scope, user, old).await? {
+                return Ok(true);
+            }
+        }
+        if after.is_none() {
+            return Ok(false);
+        }
     }
+}
 
-    /// The user's entry of a channel that it is in.
-    pub(super) async fn entry(
-        &self,
-        scope: &Scope,
-        user: &UserId,
-        channel: &ChannelId,
-        detail: Detail,
-    ) -> Result<Option<Entry>> {
-        let mut entries = self
-            .entries(scope, user, std::slice::from_ref(channel), detail)
-            .await?;
-        Ok(entries.pop().flatten())
+/// Drops those of old lines whose channels the user is not in, and returns whether there were
+/// any.
+async fn drop_lines(
+    services: &Services,
+    scope: &Scope,
+    user: &UserId,
+    old: &[Document],
+) -> Result<bool> {
+    let ids: Vec<ChannelId> = old
+        .iter()
+        .map(|document| parse_key(&document.key))
+        .collect::<Result<_>>()?;
+    let entries = entries::read_entries(services, scope, user, &ids, Detail::Positions).await?;
+    let mut has_dropped = false;
+    for (document, _) in old.iter().zip(entries).filter(|(_, entry)| entry.is_none()) {
+        drop_old_line(services, scope, user, document).await?;
+        has_dropped = true;
     }
+    Ok(has_dropped)
+}
 
-    /// Writes a channel into a user's index, before the user is brought in.
-    pub(super) async fn index_channel(
-        &self,
-        scope: &Scope,
-        user: &UserId,
-        channel: &ChannelId,
-        additions: Additions,
-    ) -> Result<Coming> {
-        let (mut line, mut has_repaired) = (None, false);
-        for _ in 0..ATTEMPTS {
-            let mut commit = Commit::default().require(ENTITY, ONLY, Expected::Present);
-            commit = commit.require(CHANNELS, channel.shared(), Line::expected(line));
-            commit.write.push(Write::Put {
-                table: CHANNELS,
-                key: channel.shared(),
-                value: encode(&Indexed::Pending),
-                mark: Mark::Edited,
-                event: None,
+/// Drops an old line of a channel that the user is not in.
+pub(super) async fn drop_old_line(
+    services: &Services,
+    scope: &Scope,
+    user: &UserId,
+    document: &Document,
+) -> Result<()> {
+    let (line, channel) = (Line::of(document)?, parse_key(&document.key)?);
+    match line.is {
+        _ if !is_old(services, &line) => Ok(()),
+        // A removal came no further. Where the line has changed, another request goes on with it.
+        Indexed::Confirmed => unindex_line(services, scope, user, &channel, line)
+            .await
+            .map(drop),
+        Indexed::Pending => drop_line(services, scope, user, &channel, line).await,
+    }
+}
+
+/// Returns whether a line that is not confirmed stands there too long to belong to a request.
+pub(super) fn is_old(services: &Services, line: &Line) -> bool {
+    line.since < services.clock.now_ms().saturating_sub(PENDING)
+}
+
+pub(super) async fn read_line(
+    services: &Services,
+    scope: &Scope,
+    user: &UserId,
+    channel: &ChannelId,
+) -> Result<Option<Line>> {
+    let snapshot = services
+        .snapshot(scope.user(user), vec![(CHANNELS, channel.shared())])
+        .await?;
+    snapshot.documents[0].as_ref().map(Line::of).transpose()
+}
+
+/// The user's entry of a channel that it is in.
+pub(super) async fn read_entry(
+    services: &Services,
+    scope: &Scope,
+    user: &UserId,
+    channel: &ChannelId,
+    detail: Detail,
+) -> Result<Option<Entry>> {
+    let mut entries =
+        entries::read_entries(services, scope, user, std::slice::from_ref(channel), detail).await?;
+    Ok(entries.pop().flatten())
+}
+
+/// Writes a channel into a user's index, before the user is brought in.
+pub(super) async fn index_channel(
+    services: &Services,
+    scope: &Scope,
+    user: &UserId,
+    channel: &ChannelId,
+    additions: Additions,
+) -> Result<Coming> {
+    let (mut line, mut has_repaired) = (None, false);
+    for _ in 0..ATTEMPTS {
+        let mut commit = Commit::default().require(ENTITY, ONLY, Expected::Present);
+        commit = commit.require(CHANNELS, channel.shared(), Line::expected(line));
+        commit.write.push(Write::Put {
+            table: CHANNELS,
+            key: channel.shared(),
+            value: encode(&Indexed::Pending),
+            mark: Mark::Edited,
+            event: None,
+        });
+        if is_confirmed(line) {
+            commit.append.push(removed(channel));
+        }
+        let is_new = line.is_none();
+        let most = services.limits.channels_per_user;
+        if is_new {
+            commit.increment.push(Increment {
+                max: (most != 0).then_some(additions.max(most)),
+                ..counted(1)
             });
-            if is_confirmed(line) {
-                commit.append.push(removed(channel));
+        }
+        match services.store.commit(&scope.user(user), commit).await? {
+            Ok(outcome) => {
+                let version = outcome.written[0].version;
+                return Ok(Coming::Ready(Line {
+                    is: Indexed::Pending,
+                    version,
+                    since: outcome.at,
+                    is_new,
+                }));
             }
-            let is_new = line.is_none();
-            let most = self.limits.channels_per_user;
-            if is_new {
-                commit.increment.push(Increment {
-                    max: (most != 0).then_some(additions.max(most)),
-                    ..counted(1)
-                });
-            }
-            match self.store.commit(&scope.user(user), commit).await? {
-                Ok(outcome) => {
-                    let version = outcome.written[0].version;
-                    return Ok(Coming::Ready(Line {
-                        is: Indexed::Pending,
-                        version,
-                        since: outcome.at,
-                        is_new,
-                    }));
+            Err(conflict) if conflict.require.contains(&0) => return Ok(Coming::IsNobody),
+            Err(conflict) if conflict.require.is_empty() => {
+                // Others may have filled the index, and its user is not always the caller.
+                let dropping = drop_old_lines(services, scope, user);
+                if has_repaired || !cost::at_most(MAX_INDEX_UNITS, dropping).await? {
+                    return Err(additions.refusal(user, most));
                 }
-                Err(conflict) if conflict.require.contains(&0) => return Ok(Coming::IsNobody),
-                Err(conflict) if conflict.require.is_empty() => {
-                    // Others may have filled the index, and its user is not always the caller.
-                    let dropping = self.drop_old_lines(scope, user);
-                    if has_repaired || !cost::at_most(MAX_INDEX_UNITS, dropping).await? {
-                        return Err(additions.refusal(user, most));
-                    }
-                    has_repaired = true;
-                }
-                Err(_) => {}
+                has_repaired = true;
             }
-            line = self.line(scope, user, channel).await?;
-            // If not, a removal has stopped half way.
-            if is_confirmed(line)
-                && self
-                    .entry(scope, user, channel, Detail::Positions)
-                    .await?
-                    .is_some()
-            {
-                return Ok(Coming::IsIn);
-            }
+            Err(_) => {}
         }
-        Err(Error::busy())
-    }
-
-    /// Confirms the line of a user who is in the channel, should that still be to be done.
-    pub(super) async fn settle_channel(
-        &self,
-        scope: &Scope,
-        user: &UserId,
-        channel: &ChannelId,
-    ) -> Result<()> {
-        let line = self.line(scope, user, channel).await?;
-        self.confirm_channel(scope, user, channel, line).await?;
-        Ok(())
-    }
-
-    /// Confirms a line that was read before the user was brought in, or that somebody else wrote
-    /// meanwhile, and tells the user's sessions of the channel. Whoever is not in the channel any
-    /// more is told nothing. False if the user was deleted meanwhile.
-    pub(super) async fn confirm_channel(
-        &self,
-        scope: &Scope,
-        user: &UserId,
-        channel: &ChannelId,
-        line: Option<Line>,
-    ) -> Result<bool> {
-        #[derive(Serialize)]
-        struct Data<'a> {
-            entry: &'a Entry,
-        }
-        let mut line = line;
-        for _ in 0..ATTEMPTS {
-            if is_confirmed(line) {
-                return Ok(true);
-            }
-            let Some(entry) = self.entry(scope, user, channel, Detail::Full).await? else {
-                return Ok(true);
-            };
-            let mut commit = Commit::default()
-                .require(ENTITY, ONLY, Expected::Present)
-                .require(CHANNELS, channel.shared(), Line::expected(line))
-                .put_value(CHANNELS, channel.shared(), &Indexed::Confirmed);
-            if line.is_none() {
-                // The user is in the channel, whatever the limit says.
-                commit.increment.push(counted(1));
-            }
-            commit.append.push(told(
-                EventKind::ChannelAdded,
-                channel,
-                &Data { entry: &entry },
-            ));
-            match self.store.commit(&scope.user(user), commit).await? {
-                Ok(_) => return Ok(true),
-                Err(conflict) if conflict.require.contains(&0) => return Ok(false),
-                Err(_) => line = self.line(scope, user, channel).await?,
-            }
-        }
-        Err(Error::busy())
-    }
-
-    /// Takes a channel out of the index of a user who was taken out of it, and tells the user's
-    /// sessions. Whoever is in it again stays.
-    pub(super) async fn unindex_channel(
-        &self,
-        scope: &Scope,
-        user: &UserId,
-        channel: &ChannelId,
-    ) -> Result<()> {
-        for _ in 0..ATTEMPTS {
-            let Some(line) = self.line(scope, user, channel).await? else {
-                return Ok(());
-            };
-            if self
-                .entry(scope, user, channel, Detail::Positions)
+        line = read_line(services, scope, user, channel).await?;
+        // If not, a removal has stopped half way.
+        if is_confirmed(line)
+            && read_entry(services, scope, user, channel, Detail::Positions)
                 .await?
                 .is_some()
-                || self.unindex_line(scope, user, channel, line).await?
-            {
-                return Ok(());
-            }
-        }
-        Err(Error::busy())
-    }
-
-    /// The same for a line that was read before it was looked that the user is not in the channel.
-    /// False if it has changed.
-    pub(super) async fn unindex_line(
-        &self,
-        scope: &Scope,
-        user: &UserId,
-        channel: &ChannelId,
-        line: Line,
-    ) -> Result<bool> {
-        let mut commit =
-            Commit::default().require(CHANNELS, channel.shared(), Expected::Version(line.version));
-        commit = match line.is {
-            Indexed::Pending => commit.put_value(CHANNELS, channel.shared(), &Indexed::Pending),
-            Indexed::Confirmed => commit.delete(CHANNELS, channel.shared()),
-        }
-        .frees();
-        if line.is == Indexed::Confirmed {
-            commit.append.push(removed(channel));
-            commit.increment.push(counted(-1));
-        }
-        Ok(self.store.commit(&scope.user(user), commit).await?.is_ok())
-    }
-
-    /// Deletes the index line of a user who could not be added, if this request made it.
-    pub(super) async fn abandon_line(
-        &self,
-        scope: &Scope,
-        user: &UserId,
-        channel: &ChannelId,
-        line: Line,
-    ) -> Result<()> {
-        if line.is_new {
-            self.drop_line(scope, user, channel, line).await
-        } else {
-            Ok(())
+        {
+            return Ok(Coming::IsIn);
         }
     }
+    Err(Error::busy())
+}
 
-    /// Drops a line that did not come true: nobody was told of it.
-    pub(super) async fn drop_line(
-        &self,
-        scope: &Scope,
-        user: &UserId,
-        channel: &ChannelId,
-        line: Line,
-    ) -> Result<()> {
+/// Confirms the line of a user who is in the channel, should that still be to be done.
+pub(super) async fn settle_channel(
+    services: &Services,
+    scope: &Scope,
+    user: &UserId,
+    channel: &ChannelId,
+) -> Result<()> {
+    let line = read_line(services, scope, user, channel).await?;
+    confirm_channel(services, scope, user, channel, line).await?;
+    Ok(())
+}
+
+/// Confirms a line that was read before the user was brought in, or that somebody else wrote
+/// meanwhile, and tells the user's sessions of the channel. Whoever is not in the channel any
+/// more is told nothing. False if the user was deleted meanwhile.
+pub(super) async fn confirm_channel(
+    services: &Services,
+    scope: &Scope,
+    user: &UserId,
+    channel: &ChannelId,
+    line: Option<Line>,
+) -> Result<bool> {
+    #[derive(Serialize)]
+    struct Data<'a> {
+        entry: &'a Entry,
+    }
+    let mut line = line;
+    for _ in 0..ATTEMPTS {
+        if is_confirmed(line) {
+            return Ok(true);
+        }
+        let Some(entry) = read_entry(services, scope, user, channel, Detail::Full).await? else {
+            return Ok(true);
+        };
         let mut commit = Commit::default()
-            .require(CHANNELS, channel.shared(), Expected::Version(line.version))
-            .delete(CHANNELS, channel.shared());
+            .require(ENTITY, ONLY, Expected::Present)
+            .require(CHANNELS, channel.shared(), Line::expected(line))
+            .put_value(CHANNELS, channel.shared(), &Indexed::Confirmed);
+        if line.is_none() {
+            // The user is in the channel, whatever the limit says.
+            commit.increment.push(counted(1));
+        }
+        commit.append.push(told(
+            EventKind::ChannelAdded,
+            channel,
+            &Data { entry: &entry },
+        ));
+        match services.store.commit(&scope.user(user), commit).await? {
+            Ok(_) => return Ok(true),
+            Err(conflict) if conflict.require.contains(&0) => return Ok(false),
+            Err(_) => line = read_line(services, scope, user, channel).await?,
+        }
+    }
+    Err(Error::busy())
+}
+
+/// Takes a channel out of the index of a user who was taken out of it, and tells the user's
+/// sessions. Whoever is in it again stays.
+pub(super) async fn unindex_channel(
+    services: &Services,
+    scope: &Scope,
+    user: &UserId,
+    channel: &ChannelId,
+) -> Result<()> {
+    for _ in 0..ATTEMPTS {
+        let Some(line) = read_line(services, scope, user, channel).await? else {
+            return Ok(());
+        };
+        if read_entry(services, scope, user, channel, Detail::Positions)
+            .await?
+            .is_some()
+            || unindex_line(services, scope, user, channel, line).await?
+        {
+            return Ok(());
+        }
+    }
+    Err(Error::busy())
+}
+
+/// The same for a line that was read before it was looked that the user is not in the channel.
+/// False if it has changed.
+pub(super) async fn unindex_line(
+    services: &Services,
+    scope: &Scope,
+    user: &UserId,
+    channel: &ChannelId,
+    line: Line,
+) -> Result<bool> {
+    let mut commit =
+        Commit::default().require(CHANNELS, channel.shared(), Expected::Version(line.version));
+    commit = match line.is {
+        Indexed::Pending => commit.put_value(CHANNELS, channel.shared(), &Indexed::Pending),
+        Indexed::Confirmed => commit.delete(CHANNELS, channel.shared()),
+    }
+    .frees();
+    if line.is == Indexed::Confirmed {
+        commit.append.push(removed(channel));
         commit.increment.push(counted(-1));
-        let commit = commit.frees();
-        // On a conflict somebody goes on with it.
-        self.store.commit(&scope.user(user), commit).await?.ok();
+    }
+    Ok(services
+        .store
+        .commit(&scope.user(user), commit)
+        .await?
+        .is_ok())
+}
+
+/// Deletes the index line of a user who could not be added, if this request made it.
+pub(super) async fn abandon_line(
+    services: &Services,
+    scope: &Scope,
+    user: &UserId,
+    channel: &ChannelId,
+    line: Line,
+) -> Result<()> {
+    if line.is_new {
+        drop_line(services, scope, user, channel, line).await
+    } else {
         Ok(())
     }
+}
+
+/// Drops a line that did not come true: nobody was told of it.
+pub(super) async fn drop_line(
+    services: &Services,
+    scope: &Scope,
+    user: &UserId,
+    channel: &ChannelId,
+    line: Line,
+) -> Result<()> {
+    let mut commit = Commit::default()
+        .require(CHANNELS, channel.shared(), Expected::Version(line.version))
+        .delete(CHANNELS, channel.shared());
+    commit.increment.push(counted(-1));
+    let commit = commit.frees();
+    // On a conflict somebody goes on with it.
+    services.store.commit(&scope.user(user), commit).await?.ok();
+    Ok(())
 }
 
 /// A change of the number of lines in a user's index.
@@ -554,9 +561,14 @@ mod tests {
             .unwrap()
             .unwrap();
         let begins = async |channel: &str| {
-            services
-                .index_channel(&scope, &alice, &channel.parse().unwrap(), Additions::Own)
-                .await
+            index_channel(
+                &services,
+                &scope,
+                &alice,
+                &channel.parse().unwrap(),
+                Additions::Own,
+            )
+            .await
         };
         assert!(matches!(begins("z-last").await.unwrap(), Coming::Ready(_)));
         assert_eq!(
@@ -587,9 +599,14 @@ mod tests {
             .unwrap()
             .unwrap();
         let begins = async |channel: &str| {
-            services
-                .index_channel(&scope, &alice, &channel.parse().unwrap(), Additions::Own)
-                .await
+            index_channel(
+                &services,
+                &scope,
+                &alice,
+                &channel.parse().unwrap(),
+                Additions::Own,
+            )
+            .await
         };
         for channel in ["one", "two"] {
             assert!(matches!(begins(channel).await.unwrap(), Coming::Ready(_)));
@@ -603,7 +620,7 @@ mod tests {
         services.clock.adjust(now + 2 * PENDING, now);
         assert!(matches!(begins("three").await.unwrap(), Coming::Ready(_)));
         assert_eq!(
-            services.channel_ids_of(&scope, &alice).await.unwrap(),
+            channel_ids_of(&services, &scope, &alice).await.unwrap(),
             ["three".parse().unwrap()]
         );
     }

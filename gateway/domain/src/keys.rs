@@ -16,15 +16,14 @@ use protocol::{
 use serde::{Deserialize, Serialize};
 use store::{Commit, Document, Expected, Partition, Range};
 
-use super::{
-    Services, check,
-    document::{PutValue, decode, encode, parse_key},
-    schema::{self, ENTITY, KEYS, NEW_CREDENTIALS, ONLY},
-};
 use crate::{
+    Services, apps, check, commit,
     credential::{self, Principal, SecretKind},
+    document::{PutValue, decode, encode, parse_key},
     error::{Error, Result},
     redacted::Secret,
+    schema::{self, ENTITY, KEYS, NEW_CREDENTIALS, ONLY},
+    tenants,
 };
 
 /// The longest life of an access key, in seconds; also the default.
@@ -87,352 +86,391 @@ impl NewKey {
     }
 }
 
-impl Services {
-    /// Makes an organization key. `bits` make its id; if that key exists, it is answered without
-    /// its secret.
-    pub async fn create_organization_key(
-        &self,
-        principal: &Principal,
-        organization: &OrganizationId,
-        body: CreateOrganizationKey,
-        bits: u64,
-    ) -> Result<Key> {
-        self.permit_organization(principal, organization).await?;
-        let credential = Credential {
-            organization: organization.clone(),
-            app: None,
-            key: KeyId::from_bits(bits),
-        };
-        self.create_key(
-            schema::organization(organization),
-            "organization",
-            credential,
-            body.name,
-            None,
-        )
-        .await
-    }
+/// Makes an organization key. `bits` make its id; if that key exists, it is answered without
+/// its secret.
+pub async fn create_organization_key(
+    services: &Services,
+    principal: &Principal,
+    organization: &OrganizationId,
+    body: CreateOrganizationKey,
+    bits: u64,
+) -> Result<Key> {
+    tenants::permit_organization(services, principal, organization).await?;
+    let credential = Credential {
+        organization: organization.clone(),
+        app: None,
+        key: KeyId::from_bits(bits),
+    };
+    create_key(
+        services,
+        schema::organization(organization),
+        "organization",
+        credential,
+        body.name,
+        None,
+    )
+    .await
+}
 
-    /// Makes an app key, likewise.
-    pub async fn create_app_key(
-        &self,
-        principal: &Principal,
-        organization: &OrganizationId,
-        app: &AppId,
-        body: CreateAppKey,
-        bits: u64,
-    ) -> Result<Key> {
-        self.permit_app(principal, organization, app).await?;
-        let app_and = Some((app.clone(), body.environment));
-        let credential = Credential {
-            organization: organization.clone(),
-            app: app_and,
-            key: KeyId::from_bits(bits),
-        };
-        self.create_key(schema::app(app), "app", credential, body.name, None)
-            .await
-    }
+/// Makes an app key, likewise.
+pub async fn create_app_key(
+    services: &Services,
+    principal: &Principal,
+    organization: &OrganizationId,
+    app: &AppId,
+    body: CreateAppKey,
+    bits: u64,
+) -> Result<Key> {
+    apps::permit_app(services, principal, organization, app).await?;
+    let app_and = Some((app.clone(), body.environment));
+    let credential = Credential {
+        organization: organization.clone(),
+        app: app_and,
+        key: KeyId::from_bits(bits),
+    };
+    create_key(
+        services,
+        schema::app(app),
+        "app",
+        credential,
+        body.name,
+        None,
+    )
+    .await
+}
 
-    /// Makes an access key: an app key that ends by itself, within an hour.
-    pub async fn create_access(
-        &self,
-        principal: &Principal,
-        organization: &OrganizationId,
-        app: &AppId,
-        body: CreateAccess,
-        bits: u64,
-    ) -> Result<Key> {
-        self.permit_app(principal, organization, app).await?;
-        let seconds = body.expires_in.unwrap_or(ACCESS_SECONDS);
-        if !(1..=ACCESS_SECONDS).contains(&seconds) {
-            return Err(Error::bad_request(format!(
-                "`expires_in` is 1 to {ACCESS_SECONDS} seconds"
-            )));
-        }
-        self.forget_expired(&schema::app(app)).await?;
-        let app_and = Some((app.clone(), body.environment));
-        let credential = Credential {
-            organization: organization.clone(),
-            app: app_and,
-            key: KeyId::from_bits(bits),
-        };
-        self.create_key(schema::app(app), "app", credential, None, Some(seconds))
-            .await
+/// Makes an access key: an app key that ends by itself, within an hour.
+pub async fn create_access(
+    services: &Services,
+    principal: &Principal,
+    organization: &OrganizationId,
+    app: &AppId,
+    body: CreateAccess,
+    bits: u64,
+) -> Result<Key> {
+    apps::permit_app(services, principal, organization, app).await?;
+    let seconds = body.expires_in.unwrap_or(ACCESS_SECONDS);
+    if !(1..=ACCESS_SECONDS).contains(&seconds) {
+        return Err(Error::bad_request(format!(
+            "`expires_in` is 1 to {ACCESS_SECONDS} seconds"
+        )));
     }
+    forget_expired(services, &schema::app(app)).await?;
+    let app_and = Some((app.clone(), body.environment));
+    let credential = Credential {
+        organization: organization.clone(),
+        app: app_and,
+        key: KeyId::from_bits(bits),
+    };
+    create_key(
+        services,
+        schema::app(app),
+        "app",
+        credential,
+        None,
+        Some(seconds),
+    )
+    .await
+}
 
-    /// Lists an organization's keys, by id.
-    pub async fn list_organization_keys(
-        &self,
-        principal: &Principal,
-        organization: &OrganizationId,
-        page: ListPage,
-    ) -> Result<List<Key>> {
-        self.permit_organization(principal, organization).await?;
-        self.list_keys(principal, &schema::organization(organization), page)
-            .await
-    }
+/// Lists an organization's keys, by id.
+pub async fn list_organization_keys(
+    services: &Services,
+    principal: &Principal,
+    organization: &OrganizationId,
+    page: ListPage,
+) -> Result<List<Key>> {
+    tenants::permit_organization(services, principal, organization).await?;
+    list_keys(
+        services,
+        principal,
+        &schema::organization(organization),
+        page,
+    )
+    .await
+}
 
-    /// Lists an app's keys, access keys included, by id.
-    pub async fn list_app_keys(
-        &self,
-        principal: &Principal,
-        organization: &OrganizationId,
-        app: &AppId,
-        page: ListPage,
-    ) -> Result<List<Key>> {
-        self.permit_app(principal, organization, app).await?;
-        self.list_keys(principal, &schema::app(app), page).await
-    }
+/// Lists an app's keys, access keys included, by id.
+pub async fn list_app_keys(
+    services: &Services,
+    principal: &Principal,
+    organization: &OrganizationId,
+    app: &AppId,
+    page: ListPage,
+) -> Result<List<Key>> {
+    apps::permit_app(services, principal, organization, app).await?;
+    list_keys(services, principal, &schema::app(app), page).await
+}
 
-    /// Revokes an organization key: every node refuses it within seconds.
-    pub async fn revoke_organization_key(
-        &self,
-        principal: &Principal,
-        organization: &OrganizationId,
-        key: &KeyId,
-    ) -> Result<()> {
-        self.permit_organization(principal, organization).await?;
-        self.revoke_key(&schema::organization(organization), key)
-            .await
-    }
+/// Revokes an organization key: every node refuses it within seconds.
+pub async fn revoke_organization_key(
+    services: &Services,
+    principal: &Principal,
+    organization: &OrganizationId,
+    key: &KeyId,
+) -> Result<()> {
+    tenants::permit_organization(services, principal, organization).await?;
+    revoke_key(services, &schema::organization(organization), key).await
+}
 
-    /// Revokes an app key or access key, likewise.
-    pub async fn revoke_app_key(
-        &self,
-        principal: &Principal,
-        organization: &OrganizationId,
-        app: &AppId,
-        key: &KeyId,
-    ) -> Result<()> {
-        self.permit_app(principal, organization, app).await?;
-        self.revoke_key(&schema::app(app), key).await
-    }
+/// Revokes an app key or access key, likewise.
+pub async fn revoke_app_key(
+    services: &Services,
+    principal: &Principal,
+    organization: &OrganizationId,
+    app: &AppId,
+    key: &KeyId,
+) -> Result<()> {
+    apps::permit_app(services, principal, organization, app).await?;
+    revoke_key(services, &schema::app(app), key).await
+}
 
-    /// Stores a new key's credential, noted with its owner. The key is valid once its line stands.
-    pub(super) async fn new_key(
-        &self,
-        credential: Credential,
-        name: Option<String>,
-        seconds: Option<u64>,
-    ) -> Result<NewKey> {
-        check::line("name", name.as_ref(), check::NAME)?;
-        let environment = credential.app.as_ref().map(|(_, environment)| *environment);
-        let kind = match (environment, seconds) {
-            (None, _) => SecretKind::Organization,
-            (Some(environment), None) => SecretKind::App(environment),
-            (Some(environment), Some(_)) => SecretKind::Access(environment),
-        };
-        let expires_at = match seconds {
-            Some(seconds) => Some(self.store.now().await? + seconds * 1000),
-            None => None,
-        };
-        let secret = credential::random(kind);
-        let hash = credential::hash(secret.expose());
-        // A credential that ended is never read again; the time beyond it covers nodes whose clocks
-        // differ.
-        let expire = seconds.map(|seconds| Duration::from_secs(seconds + 60));
-        let commit = Commit {
-            expire,
-            ..Commit::default().put(ENTITY, ONLY, encode(&credential))
-        };
-        let owner = match &credential.app {
-            Some((app, _)) => schema::app(app),
-            None => schema::organization(&credential.organization),
-        };
-        let partition = schema::credential(&hash);
-        self.note_new_credential(&owner, &partition).await?;
-        self.store
-            .commit(&partition, commit)
-            .await?
-            .map_err(|_| Error::busy())?;
-        Ok(NewKey {
-            secret,
-            id: credential.key,
-            line: KeyLine {
-                hash: hash.to_string(),
-                name,
-                environment,
-                expires_at,
-            },
-        })
-    }
+/// Stores a new key's credential, noted with its owner. The key is valid once its line stands.
+pub(super) async fn new_key(
+    services: &Services,
+    credential: Credential,
+    name: Option<String>,
+    seconds: Option<u64>,
+) -> Result<NewKey> {
+    check::line("name", name.as_ref(), check::NAME)?;
+    let environment = credential.app.as_ref().map(|(_, environment)| *environment);
+    let kind = match (environment, seconds) {
+        (None, _) => SecretKind::Organization,
+        (Some(environment), None) => SecretKind::App(environment),
+        (Some(environment), Some(_)) => SecretKind::Access(environment),
+    };
+    let expires_at = match seconds {
+        Some(seconds) => Some(services.store.now().await? + seconds * 1000),
+        None => None,
+    };
+    let secret = credential::random(kind);
+    let hash = credential::hash(secret.expose());
+    // A credential that ended is never read again; the time beyond it covers nodes whose clocks
+    // differ.
+    let expire = seconds.map(|seconds| Duration::from_secs(seconds + 60));
+    let commit = Commit {
+        expire,
+        ..Commit::default().put(ENTITY, ONLY, encode(&credential))
+    };
+    let owner = match &credential.app {
+        Some((app, _)) => schema::app(app),
+        None => schema::organization(&credential.organization),
+    };
+    let partition = schema::credential(&hash);
+    note_new_credential(services, &owner, &partition).await?;
+    services
+        .store
+        .commit(&partition, commit)
+        .await?
+        .map_err(|_| Error::busy())?;
+    Ok(NewKey {
+        secret,
+        id: credential.key,
+        line: KeyLine {
+            hash: hash.to_string(),
+            name,
+            environment,
+            expires_at,
+        },
+    })
+}
 
-    async fn create_key(
-        &self,
-        owner: Partition,
-        what: &str,
-        credential: Credential,
-        name: Option<String>,
-        seconds: Option<u64>,
-    ) -> Result<Key> {
-        let new = self.new_key(credential, name, seconds).await?;
-        let commit = new.line(Commit::default().require(ENTITY, ONLY, Expected::Present));
-        match self.store.commit(&owner, commit).await? {
-            Ok(outcome) => Ok(new.shown(outcome.at)),
-            Err(conflict) => {
-                self.forget_new_key(&owner, &new).await?;
-                if conflict.require.contains(&0) {
-                    return Err(Error::not_found(what));
-                }
-                self.existing_key(&owner, &new.id).await
+async fn create_key(
+    services: &Services,
+    owner: Partition,
+    what: &str,
+    credential: Credential,
+    name: Option<String>,
+    seconds: Option<u64>,
+) -> Result<Key> {
+    let new = new_key(services, credential, name, seconds).await?;
+    let commit = new.line(Commit::default().require(ENTITY, ONLY, Expected::Present));
+    match services.store.commit(&owner, commit).await? {
+        Ok(outcome) => Ok(new.shown(outcome.at)),
+        Err(conflict) => {
+            forget_new_key(services, &owner, &new).await?;
+            if conflict.require.contains(&0) {
+                return Err(Error::not_found(what));
             }
+            existing_key(services, &owner, &new.id).await
         }
     }
+}
 
-    /// Deletes the credential of a new key whose line could not be written.
-    pub(super) async fn forget_new_key(&self, owner: &Partition, new: &NewKey) -> Result<()> {
-        let credential = new.partition();
-        self.drop_credential(&credential).await?;
-        self.unlist(owner, NEW_CREDENTIALS, vec![credential.name().into()])
-            .await
-    }
+/// Deletes the credential of a new key whose line could not be written.
+pub(super) async fn forget_new_key(
+    services: &Services,
+    owner: &Partition,
+    new: &NewKey,
+) -> Result<()> {
+    let credential = new.partition();
+    drop_credential(services, &credential).await?;
+    commit::delete_documents(
+        services,
+        owner,
+        NEW_CREDENTIALS,
+        vec![credential.name().into()],
+    )
+    .await
+}
 
-    /// A key that an earlier attempt made, without its secret.
-    pub(super) async fn existing_key(&self, owner: &Partition, id: &KeyId) -> Result<Key> {
-        self.key_line(owner, id).await?.ok_or_else(Error::busy)
-    }
+/// A key that an earlier attempt made, without its secret.
+pub(super) async fn existing_key(
+    services: &Services,
+    owner: &Partition,
+    id: &KeyId,
+) -> Result<Key> {
+    key_line(services, owner, id).await?.ok_or_else(Error::busy)
+}
 
-    /// A key without its secret, unless it was revoked.
-    pub(super) async fn key_line(&self, owner: &Partition, id: &KeyId) -> Result<Option<Key>> {
-        let snapshot = self
-            .snapshot(owner.clone(), vec![(KEYS, id.shared())])
+/// A key without its secret, unless it was revoked.
+pub(super) async fn key_line(
+    services: &Services,
+    owner: &Partition,
+    id: &KeyId,
+) -> Result<Option<Key>> {
+    let snapshot = services
+        .snapshot(owner.clone(), vec![(KEYS, id.shared())])
+        .await?;
+    snapshot.documents[0].as_ref().map(key_of).transpose()
+}
+
+async fn list_keys(
+    services: &Services,
+    principal: &Principal,
+    owner: &Partition,
+    page: ListPage,
+) -> Result<List<Key>> {
+    let now = services.clock.now_ms();
+    let (documents, cursor) = tenants::page_of(services, principal, owner, KEYS, page).await?;
+    let keys: Vec<Key> = documents.iter().map(key_of).collect::<Result<_>>()?;
+    Ok(List {
+        items: keys
+            .into_iter()
+            .filter(|key| key.expires_at.is_none_or(|end| end > now))
+            .collect(),
+        cursor,
+    })
+}
+
+async fn revoke_key(services: &Services, owner: &Partition, id: &KeyId) -> Result<()> {
+    let snapshot = services
+        .snapshot(owner.clone(), vec![(KEYS, id.shared())])
+        .await?;
+    let Some(document) = &snapshot.documents[0] else {
+        return Err(Error::not_found("key"));
+    };
+    let line: KeyLine = decode(document)?;
+    // The credential first: without it the key is refused, and while its line stands a repeat
+    // finds what is left to do.
+    forget_credential(services, &line.hash).await?;
+    commit::delete_documents(services, owner, KEYS, vec![id.shared()]).await
+}
+
+/// Deletes the lines of access keys that ended. Their credentials expire by themselves.
+async fn forget_expired(services: &Services, owner: &Partition) -> Result<()> {
+    let now = services.store.now().await?;
+    let mut after = None;
+    loop {
+        let (page, _) = services
+            .store
+            .page(owner, KEYS, Range::Keys { after }, 200)
             .await?;
-        snapshot.documents[0].as_ref().map(key_of).transpose()
-    }
-
-    async fn list_keys(
-        &self,
-        principal: &Principal,
-        owner: &Partition,
-        page: ListPage,
-    ) -> Result<List<Key>> {
-        let now = self.clock.now_ms();
-        let (documents, cursor) = self.page_of(principal, owner, KEYS, page).await?;
-        let keys: Vec<Key> = documents.iter().map(key_of).collect::<Result<_>>()?;
-        Ok(List {
-            items: keys
-                .into_iter()
-                .filter(|key| key.expires_at.is_none_or(|end| end > now))
-                .collect(),
-            cursor,
-        })
-    }
-
-    async fn revoke_key(&self, owner: &Partition, id: &KeyId) -> Result<()> {
-        let snapshot = self
-            .snapshot(owner.clone(), vec![(KEYS, id.shared())])
-            .await?;
-        let Some(document) = &snapshot.documents[0] else {
-            return Err(Error::not_found("key"));
-        };
-        let line: KeyLine = decode(document)?;
-        // The credential first: without it the key is refused, and while its line stands a repeat
-        // finds what is left to do.
-        self.forget_credential(&line.hash).await?;
-        self.unlist(owner, KEYS, vec![id.shared()]).await
-    }
-
-    /// Deletes the lines of access keys that ended. Their credentials expire by themselves.
-    async fn forget_expired(&self, owner: &Partition) -> Result<()> {
-        let now = self.store.now().await?;
-        let mut after = None;
-        loop {
-            let (page, _) = self
-                .store
-                .page(owner, KEYS, Range::Keys { after }, 200)
-                .await?;
-            let mut commit = Commit::default();
-            for document in &page.documents {
-                let line: KeyLine = decode(document)?;
-                if line.expires_at.is_some_and(|end| end < now) {
-                    commit = commit.delete(KEYS, document.key.clone());
-                }
-            }
-            if !commit.write.is_empty() {
-                self.store
-                    .commit(owner, commit)
-                    .await?
-                    .map_err(|_| Error::busy())?;
-            }
-            match page.documents.last() {
-                Some(last) if page.more => after = Some(last.key.clone()),
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    /// Notes a credential with its owner before it is stored, so that it does not outlive its owner
-    /// if its creation stops half way.
-    pub(super) async fn note_new_credential(
-        &self,
-        owner: &Partition,
-        credential: &Partition,
-    ) -> Result<()> {
-        let noted = Commit::default().put_value(NEW_CREDENTIALS, credential.name(), &());
-        self.store
-            .commit(owner, noted)
-            .await?
-            .map_err(|_| Error::busy())?;
-        Ok(())
-    }
-
-    /// Deletes the credentials of an owner that is no more whose creation stopped half way.
-    pub(super) async fn clear_new_credentials(&self, owner: &Partition) -> Result<()> {
-        loop {
-            let (page, _) = self
-                .store
-                .page(owner, NEW_CREDENTIALS, Range::Keys { after: None }, 200)
-                .await?;
-            if page.documents.is_empty() {
-                return Ok(());
-            }
-            let noted: Vec<store::Key> = page.documents.into_iter().map(|note| note.key).collect();
-            for credential in &noted {
-                self.drop_credential(&Partition::new(&**credential)).await?;
-            }
-            self.unlist(owner, NEW_CREDENTIALS, noted).await?;
-        }
-    }
-
-    /// Deletes every credential and line of an owner that is no more.
-    pub(super) async fn clear_keys(&self, owner: &Partition) -> Result<()> {
-        loop {
-            let (page, _) = self
-                .store
-                .page(owner, KEYS, Range::Keys { after: None }, 200)
-                .await?;
-            let mut commit = Commit::default().frees();
-            for document in &page.documents {
-                let line: KeyLine = decode(document)?;
-                self.forget_credential(&line.hash).await?;
+        let mut commit = Commit::default();
+        for document in &page.documents {
+            let line: KeyLine = decode(document)?;
+            if line.expires_at.is_some_and(|end| end < now) {
                 commit = commit.delete(KEYS, document.key.clone());
             }
-            if commit.write.is_empty() {
-                return Ok(());
-            }
-            self.store
+        }
+        if !commit.write.is_empty() {
+            services
+                .store
                 .commit(owner, commit)
                 .await?
                 .map_err(|_| Error::busy())?;
         }
+        match page.documents.last() {
+            Some(last) if page.more => after = Some(last.key.clone()),
+            _ => return Ok(()),
+        }
     }
+}
 
-    async fn forget_credential(&self, hash: &str) -> Result<()> {
-        self.drop_credential(&schema::credential(hash)).await
+/// Notes a credential with its owner before it is stored, so that it does not outlive its owner
+/// if its creation stops half way.
+pub(super) async fn note_new_credential(
+    services: &Services,
+    owner: &Partition,
+    credential: &Partition,
+) -> Result<()> {
+    let noted = Commit::default().put_value(NEW_CREDENTIALS, credential.name(), &());
+    services
+        .store
+        .commit(owner, noted)
+        .await?
+        .map_err(|_| Error::busy())?;
+    Ok(())
+}
+
+/// Deletes the credentials of an owner that is no more whose creation stopped half way.
+pub(super) async fn clear_new_credentials(services: &Services, owner: &Partition) -> Result<()> {
+    loop {
+        let (page, _) = services
+            .store
+            .page(owner, NEW_CREDENTIALS, Range::Keys { after: None }, 200)
+            .await?;
+        if page.documents.is_empty() {
+            return Ok(());
+        }
+        let noted: Vec<store::Key> = page.documents.into_iter().map(|note| note.key).collect();
+        for credential in &noted {
+            drop_credential(services, &Partition::new(&**credential)).await?;
+        }
+        commit::delete_documents(services, owner, NEW_CREDENTIALS, noted).await?;
     }
+}
 
-    /// Deletes the partition of a key or token key.
-    pub(super) async fn drop_credential(&self, partition: &Partition) -> Result<()> {
-        let commit = Commit {
-            expire: Some(Duration::ZERO),
-            ..Commit::default().delete(ENTITY, ONLY).frees()
-        };
-        self.store
-            .commit(partition, commit)
+/// Deletes every credential and line of an owner that is no more.
+pub(super) async fn clear_keys(services: &Services, owner: &Partition) -> Result<()> {
+    loop {
+        let (page, _) = services
+            .store
+            .page(owner, KEYS, Range::Keys { after: None }, 200)
+            .await?;
+        let mut commit = Commit::default().frees();
+        for document in &page.documents {
+            let line: KeyLine = decode(document)?;
+            forget_credential(services, &line.hash).await?;
+            commit = commit.delete(KEYS, document.key.clone());
+        }
+        if commit.write.is_empty() {
+            return Ok(());
+        }
+        services
+            .store
+            .commit(owner, commit)
             .await?
             .map_err(|_| Error::busy())?;
-        Ok(())
     }
+}
+
+async fn forget_credential(services: &Services, hash: &str) -> Result<()> {
+    drop_credential(services, &schema::credential(hash)).await
+}
+
+/// Deletes the partition of a key or token key.
+pub(super) async fn drop_credential(services: &Services, partition: &Partition) -> Result<()> {
+    let commit = Commit {
+        expire: Some(Duration::ZERO),
+        ..Commit::default().delete(ENTITY, ONLY).frees()
+    };
+    services
+        .store
+        .commit(partition, commit)
+        .await?
+        .map_err(|_| Error::busy())?;
+    Ok(())
 }
 
 fn key_of(document: &Document) -> Result<Key> {

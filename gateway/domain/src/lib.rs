@@ -4,7 +4,7 @@
 //! commit. Whoever listens hears of it from the bus. Nothing here knows of sockets or HTTP.
 
 pub mod apps;
-mod channel_order;
+pub mod channel_order;
 pub mod channel_orders;
 pub mod channel_state;
 mod channel_walk;
@@ -12,13 +12,15 @@ pub mod channels;
 pub mod check;
 pub mod clearing;
 pub mod clock;
+mod commit;
 pub mod credential;
 pub mod cursor;
 pub mod document;
 mod emoji;
 pub mod ended;
-mod ensure;
+pub mod ensure;
 pub mod entries;
+pub mod entry_list;
 pub mod error;
 pub mod idempotency;
 pub mod index;
@@ -40,6 +42,7 @@ pub mod redacted;
 pub mod schema;
 pub mod secret_check;
 pub mod sessions;
+pub mod settling;
 pub mod strict;
 mod tenants;
 pub mod together;

@@ -3,6 +3,14 @@
 
 use store::Key;
 
+use crate::{
+    Services,
+    error::{Error, Result},
+};
+
+/// Items of a page where the caller does not say how many.
+pub(crate) const PAGE: u64 = 50;
+
 /// Maximum number of ids that one request looks at to fill its page. A page beyond that stays
 /// short, and its cursor goes on.
 const IDS_PER_REQUEST: usize = 200;
@@ -75,6 +83,22 @@ impl<T> Filling<T> {
     pub(super) fn end(self) -> (Vec<T>, Option<Key>) {
         let next = if self.is_last { None } else { self.after };
         (self.items, next)
+    }
+}
+
+/// Returns how many items a page has: as asked or [`PAGE`], and never more than the limit.
+///
+/// # Errors
+/// `bad_request` where none are asked for.
+pub(crate) fn page_length(services: &Services, asked: Option<u64>) -> Result<usize> {
+    let most = if services.limits.page == 0 {
+        1000
+    } else {
+        services.limits.page
+    };
+    match asked {
+        Some(0) => Err(Error::bad_request("`limit` is at least 1")),
+        asked => Ok(asked.unwrap_or(PAGE).min(most) as usize),
     }
 }
 

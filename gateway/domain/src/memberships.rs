@@ -7,30 +7,43 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use protocol::{ChannelId, UserId};
 use tokio::sync::Notify;
 
-use super::{ATTEMPTS, Services, entries::Detail, index::Indexed, schema::Scope};
-use crate::error::{Error, Result};
+use crate::{Services, schema::Scope};
 
-/// How many changes a node remembers at most.
-const MOST: usize = 10_000;
-/// How many it completes at once.
-const AT_ONCE: usize = 16;
+/// Maximum number of changes that a node remembers.
+const MAX_CHANGES: usize = 10_000;
 
 /// A user and a channel.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Membership {
-    scope: Scope,
-    user: UserId,
-    channel: ChannelId,
+pub(super) struct Membership {
+    pub(super) scope: Scope,
+    pub(super) user: UserId,
+    pub(super) channel: ChannelId,
 }
 
 /// The changes that a node has still to complete.
 #[derive(Debug, Default)]
 pub struct Incomplete(Mutex<HashSet<Membership>>);
+
+impl Incomplete {
+    /// Takes all changes.
+    pub(super) fn take(&self) -> HashSet<Membership> {
+        std::mem::take(&mut self.0.lock())
+    }
+
+    /// Puts back a change that could not be completed.
+    pub(super) fn put_back(&self, membership: Membership) {
+        self.0.lock().insert(membership);
+    }
+
+    /// Returns how many changes there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+}
 
 /// A change under way. Unless it is [complete](Self::complete) when it is dropped, the node
 /// completes it later: also where its request was cancelled.
@@ -52,7 +65,7 @@ impl Drop for Change {
     fn drop(&mut self) {
         if let Some(membership) = self.membership.take() {
             let mut incomplete = self.incomplete.0.lock();
-            if incomplete.len() < MOST {
+            if incomplete.len() < MAX_CHANGES {
                 incomplete.insert(membership);
             } else {
                 let Membership { user, channel, .. } = membership;
@@ -63,82 +76,20 @@ impl Drop for Change {
     }
 }
 
-impl Services {
-    /// Begins a change. To be held from before the commit of the channel.
-    pub(super) fn change_membership(
-        &self,
-        scope: &Scope,
-        user: &UserId,
-        channel: &ChannelId,
-    ) -> Change {
-        Change {
-            incomplete: Arc::clone(&self.incomplete),
-            jobs: Arc::clone(&self.jobs),
-            membership: Some(Membership {
-                scope: scope.clone(),
-                user: user.clone(),
-                channel: channel.clone(),
-            }),
-        }
-    }
-
-    /// Completes the changes that requests of this node left, and returns how many are left.
-    pub(super) async fn complete_memberships(&self) -> usize {
-        let all = std::mem::take(&mut *self.incomplete.0.lock());
-        let completing = all.into_iter().map(|membership| async move {
-            let Membership {
-                scope,
-                user,
-                channel,
-            } = &membership;
-            match self.settle_membership(scope, user, channel).await {
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::debug!(%error, %user, %channel, "a change of membership is completed later");
-                    self.incomplete.0.lock().insert(membership);
-                }
-            }
-        });
-        stream::iter(completing)
-            .buffer_unordered(AT_ONCE)
-            .collect::<()>()
-            .await;
-        self.incomplete.0.lock().len()
-    }
-
-    /// Brings a user's index in line with a channel, and tells the user's sessions what they have
-    /// not been told. Returns whether the user is out of the channel, and its stream tells so.
-    pub async fn settle_membership(
-        &self,
-        scope: &Scope,
-        user: &UserId,
-        channel: &ChannelId,
-    ) -> Result<bool> {
-        for _ in 0..ATTEMPTS {
-            // The line first: each step requires that it has not changed since.
-            let line = self.line(scope, user, channel).await?;
-            let is_in = self
-                .entry(scope, user, channel, Detail::Positions)
-                .await?
-                .is_some();
-            match line {
-                _ if is_in => {
-                    let is_there = self.confirm_channel(scope, user, channel, line).await?;
-                    if !is_there {
-                        self.expel(scope, channel, user).await?;
-                    }
-                    return Ok(!is_there);
-                }
-                Some(line) if line.is == Indexed::Confirmed => {
-                    if self.unindex_line(scope, user, channel, line).await? {
-                        return Ok(true);
-                    }
-                }
-                // An addition that did not come true, or has still to.
-                Some(_) => return Ok(false),
-                None => return Ok(true),
-            }
-        }
-        Err(Error::busy())
+/// Begins a change. To be held from before the commit of the channel.
+pub(super) fn change_membership(
+    services: &Services,
+    scope: &Scope,
+    user: &UserId,
+    channel: &ChannelId,
+) -> Change {
+    Change {
+        incomplete: Arc::clone(&services.incomplete),
+        jobs: Arc::clone(&services.jobs),
+        membership: Some(Membership {
+            scope: scope.clone(),
+            user: user.clone(),
+            channel: channel.clone(),
+        }),
     }
 }

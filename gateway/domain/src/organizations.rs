@@ -12,100 +12,97 @@ use protocol::{
 };
 use store::{Commit, Document, Expected};
 
-use super::{
-    ATTEMPTS, Services, check,
-    document::{IfMatch, PutValue, Versioned, check_version, decode, parse_key},
-    jobs::Task,
-    keys::Credential,
-    schema::{self, ENTITY, ONLY, ORGANIZATIONS, TOMBSTONE},
-};
 use crate::{
+    ATTEMPTS, Services, check,
     credential::Principal,
+    document::{IfMatch, PutValue, Versioned, check_version, decode, parse_key},
     error::{Error, Result},
+    jobs::{self, Task},
+    keys::{self, Credential},
+    schema::{self, ENTITY, ONLY, ORGANIZATIONS, TOMBSTONE},
+    tenants,
 };
 
-impl Services {
-    /// Makes an organization and its first key. `bits` make both ids; if that organization exists,
-    /// it is answered, its key without the secret. The version is the organization's.
-    pub async fn create_organization(
-        &self,
-        principal: &Principal,
-        body: CreateOrganization,
-        bits: u64,
-    ) -> Result<Versioned<OrganizationCreated>> {
-        principal.admin()?;
-        let id = OrganizationId::from_bits(bits);
-        let organization = Organization {
-            id: id.clone(),
-            name: body.name,
-            email: body.email,
-            banner: body.banner,
-            created_at: 0,
-        };
-        check_organization(&organization, None)?;
-        // Before the organization: a line without one harms nobody.
-        let listed = Commit::default().put_value(ORGANIZATIONS, id.shared(), &());
-        self.store
-            .commit(&schema::deployment(), listed)
-            .await?
-            .map_err(|_| Error::busy())?;
-        let first = Credential {
-            organization: id.clone(),
-            app: None,
-            key: KeyId::from_bits(bits),
-        };
-        let key = self.new_key(first, None, None).await?;
-        let commit = Commit::default()
-            .require(ENTITY, ONLY, Expected::Absent)
-            .require(TOMBSTONE, ONLY, Expected::Absent)
-            .put_value(ENTITY, ONLY, &organization);
-        let partition = schema::organization(&id);
-        match self.store.commit(&partition, key.line(commit)).await? {
-            Ok(outcome) => {
-                let organization = Organization {
-                    created_at: outcome.written[0].stamps.created_at,
-                    ..organization
-                };
-                let value = OrganizationCreated {
-                    organization,
-                    key: key.shown(outcome.at),
-                };
-                Ok(Versioned {
-                    value,
-                    version: outcome.written[0].version,
-                })
-            }
-            Err(_) => {
-                // The organization has its first key already, or is deleted.
-                self.forget_new_key(&partition, &key).await?;
-                let there = self.organization(principal, &id).await?;
-                let key = self
-                    .existing_key(&partition, &KeyId::from_bits(bits))
-                    .await?;
-                Ok(Versioned {
-                    value: OrganizationCreated {
-                        organization: there.value,
-                        key,
-                    },
-                    version: there.version,
-                })
-            }
+/// Makes an organization and its first key. `bits` make both ids; if that organization exists,
+/// it is answered, its key without the secret. The version is the organization's.
+pub async fn create_organization(
+    services: &Services,
+    principal: &Principal,
+    body: CreateOrganization,
+    bits: u64,
+) -> Result<Versioned<OrganizationCreated>> {
+    principal.admin()?;
+    let id = OrganizationId::from_bits(bits);
+    let organization = Organization {
+        id: id.clone(),
+        name: body.name,
+        email: body.email,
+        banner: body.banner,
+        created_at: 0,
+    };
+    check_organization(&organization, None)?;
+    // Before the organization: a line without one harms nobody.
+    let listed = Commit::default().put_value(ORGANIZATIONS, id.shared(), &());
+    services
+        .store
+        .commit(&schema::deployment(), listed)
+        .await?
+        .map_err(|_| Error::busy())?;
+    let first = Credential {
+        organization: id.clone(),
+        app: None,
+        key: KeyId::from_bits(bits),
+    };
+    let key = keys::new_key(services, first, None, None).await?;
+    let commit = Commit::default()
+        .require(ENTITY, ONLY, Expected::Absent)
+        .require(TOMBSTONE, ONLY, Expected::Absent)
+        .put_value(ENTITY, ONLY, &organization);
+    let partition = schema::organization(&id);
+    match services.store.commit(&partition, key.line(commit)).await? {
+        Ok(outcome) => {
+            let organization = Organization {
+                created_at: outcome.written[0].stamps.created_at,
+                ..organization
+            };
+            let value = OrganizationCreated {
+                organization,
+                key: key.shown(outcome.at),
+            };
+            Ok(Versioned {
+                value,
+                version: outcome.written[0].version,
+            })
+        }
+        Err(_) => {
+            // The organization has its first key already, or is deleted.
+            keys::forget_new_key(services, &partition, &key).await?;
+            let there = read_organization(services, principal, &id).await?;
+            let key = keys::existing_key(services, &partition, &KeyId::from_bits(bits)).await?;
+            Ok(Versioned {
+                value: OrganizationCreated {
+                    organization: there.value,
+                    key,
+                },
+                version: there.version,
+            })
         }
     }
+}
 
-    /// Returns the organization that a request with these bits made, as it is now, and its first
-    /// key without the secret, revoked or not.
-    pub async fn organization_made_by(
-        &self,
-        principal: &Principal,
-        bits: u64,
-    ) -> Result<Versioned<OrganizationCreated>> {
-        let there = self
-            .organization(principal, &OrganizationId::from_bits(bits))
-            .await?;
-        let partition = schema::organization(&there.value.id);
-        let id = KeyId::from_bits(bits);
-        let key = self.key_line(&partition, &id).await?.unwrap_or(Key {
+/// Returns the organization that a request with these bits made, as it is now, and its first
+/// key without the secret, revoked or not.
+pub async fn organization_made_by(
+    services: &Services,
+    principal: &Principal,
+    bits: u64,
+) -> Result<Versioned<OrganizationCreated>> {
+    let there = read_organization(services, principal, &OrganizationId::from_bits(bits)).await?;
+    let partition = schema::organization(&there.value.id);
+    let id = KeyId::from_bits(bits);
+    let key = keys::key_line(services, &partition, &id)
+        .await?
+        .unwrap_or(Key {
             id,
             name: None,
             environment: None,
@@ -113,120 +110,123 @@ impl Services {
             created_at: there.value.created_at,
             expires_at: None,
         });
-        Ok(Versioned {
-            value: OrganizationCreated {
-                organization: there.value,
-                key,
-            },
-            version: there.version,
-        })
-    }
+    Ok(Versioned {
+        value: OrganizationCreated {
+            organization: there.value,
+            key,
+        },
+        version: there.version,
+    })
+}
 
-    /// Reads an organization.
-    pub async fn organization(
-        &self,
-        principal: &Principal,
-        id: &OrganizationId,
-    ) -> Result<Versioned<Organization>> {
-        principal.organization(id)?;
-        let snapshot = self
-            .snapshot(schema::organization(id), vec![(ENTITY, ONLY.into())])
-            .await?;
-        match &snapshot.documents[0] {
-            Some(document) => Ok(Versioned {
-                value: organization_of(document)?,
-                version: document.version,
-            }),
-            None => Err(Error::not_found("organization")),
+/// Reads an organization.
+pub async fn read_organization(
+    services: &Services,
+    principal: &Principal,
+    id: &OrganizationId,
+) -> Result<Versioned<Organization>> {
+    principal.organization(id)?;
+    let snapshot = services
+        .snapshot(schema::organization(id), vec![(ENTITY, ONLY.into())])
+        .await?;
+    match &snapshot.documents[0] {
+        Some(document) => Ok(Versioned {
+            value: organization_of(document)?,
+            version: document.version,
+        }),
+        None => Err(Error::not_found("organization")),
+    }
+}
+
+/// Lists all organizations, by id.
+pub async fn list_organizations(
+    services: &Services,
+    principal: &Principal,
+    page: ListPage,
+) -> Result<List<Organization>> {
+    principal.admin()?;
+    let (lines, cursor) = tenants::page_of(
+        services,
+        principal,
+        &schema::deployment(),
+        ORGANIZATIONS,
+        page,
+    )
+    .await?;
+    let ids: Vec<OrganizationId> = lines
+        .iter()
+        .map(|line| parse_key(&line.key))
+        .collect::<Result<_>>()?;
+    let found = tenants::entities(services, ids.iter().map(schema::organization).collect()).await?;
+    Ok(List {
+        items: found.iter().map(organization_of).collect::<Result<_>>()?,
+        cursor,
+    })
+}
+
+/// Changes some of an organization's fields.
+pub async fn update_organization(
+    services: &Services,
+    principal: &Principal,
+    id: &OrganizationId,
+    patch: UpdateOrganization,
+    if_match: IfMatch,
+) -> Result<Versioned<Organization>> {
+    for _ in 0..ATTEMPTS {
+        let Versioned {
+            value: mut organization,
+            version,
+        } = read_organization(services, principal, id).await?;
+        check_version(if_match, version)?;
+        let patch = patch.clone();
+        organization.name = patch.name.unwrap_or(organization.name);
+        organization.email = patch.email.unwrap_or(organization.email);
+        let banner_before = organization.banner.clone();
+        patch.banner.apply(&mut organization.banner);
+        check_organization(&organization, banner_before.as_ref())?;
+        let commit = Commit::default()
+            .require(ENTITY, ONLY, Expected::Version(version))
+            .put_value(ENTITY, ONLY, &organization);
+        if let Ok(outcome) = services
+            .store
+            .commit(&schema::organization(id), commit)
+            .await?
+        {
+            return Ok(Versioned {
+                value: organization,
+                version: outcome.written[0].version,
+            });
         }
     }
+    Err(Error::busy())
+}
 
-    /// Lists all organizations, by id.
-    pub async fn list_organizations(
-        &self,
-        principal: &Principal,
-        page: ListPage,
-    ) -> Result<List<Organization>> {
-        principal.admin()?;
-        let (lines, cursor) = self
-            .page_of(principal, &schema::deployment(), ORGANIZATIONS, page)
-            .await?;
-        let ids: Vec<OrganizationId> = lines
-            .iter()
-            .map(|line| parse_key(&line.key))
-            .collect::<Result<_>>()?;
-        let found = self
-            .entities(ids.iter().map(schema::organization).collect())
-            .await?;
-        Ok(List {
-            items: found.iter().map(organization_of).collect::<Result<_>>()?,
-            cursor,
-        })
-    }
-
-    /// Changes some of an organization's fields.
-    pub async fn update_organization(
-        &self,
-        principal: &Principal,
-        id: &OrganizationId,
-        patch: UpdateOrganization,
-        if_match: IfMatch,
-    ) -> Result<Versioned<Organization>> {
-        for _ in 0..ATTEMPTS {
-            let Versioned {
-                value: mut organization,
-                version,
-            } = self.organization(principal, id).await?;
-            check_version(if_match, version)?;
-            let patch = patch.clone();
-            organization.name = patch.name.unwrap_or(organization.name);
-            organization.email = patch.email.unwrap_or(organization.email);
-            let banner_before = organization.banner.clone();
-            patch.banner.apply(&mut organization.banner);
-            check_organization(&organization, banner_before.as_ref())?;
-            let commit = Commit::default()
-                .require(ENTITY, ONLY, Expected::Version(version))
-                .put_value(ENTITY, ONLY, &organization);
-            if let Ok(outcome) = self.store.commit(&schema::organization(id), commit).await? {
-                return Ok(Versioned {
-                    value: organization,
-                    version: outcome.written[0].version,
-                });
-            }
-        }
-        Err(Error::busy())
-    }
-
-    /// Deletes an organization with its apps: within seconds none of its keys and tokens is
-    /// accepted; what it had is cleared away afterwards.
-    pub async fn delete_organization(
-        &self,
-        principal: &Principal,
-        id: &OrganizationId,
-        if_match: IfMatch,
-    ) -> Result<()> {
-        let task = Task::Organization { id: id.clone() };
-        for _ in 0..ATTEMPTS {
-            let version = match self.organization(principal, id).await {
-                Ok(organization) => organization.version,
-                Err(error) if error.code() == ErrorCode::NotFound => {
-                    self.pending_job(&task).await?.ok_or(error)?;
-                    self.wake_jobs();
-                    return Ok(());
-                }
-                Err(error) => return Err(error),
-            };
-            check_version(if_match, version)?;
-            if self
-                .entomb(&schema::organization(id), &task, version)
-                .await?
-            {
-                self.wake_jobs();
+/// Deletes an organization with its apps: within seconds none of its keys and tokens is
+/// accepted; what it had is cleared away afterwards.
+pub async fn delete_organization(
+    services: &Services,
+    principal: &Principal,
+    id: &OrganizationId,
+    if_match: IfMatch,
+) -> Result<()> {
+    let task = Task::Organization { id: id.clone() };
+    for _ in 0..ATTEMPTS {
+        let version = match read_organization(services, principal, id).await {
+            Ok(organization) => organization.version,
+            Err(error) if error.code() == ErrorCode::NotFound => {
+                jobs::pending_job(services, &task).await?.ok_or(error)?;
+                jobs::wake_jobs(services);
                 return Ok(());
             }
+            Err(error) => return Err(error),
+        };
+        check_version(if_match, version)?;
+        if tenants::entomb(services, &schema::organization(id), &task, version).await? {
+            jobs::wake_jobs(services);
+            return Ok(());
         }
-        Err(Error::busy())
     }
+    Err(Error::busy())
 }
 
 fn organization_of(document: &Document) -> Result<Organization> {

@@ -5,12 +5,10 @@ use std::future::Future;
 
 use protocol::operation::{Caller, Operation};
 
-use super::{
-    Services,
-    document::{IfMatch, Versioned},
-};
 use crate::{
+    Services,
     credential::{Actor, Principal},
+    document::{IfMatch, Versioned},
     error::{Error, Result},
 };
 

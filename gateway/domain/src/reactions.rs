@@ -8,17 +8,15 @@ use protocol::{ChannelId, EventKind, MessageId, UserId, operation::reaction::Cou
 use serde::{Deserialize, Serialize};
 use store::{Append, Body, Commit, Counter, Expected, Increment, Write};
 
-use super::{
+use crate::{
     ATTEMPTS, Services,
+    credential::{Actor, Who},
     document::{PutValue, decode, encode},
     emoji,
-    messages::reaction_key,
+    error::{Error, Result},
+    messages::{self, reaction_key},
     permission::Action,
     schema::{ENTITY, MESSAGES, ONLY, PARTICIPANTS, REACTIONS, TOMBSTONE},
-};
-use crate::{
-    credential::{Actor, Who},
-    error::{Error, Result},
 };
 
 /// What the log keeps of a reaction: all of it but the present count.
@@ -40,175 +38,181 @@ enum Change {
     Remove,
 }
 
-impl Services {
-    /// Gives a reaction. Giving it again changes nothing.
-    pub async fn add_reaction(
-        &self,
-        actor: &Actor,
-        channel: &ChannelId,
-        message: &MessageId,
-        emoji: &str,
-        user: Option<UserId>,
-    ) -> Result<Count> {
-        self.react(actor, channel, message, emoji, user, Change::Add)
-            .await
-    }
+/// Gives a reaction. Giving it again changes nothing.
+pub async fn add_reaction(
+    services: &Services,
+    actor: &Actor,
+    channel: &ChannelId,
+    message: &MessageId,
+    emoji: &str,
+    user: Option<UserId>,
+) -> Result<Count> {
+    react(services, actor, channel, message, emoji, user, Change::Add).await
+}
 
-    /// Takes a reaction back. Taking back what was not given changes nothing.
-    pub async fn remove_reaction(
-        &self,
-        actor: &Actor,
-        channel: &ChannelId,
-        message: &MessageId,
-        emoji: &str,
-        user: Option<UserId>,
-    ) -> Result<Count> {
-        self.react(actor, channel, message, emoji, user, Change::Remove)
-            .await
-    }
+/// Takes a reaction back. Taking back what was not given changes nothing.
+pub async fn remove_reaction(
+    services: &Services,
+    actor: &Actor,
+    channel: &ChannelId,
+    message: &MessageId,
+    emoji: &str,
+    user: Option<UserId>,
+) -> Result<Count> {
+    react(
+        services,
+        actor,
+        channel,
+        message,
+        emoji,
+        user,
+        Change::Remove,
+    )
+    .await
+}
 
-    async fn react(
-        &self,
-        actor: &Actor,
-        channel_id: &ChannelId,
-        message_id: &MessageId,
-        emoji: &str,
-        in_name_of: Option<UserId>,
-        change: Change,
-    ) -> Result<Count> {
-        let emoji = emoji::identity(emoji)?;
-        let user = self.reacting_user(actor, in_name_of, change).await?;
-        for _ in 0..ATTEMPTS {
-            let (state, message) = self.message_state(actor, channel_id, message_id).await?;
-            state.permit(actor, Action::React)?;
-            if message.stamps.deleted_at != 0 {
-                return Err(Error::not_found("message"));
+async fn react(
+    services: &Services,
+    actor: &Actor,
+    channel_id: &ChannelId,
+    message_id: &MessageId,
+    emoji: &str,
+    in_name_of: Option<UserId>,
+    change: Change,
+) -> Result<Count> {
+    let emoji = emoji::identity(emoji)?;
+    let user = reacting_user(services, actor, in_name_of, change).await?;
+    for _ in 0..ATTEMPTS {
+        let (state, message) =
+            messages::message_state(services, actor, channel_id, message_id).await?;
+        state.permit(actor, Action::React)?;
+        if message.stamps.deleted_at != 0 {
+            return Err(Error::not_found("message"));
+        }
+        let key = reaction_key(message.stamps.number, &user);
+        let snapshot = services
+            .snapshot(state.partition.clone(), vec![(REACTIONS, key.clone())])
+            .await?;
+        let own = snapshot.documents.into_iter().next().flatten();
+        let mut given: Vec<String> = own.as_ref().map(decode).transpose()?.unwrap_or_default();
+        let has = given.contains(&emoji);
+        if has == (change == Change::Add) {
+            services.confirm(&state.partition).await?;
+            let count = message
+                .counts
+                .iter()
+                .find(|(name, _)| *name == emoji)
+                .map_or(0, |(_, n)| *n);
+            return Ok(Count { count });
+        }
+        let version = own
+            .as_ref()
+            .map_or(Expected::Absent, |d| Expected::Version(d.version));
+        let mut commit = Commit::default()
+            .require(ENTITY, ONLY, Expected::Present)
+            // Only edits and deletions change its version: reactions of others do not stand in
+            // the way.
+            .require(
+                MESSAGES,
+                message.key.clone(),
+                Expected::Version(message.version),
+            )
+            .require(REACTIONS, key.clone(), version);
+        if let Some(place) = &state.own {
+            commit = commit.require(
+                PARTICIPANTS,
+                place.participant.user_id.shared(),
+                Expected::Version(place.version),
+            );
+        }
+        let (kind, by) = match change {
+            Change::Add => {
+                given.push(emoji.clone());
+                (EventKind::ReactionAdded, 1)
             }
-            let key = reaction_key(message.stamps.number, &user);
-            let snapshot = self
-                .snapshot(state.partition.clone(), vec![(REACTIONS, key.clone())])
-                .await?;
-            let own = snapshot.documents.into_iter().next().flatten();
-            let mut given: Vec<String> = own.as_ref().map(decode).transpose()?.unwrap_or_default();
-            let has = given.contains(&emoji);
-            if has == (change == Change::Add) {
-                self.confirm(&state.partition).await?;
-                let count = message
-                    .counts
-                    .iter()
-                    .find(|(name, _)| *name == emoji)
-                    .map_or(0, |(_, n)| *n);
-                return Ok(Count { count });
+            Change::Remove => {
+                given.retain(|other| *other != emoji);
+                commit = commit.frees();
+                (EventKind::ReactionRemoved, -1)
             }
-            let version = own
-                .as_ref()
-                .map_or(Expected::Absent, |d| Expected::Version(d.version));
-            let mut commit = Commit::default()
-                .require(ENTITY, ONLY, Expected::Present)
-                // Only edits and deletions change its version: reactions of others do not stand in
-                // the way.
-                .require(
-                    MESSAGES,
-                    message.key.clone(),
-                    Expected::Version(message.version),
-                )
-                .require(REACTIONS, key.clone(), version);
-            if let Some(place) = &state.own {
-                commit = commit.require(
-                    PARTICIPANTS,
-                    place.participant.user_id.shared(),
-                    Expected::Version(place.version),
-                );
-            }
-            let (kind, by) = match change {
-                Change::Add => {
-                    given.push(emoji.clone());
-                    (EventKind::ReactionAdded, 1)
-                }
-                Change::Remove => {
-                    given.retain(|other| *other != emoji);
-                    commit = commit.frees();
-                    (EventKind::ReactionRemoved, -1)
-                }
-            };
-            commit = if given.is_empty() {
-                commit.delete(REACTIONS, key)
-            } else {
-                commit.put_value(REACTIONS, key, &given)
-            };
-            commit.write.push(Write::Touch {
+        };
+        commit = if given.is_empty() {
+            commit.delete(REACTIONS, key)
+        } else {
+            commit.put_value(REACTIONS, key, &given)
+        };
+        commit.write.push(Write::Touch {
+            table: MESSAGES,
+            key: message.key.clone(),
+            event: 0,
+        });
+        let most = services.limits.reactions;
+        commit.increment.push(Increment {
+            counter: Counter::Document {
                 table: MESSAGES,
                 key: message.key.clone(),
-                event: 0,
-            });
-            let most = self.limits.reactions;
-            commit.increment.push(Increment {
-                counter: Counter::Document {
-                    table: MESSAGES,
-                    key: message.key.clone(),
-                    name: emoji.as_str().into(),
-                },
-                by,
-                max: None,
-                max_names: (change == Change::Add && most != 0).then_some(most),
-            });
-            let reacted = Reacted {
-                message_id: message_id.clone(),
-                number: message.stamps.number,
-                emoji: emoji.clone(),
-                user_id: user.clone(),
-            };
-            let told: Bytes = encode(&reacted);
-            commit.append.push(Append {
-                kind: kind as u8,
-                reference: told.clone(),
-                control: store::Control::None,
-                body: Body::Bytes(told, Some(0)),
-            });
-            match self.store.commit(&state.partition, commit).await? {
-                Ok(outcome) => {
-                    return Ok(Count {
-                        count: outcome.counts[0],
-                    });
-                }
-                Err(conflict) if conflict.require.is_empty() => {
-                    return Err(Error::limit_reached("reactions", most));
-                }
-                Err(_) => {}
-            }
-        }
-        Err(Error::busy())
-    }
-
-    /// Returns whose reaction it is. That of a deleted user can still be removed.
-    async fn reacting_user(
-        &self,
-        actor: &Actor,
-        in_name_of: Option<UserId>,
-        change: Change,
-    ) -> Result<UserId> {
-        let user = match (&actor.who, in_name_of) {
-            (Who::User { id, .. }, None) => return Ok(id.clone()),
-            (Who::User { id, .. }, Some(other)) if *id == other => return Ok(other),
-            (Who::User { .. }, Some(_)) => {
-                return Err(Error::forbidden(
-                    "only an app key may react in the name of somebody else",
-                ));
-            }
-            (Who::App { .. }, None) => {
-                return Err(Error::bad_request(
-                    "`sender_id` is required with an app key",
-                ));
-            }
-            (Who::App { .. }, Some(user)) => user,
+                name: emoji.as_str().into(),
+            },
+            by,
+            max: None,
+            max_names: (change == Change::Add && most != 0).then_some(most),
+        });
+        let reacted = Reacted {
+            message_id: message_id.clone(),
+            number: message.stamps.number,
+            emoji: emoji.clone(),
+            user_id: user.clone(),
         };
-        let keys = vec![(ENTITY, ONLY.into()), (TOMBSTONE, ONLY.into())];
-        let snapshot = self.snapshot(actor.scope.user(&user), keys).await?;
-        let [exists, is_deleted] = [0, 1].map(|index: usize| snapshot.documents[index].is_some());
-        if exists || is_deleted && change == Change::Remove {
-            Ok(user)
-        } else {
-            Err(Error::not_found("user: `sender_id`"))
+        let told: Bytes = encode(&reacted);
+        commit.append.push(Append {
+            kind: kind as u8,
+            reference: told.clone(),
+            control: store::Control::None,
+            body: Body::Bytes(told, Some(0)),
+        });
+        match services.store.commit(&state.partition, commit).await? {
+            Ok(outcome) => {
+                return Ok(Count {
+                    count: outcome.counts[0],
+                });
+            }
+            Err(conflict) if conflict.require.is_empty() => {
+                return Err(Error::limit_reached("reactions", most));
+            }
+            Err(_) => {}
         }
+    }
+    Err(Error::busy())
+}
+
+/// Returns whose reaction it is. That of a deleted user can still be removed.
+async fn reacting_user(
+    services: &Services,
+    actor: &Actor,
+    in_name_of: Option<UserId>,
+    change: Change,
+) -> Result<UserId> {
+    let user = match (&actor.who, in_name_of) {
+        (Who::User { id, .. }, None) => return Ok(id.clone()),
+        (Who::User { id, .. }, Some(other)) if *id == other => return Ok(other),
+        (Who::User { .. }, Some(_)) => {
+            return Err(Error::forbidden(
+                "only an app key may react in the name of somebody else",
+            ));
+        }
+        (Who::App { .. }, None) => {
+            return Err(Error::bad_request(
+                "`sender_id` is required with an app key",
+            ));
+        }
+        (Who::App { .. }, Some(user)) => user,
+    };
+    let keys = vec![(ENTITY, ONLY.into()), (TOMBSTONE, ONLY.into())];
+    let snapshot = services.snapshot(actor.scope.user(&user), keys).await?;
+    let [exists, is_deleted] = [0, 1].map(|index: usize| snapshot.documents[index].is_some());
+    if exists || is_deleted && change == Change::Remove {
+        Ok(user)
+    } else {
+        Err(Error::not_found("user: `sender_id`"))
     }
 }

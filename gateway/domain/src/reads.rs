@@ -14,19 +14,19 @@ use protocol::{
 use serde::Serialize;
 use store::{Commit, Control, Expected, Range, cost};
 
-use super::{
+use crate::{
     ATTEMPTS, Services,
     channel_order::{CHANNELS_PER_READ, LIST_PATIENCE},
+    channel_state,
+    credential::{Actor, Who},
     document::{PutValue, decode, encode, parse_key},
-    entries::Detail,
+    entries::{self, Detail},
+    error::{Error, Result},
     index::MAX_INDEX_UNITS,
     perform::{Call, Done, Perform},
     permission::Action,
     schema::{CHANNELS, ENTITY, ONLY, PARTICIPANTS, READS, Scope},
-};
-use crate::{
-    credential::{Actor, Who},
-    error::{Error, Result},
+    users,
 };
 
 /// A passing event with its channel.
@@ -39,9 +39,13 @@ pub(super) struct InChannel<'a, T> {
 impl Perform for ReadMark {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::plain(
-            services
-                .mark_read(call.caller.actor()?, &call.path.channel_id, call.input)
-                .await?,
+            mark_read(
+                services,
+                call.caller.actor()?,
+                &call.path.channel_id,
+                call.input,
+            )
+            .await?,
         ))
     }
 }
@@ -49,9 +53,13 @@ impl Perform for ReadMark {
 impl Perform for ReadUnmark {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::plain(
-            services
-                .unmark_read(call.caller.actor()?, &call.path.channel_id, call.input)
-                .await?,
+            unmark_read(
+                services,
+                call.caller.actor()?,
+                &call.path.channel_id,
+                call.input,
+            )
+            .await?,
         ))
     }
 }
@@ -59,9 +67,7 @@ impl Perform for ReadUnmark {
 impl Perform for UserUnread {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::plain(
-            services
-                .unread(call.caller.actor()?, &call.path.user_id)
-                .await?,
+            unread(services, call.caller.actor()?, &call.path.user_id).await?,
         ))
     }
 }
@@ -99,180 +105,184 @@ fn reader<'a>(actor: &'a Actor, named: Option<&'a UserId>) -> Result<&'a UserId>
     }
 }
 
-impl Services {
-    /// Moves a read position forwards, at most to the channel's newest message.
-    pub async fn mark_read(
-        &self,
-        actor: &Actor,
-        channel_id: &ChannelId,
-        input: MarkRead,
-    ) -> Result<ReadResult> {
-        let user = reader(actor, input.user_id.as_ref())?;
-        self.change_read(actor, channel_id, user, Change::Mark(input.number))
-            .await
-    }
+/// Moves a read position forwards, at most to the channel's newest message.
+pub async fn mark_read(
+    services: &Services,
+    actor: &Actor,
+    channel_id: &ChannelId,
+    input: MarkRead,
+) -> Result<ReadResult> {
+    let user = reader(actor, input.user_id.as_ref())?;
+    change_read(
+        services,
+        actor,
+        channel_id,
+        user,
+        Change::Mark(input.number),
+    )
+    .await
+}
 
-    /// Moves a read position to just before the message with this number, backwards too.
-    pub async fn unmark_read(
-        &self,
-        actor: &Actor,
-        channel_id: &ChannelId,
-        input: UnmarkRead,
-    ) -> Result<ReadResult> {
-        let user = reader(actor, input.user_id.as_ref())?;
-        let Some(last_read) = input.number.checked_sub(1) else {
-            return Err(Error::bad_request("`number` is at least 1"));
+/// Moves a read position to just before the message with this number, backwards too.
+pub async fn unmark_read(
+    services: &Services,
+    actor: &Actor,
+    channel_id: &ChannelId,
+    input: UnmarkRead,
+) -> Result<ReadResult> {
+    let user = reader(actor, input.user_id.as_ref())?;
+    let Some(last_read) = input.number.checked_sub(1) else {
+        return Err(Error::bad_request("`number` is at least 1"));
+    };
+    change_read(services, actor, channel_id, user, Change::Set(last_read)).await
+}
+
+async fn change_read(
+    services: &Services,
+    actor: &Actor,
+    channel_id: &ChannelId,
+    user: &UserId,
+    change: Change,
+) -> Result<ReadResult> {
+    for _ in 0..ATTEMPTS {
+        let state = channel_state::channel_state(
+            services,
+            actor,
+            channel_id,
+            vec![(PARTICIPANTS, user.shared()), (READS, user.shared())],
+        )
+        .await?;
+        state.permit(actor, Action::MarkRead)?;
+        let [Some(participant), document] =
+            [0, 1].map(|index: usize| state.documents[index].as_ref())
+        else {
+            return Err(Error::not_found("participant: `user_id`"));
         };
-        self.change_read(actor, channel_id, user, Change::Set(last_read))
-            .await
-    }
-
-    async fn change_read(
-        &self,
-        actor: &Actor,
-        channel_id: &ChannelId,
-        user: &UserId,
-        change: Change,
-    ) -> Result<ReadResult> {
-        for _ in 0..ATTEMPTS {
-            let state = self
-                .channel_state(
-                    actor,
-                    channel_id,
-                    vec![(PARTICIPANTS, user.shared()), (READS, user.shared())],
-                )
-                .await?;
-            state.permit(actor, Action::MarkRead)?;
-            let [Some(participant), document] =
-                [0, 1].map(|index: usize| state.documents[index].as_ref())
-            else {
-                return Err(Error::not_found("participant: `user_id`"));
+        let before: u64 = document.map(decode).transpose()?.unwrap_or(0);
+        let read = change.apply(before, state.head.number);
+        if read == before {
+            services.confirm(&state.partition).await?;
+            return Ok(ReadResult { read });
+        }
+        let commit = Commit::default()
+            .require(ENTITY, ONLY, Expected::Present)
+            .require(
+                PARTICIPANTS,
+                user.shared(),
+                Expected::Version(participant.version),
+            )
+            .require(
+                READS,
+                user.shared(),
+                document.map_or(Expected::Absent, |d| Expected::Version(d.version)),
+            )
+            .put_value(READS, user.shared(), &read);
+        if let Ok(outcome) = services.store.commit(&state.partition, commit).await? {
+            let data = ReadData {
+                user_id: user.clone(),
+                number: read,
+                back: read < before,
+                // Events of changes that are made at once may overtake each other.
+                version: Some(outcome.written[0].version),
             };
-            let before: u64 = document.map(decode).transpose()?.unwrap_or(0);
-            let read = change.apply(before, state.head.number);
-            if read == before {
-                self.confirm(&state.partition).await?;
-                return Ok(ReadResult { read });
-            }
-            let commit = Commit::default()
-                .require(ENTITY, ONLY, Expected::Present)
-                .require(
-                    PARTICIPANTS,
-                    user.shared(),
-                    Expected::Version(participant.version),
-                )
-                .require(
-                    READS,
-                    user.shared(),
-                    document.map_or(Expected::Absent, |d| Expected::Version(d.version)),
-                )
-                .put_value(READS, user.shared(), &read);
-            if let Ok(outcome) = self.store.commit(&state.partition, commit).await? {
-                let data = ReadData {
-                    user_id: user.clone(),
-                    number: read,
-                    back: read < before,
-                    // Events of changes that are made at once may overtake each other.
-                    version: Some(outcome.written[0].version),
-                };
-                let told = InChannel { channel_id, data };
-                // The own sessions hear it on the user's stream, subscribed to the channel or not;
-                // the others in the channel.
-                self.tell(
-                    &actor.scope.user(user).topic(),
+            let told = InChannel { channel_id, data };
+            // The own sessions hear it on the user's stream, subscribed to the channel or not;
+            // the others in the channel.
+            tell(
+                services,
+                &actor.scope.user(user).topic(),
+                EventKind::ReadMarked,
+                Control::None,
+                &told,
+            )
+            .await;
+            if services
+                .limits
+                .is_small_audience(state.channel.participant_count)
+            {
+                let others = Control::Except(Bytes::copy_from_slice(user.as_str().as_bytes()));
+                tell(
+                    services,
+                    &state.partition.topic(),
                     EventKind::ReadMarked,
-                    Control::None,
+                    others,
                     &told,
                 )
                 .await;
-                if self
-                    .limits
-                    .is_small_audience(state.channel.participant_count)
-                {
-                    let others = Control::Except(Bytes::copy_from_slice(user.as_str().as_bytes()));
-                    self.tell(
-                        &state.partition.topic(),
-                        EventKind::ReadMarked,
-                        others,
-                        &told,
-                    )
-                    .await;
-                }
-                return Ok(ReadResult { read });
             }
-        }
-        Err(Error::busy())
-    }
-
-    /// Publishes a passing event. It may get lost like any passing event: the store's trouble is
-    /// only logged.
-    pub async fn tell<T: Serialize>(
-        &self,
-        topic: &store::Topic,
-        kind: EventKind,
-        control: Control,
-        event: &T,
-    ) {
-        if let Err(error) = self.try_tell(topic, kind, control, event).await {
-            tracing::warn!(%error, event = kind.as_str(), "a passing event was not told");
+            return Ok(ReadResult { read });
         }
     }
+    Err(Error::busy())
+}
 
-    /// The same, for whoever tries again.
-    ///
-    /// # Errors
-    /// The store did not take it.
-    pub async fn try_tell<T: Serialize>(
-        &self,
-        topic: &store::Topic,
-        kind: EventKind,
-        control: Control,
-        event: &T,
-    ) -> std::result::Result<(), store::StoreError> {
-        let record = store::Record::passing(kind as u8, control, encode(event));
-        self.store.publish(topic, record.encode()).await
+/// Publishes a passing event. It may get lost like any passing event: the store's trouble is
+/// only logged.
+pub async fn tell<T: Serialize>(
+    services: &Services,
+    topic: &store::Topic,
+    kind: EventKind,
+    control: Control,
+    event: &T,
+) {
+    if let Err(error) = try_tell(services, topic, kind, control, event).await {
+        tracing::warn!(%error, event = kind.as_str(), "a passing event was not told");
     }
+}
 
-    /// How many messages a user has not read, by channel.
-    pub async fn unread(&self, actor: &Actor, user: &UserId) -> Result<Unread> {
-        self.permit_user(actor, user).await?;
-        cost::at_most(MAX_INDEX_UNITS, self.count_unread(&actor.scope, user)).await
-    }
+/// The same, for whoever tries again.
+///
+/// # Errors
+/// The store did not take it.
+pub async fn try_tell<T: Serialize>(
+    services: &Services,
+    topic: &store::Topic,
+    kind: EventKind,
+    control: Control,
+    event: &T,
+) -> std::result::Result<(), store::StoreError> {
+    let record = store::Record::passing(kind as u8, control, encode(event));
+    services.store.publish(topic, record.encode()).await
+}
 
-    async fn count_unread(&self, scope: &Scope, user: &UserId) -> Result<Unread> {
-        let own = scope.user(user);
-        let (mut channels, mut after, mut turn) = (BTreeMap::new(), None, None);
-        loop {
-            let (page, _) = self
-                .store
-                .page(&own, CHANNELS, Range::Keys { after }, CHANNELS_PER_READ)
-                .await?;
-            let ids: Vec<ChannelId> = page
-                .documents
-                .iter()
-                .map(|line| parse_key(&line.key))
-                .collect::<Result<_>>()?;
-            for entry in self
-                .entries(scope, user, &ids, Detail::Positions)
-                .await?
-                .into_iter()
-                .flatten()
-            {
-                if entry.number > entry.read {
-                    channels.insert(entry.channel_id, entry.number - entry.read);
-                }
+/// How many messages a user has not read, by channel.
+pub async fn unread(services: &Services, actor: &Actor, user: &UserId) -> Result<Unread> {
+    users::permit_user(services, actor, user).await?;
+    cost::at_most(MAX_INDEX_UNITS, count_unread(services, &actor.scope, user)).await
+}
+
+async fn count_unread(services: &Services, scope: &Scope, user: &UserId) -> Result<Unread> {
+    let own = scope.user(user);
+    let (mut channels, mut after, mut turn) = (BTreeMap::new(), None, None);
+    loop {
+        let (page, _) = services
+            .store
+            .page(&own, CHANNELS, Range::Keys { after }, CHANNELS_PER_READ)
+            .await?;
+        let ids: Vec<ChannelId> = page
+            .documents
+            .iter()
+            .map(|line| parse_key(&line.key))
+            .collect::<Result<_>>()?;
+        for entry in entries::read_entries(services, scope, user, &ids, Detail::Positions)
+            .await?
+            .into_iter()
+            .flatten()
+        {
+            if entry.number > entry.read {
+                channels.insert(entry.channel_id, entry.number - entry.read);
             }
-            if !page.more {
-                return Ok(Unread {
-                    unread: channels.values().sum(),
-                    channels,
-                });
-            }
-            after = ids.last().map(ChannelId::shared);
-            if turn.is_none() {
-                turn = Some(self.orders.turn(scope, user, LIST_PATIENCE).await?);
-            }
-            tokio::task::yield_now().await;
         }
+        if !page.more {
+            return Ok(Unread {
+                unread: channels.values().sum(),
+                channels,
+            });
+        }
+        after = ids.last().map(ChannelId::shared);
+        if turn.is_none() {
+            turn = Some(services.orders.turn(scope, user, LIST_PATIENCE).await?);
+        }
+        tokio::task::yield_now().await;
     }
 }

@@ -2,13 +2,11 @@
 
 use store::{Commit, Expected, Read, Store};
 
-use super::{
-    document::{PutValue, decode},
-    schema::{self, ONLY, SECRET_KEY},
-};
 use crate::{
     credential::SecretKey,
+    document::{PutValue, decode},
     error::{Error, Result},
+    schema::{self, ONLY, SECRET_KEY},
 };
 
 /// What is said to who has another key.

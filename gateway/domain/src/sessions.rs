@@ -6,69 +6,69 @@ use protocol::{
 };
 use store::{Commit, Expected, Mark, Write};
 
-use super::{
+use crate::{
     Services,
+    credential::Actor,
     document::encode,
-    ended::Ending,
-    jobs::Task,
+    ended::{self, Ending},
+    error::{Error, Result},
+    jobs::{self, Task},
     online::Online,
     schema::{ENTITY, ONLY, REVOCATION, Scope},
-};
-use crate::{
-    credential::Actor,
-    error::{Error, Result},
+    users,
 };
 
-impl Services {
-    /// Ends a user's sessions on all nodes, and says how many there were. With `revoke`, every
-    /// token issued up to now is refused within seconds (4004); without, clients may come back at
-    /// once (1001). App keys only.
-    pub async fn disconnect_user(
-        &self,
-        actor: &Actor,
-        user: &UserId,
-        body: Disconnect,
-    ) -> Result<Disconnected> {
-        let scope = actor.backend()?;
-        if !self.user_exists(scope, user).await? {
-            return Err(Error::not_found("user"));
-        }
-        let counted = self.store.members(&[scope.member(user)]).await?;
-        if body.revoke {
-            let task = Task::Tokens {
-                scope: scope.clone(),
-                user: user.clone(),
-            };
-            self.note_job(&task).await?;
-            self.revoke_tokens(scope, user).await?;
-            // What the job does, it does whether or not this succeeds.
-            self.wake_jobs();
-            self.end_sessions_of(&task).await?;
-        } else {
-            self.end(Ending::user(scope, user, None, CloseCode::GoingAway))
-                .await?;
-        }
-        let sessions = counted
-            .first()
-            .map_or(0, |sum| Online::from(*sum).sessions());
-        Ok(Disconnected { sessions })
+/// Ends a user's sessions on all nodes, and says how many there were. With `revoke`, every
+/// token issued up to now is refused within seconds (4004); without, clients may come back at
+/// once (1001). App keys only.
+pub async fn disconnect_user(
+    services: &Services,
+    actor: &Actor,
+    user: &UserId,
+    body: Disconnect,
+) -> Result<Disconnected> {
+    let scope = actor.backend()?;
+    if !users::user_exists(services, scope, user).await? {
+        return Err(Error::not_found("user"));
     }
+    let counted = services.store.members(&[scope.member(user)]).await?;
+    if body.revoke {
+        let task = Task::Tokens {
+            scope: scope.clone(),
+            user: user.clone(),
+        };
+        jobs::note_job(services, &task).await?;
+        revoke_tokens(services, scope, user).await?;
+        // What the job does, it does whether or not this succeeds.
+        jobs::wake_jobs(services);
+        jobs::end_sessions_of(services, &task).await?;
+    } else {
+        ended::end_sessions(
+            services,
+            Ending::user(scope, user, None, CloseCode::GoingAway),
+        )
+        .await?;
+    }
+    let sessions = counted
+        .first()
+        .map_or(0, |sum| Online::from(*sum).sessions());
+    Ok(Disconnected { sessions })
+}
 
-    /// Refuses all of a user's tokens up to the second of this commit.
-    pub(super) async fn revoke_tokens(&self, scope: &Scope, user: &UserId) -> Result<()> {
-        let mut commit = Commit::default()
-            .require(ENTITY, ONLY, Expected::Present)
-            .frees();
-        commit.write.push(Write::Put {
-            table: REVOCATION,
-            key: ONLY.into(),
-            value: encode(&()),
-            mark: Mark::Edited,
-            event: None,
-        });
-        match self.store.commit(&scope.user(user), commit).await? {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Error::not_found("user")),
-        }
+/// Refuses all of a user's tokens up to the second of this commit.
+pub(super) async fn revoke_tokens(services: &Services, scope: &Scope, user: &UserId) -> Result<()> {
+    let mut commit = Commit::default()
+        .require(ENTITY, ONLY, Expected::Present)
+        .frees();
+    commit.write.push(Write::Put {
+        table: REVOCATION,
+        key: ONLY.into(),
+        value: encode(&()),
+        mark: Mark::Edited,
+        event: None,
+    });
+    match services.store.commit(&scope.user(user), commit).await? {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Error::not_found("user")),
     }
 }

@@ -13,16 +13,16 @@ use protocol::{
 use serde::{Deserialize, Serialize};
 use store::{Commit, Document, Expected, Range};
 
-use super::{
-    Services,
-    document::{PutValue, decode, parse_key},
-    jobs::Task,
-    schema::{self, ENTITY, NEW_CREDENTIALS, ONLY, TOKEN_KEYS},
-};
 use crate::{
+    Services, apps, commit,
     credential::{self, Principal, SecretKey, SecretKind, token::Verifier},
+    document::{PutValue, decode, parse_key},
     error::{Error, Result},
+    jobs::{self, Task},
+    keys,
     redacted::Secret,
+    schema::{self, ENTITY, NEW_CREDENTIALS, ONLY, TOKEN_KEYS},
+    tenants,
 };
 
 /// The longest PEM, in bytes: one of an RSA key of 8,192 bits has fewer than 1,500.
@@ -87,252 +87,259 @@ pub(super) struct NewSharedKey {
     pub(super) secret: Secret,
 }
 
-impl Services {
-    /// Makes a token key. `bits` make its id; if that key exists, it is answered without its
-    /// secret.
-    pub async fn create_token_key(
-        &self,
-        principal: &Principal,
-        organization: &OrganizationId,
-        app: &AppId,
-        body: CreateTokenKey,
-        bits: u64,
-    ) -> Result<TokenKey> {
-        self.permit_app(principal, organization, app).await?;
-        let id = TokenKeyId::from_bits(bits);
-        let CreateTokenKey {
-            environment,
-            algorithm,
-            public_key,
-        } = body;
-        let (secret, material) = match (algorithm, public_key) {
-            (Algorithm::HS256, None) => {
-                let (secret, material) = self.shared_material(&id);
-                (Some(secret), material)
-            }
-            (Algorithm::HS256, Some(_)) => {
-                return Err(Error::bad_request(
-                    "HS256 takes no `public_key`: its secret is made here",
-                ));
-            }
-            (_, None) => {
-                return Err(Error::bad_request(
-                    "`public_key` is missing: the PEM (SPKI) of the key that verifies the tokens",
-                ));
-            }
-            (_, Some(pem)) if pem.len() > LONGEST_PEM => {
-                return Err(Error::too_large(format!(
-                    "`public_key` is longer than {LONGEST_PEM} bytes"
-                )));
-            }
-            (_, Some(pem)) => {
-                Verifier::public(algorithm, &pem).map_err(Error::bad_request)?;
-                (None, Material::Public(pem))
-            }
-        };
-        let (organization, owner) = (organization.clone(), schema::app(app));
-        let stored = StoredTokenKey {
-            organization,
-            app: app.clone(),
-            environment,
-            algorithm,
-            material,
-        };
-        let secret = if self.store_token_key(&id, &stored).await? {
-            secret
-        } else {
-            // An earlier attempt stored the key. If it did not list it, its secret was never
-            // returned, so it is returned now.
-            let line = self
-                .snapshot(owner.clone(), vec![(TOKEN_KEYS, id.shared())])
-                .await?;
-            if let Some(line) = &line.documents[0] {
-                let noted = schema::token_key(&id).name().into();
-                self.unlist(&owner, NEW_CREDENTIALS, vec![noted]).await?;
-                return token_key_of(line);
-            }
-            let kept = self
-                .snapshot(schema::token_key(&id), vec![(ENTITY, ONLY.into())])
-                .await?;
-            let kept: StoredTokenKey = decode(kept.documents[0].as_ref().ok_or_else(Error::busy)?)?;
-            let secret = matches!(kept.material, Material::Sealed(_))
-                .then(|| kept.secret(&self.secret, &id))
-                .transpose()?;
-            secret.map(|secret| Secret::new(String::from_utf8_lossy(&secret)))
-        };
-        match self
-            .store
-            .commit(
-                &owner,
-                token_key_line(Commit::default(), &id, environment, algorithm),
-            )
-            .await?
-        {
-            Ok(outcome) => {
-                let secret = secret.map(|secret| secret.expose().to_owned());
-                Ok(TokenKey {
-                    id,
-                    environment,
-                    algorithm,
-                    secret,
-                    created_at: outcome.at,
-                })
-            }
-            Err(_) => {
-                self.forget_new_token_key(&owner, &id).await?;
-                Err(Error::not_found("app"))
-            }
+/// Makes a token key. `bits` make its id; if that key exists, it is answered without its
+/// secret.
+pub async fn create_token_key(
+    services: &Services,
+    principal: &Principal,
+    organization: &OrganizationId,
+    app: &AppId,
+    body: CreateTokenKey,
+    bits: u64,
+) -> Result<TokenKey> {
+    apps::permit_app(services, principal, organization, app).await?;
+    let id = TokenKeyId::from_bits(bits);
+    let CreateTokenKey {
+        environment,
+        algorithm,
+        public_key,
+    } = body;
+    let (secret, material) = match (algorithm, public_key) {
+        (Algorithm::HS256, None) => {
+            let (secret, material) = shared_material(services, &id);
+            (Some(secret), material)
+        }
+        (Algorithm::HS256, Some(_)) => {
+            return Err(Error::bad_request(
+                "HS256 takes no `public_key`: its secret is made here",
+            ));
+        }
+        (_, None) => {
+            return Err(Error::bad_request(
+                "`public_key` is missing: the PEM (SPKI) of the key that verifies the tokens",
+            ));
+        }
+        (_, Some(pem)) if pem.len() > LONGEST_PEM => {
+            return Err(Error::too_large(format!(
+                "`public_key` is longer than {LONGEST_PEM} bytes"
+            )));
+        }
+        (_, Some(pem)) => {
+            Verifier::public(algorithm, &pem).map_err(Error::bad_request)?;
+            (None, Material::Public(pem))
+        }
+    };
+    let (organization, owner) = (organization.clone(), schema::app(app));
+    let stored = StoredTokenKey {
+        organization,
+        app: app.clone(),
+        environment,
+        algorithm,
+        material,
+    };
+    let secret = if store_token_key(services, &id, &stored).await? {
+        secret
+    } else {
+        // An earlier attempt stored the key. If it did not list it, its secret was never
+        // returned, so it is returned now.
+        let line = services
+            .snapshot(owner.clone(), vec![(TOKEN_KEYS, id.shared())])
+            .await?;
+        if let Some(line) = &line.documents[0] {
+            let noted = schema::token_key(&id).name().into();
+            commit::delete_documents(services, &owner, NEW_CREDENTIALS, vec![noted]).await?;
+            return token_key_of(line);
+        }
+        let kept = services
+            .snapshot(schema::token_key(&id), vec![(ENTITY, ONLY.into())])
+            .await?;
+        let kept: StoredTokenKey = decode(kept.documents[0].as_ref().ok_or_else(Error::busy)?)?;
+        let secret = matches!(kept.material, Material::Sealed(_))
+            .then(|| kept.secret(&services.secret, &id))
+            .transpose()?;
+        secret.map(|secret| Secret::new(String::from_utf8_lossy(&secret)))
+    };
+    match services
+        .store
+        .commit(
+            &owner,
+            token_key_line(Commit::default(), &id, environment, algorithm),
+        )
+        .await?
+    {
+        Ok(outcome) => {
+            let secret = secret.map(|secret| secret.expose().to_owned());
+            Ok(TokenKey {
+                id,
+                environment,
+                algorithm,
+                secret,
+                created_at: outcome.at,
+            })
+        }
+        Err(_) => {
+            forget_new_token_key(services, &owner, &id).await?;
+            Err(Error::not_found("app"))
         }
     }
+}
 
-    /// Lists an app's token keys, by id.
-    pub async fn list_token_keys(
-        &self,
-        principal: &Principal,
-        organization: &OrganizationId,
-        app: &AppId,
-        page: ListPage,
-    ) -> Result<List<TokenKey>> {
-        self.permit_app(principal, organization, app).await?;
-        let (lines, cursor) = self
-            .page_of(principal, &schema::app(app), TOKEN_KEYS, page)
-            .await?;
-        Ok(List {
-            items: lines.iter().map(token_key_of).collect::<Result<_>>()?,
-            cursor,
-        })
-    }
+/// Lists an app's token keys, by id.
+pub async fn list_token_keys(
+    services: &Services,
+    principal: &Principal,
+    organization: &OrganizationId,
+    app: &AppId,
+    page: ListPage,
+) -> Result<List<TokenKey>> {
+    apps::permit_app(services, principal, organization, app).await?;
+    let (lines, cursor) =
+        tenants::page_of(services, principal, &schema::app(app), TOKEN_KEYS, page).await?;
+    Ok(List {
+        items: lines.iter().map(token_key_of).collect::<Result<_>>()?,
+        cursor,
+    })
+}
 
-    /// Revokes a token key: within seconds every node refuses its tokens and ends the sessions that
-    /// they opened.
-    pub async fn revoke_token_key(
-        &self,
-        principal: &Principal,
-        organization: &OrganizationId,
-        app: &AppId,
-        id: &TokenKeyId,
-    ) -> Result<()> {
-        self.permit_app(principal, organization, app).await?;
-        let task = Task::TokenKey {
-            app: app.clone(),
-            id: id.clone(),
-        };
-        let snapshot = self
-            .snapshot(schema::app(app), vec![(TOKEN_KEYS, id.shared())])
-            .await?;
-        match &snapshot.documents[0] {
-            Some(_) => {
-                self.note_job(&task).await?;
-                self.forget_token_key(id).await?;
-            }
-            // An earlier try may have come no further than the line.
-            None => drop(
-                self.pending_job(&task)
-                    .await?
-                    .ok_or_else(|| Error::not_found("token key"))?,
-            ),
+/// Revokes a token key: within seconds every node refuses its tokens and ends the sessions that
+/// they opened.
+pub async fn revoke_token_key(
+    services: &Services,
+    principal: &Principal,
+    organization: &OrganizationId,
+    app: &AppId,
+    id: &TokenKeyId,
+) -> Result<()> {
+    apps::permit_app(services, principal, organization, app).await?;
+    let task = Task::TokenKey {
+        app: app.clone(),
+        id: id.clone(),
+    };
+    let snapshot = services
+        .snapshot(schema::app(app), vec![(TOKEN_KEYS, id.shared())])
+        .await?;
+    match &snapshot.documents[0] {
+        Some(_) => {
+            jobs::note_job(services, &task).await?;
+            forget_token_key(services, id).await?;
         }
-        let done = self.finish_token_key_revocation(app, id).await;
-        if done.is_err() {
-            self.wake_jobs();
-        }
-        done
-    }
-
-    /// Takes a revoked token key's line away, and ends the sessions that its tokens opened.
-    pub(super) async fn finish_token_key_revocation(
-        &self,
-        app: &AppId,
-        id: &TokenKeyId,
-    ) -> Result<()> {
-        let task = Task::TokenKey {
-            app: app.clone(),
-            id: id.clone(),
-        };
-        self.unlist(&schema::app(app), TOKEN_KEYS, vec![id.shared()])
-            .await?;
-        self.end_sessions_of(&task).await
-    }
-
-    /// Stores a shared key for signing. It counts once its line stands.
-    pub(super) async fn new_shared_key(
-        &self,
-        organization: &OrganizationId,
-        app: &AppId,
-        environment: Environment,
-        id: TokenKeyId,
-    ) -> Result<NewSharedKey> {
-        let (secret, material) = self.shared_material(&id);
-        let (organization, app) = (organization.clone(), app.clone());
-        let stored = StoredTokenKey {
-            organization,
-            app,
-            environment,
-            algorithm: Algorithm::HS256,
-            material,
-        };
-        match self.store_token_key(&id, &stored).await? {
-            true => Ok(NewSharedKey { id, secret }),
-            false => Err(Error::busy()),
-        }
-    }
-
-    fn shared_material(&self, id: &TokenKeyId) -> (Secret, Material) {
-        let secret = credential::random(SecretKind::Shared);
-        let sealed = self.secret.seal(id.as_str(), secret.expose().as_bytes());
-        (secret, Material::Sealed(sealed))
-    }
-
-    /// Stores a token key, noted with its app. False if it is there.
-    async fn store_token_key(&self, id: &TokenKeyId, stored: &StoredTokenKey) -> Result<bool> {
-        self.note_new_credential(&schema::app(&stored.app), &schema::token_key(id))
-            .await?;
-        let commit = Commit::default()
-            .require(ENTITY, ONLY, Expected::Absent)
-            .put_value(ENTITY, ONLY, stored);
-        Ok(self
-            .store
-            .commit(&schema::token_key(id), commit)
-            .await?
-            .is_ok())
-    }
-
-    pub(super) async fn forget_token_key(&self, id: &TokenKeyId) -> Result<()> {
-        self.drop_credential(&schema::token_key(id)).await
-    }
-
-    /// Deletes a token key whose line could not be written.
-    pub(super) async fn forget_new_token_key(
-        &self,
-        owner: &store::Partition,
-        id: &TokenKeyId,
-    ) -> Result<()> {
-        let partition = schema::token_key(id);
-        self.drop_credential(&partition).await?;
-        self.unlist(owner, NEW_CREDENTIALS, vec![partition.name().into()])
-            .await
-    }
-
-    /// Deletes every token key of an app that is no more.
-    pub(super) async fn clear_token_keys(&self, owner: &store::Partition) -> Result<()> {
-        loop {
-            let (page, _) = self
-                .store
-                .page(owner, TOKEN_KEYS, Range::Keys { after: None }, 200)
-                .await?;
-            let mut commit = Commit::default().frees();
-            for document in &page.documents {
-                self.forget_token_key(&parse_key(&document.key)?).await?;
-                commit = commit.delete(TOKEN_KEYS, document.key.clone());
-            }
-            if commit.write.is_empty() {
-                return Ok(());
-            }
-            self.store
-                .commit(owner, commit)
+        // An earlier try may have come no further than the line.
+        None => drop(
+            jobs::pending_job(services, &task)
                 .await?
-                .map_err(|_| Error::busy())?;
+                .ok_or_else(|| Error::not_found("token key"))?,
+        ),
+    }
+    let done = finish_token_key_revocation(services, app, id).await;
+    if done.is_err() {
+        jobs::wake_jobs(services);
+    }
+    done
+}
+
+/// Takes a revoked token key's line away, and ends the sessions that its tokens opened.
+pub(super) async fn finish_token_key_revocation(
+    services: &Services,
+    app: &AppId,
+    id: &TokenKeyId,
+) -> Result<()> {
+    let task = Task::TokenKey {
+        app: app.clone(),
+        id: id.clone(),
+    };
+    commit::delete_documents(services, &schema::app(app), TOKEN_KEYS, vec![id.shared()]).await?;
+    jobs::end_sessions_of(services, &task).await
+}
+
+/// Stores a shared key for signing. It counts once its line stands.
+pub(super) async fn new_shared_key(
+    services: &Services,
+    organization: &OrganizationId,
+    app: &AppId,
+    environment: Environment,
+    id: TokenKeyId,
+) -> Result<NewSharedKey> {
+    let (secret, material) = shared_material(services, &id);
+    let (organization, app) = (organization.clone(), app.clone());
+    let stored = StoredTokenKey {
+        organization,
+        app,
+        environment,
+        algorithm: Algorithm::HS256,
+        material,
+    };
+    match store_token_key(services, &id, &stored).await? {
+        true => Ok(NewSharedKey { id, secret }),
+        false => Err(Error::busy()),
+    }
+}
+
+fn shared_material(services: &Services, id: &TokenKeyId) -> (Secret, Material) {
+    let secret = credential::random(SecretKind::Shared);
+    let sealed = services
+        .secret
+        .seal(id.as_str(), secret.expose().as_bytes());
+    (secret, Material::Sealed(sealed))
+}
+
+/// Stores a token key, noted with its app. False if it is there.
+async fn store_token_key(
+    services: &Services,
+    id: &TokenKeyId,
+    stored: &StoredTokenKey,
+) -> Result<bool> {
+    keys::note_new_credential(services, &schema::app(&stored.app), &schema::token_key(id)).await?;
+    let commit = Commit::default()
+        .require(ENTITY, ONLY, Expected::Absent)
+        .put_value(ENTITY, ONLY, stored);
+    Ok(services
+        .store
+        .commit(&schema::token_key(id), commit)
+        .await?
+        .is_ok())
+}
+
+pub(super) async fn forget_token_key(services: &Services, id: &TokenKeyId) -> Result<()> {
+    keys::drop_credential(services, &schema::token_key(id)).await
+}
+
+/// Deletes a token key whose line could not be written.
+pub(super) async fn forget_new_token_key(
+    services: &Services,
+    owner: &store::Partition,
+    id: &TokenKeyId,
+) -> Result<()> {
+    let partition = schema::token_key(id);
+    keys::drop_credential(services, &partition).await?;
+    commit::delete_documents(
+        services,
+        owner,
+        NEW_CREDENTIALS,
+        vec![partition.name().into()],
+    )
+    .await
+}
+
+/// Deletes every token key of an app that is no more.
+pub(super) async fn clear_token_keys(services: &Services, owner: &store::Partition) -> Result<()> {
+    loop {
+        let (page, _) = services
+            .store
+            .page(owner, TOKEN_KEYS, Range::Keys { after: None }, 200)
+            .await?;
+        let mut commit = Commit::default().frees();
+        for document in &page.documents {
+            forget_token_key(services, &parse_key(&document.key)?).await?;
+            commit = commit.delete(TOKEN_KEYS, document.key.clone());
         }
+        if commit.write.is_empty() {
+            return Ok(());
+        }
+        services
+            .store
+            .commit(owner, commit)
+            .await?
+            .map_err(|_| Error::busy())?;
     }
 }
 
@@ -423,7 +430,7 @@ mod tests {
             .unwrap()
             .unwrap();
         let id = TokenKeyId::from_bits(bits);
-        let (secret, material) = services.shared_material(&id);
+        let (secret, material) = shared_material(&services, &id);
         let stored = StoredTokenKey {
             organization: organization.clone(),
             app: app.clone(),
@@ -431,7 +438,7 @@ mod tests {
             algorithm: Algorithm::HS256,
             material,
         };
-        assert!(services.store_token_key(&id, &stored).await.unwrap());
+        assert!(store_token_key(&services, &id, &stored).await.unwrap());
 
         let body = || CreateTokenKey {
             environment: Environment::Live,
@@ -443,8 +450,7 @@ mod tests {
             key: protocol::KeyId::from_bits(4),
         };
         let create = async || {
-            services
-                .create_token_key(&owner, &organization, &app, body(), bits)
+            create_token_key(&services, &owner, &organization, &app, body(), bits)
                 .await
                 .unwrap()
         };

@@ -13,18 +13,16 @@ use protocol::{
 use serde::{Deserialize, Serialize};
 use store::{Commit, Expected};
 
-use super::{
+use crate::{
     ATTEMPTS, Services,
     apps::app_of,
+    credential::{Actor, token},
     document::{PutValue, decode},
     ended::revoked_second,
+    error::{Error, Result},
     random,
     schema::{self, ENTITY, ONLY, REVOCATION, SIGNING, Scope, TOKEN_KEYS},
-    token_keys::{StoredTokenKey, token_key_line},
-};
-use crate::{
-    credential::{Actor, token},
-    error::{Error, Result},
+    token_keys::{self, StoredTokenKey, token_key_line},
 };
 
 /// How long a token lasts if nothing is said, in seconds.
@@ -41,106 +39,118 @@ struct Signing {
     key: TokenKeyId,
 }
 
-impl Services {
-    /// Signs a token for a user. App keys only.
-    pub async fn mint_token(&self, actor: &Actor, user: &UserId, body: MintToken) -> Result<Token> {
-        let scope = actor.backend()?;
-        let longest = if self.limits.token_seconds == 0 {
-            LONGEST
-        } else {
-            self.limits.token_seconds
-        };
-        let seconds = body.expires_in.unwrap_or(DEFAULT.min(longest));
-        if !(1..=longest).contains(&seconds) {
-            return Err(Error::bad_request(format!(
-                "`expires_in` is 1 to {longest} seconds"
-            )));
-        }
-        let wanted = vec![(ENTITY, ONLY.into()), (REVOCATION, ONLY.into())];
-        let snapshot = self.snapshot(scope.user(user), wanted).await?;
-        if snapshot.documents[0].is_none() {
-            return Err(Error::not_found("user"));
-        }
-        let revoked = snapshot.documents[1]
+/// Signs a token for a user. App keys only.
+pub async fn mint_token(
+    services: &Services,
+    actor: &Actor,
+    user: &UserId,
+    body: MintToken,
+) -> Result<Token> {
+    let scope = actor.backend()?;
+    let longest = if services.limits.token_seconds == 0 {
+        LONGEST
+    } else {
+        services.limits.token_seconds
+    };
+    let seconds = body.expires_in.unwrap_or(DEFAULT.min(longest));
+    if !(1..=longest).contains(&seconds) {
+        return Err(Error::bad_request(format!(
+            "`expires_in` is 1 to {longest} seconds"
+        )));
+    }
+    let wanted = vec![(ENTITY, ONLY.into()), (REVOCATION, ONLY.into())];
+    let snapshot = services.snapshot(scope.user(user), wanted).await?;
+    if snapshot.documents[0].is_none() {
+        return Err(Error::not_found("user"));
+    }
+    let revoked = snapshot.documents[1]
+        .as_ref()
+        .map(|revocation| revoked_second(&revocation.stamps));
+    // A token of the second of a revocation would be refused, and one of a second to come would
+    // escape another revocation now.
+    let usable_from = revoked.map_or(0, |second| second + 1);
+    let wait = (usable_from * 1000).saturating_sub(services.store.now().await?);
+    if wait > 0 {
+        tokio::time::sleep(Duration::from_millis(wait).min(LONGEST_WAIT)).await;
+    }
+    // By the clock of revocations. A token of a node whose own clock is ahead would escape them.
+    let issued_at = (services.store.now().await? / 1000).max(usable_from);
+    let expires_at = issued_at + seconds;
+    let (id, secret) = signing_key(services, scope).await?;
+    Ok(Token {
+        token: token::sign(&id, &secret, user, issued_at, expires_at),
+        expires_at: expires_at * 1000,
+    })
+}
+
+/// The key with which nodes sign for an app and environment, made if there is none.
+async fn signing_key(services: &Services, scope: &Scope) -> Result<(TokenKeyId, Vec<u8>)> {
+    let owner = schema::app(&scope.app);
+    let slot = scope.environment.as_str();
+    for _ in 0..ATTEMPTS {
+        let wanted = vec![(ENTITY, ONLY.into()), (SIGNING, slot.into())];
+        let snapshot = services.snapshot(owner.clone(), wanted).await?;
+        let app = snapshot.documents[0]
             .as_ref()
-            .map(|revocation| revoked_second(&revocation.stamps));
-        // A token of the second of a revocation would be refused, and one of a second to come would
-        // escape another revocation now.
-        let usable_from = revoked.map_or(0, |second| second + 1);
-        let wait = (usable_from * 1000).saturating_sub(self.store.now().await?);
-        if wait > 0 {
-            tokio::time::sleep(Duration::from_millis(wait).min(LONGEST_WAIT)).await;
-        }
-        // By the clock of revocations. A token of a node whose own clock is ahead would escape them.
-        let issued_at = (self.store.now().await? / 1000).max(usable_from);
-        let expires_at = issued_at + seconds;
-        let (id, secret) = self.signing_key(scope).await?;
-        Ok(Token {
-            token: token::sign(&id, &secret, user, issued_at, expires_at),
-            expires_at: expires_at * 1000,
-        })
-    }
-
-    /// The key with which nodes sign for an app and environment, made if there is none.
-    async fn signing_key(&self, scope: &Scope) -> Result<(TokenKeyId, Vec<u8>)> {
-        let owner = schema::app(&scope.app);
-        let slot = scope.environment.as_str();
-        for _ in 0..ATTEMPTS {
-            let wanted = vec![(ENTITY, ONLY.into()), (SIGNING, slot.into())];
-            let snapshot = self.snapshot(owner.clone(), wanted).await?;
-            let app = snapshot.documents[0]
-                .as_ref()
-                .ok_or_else(|| Error::not_found("app"))
-                .and_then(app_of)?;
-            let before = match &snapshot.documents[1] {
-                None => Expected::Absent,
-                Some(document) => {
-                    let Signing { key } = decode(document)?;
-                    if let Some(secret) = self.signing_secret(scope, &key).await? {
-                        return Ok((key, secret));
-                    }
-                    Expected::Version(document.version)
+            .ok_or_else(|| Error::not_found("app"))
+            .and_then(app_of)?;
+        let before = match &snapshot.documents[1] {
+            None => Expected::Absent,
+            Some(document) => {
+                let Signing { key } = decode(document)?;
+                if let Some(secret) = signing_secret(services, scope, &key).await? {
+                    return Ok((key, secret));
                 }
-            };
-            let id = TokenKeyId::from_bits(random::bits());
-            let new = self
-                .new_shared_key(&app.organization_id, &scope.app, scope.environment, id)
-                .await?;
-            let commit = token_key_line(
-                Commit::default(),
-                &new.id,
-                scope.environment,
-                Algorithm::HS256,
-            );
-            let commit = commit.require(SIGNING, slot, before).put_value(
-                SIGNING,
-                slot,
-                &Signing {
-                    key: new.id.clone(),
-                },
-            );
-            match self.store.commit(&owner, commit).await? {
-                Ok(_) => return Ok((new.id, new.secret.expose().as_bytes().to_vec())),
-                // Another node was first: its key is the one.
-                Err(_) => self.forget_new_token_key(&owner, &new.id).await?,
+                Expected::Version(document.version)
             }
+        };
+        let id = TokenKeyId::from_bits(random::bits());
+        let new = token_keys::new_shared_key(
+            services,
+            &app.organization_id,
+            &scope.app,
+            scope.environment,
+            id,
+        )
+        .await?;
+        let commit = token_key_line(
+            Commit::default(),
+            &new.id,
+            scope.environment,
+            Algorithm::HS256,
+        );
+        let commit = commit.require(SIGNING, slot, before).put_value(
+            SIGNING,
+            slot,
+            &Signing {
+                key: new.id.clone(),
+            },
+        );
+        match services.store.commit(&owner, commit).await? {
+            Ok(_) => return Ok((new.id, new.secret.expose().as_bytes().to_vec())),
+            // Another node was first: its key is the one.
+            Err(_) => token_keys::forget_new_token_key(services, &owner, &new.id).await?,
         }
-        Err(Error::busy())
     }
+    Err(Error::busy())
+}
 
-    /// The secret of a signing key, unless it was revoked.
-    async fn signing_secret(&self, scope: &Scope, id: &TokenKeyId) -> Result<Option<Vec<u8>>> {
-        let line = self
-            .snapshot(schema::app(&scope.app), vec![(TOKEN_KEYS, id.shared())])
-            .await?;
-        let stored = self
-            .snapshot(schema::token_key(id), vec![(ENTITY, ONLY.into())])
-            .await?;
-        match (&line.documents[0], &stored.documents[0]) {
-            (Some(_), Some(document)) => Ok(Some(
-                decode::<StoredTokenKey>(document)?.secret(&self.secret, id)?,
-            )),
-            _ => Ok(None),
-        }
+/// The secret of a signing key, unless it was revoked.
+async fn signing_secret(
+    services: &Services,
+    scope: &Scope,
+    id: &TokenKeyId,
+) -> Result<Option<Vec<u8>>> {
+    let line = services
+        .snapshot(schema::app(&scope.app), vec![(TOKEN_KEYS, id.shared())])
+        .await?;
+    let stored = services
+        .snapshot(schema::token_key(id), vec![(ENTITY, ONLY.into())])
+        .await?;
+    match (&line.documents[0], &stored.documents[0]) {
+        (Some(_), Some(document)) => Ok(Some(
+            decode::<StoredTokenKey>(document)?.secret(&services.secret, id)?,
+        )),
+        _ => Ok(None),
     }
 }

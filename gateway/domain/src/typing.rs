@@ -7,43 +7,49 @@ use bytes::Bytes;
 use protocol::{ChannelId, EventKind, event::TypingData};
 use store::Control;
 
-use super::{Services, permission::Action, reads::InChannel};
 use crate::{
+    Services, channel_state,
     credential::Actor,
     error::{Error, Result},
+    permission::Action,
+    reads::{self, InChannel},
 };
 
-impl Services {
-    /// Tells the other participants that the caller types, or no longer does.
-    ///
-    /// Nobody is told in channels of more than `read_audience` participants.
-    pub async fn typing(&self, actor: &Actor, channel_id: &ChannelId, typing: bool) -> Result<()> {
-        let Some(user) = actor.user() else {
-            return Err(Error::forbidden("only a user types"));
+/// Tells the other participants that the caller types, or no longer does.
+///
+/// Nobody is told in channels of more than `read_audience` participants.
+pub async fn typing(
+    services: &Services,
+    actor: &Actor,
+    channel_id: &ChannelId,
+    typing: bool,
+) -> Result<()> {
+    let Some(user) = actor.user() else {
+        return Err(Error::forbidden("only a user types"));
+    };
+    let state = channel_state::channel_state(services, actor, channel_id, Vec::new()).await?;
+    state.permit(actor, Action::Type)?;
+    let topic = state.partition.topic();
+    if services
+        .limits
+        .is_small_audience(state.channel.participant_count)
+        && services
+            .typists
+            .admit(&topic, user, typing, services.clock.elapsed())
+    {
+        let others = Control::Except(Bytes::copy_from_slice(user.as_str().as_bytes()));
+        let data = TypingData {
+            user_id: user.clone(),
+            typing,
         };
-        let state = self.channel_state(actor, channel_id, Vec::new()).await?;
-        state.permit(actor, Action::Type)?;
-        let topic = state.partition.topic();
-        if self
-            .limits
-            .is_small_audience(state.channel.participant_count)
-            && self
-                .typists
-                .admit(&topic, user, typing, self.clock.elapsed())
-        {
-            let others = Control::Except(Bytes::copy_from_slice(user.as_str().as_bytes()));
-            let data = TypingData {
-                user_id: user.clone(),
-                typing,
-            };
-            self.tell(
-                &topic,
-                EventKind::Typing,
-                others,
-                &InChannel { channel_id, data },
-            )
-            .await;
-        }
-        Ok(())
+        reads::tell(
+            services,
+            &topic,
+            EventKind::Typing,
+            others,
+            &InChannel { channel_id, data },
+        )
+        .await;
     }
+    Ok(())
 }

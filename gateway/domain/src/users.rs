@@ -15,23 +15,20 @@ use protocol::{
 use store::{Append, Body, Commit, Control, Document, Expected, Key, Range, Read};
 use tokio::time::Instant;
 
-use super::{
+use crate::{
     ATTEMPTS, Services,
     channels::Made,
-    check,
-    cursor::{ListQuery, REPLY_BYTES},
+    check, clearing,
+    credential::Actor,
+    cursor::{self, ListQuery, REPLY_BYTES},
     document::{IfMatch, PutValue, Versioned, check_version, decode, parse_key},
-    jobs::Task,
-    listing::{Candidates, Filling},
+    error::{Error, Result},
+    jobs::{self, Task},
+    listing::{self, Candidates, Filling},
     participants::BATCH,
     random,
     schema::{ENTITY, MADE_BY, ONLY, Scope, TOMBSTONE, USERS},
-    together,
-};
-use crate::{
-    credential::Actor,
-    error::{Error, Result},
-    strict,
+    strict, together,
 };
 
 /// The most users of one request.
@@ -44,422 +41,452 @@ pub fn user_of(document: &Document) -> Result<User> {
     Ok(user)
 }
 
-impl Services {
-    /// Whether an app has this user.
-    pub async fn user_exists(&self, scope: &Scope, id: &UserId) -> Result<bool> {
-        let snapshot = self
-            .snapshot(scope.user(id), vec![(ENTITY, ONLY.into())])
-            .await?;
-        Ok(snapshot.documents[0].is_some())
-    }
+/// Whether an app has this user.
+pub async fn user_exists(services: &Services, scope: &Scope, id: &UserId) -> Result<bool> {
+    let snapshot = services
+        .snapshot(scope.user(id), vec![(ENTITY, ONLY.into())])
+        .await?;
+    Ok(snapshot.documents[0].is_some())
+}
 
-    /// Returns those of the users that exist.
-    pub async fn existing_users(&self, scope: &Scope, ids: Vec<UserId>) -> Result<Vec<UserId>> {
-        if ids.is_empty() {
-            return Ok(ids);
-        }
-        let read = |id| Read {
-            partition: scope.user(id),
-            documents: vec![(ENTITY, ONLY.into())],
-            newest: None,
-        };
-        let snapshots = self.store.read(ids.iter().map(read).collect()).await?;
-        Ok(ids
-            .into_iter()
-            .zip(snapshots)
-            .filter_map(|(id, snapshot)| snapshot.documents[0].is_some().then_some(id))
-            .collect())
+/// Returns those of the users that exist.
+pub async fn existing_users(
+    services: &Services,
+    scope: &Scope,
+    ids: Vec<UserId>,
+) -> Result<Vec<UserId>> {
+    if ids.is_empty() {
+        return Ok(ids);
     }
+    let read = |id| Read {
+        partition: scope.user(id),
+        documents: vec![(ENTITY, ONLY.into())],
+        newest: None,
+    };
+    let snapshots = services.store.read(ids.iter().map(read).collect()).await?;
+    Ok(ids
+        .into_iter()
+        .zip(snapshots)
+        .filter_map(|(id, snapshot)| snapshot.documents[0].is_some().then_some(id))
+        .collect())
+}
 
-    /// That the caller may see what belongs to this user alone: the app's backend, or the user
-    /// itself.
-    pub async fn permit_user(&self, actor: &Actor, user: &UserId) -> Result<()> {
-        if actor.user() == Some(user) {
-            return Ok(());
-        }
-        if !self.user_exists(&actor.scope, user).await? {
-            return Err(Error::not_found("user"));
-        }
-        app_only(actor, "a user sees and changes only itself")
+/// That the caller may see what belongs to this user alone: the app's backend, or the user
+/// itself.
+pub async fn permit_user(services: &Services, actor: &Actor, user: &UserId) -> Result<()> {
+    if actor.user() == Some(user) {
+        return Ok(());
     }
-
-    /// Makes a user. App keys only.
-    pub async fn create_user(&self, actor: &Actor, body: PutUser) -> Result<Versioned<User>> {
-        self.create_user_as(actor, body, random::bits()).await
+    if !user_exists(services, &actor.scope, user).await? {
+        return Err(Error::not_found("user"));
     }
+    app_only(actor, "a user sees and changes only itself")
+}
 
-    /// The same, with the bits of the id given.
-    pub async fn create_user_as(
-        &self,
-        actor: &Actor,
-        body: PutUser,
-        bits: u64,
-    ) -> Result<Versioned<User>> {
-        app_only(actor, "users are made by an app key")?;
-        let is_chosen = body.id.is_some();
-        let id = body.id.clone().unwrap_or_else(|| UserId::from_bits(bits));
-        if let Some(user) = self
-            .make_user(
-                &actor.scope,
-                user_from(id.clone(), body),
-                is_chosen.then_some(bits),
-            )
-            .await?
-        {
-            return Ok(user);
-        }
-        // An attempt whose answer was lost may have made it: nobody else has these bits.
-        let snapshot = self
-            .snapshot(actor.scope.user(&id), vec![(MADE_BY, ONLY.into())])
-            .await?;
-        let made_by: Option<u64> = snapshot.documents[0].as_ref().map(decode).transpose()?;
-        match is_chosen && made_by != Some(bits) {
-            true => Err(Error::conflict("a user with this id exists, or existed")),
-            false => self.user(actor, &id).await,
-        }
+/// Makes a user. App keys only.
+pub async fn create_user(
+    services: &Services,
+    actor: &Actor,
+    body: PutUser,
+) -> Result<Versioned<User>> {
+    create_user_as(services, actor, body, random::bits()).await
+}
+
+/// The same, with the bits of the id given.
+pub async fn create_user_as(
+    services: &Services,
+    actor: &Actor,
+    body: PutUser,
+    bits: u64,
+) -> Result<Versioned<User>> {
+    app_only(actor, "users are made by an app key")?;
+    let is_chosen = body.id.is_some();
+    let id = body.id.clone().unwrap_or_else(|| UserId::from_bits(bits));
+    if let Some(user) = make_user(
+        services,
+        &actor.scope,
+        user_from(id.clone(), body),
+        is_chosen.then_some(bits),
+    )
+    .await?
+    {
+        return Ok(user);
     }
-
-    /// Makes a user unless the id is or was in use.
-    pub(super) async fn make_user(
-        &self,
-        scope: &Scope,
-        user: User,
-        made_by: Option<u64>,
-    ) -> Result<Option<Versioned<User>>> {
-        check_user(&user, None)?;
-        // Before the user: a line without a user harms nobody.
-        let listed = Commit::default().put_value(USERS, user.id.shared(), &());
-        self.store
-            .commit(&scope.index(), listed)
-            .await?
-            .map_err(|_| Error::busy())?;
-        let mut commit = Commit::default()
-            .require(ENTITY, ONLY, Expected::Absent)
-            .require(TOMBSTONE, ONLY, Expected::Absent)
-            .put_value(ENTITY, ONLY, &user);
-        if let Some(bits) = made_by {
-            commit = commit.put_value(MADE_BY, ONLY, &bits);
-        }
-        Ok(self
-            .store
-            .commit(&scope.user(&user.id), commit)
-            .await?
-            .ok()
-            .map(|outcome| Versioned {
-                value: User {
-                    created_at: outcome.written[0].stamps.created_at,
-                    ..user
-                },
-                version: outcome.written[0].version,
-            }))
+    // An attempt whose answer was lost may have made it: nobody else has these bits.
+    let snapshot = services
+        .snapshot(actor.scope.user(&id), vec![(MADE_BY, ONLY.into())])
+        .await?;
+    let made_by: Option<u64> = snapshot.documents[0].as_ref().map(decode).transpose()?;
+    match is_chosen && made_by != Some(bits) {
+        true => Err(Error::conflict("a user with this id exists, or existed")),
+        false => read_user(services, actor, &id).await,
     }
+}
 
-    /// Makes up to 100 users, each on its own. Those that exist are replaced.
-    pub async fn put_users(&self, actor: &Actor, items: Vec<Item<PutUser>>) -> Result<UserBatch> {
-        app_only(actor, "batches are for app keys")?;
-        if items.len() > BATCH {
-            return Err(Error::bad_request(format!(
-                "a batch has at most {BATCH} items"
-            )));
-        }
-        let put = |item| async move {
-            let body: PutUser = strict::read_item(&item)?;
-            match body.id.clone() {
-                Some(id) => self.put_user(actor, &id, body, None).await,
-                None => self
-                    .create_user(actor, body)
-                    .await
-                    .map(|user| (user, Made::Now)),
-            }
-        };
-        let answered = |item| async move {
-            match put(item).await {
-                Ok((user, made)) => UserBatchItem {
-                    status: if made == Made::Now { 201 } else { 200 },
-                    user: Some(user.value),
-                    error: None,
-                },
-                Err(error) => UserBatchItem {
-                    status: error.code().status(),
-                    user: None,
-                    error: Some(error.body),
-                },
-            }
-        };
-        Ok(UserBatch {
-            items: together::together(items.into_iter().map(answered)).await,
-        })
+/// Makes a user unless the id is or was in use.
+pub(super) async fn make_user(
+    services: &Services,
+    scope: &Scope,
+    user: User,
+    made_by: Option<u64>,
+) -> Result<Option<Versioned<User>>> {
+    check_user(&user, None)?;
+    // Before the user: a line without a user harms nobody.
+    let listed = Commit::default().put_value(USERS, user.id.shared(), &());
+    services
+        .store
+        .commit(&scope.index(), listed)
+        .await?
+        .map_err(|_| Error::busy())?;
+    let mut commit = Commit::default()
+        .require(ENTITY, ONLY, Expected::Absent)
+        .require(TOMBSTONE, ONLY, Expected::Absent)
+        .put_value(ENTITY, ONLY, &user);
+    if let Some(bits) = made_by {
+        commit = commit.put_value(MADE_BY, ONLY, &bits);
     }
+    Ok(services
+        .store
+        .commit(&scope.user(&user.id), commit)
+        .await?
+        .ok()
+        .map(|outcome| Versioned {
+            value: User {
+                created_at: outcome.written[0].stamps.created_at,
+                ..user
+            },
+            version: outcome.written[0].version,
+        }))
+}
 
-    /// Makes a user under this id, or replaces the fields of the one that is there. App keys only.
-    pub async fn put_user(
-        &self,
-        actor: &Actor,
-        id: &UserId,
-        body: PutUser,
-        if_match: IfMatch,
-    ) -> Result<(Versioned<User>, Made)> {
-        app_only(actor, "users are made by an app key")?;
-        if body.id.as_ref().is_some_and(|other| other != id) {
-            return Err(Error::bad_request("`id` is not the one in the path"));
-        }
-        for _ in 0..ATTEMPTS {
-            let replaced = self.change_user(actor, id, if_match, |user| {
-                *user = User {
-                    created_at: user.created_at,
-                    ..user_from(id.clone(), body.clone())
-                };
-            });
-            match replaced.await {
-                Ok(user) => return Ok((user, Made::Before)),
-                Err(error) if error.code() != protocol::ErrorCode::NotFound => return Err(error),
-                Err(_) => check_version(if_match, 0)?,
-            }
-            if let Some(user) = self
-                .make_user(&actor.scope, user_from(id.clone(), body.clone()), None)
-                .await?
-            {
-                return Ok((user, Made::Now));
-            }
-            let gone = self
-                .snapshot(actor.scope.user(id), vec![(TOMBSTONE, ONLY.into())])
-                .await?;
-            if gone.documents[0].is_some() {
-                return Err(Error::conflict(
-                    "this id belonged to a deleted user and is never given again",
-                ));
-            }
-        }
-        Err(Error::busy())
+/// Makes up to 100 users, each on its own. Those that exist are replaced.
+pub async fn put_users(
+    services: &Services,
+    actor: &Actor,
+    items: Vec<Item<PutUser>>,
+) -> Result<UserBatch> {
+    app_only(actor, "batches are for app keys")?;
+    if items.len() > BATCH {
+        return Err(Error::bad_request(format!(
+            "a batch has at most {BATCH} items"
+        )));
     }
-
-    /// Reads a user.
-    pub async fn user(&self, actor: &Actor, id: &UserId) -> Result<Versioned<User>> {
-        let snapshot = self
-            .snapshot(actor.scope.user(id), vec![(ENTITY, ONLY.into())])
-            .await?;
-        match &snapshot.documents[0] {
-            Some(document) => Ok(Versioned {
-                value: user_of(document)?,
-                version: document.version,
-            }),
-            None => Err(Error::not_found("user")),
+    let put = |item| async move {
+        let body: PutUser = strict::read_item(&item)?;
+        match body.id.clone() {
+            Some(id) => put_user(services, actor, &id, body, None).await,
+            None => create_user(services, actor, body)
+                .await
+                .map(|user| (user, Made::Now)),
         }
+    };
+    let answered = |item| async move {
+        match put(item).await {
+            Ok((user, made)) => UserBatchItem {
+                status: if made == Made::Now { 201 } else { 200 },
+                user: Some(user.value),
+                error: None,
+            },
+            Err(error) => UserBatchItem {
+                status: error.code().status(),
+                user: None,
+                error: Some(error.body),
+            },
+        }
+    };
+    Ok(UserBatch {
+        items: together::together(items.into_iter().map(answered)).await,
+    })
+}
+
+/// Makes a user under this id, or replaces the fields of the one that is there. App keys only.
+pub async fn put_user(
+    services: &Services,
+    actor: &Actor,
+    id: &UserId,
+    body: PutUser,
+    if_match: IfMatch,
+) -> Result<(Versioned<User>, Made)> {
+    app_only(actor, "users are made by an app key")?;
+    if body.id.as_ref().is_some_and(|other| other != id) {
+        return Err(Error::bad_request("`id` is not the one in the path"));
     }
-
-    /// Reads up to 100 users; those that do not exist are left out.
-    pub async fn users(&self, actor: &Actor, ids: &[UserId]) -> Result<Users> {
-        if ids.len() > MOST {
-            return Err(Error::bad_request(format!("at most {MOST} users at once")));
-        }
-        let mut items: Vec<User> = self
-            .read_users(&actor.scope, ids)
-            .await?
-            .into_iter()
-            .flatten()
-            .collect();
-        let mut bytes = 0;
-        let fit = items.iter().take_while(|user| {
-            bytes += 1 + protocol::codec::longest(user);
-            bytes <= REPLY_BYTES
+    for _ in 0..ATTEMPTS {
+        let replaced = change_user(services, actor, id, if_match, |user| {
+            *user = User {
+                created_at: user.created_at,
+                ..user_from(id.clone(), body.clone())
+            };
         });
-        let (fit, all) = (fit.count(), items.len());
-        items.truncate(fit);
-        Ok(Users {
-            items,
-            more: fit < all,
-        })
-    }
-
-    /// Whether one of these is no user of the app.
-    pub(super) async fn missing_user(&self, scope: &Scope, ids: &[UserId]) -> Result<bool> {
-        Ok(self
-            .read_users(scope, ids)
-            .await?
-            .iter()
-            .any(Option::is_none))
-    }
-
-    /// The users with these ids, `None` for each that there is not.
-    async fn read_users(&self, scope: &Scope, ids: &[UserId]) -> Result<Vec<Option<User>>> {
-        if ids.is_empty() {
-            return Ok(Vec::new());
+        match replaced.await {
+            Ok(user) => return Ok((user, Made::Before)),
+            Err(error) if error.code() != protocol::ErrorCode::NotFound => return Err(error),
+            Err(_) => check_version(if_match, 0)?,
         }
-        let read = |id| Read {
-            partition: scope.user(id),
-            documents: vec![(ENTITY, ONLY.into())],
-            newest: None,
-        };
-        let snapshots = self.store.read(ids.iter().map(read).collect()).await?;
-        snapshots
-            .iter()
-            .map(|snapshot| snapshot.documents[0].as_ref().map(user_of).transpose())
-            .collect()
-    }
-
-    /// Changes some of a user's fields.
-    pub async fn update_user(
-        &self,
-        actor: &Actor,
-        id: &UserId,
-        patch: UpdateUser,
-        if_match: IfMatch,
-    ) -> Result<Versioned<User>> {
-        self.permit_user(actor, id).await?;
-        if patch.bot.is_some() {
-            app_only(actor, "only an app key says who is a bot")?;
-        }
-        self.change_user(actor, id, if_match, |user| {
-            let patch = patch.clone();
-            patch.username.apply(&mut user.username);
-            patch.first_name.apply(&mut user.first_name);
-            patch.last_name.apply(&mut user.last_name);
-            patch.avatar.apply(&mut user.avatar);
-            patch.bio.apply(&mut user.bio);
-            user.bot = patch.bot.unwrap_or(user.bot);
-            match patch.metadata {
-                Patch::Set(metadata) => user.metadata.merge(metadata.0),
-                other => other.apply_or_default(&mut user.metadata),
-            }
-        })
-        .await
-    }
-
-    async fn change_user(
-        &self,
-        actor: &Actor,
-        id: &UserId,
-        if_match: IfMatch,
-        change: impl Fn(&mut User),
-    ) -> Result<Versioned<User>> {
-        for _ in 0..ATTEMPTS {
-            let Versioned {
-                value: before,
-                version,
-            } = self.user(actor, id).await?;
-            check_version(if_match, version)?;
-            let mut user = before.clone();
-            change(&mut user);
-            if user == before {
-                self.confirm(&actor.scope.user(id)).await?;
-                return Ok(Versioned {
-                    value: user,
-                    version,
-                });
-            }
-            check_user(&user, Some(&before))?;
-            let bare = User {
-                created_at: 0,
-                ..user.clone()
-            };
-            let mut commit = Commit::default()
-                .require(ENTITY, ONLY, Expected::Version(version))
-                .put_value(ENTITY, ONLY, &bare);
-            commit.append.push(Append {
-                kind: EventKind::UserUpdated as u8,
-                reference: Bytes::new(),
-                control: Control::None,
-                body: Body::Written(0),
-            });
-            if let Ok(outcome) = self.store.commit(&actor.scope.user(id), commit).await? {
-                return Ok(Versioned {
-                    value: user,
-                    version: outcome.written[0].version,
-                });
-            }
-        }
-        Err(Error::busy())
-    }
-
-    /// Lists an app's users by id. App keys only.
-    pub async fn list_users(&self, actor: &Actor, page: ListPage) -> Result<List<User>> {
-        app_only(actor, "users are listed by an app key")?;
-        let limit = self.page_length(page.limit)?;
-        let query = ListQuery::of_actor(actor, "users");
-        let after: Option<String> = page
-            .cursor
-            .map(|cursor| self.open_cursor(&query, &cursor))
-            .transpose()?;
-        let mut filling = Filling::new(limit, after.map(Key::from));
-        while let Some((after, count)) = filling.next() {
-            let (page, _) = self
-                .store
-                .page(&actor.scope.index(), USERS, Range::Keys { after }, count)
-                .await?;
-            let ids: Vec<Key> = page
-                .documents
-                .into_iter()
-                .map(|document| document.key)
-                .collect();
-            let found = self
-                .read_users(
-                    &actor.scope,
-                    &ids.iter().map(parse_key).collect::<Result<Vec<_>>>()?,
-                )
-                .await?;
-            filling.take(
-                Candidates {
-                    ids,
-                    more: page.more,
-                },
-                found,
-            );
-        }
-        let (items, next) = filling.end();
-        Ok(List {
-            items,
-            cursor: next.map(|id| self.seal_cursor(&query, &*id)),
-        })
-    }
-
-    /// Deletes a user: it is refused from then on, its sessions end, and its id is never given
-    /// again. A job takes it out of its channels. What it wrote stays.
-    pub async fn delete_user(&self, actor: &Actor, id: &UserId, if_match: IfMatch) -> Result<()> {
-        app_only(actor, "users are deleted by an app key")?;
-        let task = Task::User {
-            scope: actor.scope.clone(),
-            id: id.clone(),
-        };
-        for _ in 0..ATTEMPTS {
-            let version = match self.user(actor, id).await {
-                Ok(user) => user.version,
-                // An earlier try may have come no further than the tombstone.
-                Err(error) if error.code() == protocol::ErrorCode::NotFound => {
-                    self.pending_job(&task).await?.ok_or(error)?;
-                    return self.end_sessions_of_deleted(&task, &actor.scope, id).await;
-                }
-                Err(error) => return Err(error),
-            };
-            check_version(if_match, version)?;
-            self.note_job(&task).await?;
-            let commit = Commit::default()
-                .require(ENTITY, ONLY, Expected::Version(version))
-                .delete(ENTITY, ONLY)
-                .put_value(TOMBSTONE, ONLY, &true);
-            if self
-                .store
-                .commit(&actor.scope.user(id), commit.frees())
-                .await?
-                .is_ok()
-            {
-                return self.end_sessions_of_deleted(&task, &actor.scope, id).await;
-            }
-        }
-        Err(Error::busy())
-    }
-
-    async fn end_sessions_of_deleted(&self, task: &Task, scope: &Scope, id: &UserId) -> Result<()> {
-        let ended = self.end_sessions_of(task).await;
-        // The first piece at once, so that who is in few channels is out of them by the answer.
-        if ended.is_ok()
-            && let Err(error) = self.clear_user(scope, id, Instant::now()).await
+        if let Some(user) = make_user(
+            services,
+            &actor.scope,
+            user_from(id.clone(), body.clone()),
+            None,
+        )
+        .await?
         {
-            tracing::debug!(%error, "a deleted user is left to its job");
+            return Ok((user, Made::Now));
         }
-        // What the job does, it does whether or not this succeeded.
-        self.wake_jobs();
-        ended
+        let gone = services
+            .snapshot(actor.scope.user(id), vec![(TOMBSTONE, ONLY.into())])
+            .await?;
+        if gone.documents[0].is_some() {
+            return Err(Error::conflict(
+                "this id belonged to a deleted user and is never given again",
+            ));
+        }
     }
+    Err(Error::busy())
+}
+
+/// Reads a user.
+pub async fn read_user(services: &Services, actor: &Actor, id: &UserId) -> Result<Versioned<User>> {
+    let snapshot = services
+        .snapshot(actor.scope.user(id), vec![(ENTITY, ONLY.into())])
+        .await?;
+    match &snapshot.documents[0] {
+        Some(document) => Ok(Versioned {
+            value: user_of(document)?,
+            version: document.version,
+        }),
+        None => Err(Error::not_found("user")),
+    }
+}
+
+/// Reads up to 100 users; those that do not exist are left out.
+pub async fn users(services: &Services, actor: &Actor, ids: &[UserId]) -> Result<Users> {
+    if ids.len() > MOST {
+        return Err(Error::bad_request(format!("at most {MOST} users at once")));
+    }
+    let mut items: Vec<User> = read_users(services, &actor.scope, ids)
+        .await?
+        .into_iter()
+        .flatten()
+        .collect();
+    let mut bytes = 0;
+    let fit = items.iter().take_while(|user| {
+        bytes += 1 + protocol::codec::longest(user);
+        bytes <= REPLY_BYTES
+    });
+    let (fit, all) = (fit.count(), items.len());
+    items.truncate(fit);
+    Ok(Users {
+        items,
+        more: fit < all,
+    })
+}
+
+/// Whether one of these is no user of the app.
+pub(super) async fn missing_user(
+    services: &Services,
+    scope: &Scope,
+    ids: &[UserId],
+) -> Result<bool> {
+    Ok(read_users(services, scope, ids)
+        .await?
+        .iter()
+        .any(Option::is_none))
+}
+
+/// The users with these ids, `None` for each that there is not.
+async fn read_users(
+    services: &Services,
+    scope: &Scope,
+    ids: &[UserId],
+) -> Result<Vec<Option<User>>> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let read = |id| Read {
+        partition: scope.user(id),
+        documents: vec![(ENTITY, ONLY.into())],
+        newest: None,
+    };
+    let snapshots = services.store.read(ids.iter().map(read).collect()).await?;
+    snapshots
+        .iter()
+        .map(|snapshot| snapshot.documents[0].as_ref().map(user_of).transpose())
+        .collect()
+}
+
+/// Changes some of a user's fields.
+pub async fn update_user(
+    services: &Services,
+    actor: &Actor,
+    id: &UserId,
+    patch: UpdateUser,
+    if_match: IfMatch,
+) -> Result<Versioned<User>> {
+    permit_user(services, actor, id).await?;
+    if patch.bot.is_some() {
+        app_only(actor, "only an app key says who is a bot")?;
+    }
+    change_user(services, actor, id, if_match, |user| {
+        let patch = patch.clone();
+        patch.username.apply(&mut user.username);
+        patch.first_name.apply(&mut user.first_name);
+        patch.last_name.apply(&mut user.last_name);
+        patch.avatar.apply(&mut user.avatar);
+        patch.bio.apply(&mut user.bio);
+        user.bot = patch.bot.unwrap_or(user.bot);
+        match patch.metadata {
+            Patch::Set(metadata) => user.metadata.merge(metadata.0),
+            other => other.apply_or_default(&mut user.metadata),
+        }
+    })
+    .await
+}
+
+async fn change_user(
+    services: &Services,
+    actor: &Actor,
+    id: &UserId,
+    if_match: IfMatch,
+    change: impl Fn(&mut User),
+) -> Result<Versioned<User>> {
+    for _ in 0..ATTEMPTS {
+        let Versioned {
+            value: before,
+            version,
+        } = read_user(services, actor, id).await?;
+        check_version(if_match, version)?;
+        let mut user = before.clone();
+        change(&mut user);
+        if user == before {
+            services.confirm(&actor.scope.user(id)).await?;
+            return Ok(Versioned {
+                value: user,
+                version,
+            });
+        }
+        check_user(&user, Some(&before))?;
+        let bare = User {
+            created_at: 0,
+            ..user.clone()
+        };
+        let mut commit = Commit::default()
+            .require(ENTITY, ONLY, Expected::Version(version))
+            .put_value(ENTITY, ONLY, &bare);
+        commit.append.push(Append {
+            kind: EventKind::UserUpdated as u8,
+            reference: Bytes::new(),
+            control: Control::None,
+            body: Body::Written(0),
+        });
+        if let Ok(outcome) = services.store.commit(&actor.scope.user(id), commit).await? {
+            return Ok(Versioned {
+                value: user,
+                version: outcome.written[0].version,
+            });
+        }
+    }
+    Err(Error::busy())
+}
+
+/// Lists an app's users by id. App keys only.
+pub async fn list_users(services: &Services, actor: &Actor, page: ListPage) -> Result<List<User>> {
+    app_only(actor, "users are listed by an app key")?;
+    let limit = listing::page_length(services, page.limit)?;
+    let query = ListQuery::of_actor(actor, "users");
+    let after: Option<String> = page
+        .cursor
+        .map(|cursor| cursor::open_cursor(services, &query, &cursor))
+        .transpose()?;
+    let mut filling = Filling::new(limit, after.map(Key::from));
+    while let Some((after, count)) = filling.next() {
+        let (page, _) = services
+            .store
+            .page(&actor.scope.index(), USERS, Range::Keys { after }, count)
+            .await?;
+        let ids: Vec<Key> = page
+            .documents
+            .into_iter()
+            .map(|document| document.key)
+            .collect();
+        let found = read_users(
+            services,
+            &actor.scope,
+            &ids.iter().map(parse_key).collect::<Result<Vec<_>>>()?,
+        )
+        .await?;
+        filling.take(
+            Candidates {
+                ids,
+                more: page.more,
+            },
+            found,
+        );
+    }
+    let (items, next) = filling.end();
+    Ok(List {
+        items,
+        cursor: next.map(|id| cursor::seal_cursor(services, &query, &*id)),
+    })
+}
+
+/// Deletes a user: it is refused from then on, its sessions end, and its id is never given
+/// again. A job takes it out of its channels. What it wrote stays.
+pub async fn delete_user(
+    services: &Services,
+    actor: &Actor,
+    id: &UserId,
+    if_match: IfMatch,
+) -> Result<()> {
+    app_only(actor, "users are deleted by an app key")?;
+    let task = Task::User {
+        scope: actor.scope.clone(),
+        id: id.clone(),
+    };
+    for _ in 0..ATTEMPTS {
+        let version = match read_user(services, actor, id).await {
+            Ok(user) => user.version,
+            // An earlier try may have come no further than the tombstone.
+            Err(error) if error.code() == protocol::ErrorCode::NotFound => {
+                jobs::pending_job(services, &task).await?.ok_or(error)?;
+                return end_sessions_of_deleted(services, &task, &actor.scope, id).await;
+            }
+            Err(error) => return Err(error),
+        };
+        check_version(if_match, version)?;
+        jobs::note_job(services, &task).await?;
+        let commit = Commit::default()
+            .require(ENTITY, ONLY, Expected::Version(version))
+            .delete(ENTITY, ONLY)
+            .put_value(TOMBSTONE, ONLY, &true);
+        if services
+            .store
+            .commit(&actor.scope.user(id), commit.frees())
+            .await?
+            .is_ok()
+        {
+            return end_sessions_of_deleted(services, &task, &actor.scope, id).await;
+        }
+    }
+    Err(Error::busy())
+}
+
+async fn end_sessions_of_deleted(
+    services: &Services,
+    task: &Task,
+    scope: &Scope,
+    id: &UserId,
+) -> Result<()> {
+    let ended = jobs::end_sessions_of(services, task).await;
+    // The first piece at once, so that who is in few channels is out of them by the answer.
+    if ended.is_ok()
+        && let Err(error) = clearing::clear_user(services, scope, id, Instant::now()).await
+    {
+        tracing::debug!(%error, "a deleted user is left to its job");
+    }
+    // What the job does, it does whether or not this succeeded.
+    jobs::wake_jobs(services);
+    ended
 }
 
 /// That the caller is the app's backend.

@@ -11,6 +11,7 @@ use domain::{
     },
     document::decode,
     ended::revoked_second,
+    ensure,
     error::{Error, Result},
     keys::{Credential, KeyLine},
     schema::{self, ENTITY, KEYS, ONLY, REVOCATION, Scope, TOKEN_KEYS, TOMBSTONE},
@@ -293,7 +294,7 @@ impl Authenticator {
         user: &UserId,
         name: Option<&str>,
     ) -> Result<(), TokenRefused> {
-        match self.services.ensure_user(scope, user, name).await? {
+        match ensure::ensure_user(&self.services, scope, user, name).await? {
             true => Ok(()),
             false => Err(refused("the user was deleted")),
         }

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use domain::{
     Services,
     ended::{Ended, Follower},
+    jobs,
 };
 
 use super::storage::RECHECK_PERIOD;
@@ -40,7 +41,7 @@ pub(super) async fn follow(
 /// Runs deletion jobs: those of this node's requests at once, and those that other nodes left.
 pub(super) async fn run_jobs(services: Services) {
     loop {
-        let pause = match services.run_jobs().await {
+        let pause = match jobs::run::run_jobs(&services).await {
             Ok(pass) if pass.unfinished > 0 => Duration::ZERO,
             Ok(pass) if pass.failed > 0 => JOB_RETRY_DELAY,
             Ok(_) => JOB_PERIOD,

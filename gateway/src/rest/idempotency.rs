@@ -9,7 +9,7 @@ use domain::{
     Services,
     credential::Principal,
     error::{Error, Result},
-    idempotency::{Answer as Kept, Begun, Once},
+    idempotency::{self, Answer as Kept, Begun, Once},
     random,
     strict::misfit,
 };
@@ -109,9 +109,7 @@ impl Idempotency {
                 .map(Answer::into_response);
         };
         let asked = serde_json::to_vec(body).map_err(Error::internal)?;
-        let once = match services
-            .begin_once(&principal, &route, &key, &asked)
-            .await?
+        let once = match idempotency::begin_once(services, &principal, &route, &key, &asked).await?
         {
             Begun::First(once) | Begun::Again(once) => once,
             Begun::Answer { bits, answer } => {
@@ -169,7 +167,7 @@ impl Idempotency {
         };
         // What was done is done: where the answer cannot be kept, a repeat does it with the same
         // bits.
-        if let Err(error) = services.finish_once(once, kept).await {
+        if let Err(error) = idempotency::finish_once(services, once, kept).await {
             tracing::warn!(%error, "the answer to a request with an idempotency key was not kept");
         }
         Ok(answer.into_response())
@@ -193,9 +191,9 @@ impl Drop for Claim<'_> {
         let was_refused = self.was_refused;
         tokio::spawn(async move {
             let released = if was_refused {
-                services.forget_once(once).await
+                idempotency::forget_once(&services, once).await
             } else {
-                services.release_once(once).await
+                idempotency::release_once(&services, once).await
             };
             if let Err(error) = released {
                 tracing::warn!(%error, "a request with an idempotency key was not released, its repeats wait until its claim ends");

@@ -3,6 +3,7 @@
 use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
 use domain::{
+    channel_order,
     entries::Detail,
     error::Error,
     schema::{ENTITY, ONLY},
@@ -253,14 +254,13 @@ async fn open(
     let mut more = false;
     if params.watch == Watch::All {
         let mut room = room(sessions, asked.len());
-        for (active_at, id) in sessions
-            .services
-            .channels_by_activity(
-                scope,
-                user,
-                named.len().saturating_add(room).saturating_add(1),
-            )
-            .await?
+        for (active_at, id) in channel_order::channels_by_activity(
+            &sessions.services,
+            scope,
+            user,
+            named.len().saturating_add(room).saturating_add(1),
+        )
+        .await?
         {
             if named.contains(&id) {
                 continue;

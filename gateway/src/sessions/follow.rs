@@ -8,7 +8,7 @@ use std::{
 };
 
 use chaos_redis::jittered;
-use domain::entries::Detail;
+use domain::{entries::Detail, settling};
 use fanout::Position;
 use protocol::{
     ChannelId, Cursor, EventKind,
@@ -182,10 +182,9 @@ async fn subscribe_again(
     start(session, starts);
     // A removal that stopped half way is completed, and then told by the user's stream.
     for id in out {
-        let settled = sessions
-            .services
-            .settle_membership(session.scope(), session.user(), &id)
-            .await;
+        let settled =
+            settling::settle_membership(&sessions.services, session.scope(), session.user(), &id)
+                .await;
         match settled {
             Ok(true) => session.state.lock().channels.end_doubt(&id),
             Ok(false) => {}

@@ -37,6 +37,7 @@ use domain::{
     Services,
     document::PutValue,
     online::Online,
+    reads,
     schema::{ENTITY, ONLY, SEEN, Scope, parse_member},
     together::together,
 };
@@ -391,14 +392,14 @@ impl Presences {
 
     async fn tell(&self, scope: &Scope, data: PresenceData) -> Result<(), StoreError> {
         let topic = scope.presence(&data.user_id);
-        self.services
-            .try_tell(
-                &topic,
-                EventKind::PresenceChanged,
-                Control::None,
-                &Told { data: &data },
-            )
-            .await
+        reads::try_tell(
+            &self.services,
+            &topic,
+            EventKind::PresenceChanged,
+            Control::None,
+            &Told { data: &data },
+        )
+        .await
     }
 
     /// Keeps the lease, looks for nodes whose lease has ended, and tells who came and went. Runs

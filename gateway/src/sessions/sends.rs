@@ -19,6 +19,7 @@ use super::{
     shared::Sessions,
 };
 use crate::session::Batch;
+use domain::messages;
 
 /// Puts a send in line. Called in the order in which the requests came.
 pub(super) fn send(
@@ -68,11 +69,13 @@ async fn send_waiting(sessions: Arc<Sessions>, session: Arc<Session>, channel: C
             .unzip();
         let actor = session.actor();
         let meter = Arc::new(Meter::of(session.scope(), session.user()));
-        let sending = meter.measure(
-            sessions
-                .services
-                .send_messages(&actor, &channel, bodies, facts),
-        );
+        let sending = meter.measure(messages::send_messages(
+            &sessions.services,
+            &actor,
+            &channel,
+            bodies,
+            facts,
+        ));
         let sent = timeout_at(deadline.into(), sending).await;
         sessions.charge(&session, &meter);
         let (answers, facts) = sent.unwrap_or_else(|_| {

@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use domain::{
+    channel_state,
     cursor::REPLY_BYTES,
-    entries::{Detail, size_of_entry},
+    entries::{self, Detail, size_of_entry},
     error::{Error, Result},
     permission::Action,
     schema::Scope,
@@ -106,12 +107,11 @@ pub(super) async fn prepare(
     let ids: Vec<ChannelId> = order.iter().map(|index| asked[*index].id.clone()).collect();
     let read = match detail {
         Detail::Full => {
-            sessions
-                .services
-                .fitting_entries(scope, user, &ids, room)
-                .await?
+            entries::fitting_entries(&sessions.services, scope, user, &ids, room).await?
         }
-        Detail::Positions => sessions.services.entries(scope, user, &ids, detail).await?,
+        Detail::Positions => {
+            entries::read_entries(&sessions.services, scope, user, &ids, detail).await?
+        }
     };
     let mut entries: Vec<_> = order.into_iter().zip(read).collect();
     entries.sort_unstable_by_key(|(index, _)| *index);
@@ -223,10 +223,14 @@ pub(super) async fn visible(
     channels: BTreeMap<ChannelId, Cursor>,
 ) -> Result<(Vec<Asked>, Vec<EntryResult>)> {
     let ids: Vec<ChannelId> = channels.keys().cloned().collect();
-    let entries = sessions
-        .services
-        .entries(session.scope(), session.user(), &ids, Detail::Positions)
-        .await?;
+    let entries = entries::read_entries(
+        &sessions.services,
+        session.scope(),
+        session.user(),
+        &ids,
+        Detail::Positions,
+    )
+    .await?;
     let (mut visible, mut refused) = (Vec::new(), Vec::new());
     for ((id, cursor), entry) in channels.into_iter().zip(entries) {
         match entry {
@@ -241,10 +245,11 @@ pub(super) async fn visible(
     }
     let actor = &session.actor();
     let why = refused.iter().map(|id| async move {
-        let error = match sessions.services.channel_state(actor, id, Vec::new()).await {
-            Ok(state) => state.permit(actor, Action::Read).err(),
-            Err(error) => Some(error),
-        };
+        let error =
+            match channel_state::channel_state(&sessions.services, actor, id, Vec::new()).await {
+                Ok(state) => state.permit(actor, Action::Read).err(),
+                Err(error) => Some(error),
+            };
         failed(
             id.clone(),
             error.unwrap_or_else(|| Error::not_found("channel")),

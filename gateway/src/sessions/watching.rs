@@ -7,6 +7,7 @@ use domain::{
     error::{Error, Result},
     online::Online,
     schema::{ONLY, SEEN, Scope},
+    users,
 };
 use fanout::{Kind, Position};
 use protocol::{UserId, entity::Presence, operation::presence::Presences};
@@ -44,10 +45,7 @@ pub(super) async fn watch_presence(
     let users: BTreeSet<UserId> = users.into_iter().collect();
     let _turn = session.turn().await;
     let missing = session.state.lock().watched.missing(&users);
-    let new = sessions
-        .services
-        .existing_users(session.scope(), missing)
-        .await?;
+    let new = users::existing_users(&sessions.services, session.scope(), missing).await?;
     let topics: Vec<_> = new
         .iter()
         .map(|user| (session.scope().presence(user), Kind::Passing))

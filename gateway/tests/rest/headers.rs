@@ -2,8 +2,10 @@
 
 use axum::{body::Body, http::Method};
 use domain::{
+    channels,
     credential::{Actor, Who},
     schema::Scope,
+    users,
 };
 use protocol::{KeyId, entity::Environment, operation::user::PutUser};
 use serde_json::json;
@@ -284,14 +286,11 @@ async fn what_lost_its_answer_is_done_again_and_made_once() {
         username: Some("u".into()),
         ..PutUser::default()
     };
-    let first = node
-        .services
-        .create_user_as(&actor, user(), 7)
+    let first = users::create_user_as(&node.services, &actor, user(), 7)
         .await
         .unwrap();
     assert_eq!(
-        node.services
-            .create_user_as(&actor, user(), 7)
+        users::create_user_as(&node.services, &actor, user(), 7)
             .await
             .unwrap(),
         first
@@ -300,14 +299,11 @@ async fn what_lost_its_answer_is_done_again_and_made_once() {
         serde_json::from_value(json!({ "type": "group", "participant_ids": [first.value.id] }))
             .unwrap()
     };
-    let made = node
-        .services
-        .create_channel_as(&actor, channel(), 7)
+    let made = channels::create_channel_as(&node.services, &actor, channel(), 7)
         .await
         .unwrap();
     assert_eq!(
-        node.services
-            .create_channel_as(&actor, channel(), 7)
+        channels::create_channel_as(&node.services, &actor, channel(), 7)
             .await
             .unwrap(),
         made

@@ -1,7 +1,10 @@
 //! Clearing what was deleted while a part of it cannot be written: the rest is cleared, and so is
 //! that part once it can be.
 
-use domain::schema::{ENTITY, ONLY, PARTICIPANTS, Scope};
+use domain::{
+    index,
+    schema::{ENTITY, ONLY, PARTICIPANTS, Scope},
+};
 use protocol::{ChannelId, UserId, entity::Environment};
 use serde_json::{Value, json};
 use store::Table;
@@ -48,7 +51,7 @@ on_both_stores! {
         fragile.cannot_write(None);
         until("she is out of the first channel", || async { !is_there(world, &ids[0], PARTICIPANTS, "alice").await }).await;
         let services = &world.nodes[0].services;
-        until("her index is empty", || async { services.channel_ids_of(&scope(world), &alice).await.unwrap().is_empty() }).await;
+        until("her index is empty", || async { index::channel_ids_of(services, &scope(world), &alice).await.unwrap().is_empty() }).await;
     }
 
     async fn deleted_app_is_cleared_though_one_channel_cannot_be_written(fragile: Fragile) {

@@ -3,7 +3,10 @@
 //!
 //! Redis refuses a part of the keys to the node, which is an outage in just that step.
 
-use domain::schema::{PARTICIPANT_COUNT, PARTICIPANTS, Scope};
+use domain::{
+    index,
+    schema::{PARTICIPANT_COUNT, PARTICIPANTS, Scope},
+};
 use protocol::{
     ChannelId, Cursor, Encoding, ErrorCode,
     entity::{Environment, Gap},
@@ -271,7 +274,7 @@ on_both_stores! {
         half().await;
         assert_eq!(refusal(world.team().delete::<()>(&alices).await), (404, ErrorCode::NotFound));
         assert_eq!(own(&mut alice).await, "channel.removed", "by who removes again");
-        assert!(services.channel_ids_of(&scope, &"alice".parse().unwrap()).await.unwrap().is_empty());
+        assert!(index::channel_ids_of(services, &scope, &"alice".parse().unwrap()).await.unwrap().is_empty());
     }
 
     async fn moderator_completes_a_removal_that_stopped_half_way(world: World) {
@@ -288,7 +291,7 @@ on_both_stores! {
         let removal = json!({ "channel_id": general, "user_id": "alice" });
         assert_eq!(carol.is_refused("participant.remove", removal).await, ErrorCode::NotFound);
         assert_eq!(own(&mut alice).await, "channel.removed");
-        assert!(services.channel_ids_of(&scope, &"alice".parse().unwrap()).await.unwrap().is_empty());
+        assert!(index::channel_ids_of(services, &scope, &"alice".parse().unwrap()).await.unwrap().is_empty());
     }
 }
 

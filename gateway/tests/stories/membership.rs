@@ -2,10 +2,12 @@
 //! sessions.
 
 use domain::{
-    Services,
+    Services, channels,
     credential::{Actor, Who},
     error::Error,
+    messages, participants, reactions, reads,
     schema::Scope,
+    typing,
 };
 use protocol::{
     ChannelId, Encoding, ErrorCode, MessageId, Patch, TokenKeyId, UserId,
@@ -153,8 +155,7 @@ impl Stage<'_> {
             text: Some("x".into()),
             ..SendMessage::default()
         };
-        self.services
-            .send_message(&self.backend, &self.channel, body)
+        messages::send_message(self.services, &self.backend, &self.channel, body)
             .await
             .unwrap()
             .0
@@ -164,100 +165,115 @@ impl Stage<'_> {
     async fn tries(&self, actor: &Actor, what: Try) -> Result<(), Error> {
         let (services, channel, me) = (self.services, &self.channel, actor.user().unwrap());
         match what {
-            Try::See => services.channel(actor, channel).await.map(drop),
-            Try::List => services
-                .list_messages(actor, channel, ListMessages::default())
+            Try::See => channels::read_channel(services, actor, channel)
                 .await
                 .map(drop),
-            Try::ListParticipants => services
-                .list_participants(actor, channel, ListPage::default())
+            Try::List => messages::list_messages(services, actor, channel, ListMessages::default())
                 .await
                 .map(drop),
-            Try::MarkRead => services
-                .mark_read(
-                    actor,
-                    channel,
-                    protocol::operation::read::MarkRead {
-                        number: 1,
-                        user_id: None,
-                    },
-                )
-                .await
-                .map(drop),
-            Try::Send => services
-                .send_message(
-                    actor,
-                    channel,
-                    SendMessage {
-                        text: Some("x".into()),
-                        ..SendMessage::default()
-                    },
-                )
-                .await
-                .map(drop),
-            Try::React => services
-                .add_reaction(actor, channel, &self.others, "👍", None)
-                .await
-                .map(drop),
-            Try::Type => services.typing(actor, channel, true).await,
-            Try::EditOwn => services
-                .edit_message(actor, channel, &self.message(me).await, edit(), None)
-                .await
-                .map(drop),
+            Try::ListParticipants => {
+                participants::list_participants(services, actor, channel, ListPage::default())
+                    .await
+                    .map(drop)
+            }
+            Try::MarkRead => reads::mark_read(
+                services,
+                actor,
+                channel,
+                protocol::operation::read::MarkRead {
+                    number: 1,
+                    user_id: None,
+                },
+            )
+            .await
+            .map(drop),
+            Try::Send => messages::send_message(
+                services,
+                actor,
+                channel,
+                SendMessage {
+                    text: Some("x".into()),
+                    ..SendMessage::default()
+                },
+            )
+            .await
+            .map(drop),
+            Try::React => {
+                reactions::add_reaction(services, actor, channel, &self.others, "👍", None)
+                    .await
+                    .map(drop)
+            }
+            Try::Type => typing::typing(services, actor, channel, true).await,
+            Try::EditOwn => messages::edit_message(
+                services,
+                actor,
+                channel,
+                &self.message(me).await,
+                edit(),
+                None,
+            )
+            .await
+            .map(drop),
             Try::DeleteOwn => {
-                services
-                    .delete_message(actor, channel, &self.message(me).await, None)
+                messages::delete_message(services, actor, channel, &self.message(me).await, None)
                     .await
             }
-            Try::EditOthers => services
-                .edit_message(actor, channel, &self.others, edit(), None)
-                .await
-                .map(drop),
+            Try::EditOthers => {
+                messages::edit_message(services, actor, channel, &self.others, edit(), None)
+                    .await
+                    .map(drop)
+            }
             Try::DeleteOthers => {
                 let others = self.message(&"boss".parse().unwrap()).await;
-                services.delete_message(actor, channel, &others, None).await
+                messages::delete_message(services, actor, channel, &others, None).await
             }
             Try::Add(role) => {
                 let new: UserId = format!("new-{role:?}").parse().unwrap();
-                let added = services
-                    .add_participant(
-                        actor,
-                        channel,
-                        AddParticipant {
-                            user_id: new.clone(),
-                            role: Some(role),
-                        },
-                    )
-                    .await;
+                let added = participants::add_participant(
+                    services,
+                    actor,
+                    channel,
+                    AddParticipant {
+                        user_id: new.clone(),
+                        role: Some(role),
+                    },
+                )
+                .await;
                 if added.is_ok() {
-                    services
-                        .remove_participant(&self.backend, channel, &new, None)
+                    participants::remove_participant(services, &self.backend, channel, &new, None)
                         .await?;
                 }
                 added.map(drop)
             }
-            Try::Join => services.join_channel(actor, channel).await.map(drop),
+            Try::Join => participants::join_channel(services, actor, channel)
+                .await
+                .map(drop),
             Try::ChangeRole(from, to) => {
                 let body = |role| UpdateParticipant { role: Some(role) };
-                let changed = services
-                    .update_participant(actor, channel, &self.name(from), body(to), None)
-                    .await;
+                let changed = participants::update_participant(
+                    services,
+                    actor,
+                    channel,
+                    &self.name(from),
+                    body(to),
+                    None,
+                )
+                .await;
                 if changed.is_ok() {
-                    services
-                        .update_participant(
-                            &self.backend,
-                            channel,
-                            &self.name(from),
-                            body(from),
-                            None,
-                        )
-                        .await?;
+                    participants::update_participant(
+                        services,
+                        &self.backend,
+                        channel,
+                        &self.name(from),
+                        body(from),
+                        None,
+                    )
+                    .await?;
                 }
                 changed.map(drop)
             }
             Try::Remove(role) => {
-                services
-                    .remove_participant(actor, channel, &self.name(role), None)
+                participants::remove_participant(services, actor, channel, &self.name(role), None)
                     .await
             }
             Try::Update => {
@@ -265,13 +281,12 @@ impl Stage<'_> {
                     name: Patch::Set("new".into()),
                     ..UpdateChannel::default()
                 };
-                services
-                    .update_channel(actor, channel, body, None)
+                channels::update_channel(services, actor, channel, body, None)
                     .await
                     .map(drop)
             }
-            Try::Leave => services.leave_channel(actor, channel).await,
-            Try::Delete => services.delete_channel(actor, channel, None).await,
+            Try::Leave => participants::leave_channel(services, actor, channel).await,
+            Try::Delete => channels::delete_channel(services, actor, channel, None).await,
         }
     }
 
@@ -327,7 +342,7 @@ on_both_stores! {
                     let channel = world.channel(kind.as_str(), &id, &["boss"]).await;
                     let backend = actor(&world, None);
                     for (user, role) in Role::ALL.map(|r| (Stage::of(r).parse().unwrap(), r)).into_iter().chain([("me".parse().unwrap(), *role)]) {
-                        services.add_participant(&backend, &channel, AddParticipant { user_id: user, role: Some(role) }).await.unwrap();
+                        participants::add_participant(services, &backend, &channel, AddParticipant { user_id: user, role: Some(role) }).await.unwrap();
                     }
                     channel
                 };
@@ -342,7 +357,7 @@ on_both_stores! {
                 for what in everything() {
                     let is_in_it = !matches!(what, Try::Delete) || kind == ChannelType::Direct;
                     if !is_in_it {
-                        services.add_participant(&stage.backend, &stage.channel, AddParticipant { user_id: "me".parse().unwrap(), role: Some(*role) }).await.unwrap();
+                        participants::add_participant(services, &stage.backend, &stage.channel, AddParticipant { user_id: "me".parse().unwrap(), role: Some(*role) }).await.unwrap();
                     }
                     let wanted = if of_participant(what, kind, *role) { Comes::Done } else { Comes::Forbidden };
                     assert_eq!(stage.comes_of(&me, what).await, wanted, "{what:?} by {role:?} in {kind:?}");

@@ -8,9 +8,11 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use domain::{
+    apps,
     credential::Principal,
-    ended::{Ended, Ending, Follower},
+    ended::{self, Ended, Ending, Follower},
     schema::deployment as deployment_partition,
+    sessions, token_keys, tokens, users,
 };
 use protocol::{
     CloseCode, Limits,
@@ -53,9 +55,7 @@ async fn every_node_hears_of_each_ending_once_and_in_order() {
     let alice = deployment.user(&backend, "alice").await;
     let signer = deployment.signer(&tenant, Algorithm::HS256).await;
     // Before the followers: none of their business.
-    deployment
-        .services
-        .disconnect_user(actor, &alice, Disconnect::default())
+    sessions::disconnect_user(&deployment.services, actor, &alice, Disconnect::default())
         .await
         .unwrap();
 
@@ -71,35 +71,39 @@ async fn every_node_hears_of_each_ending_once_and_in_order() {
         (Follower::start(other, there.clone()).await.unwrap(), there),
     ];
     let services = &deployment.services;
-    services
-        .disconnect_user(actor, &alice, Disconnect::default())
+    sessions::disconnect_user(services, actor, &alice, Disconnect::default())
         .await
         .unwrap();
-    services
-        .disconnect_user(actor, &alice, Disconnect { revoke: true })
+    sessions::disconnect_user(services, actor, &alice, Disconnect { revoke: true })
         .await
         .unwrap();
-    let revoked = services
-        .mint_token(actor, &alice, MintToken::default())
+    let revoked = tokens::mint_token(services, actor, &alice, MintToken::default())
         .await
         .unwrap()
         .expires_at
         / 1000
         - 3601;
-    services
-        .revoke_token_key(
-            &Principal::Admin,
-            &tenant.organization,
-            &tenant.app,
-            &signer.id,
-        )
+    token_keys::revoke_token_key(
+        services,
+        &Principal::Admin,
+        &tenant.organization,
+        &tenant.app,
+        &signer.id,
+    )
+    .await
+    .unwrap();
+    users::delete_user(services, actor, &alice, None)
         .await
         .unwrap();
-    services.delete_user(actor, &alice, None).await.unwrap();
-    services
-        .delete_app(&Principal::Admin, &tenant.organization, &tenant.app, None)
-        .await
-        .unwrap();
+    apps::delete_app(
+        services,
+        &Principal::Admin,
+        &tenant.organization,
+        &tenant.app,
+        None,
+    )
+    .await
+    .unwrap();
     for (follower, heard) in &mut nodes {
         follower.look().await.unwrap();
         let live = scope(&tenant, Environment::Live);
@@ -154,13 +158,14 @@ async fn a_node_that_missed_entries_has_all_sessions_checked() {
         .await
         .unwrap();
     let end = async || {
-        deployment
-            .services
-            .end(Ending::App {
+        ended::end_sessions(
+            &deployment.services,
+            Ending::App {
                 id: tenant.app.clone(),
-            })
-            .await
-            .unwrap()
+            },
+        )
+        .await
+        .unwrap()
     };
     end().await;
     follower.look().await.unwrap();
@@ -211,9 +216,7 @@ async fn what_this_node_ended_it_hears_at_once_and_the_clocks_are_compared() {
         .unwrap();
     let running = tokio::spawn(follower.run());
     let app: protocol::AppId = "app_0123456789abcdef".parse().unwrap();
-    deployment
-        .services
-        .end(Ending::App { id: app })
+    ended::end_sessions(&deployment.services, Ending::App { id: app })
         .await
         .unwrap();
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
@@ -248,16 +251,18 @@ async fn a_disconnection_counts_the_sessions_of_all_nodes() {
             .await
             .unwrap();
     }
-    let ended = deployment
-        .services
-        .disconnect_user(actor, &alice, Disconnect::default())
-        .await
-        .unwrap();
+    let ended =
+        sessions::disconnect_user(&deployment.services, actor, &alice, Disconnect::default())
+            .await
+            .unwrap();
     assert_eq!(ended.sessions, 5);
-    let ended = deployment
-        .services
-        .disconnect_user(actor, &alice, Disconnect { revoke: true })
-        .await
-        .unwrap();
+    let ended = sessions::disconnect_user(
+        &deployment.services,
+        actor,
+        &alice,
+        Disconnect { revoke: true },
+    )
+    .await
+    .unwrap();
     assert_eq!(ended.sessions, 5);
 }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use domain::{
-    channels::Made,
+    channels::{self, Made},
     credential::Principal,
-    idempotency::{Answer, Begun, Once},
+    idempotency::{self, Answer, Begun, Once},
+    users,
 };
 use protocol::{
     ErrorCode,
@@ -58,9 +59,7 @@ fn answer(begun: Begun) -> (u16, Value) {
 async fn a_repeat_is_told_the_first_answer_without_secrets() {
     let deployment = Deployment::start();
     let begin = async |body: &[u8]| {
-        deployment
-            .services
-            .begin_once(&Principal::Admin, ROUTE, "k", body)
+        idempotency::begin_once(&deployment.services, &Principal::Admin, ROUTE, "k", body)
             .await
             .unwrap()
     };
@@ -70,9 +69,7 @@ async fn a_repeat_is_told_the_first_answer_without_secrets() {
         "organization": { "id": "org_1", "secret": "of the app" }, "key": { "id": "key_1", "secret": "ork_canary" },
         "secret": "sk_canary", "token": "canary", "metadata": { "secret": "stays" }
     });
-    deployment
-        .services
-        .finish_once(once.clone(), answered(201, told))
+    idempotency::finish_once(&deployment.services, once.clone(), answered(201, told))
         .await
         .unwrap();
     let kept = json!({
@@ -80,9 +77,7 @@ async fn a_repeat_is_told_the_first_answer_without_secrets() {
     });
     assert_eq!(answer(begin(b"body").await), (201, kept.clone()));
     assert!(matches!(begin(b"other").await, Begun::Mismatch));
-    deployment
-        .services
-        .finish_once(once, answered(200, json!({})))
+    idempotency::finish_once(&deployment.services, once, answered(200, json!({})))
         .await
         .unwrap();
     assert_eq!(
@@ -96,15 +91,10 @@ async fn a_repeat_is_told_the_first_answer_without_secrets() {
 async fn request_that_was_released_or_died_is_done_again_with_the_same_ids() {
     let deployment = Deployment::start();
     let begin = async || {
-        deployment
-            .services
-            .begin_once(&Principal::Admin, ROUTE, "k", b"")
-            .await
+        idempotency::begin_once(&deployment.services, &Principal::Admin, ROUTE, "k", b"").await
     };
     let once = first(begin().await.unwrap());
-    deployment
-        .services
-        .release_once(once.clone())
+    idempotency::release_once(&deployment.services, once.clone())
         .await
         .unwrap();
     let second = again(begin().await.unwrap());
@@ -118,14 +108,10 @@ async fn request_that_was_released_or_died_is_done_again_with_the_same_ids() {
     let third = again(begin().await.unwrap());
     assert_eq!(third.bits, once.bits);
     // Whoever lost the claim says nothing any more.
-    deployment
-        .services
-        .finish_once(second, answered(201, json!("late")))
+    idempotency::finish_once(&deployment.services, second, answered(201, json!("late")))
         .await
         .unwrap();
-    deployment
-        .services
-        .finish_once(third, answered(201, json!("in time")))
+    idempotency::finish_once(&deployment.services, third, answered(201, json!("in time")))
         .await
         .unwrap();
     assert_eq!(answer(begin().await.unwrap()), (201, json!("in time")));
@@ -139,35 +125,31 @@ async fn request_that_is_done_again_knows_its_own_work_under_a_chosen_id() {
     let (services, actor) = (&deployment.services, backend.actor().unwrap());
     let body: CreateChannel =
         serde_json::from_value(json!({ "id": "room0", "type": "group" })).unwrap();
-    let (made, _) = services
-        .create_channel_as(actor, body.clone(), 7)
+    let (made, _) = channels::create_channel_as(services, actor, body.clone(), 7)
         .await
         .unwrap();
     assert_eq!(
-        services
-            .create_channel_as(actor, body.clone(), 7)
+        channels::create_channel_as(services, actor, body.clone(), 7)
             .await
             .unwrap(),
         (made, Made::Now)
     );
     assert_eq!(
-        code(services.create_channel_as(actor, body, 8).await),
+        code(channels::create_channel_as(services, actor, body, 8).await),
         ErrorCode::Conflict
     );
     let body: PutUser = serde_json::from_value(json!({ "id": "ann" })).unwrap();
-    let made = services
-        .create_user_as(actor, body.clone(), 7)
+    let made = users::create_user_as(services, actor, body.clone(), 7)
         .await
         .unwrap();
     assert_eq!(
-        services
-            .create_user_as(actor, body.clone(), 7)
+        users::create_user_as(services, actor, body.clone(), 7)
             .await
             .unwrap(),
         made
     );
     assert_eq!(
-        code(services.create_user_as(actor, body, 8).await),
+        code(users::create_user_as(services, actor, body, 8).await),
         ErrorCode::Conflict
     );
 }
@@ -213,25 +195,23 @@ async fn keys_of_other_credentials_and_routes_are_other_keys() {
     ] {
         for route in [ROUTE, "POST /v1/users"] {
             let once = first(
-                deployment
-                    .services
-                    .begin_once(who, route, "k", b"")
+                idempotency::begin_once(&deployment.services, who, route, "k", b"")
                     .await
                     .unwrap(),
             );
-            deployment.services.release_once(once).await.unwrap();
+            idempotency::release_once(&deployment.services, once)
+                .await
+                .unwrap();
         }
     }
     again(
-        deployment
-            .services
-            .begin_once(&alice_later, ROUTE, "k", b"")
+        idempotency::begin_once(&deployment.services, &alice_later, ROUTE, "k", b"")
             .await
             .unwrap(),
     );
     for bad in [String::new(), "x".repeat(256)] {
         assert_eq!(
-            code(deployment.services.begin_once(&bob, ROUTE, &bad, b"").await),
+            code(idempotency::begin_once(&deployment.services, &bob, ROUTE, &bad, b"").await),
             ErrorCode::BadRequest
         );
     }
@@ -243,14 +223,12 @@ async fn of_many_at_once_one_is_the_first_and_the_others_answer_what_it_answered
     let begin = || {
         let services = deployment.services.clone();
         tokio::spawn(async move {
-            match services
-                .begin_once(&Principal::Admin, ROUTE, "k", b"")
+            match idempotency::begin_once(&services, &Principal::Admin, ROUTE, "k", b"")
                 .await
                 .unwrap()
             {
                 Begun::First(once) => {
-                    services
-                        .finish_once(once, answered(201, json!("done")))
+                    idempotency::finish_once(&services, once, answered(201, json!("done")))
                         .await
                         .unwrap();
                     1

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use domain::credential::{AdminKey, Principal, SecretKey, Who};
+use domain::{
+    credential::{AdminKey, Principal, SecretKey, Who},
+    keys, organizations,
+};
 use protocol::{
     ErrorCode,
     entity::{Algorithm, Environment},
@@ -41,11 +44,16 @@ async fn each_credential_stands_for_its_owner() {
             environment,
             expires_in: None,
         };
-        let access = deployment
-            .services
-            .create_access(&organization, &tenant.organization, &tenant.app, body, 7)
-            .await
-            .unwrap();
+        let access = keys::create_access(
+            &deployment.services,
+            &organization,
+            &tenant.organization,
+            &tenant.app,
+            body,
+            7,
+        )
+        .await
+        .unwrap();
         assert!(secret(&access).starts_with(&format!("ak_{environment}_")));
         for key in [key, access] {
             assert!(secret(&key).len() >= 8 + 32);
@@ -58,11 +66,15 @@ async fn each_credential_stands_for_its_owner() {
                     key: key.id.clone()
                 }
             );
-            deployment
-                .services
-                .revoke_app_key(&organization, &tenant.organization, &tenant.app, &key.id)
-                .await
-                .unwrap();
+            keys::revoke_app_key(
+                &deployment.services,
+                &organization,
+                &tenant.organization,
+                &tenant.app,
+                &key.id,
+            )
+            .await
+            .unwrap();
         }
     }
 }
@@ -111,11 +123,16 @@ async fn keys_are_listed_without_their_secrets() {
             environment: Environment::Test,
             name: Some(format!("key {i}")),
         };
-        let mut key = deployment
-            .services
-            .create_app_key(&admin, &tenant.organization, &tenant.app, body, i)
-            .await
-            .unwrap();
+        let mut key = keys::create_app_key(
+            &deployment.services,
+            &admin,
+            &tenant.organization,
+            &tenant.app,
+            body,
+            i,
+        )
+        .await
+        .unwrap();
         assert!(key.secret.take().is_some() && key.created_at > 0);
         made.push(key);
     }
@@ -124,11 +141,15 @@ async fn keys_are_listed_without_their_secrets() {
             cursor,
             limit: Some(2),
         };
-        deployment
-            .services
-            .list_app_keys(&admin, &tenant.organization, &tenant.app, page)
-            .await
-            .unwrap()
+        keys::list_app_keys(
+            &deployment.services,
+            &admin,
+            &tenant.organization,
+            &tenant.app,
+            page,
+        )
+        .await
+        .unwrap()
     };
     let mut listed = vec![];
     let mut cursor = None;
@@ -147,10 +168,14 @@ async fn keys_are_listed_without_their_secrets() {
     };
     assert_eq!(
         code(
-            deployment
-                .services
-                .list_app_keys(&admin, &tenant.organization, &tenant.app, bad)
-                .await
+            keys::list_app_keys(
+                &deployment.services,
+                &admin,
+                &tenant.organization,
+                &tenant.app,
+                bad
+            )
+            .await
         ),
         ErrorCode::BadRequest
     );
@@ -163,20 +188,27 @@ async fn keys_rotate_with_an_overlap() {
     let body = CreateOrganizationKey {
         name: Some("next".into()),
     };
-    let next = deployment
-        .services
-        .create_organization_key(&Principal::Admin, &tenant.organization, body, 1)
-        .await
-        .unwrap();
+    let next = keys::create_organization_key(
+        &deployment.services,
+        &Principal::Admin,
+        &tenant.organization,
+        body,
+        1,
+    )
+    .await
+    .unwrap();
     for key in [&tenant.organization_key, &next] {
         assert!(deployment.auth.authenticate(secret(key)).await.is_ok());
     }
     let own = deployment.auth.authenticate(secret(&next)).await.unwrap();
-    deployment
-        .services
-        .revoke_organization_key(&own, &tenant.organization, &tenant.organization_key.id)
-        .await
-        .unwrap();
+    keys::revoke_organization_key(
+        &deployment.services,
+        &own,
+        &tenant.organization,
+        &tenant.organization_key.id,
+    )
+    .await
+    .unwrap();
     deployment.later(gateway::auth::STALE);
     assert_eq!(
         code(
@@ -188,10 +220,13 @@ async fn keys_rotate_with_an_overlap() {
         ErrorCode::Unauthenticated
     );
     assert!(deployment.auth.authenticate(secret(&next)).await.is_ok());
-    let again = deployment
-        .services
-        .revoke_organization_key(&own, &tenant.organization, &tenant.organization_key.id)
-        .await;
+    let again = keys::revoke_organization_key(
+        &deployment.services,
+        &own,
+        &tenant.organization,
+        &tenant.organization_key.id,
+    )
+    .await;
     assert_eq!(code(again), ErrorCode::NotFound);
 }
 
@@ -204,17 +239,16 @@ async fn making_a_key_again_with_the_same_bits_answers_the_first_without_its_sec
             environment: Environment::Live,
             name: Some("n".into()),
         };
-        deployment
-            .services
-            .create_app_key(
-                &Principal::Admin,
-                &tenant.organization,
-                &tenant.app,
-                body,
-                42,
-            )
-            .await
-            .unwrap()
+        keys::create_app_key(
+            &deployment.services,
+            &Principal::Admin,
+            &tenant.organization,
+            &tenant.app,
+            body,
+            42,
+        )
+        .await
+        .unwrap()
     };
     let first = make().await;
     let again = make().await;
@@ -234,16 +268,15 @@ async fn an_access_key_ends_by_itself() {
             environment: Environment::Live,
             expires_in,
         };
-        deployment
-            .services
-            .create_access(
-                &Principal::Admin,
-                &tenant.organization,
-                &tenant.app,
-                body,
-                bits,
-            )
-            .await
+        keys::create_access(
+            &deployment.services,
+            &Principal::Admin,
+            &tenant.organization,
+            &tenant.app,
+            body,
+            bits,
+        )
+        .await
     };
     for bad in [0, 3601, u64::MAX] {
         assert_eq!(code(access(Some(bad), 0).await), ErrorCode::BadRequest);
@@ -257,18 +290,17 @@ async fn an_access_key_ends_by_itself() {
             < 10_000
     );
     let list = async || {
-        deployment
-            .services
-            .list_app_keys(
-                &Principal::Admin,
-                &tenant.organization,
-                &tenant.app,
-                Default::default(),
-            )
-            .await
-            .unwrap()
-            .items
-            .len()
+        keys::list_app_keys(
+            &deployment.services,
+            &Principal::Admin,
+            &tenant.organization,
+            &tenant.app,
+            Default::default(),
+        )
+        .await
+        .unwrap()
+        .items
+        .len()
     };
     assert_eq!(list().await, 2);
     assert!(deployment.auth.authenticate(secret(&key)).await.is_ok());
@@ -339,16 +371,15 @@ async fn a_cursor_is_good_for_an_hour() {
         deployment.tenant("b").await;
     }
     let list = async |cursor| {
-        deployment
-            .services
-            .list_organizations(
-                &Principal::Admin,
-                ListPage {
-                    cursor,
-                    limit: Some(1),
-                },
-            )
-            .await
+        organizations::list_organizations(
+            &deployment.services,
+            &Principal::Admin,
+            ListPage {
+                cursor,
+                limit: Some(1),
+            },
+        )
+        .await
     };
     let cursor = list(None).await.unwrap().cursor;
     assert!(cursor.is_some(), "{:?} is not alone", tenant.organization);

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use domain::{Services, credential::Principal};
+use domain::{
+    Services, apps, credential::Principal, keys, organizations, sessions, token_keys, tokens,
+};
 use gateway::auth::{Authenticator, STALE};
 use protocol::{
     ErrorCode,
@@ -50,18 +52,25 @@ async fn a_revoked_key_is_refused_on_every_node() {
     let tenant = deployment.tenant("a").await;
     let key = deployment.app_key(&tenant, Environment::Live).await;
     accepted(&deployment, &other, secret(&key)).await;
-    deployment
-        .services
-        .revoke_app_key(&ADMIN, &tenant.organization, &tenant.app, &key.id)
-        .await
-        .unwrap();
+    keys::revoke_app_key(
+        &deployment.services,
+        &ADMIN,
+        &tenant.organization,
+        &tenant.app,
+        &key.id,
+    )
+    .await
+    .unwrap();
     refused_soon(&deployment, &other, secret(&key)).await;
     accepted(&deployment, &other, secret(&tenant.organization_key)).await;
-    deployment
-        .services
-        .revoke_organization_key(&ADMIN, &tenant.organization, &tenant.organization_key.id)
-        .await
-        .unwrap();
+    keys::revoke_organization_key(
+        &deployment.services,
+        &ADMIN,
+        &tenant.organization,
+        &tenant.organization_key.id,
+    )
+    .await
+    .unwrap();
     refused_soon(&deployment, &other, secret(&tenant.organization_key)).await;
 }
 
@@ -79,15 +88,25 @@ async fn a_revoked_token_keys_tokens_are_refused_on_every_node() {
         accepted(&deployment, &other, token).await;
     }
     let services = &deployment.services;
-    services
-        .revoke_token_key(&ADMIN, &tenant.organization, &tenant.app, &first.id)
-        .await
-        .unwrap();
+    token_keys::revoke_token_key(
+        services,
+        &ADMIN,
+        &tenant.organization,
+        &tenant.app,
+        &first.id,
+    )
+    .await
+    .unwrap();
     refused_soon(&deployment, &other, &tokens[0]).await;
     accepted(&deployment, &other, &tokens[1]).await;
-    let again = services
-        .revoke_token_key(&ADMIN, &tenant.organization, &tenant.app, &first.id)
-        .await;
+    let again = token_keys::revoke_token_key(
+        services,
+        &ADMIN,
+        &tenant.organization,
+        &tenant.app,
+        &first.id,
+    )
+    .await;
     assert_eq!(code(again), ErrorCode::NotFound);
 }
 
@@ -100,26 +119,35 @@ async fn a_revoked_signing_key_is_replaced_by_the_next_token() {
     let alice = deployment.user(&backend, "alice").await;
     let services = &deployment.services;
     let mint = async || {
-        services
-            .mint_token(backend.actor().unwrap(), &alice, MintToken::default())
-            .await
-            .unwrap()
-            .token
-    };
-    let before = mint().await;
-    let keys = services
-        .list_token_keys(
-            &ADMIN,
-            &tenant.organization,
-            &tenant.app,
-            Default::default(),
+        tokens::mint_token(
+            services,
+            backend.actor().unwrap(),
+            &alice,
+            MintToken::default(),
         )
         .await
-        .unwrap();
-    services
-        .revoke_token_key(&ADMIN, &tenant.organization, &tenant.app, &keys.items[0].id)
-        .await
-        .unwrap();
+        .unwrap()
+        .token
+    };
+    let before = mint().await;
+    let keys = token_keys::list_token_keys(
+        services,
+        &ADMIN,
+        &tenant.organization,
+        &tenant.app,
+        Default::default(),
+    )
+    .await
+    .unwrap();
+    token_keys::revoke_token_key(
+        services,
+        &ADMIN,
+        &tenant.organization,
+        &tenant.app,
+        &keys.items[0].id,
+    )
+    .await
+    .unwrap();
     let after = mint().await;
     refused_soon(&deployment, &other, &before).await;
     accepted(&deployment, &other, &after).await;
@@ -138,20 +166,21 @@ async fn a_users_tokens_are_refused_at_once_up_to_the_second_of_their_revocation
     let signer = deployment.signer(&tenant, Algorithm::HS256).await;
     let of =
         |user: &str, iat: u64| signer.sign(&json!({ "sub": user, "iat": iat, "exp": iat + 600 }));
-    let minted = deployment
-        .services
-        .mint_token(actor, &alice, MintToken::default())
+    let minted = tokens::mint_token(&deployment.services, actor, &alice, MintToken::default())
         .await
         .unwrap()
         .token;
     deployment.auth.verify(&minted).await.unwrap();
 
     let before = deployment.store.now().await.unwrap() / 1000;
-    deployment
-        .services
-        .disconnect_user(actor, &alice, Disconnect { revoke: true })
-        .await
-        .unwrap();
+    sessions::disconnect_user(
+        &deployment.services,
+        actor,
+        &alice,
+        Disconnect { revoke: true },
+    )
+    .await
+    .unwrap();
     let after = deployment.store.now().await.unwrap() / 1000;
     assert!(sentence(deployment.auth.verify(&minted).await).contains("revoked"));
     for iat in [before - 500, before] {
@@ -166,9 +195,7 @@ async fn a_users_tokens_are_refused_at_once_up_to_the_second_of_their_revocation
     );
     assert!(deployment.auth.verify(&of("bob", before)).await.is_ok());
 
-    let fresh = deployment
-        .services
-        .mint_token(actor, &alice, MintToken::default())
+    let fresh = tokens::mint_token(&deployment.services, actor, &alice, MintToken::default())
         .await
         .unwrap()
         .token;
@@ -176,21 +203,27 @@ async fn a_users_tokens_are_refused_at_once_up_to_the_second_of_their_revocation
         deployment.auth.verify(&fresh).await.is_ok(),
         "what is minted in the same second carries the next one"
     );
-    deployment
-        .services
-        .disconnect_user(actor, &alice, Disconnect { revoke: false })
-        .await
-        .unwrap();
+    sessions::disconnect_user(
+        &deployment.services,
+        actor,
+        &alice,
+        Disconnect { revoke: false },
+    )
+    .await
+    .unwrap();
     assert!(
         deployment.auth.verify(&fresh).await.is_ok(),
         "a disconnection revokes nothing"
     );
     // A second revocation moves the instant forwards.
-    deployment
-        .services
-        .disconnect_user(actor, &alice, Disconnect { revoke: true })
-        .await
-        .unwrap();
+    sessions::disconnect_user(
+        &deployment.services,
+        actor,
+        &alice,
+        Disconnect { revoke: true },
+    )
+    .await
+    .unwrap();
     assert!(sentence(deployment.auth.verify(&of("alice", after)).await).contains("revoked"));
     assert!(
         deployment
@@ -210,14 +243,12 @@ async fn token_of_a_node_whose_clock_is_ahead_does_not_escape_a_revocation() {
     let alice = deployment.user(&backend, "alice").await;
     deployment.later(Duration::from_secs(60));
     let services = &deployment.services;
-    let minted = services
-        .mint_token(actor, &alice, MintToken::default())
+    let minted = tokens::mint_token(services, actor, &alice, MintToken::default())
         .await
         .unwrap()
         .token;
     deployment.auth.verify(&minted).await.unwrap();
-    services
-        .disconnect_user(actor, &alice, Disconnect { revoke: true })
+    sessions::disconnect_user(services, actor, &alice, Disconnect { revoke: true })
         .await
         .unwrap();
     assert!(sentence(deployment.auth.verify(&minted).await).contains("revoked"));
@@ -246,17 +277,24 @@ async fn deleting_an_app_or_its_organization_ends_all_its_credentials() {
             accepted(&deployment, &other, credential).await;
         }
         if whole {
-            deployment
-                .services
-                .delete_organization(&ADMIN, &tenant.organization, None)
-                .await
-                .unwrap();
+            organizations::delete_organization(
+                &deployment.services,
+                &ADMIN,
+                &tenant.organization,
+                None,
+            )
+            .await
+            .unwrap();
         } else {
-            deployment
-                .services
-                .delete_app(&ADMIN, &tenant.organization, &tenant.app, None)
-                .await
-                .unwrap();
+            apps::delete_app(
+                &deployment.services,
+                &ADMIN,
+                &tenant.organization,
+                &tenant.app,
+                None,
+            )
+            .await
+            .unwrap();
         }
         refused_soon(&deployment, &other, secret(&key)).await;
         refused_soon(&deployment, &other, &token).await;

@@ -11,12 +11,13 @@ use aws_lc_rs::{
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair},
 };
 use domain::{
-    Services,
+    Services, apps,
     clock::Clock,
     credential::{AdminKey, Principal, SecretKey},
     error::Error,
-    random,
+    keys, organizations, random,
     schema::Scope,
+    token_keys, users,
 };
 use fanout::bus::Local;
 use gateway::auth::{Authenticator, TokenRefused, Verified};
@@ -108,12 +109,15 @@ impl Deployment {
             email: "a@example.org".into(),
             banner: None,
         };
-        let created = self
-            .services
-            .create_organization(&Principal::Admin, body, random::bits())
-            .await
-            .unwrap()
-            .value;
+        let created = organizations::create_organization(
+            &self.services,
+            &Principal::Admin,
+            body,
+            random::bits(),
+        )
+        .await
+        .unwrap()
+        .value;
         let organization = created.organization.id;
         let app = self.app(&organization, "app").await;
         Tenant {
@@ -128,12 +132,17 @@ impl Deployment {
             name: name.into(),
             settings: Default::default(),
         };
-        self.services
-            .create_app(&Principal::Admin, organization, body, random::bits())
-            .await
-            .unwrap()
-            .value
-            .id
+        apps::create_app(
+            &self.services,
+            &Principal::Admin,
+            organization,
+            body,
+            random::bits(),
+        )
+        .await
+        .unwrap()
+        .value
+        .id
     }
 
     pub(crate) async fn app_key(&self, tenant: &Tenant, environment: Environment) -> Key {
@@ -141,16 +150,16 @@ impl Deployment {
             environment,
             name: None,
         };
-        self.services
-            .create_app_key(
-                &Principal::Admin,
-                &tenant.organization,
-                &tenant.app,
-                body,
-                random::bits(),
-            )
-            .await
-            .unwrap()
+        keys::create_app_key(
+            &self.services,
+            &Principal::Admin,
+            &tenant.organization,
+            &tenant.app,
+            body,
+            random::bits(),
+        )
+        .await
+        .unwrap()
     }
 
     /// The backend of a tenant's app.
@@ -164,8 +173,7 @@ impl Deployment {
             id: Some(id.parse().unwrap()),
             ..PutUser::default()
         };
-        self.services
-            .create_user(backend.actor().unwrap(), body)
+        users::create_user(&self.services, backend.actor().unwrap(), body)
             .await
             .unwrap()
             .value
@@ -220,17 +228,16 @@ impl Deployment {
             algorithm,
             public_key,
         };
-        let made = self
-            .services
-            .create_token_key(
-                &Principal::Admin,
-                &tenant.organization,
-                &tenant.app,
-                body,
-                random::bits(),
-            )
-            .await
-            .unwrap();
+        let made = token_keys::create_token_key(
+            &self.services,
+            &Principal::Admin,
+            &tenant.organization,
+            &tenant.app,
+            body,
+            random::bits(),
+        )
+        .await
+        .unwrap();
         let (known, key) = match pair {
             Some(pair) => {
                 assert_eq!(made.secret, None);
@@ -264,16 +271,16 @@ impl Deployment {
             name: None,
             settings,
         };
-        self.services
-            .update_app(
-                &Principal::Admin,
-                &tenant.organization,
-                &tenant.app,
-                patch,
-                None,
-            )
-            .await
-            .unwrap();
+        apps::update_app(
+            &self.services,
+            &Principal::Admin,
+            &tenant.organization,
+            &tenant.app,
+            patch,
+            None,
+        )
+        .await
+        .unwrap();
     }
 }
 

@@ -1,6 +1,9 @@
 //! Walls: nobody names what belongs to another.
 
-use domain::{Services, credential::Principal, error::Result, random};
+use domain::{
+    Services, apps, credential::Principal, error::Result, keys, organizations, random, sessions,
+    token_keys, tokens, users,
+};
 use protocol::{
     AppId, ErrorCode, OrganizationId,
     entity::{Algorithm, AppSettings, Environment},
@@ -33,87 +36,91 @@ async fn everything(
         public_key: None,
     };
     vec![
-        services.organization(who, organization).await.map(drop),
-        services
-            .update_organization(who, organization, UpdateOrganization::default(), None)
+        organizations::read_organization(services, who, organization)
             .await
             .map(drop),
-        services
-            .list_organization_keys(who, organization, list())
+        organizations::update_organization(
+            services,
+            who,
+            organization,
+            UpdateOrganization::default(),
+            None,
+        )
+        .await
+        .map(drop),
+        keys::list_organization_keys(services, who, organization, list())
             .await
             .map(drop),
-        services
-            .create_organization_key(who, organization, CreateOrganizationKey::default(), bits)
+        keys::create_organization_key(
+            services,
+            who,
+            organization,
+            CreateOrganizationKey::default(),
+            bits,
+        )
+        .await
+        .map(drop),
+        keys::revoke_organization_key(services, who, organization, &key).await,
+        apps::list_apps(services, who, organization, list())
             .await
             .map(drop),
-        services
-            .revoke_organization_key(who, organization, &key)
-            .await,
-        services
-            .list_apps(who, organization, list())
+        apps::create_app(
+            services,
+            who,
+            organization,
+            CreateApp {
+                name: "n".into(),
+                settings: AppSettings::default(),
+            },
+            bits,
+        )
+        .await
+        .map(drop),
+        apps::read_app(services, who, organization, app)
             .await
             .map(drop),
-        services
-            .create_app(
-                who,
-                organization,
-                CreateApp {
-                    name: "n".into(),
-                    settings: AppSettings::default(),
-                },
-                bits,
-            )
+        apps::update_app(services, who, organization, app, UpdateApp::default(), None)
             .await
             .map(drop),
-        services.app(who, organization, app).await.map(drop),
-        services
-            .update_app(who, organization, app, UpdateApp::default(), None)
+        keys::list_app_keys(services, who, organization, app, list())
             .await
             .map(drop),
-        services
-            .list_app_keys(who, organization, app, list())
+        keys::create_app_key(
+            services,
+            who,
+            organization,
+            app,
+            CreateAppKey {
+                environment,
+                name: None,
+            },
+            bits,
+        )
+        .await
+        .map(drop),
+        keys::create_access(
+            services,
+            who,
+            organization,
+            app,
+            CreateAccess {
+                environment,
+                expires_in: None,
+            },
+            bits,
+        )
+        .await
+        .map(drop),
+        keys::revoke_app_key(services, who, organization, app, &key).await,
+        token_keys::list_token_keys(services, who, organization, app, list())
             .await
             .map(drop),
-        services
-            .create_app_key(
-                who,
-                organization,
-                app,
-                CreateAppKey {
-                    environment,
-                    name: None,
-                },
-                bits,
-            )
+        token_keys::create_token_key(services, who, organization, app, token_key_body, bits)
             .await
             .map(drop),
-        services
-            .create_access(
-                who,
-                organization,
-                app,
-                CreateAccess {
-                    environment,
-                    expires_in: None,
-                },
-                bits,
-            )
-            .await
-            .map(drop),
-        services.revoke_app_key(who, organization, app, &key).await,
-        services
-            .list_token_keys(who, organization, app, list())
-            .await
-            .map(drop),
-        services
-            .create_token_key(who, organization, app, token_key_body, bits)
-            .await
-            .map(drop),
-        services
-            .revoke_token_key(who, organization, app, &token_key)
-            .await,
-        services.delete_app(who, organization, app, None).await,
-        services.delete_organization(who, organization, None).await,
+        token_keys::revoke_token_key(services, who, organization, app, &token_key).await,
+        apps::delete_app(services, who, organization, app, None).await,
+        organizations::delete_organization(services, who, organization, None).await,
     ]
 }
 
@@ -158,36 +165,48 @@ async fn anothers_organization_answers_exactly_as_one_that_never_was() {
     }
     // Nothing of it changed.
     assert!(
-        deployment
-            .services
-            .app(&Principal::Admin, &b.organization, &b.app)
-            .await
-            .is_ok()
+        apps::read_app(
+            &deployment.services,
+            &Principal::Admin,
+            &b.organization,
+            &b.app
+        )
+        .await
+        .is_ok()
     );
     assert_eq!(
-        deployment
-            .services
-            .list_apps(&Principal::Admin, &b.organization, ListPage::default())
-            .await
-            .unwrap()
-            .items
-            .len(),
+        apps::list_apps(
+            &deployment.services,
+            &Principal::Admin,
+            &b.organization,
+            ListPage::default()
+        )
+        .await
+        .unwrap()
+        .items
+        .len(),
         1
     );
     // The admin key reaches both, but not the one's app through the other.
     assert!(
-        deployment
-            .services
-            .app(&Principal::Admin, &a.organization, &a.app)
-            .await
-            .is_ok()
+        apps::read_app(
+            &deployment.services,
+            &Principal::Admin,
+            &a.organization,
+            &a.app
+        )
+        .await
+        .is_ok()
     );
     assert_eq!(
         code(
-            deployment
-                .services
-                .app(&Principal::Admin, &a.organization, &b.app)
-                .await
+            apps::read_app(
+                &deployment.services,
+                &Principal::Admin,
+                &a.organization,
+                &b.app
+            )
+            .await
         ),
         ErrorCode::NotFound
     );
@@ -204,23 +223,11 @@ async fn app_operations(
         name: None,
     };
     vec![
-        code(services.app(who, organization, app).await),
-        code(
-            services
-                .list_app_keys(who, organization, app, ListPage::default())
-                .await,
-        ),
-        code(
-            services
-                .create_app_key(who, organization, app, body, 1)
-                .await,
-        ),
-        code(
-            services
-                .update_app(who, organization, app, UpdateApp::default(), None)
-                .await,
-        ),
-        code(services.delete_app(who, organization, app, None).await),
+        code(apps::read_app(services, who, organization, app).await),
+        code(keys::list_app_keys(services, who, organization, app, ListPage::default()).await),
+        code(keys::create_app_key(services, who, organization, app, body, 1).await),
+        code(apps::update_app(services, who, organization, app, UpdateApp::default(), None).await),
+        code(apps::delete_app(services, who, organization, app, None).await),
     ]
 }
 
@@ -253,11 +260,11 @@ async fn a_wrong_kind_of_credential_is_forbidden() {
             banner: None,
         };
         assert_eq!(
-            code(services.create_organization(who, body, 1).await),
+            code(organizations::create_organization(services, who, body, 1).await),
             ErrorCode::Forbidden
         );
         assert_eq!(
-            code(services.list_organizations(who, ListPage::default()).await),
+            code(organizations::list_organizations(services, who, ListPage::default()).await),
             ErrorCode::Forbidden
         );
     }
@@ -267,19 +274,11 @@ async fn a_wrong_kind_of_credential_is_forbidden() {
     let alice = "alice".parse().unwrap();
     let actor = user.actor().unwrap();
     assert_eq!(
-        code(
-            services
-                .mint_token(actor, &alice, MintToken::default())
-                .await
-        ),
+        code(tokens::mint_token(services, actor, &alice, MintToken::default()).await),
         ErrorCode::Forbidden
     );
     assert_eq!(
-        code(
-            services
-                .disconnect_user(actor, &alice, Disconnect::default())
-                .await
-        ),
+        code(sessions::disconnect_user(services, actor, &alice, Disconnect::default()).await),
         ErrorCode::Forbidden
     );
 }
@@ -294,40 +293,33 @@ async fn live_and_test_share_no_user() {
         let stranger = deployment.backend(tenant, environment).await;
         let actor = stranger.actor().unwrap();
         assert_eq!(
-            code(deployment.services.user(actor, &alice).await),
+            code(users::read_user(&deployment.services, actor, &alice).await),
             ErrorCode::NotFound
         );
         assert_eq!(
             code(
-                deployment
-                    .services
-                    .mint_token(actor, &alice, MintToken::default())
-                    .await
+                tokens::mint_token(&deployment.services, actor, &alice, MintToken::default()).await
             ),
             ErrorCode::NotFound
         );
         for revoke in [false, true] {
             let body = Disconnect { revoke };
             assert_eq!(
-                code(
-                    deployment
-                        .services
-                        .disconnect_user(actor, &alice, body)
-                        .await
-                ),
+                code(sessions::disconnect_user(&deployment.services, actor, &alice, body).await),
                 ErrorCode::NotFound
             );
         }
         // The same id is another user there, and its end touches nobody here.
         deployment.user(&stranger, "alice").await;
-        deployment
-            .services
-            .disconnect_user(actor, &alice, Disconnect { revoke: true })
-            .await
-            .unwrap();
-        deployment
-            .services
-            .delete_user(actor, &alice, None)
+        sessions::disconnect_user(
+            &deployment.services,
+            actor,
+            &alice,
+            Disconnect { revoke: true },
+        )
+        .await
+        .unwrap();
+        users::delete_user(&deployment.services, actor, &alice, None)
             .await
             .unwrap();
         let signer = deployment

@@ -10,7 +10,7 @@ use protocol::{
 };
 
 use crate::{
-    Services,
+    Services, apps,
     error::Result,
     perform::{Call, Done, Perform},
 };
@@ -21,22 +21,20 @@ impl Perform for AppCreate {
     async fn repeat(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         let id = AppId::from_bits(call.seed);
         Ok(Done::entity(
-            services
-                .app(&call.caller, &call.path.organization_id, &id)
-                .await?,
+            apps::read_app(services, &call.caller, &call.path.organization_id, &id).await?,
         ))
     }
 
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::entity(
-            services
-                .create_app(
-                    &call.caller,
-                    &call.path.organization_id,
-                    call.input,
-                    call.seed,
-                )
-                .await?,
+            apps::create_app(
+                services,
+                &call.caller,
+                &call.path.organization_id,
+                call.input,
+                call.seed,
+            )
+            .await?,
         )
         .new_if(true))
     }
@@ -45,9 +43,13 @@ impl Perform for AppCreate {
 impl Perform for AppList {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::plain(
-            services
-                .list_apps(&call.caller, &call.path.organization_id, call.input)
-                .await?,
+            apps::list_apps(
+                services,
+                &call.caller,
+                &call.path.organization_id,
+                call.input,
+            )
+            .await?,
         ))
     }
 }
@@ -55,9 +57,13 @@ impl Perform for AppList {
 impl Perform for AppRead {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::entity(
-            services
-                .app(&call.caller, &call.path.organization_id, &call.path.app_id)
-                .await?,
+            apps::read_app(
+                services,
+                &call.caller,
+                &call.path.organization_id,
+                &call.path.app_id,
+            )
+            .await?,
         ))
     }
 }
@@ -69,29 +75,29 @@ impl Perform for AppUpdate {
             app_id,
         } = &call.path;
         Ok(Done::entity(
-            services
-                .update_app(
-                    &call.caller,
-                    organization_id,
-                    app_id,
-                    call.input,
-                    call.if_match,
-                )
-                .await?,
+            apps::update_app(
+                services,
+                &call.caller,
+                organization_id,
+                app_id,
+                call.input,
+                call.if_match,
+            )
+            .await?,
         ))
     }
 }
 
 impl Perform for AppDelete {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
-        services
-            .delete_app(
-                &call.caller,
-                &call.path.organization_id,
-                &call.path.app_id,
-                call.if_match,
-            )
-            .await?;
+        apps::delete_app(
+            services,
+            &call.caller,
+            &call.path.organization_id,
+            &call.path.app_id,
+            call.if_match,
+        )
+        .await?;
         Ok(Done::plain(Empty {}))
     }
 }

@@ -15,10 +15,12 @@ use protocol::{
 
 use crate::{
     Services,
-    channels::{ChannelFilter, Made},
+    channels::{self, ChannelFilter, Made},
     credential::Actor,
     document::Versioned,
+    entry_list,
     error::{Error, Result},
+    participants,
     perform::{Call, Done, Perform},
 };
 
@@ -30,7 +32,7 @@ impl Perform for ChannelList {
         let actor = call.caller.actor()?;
         let user = user_of(actor)?;
         Ok(Done::plain(
-            services.list_entries(actor, user, call.input).await?,
+            entry_list::list_entries(services, actor, user, call.input).await?,
         ))
     }
 }
@@ -39,16 +41,16 @@ impl Perform for ChannelCreate {
     const REPEATS_ANEW: bool = true;
 
     async fn repeat(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
-        let channel = services
-            .channel_made_by(call.caller.actor()?, &call.input, call.seed)
-            .await?;
+        let channel =
+            channels::channel_made_by(services, call.caller.actor()?, &call.input, call.seed)
+                .await?;
         Ok(channel_done(channel, Made::Before))
     }
 
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
-        let (channel, made) = services
-            .create_channel_as(call.caller.actor()?, call.input, call.seed)
-            .await?;
+        let (channel, made) =
+            channels::create_channel_as(services, call.caller.actor()?, call.input, call.seed)
+                .await?;
         Ok(channel_done(channel, made))
     }
 }
@@ -70,55 +72,56 @@ impl Perform for ChannelSearch {
             ids,
         };
         Ok(Done::plain(
-            services
-                .list_channels(actor, filter, ListPage { cursor, limit })
-                .await?,
+            channels::list_channels(services, actor, filter, ListPage { cursor, limit }).await?,
         ))
     }
 }
 
 impl Perform for ChannelRead {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
-        let channel = services
-            .channel(call.caller.actor()?, &call.path.channel_id)
-            .await?;
+        let channel =
+            channels::read_channel(services, call.caller.actor()?, &call.path.channel_id).await?;
         Ok(channel_done(channel, Made::Before))
     }
 }
 
 impl Perform for ChannelReplace {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
-        let (channel, made) = services
-            .put_channel(
-                call.caller.actor()?,
-                &call.path.channel_id,
-                call.input,
-                call.if_match,
-            )
-            .await?;
+        let (channel, made) = channels::put_channel(
+            services,
+            call.caller.actor()?,
+            &call.path.channel_id,
+            call.input,
+            call.if_match,
+        )
+        .await?;
         Ok(channel_done(channel, made))
     }
 }
 
 impl Perform for ChannelUpdate {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
-        let channel = services
-            .update_channel(
-                call.caller.actor()?,
-                &call.path.channel_id,
-                call.input,
-                call.if_match,
-            )
-            .await?;
+        let channel = channels::update_channel(
+            services,
+            call.caller.actor()?,
+            &call.path.channel_id,
+            call.input,
+            call.if_match,
+        )
+        .await?;
         Ok(channel_done(channel, Made::Before))
     }
 }
 
 impl Perform for ChannelDelete {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
-        services
-            .delete_channel(call.caller.actor()?, &call.path.channel_id, call.if_match)
-            .await?;
+        channels::delete_channel(
+            services,
+            call.caller.actor()?,
+            &call.path.channel_id,
+            call.if_match,
+        )
+        .await?;
         Ok(Done::plain(Empty {}))
     }
 }
@@ -126,8 +129,7 @@ impl Perform for ChannelDelete {
 impl Perform for ChannelJoin {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::plain(
-            services
-                .join_channel(call.caller.actor()?, &call.path.channel_id)
+            participants::join_channel(services, call.caller.actor()?, &call.path.channel_id)
                 .await?,
         ))
     }
@@ -135,9 +137,7 @@ impl Perform for ChannelJoin {
 
 impl Perform for ChannelLeave {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
-        services
-            .leave_channel(call.caller.actor()?, &call.path.channel_id)
-            .await?;
+        participants::leave_channel(services, call.caller.actor()?, &call.path.channel_id).await?;
         Ok(Done::plain(Empty {}))
     }
 }

@@ -12,20 +12,21 @@ use protocol::operation::{
 use crate::{
     Services,
     error::Result,
+    keys,
     perform::{Call, Done, Perform},
 };
 
 impl Perform for OrganizationKeyCreate {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::created(
-            services
-                .create_organization_key(
-                    &call.caller,
-                    &call.path.organization_id,
-                    call.input,
-                    call.seed,
-                )
-                .await?,
+            keys::create_organization_key(
+                services,
+                &call.caller,
+                &call.path.organization_id,
+                call.input,
+                call.seed,
+            )
+            .await?,
         ))
     }
 }
@@ -33,18 +34,26 @@ impl Perform for OrganizationKeyCreate {
 impl Perform for OrganizationKeyList {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::plain(
-            services
-                .list_organization_keys(&call.caller, &call.path.organization_id, call.input)
-                .await?,
+            keys::list_organization_keys(
+                services,
+                &call.caller,
+                &call.path.organization_id,
+                call.input,
+            )
+            .await?,
         ))
     }
 }
 
 impl Perform for OrganizationKeyRevoke {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
-        services
-            .revoke_organization_key(&call.caller, &call.path.organization_id, &call.path.key_id)
-            .await?;
+        keys::revoke_organization_key(
+            services,
+            &call.caller,
+            &call.path.organization_id,
+            &call.path.key_id,
+        )
+        .await?;
         Ok(Done::plain(Empty {}))
     }
 }
@@ -56,9 +65,15 @@ impl Perform for AppKeyCreate {
             app_id,
         } = &call.path;
         Ok(Done::created(
-            services
-                .create_app_key(&call.caller, organization_id, app_id, call.input, call.seed)
-                .await?,
+            keys::create_app_key(
+                services,
+                &call.caller,
+                organization_id,
+                app_id,
+                call.input,
+                call.seed,
+            )
+            .await?,
         ))
     }
 }
@@ -70,9 +85,15 @@ impl Perform for AccessKeyCreate {
             app_id,
         } = &call.path;
         Ok(Done::created(
-            services
-                .create_access(&call.caller, organization_id, app_id, call.input, call.seed)
-                .await?,
+            keys::create_access(
+                services,
+                &call.caller,
+                organization_id,
+                app_id,
+                call.input,
+                call.seed,
+            )
+            .await?,
         ))
     }
 }
@@ -80,14 +101,14 @@ impl Perform for AccessKeyCreate {
 impl Perform for AppKeyList {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::plain(
-            services
-                .list_app_keys(
-                    &call.caller,
-                    &call.path.organization_id,
-                    &call.path.app_id,
-                    call.input,
-                )
-                .await?,
+            keys::list_app_keys(
+                services,
+                &call.caller,
+                &call.path.organization_id,
+                &call.path.app_id,
+                call.input,
+            )
+            .await?,
         ))
     }
 }
@@ -99,9 +120,7 @@ impl Perform for AppKeyRevoke {
             app_id,
             key_id,
         } = &call.path;
-        services
-            .revoke_app_key(&call.caller, organization_id, app_id, key_id)
-            .await?;
+        keys::revoke_app_key(services, &call.caller, organization_id, app_id, key_id).await?;
         Ok(Done::plain(Empty {}))
     }
 }

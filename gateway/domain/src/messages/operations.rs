@@ -13,7 +13,7 @@ use protocol::{
 use crate::{
     Services,
     error::Result,
-    messages::Sent,
+    messages::{self, Sent},
     perform::{Call, Done, Perform, Tag},
 };
 
@@ -22,9 +22,13 @@ impl Perform for MessageSend {
 
     async fn repeat(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(message_done(
-            services
-                .message(call.caller.actor()?, &call.path.channel_id, &sent_id(&call))
-                .await?,
+            messages::read_message(
+                services,
+                call.caller.actor()?,
+                &call.path.channel_id,
+                &sent_id(&call),
+            )
+            .await?,
         ))
     }
 
@@ -37,9 +41,9 @@ impl Perform for MessageSend {
             message_id: Some(message_id),
             ..call.input
         };
-        let (message, sent) = services
-            .send_message(call.caller.actor()?, &call.path.channel_id, input)
-            .await?;
+        let (message, sent) =
+            messages::send_message(services, call.caller.actor()?, &call.path.channel_id, input)
+                .await?;
         Ok(message_done(message).new_if(is_own || sent == Sent::Now))
     }
 }
@@ -47,9 +51,13 @@ impl Perform for MessageSend {
 impl Perform for MessageList {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::plain(
-            services
-                .list_messages(call.caller.actor()?, &call.path.channel_id, call.input)
-                .await?,
+            messages::list_messages(
+                services,
+                call.caller.actor()?,
+                &call.path.channel_id,
+                call.input,
+            )
+            .await?,
         ))
     }
 }
@@ -57,13 +65,13 @@ impl Perform for MessageList {
 impl Perform for MessageRead {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(message_done(
-            services
-                .message(
-                    call.caller.actor()?,
-                    &call.path.channel_id,
-                    &call.path.message_id,
-                )
-                .await?,
+            messages::read_message(
+                services,
+                call.caller.actor()?,
+                &call.path.channel_id,
+                &call.path.message_id,
+            )
+            .await?,
         ))
     }
 }
@@ -75,29 +83,29 @@ impl Perform for MessageEdit {
             message_id,
         } = &call.path;
         Ok(message_done(
-            services
-                .edit_message(
-                    call.caller.actor()?,
-                    channel_id,
-                    message_id,
-                    call.input,
-                    call.if_match,
-                )
-                .await?,
+            messages::edit_message(
+                services,
+                call.caller.actor()?,
+                channel_id,
+                message_id,
+                call.input,
+                call.if_match,
+            )
+            .await?,
         ))
     }
 }
 
 impl Perform for MessageDelete {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
-        services
-            .delete_message(
-                call.caller.actor()?,
-                &call.path.channel_id,
-                &call.path.message_id,
-                call.if_match,
-            )
-            .await?;
+        messages::delete_message(
+            services,
+            call.caller.actor()?,
+            &call.path.channel_id,
+            &call.path.message_id,
+            call.if_match,
+        )
+        .await?;
         Ok(Done::plain(Empty {}))
     }
 }

@@ -11,6 +11,7 @@ use protocol::operation::{
 use crate::{
     Services,
     error::Result,
+    organizations,
     perform::{Call, Done, Perform},
 };
 
@@ -19,16 +20,13 @@ impl Perform for OrganizationCreate {
 
     async fn repeat(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::entity(
-            services
-                .organization_made_by(&call.caller, call.seed)
-                .await?,
+            organizations::organization_made_by(services, &call.caller, call.seed).await?,
         ))
     }
 
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::entity(
-            services
-                .create_organization(&call.caller, call.input, call.seed)
+            organizations::create_organization(services, &call.caller, call.input, call.seed)
                 .await?,
         )
         .new_if(true))
@@ -38,9 +36,7 @@ impl Perform for OrganizationCreate {
 impl Perform for OrganizationList {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::plain(
-            services
-                .list_organizations(&call.caller, call.input)
-                .await?,
+            organizations::list_organizations(services, &call.caller, call.input).await?,
         ))
     }
 }
@@ -48,8 +44,7 @@ impl Perform for OrganizationList {
 impl Perform for OrganizationRead {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::entity(
-            services
-                .organization(&call.caller, &call.path.organization_id)
+            organizations::read_organization(services, &call.caller, &call.path.organization_id)
                 .await?,
         ))
     }
@@ -58,23 +53,27 @@ impl Perform for OrganizationRead {
 impl Perform for OrganizationUpdate {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::entity(
-            services
-                .update_organization(
-                    &call.caller,
-                    &call.path.organization_id,
-                    call.input,
-                    call.if_match,
-                )
-                .await?,
+            organizations::update_organization(
+                services,
+                &call.caller,
+                &call.path.organization_id,
+                call.input,
+                call.if_match,
+            )
+            .await?,
         ))
     }
 }
 
 impl Perform for OrganizationDelete {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
-        services
-            .delete_organization(&call.caller, &call.path.organization_id, call.if_match)
-            .await?;
+        organizations::delete_organization(
+            services,
+            &call.caller,
+            &call.path.organization_id,
+            call.if_match,
+        )
+        .await?;
         Ok(Done::plain(Empty {}))
     }
 }

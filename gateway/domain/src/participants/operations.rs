@@ -16,7 +16,7 @@ use crate::{
     Services,
     document::Versioned,
     error::Result,
-    participants::Added,
+    participants::{self, Added},
     perform::{Call, Done, Perform},
 };
 
@@ -25,20 +25,24 @@ impl Perform for ParticipantAdd {
 
     async fn repeat(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(participant_done(
-            services
-                .participant(
-                    call.caller.actor()?,
-                    &call.path.channel_id,
-                    &call.input.user_id,
-                )
-                .await?,
+            participants::read_participant(
+                services,
+                call.caller.actor()?,
+                &call.path.channel_id,
+                &call.input.user_id,
+            )
+            .await?,
         ))
     }
 
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
-        let (participant, added) = services
-            .add_participant(call.caller.actor()?, &call.path.channel_id, call.input)
-            .await?;
+        let (participant, added) = participants::add_participant(
+            services,
+            call.caller.actor()?,
+            &call.path.channel_id,
+            call.input,
+        )
+        .await?;
         Ok(participant_done(participant).new_if(added == Added::Now))
     }
 }
@@ -46,9 +50,13 @@ impl Perform for ParticipantAdd {
 impl Perform for ParticipantList {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::plain(
-            services
-                .list_participants(call.caller.actor()?, &call.path.channel_id, call.input)
-                .await?,
+            participants::list_participants(
+                services,
+                call.caller.actor()?,
+                &call.path.channel_id,
+                call.input,
+            )
+            .await?,
         ))
     }
 }
@@ -56,13 +64,13 @@ impl Perform for ParticipantList {
 impl Perform for ParticipantAddBatch {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::plain(
-            services
-                .add_participants(
-                    call.caller.actor()?,
-                    &call.path.channel_id,
-                    call.input.items,
-                )
-                .await?,
+            participants::add_participants(
+                services,
+                call.caller.actor()?,
+                &call.path.channel_id,
+                call.input.items,
+            )
+            .await?,
         ))
     }
 }
@@ -70,13 +78,13 @@ impl Perform for ParticipantAddBatch {
 impl Perform for ParticipantRead {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(participant_done(
-            services
-                .participant(
-                    call.caller.actor()?,
-                    &call.path.channel_id,
-                    &call.path.user_id,
-                )
-                .await?,
+            participants::read_participant(
+                services,
+                call.caller.actor()?,
+                &call.path.channel_id,
+                &call.path.user_id,
+            )
+            .await?,
         ))
     }
 }
@@ -88,29 +96,29 @@ impl Perform for ParticipantUpdate {
             user_id,
         } = &call.path;
         Ok(participant_done(
-            services
-                .update_participant(
-                    call.caller.actor()?,
-                    channel_id,
-                    user_id,
-                    call.input,
-                    call.if_match,
-                )
-                .await?,
+            participants::update_participant(
+                services,
+                call.caller.actor()?,
+                channel_id,
+                user_id,
+                call.input,
+                call.if_match,
+            )
+            .await?,
         ))
     }
 }
 
 impl Perform for ParticipantRemove {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
-        services
-            .remove_participant(
-                call.caller.actor()?,
-                &call.path.channel_id,
-                &call.path.user_id,
-                call.if_match,
-            )
-            .await?;
+        participants::remove_participant(
+            services,
+            call.caller.actor()?,
+            &call.path.channel_id,
+            &call.path.user_id,
+            call.if_match,
+        )
+        .await?;
         Ok(Done::plain(Empty {}))
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     Services,
     error::Result,
     perform::{Call, Done, Perform},
+    reactions,
 };
 
 impl Perform for ReactionAdd {
@@ -19,15 +20,15 @@ impl Perform for ReactionAdd {
             emoji,
         } = &call.path;
         Ok(Done::plain(
-            services
-                .add_reaction(
-                    call.caller.actor()?,
-                    channel_id,
-                    message_id,
-                    emoji,
-                    call.input.sender_id,
-                )
-                .await?,
+            reactions::add_reaction(
+                services,
+                call.caller.actor()?,
+                channel_id,
+                message_id,
+                emoji,
+                call.input.sender_id,
+            )
+            .await?,
         ))
     }
 }
@@ -40,15 +41,15 @@ impl Perform for ReactionRemove {
             emoji,
         } = &call.path;
         Ok(Done::plain(
-            services
-                .remove_reaction(
-                    call.caller.actor()?,
-                    channel_id,
-                    message_id,
-                    emoji,
-                    call.input.sender_id,
-                )
-                .await?,
+            reactions::remove_reaction(
+                services,
+                call.caller.actor()?,
+                channel_id,
+                message_id,
+                emoji,
+                call.input.sender_id,
+            )
+            .await?,
         ))
     }
 }

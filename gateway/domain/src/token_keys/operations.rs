@@ -10,6 +10,7 @@ use crate::{
     Services,
     error::Result,
     perform::{Call, Done, Perform},
+    token_keys,
 };
 
 impl Perform for TokenKeyCreate {
@@ -19,9 +20,15 @@ impl Perform for TokenKeyCreate {
             app_id,
         } = &call.path;
         Ok(Done::created(
-            services
-                .create_token_key(&call.caller, organization_id, app_id, call.input, call.seed)
-                .await?,
+            token_keys::create_token_key(
+                services,
+                &call.caller,
+                organization_id,
+                app_id,
+                call.input,
+                call.seed,
+            )
+            .await?,
         ))
     }
 }
@@ -29,14 +36,14 @@ impl Perform for TokenKeyCreate {
 impl Perform for TokenKeyList {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::plain(
-            services
-                .list_token_keys(
-                    &call.caller,
-                    &call.path.organization_id,
-                    &call.path.app_id,
-                    call.input,
-                )
-                .await?,
+            token_keys::list_token_keys(
+                services,
+                &call.caller,
+                &call.path.organization_id,
+                &call.path.app_id,
+                call.input,
+            )
+            .await?,
         ))
     }
 }
@@ -48,8 +55,7 @@ impl Perform for TokenKeyRevoke {
             app_id,
             key_id,
         } = &call.path;
-        services
-            .revoke_token_key(&call.caller, organization_id, app_id, key_id)
+        token_keys::revoke_token_key(services, &call.caller, organization_id, app_id, key_id)
             .await?;
         Ok(Done::plain(Empty {}))
     }

@@ -6,17 +6,18 @@ use crate::{
     Services,
     error::Result,
     perform::{Call, Done, Perform},
+    typing,
 };
 
 impl Perform for TypingSet {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
-        services
-            .typing(
-                call.caller.actor()?,
-                &call.path.channel_id,
-                call.input.typing,
-            )
-            .await?;
+        typing::typing(
+            services,
+            call.caller.actor()?,
+            &call.path.channel_id,
+            call.input.typing,
+        )
+        .await?;
         Ok(Done::plain(Empty {}))
     }
 }

@@ -14,8 +14,10 @@ use protocol::{
 use crate::{
     Services,
     channels::Made,
+    entry_list,
     error::Result,
     perform::{Call, Done, Perform},
+    sessions, tokens, users,
 };
 
 impl Perform for UserCreate {
@@ -28,15 +30,13 @@ impl Perform for UserCreate {
             .clone()
             .unwrap_or_else(|| UserId::from_bits(call.seed));
         Ok(Done::entity(
-            services.user(call.caller.actor()?, &id).await?,
+            users::read_user(services, call.caller.actor()?, &id).await?,
         ))
     }
 
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::entity(
-            services
-                .create_user_as(call.caller.actor()?, call.input, call.seed)
-                .await?,
+            users::create_user_as(services, call.caller.actor()?, call.input, call.seed).await?,
         )
         .new_if(true))
     }
@@ -45,9 +45,7 @@ impl Perform for UserCreate {
 impl Perform for UserList {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::plain(
-            services
-                .list_users(call.caller.actor()?, call.input)
-                .await?,
+            users::list_users(services, call.caller.actor()?, call.input).await?,
         ))
     }
 }
@@ -55,9 +53,7 @@ impl Perform for UserList {
 impl Perform for UserPutBatch {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::plain(
-            services
-                .put_users(call.caller.actor()?, call.input.items)
-                .await?,
+            users::put_users(services, call.caller.actor()?, call.input.items).await?,
         ))
     }
 }
@@ -65,9 +61,7 @@ impl Perform for UserPutBatch {
 impl Perform for UserGet {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::plain(
-            services
-                .users(call.caller.actor()?, &call.input.user_ids)
-                .await?,
+            users::users(services, call.caller.actor()?, &call.input.user_ids).await?,
         ))
     }
 }
@@ -75,23 +69,21 @@ impl Perform for UserGet {
 impl Perform for UserRead {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::entity(
-            services
-                .user(call.caller.actor()?, &call.path.user_id)
-                .await?,
+            users::read_user(services, call.caller.actor()?, &call.path.user_id).await?,
         ))
     }
 }
 
 impl Perform for UserReplace {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
-        let (user, made) = services
-            .put_user(
-                call.caller.actor()?,
-                &call.path.user_id,
-                call.input,
-                call.if_match,
-            )
-            .await?;
+        let (user, made) = users::put_user(
+            services,
+            call.caller.actor()?,
+            &call.path.user_id,
+            call.input,
+            call.if_match,
+        )
+        .await?;
         Ok(Done::entity(user).new_if(made == Made::Now))
     }
 }
@@ -99,23 +91,27 @@ impl Perform for UserReplace {
 impl Perform for UserUpdate {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::entity(
-            services
-                .update_user(
-                    call.caller.actor()?,
-                    &call.path.user_id,
-                    call.input,
-                    call.if_match,
-                )
-                .await?,
+            users::update_user(
+                services,
+                call.caller.actor()?,
+                &call.path.user_id,
+                call.input,
+                call.if_match,
+            )
+            .await?,
         ))
     }
 }
 
 impl Perform for UserDelete {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
-        services
-            .delete_user(call.caller.actor()?, &call.path.user_id, call.if_match)
-            .await?;
+        users::delete_user(
+            services,
+            call.caller.actor()?,
+            &call.path.user_id,
+            call.if_match,
+        )
+        .await?;
         Ok(Done::plain(Empty {}))
     }
 }
@@ -123,9 +119,13 @@ impl Perform for UserDelete {
 impl Perform for UserMintToken {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::created(
-            services
-                .mint_token(call.caller.actor()?, &call.path.user_id, call.input)
-                .await?,
+            tokens::mint_token(
+                services,
+                call.caller.actor()?,
+                &call.path.user_id,
+                call.input,
+            )
+            .await?,
         ))
     }
 }
@@ -135,9 +135,13 @@ impl Perform for UserDisconnect {
 
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::plain(
-            services
-                .disconnect_user(call.caller.actor()?, &call.path.user_id, call.input)
-                .await?,
+            sessions::disconnect_user(
+                services,
+                call.caller.actor()?,
+                &call.path.user_id,
+                call.input,
+            )
+            .await?,
         ))
     }
 }
@@ -145,9 +149,13 @@ impl Perform for UserDisconnect {
 impl Perform for UserChannels {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::plain(
-            services
-                .list_entries(call.caller.actor()?, &call.path.user_id, call.input)
-                .await?,
+            entry_list::list_entries(
+                services,
+                call.caller.actor()?,
+                &call.path.user_id,
+                call.input,
+            )
+            .await?,
         ))
     }
 }

@@ -1,6 +1,7 @@
 //! Deleted organizations and apps.
 
 use super::*;
+use domain::{apps, channels, jobs, organizations};
 
 #[tokio::test]
 async fn a_deleted_app_or_organization_sounds_like_one_that_never_was() {
@@ -9,43 +10,32 @@ async fn a_deleted_app_or_organization_sounds_like_one_that_never_was() {
     let tenant = deployment.tenant("a").await;
     let second = deployment.app(&tenant.organization, "second").await;
     let never = code(
-        services
-            .app(
-                &ADMIN,
-                &tenant.organization,
-                &"app_0123456789abcdef".parse().unwrap(),
-            )
-            .await,
+        apps::read_app(
+            services,
+            &ADMIN,
+            &tenant.organization,
+            &"app_0123456789abcdef".parse().unwrap(),
+        )
+        .await,
     );
-    services
-        .delete_app(&ADMIN, &tenant.organization, &tenant.app, None)
+    apps::delete_app(services, &ADMIN, &tenant.organization, &tenant.app, None)
         .await
         .unwrap();
     assert_eq!(
-        code(
-            services
-                .app(&ADMIN, &tenant.organization, &tenant.app)
-                .await
-        ),
+        code(apps::read_app(services, &ADMIN, &tenant.organization, &tenant.app).await),
         never
     );
     // Until everything is done, a repeat goes on with it.
-    services
-        .delete_app(&ADMIN, &tenant.organization, &tenant.app, None)
+    apps::delete_app(services, &ADMIN, &tenant.organization, &tenant.app, None)
         .await
         .unwrap();
     deployment.later(Duration::from_secs(30));
-    services.run_jobs().await.unwrap();
+    jobs::run::run_jobs(services).await.unwrap();
     assert_eq!(
-        code(
-            services
-                .delete_app(&ADMIN, &tenant.organization, &tenant.app, None)
-                .await
-        ),
+        code(apps::delete_app(services, &ADMIN, &tenant.organization, &tenant.app, None).await),
         never
     );
-    let listed = services
-        .list_apps(&ADMIN, &tenant.organization, ListPage::default())
+    let listed = apps::list_apps(services, &ADMIN, &tenant.organization, ListPage::default())
         .await
         .unwrap();
     assert_eq!(
@@ -57,16 +47,15 @@ async fn a_deleted_app_or_organization_sounds_like_one_that_never_was() {
         std::slice::from_ref(&second)
     );
 
-    services
-        .delete_organization(&ADMIN, &tenant.organization, None)
+    organizations::delete_organization(services, &ADMIN, &tenant.organization, None)
         .await
         .unwrap();
     assert_eq!(
-        code(services.organization(&ADMIN, &tenant.organization).await),
+        code(organizations::read_organization(services, &ADMIN, &tenant.organization).await),
         ErrorCode::NotFound
     );
     assert_eq!(
-        code(services.app(&ADMIN, &tenant.organization, &second).await),
+        code(apps::read_app(services, &ADMIN, &tenant.organization, &second).await),
         ErrorCode::NotFound
     );
     let body = CreateApp {
@@ -74,16 +63,11 @@ async fn a_deleted_app_or_organization_sounds_like_one_that_never_was() {
         settings: AppSettings::default(),
     };
     assert_eq!(
-        code(
-            services
-                .create_app(&ADMIN, &tenant.organization, body, 1)
-                .await
-        ),
+        code(apps::create_app(services, &ADMIN, &tenant.organization, body, 1).await),
         ErrorCode::NotFound
     );
     assert!(
-        services
-            .list_organizations(&ADMIN, ListPage::default())
+        organizations::list_organizations(services, &ADMIN, ListPage::default())
             .await
             .unwrap()
             .items
@@ -132,9 +116,7 @@ async fn a_deletion_that_was_interrupted_is_finished_by_any_node() {
         participant_ids: vec![],
         metadata: Default::default(),
     };
-    let channel = deployment
-        .services
-        .create_channel(backend.actor().unwrap(), channel)
+    let channel = channels::create_channel(&deployment.services, backend.actor().unwrap(), channel)
         .await
         .unwrap()
         .0
@@ -165,7 +147,7 @@ async fn a_deletion_that_was_interrupted_is_finished_by_any_node() {
 
     let (other, _) = deployment.another_node();
     assert_eq!(
-        other.run_jobs().await.unwrap(),
+        jobs::run::run_jobs(&other).await.unwrap(),
         Pass {
             finished: 1,
             ..Pass::default()
@@ -183,10 +165,10 @@ async fn a_deletion_that_was_interrupted_is_finished_by_any_node() {
         [schema::app(&tenant.app).name()]
     );
     let (third, _) = deployment.another_node();
-    assert_eq!(third.run_jobs().await.unwrap(), Pass::default());
+    assert_eq!(jobs::run::run_jobs(&third).await.unwrap(), Pass::default());
     third.clock.advance(Duration::from_secs(30));
     assert_eq!(
-        third.run_jobs().await.unwrap(),
+        jobs::run::run_jobs(&third).await.unwrap(),
         Pass {
             finished: 1,
             ..Pass::default()
@@ -209,7 +191,7 @@ async fn a_deletion_that_was_interrupted_is_finished_by_any_node() {
             .await
             .is_empty()
     );
-    assert_eq!(other.run_jobs().await.unwrap(), Pass::default());
+    assert_eq!(jobs::run::run_jobs(&other).await.unwrap(), Pass::default());
     assert!(keys(&deployment, &live.index(), USERS).await.is_empty());
     assert!(keys(&deployment, &live.index(), CHANNELS).await.is_empty());
     assert_eq!(

@@ -5,11 +5,12 @@ mod deletion;
 use std::time::Duration;
 
 use domain::{
+    apps,
     credential::Principal,
     document::PutValue,
     document::{Precondition, Versioned},
-    jobs::{Job, Pass, Task},
-    random,
+    jobs::{Job, Task, run::Pass},
+    organizations, random,
     schema::{self, APPS, CHANNELS, ENTITY, JOBS, KEYS, ONLY, TOKEN_KEYS, TOMBSTONE, USERS},
 };
 use protocol::{
@@ -47,8 +48,7 @@ async fn an_organization_is_made_with_its_first_key_and_read_again() {
     let Versioned {
         value: made,
         version,
-    } = services
-        .create_organization(&ADMIN, body.clone(), 5)
+    } = organizations::create_organization(services, &ADMIN, body.clone(), 5)
         .await
         .unwrap();
     assert!(made.organization.created_at > 0 && made.key.secret.is_some());
@@ -59,12 +59,13 @@ async fn an_organization_is_made_with_its_first_key_and_read_again() {
         ),
         ("Acme", body.banner.clone())
     );
-    let read = services
-        .organization(&ADMIN, &made.organization.id)
+    let read = organizations::read_organization(services, &ADMIN, &made.organization.id)
         .await
         .unwrap();
     assert_eq!((&read.value, read.version), (&made.organization, version));
-    let again = services.create_organization(&ADMIN, body, 5).await.unwrap();
+    let again = organizations::create_organization(services, &ADMIN, body, 5)
+        .await
+        .unwrap();
     assert_eq!(
         (
             again.value.organization,
@@ -102,38 +103,45 @@ async fn fields_are_held_against_their_rules() {
     ] {
         assert_eq!(
             code(
-                services
-                    .create_organization(&ADMIN, body(name, email), random::bits())
-                    .await
+                organizations::create_organization(
+                    services,
+                    &ADMIN,
+                    body(name, email),
+                    random::bits()
+                )
+                .await
             ),
             expected,
             "{name} {email}"
         );
     }
     assert!(
-        services
-            .create_organization(&ADMIN, body(&"ä".repeat(200), "a@b.c"), random::bits())
-            .await
-            .is_ok()
+        organizations::create_organization(
+            services,
+            &ADMIN,
+            body(&"ä".repeat(200), "a@b.c"),
+            random::bits()
+        )
+        .await
+        .is_ok()
     );
-    let listed = services
-        .list_organizations(&ADMIN, ListPage::default())
+    let listed = organizations::list_organizations(services, &ADMIN, ListPage::default())
         .await
         .unwrap();
     assert_eq!(listed.items.len(), 1, "a refused one leaves nothing");
     let id = &listed.items[0].id;
     let make = async |name: &str| {
-        services
-            .create_app(
-                &ADMIN,
-                id,
-                CreateApp {
-                    name: name.into(),
-                    settings: AppSettings::default(),
-                },
-                1,
-            )
-            .await
+        apps::create_app(
+            services,
+            &ADMIN,
+            id,
+            CreateApp {
+                name: name.into(),
+                settings: AppSettings::default(),
+            },
+            1,
+        )
+        .await
     };
     assert_eq!(code(make("").await), ErrorCode::BadRequest);
     assert_eq!(code(make(&long).await), ErrorCode::TooLarge);
@@ -142,7 +150,7 @@ async fn fields_are_held_against_their_rules() {
         ..UpdateOrganization::default()
     };
     assert_eq!(
-        code(services.update_organization(&ADMIN, id, patch, None).await),
+        code(organizations::update_organization(services, &ADMIN, id, patch, None).await),
         ErrorCode::BadRequest
     );
 }
@@ -154,8 +162,7 @@ async fn lists_come_in_pages() {
     let mut made = Vec::new();
     for bits in 0..7 {
         made.push(
-            services
-                .create_organization(&ADMIN, body("n", "a@b.c"), bits)
+            organizations::create_organization(services, &ADMIN, body("n", "a@b.c"), bits)
                 .await
                 .unwrap()
                 .value
@@ -168,8 +175,7 @@ async fn lists_come_in_pages() {
             name: format!("app {bits}"),
             settings: AppSettings::default(),
         };
-        services
-            .create_app(&ADMIN, &organization, body, bits)
+        apps::create_app(services, &ADMIN, &organization, body, bits)
             .await
             .unwrap();
     }
@@ -180,12 +186,10 @@ async fn lists_come_in_pages() {
             limit: Some(3),
         };
         let (first, second) = (
-            services
-                .list_organizations(&ADMIN, next(&cursors.0))
+            organizations::list_organizations(services, &ADMIN, next(&cursors.0))
                 .await
                 .unwrap(),
-            services
-                .list_apps(&ADMIN, &organization, next(&cursors.1))
+            apps::list_apps(services, &ADMIN, &organization, next(&cursors.1))
                 .await
                 .unwrap(),
         );
@@ -204,7 +208,7 @@ async fn lists_come_in_pages() {
         limit: Some(0),
     };
     assert_eq!(
-        code(services.list_organizations(&ADMIN, none).await),
+        code(organizations::list_organizations(services, &ADMIN, none).await),
         ErrorCode::BadRequest
     );
 }
@@ -214,8 +218,7 @@ async fn a_change_names_the_version_that_it_saw() {
     let deployment = Deployment::start();
     let services = &deployment.services;
     let tenant = deployment.tenant("a").await;
-    let before = services
-        .organization(&ADMIN, &tenant.organization)
+    let before = organizations::read_organization(services, &ADMIN, &tenant.organization)
         .await
         .unwrap();
     let patch = UpdateOrganization {
@@ -223,15 +226,15 @@ async fn a_change_names_the_version_that_it_saw() {
         email: None,
         banner: Patch::Set("https://example.org/x".into()),
     };
-    let after = services
-        .update_organization(
-            &ADMIN,
-            &tenant.organization,
-            patch.clone(),
-            Some(Precondition::Version(before.version)),
-        )
-        .await
-        .unwrap();
+    let after = organizations::update_organization(
+        services,
+        &ADMIN,
+        &tenant.organization,
+        patch.clone(),
+        Some(Precondition::Version(before.version)),
+    )
+    .await
+    .unwrap();
     assert_eq!(
         (after.value.name.as_str(), after.value.banner.as_deref()),
         ("b", Some("https://example.org/x"))
@@ -241,18 +244,17 @@ async fn a_change_names_the_version_that_it_saw() {
         (&before.value.email, before.value.created_at)
     );
     assert_ne!(after.version, before.version);
-    let stale = services
-        .update_organization(
-            &ADMIN,
-            &tenant.organization,
-            patch,
-            Some(Precondition::Version(before.version)),
-        )
-        .await;
+    let stale = organizations::update_organization(
+        services,
+        &ADMIN,
+        &tenant.organization,
+        patch,
+        Some(Precondition::Version(before.version)),
+    )
+    .await;
     assert_eq!(code(stale), ErrorCode::PreconditionFailed);
     assert_eq!(
-        services
-            .organization(&ADMIN, &tenant.organization)
+        organizations::read_organization(services, &ADMIN, &tenant.organization)
             .await
             .unwrap(),
         after
@@ -262,8 +264,7 @@ async fn a_change_names_the_version_that_it_saw() {
         ..UpdateOrganization::default()
     };
     assert_eq!(
-        services
-            .update_organization(&ADMIN, &tenant.organization, cleared, None)
+        organizations::update_organization(services, &ADMIN, &tenant.organization, cleared, None)
             .await
             .unwrap()
             .value
@@ -271,45 +272,44 @@ async fn a_change_names_the_version_that_it_saw() {
         None
     );
 
-    let app = services
-        .app(&ADMIN, &tenant.organization, &tenant.app)
+    let app = apps::read_app(services, &ADMIN, &tenant.organization, &tenant.app)
         .await
         .unwrap();
     let rename = UpdateApp {
         name: Some("other".into()),
         settings: None,
     };
-    let renamed = services
-        .update_app(
-            &ADMIN,
-            &tenant.organization,
-            &tenant.app,
-            rename.clone(),
-            Some(Precondition::Version(app.version)),
-        )
-        .await
-        .unwrap();
+    let renamed = apps::update_app(
+        services,
+        &ADMIN,
+        &tenant.organization,
+        &tenant.app,
+        rename.clone(),
+        Some(Precondition::Version(app.version)),
+    )
+    .await
+    .unwrap();
     assert_eq!(
         (renamed.value.name.as_str(), renamed.value.settings),
         ("other", app.value.settings)
     );
-    let stale = services
-        .update_app(
-            &ADMIN,
-            &tenant.organization,
-            &tenant.app,
-            rename,
-            Some(Precondition::Version(app.version)),
-        )
-        .await;
+    let stale = apps::update_app(
+        services,
+        &ADMIN,
+        &tenant.organization,
+        &tenant.app,
+        rename,
+        Some(Precondition::Version(app.version)),
+    )
+    .await;
     assert_eq!(code(stale), ErrorCode::PreconditionFailed);
-    let stale = services
-        .delete_app(
-            &ADMIN,
-            &tenant.organization,
-            &tenant.app,
-            Some(Precondition::Version(app.version)),
-        )
-        .await;
+    let stale = apps::delete_app(
+        services,
+        &ADMIN,
+        &tenant.organization,
+        &tenant.app,
+        Some(Precondition::Version(app.version)),
+    )
+    .await;
     assert_eq!(code(stale), ErrorCode::PreconditionFailed);
 }

@@ -1,6 +1,7 @@
 //! Public keys of token keys, and tokens that the app mints.
 
 use super::*;
+use domain::{token_keys, tokens};
 
 #[tokio::test]
 async fn a_public_key_must_be_a_pem_of_its_algorithm() {
@@ -16,16 +17,15 @@ async fn a_public_key_must_be_a_pem_of_its_algorithm() {
             algorithm,
             public_key: public_key.map(str::to_owned),
         };
-        let made = deployment
-            .services
-            .create_token_key(
-                &Principal::Admin,
-                &tenant.organization,
-                &tenant.app,
-                body,
-                1,
-            )
-            .await;
+        let made = token_keys::create_token_key(
+            &deployment.services,
+            &Principal::Admin,
+            &tenant.organization,
+            &tenant.app,
+            body,
+            1,
+        )
+        .await;
         code(made)
     };
     let ed = &pems[0].1;
@@ -72,15 +72,14 @@ async fn a_public_key_must_be_a_pem_of_its_algorithm() {
         make(Algorithm::HS256, Some(ed)).await,
         ErrorCode::BadRequest
     );
-    let listed = deployment
-        .services
-        .list_token_keys(
-            &Principal::Admin,
-            &tenant.organization,
-            &tenant.app,
-            Default::default(),
-        )
-        .await;
+    let listed = token_keys::list_token_keys(
+        &deployment.services,
+        &Principal::Admin,
+        &tenant.organization,
+        &tenant.app,
+        Default::default(),
+    )
+    .await;
     assert_eq!(
         listed.unwrap().items.len(),
         3,
@@ -96,10 +95,13 @@ async fn a_backend_has_tokens_minted_for_its_users() {
     let alice = deployment.user(&backend, "alice").await;
     let actor = backend.actor().unwrap();
     let mint = async |expires_in| {
-        deployment
-            .services
-            .mint_token(actor, &alice, MintToken { expires_in })
-            .await
+        tokens::mint_token(
+            &deployment.services,
+            actor,
+            &alice,
+            MintToken { expires_in },
+        )
+        .await
     };
     let first = mint(None).await.unwrap();
     assert_eq!(first.expires_at, (deployment.now() + 3600) * 1000);
@@ -116,33 +118,30 @@ async fn a_backend_has_tokens_minted_for_its_users() {
     }
     let nobody = "nobody".parse().unwrap();
     assert_eq!(
-        code(
-            deployment
-                .services
-                .mint_token(actor, &nobody, MintToken::default())
-                .await
-        ),
+        code(tokens::mint_token(&deployment.services, actor, &nobody, MintToken::default()).await),
         ErrorCode::NotFound
     );
     assert_eq!(
         code(
-            deployment
-                .services
-                .mint_token(&verified.actor, &alice, MintToken::default())
-                .await
+            tokens::mint_token(
+                &deployment.services,
+                &verified.actor,
+                &alice,
+                MintToken::default()
+            )
+            .await
         ),
         ErrorCode::Forbidden
     );
-    let keys = deployment
-        .services
-        .list_token_keys(
-            &Principal::Admin,
-            &tenant.organization,
-            &tenant.app,
-            Default::default(),
-        )
-        .await
-        .unwrap();
+    let keys = token_keys::list_token_keys(
+        &deployment.services,
+        &Principal::Admin,
+        &tenant.organization,
+        &tenant.app,
+        Default::default(),
+    )
+    .await
+    .unwrap();
     assert_eq!(keys.items.len(), 1, "one signing key serves all");
     assert_eq!(keys.items[0].environment, Environment::Test);
 }
@@ -158,8 +157,7 @@ async fn nodes_that_mint_at_once_agree_on_one_signing_key() {
     let mint = |services: &domain::Services| {
         let (services, actor, alice) = (services.clone(), actor.clone(), alice.clone());
         tokio::spawn(async move {
-            services
-                .mint_token(&actor, &alice, MintToken::default())
+            tokens::mint_token(&services, &actor, &alice, MintToken::default())
                 .await
                 .unwrap()
         })
@@ -182,15 +180,14 @@ async fn nodes_that_mint_at_once_agree_on_one_signing_key() {
                 .is_ok()
         );
     }
-    let keys = deployment
-        .services
-        .list_token_keys(
-            &Principal::Admin,
-            &tenant.organization,
-            &tenant.app,
-            Default::default(),
-        )
-        .await
-        .unwrap();
+    let keys = token_keys::list_token_keys(
+        &deployment.services,
+        &Principal::Admin,
+        &tenant.organization,
+        &tenant.app,
+        Default::default(),
+    )
+    .await
+    .unwrap();
     assert_eq!(keys.items.len(), 1);
 }

@@ -3,7 +3,10 @@
 mod minting;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
-use domain::credential::{Principal, Who};
+use domain::{
+    credential::{Principal, Who},
+    users,
+};
 use gateway::auth::TokenRefused;
 use jsonwebtoken::{EncodingKey, Header};
 use protocol::{
@@ -320,19 +323,23 @@ async fn an_unknown_user_is_made_unless_the_app_says_no() {
     let mut claims = deployment.claims("alice");
     claims["name"] = "Alice".into();
     deployment.auth.verify(&signer.sign(&claims)).await.unwrap();
-    let alice = deployment
-        .services
-        .user(backend.actor().unwrap(), &"alice".parse().unwrap())
-        .await
-        .unwrap()
-        .value;
+    let alice = users::read_user(
+        &deployment.services,
+        backend.actor().unwrap(),
+        &"alice".parse().unwrap(),
+    )
+    .await
+    .unwrap()
+    .value;
     assert_eq!(alice.username.as_deref(), Some("Alice"));
     assert!(alice.created_at > 0);
-    let listed = deployment
-        .services
-        .list_users(backend.actor().unwrap(), ListPage::default())
-        .await
-        .unwrap();
+    let listed = users::list_users(
+        &deployment.services,
+        backend.actor().unwrap(),
+        ListPage::default(),
+    )
+    .await
+    .unwrap();
     assert_eq!(listed.items, [alice]);
 
     deployment.make_no_users(&tenant).await;
@@ -356,11 +363,14 @@ async fn a_deleted_user_is_refused_at_once_and_never_made_again() {
     let signer = deployment.signer(&tenant, Algorithm::HS256).await;
     let token = signer.sign(&deployment.claims("alice"));
     deployment.auth.verify(&token).await.unwrap();
-    deployment
-        .services
-        .delete_user(backend.actor().unwrap(), &"alice".parse().unwrap(), None)
-        .await
-        .unwrap();
+    users::delete_user(
+        &deployment.services,
+        backend.actor().unwrap(),
+        &"alice".parse().unwrap(),
+        None,
+    )
+    .await
+    .unwrap();
     assert!(sentence(deployment.auth.verify(&token).await).contains("deleted"));
     assert_eq!(
         code(deployment.auth.authenticate(&token).await),

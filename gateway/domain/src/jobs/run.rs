@@ -1,0 +1,231 @@
+//! The runner of jobs: every node works on them, each for a slice at a time.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use store::{Commit, Document, Expected, Partition, Range, Table};
+use tokio::time::Instant;
+
+use super::{ABANDONED, Held, Job, Step, Task};
+use crate::{
+    Services, clearing,
+    document::PutValue,
+    error::{Error, Result},
+    jobs,
+    schema::{self, ENTITY, JOBS, ONLY, TOMBSTONE},
+    settling, token_keys,
+};
+
+/// How long a claim holds, in milliseconds. Far more than a [`SLICE`].
+const CLAIM: u64 = 15_000;
+
+/// How long one job is worked on before the others have their turn.
+pub(super) const SLICE: Duration = Duration::from_secs(1);
+
+/// How many jobs a node works on at once.
+const JOBS_AT_ONCE: usize = 4;
+
+/// How many jobs are read at once.
+const JOBS_PER_PAGE: usize = 200;
+
+/// After this, in milliseconds, nothing acts any more by a credential of a deleted app: no node
+/// remembers it, and what was in flight is over. Only then is the app cleared, so that nothing is
+/// written behind the job's back.
+const SETTLED: u64 = 10_000;
+
+/// Works on every job that nobody else works on, each for a slice at most.
+pub async fn run_jobs(services: &Services) -> Result<Pass> {
+    let now = services.clock.now_ms();
+    let (mut pass, mut after) = (Pass::default(), None);
+    pass.failed += settling::complete_memberships(services).await;
+    loop {
+        let (page, _) = services
+            .store
+            .page(
+                &schema::deployment(),
+                JOBS,
+                Range::Keys { after },
+                JOBS_PER_PAGE,
+            )
+            .await?;
+        after = page
+            .documents
+            .last()
+            .map(|last| last.key.clone())
+            .filter(|_| page.more);
+        let steps: Vec<_> = page
+            .documents
+            .into_iter()
+            .map(|document| run_job(services, document, now))
+            .collect();
+        let mut steps = stream::iter(steps).buffer_unordered(JOBS_AT_ONCE);
+        while let Some(step) = steps.next().await {
+            match step {
+                Some(Step::Done) => pass.finished += 1,
+                Some(Step::More) => pass.unfinished += 1,
+                Some(Step::Later) => {}
+                None => pass.failed += 1,
+            }
+        }
+        if after.is_none() {
+            return Ok(pass);
+        }
+    }
+}
+
+/// Works on one job. `None` if that failed; the others do not wait for it.
+async fn run_job(services: &Services, document: Document, now: u64) -> Option<Step> {
+    let step = async {
+        let held = Held::of(&document)?;
+        if held
+            .job
+            .claim
+            .as_ref()
+            .is_some_and(|(node, at)| **node != *services.node && at + CLAIM > now)
+        {
+            return Ok(Step::Later);
+        }
+        if !has_begun(services, &held).await? {
+            return match held.noted_at + ABANDONED < now {
+                true => finish_job(services, &held).await.map(|()| Step::Done),
+                false => Ok(Step::Later),
+            };
+        }
+        let Some(held) = claim_job(services, held, now).await? else {
+            return Ok(Step::Later);
+        };
+        work_on(services, held, now, Instant::now() + SLICE).await
+    };
+    match step.await {
+        Ok(step) => Some(step),
+        Err(error) => {
+            tracing::warn!(job = %document.key, %error, "a deletion job failed, it will be tried again");
+            None
+        }
+    }
+}
+
+/// Whether the commit that refuses has happened, and not all that follows from it is done.
+async fn has_begun(services: &Services, held: &Held) -> Result<bool> {
+    let is_there = async |partition: Partition, table: Table| {
+        let snapshot = services
+            .snapshot(partition, vec![(table, ONLY.into())])
+            .await?;
+        Ok::<_, Error>(snapshot.documents.into_iter().next().flatten())
+    };
+    Ok(match &held.job.task {
+        Task::Channel { scope, id } => is_there(scope.channel(id), TOMBSTONE).await?.is_some(),
+        Task::User { scope, id } => is_there(scope.user(id), TOMBSTONE).await?.is_some(),
+        Task::App { id, .. } => is_there(schema::app(id), TOMBSTONE).await?.is_some(),
+        Task::Organization { id } => is_there(schema::organization(id), TOMBSTONE)
+            .await?
+            .is_some(),
+        Task::TokenKey { id, .. } => is_there(schema::token_key(id), ENTITY).await?.is_none(),
+        Task::Tokens { .. } => has_unended_revocation(services, held).await?,
+    })
+}
+
+/// Whether the user's tokens were revoked since the job last ended sessions.
+async fn has_unended_revocation(services: &Services, Held { job, .. }: &Held) -> Result<bool> {
+    let ends = jobs::ending_of(services, &job.task).await?;
+    let found = ends.and_then(|ends| ends.revocation);
+    Ok(found.is_some() && found != job.revocation)
+}
+
+/// Takes a job for this node; `None` if it changed meanwhile.
+async fn claim_job(
+    services: &Services,
+    Held {
+        job,
+        version,
+        noted_at,
+    }: Held,
+    now: u64,
+) -> Result<Option<Held>> {
+    let job = Job {
+        claim: Some((services.node.to_string(), now)),
+        ..job
+    };
+    let name = job.task.name();
+    let commit = Commit::default()
+        .require(JOBS, name.clone(), Expected::Version(version))
+        .put_value(JOBS, name, &job)
+        .frees();
+    let claimed = services.store.commit(&schema::deployment(), commit).await?;
+    Ok(claimed.ok().map(|outcome| Held {
+        job,
+        version: outcome.written[0].version,
+        noted_at,
+    }))
+}
+
+/// Deletes a job, unless it was noted anew.
+async fn finish_job(services: &Services, held: &Held) -> Result<()> {
+    let name = held.job.task.name();
+    let commit = Commit::default()
+        .require(JOBS, name.clone(), Expected::Version(held.version))
+        .delete(JOBS, name)
+        .frees();
+    // On a conflict somebody else goes on with it.
+    services
+        .store
+        .commit(&schema::deployment(), commit)
+        .await?
+        .ok();
+    Ok(())
+}
+
+pub(super) async fn work_on(
+    services: &Services,
+    held: Held,
+    now: u64,
+    until: Instant,
+) -> Result<Step> {
+    let task = &held.job.task;
+    match task {
+        Task::Tokens { .. } => {
+            return jobs::end_sessions_of(services, task)
+                .await
+                .map(|()| Step::Later);
+        }
+        Task::TokenKey { app, id } => {
+            return token_keys::finish_token_key_revocation(services, app, id)
+                .await
+                .map(|()| Step::Done);
+        }
+        Task::User { .. } | Task::App { .. } => jobs::end_sessions_of(services, task).await?,
+        Task::Channel { .. } | Task::Organization { .. } => {}
+    }
+    // Ending its sessions may have given the job another version. Read before the clearing: a
+    // deletion that is noted meanwhile, of a channel made anew, keeps its job.
+    let held = match task {
+        Task::User { .. } | Task::App { .. } => match jobs::pending_job(services, task).await? {
+            Some(held) => held,
+            None => return Ok(Step::Done),
+        },
+        _ => held,
+    };
+    let step = match &held.job.task {
+        Task::Channel { scope, id } => clearing::clear_channel(services, scope, id, until).await?,
+        Task::User { scope, id } => clearing::clear_user(services, scope, id, until).await?,
+        Task::App { .. } if held.noted_at + SETTLED > now => Step::Later,
+        Task::App { id, .. } => clearing::clear_app(services, id, until).await?,
+        Task::Organization { id } => clearing::clear_organization(services, id, until).await?,
+        Task::Tokens { .. } | Task::TokenKey { .. } => Step::Done,
+    };
+    if step == Step::Done {
+        finish_job(services, &held).await?;
+    }
+    Ok(step)
+}
+
+/// What one pass over the jobs did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pass {
+    /// Jobs that were finished.
+    pub finished: usize,
+    /// Jobs that go on at once.
+    pub unfinished: usize,
+    /// Jobs that failed for now.
+    pub failed: usize,
+}

@@ -1,0 +1,96 @@
+//! Completes changes of membership that stopped half way.
+
+use futures_util::{StreamExt, stream};
+use protocol::{ChannelId, UserId};
+use store::Document;
+
+use crate::{
+    ATTEMPTS, Services,
+    document::parse_key,
+    entries::Detail,
+    error::{Error, Result},
+    index::{self, Indexed, Line},
+    memberships::Membership,
+    participants,
+    schema::Scope,
+};
+
+/// Changes that are completed at once.
+const CHANGES_AT_ONCE: usize = 16;
+
+/// Completes the changes that requests of this node left, and returns how many are left.
+pub(super) async fn complete_memberships(services: &Services) -> usize {
+    let completing = services.incomplete.take().into_iter().map(|membership| async move {
+        let Membership {
+            scope,
+            user,
+            channel,
+        } = &membership;
+        match settle_membership(services, scope, user, channel).await {
+            Ok(_) => {}
+            Err(error) => {
+                tracing::debug!(%error, %user, %channel, "a change of membership is completed later");
+                services.incomplete.put_back(membership);
+            }
+        }
+    });
+    stream::iter(completing)
+        .buffer_unordered(CHANGES_AT_ONCE)
+        .collect::<()>()
+        .await;
+    services.incomplete.len()
+}
+
+/// Brings a user's index in line with a channel, and tells the user's sessions what they have
+/// not been told. Returns whether the user is out of the channel, and its stream tells so.
+pub async fn settle_membership(
+    services: &Services,
+    scope: &Scope,
+    user: &UserId,
+    channel: &ChannelId,
+) -> Result<bool> {
+    for _ in 0..ATTEMPTS {
+        // The line first: each step requires that it has not changed since.
+        let line = index::read_line(services, scope, user, channel).await?;
+        let is_in = index::read_entry(services, scope, user, channel, Detail::Positions)
+            .await?
+            .is_some();
+        match line {
+            _ if is_in => {
+                let is_there = index::confirm_channel(services, scope, user, channel, line).await?;
+                if !is_there {
+                    participants::expel(services, scope, channel, user).await?;
+                }
+                return Ok(!is_there);
+            }
+            Some(line) if line.is == Indexed::Confirmed => {
+                if index::unindex_line(services, scope, user, channel, line).await? {
+                    return Ok(true);
+                }
+            }
+            // An addition that did not come true, or has still to.
+            Some(_) => return Ok(false),
+            None => return Ok(true),
+        }
+    }
+    Err(Error::busy())
+}
+
+/// Repairs an old line of the index. It was read before `is_in`: whether the user is in the
+/// channel.
+pub(super) async fn repair_line(
+    services: &Services,
+    scope: &Scope,
+    user: &UserId,
+    document: &Document,
+    is_in: bool,
+) -> Result<()> {
+    if !is_in {
+        return index::drop_old_line(services, scope, user, document).await;
+    }
+    if index::is_old(services, &Line::of(document)?) {
+        let channel = parse_key(&document.key)?;
+        settle_membership(services, scope, user, &channel).await?;
+    }
+    Ok(())
+}
