@@ -379,10 +379,11 @@ impl Caller<'_> {
     pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Reply {
         match body {
             Some(body) => {
-                self.clone()
-                    .with("content-type", "application/json")
-                    .raw(method, path, Body::from(body.to_string()))
-                    .await
+                let mut caller = self.clone();
+                if !self.headers.iter().any(|(name, _)| name == "content-type") {
+                    caller = caller.with("content-type", "application/json");
+                }
+                caller.raw(method, path, Body::from(body.to_string())).await
             }
             None => self.raw(method, path, Body::empty()).await,
         }
