@@ -7,7 +7,7 @@
 use std::{collections::HashSet, time::Instant};
 
 use chaos_redis::jittered;
-use domain::error::Result;
+use domain::{channel_order, error::Result, index};
 use protocol::ChannelId;
 
 use super::{connect::room, session::Session, shared::Sessions};
@@ -36,15 +36,13 @@ pub(super) async fn compare(session: &Session, sessions: &Sessions, attempts: u3
 /// except those that it unsubscribed from.
 async fn missing(session: &Session, sessions: &Sessions) -> Result<Vec<ChannelId>> {
     let (scope, user) = (session.scope(), session.user());
-    let channels = sessions.services.channel_ids_of(scope, user).await?;
+    let channels = index::channel_ids_of(&sessions.services, scope, user).await?;
     let (mut missing, followed) = session.state.lock().channels.missing(channels);
     let room = room(sessions, followed).min(watched_room(sessions, followed));
     if missing.len() > room {
         let most = followed.saturating_add(room);
-        let by_activity = sessions
-            .services
-            .channels_by_activity(scope, user, most)
-            .await?;
+        let by_activity =
+            channel_order::channels_by_activity(&sessions.services, scope, user, most).await?;
         let unranked: HashSet<ChannelId> = missing.into_iter().collect();
         missing = by_activity
             .into_iter()
