@@ -4,13 +4,18 @@
 //! leaves (`fanout`).
 
 mod connection;
+mod connections;
 pub mod frame;
 mod incoming;
 mod meter;
+mod opening;
+mod refusal;
+mod serving;
+mod shell;
 mod upgrade;
 mod wire;
 
 pub use self::{
-    connection::Connections,
+    connections::Connections,
     upgrade::{Upgrades, upgrade},
 };

@@ -20,7 +20,10 @@ use hyper_util::rt::TokioIo;
 use protocol::{CloseCode, Encoding, ErrorCode};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::connection::{Arrival, Connections, serve};
+use super::{
+    connection::{Arrival, serve},
+    connections::Connections,
+};
 use crate::{
     auth::Attempt,
     limit::{AddressGroup, Concurrent, Counted},

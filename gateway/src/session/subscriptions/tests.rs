@@ -612,3 +612,24 @@ fn session_that_does_not_follow_additions_compares_nothing() {
     machine.compare(now);
     assert!(!machine.has_steps());
 }
+
+#[test]
+fn failed_step_is_retried_after_a_jittered_pause_that_grows_to_a_bound() {
+    let (mut machine, start) = (Subscriptions::<Subscription>::new(true, 0), Instant::now());
+    machine.opened(start);
+    let (channel, why) = (id(0), Why::Added(Position { seq: 1, at: 1 }));
+    machine.added(channel.clone(), why.position(), start);
+    let mut now = start;
+    for attempt in 0..15u32 {
+        let step = Step::Subscribe {
+            id: channel.clone(),
+            why,
+            is_retry: attempt > 0,
+        };
+        assert_eq!(machine.next(now), Next::Now(vec![step]));
+        machine.retry(&channel, why, now, |pause| pause / 2);
+        let pause = RETRY_PAUSE * (attempt + 1).min(MAX_RETRY_PAUSES) / 2;
+        assert_eq!(machine.next(now), Next::At(now + pause));
+        now += pause;
+    }
+}
