@@ -130,14 +130,15 @@ impl Demo {
             participant_ids: Vec::new(),
             metadata: Default::default(),
         };
-        let (channel, _) = channels::create_channel(services, &actor, channel).await?;
+        let (channel, _) = channels::create::create_channel(services, &actor, channel).await?;
         for (id, _) in &USERS[1..] {
             if let Ok(user_id) = id.parse() {
                 let body = AddParticipant {
                     user_id,
                     role: Some(Role::Member),
                 };
-                participants::add_participant(services, &actor, &channel.value.id, body).await?;
+                participants::add::add_participant(services, &actor, &channel.value.id, body)
+                    .await?;
             }
         }
         Ok(Self {

@@ -1,13 +1,14 @@
-//! Clearing away what was deleted, in pieces: a call returns when everything is cleared, or soon
-//! after `until`.
+//! Clearing what was deleted, in pieces: a call returns when everything is cleared, or soon after
+//! `until`.
 //!
 //! Every piece can be done again, and by several at once. Which tables are cleared follows from
 //! [`schema`].
 
-use std::time::Duration;
+#[cfg(test)]
+mod tests;
 
 use protocol::{AppId, ChannelId, OrganizationId, UserId, entity::Environment};
-use store::{Commit, Counter, Expected, Increment, Keep, Key, Partition, Range, Require, Table};
+use store::{Commit, Expected, Key, Partition, Range, Require, Table};
 use tokio::time::Instant;
 
 use crate::{
@@ -17,26 +18,15 @@ use crate::{
     index,
     jobs::{self, Step, Task},
     keys, participants,
+    purge::{Purge, drop_partition, purge_tables, trim_log},
     schema::{
         self, APPS, CHANNELS, DELETED_CHANNELS, DELETED_USERS, ENTITY, ONLY, ORGANIZATIONS,
-        PARTICIPANT_COUNT, PARTICIPANTS, PUBLIC_CHANNELS, Scope, TOMBSTONE, USERS,
+        PARTICIPANTS, PUBLIC_CHANNELS, Scope, TOMBSTONE, USERS,
     },
     together, token_keys,
 };
-
-/// How many documents one purge removes.
-const DOCUMENTS_PER_PIECE: usize = 500;
 /// How many users or channels one piece is about.
 const OBJECTS_PER_PIECE: usize = 100;
-/// A dropped partition is kept this long, so that whoever still reads it sees its tombstone.
-const DROP_AFTER: Duration = Duration::from_secs(60);
-
-/// What stays of the log of a deleted channel or user: its head must stand at an event.
-const NEWEST_EVENT: Keep = Keep {
-    events: 1,
-    bytes: 0,
-};
-
 /// Clears a deleted channel, and takes it out of its participants' indexes. Each step requires
 /// the tombstone that this call found, so that nothing of a channel made anew under the id is
 /// touched. A participant whose index fails does not keep the others waiting.
@@ -148,7 +138,7 @@ pub(super) async fn clear_user(
         let expelled = together::together(
             channels
                 .iter()
-                .map(|channel| participants::expel(services, scope, channel, id)),
+                .map(|channel| participants::remove::expel(services, scope, channel, id)),
         )
         .await;
         // Also those that an addition which stopped half way has left pending.
@@ -345,89 +335,6 @@ async fn drop_listed(
     }
 }
 
-/// Removes the documents of all tables of a partition that a deletion clears.
-async fn purge_tables(
-    services: &Services,
-    partition: &Partition,
-    require: Option<Require>,
-    until: Instant,
-) -> Result<Purge> {
-    for table in schema::cleared_tables(partition) {
-        loop {
-            match services
-                .store
-                .purge(partition, table, require.clone(), DOCUMENTS_PER_PIECE)
-                .await?
-            {
-                Ok(true) => break,
-                Ok(false) if Instant::now() >= until => return Ok(Purge::More),
-                Ok(false) => {}
-                Err(_) => return Ok(Purge::Overtaken),
-            }
-        }
-    }
-    Ok(Purge::Done)
-}
-
-/// Trims a partition's log to its newest event, while its tombstone is as expected.
-async fn trim_log(
-    services: &Services,
-    partition: &Partition,
-    tombstone: Option<Expected>,
-    until: Instant,
-) -> Result<Purge> {
-    loop {
-        let head = services.snapshot(partition.clone(), Vec::new()).await?.head;
-        if head.seq <= head.floor.seq + 1 {
-            return Ok(Purge::Done);
-        }
-        let mut trim = Commit {
-            keep: Some(NEWEST_EVENT),
-            ..Commit::default().frees()
-        };
-        if let Some(is) = tombstone {
-            trim = trim.require(TOMBSTONE, ONLY, is);
-        }
-        if services.store.commit(partition, trim).await?.is_err() {
-            return Ok(Purge::Overtaken);
-        }
-        if Instant::now() >= until {
-            return Ok(Purge::More);
-        }
-    }
-}
-
-/// Clears a whole partition, and lets the store drop what is left of it.
-async fn drop_partition(
-    services: &Services,
-    partition: &Partition,
-    until: Instant,
-) -> Result<Purge> {
-    let mut buried = Commit::default()
-        .delete(ENTITY, ONLY)
-        .put_value(TOMBSTONE, ONLY, &true)
-        .frees();
-    buried.increment.push(nobody_left());
-    services
-        .store
-        .commit(partition, buried)
-        .await?
-        .map_err(|_| Error::busy())?;
-    if purge_tables(services, partition, None, until).await? == Purge::More {
-        return Ok(Purge::More);
-    }
-    let commit = Commit {
-        expire: Some(DROP_AFTER),
-        ..Commit::default().put_value(TOMBSTONE, ONLY, &true).frees()
-    };
-    services
-        .store
-        .commit(partition, commit)
-        .await?
-        .map_err(|_| Error::busy())?;
-    Ok(Purge::Done)
-}
-
 async fn keys_after(
     services: &Services,
     partition: &Partition,
@@ -469,204 +376,4 @@ fn succeeded(keys: Vec<Key>, outcomes: Vec<Result<()>>, failed: &mut Option<Erro
         }
     }
     done
-}
-
-/// Sets a channel's count of participants to zero, whatever it is by now.
-pub(super) fn nobody_left() -> Increment {
-    let by = -(protocol::MAX_INTEGER as i64);
-    Increment {
-        counter: Counter::Partition(PARTICIPANT_COUNT),
-        by,
-        max: None,
-        max_names: None,
-    }
-}
-
-/// How far a purge came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purge {
-    /// Nothing is left.
-    Done,
-    /// There is more.
-    More,
-    /// What was required does not hold any more.
-    Overtaken,
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
-    use std::sync::Arc;
-
-    use bytes::Bytes;
-    use fanout::{
-        bus::{Local, conformance::Recorder},
-        record::Control,
-    };
-    use protocol::Limits;
-    use redis_testing::Server;
-
-    use store::{Append, Body, embedded::Embedded, redis::Redis, transfer::Transfer};
-
-    use super::*;
-    use crate::credential::SecretKey;
-
-    const KEEP_ALL: Keep = Keep {
-        events: 0,
-        bytes: 0,
-    };
-
-    async fn app_deletion_drops_what_was_deleted_before(store: Arc<impl Transfer + 'static>) {
-        let services = Services::new(
-            store.clone(),
-            Limits::default(),
-            SecretKey::new([7; 32]),
-            "node",
-        );
-        let scope = Scope {
-            app: AppId::from_bits(1),
-            environment: Environment::Live,
-        };
-        let (general, bob): (ChannelId, UserId) =
-            ("general".parse().unwrap(), "bob".parse().unwrap());
-        let index = Commit::default()
-            .put_value(CHANNELS, general.shared(), &true)
-            .put_value(USERS, bob.shared(), &true);
-        store.commit(&scope.index(), index).await.unwrap().unwrap();
-        for partition in [scope.channel(&general), scope.user(&bob)] {
-            let mut deleted = Commit::default().put_value(TOMBSTONE, ONLY, &true);
-            let body = Body::Bytes(Bytes::from_static(&[0x80]), None);
-            deleted.append.push(Append {
-                kind: 200,
-                reference: Bytes::new(),
-                control: Control::None,
-                body,
-            });
-            store.commit(&partition, deleted).await.unwrap().unwrap();
-        }
-        let until = Instant::now() + Duration::from_secs(60);
-        assert_eq!(
-            clear_channel(&services, &scope, &general, until)
-                .await
-                .unwrap(),
-            Step::Done
-        );
-        assert_eq!(
-            clear_user(&services, &scope, &bob, until).await.unwrap(),
-            Step::Done
-        );
-        assert!(
-            store
-                .outline(&scope.channel(&general))
-                .await
-                .unwrap()
-                .unwrap()
-                .expires
-                .is_none(),
-            "a channel made anew goes on from there"
-        );
-
-        assert_eq!(
-            clear_app(&services, &scope.app, until).await.unwrap(),
-            Step::Done
-        );
-        for partition in [scope.channel(&general), scope.user(&bob), scope.index()] {
-            let outline = store.outline(&partition).await.unwrap();
-            assert!(
-                outline.is_none_or(|outline| outline.expires.is_some()),
-                "{} stays",
-                partition.name()
-            );
-        }
-    }
-
-    async fn credentials_whose_creation_stopped_half_way_go_with_their_owner(
-        store: Arc<impl Transfer + 'static>,
-    ) {
-        let services = Services::new(
-            store.clone(),
-            Limits::default(),
-            SecretKey::new([7; 32]),
-            "node",
-        );
-        let (organization, app) = (OrganizationId::from_bits(1), AppId::from_bits(2));
-        let owners = [None, Some((app.clone(), Environment::Live))];
-        let mut left = Vec::new();
-        for (bits, owner) in (3..).zip(owners) {
-            let credential = crate::keys::Credential {
-                organization: organization.clone(),
-                app: owner,
-                key: protocol::KeyId::from_bits(bits),
-            };
-            let new = keys::new_key(&services, credential, None, None)
-                .await
-                .unwrap();
-            left.push(new.partition());
-        }
-        let token_key = protocol::TokenKeyId::from_bits(5);
-        token_keys::new_shared_key(
-            &services,
-            &organization,
-            &app,
-            Environment::Live,
-            token_key.clone(),
-        )
-        .await
-        .unwrap();
-        left.push(schema::token_key(&token_key));
-        for partition in &left {
-            let outline = store.outline(partition).await.unwrap().unwrap();
-            assert!(outline.expires.is_none(), "{}", partition.name());
-        }
-
-        let until = Instant::now() + Duration::from_secs(60);
-        for step in [
-            clear_app(&services, &app, until).await.unwrap(),
-            clear_organization(&services, &organization, until)
-                .await
-                .unwrap(),
-        ] {
-            assert_eq!(step, Step::Done);
-        }
-        for partition in &left {
-            let outline = store.outline(partition).await.unwrap();
-            assert!(
-                outline.is_none_or(|outline| outline.expires.is_some()),
-                "{} stays",
-                partition.name()
-            );
-        }
-    }
-
-    #[tokio::test]
-    async fn credentials_whose_creation_stopped_half_way_go_with_their_owner_on_the_embedded_store()
-    {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Embedded::open(folder.path(), KEEP_ALL, Local::new(Recorder::new())).unwrap();
-        credentials_whose_creation_stopped_half_way_go_with_their_owner(Arc::new(store)).await;
-    }
-
-    #[tokio::test]
-    async fn credentials_whose_creation_stopped_half_way_go_with_their_owner_on_redis() {
-        let server = Server::start().await;
-        let store = Redis::open(&server.deployment(), KEEP_ALL);
-        credentials_whose_creation_stopped_half_way_go_with_their_owner(Arc::new(store)).await;
-    }
-
-    #[tokio::test]
-    async fn app_deletion_drops_what_was_deleted_before_on_the_embedded_store() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Embedded::open(folder.path(), KEEP_ALL, Local::new(Recorder::new())).unwrap();
-        app_deletion_drops_what_was_deleted_before(Arc::new(store)).await;
-    }
-
-    #[tokio::test]
-    async fn app_deletion_drops_what_was_deleted_before_on_redis() {
-        let server = Server::start().await;
-        app_deletion_drops_what_was_deleted_before(Arc::new(Redis::open(
-            &server.deployment(),
-            KEEP_ALL,
-        )))
-        .await;
-    }
 }

@@ -35,6 +35,7 @@ pub mod organizations;
 pub mod participants;
 pub mod perform;
 pub mod permission;
+mod purge;
 pub mod random;
 pub mod reactions;
 pub mod reads;

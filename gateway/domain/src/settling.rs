@@ -59,7 +59,7 @@ pub async fn settle_membership(
             _ if is_in => {
                 let is_there = index::confirm_channel(services, scope, user, channel, line).await?;
                 if !is_there {
-                    participants::expel(services, scope, channel, user).await?;
+                    participants::remove::expel(services, scope, channel, user).await?;
                 }
                 return Ok(!is_there);
             }

@@ -1,38 +1,33 @@
-//! Users: making, reading, changing, listing, deleting.
+//! Users: creating, reading, changing and deleting one.
 
+pub mod lists;
 mod operations;
 
 use bytes::Bytes;
 use protocol::{
     EventKind, Metadata, Patch, UserId,
+    bounds::BATCH_ITEMS,
     entity::User,
     operation::{
         batch::Item,
-        page::{List, ListPage},
-        user::{PutUser, UpdateUser, UserBatch, UserBatchItem, Users},
+        user::{PutUser, UpdateUser, UserBatch, UserBatchItem},
     },
 };
-use store::{Append, Body, Commit, Control, Document, Expected, Key, Range, Read};
+use store::{Append, Body, Commit, Control, Document, Expected, Read};
 use tokio::time::Instant;
 
 use crate::{
     ATTEMPTS, Services,
-    channels::Made,
+    channels::create::Made,
     check, clearing,
     credential::Actor,
-    cursor::{self, ListQuery, REPLY_BYTES},
-    document::{IfMatch, PutValue, Versioned, check_version, decode, parse_key},
+    document::{IfMatch, PutValue, Versioned, check_version, decode},
     error::{Error, Result},
     jobs::{self, Task},
-    listing::{self, Candidates, Filling},
-    participants::BATCH,
     random,
     schema::{ENTITY, MADE_BY, ONLY, Scope, TOMBSTONE, USERS},
     strict, together,
 };
-
-/// The most users of one request.
-const MOST: usize = protocol::bounds::USER_IDS;
 
 /// A user as it stands in the store.
 pub fn user_of(document: &Document) -> Result<User> {
@@ -166,9 +161,9 @@ pub async fn put_users(
     items: Vec<Item<PutUser>>,
 ) -> Result<UserBatch> {
     app_only(actor, "batches are for app keys")?;
-    if items.len() > BATCH {
+    if items.len() > BATCH_ITEMS {
         return Err(Error::bad_request(format!(
-            "a batch has at most {BATCH} items"
+            "a batch has at most {BATCH_ITEMS} items"
         )));
     }
     let put = |item| async move {
@@ -259,62 +254,6 @@ pub async fn read_user(services: &Services, actor: &Actor, id: &UserId) -> Resul
     }
 }
 
-/// Reads up to 100 users; those that do not exist are left out.
-pub async fn users(services: &Services, actor: &Actor, ids: &[UserId]) -> Result<Users> {
-    if ids.len() > MOST {
-        return Err(Error::bad_request(format!("at most {MOST} users at once")));
-    }
-    let mut items: Vec<User> = read_users(services, &actor.scope, ids)
-        .await?
-        .into_iter()
-        .flatten()
-        .collect();
-    let mut bytes = 0;
-    let fit = items.iter().take_while(|user| {
-        bytes += 1 + protocol::codec::longest(user);
-        bytes <= REPLY_BYTES
-    });
-    let (fit, all) = (fit.count(), items.len());
-    items.truncate(fit);
-    Ok(Users {
-        items,
-        more: fit < all,
-    })
-}
-
-/// Whether one of these is no user of the app.
-pub(super) async fn missing_user(
-    services: &Services,
-    scope: &Scope,
-    ids: &[UserId],
-) -> Result<bool> {
-    Ok(read_users(services, scope, ids)
-        .await?
-        .iter()
-        .any(Option::is_none))
-}
-
-/// The users with these ids, `None` for each that there is not.
-async fn read_users(
-    services: &Services,
-    scope: &Scope,
-    ids: &[UserId],
-) -> Result<Vec<Option<User>>> {
-    if ids.is_empty() {
-        return Ok(Vec::new());
-    }
-    let read = |id| Read {
-        partition: scope.user(id),
-        documents: vec![(ENTITY, ONLY.into())],
-        newest: None,
-    };
-    let snapshots = services.store.read(ids.iter().map(read).collect()).await?;
-    snapshots
-        .iter()
-        .map(|snapshot| snapshot.documents[0].as_ref().map(user_of).transpose())
-        .collect()
-}
-
 /// Changes some of a user's fields.
 pub async fn update_user(
     services: &Services,
@@ -387,47 +326,6 @@ async fn change_user(
         }
     }
     Err(Error::busy())
-}
-
-/// Lists an app's users by id. App keys only.
-pub async fn list_users(services: &Services, actor: &Actor, page: ListPage) -> Result<List<User>> {
-    app_only(actor, "users are listed by an app key")?;
-    let limit = listing::page_length(services, page.limit)?;
-    let query = ListQuery::of_actor(actor, "users");
-    let after: Option<String> = page
-        .cursor
-        .map(|cursor| cursor::open_cursor(services, &query, &cursor))
-        .transpose()?;
-    let mut filling = Filling::new(limit, after.map(Key::from));
-    while let Some((after, count)) = filling.next() {
-        let (page, _) = services
-            .store
-            .page(&actor.scope.index(), USERS, Range::Keys { after }, count)
-            .await?;
-        let ids: Vec<Key> = page
-            .documents
-            .into_iter()
-            .map(|document| document.key)
-            .collect();
-        let found = read_users(
-            services,
-            &actor.scope,
-            &ids.iter().map(parse_key).collect::<Result<Vec<_>>>()?,
-        )
-        .await?;
-        filling.take(
-            Candidates {
-                ids,
-                more: page.more,
-            },
-            found,
-        );
-    }
-    let (items, next) = filling.end();
-    Ok(List {
-        items,
-        cursor: next.map(|id| cursor::seal_cursor(services, &query, &*id)),
-    })
 }
 
 /// Deletes a user: it is refused from then on, its sessions end, and its id is never given

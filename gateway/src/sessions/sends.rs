@@ -69,7 +69,7 @@ async fn send_waiting(sessions: Arc<Sessions>, session: Arc<Session>, channel: C
             .unzip();
         let actor = session.actor();
         let meter = Arc::new(Meter::of(session.scope(), session.user()));
-        let sending = meter.measure(messages::send_messages(
+        let sending = meter.measure(messages::send::send_messages(
             &sessions.services,
             &actor,
             &channel,

@@ -14,7 +14,7 @@ use chaos_redis::jittered;
 use domain::{
     credential::{Actor, Who},
     ended::Ending,
-    messages::Facts,
+    messages::send::Facts,
     schema::Scope,
 };
 use fanout::{Class, Outbox, Position, Subscription};

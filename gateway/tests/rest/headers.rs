@@ -299,11 +299,11 @@ async fn what_lost_its_answer_is_done_again_and_made_once() {
         serde_json::from_value(json!({ "type": "group", "participant_ids": [first.value.id] }))
             .unwrap()
     };
-    let made = channels::create_channel_as(&node.services, &actor, channel(), 7)
+    let made = channels::create::create_channel_as(&node.services, &actor, channel(), 7)
         .await
         .unwrap();
     assert_eq!(
-        channels::create_channel_as(&node.services, &actor, channel(), 7)
+        channels::create::create_channel_as(&node.services, &actor, channel(), 7)
             .await
             .unwrap(),
         made

@@ -102,7 +102,7 @@ async fn many_groups(world: &World, user: &str, count: usize) {
     for some in all.chunks(64) {
         let made = futures_util::future::join_all(
             some.iter()
-                .map(|n| channels::create_channel(services, &actor, body(*n))),
+                .map(|n| channels::create::create_channel(services, &actor, body(*n))),
         )
         .await;
         made.into_iter().for_each(|made| drop(made.unwrap()));
@@ -456,7 +456,7 @@ on_both_stores! {
         let body = SendMessage { sender_id: Some("alice".parse().unwrap()), text: Some("hi".into()), ..SendMessage::default() };
         let mut first = None;
         for _ in 0..9 {
-            let (sent, _) = messages::send_messages(&world.nodes[0].services, &actor, &general, vec![body.clone(); 100], None).await;
+            let (sent, _) = messages::send::send_messages(&world.nodes[0].services, &actor, &general, vec![body.clone(); 100], None).await;
             first = first.or(Some(sent[0].as_ref().unwrap().0.clone()));
         }
         let first = first.unwrap();

@@ -155,7 +155,7 @@ impl Stage<'_> {
             text: Some("x".into()),
             ..SendMessage::default()
         };
-        messages::send_message(self.services, &self.backend, &self.channel, body)
+        messages::send::send_message(self.services, &self.backend, &self.channel, body)
             .await
             .unwrap()
             .0
@@ -168,14 +168,19 @@ impl Stage<'_> {
             Try::See => channels::read_channel(services, actor, channel)
                 .await
                 .map(drop),
-            Try::List => messages::list_messages(services, actor, channel, ListMessages::default())
-                .await
-                .map(drop),
-            Try::ListParticipants => {
-                participants::list_participants(services, actor, channel, ListPage::default())
+            Try::List => {
+                messages::lists::list_messages(services, actor, channel, ListMessages::default())
                     .await
                     .map(drop)
             }
+            Try::ListParticipants => participants::lists::list_participants(
+                services,
+                actor,
+                channel,
+                ListPage::default(),
+            )
+            .await
+            .map(drop),
             Try::MarkRead => reads::mark_read(
                 services,
                 actor,
@@ -187,7 +192,7 @@ impl Stage<'_> {
             )
             .await
             .map(drop),
-            Try::Send => messages::send_message(
+            Try::Send => messages::send::send_message(
                 services,
                 actor,
                 channel,
@@ -229,7 +234,7 @@ impl Stage<'_> {
             }
             Try::Add(role) => {
                 let new: UserId = format!("new-{role:?}").parse().unwrap();
-                let added = participants::add_participant(
+                let added = participants::add::add_participant(
                     services,
                     actor,
                     channel,
@@ -240,12 +245,18 @@ impl Stage<'_> {
                 )
                 .await;
                 if added.is_ok() {
-                    participants::remove_participant(services, &self.backend, channel, &new, None)
-                        .await?;
+                    participants::remove::remove_participant(
+                        services,
+                        &self.backend,
+                        channel,
+                        &new,
+                        None,
+                    )
+                    .await?;
                 }
                 added.map(drop)
             }
-            Try::Join => participants::join_channel(services, actor, channel)
+            Try::Join => participants::add::join_channel(services, actor, channel)
                 .await
                 .map(drop),
             Try::ChangeRole(from, to) => {
@@ -273,8 +284,14 @@ impl Stage<'_> {
                 changed.map(drop)
             }
             Try::Remove(role) => {
-                participants::remove_participant(services, actor, channel, &self.name(role), None)
-                    .await
+                participants::remove::remove_participant(
+                    services,
+                    actor,
+                    channel,
+                    &self.name(role),
+                    None,
+                )
+                .await
             }
             Try::Update => {
                 let body = UpdateChannel {
@@ -285,7 +302,7 @@ impl Stage<'_> {
                     .await
                     .map(drop)
             }
-            Try::Leave => participants::leave_channel(services, actor, channel).await,
+            Try::Leave => participants::remove::leave_channel(services, actor, channel).await,
             Try::Delete => channels::delete_channel(services, actor, channel, None).await,
         }
     }
@@ -342,7 +359,7 @@ on_both_stores! {
                     let channel = world.channel(kind.as_str(), &id, &["boss"]).await;
                     let backend = actor(&world, None);
                     for (user, role) in Role::ALL.map(|r| (Stage::of(r).parse().unwrap(), r)).into_iter().chain([("me".parse().unwrap(), *role)]) {
-                        participants::add_participant(services, &backend, &channel, AddParticipant { user_id: user, role: Some(role) }).await.unwrap();
+                        participants::add::add_participant(services, &backend, &channel, AddParticipant { user_id: user, role: Some(role) }).await.unwrap();
                     }
                     channel
                 };
@@ -357,7 +374,7 @@ on_both_stores! {
                 for what in everything() {
                     let is_in_it = !matches!(what, Try::Delete) || kind == ChannelType::Direct;
                     if !is_in_it {
-                        participants::add_participant(services, &stage.backend, &stage.channel, AddParticipant { user_id: "me".parse().unwrap(), role: Some(*role) }).await.unwrap();
+                        participants::add::add_participant(services, &stage.backend, &stage.channel, AddParticipant { user_id: "me".parse().unwrap(), role: Some(*role) }).await.unwrap();
                     }
                     let wanted = if of_participant(what, kind, *role) { Comes::Done } else { Comes::Forbidden };
                     assert_eq!(stage.comes_of(&me, what).await, wanted, "{what:?} by {role:?} in {kind:?}");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use domain::{
-    channels::{self, Made},
+    channels::{self, create::Made},
     credential::Principal,
     idempotency::{self, Answer, Begun, Once},
     users,
@@ -125,17 +125,17 @@ async fn request_that_is_done_again_knows_its_own_work_under_a_chosen_id() {
     let (services, actor) = (&deployment.services, backend.actor().unwrap());
     let body: CreateChannel =
         serde_json::from_value(json!({ "id": "room0", "type": "group" })).unwrap();
-    let (made, _) = channels::create_channel_as(services, actor, body.clone(), 7)
+    let (made, _) = channels::create::create_channel_as(services, actor, body.clone(), 7)
         .await
         .unwrap();
     assert_eq!(
-        channels::create_channel_as(services, actor, body.clone(), 7)
+        channels::create::create_channel_as(services, actor, body.clone(), 7)
             .await
             .unwrap(),
         (made, Made::Now)
     );
     assert_eq!(
-        code(channels::create_channel_as(services, actor, body, 8).await),
+        code(channels::create::create_channel_as(services, actor, body, 8).await),
         ErrorCode::Conflict
     );
     let body: PutUser = serde_json::from_value(json!({ "id": "ann" })).unwrap();

@@ -15,7 +15,7 @@ use protocol::{
 
 use crate::{
     Services,
-    channels::{self, ChannelFilter, Made},
+    channels::{self, create::Made, lists::ChannelFilter},
     credential::Actor,
     document::Versioned,
     entry_list,
@@ -41,16 +41,24 @@ impl Perform for ChannelCreate {
     const REPEATS_ANEW: bool = true;
 
     async fn repeat(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
-        let channel =
-            channels::channel_made_by(services, call.caller.actor()?, &call.input, call.seed)
-                .await?;
+        let channel = channels::create::channel_made_by(
+            services,
+            call.caller.actor()?,
+            &call.input,
+            call.seed,
+        )
+        .await?;
         Ok(channel_done(channel, Made::Before))
     }
 
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
-        let (channel, made) =
-            channels::create_channel_as(services, call.caller.actor()?, call.input, call.seed)
-                .await?;
+        let (channel, made) = channels::create::create_channel_as(
+            services,
+            call.caller.actor()?,
+            call.input,
+            call.seed,
+        )
+        .await?;
         Ok(channel_done(channel, made))
     }
 }
@@ -72,7 +80,8 @@ impl Perform for ChannelSearch {
             ids,
         };
         Ok(Done::plain(
-            channels::list_channels(services, actor, filter, ListPage { cursor, limit }).await?,
+            channels::lists::list_channels(services, actor, filter, ListPage { cursor, limit })
+                .await?,
         ))
     }
 }
@@ -87,7 +96,7 @@ impl Perform for ChannelRead {
 
 impl Perform for ChannelReplace {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
-        let (channel, made) = channels::put_channel(
+        let (channel, made) = channels::create::put_channel(
             services,
             call.caller.actor()?,
             &call.path.channel_id,
@@ -129,7 +138,7 @@ impl Perform for ChannelDelete {
 impl Perform for ChannelJoin {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::plain(
-            participants::join_channel(services, call.caller.actor()?, &call.path.channel_id)
+            participants::add::join_channel(services, call.caller.actor()?, &call.path.channel_id)
                 .await?,
         ))
     }
@@ -137,7 +146,8 @@ impl Perform for ChannelJoin {
 
 impl Perform for ChannelLeave {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
-        participants::leave_channel(services, call.caller.actor()?, &call.path.channel_id).await?;
+        participants::remove::leave_channel(services, call.caller.actor()?, &call.path.channel_id)
+            .await?;
         Ok(Done::plain(Empty {}))
     }
 }

@@ -1,4 +1,4 @@
-//! The runner of jobs: every node works on them, each for a slice at a time.
+//! Runs jobs: every node works on each job for a slice at a time.
 
 use std::time::Duration;
 

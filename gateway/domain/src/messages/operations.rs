@@ -13,7 +13,7 @@ use protocol::{
 use crate::{
     Services,
     error::Result,
-    messages::{self, Sent},
+    messages::{self, send::Sent},
     perform::{Call, Done, Perform, Tag},
 };
 
@@ -41,9 +41,13 @@ impl Perform for MessageSend {
             message_id: Some(message_id),
             ..call.input
         };
-        let (message, sent) =
-            messages::send_message(services, call.caller.actor()?, &call.path.channel_id, input)
-                .await?;
+        let (message, sent) = messages::send::send_message(
+            services,
+            call.caller.actor()?,
+            &call.path.channel_id,
+            input,
+        )
+        .await?;
         Ok(message_done(message).new_if(is_own || sent == Sent::Now))
     }
 }
@@ -51,7 +55,7 @@ impl Perform for MessageSend {
 impl Perform for MessageList {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::plain(
-            messages::list_messages(
+            messages::lists::list_messages(
                 services,
                 call.caller.actor()?,
                 &call.path.channel_id,

@@ -16,7 +16,7 @@ use crate::{
     Services,
     document::Versioned,
     error::Result,
-    participants::{self, Added},
+    participants::{self, add::Added},
     perform::{Call, Done, Perform},
 };
 
@@ -25,7 +25,7 @@ impl Perform for ParticipantAdd {
 
     async fn repeat(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(participant_done(
-            participants::read_participant(
+            participants::lists::read_participant(
                 services,
                 call.caller.actor()?,
                 &call.path.channel_id,
@@ -36,7 +36,7 @@ impl Perform for ParticipantAdd {
     }
 
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
-        let (participant, added) = participants::add_participant(
+        let (participant, added) = participants::add::add_participant(
             services,
             call.caller.actor()?,
             &call.path.channel_id,
@@ -50,7 +50,7 @@ impl Perform for ParticipantAdd {
 impl Perform for ParticipantList {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::plain(
-            participants::list_participants(
+            participants::lists::list_participants(
                 services,
                 call.caller.actor()?,
                 &call.path.channel_id,
@@ -64,7 +64,7 @@ impl Perform for ParticipantList {
 impl Perform for ParticipantAddBatch {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::plain(
-            participants::add_participants(
+            participants::add::add_participants(
                 services,
                 call.caller.actor()?,
                 &call.path.channel_id,
@@ -78,7 +78,7 @@ impl Perform for ParticipantAddBatch {
 impl Perform for ParticipantRead {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(participant_done(
-            participants::read_participant(
+            participants::lists::read_participant(
                 services,
                 call.caller.actor()?,
                 &call.path.channel_id,
@@ -111,7 +111,7 @@ impl Perform for ParticipantUpdate {
 
 impl Perform for ParticipantRemove {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
-        participants::remove_participant(
+        participants::remove::remove_participant(
             services,
             call.caller.actor()?,
             &call.path.channel_id,

@@ -13,7 +13,7 @@ use protocol::{
 
 use crate::{
     Services,
-    channels::Made,
+    channels::create::Made,
     entry_list,
     error::Result,
     perform::{Call, Done, Perform},
@@ -45,7 +45,7 @@ impl Perform for UserCreate {
 impl Perform for UserList {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::plain(
-            users::list_users(services, call.caller.actor()?, call.input).await?,
+            users::lists::list_users(services, call.caller.actor()?, call.input).await?,
         ))
     }
 }
@@ -61,7 +61,7 @@ impl Perform for UserPutBatch {
 impl Perform for UserGet {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::plain(
-            users::users(services, call.caller.actor()?, &call.input.user_ids).await?,
+            users::lists::users(services, call.caller.actor()?, &call.input.user_ids).await?,
         ))
     }
 }

@@ -116,12 +116,13 @@ async fn a_deletion_that_was_interrupted_is_finished_by_any_node() {
         participant_ids: vec![],
         metadata: Default::default(),
     };
-    let channel = channels::create_channel(&deployment.services, backend.actor().unwrap(), channel)
-        .await
-        .unwrap()
-        .0
-        .value
-        .id;
+    let channel =
+        channels::create::create_channel(&deployment.services, backend.actor().unwrap(), channel)
+            .await
+            .unwrap()
+            .0
+            .value
+            .id;
 
     // A node puts the tombstone and dies, long ago.
     let partition = schema::organization(&tenant.organization);

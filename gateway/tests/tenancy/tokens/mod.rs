@@ -333,7 +333,7 @@ async fn an_unknown_user_is_made_unless_the_app_says_no() {
     .value;
     assert_eq!(alice.username.as_deref(), Some("Alice"));
     assert!(alice.created_at > 0);
-    let listed = users::list_users(
+    let listed = users::lists::list_users(
         &deployment.services,
         backend.actor().unwrap(),
         ListPage::default(),

@@ -1,0 +1,432 @@
+//! Creates channels. A repeated or concurrent request for the same channel finds it.
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use protocol::{
+    ChannelId, UserId,
+    entity::{Channel, ChannelType, Role},
+    operation::channel::{CreateChannel, ReplaceChannel},
+};
+use store::{Commit, Expected};
+use tokio::time::Instant;
+
+use super::{change_channel, check_fields, check_pictures, list_channel, read_channel};
+use crate::{
+    ATTEMPTS, Services,
+    channel_state::{self, channel_of},
+    clearing,
+    credential::Actor,
+    document::{IfMatch, PutValue, Versioned, check_version, decode},
+    error::{Error, Result},
+    index::{self, Additions, Coming, Line},
+    jobs::{self, Step},
+    memberships::{self, Change},
+    participants::{self, admit, count_owners, new_participant},
+    random,
+    schema::{ENTITY, MADE_BY, ONLY, PARTICIPANTS, Scope, TOMBSTONE},
+    settling, together, users,
+};
+
+/// The most participants that a channel is made with, besides its creator.
+const MAX_AT_START: usize = protocol::bounds::INITIAL_PARTICIPANTS;
+
+/// How long a request that makes a channel anew clears what is left of its namesake.
+const CLEARED_FIRST: Duration = Duration::from_secs(2);
+
+/// Whether a request made or found a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Made {
+    /// It is new.
+    Now,
+    /// It was there.
+    Before,
+}
+
+/// What a channel that exists already is to a request that makes one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// What was asked for.
+    Is,
+    /// The work of an earlier try of the same request: nobody else has this id.
+    WasMadeByThis,
+    /// Another one, unless the request with these bits made it.
+    IsInTheWay(u64),
+}
+
+/// Makes a channel with its first participants. A direct channel that exists is found instead.
+pub async fn create_channel(
+    services: &Services,
+    actor: &Actor,
+    body: CreateChannel,
+) -> Result<(Versioned<Channel>, Made)> {
+    create_channel_as(services, actor, body, random::bits()).await
+}
+
+/// The same, with the bits of the id given: by an `Idempotency-Key`, say.
+pub async fn create_channel_as(
+    services: &Services,
+    actor: &Actor,
+    body: CreateChannel,
+    bits: u64,
+) -> Result<(Versioned<Channel>, Made)> {
+    if actor.user().is_some() {
+        if body.id.is_some() {
+            return Err(Error::forbidden("only an app key chooses a channel's id"));
+        }
+        if body
+            .creator_id
+            .as_ref()
+            .is_some_and(|creator| Some(creator) != actor.user())
+        {
+            return Err(Error::forbidden(
+                "only an app key makes channels in the name of somebody else",
+            ));
+        }
+        if body.kind == ChannelType::Broadcast {
+            return Err(Error::forbidden(
+                "broadcast channels are made by an app key",
+            ));
+        }
+    }
+    if body.participant_ids.len() > MAX_AT_START {
+        return Err(Error::bad_request(format!(
+            "a channel is made with at most {MAX_AT_START} participants; add the others later"
+        )));
+    }
+    check_fields(
+        body.name.as_ref(),
+        body.description.as_ref(),
+        &body.metadata,
+    )?;
+    check_pictures(body.icon.as_ref(), body.banner.as_ref(), None)?;
+    let members = first_members(actor, &body);
+    let is_chosen = body.id.is_some();
+    let id = new_channel_id(services, actor, &body, &members, bits)?;
+    let creator = actor.user().cloned().or(body.creator_id);
+    let most = services.limits.participants;
+    if most != 0 && members.len() as u64 > most {
+        return Err(Error::limit_reached("participants", most));
+    }
+    let channel = Channel {
+        id: id.clone(),
+        kind: body.kind,
+        name: body.name,
+        description: body.description,
+        icon: body.icon,
+        banner: body.banner,
+        creator_id: creator,
+        metadata: body.metadata,
+        created_at: 0,
+        participant_count: 0,
+    };
+    let found = match (channel.kind, is_chosen) {
+        (ChannelType::Direct, _) => Found::Is,
+        (_, false) => Found::WasMadeByThis,
+        (_, true) => Found::IsInTheWay(bits),
+    };
+    make_channel(services, actor, channel, members, found).await
+}
+
+/// Returns the channel that a request with these bits made, as it is now, to a caller who may
+/// read it.
+pub async fn channel_made_by(
+    services: &Services,
+    actor: &Actor,
+    body: &CreateChannel,
+    bits: u64,
+) -> Result<Versioned<Channel>> {
+    let id = new_channel_id(services, actor, body, &first_members(actor, body), bits)?;
+    if body.id.is_some() {
+        let snapshot = services
+            .snapshot(actor.scope.channel(&id), vec![(MADE_BY, ONLY.into())])
+            .await?;
+        let made_by: Option<u64> = snapshot.documents[0].as_ref().map(decode).transpose()?;
+        if made_by != Some(bits) {
+            // It was deleted, and another request made one anew under its id.
+            return Err(Error::not_found("channel"));
+        }
+    }
+    read_channel(services, actor, &id).await
+}
+
+/// Makes a channel under a chosen id, or replaces the fields of the one that is there. App keys
+/// only.
+pub async fn put_channel(
+    services: &Services,
+    actor: &Actor,
+    id: &ChannelId,
+    body: ReplaceChannel,
+    if_match: IfMatch,
+) -> Result<(Versioned<Channel>, Made)> {
+    if actor.user().is_some() {
+        // What may not be seen sounds like what does not exist; the rest is not for users.
+        channel_state::channel_state(services, actor, id, Vec::new()).await?;
+        return Err(Error::forbidden("only an app key replaces channels"));
+    }
+    for _ in 0..ATTEMPTS {
+        let replaced = change_channel(services, actor, id, if_match, |channel| {
+            if channel.kind != body.kind {
+                return Err(Error::conflict("a channel's type cannot change"));
+            }
+            channel.name.clone_from(&body.name);
+            channel.description.clone_from(&body.description);
+            channel.icon.clone_from(&body.icon);
+            channel.banner.clone_from(&body.banner);
+            channel.metadata.clone_from(&body.metadata);
+            Ok(())
+        })
+        .await;
+        match replaced {
+            Ok(channel) => return Ok((channel, Made::Before)),
+            Err(error) if error.code() != protocol::ErrorCode::NotFound => return Err(error),
+            Err(_) => check_version(if_match, 0)?,
+        }
+        let body = body.clone();
+        let create = CreateChannel {
+            id: Some(id.clone()),
+            kind: body.kind,
+            name: body.name,
+            description: body.description,
+            icon: body.icon,
+            banner: body.banner,
+            creator_id: None,
+            participant_ids: Vec::new(),
+            metadata: body.metadata,
+        };
+        match create_channel(services, actor, create).await {
+            Err(error) if error.code() == protocol::ErrorCode::Conflict => {}
+            other => return other,
+        }
+    }
+    Err(Error::busy())
+}
+
+fn new_channel_id(
+    services: &Services,
+    actor: &Actor,
+    body: &CreateChannel,
+    members: &[(UserId, Role)],
+    bits: u64,
+) -> Result<ChannelId> {
+    match (&body.id, body.kind) {
+        (Some(_), ChannelType::Direct) => Err(Error::bad_request(
+            "a direct channel's id follows from its two users",
+        )),
+        (None, ChannelType::Direct) => direct_id(services, &actor.scope, members),
+        (Some(id), _) => Ok(id.clone()),
+        (None, _) => Ok(ChannelId::from_bits(bits)),
+    }
+}
+
+async fn make_channel(
+    services: &Services,
+    actor: &Actor,
+    channel: Channel,
+    members: Vec<(UserId, Role)>,
+    found: Found,
+) -> Result<(Versioned<Channel>, Made)> {
+    let (scope, id) = (&actor.scope, channel.id.clone());
+    let partition = scope.channel(&id);
+    for _ in 0..ATTEMPTS {
+        let mut keys = vec![
+            (ENTITY, ONLY.into()),
+            (TOMBSTONE, ONLY.into()),
+            (MADE_BY, ONLY.into()),
+        ];
+        keys.extend(
+            members
+                .iter()
+                .map(|(user, _)| (PARTICIPANTS, user.shared())),
+        );
+        let snapshot = services.snapshot(partition.clone(), keys).await?;
+        if let Some((existing, version)) = channel_of(&snapshot)? {
+            let made_by: Option<u64> = snapshot.documents[2].as_ref().map(decode).transpose()?;
+            let is_in_the_way = matches!(found, Found::IsInTheWay(bits) if made_by != Some(bits));
+            if is_in_the_way || existing.kind != channel.kind {
+                settle_members(services, scope, &members, &id).await?;
+                return Err(Error::conflict("a channel with this id exists"));
+            }
+            if channel.kind == ChannelType::Direct {
+                let users: Vec<UserId> = members.iter().map(|(user, _)| user.clone()).collect();
+                if users::lists::missing_user(services, scope, &users).await? {
+                    return Err(Error::not_found("user"));
+                }
+                // The id is a hash of the pair: another pair may have it.
+                if snapshot.documents[3..].iter().any(Option::is_none) {
+                    return Err(Error::conflict(
+                        "the id of this direct channel belongs to another channel",
+                    ));
+                }
+            }
+            settle_members(services, scope, &members, &id).await?;
+            services.confirm(&partition).await?;
+            let made = match found {
+                Found::Is => Made::Before,
+                Found::WasMadeByThis | Found::IsInTheWay(_) => Made::Now,
+            };
+            return Ok((
+                Versioned {
+                    value: existing,
+                    version,
+                },
+                made,
+            ));
+        }
+        if snapshot.documents[1].is_some() {
+            // Its namesake is still being cleared away. That is finished first, within reason.
+            if clearing::clear_channel(services, scope, &id, Instant::now() + CLEARED_FIRST).await?
+                == Step::Done
+            {
+                continue;
+            }
+            jobs::wake_jobs(services);
+            let sentence =
+                "a deleted channel of this id is still being cleared away; nothing was done";
+            return Err(Error::new(protocol::ErrorCode::Unavailable, sentence).retry_after(1000));
+        }
+        // Looked at first, so that a wrong id among them leaves no line in the others' indexes.
+        let users: Vec<UserId> = members.iter().map(|(user, _)| user.clone()).collect();
+        if users::lists::missing_user(services, scope, &users).await? {
+            return Err(Error::not_found("user"));
+        }
+        let indexed = members.iter().map(|(user, _)| {
+            index::index_channel(services, scope, user, &id, Additions::of(actor, user))
+        });
+        let indexed = together::together(indexed).await;
+        let (mut lines, mut refused) = (Vec::with_capacity(members.len()), None);
+        for ((user, _), coming) in members.iter().zip(indexed) {
+            match coming {
+                Ok(Coming::Ready(line)) => lines.push((user, line)),
+                Ok(Coming::IsIn) => {}
+                Ok(Coming::IsNobody) => refused = Some(Error::not_found("user")),
+                Err(error) => refused = Some(error),
+            }
+        }
+        if let Some(error) = refused {
+            // One of them cannot come: nothing is left with the others.
+            together::all(
+                lines
+                    .iter()
+                    .map(|(user, line)| index::abandon_line(services, scope, user, &id, *line)),
+            )
+            .await?;
+            return Err(error);
+        }
+        let lines: Vec<Line> = lines.into_iter().map(|(_, line)| line).collect();
+        if lines.len() < members.len() {
+            // Somebody has made the channel meanwhile.
+            continue;
+        }
+        list_channel(services, scope, &channel).await?;
+        let mut commit = Commit::default()
+            .require(ENTITY, ONLY, Expected::Absent)
+            .require(TOMBSTONE, ONLY, Expected::Absent);
+        for (user, role) in &members {
+            commit = admit(
+                commit,
+                &new_participant(&id, user, *role),
+                snapshot.head.number,
+            );
+        }
+        let at = commit.write.len();
+        commit = commit.put_value(ENTITY, ONLY, &channel);
+        if let Found::IsInTheWay(bits) = found {
+            commit = commit.put_value(MADE_BY, ONLY, &bits);
+        }
+        let owners = members
+            .iter()
+            .filter(|(_, role)| *role == Role::Owner)
+            .count();
+        commit = count_owners(commit, &None, owners as i64)?;
+        if !members.is_empty() {
+            commit
+                .increment
+                .push(participants::counted(services, members.len() as i64));
+        }
+        let changes: Vec<Change> = members
+            .iter()
+            .map(|(user, _)| memberships::change_membership(services, scope, user, &id))
+            .collect();
+        let Ok(outcome) = services.store.commit(&partition, commit).await? else {
+            changes.into_iter().for_each(Change::complete);
+            continue;
+        };
+        let confirming = members.iter().zip(lines).map(|((user, _), line)| {
+            index::confirm_channel(services, scope, user, &id, Some(line))
+        });
+        let confirmed = together::all(confirming).await?;
+        for ((user, _), _) in members
+            .iter()
+            .zip(confirmed)
+            .filter(|(_, is_there)| !is_there)
+        {
+            participants::remove::expel(services, scope, &id, user).await?;
+        }
+        changes.into_iter().for_each(Change::complete);
+        let value = Channel {
+            created_at: outcome.written[at].stamps.created_at,
+            participant_count: members.len() as u64,
+            ..channel
+        };
+        return Ok((
+            Versioned {
+                value,
+                version: outcome.written[at].version,
+            },
+            Made::Now,
+        ));
+    }
+    Err(Error::busy())
+}
+
+/// Completes what an earlier try has left: it may have come no further than the channel.
+async fn settle_members(
+    services: &Services,
+    scope: &Scope,
+    members: &[(UserId, Role)],
+    id: &ChannelId,
+) -> Result<()> {
+    for (user, _) in members {
+        settling::settle_membership(services, scope, user, id).await?;
+    }
+    Ok(())
+}
+
+/// Returns the id of the direct channel of two users: keyed, so that nobody can choose users
+/// whose ids meet.
+fn direct_id(services: &Services, scope: &Scope, members: &[(UserId, Role)]) -> Result<ChannelId> {
+    let mut pair: Vec<&str> = members.iter().map(|(user, _)| user.as_str()).collect();
+    if pair.len() != 2 {
+        return Err(Error::bad_request(
+            "a direct channel has two different users",
+        ));
+    }
+    pair.sort_unstable();
+    let environment = scope.environment.to_string();
+    let parts = [
+        "direct channel 1",
+        scope.app.as_str(),
+        &environment,
+        pair[0],
+        pair[1],
+    ];
+    let hash = services.secret.derive(&parts.map(str::as_bytes));
+    let (bits, _) = hash.split_first_chunk().expect("a hash has 32 bytes");
+    Ok(ChannelId::from_bits(u64::from_be_bytes(*bits)))
+}
+
+/// Returns the participants that a channel is made with.
+fn first_members(actor: &Actor, body: &CreateChannel) -> Vec<(UserId, Role)> {
+    let creator = actor.user().or(body.creator_id.as_ref());
+    let mut members: Vec<(UserId, Role)> = Vec::new();
+    for user in creator.into_iter().chain(&body.participant_ids) {
+        if members.iter().all(|(other, _)| other != user) {
+            let owns = body.kind == ChannelType::Direct || Some(user) == creator;
+            members.push((user.clone(), if owns { Role::Owner } else { Role::Member }));
+        }
+    }
+    members
+}

@@ -1,0 +1,176 @@
+//! Lists of channels.
+
+use protocol::{
+    ChannelId, UserId,
+    entity::{Channel, ChannelType},
+    operation::page::{List, ListPage},
+};
+use store::{Key, Range, Read};
+
+use crate::{
+    Services,
+    channel_state::channel_of,
+    credential::{Actor, Who},
+    cursor::{self, ListQuery},
+    document::parse_key,
+    error::Result,
+    listing::{self, Candidates, Filling},
+    schema::{CHANNELS, ENTITY, ONLY, PARTICIPANTS, PUBLIC_CHANNELS},
+};
+
+impl ChannelFilter {
+    /// The list that this filter makes for a caller.
+    fn query(&self, actor: &Actor) -> ListQuery {
+        let ids = self.ids.as_ref().map(|ids| {
+            ids.iter()
+                .map(ChannelId::as_str)
+                .collect::<Vec<_>>()
+                .join(",")
+        });
+        ListQuery::of_actor(actor, "channels")
+            .with(self.kind.map(ChannelType::as_str))
+            .with(self.participant.as_ref().map(UserId::as_str))
+            .with(ids.as_deref())
+    }
+}
+
+/// Which channels to list.
+#[derive(Debug, Clone, Default)]
+pub struct ChannelFilter {
+    /// Only of this type.
+    pub kind: Option<ChannelType>,
+    /// Only those that this user is in.
+    pub participant: Option<UserId>,
+    /// Only these.
+    pub ids: Option<Vec<ChannelId>>,
+}
+
+/// Lists channels by id: all of them for an app key; for a user its own, and those that every
+/// user may find.
+pub async fn list_channels(
+    services: &Services,
+    actor: &Actor,
+    filter: ChannelFilter,
+    page: ListPage,
+) -> Result<List<Channel>> {
+    let limit = listing::page_length(services, page.limit)?;
+    let query = filter.query(actor);
+    let after: Option<String> = page
+        .cursor
+        .map(|cursor| cursor::open_cursor(services, &query, &cursor))
+        .transpose()?;
+    let mut filling = Filling::new(limit, after.map(Key::from));
+    while let Some((after, count)) = filling.next() {
+        let candidates = candidates(services, actor, &filter, after, count).await?;
+        let found = visible_channels(services, actor, &filter, &candidates.ids).await?;
+        filling.take(candidates, found);
+    }
+    let (items, next) = filling.end();
+    Ok(List {
+        items,
+        cursor: next.map(|id| cursor::seal_cursor(services, &query, &*id)),
+    })
+}
+
+/// The next ids that may be in a list.
+///
+/// They come from what the caller may see anyway, never from the index of another user: how
+/// many channels that user is in must not show in the number of pages or in the time that they
+/// take.
+async fn candidates(
+    services: &Services,
+    actor: &Actor,
+    filter: &ChannelFilter,
+    after: Option<Key>,
+    count: usize,
+) -> Result<Candidates> {
+    if let Some(ids) = &filter.ids {
+        let mut ids: Vec<Key> = ids
+            .iter()
+            .map(ChannelId::shared)
+            .filter(|id| after.as_ref().is_none_or(|after| id > after))
+            .collect();
+        ids.sort();
+        ids.dedup();
+        let more = ids.len() > count;
+        ids.truncate(count);
+        return Ok(Candidates { ids, more });
+    }
+    let (index, scope) = (actor.scope.index(), &actor.scope);
+    let sources = match (&filter.participant, &actor.who) {
+        (Some(user), Who::App { .. }) => vec![(scope.user(user), CHANNELS)],
+        (None, Who::App { .. }) => vec![(index, CHANNELS)],
+        (Some(_), Who::User { id, .. }) => vec![(scope.user(id), CHANNELS)],
+        (None, Who::User { id, .. }) => {
+            vec![(scope.user(id), CHANNELS), (index, PUBLIC_CHANNELS)]
+        }
+    };
+    let (mut ids, mut more, mut end) = (Vec::new(), false, None::<Key>);
+    for (partition, table) in sources {
+        let (page, _) = services
+            .store
+            .page(
+                &partition,
+                table,
+                Range::Keys {
+                    after: after.clone(),
+                },
+                count,
+            )
+            .await?;
+        if page.more {
+            // Beyond the end of a page that was cut, the other source is not complete either.
+            let last = page.documents.last().map(|d| d.key.clone());
+            end = match (end, last) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            };
+            more = true;
+        }
+        ids.extend(page.documents.into_iter().map(|d| d.key));
+    }
+    ids.retain(|id| end.as_ref().is_none_or(|end| id <= end));
+    ids.sort();
+    ids.dedup();
+    Ok(Candidates { ids, more })
+}
+
+/// The channels with these ids, `None` for each that the caller may not see or that does not
+/// fit the filter.
+async fn visible_channels(
+    services: &Services,
+    actor: &Actor,
+    filter: &ChannelFilter,
+    ids: &[Key],
+) -> Result<Vec<Option<Channel>>> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let caller = actor.user().map_or("", UserId::as_str);
+    let asked = filter.participant.as_ref().map_or("", UserId::as_str);
+    let read = |id: &ChannelId| Read {
+        partition: actor.scope.channel(id),
+        documents: vec![
+            (ENTITY, ONLY.into()),
+            (PARTICIPANTS, caller.into()),
+            (PARTICIPANTS, asked.into()),
+        ],
+        newest: None,
+    };
+    let ids: Vec<ChannelId> = ids.iter().map(parse_key).collect::<Result<_>>()?;
+    let snapshots = services.store.read(ids.iter().map(read).collect()).await?;
+    let visible = snapshots.iter().map(|snapshot| {
+        let Some((channel, _)) = channel_of(snapshot)? else {
+            return Ok(None);
+        };
+        let is_public = matches!(channel.kind, ChannelType::Open | ChannelType::Broadcast);
+        // Who is in a channel only its participants see.
+        let shows = |asked: &UserId| actor.user() == Some(asked);
+        let is_public = is_public && filter.participant.as_ref().is_none_or(shows);
+        let is_visible = actor.user().is_none() || is_public || snapshot.documents[1].is_some();
+        let is_asked = filter.participant.is_none() || snapshot.documents[2].is_some();
+        let fits = is_visible && is_asked && filter.kind.is_none_or(|kind| kind == channel.kind);
+        Ok(fits.then_some(channel))
+    });
+    visible.collect()
+}

@@ -1,0 +1,388 @@
+//! Sends messages: one commit stores several of a channel.
+
+use std::collections::{HashSet, VecDeque};
+
+use protocol::{
+    ChannelId, EventKind, MessageId,
+    entity::{ChannelType, Message, MessageKind},
+    operation::message::SendMessage,
+};
+use store::{Commit, Document, Expected, Mark, Write};
+
+use super::{Content, check_content, message_of, told};
+use crate::{
+    ATTEMPTS, Services,
+    channel_state::{self, ChannelState},
+    credential::{Actor, Who},
+    document::encode,
+    error::{Error, Result},
+    permission::Action,
+    random,
+    schema::{ENTITY, MESSAGES, ONLY, OWNERS, PARTICIPANTS},
+    users,
+};
+
+/// Whether a send made the message or found it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// It was stored now.
+    Now,
+    /// An earlier send with the same id had stored it.
+    Before,
+}
+
+/// What an earlier send has read of the sender and the channel. A commit that finds another version
+/// reads it again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The version of the sender's participant document.
+    participant: u64,
+    /// In a direct channel with both of its users: the version of the document that counts its
+    /// owners.
+    pair: Option<u64>,
+}
+
+impl Facts {
+    fn of(state: &ChannelState, owners: Option<&Document>) -> Self {
+        Self {
+            participant: state.own.as_ref().map_or(0, |place| place.version),
+            pair: owners
+                .filter(|_| state.channel.kind == ChannelType::Direct)
+                .map(|document| document.version),
+        }
+    }
+}
+
+struct Draft {
+    /// Where the answer goes.
+    index: usize,
+    content: Content,
+    /// Why the draft cannot be stored, should its id prove to be new.
+    fault: Option<Error>,
+}
+
+/// Sends one message.
+pub async fn send_message(
+    services: &Services,
+    actor: &Actor,
+    channel_id: &ChannelId,
+    body: SendMessage,
+) -> Result<(Message, Sent)> {
+    let (mut answers, _) = send_messages(services, actor, channel_id, vec![body], None).await;
+    answers
+        .pop()
+        .unwrap_or_else(|| Err(Error::internal("a send was not answered")))
+}
+
+/// Sends messages in this order, as one commit where possible. Each has its own answer; the
+/// facts are for the next call.
+pub async fn send_messages(
+    services: &Services,
+    actor: &Actor,
+    channel_id: &ChannelId,
+    bodies: Vec<SendMessage>,
+    facts: Option<Facts>,
+) -> (Vec<Result<(Message, Sent)>>, Option<Facts>) {
+    let mut answers: Vec<Option<Result<(Message, Sent)>>> = bodies.iter().map(|_| None).collect();
+    let mut drafts = VecDeque::new();
+    for (index, body) in bodies.into_iter().enumerate() {
+        let has_id = body.message_id.is_some();
+        match draft(services, actor, channel_id, body) {
+            // Without an id of its own it cannot have been sent before.
+            (_, Some(fault)) if !has_id => answers[index] = Some(Err(fault)),
+            (content, fault) => drafts.push_back(Draft {
+                index,
+                content,
+                fault,
+            }),
+        }
+    }
+    let mut facts = facts;
+    if let Err(error) = store_drafts(
+        services,
+        actor,
+        channel_id,
+        &mut drafts,
+        &mut facts,
+        &mut answers,
+    )
+    .await
+    {
+        for draft in drafts {
+            answers[draft.index] = Some(Err(error.clone()));
+        }
+    }
+    let lost = || Err(Error::internal("a send was not answered"));
+    (
+        answers
+            .into_iter()
+            .map(|a| a.unwrap_or_else(lost))
+            .collect(),
+        facts,
+    )
+}
+
+/// Takes drafts away as they are answered. An error is the answer of all that are left.
+async fn store_drafts(
+    services: &Services,
+    actor: &Actor,
+    channel_id: &ChannelId,
+    drafts: &mut VecDeque<Draft>,
+    facts: &mut Option<Facts>,
+    answers: &mut [Option<Result<(Message, Sent)>>],
+) -> Result<()> {
+    let partition = actor.scope.channel(channel_id);
+    let mut conflicts = 0;
+    while conflicts < ATTEMPTS {
+        if drafts.is_empty() {
+            return Ok(());
+        }
+        // Faulty drafts are looked up alone: a repeated id answers the first message, whatever
+        // else the request says.
+        if facts.is_none() || drafts.iter().any(|d| d.fault.is_some()) {
+            let ids = drafts.iter().map(|d| (MESSAGES, d.content.id.shared()));
+            let keys = ids.chain([(OWNERS, ONLY.into())]).collect();
+            let mut state = channel_state::channel_state(services, actor, channel_id, keys).await?;
+            state.permit(actor, Action::Send)?;
+            let owners = state.documents.pop().flatten();
+            *facts = Some(Facts::of(&state, owners.as_ref()));
+            if state.documents.iter().any(Option::is_some) {
+                services.confirm(&partition).await?;
+            }
+            answer_known(&state, drafts, answers);
+            if !drafts.is_empty() && is_alone(&state) {
+                return Err(Error::forbidden(
+                    "the other user of this direct channel was deleted",
+                ));
+            }
+            check_senders(services, actor, drafts, answers).await?;
+            if drafts.is_empty() {
+                return Ok(());
+            }
+        }
+        let count = independent(drafts);
+        let known = facts.unwrap_or_default();
+        let commit = sending(actor, drafts.range(..count), known);
+        match services.store.commit(&partition, commit).await? {
+            Ok(outcome) => {
+                services.stored_messages.inc_by(count as u64);
+                for (draft, written) in drafts.drain(..count).zip(outcome.written) {
+                    answers[draft.index] =
+                        Some(Ok((draft.content.with(written.stamps, &[]), Sent::Now)));
+                }
+                if !drafts.is_empty() {
+                    *facts = None;
+                }
+            }
+            Err(conflict) => {
+                conflicts += 1;
+                *facts = None;
+                // What drafts answer to is required last. It counts once everything before it
+                // holds: a repeated id answers the first message, whatever the request answers
+                // to.
+                let first = 1
+                    + usize::from(actor.user().is_some())
+                    + usize::from(known.pair.is_some())
+                    + count;
+                if conflict.require.iter().any(|r| *r < first) {
+                    continue;
+                }
+                let answers_to =
+                    |(i, draft): (usize, &Draft)| draft.content.reply_to_id.as_ref().map(|_| i);
+                let replies: Vec<usize> = drafts
+                    .range(..count)
+                    .enumerate()
+                    .filter_map(answers_to)
+                    .collect();
+                for missing in conflict
+                    .require
+                    .iter()
+                    .filter_map(|r| r.checked_sub(first))
+                    .filter_map(|r| replies.get(r))
+                    .rev()
+                {
+                    if let Some(draft) = drafts.remove(*missing) {
+                        answers[draft.index] = Some(Err(Error::not_found("message to reply to")));
+                    }
+                }
+            }
+        }
+    }
+    Err(Error::busy())
+}
+
+/// With an app key, that the senders exist.
+async fn check_senders(
+    services: &Services,
+    actor: &Actor,
+    drafts: &mut VecDeque<Draft>,
+    answers: &mut [Option<Result<(Message, Sent)>>],
+) -> Result<()> {
+    if actor.user().is_some() {
+        return Ok(());
+    }
+    // Looked up before any is answered: where the store is away, all of them are told so.
+    let mut missing = HashSet::new();
+    for sender in drafts
+        .iter()
+        .filter_map(|draft| draft.content.sender_id.as_ref())
+    {
+        if !users::user_exists(services, &actor.scope, sender).await? {
+            missing.insert(sender.clone());
+        }
+    }
+    drafts.retain(|draft| {
+        let is_there = draft
+            .content
+            .sender_id
+            .as_ref()
+            .is_none_or(|sender| !missing.contains(sender));
+        if !is_there {
+            answers[draft.index] = Some(Err(Error::not_found("user: `sender_id`")));
+        }
+        is_there
+    });
+    Ok(())
+}
+
+fn draft(
+    services: &Services,
+    actor: &Actor,
+    channel_id: &ChannelId,
+    body: SendMessage,
+) -> (Content, Option<Error>) {
+    let fault = fault_of(services, actor, &body).err();
+    let sender_id = actor.user().cloned().or(body.sender_id);
+    let content = Content {
+        id: body
+            .message_id
+            .unwrap_or_else(|| MessageId::from_bits(random::bits())),
+        channel_id: channel_id.clone(),
+        sender_id,
+        kind: body.kind.unwrap_or_default(),
+        text: body.text.unwrap_or_default(),
+        attachments: body.attachments,
+        reply_to_id: body.reply_to_id,
+        mention_ids: body.mention_ids,
+        metadata: body.metadata,
+    };
+    (content, fault)
+}
+
+fn fault_of(services: &Services, actor: &Actor, body: &SendMessage) -> Result<()> {
+    match &actor.who {
+        Who::App { .. } => {
+            if body.sender_id.is_none() && body.kind != Some(MessageKind::System) {
+                return Err(Error::bad_request(
+                    "`sender_id` is required with an app key, unless `kind` is \"system\"",
+                ));
+            }
+        }
+        Who::User { id, .. } => {
+            if body.sender_id.as_ref().is_some_and(|sender| sender != id) {
+                return Err(Error::forbidden(
+                    "only an app key may send in the name of somebody else",
+                ));
+            }
+            if body.kind == Some(MessageKind::System) {
+                return Err(Error::forbidden("only an app key may send system messages"));
+            }
+        }
+    }
+    let text = body.text.as_deref().unwrap_or_default();
+    check_content(
+        services,
+        text,
+        &body.attachments,
+        &body.mention_ids,
+        &body.metadata,
+    )
+}
+
+/// Answers drafts whose id is in use, and those that have a fault and are new.
+fn answer_known(
+    state: &ChannelState,
+    drafts: &mut VecDeque<Draft>,
+    answers: &mut [Option<Result<(Message, Sent)>>],
+) {
+    let mut left = VecDeque::new();
+    for (draft, known) in drafts.drain(..).zip(&state.documents) {
+        match (known, draft.fault) {
+            (Some(document), _) => {
+                answers[draft.index] = Some(match message_of(document) {
+                    Ok(message) if message.sender_id != draft.content.sender_id => Err(
+                        Error::conflict("this message_id is in use by another sender"),
+                    ),
+                    found => found.map(|message| (message, Sent::Before)),
+                });
+            }
+            (None, Some(fault)) => answers[draft.index] = Some(Err(fault)),
+            (None, None) => left.push_back(Draft {
+                fault: None,
+                ..draft
+            }),
+        }
+    }
+    *drafts = left;
+}
+
+/// Returns whether the other user of a direct channel was deleted: in no other way does one of them
+/// leave it.
+fn is_alone(state: &ChannelState) -> bool {
+    state.channel.kind == ChannelType::Direct && state.channel.participant_count < 2
+}
+
+/// How many of the first drafts can share a commit: none repeats the id of another, or answers it.
+fn independent(drafts: &VecDeque<Draft>) -> usize {
+    let mut ids = HashSet::new();
+    drafts
+        .iter()
+        .take_while(|d| {
+            d.content
+                .reply_to_id
+                .as_ref()
+                .is_none_or(|reply| !ids.contains(reply))
+                && ids.insert(&d.content.id)
+        })
+        .count()
+}
+
+fn sending<'a>(
+    actor: &Actor,
+    drafts: impl Iterator<Item = &'a Draft> + Clone,
+    known: Facts,
+) -> Commit {
+    let mut commit = Commit::default().require(ENTITY, ONLY, Expected::Present);
+    if let Some(user) = actor.user() {
+        commit = commit.require(
+            PARTICIPANTS,
+            user.shared(),
+            Expected::Version(known.participant),
+        );
+    }
+    if let Some(version) = known.pair {
+        commit = commit.require(OWNERS, ONLY, Expected::Version(version));
+    }
+    for draft in drafts.clone() {
+        commit = commit.require(MESSAGES, draft.content.id.shared(), Expected::Absent);
+    }
+    for draft in drafts.clone() {
+        if let Some(reply_to) = &draft.content.reply_to_id {
+            commit = commit.require(MESSAGES, reply_to.shared(), Expected::Present);
+        }
+    }
+    for (event, draft) in drafts.enumerate() {
+        let key = draft.content.id.shared();
+        commit.write.push(Write::Put {
+            table: MESSAGES,
+            key: key.clone(),
+            value: encode(&draft.content),
+            mark: Mark::None,
+            event: Some(event),
+        });
+        commit
+            .append
+            .push(told(EventKind::MessageCreated, &key, event));
+    }
+    commit
+}

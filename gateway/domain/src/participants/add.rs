@@ -1,0 +1,198 @@
+//! Adds participants to a channel.
+
+use protocol::{
+    ChannelId, UserId,
+    entity::{Participant, Role},
+    operation::{
+        batch::Item,
+        participant::{AddParticipant, ParticipantBatch, ParticipantBatchItem},
+    },
+};
+use store::{Commit, Expected, Key};
+
+use super::{admit, count_owners, counted, new_participant, remove, require_caller};
+use crate::{
+    ATTEMPTS, Services,
+    channel_state::{self, Place},
+    credential::Actor,
+    document::Versioned,
+    error::{Error, Result},
+    index::{self, Additions, Coming},
+    memberships,
+    permission::Action,
+    schema::{ENTITY, ONLY, OWNERS, PARTICIPANTS},
+    strict, together,
+};
+
+/// The most items of a batch.
+pub const BATCH: usize = protocol::bounds::BATCH_ITEMS;
+
+/// Whether a request added or found a participant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Added {
+    /// It is new.
+    Now,
+    /// It was there, and stays as it was.
+    Before,
+}
+
+/// Brings a user into a channel.
+pub async fn add_participant(
+    services: &Services,
+    actor: &Actor,
+    channel_id: &ChannelId,
+    body: AddParticipant,
+) -> Result<(Versioned<Participant>, Added)> {
+    let role = body.role.unwrap_or(Role::Member);
+    // Who adds itself as a member joins.
+    let joins = actor.user() == Some(&body.user_id) && role == Role::Member;
+    let operation = if joins {
+        Action::Join
+    } else {
+        Action::Add(role)
+    };
+    bring_in(services, actor, channel_id, &body.user_id, role, operation).await
+}
+
+/// Lets the caller come in.
+pub async fn join_channel(
+    services: &Services,
+    actor: &Actor,
+    channel_id: &ChannelId,
+) -> Result<Participant> {
+    let Some(user) = actor.user() else {
+        return Err(Error::forbidden(
+            "only a user joins; an app key adds participants",
+        ));
+    };
+    let (participant, _) = bring_in(
+        services,
+        actor,
+        channel_id,
+        user,
+        Role::Member,
+        Action::Join,
+    )
+    .await?;
+    Ok(participant.value)
+}
+
+/// Brings up to 100 users into a channel, each on its own.
+pub async fn add_participants(
+    services: &Services,
+    actor: &Actor,
+    channel_id: &ChannelId,
+    items: Vec<Item<AddParticipant>>,
+) -> Result<ParticipantBatch> {
+    if actor.user().is_some() {
+        return Err(Error::forbidden("batches are for app keys"));
+    }
+    if items.len() > BATCH {
+        return Err(Error::bad_request(format!(
+            "a batch has at most {BATCH} items"
+        )));
+    }
+    channel_state::channel_state(services, actor, channel_id, Vec::new()).await?;
+    let add = |item| async move {
+        let add =
+            async { add_participant(services, actor, channel_id, strict::read_item(&item)?).await };
+        match add.await {
+            Ok((participant, added)) => ParticipantBatchItem {
+                status: if added == Added::Now { 201 } else { 200 },
+                participant: Some(participant.value),
+                error: None,
+            },
+            Err(error) => ParticipantBatchItem {
+                status: error.code().status(),
+                participant: None,
+                error: Some(error.body),
+            },
+        }
+    };
+    let items = together::together(items.into_iter().map(add)).await;
+    Ok(ParticipantBatch { items })
+}
+
+async fn bring_in(
+    services: &Services,
+    actor: &Actor,
+    channel_id: &ChannelId,
+    user: &UserId,
+    role: Role,
+    action: Action,
+) -> Result<(Versioned<Participant>, Added)> {
+    for _ in 0..ATTEMPTS {
+        let keys = vec![(PARTICIPANTS, user.shared()), (OWNERS, Key::from(ONLY))];
+        let state = channel_state::channel_state(services, actor, channel_id, keys).await?;
+        state.permit(actor, action)?;
+        if let Some(document) = &state.documents[0] {
+            let place = Place::of(document)?;
+            // An earlier try may have come no further than the channel.
+            index::settle_channel(services, &actor.scope, user, channel_id).await?;
+            services.confirm(&state.partition).await?;
+            return Ok((
+                Versioned {
+                    value: place.participant,
+                    version: place.version,
+                },
+                Added::Before,
+            ));
+        }
+        let line = match index::index_channel(
+            services,
+            &actor.scope,
+            user,
+            channel_id,
+            Additions::of(actor, user),
+        )
+        .await?
+        {
+            Coming::Ready(line) => line,
+            Coming::IsIn => continue,
+            Coming::IsNobody => return Err(Error::not_found("user")),
+        };
+        let participant = new_participant(channel_id, user, role);
+        let mut commit = Commit::default().require(ENTITY, ONLY, Expected::Present);
+        commit = require_caller(commit, &state, actor);
+        commit = admit(commit, &participant, state.head.number);
+        commit = count_owners(commit, &state.documents[1], i64::from(role == Role::Owner))?;
+        commit.increment.push(counted(services, 1));
+        let change = memberships::change_membership(services, &actor.scope, user, channel_id);
+        match services.store.commit(&state.partition, commit).await? {
+            Ok(outcome) => {
+                let is_there =
+                    index::confirm_channel(services, &actor.scope, user, channel_id, Some(line))
+                        .await?;
+                if !is_there {
+                    remove::expel(services, &actor.scope, channel_id, user).await?;
+                }
+                change.complete();
+                if !is_there {
+                    return Err(Error::not_found("user"));
+                }
+                let written = outcome.written[0];
+                let value = Participant {
+                    created_at: written.stamps.created_at,
+                    ..participant
+                };
+                return Ok((
+                    Versioned {
+                        value,
+                        version: written.version,
+                    },
+                    Added::Now,
+                ));
+            }
+            Err(conflict) if conflict.require.is_empty() => {
+                change.complete();
+                index::abandon_line(services, &actor.scope, user, channel_id, line).await?;
+                return Err(Error::limit_reached(
+                    "participants",
+                    services.limits.participants,
+                ));
+            }
+            Err(_) => change.complete(),
+        }
+    }
+    Err(Error::busy())
+}

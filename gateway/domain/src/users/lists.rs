@@ -1,0 +1,122 @@
+//! Reads several users.
+
+use protocol::{
+    UserId,
+    entity::User,
+    operation::{
+        page::{List, ListPage},
+        user::Users,
+    },
+};
+use store::{Key, Range, Read};
+
+use super::{app_only, user_of};
+use crate::{
+    Services,
+    credential::Actor,
+    cursor::{self, ListQuery, REPLY_BYTES},
+    document::parse_key,
+    error::{Error, Result},
+    listing::{self, Candidates, Filling},
+    schema::{ENTITY, ONLY, Scope, USERS},
+};
+
+/// Reads up to 100 users; those that do not exist are left out.
+pub async fn users(services: &Services, actor: &Actor, ids: &[UserId]) -> Result<Users> {
+    if ids.len() > MOST {
+        return Err(Error::bad_request(format!("at most {MOST} users at once")));
+    }
+    let mut items: Vec<User> = read_users(services, &actor.scope, ids)
+        .await?
+        .into_iter()
+        .flatten()
+        .collect();
+    let mut bytes = 0;
+    let fit = items.iter().take_while(|user| {
+        bytes += 1 + protocol::codec::longest(user);
+        bytes <= REPLY_BYTES
+    });
+    let (fit, all) = (fit.count(), items.len());
+    items.truncate(fit);
+    Ok(Users {
+        items,
+        more: fit < all,
+    })
+}
+
+/// The users with these ids, `None` for each that there is not.
+async fn read_users(
+    services: &Services,
+    scope: &Scope,
+    ids: &[UserId],
+) -> Result<Vec<Option<User>>> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let read = |id| Read {
+        partition: scope.user(id),
+        documents: vec![(ENTITY, ONLY.into())],
+        newest: None,
+    };
+    let snapshots = services.store.read(ids.iter().map(read).collect()).await?;
+    snapshots
+        .iter()
+        .map(|snapshot| snapshot.documents[0].as_ref().map(user_of).transpose())
+        .collect()
+}
+
+/// Lists an app's users by id. App keys only.
+pub async fn list_users(services: &Services, actor: &Actor, page: ListPage) -> Result<List<User>> {
+    app_only(actor, "users are listed by an app key")?;
+    let limit = listing::page_length(services, page.limit)?;
+    let query = ListQuery::of_actor(actor, "users");
+    let after: Option<String> = page
+        .cursor
+        .map(|cursor| cursor::open_cursor(services, &query, &cursor))
+        .transpose()?;
+    let mut filling = Filling::new(limit, after.map(Key::from));
+    while let Some((after, count)) = filling.next() {
+        let (page, _) = services
+            .store
+            .page(&actor.scope.index(), USERS, Range::Keys { after }, count)
+            .await?;
+        let ids: Vec<Key> = page
+            .documents
+            .into_iter()
+            .map(|document| document.key)
+            .collect();
+        let found = read_users(
+            services,
+            &actor.scope,
+            &ids.iter().map(parse_key).collect::<Result<Vec<_>>>()?,
+        )
+        .await?;
+        filling.take(
+            Candidates {
+                ids,
+                more: page.more,
+            },
+            found,
+        );
+    }
+    let (items, next) = filling.end();
+    Ok(List {
+        items,
+        cursor: next.map(|id| cursor::seal_cursor(services, &query, &*id)),
+    })
+}
+
+/// The most users of one request.
+const MOST: usize = protocol::bounds::USER_IDS;
+
+/// Whether one of these is no user of the app.
+pub(crate) async fn missing_user(
+    services: &Services,
+    scope: &Scope,
+    ids: &[UserId],
+) -> Result<bool> {
+    Ok(read_users(services, scope, ids)
+        .await?
+        .iter()
+        .any(Option::is_none))
+}
