@@ -265,7 +265,7 @@ impl Node {
             node.background(storage::watch_disk(embedded, node.unfit.clone()));
         }
         node.background(pulse.keep());
-        node.background(presences.keep());
+        node.background(presences.run());
         node.background(background::follow(follower, services.clone(), sessions));
         node.background(background::run_jobs(services));
         let websocket = Router::new()

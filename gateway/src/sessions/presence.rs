@@ -1,26 +1,27 @@
-//! Presence: which users of this node are online, told to whoever watches them.
+//! Presence: which users of this node are online.
 //!
-//! A node keeps its users under its own lease in the store. A user is online while any node has it;
-//! offline is told ten seconds after its last session ended, or when its node's lease has ended.
+//! A node keeps its users under its own lease in the store. A user is online while the lease of any
+//! node lists the user. `presence.changed` with `online: false` is published ten seconds after the
+//! user's last session ended, or when the lease of a dead node ends.
 //!
-//! What changed is first written under the own lease, then the store is asked who else has the
-//! user, and only then something is told. So of two nodes the one that asks later sees what the
-//! other wrote:
+//! A node first writes a change under its lease, then asks the store which other nodes have the
+//! user, and then publishes. Of two nodes, the one that asks later sees what the other one wrote:
 //!
-//! - A node that lets a user go tells offline only if nobody else has it by then.
-//! - A node that takes a user in tells online unless another one [has made sure](Online::is_told)
-//!   that it is known. Two that do so at once both tell: better twice than never.
-//! - What is told bears the time between the write and the question. So if one tells offline and
-//!   another one online, the one that asked later bears the later time, and the newest word wins.
+//! - A node that drops a user publishes offline only if no other node has the user.
+//! - A node that adds a user publishes online, unless another node [has
+//!   published](Online::is_told) it. Two nodes that add the user at once both publish.
+//! - The time of an event lies between the write and the question. If one node publishes offline
+//!   and another one online, the one that asked later has the later time, and clients keep the
+//!   newest.
 //!
-//! Three loops run beside each other, so that the lease never waits for what has to be told: one
-//! writes and renews, one looks for nodes whose lease has ended, and one settles what either of
-//! them found, many users at once. What is not settled because the store could not be reached, or
-//! because the work was cancelled, is written and settled again.
+//! Three loops run side by side, so that publishing never delays the lease: one writes and renews
+//! the lease, one sweeps leases that have ended, and one [settles](settle) what the others found,
+//! many users at once. A user whose change could not be settled is written and settled again.
 //!
-//! Owned here: this node's users and their lease. Left out: sessions that watch, and what they read
+//! Owned here: this node's users and their lease. Left out: sessions that watch users
 //! (`watching`).
 
+mod settle;
 mod unsettled;
 
 use std::{
@@ -33,43 +34,32 @@ use std::{
 };
 
 use dashmap::DashMap;
-use domain::{
-    Services,
-    document::PutValue,
-    online::Online,
-    reads,
-    schema::{ENTITY, ONLY, SEEN, Scope, parse_member},
-    together::together,
-};
-use fanout::record::Control;
+use domain::{Services, online::Online, schema::Scope};
 use parking_lot::Mutex;
-use protocol::{EventKind, UserId, event::PresenceData};
-use serde::Serialize;
-use store::{Commit, Expected, StoreError};
+use protocol::UserId;
+use store::StoreError;
 use tokio::{
     sync::Notify,
     time::{Instant, Interval, MissedTickBehavior},
 };
 
-use self::unsettled::{Found, Unsettled};
+use self::unsettled::{Finding, Unsettled};
 
-/// After a failure, for this long nothing is tried.
-const RETRY: Duration = Duration::from_secs(1);
-/// The changes of this time share one write.
-const GATHERING: Duration = Duration::from_millis(20);
-/// How many members are written with one call, so that no call holds up the store.
-const WRITTEN: usize = 4096;
-/// How many users are settled with one question.
-const SETTLED: usize = 512;
+/// Pause after a failed call to the store.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Changes within this time share one write.
+const WRITE_INTERVAL: Duration = Duration::from_millis(20);
+/// Maximum number of members in one write, so that no write delays others for long.
+const MEMBERS_PER_WRITE: usize = 4096;
 
-/// How long things last.
+/// Durations of presence.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
-    /// After its last session ended, a user is online for this much longer: 10 s.
+    /// How long a user stays online after the last session ended. Default 10 s.
     pub grace: Duration,
-    /// How long a node's lease lasts: 15 s.
+    /// Duration of a node's lease. Default 15 s.
     pub lease: Duration,
-    /// How often it is renewed, and dead nodes are looked for: 5 s.
+    /// Interval at which the lease is renewed and ended leases are swept. Default 5 s.
     pub renewal: Duration,
 }
 
@@ -89,30 +79,32 @@ pub struct Presences {
     services: Services,
     node: String,
     timing: Timing,
-    here: DashMap<String, Here>,
+    /// By the user's name among the members of the lease.
+    local: DashMap<String, LocalUser>,
     /// In the order in which they end.
     graces: Mutex<VecDeque<Grace>>,
-    /// Whom the lease does not show as `here` does.
-    changed: Mutex<HashSet<String>>,
+    /// Members whose entry in the lease differs from `local`.
+    unwritten: Mutex<HashSet<String>>,
     wake: Notify,
     unsettled: Unsettled,
-    numbers: AtomicU64,
-    /// When the lease was last taken anew, or could not be written.
-    trouble: Mutex<Instant>,
+    next_number: AtomicU64,
+    /// When the lease was last acquired anew or a write of it failed.
+    last_failure: Mutex<Instant>,
 }
 
-/// A user of this node.
+/// A user with a session on this node, or whose last one ended a moment ago.
 #[derive(Debug)]
-struct Here {
+struct LocalUser {
     sessions: u32,
-    /// Which stay this is: what was found out about an earlier one says nothing of it.
+    /// Number of this stay on the node. A finding about an earlier stay does not apply to it.
     stay: u64,
-    /// Which grace began last: only that one ends the stay.
+    /// Number of the newest grace. Earlier ones do not end the stay.
     grace: u64,
+    /// Whether it was published that the user is online.
     is_told: bool,
 }
 
-impl Here {
+impl LocalUser {
     fn online(&self) -> Online {
         if self.is_told {
             Online::told(self.sessions)
@@ -122,6 +114,7 @@ impl Here {
     }
 }
 
+/// The time for which a user stays online without a session.
 #[derive(Debug)]
 struct Grace {
     until: Instant,
@@ -129,56 +122,54 @@ struct Grace {
     number: u64,
 }
 
-#[derive(Serialize)]
-struct Told<'a> {
-    data: &'a PresenceData,
-}
-
 impl Presences {
-    /// Nobody is here yet. The node's name is that of its lease.
+    /// A node without users. `node` is the name of its lease.
     pub fn new(services: Services, node: impl Into<String>) -> Arc<Self> {
         Self::with(services, node, Timing::default())
     }
 
-    /// The same with other times.
+    /// Like [`new`](Self::new), with other durations.
     pub fn with(services: Services, node: impl Into<String>, timing: Timing) -> Arc<Self> {
         Arc::new(Self {
             services,
             node: node.into(),
             timing,
-            here: DashMap::new(),
+            local: DashMap::new(),
             graces: Mutex::default(),
-            changed: Mutex::default(),
+            unwritten: Mutex::default(),
             wake: Notify::new(),
             unsettled: Unsettled::default(),
-            numbers: AtomicU64::new(1),
-            trouble: Mutex::new(Instant::now()),
+            next_number: AtomicU64::new(1),
+            last_failure: Mutex::new(Instant::now()),
         })
     }
 
-    /// A session of this user began here.
-    pub(super) fn came(&self, scope: &Scope, user: &UserId) {
+    /// Adds a session of the user.
+    pub(super) fn session_began(&self, scope: &Scope, user: &UserId) {
         let member = scope.member(user);
-        let new = || Here {
+        let new = || LocalUser {
             sessions: 0,
-            stay: self.number(),
+            stay: self.take_number(),
             grace: 0,
             is_told: false,
         };
-        self.here.entry(member.clone()).or_insert_with(new).sessions += 1;
-        self.change([member]);
+        self.local
+            .entry(member.clone())
+            .or_insert_with(new)
+            .sessions += 1;
+        self.rewrite([member]);
     }
 
-    /// A session of this user ended here.
-    pub(super) fn went(&self, scope: &Scope, user: &UserId) {
+    /// Removes a session of the user. The user stays online for the grace.
+    pub(super) fn session_ended(&self, scope: &Scope, user: &UserId) {
         let member = scope.member(user);
         {
-            let Some(mut here) = self.here.get_mut(&member) else {
+            let Some(mut here) = self.local.get_mut(&member) else {
                 return;
             };
             here.sessions = here.sessions.saturating_sub(1);
             if here.sessions == 0 {
-                here.grace = self.number();
+                here.grace = self.take_number();
                 let mut graces = self.graces.lock();
                 graces.push_back(Grace {
                     until: Instant::now() + self.timing.grace,
@@ -187,19 +178,20 @@ impl Presences {
                 });
             }
         }
-        self.change([member]);
+        self.rewrite([member]);
     }
 
-    fn number(&self) -> u64 {
-        self.numbers.fetch_add(1, Ordering::Relaxed)
+    fn take_number(&self) -> u64 {
+        self.next_number.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn change(&self, members: impl IntoIterator<Item = String>) {
-        self.changed.lock().extend(members);
+    /// Has members written under the lease again.
+    fn rewrite(&self, members: impl IntoIterator<Item = String>) {
+        self.unwritten.lock().extend(members);
         self.wake.notify_one();
     }
 
-    /// Lets those go whose grace is over.
+    /// Removes the users whose grace is over.
     fn end_graces(&self, now: Instant) {
         let ended: Vec<Grace> = {
             let mut graces = self.graces.lock();
@@ -208,47 +200,47 @@ impl Presences {
         };
         for Grace { member, number, .. } in ended {
             if self
-                .here
+                .local
                 .remove_if(&member, |_, here| {
                     here.sessions == 0 && here.grace == number
                 })
                 .is_some()
             {
-                self.change([member]);
+                self.rewrite([member]);
             }
         }
     }
 
-    /// Writes under the node's lease what changed, and renews it for `ttl`. What was written is
-    /// unsettled then.
+    /// Writes the changed members under the node's lease and renews it for `ttl`. They are settled
+    /// next.
     async fn write(&self, ttl: Duration) -> Result<(), StoreError> {
-        let mut changed = Changed {
+        let mut batch = Batch {
             presences: self,
-            members: self.changed.lock().drain().collect(),
+            members: self.unwritten.lock().drain().collect(),
         };
-        if !self.lease(ttl, &changed.members).await? {
-            *self.trouble.lock() = Instant::now();
-            // The lease had ended, and what it held may have been told offline: all of them come
-            // anew.
-            for mut here in self.here.iter_mut() {
-                (here.is_told, here.stay) = (false, self.number());
+        if !self.write_lease(ttl, &batch.members).await? {
+            *self.last_failure.lock() = Instant::now();
+            // The lease had ended, and its users may have been published as offline: every one is
+            // added anew.
+            for mut here in self.local.iter_mut() {
+                (here.is_told, here.stay) = (false, self.take_number());
             }
             let all: HashSet<String> = self
-                .here
+                .local
                 .iter()
                 .map(|here| here.key().clone())
-                .chain(changed.members.drain(..))
+                .chain(batch.members.drain(..))
                 .collect();
-            changed.members = all.into_iter().collect();
-            self.lease(ttl, &changed.members).await?;
+            batch.members = all.into_iter().collect();
+            self.write_lease(ttl, &batch.members).await?;
         }
-        let found = std::mem::take(&mut changed.members)
+        let found = std::mem::take(&mut batch.members)
             .into_iter()
             .filter_map(|member| {
-                let found = match self.here.get(&member) {
-                    Some(here) if here.is_told => return None,
-                    Some(here) => Found::Came { stay: here.stay },
-                    None => Found::Went,
+                let found = match self.local.get(&member) {
+                    Some(user) if user.is_told => return None,
+                    Some(user) => Finding::Online { stay: user.stay },
+                    None => Finding::Offline,
                 };
                 Some((member, found))
             });
@@ -256,16 +248,16 @@ impl Presences {
         Ok(())
     }
 
-    /// Writes how members are now. False if the lease had ended.
-    async fn lease(&self, ttl: Duration, members: &[String]) -> Result<bool, StoreError> {
+    /// Writes the current state of members. Returns false if the lease had ended.
+    async fn write_lease(&self, ttl: Duration, members: &[String]) -> Result<bool, StoreError> {
         let online = |member: &String| {
-            self.here
+            self.local
                 .get(member)
                 .map_or(Online::NOT, |here| here.online())
         };
         let mut rest = members;
         loop {
-            let (some, others) = rest.split_at(rest.len().min(WRITTEN));
+            let (some, others) = rest.split_at(rest.len().min(MEMBERS_PER_WRITE));
             let values = some
                 .iter()
                 .map(|member| (member.clone(), online(member).number()))
@@ -278,141 +270,32 @@ impl Presences {
         }
     }
 
-    /// Takes away what nodes left whose lease has ended. It is settled like what changed here: who
-    /// is told to one sweep is told to no other.
+    /// Removes the members of leases that have ended, and settles them like own changes. The store
+    /// gives each member to one sweep only.
     async fn sweep(&self) -> Result<(), StoreError> {
         let swept = self.services.store.sweep().await?;
         if !swept.is_empty() {
-            self.change(swept);
+            self.rewrite(swept);
         }
         Ok(())
     }
 
-    /// Whether a lease that has ended is that of a dead node. Where the store was away those of
-    /// nodes that live have ended, too: they get the time of one lease to take theirs anew.
-    fn is_sure(&self) -> bool {
-        self.trouble.lock().elapsed() >= self.timing.lease
+    /// Returns whether an ended lease means a dead node. After an outage of the store the leases of
+    /// running nodes have ended, too: they have the duration of a lease to acquire theirs anew.
+    fn may_sweep(&self) -> bool {
+        self.last_failure.lock().elapsed() >= self.timing.lease
     }
 
-    /// Tells of some of what is unsettled; false if there is nothing.
-    async fn settle(&self) -> Result<bool, StoreError> {
-        let batch = self.unsettled.take(SETTLED);
-        if batch.is_empty() {
-            return Ok(false);
-        }
-        let (members, found): (Vec<String>, Vec<Found>) = batch.into_iter().unzip();
-        let mut changed = Changed {
-            presences: self,
-            members,
-        };
-        let at = self.services.clock.now_ms();
-        let online = self.services.store.members(&changed.members).await?;
-        let each = changed.members.iter().zip(found).zip(online);
-        let settled =
-            together(each.map(|((member, found), online)| {
-                self.settle_one(member, found, online.into(), at)
-            }))
-            .await;
-        // Those that nobody could be told of are settled again with what changes next.
-        let mut settled = settled.into_iter();
-        changed.members.retain(|member| match settled.next() {
-            Some(Err(error)) => {
-                tracing::warn!(%error, member, "who came or went was not told");
-                true
-            }
-            _ => false,
-        });
-        Ok(true)
-    }
-
-    async fn settle_one(
-        &self,
-        member: &str,
-        found: Found,
-        online: Online,
-        at: u64,
-    ) -> Result<(), StoreError> {
-        let Some((scope, user)) = parse_member(member) else {
-            return Ok(());
-        };
-        match found {
-            Found::Came { stay } => {
-                let is_untold = self
-                    .here
-                    .get(member)
-                    .is_some_and(|here| here.stay == stay && !here.is_told);
-                // Whoever is not online by now has gone again, and that is settled by itself.
-                if !is_untold || !online.is_online() {
-                    return Ok(());
-                }
-                if !online.is_told() {
-                    self.tell(
-                        &scope,
-                        PresenceData {
-                            user_id: user,
-                            online: true,
-                            last_seen: None,
-                            at,
-                        },
-                    )
-                    .await?;
-                }
-                let is_it = match self.here.get_mut(member) {
-                    Some(mut here) if here.stay == stay => {
-                        here.is_told = true;
-                        true
-                    }
-                    _ => false,
-                };
-                if is_it {
-                    self.change([member.to_owned()]);
-                }
-                Ok(())
-            }
-            Found::Went if online.is_online() => Ok(()),
-            Found::Went => {
-                let seen = Commit::default()
-                    .require(ENTITY, ONLY, Expected::Present)
-                    .put_value(SEEN, ONLY, &at);
-                // A conflict is a user that is deleted.
-                let _kept = self.services.store.commit(&scope.user(&user), seen).await?;
-                self.tell(
-                    &scope,
-                    PresenceData {
-                        user_id: user,
-                        online: false,
-                        last_seen: Some(at),
-                        at,
-                    },
-                )
-                .await
-            }
-        }
-    }
-
-    async fn tell(&self, scope: &Scope, data: PresenceData) -> Result<(), StoreError> {
-        let topic = scope.presence(&data.user_id);
-        reads::try_tell(
-            &self.services,
-            &topic,
-            EventKind::PresenceChanged,
-            Control::None,
-            &Told { data: &data },
-        )
-        .await
-    }
-
-    /// Keeps the lease, looks for nodes whose lease has ended, and tells who came and went. Runs
-    /// for as long as the node does.
-    pub async fn keep(self: Arc<Self>) {
+    /// Renews the lease, sweeps ended leases and publishes changes, for as long as the node runs.
+    pub async fn run(self: Arc<Self>) {
         tokio::join!(
-            self.keep_writing(),
-            self.keep_sweeping(),
-            self.keep_settling()
+            self.write_periodically(),
+            self.sweep_periodically(),
+            self.settle_continuously()
         );
     }
 
-    async fn keep_writing(&self) {
+    async fn write_periodically(&self) {
         let mut due = interval(self.timing.renewal);
         loop {
             let grace = self.graces.lock().front().map(|grace| grace.until);
@@ -429,58 +312,58 @@ impl Presences {
             }
             self.end_graces(Instant::now());
             if let Err(error) = self.write(self.timing.lease).await {
-                *self.trouble.lock() = Instant::now();
-                tracing::warn!(%error, "the node's lease was not renewed");
-                tokio::time::sleep(RETRY).await;
+                *self.last_failure.lock() = Instant::now();
+                tracing::warn!(%error, "cannot renew the node's lease, will retry");
+                tokio::time::sleep(RETRY_PAUSE).await;
                 self.wake.notify_one();
             }
-            tokio::time::sleep(GATHERING).await;
+            tokio::time::sleep(WRITE_INTERVAL).await;
         }
     }
 
-    async fn keep_sweeping(&self) {
+    async fn sweep_periodically(&self) {
         let mut due = interval(self.timing.renewal);
         loop {
             due.tick().await;
-            if self.is_sure()
+            if self.may_sweep()
                 && let Err(error) = self.sweep().await
             {
-                tracing::warn!(%error, "dead nodes could not be looked for");
+                tracing::warn!(%error, "cannot sweep ended leases, will retry");
             }
         }
     }
 
-    async fn keep_settling(&self) {
+    async fn settle_continuously(&self) {
         loop {
             match self.settle().await {
                 Ok(true) => {}
                 Ok(false) => self.unsettled.wait().await,
                 Err(error) => {
-                    tracing::warn!(%error, "whether users are online elsewhere is not known");
-                    tokio::time::sleep(RETRY).await;
+                    tracing::warn!(%error, "cannot read whether users are online on other nodes, will retry");
+                    tokio::time::sleep(RETRY_PAUSE).await;
                 }
             }
         }
     }
 
-    /// The node ends, and others may go on: its users have one more grace, for which the lease
-    /// still lasts. Who comes to another node by then was never offline; the others are swept,
-    /// noted and told by whichever node notices first, at the latest by the next one that starts.
-    /// What was to be told before is told now, as far as `within` suffices.
+    /// Ends presence on a node whose users may go to other nodes. The lease lasts for one more
+    /// grace: users who connect to another node by then were never offline, and the others are
+    /// swept by another node, at the latest by the next one that starts. Publishes what is not
+    /// settled yet, for at most `within`.
     ///
-    /// [`keep`](Self::keep) must have ended.
+    /// [`run`](Self::run) must have ended.
     pub async fn leave(&self, within: Duration) {
         self.finish(self.timing.grace, within).await;
     }
 
-    /// The node ends, and no other one goes on: its users are offline, and when they were last seen
-    /// is kept now, as far as `within` suffices.
+    /// Ends presence on the only node: its users are offline, and the store keeps when they were
+    /// last seen. Takes at most `within`.
     ///
-    /// [`keep`](Self::keep) must have ended.
+    /// [`run`](Self::run) must have ended.
     pub async fn close(&self, within: Duration) {
-        let all: Vec<String> = self.here.iter().map(|here| here.key().clone()).collect();
-        self.here.clear();
-        self.change(all);
+        let all: Vec<String> = self.local.iter().map(|here| here.key().clone()).collect();
+        self.local.clear();
+        self.rewrite(all);
         self.finish(self.timing.lease, within).await;
     }
 
@@ -492,29 +375,36 @@ impl Presences {
         };
         match tokio::time::timeout(within, finish).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the node's lease ends by itself"),
-            Err(_) => tracing::warn!("not everybody could be told in time who is offline"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "cannot write the last presence of the node, its lease will end by itself")
+            }
+            Err(_) => tracing::warn!(
+                "the time for publishing who is offline is over, other nodes will publish the rest"
+            ),
         }
     }
 }
 
-/// Ticks at once, and after a late tick no sooner than usual.
+/// Returns an interval that ticks at once, and a whole period after a late tick.
 fn interval(period: Duration) -> Interval {
     let mut interval = tokio::time::interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
 }
 
-/// Members at work. Those that are left when it is dropped, by an error or because the work was
-/// cancelled, have to be written and settled again.
-struct Changed<'a> {
+/// Members that are being written or settled. Those left when it is dropped, after an error or a
+/// cancellation, are written and settled again.
+struct Batch<'a> {
     presences: &'a Presences,
     members: Vec<String>,
 }
 
-impl Drop for Changed<'_> {
+impl Drop for Batch<'_> {
     fn drop(&mut self) {
-        self.presences.changed.lock().extend(self.members.drain(..));
+        self.presences
+            .unwritten
+            .lock()
+            .extend(self.members.drain(..));
     }
 }
 

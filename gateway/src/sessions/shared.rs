@@ -137,7 +137,8 @@ impl Sessions {
             per_user: self.limits.connections_per_user,
         };
         self.registry.admit(session, bounds)?;
-        self.presences.came(session.scope(), session.user());
+        self.presences
+            .session_began(session.scope(), session.user());
         Ok(())
     }
 
@@ -145,7 +146,8 @@ impl Sessions {
     pub fn leave(&self, session: &Arc<Session>) {
         if self.registry.leave(session) {
             session.let_go();
-            self.presences.went(session.scope(), session.user());
+            self.presences
+                .session_ended(session.scope(), session.user());
         }
     }
 

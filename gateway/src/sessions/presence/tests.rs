@@ -5,21 +5,27 @@ use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use domain::{clock::Clock, credential::SecretKey, document::PutValue, document::decode, random};
+use domain::{
+    clock::Clock,
+    credential::SecretKey,
+    document::{PutValue, decode},
+    random,
+    schema::{ENTITY, ONLY, SEEN},
+};
 use fanout::{
     Position,
     bus::{Bus, Local, conformance::Recorder},
     record::Record,
 };
-use protocol::{Limits, codec, entity::Environment};
+use protocol::{Limits, codec, entity::Environment, event::PresenceData};
 use serde::Deserialize;
 use store::{
-    Committed, Document, Head, Keep, Key, Log, Page, Partition, Purged, Range, Read, Require,
-    Snapshot, Store, Table, embedded::Embedded,
+    Commit, Committed, Document, Head, Keep, Key, Log, Page, Partition, Purged, Range, Read,
+    Require, Snapshot, Store, Table, embedded::Embedded,
 };
 use tempfile::TempDir;
 
-use super::*;
+use super::{settle::USERS_PER_BATCH, *};
 
 /// Times that are over as soon as they begin: each step is the test's.
 const AT_ONCE: Timing = Timing {
@@ -186,16 +192,16 @@ impl World {
 async fn a_user_is_told_online_once_and_offline_once_its_grace_is_over() {
     let world = World::new();
     let (node, ann) = (world.node("a", AT_ONCE), world.user("ann").await);
-    node.came(&world.scope, &ann);
-    node.came(&world.scope, &ann);
+    node.session_began(&world.scope, &ann);
+    node.session_began(&world.scope, &ann);
     world.works(&node).await;
     assert_eq!(
         (world.words(&ann), world.kept(&ann).await),
         (vec![true], Online::told(2))
     );
-    node.went(&world.scope, &ann);
+    node.session_ended(&world.scope, &ann);
     world.works(&node).await;
-    node.went(&world.scope, &ann);
+    node.session_ended(&world.scope, &ann);
     world.writes(&node).await;
     assert_eq!(
         (world.words(&ann), world.kept(&ann).await),
@@ -219,11 +225,11 @@ async fn a_user_who_comes_as_another_nodes_grace_ends_is_online_at_last() {
             world.node("b", AT_ONCE),
             world.user("ann").await,
         );
-        a.came(&world.scope, &ann);
+        a.session_began(&world.scope, &ann);
         world.works(&a).await;
-        a.went(&world.scope, &ann);
+        a.session_ended(&world.scope, &ann);
         world.writes(&a).await;
-        b.came(&world.scope, &ann);
+        b.session_began(&world.scope, &ann);
         if b_writes_first {
             world.writes(&b).await;
         }
@@ -243,8 +249,8 @@ async fn nodes_that_take_a_user_in_at_once_do_not_rely_on_each_other() {
         world.node("b", AT_ONCE),
         world.user("ann").await,
     );
-    a.came(&world.scope, &ann);
-    b.came(&world.scope, &ann);
+    a.session_began(&world.scope, &ann);
+    b.session_began(&world.scope, &ann);
     world.writes(&a).await;
     world.writes(&b).await;
     world.settles(&a).await;
@@ -261,10 +267,10 @@ async fn a_user_who_is_known_to_be_online_is_not_told_again() {
         world.user("ann").await,
     );
     for node in [&a, &b] {
-        node.came(&world.scope, &ann);
+        node.session_began(&world.scope, &ann);
         world.works(node).await;
     }
-    a.went(&world.scope, &ann);
+    a.session_ended(&world.scope, &ann);
     world.works(&a).await;
     assert_eq!(
         (world.words(&ann), world.kept(&ann).await.sessions()),
@@ -276,13 +282,13 @@ async fn a_user_who_is_known_to_be_online_is_not_told_again() {
 async fn a_session_that_begins_while_the_grace_ends_is_written() {
     let world = World::new();
     let (node, ann) = (world.node("a", AT_ONCE), world.user("ann").await);
-    node.came(&world.scope, &ann);
+    node.session_began(&world.scope, &ann);
     world.works(&node).await;
     for _ in 0..200 {
-        node.went(&world.scope, &ann);
+        node.session_ended(&world.scope, &ann);
         std::thread::scope(|threads| {
             threads.spawn(|| node.end_graces(Instant::now()));
-            threads.spawn(|| node.came(&world.scope, &ann));
+            threads.spawn(|| node.session_began(&world.scope, &ann));
         });
         world.works(&node).await;
         assert_eq!(world.kept(&ann).await, Online::told(1));
@@ -299,12 +305,14 @@ async fn the_users_of_a_dead_node_are_told_offline_once_unless_they_are_elsewher
         world.node("c", AT_ONCE),
     );
     let mut users = Vec::new();
-    for i in 0..SETTLED + 100 {
+    for i in 0..USERS_PER_BATCH + 100 {
         users.push(world.user(&format!("user-{i}")).await);
     }
-    b.came(&world.scope, &users[0]);
+    b.session_began(&world.scope, &users[0]);
     world.works(&b).await;
-    users.iter().for_each(|user| dead.came(&world.scope, user));
+    users
+        .iter()
+        .for_each(|user| dead.session_began(&world.scope, user));
     world.writes(&dead).await;
     b.sweep().await.unwrap();
     c.sweep().await.unwrap();
@@ -325,7 +333,7 @@ async fn a_node_whose_lease_ended_and_was_swept_tells_its_users_anew() {
         world.node("b", AT_ONCE),
         world.user("ann").await,
     );
-    slow.came(&world.scope, &ann);
+    slow.session_began(&world.scope, &ann);
     slow.write(LONG).await.unwrap();
     world.settles(&slow).await;
     world.writes(&slow).await;
@@ -347,13 +355,13 @@ async fn who_moves_to_another_node_during_a_drain_was_never_offline() {
     let (drained, b) = (world.node("drained", AT_ONCE), world.node("b", AT_ONCE));
     let (ann, bob) = (world.user("ann").await, world.user("bob").await);
     for user in [&ann, &bob] {
-        drained.came(&world.scope, user);
+        drained.session_began(&world.scope, user);
     }
     world.works(&drained).await;
     for user in [&ann, &bob] {
-        drained.went(&world.scope, user);
+        drained.session_ended(&world.scope, user);
     }
-    b.came(&world.scope, &ann);
+    b.session_began(&world.scope, &ann);
     world.works(&b).await;
     drained.leave(LONG).await;
     assert_eq!(world.words(&bob), [true], "its grace is the lease's");
@@ -371,10 +379,10 @@ async fn the_last_node_keeps_when_everybody_was_seen() {
         world.user("ann").await,
         world.user("bob").await,
     );
-    node.came(&world.scope, &ann);
-    node.came(&world.scope, &bob);
+    node.session_began(&world.scope, &ann);
+    node.session_began(&world.scope, &bob);
     world.works(&node).await;
-    node.went(&world.scope, &bob);
+    node.session_ended(&world.scope, &bob);
     node.close(LONG).await;
     for user in [&ann, &bob] {
         assert_eq!(
@@ -390,10 +398,10 @@ async fn the_lease_is_renewed_while_the_users_of_a_dead_node_wait() {
     let world = World::new();
     let (dead, node) = (world.node("dead", DYING), world.node("a", SHORT));
     let (ann, bob) = (world.user("ann").await, world.user("bob").await);
-    dead.came(&world.scope, &ann);
+    dead.session_began(&world.scope, &ann);
     world.writes(&dead).await;
     world.store.is_closed.store(true, Ordering::SeqCst);
-    let keeping = tokio::spawn(node.clone().keep());
+    let keeping = tokio::spawn(node.clone().run());
     world
         .until(async || {
             world.store.waiting.load(Ordering::SeqCst) > 0
@@ -401,7 +409,7 @@ async fn the_lease_is_renewed_while_the_users_of_a_dead_node_wait() {
         })
         .await;
     let before = world.store.renewals.load(Ordering::SeqCst);
-    node.came(&world.scope, &bob);
+    node.session_began(&world.scope, &bob);
     world
         .until(async || {
             world.store.renewals.load(Ordering::SeqCst) > before + 3
@@ -429,27 +437,27 @@ async fn after_an_outage_nobody_is_taken_for_dead_before_there_was_time_to_come_
         world.node("b", SHORT),
         world.user("ann").await,
     );
-    assert!(!a.is_sure(), "it has just begun");
-    b.came(&world.scope, &ann);
+    assert!(!a.may_sweep(), "it has just begun");
+    b.session_began(&world.scope, &ann);
     world.works(&b).await;
     world
         .until(async || {
             world.writes(&a).await;
             world.writes(&b).await;
-            a.is_sure()
+            a.may_sweep()
         })
         .await;
     // Both leases end while the store is away. The first to come back finds that of the other
     // ended.
     tokio::time::sleep(2 * SHORT.lease).await;
     world.writes(&a).await;
-    assert!(!a.is_sure());
+    assert!(!a.may_sweep());
     world.works(&b).await;
     world
         .until(async || {
             world.writes(&a).await;
             world.writes(&b).await;
-            a.is_sure()
+            a.may_sweep()
         })
         .await;
     a.sweep().await.unwrap();
@@ -466,7 +474,7 @@ async fn after_an_outage_nobody_is_taken_for_dead_before_there_was_time_to_come_
 async fn what_could_not_be_told_is_told_when_the_store_is_back() {
     let world = World::new();
     let (node, ann) = (world.node("a", AT_ONCE), world.user("ann").await);
-    node.came(&world.scope, &ann);
+    node.session_began(&world.scope, &ann);
     world.store.is_mute.store(true, Ordering::SeqCst);
     world.works(&node).await;
     assert!(world.words(&ann).is_empty());

@@ -1,32 +1,32 @@
-//! What was found about users, and has to be told if nobody else says otherwise.
+//! Findings about users that are not settled yet.
 
 use std::collections::HashMap;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// What was found about a user.
+/// What a node found about a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
-    /// It is on this node, in this stay.
-    Came {
-        /// The number of the stay.
+pub(super) enum Finding {
+    /// The user is on this node, in this stay.
+    Online {
+        /// Number of the stay.
         stay: u64,
     },
-    /// A node has it no more: this one, or one whose lease has ended.
-    Went,
+    /// The user left this node, or the lease of its node has ended.
+    Offline,
 }
 
 /// The newest finding about each user that is not settled yet.
 #[derive(Debug, Default)]
 pub(super) struct Unsettled {
-    found: Mutex<HashMap<String, Found>>,
+    found: Mutex<HashMap<String, Finding>>,
     added: Notify,
 }
 
 impl Unsettled {
-    /// Adds findings, the newest about each.
-    pub(super) fn add(&self, found: impl IntoIterator<Item = (String, Found)>) {
+    /// Adds findings. A newer one replaces an older one about the same user.
+    pub(super) fn add(&self, found: impl IntoIterator<Item = (String, Finding)>) {
         let mut waiting = self.found.lock();
         waiting.extend(found);
         if !waiting.is_empty() {
@@ -34,14 +34,14 @@ impl Unsettled {
         }
     }
 
-    /// Takes up to `most`. Who came goes first, so that nobody waits for all the users of a node
-    /// that died.
-    pub(super) fn take(&self, most: usize) -> Vec<(String, Found)> {
+    /// Takes up to `most` findings, online ones first, so that they do not wait behind all users of
+    /// a dead node.
+    pub(super) fn take(&self, most: usize) -> Vec<(String, Finding)> {
         let mut waiting = self.found.lock();
         let mut left = most;
         let mut taken: Vec<_> = waiting
             .extract_if(|_, found| {
-                let takes = left > 0 && *found != Found::Went;
+                let takes = left > 0 && *found != Finding::Offline;
                 left -= usize::from(takes);
                 takes
             })
@@ -50,7 +50,7 @@ impl Unsettled {
         taken
     }
 
-    /// Waits until something was added.
+    /// Waits until findings are added.
     pub(super) async fn wait(&self) {
         self.added.notified().await;
     }
@@ -61,10 +61,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_came_is_settled_before_the_users_of_a_dead_node() {
+    fn users_who_came_online_are_settled_before_the_users_of_a_dead_node() {
         let unsettled = Unsettled::default();
-        unsettled.add((0..10).map(|i| (format!("dead {i}"), Found::Went)));
-        unsettled.add([("ann".to_owned(), Found::Came { stay: 1 })]);
+        unsettled.add((0..10).map(|i| (format!("dead {i}"), Finding::Offline)));
+        unsettled.add([("ann".to_owned(), Finding::Online { stay: 1 })]);
         let first = unsettled.take(4);
         assert_eq!((first.len(), first[0].0.as_str()), (4, "ann"));
         assert_eq!(unsettled.take(100).len(), 7);
@@ -72,10 +72,10 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_finding_about_a_user_counts() {
+    fn newest_finding_about_a_user_is_kept() {
         let unsettled = Unsettled::default();
-        unsettled.add([("ann".to_owned(), Found::Came { stay: 1 })]);
-        unsettled.add([("ann".to_owned(), Found::Went)]);
-        assert_eq!(unsettled.take(100), [("ann".to_owned(), Found::Went)]);
+        unsettled.add([("ann".to_owned(), Finding::Online { stay: 1 })]);
+        unsettled.add([("ann".to_owned(), Finding::Offline)]);
+        assert_eq!(unsettled.take(100), [("ann".to_owned(), Finding::Offline)]);
     }
 }
