@@ -19,7 +19,7 @@ use crate::{
     channel_orders::{ChannelOrder, Ranked, rank},
     document::parse_key,
     error::{Error, Result},
-    index::{Line, MAX_INDEX_UNITS},
+    index::{MAX_INDEX_UNITS, line::Line},
     schema::{CHANNELS, PARTICIPANTS, Scope},
     settling,
 };

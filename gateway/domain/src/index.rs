@@ -1,157 +1,58 @@
-//! A user's index of channels: which it may be in. It lies with the user, the truth with each
-//! channel.
+//! A user's index of channels: the channels that the user may be in.
 //!
-//! It never misses a channel: adding writes the line first, removing writes the channel first. What
-//! the user's sessions are told follows the lines, so that `channel.added` and `channel.removed`
-//! take turns, whoever stops half way and whoever goes on:
+//! The index lies in the user's partition; whether the user is in a channel is up to the channel.
+//! The index never misses a channel: an addition writes the line before the channel, and a removal
+//! writes the channel before the line. `channel.added` and `channel.removed` of the user's stream
+//! follow the lines, so they alternate, also where a request stops half way and another one
+//! completes it:
 //!
-//! | a line becomes | by whom | and is told |
+//! | line becomes | written by | event |
 //! |---|---|---|
-//! | pending | who adds, before the channel | |
-//! | confirmed | who has seen the user in the channel since | `channel.added` |
-//! | pending again | who adds, where it was confirmed and the user is not in the channel: a removal stopped half way | `channel.removed` |
-//! | gone | who removed, where it was confirmed | `channel.removed` |
+//! | pending | an addition, before the channel | |
+//! | confirmed | a request or reader that has seen the user in the channel since | `channel.added` |
+//! | pending again | an addition, where the line was confirmed and the user is not in the channel: a removal stopped half way | `channel.removed` |
+//! | deleted | a removal, where the line was confirmed | `channel.removed` |
 //!
-//! Each step requires the version of the line that it was decided by; what was looked up of the
-//! channel was looked up after that. A line that is pending belongs to who adds: who removes only
-//! gives it another version, so that nobody confirms what was seen before. The lines are counted,
-//! so that a user is in so many channels at most (`channels_per_user`); a part of them is for what
-//! the user and the app's backend do ([`Additions`]), so that other users cannot use up all. A
-//! version is never used again, also not after a line was gone. Lines that did not come true are
-//! dropped by readers, once they are old.
+//! Each step requires the version of the line that it was decided by, and the channel was read after
+//! that line. A pending line belongs to the addition: a removal only gives it another version, so
+//! that an older look at the channel does not confirm it. A version is never used again, also after
+//! the line was deleted.
+//!
+//! The lines are counted against `channels_per_user`; additions by other users leave a part of it
+//! free ([`Additions`]). Readers delete pending lines that are old.
 
+pub mod line;
 #[cfg(test)]
 mod tests;
 
 use bytes::Bytes;
 use protocol::{ChannelId, EventKind, UserId, entity::Entry};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use store::{
     Append, Body, Commit, Control, Counter, Document, Expected, Increment, Mark, Range, Write, cost,
 };
 
+use self::line::{Additions, Coming, Indexed, Line};
 use crate::{
     ATTEMPTS, Services,
-    credential::Actor,
-    document::{PutValue, decode, encode, parse_key},
+    document::{PutValue, encode, parse_key},
     entries::{self, Detail},
     error::{Error, Result},
     schema::{CHANNEL_COUNT, CHANNELS, ENTITY, ONLY, Scope},
 };
 
-/// After how long a line of the index that did not come true is dropped, in milliseconds.
-const PENDING: u64 = 60_000;
-/// Lines of an index that are read at once in search of old ones, when a user's limit is reached.
+/// Age in milliseconds from which a line that does not match its channel is repaired or deleted.
+const OLD_LINE_MS: u64 = 60_000;
+/// Lines that are read at once in search of old ones, when a user's limit is reached.
 const LINES_PER_REPAIR: usize = 1000;
-/// Maximum number of old lines that one request drops.
+/// Maximum number of old lines that are compared with their channels at once.
 const REPAIRS_PER_ATTEMPT: usize = 100;
 /// Units of store work that going through all channels of a user is charged for, at most. Others
 /// may have put the user into most of them.
 pub(super) const MAX_INDEX_UNITS: u64 = 200;
 
-/// The part of `channels_per_user` that additions by other users leave free.
-const RESERVE_DIVISOR: u64 = 10;
-
-/// Who brings a user into a channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Additions {
-    /// The user itself or the app's backend: up to the limit.
-    Own,
-    /// Another user: up to nine tenths of it.
-    ByOthers,
-}
-
-impl Additions {
-    /// Those of an actor who brings in this user.
-    pub(super) fn of(actor: &Actor, user: &UserId) -> Self {
-        if actor.user().is_none_or(|own| own == user) {
-            Self::Own
-        } else {
-            Self::ByOthers
-        }
-    }
-
-    /// Returns how many channels the user may be in after it, of `limit`.
-    fn max(self, limit: u64) -> u64 {
-        match self {
-            Self::Own => limit,
-            Self::ByOthers => limit - limit / RESERVE_DIVISOR,
-        }
-    }
-
-    fn refusal(self, user: &UserId, limit: u64) -> Error {
-        let mut error = Error::limit_reached("channels_per_user", limit);
-        error.body.message = match self {
-            Self::Own => format!(
-                "user `{user}` is in {limit} channels, which is its limit `channels_per_user`"
-            ),
-            Self::ByOthers => format!(
-                "user `{user}` is in {} of {limit} channels (`channels_per_user`); what is left is for the user itself and for app keys",
-                self.max(limit)
-            ),
-        };
-        error
-    }
-}
-
-/// A line of the index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Indexed {
-    /// Written before the channel; the channel tells whether it came to be.
-    Pending,
-    /// Written after the channel.
-    Confirmed,
-}
-
-/// A line as it was read.
-#[derive(Debug, Clone, Copy)]
-pub struct Line {
-    /// What it says.
-    pub is: Indexed,
-    /// The version of its document.
-    pub version: u64,
-    /// When it was made, or last taken over by who adds: milliseconds since the Unix epoch.
-    pub since: u64,
-    /// Whether the request that has it made it: nobody else relies on it unless its version
-    /// changes.
-    pub is_new: bool,
-}
-
-impl Line {
-    /// A line as it stands in the store.
-    pub fn of(document: &Document) -> Result<Self> {
-        let since = document.stamps.created_at.max(document.stamps.edited_at);
-        Ok(Self {
-            is: decode(document)?,
-            version: document.version,
-            since,
-            is_new: false,
-        })
-    }
-
-    pub(super) fn is_confirmed(self) -> bool {
-        self.is == Indexed::Confirmed
-    }
-
-    fn expected(line: Option<Self>) -> Expected {
-        line.map_or(Expected::Absent, |line| Expected::Version(line.version))
-    }
-}
-
-/// What stands in a user's index before it is brought into a channel.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Coming {
-    /// The line, pending.
-    Ready(Line),
-    /// Somebody else has brought the user in meanwhile.
-    IsIn,
-    /// There is no such user.
-    IsNobody,
-}
-
-/// The ids of all channels that a user may be in: a superset of the truth, in the order of the
-/// ids.
+/// Returns the ids of all channels that a user may be in, in their order: a superset of those that
+/// the user is in.
 pub async fn channel_ids_of(
     services: &Services,
     scope: &Scope,
@@ -165,8 +66,8 @@ pub async fn channel_ids_of(
         .collect()
 }
 
-/// Drops old lines of requests that failed: they count towards the user's limit. Reads the
-/// index page by page until there is something to drop, and returns whether there was.
+/// Deletes old lines of failed requests, which count towards the user's limit. Reads the index page
+/// by page until it finds some, and returns whether it did.
 async fn drop_old_lines(services: &Services, scope: &Scope, user: &UserId) -> Result<bool> {
     let mut after = None;
     loop {
@@ -202,8 +103,7 @@ async fn drop_old_lines(services: &Services, scope: &Scope, user: &UserId) -> Re
     }
 }
 
-/// Drops those of old lines whose channels the user is not in, and returns whether there were
-/// any.
+/// Deletes the lines of channels that the user is not in, and returns whether there were any.
 async fn drop_lines(
     services: &Services,
     scope: &Scope,
@@ -223,7 +123,7 @@ async fn drop_lines(
     Ok(has_dropped)
 }
 
-/// Drops an old line of a channel that the user is not in.
+/// Deletes an old line of a channel that the user is not in.
 pub(super) async fn drop_old_line(
     services: &Services,
     scope: &Scope,
@@ -233,7 +133,7 @@ pub(super) async fn drop_old_line(
     let (line, channel) = (Line::of(document)?, parse_key(&document.key)?);
     match line.is {
         _ if !is_old(services, &line) => Ok(()),
-        // A removal came no further. Where the line has changed, another request goes on with it.
+        // A removal stopped half way. If the line has changed, another request goes on with it.
         Indexed::Confirmed => unindex_line(services, scope, user, &channel, line)
             .await
             .map(drop),
@@ -243,7 +143,7 @@ pub(super) async fn drop_old_line(
 
 /// Returns whether a line that is not confirmed stands there too long to belong to a request.
 pub(super) fn is_old(services: &Services, line: &Line) -> bool {
-    line.since < services.clock.now_ms().saturating_sub(PENDING)
+    line.since < services.clock.now_ms().saturating_sub(OLD_LINE_MS)
 }
 
 pub(super) async fn read_line(
@@ -258,7 +158,7 @@ pub(super) async fn read_line(
     snapshot.documents[0].as_ref().map(Line::of).transpose()
 }
 
-/// The user's entry of a channel that it is in.
+/// Returns the user's entry of a channel; `None` if the user is not in it.
 pub(super) async fn read_entry(
     services: &Services,
     scope: &Scope,
@@ -271,7 +171,10 @@ pub(super) async fn read_entry(
     Ok(entries.pop().flatten())
 }
 
-/// Writes a channel into a user's index, before the user is brought in.
+/// Writes the pending line of a channel, before the user is added to it.
+///
+/// # Errors
+/// `limit_reached` where the user is in as many channels as the addition allows.
 pub(super) async fn index_channel(
     services: &Services,
     scope: &Scope,
@@ -323,7 +226,7 @@ pub(super) async fn index_channel(
             Err(_) => {}
         }
         line = read_line(services, scope, user, channel).await?;
-        // If not, a removal has stopped half way.
+        // A confirmed line without the user in the channel: a removal stopped half way.
         if is_confirmed(line)
             && read_entry(services, scope, user, channel, Detail::Positions)
                 .await?
@@ -335,7 +238,7 @@ pub(super) async fn index_channel(
     Err(Error::busy())
 }
 
-/// Confirms the line of a user who is in the channel, should that still be to be done.
+/// Confirms the line of a user who is in the channel, unless it is confirmed already.
 pub(super) async fn settle_channel(
     services: &Services,
     scope: &Scope,
@@ -347,9 +250,9 @@ pub(super) async fn settle_channel(
     Ok(())
 }
 
-/// Confirms a line that was read before the user was brought in, or that somebody else wrote
-/// meanwhile, and tells the user's sessions of the channel. Whoever is not in the channel any
-/// more is told nothing. False if the user was deleted meanwhile.
+/// Confirms a line that was read before the user was added, or that another request wrote
+/// meanwhile, with `channel.added`. Does nothing if the user is not in the channel any more. Returns
+/// false if the user was deleted meanwhile.
 pub(super) async fn confirm_channel(
     services: &Services,
     scope: &Scope,
@@ -374,7 +277,7 @@ pub(super) async fn confirm_channel(
             .require(CHANNELS, channel.shared(), Line::expected(line))
             .put_value(CHANNELS, channel.shared(), &Indexed::Confirmed);
         if line.is_none() {
-            // The user is in the channel, whatever the limit says.
+            // The user is in the channel already, so no limit applies.
             commit.increment.push(counted(1));
         }
         commit.append.push(told(
@@ -391,8 +294,8 @@ pub(super) async fn confirm_channel(
     Err(Error::busy())
 }
 
-/// Takes a channel out of the index of a user who was taken out of it, and tells the user's
-/// sessions. Whoever is in it again stays.
+/// Deletes the line of a channel that the user was removed from, with `channel.removed`. Does
+/// nothing if the user is in the channel again.
 pub(super) async fn unindex_channel(
     services: &Services,
     scope: &Scope,
@@ -414,8 +317,8 @@ pub(super) async fn unindex_channel(
     Err(Error::busy())
 }
 
-/// The same for a line that was read before it was looked that the user is not in the channel.
-/// False if it has changed.
+/// Deletes a line that was read before the channel was found without the user. Returns false if the
+/// line has changed since.
 pub(super) async fn unindex_line(
     services: &Services,
     scope: &Scope,
@@ -441,7 +344,7 @@ pub(super) async fn unindex_line(
         .is_ok())
 }
 
-/// Deletes the index line of a user who could not be added, if this request made it.
+/// Deletes the line of a user who could not be added, if this request wrote it first.
 pub(super) async fn abandon_line(
     services: &Services,
     scope: &Scope,
@@ -456,7 +359,7 @@ pub(super) async fn abandon_line(
     }
 }
 
-/// Drops a line that did not come true: nobody was told of it.
+/// Deletes a pending line, without an event.
 pub(super) async fn drop_line(
     services: &Services,
     scope: &Scope,
@@ -469,12 +372,12 @@ pub(super) async fn drop_line(
         .delete(CHANNELS, channel.shared());
     commit.increment.push(counted(-1));
     let commit = commit.frees();
-    // On a conflict somebody goes on with it.
+    // On a conflict another request goes on with it.
     services.store.commit(&scope.user(user), commit).await?.ok();
     Ok(())
 }
 
-/// A change of the number of lines in a user's index.
+/// Returns a change of the number of lines in a user's index.
 fn counted(by: i64) -> Increment {
     Increment {
         counter: Counter::Partition(CHANNEL_COUNT),

@@ -9,7 +9,10 @@ use crate::{
     document::parse_key,
     entries::Detail,
     error::{Error, Result},
-    index::{self, Indexed, Line},
+    index::{
+        self,
+        line::{Indexed, Line},
+    },
     memberships::Membership,
     participants,
     schema::Scope,

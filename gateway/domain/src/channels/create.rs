@@ -21,7 +21,10 @@ use crate::{
     credential::Actor,
     document::{IfMatch, PutValue, Versioned, check_version, decode},
     error::{Error, Result},
-    index::{self, Additions, Coming, Line},
+    index::{
+        self,
+        line::{Additions, Coming, Line},
+    },
     jobs::{self, Step},
     memberships::{self, Change},
     participants::{self, admit, count_owners, new_participant},

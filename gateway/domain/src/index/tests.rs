@@ -64,7 +64,7 @@ async fn old_lines_behind_many_others_do_not_use_up_the_channels_of_a_user() {
     );
 
     let now = services.clock.machine_ms();
-    services.clock.adjust(now + 2 * PENDING, now);
+    services.clock.adjust(now + 2 * OLD_LINE_MS, now);
     assert!(matches!(begins("another").await.unwrap(), Coming::Ready(_)));
 }
 
@@ -104,7 +104,7 @@ async fn old_lines_of_failed_requests_do_not_use_up_the_channels_of_a_user() {
     );
 
     let now = services.clock.machine_ms();
-    services.clock.adjust(now + 2 * PENDING, now);
+    services.clock.adjust(now + 2 * OLD_LINE_MS, now);
     assert!(matches!(begins("three").await.unwrap(), Coming::Ready(_)));
     assert_eq!(
         channel_ids_of(&services, &scope, &alice).await.unwrap(),

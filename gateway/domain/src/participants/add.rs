@@ -17,7 +17,10 @@ use crate::{
     credential::Actor,
     document::Versioned,
     error::{Error, Result},
-    index::{self, Additions, Coming},
+    index::{
+        self,
+        line::{Additions, Coming},
+    },
     memberships,
     permission::Action,
     schema::{ENTITY, ONLY, OWNERS, PARTICIPANTS},
