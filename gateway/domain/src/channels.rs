@@ -38,9 +38,10 @@ use crate::{
     error::{Error, Result},
     jobs::{self, Task},
     permission::Action,
-    purge::nobody_left,
+    purge::no_participants,
     schema::{CHANNELS, ENTITY, ONLY, PARTICIPANTS, PUBLIC_CHANNELS, Scope, TOMBSTONE},
 };
+
 /// A line in the app's index of channels.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Indexed {
@@ -178,7 +179,7 @@ pub async fn delete_channel(
             Control::Close,
             &state.channel,
         ));
-        commit.increment.push(nobody_left());
+        commit.increment.push(no_participants());
         if services
             .store
             .commit(&state.partition, commit)

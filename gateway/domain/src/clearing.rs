@@ -25,11 +25,13 @@ use crate::{
     },
     together, token_keys,
 };
-/// How many users or channels one piece is about.
+
+/// Users or channels of one piece.
 const OBJECTS_PER_PIECE: usize = 100;
-/// Clears a deleted channel, and takes it out of its participants' indexes. Each step requires
-/// the tombstone that this call found, so that nothing of a channel made anew under the id is
-/// touched. A participant whose index fails does not keep the others waiting.
+
+/// Clears a deleted channel, and removes it from the indexes of its participants. Each step requires
+/// the tombstone that this call found, so that a channel created again under the id is not touched.
+/// The others do not wait for a participant whose index fails.
 pub(super) async fn clear_channel(
     services: &Services,
     scope: &Scope,
@@ -57,8 +59,7 @@ pub(super) async fn clear_channel(
             break;
         }
         after = keys.last().cloned();
-        // Before the participants: where this stops, the next attempt still finds whose indexes
-        // to clear.
+        // The indexes first: if this stops, the next attempt still finds the participants.
         let users: Vec<UserId> = keys.iter().map(parse_key).collect::<Result<_>>()?;
         let unindexed = together::together(
             users
@@ -88,7 +89,7 @@ pub(super) async fn clear_channel(
     match purge_tables(services, &partition, Some(require), until).await? {
         Purge::Done => {}
         Purge::More => return Ok(Step::More),
-        // Somebody else came to the end of it.
+        // Another node has finished.
         Purge::Overtaken => return Ok(Step::Done),
     }
     if trim_log(services, &partition, Some(is), until).await? == Purge::More {
@@ -117,9 +118,8 @@ pub(super) async fn clear_channel(
     Ok(Step::Done)
 }
 
-/// Removes a deleted user from its channels and clears its partition. Its tombstone stays for
-/// ever. A channel that fails does not keep the others waiting; nothing else is cleared before
-/// it.
+/// Removes a deleted user from its channels and clears its partition. The tombstone stays forever.
+/// The other channels do not wait for one that fails, but nothing else is cleared before it.
 pub(super) async fn clear_user(
     services: &Services,
     scope: &Scope,
@@ -141,7 +141,7 @@ pub(super) async fn clear_user(
                 .map(|channel| participants::remove::expel(services, scope, channel, id)),
         )
         .await;
-        // Also those that an addition which stopped half way has left pending.
+        // Pending lines of interrupted additions are among them.
         commit::delete_documents(
             services,
             &partition,
@@ -149,8 +149,8 @@ pub(super) async fn clear_user(
             succeeded(keys, expelled, &mut failed),
         )
         .await?;
-        // After a failure the next attempt begins with the same channels: those behind them
-        // must not wait for it.
+        // After a failure the next attempt begins with the same channels, so the ones behind them
+        // are cleared now.
         if failed.is_none() && Instant::now() >= until {
             return Ok(Step::More);
         }
@@ -166,7 +166,7 @@ pub(super) async fn clear_user(
     let unlisted = Commit::default()
         .require(USERS, id.shared(), Expected::Present)
         .delete(USERS, id.shared());
-    // On a conflict the job came so far before, or the app was dropped meanwhile.
+    // On a conflict the job was here before, or the app was dropped meanwhile.
     services
         .store
         .commit(
@@ -180,8 +180,8 @@ pub(super) async fn clear_user(
     Ok(Step::Done)
 }
 
-/// Deletes the apps of a deleted organization, each a job of its own, and drops the
-/// organization. An app that fails does not keep the others waiting.
+/// Deletes the apps of a deleted organization, each with a job of its own, and drops the
+/// organization. The others do not wait for an app that fails.
 pub(super) async fn clear_organization(
     services: &Services,
     id: &OrganizationId,
@@ -198,7 +198,7 @@ pub(super) async fn clear_organization(
         let apps: Vec<AppId> = keys.iter().map(parse_key).collect::<Result<_>>()?;
         let deleted = together::together(
             apps.iter()
-                .map(|app| delete_app_of_nobody(services, id, app)),
+                .map(|app| delete_app_of_deleted(services, id, app)),
         )
         .await;
         commit::delete_documents(
@@ -208,8 +208,8 @@ pub(super) async fn clear_organization(
             succeeded(keys, deleted, &mut failed),
         )
         .await?;
-        // After a failure the next attempt begins with the same apps: those behind them must
-        // not wait for it.
+        // After a failure the next attempt begins with the same apps, so the ones behind them are
+        // deleted now.
         if failed.is_none() && Instant::now() >= until {
             return Ok(Step::More);
         }
@@ -232,8 +232,8 @@ pub(super) async fn clear_organization(
     Ok(Step::Done)
 }
 
-/// Deletes an app whose organization is gone, however far its making came.
-async fn delete_app_of_nobody(
+/// Deletes an app whose organization was deleted, also one whose creation was interrupted.
+async fn delete_app_of_deleted(
     services: &Services,
     organization: &OrganizationId,
     id: &AppId,
@@ -255,8 +255,8 @@ async fn delete_app_of_nobody(
     jobs::end_sessions_of(services, &task).await
 }
 
-/// Drops a deleted app with everything in it. What fails does not keep the rest waiting; the
-/// app itself goes last.
+/// Drops a deleted app with everything in it, the app itself last. The rest does not wait for what
+/// fails.
 pub(super) async fn clear_app(services: &Services, id: &AppId, until: Instant) -> Result<Step> {
     let partition = schema::app(id);
     let keys = [
@@ -318,7 +318,7 @@ async fn drop_listed(
                 scope.user(&parse_key(&key)?)
             };
             match drop_partition(services, &partition, until).await {
-                // The next attempt begins with it, and finds less in it.
+                // The next attempt begins with it.
                 Ok(Purge::More) if failed.is_none() => break,
                 Ok(Purge::More) => {}
                 Ok(_) => dropped.push(key),
@@ -352,7 +352,7 @@ async fn keys_after(
         .collect())
 }
 
-/// The versions of documents.
+/// Reads the versions of documents.
 async fn versions(
     services: &Services,
     partition: Partition,
@@ -366,7 +366,7 @@ async fn versions(
         .collect())
 }
 
-/// Returns the keys of what was done, and keeps the first error of the rest.
+/// Returns the keys of the successful outcomes, and keeps the first error of the others.
 fn succeeded(keys: Vec<Key>, outcomes: Vec<Result<()>>, failed: &mut Option<Error>) -> Vec<Key> {
     let mut done = Vec::with_capacity(keys.len());
     for (key, outcome) in keys.into_iter().zip(outcomes) {

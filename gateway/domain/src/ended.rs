@@ -23,6 +23,7 @@ use crate::{
 
 /// The kind of these entries in the deployment's log, beyond the protocol's events.
 const KIND: u8 = 128;
+
 /// The second up to which a user's tokens are refused, from the stamps of its
 /// [`REVOCATION`](schema::REVOCATION): that of the last revoking commit itself, so that no node's
 /// clock has a say.
@@ -36,6 +37,7 @@ const KEPT: Keep = Keep {
     events: 100_000,
     bytes: 0,
 };
+
 /// How often a node looks.
 const EVERY: Duration = Duration::from_secs(1);
 /// How many entries are read at once.

@@ -1,24 +1,22 @@
-//! Deletion jobs: what is still to be done of a deletion or revocation that has begun.
+//! Jobs: deletions and revocations that have begun and are not finished.
 //!
-//! A job is a document of the deployment, written before the commit that refuses (a tombstone, a
-//! missing token key, a revocation), and deleted when everything that follows from it is done. So
-//! whatever stops in between, the next repeat of the request or the next node that runs jobs goes
-//! on:
+//! A job is a document of the deployment. It is written before the commit that deletes or revokes (a
+//! tombstone, a missing token key, a revocation), and deleted when everything that follows is done.
+//! If a request stops in between, its repeat or a node that [runs](run) jobs completes it:
 //!
-//! | step | partition | lost after it |
+//! | step | partition | if the request stops after it |
 //! |---|---|---|
-//! | note the job | deployment | nothing was deleted; the job is dropped after [`ABANDONED`] |
-//! | refuse | the object's own | the job ends the sessions and clears |
-//! | end its sessions | deployment, with the job | the job clears |
-//! | clear, in pieces | many | the job goes on; each piece may be done twice |
+//! | write the job | deployment | nothing was deleted; the job is deleted after [`MAX_REQUEST_MS`] |
+//! | delete or revoke | the object's own | the job ends the sessions and clears |
+//! | end the sessions | deployment, with the job | the job clears |
+//! | clear, in pieces | many | the job goes on; a piece may be done twice |
 //!
-//! Revocations of one user's tokens share a job. It is kept until every request that has noted it
-//! is over ([`ABANDONED`]), and ends sessions for each revocation that it finds: a request may note
-//! the job, let another one finish, then revoke, and stop there.
+//! Revocations of one user's tokens share a job. It is kept until every request that wrote it is
+//! over, and ends sessions for each revocation that it finds: a request may write the job, lose the
+//! race to another one that finishes it, then revoke, and stop.
 //!
-//! Every node runs jobs. A node claims one before it works on it, for a while after its last
-//! slice; two nodes at the same job do no harm, they only do work twice. Left out: how each kind is
-//! cleared ([`clearing`](super::clearing)).
+//! Every node runs jobs, and claims a job before it works on it. Two nodes at one job only repeat
+//! work. Left out: how each kind of object is cleared ([`clearing`](super::clearing)).
 
 pub mod run;
 #[cfg(test)]
@@ -36,10 +34,11 @@ use crate::{
     schema::{self, JOBS, ONLY, REVOCATION, Scope, Subject},
 };
 
-/// Milliseconds after which the requests that noted a job have ended. A job whose deletion did not
-/// happen by then is dropped.
-const ABANDONED: u64 = 60_000;
-/// What a deletion or revocation is of.
+/// Time in milliseconds after which the requests that wrote a job have ended. A job whose deletion
+/// has not happened by then is deleted.
+const MAX_REQUEST_MS: u64 = 60_000;
+
+/// A deletion or revocation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Task {
     /// Clear a deleted channel.
@@ -49,7 +48,7 @@ pub enum Task {
         /// Its id.
         id: ChannelId,
     },
-    /// End the sessions of a deleted user, and take it out of its channels.
+    /// End the sessions of a deleted user, and remove it from its channels.
     User {
         /// Its tenant.
         scope: Scope,
@@ -60,7 +59,7 @@ pub enum Task {
     Tokens {
         /// The user's tenant.
         scope: Scope,
-        /// Whose tokens.
+        /// The user.
         user: UserId,
     },
     /// End the sessions that tokens of a revoked key opened.
@@ -85,7 +84,7 @@ pub enum Task {
 }
 
 impl Task {
-    /// The key of its job.
+    /// Returns the key of the task's job.
     pub fn name(&self) -> Key {
         match self {
             Self::Channel { scope, id } => scope.channel(id).name().into(),
@@ -97,7 +96,7 @@ impl Task {
         }
     }
 
-    /// The deletion of the channel or user whose partition has this name.
+    /// Returns the deletion of the channel or user whose partition has this name.
     pub fn of_partition(name: &str) -> Option<Self> {
         let scope = schema::scope_of_topic(name)?;
         match schema::subject(name) {
@@ -117,11 +116,11 @@ impl Task {
 /// A job as it is stored.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Job {
-    /// What to do.
+    /// The deletion or revocation.
     pub task: Task,
-    /// Whether its sessions were ended.
+    /// Whether the sessions were ended.
     ended: bool,
-    /// Who works on it, and since when.
+    /// The node that works on it, and the time of its last slice.
     claim: Option<(String, u64)>,
     /// The version of the newest revocation of a user's tokens whose sessions were ended.
     #[serde(default)]
@@ -129,7 +128,7 @@ pub struct Job {
 }
 
 impl Job {
-    /// A job that nobody has worked on yet.
+    /// A job that no node has worked on.
     pub fn new(task: Task) -> Self {
         Self {
             task,
@@ -145,7 +144,7 @@ impl Job {
 pub(super) struct Held {
     pub(super) job: Job,
     version: u64,
-    /// When it was noted, by the store's clock in milliseconds.
+    /// When a request last wrote it, by the store's clock in milliseconds.
     noted_at: u64,
 }
 
@@ -160,14 +159,14 @@ impl Held {
     }
 }
 
-/// Which sessions a job ends.
+/// The sessions that a job ends.
 struct Ends {
     ending: Ending,
-    /// The version of the revocation that says so, if it is one of a user's tokens.
+    /// The version of the revocation, if it is one of a user's tokens.
     revocation: Option<u64>,
 }
 
-/// How far a job came.
+/// The progress of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     /// There is more to do at once.
@@ -178,11 +177,11 @@ pub(super) enum Step {
     Done,
 }
 
-/// Notes a job, before the commit that refuses.
+/// Writes a job, before the commit that deletes or revokes.
 pub(super) async fn note_job(services: &Services, task: &Task) -> Result<()> {
     let mut commit = Commit::default().frees();
     let value = encode(&Job::new(task.clone()));
-    // The mark says when it was noted; what puts it later leaves that as it is.
+    // Only this write sets the time of the mark; later ones keep it.
     commit.write.push(Write::Put {
         table: JOBS,
         key: task.name(),
@@ -198,7 +197,7 @@ pub(super) async fn note_job(services: &Services, task: &Task) -> Result<()> {
     Ok(())
 }
 
-/// The job of a deletion that is not finished, for a request that is sent again.
+/// Returns the job of a task that is not finished, for a repeated request.
 pub(super) async fn pending_job(services: &Services, task: &Task) -> Result<Option<Held>> {
     let snapshot = services
         .snapshot(schema::deployment(), vec![(JOBS, task.name())])
@@ -207,17 +206,17 @@ pub(super) async fn pending_job(services: &Services, task: &Task) -> Result<Opti
     Ok(held.filter(|held| held.job.task == *task))
 }
 
-/// Ends the sessions of a job on all nodes, once; the same commit says so in the job, or
-/// deletes the job of a token key, which has nothing else to do.
+/// Ends the sessions of a job on all nodes, once. The same commit marks the job, or deletes the job
+/// of a token key, which has nothing else to do.
 pub(super) async fn end_sessions_of(services: &Services, task: &Task) -> Result<()> {
     for _ in 0..ATTEMPTS {
         let held = pending_job(services, task).await?;
-        // Read after the job: a revocation that is noted later gives the job another version.
+        // Read after the job: a later revocation gives the job another version.
         let Some(Ends { ending, revocation }) = ending_of(services, task).await? else {
             return Ok(());
         };
         let mut commit = Commit::default();
-        // Without a job, somebody else has finished it meanwhile; ending twice does no harm.
+        // Without a job, another node has finished it meanwhile. Ending sessions twice does no harm.
         if let Some(Held { job, version, .. }) = held {
             let is_done = match task {
                 Task::Tokens { .. } => revocation.is_some() && job.revocation == revocation,
@@ -253,7 +252,7 @@ pub(super) async fn end_sessions_of(services: &Services, task: &Task) -> Result<
     Err(Error::busy())
 }
 
-/// Returns which sessions a job ends, as the store has it now; `None` if it ends none itself.
+/// Reads which sessions a job ends; `None` if it ends none itself.
 async fn ending_of(services: &Services, task: &Task) -> Result<Option<Ends>> {
     let ending = match task {
         Task::User { scope, id } => Ending::user(scope, id, None, CloseCode::SessionEnded),
@@ -263,7 +262,7 @@ async fn ending_of(services: &Services, task: &Task) -> Result<Option<Ends>> {
                 .await?;
             let revocation = snapshot.documents[0].as_ref();
             let second = revocation.map(|document| revoked_second(&document.stamps));
-            // Without a revocation the user is deleted by now, and all its sessions end.
+            // Without a revocation the user was deleted meanwhile, and all its sessions end.
             let ending = Ending::user(scope, user, second, CloseCode::SessionEnded);
             return Ok(Some(Ends {
                 ending,
@@ -280,7 +279,7 @@ async fn ending_of(services: &Services, task: &Task) -> Result<Option<Ends>> {
     }))
 }
 
-/// Wakes this node's runner of jobs.
+/// Wakes the task of this node that runs jobs.
 pub(super) fn wake_jobs(services: &Services) {
     services.jobs.notify_one();
 }

@@ -1,9 +1,9 @@
-//! Changes of membership that stopped between the channel and the user's index: the user is in the
-//! channel, or no more, and its sessions have not been told.
+//! Changes of membership that stopped between the channel and the user's index: the user was added
+//! to the channel or removed from it, and the user's sessions have not received the event.
 //!
-//! A node completes those of its own requests. Those of a node that ended are completed by a repeat
-//! of the request, by a session of the user that finds itself out of the channel, and by readers of
-//! the index.
+//! A node [completes](crate::settling) those of its own requests. Those of a node that ended are
+//! completed by a repeated request, by a session of the user whose subscription ended, or by a
+//! reader of the index.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -24,7 +24,7 @@ pub(super) struct Membership {
     pub(super) channel: ChannelId,
 }
 
-/// The changes that a node has still to complete.
+/// The changes that this node has to complete.
 #[derive(Debug, Default)]
 pub struct Incomplete(Mutex<HashSet<Membership>>);
 
@@ -45,8 +45,8 @@ impl Incomplete {
     }
 }
 
-/// A change under way. Unless it is [complete](Self::complete) when it is dropped, the node
-/// completes it later: also where its request was cancelled.
+/// A change in progress. The node completes it later unless it is [complete](Self::complete) when it
+/// is dropped, also where its request was cancelled.
 #[derive(Debug)]
 pub(super) struct Change {
     incomplete: Arc<Incomplete>,
@@ -55,7 +55,7 @@ pub(super) struct Change {
 }
 
 impl Change {
-    /// Nothing is left to do.
+    /// Ends the change: nothing is left to do.
     pub(super) fn complete(mut self) {
         self.membership = None;
     }
@@ -69,14 +69,14 @@ impl Drop for Change {
                 incomplete.insert(membership);
             } else {
                 let Membership { user, channel, .. } = membership;
-                tracing::warn!(%user, %channel, "a change of membership waits for a repeat or a reader: the node remembers no more");
+                tracing::warn!(%user, %channel, "too many unfinished changes of membership: this one waits for a repeated request or a reader");
             }
             self.jobs.notify_one();
         }
     }
 }
 
-/// Begins a change. To be held from before the commit of the channel.
+/// Begins a change, before the commit of the channel.
 pub(super) fn change_membership(
     services: &Services,
     scope: &Scope,

@@ -12,26 +12,26 @@ use crate::{
     schema::{self, ENTITY, ONLY, PARTICIPANT_COUNT, TOMBSTONE},
 };
 
-/// How many documents one purge removes.
+/// Documents that one purge removes.
 const DOCUMENTS_PER_PIECE: usize = 500;
 
-/// A dropped partition is kept this long, so that whoever still reads it sees its tombstone.
+/// A dropped partition is kept this long, so that requests in flight see its tombstone.
 const DROP_AFTER: Duration = Duration::from_secs(60);
 
-/// What stays of the log of a deleted channel or user: its head must stand at an event.
+/// What is kept of the log of a deleted channel or user: the event at the head.
 const NEWEST_EVENT: Keep = Keep {
     events: 1,
     bytes: 0,
 };
 
-/// How far a purge came.
+/// The outcome of a purge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purge {
     /// Nothing is left.
     Done,
-    /// There is more.
+    /// More is left.
     More,
-    /// What was required does not hold any more.
+    /// The requirement does not hold any more.
     Overtaken,
 }
 
@@ -59,7 +59,7 @@ pub(super) async fn purge_tables(
     Ok(Purge::Done)
 }
 
-/// Trims a partition's log to its newest event, while its tombstone is as expected.
+/// Trims a partition's log to its newest event, while the tombstone is as expected.
 pub(super) async fn trim_log(
     services: &Services,
     partition: &Partition,
@@ -87,7 +87,7 @@ pub(super) async fn trim_log(
     }
 }
 
-/// Clears a whole partition, and lets the store drop what is left of it.
+/// Clears a whole partition, and has the store drop the rest of it after a while.
 pub(super) async fn drop_partition(
     services: &Services,
     partition: &Partition,
@@ -97,7 +97,7 @@ pub(super) async fn drop_partition(
         .delete(ENTITY, ONLY)
         .put_value(TOMBSTONE, ONLY, &true)
         .frees();
-    buried.increment.push(nobody_left());
+    buried.increment.push(no_participants());
     services
         .store
         .commit(partition, buried)
@@ -118,8 +118,8 @@ pub(super) async fn drop_partition(
     Ok(Purge::Done)
 }
 
-/// Sets a channel's count of participants to zero, whatever it is by now.
-pub(super) fn nobody_left() -> Increment {
+/// Returns the change that sets a channel's count of participants to zero.
+pub(super) fn no_participants() -> Increment {
     let by = -(protocol::MAX_INTEGER as i64);
     Increment {
         counter: Counter::Partition(PARTICIPANT_COUNT),

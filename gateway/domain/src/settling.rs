@@ -21,7 +21,7 @@ use crate::{
 /// Changes that are completed at once.
 const CHANGES_AT_ONCE: usize = 16;
 
-/// Completes the changes that requests of this node left, and returns how many are left.
+/// Completes the unfinished changes of this node, and returns how many are left.
 pub(super) async fn complete_memberships(services: &Services) -> usize {
     let completing = services.incomplete.take().into_iter().map(|membership| async move {
         let Membership {
@@ -32,7 +32,7 @@ pub(super) async fn complete_memberships(services: &Services) -> usize {
         match settle_membership(services, scope, user, channel).await {
             Ok(_) => {}
             Err(error) => {
-                tracing::debug!(%error, %user, %channel, "a change of membership is completed later");
+                tracing::debug!(%error, %user, %channel, "cannot complete a change of membership, will retry");
                 services.incomplete.put_back(membership);
             }
         }
@@ -44,8 +44,8 @@ pub(super) async fn complete_memberships(services: &Services) -> usize {
     services.incomplete.len()
 }
 
-/// Brings a user's index in line with a channel, and tells the user's sessions what they have
-/// not been told. Returns whether the user is out of the channel, and its stream tells so.
+/// Makes a user's index agree with a channel, with the events that the user's sessions have not
+/// received. Returns whether the user is not in the channel and the user's stream says so.
 pub async fn settle_membership(
     services: &Services,
     scope: &Scope,
@@ -53,7 +53,7 @@ pub async fn settle_membership(
     channel: &ChannelId,
 ) -> Result<bool> {
     for _ in 0..ATTEMPTS {
-        // The line first: each step requires that it has not changed since.
+        // The line is read first: each step requires that it has not changed since.
         let line = index::read_line(services, scope, user, channel).await?;
         let is_in = index::read_entry(services, scope, user, channel, Detail::Positions)
             .await?
@@ -71,7 +71,7 @@ pub async fn settle_membership(
                     return Ok(true);
                 }
             }
-            // An addition that did not come true, or has still to.
+            // An addition that failed or is in progress.
             Some(_) => return Ok(false),
             None => return Ok(true),
         }
@@ -79,8 +79,8 @@ pub async fn settle_membership(
     Err(Error::busy())
 }
 
-/// Repairs an old line of the index. It was read before `is_in`: whether the user is in the
-/// channel.
+/// Repairs an old line of the index. `is_in` says whether the user is in the channel, and was read
+/// after the line.
 pub(super) async fn repair_line(
     services: &Services,
     scope: &Scope,

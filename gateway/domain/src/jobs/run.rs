@@ -6,7 +6,7 @@ use futures_util::{StreamExt, stream};
 use store::{Commit, Document, Expected, Partition, Range, Table};
 use tokio::time::Instant;
 
-use super::{ABANDONED, Held, Job, Step, Task};
+use super::{Held, Job, MAX_REQUEST_MS, Step, Task};
 use crate::{
     Services, clearing,
     document::PutValue,
@@ -16,24 +16,24 @@ use crate::{
     settling, token_keys,
 };
 
-/// How long a claim holds, in milliseconds. Far more than a [`SLICE`].
-const CLAIM: u64 = 15_000;
+/// Duration of a claim after a node's last slice, in milliseconds. Far more than a [`SLICE`].
+const CLAIM_MS: u64 = 15_000;
 
-/// How long one job is worked on before the others have their turn.
+/// How long a node works on one job before the others have their turn.
 pub(super) const SLICE: Duration = Duration::from_secs(1);
 
-/// How many jobs a node works on at once.
+/// Jobs that a node works on at once.
 const JOBS_AT_ONCE: usize = 4;
 
-/// How many jobs are read at once.
+/// Jobs that are read at once.
 const JOBS_PER_PAGE: usize = 200;
 
-/// After this, in milliseconds, nothing acts any more by a credential of a deleted app: no node
-/// remembers it, and what was in flight is over. Only then is the app cleared, so that nothing is
-/// written behind the job's back.
-const SETTLED: u64 = 10_000;
+/// Time in milliseconds after which no request acts with a credential of a deleted app: caches have
+/// dropped it and requests in flight have ended. The app is cleared after that, so that nothing is
+/// written to what was cleared already.
+const CREDENTIAL_USE_MS: u64 = 10_000;
 
-/// Works on every job that nobody else works on, each for a slice at most.
+/// Works on every job that no other node has claimed, on each for a slice at most.
 pub async fn run_jobs(services: &Services) -> Result<Pass> {
     let now = services.clock.now_ms();
     let (mut pass, mut after) = (Pass::default(), None);
@@ -73,7 +73,7 @@ pub async fn run_jobs(services: &Services) -> Result<Pass> {
     }
 }
 
-/// Works on one job. `None` if that failed; the others do not wait for it.
+/// Works on one job. Returns `None` if that failed.
 async fn run_job(services: &Services, document: Document, now: u64) -> Option<Step> {
     let step = async {
         let held = Held::of(&document)?;
@@ -81,12 +81,12 @@ async fn run_job(services: &Services, document: Document, now: u64) -> Option<St
             .job
             .claim
             .as_ref()
-            .is_some_and(|(node, at)| **node != *services.node && at + CLAIM > now)
+            .is_some_and(|(node, at)| **node != *services.node && at + CLAIM_MS > now)
         {
             return Ok(Step::Later);
         }
         if !has_begun(services, &held).await? {
-            return match held.noted_at + ABANDONED < now {
+            return match held.noted_at + MAX_REQUEST_MS < now {
                 true => finish_job(services, &held).await.map(|()| Step::Done),
                 false => Ok(Step::Later),
             };
@@ -99,13 +99,13 @@ async fn run_job(services: &Services, document: Document, now: u64) -> Option<St
     match step.await {
         Ok(step) => Some(step),
         Err(error) => {
-            tracing::warn!(job = %document.key, %error, "a deletion job failed, it will be tried again");
+            tracing::warn!(job = %document.key, %error, "a deletion job failed, will retry");
             None
         }
     }
 }
 
-/// Whether the commit that refuses has happened, and not all that follows from it is done.
+/// Returns whether the object was deleted or revoked, so that work is left.
 async fn has_begun(services: &Services, held: &Held) -> Result<bool> {
     let is_there = async |partition: Partition, table: Table| {
         let snapshot = services
@@ -125,14 +125,14 @@ async fn has_begun(services: &Services, held: &Held) -> Result<bool> {
     })
 }
 
-/// Whether the user's tokens were revoked since the job last ended sessions.
+/// Returns whether the user's tokens were revoked since the job last ended sessions.
 async fn has_unended_revocation(services: &Services, Held { job, .. }: &Held) -> Result<bool> {
     let ends = jobs::ending_of(services, &job.task).await?;
     let found = ends.and_then(|ends| ends.revocation);
     Ok(found.is_some() && found != job.revocation)
 }
 
-/// Takes a job for this node; `None` if it changed meanwhile.
+/// Claims a job for this node. Returns `None` if the job changed meanwhile.
 async fn claim_job(
     services: &Services,
     Held {
@@ -159,14 +159,14 @@ async fn claim_job(
     }))
 }
 
-/// Deletes a job, unless it was noted anew.
+/// Deletes a job, unless a request wrote it again.
 async fn finish_job(services: &Services, held: &Held) -> Result<()> {
     let name = held.job.task.name();
     let commit = Commit::default()
         .require(JOBS, name.clone(), Expected::Version(held.version))
         .delete(JOBS, name)
         .frees();
-    // On a conflict somebody else goes on with it.
+    // On a conflict another node or a later deletion goes on with it.
     services
         .store
         .commit(&schema::deployment(), commit)
@@ -196,8 +196,8 @@ pub(super) async fn work_on(
         Task::User { .. } | Task::App { .. } => jobs::end_sessions_of(services, task).await?,
         Task::Channel { .. } | Task::Organization { .. } => {}
     }
-    // Ending its sessions may have given the job another version. Read before the clearing: a
-    // deletion that is noted meanwhile, of a channel made anew, keeps its job.
+    // Ending the sessions may have given the job another version. It is read before the clearing, so
+    // that a later deletion, of a channel that was created again, keeps its job.
     let held = match task {
         Task::User { .. } | Task::App { .. } => match jobs::pending_job(services, task).await? {
             Some(held) => held,
@@ -208,7 +208,7 @@ pub(super) async fn work_on(
     let step = match &held.job.task {
         Task::Channel { scope, id } => clearing::clear_channel(services, scope, id, until).await?,
         Task::User { scope, id } => clearing::clear_user(services, scope, id, until).await?,
-        Task::App { .. } if held.noted_at + SETTLED > now => Step::Later,
+        Task::App { .. } if held.noted_at + CREDENTIAL_USE_MS > now => Step::Later,
         Task::App { id, .. } => clearing::clear_app(services, id, until).await?,
         Task::Organization { id } => clearing::clear_organization(services, id, until).await?,
         Task::Tokens { .. } | Task::TokenKey { .. } => Step::Done,
@@ -219,7 +219,7 @@ pub(super) async fn work_on(
     Ok(step)
 }
 
-/// What one pass over the jobs did.
+/// The outcome of one pass over the jobs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pass {
     /// Jobs that were finished.

@@ -119,7 +119,7 @@ async fn every_committed_revocation_ends_the_sessions_before_it(services: Servic
         }
     }
     let now = services.clock.machine_ms();
-    services.clock.adjust(now + 2 * ABANDONED, now);
+    services.clock.adjust(now + 2 * MAX_REQUEST_MS, now);
     run::run_jobs(&services).await.unwrap();
     assert_eq!(
         services

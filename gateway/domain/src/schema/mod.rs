@@ -12,4 +12,5 @@ pub use partition::{
     PartitionKind, Scope, Subject, app, credential, deployment, idempotency, import,
     of_environments, organization, parse_member, scope_of_topic, subject, token_key,
 };
+
 pub use table::*;
