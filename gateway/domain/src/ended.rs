@@ -1,11 +1,12 @@
-//! The log of ended sessions: how every node hears, within seconds, of what ended elsewhere.
+//! The log of ended sessions, by which every node learns within seconds which sessions another node
+//! has ended.
 //!
-//! Who ends sessions (a revocation, a deletion, a disconnect) appends to the deployment's log;
-//! every node's [`Follower`] polls it and tells the node's sessions, in order and each once.
-//! Nothing here knows a session.
+//! A revocation, a deletion or a disconnect appends to the deployment's log. The [`Follower`] of
+//! every node polls the log and passes each entry on once and in order. This module does not know
+//! sessions.
 //!
-//! Losing an entry would leave a session alive that must not be: a follower that cannot go on from
-//! its position has all sessions ask again ([`Ended::all`]).
+//! A lost entry would leave a session alive that was ended. A follower that cannot go on from its
+//! position has the node verify the tokens of all sessions again ([`Ended::all`]).
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,49 +25,48 @@ use crate::{
 /// The kind of these entries in the deployment's log, beyond the protocol's events.
 const KIND: u8 = 128;
 
-/// The second up to which a user's tokens are refused, from the stamps of its
-/// [`REVOCATION`](schema::REVOCATION): that of the last revoking commit itself, so that no node's
-/// clock has a say.
+/// Returns the second up to which a user's tokens are refused, from the stamps of its
+/// [`REVOCATION`](schema::REVOCATION): the time of the newest revoking commit by the store's clock.
 pub fn revoked_second(stamps: &Stamps) -> u64 {
     stamps.edited_at.max(stamps.created_at) / 1000
 }
 
-/// How much of the log is kept, whatever clients' channels keep: far more than ends between two
-/// looks.
-const KEPT: Keep = Keep {
+/// What is kept of the log, independent of the limits of channels: far more than ends between two
+/// polls.
+const KEPT_LOG: Keep = Keep {
     events: 100_000,
     bytes: 0,
 };
 
-/// How often a node looks.
-const EVERY: Duration = Duration::from_secs(1);
-/// How many entries are read at once.
-const PAGE: usize = 200;
+/// Interval at which a node polls the log.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Entries that are read at once.
+const ENTRIES_PER_READ: usize = 200;
 
-/// What ended.
+/// The sessions that ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ending {
     /// Sessions of a user.
     User {
-        /// Of which app.
+        /// App of the user.
         app: AppId,
-        /// In which environment.
+        /// Environment of the user.
         environment: Environment,
-        /// Whose.
+        /// The user.
         user: UserId,
-        /// Only those whose token's `iat` is not later than this second; without it, all.
+        /// Only sessions whose token's `iat` is not later than this second; all if absent.
         issued_until: Option<u64>,
-        /// 4004 or 1001.
+        /// Close code: 4004 or 1001.
         close: u16,
     },
-    /// The sessions that tokens of this key opened (4004).
+    /// Sessions that tokens of this key opened (4004).
     TokenKey {
-        /// Which.
+        /// Its id.
         id: TokenKeyId,
     },
     /// All sessions of an app (4004).
     App {
-        /// Which.
+        /// Its id.
         id: AppId,
     },
 }
@@ -84,7 +84,7 @@ impl Ending {
         }
     }
 
-    /// The code with which these sessions close.
+    /// Returns the code with which these sessions close.
     pub fn close(&self) -> CloseCode {
         match self {
             Self::User { close, .. } => CloseCode::of(*close).unwrap_or(CloseCode::SessionEnded),
@@ -93,18 +93,18 @@ impl Ending {
     }
 }
 
-/// What a node does about it.
+/// What a node does with ended sessions.
 #[async_trait]
 pub trait Ended: Send + Sync {
-    /// These sessions end, if they began before `at` (the store's clock, in milliseconds): a client
-    /// that was told to come back may be there again.
+    /// Ends the sessions that began before `at`, in milliseconds by the store's clock. A client may
+    /// have connected again since.
     async fn ended(&self, what: &Ending, at: u64);
 
-    /// Something was missed: every session has its token looked at again.
+    /// Verifies the tokens of all sessions again, because entries may have been missed.
     async fn all(&self);
 }
 
-/// Tells all nodes, this one included, that sessions end.
+/// Ends sessions on all nodes.
 pub async fn end_sessions(services: &Services, what: Ending) -> Result<()> {
     services
         .store
@@ -115,7 +115,7 @@ pub async fn end_sessions(services: &Services, what: Ending) -> Result<()> {
     Ok(())
 }
 
-/// Adds an ending to a commit of the deployment.
+/// Appends an ending to a commit of the deployment.
 pub(super) fn append(what: &Ending, mut commit: Commit) -> Commit {
     commit.append.push(Append {
         kind: KIND,
@@ -123,7 +123,7 @@ pub(super) fn append(what: &Ending, mut commit: Commit) -> Commit {
         control: Control::None,
         body: Body::Bytes(encode(&()), None),
     });
-    commit.keep = Some(KEPT);
+    commit.keep = Some(KEPT_LOG);
     commit.frees()
 }
 
@@ -143,8 +143,7 @@ impl std::fmt::Debug for Follower {
 }
 
 impl Follower {
-    /// Begins at the log's head: sessions that are opened later are checked against the documents
-    /// themselves.
+    /// Starts at the log's head. Sessions opened later are checked against the stored revocations.
     pub async fn start(services: Services, handler: Arc<dyn Ended>) -> Result<Self> {
         let snapshot = services.snapshot(schema::deployment(), Vec::new()).await?;
         Ok(Self {
@@ -154,25 +153,24 @@ impl Follower {
         })
     }
 
-    /// Looks every second, and at once after this node ended something, for as long as it is
-    /// polled.
+    /// Polls the log every second, and at once after this node ended sessions.
     pub async fn run(mut self) {
         loop {
-            if let Err(error) = self.look().await {
-                tracing::warn!(%error, "the log of ended sessions cannot be read now: sessions that another node ended stay open until it can");
+            if let Err(error) = self.poll().await {
+                tracing::warn!(%error, "cannot read the log of ended sessions, will retry: sessions that another node ended stay open meanwhile");
             }
             tokio::select! {
-                () = tokio::time::sleep(EVERY) => {}
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
                 () = self.services.ended.notified() => {}
             }
         }
     }
 
-    /// Compares the clocks, and tells what is new in the log.
-    pub async fn look(&mut self) -> Result<()> {
+    /// Compares the clocks and passes on the new entries of the log.
+    pub async fn poll(&mut self) -> Result<()> {
         // Reading the store's clock may fail where the log can still be read.
         if let Err(error) = self.compare_clocks().await {
-            tracing::warn!(%error, "the store's clock cannot be read now");
+            tracing::warn!(%error, "cannot read the store's clock, will retry");
         }
         self.read_log().await
     }
@@ -182,7 +180,7 @@ impl Follower {
             let log = self
                 .services
                 .store
-                .log(&schema::deployment(), self.position, PAGE)
+                .log(&schema::deployment(), self.position, ENTRIES_PER_READ)
                 .await?;
             if log.continuity != Continuity::Continuous {
                 tracing::warn!(continuity = ?log.continuity, "entries of ended sessions were missed: all sessions are checked");
@@ -209,7 +207,8 @@ impl Follower {
         }
     }
 
-    /// Takes the middle of asking and hearing as the instant of the answer.
+    /// Estimates the store's clock. The answer is taken to be from the middle between question and
+    /// receipt.
     async fn compare_clocks(&self) -> Result<()> {
         let clock = &self.services.clock;
         let asked = clock.machine_ms();

@@ -1,12 +1,12 @@
-//! Requests with an `Idempotency-Key`: the first one is done, the others answer what it answered.
+//! Requests with an `Idempotency-Key`: the first one is performed, and repeats receive its answer.
 //!
-//! A key has a partition for a day. It holds the hash of the body, the bits of which every id of
-//! the request is made, a claim while the request is performed, and then its answer, without
-//! secrets that are shown once. Repeats that arrive while the claim holds wait for the answer. Of a
-//! message the answer is not kept: a repeat answers the message as it is now, so that text which
-//! was deleted or edited since is told to nobody. A refusal did nothing, so it is forgotten and a
-//! repeat is decided anew. A request that failed without an answer is performed again with the same
-//! bits, by which it recognizes what it had created.
+//! A key has a partition for a day. It holds the hash of the body, the bits from which every id of
+//! the request is made, a claim while the request is performed, and then the answer, without secrets
+//! that are shown once. Repeats that arrive during the claim wait for the answer. The answer of a
+//! request that created an entity is not kept: a repeat reads the entity as it is now, so that it
+//! does not contain what was deleted or edited since. A refusal did nothing, so it is forgotten and
+//! a repeat is a new request. A request that failed without an answer is performed again with the
+//! same bits, by which it recognizes what it created.
 
 use std::time::Duration;
 
@@ -25,51 +25,52 @@ use crate::{
     schema::{self, ENTITY, ONLY},
 };
 
-/// How long a key is remembered.
-const DAY: Duration = Duration::from_secs(24 * 3600);
-/// The longest `Idempotency-Key`, in bytes.
-const LONGEST: usize = 255;
-/// How long a claim holds, in milliseconds: a node that died leaves it. Longer than any request
-/// takes.
-const CLAIM: u64 = 15_000;
+/// How long a key is kept.
+const KEY_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// Maximum length of an `Idempotency-Key`, in bytes.
+const MAX_KEY_BYTES: usize = 255;
+/// Duration of a claim in milliseconds, longer than any request takes. A node that died leaves its
+/// claim.
+const CLAIM_MS: u64 = 15_000;
 /// How long a repeat waits for the answer of the first request.
-const PATIENCE: Duration = Duration::from_secs(5);
+const MAX_WAIT: Duration = Duration::from_secs(5);
 /// Initial and maximum interval at which a repeat looks for the answer.
 const INITIAL_POLL: Duration = Duration::from_millis(10);
-const LONGEST_POLL: Duration = Duration::from_millis(200);
+const MAX_POLL: Duration = Duration::from_millis(200);
 
-/// A request that is claimed: nobody else does it.
+/// The claim of a request: no other node performs it.
 #[derive(Debug, Clone)]
 pub struct Once {
     partition: Partition,
     hash: [u8; 32],
     /// The bits of every id that the request makes.
     pub bits: u64,
-    /// Of the document with the claim.
+    /// Version of the document with the claim.
     version: u64,
 }
 
-/// What to do with a request.
+/// What a request finds under its key.
 #[derive(Debug, Clone)]
 pub enum Begun {
-    /// It is the first: do it, then [`finish_once`].
+    /// Nothing: perform it, then [`finish_once`].
     First(Once),
-    /// Another was claimed and came to no answer: do it with the same bits, then likewise.
+    /// The claim of a request that came to no answer: perform it with the same bits, then
+    /// [`finish_once`].
     Again(Once),
-    /// It was done.
+    /// The answer of an earlier request.
     Answer {
-        /// The bits of every id that it made.
+        /// The bits of every id that the request made.
         bits: u64,
-        /// What it was answered.
+        /// The answer.
         answer: Answer,
     },
     /// The key was used with another body: `conflict`.
     Mismatch,
-    /// The store has no room for a claim: what is done all the same is done without one.
+    /// The store has no room for a claim. Operations that free room are performed without one.
     Full(Error),
 }
 
-/// What a request was answered.
+/// The answer of a request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
     /// The HTTP status.
@@ -85,7 +86,7 @@ struct Kept {
     #[serde(with = "serde_bytes")]
     hash: Vec<u8>,
     bits: u64,
-    /// Since when somebody is at it, by the store's clock in milliseconds; 0 if nobody is.
+    /// When it was claimed, by the store's clock in milliseconds; 0 without a claim.
     claimed_at: u64,
     /// Status and JSON.
     answer: Option<(u16, String)>,
@@ -103,9 +104,9 @@ pub async fn begin_once(
     key: &str,
     body: &[u8],
 ) -> Result<Begun> {
-    if key.is_empty() || key.len() > LONGEST {
+    if key.is_empty() || key.len() > MAX_KEY_BYTES {
         return Err(Error::bad_request(format!(
-            "`Idempotency-Key` has 1 to {LONGEST} bytes"
+            "`Idempotency-Key` has 1 to {MAX_KEY_BYTES} bytes"
         )));
     }
     let name = services.secret.derive(&[
@@ -122,7 +123,7 @@ pub async fn begin_once(
         bits,
         version,
     };
-    let (until, mut pause) = (Instant::now() + PATIENCE, INITIAL_POLL);
+    let (until, mut pause) = (Instant::now() + MAX_WAIT, INITIAL_POLL);
     loop {
         let snapshot = services
             .snapshot(partition.clone(), vec![(ENTITY, ONLY.into())])
@@ -154,7 +155,7 @@ pub async fn begin_once(
                     },
                 });
             }
-            Some(kept) => kept.claimed_at + CLAIM <= now,
+            Some(kept) => kept.claimed_at + CLAIM_MS <= now,
             None => true,
         };
         if is_free {
@@ -169,7 +170,7 @@ pub async fn begin_once(
                 .require(ENTITY, ONLY, is)
                 .put_value(ENTITY, ONLY, &claim);
             let commit = Commit {
-                expire: kept.is_none().then_some(DAY),
+                expire: kept.is_none().then_some(KEY_LIFETIME),
                 ..commit
             };
             // On a conflict somebody else was faster, or the day is over.
@@ -191,16 +192,16 @@ pub async fn begin_once(
             return Err(Error::new(ErrorCode::Unavailable, sentence).retry_after(1000));
         }
         sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_POLL);
+        pause = (pause * 2).min(MAX_POLL);
     }
 }
 
-/// Keeps the answer of what was done for those who ask again.
+/// Keeps the answer for repeats.
 pub async fn finish_once(services: &Services, once: Once, answer: Answer) -> Result<()> {
     note_once(services, once, Some(answer)).await
 }
 
-/// Forgets a request that was refused: nothing was done, and a repeat is a new request.
+/// Forgets a request that was refused, so that a repeat is a new request.
 pub async fn forget_once(services: &Services, once: Once) -> Result<()> {
     let forgotten = Commit::default()
         .require(ENTITY, ONLY, Expected::Version(once.version))
@@ -220,7 +221,7 @@ pub async fn forget_once(services: &Services, once: Once) -> Result<()> {
     Ok(())
 }
 
-/// Lets the next one do it: it failed or was given up.
+/// Releases the claim of a request that failed or was cancelled, so that a repeat performs it.
 pub async fn release_once(services: &Services, once: Once) -> Result<()> {
     note_once(services, once, None).await
 }
@@ -235,7 +236,7 @@ async fn note_once(services: &Services, once: Once, answer: Option<Answer>) -> R
         answer,
         etag,
     };
-    // The claim was made while there was room, and must not outlive its request.
+    // Allowed in a full store: the claim must not outlive its request.
     let commit = Commit::default()
         .require(ENTITY, ONLY, Expected::Version(once.version))
         .put_value(ENTITY, ONLY, &kept)
@@ -245,8 +246,8 @@ async fn note_once(services: &Services, once: Once, answer: Option<Answer>) -> R
     Ok(())
 }
 
-/// Whose requests these are. Tokens of one user are one credential: a retry may come with a newer
-/// one.
+/// Returns the name of the caller. All tokens of a user are one caller, because a repeat may come
+/// with a newer token.
 fn credential(principal: &Principal) -> String {
     match principal {
         Principal::Admin => "admin".to_owned(),
@@ -262,8 +263,8 @@ fn credential(principal: &Principal) -> String {
     }
 }
 
-/// An answer without what is shown once. Entities of apps have no field of these names; their free
-/// data is left alone.
+/// Returns an answer without the secrets that are shown once. Entities have no fields of these names,
+/// and free data is not touched.
 fn without_secrets(body: &Value) -> Value {
     let mut body = body.clone();
     if let Some(fields) = body.as_object_mut() {

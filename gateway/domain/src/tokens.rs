@@ -25,14 +25,14 @@ use crate::{
     token_keys::{self, StoredTokenKey, token_key_line},
 };
 
-/// How long a token lasts if nothing is said, in seconds.
+/// Default lifetime of a token, in seconds.
 const DEFAULT: u64 = 3600;
-/// The longest life of a token where there is no limit, in seconds: ten years.
-const LONGEST: u64 = 10 * 365 * 86_400;
+/// Maximum lifetime of a token where `token_seconds` sets no limit, in seconds: ten years.
+const MAX_LIFETIME_SECONDS: u64 = 10 * 365 * 86_400;
 
-/// The longest that a token waits for the second after a revocation: more than that only where the
+/// Maximum time that a token waits for the second after a revocation. More would mean that the
 /// clocks disagree.
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
+const MAX_WAIT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Signing {
@@ -48,7 +48,7 @@ pub async fn mint_token(
 ) -> Result<Token> {
     let scope = actor.backend()?;
     let longest = if services.limits.token_seconds == 0 {
-        LONGEST
+        MAX_LIFETIME_SECONDS
     } else {
         services.limits.token_seconds
     };
@@ -71,7 +71,7 @@ pub async fn mint_token(
     let usable_from = revoked.map_or(0, |second| second + 1);
     let wait = (usable_from * 1000).saturating_sub(services.store.now().await?);
     if wait > 0 {
-        tokio::time::sleep(Duration::from_millis(wait).min(LONGEST_WAIT)).await;
+        tokio::time::sleep(Duration::from_millis(wait).min(MAX_WAIT)).await;
     }
     // By the clock of revocations. A token of a node whose own clock is ahead would escape them.
     let issued_at = (services.store.now().await? / 1000).max(usable_from);
@@ -83,7 +83,7 @@ pub async fn mint_token(
     })
 }
 
-/// The key with which nodes sign for an app and environment, made if there is none.
+/// Returns the key with which nodes sign for an app and environment. Creates it if there is none.
 async fn signing_key(services: &Services, scope: &Scope) -> Result<(TokenKeyId, Vec<u8>)> {
     let owner = schema::app(&scope.app);
     let slot = scope.environment.as_str();
@@ -135,7 +135,7 @@ async fn signing_key(services: &Services, scope: &Scope) -> Result<(TokenKeyId, 
     Err(Error::busy())
 }
 
-/// The secret of a signing key, unless it was revoked.
+/// Reads the secret of a signing key; `None` if the key was revoked.
 async fn signing_secret(
     services: &Services,
     scope: &Scope,

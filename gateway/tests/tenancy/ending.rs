@@ -105,7 +105,7 @@ async fn every_node_hears_of_each_ending_once_and_in_order() {
     .await
     .unwrap();
     for (follower, heard) in &mut nodes {
-        follower.look().await.unwrap();
+        follower.poll().await.unwrap();
         let live = scope(&tenant, Environment::Live);
         let told = heard.take();
         assert_eq!(told.len(), 5, "{told:?}");
@@ -138,7 +138,7 @@ async fn every_node_hears_of_each_ending_once_and_in_order() {
                 id: tenant.app.clone()
             }
         );
-        follower.look().await.unwrap();
+        follower.poll().await.unwrap();
         assert_eq!((heard.take(), heard.all_count()), (vec![], 0));
     }
 }
@@ -168,7 +168,7 @@ async fn a_node_that_missed_entries_has_all_sessions_checked() {
         .unwrap()
     };
     end().await;
-    follower.look().await.unwrap();
+    follower.poll().await.unwrap();
     assert_eq!((heard.take().len(), heard.all_count()), (1, 0));
     for _ in 0..5 {
         end().await;
@@ -195,10 +195,10 @@ async fn a_node_that_missed_entries_has_all_sessions_checked() {
         .await
         .unwrap()
         .unwrap();
-    follower.look().await.unwrap();
+    follower.poll().await.unwrap();
     assert_eq!((heard.take().len(), heard.all_count()), (0, 1));
     end().await;
-    follower.look().await.unwrap();
+    follower.poll().await.unwrap();
     assert_eq!(
         (heard.take().len(), heard.all_count()),
         (1, 1),
