@@ -30,8 +30,9 @@ const MAX_RETRY_PAUSES: u32 = 10;
 const SETTLING: Duration = Duration::from_millis(20);
 
 /// How long after the hub ended a subscription the machine asks the store whether the user is still
-/// in the channel. The pause doubles until [`LONGEST_DOUBT`].
-const DOUBT: Duration = Duration::from_secs(2);
+/// in the channel: longer than a removal takes from the channel to the user's stream, also while the
+/// store is away for a moment. The pause doubles up to [`LONGEST_DOUBT`].
+const DOUBT: Duration = Duration::from_secs(8);
 const LONGEST_DOUBT: Duration = Duration::from_secs(300);
 
 /// The most subscriptions of one step.
