@@ -19,6 +19,8 @@ pub struct Error {
 /// The result of a service.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+const BUSY: &str = "too many changes at once to the same thing; nothing was done";
+
 impl Error {
     /// A code with its sentence.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
@@ -101,11 +103,12 @@ impl Error {
 
     /// Documents kept changing under a request.
     pub fn busy() -> Self {
-        Self::new(
-            ErrorCode::Unavailable,
-            "too many changes at once to the same thing; nothing was done",
-        )
-        .retry_after(100)
+        Self::new(ErrorCode::Unavailable, BUSY).retry_after(100)
+    }
+
+    /// Returns whether this is [`busy`](Self::busy).
+    pub fn is_busy(&self) -> bool {
+        self.body.message == BUSY
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod operations;
 
+use std::time::Duration;
+
 use protocol::{
     ErrorCode, KeyId, OrganizationId,
     entity::{Key, Organization},
@@ -11,9 +13,10 @@ use protocol::{
     },
 };
 use store::{Commit, Document, Expected};
+use tokio::time::Instant;
 
 use crate::{
-    ATTEMPTS, Services, check,
+    ATTEMPTS, Services, check, clearing,
     credential::Principal,
     document::{IfMatch, PutValue, Versioned, check_version, decode, parse_key},
     error::{Error, Result},
@@ -22,6 +25,9 @@ use crate::{
     schema::{self, ENTITY, ONLY, ORGANIZATIONS, TOMBSTONE},
     tenants,
 };
+
+/// How long a request that deletes an organization clears it. The job does the rest.
+const MAX_CLEARING: Duration = Duration::from_secs(1);
 
 /// Makes an organization and its first key. `bits` make both ids; if that organization exists,
 /// it is answered, its key without the secret. The version is the organization's.
@@ -222,6 +228,11 @@ pub async fn delete_organization(
         };
         check_version(if_match, version)?;
         if tenants::entomb(services, &schema::organization(id), &task, version).await? {
+            // The sessions of its apps end now, and not when the job has its turn.
+            let until = Instant::now() + MAX_CLEARING;
+            if let Err(error) = clearing::clear_organization(services, id, until).await {
+                tracing::warn!(organization = %id, %error, "cannot end the sessions of a deleted organization, its job will retry");
+            }
             jobs::wake_jobs(services);
             return Ok(());
         }

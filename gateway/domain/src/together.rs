@@ -1,11 +1,14 @@
 //! Work on several things at once, but not on all.
 
 use futures_util::{StreamExt, stream};
+use tokio::sync::Mutex;
 
-/// How many are worked on at once.
+use crate::error::Result;
+
+/// Futures that run at once.
 const AT_ONCE: usize = 16;
 
-/// The outputs of futures, in their order.
+/// Returns the outputs of futures, in their order.
 pub async fn together<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
     // Collected first: a stream that makes its futures as it goes ties their lifetimes to the
     // closure.
@@ -13,10 +16,25 @@ pub async fn together<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F:
     stream::iter(futures).buffered(AT_ONCE).collect().await
 }
 
-/// The same for futures that may fail: all of them end, and the first error counts.
+/// Runs futures that may fail to their ends, and returns their outputs or the first error.
 pub async fn all<F, T, E>(futures: impl IntoIterator<Item = F>) -> Result<Vec<T>, E>
 where
     F: Future<Output = Result<T, E>>,
 {
     together(futures).await.into_iter().collect()
+}
+
+/// Performs an item of a batch. If it is [busy](crate::error::Error::is_busy), because the items of
+/// the batch conflict with each other, it is performed once more, alone among those.
+pub async fn retry_alone<T, F>(turn: &Mutex<()>, perform: impl Fn() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    match perform().await {
+        Err(error) if error.is_busy() => {
+            let _turn = turn.lock().await;
+            perform().await
+        }
+        outcome => outcome,
+    }
 }

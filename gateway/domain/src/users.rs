@@ -14,6 +14,7 @@ use protocol::{
     },
 };
 use store::{Append, Body, Commit, Control, Document, Expected, Read};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::{
@@ -166,10 +167,14 @@ pub async fn put_users(
             "a batch has at most {BATCH_ITEMS} items"
         )));
     }
+    let turn = &Mutex::new(());
     let put = |item| async move {
         let body: PutUser = strict::read_item(&item)?;
-        match body.id.clone() {
-            Some(id) => put_user(services, actor, &id, body, None).await,
+        match &body.id {
+            Some(id) => {
+                together::retry_alone(turn, || put_user(services, actor, id, body.clone(), None))
+                    .await
+            }
             None => create_user(services, actor, body)
                 .await
                 .map(|user| (user, Made::Now)),

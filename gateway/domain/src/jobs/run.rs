@@ -12,7 +12,7 @@ use crate::{
     document::PutValue,
     error::{Error, Result},
     jobs,
-    schema::{self, ENTITY, JOBS, ONLY, TOMBSTONE},
+    schema::{self, ENTITY, JOBS, ONLY, PartitionKind, TOMBSTONE},
     settling, token_keys,
 };
 
@@ -33,11 +33,29 @@ const JOBS_PER_PAGE: usize = 200;
 /// written to what was cleared already.
 const CREDENTIAL_USE_MS: u64 = 10_000;
 
-/// Works on every job that no other node has claimed, on each for a slice at most.
+/// Works on every job that no other node has claimed, on each for a slice at most. Deleted channels
+/// come last, since no session waits for them to end.
 pub async fn run_jobs(services: &Services) -> Result<Pass> {
-    let now = services.clock.now_ms();
-    let (mut pass, mut after) = (Pass::default(), None);
+    let mut pass = Pass::default();
     pass.failed += settling::complete_memberships(services).await;
+    run_those(services, &mut pass, |kind| {
+        kind != Some(PartitionKind::Channel)
+    })
+    .await?;
+    run_those(services, &mut pass, |kind| {
+        kind == Some(PartitionKind::Channel)
+    })
+    .await?;
+    Ok(pass)
+}
+
+/// Works on the jobs whose names begin like those of partitions of some kinds.
+async fn run_those(
+    services: &Services,
+    pass: &mut Pass,
+    is_due: impl Fn(Option<PartitionKind>) -> bool,
+) -> Result<()> {
+    let (now, mut after) = (services.clock.now_ms(), None);
     loop {
         let (page, _) = services
             .store
@@ -56,6 +74,7 @@ pub async fn run_jobs(services: &Services) -> Result<Pass> {
         let steps: Vec<_> = page
             .documents
             .into_iter()
+            .filter(|document| is_due(PartitionKind::of(&document.key)))
             .map(|document| run_job(services, document, now))
             .collect();
         let mut steps = stream::iter(steps).buffer_unordered(JOBS_AT_ONCE);
@@ -68,7 +87,7 @@ pub async fn run_jobs(services: &Services) -> Result<Pass> {
             }
         }
         if after.is_none() {
-            return Ok(pass);
+            return Ok(());
         }
     }
 }

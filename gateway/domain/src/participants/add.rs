@@ -9,6 +9,7 @@ use protocol::{
     },
 };
 use store::{Commit, Expected, Key};
+use tokio::sync::Mutex;
 
 use super::{admit, count_owners, counted, new_participant, remove, require_caller};
 use crate::{
@@ -96,9 +97,15 @@ pub async fn add_participants(
         )));
     }
     channel_state::channel_state(services, actor, channel_id, Vec::new()).await?;
+    let turn = &Mutex::new(());
     let add = |item| async move {
-        let add =
-            async { add_participant(services, actor, channel_id, strict::read_item(&item)?).await };
+        let add = async {
+            let body: AddParticipant = strict::read_item(&item)?;
+            together::retry_alone(turn, || {
+                add_participant(services, actor, channel_id, body.clone())
+            })
+            .await
+        };
         match add.await {
             Ok((participant, added)) => ParticipantBatchItem {
                 status: if added == Added::Now { 201 } else { 200 },

@@ -33,14 +33,6 @@ async fn scene() -> Scene {
 async fn each_item_of_a_batch_has_the_status_that_it_would_have_alone() {
     let Scene { node, tenant, .. } = scene().await;
     let app = node.by(&tenant.live);
-    let statuses = |batch: &Value| {
-        batch["items"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|item| item["status"].as_u64().unwrap())
-            .collect::<Vec<_>>()
-    };
     let users = [
         json!({ "id": "carol" }),
         json!({ "id": "jürgen" }),
@@ -58,7 +50,7 @@ async fn each_item_of_a_batch_has_the_status_that_it_would_have_alone() {
         .is(200)
         .body;
     assert_eq!(
-        statuses(&batch),
+        statuses_of(&batch),
         [201, 400, 200, 400, 400, 400, 400, 413, 201],
         "{batch}"
     );
@@ -97,7 +89,7 @@ async fn each_item_of_a_batch_has_the_status_that_it_would_have_alone() {
         .is(200)
         .body;
     assert_eq!(
-        statuses(&batch),
+        statuses_of(&batch),
         [201, 400, 404, 200, 400, 400, 400, 201],
         "{batch}"
     );
@@ -122,7 +114,7 @@ async fn each_item_of_a_batch_has_the_status_that_it_would_have_alone() {
         .await
         .is(200)
         .body;
-    assert_eq!(statuses(&batch), [400, 400, 400, 201], "{batch}");
+    assert_eq!(statuses_of(&batch), [400, 400, 400, 201], "{batch}");
     for (item, odd) in batch["items"].as_array().unwrap().iter().zip(odd) {
         let alone = json
             .raw(Method::POST, "/v1/users", Body::from(odd))
@@ -133,4 +125,38 @@ async fn each_item_of_a_batch_has_the_status_that_it_would_have_alone() {
             "the same answer as alone"
         );
     }
+}
+
+#[tokio::test]
+async fn items_of_a_batch_do_not_conflict_with_each_other() {
+    let node = Node::start().await;
+    let tenant = node.tenant().await;
+    let app = node.by(&tenant.live);
+    let ids = || (0..100).map(|n| format!("user-{n}"));
+    let users: Vec<Value> = ids().map(|id| json!({ "id": id })).collect();
+    app.post("/v1/users/batch", json!({ "items": users }))
+        .await
+        .is(200);
+    let channel = app.post("/v1/channels", json!({ "type": "group" })).await;
+    let path = format!("/v1/channels/{}/participants/batch", channel.is(201).id());
+    // All of them change the number of owners.
+    let owners: Vec<Value> = ids()
+        .map(|id| json!({ "user_id": id, "role": "owner" }))
+        .collect();
+    let batch = app.post(&path, json!({ "items": owners })).await;
+    assert_eq!(statuses_of(&batch.is(200).body), [201; 100]);
+
+    let same = vec![json!({ "id": "one" }); 100];
+    let batch = app.post("/v1/users/batch", json!({ "items": same })).await;
+    let mut statuses = statuses_of(&batch.is(200).body);
+    statuses.sort_unstable();
+    assert_eq!((&statuses[..99], statuses[99]), (&[200; 99][..], 201));
+}
+
+fn statuses_of(batch: &Value) -> Vec<u64> {
+    let items = batch["items"].as_array().unwrap();
+    items
+        .iter()
+        .map(|item| item["status"].as_u64().unwrap())
+        .collect()
 }

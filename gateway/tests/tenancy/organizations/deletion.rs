@@ -205,3 +205,20 @@ async fn a_deletion_that_was_interrupted_is_finished_by_any_node() {
         [neighbour.app.to_string()]
     );
 }
+
+#[tokio::test]
+async fn sessions_of_a_deleted_organization_end_with_the_request() {
+    let deployment = Deployment::start();
+    let services = &deployment.services;
+    let tenant = deployment.tenant("a").await;
+    deployment.app(&tenant.organization, "second").await;
+    let endings = async || {
+        let log = services.snapshot(schema::deployment(), Vec::new()).await;
+        log.unwrap().head.seq
+    };
+    let before = endings().await;
+    organizations::delete_organization(services, &ADMIN, &tenant.organization, None)
+        .await
+        .unwrap();
+    assert_eq!(endings().await, before + 2, "of both apps, before any job");
+}
