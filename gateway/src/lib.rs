@@ -1,21 +1,20 @@
 //! The node: sockets, sessions, HTTP, authentication, settings, command line.
 
 pub mod auth;
+pub mod backup;
 pub mod chat;
 pub mod config;
 pub mod demo;
 pub mod drain;
 pub mod health;
-pub mod keep;
 pub mod limit;
 pub mod listen;
 pub mod log;
 pub mod metered;
 pub mod metrics;
-pub mod moving;
 pub mod node;
 pub mod private_file;
-pub mod pulse;
+pub mod readiness;
 pub mod replay;
 pub mod rest;
 pub mod serve;
@@ -25,3 +24,4 @@ pub mod socket;
 pub mod source;
 pub mod start;
 pub mod terminal;
+pub mod transfer;

@@ -40,7 +40,7 @@ pub use self::{
     },
     stream::HttpStream,
 };
-use crate::log::Seldom;
+use crate::log::LogRateLimit;
 
 /// The most bytes of a request line and its headers.
 const HEADER_BYTES: usize = 32 * 1024;
@@ -77,8 +77,8 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Accepts until the token is cancelled; then requests under way are finished.
 pub async fn accept(listener: TcpListener, server: Server, stop: CancellationToken) {
-    static FAILURES: Seldom = Seldom::new(1);
-    static REFUSALS: Seldom = Seldom::new(1);
+    static FAILURES: LogRateLimit = LogRateLimit::new(1);
+    static REFUSALS: LogRateLimit = LogRateLimit::new(1);
     let requests = TaskTracker::new();
     loop {
         let accepted = tokio::select! {

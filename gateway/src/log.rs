@@ -4,8 +4,8 @@
 //! and [`escape()`] on its way out, so that a credential in a field, a cause or a panic's message
 //! is hidden, and one event is one line, in the one place that none of them can go around.
 
+mod rate_limit;
 mod scrub;
-mod seldom;
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -16,8 +16,8 @@ use tracing::Subscriber;
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter, util::SubscriberInitExt};
 
 pub use self::{
+    rate_limit::LogRateLimit,
     scrub::{Redacted, scrub},
-    seldom::Seldom,
 };
 use crate::{
     config::LogFormat,

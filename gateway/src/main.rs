@@ -6,11 +6,11 @@ use std::{
 };
 
 use gateway::{
-    chat,
+    backup, chat,
     config::{self, Command, LogFormat},
-    health, keep, log, moving, serve,
+    health, log, serve,
     start::StartError,
-    terminal,
+    terminal, transfer,
 };
 
 fn main() -> ExitCode {
@@ -62,17 +62,17 @@ fn run(command: Command) -> Result<ExitCode, StartError> {
             runtime.shutdown_background();
             ended
         }
-        Command::Export(settings) => runtime()?.block_on(moving::export(settings)).map(drop),
-        Command::Import(settings) => runtime()?.block_on(moving::import(settings)).map(drop),
+        Command::Export(settings) => runtime()?.block_on(transfer::export(settings)).map(drop),
+        Command::Import(settings) => runtime()?.block_on(transfer::import(settings)).map(drop),
         Command::Config(text) => {
             for line in text.lines() {
                 let _ = writeln!(io::stdout(), "{}", terminal::escape(line));
             }
             Ok(())
         }
-        Command::Backup(backup) => keep::backup(&backup),
-        Command::Restore(restore) => keep::restore(&restore),
-        Command::Check(check) => return keep::check(&check),
+        Command::Backup(backup) => backup::backup(&backup),
+        Command::Restore(restore) => backup::restore(&restore),
+        Command::Check(check) => return backup::check(&check),
         Command::Health(settings) => return health::health(&settings),
     };
     done.map(|()| ExitCode::SUCCESS)

@@ -20,8 +20,8 @@ use super::{
     show,
 };
 use crate::{
+    backup::{Backup, Check, Restore},
     health::Health,
-    keep::{Backup, Check, Restore},
     listen::{SocketBudget, descriptors_at_most},
     log::scrub,
     terminal::complain,

@@ -32,7 +32,7 @@ use crate::{
     limit::{Concurrent, Gate, Keyed, Rate, Room},
     listen::{self, Admission, Server, SocketBudget},
     metrics::{Metrics, Readings},
-    pulse::Pulse,
+    readiness::Readiness,
     rest::{self, Proxies, RestState},
     session::Timing,
     sessions::{Parts, Presences, Registry, Sessions},
@@ -147,7 +147,7 @@ impl Node {
         let outboxes = outbox_limits(&limits);
         let draining = Arc::new(AtomicBool::new(false));
         let is_draining = draining.clone();
-        let pulse = Pulse::with_bus(
+        let pulse = Readiness::with_bus(
             storage.store.clone(),
             services.secret.clone(),
             storage.bus.clone(),

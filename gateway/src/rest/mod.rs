@@ -41,7 +41,7 @@ use crate::{
     config::Origins,
     limit::{Keyed, Room},
     metrics::Metrics,
-    pulse::Pulse,
+    readiness::Readiness,
 };
 
 pub use self::{address::Proxies, openapi::document};
@@ -68,7 +68,7 @@ pub struct RestState {
     /// What bodies that are not whole yet may hold, together with messages over WebSocket.
     pub incoming: Arc<Room>,
     /// Whether the store can be reached: `/readyz` fails if not.
-    pub pulse: Arc<Pulse>,
+    pub pulse: Arc<Readiness>,
     /// Whether the node is going away: `/readyz` fails then.
     pub draining: Arc<dyn Fn() -> bool + Send + Sync>,
 }
@@ -89,7 +89,7 @@ struct Context {
     incoming: Arc<Room>,
     draining: Arc<dyn Fn() -> bool + Send + Sync>,
     gates: credentials::Gates,
-    pulse: Arc<Pulse>,
+    pulse: Arc<Readiness>,
     document: Bytes,
 }
 

@@ -18,7 +18,7 @@ use super::{
     operations::READINESS,
 };
 use crate::{
-    log::Seldom,
+    log::LogRateLimit,
     metrics::{Transport, method_word},
 };
 
@@ -79,7 +79,7 @@ pub(super) async fn observe(State(state): State<Shared>, request: Request, next:
 /// A probe that finds the node not ready is no failure: a change of the store's state is logged
 /// where it is found.
 fn log(error: &Arc<Error>, route: Option<&str>, status: u16, elapsed_us: u64) {
-    static FAILURES: Seldom = Seldom::new(10);
+    static FAILURES: LogRateLimit = LogRateLimit::new(10);
     let cause = error.cause.as_deref().unwrap_or_default();
     let code = error.code();
     let is_failure =

@@ -28,12 +28,12 @@ use super::{
 use crate::{
     auth::Authenticator,
     limit::Keyed,
-    log::Seldom,
+    log::LogRateLimit,
     metrics::{Metrics, Transport},
 };
 
 /// The failed requests that are logged.
-static FAILURES: Seldom = Seldom::new(10);
+static FAILURES: LogRateLimit = LogRateLimit::new(10);
 
 /// What sessions work with.
 #[derive(Debug)]

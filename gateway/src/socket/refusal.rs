@@ -7,7 +7,7 @@ use protocol::{CloseCode, ErrorBody};
 use crate::{
     auth::Attempt,
     limit::AddressGroup,
-    log::Seldom,
+    log::LogRateLimit,
     metrics::{self, Metrics},
     session,
     sessions::Refused,
@@ -98,7 +98,7 @@ impl From<session::Refusal> for Refusal {
     }
 }
 
-static REFUSALS: Seldom = Seldom::new(10);
+static REFUSALS: LogRateLimit = LogRateLimit::new(10);
 
 /// Counts a connection without a session against its address, which is refused at its next upgrade
 /// if it has no token left.

@@ -28,7 +28,7 @@ use crate::{
     auth::Attempt,
     limit::{AddressGroup, Concurrent, Counted},
     listen::HttpStream,
-    log::Seldom,
+    log::LogRateLimit,
     metrics::{Metrics, Refusal, Transport},
     rest::error_response::ErrorResponse,
     rest::{RestState, check_single},
@@ -80,7 +80,7 @@ pub async fn upgrade(
 }
 
 /// The refused upgrades that are logged.
-static REFUSALS: Seldom = Seldom::new(10);
+static REFUSALS: LogRateLimit = LogRateLimit::new(10);
 /// How much of an `Origin` is logged, in bytes.
 const LOGGED_ORIGIN: usize = 200;
 

@@ -253,7 +253,10 @@ impl Node {
                 metrics.clone(),
             ),
             incoming: Room::new(limits.incoming_total_bytes),
-            pulse: gateway::pulse::Pulse::new(services.store.clone(), services.secret.clone()),
+            pulse: gateway::readiness::Readiness::new(
+                services.store.clone(),
+                services.secret.clone(),
+            ),
             draining: Arc::new(move || drains.load(Ordering::Relaxed)),
         };
         Self {

@@ -14,8 +14,8 @@ use domain::{
 };
 use gateway::{
     config::{self, Command},
-    moving::{self, Counts},
     start::StartError,
+    transfer::{self, Counts},
 };
 use protocol::{
     ChannelId, Cursor, Encoding, ErrorCode,
@@ -42,8 +42,8 @@ async fn chaos(words: &[&str], more: &[String]) -> Result<Counts, StartError> {
         .map(|word| (*word).to_owned())
         .chain(more.iter().cloned());
     match config::parse(arguments, &|_| None).unwrap() {
-        Command::Export(settings) => moving::export(settings).await,
-        Command::Import(settings) => moving::import(settings).await,
+        Command::Export(settings) => transfer::export(settings).await,
+        Command::Import(settings) => transfer::import(settings).await,
         other => panic!("{other:?} moves nothing"),
     }
 }

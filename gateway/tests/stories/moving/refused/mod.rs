@@ -58,7 +58,7 @@ impl Moving {
         file
     }
 
-    async fn imports(&self, text: &[u8]) -> Result<gateway::moving::Counts, String> {
+    async fn imports(&self, text: &[u8]) -> Result<gateway::transfer::Counts, String> {
         let file = self.file(text);
         chaos(&["import", "--from", file.to_str().unwrap()], &self.words)
             .await

@@ -4,11 +4,11 @@ use std::{path::PathBuf, process::ExitCode};
 
 use store::embedded::{self, OpenError};
 
-use super::{findings, sense::Chat, size};
+use super::{findings, size, value_check::Chat};
 use crate::{start::StartError, terminal::say};
 
 /// Findings that are written out; beyond them there is only a count.
-const TOLD: u64 = 1_000;
+const MAX_PRINTED_FINDINGS: u64 = 1_000;
 
 /// What to check.
 #[derive(Debug, Clone, clap::Args)]
@@ -24,15 +24,16 @@ pub struct Check {
     pub data: PathBuf,
 }
 
-/// Tells each finding, and what mending it would mean; mends nothing. Exit code 1 if there is any.
+/// Prints each finding and the effect of its repair, and changes nothing. Exit code 1 if there are
+/// findings.
 ///
 /// # Errors
-/// A sentence, if it cannot be checked.
+/// Fails if the store cannot be opened, or is too damaged to be read.
 pub fn check(Check { data }: &Check) -> Result<ExitCode, StartError> {
     let mut count = 0;
     let looked = embedded::check(data, &mut Chat::default(), &mut |finding| {
         count += 1;
-        if count <= TOLD {
+        if count <= MAX_PRINTED_FINDINGS {
             say!("{}; mending it {}", finding.what, finding.repair);
         }
     })
@@ -44,8 +45,8 @@ pub fn check(Check { data }: &Check) -> Result<ExitCode, StartError> {
         )),
         error => StartError::of(error),
     })?;
-    if count > TOLD {
-        say!("… and {} more", count - TOLD);
+    if count > MAX_PRINTED_FINDINGS {
+        say!("… and {} more", count - MAX_PRINTED_FINDINGS);
     }
     if looked.only_pages {
         say!(

@@ -7,7 +7,7 @@ use std::{
 
 use store::embedded::{self, DATA, Lock, OpenError};
 
-use super::{Partial, copy_files, copy_store, findings, sense::Chat, size, sync};
+use super::{Partial, copy_files, copy_store, findings, size, sync, value_check::Chat};
 use crate::{
     private_file,
     start::{LOST_AND_FOUND, SECRET_KEY, StartError},
@@ -33,14 +33,15 @@ pub struct Restore {
 
 /// What may lie in a folder without being anybody's: locks, what a restore that was interrupted
 /// left, the file system's own.
-const NOBODYS: [&str; 4] = ["chaos.lock", "lock.mdb", RESTORING, LOST_AND_FOUND];
+const IGNORED_FILES: [&str; 4] = ["chaos.lock", "lock.mdb", RESTORING, LOST_AND_FOUND];
 const RESTORING: &str = ".restoring";
 
 /// Checks the backup, copies it into the folder, syncs it. The folder itself stays, as it may be
 /// one that is mounted; until the last step it is one on which no node starts.
 ///
 /// # Errors
-/// A sentence; the folder holds no store then that it did not hold before.
+/// Fails if the backup is damaged, or if the data folder is in use, not empty or not writable. The
+/// data folder then holds no store that it did not hold before.
 pub fn restore(Restore { from, data }: &Restore) -> Result<(), StartError> {
     let wrong = |error: io::Error| {
         StartError(format!(
@@ -58,7 +59,7 @@ pub fn restore(Restore { from, data }: &Restore) -> Result<(), StartError> {
         .map(|entry| entry.file_name());
     if let Some(name) = held
         .into_iter()
-        .find(|name| !NOBODYS.iter().any(|nobodys| *name == **nobodys))
+        .find(|name| !IGNORED_FILES.iter().any(|ignored| *name == **ignored))
     {
         return Err(StartError(format!(
             "{} holds {} already, and nothing is overwritten: move it away, or name another folder with --data",

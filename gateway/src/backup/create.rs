@@ -32,7 +32,8 @@ pub struct Backup {
 /// Makes the copy under another name, syncs it, and gives it its name as the last step.
 ///
 /// # Errors
-/// A sentence; there is no backup then.
+/// Fails if the target exists, or if the data folder cannot be read or the target written. No
+/// backup is left then.
 pub fn backup(Backup { data, to }: &Backup) -> Result<(), StartError> {
     let wrong = |error: io::Error| {
         StartError(format!(

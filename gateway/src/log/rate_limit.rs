@@ -1,12 +1,12 @@
-//! What would be logged for each of a thousand requests is logged for some of them.
+//! A rate limit for log lines that many requests could cause.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// Lets pass so many within a second, and counts the others.
+/// Passes a fixed number of log lines per second and counts the suppressed ones.
 #[derive(Debug)]
-pub struct Seldom {
+pub struct LogRateLimit {
     most: u32,
     second: Mutex<Second>,
 }
@@ -15,23 +15,24 @@ pub struct Seldom {
 struct Second {
     began: Option<Instant>,
     passed: u32,
-    held_back: u64,
+    suppressed: u64,
 }
 
-impl Seldom {
-    /// `most` within a second.
+impl LogRateLimit {
+    /// Creates a limit of `most` lines per second.
     pub const fn new(most: u32) -> Self {
         Self {
             most,
             second: Mutex::new(Second {
                 began: None,
                 passed: 0,
-                held_back: 0,
+                suppressed: 0,
             }),
         }
     }
 
-    /// Whether this one may pass: how many were held back since the one before.
+    /// Returns the number of lines suppressed since the last one that passed, or `None` if this
+    /// line is suppressed too.
     pub fn pass(&self, now: Instant) -> Option<u64> {
         let mut second = self.second.lock();
         if second
@@ -41,11 +42,11 @@ impl Seldom {
             (second.began, second.passed) = (Some(now), 0);
         }
         if second.passed == self.most {
-            second.held_back += 1;
+            second.suppressed += 1;
             return None;
         }
         second.passed += 1;
-        Some(std::mem::take(&mut second.held_back))
+        Some(std::mem::take(&mut second.suppressed))
     }
 }
 
@@ -55,11 +56,11 @@ mod tests {
 
     #[test]
     fn so_many_pass_within_a_second_and_the_next_tells_of_the_others() {
-        let (seldom, start) = (Seldom::new(2), Instant::now());
-        let passed: Vec<_> = (0..5).map(|_| seldom.pass(start)).collect();
+        let (limit, start) = (LogRateLimit::new(2), Instant::now());
+        let passed: Vec<_> = (0..5).map(|_| limit.pass(start)).collect();
         assert_eq!(passed, [Some(0), Some(0), None, None, None]);
-        assert_eq!(seldom.pass(start + Duration::from_millis(999)), None);
-        assert_eq!(seldom.pass(start + Duration::from_secs(1)), Some(4));
-        assert_eq!(seldom.pass(start + Duration::from_secs(1)), Some(0));
+        assert_eq!(limit.pass(start + Duration::from_millis(999)), None);
+        assert_eq!(limit.pass(start + Duration::from_secs(1)), Some(4));
+        assert_eq!(limit.pass(start + Duration::from_secs(1)), Some(0));
     }
 }

@@ -4,10 +4,10 @@
 //! Each is a subcommand, and a process of its own. Left out: how the store is read beside its node
 //! (`store::embedded`).
 
-mod backup;
 mod check;
+mod create;
 mod restore;
-mod sense;
+mod value_check;
 
 use std::{
     fs::{self, File},
@@ -20,8 +20,8 @@ use std::{
 };
 
 pub use self::{
-    backup::{Backup, backup},
     check::{Check, check},
+    create::{Backup, backup},
     restore::{Restore, restore},
 };
 use store::embedded::{self, DATA};

@@ -41,10 +41,11 @@ use crate::{
     start::StartError,
 };
 
-/// Writes an app.
+/// Exports an app to a file or to standard output.
 ///
 /// # Errors
-/// A sentence for the operator.
+/// Fails if the store cannot be opened, has another secret key or lacks the app, if the app was
+/// written to during the export, or if the output cannot be written.
 pub async fn export(settings: Export) -> Result<Counts, StartError> {
     let Export { app, to, store } = settings;
     let ground = Ground::to_read(&store).await?;
@@ -68,10 +69,11 @@ pub async fn export(settings: Export) -> Result<Counts, StartError> {
     done
 }
 
-/// Reads an app into a store that does not have it.
+/// Imports an app into a store that does not have it.
 ///
 /// # Errors
-/// A sentence for the operator.
+/// Fails if the input cannot be read or is not a complete export, if the secret keys differ, or if
+/// the store cannot be opened or has the app already.
 pub async fn import(settings: Import) -> Result<Counts, StartError> {
     let Import { from, store } = settings;
     match &from {

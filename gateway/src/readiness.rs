@@ -1,5 +1,5 @@
-//! Whether the store can be reached and is sealed under this node's secret key, and what others
-//! publish is heard: what `/readyz` and `chaos_ready` tell.
+//! Readiness of a node, as `/readyz` and `chaos_ready` report it: the store answers, it is sealed
+//! under this node's secret key, and the bus is connected.
 
 use std::{
     fmt,
@@ -23,16 +23,14 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-/// How long it is believed that the store can or cannot be reached.
-const FRESH: Duration = Duration::from_millis(500);
-/// How often it is asked when nobody wants to know.
-const PERIOD: Duration = Duration::from_secs(1);
-/// How long it may take to answer. Longer than that is no store to be ready with, whatever becomes
-/// of the answer.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a result is reused.
+const RESULT_TTL: Duration = Duration::from_millis(500);
+/// Interval of the background check.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Feels the store's pulse.
-pub struct Pulse {
+/// Checks the store and the bus, and caches the result.
+pub struct Readiness {
     store: Arc<dyn Store>,
     secret: Arc<SecretKey>,
     /// The bus over it, if there is one.
@@ -41,13 +39,13 @@ pub struct Pulse {
     is_reachable: AtomicBool,
 }
 
-impl Pulse {
-    /// Nothing is known yet: the store counts as away.
+impl Readiness {
+    /// Creates a check without a bus. The node is not ready until the first check succeeds.
     pub fn new(store: Arc<dyn Store>, secret: Arc<SecretKey>) -> Arc<Self> {
         Self::over(store, secret, None)
     }
 
-    /// The same for a node, which is of no use to its clients while it does not hear the bus.
+    /// Like [`Self::new`], and requires that the bus is connected.
     pub fn with_bus(store: Arc<dyn Store>, secret: Arc<SecretKey>, bus: Arc<dyn Bus>) -> Arc<Self> {
         Self::over(store, secret, Some(bus))
     }
@@ -62,28 +60,29 @@ impl Pulse {
         })
     }
 
-    /// Whether the store can be reached, asked at most twice a second however many want to know.
+    /// Checks the store and the bus, at most once per `RESULT_TTL` for all callers together.
     ///
     /// # Errors
-    /// `unavailable`, or what else the store answered.
+    /// `unavailable` if the store does not answer in time, is sealed under another secret key, or
+    /// the bus is disconnected; otherwise the store's own error.
     pub async fn ask(&self) -> Result<()> {
         let mut last = self.last.lock().await;
         if let Some((at, found)) = &*last
-            && at.elapsed() < FRESH
+            && at.elapsed() < RESULT_TTL
         {
             return found.clone();
         }
         let late = || {
             Err(StoreError::Unavailable(format!(
                 "the store did not answer within {} s",
-                PATIENCE.as_secs()
+                STORE_TIMEOUT.as_secs()
             ))
             .into())
         };
-        let found = timeout(PATIENCE, self.ask_store())
+        let found = timeout(STORE_TIMEOUT, self.ask_store())
             .await
             .unwrap_or_else(|_| late());
-        let found = found.and_then(|()| self.hears());
+        let found = found.and_then(|()| self.check_bus());
         let was_reachable = self.is_reachable.swap(found.is_ok(), Ordering::Relaxed);
         match &found {
             Ok(()) if !was_reachable => {
@@ -113,7 +112,7 @@ impl Pulse {
         }
     }
 
-    fn hears(&self) -> Result<()> {
+    fn check_bus(&self) -> Result<()> {
         match &self.bus {
             Some(bus) if !bus.is_connected() => Err(StoreError::Unavailable(
                 "the node is not subscribed to what other nodes publish".to_owned(),
@@ -123,26 +122,26 @@ impl Pulse {
         }
     }
 
-    /// What was found when it was asked last. Waits for nobody.
+    /// Returns whether the last check succeeded, without a new check.
     pub fn is_reachable(&self) -> bool {
         self.is_reachable.load(Ordering::Relaxed)
     }
 
-    /// Asks again and again, without end.
+    /// Checks every `CHECK_INTERVAL`, until the task is aborted.
     pub async fn keep(self: Arc<Self>) {
-        let mut tick = interval(PERIOD);
+        let mut tick = interval(CHECK_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            // What was found is kept, and told where it changed.
+            // `ask` caches the result and logs changes.
             let _: Result<()> = self.ask().await;
         }
     }
 }
 
-impl fmt::Debug for Pulse {
+impl fmt::Debug for Readiness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pulse")
+        f.debug_struct("Readiness")
             .field("is_reachable", &self.is_reachable())
             .finish_non_exhaustive()
     }
