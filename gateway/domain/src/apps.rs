@@ -187,7 +187,7 @@ async fn end_deleted_app(
     organization: &OrganizationId,
     id: &AppId,
 ) -> Result<()> {
-    // What the job does, it does whether or not this succeeds.
+    // The job runs whether or not this request succeeds.
     jobs::wake_jobs(services);
     jobs::end_sessions_of(services, task).await?;
     commit::delete_documents(

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Maximum number of channels of a user whose order is read for every request.
-const SMALL: usize = 200;
+const MAX_UNCACHED_CHANNELS: usize = 200;
 /// Channels that are read at once. Between two such reads other tasks run.
 pub(super) const CHANNELS_PER_READ: usize = 100;
 /// How long a list waits for its turn to read many channels.
@@ -96,9 +96,12 @@ async fn find_order(
     let own = scope.user(user);
     let (as_of, page) = tokio::join!(
         instant(services),
-        services
-            .store
-            .page(&own, CHANNELS, Range::Keys { after: None }, SMALL)
+        services.store.page(
+            &own,
+            CHANNELS,
+            Range::Keys { after: None },
+            MAX_UNCACHED_CHANNELS
+        )
     );
     let (page, head) = page?;
     if !page.more {

@@ -16,7 +16,7 @@ use crate::{
     schema::{ENTITY, ONLY, PARTICIPANT_COUNT, PARTICIPANTS},
 };
 
-/// What was read.
+/// The documents that were read.
 #[derive(Debug, Clone)]
 pub struct ChannelState {
     /// Where it is kept.

@@ -44,9 +44,9 @@ pub(super) struct Page<'a> {
     start: usize,
     /// Whether the walk begins with this page, so that no other order was used.
     is_first: bool,
-    /// What is left of the first phase.
+    /// The channels left in the first phase.
     recent: &'a [Ranked],
-    /// What is left of the second phase, once it has begun.
+    /// The channels left in the second phase, once it has begun.
     late: Option<std::vec::IntoIter<ChannelId>>,
 }
 
@@ -126,7 +126,7 @@ impl<'a> Page<'a> {
         if self.order.as_of <= self.walk.newest && !was_asked_for && !self.is_first {
             return;
         }
-        // What this page has shown in its first phase is not shown in it again.
+        // The second phase skips channels that this page listed in its first phase.
         let before_page = &self.order.channels[..self.start];
         let active = before_page
             .iter()

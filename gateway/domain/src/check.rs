@@ -1,4 +1,4 @@
-//! What a field may hold: one rule for each kind of text, whatever entity it belongs to.
+//! Checks of field values: one rule for each kind of text, shared by all entities.
 
 use protocol::bounds::URL_CHARS;
 use url::Url;

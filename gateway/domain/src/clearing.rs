@@ -26,7 +26,7 @@ use crate::{
     together, token_keys,
 };
 
-/// Users or channels of one piece.
+/// Number of users or channels in one piece.
 const OBJECTS_PER_PIECE: usize = 100;
 
 /// Clears a deleted channel, and removes it from the indexes of its participants. Each step requires

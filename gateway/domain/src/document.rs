@@ -50,10 +50,10 @@ pub struct Versioned<T> {
     pub version: u64,
 }
 
-/// What a caller insists on, if anything.
+/// The precondition of a caller, if there is one.
 pub type IfMatch = Option<Precondition>;
 
-/// What must hold of an entity for a change to happen.
+/// A precondition of a change of an entity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precondition {
     /// It is at this version.

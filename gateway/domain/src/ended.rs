@@ -31,8 +31,8 @@ pub fn revoked_second(stamps: &Stamps) -> u64 {
     stamps.edited_at.max(stamps.created_at) / 1000
 }
 
-/// What is kept of the log, independent of the limits of channels: far more than ends between two
-/// polls.
+/// Retention of the log, independent of the limits of channels. Far more entries than are written
+/// between two polls.
 const KEPT_LOG: Keep = Keep {
     events: 100_000,
     bytes: 0,

@@ -83,7 +83,7 @@ pub async fn fitting_entries(
     Ok(entries)
 }
 
-/// What has to be read for an entry.
+/// Returns the read of an entry's documents.
 pub fn entry_read(scope: &Scope, user: &UserId, id: &ChannelId, detail: Detail) -> Read {
     Read {
         partition: scope.channel(id),
@@ -125,7 +125,7 @@ pub fn entry_of(id: &ChannelId, snapshot: &Snapshot, detail: Detail) -> Result<O
     }))
 }
 
-/// What an entry tells with `entries: "positions"`.
+/// Returns the part of an entry that `entries: "positions"` asks for.
 fn positions_of(entry: &Entry) -> Entry {
     Entry {
         channel_id: entry.channel_id.clone(),

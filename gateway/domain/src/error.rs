@@ -7,12 +7,12 @@ use protocol::{ErrorBody, ErrorCode, input::Misfit, value::OutOfBounds};
 use serde_json::json;
 use store::StoreError;
 
-/// What went wrong with a request.
+/// The error of a request.
 #[derive(Debug, Clone)]
 pub struct Error {
-    /// What the caller is told.
+    /// The sentence for the caller.
     pub body: ErrorBody,
-    /// What only the log is told.
+    /// The cause, for the log only.
     pub cause: Option<String>,
 }
 
@@ -182,8 +182,8 @@ pub fn plain_path(path: &str) -> Option<String> {
     Some(parts.join(".")).filter(|path| !path.is_empty())
 }
 
-/// What a reader says of a value that does not fit, without the value: it may be a secret in the
-/// wrong place.
+/// Returns a parser's error message without the rejected value, which may be a secret in the wrong
+/// place.
 ///
 /// An unknown word of an enum is quoted where it is too short to be a secret.
 pub fn without_value(why: &str) -> Cow<'_, str> {

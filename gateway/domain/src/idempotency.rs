@@ -49,7 +49,7 @@ pub struct Once {
     version: u64,
 }
 
-/// What a request finds under its key.
+/// The state of an idempotency key.
 #[derive(Debug, Clone)]
 pub enum Begun {
     /// Nothing: perform it, then [`finish_once`].

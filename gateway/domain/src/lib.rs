@@ -1,4 +1,4 @@
-//! What the product does: every rule of chat, once, for both transports and on any store.
+//! The rules of chat, shared by both transports and independent of the store.
 //!
 //! A service function takes who acts and what is asked, checks what may be done, and makes one
 //! commit. Whoever listens hears of it from the bus. Nothing here knows of sockets or HTTP.
@@ -72,9 +72,9 @@ use crate::{
 /// All services over one store.
 #[derive(Debug, Clone)]
 pub struct Services {
-    /// What keeps everything.
+    /// The store of all partitions.
     pub store: Arc<dyn Store>,
-    /// What is allowed at most.
+    /// The configured limits.
     pub limits: Arc<Limits>,
     /// What seals stored secrets and derives ids.
     pub secret: Arc<SecretKey>,
@@ -172,11 +172,11 @@ impl Services {
         }
     }
 
-    /// That what was read there is as safe as an acknowledgement promises: for answers that nothing
-    /// was left to do, since an earlier try did it. Its commit may not have been acknowledged, and
-    /// be lost with the server that has it.
+    /// Waits until the state that was read is as durable as an acknowledged commit. For retries that
+    /// find their work already done: the commit of the earlier try may not have been acknowledged,
+    /// and could be lost with the server that holds it.
     async fn confirm(&self, partition: &Partition) -> Result<()> {
-        // What it requires was read; that its answer is waited for is all that counts.
+        // The result does not matter: an answered commit implies that earlier commits are durable.
         let _is_there = self
             .store
             .commit(

@@ -24,7 +24,7 @@ use crate::{
     schema::{ENTITY, MESSAGES, ONLY, PARTICIPANTS},
 };
 
-/// What of a message is stored as its value; the store's stamps and counters are the rest.
+/// The stored value of a message. The store's stamps and counters hold the rest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Content {
     id: MessageId,

@@ -1,5 +1,5 @@
-//! What a node's lease says of a user, and what the sum over all nodes means: the one place that
-//! knows.
+//! The encoding of a user's online state in a node's lease, and the meaning of the sum over all
+//! nodes.
 
 /// How often a user is online, as a number that the store adds up over the nodes without knowing
 /// what it means.

@@ -35,7 +35,7 @@ impl<O: Operation> Call<O> {
     }
 }
 
-/// What an operation did.
+/// The outcome of an operation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Done<T> {
     /// The output.
@@ -46,7 +46,7 @@ pub struct Done<T> {
     pub tag: Option<Tag>,
 }
 
-/// What the `ETag` of an entity is made of. Equal tags mean equal entities.
+/// The parts of an entity's `ETag`. Equal tags mean equal entities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tag {
     /// The version that `If-Match` is held against.

@@ -10,7 +10,7 @@ use protocol::entity::{ChannelType, Role};
 
 use crate::error::{Error, Result};
 
-/// What somebody wants to do in a channel.
+/// An action in a channel that needs permission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// See that the channel exists, and its fields.
@@ -65,7 +65,7 @@ pub enum Relation {
     Outsider,
 }
 
-/// What the table says.
+/// A cell of the permission table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Permission {
     /// It may be done.
@@ -291,7 +291,7 @@ pub fn permission(action: Action, kind: ChannelType, relation: Relation) -> Perm
     if Row::of(action).is_some_and(|row| row.types(relation).contains(&kind)) {
         return Permission::Allowed;
     }
-    // Who may not even see the channel learns nothing about it.
+    // An outsider that may not see the channel gets the same answer as for an unknown one.
     match relation {
         Relation::Outsider if action != Action::See => {
             match permission(Action::See, kind, relation) {

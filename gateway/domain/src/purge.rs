@@ -12,13 +12,13 @@ use crate::{
     schema::{self, ENTITY, ONLY, PARTICIPANT_COUNT, TOMBSTONE},
 };
 
-/// Documents that one purge removes.
+/// Maximum number of documents that one purge removes.
 const DOCUMENTS_PER_PIECE: usize = 500;
 
-/// A dropped partition is kept this long, so that requests in flight see its tombstone.
+/// Time that a dropped partition is kept, so that requests in flight see its tombstone.
 const DROP_AFTER: Duration = Duration::from_secs(60);
 
-/// What is kept of the log of a deleted channel or user: the event at the head.
+/// Retention of the log of a deleted channel or user: the event at the head.
 const NEWEST_EVENT: Keep = Keep {
     events: 1,
     bytes: 0,

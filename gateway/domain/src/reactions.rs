@@ -19,7 +19,7 @@ use crate::{
     schema::{ENTITY, MESSAGES, ONLY, PARTICIPANTS, REACTIONS, TOMBSTONE},
 };
 
-/// What the log keeps of a reaction: all of it but the present count.
+/// A reaction as the log keeps it, without the current count.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Reacted {
     /// To which message.

@@ -9,7 +9,7 @@ use crate::{
     schema::{self, ONLY, SECRET_KEY},
 };
 
-/// What is said to who has another key.
+/// Error message for a secret key other than the one that the store was sealed with.
 pub const OTHER_SECRET_KEY: &str = "what is secret in the store is sealed under another secret key: give that one by --secret-key-file, or name another store (--data, --redis, --redis-prefix)";
 
 /// Whether the store is sealed under another key than this. A store of which nobody has used the

@@ -39,7 +39,7 @@ pub async fn disconnect_user(
         };
         jobs::note_job(services, &task).await?;
         revoke_tokens(services, scope, user).await?;
-        // What the job does, it does whether or not this succeeds.
+        // The job runs whether or not this request succeeds.
         jobs::wake_jobs(services);
         jobs::end_sessions_of(services, &task).await?;
     } else {

@@ -18,7 +18,7 @@ use crate::{
     schema::Scope,
 };
 
-/// Changes that are completed at once.
+/// Maximum number of changes that are completed concurrently.
 const CHANGES_AT_ONCE: usize = 16;
 
 /// Completes the unfinished changes of this node, and returns how many are left.

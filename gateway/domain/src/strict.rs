@@ -122,7 +122,7 @@ pub fn read_body<T: DeserializeOwned>(json: &[u8]) -> Result<T> {
     Ok(value)
 }
 
-/// What is wrong with a body that is not an object.
+/// Error message for a body that is not an object.
 const NO_OBJECT: &str = "it is no JSON object";
 
 /// A request that does not fit its description, with where and why.

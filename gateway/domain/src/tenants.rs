@@ -1,4 +1,4 @@
-//! What organizations and apps share: who reaches them, pages of them, and their tombstones.
+//! Shared parts of organizations and apps: access, pages and tombstones.
 
 use protocol::{OrganizationId, operation::page::ListPage};
 use store::{Commit, Document, Expected, Key, Partition, Range, Read, Table};

@@ -1,19 +1,22 @@
-//! Work on several things at once, but not on all.
+//! Bounded concurrency for several futures.
 
 use futures_util::{StreamExt, stream};
 use tokio::sync::Mutex;
 
 use crate::error::Result;
 
-/// Futures that run at once.
-const AT_ONCE: usize = 16;
+/// Maximum number of futures that are polled concurrently.
+const FUTURES_AT_ONCE: usize = 16;
 
-/// Returns the outputs of futures, in their order.
+/// Runs futures with bounded concurrency, and returns their outputs in order.
 pub async fn together<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
     // Collected first: a stream that makes its futures as it goes ties their lifetimes to the
     // closure.
     let futures: Vec<F> = futures.into_iter().collect();
-    stream::iter(futures).buffered(AT_ONCE).collect().await
+    stream::iter(futures)
+        .buffered(FUTURES_AT_ONCE)
+        .collect()
+        .await
 }
 
 /// Runs futures that may fail to their ends, and returns their outputs or the first error.

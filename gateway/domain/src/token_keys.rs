@@ -25,8 +25,8 @@ use crate::{
     tenants,
 };
 
-/// The longest PEM, in bytes: one of an RSA key of 8,192 bits has fewer than 1,500.
-const LONGEST_PEM: usize = 8192;
+/// Maximum length of a PEM in bytes. One of an RSA key of 8,192 bits has fewer than 1,500.
+const MAX_PEM_BYTES: usize = 8192;
 
 /// A token key, found by its id. It counts while its line stands among its app's.
 #[derive(Debug, Serialize, Deserialize)]
@@ -59,7 +59,7 @@ struct TokenKeyLine {
 }
 
 impl StoredTokenKey {
-    /// What checks its tokens.
+    /// Verifies its tokens.
     ///
     /// # Errors
     /// `internal` if the stored key cannot be read.
@@ -119,9 +119,9 @@ pub async fn create_token_key(
                 "`public_key` is missing: the PEM (SPKI) of the key that verifies the tokens",
             ));
         }
-        (_, Some(pem)) if pem.len() > LONGEST_PEM => {
+        (_, Some(pem)) if pem.len() > MAX_PEM_BYTES => {
             return Err(Error::too_large(format!(
-                "`public_key` is longer than {LONGEST_PEM} bytes"
+                "`public_key` is longer than {MAX_PEM_BYTES} bytes"
             )));
         }
         (_, Some(pem)) => {

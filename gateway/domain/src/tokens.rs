@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Default lifetime of a token, in seconds.
-const DEFAULT: u64 = 3600;
+const DEFAULT_LIFETIME_SECONDS: u64 = 3600;
 /// Maximum lifetime of a token where `token_seconds` sets no limit, in seconds: ten years.
 const MAX_LIFETIME_SECONDS: u64 = 10 * 365 * 86_400;
 
@@ -52,7 +52,9 @@ pub async fn mint_token(
     } else {
         services.limits.token_seconds
     };
-    let seconds = body.expires_in.unwrap_or(DEFAULT.min(longest));
+    let seconds = body
+        .expires_in
+        .unwrap_or(DEFAULT_LIFETIME_SECONDS.min(longest));
     if !(1..=longest).contains(&seconds) {
         return Err(Error::bad_request(format!(
             "`expires_in` is 1 to {longest} seconds"

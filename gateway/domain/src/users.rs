@@ -387,7 +387,7 @@ async fn end_sessions_of_deleted(
     {
         tracing::debug!(%error, "a deleted user is left to its job");
     }
-    // What the job does, it does whether or not this succeeded.
+    // The job runs whether or not this request succeeded.
     jobs::wake_jobs(services);
     ended
 }

@@ -33,11 +33,11 @@ use crate::{
     settling, together, users,
 };
 
-/// The most participants that a channel is made with, besides its creator.
-const MAX_AT_START: usize = protocol::bounds::INITIAL_PARTICIPANTS;
+/// Maximum number of participants in a request that creates a channel, besides its creator.
+const MAX_INITIAL_PARTICIPANTS: usize = protocol::bounds::INITIAL_PARTICIPANTS;
 
-/// How long a request that makes a channel anew clears what is left of its namesake.
-const CLEARED_FIRST: Duration = Duration::from_secs(2);
+/// Maximum time that a request clears the deleted channel of the same id before it creates a new one.
+const MAX_CLEARING_TIME: Duration = Duration::from_secs(2);
 
 /// Whether a request made or found a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,10 +48,10 @@ pub enum Made {
     Before,
 }
 
-/// What a channel that exists already is to a request that makes one.
+/// The relation of an existing channel to a request that creates one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
-    /// What was asked for.
+    /// It is the requested channel.
     Is,
     /// The work of an earlier try of the same request: nobody else has this id.
     WasMadeByThis,
@@ -94,9 +94,9 @@ pub async fn create_channel_as(
             ));
         }
     }
-    if body.participant_ids.len() > MAX_AT_START {
+    if body.participant_ids.len() > MAX_INITIAL_PARTICIPANTS {
         return Err(Error::bad_request(format!(
-            "a channel is made with at most {MAX_AT_START} participants; add the others later"
+            "a channel is made with at most {MAX_INITIAL_PARTICIPANTS} participants; add the others later"
         )));
     }
     check_fields(
@@ -165,7 +165,7 @@ pub async fn put_channel(
     if_match: IfMatch,
 ) -> Result<(Versioned<Channel>, Made)> {
     if actor.user().is_some() {
-        // What may not be seen sounds like what does not exist; the rest is not for users.
+        // A channel that the user may not see gets the same answer as one that does not exist.
         channel_state::channel_state(services, actor, id, Vec::new()).await?;
         return Err(Error::forbidden("only an app key replaces channels"));
     }
@@ -280,7 +280,8 @@ async fn make_channel(
         }
         if snapshot.documents[1].is_some() {
             // Its namesake is still being cleared away. That is finished first, within reason.
-            if clearing::clear_channel(services, scope, &id, Instant::now() + CLEARED_FIRST).await?
+            if clearing::clear_channel(services, scope, &id, Instant::now() + MAX_CLEARING_TIME)
+                .await?
                 == Step::Done
             {
                 continue;

@@ -23,7 +23,7 @@ pub enum Principal {
     Actor(Actor),
 }
 
-/// Who acts within an app and environment.
+/// The actor of a request, within an app and environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor {
     /// The wall around everything that it can name.

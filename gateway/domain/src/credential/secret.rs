@@ -9,11 +9,11 @@ use subtle::ConstantTimeEq;
 
 use crate::redacted::Secret;
 
-/// How many characters follow a secret's prefix: 43 of base62 are 256 bits.
-const LENGTH: usize = 43;
+/// Number of characters after a secret's prefix: 43 of base62 hold 256 bits.
+const SECRET_LENGTH: usize = 43;
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// What a secret is for, as its prefix says.
+/// The purpose of a secret, encoded in its prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecretKind {
     /// `adm_`: the operator.
@@ -52,9 +52,9 @@ impl SecretKind {
 
 /// A new secret from the operating system's random bytes.
 pub fn random(kind: SecretKind) -> Secret {
-    let mut text = String::with_capacity(kind.prefix().len() + LENGTH);
+    let mut text = String::with_capacity(kind.prefix().len() + SECRET_LENGTH);
     text.push_str(kind.prefix());
-    let end = text.len() + LENGTH;
+    let end = text.len() + SECRET_LENGTH;
     while text.len() < end {
         // A byte of 248 and more would make the first characters likelier than the others.
         let fresh = random_bytes::<64>();
@@ -131,7 +131,7 @@ mod tests {
         ] {
             let secret = random(kind);
             let rest = secret.expose().strip_prefix(prefix).unwrap_or_default();
-            assert_eq!(rest.len(), LENGTH);
+            assert_eq!(rest.len(), SECRET_LENGTH);
             assert!(rest.bytes().all(|b| b.is_ascii_alphanumeric()));
             assert!(SecretKind::is_key(secret.expose()));
             assert_ne!(secret.expose(), random(kind).expose());

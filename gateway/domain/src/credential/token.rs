@@ -1,7 +1,7 @@
 //! User tokens: reading and checking a JWT against one token key, and signing one. No store, and
 //! the time is given.
 //!
-//! What a token says is believed only after the signature: before it, only `kid` is read, to find
+//! Claims are used only after the signature is verified. Before that only `kid` is read, to find
 //! the key. The key alone decides the algorithm, the app and the environment.
 
 use std::fmt;
@@ -17,19 +17,19 @@ use serde_json::{Map, Value};
 use super::secret::SecretKind;
 use crate::check;
 
-/// How far the clocks of whoever signs may be from ours, in seconds.
+/// Maximum clock difference between a token's issuer and this server, in seconds.
 pub const LEEWAY: u64 = 30;
-/// The longest token that is looked at, in bytes.
-const LONGEST: usize = 16 * 1024;
+/// Maximum length of a token in bytes.
+const MAX_TOKEN_BYTES: usize = 16 * 1024;
 
-/// What checks the tokens of one token key.
+/// Verifies the tokens of one token key.
 #[derive(Clone)]
 pub struct Verifier {
     algorithm: Algorithm,
     key: DecodingKey,
 }
 
-/// What a valid token says.
+/// The claims of a valid token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
     /// `sub`: whose it is.
@@ -72,9 +72,9 @@ pub fn is_jwt(text: &str) -> bool {
 
 /// The token key that a token names. Nothing of the token is believed yet.
 pub fn key_id(token: &str) -> Result<TokenKeyId, Invalid> {
-    if token.len() > LONGEST {
+    if token.len() > MAX_TOKEN_BYTES {
         return Err(Invalid::other(format!(
-            "the token is longer than {LONGEST} bytes"
+            "the token is longer than {MAX_TOKEN_BYTES} bytes"
         )));
     }
     if SecretKind::is_key(token) {

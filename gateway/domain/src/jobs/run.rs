@@ -19,13 +19,13 @@ use crate::{
 /// Duration of a claim after a node's last slice, in milliseconds. Far more than a [`SLICE`].
 const CLAIM_MS: u64 = 15_000;
 
-/// How long a node works on one job before the others have their turn.
+/// Time that a node works on one job before it continues with the next.
 pub(super) const SLICE: Duration = Duration::from_secs(1);
 
-/// Jobs that a node works on at once.
+/// Maximum number of jobs that a node works on concurrently.
 const JOBS_AT_ONCE: usize = 4;
 
-/// Jobs that are read at once.
+/// Number of jobs that one read returns.
 const JOBS_PER_PAGE: usize = 200;
 
 /// Time in milliseconds after which no request acts with a credential of a deleted app: caches have

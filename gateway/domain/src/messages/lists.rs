@@ -50,8 +50,8 @@ pub async fn list_messages(
             listing::page_length(services, query.limit)?,
         )
         .await?;
-    // What is stored is shorter than what is told of it: cut by that first, so that no more is
-    // decoded than may fit.
+    // A stored message is shorter than its encoded answer. Cutting by the stored length first avoids
+    // decoding messages that cannot fit.
     page.more |= keep_what_fits(&mut page.documents, backwards, |document| {
         document.value.len()
     });

@@ -31,8 +31,8 @@ pub enum Sent {
     Before,
 }
 
-/// What an earlier send has read of the sender and the channel. A commit that finds another version
-/// reads it again.
+/// Versions of the sender and the channel that an earlier send read. They are read again when a
+/// commit finds other versions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Facts {
     /// The version of the sender's participant document.
@@ -177,7 +177,7 @@ async fn store_drafts(
             Err(conflict) => {
                 conflicts += 1;
                 *facts = None;
-                // What drafts answer to is required last. It counts once everything before it
+                // The messages that drafts reply to are required last. It counts once everything before it
                 // holds: a repeated id answers the first message, whatever the request answers
                 // to.
                 let first = 1

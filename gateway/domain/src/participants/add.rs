@@ -48,7 +48,7 @@ pub async fn add_participant(
     body: AddParticipant,
 ) -> Result<(Versioned<Participant>, Added)> {
     let role = body.role.unwrap_or(Role::Member);
-    // Who adds itself as a member joins.
+    // Adding oneself as a member is joining.
     let joins = actor.user() == Some(&body.user_id) && role == Role::Member;
     let operation = if joins {
         Action::Join

@@ -23,12 +23,12 @@ use crate::{
     schema::{ENTITY, ONLY, PARTICIPANTS, READS, Scope},
 };
 
-/// What a channel must be left with.
+/// The participants that must remain in a channel after a removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Remaining {
     /// An owner, while anybody is there.
     AnOwner,
-    /// Whatever there is: the user is being deleted.
+    /// None: the user is being deleted.
     Anybody,
 }
 

@@ -2,7 +2,7 @@
 
 use protocol::EventKind;
 
-/// What an entry of the log refers to. A replay reads the entity as it is now.
+/// The entity that an entry of the log refers to. A replay reads the entity as it is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoggedEvent {
     /// The entry holds a message's key. A replay reads the message.

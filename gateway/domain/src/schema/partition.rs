@@ -4,7 +4,7 @@ use protocol::{AppId, ChannelId, OrganizationId, TokenKeyId, UserId, entity::Env
 use serde::{Deserialize, Serialize};
 use store::Partition;
 
-/// What a partition holds. Its name begins with the kind's letter.
+/// The kind of a partition. The partition's name begins with the kind's letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PartitionKind {
     /// The whole deployment: its organizations, its jobs, and the log of ended sessions.
@@ -125,7 +125,7 @@ impl Scope {
     }
 }
 
-/// What a topic is about.
+/// The subject of a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subject<'a> {
     /// A channel, by its id.

@@ -14,11 +14,11 @@ pub struct TableRow {
     pub table: Table,
     /// The partitions that have such a table.
     pub owners: &'static [PartitionKind],
-    /// What becomes of its documents when the partition's entity is deleted.
+    /// The treatment of its documents when the partition's entity is deleted.
     pub deletion: Deletion,
 }
 
-/// What becomes of a table's documents when the partition's entity is deleted.
+/// The treatment of a table's documents when the partition's entity is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deletion {
     /// The deletion job clears them.
@@ -43,8 +43,8 @@ macro_rules! tables {
 tables! {
     /// The partition's entity, under [`ONLY`].
     ENTITY = plain("e") in Organization | App | User | Channel | Credential | TokenKey | Idempotency | Import, Kept;
-    /// What remains of a deleted entity, under [`ONLY`]: of a channel until it is cleared, of a
-    /// user forever.
+    /// The tombstone of a deleted entity, under [`ONLY`]. A channel's is kept until the channel is
+    /// cleared, a user's forever.
     TOMBSTONE = plain("x") in Organization | App | User | Channel, Kept;
     /// The bits of the request that created a channel or user with a chosen id, under [`ONLY`]. A
     /// repeated request with an `Idempotency-Key` recognizes its own work by them.

@@ -23,8 +23,10 @@ use crate::{
 
 /// Reads up to 100 users; those that do not exist are left out.
 pub async fn users(services: &Services, actor: &Actor, ids: &[UserId]) -> Result<Users> {
-    if ids.len() > MOST {
-        return Err(Error::bad_request(format!("at most {MOST} users at once")));
+    if ids.len() > MAX_USER_IDS {
+        return Err(Error::bad_request(format!(
+            "at most {MAX_USER_IDS} users at once"
+        )));
     }
     let mut items: Vec<User> = read_users(services, &actor.scope, ids)
         .await?
@@ -106,8 +108,8 @@ pub async fn list_users(services: &Services, actor: &Actor, page: ListPage) -> R
     })
 }
 
-/// The most users of one request.
-const MOST: usize = protocol::bounds::USER_IDS;
+/// Maximum number of users in one request.
+const MAX_USER_IDS: usize = protocol::bounds::USER_IDS;
 
 /// Whether one of these is no user of the app.
 pub(crate) async fn missing_user(
