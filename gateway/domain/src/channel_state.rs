@@ -16,7 +16,7 @@ use crate::{
     schema::{ENTITY, ONLY, PARTICIPANT_COUNT, PARTICIPANTS},
 };
 
-/// The documents that were read.
+/// A channel as it was read, with the caller's place in it.
 #[derive(Debug, Clone)]
 pub struct ChannelState {
     /// Where it is kept.
@@ -29,7 +29,7 @@ pub struct ChannelState {
     pub head: Head,
     /// The caller's place, if the caller is a user and has one.
     pub own: Option<Place>,
-    /// What else was asked for.
+    /// The other requested documents.
     pub documents: Vec<Option<Document>>,
 }
 

@@ -126,7 +126,7 @@ impl<'a> Page<'a> {
         if self.order.as_of <= self.walk.newest && !was_asked_for && !self.is_first {
             return;
         }
-        // The second phase skips channels that this page listed in its first phase.
+        // The second phase repeats active channels of earlier pages, not those of this page.
         let before_page = &self.order.channels[..self.start];
         let active = before_page
             .iter()

@@ -176,7 +176,7 @@ impl Services {
     /// find their work already done: the commit of the earlier try may not have been acknowledged,
     /// and could be lost with the server that holds it.
     async fn confirm(&self, partition: &Partition) -> Result<()> {
-        // The result does not matter: an answered commit implies that earlier commits are durable.
+        // Only the wait for the answer matters, not whether the requirement still holds.
         let _is_there = self
             .store
             .commit(

@@ -13,7 +13,7 @@ use crate::{
 /// Additions by other users leave this part of `channels_per_user` free: a tenth.
 const RESERVE_DIVISOR: u64 = 10;
 
-/// The request that adds a user to a channel.
+/// The origin of an addition to a channel, which decides the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Additions {
     /// The user itself or the app's backend: up to the limit.

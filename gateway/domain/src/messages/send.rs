@@ -177,9 +177,9 @@ async fn store_drafts(
             Err(conflict) => {
                 conflicts += 1;
                 *facts = None;
-                // The messages that drafts reply to are required last. It counts once everything before it
-                // holds: a repeated id answers the first message, whatever the request answers
-                // to.
+                // The messages that drafts reply to are required last, so a conflict on one means
+                // that everything before it held. A repeated id returns the first message,
+                // whatever the request replies to.
                 let first = 1
                     + usize::from(actor.user().is_some())
                     + usize::from(known.pair.is_some())

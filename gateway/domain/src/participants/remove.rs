@@ -28,7 +28,7 @@ use crate::{
 enum Remaining {
     /// An owner, while anybody is there.
     AnOwner,
-    /// None: the user is being deleted.
+    /// No requirement: the user is being deleted.
     Anybody,
 }
 
