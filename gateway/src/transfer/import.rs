@@ -225,10 +225,11 @@ impl<'a> Importer<'a> {
     fn coming(&self, line: PartitionLine) -> Option<Coming> {
         let kind = Kind::of(&line.name, self.header)?;
         let partition = Partition::new(line.name.as_str());
-        Some(Coming {
+        let outline = line.outline();
+        outline.is_possible().then_some(Coming {
             partition,
             kind,
-            outline: line.outline(),
+            outline,
             piece: Piece::default(),
             bytes: 0,
         })

@@ -27,6 +27,33 @@ pub struct Outline {
     pub expires: Option<u64>,
 }
 
+/// Maximum of the integers of an outline from outside: far from an overflow.
+const MAX_INTEGER: u64 = 1 << 62;
+
+impl Outline {
+    /// Returns whether a partition can have this outline: the log's floor is not behind its head, and
+    /// no more numbers were purged than assigned. For outlines that come from outside.
+    pub fn is_possible(&self) -> bool {
+        let Self {
+            head,
+            counters,
+            touched,
+            retired,
+            purged,
+            weight,
+            expires: _,
+        } = self;
+        let integers = [head.seq, head.at, head.number, *touched, *retired, *weight];
+        let counts = counters.iter().map(|(_, count)| *count);
+        head.floor.seq <= head.seq
+            && *purged <= head.number
+            && integers
+                .into_iter()
+                .chain(counts)
+                .all(|integer| integer <= MAX_INTEGER)
+    }
+}
+
 /// A part of a partition to load. The pieces of a partition are loaded in order; pieces of several
 /// partitions may alternate.
 #[derive(Debug, Clone, Default)]
@@ -89,4 +116,32 @@ pub trait Transfer: Store {
     /// Removes some of the partitions whose names start with `prefix`, complete or partly loaded,
     /// and returns the cursor for the next call.
     async fn wipe(&self, prefix: &str, from: Option<Cursor>) -> Result<Option<Cursor>, StoreError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Position;
+
+    #[test]
+    fn outline_with_a_floor_behind_its_head_is_impossible() {
+        let outline = |floor: u64, seq: u64| Outline {
+            head: Head {
+                seq,
+                at: 1,
+                number: 2,
+                floor: Position { seq: floor, at: 1 },
+            },
+            purged: 2,
+            ..Outline::default()
+        };
+        assert!(outline(0, 0).is_possible() && outline(7, 7).is_possible());
+        assert!(!outline(8, 7).is_possible());
+        assert!(!outline(0, 1 << 63).is_possible());
+        let purged = Outline {
+            purged: 3,
+            ..outline(0, 7)
+        };
+        assert!(!purged.is_possible());
+    }
 }

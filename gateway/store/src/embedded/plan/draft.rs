@@ -272,7 +272,7 @@ impl<'t> Draft<'t> {
             .sum::<u64>();
 
         let exceeds = |floor: u64, log_bytes: u64| {
-            keep.events != 0 && head.seq - floor > keep.events
+            keep.events != 0 && head.seq.saturating_sub(floor) > keep.events
                 || keep.bytes != 0 && log_bytes > keep.bytes
         };
         let mut old = None;
@@ -282,8 +282,12 @@ impl<'t> Draft<'t> {
                 break;
             }
             if seq >= first {
-                *log_bytes -=
-                    EVENT_OVERHEAD + commit.append[(seq - first) as usize].reference.len() as u64;
+                // None of a damaged log, whose floor lies behind its head.
+                let Some(append) = commit.append.get((seq - first) as usize) else {
+                    break;
+                };
+                *log_bytes =
+                    log_bytes.saturating_sub(EVENT_OVERHEAD + append.reference.len() as u64);
                 head.floor = Position { seq, at };
                 continue;
             }
