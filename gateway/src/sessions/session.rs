@@ -44,7 +44,7 @@ const PAGE_REPLY_BYTES: usize = 256 * 1024;
 
 /// Maximum pause between a loss of the user's own stream and the comparison with the store. The
 /// stream recovers meanwhile, and the sessions of a node spread out.
-const MAX_COMPARISON_PAUSE: Duration = Duration::from_secs(8);
+const MAX_COMPARISON_PAUSE: Duration = Duration::from_secs(2);
 
 /// A session: a connection after its `connect`.
 #[derive(Debug)]

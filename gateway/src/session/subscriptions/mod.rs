@@ -319,7 +319,8 @@ impl<S: Handle> Subscriptions<S> {
         for id in missing {
             // Notices may have come since.
             if !self.live.contains_key(&id) {
-                let wanted = Wanted::new(Why::Listed, now);
+                // The user's stream may be about to tell the addition, which then replaces this.
+                let wanted = Wanted::new(Why::Listed, now + DOUBT);
                 self.wanted.entry(id).or_insert(wanted);
             }
         }
