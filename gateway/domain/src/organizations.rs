@@ -240,7 +240,8 @@ pub async fn delete_organization(
     Err(Error::busy())
 }
 
-fn organization_of(document: &Document) -> Result<Organization> {
+/// Decodes a stored organization.
+pub fn organization_of(document: &Document) -> Result<Organization> {
     Ok(Organization {
         created_at: document.stamps.created_at,
         ..decode(document)?

@@ -34,9 +34,11 @@ const MAX_LIFETIME_SECONDS: u64 = 10 * 365 * 86_400;
 /// clocks disagree.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
+/// The document of [`SIGNING`](crate::schema::SIGNING).
 #[derive(Debug, Serialize, Deserialize)]
-struct Signing {
-    key: TokenKeyId,
+pub struct Signing {
+    /// The token key with which nodes sign.
+    pub key: TokenKeyId,
 }
 
 /// Signs a token for a user. App keys only.

@@ -17,6 +17,7 @@ use super::{
     line::{Counts, DocumentLine, Header, Line, PartitionLine, Reader},
     parts::{self, Kind},
     progress::Progress,
+    references::{References, Verdict},
 };
 use crate::start::StartError;
 
@@ -44,6 +45,7 @@ pub(super) struct Importer<'a> {
     last: Last,
     /// Deletions that are to be finished.
     jobs: Vec<Task>,
+    references: References,
 }
 
 #[derive(Default)]
@@ -70,6 +72,7 @@ impl<'a> Importer<'a> {
             loading: JoinSet::new(),
             last: Last::default(),
             jobs: Vec::new(),
+            references: References::default(),
         }
     }
 
@@ -84,18 +87,26 @@ impl<'a> Importer<'a> {
             match line {
                 Line::Partition(line) => {
                     self.finish(coming.take()).await?;
-                    coming = Some(
-                        self.coming(line)
-                            .ok_or_else(|| lines.broken("it names what is not of the app"))?,
-                    );
+                    let next = self
+                        .coming(line)
+                        .ok_or_else(|| lines.broken("it names what is not of the app"))?;
+                    self.references.partition(&next.partition);
+                    coming = Some(next);
                 }
                 Line::Document(line) => {
                     let coming = coming
                         .as_mut()
                         .ok_or_else(|| lines.broken("a document belongs to nothing"))?;
-                    coming
-                        .document(line)
+                    // That of the store is as it is.
+                    if has_organization && coming.kind == Kind::Organization {
+                        continue;
+                    }
+                    let verdict = coming
+                        .document(line, self.header, &mut self.references)
                         .ok_or_else(|| lines.broken("a document cannot be read"))?;
+                    if verdict == Verdict::Foreign {
+                        return Err(lines.broken("it names what is not of the app"));
+                    }
                 }
                 Line::Event(line) => {
                     let coming = coming
@@ -139,6 +150,17 @@ impl<'a> Importer<'a> {
         else {
             return Err(lines.broken("it lacks the app or its organization"));
         };
+        if let Some(partition) = self
+            .references
+            .foreign(&*self.store)
+            .await
+            .map_err(StartError::of)?
+        {
+            return Err(StartError(format!(
+                "the file names {}, which is another app's in this store",
+                partition.name()
+            )));
+        }
         self.still_alone(attempt).await?;
         self.reveal(app, organization, has_organization).await?;
         self.progress.end(&lines.counts);
@@ -344,7 +366,13 @@ impl<'a> Importer<'a> {
 }
 
 impl Coming {
-    fn document(&mut self, line: DocumentLine) -> Option<()> {
+    /// Adds a document to the piece; `None` if it cannot be read.
+    fn document(
+        &mut self,
+        line: DocumentLine,
+        header: &Header,
+        references: &mut References,
+    ) -> Option<Verdict> {
         let table = schema::tables(&self.partition).find(|table| table.name == line.table)?;
         let document = line.document()?;
         let is_key = document.key.len() <= LONGEST_KEY
@@ -354,9 +382,12 @@ impl Coming {
         if !is_key || (table.order == Order::Numbers) != (document.stamps.number != 0) {
             return None;
         }
-        self.bytes += 128 + document.key.len() + document.value.len();
-        self.piece.documents.push((table, document));
-        Some(())
+        let verdict = references.check(header, &self.partition, table, &document);
+        if verdict == Verdict::Load {
+            self.bytes += 128 + document.key.len() + document.value.len();
+            self.piece.documents.push((table, document));
+        }
+        Some(verdict)
     }
 
     fn entry(&mut self, entry: Entry) {

@@ -18,6 +18,7 @@ mod import;
 mod line;
 mod parts;
 mod progress;
+mod references;
 mod walk;
 
 pub use line::Counts;
