@@ -5,6 +5,7 @@ use store::Key;
 
 use crate::{
     Services,
+    cursor::REPLY_BYTES,
     error::{Error, Result},
 };
 
@@ -31,6 +32,9 @@ pub(super) struct Candidates {
 #[derive(Debug)]
 pub(super) struct Filling<T> {
     limit: usize,
+    /// Returns the size of an item in a reply, in bytes.
+    size: fn(&T) -> usize,
+    bytes: usize,
     items: Vec<T>,
     after: Option<Key>,
     left: usize,
@@ -39,10 +43,12 @@ pub(super) struct Filling<T> {
 }
 
 impl<T> Filling<T> {
-    /// An empty page of at most `limit` items, with ids after this one.
-    pub(super) fn new(limit: usize, after: Option<Key>) -> Self {
+    /// An empty page of at most `limit` items and [`REPLY_BYTES`], with ids after this one.
+    pub(super) fn new(limit: usize, after: Option<Key>, size: fn(&T) -> usize) -> Self {
         Self {
             limit,
+            size,
+            bytes: 0,
             items: Vec::new(),
             after,
             left: IDS_PER_REQUEST.max(limit),
@@ -70,7 +76,14 @@ impl<T> Filling<T> {
                     self.is_done = true;
                     return;
                 }
-                Some(item) => self.items.push(item),
+                Some(item) => {
+                    self.bytes += (self.size)(&item);
+                    if self.bytes > REPLY_BYTES && !self.items.is_empty() {
+                        self.is_done = true;
+                        return;
+                    }
+                    self.items.push(item);
+                }
                 None => {}
             }
             self.after = Some(id);
@@ -113,7 +126,7 @@ mod tests {
         let all: Vec<Key> = (0..ids).map(|n| Key::from(format!("{n:06}"))).collect();
         let (mut pages, mut after) = (Vec::new(), None);
         loop {
-            let (mut page, mut reads) = (Filling::new(limit, after), 0);
+            let (mut page, mut reads) = (Filling::new(limit, after, |_| 0), 0);
             while let Some((after, count)) = page.next() {
                 let begin = after.map_or(0, |after| all.partition_point(|id| *id <= after));
                 let end = (begin + count).min(all.len());
@@ -163,5 +176,29 @@ mod tests {
             );
         }
         assert_eq!(walk(6, 1, 3).len(), 2, "the last full page has no cursor");
+    }
+
+    #[test]
+    fn page_of_large_items_ends_early_and_the_next_goes_on() {
+        let ids: Vec<Key> = (0..5).map(|n| Key::from(format!("{n}"))).collect();
+        let read = |after: Option<Key>| {
+            let mut page = Filling::new(5, after.clone(), |_: &usize| REPLY_BYTES / 2);
+            let rest = ids
+                .iter()
+                .filter(|id| after.as_ref().is_none_or(|after| *id > after));
+            let candidates = Candidates {
+                ids: rest.cloned().collect(),
+                more: false,
+            };
+            let found = candidates.ids.iter().map(|id| id.parse().ok()).collect();
+            page.take(candidates, found);
+            assert_eq!(page.next(), None);
+            page.end()
+        };
+        let (first, next) = read(None);
+        assert_eq!((first, next.as_deref()), (vec![0, 1], Some("1")));
+        let (second, next) = read(next);
+        assert_eq!((second, next.as_deref()), (vec![2, 3], Some("3")));
+        assert_eq!(read(next), (vec![4], None));
     }
 }

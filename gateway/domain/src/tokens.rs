@@ -152,9 +152,15 @@ async fn signing_secret(
         .snapshot(schema::token_key(id), vec![(ENTITY, ONLY.into())])
         .await?;
     match (&line.documents[0], &stored.documents[0]) {
-        (Some(_), Some(document)) => Ok(Some(
-            decode::<StoredTokenKey>(document)?.secret(&services.secret, id)?,
-        )),
+        (Some(_), Some(document)) => {
+            let key: StoredTokenKey = decode(document)?;
+            if (&key.app, key.environment) != (&scope.app, scope.environment) {
+                return Err(Error::internal(
+                    "the signing key of an app is another app's",
+                ));
+            }
+            Ok(Some(key.secret(&services.secret, id)?))
+        }
         _ => Ok(None),
     }
 }

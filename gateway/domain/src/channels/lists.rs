@@ -1,7 +1,7 @@
 //! Lists of channels.
 
 use protocol::{
-    ChannelId, UserId,
+    ChannelId, UserId, codec,
     entity::{Channel, ChannelType},
     operation::page::{List, ListPage},
 };
@@ -59,7 +59,7 @@ pub async fn list_channels(
         .cursor
         .map(|cursor| cursor::open_cursor(services, &query, &cursor))
         .transpose()?;
-    let mut filling = Filling::new(limit, after.map(Key::from));
+    let mut filling = Filling::new(limit, after.map(Key::from), codec::longest);
     while let Some((after, count)) = filling.next() {
         let candidates = candidates(services, actor, &filter, after, count).await?;
         let found = visible_channels(services, actor, &filter, &candidates.ids).await?;

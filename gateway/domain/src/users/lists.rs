@@ -1,7 +1,7 @@
 //! Reads several users.
 
 use protocol::{
-    UserId,
+    UserId, codec,
     entity::User,
     operation::{
         page::{List, ListPage},
@@ -76,7 +76,7 @@ pub async fn list_users(services: &Services, actor: &Actor, page: ListPage) -> R
         .cursor
         .map(|cursor| cursor::open_cursor(services, &query, &cursor))
         .transpose()?;
-    let mut filling = Filling::new(limit, after.map(Key::from));
+    let mut filling = Filling::new(limit, after.map(Key::from), codec::longest);
     while let Some((after, count)) = filling.next() {
         let (page, _) = services
             .store
