@@ -34,7 +34,7 @@ const MAX_LIFETIME_SECONDS: u64 = 10 * 365 * 86_400;
 /// clocks disagree.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
-/// The document of [`SIGNING`](crate::schema::SIGNING).
+/// The document of [`SIGNING`].
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Signing {
     /// The token key with which nodes sign.
