@@ -12,7 +12,9 @@ use store::{Commit, Expected, Key, Partition, Range, Require, Table};
 use tokio::time::Instant;
 
 use crate::{
-    Services, commit,
+    Services,
+    apps::app_of,
+    commit,
     document::{PutValue, parse_key},
     error::{Error, Result},
     index,
@@ -238,6 +240,15 @@ async fn delete_app_of_deleted(
     organization: &OrganizationId,
     id: &AppId,
 ) -> Result<()> {
+    let app = services
+        .snapshot(schema::app(id), vec![(ENTITY, ONLY.into())])
+        .await?;
+    if let Some(document) = &app.documents[0]
+        && app_of(document)?.organization_id != *organization
+    {
+        tracing::error!(%organization, app = %id, "an organization lists another one's app, which stays");
+        return Ok(());
+    }
     let task = Task::App {
         organization: organization.clone(),
         id: id.clone(),

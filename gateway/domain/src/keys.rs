@@ -22,7 +22,7 @@ use crate::{
     document::{PutValue, decode, encode, parse_key},
     error::{Error, Result},
     redacted::Secret,
-    schema::{self, ENTITY, KEYS, NEW_CREDENTIALS, ONLY},
+    schema::{self, ENTITY, KEYS, NEW_CREDENTIALS, ONLY, PartitionKind},
     tenants,
 };
 
@@ -424,8 +424,13 @@ pub(super) async fn clear_new_credentials(services: &Services, owner: &Partition
             return Ok(());
         }
         let noted: Vec<store::Key> = page.documents.into_iter().map(|note| note.key).collect();
-        for credential in &noted {
-            drop_credential(services, &Partition::new(&**credential)).await?;
+        for name in &noted {
+            // A damaged line may name any partition.
+            if let Some(PartitionKind::Credential | PartitionKind::TokenKey) =
+                PartitionKind::of(name)
+            {
+                drop_credential(services, &Partition::new(&**name)).await?;
+            }
         }
         commit::delete_documents(services, owner, NEW_CREDENTIALS, noted).await?;
     }
