@@ -1,7 +1,7 @@
 //! Permits that are handed out in turns: between groups, and within a group between its members. A
 //! request waits behind one of each other group, not behind all of theirs.
 //!
-//! Owned here: who is next. What a group is, and what a permit is for, is left to the caller.
+//! Owned here: the order of requests. Left to the caller: the meaning of groups and permits.
 //! Groups and members without a waiting request take no memory. To the model checker a call is one
 //! step, like those of tokio's semaphore.
 

@@ -1,7 +1,7 @@
 //! The rules of chat, shared by both transports and independent of the store.
 //!
-//! A service function takes who acts and what is asked, checks what may be done, and makes one
-//! commit. Whoever listens hears of it from the bus. Nothing here knows of sockets or HTTP.
+//! A function takes the actor and the request, checks the permission and makes one commit.
+//! Subscribers receive the event from the bus. Nothing here depends on sockets or HTTP.
 
 pub mod apps;
 pub mod channel_order;
