@@ -1,15 +1,11 @@
 //! A store that measures commits and counts reads, for metrics and for what each request costs.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use store::{
-    Commit, Committed, Document, Head, Key, Log, Page, Partition, Position, Purged, Range, Read,
-    Require, Snapshot, Store, StoreError, Table, cost,
+    Commit, Committed, Document, Head, Key, Log, Page, Partition, Position, Range, Read, Snapshot,
+    Store, StoreError, StoreLayer, Table, cost,
 };
 
 use crate::metrics::Metrics;
@@ -29,7 +25,11 @@ impl<S: Store + 'static> Metered<S> {
 }
 
 #[async_trait]
-impl<S: Store> Store for Metered<S> {
+impl<S: Store> StoreLayer for Metered<S> {
+    fn inner(&self) -> Result<&dyn Store, StoreError> {
+        Ok(&*self.engine)
+    }
+
     async fn commit(&self, partition: &Partition, commit: Commit) -> Committed {
         cost::count_partitions(1);
         let begun = Instant::now();
@@ -85,45 +85,6 @@ impl<S: Store> Store for Metered<S> {
         let answer = self.engine.log(partition, after, limit).await;
         cost::count_rows(answer.as_ref().map_or(0, |log| log.entries.len()));
         answer
-    }
-
-    async fn publish(&self, topic: &fanout::Topic, record: Bytes) -> Result<(), StoreError> {
-        self.engine.publish(topic, record).await
-    }
-
-    async fn purge(
-        &self,
-        partition: &Partition,
-        table: Table,
-        require: Option<Require>,
-        limit: usize,
-    ) -> Purged {
-        self.engine.purge(partition, table, require, limit).await
-    }
-
-    async fn lease(
-        &self,
-        node: &str,
-        ttl: Duration,
-        members: Vec<(String, u32)>,
-    ) -> Result<bool, StoreError> {
-        self.engine.lease(node, ttl, members).await
-    }
-
-    async fn release(&self, node: &str) -> Result<(), StoreError> {
-        self.engine.release(node).await
-    }
-
-    async fn members(&self, members: &[String]) -> Result<Vec<u32>, StoreError> {
-        self.engine.members(members).await
-    }
-
-    async fn sweep(&self) -> Result<Vec<String>, StoreError> {
-        self.engine.sweep().await
-    }
-
-    async fn now(&self) -> Result<u64, StoreError> {
-        self.engine.now().await
     }
 }
 

@@ -12,6 +12,7 @@ mod commit;
 pub(crate) mod conformance;
 pub mod cost;
 pub mod embedded;
+mod layer;
 mod partition;
 mod read;
 pub mod redis;
@@ -33,6 +34,7 @@ pub use crate::{
         Append, Body, Commit, Committed, Conflict, Counter, Expected, Increment, Keep, Mark,
         Outcome, Purged, Require, Write, Written,
     },
+    layer::StoreLayer,
     partition::{Key, Order, Partition, Table},
     read::{Continuity, Document, Entry, Head, Log, Page, Range, Read, Snapshot},
 };

@@ -6,7 +6,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -16,12 +15,11 @@ use axum::{
     extract::ConnectInfo,
     http::{HeaderMap, Method, Request, header},
 };
-use bytes::Bytes;
 use domain::{
     Services,
     credential::{AdminKey, SecretKey},
 };
-use fanout::{Position, Topic, bus::Local};
+use fanout::bus::Local;
 use gateway::{
     auth::{Attempts, Authenticator},
     config::Origins,
@@ -32,10 +30,7 @@ use gateway::{
 use http_body_util::BodyExt;
 use protocol::Limits;
 use serde_json::{Value, json};
-use store::{
-    Commit, Committed, Document, Head, Keep, Key, Log, Page, Partition, Purged, Range, Read,
-    Require, Snapshot, Store, StoreError, Table, embedded::Embedded,
-};
+use store::{Keep, Read, Snapshot, Store, StoreError, StoreLayer, embedded::Embedded};
 use tempfile::TempDir;
 use tower::ServiceExt;
 
@@ -53,78 +48,18 @@ pub(crate) struct Trouble {
     pub(crate) reads: AtomicUsize,
 }
 
-impl Trouble {
-    fn inner(&self) -> Result<&Embedded, StoreError> {
+#[async_trait]
+impl StoreLayer for Trouble {
+    fn inner(&self) -> Result<&dyn Store, StoreError> {
         if self.out.load(Ordering::Relaxed) {
             Err(StoreError::Unavailable("canary cause".to_owned()))
         } else {
             Ok(&self.inner)
         }
     }
-}
-
-#[async_trait]
-impl Store for Trouble {
-    async fn commit(&self, partition: &Partition, commit: Commit) -> Committed {
-        self.inner()?.commit(partition, commit).await
-    }
     async fn read(&self, reads: Vec<Read>) -> Result<Vec<Snapshot>, StoreError> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         self.inner()?.read(reads).await
-    }
-    async fn documents(
-        &self,
-        partition: &Partition,
-        keys: Vec<(Table, Key)>,
-        bytes: usize,
-    ) -> Result<Vec<Option<Document>>, StoreError> {
-        self.inner()?.documents(partition, keys, bytes).await
-    }
-    async fn page(
-        &self,
-        partition: &Partition,
-        table: Table,
-        range: Range,
-        limit: usize,
-    ) -> Result<(Page, Head), StoreError> {
-        self.inner()?.page(partition, table, range, limit).await
-    }
-    async fn log(
-        &self,
-        partition: &Partition,
-        after: Position,
-        limit: usize,
-    ) -> Result<Log, StoreError> {
-        self.inner()?.log(partition, after, limit).await
-    }
-    async fn publish(&self, topic: &Topic, record: Bytes) -> Result<(), StoreError> {
-        self.inner()?.publish(topic, record).await
-    }
-    async fn purge(
-        &self,
-        partition: &Partition,
-        table: Table,
-        require: Option<Require>,
-        limit: usize,
-    ) -> Purged {
-        self.inner()?.purge(partition, table, require, limit).await
-    }
-    async fn lease(
-        &self,
-        node: &str,
-        ttl: Duration,
-        members: Vec<(String, u32)>,
-    ) -> Result<bool, StoreError> {
-        self.inner()?.lease(node, ttl, members).await
-    }
-    async fn release(&self, node: &str) -> Result<(), StoreError> {
-        self.inner()?.release(node).await
-    }
-    async fn members(&self, members: &[String]) -> Result<Vec<u32>, StoreError> {
-        self.inner()?.members(members).await
-    }
-    async fn sweep(&self) -> Result<Vec<String>, StoreError> {
-        self.inner()?.sweep().await
     }
     async fn now(&self) -> Result<u64, StoreError> {
         assert!(!self.panics.load(Ordering::Relaxed), "told to");

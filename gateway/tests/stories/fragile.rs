@@ -10,13 +10,8 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use fanout::Topic;
 use gateway::node::Node;
-use store::{
-    Commit, Committed, Document, Head, Key, Log, Page, Partition, Position, Purged, Range, Read,
-    Require, Snapshot, Store, StoreError, Table,
-};
+use store::{Commit, Committed, Partition, Purged, Require, Store, StoreError, StoreLayer, Table};
 
 use crate::story::{Ground, World};
 
@@ -40,7 +35,11 @@ impl Failing {
 }
 
 #[async_trait]
-impl Store for Failing {
+impl StoreLayer for Failing {
+    fn inner(&self) -> Result<&dyn Store, StoreError> {
+        Ok(&*self.store)
+    }
+
     async fn commit(&self, partition: &Partition, commit: Commit) -> Committed {
         self.write(partition)?;
         self.store.commit(partition, commit).await
@@ -54,57 +53,6 @@ impl Store for Failing {
     ) -> Purged {
         self.write(partition)?;
         self.store.purge(partition, table, require, limit).await
-    }
-    async fn read(&self, reads: Vec<Read>) -> Result<Vec<Snapshot>, StoreError> {
-        self.store.read(reads).await
-    }
-    async fn page(
-        &self,
-        partition: &Partition,
-        table: Table,
-        range: Range,
-        limit: usize,
-    ) -> Result<(Page, Head), StoreError> {
-        self.store.page(partition, table, range, limit).await
-    }
-    async fn documents(
-        &self,
-        partition: &Partition,
-        keys: Vec<(Table, Key)>,
-        bytes: usize,
-    ) -> Result<Vec<Option<Document>>, StoreError> {
-        self.store.documents(partition, keys, bytes).await
-    }
-    async fn log(
-        &self,
-        partition: &Partition,
-        after: Position,
-        limit: usize,
-    ) -> Result<Log, StoreError> {
-        self.store.log(partition, after, limit).await
-    }
-    async fn publish(&self, topic: &Topic, record: Bytes) -> Result<(), StoreError> {
-        self.store.publish(topic, record).await
-    }
-    async fn lease(
-        &self,
-        node: &str,
-        ttl: Duration,
-        members: Vec<(String, u32)>,
-    ) -> Result<bool, StoreError> {
-        self.store.lease(node, ttl, members).await
-    }
-    async fn release(&self, node: &str) -> Result<(), StoreError> {
-        self.store.release(node).await
-    }
-    async fn members(&self, members: &[String]) -> Result<Vec<u32>, StoreError> {
-        self.store.members(members).await
-    }
-    async fn sweep(&self) -> Result<Vec<String>, StoreError> {
-        self.store.sweep().await
-    }
-    async fn now(&self) -> Result<u64, StoreError> {
-        self.store.now().await
     }
 }
 

@@ -1,13 +1,11 @@
 //! A store with a defect, which makes a correct node behave like one with that defect.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use fanout::Topic;
 use store::{
-    Commit, Committed, Continuity, Document, Expected, Head, Key, Log, Order, Page, Partition,
-    Position, Purged, Range, Read, Require, Snapshot, Store, StoreError, Table,
+    Commit, Committed, Continuity, Expected, Head, Log, Order, Partition, Position, Read, Snapshot,
+    Store, StoreError, StoreLayer,
 };
 
 /// What the store does wrong.
@@ -52,7 +50,11 @@ impl DefectiveStore {
 }
 
 #[async_trait]
-impl Store for DefectiveStore {
+impl StoreLayer for DefectiveStore {
+    fn inner(&self) -> Result<&dyn Store, StoreError> {
+        Ok(&*self.engine)
+    }
+
     async fn commit(&self, partition: &Partition, mut commit: Commit) -> Committed {
         if self.defect == StoreDefect::IgnoresMessageIds {
             commit.require.retain(|require| {
@@ -105,63 +107,5 @@ impl Store for DefectiveStore {
             }
         }
         Ok(snapshots)
-    }
-
-    async fn documents(
-        &self,
-        partition: &Partition,
-        keys: Vec<(Table, Key)>,
-        bytes: usize,
-    ) -> Result<Vec<Option<Document>>, StoreError> {
-        self.engine.documents(partition, keys, bytes).await
-    }
-
-    async fn page(
-        &self,
-        partition: &Partition,
-        table: Table,
-        range: Range,
-        limit: usize,
-    ) -> Result<(Page, Head), StoreError> {
-        self.engine.page(partition, table, range, limit).await
-    }
-
-    async fn publish(&self, topic: &Topic, record: Bytes) -> Result<(), StoreError> {
-        self.engine.publish(topic, record).await
-    }
-
-    async fn purge(
-        &self,
-        partition: &Partition,
-        table: Table,
-        require: Option<Require>,
-        limit: usize,
-    ) -> Purged {
-        self.engine.purge(partition, table, require, limit).await
-    }
-
-    async fn lease(
-        &self,
-        node: &str,
-        ttl: Duration,
-        members: Vec<(String, u32)>,
-    ) -> Result<bool, StoreError> {
-        self.engine.lease(node, ttl, members).await
-    }
-
-    async fn release(&self, node: &str) -> Result<(), StoreError> {
-        self.engine.release(node).await
-    }
-
-    async fn members(&self, members: &[String]) -> Result<Vec<u32>, StoreError> {
-        self.engine.members(members).await
-    }
-
-    async fn sweep(&self) -> Result<Vec<String>, StoreError> {
-        self.engine.sweep().await
-    }
-
-    async fn now(&self) -> Result<u64, StoreError> {
-        self.engine.now().await
     }
 }

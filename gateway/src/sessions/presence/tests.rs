@@ -13,16 +13,12 @@ use domain::{
     schema::{ENTITY, ONLY, SEEN},
 };
 use fanout::{
-    Position,
     bus::{Bus, Local, conformance::Recorder},
     record::Record,
 };
 use protocol::{Limits, codec, entity::Environment, event::PresenceData};
 use serde::Deserialize;
-use store::{
-    Commit, Committed, Document, Head, Keep, Key, Log, Page, Partition, Purged, Range, Read,
-    Require, Snapshot, Store, Table, embedded::Embedded,
-};
+use store::{Commit, Keep, Read, Store, embedded::Embedded};
 use tempfile::TempDir;
 
 use super::{settle::USERS_PER_BATCH, *};
@@ -504,41 +500,9 @@ struct Gate {
 }
 
 #[async_trait]
-impl Store for Gate {
-    async fn commit(&self, partition: &Partition, commit: Commit) -> Committed {
-        self.store.commit(partition, commit).await
-    }
-
-    async fn read(&self, reads: Vec<Read>) -> Result<Vec<Snapshot>, StoreError> {
-        self.store.read(reads).await
-    }
-
-    async fn documents(
-        &self,
-        partition: &Partition,
-        keys: Vec<(Table, Key)>,
-        bytes: usize,
-    ) -> Result<Vec<Option<Document>>, StoreError> {
-        self.store.documents(partition, keys, bytes).await
-    }
-
-    async fn page(
-        &self,
-        partition: &Partition,
-        table: Table,
-        range: Range,
-        limit: usize,
-    ) -> Result<(Page, Head), StoreError> {
-        self.store.page(partition, table, range, limit).await
-    }
-
-    async fn log(
-        &self,
-        partition: &Partition,
-        after: Position,
-        limit: usize,
-    ) -> Result<Log, StoreError> {
-        self.store.log(partition, after, limit).await
+impl store::StoreLayer for Gate {
+    fn inner(&self) -> Result<&dyn Store, StoreError> {
+        Ok(&*self.store)
     }
 
     async fn publish(&self, topic: &fanout::Topic, record: Bytes) -> Result<(), StoreError> {
@@ -546,16 +510,6 @@ impl Store for Gate {
             return Err(StoreError::Unavailable("mute".into()));
         }
         self.store.publish(topic, record).await
-    }
-
-    async fn purge(
-        &self,
-        partition: &Partition,
-        table: Table,
-        require: Option<Require>,
-        limit: usize,
-    ) -> Purged {
-        self.store.purge(partition, table, require, limit).await
     }
 
     async fn lease(
@@ -568,23 +522,11 @@ impl Store for Gate {
         self.store.lease(node, ttl, members).await
     }
 
-    async fn release(&self, node: &str) -> Result<(), StoreError> {
-        self.store.release(node).await
-    }
-
     async fn members(&self, members: &[String]) -> Result<Vec<u32>, StoreError> {
         if self.is_closed.load(Ordering::SeqCst) {
             self.waiting.fetch_add(1, Ordering::SeqCst);
             std::future::pending::<()>().await;
         }
         self.store.members(members).await
-    }
-
-    async fn sweep(&self) -> Result<Vec<String>, StoreError> {
-        self.store.sweep().await
-    }
-
-    async fn now(&self) -> Result<u64, StoreError> {
-        self.store.now().await
     }
 }
