@@ -156,6 +156,12 @@ async fn server_that_refuses_its_user_ends_the_start_with_a_sentence() {
     let deaf = user(&server, "deaf", &["~*", "resetchannels", "+@all"]).await;
     let mute = user(&server, "mute", &["~*", "&*", "+@all", "-publish"]).await;
     let stranger = user(&server, "stranger", &["~other:*", "&*", "+@all"]).await;
+    let halting = user(
+        &server,
+        "halting",
+        &["~*", "&*", "+@all", "-rpush", "-zrem"],
+    )
+    .await;
     for (url, says) in [
         (closed.url(), &["wants a password", "--redis"][..]),
         (
@@ -179,6 +185,7 @@ async fn server_that_refuses_its_user_ends_the_start_with_a_sentence() {
         ),
         (mute, &["publish on its channels", "+@pubsub"]),
         (stranger, &["run scripts on its keys", "~chaos:*"]),
+        (halting, &["run ZREM, RPUSH", "+@write"]),
     ] {
         let sentence = refuses_to_start(&over_redis(&url, &secret)).await;
         assert!(

@@ -1,6 +1,9 @@
 //! The check of a Redis deployment when a node starts.
 
+use std::time::{Duration, Instant};
+
 use chaos_redis::{Master, masters, refused_subscription, unfitness};
+use parking_lot::Mutex;
 use redis::{ErrorKind, RedisError, ServerErrorKind, Value, cmd};
 
 use super::{Redis, keys::Keys, script};
@@ -20,11 +23,63 @@ pub enum Unfit {
     Store(#[from] StoreError),
 }
 
+/// Whether the user may run every command of the scripts. While it may not, commits are refused: the
+/// server would stop them after their first writes.
+#[derive(Debug, Default)]
+pub(super) struct Permissions {
+    state: Mutex<PermissionsState>,
+}
+
+#[derive(Debug, Default)]
+struct PermissionsState {
+    checked: Option<Instant>,
+    refusal: Option<StoreError>,
+}
+
+/// Minimum time between two checks of the permissions.
+const PERMISSIONS_INTERVAL: Duration = Duration::from_millis(900);
+
+impl Permissions {
+    /// Returns whether the permissions have not been checked for [`PERMISSIONS_INTERVAL`], and
+    /// counts the time from now.
+    pub(super) fn are_due(&self) -> bool {
+        let mut state = self.state.lock();
+        let is_due = state
+            .checked
+            .is_none_or(|checked| checked.elapsed() >= PERMISSIONS_INTERVAL);
+        if is_due {
+            state.checked = Some(Instant::now());
+        }
+        is_due
+    }
+
+    /// Sets the commands that the user may not run.
+    pub(super) fn set(&self, forbidden: &[String]) {
+        self.state.lock().refusal = (!forbidden.is_empty()).then(|| {
+            StoreError::Unavailable(format!(
+                "Redis does not let the node's user run {}: grant it (+@read +@write), nothing is stored until then",
+                forbidden.join(", ")
+            ))
+        });
+    }
+
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] if the last check found a command that the user may not run.
+    pub(super) fn suffice(&self) -> Result<(), StoreError> {
+        self.state.lock().refusal.clone().map_or(Ok(()), Err)
+    }
+}
+
 /// The oldest version with the commands of the scripts (`SET PXAT`, `HRANDFIELD`).
 const MIN_VERSION: (u32, u32) = (6, 2);
 
 /// The oldest version with sharded channels, which carry the records on a Cluster.
 const MIN_CLUSTER_VERSION: (u32, u32) = (7, 0);
+
+/// Maximum number of keys that are tried until one is in a slot of a Cluster's master. A master with
+/// a hundredth of the slots is missed once in 23,000 times.
+const MAX_PROBED_SLOTS: u32 = 1_000;
 
 impl Redis {
     /// Checks version, mode, eviction policy and durability of every master, and the permissions of
@@ -87,27 +142,23 @@ impl Redis {
 
     /// Runs a script on a key, publishes and subscribes once, as a node does.
     async fn check_permissions(&self, master: &mut Master) -> Result<(), Unfit> {
-        let (key, channel) = (
-            Keys::of_leases(&self.names).key("probe"),
-            self.names.channel("probe"),
-        );
-        let script = "return redis.call('SET', KEYS[1], redis.call('TIME')[1], 'PX', 1000)";
+        let channel = self.names.channel("probe");
         let name = master.address.to_string();
         let forbidden = |what: &str| Unfit::Settings(self.forbidden(&name, what));
-        let (mut eval, mut publish) = (cmd("EVAL"), cmd(self.publish_command()));
-        for (ask, what) in [
-            (eval.arg(script).arg(1).arg(&key), "run scripts on its keys"),
-            (publish.arg(&channel).arg(""), "publish on its channels"),
-        ] {
-            // Other errors are fine: on a Cluster the key or channel may belong to another master,
-            // and a full server refuses writes.
-            match master.ask(ask).await {
-                Err(error) if is_forbidden(&error) => return Err(forbidden(what)),
-                Err(error) if error.is_io_error() || error.is_timeout() => {
-                    return Err(self.unreachable(error));
-                }
-                Ok(_) | Err(_) => {}
+        let commands = self.forbidden_commands(master).await?;
+        if !commands.is_empty() {
+            return Err(forbidden(&format!("run {}", commands.join(", "))));
+        }
+        // Other errors are fine: on a Cluster the channel may belong to another master.
+        match master
+            .ask(cmd(self.publish_command()).arg(&channel).arg(""))
+            .await
+        {
+            Err(error) if is_forbidden(&error) => return Err(forbidden("publish on its channels")),
+            Err(error) if error.is_io_error() || error.is_timeout() => {
+                return Err(self.unreachable(error));
             }
+            Ok(_) | Err(_) => {}
         }
         match refused_subscription(
             self.deployment(),
@@ -122,6 +173,33 @@ impl Redis {
             Ok(_) => Ok(()),
             Err(error) => Err(Unfit::Store(script::unavailable(error))),
         }
+    }
+
+    /// Tries every command of the scripts on a key of the master, and returns those that the user may
+    /// not run. Returns none if the master cannot tell: it has no slots, or takes no writes.
+    async fn forbidden_commands(&self, master: &mut Master) -> Result<Vec<String>, Unfit> {
+        for attempt in 0..MAX_PROBED_SLOTS {
+            // The first partition is that of `Store::now`; on a Cluster the others have other slots.
+            let key = match attempt {
+                0 => Keys::of_leases(&self.names).key("now"),
+                _ => self.names.key(&format!("leases{attempt}"), "now"),
+            };
+            let mut eval = cmd("EVAL");
+            eval.arg(script::NOW.code()).arg(1).arg(&key).arg("1");
+            return match master.ask(&eval).await {
+                Ok(Value::Array(answer)) => Ok(answer.iter().skip(2).map(text).collect()),
+                Ok(_) => Ok(Vec::new()),
+                Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::Moved) => continue,
+                Err(error) if is_forbidden(&error) => Err(Unfit::Settings(
+                    self.forbidden(&master.address.to_string(), "run scripts on its keys"),
+                )),
+                Err(error) if error.is_io_error() || error.is_timeout() => {
+                    Err(self.unreachable(error))
+                }
+                Err(_) => Ok(Vec::new()),
+            };
+        }
+        Ok(Vec::new())
     }
 
     /// Returns the reply, or `None` if the user may not run the command.
@@ -187,8 +265,12 @@ impl Redis {
     }
 }
 
+/// A command inside a script is refused with the code ERR.
 fn is_forbidden(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm)
+        || error
+            .detail()
+            .is_some_and(|detail| detail.contains("user executing the script can't"))
 }
 
 fn text(value: &Value) -> String {

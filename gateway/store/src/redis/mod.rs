@@ -8,7 +8,9 @@
 //!
 //! A commit is one Lua script, called by its hash. The script reads and checks first, then writes
 //! and publishes. It uses only declared keys, all of them in one slot. If the server refuses the
-//! script, nothing was written. If the connection breaks or the reply is late, the outcome is
+//! script, nothing was written. (Only a user who loses the permission for one of its commands stops
+//! it half-way. Nodes try all commands when they start and every second, and commit nothing while
+//! one is forbidden; what a stopped commit has written of a message counts as absent.) If the connection breaks or the reply is late, the outcome is
 //! unknown and the commit is *not* retried: the call returns [`StoreError::Unavailable`], and the
 //! caller retries if its preconditions make that safe.
 //!
@@ -66,6 +68,7 @@ pub struct Redis {
     nodes: Mutex<Vec<String>>,
     /// Whether the server's memory was full when last probed.
     is_full: AtomicBool,
+    permissions: check::Permissions,
     /// Milliseconds by which tests move the clock.
     offset: AtomicI64,
 }
@@ -96,6 +99,7 @@ impl Redis {
             hints: hints::Hints::default(),
             nodes: Mutex::default(),
             is_full: AtomicBool::new(false),
+            permissions: check::Permissions::default(),
             offset: AtomicI64::new(0),
         }
     }
@@ -159,6 +163,7 @@ async fn with_timeout<T>(
 #[async_trait]
 impl Store for Redis {
     async fn commit(&self, partition: &Partition, commit: Commit) -> Committed {
+        self.permissions.suffice()?;
         with_timeout(self.commit_one(partition, &commit)).await
     }
 
@@ -254,15 +259,20 @@ impl Store for Redis {
 
     /// On a Cluster, asks the shard that has the leases.
     async fn now(&self) -> Result<u64, StoreError> {
+        let tries_commands = self.permissions.are_due();
         let answer = with_timeout(script::NOW.run(
             &self.commands,
             &[keys::Keys::of_leases(&self.names).key("now")],
-            &[] as &[&str],
+            &[if tries_commands { "1" } else { "0" }],
         ))
         .await?;
         let mut answer = script::Items::of(answer.value)?;
         let now = answer.int()?;
         self.note_fullness(answer.int()? == 1);
+        if tries_commands {
+            self.permissions.set(&answer.texts()?);
+        }
+        self.permissions.suffice()?;
         Ok(now.saturating_add_signed(self.clock_offset()))
     }
 }

@@ -34,7 +34,7 @@ scripts! {
     RELEASE = "release.lua";
     MEMBERS = "nodes.lua" "members.lua";
     SWEEP = "nodes.lua" "sweep.lua";
-    NOW = "now.lua";
+    NOW = "permissions.lua" "now.lua";
 }
 
 /// A Lua script, called by its hash. A server caches it when it first runs it.
@@ -74,6 +74,11 @@ impl Script {
             code,
             hash: redis::Script::new(code).get_hash().to_owned(),
         }
+    }
+
+    /// Returns the source, for a call with EVAL.
+    pub(super) fn code(&self) -> &'static str {
+        self.code
     }
 
     /// Runs the script with EVALSHA. If the server does not have it (a new server, or after SCRIPT
@@ -205,4 +210,35 @@ impl Items {
 
 fn unreadable(value: &Value) -> StoreError {
     StoreError::Corrupt(format!("unexpected reply of a script: {value:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::{collections::BTreeSet, fs, path::Path};
+
+    /// Returns the commands in `call('COMMAND'`, or whatever stands before the quote.
+    fn commands<'a>(script: &'a str, before: &str) -> BTreeSet<&'a str> {
+        let calls = script.split(before).skip(1);
+        calls.map(|call| call.split('\'').next().unwrap()).collect()
+    }
+
+    #[test]
+    fn every_command_of_the_scripts_is_tried_when_permissions_are_checked() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/redis/scripts");
+        let mut used = BTreeSet::new();
+        let tried = fs::read_to_string(folder.join("permissions.lua")).unwrap();
+        let tried = commands(&tried, "try('");
+        for file in fs::read_dir(folder).unwrap() {
+            let script = fs::read_to_string(file.unwrap().path()).unwrap();
+            used.extend(commands(&script, "call('").into_iter().map(str::to_owned));
+        }
+        assert!(used.contains("RPUSH") && used.len() > 20, "{used:?}");
+        let untried: Vec<_> = used
+            .iter()
+            .filter(|command| *command != "TIME" && !tried.contains(command.as_str()))
+            .collect();
+        assert!(untried.is_empty(), "{untried:?}");
+    }
 }

@@ -284,8 +284,18 @@ end
 number = next_number
 if appends_count > 0 then
   -- Lua limits the number of unpacked values.
-  for i = 1, appends_count, 1000 do
-    call('RPUSH', KEYS[2], unpack(entries, i, math.min(i + 999, appends_count)))
+  local function append()
+    local length
+    for i = 1, appends_count, 1000 do
+      length = call('RPUSH', KEYS[2], unpack(entries, i, math.min(i + 999, appends_count)))
+    end
+    return length
+  end
+  -- A commit that the server stopped half-way left entries that the head does not count.
+  local length = seq - floor_seq
+  if append() > length then
+    call('LTRIM', KEYS[2], 0, length - appends_count - 1)
+    append()
   end
   kept[2] = true
 end

@@ -1,8 +1,9 @@
 -- Reads the clock and writes a key. Fails if the server takes no writes, other than for full memory.
 --
 -- KEYS  the key to write
+-- ARGV  1 to try every command, else 0
 --
--- Returns { milliseconds, 1 if memory is full, else 0 }
+-- Returns { milliseconds, 1 if memory is full, else 0, commands that the user may not run … }
 local time = redis.call('TIME')
 local is_full = 0
 local function write(call)
@@ -18,4 +19,9 @@ if type(reply) == 'table' and reply.err then
   redis.call('DEL', KEYS[1])
   write(redis.call)
 end
-return { time[1] * 1000 + math.floor(time[2] / 1000), is_full }
+local answer = { time[1] * 1000 + math.floor(time[2] / 1000), is_full }
+local forbidden = ARGV[1] == '1' and forbidden_commands(KEYS[1]) or {}
+for i = 1, #forbidden do
+  answer[i + 2] = forbidden[i]
+end
+return answer
