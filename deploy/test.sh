@@ -2,7 +2,7 @@
 # Everything that must hold before a change lands: format, lints, documentation, tests, and the suites in deploy/tests.
 #
 #   deploy/test.sh                 all steps
-#   deploy/test.sh fmt clippy      some of them: fmt clippy docs test races suites
+#   deploy/test.sh fmt clippy      some of them: fmt clippy docs test races typescript suites
 #
 # Missing programs are installed where that is possible (root on Debian or Ubuntu); elsewhere it says what to install and ends with 2.
 set -euo pipefail
@@ -10,7 +10,7 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 
 readonly SCHEMATHESIS=4.32.5
 readonly CHECK_JSONSCHEMA=0.39.0
-readonly ALL="fmt clippy docs test races suites"
+readonly ALL="fmt clippy docs test races typescript suites"
 step_number=0
 step_total=0
 
@@ -139,6 +139,16 @@ tests() {
 races() {
   heading "races"
   RUSTFLAGS="${RUSTFLAGS:-} --cfg shuttle" cargo test --locked --package chaos-fanout --lib --target-dir "${CARGO_TARGET_DIR:-$PWD/target}/races" races::
+}
+
+# The TypeScript client: types, format, unit tests, tests against a node, and its size.
+typescript() {
+  heading "TypeScript"
+  cargo build --locked --package chaos-gateway --bin chaos
+  local program
+  program=$(realpath "${CARGO_TARGET_DIR:-target}/debug/chaos")
+  npm --prefix protocol/clients/typescript ci --no-progress
+  CHAOS_BIN=$program npm --prefix protocol/clients/typescript test
 }
 
 suites() {

@@ -15,4 +15,5 @@ mod specification;
 mod splicing;
 mod strategies;
 mod tables;
+mod typescript;
 mod vectors;

@@ -1,0 +1,15 @@
+import { fileURLToPath } from "node:url";
+
+import { defineConfig } from "vitest/config";
+
+const source = (path: string) => fileURLToPath(new URL(path, import.meta.url));
+
+export default defineConfig({
+  resolve: {
+    alias: {
+      "@chaos/client": source("client/src/index.ts"),
+      "@chaos/react": source("react/src/index.ts"),
+    },
+  },
+  test: { include: ["*/tests/**/*.test.{ts,tsx}"] },
+});
