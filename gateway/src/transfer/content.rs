@@ -1,8 +1,8 @@
-//! What a store keeps as bytes, as JSON that people can read, and exactly those bytes back.
+//! Lossless conversion of stored bytes to readable JSON and back.
 //!
-//! Nearly everything is MessagePack and becomes the JSON of the same value, bytes in it
-//! `{"$bytes": base64}`. What would not come back bit for bit (a number in more bytes than it
-//! needs, say, or no MessagePack at all) is `{"$raw": base64}`: each is tried before it is written.
+//! MessagePack becomes the JSON of the same value, with binary data as `{"$bytes": base64}`. Bytes
+//! that would not survive the round trip (a number in more bytes than it needs, or no MessagePack
+//! at all) become `{"$raw": base64}`. Every value is converted back before it is written.
 
 use std::fmt;
 
@@ -15,73 +15,72 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-const BYTES: &str = "$bytes";
-const RAW: &str = "$raw";
+const BYTES_KEY: &str = "$bytes";
+const RAW_KEY: &str = "$raw";
 
-/// The JSON of a document's value.
-pub(super) fn value(bytes: &[u8]) -> Box<RawValue> {
-    exactly(bytes, value_of(bytes), value_back)
+/// Returns the value of a document as JSON.
+pub(super) fn value_to_json(bytes: &[u8]) -> Box<RawValue> {
+    json_or_raw(bytes, msgpack_to_json(bytes), value_from_json)
 }
 
-/// The bytes of a document's value.
-pub(super) fn value_back(json: &RawValue) -> Option<Vec<u8>> {
+/// Returns the value of a document as stored bytes; `None` if the JSON is no such value.
+pub(super) fn value_from_json(json: &RawValue) -> Option<Vec<u8>> {
     match serde_json::from_str(json.get()).ok()? {
         Value::Map(entries) => match &entries[..] {
-            [(name, Value::Text(text))] if name == RAW => STANDARD.decode(text).ok(),
+            [(name, Value::Text(text))] if name == RAW_KEY => STANDARD.decode(text).ok(),
             _ => Some(codec::to_msgpack(&Value::Map(entries))),
         },
         value => Some(codec::to_msgpack(&value)),
     }
 }
 
-/// The JSON of what an entry of the log refers to. Most are a key, and plain text.
-pub(super) fn reference(bytes: &[u8]) -> Box<RawValue> {
+/// Returns the reference of a log entry as JSON. Most references are a key in plain text.
+pub(super) fn reference_to_json(bytes: &[u8]) -> Box<RawValue> {
     let text = std::str::from_utf8(bytes)
         .ok()
         .filter(|text| !text.contains(char::is_control));
-    exactly(
+    json_or_raw(
         bytes,
-        text.map_or_else(|| value_of(bytes), |text| json(&text)),
-        reference_back,
+        text.map_or_else(|| msgpack_to_json(bytes), |text| to_raw_json(&text)),
+        reference_from_json,
     )
 }
 
-/// The bytes of a reference.
-pub(super) fn reference_back(json: &RawValue) -> Option<Vec<u8>> {
+/// Returns the reference of a log entry as stored bytes; `None` if the JSON is no such value.
+pub(super) fn reference_from_json(json: &RawValue) -> Option<Vec<u8>> {
     match serde_json::from_str::<String>(json.get()) {
         Ok(text) => Some(text.into_bytes()),
-        Err(_) => value_back(json),
+        Err(_) => value_from_json(json),
     }
 }
 
-/// The JSON if it comes back as these bytes, and otherwise the bytes themselves.
-fn exactly(
+/// Returns `json` if it converts back to exactly `bytes`, and `{"$raw": …}` otherwise.
+fn json_or_raw(
     bytes: &[u8],
-    read: Option<Box<RawValue>>,
-    back: fn(&RawValue) -> Option<Vec<u8>>,
+    json: Option<Box<RawValue>>,
+    from_json: fn(&RawValue) -> Option<Vec<u8>>,
 ) -> Box<RawValue> {
-    let exact = read.filter(|json| back(json).as_deref() == Some(bytes));
-    exact
+    json.filter(|json| from_json(json).as_deref() == Some(bytes))
         .or_else(|| {
-            json(&Value::Map(vec![(
-                RAW.to_owned(),
+            to_raw_json(&Value::Map(vec![(
+                RAW_KEY.to_owned(),
                 Value::Text(STANDARD.encode(bytes)),
             )]))
         })
         .expect("text is JSON")
 }
 
-fn value_of(bytes: &[u8]) -> Option<Box<RawValue>> {
+fn msgpack_to_json(bytes: &[u8]) -> Option<Box<RawValue>> {
     codec::from_msgpack::<Value>(bytes)
         .ok()
-        .and_then(|value| json(&value))
+        .and_then(|value| to_raw_json(&value))
 }
 
-fn json<T: Serialize>(value: &T) -> Option<Box<RawValue>> {
+fn to_raw_json<T: Serialize>(value: &T) -> Option<Box<RawValue>> {
     serde_json::value::to_raw_value(value).ok()
 }
 
-/// A value of both encodings, its maps in their own order.
+/// A value that both encodings can express. Maps keep the order of their entries.
 #[derive(Clone)]
 enum Value {
     Nil,
@@ -106,7 +105,7 @@ impl Serialize for Value {
             Self::Text(text) => serializer.serialize_str(text),
             Self::Bytes(bytes) if serializer.is_human_readable() => {
                 let mut map = serializer.serialize_map(Some(1))?;
-                map.serialize_entry(BYTES, &STANDARD.encode(bytes))?;
+                map.serialize_entry(BYTES_KEY, &STANDARD.encode(bytes))?;
                 map.end()
             }
             Self::Bytes(bytes) => serializer.serialize_bytes(bytes),
@@ -131,15 +130,15 @@ impl Serialize for Value {
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let is_json = deserializer.is_human_readable();
-        deserializer.deserialize_any(Reader { is_json })
+        deserializer.deserialize_any(ValueVisitor { is_json })
     }
 }
 
-struct Reader {
+struct ValueVisitor {
     is_json: bool,
 }
 
-impl<'de> Visitor<'de> for Reader {
+impl<'de> Visitor<'de> for ValueVisitor {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -188,10 +187,10 @@ impl<'de> Visitor<'de> for Reader {
             entries.push(entry);
         }
         match &entries[..] {
-            [(name, Value::Text(text))] if self.is_json && name == BYTES => STANDARD
+            [(name, Value::Text(text))] if self.is_json && name == BYTES_KEY => STANDARD
                 .decode(text)
                 .map(Value::Bytes)
-                .map_err(|_| A::Error::custom("bytes are no base64")),
+                .map_err(|_| A::Error::custom("$bytes is not base64")),
             _ => Ok(Value::Map(entries)),
         }
     }
@@ -205,38 +204,38 @@ mod tests {
 
     use super::*;
 
-    /// That a value is read as this, and comes back.
-    fn reads(bytes: &[u8], expected: &str) {
+    fn assert_converts(bytes: &[u8], expected: &str) {
+        let json = value_to_json(bytes);
         assert_eq!(
-            (value(bytes).get(), value_back(&value(bytes)).unwrap()),
+            (json.get(), value_from_json(&json).unwrap()),
             (expected, bytes.to_vec())
         );
     }
 
     #[test]
-    fn what_is_stored_is_read_as_what_it_means() {
-        reads(
+    fn msgpack_becomes_json_of_the_same_value() {
+        assert_converts(
             &codec::to_msgpack(&serde_json::json!({"a": [1, -1, 0.5, null, true, "x"]})),
             r#"{"a":[1,-1,0.5,null,true,"x"]}"#,
         );
-        reads(b"\x82\xa1z\x01\xa1a\x02", r#"{"z":1,"a":2}"#);
-        reads(
+        assert_converts(b"\x82\xa1z\x01\xa1a\x02", r#"{"z":1,"a":2}"#);
+        assert_converts(
             b"\x81\xa6Sealed\xc4\x02hi",
             r#"{"Sealed":{"$bytes":"aGk="}}"#,
         );
-        reads(
+        assert_converts(
             b"\xcf\xff\xff\xff\xff\xff\xff\xff\xff",
             "18446744073709551615",
         );
-        reads(b"\xc0", "null");
-        reads(b"\xcb\x3f\xf0\0\0\0\0\0\0", "1.0");
+        assert_converts(b"\xc0", "null");
+        assert_converts(b"\xcb\x3f\xf0\0\0\0\0\0\0", "1.0");
     }
 
     #[test]
-    fn what_would_not_come_back_is_kept_as_it_is() {
-        reads(b"", r#"{"$raw":""}"#);
-        // A one in two bytes, a float of four, no number, a key that is no text, a map that looks
-        // like bytes.
+    fn bytes_that_json_would_change_stay_raw() {
+        assert_converts(b"", r#"{"$raw":""}"#);
+        // A one in two bytes, a float of four bytes, NaN, a map key that is not text, and a map
+        // that looks like `$bytes`.
         for odd in [
             &b"\xcc\x01"[..],
             b"\xca\x3f\x80\0\0",
@@ -244,16 +243,19 @@ mod tests {
             b"\x81\x01\x02",
             b"\x81\xa6$bytes\xa4aGk=",
         ] {
-            assert!(value(odd).get().starts_with(r#"{"$raw":"#), "{odd:x?}");
-            assert_eq!(value_back(&value(odd)).unwrap(), odd);
+            assert!(
+                value_to_json(odd).get().starts_with(r#"{"$raw":"#),
+                "{odd:x?}"
+            );
+            assert_eq!(value_from_json(&value_to_json(odd)).unwrap(), odd);
         }
         let mut deep = vec![0x91; 200];
         deep.push(1);
-        assert_eq!(value_back(&value(&deep)).unwrap(), deep);
+        assert_eq!(value_from_json(&value_to_json(&deep)).unwrap(), deep);
     }
 
     #[test]
-    fn a_reference_is_the_key_that_it_is() {
+    fn reference_that_is_a_key_becomes_text() {
         for (bytes, expected) in [
             (&b"msg_1"[..], r#""msg_1""#),
             (b"", r#""""#),
@@ -262,8 +264,8 @@ mod tests {
         ] {
             assert_eq!(
                 (
-                    reference(bytes).get(),
-                    reference_back(&reference(bytes)).unwrap()
+                    reference_to_json(bytes).get(),
+                    reference_from_json(&reference_to_json(bytes)).unwrap()
                 ),
                 (expected, bytes.to_vec())
             );
@@ -271,16 +273,16 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_no_content() {
+    fn invalid_base64_is_refused() {
         for wrong in [r#"{"$raw":"?"}"#, r#"{"$bytes":"?"}"#] {
             assert_eq!(
-                value_back(&serde_json::from_str::<Box<RawValue>>(wrong).unwrap()),
+                value_from_json(&serde_json::from_str::<Box<RawValue>>(wrong).unwrap()),
                 None
             );
         }
     }
 
-    fn anything() -> impl Strategy<Value = Value> {
+    fn any_value() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Nil),
             any::<bool>().prop_map(Value::Bool),
@@ -292,8 +294,8 @@ mod tests {
         ];
         let name = prop_oneof![
             any::<String>(),
-            Just(BYTES.to_owned()),
-            Just(RAW.to_owned())
+            Just(BYTES_KEY.to_owned()),
+            Just(RAW_KEY.to_owned())
         ];
         leaf.prop_recursive(4, 24, 4, move |inner| {
             prop_oneof![
@@ -311,16 +313,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_value_comes_back_bit_for_bit(it in anything()) {
-            let bytes = codec::to_msgpack(&it);
-            prop_assert_eq!(value_back(&value(&bytes)).unwrap(), bytes.clone());
-            prop_assert_eq!(reference_back(&reference(&bytes)).unwrap(), bytes);
+        fn every_value_survives_the_round_trip(value in any_value()) {
+            let bytes = codec::to_msgpack(&value);
+            prop_assert_eq!(value_from_json(&value_to_json(&bytes)).unwrap(), bytes.clone());
+            prop_assert_eq!(reference_from_json(&reference_to_json(&bytes)).unwrap(), bytes);
         }
 
         #[test]
-        fn any_bytes_come_back(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
-            prop_assert_eq!(value_back(&value(&bytes)).unwrap(), bytes.clone());
-            prop_assert_eq!(reference_back(&reference(&bytes)).unwrap(), bytes);
+        fn any_bytes_survive_the_round_trip(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            prop_assert_eq!(value_from_json(&value_to_json(&bytes)).unwrap(), bytes.clone());
+            prop_assert_eq!(reference_from_json(&reference_to_json(&bytes)).unwrap(), bytes);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! An app out of a store.
+//! Writes an app of a store as lines.
 
 use std::{collections::HashMap, io::Write, time::Duration};
 
@@ -17,74 +17,72 @@ use store::{
 };
 
 use super::{
-    line::{Counts, DocumentLine, EventLine, FORMAT, Header, Line, PartitionLine, Writer},
-    parts,
+    line::{Counts, DocumentLine, EventLine, FORMAT, Header, Line, LineWriter, PartitionLine},
+    partition_reader::{Batch, PartitionReader},
+    partitions,
     progress::Progress,
-    walk::{Part, Walk},
 };
 use crate::start::StartError;
 
-/// Partitions that are read at the same time.
-const TOGETHER: usize = 16;
-/// Documents and entries of each that are read ahead, and about how many bytes, before the next
-/// piece.
-const AHEAD: usize = 400;
-const AHEAD_BYTES: usize = 128 << 10;
+const CONCURRENT_PARTITIONS: usize = 16;
+/// Read-ahead of each concurrent partition: documents and log entries, and approximate bytes.
+const READ_AHEAD_ITEMS: usize = 400;
+const READ_AHEAD_BYTES: usize = 128 << 10;
 
-/// Writes an app.
 pub(super) struct Exporter<'a> {
     pub(super) store: &'a dyn Transfer,
     pub(super) app: &'a AppId,
     pub(super) secret: &'a [u8; 32],
     pub(super) progress: Progress,
-    /// How far the clocks of the store's servers may be apart.
-    pub(super) settle: Duration,
+    /// Maximum difference between the clocks of the store's servers.
+    pub(super) clock_skew: Duration,
 }
 
 impl Exporter<'_> {
     pub(super) async fn run<W: Write>(
         mut self,
-        mut lines: Writer<W>,
+        mut lines: LineWriter<W>,
     ) -> Result<Counts, StartError> {
         let store = self.store;
         let header = self.header().await?;
-        // What is written from here on has a later instant, on whichever server.
+        // After this wait, every commit has a later timestamp than the header, on any server.
         let since = header.at;
-        tokio::time::sleep(self.settle).await;
+        tokio::time::sleep(self.clock_skew).await;
         lines.write(&Line::Export(header.clone()))?;
         let mut recent = HashMap::new();
-        parts::each(store, &header, async |partitions| {
-            for some in partitions.chunks(TOGETHER) {
-                let begun =
-                    try_join_all(some.iter().map(|partition| begin(store, partition.clone())))
-                        .await
-                        .map_err(StartError::of)?;
-                for (walk, parts) in begun.into_iter().flatten() {
-                    if walk.outline.touched > since {
-                        recent.insert(walk.partition.clone(), walk.outline.clone());
+        partitions::for_each_batch(store, &header, async |partitions| {
+            for chunk in partitions.chunks(CONCURRENT_PARTITIONS) {
+                let readers = chunk
+                    .iter()
+                    .map(|partition| read_ahead(store, partition.clone()));
+                let begun = try_join_all(readers).await.map_err(StartError::of)?;
+                for (reader, batches) in begun.into_iter().flatten() {
+                    if reader.outline.touched > since {
+                        recent.insert(reader.partition.clone(), reader.outline.clone());
                     }
-                    self.write(walk, parts, &mut lines).await?;
-                    self.progress.tell(&lines.counts);
+                    self.write(reader, batches, &mut lines).await?;
+                    self.progress.update(&lines.counts);
                 }
             }
             Ok(())
         })
         .await?;
-        for job in parts::jobs(store, self.app).await? {
+        for job in partitions::pending_deletions(store, self.app).await? {
             lines.write(&Line::Job(job))?;
         }
-        parts::each(store, &header, async |partitions| {
+        partitions::for_each_batch(store, &header, async |partitions| {
             let outlines =
                 try_join_all(partitions.iter().map(|partition| store.outline(partition)))
                     .await
                     .map_err(StartError::of)?;
-            let mut now = partitions.iter().zip(outlines);
-            // One that had a later instant before, since a clock was set back, has to be the same.
-            let is_same = |partition, outline: &Outline| {
+            let mut current = partitions.iter().zip(outlines);
+            // If a clock was set back, a partition may have had a later timestamp than the header
+            // when it was read. Then its outline must be equal.
+            let is_unchanged = |partition, outline: &Outline| {
                 outline.touched <= since || recent.get(partition) == Some(outline)
             };
-            if now.any(|(partition, outline)| {
-                outline.is_some_and(|outline| !is_same(partition, &outline))
+            if current.any(|(partition, outline)| {
+                outline.is_some_and(|outline| !is_unchanged(partition, &outline))
             }) {
                 Err(changed())
             } else {
@@ -93,23 +91,23 @@ impl Exporter<'_> {
         })
         .await?;
         let counts = lines.end()?;
-        self.progress.end(&counts);
+        self.progress.finish(&counts);
         Ok(counts)
     }
 
     async fn header(&self) -> Result<Header, StartError> {
         let missing = || {
             StartError(format!(
-                "there is no app {}: `GET /v1/organizations/{{org}}/apps` lists those that there are",
+                "there is no app {}: `GET /v1/organizations/{{org}}/apps` lists an organization's apps",
                 self.app
             ))
         };
-        let document = parts::entity(self.store, &schema::app(self.app))
+        let document = partitions::entity(self.store, &schema::app(self.app))
             .await?
             .ok_or_else(missing)?;
         let app = app_of(&document).map_err(StartError::of)?;
-        // One without its organization is about to be cleared away.
-        parts::entity(self.store, &schema::organization(&app.organization_id))
+        // An app whose organization is missing is being deleted.
+        partitions::entity(self.store, &schema::organization(&app.organization_id))
             .await?
             .ok_or_else(missing)?;
         let at = self.store.now().await.map_err(StartError::of)?;
@@ -123,60 +121,64 @@ impl Exporter<'_> {
         })
     }
 
-    /// Writes a partition, of which some was read ahead.
+    /// Writes a partition, beginning with the batches that were read ahead.
     async fn write<W: Write>(
         &mut self,
-        mut walk: Walk<'_>,
-        ahead: Vec<Part>,
-        lines: &mut Writer<W>,
+        mut reader: PartitionReader<'_>,
+        batches: Vec<Batch>,
+        lines: &mut LineWriter<W>,
     ) -> Result<(), StartError> {
         lines.write(&Line::Partition(PartitionLine::of(
-            &walk.partition,
-            walk.outline.clone(),
+            &reader.partition,
+            reader.outline.clone(),
         )))?;
-        let head = walk.outline.head;
-        let mut missing = (head.number - walk.outline.purged, head.seq - head.floor.seq);
-        let mut ahead = ahead.into_iter();
+        let head = reader.outline.head;
+        let mut missing_numbers = head.number - reader.outline.purged;
+        let mut missing_entries = head.seq - head.floor.seq;
+        let mut batches = batches.into_iter();
         loop {
-            let part = match ahead.next() {
-                Some(part) => part,
-                None => match walk.next().await.map_err(StartError::of)? {
-                    Some(part) => part,
+            let batch = match batches.next() {
+                Some(batch) => batch,
+                None => match reader.next().await.map_err(StartError::of)? {
+                    Some(batch) => batch,
                     None => break,
                 },
             };
-            match part {
-                Part::Documents(table, documents) => {
+            match batch {
+                Batch::Documents(table, documents) => {
                     for document in documents {
-                        // The organization's other apps stay.
+                        // The list of the organization's other apps is not exported.
                         if table == APPS && *document.key != *self.app.as_str() {
                             continue;
                         }
-                        self.opens(&walk.partition, &document)?;
-                        missing.0 = missing
-                            .0
-                            .wrapping_sub(u64::from(table.order == Order::Numbers));
+                        self.check_token_key(&reader.partition, &document)?;
+                        missing_numbers =
+                            missing_numbers.wrapping_sub(u64::from(table.order == Order::Numbers));
                         lines.write(&Line::Document(DocumentLine::of(table, document)))?;
                     }
                 }
-                Part::Entries(entries) => {
-                    missing.1 = missing.1.wrapping_sub(entries.len() as u64);
+                Batch::Entries(entries) => {
+                    missing_entries = missing_entries.wrapping_sub(entries.len() as u64);
                     for entry in &entries {
                         lines.write(&Line::Event(EventLine::of(entry)))?;
                     }
                 }
             }
-            self.progress.tell(&lines.counts);
+            self.progress.update(&lines.counts);
         }
-        if missing == (0, 0) {
+        if missing_numbers == 0 && missing_entries == 0 {
             Ok(())
         } else {
-            self.lacking(&walk).await
+            Err(self.incomplete(&reader).await?)
         }
     }
 
-    /// That a token key is sealed under the secret key, of which the header tells.
-    fn opens(&self, partition: &Partition, document: &Document) -> Result<(), StartError> {
+    /// Fails if the document is a token key encrypted under another secret key than the header's.
+    fn check_token_key(
+        &self,
+        partition: &Partition,
+        document: &Document,
+    ) -> Result<(), StartError> {
         let Some(id) = partition.name().strip_prefix("t:") else {
             return Ok(());
         };
@@ -185,51 +187,54 @@ impl Exporter<'_> {
             .and_then(|stored| stored.verifier(&SecretKey::new(*self.secret), &id));
         opened.map(drop).map_err(|_| {
             StartError(format!(
-                "the token key {id} is sealed under another secret key: give the one that the nodes have by --secret-key-file"
+                "the token key {id} is sealed under another secret key: pass the key that the nodes use with --secret-key-file"
             ))
         })
     }
 
-    /// Why a partition has not what its outline tells of.
-    async fn lacking(&self, walk: &Walk<'_>) -> Result<(), StartError> {
+    /// Returns why a partition has fewer documents or entries than its outline says.
+    async fn incomplete(&self, reader: &PartitionReader<'_>) -> Result<StartError, StartError> {
         if self
             .store
-            .outline(&walk.partition)
+            .outline(&reader.partition)
             .await
             .map_err(StartError::of)?
             .as_ref()
-            != Some(&walk.outline)
+            != Some(&reader.outline)
         {
-            return Err(changed());
+            return Ok(changed());
         }
-        let name = walk.partition.name();
-        Err(StartError(format!(
-            "the store has lost some of what {name} held: bring back a copy of it, and export from that"
+        let name = reader.partition.name();
+        Ok(StartError(format!(
+            "the store has lost some documents or events of {name}: restore a backup, and export from that"
         )))
     }
 }
 
-/// Begins with a partition, if it is there.
-async fn begin(
+/// Reads the first batches of a partition; `None` if it does not exist.
+async fn read_ahead(
     store: &dyn Transfer,
     partition: Partition,
-) -> Result<Option<(Walk<'_>, Vec<Part>)>, StoreError> {
-    let Some(mut walk) = Walk::begin(store, partition).await? else {
+) -> Result<Option<(PartitionReader<'_>, Vec<Batch>)>, StoreError> {
+    let Some(mut reader) = PartitionReader::begin(store, partition).await? else {
         return Ok(None);
     };
-    let mut ahead = Vec::new();
-    let (mut things, mut bytes) = (0, 0);
-    while things < AHEAD && bytes < AHEAD_BYTES {
-        let Some(part) = walk.next().await? else {
+    let mut batches = Vec::new();
+    let (mut items, mut bytes) = (0, 0);
+    while items < READ_AHEAD_ITEMS && bytes < READ_AHEAD_BYTES {
+        let Some(batch) = reader.next().await? else {
             break;
         };
-        things += part.len();
-        bytes += part.bytes();
-        ahead.push(part);
+        items += batch.len();
+        bytes += batch.bytes();
+        batches.push(batch);
     }
-    Ok(Some((walk, ahead)))
+    Ok(Some((reader, batches)))
 }
 
 fn changed() -> StartError {
-    StartError("somebody wrote to the app while it was exported: stop the nodes that serve it, and export again".into())
+    StartError(
+        "the app was written to during the export: stop the nodes that serve it, and export again"
+            .into(),
+    )
 }

@@ -1,4 +1,4 @@
-//! An app into a store.
+//! Loads an app from lines into a store.
 
 use std::{io::BufRead, sync::Arc, time::Duration};
 
@@ -14,50 +14,49 @@ use store::{
 use tokio::task::JoinSet;
 
 use super::{
-    line::{Counts, DocumentLine, Header, Line, PartitionLine, Reader},
-    parts::{self, Kind},
+    line::{Counts, DocumentLine, Header, Line, LineReader, PartitionLine},
+    partitions::{self, PartitionRole},
     progress::Progress,
     references::{References, Verdict},
 };
 use crate::start::StartError;
 
-/// Documents and entries of one piece at most, and about how many bytes.
-const THINGS: usize = 500;
-const BYTES: usize = 256 << 10;
+/// Maximum size of a piece: documents and log entries, and approximate bytes.
+const MAX_PIECE_ITEMS: usize = 500;
+const MAX_PIECE_BYTES: usize = 256 << 10;
 
-/// Partitions that are loaded at the same time.
-const TOGETHER: usize = 32;
+const CONCURRENT_PARTITIONS: usize = 32;
 
-/// The longest key of a document, in bytes.
-const LONGEST_KEY: usize = 256;
+const MAX_KEY_BYTES: usize = 256;
 
-/// How long an attempt is remembered.
-const ATTEMPT: Duration = Duration::from_secs(7 * 24 * 3600);
+const NOT_OF_THE_APP: &str = "it names a partition outside the app";
 
-/// Reads an app.
+/// Lifetime of the record of an attempt, which detects concurrent imports.
+const ATTEMPT_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
+
 pub(super) struct Importer<'a> {
     store: Arc<dyn Transfer>,
     header: &'a Header,
     progress: Progress,
-    /// What goes on while the next lines are read.
-    loading: JoinSet<Result<(), StartError>>,
-    /// What is given its outline when all else is there.
-    last: Last,
-    /// Deletions that are to be finished.
+    /// Loads that run while the next lines are read.
+    loads: JoinSet<Result<(), StartError>>,
+    final_outlines: FinalOutlines,
+    /// Unfinished deletions that nodes of this store are to complete.
     jobs: Vec<Task>,
     references: References,
 }
 
+/// Outlines that are loaded after all other partitions are complete.
 #[derive(Default)]
-struct Last {
+struct FinalOutlines {
     organization: Option<Outline>,
     app: Option<Outline>,
 }
 
-/// A partition of which lines come.
-struct Coming {
+/// The partition whose lines are being read.
+struct IncomingPartition {
     partition: Partition,
-    kind: Kind,
+    kind: PartitionRole,
     outline: Outline,
     piece: Piece,
     bytes: usize,
@@ -69,8 +68,8 @@ impl<'a> Importer<'a> {
             store,
             header,
             progress,
-            loading: JoinSet::new(),
-            last: Last::default(),
+            loads: JoinSet::new(),
+            final_outlines: FinalOutlines::default(),
             jobs: Vec::new(),
             references: References::default(),
         }
@@ -78,77 +77,83 @@ impl<'a> Importer<'a> {
 
     pub(super) async fn run<R: BufRead>(
         mut self,
-        mut lines: Reader<R>,
+        mut lines: LineReader<R>,
     ) -> Result<Counts, StartError> {
-        let attempt = self.begin().await?;
-        let has_organization = self.make_room().await?;
-        let mut coming: Option<Coming> = None;
+        let attempt = self.begin_attempt().await?;
+        let has_organization = self.remove_leftovers().await?;
+        let mut incoming: Option<IncomingPartition> = None;
         while let Some(line) = lines.next()? {
             match line {
                 Line::Partition(line) => {
-                    self.finish(coming.take()).await?;
+                    self.finish(incoming.take()).await?;
                     let next = self
-                        .coming(line)
-                        .ok_or_else(|| lines.broken("it names what is not of the app"))?;
-                    self.references.partition(&next.partition);
-                    coming = Some(next);
+                        .incoming(line)
+                        .ok_or_else(|| lines.invalid_line(NOT_OF_THE_APP))?;
+                    self.references.add_partition(&next.partition);
+                    incoming = Some(next);
                 }
                 Line::Document(line) => {
-                    let coming = coming
-                        .as_mut()
-                        .ok_or_else(|| lines.broken("a document belongs to nothing"))?;
-                    // That of the store is as it is.
-                    if has_organization && coming.kind == Kind::Organization {
+                    let incoming = incoming.as_mut().ok_or_else(|| {
+                        lines.invalid_line("a document precedes the first partition")
+                    })?;
+                    // The store's own organization is kept.
+                    if has_organization && incoming.kind == PartitionRole::Organization {
                         continue;
                     }
-                    let verdict = coming
+                    let verdict = incoming
                         .document(line, self.header, &mut self.references)
-                        .ok_or_else(|| lines.broken("a document cannot be read"))?;
+                        .ok_or_else(|| lines.invalid_line("a document cannot be read"))?;
                     if verdict == Verdict::Foreign {
-                        return Err(lines.broken("it names what is not of the app"));
+                        return Err(lines.invalid_line(NOT_OF_THE_APP));
                     }
                 }
                 Line::Event(line) => {
-                    let coming = coming
-                        .as_mut()
-                        .ok_or_else(|| lines.broken("an event belongs to nothing"))?;
-                    coming.entry(
+                    let incoming = incoming.as_mut().ok_or_else(|| {
+                        lines.invalid_line("an event precedes the first partition")
+                    })?;
+                    incoming.entry(
                         line.entry()
-                            .ok_or_else(|| lines.broken("an event cannot be read"))?,
+                            .ok_or_else(|| lines.invalid_line("an event cannot be read"))?,
                     );
                 }
-                Line::Job(name) if Kind::of(&name, self.header) == Some(Kind::Own) => {
+                Line::Job(name)
+                    if PartitionRole::of(&name, self.header)
+                        == Some(PartitionRole::Environment) =>
+                {
                     self.jobs.push(
                         Task::of_partition(&name)
-                            .ok_or_else(|| lines.broken("it names what is not of the app"))?,
+                            .ok_or_else(|| lines.invalid_line(NOT_OF_THE_APP))?,
                     );
                 }
-                Line::Job(_) => return Err(lines.broken("it names what is not of the app")),
-                Line::Export(_) | Line::End(_) => return Err(lines.broken("a second header")),
+                Line::Job(_) => return Err(lines.invalid_line(NOT_OF_THE_APP)),
+                Line::Export(_) | Line::End(_) => return Err(lines.invalid_line("a second header")),
             }
-            // That of the store is as it is.
-            if let Some(coming) = coming
+            // The store's own organization is kept.
+            if let Some(incoming) = incoming
                 .as_mut()
-                .filter(|coming| has_organization && coming.kind == Kind::Organization)
+                .filter(|incoming| has_organization && incoming.kind == PartitionRole::Organization)
             {
-                coming.piece = Piece::default();
+                incoming.piece = Piece::default();
             }
-            if let Some(coming) = coming.as_mut().filter(|coming| coming.is_heavy()) {
-                let piece = coming.take();
-                load(&*self.store, &coming.partition, piece)
+            if let Some(incoming) = incoming
+                .as_mut()
+                .filter(|incoming| incoming.is_piece_full())
+            {
+                let piece = incoming.take_piece();
+                load(&*self.store, &incoming.partition, piece)
                     .await?
-                    .map_err(|Exists| in_use())?;
+                    .map_err(|Exists| concurrent_import())?;
             }
-            self.progress.tell(&lines.counts);
+            self.progress.update(&lines.counts);
         }
-        self.finish(coming).await?;
-        self.loaded(0).await?;
-        let Last {
+        self.finish(incoming).await?;
+        self.wait_for_loads(0).await?;
+        let FinalOutlines {
             app: Some(app),
             organization: Some(organization),
-        } = std::mem::take(&mut self.last)
+        } = std::mem::take(&mut self.final_outlines)
         else {
-            return Err(lines.broken("it lacks the app or its organization"));
+            return Err(lines.invalid_line("the app or its organization is missing"));
         };
         if let Some(partition) = self
             .references
@@ -157,34 +162,35 @@ impl<'a> Importer<'a> {
             .map_err(StartError::of)?
         {
             return Err(StartError(format!(
-                "the file names {}, which is another app's in this store",
+                "the file refers to {}, which belongs to another app in this store",
                 partition.name()
             )));
         }
-        self.still_alone(attempt).await?;
-        self.reveal(app, organization, has_organization).await?;
-        self.progress.end(&lines.counts);
+        self.end_attempt(attempt).await?;
+        self.publish(app, organization, has_organization).await?;
+        self.progress.finish(&lines.counts);
         Ok(lines.counts)
     }
 
-    /// Notes that this is the newest attempt: whoever is at it, too, must not go on, since what he
-    /// has brought is taken away.
-    async fn begin(&self) -> Result<u64, StartError> {
+    /// Records this attempt and returns its version. A concurrent import of the same organization
+    /// fails in [`end_attempt`](Self::end_attempt), since this attempt removes what it loaded.
+    async fn begin_attempt(&self) -> Result<u64, StartError> {
         let commit = Commit {
-            expire: Some(ATTEMPT),
+            expire: Some(ATTEMPT_TTL),
             ..Commit::default().put_value(ENTITY, ONLY, &())
         };
-        let noted = self
+        let recorded = self
             .store
             .commit(&schema::import(&self.header.organization), commit)
             .await
             .map_err(StartError::of)?;
-        noted
+        recorded
             .map(|outcome| outcome.written[0].version)
-            .map_err(|_| in_use())
+            .map_err(|_| concurrent_import())
     }
 
-    async fn still_alone(&self, attempt: u64) -> Result<(), StartError> {
+    /// Removes the record of the attempt; fails if another import has begun since.
+    async fn end_attempt(&self, attempt: u64) -> Result<(), StartError> {
         let only = Commit::default()
             .require(ENTITY, ONLY, Expected::Version(attempt))
             .delete(ENTITY, ONLY);
@@ -192,9 +198,9 @@ impl<'a> Importer<'a> {
             .await
     }
 
-    /// Sees that the store has no such app, and takes away what an earlier attempt left. Whether it
-    /// has the organization.
-    async fn make_room(&self) -> Result<bool, StartError> {
+    /// Removes what an earlier attempt left, and returns whether the store has the organization.
+    /// Fails if the store has the app.
+    async fn remove_leftovers(&self) -> Result<bool, StartError> {
         let Header {
             app,
             organization: of,
@@ -209,7 +215,7 @@ impl<'a> Importer<'a> {
             .is_some()
         {
             return Err(StartError(format!(
-                "the store has an app {app}, or cleared it away less than a minute ago: an app goes only where it is not"
+                "the store has the app {app}, or deleted it less than a minute ago: import it into a store that does not have it"
             )));
         }
         let has_organization = self
@@ -218,9 +224,13 @@ impl<'a> Importer<'a> {
             .await
             .map_err(StartError::of)?
             .is_some();
-        if has_organization && parts::entity(&*self.store, &organization).await?.is_none() {
+        if has_organization
+            && partitions::entity(&*self.store, &organization)
+                .await?
+                .is_none()
+        {
             return Err(StartError(format!(
-                "the store is deleting the organization {of}: come again in a minute"
+                "the store is deleting the organization {of}: import again in a minute"
             )));
         }
         let organization = (!has_organization).then(|| organization.name().to_owned());
@@ -244,11 +254,11 @@ impl<'a> Importer<'a> {
         Ok(has_organization)
     }
 
-    fn coming(&self, line: PartitionLine) -> Option<Coming> {
-        let kind = Kind::of(&line.name, self.header)?;
+    fn incoming(&self, line: PartitionLine) -> Option<IncomingPartition> {
+        let kind = PartitionRole::of(&line.name, self.header)?;
         let partition = Partition::new(line.name.as_str());
         let outline = line.outline();
-        outline.is_possible().then_some(Coming {
+        outline.is_possible().then_some(IncomingPartition {
             partition,
             kind,
             outline,
@@ -257,61 +267,61 @@ impl<'a> Importer<'a> {
         })
     }
 
-    /// Loads the rest of a partition, at the same time as others.
-    async fn finish(&mut self, coming: Option<Coming>) -> Result<(), StartError> {
-        let Some(Coming {
+    /// Starts to load the rest of a partition.
+    async fn finish(&mut self, incoming: Option<IncomingPartition>) -> Result<(), StartError> {
+        let Some(IncomingPartition {
             partition,
             kind,
             outline,
             piece,
             ..
-        }) = coming
+        }) = incoming
         else {
             return Ok(());
         };
         let store = self.store.clone();
         match kind {
-            Kind::App | Kind::Organization => {
+            PartitionRole::App | PartitionRole::Organization => {
                 load(&*store, &partition, piece)
                     .await?
-                    .map_err(|Exists| in_use())?;
-                let last = if kind == Kind::App {
-                    &mut self.last.app
+                    .map_err(|Exists| concurrent_import())?;
+                let last = if kind == PartitionRole::App {
+                    &mut self.final_outlines.app
                 } else {
-                    &mut self.last.organization
+                    &mut self.final_outlines.organization
                 };
                 *last = Some(outline);
             }
-            Kind::Credential => {
-                drop(self.loading.spawn(async move {
+            PartitionRole::Credential => {
+                drop(self.loads.spawn(async move {
                     load_credential(&*store, partition, piece, outline).await
                 }))
             }
-            Kind::Own => drop(self.loading.spawn(async move {
+            PartitionRole::Environment => drop(self.loads.spawn(async move {
                 let piece = Piece {
                     outline: Some(outline),
                     ..piece
                 };
                 load(&*store, &partition, piece)
                     .await?
-                    .map_err(|Exists| in_use())
+                    .map_err(|Exists| concurrent_import())
             })),
         }
-        self.loaded(TOGETHER).await
+        self.wait_for_loads(CONCURRENT_PARTITIONS).await
     }
 
-    /// Waits until no more than so many partitions are on their way.
-    async fn loaded(&mut self, left: usize) -> Result<(), StartError> {
-        while self.loading.len() > left {
-            if let Some(loaded) = self.loading.join_next().await {
+    /// Waits until at most `max` loads are in flight.
+    async fn wait_for_loads(&mut self, max: usize) -> Result<(), StartError> {
+        while self.loads.len() > max {
+            if let Some(loaded) = self.loads.join_next().await {
                 loaded.map_err(StartError::of)??;
             }
         }
         Ok(())
     }
 
-    /// Lets the app be there, now that all of it is.
-    async fn reveal(
+    /// Makes the complete app visible.
+    async fn publish(
         &self,
         of_app: Outline,
         of_organization: Outline,
@@ -340,19 +350,23 @@ impl<'a> Importer<'a> {
                 Commit::default().put_value(ORGANIZATIONS, organization.shared(), &()),
             )
             .await?;
-            self.end(&partition, of_organization).await?;
+            self.load_outline(&partition, of_organization).await?;
         }
-        self.end(&schema::app(app), of_app).await
+        self.load_outline(&schema::app(app), of_app).await
     }
 
-    async fn end(&self, partition: &Partition, outline: Outline) -> Result<(), StartError> {
+    async fn load_outline(
+        &self,
+        partition: &Partition,
+        outline: Outline,
+    ) -> Result<(), StartError> {
         let piece = Piece {
             outline: Some(outline),
             ..Piece::default()
         };
         load(&*self.store, partition, piece)
             .await?
-            .map_err(|Exists| in_use())
+            .map_err(|Exists| concurrent_import())
     }
 
     async fn commit(&self, partition: &Partition, commit: Commit) -> Result<(), StartError> {
@@ -361,11 +375,11 @@ impl<'a> Importer<'a> {
             .await
             .map_err(StartError::of)?
             .map(|_| ())
-            .map_err(|_| in_use())
+            .map_err(|_| concurrent_import())
     }
 }
 
-impl Coming {
+impl IncomingPartition {
     /// Adds a document to the piece; `None` if it cannot be read.
     fn document(
         &mut self,
@@ -375,7 +389,7 @@ impl Coming {
     ) -> Option<Verdict> {
         let table = schema::tables(&self.partition).find(|table| table.name == line.table)?;
         let document = line.document()?;
-        let is_key = document.key.len() <= LONGEST_KEY
+        let is_key = document.key.len() <= MAX_KEY_BYTES
             && !document
                 .key
                 .contains(|c: char| c.is_control() || c == '{' || c == '}');
@@ -395,13 +409,14 @@ impl Coming {
         self.piece.entries.push(entry);
     }
 
-    /// Whether a piece is full. What expires comes in one.
-    fn is_heavy(&self) -> bool {
-        let things = self.piece.documents.len() + self.piece.entries.len();
-        self.outline.expires.is_none() && (things >= THINGS || self.bytes >= BYTES)
+    /// Returns whether the piece must be loaded. Partitions that expire are loaded in one piece.
+    fn is_piece_full(&self) -> bool {
+        let items = self.piece.documents.len() + self.piece.entries.len();
+        self.outline.expires.is_none()
+            && (items >= MAX_PIECE_ITEMS || self.bytes >= MAX_PIECE_BYTES)
     }
 
-    fn take(&mut self) -> Piece {
+    fn take_piece(&mut self) -> Piece {
         self.bytes = 0;
         std::mem::take(&mut self.piece)
     }
@@ -418,11 +433,11 @@ async fn load(
     store
         .load(partition, piece)
         .await
-        .map_err(|error: StoreError| StartError(format!("{error}; begin again with the same file")))
+        .map_err(|error: StoreError| StartError(format!("{error}; import the same file again")))
 }
 
-/// A credential that is there leads where this one does, and is of an earlier attempt, or of
-/// another app's organization.
+/// Loads a credential. An equal one may exist already: from an earlier attempt, or loaded with
+/// another app of the same organization.
 async fn load_credential(
     store: &dyn Transfer,
     partition: Partition,
@@ -440,7 +455,7 @@ async fn load_credential(
     match load(store, &partition, piece).await? {
         Ok(()) => Ok(()),
         Err(Exists)
-            if parts::entity(store, &partition)
+            if partitions::entity(store, &partition)
                 .await?
                 .map(|document| document.value)
                 == value =>
@@ -448,12 +463,12 @@ async fn load_credential(
             Ok(())
         }
         Err(Exists) => Err(StartError(format!(
-            "{} is another key's in this store: the app cannot come here",
+            "{} belongs to another key in this store: the app cannot be imported here",
             partition.name()
         ))),
     }
 }
 
-fn in_use() -> StartError {
-    StartError("somebody else brings an app of the same organization into the store: let that end, and begin again if it failed".into())
+fn concurrent_import() -> StartError {
+    StartError("another import of the same organization is running: let it end, and import again if it failed".into())
 }

@@ -1,4 +1,5 @@
-//! The lines of an export: a header, a line per thing, a footer that tells whether all is there.
+//! The lines of an export: a header, one line for each partition, document, event and deletion job,
+//! and a footer with counts and a checksum.
 
 use std::io::{self, BufRead, Write};
 
@@ -12,12 +13,11 @@ use store::{Document, Entry, Head, Partition, Position, Stamps, Table, transfer:
 use super::content;
 use crate::{start::StartError, terminal::escape};
 
-/// The version of all this.
+/// Version of the line format.
 pub(super) const FORMAT: u64 = 2;
-/// The longest line: far more than a document that a node takes.
-const LONGEST: u64 = 64 << 20;
+/// Maximum length of a line, far above that of the largest document a node accepts.
+const MAX_LINE_BYTES: u64 = 64 << 20;
 
-/// One line.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Line {
@@ -25,26 +25,25 @@ pub(super) enum Line {
     Partition(PartitionLine),
     Document(DocumentLine),
     Event(EventLine),
-    /// The name of a partition of which a deletion is not finished.
+    /// The name of a partition with an unfinished deletion job.
     Job(String),
     End(Footer),
 }
 
-/// What is in the file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Header {
     pub(super) format: u64,
     pub(super) app: AppId,
     pub(super) organization: OrganizationId,
-    /// When, by the store's clock.
+    /// Start of the export in milliseconds since the Unix epoch, by the store's clock.
     pub(super) at: u64,
-    /// The version that wrote it.
+    /// The version of `chaos` that wrote the export.
     pub(super) chaos: String,
-    /// What tells this secret key from others without telling it.
+    /// Fingerprint of the secret key that encrypts the app's token keys.
     pub(super) secret_key: String,
 }
 
-/// A partition. Its documents and events follow.
+/// A partition's outline. The partition's documents and events follow.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PartitionLine {
@@ -138,7 +137,7 @@ impl PartitionLine {
     }
 }
 
-/// A document of the partition before it.
+/// A document of the last partition line.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DocumentLine {
@@ -178,7 +177,7 @@ impl DocumentLine {
         let (table, key, value) = (
             table.name.to_owned(),
             key.to_string(),
-            content::value(&value),
+            content::value_to_json(&value),
         );
         Self {
             table,
@@ -217,14 +216,14 @@ impl DocumentLine {
         Some(Document {
             key: key.into(),
             version,
-            value: content::value_back(&value)?.into(),
+            value: content::value_from_json(&value)?.into(),
             stamps,
             counts,
         })
     }
 }
 
-/// An entry of the log of the partition before it.
+/// A log entry of the last partition line.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EventLine {
@@ -245,7 +244,7 @@ impl EventLine {
             seq,
             at,
             kind,
-            reference: content::reference(reference),
+            reference: content::reference_to_json(reference),
         }
     }
 
@@ -259,7 +258,7 @@ impl EventLine {
         Some(Entry {
             position: Position { seq, at },
             kind,
-            reference: content::reference_back(reference)?.into(),
+            reference: content::reference_from_json(reference)?.into(),
         })
     }
 }
@@ -268,14 +267,14 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// How much there is.
+/// The number of lines of each kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Partitions.
+    /// Number of partitions.
     pub partitions: u64,
-    /// Documents.
+    /// Number of documents.
     pub documents: u64,
-    /// Entries of logs.
+    /// Number of log entries.
     pub events: u64,
 }
 
@@ -290,23 +289,22 @@ impl Counts {
     }
 }
 
-/// What must have come before it.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Footer {
     #[serde(flatten)]
     pub(super) counts: Counts,
-    /// Of all lines before.
+    /// Hex digest of all lines before the footer.
     pub(super) sha256: String,
 }
 
-/// Writes lines, and what the footer tells of them.
-pub(super) struct Writer<W> {
+/// Writes lines, and computes the footer.
+pub(super) struct LineWriter<W> {
     out: W,
     digest: Sha256,
     pub(super) counts: Counts,
 }
 
-impl<W: Write> Writer<W> {
+impl<W: Write> LineWriter<W> {
     pub(super) fn new(out: W) -> Self {
         Self {
             out,
@@ -316,7 +314,7 @@ impl<W: Write> Writer<W> {
     }
 
     pub(super) fn write(&mut self, line: &Line) -> Result<(), StartError> {
-        // The export may go to a terminal; escaping leaves the JSON as it is.
+        // The output may be a terminal. Escaping keeps the meaning of the JSON.
         let json = serde_json::to_string(line).map_err(StartError::of)?;
         let mut text = escape(&json).into_owned();
         text.push('\n');
@@ -324,36 +322,36 @@ impl<W: Write> Writer<W> {
         self.counts.count(line);
         self.out
             .write_all(text.as_bytes())
-            .map_err(|error| unwritten(&error))
+            .map_err(|error| unwritable(&error))
     }
 
-    /// Writes the footer.
+    /// Writes the footer and flushes.
     pub(super) fn end(mut self) -> Result<Counts, StartError> {
         let footer = Footer {
             counts: self.counts,
             sha256: credential::hex(&self.digest.clone().finalize()),
         };
         self.write(&Line::End(footer))?;
-        self.out.flush().map_err(|error| unwritten(&error))?;
+        self.out.flush().map_err(|error| unwritable(&error))?;
         Ok(self.counts)
     }
 }
 
-fn unwritten(error: &io::Error) -> StartError {
+fn unwritable(error: &io::Error) -> StartError {
     StartError(format!(
-        "the export cannot be written ({error}): make room, or name another file with --to"
+        "the export cannot be written ({error}): free disk space, or pass another file with --to"
     ))
 }
 
-/// Reads lines, and holds them against the footer.
-pub(super) struct Reader<R> {
+/// Reads lines, and compares them with the footer.
+pub(super) struct LineReader<R> {
     input: R,
     digest: Sha256,
     line: u64,
     pub(super) counts: Counts,
 }
 
-impl<R: BufRead> Reader<R> {
+impl<R: BufRead> LineReader<R> {
     pub(super) fn new(input: R) -> Self {
         Self {
             input,
@@ -363,38 +361,45 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
-    /// The first line, if it is one that this version understands.
+    /// Reads the header.
+    ///
+    /// # Errors
+    /// Fails if the input cannot be read, is no export, or has another format version.
     pub(super) fn header(&mut self) -> Result<Header, StartError> {
         #[derive(Deserialize)]
-        struct Any {
+        struct AnyVersion {
             export: Format,
         }
         #[derive(Deserialize)]
         struct Format {
             format: u64,
         }
-        let text = self.text()?;
-        let Any {
+        let text = self.read_line()?;
+        let AnyVersion {
             export: Format { format },
         } = serde_json::from_slice(&text).map_err(|_| {
-            StartError("this is no export: give the file that `chaos export` wrote".into())
+            StartError("this is no export: pass a file that `chaos export` wrote".into())
         })?;
         if format != FORMAT {
             return Err(StartError(format!(
                 "the export has format {format}, and this version reads format {FORMAT}: use the version that wrote it"
             )));
         }
-        match self.read(&text)? {
+        match self.parse(&text)? {
             Line::Export(header) => Ok(header),
-            _ => Err(self.broken("it does not begin as an export does")),
+            _ => Err(self.invalid_line("the first line is not a header")),
         }
     }
 
-    /// The next line; `None` after a footer that all that came before agrees with.
+    /// Reads the next line; returns `None` after the footer.
+    ///
+    /// # Errors
+    /// Fails if the input cannot be read or is cut off, if the line is invalid, or if the footer
+    /// does not match the lines before it.
     pub(super) fn next(&mut self) -> Result<Option<Line>, StartError> {
         let digest = self.digest.clone();
-        let text = self.text()?;
-        match self.read(&text)? {
+        let text = self.read_line()?;
+        match self.parse(&text)? {
             Line::End(footer) => {
                 if footer
                     != (Footer {
@@ -402,16 +407,15 @@ impl<R: BufRead> Reader<R> {
                         sha256: credential::hex(&digest.finalize()),
                     })
                 {
-                    return Err(
-                        self.broken("what comes before its last line is not what that tells of")
-                    );
+                    return Err(self
+                        .invalid_line("the lines before it do not match its counts and checksum"));
                 }
                 let mut rest = Vec::new();
                 self.input
                     .read_until(b'\n', &mut rest)
-                    .map_err(|error| unread(&error))?;
+                    .map_err(|error| unreadable(&error))?;
                 if !rest.is_empty() {
-                    return Err(self.broken("something follows its last line"));
+                    return Err(self.invalid_line("something follows the footer"));
                 }
                 Ok(None)
             }
@@ -422,15 +426,15 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
-    fn text(&mut self) -> Result<Vec<u8>, StartError> {
+    fn read_line(&mut self) -> Result<Vec<u8>, StartError> {
         let mut text = Vec::new();
         self.line += 1;
-        io::Read::take(&mut self.input, LONGEST)
+        io::Read::take(&mut self.input, MAX_LINE_BYTES)
             .read_until(b'\n', &mut text)
-            .map_err(|error| unread(&error))?;
+            .map_err(|error| unreadable(&error))?;
         if text.last() != Some(&b'\n') {
             return Err(StartError(format!(
-                "the export ends in line {} without its last line: it was cut off, so fetch or make it again",
+                "the export was cut off in line {}: copy the file again, or repeat the export",
                 self.line
             )));
         }
@@ -438,21 +442,21 @@ impl<R: BufRead> Reader<R> {
         Ok(text)
     }
 
-    fn read(&self, text: &[u8]) -> Result<Line, StartError> {
-        serde_json::from_slice(text).map_err(|error| self.broken(&error.to_string()))
+    fn parse(&self, text: &[u8]) -> Result<Line, StartError> {
+        serde_json::from_slice(text).map_err(|error| self.invalid_line(&error.to_string()))
     }
 
-    /// A file that cannot be used, and why.
-    pub(super) fn broken(&self, why: &str) -> StartError {
+    /// Returns the error for an invalid current line.
+    pub(super) fn invalid_line(&self, why: &str) -> StartError {
         StartError(format!(
-            "the export is broken in line {}: {why}; fetch or make it again",
+            "the export is invalid in line {}: {why}; copy the file again, or repeat the export",
             self.line
         ))
     }
 }
 
-fn unread(error: &io::Error) -> StartError {
+fn unreadable(error: &io::Error) -> StartError {
     StartError(format!(
-        "the export cannot be read ({error}): mend its path or its permissions"
+        "the export cannot be read ({error}): check its path and its permissions"
     ))
 }

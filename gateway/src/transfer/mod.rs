@@ -1,25 +1,24 @@
-//! An app on its way from one store to another, as lines of JSON: `chaos export` and
-//! `chaos import`.
+//! `chaos export` and `chaos import`: moves an app between stores as lines of JSON.
 //!
-//! Owned here: which partitions an app consists of, the lines, and the order that makes a move
-//! safe. Left out: how an engine gives and takes a partition ([`store::transfer`]).
+//! This module owns the list of an app's partitions, the line format, and the order of reads and
+//! writes that makes a transfer safe. [`store::transfer`] reads and loads single partitions.
 //!
-//! **Out**: everything is read, then everything is looked at again: an app that somebody wrote to
-//! meanwhile is no export.
+//! **Export** reads every partition, then compares every partition's outline with the first
+//! reading. It fails if the app was written to meanwhile.
 //!
-//! **In**: nothing of an app can be reached but by its own partition, and that is given its last
-//! piece at the very end, after the footer agreed with all before. Until then there is no such app,
-//! and a next attempt takes away what this one left.
+//! **Import** loads the app's own partition last, after the footer was checked. All other
+//! partitions are reachable through that one only, so the app does not exist until the import is
+//! complete. The next attempt removes what an interrupted one left.
 
 mod content;
 mod export;
-mod ground;
 mod import;
 mod line;
-mod parts;
+mod open_store;
+mod partition_reader;
+mod partitions;
 mod progress;
 mod references;
-mod walk;
 
 pub use line::Counts;
 
@@ -31,9 +30,9 @@ use std::{
 
 use domain::credential::SecretKey;
 use export::Exporter;
-use ground::Ground;
 use import::Importer;
-use line::{Reader, Writer};
+use line::{LineReader, LineWriter};
+use open_store::OpenStore;
 use progress::Progress;
 
 use crate::{
@@ -49,24 +48,24 @@ use crate::{
 /// written to during the export, or if the output cannot be written.
 pub async fn export(settings: Export) -> Result<Counts, StartError> {
     let Export { app, to, store } = settings;
-    let ground = Ground::to_read(&store).await?;
+    let open = OpenStore::open_existing(&store).await?;
     let secret = store.secret_key()?;
     let exporter = Exporter {
-        store: &*ground.store,
+        store: &*open.store,
         app: &app,
         secret: &secret,
         progress: Progress::new("exported"),
-        settle: ground.settle,
+        clock_skew: open.clock_skew,
     };
     let done = match &to {
         None => {
             exporter
-                .run(Writer::new(BufWriter::new(io::stdout().lock())))
+                .run(LineWriter::new(BufWriter::new(io::stdout().lock())))
                 .await
         }
         Some(path) => to_file(exporter, path).await,
     };
-    ground.close().await;
+    open.close().await;
     done
 }
 
@@ -78,16 +77,16 @@ pub async fn export(settings: Export) -> Result<Counts, StartError> {
 pub async fn import(settings: Import) -> Result<Counts, StartError> {
     let Import { from, store } = settings;
     match &from {
-        None => import_from(Reader::new(io::stdin().lock()), &store).await,
+        None => import_from(LineReader::new(io::stdin().lock()), &store).await,
         Some(path) => {
-            let unread = |error| {
+            let unreadable = |error| {
                 StartError(format!(
-                    "{} cannot be read ({error}): mend its path or its permissions",
+                    "{} cannot be read ({error}): check its path and its permissions",
                     path.display()
                 ))
             };
             import_from(
-                Reader::new(BufReader::new(File::open(path).map_err(unread)?)),
+                LineReader::new(BufReader::new(File::open(path).map_err(unreadable)?)),
                 &store,
             )
             .await
@@ -96,27 +95,30 @@ pub async fn import(settings: Import) -> Result<Counts, StartError> {
 }
 
 async fn import_from<R: io::BufRead>(
-    mut lines: Reader<R>,
+    mut lines: LineReader<R>,
     settings: &StoreSettings,
 ) -> Result<Counts, StartError> {
     let header = lines.header()?;
     let secret = settings.secret_key()?;
     if SecretKey::new(secret).fingerprint() != header.secret_key {
         return Err(StartError(
-            "the export is of a store with another secret key, under which the app's token keys are sealed: give the same one by --secret-key-file".into(),
+            "the export is from a store with another secret key, which encrypts the app's token keys: pass that key with --secret-key-file".into(),
         ));
     }
-    let ground = Ground::to_write(settings, &secret).await?;
-    let importer = Importer::new(ground.store.clone(), &header, Progress::new("imported"));
+    let open = OpenStore::open_or_create(settings, &secret).await?;
+    let importer = Importer::new(open.store.clone(), &header, Progress::new("imported"));
     let done = importer.run(lines).await;
-    ground.close().await;
+    open.close().await;
     done
 }
 
-/// Writes to a file that takes its name when it is whole, for its owner alone: it holds what
-/// everybody wrote. A link is not followed; a pipe or device is written to.
+/// Exports to a file that only its owner can read, and that appears under its name when it is
+/// complete. A pipe or a device is written to directly.
+///
+/// # Errors
+/// Fails if `path` is a symbolic link or cannot be written, or if the export fails.
 async fn to_file(exporter: Exporter<'_>, path: &Path) -> Result<Counts, StartError> {
-    let unwritten = |error: io::Error| {
+    let unwritable = |error: io::Error| {
         StartError(format!(
             "{} cannot be written ({error}): name another file with --to",
             path.display()
@@ -130,16 +132,16 @@ async fn to_file(exporter: Exporter<'_>, path: &Path) -> Result<Counts, StartErr
             )));
         }
         Ok(there) if !there.is_file() => {
-            let file = File::options().write(true).open(path).map_err(unwritten)?;
-            return exporter.run(Writer::new(BufWriter::new(file))).await;
+            let file = File::options().write(true).open(path).map_err(unwritable)?;
+            return exporter.run(LineWriter::new(BufWriter::new(file))).await;
         }
         _ => {}
     }
-    let mut out = BufWriter::new(Replacement::create(path).map_err(unwritten)?);
-    let counts = exporter.run(Writer::new(&mut out)).await?;
+    let mut out = BufWriter::new(Replacement::create(path).map_err(unwritable)?);
+    let counts = exporter.run(LineWriter::new(&mut out)).await?;
     out.into_inner()
         .map_err(io::IntoInnerError::into_error)
         .and_then(Replacement::commit)
-        .map_err(unwritten)?;
+        .map_err(unwritable)?;
     Ok(counts)
 }

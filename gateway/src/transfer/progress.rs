@@ -1,40 +1,40 @@
-//! How far it has come, on standard error.
+//! Progress reports on standard error.
 
 use std::time::{Duration, Instant};
 
 use super::line::Counts;
 use crate::terminal::complain;
 
-/// How often it is told.
-const EVERY: Duration = Duration::from_secs(2);
+const REPORT_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Tells now and then.
 pub(super) struct Progress {
+    /// Past participle of the work, such as `exported`.
     done: &'static str,
-    told: Instant,
+    reported_at: Instant,
 }
 
 impl Progress {
-    /// `done` is what is done to things.
     pub(super) fn new(done: &'static str) -> Self {
         Self {
             done,
-            told: Instant::now(),
+            reported_at: Instant::now(),
         }
     }
 
-    pub(super) fn tell(&mut self, counts: &Counts) {
-        if self.told.elapsed() >= EVERY {
-            self.told = Instant::now();
-            self.say(counts, " so far");
+    /// Reports the counts, unless it has just done so.
+    pub(super) fn update(&mut self, counts: &Counts) {
+        if self.reported_at.elapsed() >= REPORT_INTERVAL {
+            self.reported_at = Instant::now();
+            self.print(counts, " so far");
         }
     }
 
-    pub(super) fn end(&self, counts: &Counts) {
-        self.say(counts, "");
+    /// Reports the final counts.
+    pub(super) fn finish(&self, counts: &Counts) {
+        self.print(counts, "");
     }
 
-    fn say(&self, counts: &Counts, so_far: &str) {
+    fn print(&self, counts: &Counts, so_far: &str) {
         let Counts {
             partitions,
             documents,

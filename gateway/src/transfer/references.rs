@@ -18,35 +18,34 @@ use store::{Document, Partition, StoreError, Table, transfer::Transfer};
 
 use super::line::Header;
 
-/// What becomes of a document.
+/// What an import does with a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is loaded.
     Load,
-    /// It is left out: it belongs to a creation that was interrupted.
-    LeaveOut,
-    /// It refers to something that is not of the app.
+    /// The document belongs to an interrupted creation and is not loaded.
+    Skip,
+    /// The document refers to a partition outside the app; the import fails.
     Foreign,
 }
 
 /// The references of the documents that were read so far.
 #[derive(Debug, Default)]
 pub(super) struct References {
-    /// Partitions of credentials that lines of keys refer to.
+    /// Partitions of credentials that the key lists refer to.
     named: BTreeSet<String>,
     /// Partitions of credentials in the file.
     contained: BTreeSet<String>,
 }
 
 impl References {
-    /// Notes a partition of the file.
-    pub(super) fn partition(&mut self, partition: &Partition) {
+    /// Records a partition of the file.
+    pub(super) fn add_partition(&mut self, partition: &Partition) {
         if is_credential(partition) {
             self.contained.insert(partition.name().to_owned());
         }
     }
 
-    /// Checks a document of a partition, and notes what it refers to.
+    /// Checks a document of a partition, and records its references.
     pub(super) fn check(
         &mut self,
         header: &Header,
@@ -55,7 +54,7 @@ impl References {
         document: &Document,
     ) -> Verdict {
         if table == NEW_CREDENTIALS {
-            return Verdict::LeaveOut;
+            return Verdict::Skip;
         }
         match self.is_own(header, partition, table, document) {
             Some(true) => Verdict::Load,
@@ -111,8 +110,8 @@ impl References {
         true
     }
 
-    /// Returns a partition that a document refers to, that the file does not contain and that exists:
-    /// it belongs to another app. Keys that were revoked or have expired refer to none that exists.
+    /// Returns a partition of another app that a document refers to: one that exists and is not in
+    /// the file. (The partitions of revoked and expired keys do not exist.)
     pub(super) async fn foreign(
         &self,
         store: &dyn Transfer,
@@ -181,10 +180,7 @@ mod tests {
         let listed = |bits| verdict(&organization, APPS, &document(&of(bits), &()));
         assert_eq!((listed(1), listed(2)), (Verdict::Load, Verdict::Foreign));
         let half_made = document(schema::app(&AppId::from_bits(2)).name(), &());
-        assert_eq!(
-            verdict(&app, NEW_CREDENTIALS, &half_made),
-            Verdict::LeaveOut
-        );
+        assert_eq!(verdict(&app, NEW_CREDENTIALS, &half_made), Verdict::Skip);
         let leads_to = |organization, app| {
             let credential = Credential {
                 organization: OrganizationId::from_bits(organization),
@@ -224,7 +220,7 @@ mod tests {
                 Verdict::Load
             );
             if is_contained {
-                references.partition(&schema::token_key(key));
+                references.add_partition(&schema::token_key(key));
             }
             references.foreign(&store).await.unwrap()
         };

@@ -156,12 +156,15 @@ async fn a_changed_file_is_refused() {
         .position(|line| line.contains("no. 7"))
         .unwrap();
     moving
-        .is_refused(without(message).as_bytes(), "is not what that tells of")
+        .is_refused(
+            without(message).as_bytes(),
+            "do not match its counts and checksum",
+        )
         .await;
     moving
         .is_refused(
             text.replace("no. 7", "no. 8").as_bytes(),
-            "is not what that tells of",
+            "do not match its counts and checksum",
         )
         .await;
     moving
@@ -178,7 +181,7 @@ async fn a_changed_file_is_refused() {
         "\"name\":\"a:app_0000000000000000",
     );
     moving
-        .is_refused(other.as_bytes(), "what is not of the app")
+        .is_refused(other.as_bytes(), "a partition outside the app")
         .await;
     for other in ["1", "3"] {
         let other = text.replace("\"format\":2", &format!("\"format\":{other}"));
@@ -214,7 +217,10 @@ async fn a_second_import_is_refused_and_changes_nothing() {
         let text = moving.lines.concat();
         moving.imports(text.as_bytes()).await.unwrap();
         moving
-            .is_refused(text.as_bytes(), "an app goes only where it is not")
+            .is_refused(
+                text.as_bytes(),
+                "import it into a store that does not have it",
+            )
             .await;
         moving.world.goes_on().await;
         assert_eq!(
@@ -318,7 +324,7 @@ async fn a_folder_with_another_secret_key_takes_nothing() {
     moving
         .is_refused(
             moving.lines.concat().as_bytes(),
-            "with which nodes open this folder",
+            "which nodes use for this folder",
         )
         .await;
     moving.words.truncate(2);

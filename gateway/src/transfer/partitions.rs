@@ -1,4 +1,4 @@
-//! Which partitions an app consists of.
+//! The partitions of an app.
 
 use std::collections::BTreeSet;
 
@@ -14,27 +14,25 @@ use store::{Document, Partition, Range, Read, Table, transfer::Transfer};
 use super::line::Header;
 use crate::start::StartError;
 
-/// Names that are read at once.
-const BATCH: usize = 200;
+const NAMES_PER_READ: usize = 200;
 
 /// Longest name of a partition that an import accepts.
 const MAX_NAME_BYTES: usize = 500;
 
-/// What a partition is to an app.
+/// The role of a partition in the export of an app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// The app itself, through which alone the others are reached.
+pub(super) enum PartitionRole {
+    /// The app itself. All other partitions are reachable through it only.
     App,
-    /// Its organization.
     Organization,
     /// A key or token key of the app or the organization.
     Credential,
-    /// Of one of its environments: the index, a user, a channel.
-    Own,
+    /// The index, a user or a channel of one of the app's environments.
+    Environment,
 }
 
-impl Kind {
-    /// Returns the kind by the partition's name; `None` if the app's export does not contain it.
+impl PartitionRole {
+    /// Returns the role by the partition's name; `None` if it does not belong to the app.
     pub(super) fn of(name: &str, header: &Header) -> Option<Self> {
         let is_key = !name.contains(|c: char| c.is_control() || c == '{' || c == '}');
         if !is_key || name.len() > MAX_NAME_BYTES {
@@ -53,17 +51,19 @@ impl Kind {
                 schema::of_environments(app)
                     .iter()
                     .any(|prefix| name.starts_with(prefix))
-                    .then_some(Self::Own)
+                    .then_some(Self::Environment)
             }
-            // Of the deployment, not of an app.
             PartitionKind::Deployment | PartitionKind::Idempotency | PartitionKind::Import => None,
         }
     }
 }
 
-/// Visits every partition, a batch at a time, the organization and the app last. What does not
-/// exist may be among them.
-pub(super) async fn each(
+/// Calls `visit` with all partitions of an app in batches, the organization and the app last. Some
+/// of them may not exist.
+///
+/// # Errors
+/// Fails if the store fails, if a document cannot be decoded, or if `visit` fails.
+pub(super) async fn for_each_batch(
     store: &dyn Transfer,
     header: &Header,
     mut visit: impl AsyncFnMut(Vec<Partition>) -> Result<(), StartError>,
@@ -74,9 +74,9 @@ pub(super) async fn each(
     );
     for owner in [&organization, &app] {
         let credential = |line: &Document| Ok(schema::credential(&decode::<KeyLine>(line)?.hash));
-        pages(store, owner, KEYS, credential, &mut visit).await?;
+        visit_listed(store, owner, KEYS, credential, &mut visit).await?;
     }
-    pages(
+    visit_listed(
         store,
         &app,
         TOKEN_KEYS,
@@ -91,7 +91,7 @@ pub(super) async fn each(
         };
         let index = scope.index();
         visit(vec![index.clone()]).await?;
-        pages(
+        visit_listed(
             store,
             &index,
             USERS,
@@ -99,8 +99,8 @@ pub(super) async fn each(
             &mut visit,
         )
         .await?;
-        unlisted(store, &index, USERS, &scope.users(), &mut visit).await?;
-        pages(
+        visit_unlisted(store, &index, USERS, &scope.users(), &mut visit).await?;
+        visit_listed(
             store,
             &index,
             CHANNELS,
@@ -108,30 +108,30 @@ pub(super) async fn each(
             &mut visit,
         )
         .await?;
-        unlisted(store, &index, CHANNELS, &scope.channels(), &mut visit).await?;
+        visit_unlisted(store, &index, CHANNELS, &scope.channels(), &mut visit).await?;
     }
     visit(vec![organization]).await?;
     visit(vec![app]).await
 }
 
-/// Those that a listed table leads to.
-async fn pages(
+/// Visits the partitions that the documents of a table name.
+async fn visit_listed(
     store: &dyn Transfer,
     owner: &Partition,
     table: Table,
-    leads_to: impl Fn(&Document) -> Result<Partition, Error>,
+    partition_of: impl Fn(&Document) -> Result<Partition, Error>,
     visit: &mut impl AsyncFnMut(Vec<Partition>) -> Result<(), StartError>,
 ) -> Result<(), StartError> {
     let mut after = None;
     loop {
         let (page, _) = store
-            .page(owner, table, Range::Keys { after }, BATCH)
+            .page(owner, table, Range::Keys { after }, NAMES_PER_READ)
             .await
             .map_err(StartError::of)?;
         visit(
             page.documents
                 .iter()
-                .map(&leads_to)
+                .map(&partition_of)
                 .collect::<Result<_, _>>()
                 .map_err(StartError::of)?,
         )
@@ -147,9 +147,9 @@ async fn pages(
     }
 }
 
-/// Those that no index leads to any more: what is left of deleted users and channels, so that their
-/// ids are not given again and what is made anew goes on after them. Only these are held in memory.
-async fn unlisted(
+/// Visits the partitions of deleted users and channels, which no index lists. They are exported so
+/// that deleted ids are not assigned again and a recreated channel continues the old numbers.
+async fn visit_unlisted(
     store: &dyn Transfer,
     index: &Partition,
     table: Table,
@@ -163,7 +163,7 @@ async fn unlisted(
             .partitions(prefix, from)
             .await
             .map_err(StartError::of)?;
-        for names in names.chunks(BATCH) {
+        for names in names.chunks(NAMES_PER_READ) {
             let documents = names
                 .iter()
                 .filter_map(|name| Some((table, name.name().strip_prefix(prefix)?.into())))
@@ -195,13 +195,21 @@ async fn unlisted(
     }
 }
 
-/// The names of the partitions of which a deletion is not finished.
-pub(super) async fn jobs(store: &dyn Transfer, app: &AppId) -> Result<Vec<String>, StartError> {
+/// Returns the names of the app's partitions with an unfinished deletion job.
+pub(super) async fn pending_deletions(
+    store: &dyn Transfer,
+    app: &AppId,
+) -> Result<Vec<String>, StartError> {
     let mut jobs = Vec::new();
     let mut after = None;
     loop {
         let (page, _) = store
-            .page(&schema::deployment(), JOBS, Range::Keys { after }, BATCH)
+            .page(
+                &schema::deployment(),
+                JOBS,
+                Range::Keys { after },
+                NAMES_PER_READ,
+            )
             .await
             .map_err(StartError::of)?;
         let names = page.documents.iter().map(|job| job.key.to_string());
@@ -221,7 +229,7 @@ pub(super) async fn jobs(store: &dyn Transfer, app: &AppId) -> Result<Vec<String
     }
 }
 
-/// What a partition is about, if that is there.
+/// Returns the entity document of a partition, if it exists.
 pub(super) async fn entity(
     store: &dyn Transfer,
     partition: &Partition,

@@ -1,4 +1,4 @@
-//! The store that an app leaves or comes to.
+//! Opening the store that an export reads or an import writes.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -25,35 +25,39 @@ use crate::{
     terminal::complain,
 };
 
-/// How far the clocks of Redis servers may be apart.
-const APART: Duration = Duration::from_secs(1);
+/// Assumed maximum difference between the clocks of Redis servers.
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(1);
 
-/// The file that makes a folder a store.
+/// The embedded store's data file.
 const DATA: &str = "data.mdb";
 
-/// How long aborted tasks are waited for.
+/// Interval and number of checks whether aborted tasks have released the store.
 const RELEASE_POLL: Duration = Duration::from_millis(10);
 const RELEASE_POLLS: u32 = 100;
 
-/// Nothing is appended here, so nothing is trimmed.
+/// Retention has no effect, since a transfer appends nothing.
 const KEEP: Keep = Keep {
     events: 0,
     bytes: 0,
 };
 
 /// An open store.
-pub(super) struct Ground {
+pub(super) struct OpenStore {
     pub(super) store: Arc<dyn Transfer>,
-    pub(super) settle: Duration,
+    pub(super) clock_skew: Duration,
     embedded: Option<Arc<Embedded>>,
 }
 
-impl Ground {
-    /// One that is there.
-    pub(super) async fn to_read(settings: &StoreSettings) -> Result<Self, StartError> {
-        let ground = match &settings.store {
+impl OpenStore {
+    /// Opens a store that exists, for an export.
+    ///
+    /// # Errors
+    /// Fails if the folder holds no store or is in use, if Redis does not answer or its settings are
+    /// unfit, or if the store's secrets are encrypted under another key than the settings name.
+    pub(super) async fn open_existing(settings: &StoreSettings) -> Result<Self, StartError> {
+        let open = match &settings.store {
             StoreConfig::Embedded { data } if !data.join(DATA).exists() => {
-                Err(StartError(format!("{} holds no store: name its folder with --data", data.display())))
+                Err(StartError(format!("{} holds no store: pass the store's folder with --data", data.display())))
             }
             StoreConfig::Embedded { data } => Self::embedded(data).map_err(|error| match error {
                 OpenError::InUse { path } => StartError(format!(
@@ -67,21 +71,25 @@ impl Ground {
         let secret = match settings.secret_key() {
             Ok(secret) => secret,
             Err(error) => {
-                ground.close().await;
+                open.close().await;
                 return Err(error);
             }
         };
         let other =
-            secret_check::is_sealed_under_another(&*ground.store, &SecretKey::new(secret)).await;
-        ground.if_same_key(other.map(|other| !other)).await
+            secret_check::is_sealed_under_another(&*open.store, &SecretKey::new(secret)).await;
+        open.require_same_key(other.map(|other| !other)).await
     }
 
-    /// One that may be new. `secret` becomes the key of a folder that is.
-    pub(super) async fn to_write(
+    /// Opens a store for an import. A folder without a store becomes one, with `secret` as its key.
+    ///
+    /// # Errors
+    /// Fails if the folder cannot be used or is in use, if Redis does not answer or its settings are
+    /// unfit, or if the store's secrets are encrypted under another key.
+    pub(super) async fn open_or_create(
         settings: &StoreSettings,
         secret: &[u8; 32],
     ) -> Result<Self, StartError> {
-        let ground = match &settings.store {
+        let open = match &settings.store {
             StoreConfig::Embedded { data } => {
                 let folder = Folder::at(data)?;
                 if !folder.file(SECRET_KEY).exists() && !folder.file(DATA).exists() {
@@ -95,13 +103,13 @@ impl Ground {
                 replicas,
             } => Self::redis(url, prefix, *replicas).await,
         }?;
-        let same = secret_check::seal_under(&*ground.store, &SecretKey::new(*secret)).await;
-        ground.if_same_key(same).await
+        let same = secret_check::seal_under(&*open.store, &SecretKey::new(*secret)).await;
+        open.require_same_key(same).await
     }
 
-    /// The store, if its secrets are sealed under the key that was given.
-    async fn if_same_key(self, same: Result<bool, Error>) -> Result<Self, StartError> {
-        let error = match same {
+    /// Closes the store and fails unless its secrets are encrypted under the given key.
+    async fn require_same_key(self, is_same: Result<bool, Error>) -> Result<Self, StartError> {
+        let error = match is_same {
             Ok(true) => return Ok(self),
             Ok(false) => secret_check::OTHER_SECRET_KEY.to_owned(),
             Err(error) => secret_check::not_compared(&error),
@@ -111,10 +119,14 @@ impl Ground {
     }
 
     fn embedded(data: &Path) -> Result<Self, OpenError> {
-        let embedded = Arc::new(Embedded::open(data, KEEP, Local::new(Arc::new(Nobody)))?);
+        let embedded = Arc::new(Embedded::open(
+            data,
+            KEEP,
+            Local::new(Arc::new(IgnoreRecords)),
+        )?);
         Ok(Self {
             store: embedded.clone(),
-            settle: Duration::ZERO,
+            clock_skew: Duration::ZERO,
             embedded: Some(embedded),
         })
     }
@@ -136,12 +148,12 @@ impl Ground {
         }
         Ok(Self {
             store: Arc::new(redis),
-            settle: APART,
+            clock_skew: MAX_CLOCK_SKEW,
             embedded: None,
         })
     }
 
-    /// Lets the store go. Of what failed, tasks that were aborted may hold it for a moment longer.
+    /// Closes the store. After a failure, waits until the aborted tasks have released it.
     pub(super) async fn close(self) {
         let Self {
             store, embedded, ..
@@ -159,10 +171,10 @@ impl Ground {
 }
 
 impl StoreSettings {
-    /// The store's secret key.
+    /// Reads the store's secret key: from the data folder, or from `--secret-key-file`.
     ///
     /// # Errors
-    /// A sentence for the operator.
+    /// Fails if neither has a key, if the key cannot be read, or if the two differ.
     pub(super) fn secret_key(&self) -> Result<[u8; 32], StartError> {
         let read = |path: &Path| config::secret_key(path).map_err(StartError);
         let own = match &self.store {
@@ -173,7 +185,7 @@ impl StoreSettings {
         };
         match (&self.secret_key_file, own) {
             (Some(file), Some(own)) if read(file)? != read(&own)? => Err(StartError(format!(
-                "{} is not the key in {}, with which nodes open this folder: leave --secret-key-file out, or name another folder",
+                "the key in {} differs from {}, which nodes use for this folder: leave --secret-key-file out, or pass another folder",
                 file.display(),
                 own.display()
             ))),
@@ -181,21 +193,21 @@ impl StoreSettings {
             (None, Some(own)) => read(&own),
             (None, None) => Err(StartError(match &self.store {
                 StoreConfig::Embedded { data } => {
-                    format!("{} has no {SECRET_KEY}: give that of the store that the app is from by --secret-key-file", data.display())
+                    format!("{} has no {SECRET_KEY}: pass the key of the store that the app is from with --secret-key-file", data.display())
                 }
                 StoreConfig::Redis { .. } => {
-                    "nodes on Redis share one secret key: give it by --secret-key-file or CHAOS_SECRET_KEY_FILE".to_owned()
+                    "nodes on Redis share one secret key: pass it with --secret-key-file or CHAOS_SECRET_KEY_FILE".to_owned()
                 }
             })),
         }
     }
 }
 
-/// Hears what nobody tells.
+/// A listener for a bus that nothing is published on.
 #[derive(Debug)]
-struct Nobody;
+struct IgnoreRecords;
 
-impl Listener for Nobody {
+impl Listener for IgnoreRecords {
     fn record(&self, _: &str, _: bytes::Bytes) {}
     fn missed(&self, _: Option<&[Topic]>) {}
 }
