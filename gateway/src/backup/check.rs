@@ -1,4 +1,4 @@
-//! `chaos check`: whether a store is whole, told in sentences.
+//! `chaos check`: reports damage of a store.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -7,10 +7,10 @@ use store::embedded::{self, OpenError};
 use super::{findings, size, value_check::Chat};
 use crate::{start::StartError, terminal::say};
 
-/// Findings that are written out; beyond them there is only a count.
+/// Maximum number of findings that are printed; the others are counted.
 const MAX_PRINTED_FINDINGS: u64 = 1_000;
 
-/// What to check.
+/// The flags of `chaos check`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Check {
     /// The data folder, of a node that runs or not, or a backup
@@ -31,16 +31,15 @@ pub struct Check {
 /// Fails if the store cannot be opened, or is too damaged to be read.
 pub fn check(Check { data }: &Check) -> Result<ExitCode, StartError> {
     let mut count = 0;
-    let looked = embedded::check(data, &mut Chat::default(), &mut |finding| {
+    let summary = embedded::check(data, &mut Chat::default(), &mut |finding| {
         count += 1;
         if count <= MAX_PRINTED_FINDINGS {
             say!("{}; mending it {}", finding.what, finding.repair);
         }
     })
     .map_err(|error| match error {
-        // There is nothing that would tell more than this command.
         OpenError::Damaged { path, damage } => StartError(format!(
-            "the folder {} is damaged ({damage}), and what is in it cannot be checked: bring back a backup with `chaos restore`",
+            "the folder {} is damaged ({damage}), and its contents cannot be checked: restore a backup with `chaos restore`",
             path.display()
         )),
         error => StartError::of(error),
@@ -48,33 +47,33 @@ pub fn check(Check { data }: &Check) -> Result<ExitCode, StartError> {
     if count > MAX_PRINTED_FINDINGS {
         say!("… and {} more", count - MAX_PRINTED_FINDINGS);
     }
-    if looked.only_pages {
+    if summary.only_pages {
         say!(
-            "The records were not read: where pages are damaged, reading them could end this process."
+            "The records were not read: pages are damaged, and reading records from them could crash this process."
         );
     }
-    if looked.lost_pages > 0 {
+    if summary.lost_pages > 0 {
         say!(
-            "Pages that are neither in use nor free: {}. Nothing but their room is lost.",
-            looked.lost_pages
+            "Pages that are neither in use nor free: {}. They take up space, but no data is lost.",
+            summary.lost_pages
         );
     }
-    let of = match looked.only_pages {
-        true => size(looked.bytes),
+    let contents = match summary.only_pages {
+        true => size(summary.bytes),
         false => format!(
             "{} with {} partitions, {} documents and {} events",
-            size(looked.bytes),
-            looked.partitions,
-            looked.documents,
-            looked.events
+            size(summary.bytes),
+            summary.partitions,
+            summary.documents,
+            summary.events
         ),
     };
     if count == 0 {
-        say!("{} is whole: {of}", data.display());
+        say!("{} is whole: {contents}", data.display());
         return Ok(ExitCode::SUCCESS);
     }
     say!(
-        "{} is not whole: {} in {of}",
+        "{} is not whole: {} in {contents}",
         data.display(),
         findings(count)
     );

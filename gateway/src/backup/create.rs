@@ -1,4 +1,4 @@
-//! `chaos backup`: a copy of a data folder, also while a node runs on it.
+//! `chaos backup`: copies a data folder, also while a node uses it.
 
 use std::{
     ffi::OsString,
@@ -12,7 +12,7 @@ use crate::{
     terminal::say,
 };
 
-/// What to copy where.
+/// The flags of `chaos backup`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Backup {
     /// The data folder, of a node that runs or not
@@ -29,44 +29,44 @@ pub struct Backup {
     pub to: PathBuf,
 }
 
-/// Makes the copy under another name, syncs it, and gives it its name as the last step.
+/// Copies to a temporary name, syncs, and renames the copy as the last step.
 ///
 /// # Errors
-/// Fails if the target exists, or if the data folder cannot be read or the target written. No
-/// backup is left then.
+/// Fails if the target exists, the data folder cannot be read, or the target cannot be written. A
+/// failure leaves no target.
 pub fn backup(Backup { data, to }: &Backup) -> Result<(), StartError> {
-    let wrong = |error: io::Error| {
+    let unwritable = |error: io::Error| {
         StartError(format!(
-            "the backup {} cannot be made ({error}): name one in a folder that this user may write to",
+            "the backup {} cannot be written ({error}): pass one in a folder that this user can write to",
             to.display()
         ))
     };
     if !is_vacant(to) {
         return Err(StartError(format!(
-            "{} is there already, and nothing is overwritten: name another folder with --to",
+            "{} exists already and is not overwritten: pass another folder with --to",
             to.display()
         )));
     }
-    let (parent, partial) = aside(to).ok_or_else(|| {
+    let (parent, partial) = parent_and_partial(to).ok_or_else(|| {
         StartError(format!(
-            "{} is no name for a folder: name one with --to",
+            "{} is no name for a folder: pass another one with --to",
             to.display()
         ))
     })?;
     say!("Copying {} to {}", data.display(), to.display());
-    let partial = Partial::make(partial).map_err(wrong)?;
+    let partial = Partial::create(partial).map_err(unwritable)?;
     let bytes = copy_store(data, &partial.0)?;
     let files = copy_files(data, &partial.0)?;
-    sync(&partial.0).map_err(wrong)?;
-    fs::rename(&partial.0, to).map_err(wrong)?;
-    sync(&parent).map_err(wrong)?;
-    say!("The store, {} without what was free in it", size(bytes));
+    sync(&partial.0).map_err(unwritable)?;
+    fs::rename(&partial.0, to).map_err(unwritable)?;
+    sync(&parent).map_err(unwritable)?;
+    say!("The store, {} without its free pages", size(bytes));
     for file in &files {
         say!("{file}, mode 0600");
     }
     if !files.contains(&SECRET_KEY) {
         say!(
-            "{SECRET_KEY} is not in the folder: keep the one that the node is given, for without it no token key can be opened"
+            "{SECRET_KEY} is not in the folder: keep the key that the node is started with, since token keys cannot be decrypted without it"
         );
     }
     say!(
@@ -77,8 +77,8 @@ pub fn backup(Backup { data, to }: &Backup) -> Result<(), StartError> {
     Ok(())
 }
 
-/// The folder that a path is in, and a name there for what is not complete yet.
-fn aside(to: &Path) -> Option<(PathBuf, PathBuf)> {
+/// Returns the folder that contains `to`, and a temporary name for the copy in that folder.
+fn parent_and_partial(to: &Path) -> Option<(PathBuf, PathBuf)> {
     let mut name = OsString::from(".");
     name.push(to.file_name()?);
     name.push(format!(".{}.partial", std::process::id()));

@@ -1,8 +1,6 @@
-//! What is done with a data folder besides running a node on it: a copy is made of it and brought
-//! back, and it is checked.
+//! The subcommands `backup`, `restore` and `check` for the data folder of the embedded store.
 //!
-//! Each is a subcommand, and a process of its own. Left out: how the store is read beside its node
-//! (`store::embedded`).
+//! They run as processes of their own. `store::embedded` reads a store that a node has open.
 
 mod check;
 mod create;
@@ -32,19 +30,18 @@ use crate::{
     terminal::complain,
 };
 
-/// The files of a data folder besides the store. The secret key comes last, so that a folder that
-/// has it has them all.
+/// The files of a data folder besides the store. The secret key is copied last, so that a folder
+/// with a secret key has all files.
 const FILES: [&str; 3] = [ADMIN_KEY, DEMO, SECRET_KEY];
 
-/// How often a long copy says how far it is.
-const PROGRESS: Duration = Duration::from_secs(2);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
-/// A folder that becomes what it is by its last step, and is removed if that is never taken.
+/// A temporary folder, removed on drop unless it was renamed.
 #[derive(Debug)]
 struct Partial(PathBuf);
 
 impl Partial {
-    fn make(path: PathBuf) -> io::Result<Self> {
+    fn create(path: PathBuf) -> io::Result<Self> {
         fs::DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self(path))
     }
@@ -52,20 +49,20 @@ impl Partial {
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        // Whoever made it whole has moved it away.
+        // Fails after a rename.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// Copies the store, and says on the way how far it is. Returns how many bytes the copy has.
+/// Copies the store and reports progress. Returns the size of the copy in bytes.
 fn copy_store(from: &Path, to: &Path) -> Result<u64, StartError> {
-    let (done, waits) = mpsc::channel::<()>();
+    let (done, is_done) = mpsc::channel::<()>();
     thread::scope(|scope| {
         scope.spawn(move || {
-            while waits.recv_timeout(PROGRESS) == Err(mpsc::RecvTimeoutError::Timeout) {
+            while is_done.recv_timeout(PROGRESS_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
                 match fs::metadata(to.join(DATA)) {
                     Ok(data) => complain!("{} written so far", size(data.len())),
-                    Err(_) => complain!("its pages are still looked at"),
+                    Err(_) => complain!("still reading the pages"),
                 }
             }
         });
@@ -75,7 +72,7 @@ fn copy_store(from: &Path, to: &Path) -> Result<u64, StartError> {
     })
 }
 
-/// Copies the files beside the store that are there, readable for their owner alone. Returns their
+/// Copies the existing files besides the store, readable by their owner only, and returns their
 /// names.
 fn copy_files(from: &Path, to: &Path) -> Result<Vec<&'static str>, StartError> {
     let mut copied = Vec::new();
@@ -92,7 +89,7 @@ fn copy_files(from: &Path, to: &Path) -> Result<Vec<&'static str>, StartError> {
             Err(error) => {
                 let (from, to) = (from.join(name), to.display());
                 return Err(StartError(format!(
-                    "{} cannot be copied to {to} ({error}): mend its permissions, or make room",
+                    "{} cannot be copied to {to} ({error}): check its permissions and the free disk space",
                     from.display()
                 )));
             }
@@ -101,12 +98,12 @@ fn copy_files(from: &Path, to: &Path) -> Result<Vec<&'static str>, StartError> {
     Ok(copied)
 }
 
-/// Makes durable which names a folder has.
+/// Makes renames within a folder durable.
 fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Whether a folder is not there, or has nothing in it.
+/// Returns whether a folder does not exist or is empty.
 fn is_vacant(folder: &Path) -> bool {
     match fs::read_dir(folder) {
         Ok(mut names) => names.next().is_none(),
@@ -114,7 +111,7 @@ fn is_vacant(folder: &Path) -> bool {
     }
 }
 
-/// Bytes for people.
+/// Formats a number of bytes.
 fn size(bytes: u64) -> String {
     match bytes {
         0..0x40_0000 => format!("{} KiB", bytes.div_ceil(1 << 10)),
@@ -123,7 +120,6 @@ fn size(bytes: u64) -> String {
     }
 }
 
-/// Findings for people.
 fn findings(count: u64) -> String {
     if count == 1 {
         "1 finding".to_owned()

@@ -1,4 +1,4 @@
-//! `chaos restore`: a data folder from a backup.
+//! `chaos restore`: creates a data folder from a backup.
 
 use std::{
     fs, io,
@@ -14,7 +14,7 @@ use crate::{
     terminal::say,
 };
 
-/// What to bring back where.
+/// The flags of `chaos restore`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Restore {
     /// The backup
@@ -31,52 +31,52 @@ pub struct Restore {
     pub data: PathBuf,
 }
 
-/// What may lie in a folder without being anybody's: locks, what a restore that was interrupted
-/// left, the file system's own.
+/// Files that may be in an otherwise empty data folder: locks, leftovers of an interrupted restore,
+/// and the file system's own.
 const IGNORED_FILES: [&str; 4] = ["chaos.lock", "lock.mdb", RESTORING, LOST_AND_FOUND];
 const RESTORING: &str = ".restoring";
 
-/// Checks the backup, copies it into the folder, syncs it. The folder itself stays, as it may be
-/// one that is mounted; until the last step it is one on which no node starts.
+/// Checks the backup, copies it into the folder and syncs it. The folder itself is kept, since it
+/// may be a mount point. No node starts on it until the last step.
 ///
 /// # Errors
-/// Fails if the backup is damaged, or if the data folder is in use, not empty or not writable. The
-/// data folder then holds no store that it did not hold before.
+/// Fails if the backup is damaged, or if the data folder is in use, not empty or not writable. A
+/// failure leaves no store in the data folder.
 pub fn restore(Restore { from, data }: &Restore) -> Result<(), StartError> {
-    let wrong = |error: io::Error| {
+    let unwritable = |error: io::Error| {
         StartError(format!(
-            "{} cannot be restored to ({error}): name a folder that this user may write to with --data",
+            "cannot restore to {} ({error}): pass a folder that this user can write to with --data",
             data.display()
         ))
     };
     say!("Checking {}", from.display());
     verify(from)?;
-    private_file::create_folder(data).map_err(wrong)?;
-    let _held = Lock::acquire(data).map_err(StartError::of)?;
-    let held = fs::read_dir(data)
-        .map_err(wrong)?
+    private_file::create_folder(data).map_err(unwritable)?;
+    let _lock = Lock::acquire(data).map_err(StartError::of)?;
+    let names = fs::read_dir(data)
+        .map_err(unwritable)?
         .filter_map(Result::ok)
         .map(|entry| entry.file_name());
-    if let Some(name) = held
+    if let Some(name) = names
         .into_iter()
         .find(|name| !IGNORED_FILES.iter().any(|ignored| *name == **ignored))
     {
         return Err(StartError(format!(
-            "{} holds {} already, and nothing is overwritten: move it away, or name another folder with --data",
+            "{} contains {}, which is not overwritten: move it away, or pass another folder with --data",
             data.display(),
             name.display()
         )));
     }
     say!("Copying it to {}", data.display());
     let restoring = data.join(RESTORING);
-    // What an interrupted one left.
+    // Removes the leftovers of an interrupted restore.
     drop(Partial(restoring.clone()));
-    let partial = Partial::make(restoring).map_err(wrong)?;
+    let partial = Partial::create(restoring).map_err(unwritable)?;
     let bytes = copy_store(from, &partial.0)?;
     let files = copy_files(from, &partial.0)?;
-    sync(&partial.0).map_err(wrong)?;
-    // A store without its keys is refused by a node, and so are keys without a store, but for the
-    // last of them: it goes last.
+    sync(&partial.0).map_err(unwritable)?;
+    // A node refuses a store without the secret key. The key is moved last, so that no node starts
+    // on an incomplete folder.
     let mut moved: Vec<&str> = Vec::new();
     for name in files
         .iter()
@@ -86,19 +86,18 @@ pub fn restore(Restore { from, data }: &Restore) -> Result<(), StartError> {
         .chain(files.iter().copied().filter(|name| *name == SECRET_KEY))
     {
         if let Err(error) = fs::rename(partial.0.join(name), data.join(name)) {
-            // Nothing stays of what was not finished.
             moved
                 .iter()
                 .for_each(|name| drop(fs::remove_file(data.join(name))));
-            return Err(wrong(error));
+            return Err(unwritable(error));
         }
         moved.push(name);
     }
     drop(partial);
-    sync(data).map_err(wrong)?;
+    sync(data).map_err(unwritable)?;
     say!("{} is restored, {}", data.display(), size(bytes));
-    say!("Clients that had more than the backup are told so (\"diverged\"), and read again.");
-    say!("What was deleted or revoked since the backup is there again: delete and revoke it anew.");
+    say!("Clients that are ahead of the backup are told \"diverged\" and read again.");
+    say!("Deletions and revocations since the backup are undone: repeat them.");
     Ok(())
 }
 
@@ -111,7 +110,7 @@ fn verify(from: &Path) -> Result<(), StartError> {
     })
     .map_err(|error| match error {
         OpenError::Damaged { path, damage } => StartError(format!(
-            "the backup {} is damaged ({damage}): bring back another one",
+            "the backup {} is damaged ({damage}): restore another one",
             path.display()
         )),
         error => StartError::of(error),
@@ -119,7 +118,7 @@ fn verify(from: &Path) -> Result<(), StartError> {
     match first {
         None => Ok(()),
         Some(finding) => Err(StartError(format!(
-            "the backup {} is not whole ({}; {} in all): bring back another one; `chaos check --data {0}` tells more",
+            "the backup {} is not whole ({}; {} in all): restore another one; `chaos check --data {0}` lists the findings",
             from.display(),
             finding.what,
             findings(count)

@@ -1,4 +1,4 @@
-//! What chat relies on in a store, as far as one partition tells it.
+//! Checks of the stored values that the domain relies on, partition by partition.
 
 use domain::schema::{
     CHANNEL_COUNT, CHANNELS, ENTITY, OWNERS, PARTICIPANT_COUNT, PARTICIPANTS, Subject, TOMBSTONE,
@@ -14,14 +14,15 @@ use store::{
     embedded::{Finding, ValueCheck},
 };
 
-/// Judges documents one by one, and channels by those that they hold.
+/// Checks that values are MessagePack and that counts match the documents of their partition.
 #[derive(Debug, Default)]
 pub(super) struct Chat {
     participants: u64,
-    /// Lines in a user's index of channels.
+    /// Documents in a user's channel list.
     channels: u64,
-    /// Participants with that role, and what the channel counts of them.
+    /// Participants with the role of owner.
     owners: i64,
+    /// The channel's own count of its owners.
     counted_owners: i64,
     has_entity: bool,
     is_deleted: bool,
@@ -34,7 +35,7 @@ impl ValueCheck for Chat {
         self.channels += u64::from(table == CHANNELS.name);
         if table == PARTICIPANTS.name {
             self.participants += 1;
-            // The table of that name in an app's index holds something else.
+            // In an app's index, the table of that name holds other values.
             let participant = from_msgpack::<Participant>(&document.value);
             self.owners +=
                 i64::from(participant.is_ok_and(|participant| participant.role == Role::Owner));
@@ -42,10 +43,12 @@ impl ValueCheck for Chat {
         if table == OWNERS.name {
             self.counted_owners = from_msgpack(&document.value).unwrap_or(-1);
         }
-        from_msgpack::<IgnoredAny>(&document.value).err().map(|error| Finding {
-            what: format!("has a value that is no MessagePack ({error})"),
-            repair: "could not tell what it was: would remove it, or put a deleted message in its place".to_owned(),
-        })
+        from_msgpack::<IgnoredAny>(&document.value)
+            .err()
+            .map(|error| Finding {
+                what: format!("has a value that is no MessagePack ({error})"),
+                repair: "would remove it, or replace it by a deleted message".to_owned(),
+            })
     }
 
     fn partition(&mut self, name: &str, counters: &[(String, u64)]) -> Option<Finding> {
@@ -64,26 +67,26 @@ impl ValueCheck for Chat {
                 .map_or(0, |(_, count)| *count)
         };
         let (counted, counted_channels) = (count(PARTICIPANT_COUNT), count(CHANNEL_COUNT));
-        // Of a deleted channel the participants are removed by and by.
+        // A deletion job removes the participants of a deleted channel step by step.
         let is_live = matches!(subject(name), Subject::Channel(_)) && has_entity && !is_deleted;
-        let wrong = |what| {
+        let finding = |what| {
             Some(Finding {
                 what,
-                repair: "would set the count right".to_owned(),
+                repair: "would correct the count".to_owned(),
             })
         };
         if matches!(subject(name), Subject::User(_)) && has_entity && channels != counted_channels {
-            return wrong(format!(
+            return finding(format!(
                 "has {channels} channels and counts {counted_channels}"
             ));
         }
         if is_live && participants != counted {
-            return wrong(format!(
+            return finding(format!(
                 "has {participants} participants and counts {counted}"
             ));
         }
         if is_live && owners != counted_owners {
-            return wrong(format!("has {owners} owners and counts {counted_owners}"));
+            return finding(format!("has {owners} owners and counts {counted_owners}"));
         }
         None
     }
@@ -123,9 +126,8 @@ mod tests {
         }
     }
 
-    /// What is wrong with a channel of two participants, one of whom owns it, that counts so many,
-    /// and has a document in this table.
-    fn of_two(counted: u64, owners: i64, table: &str) -> Option<String> {
+    /// Checks a channel with two participants, one of them an owner, and a document in `table`.
+    fn check_channel(counted: u64, owners: i64, table: &str) -> Option<String> {
         let mut chat = Chat::default();
         let told = [
             (PARTICIPANTS.name, participant(Role::Owner)),
@@ -149,32 +151,32 @@ mod tests {
         assert_eq!(
             chat.partition("c:app_1:live:other", &[]),
             None,
-            "each is judged by its own documents"
+            "each partition is checked by its own documents"
         );
         found.map(|finding| finding.what)
     }
 
     #[test]
-    fn a_channel_that_counts_others_than_it_has_is_found() {
-        assert_eq!(of_two(2, 1, ENTITY.name), None);
+    fn wrong_participant_and_owner_counts_are_found() {
+        assert_eq!(check_channel(2, 1, ENTITY.name), None);
         assert_eq!(
-            of_two(3, 1, ENTITY.name).as_deref(),
+            check_channel(3, 1, ENTITY.name).as_deref(),
             Some("has 2 participants and counts 3")
         );
         assert_eq!(
-            of_two(2, 2, ENTITY.name).as_deref(),
+            check_channel(2, 2, ENTITY.name).as_deref(),
             Some("has 1 owners and counts 2")
         );
         assert_eq!(
-            of_two(0, 1, TOMBSTONE.name),
+            check_channel(0, 1, TOMBSTONE.name),
             None,
-            "a deleted one has them until they are cleared away"
+            "a deleted channel keeps its participants until its job removes them"
         );
     }
 
     #[test]
-    fn a_user_that_counts_other_channels_than_it_has_is_found() {
-        let of_one = |counted: u64, table: &str| {
+    fn wrong_channel_count_of_a_user_is_found() {
+        let check_user = |counted: u64, table: &str| {
             let mut chat = Chat::default();
             for table in [table, CHANNELS.name] {
                 assert_eq!(chat.document(table, &document(b"\x80")), None);
@@ -182,20 +184,20 @@ mod tests {
             chat.partition("u:app_1:live:ada", &[(CHANNEL_COUNT.to_owned(), counted)])
                 .map(|finding| finding.what)
         };
-        assert_eq!(of_one(1, ENTITY.name), None);
+        assert_eq!(check_user(1, ENTITY.name), None);
         assert_eq!(
-            of_one(2, ENTITY.name).as_deref(),
+            check_user(2, ENTITY.name).as_deref(),
             Some("has 1 channels and counts 2")
         );
         assert_eq!(
-            of_one(2, TOMBSTONE.name),
+            check_user(2, TOMBSTONE.name),
             None,
-            "a deleted one is cleared away"
+            "a deleted user is not checked"
         );
     }
 
     #[test]
-    fn a_value_that_is_no_messagepack_is_found() {
+    fn value_that_is_not_messagepack_is_found() {
         for wrong in [&b"\xc1"[..], b"\x81\xa1a", b"\x80\x80", b""] {
             assert!(
                 Chat::default()

@@ -296,15 +296,15 @@ async fn nothing_is_overwritten_and_what_cannot_be_done_is_told_in_a_sentence() 
     for (arguments, words) in [
         (
             vec!["backup", "--data", &data, "--to", &backup],
-            "is there already",
+            "exists already",
         ),
         (
             vec!["backup", "--data", &data, "--to", &other],
-            "is there already",
+            "exists already",
         ),
         (
             vec!["backup", "--data", &data, "--to", &path("file")],
-            "is there already",
+            "exists already",
         ),
         (
             vec!["backup", "--data", &data, "--to", &path("nowhere/backup")],
@@ -325,7 +325,7 @@ async fn nothing_is_overwritten_and_what_cannot_be_done_is_told_in_a_sentence() 
         ),
         (
             vec!["restore", "--from", &backup, "--data", &other],
-            "holds notes already",
+            "contains notes",
         ),
         (
             vec!["restore", "--from", &backup, "--data", &path("file")],
