@@ -1,8 +1,8 @@
-//! The log: to standard error, as text or JSON, and without a credential in it whatever is logged.
+//! The log on standard error, as text or JSON, without credentials.
 //!
-//! Owns the subscriber, the hook that logs panics, and the scrubbing. Every line passes [`scrub()`]
-//! and [`escape()`] on its way out, so that a credential in a field, a cause or a panic's message
-//! is hidden, and one event is one line, in the one place that none of them can go around.
+//! Owns the subscriber, the panic hook and the scrubbing. Every line passes [`scrub()`] and
+//! [`escape()`] in the writer, so that a credential in any field or panic message is hidden and an
+//! event is always one line.
 
 mod rate_limit;
 mod scrub;
@@ -24,11 +24,11 @@ use crate::{
     terminal::{escape, escape_uncoloured},
 };
 
-/// Starts logging for the whole process, panics included. `filter` is as `EnvFilter` reads it;
-/// `Config::log_filter` was checked.
+/// Starts logging for the whole process, panics included. `filter` is in the format of `EnvFilter`;
+/// invalid directives are ignored.
 ///
 /// # Errors
-/// Something logs for this process already.
+/// Fails if the process has a global subscriber already.
 #[expect(
     clippy::disallowed_methods,
     reason = "this is the one place that sets the hook"
@@ -43,7 +43,7 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), tracing_subscriber::u
     Ok(())
 }
 
-/// Logs to `writer` as text, scrubbed.
+/// Returns a subscriber that logs text to `writer`, scrubbed.
 fn text<W>(filter: &str, colour: bool, writer: W) -> impl Subscriber + Send + Sync + use<W>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
@@ -56,8 +56,8 @@ where
         .finish()
 }
 
-/// Logs to `writer` as one JSON object a line, scrubbed; the event's fields stand beside its
-/// message.
+/// Returns a subscriber that logs one JSON object per line to `writer`, scrubbed, with the event's
+/// fields at the top level.
 fn json<W>(filter: &str, writer: W) -> impl Subscriber + Send + Sync + use<W>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
@@ -74,8 +74,7 @@ where
         .finish()
 }
 
-/// Logs where a thread panicked and with what message. The default hook would print it past the
-/// scrubbing.
+/// Logs the location and message of a panic. The default hook would print them unscrubbed.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let message = panic
         .payload_as_str()
@@ -88,12 +87,12 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     tracing::error!(%location, thread = thread.name().unwrap_or("unnamed"), "panicked: {message}");
 }
 
-/// Scrubs and escapes what is written. The subscriber writes each event whole, in one call, so a
-/// credential cannot be cut in two.
+/// A writer that scrubs and escapes. The subscriber writes each event in one call, so no credential
+/// is split between two writes.
 #[derive(Debug)]
 struct Scrubbed<W> {
     writer: W,
-    /// Whether the subscriber colours its lines. It escapes ESC in values itself.
+    /// Whether the subscriber colours its lines. If so, it escapes ESC in values itself.
     colour: bool,
 }
 
@@ -135,7 +134,6 @@ mod tests {
 
     use super::*;
 
-    /// Where the tests' lines go.
     #[derive(Debug, Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -150,7 +148,7 @@ mod tests {
     }
 
     impl Lines {
-        /// What is logged by both formats while `work` runs.
+        /// Runs `work` once for each format, and returns the text log and the JSON log.
         fn of(work: impl Fn()) -> [String; 2] {
             let take = |lines: &Self| {
                 String::from_utf8(std::mem::take(&mut *lines.0.lock().unwrap())).unwrap()
@@ -166,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn no_credential_reaches_the_log_by_any_way() {
+    fn credentials_in_spans_fields_and_messages_are_hidden() {
         let canary = "sk_live_CanaryCanaryCanary";
         let logged = Lines::of(|| {
             let span = tracing::info_span!("request", key = canary);
@@ -186,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_one_line_that_a_terminal_does_not_obey() {
+    fn event_is_one_line_without_control_characters() {
         let value = "alice\n2026-01-01 INFO forged\r\u{1b}[2J\u{9b}2J\u{202e}";
         let [text, json] = Lines::of(|| tracing::info!(name = %value, quoted = value, "{value}"));
         assert_eq!(
@@ -204,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_one_object_a_line_with_the_fields_at_its_top() {
+    fn json_is_one_object_per_line_with_fields_at_the_top_level() {
         let [_, json] = Lines::of(|| {
             tracing::info!(status = 200, key = "ak_test_\"quoted", "first\nline");
             tracing::warn!("second");

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 /// Passes a fixed number of log lines per second and counts the suppressed ones.
 #[derive(Debug)]
 pub struct LogRateLimit {
-    most: u32,
+    max_per_second: u32,
     second: Mutex<Second>,
 }
 
@@ -19,10 +19,9 @@ struct Second {
 }
 
 impl LogRateLimit {
-    /// Creates a limit of `most` lines per second.
-    pub const fn new(most: u32) -> Self {
+    pub const fn new(max_per_second: u32) -> Self {
         Self {
-            most,
+            max_per_second,
             second: Mutex::new(Second {
                 began: None,
                 passed: 0,
@@ -41,7 +40,7 @@ impl LogRateLimit {
         {
             (second.began, second.passed) = (Some(now), 0);
         }
-        if second.passed == self.most {
+        if second.passed == self.max_per_second {
             second.suppressed += 1;
             return None;
         }
@@ -55,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn so_many_pass_within_a_second_and_the_next_tells_of_the_others() {
+    fn next_line_that_passes_has_the_count_of_suppressed_ones() {
         let (limit, start) = (LogRateLimit::new(2), Instant::now());
         let passed: Vec<_> = (0..5).map(|_| limit.pass(start)).collect();
         assert_eq!(passed, [Some(0), Some(0), None, None, None]);

@@ -1,43 +1,39 @@
-//! Hiding credentials in text that is about to be seen.
+//! Removes credentials from text that is logged or shown.
 
 use std::{borrow::Cow, fmt};
 
 use crate::config::hidden_in_url;
 
-/// What the credentials of the deployment begin with. What follows is hidden, the beginning is left
-/// to tell which kind it was.
-const KEYS: [&str; 7] = [
+/// Prefixes of credentials. They stay visible to show the kind of credential.
+const CREDENTIAL_PREFIXES: [&str; 7] = [
     "adm_", "ork_", "sk_live_", "sk_test_", "ak_live_", "ak_test_", "tks_",
 ];
 
-/// Other words that a secret follows.
 const BEARER: &str = "bearer ";
 
-/// A JSON object in base64url, with which each part of a JWT but its signature begins.
-const JWT: &str = "eyJ";
+/// `{"` in base64url: the beginning of a JWT.
+const JWT_PREFIX: &str = "eyJ";
 
-/// What a password in the query of a URL follows.
+/// A password in the query of a URL.
 const PASSWORD: &str = "password=";
 
-/// Schemes of stores. Their URLs hold passwords, which may contain characters that belong elsewhere
-/// in a URL.
-const STORES: [&str; 2] = ["redis", "valkey"];
+/// Schemes of store URLs, whose passwords may contain unescaped `/`, `?` and `#`.
+const STORE_SCHEMES: [&str; 2] = ["redis", "valkey"];
 
-/// Hex digits of a deployment's secret key.
-const SECRET_KEY: usize = 64;
+const SECRET_KEY_DIGITS: usize = 64;
 
-/// Within a word ("network_", "task_live_") a prefix counts only before this many letters and
-/// digits, as no name has them.
-const LEAST_WITHIN_WORD: usize = 16;
+/// Minimum length of a token that is hidden although it could be part of a word: a prefix within a
+/// word ("network_", "task_live_"), or a word after "bearer".
+const MIN_TOKEN_LENGTH: usize = 16;
 
-/// The text with every credential replaced by `***`: keys, secret keys in hex, JWTs, what follows
-/// `Bearer`, and passwords in URLs. It errs on the side of hiding too much.
+/// Replaces every credential in a text by `***`: keys, secret keys in hex, JWTs, bearer tokens, and
+/// passwords in URLs. May hide more than credentials.
 pub fn scrub(text: &str) -> Cow<'_, str> {
     let mut clean: Option<String> = None;
     let mut copied = 0;
     let mut at = 0;
     while at < text.len() {
-        let Some((from, to)) = secret(text, at) else {
+        let Some((from, to)) = credential_at(text, at) else {
             at += 1;
             continue;
         };
@@ -56,9 +52,9 @@ pub fn scrub(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The bytes to hide of a credential that begins at `at`, if one does. All marks are ASCII, so both
-/// ends are at character boundaries.
-fn secret(text: &str, at: usize) -> Option<(usize, usize)> {
+/// Returns the bytes to hide of a credential that begins at `at`, if one does. All delimiters are
+/// ASCII, so both ends are character boundaries.
+fn credential_at(text: &str, at: usize) -> Option<(usize, usize)> {
     let bytes = text.as_bytes();
     let rest = &bytes[at..];
     let run = |from: usize, part: fn(&u8) -> bool| {
@@ -66,26 +62,26 @@ fn secret(text: &str, at: usize) -> Option<(usize, usize)> {
     };
     if rest[0].is_ascii_hexdigit()
         && begins_word(bytes, at)
-        && run(at, u8::is_ascii_alphanumeric) - at == SECRET_KEY
+        && run(at, u8::is_ascii_alphanumeric) - at == SECRET_KEY_DIGITS
     {
         let to = run(at, u8::is_ascii_hexdigit);
-        return (to - at == SECRET_KEY).then_some((at, to));
+        return (to - at == SECRET_KEY_DIGITS).then_some((at, to));
     }
     match rest[0] {
         b'a' | b'o' | b's' | b't' => {
             let from = at
-                + KEYS
+                + CREDENTIAL_PREFIXES
                     .iter()
                     .find(|key| rest.starts_with(key.as_bytes()))?
                     .len();
             let to = run(from, is_token);
             let certain = begins_word(bytes, at)
-                || run(from, u8::is_ascii_alphanumeric) - from >= LEAST_WITHIN_WORD;
+                || run(from, u8::is_ascii_alphanumeric) - from >= MIN_TOKEN_LENGTH;
             (to > from && certain).then_some((from, to))
         }
-        b'e' if rest.starts_with(JWT.as_bytes()) => {
+        b'e' if rest.starts_with(JWT_PREFIX.as_bytes()) => {
             let to = run(at, |byte| is_token(byte) || *byte == b'.');
-            (to - at >= LEAST_WITHIN_WORD).then_some((at + JWT.len(), to))
+            (to - at >= MIN_TOKEN_LENGTH).then_some((at + JWT_PREFIX.len(), to))
         }
         b'B' | b'b'
             if rest.len() > BEARER.len()
@@ -95,8 +91,7 @@ fn secret(text: &str, at: usize) -> Option<(usize, usize)> {
             let to = run(from, |byte| {
                 byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\'' | b'\\')
             });
-            // Shorter ones are prose.
-            (to - from >= LEAST_WITHIN_WORD).then_some((from, to))
+            (to - from >= MIN_TOKEN_LENGTH).then_some((from, to))
         }
         b':' if rest.starts_with(b"://") => {
             let from = at + 3;
@@ -107,7 +102,7 @@ fn secret(text: &str, at: usize) -> Option<(usize, usize)> {
                 !byte.is_ascii_whitespace()
                     && !matches!(byte, b'/' | b'?' | b'#' | b'"' | b'\'' | b'<' | b'>')
             });
-            let lenient = is_store(&text[..at]) || !has_port(&text[from..authority]);
+            let lenient = has_store_scheme(&text[..at]) || !has_port(&text[from..authority]);
             let to = from + hidden_in_url(&text[from..if lenient { end } else { authority }]);
             (to > from).then_some((from, to))
         }
@@ -123,16 +118,16 @@ fn secret(text: &str, at: usize) -> Option<(usize, usize)> {
 }
 
 /// Returns whether a text ends in the scheme of a store.
-fn is_store(before: &str) -> bool {
+fn has_store_scheme(before: &str) -> bool {
     let scheme = before
         .rsplit(|c: char| !(c.is_ascii_alphanumeric() || c == '+'))
         .next()
         .unwrap_or_default();
-    STORES.iter().any(|store| scheme.starts_with(store))
+    STORE_SCHEMES.iter().any(|store| scheme.starts_with(store))
 }
 
-/// Returns whether what follows the last colon of an authority can be a port. If not, it is the
-/// beginning of a password.
+/// Returns whether an authority has no port or a numeric one. Otherwise the text after its last
+/// colon is the beginning of a password.
 fn has_port(authority: &str) -> bool {
     let after_host = authority
         .rsplit_once(']')
@@ -147,8 +142,8 @@ fn is_token(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')
 }
 
-/// Whether a word begins here: after anything but a letter or digit, or after an escape that ends
-/// in one (`\n`, `\u0000`, `%20`).
+/// Returns whether a word begins at `at`: after no letter, digit or underscore, or after an escape
+/// that ends in one (`\n`, `\u0000`, `%20`).
 fn begins_word(bytes: &[u8], at: usize) -> bool {
     let before = &bytes[..at];
     let escape = |letters: usize, mark: &[u8]| {
@@ -162,7 +157,7 @@ fn begins_word(bytes: &[u8], at: usize) -> bool {
     }
 }
 
-/// Shows what is in it, scrubbed: for error details and for what is printed past the log.
+/// Displays its value scrubbed, for error details and for output besides the log.
 #[derive(Debug, Clone, Copy)]
 pub struct Redacted<T>(pub T);
 
@@ -258,8 +253,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_can_be_scrubbed_and_is_then_clean(before in any::<String>(), kind in 0..KEYS.len(), after in any::<String>()) {
-            let key = format!("{}Canary0123456789Canary", KEYS[kind]);
+        fn any_text_can_be_scrubbed_and_is_then_clean(before in any::<String>(), kind in 0..CREDENTIAL_PREFIXES.len(), after in any::<String>()) {
+            let key = format!("{}Canary0123456789Canary", CREDENTIAL_PREFIXES[kind]);
             let text = format!("{before}{key}{after}");
             let once = scrub(&text).into_owned();
             prop_assert!(!once.contains("Canary0123456789Canary"), "{}", once);
