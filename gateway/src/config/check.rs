@@ -1,4 +1,4 @@
-//! From texts to a checked `Config`: what each value means, and which go together.
+//! Parses the texts of settings into a checked `Config`.
 
 use std::{
     fs,
@@ -12,22 +12,21 @@ use protocol::Limits;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use super::{
-    Config, ConfigError, Demo, LogFormat, Origins, Secret, StoreConfig,
-    given::{Given, GivenLimits},
-    memory,
-    settings::{Otherwise, Settings},
+    Config, ConfigError, Demo, LogFormat, Origins, Secret, StoreConfig, memory,
+    settings::{SettingDefault, Settings},
     show,
+    value::{LimitValues, SettingValue},
 };
 
-/// JavaScript reads integers beyond this wrongly, and `connect` tells limits to clients.
-const LARGEST: u64 = (1 << 53) - 1;
+/// Maximum value of a limit: JavaScript's largest safe integer, since `connect` sends limits to
+/// clients.
+const MAX_LIMIT: u64 = (1 << 53) - 1;
 
-/// The memory by which budgets are made where the system does not tell it: enough for some hundreds
-/// of stalled readers.
-const MEMORY_UNKNOWN: u64 = 2 * 1024 * 1024 * 1024;
+/// Memory in bytes that is assumed if the system does not report it.
+const ASSUMED_MEMORY: u64 = 2 * 1024 * 1024 * 1024;
 
 pub(super) fn check(settings: &Settings) -> Result<Config, ConfigError> {
-    // Taken apart by name: a setting that nothing reads is a warning of the compiler.
+    // Destructured, so that the compiler warns about a setting that is not read.
     let Settings {
         listen,
         ops_listen,
@@ -51,7 +50,7 @@ pub(super) fn check(settings: &Settings) -> Result<Config, ConfigError> {
     } = settings;
 
     let mut warnings = Vec::new();
-    exclude(admin_key, admin_key_file, "there is one admin key")?;
+    require_at_most_one(admin_key, admin_key_file, "there is one admin key")?;
     let store = store(settings)?;
     let shared = matches!(store, StoreConfig::Redis { .. });
 
@@ -63,24 +62,24 @@ pub(super) fn check(settings: &Settings) -> Result<Config, ConfigError> {
         .as_ref()
         .is_some_and(|key| key.expose().len() < 24)
     {
-        warnings.push("the admin key is short enough to be guessed: make one with `echo adm_$(openssl rand -hex 16)`".to_owned());
+        warnings.push("the admin key is short enough to be guessed: create one with `echo adm_$(openssl rand -hex 16)`".to_owned());
     }
     let secret_key_file = secret_key_file(settings)?;
     if shared && admin_key.is_none() {
         return Err(ConfigError::new(
-            "nodes on Redis share one admin key: give it by --admin-key-file or CHAOS_ADMIN_KEY",
+            "nodes on Redis share one admin key: pass it with --admin-key-file or CHAOS_ADMIN_KEY",
         ));
     }
     if shared && secret_key_file.is_none() {
         return Err(ConfigError::new(
-            "nodes on Redis share one secret key: make it once with `openssl rand -hex 32 > FILE` and give it to every node by --secret-key-file",
+            "nodes on Redis share one secret key: create it once with `openssl rand -hex 32 > FILE` and pass it to every node with --secret-key-file",
         ));
     }
 
     let demo_wanted = demo.required(demo_of)?;
     if shared && demo_wanted == Demo::On {
         return Err(ConfigError::new(format!(
-            "{} is on, and the demo lives in the data folder of the embedded store: leave it or --redis out",
+            "{} is on, and the demo needs the data folder of the embedded store: leave it or --redis out",
             demo.source
         )));
     }
@@ -89,7 +88,7 @@ pub(super) fn check(settings: &Settings) -> Result<Config, ConfigError> {
     let ops_address = ops_listen.parse(address)?;
     if ops_address == Some(listen_address) && listen_address.port() != 0 {
         return Err(ConfigError::new(format!(
-            "{} is the address that clients connect to: give it another port",
+            "{} is the address that clients connect to: choose another port",
             ops_listen.source
         )));
     }
@@ -126,7 +125,10 @@ pub(super) fn check(settings: &Settings) -> Result<Config, ConfigError> {
     })
 }
 
-/// Where everything is kept, whatever else is set.
+/// Returns the store of the settings.
+///
+/// # Errors
+/// Fails if a setting of the store is invalid, or if its settings contradict each other.
 pub(super) fn store(settings: &Settings) -> Result<StoreConfig, ConfigError> {
     let Settings {
         data,
@@ -136,7 +138,7 @@ pub(super) fn store(settings: &Settings) -> Result<StoreConfig, ConfigError> {
         redis_wait_timeout,
         ..
     } = settings;
-    exclude(data, redis, "a node has one store")?;
+    require_at_most_one(data, redis, "a node has one store")?;
     let timeout = redis_wait_timeout
         .required(|text| duration(text, "ms", Duration::from_millis(1), Duration::from_secs(3)))?;
     let replicas = match redis_wait.required(replica_count)? {
@@ -154,11 +156,11 @@ pub(super) fn store(settings: &Settings) -> Result<StoreConfig, ConfigError> {
             replicas,
         }),
         None if prefix != DEFAULT_PREFIX => Err(ConfigError::new(format!(
-            "{} is about Redis: give --redis too, or leave it out",
+            "{} requires --redis: add that, or leave it out",
             redis_prefix.source
         ))),
         None if replicas.is_some() => Err(ConfigError::new(format!(
-            "{} is about replicas of Redis: give --redis too, or leave it out",
+            "{} requires --redis: add that, or leave it out",
             redis_wait.source
         ))),
         None => Ok(StoreConfig::Embedded {
@@ -167,15 +169,18 @@ pub(super) fn store(settings: &Settings) -> Result<StoreConfig, ConfigError> {
     }
 }
 
-/// The file of the secret key, found to be one.
+/// Returns the path of the secret key file, if the settings name one.
+///
+/// # Errors
+/// Fails if the file cannot be read or is not a secret key.
 pub(super) fn secret_key_file(settings: &Settings) -> Result<Option<PathBuf>, ConfigError> {
     settings
         .secret_key_file
         .parse(|path| secret_key(Path::new(path)).map(|_| path.into()))
 }
 
-impl Given {
-    /// The value, if a layer gave one. `read` says what is wrong with a text and how to mend it.
+impl SettingValue {
+    /// Parses the text, if a layer has one. `read` returns a sentence with the cause and the remedy.
     fn parse<T>(&self, read: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, ConfigError> {
         let Some(text) = &self.text else {
             return Ok(None);
@@ -185,19 +190,19 @@ impl Given {
             .map_err(|wrong| ConfigError::new(format!("{} cannot be used: {wrong}", self.source)))
     }
 
-    /// The value, or the table's default.
+    /// Parses the text, or else the default of the table.
     fn required<T>(&self, read: impl Fn(&str) -> Result<T, String>) -> Result<T, ConfigError> {
         if let Some(value) = self.parse(&read)? {
             return Ok(value);
         }
-        match self.setting.otherwise {
-            Otherwise::Value(text) => read(text).map_err(|wrong| {
+        match self.setting.default {
+            SettingDefault::Value(text) => read(text).map_err(|wrong| {
                 ConfigError::new(format!(
                     "the default of {} is wrong: {wrong}",
                     self.setting.name
                 ))
             }),
-            Otherwise::Rule(_) => Err(ConfigError::new(format!(
+            SettingDefault::Rule(_) => Err(ConfigError::new(format!(
                 "--{} must be given",
                 self.setting.flag
             ))),
@@ -205,7 +210,7 @@ impl Given {
     }
 }
 
-fn exclude(a: &Given, b: &Given, why: &str) -> Result<(), ConfigError> {
+fn require_at_most_one(a: &SettingValue, b: &SettingValue, why: &str) -> Result<(), ConfigError> {
     match (&a.text, &b.text) {
         (Some(_), Some(_)) => Err(ConfigError::new(format!(
             "{} and {} exclude each other, because {why}: leave one of them out",
@@ -218,7 +223,7 @@ fn exclude(a: &Given, b: &Given, why: &str) -> Result<(), ConfigError> {
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         format!(
-            "{text:?} is no IP address with a port: give one such as 127.0.0.1:7400 or [::]:7400"
+            "{text:?} is no IP address with a port: use one such as 127.0.0.1:7400 or [::]:7400"
         )
     })
 }
@@ -227,13 +232,13 @@ fn replica_count(text: &str) -> Result<u32, String> {
     match text.parse() {
         Ok(count) if count <= 100 => Ok(count),
         _ => Err(format!(
-            "{text:?} is no number of replicas: give 0 to wait for none, or up to 100"
+            "{text:?} is no number of replicas: use 0 to wait for none, or up to 100"
         )),
     }
 }
 
-/// A URL that names a deployment. The sentence about one that does not never quotes it: it may hold
-/// a password anywhere.
+/// Checks the URL of a Redis deployment. The error does not quote the URL, which may contain a
+/// password.
 fn redis_url(text: &str) -> Result<String, String> {
     text.parse::<Deployment>()
         .map(|_| text.to_owned())
@@ -243,24 +248,25 @@ fn redis_url(text: &str) -> Result<String, String> {
 fn admin_key_of(text: &str) -> Result<Secret, String> {
     match text.strip_prefix("adm_") {
         Some(rest) if !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Secret::new(text)),
-        _ => Err("an admin key begins with adm_ and has no spaces: make one with `echo adm_$(openssl rand -hex 16)`".to_owned()),
+        _ => Err("an admin key begins with adm_ and has no spaces: create one with `echo adm_$(openssl rand -hex 16)`".to_owned()),
     }
 }
 
 fn read(path: &str) -> Result<String, String> {
     fs::read_to_string(path).map_err(|error| {
-        format!("{path} cannot be read ({error}): mend the path or its permissions")
+        format!("{path} cannot be read ({error}): check the path and its permissions")
     })
 }
 
-/// The 32 bytes that a secret key file holds in hex.
+/// Reads a secret key file: 32 bytes in hex.
 ///
 /// # Errors
-/// What is wrong with the file, and how to mend it; never what is in it.
+/// Fails if the file cannot be read or does not contain 32 bytes in hex. The sentence does not quote
+/// the contents.
 pub fn secret_key(path: &Path) -> Result<[u8; 32], String> {
     let wrong = || {
         format!(
-            "{} does not hold 32 bytes in hex: make it with `openssl rand -hex 32 > FILE`",
+            "{} does not hold 32 bytes in hex: create it with `openssl rand -hex 32 > FILE`",
             path.display()
         )
     };
@@ -293,7 +299,7 @@ fn networks(text: &str) -> Result<Vec<ipnet::IpNet>, String> {
         .map(|item| {
             let single = item.parse::<std::net::IpAddr>().map(ipnet::IpNet::from);
             item.parse().or(single).map_err(|_| {
-                format!("{item:?} is no network: give addresses or CIDR blocks, such as 10.0.0.0/8")
+                format!("{item:?} is no network: use addresses or CIDR blocks, such as 10.0.0.0/8")
             })
         })
         .collect()
@@ -305,7 +311,7 @@ fn demo_of(text: &str) -> Result<Demo, String> {
         "on" | "true" | "1" => Ok(Demo::On),
         "off" | "false" | "0" => Ok(Demo::Off),
         _ => Err(format!(
-            "{text:?} is none of auto, on and off: give one of them"
+            "{text:?} is none of auto, on and off: use one of them"
         )),
     }
 }
@@ -315,13 +321,13 @@ fn log_format_of(text: &str) -> Result<LogFormat, String> {
         "text" => Ok(LogFormat::Text),
         "json" => Ok(LogFormat::Json),
         _ => Err(format!(
-            "{text:?} is neither text nor json: give one of them"
+            "{text:?} is neither text nor json: use one of them"
         )),
     }
 }
 
-/// A filter of the log. A bare word must be a level: `EnvFilter` takes any other word for a module,
-/// and then silences everything else.
+/// Checks a log filter. A bare word must be a level, since `EnvFilter` takes any other word for a
+/// module and then disables everything else.
 fn filter(text: &str) -> Result<String, String> {
     let is_level =
         |directive: &str| directive.contains('=') || directive.parse::<LevelFilter>().is_ok();
@@ -330,12 +336,12 @@ fn filter(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err(format!(
-        "{text:?} is no filter: give a level (error, warn, info, debug, trace, off), or levels by module such as info,gateway=debug"
+        "{text:?} is no filter: use a level (error, warn, info, debug, trace, off), or levels by module such as info,gateway=debug"
     ))
 }
 
-/// A whole number with `ms`, `s` or `m`; without one it is in `unit`.
-fn duration(text: &str, unit: &str, least: Duration, most: Duration) -> Result<Duration, String> {
+/// Parses a whole number with the unit `ms`, `s` or `m`; the default unit is `unit`.
+fn duration(text: &str, unit: &str, min: Duration, max: Duration) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let millis = match &text[digits.len()..] {
         "" if unit == "s" => 1_000,
@@ -352,32 +358,32 @@ fn duration(text: &str, unit: &str, least: Duration, most: Duration) -> Result<D
         .and_then(|number| number.checked_mul(millis))
         .map(Duration::from_millis)
     {
-        Some(length) if (least..=most).contains(&length) => Ok(length),
+        Some(length) if (min..=max).contains(&length) => Ok(length),
         Some(_) => Err(format!(
-            "{text:?} is not between {least:?} and {most:?}: give a time between them"
+            "{text:?} is not between {min:?} and {max:?}: use a time between them"
         )),
         None => Err(format!(
-            "{text:?} is no time: give a whole number and a unit (ms, s or m), such as 10s"
+            "{text:?} is no time: use a whole number and a unit (ms, s or m), such as 10s"
         )),
     }
 }
 
-fn limits_of(given: &GivenLimits) -> Result<Limits, ConfigError> {
-    let memory = memory::available().unwrap_or(MEMORY_UNKNOWN);
+fn limits_of(values: &LimitValues) -> Result<Limits, ConfigError> {
+    let memory = memory::available().unwrap_or(ASSUMED_MEMORY);
     let mut limits = Limits {
         outbox_total_bytes: memory / 4,
         incoming_total_bytes: memory / 8,
         ..Limits::default()
     };
-    for (name, (text, source)) in given {
+    for (name, (text, source)) in values {
         let value = text
             .replace('_', "")
             .parse()
             .ok()
-            .filter(|value| *value <= LARGEST);
+            .filter(|value| *value <= MAX_LIMIT);
         let value = value.ok_or_else(|| {
             ConfigError::new(format!(
-                "{source} gives {name} as {text:?}: give a whole number, 0 for none"
+                "{source} sets {name} to {text:?}: use a whole number, 0 for none"
             ))
         })?;
         limits.set(name, value);
@@ -392,7 +398,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_have_units() {
+    fn durations_have_units() {
         let read = |text, unit| duration(text, unit, Duration::ZERO, Duration::from_secs(3600));
         assert_eq!(read("10", "s"), Ok(Duration::from_secs(10)));
         assert_eq!(read("10", "ms"), Ok(Duration::from_millis(10)));
@@ -413,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_filter_is_made_of_levels() {
+    fn log_filter_accepts_levels_only() {
         for good in [
             "info",
             "WARN",
@@ -441,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_are_blocks_or_single_addresses() {
+    fn network_is_a_block_or_a_single_address() {
         let read = networks("10.0.0.0/8, ::1,").unwrap();
         assert!(read[0].contains(&"10.1.2.3".parse::<std::net::IpAddr>().unwrap()));
         assert!(read[1].contains(&"::1".parse::<std::net::IpAddr>().unwrap()));
@@ -450,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_key_is_32_bytes_in_hex() {
+    fn secret_key_is_32_bytes_in_hex() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
         fs::write(&path, format!("{}\n", "0aF1".repeat(16))).unwrap();

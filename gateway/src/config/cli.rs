@@ -15,9 +15,9 @@ use protocol::Limits;
 
 use super::{
     Config, ConfigError, Environment, Export, Flags, Import, LogFormat, Secret, check, layers,
-    moving::{ExportFlags, ImportFlags},
     settings::{DATA_FOLDER, LIMITS},
     show,
+    transfer::{ExportFlags, ImportFlags},
 };
 use crate::{
     backup::{Backup, Check, Restore},
@@ -27,31 +27,31 @@ use crate::{
     terminal::complain,
 };
 
-/// What the command line asks for.
+/// A parsed command line.
 #[derive(Debug)]
 pub enum Command {
     /// Run a node.
     Serve(Box<Config>),
-    /// Print this, the effective settings, and end.
+    /// Print the effective settings: this text.
     Config(String),
     /// Chat from the terminal.
     Chat(Chat),
     /// Copy a data folder.
     Backup(Backup),
-    /// Make a data folder from a backup.
+    /// Create a data folder from a backup.
     Restore(Restore),
     /// Check a data folder.
     Check(Check),
-    /// Ask a node whether it is alive.
+    /// Query a node's health.
     Health(Health),
     /// Write an app as lines of JSON.
     Export(Export),
-    /// Read an app from such lines.
+    /// Load an app from such lines.
     Import(Import),
 }
 
 impl Command {
-    /// How what it runs logs.
+    /// Returns the log format of the command.
     pub fn log_format(&self) -> LogFormat {
         match self {
             Self::Serve(config) => config.log_format,
@@ -60,32 +60,32 @@ impl Command {
     }
 }
 
-/// The WebSocket of a node that has the default address.
+/// URL of the WebSocket of a node with the default address.
 pub const CHAT_URL: &str = "ws://127.0.0.1:7400/v1/ws";
 
-/// Why there is nothing to run.
+/// A command line that cannot be run.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The command line itself: wrong usage, or a wish for help or version. `clap::Error::exit`
-    /// prints it and chooses the exit code.
+    /// Wrong usage, or a request for help or version. `clap::Error::exit` prints it and chooses the
+    /// exit code.
     #[error(transparent)]
     Usage(#[from] clap::Error),
-    /// A setting.
+    /// A setting that cannot be used.
     #[error(transparent)]
     Setting(#[from] ConfigError),
 }
 
-/// Reads the process's own arguments and environment. Ends the process when they ask for help or
-/// are no command line.
+/// Parses the arguments and environment of the process. Exits on wrong usage and on requests for
+/// help or version.
 ///
 /// # Errors
-/// A setting that cannot be used.
+/// Fails if a setting cannot be used.
 pub fn from_process() -> Result<Command, ConfigError> {
     match parse(std::env::args_os(), &|name| std::env::var(name).ok()) {
         Ok(command) => Ok(with_unknown_variables(command)),
         Err(Failure::Setting(error)) => Err(error),
         Err(Failure::Usage(error)) if error.use_stderr() => {
-            // It quotes what was typed, which may be a secret in the wrong place.
+            // It quotes the arguments, which may contain a misplaced secret.
             let _ = write!(io::stderr(), "{}", scrub(&error.render().to_string()));
             std::process::exit(2)
         }
@@ -93,11 +93,11 @@ pub fn from_process() -> Result<Command, ConfigError> {
     }
 }
 
-/// Has the node log, or `chaos config` print, which variables are no settings. One that is empty
-/// counts as absent.
+/// Adds warnings about `CHAOS_` variables that are no settings. Empty variables count as absent.
 fn with_unknown_variables(mut command: Command) -> Command {
-    let given = std::env::vars_os().filter(|(_, value)| !value.is_empty());
-    let unknown = layers::unknown_variables(given.filter_map(|(name, _)| name.into_string().ok()));
+    let variables = std::env::vars_os().filter(|(_, value)| !value.is_empty());
+    let unknown =
+        layers::unknown_variables(variables.filter_map(|(name, _)| name.into_string().ok()));
     match &mut command {
         Command::Serve(config) => config.warnings.extend(unknown),
         Command::Config(_) => {
@@ -110,10 +110,11 @@ fn with_unknown_variables(mut command: Command) -> Command {
     command
 }
 
-/// Reads a command line, the program's name first, and the files that it names.
+/// Parses a command line, whose first argument is the program's name, and the files that it names.
 ///
 /// # Errors
-/// The command line or a setting cannot be used.
+/// [`Failure::Usage`] for wrong usage, help and version; [`Failure::Setting`] if a setting cannot be
+/// used.
 pub fn parse(
     args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
     env: Environment<'_>,
@@ -124,7 +125,10 @@ pub fn parse(
         Some(Sub::Serve(flags)) => (flags.or(cli.flags), false),
         Some(Sub::Config(flags)) => (flags.or(cli.flags), true),
         Some(Sub::Chat(_)) if !cli.flags.is_empty() => {
-            return Err(ConfigError::new("a node's flags stand before `chat`, which is a client: give its own flags after it").into());
+            return Err(ConfigError::new(
+                "a node's flags precede `chat`, which is a client: put the client's flags after it",
+            )
+            .into());
         }
         Some(Sub::Chat(chat)) => return Ok(Command::Chat(chat)),
         Some(
@@ -135,7 +139,7 @@ pub fn parse(
             | Sub::Export(_)
             | Sub::Import(_),
         ) if !cli.flags.is_empty() => {
-            return Err(ConfigError::new("a node's flags stand before a command that runs no node: give its own flags after it").into());
+            return Err(ConfigError::new("a node's flags precede a command that runs no node: put the command's flags after it").into());
         }
         Some(Sub::Backup(backup)) => return Ok(Command::Backup(backup)),
         Some(Sub::Restore(restore)) => return Ok(Command::Restore(restore)),
@@ -144,7 +148,7 @@ pub fn parse(
         Some(Sub::Export(flags)) => return Ok(Command::Export(flags.read(env)?)),
         Some(Sub::Import(flags)) => return Ok(Command::Import(flags.read(env)?)),
     };
-    let given = flags.log_format.clone().or_else(|| env("CHAOS_LOG_FORMAT"));
+    let early_format = flags.log_format.clone().or_else(|| env("CHAOS_LOG_FORMAT"));
     let log_format = |text: Option<&str>| {
         if !shown && text == Some("json") {
             LogFormat::Json
@@ -153,18 +157,21 @@ pub fn parse(
         }
     };
     let settings = layers::gather(flags, env)
-        .map_err(|error| error.in_format(log_format(given.as_deref())))?;
+        .map_err(|error| error.in_format(log_format(early_format.as_deref())))?;
     let config = check::check(&settings)
         .map_err(|error| error.in_format(log_format(settings.log_format.text.as_deref())))?;
     Ok(if shown {
-        Command::Config(show::effective(&settings, &in_force(config.limits)))
+        Command::Config(show::effective(
+            &settings,
+            &with_actual_sockets(config.limits),
+        ))
     } else {
         Command::Serve(Box::new(config))
     })
 }
 
-/// The limits with the sockets that a node started here would have.
-fn in_force(limits: Limits) -> Limits {
+/// Returns the limits with the number of sockets that a node started here would have.
+fn with_actual_sockets(limits: Limits) -> Limits {
     let budget = SocketBudget::new(&limits, descriptors_at_most());
     Limits {
         sockets: budget.sockets,
@@ -172,7 +179,7 @@ fn in_force(limits: Limits) -> Limits {
     }
 }
 
-/// Suggests the one subcommand that an unknown word most likely stands for.
+/// Adds the subcommand that is nearest to an unknown one to the error.
 fn with_nearest_command(mut error: clap::Error) -> clap::Error {
     if error.kind() == ErrorKind::InvalidSubcommand
         && let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand)

@@ -1,4 +1,4 @@
-//! Flags, environment, file: which of them gave a setting. What the values mean is `check`'s.
+//! Collects the texts of settings from flags, environment and file. `check` parses them.
 
 use std::{collections::BTreeMap, fs};
 
@@ -7,22 +7,25 @@ use protocol::Limits;
 
 use super::{
     ConfigError,
-    given::{Given, GivenLimits, Source},
     settings::{Flags, SETTINGS, Settings},
+    value::{LimitValues, SettingValue, Source},
 };
 
-/// How the variables of settings begin.
+/// Prefix of the variables of settings.
 const PREFIX: &str = "CHAOS_";
-/// The variable that names the file.
+/// The variable with the path of the configuration file.
 const CONFIG: &str = "CHAOS_CONFIG";
 /// The variable with limits.
 const LIMITS: &str = "CHAOS_LIMITS";
 
-/// Reads an environment variable; tests bring their own.
+/// Returns the value of an environment variable.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Asks the layers for every setting: flags before the environment before the file. An empty
-/// variable counts as absent, so that a compose file may pass on what it does not have.
+/// Collects every setting: flags take precedence over the environment, and that over the file.
+/// Empty variables count as absent, so that a compose file can pass on unset ones.
+///
+/// # Errors
+/// Fails if the file cannot be read or is not TOML, or if a layer names an unknown setting or limit.
 pub(super) fn gather(flags: Flags, env: Environment<'_>) -> Result<Settings, ConfigError> {
     let env = |name: &str| env(name).filter(|value| !value.is_empty());
     let mut file = match flags.config.clone().or_else(|| env(CONFIG)) {
@@ -46,15 +49,15 @@ pub(super) fn gather(flags: Flags, env: Environment<'_>) -> Result<Settings, Con
 
     Ok(Settings::gather(flags, limits, |setting, flag| {
         let flag = flag.map(|text| (text, Source::Flag(setting.flag)));
-        let given =
+        let value =
             flag.or_else(|| env(setting.env).map(|text| (text, Source::Environment(setting.env))));
-        match given.or_else(|| file.values.remove(setting.name)) {
-            Some((text, source)) => Given {
+        match value.or_else(|| file.values.remove(setting.name)) {
+            Some((text, source)) => SettingValue {
                 setting,
                 text: Some(text),
                 source,
             },
-            None => Given {
+            None => SettingValue {
                 setting,
                 text: None,
                 source: Source::Default,
@@ -63,8 +66,8 @@ pub(super) fn gather(flags: Flags, env: Environment<'_>) -> Result<Settings, Con
     }))
 }
 
-/// Says which variables look like settings and are none. A node starts all the same: tools and
-/// tests that run beside it have variables that begin with `CHAOS_`, too.
+/// Returns a sentence for each variable that begins with `CHAOS_` and is no setting. This is no
+/// error, since other tools use such variables, too.
 pub(super) fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<String> {
     let is_setting = |name: &str| {
         name == CONFIG || name == LIMITS || SETTINGS.iter().any(|setting| setting.env == name)
@@ -89,10 +92,10 @@ pub(super) fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<Stri
     unknown.map(sentence).collect()
 }
 
-fn take_limit(limits: &mut GivenLimits, pair: &str, source: Source) -> Result<(), ConfigError> {
+fn take_limit(limits: &mut LimitValues, pair: &str, source: Source) -> Result<(), ConfigError> {
     let Some((name, value)) = pair.split_once('=') else {
         return Err(ConfigError::new(format!(
-            "{source} has {pair:?}: give NAME=VALUE, such as page=100"
+            "{source} has {pair:?}: use NAME=VALUE, such as page=100"
         )));
     };
     limits.insert(
@@ -112,17 +115,17 @@ fn limit_name(name: &str, source: &Source) -> Result<&'static str, ConfigError> 
     })
 }
 
-/// What the TOML file gave.
+/// The settings and limits of the TOML file.
 #[derive(Default)]
 struct File {
     values: BTreeMap<String, (String, Source)>,
-    limits: GivenLimits,
+    limits: LimitValues,
 }
 
 impl File {
     fn read(path: &str) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path).map_err(|error| {
-            ConfigError::new(format!("the configuration file {path} cannot be read ({error}): mend the path or its permissions"))
+            ConfigError::new(format!("the configuration file {path} cannot be read ({error}): check the path and its permissions"))
         })?;
         Self::parse(path, &text)
     }
@@ -132,7 +135,7 @@ impl File {
             let line = error
                 .span()
                 .map_or(1, |span| text[..span.start].lines().count().max(1));
-            // The parser's full message quotes the line, which may hold a secret.
+            // The parser's full message quotes the line, which may contain a secret.
             ConfigError::new(format!(
                 "{path} is not TOML at line {line}: {}",
                 error.message().replace('\n', ", ")
@@ -182,7 +185,7 @@ impl File {
     }
 }
 
-/// The text that the other layers would give for a TOML value.
+/// Returns a TOML value as the text that the other layers would have.
 fn flat(value: toml::Value, source: &Source) -> Result<String, ConfigError> {
     match value {
         toml::Value::String(text) => Ok(text),
@@ -194,7 +197,7 @@ fn flat(value: toml::Value, source: &Source) -> Result<String, ConfigError> {
             .collect::<Result<Vec<_>, _>>()?
             .join(",")),
         other => Err(ConfigError::new(format!(
-            "{source} is a {}: give a string, a whole number or a list of strings",
+            "{source} is a {}: use a string, a whole number or a list of strings",
             other.type_str()
         ))),
     }
@@ -209,14 +212,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_misspelt_name_is_answered_with_the_close_ones() {
+    fn misspelt_name_is_answered_with_the_nearest() {
         let answer = hint("conections", Limits::ALL.iter().map(|(name, _, _)| *name));
         assert_eq!(answer.as_deref(), Some("did you mean \"connections\"?"));
         assert_eq!(hint("zzzzzzzz", ["page"].into_iter()), None);
     }
 
     #[test]
-    fn a_variable_that_is_no_setting_is_told() {
+    fn variable_that_is_no_setting_is_reported() {
         let names = [
             "CHAOS_LIMIT",
             "CHAOS_LIMITS",
@@ -225,12 +228,12 @@ mod tests {
             "CHAOS_ZZZZZZZZ",
             "PATH",
         ];
-        let told = unknown_variables(names.into_iter().map(str::to_owned));
+        let reported = unknown_variables(names.into_iter().map(str::to_owned));
         let expected = [
             "the environment has CHAOS_LIMIT, which is no setting: did you mean CHAOS_LIMITS?",
             "the environment has CHAOS_ZZZZZZZZ, which is no setting: `chaos --help` lists them",
         ];
-        assert_eq!(told, expected);
+        assert_eq!(reported, expected);
         for setting in SETTINGS {
             assert_eq!(
                 setting.env,

@@ -1,21 +1,20 @@
 //! The settings of a node: flags, then the environment, then a TOML file, then defaults, parsed
 //! once into a checked `Config`.
 //!
-//! Owns which settings there are (`settings`), where a value came from (`layers`), what it means
-//! and what goes together (`check`). Leaves out acting on them: nothing here listens, connects or
-//! makes files.
+//! `settings` is the table of settings, `layers` collects their texts, `check` parses and validates
+//! them. Nothing here listens, connects or creates files.
 
 mod check;
 mod cli;
-mod given;
 mod layers;
 mod memory;
-mod moving;
 mod origins;
 mod secret;
 mod setting;
 mod settings;
 mod show;
+mod transfer;
+mod value;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -23,77 +22,77 @@ use protocol::Limits;
 
 pub use domain::redacted::Secret;
 
-pub(crate) use self::secret::hidden_in_url;
+pub(crate) use self::secret::credential_length;
 pub use self::{
     check::secret_key,
     cli::{CHAT_URL, Chat, Command, Failure, from_process, parse},
     layers::Environment,
-    moving::{Export, Import, StoreSettings},
     origins::Origins,
     secret::without_password,
-    settings::{DATA_FOLDER, Flags, Otherwise, SETTINGS, Setting},
+    settings::{DATA_FOLDER, Flags, SETTINGS, Setting, SettingDefault},
     show::sample,
+    transfer::{Export, Import, StoreSettings},
 };
 
-/// Everything that a node is told at its start, checked.
+/// The checked settings of a node.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where the WebSocket and the HTTP API are. Default 127.0.0.1:7400; port 0 takes a free one.
+    /// Address of the WebSocket and the HTTP API. Default 127.0.0.1:7400; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// A second address for metrics and health alone. Default none.
+    /// Address of a second listener, for metrics and health only. Default none.
     pub ops_listen: Option<SocketAddr>,
-    /// Where everything is kept. Default embedded, in `./chaos-data`.
+    /// The store. Default embedded, in `./chaos-data`.
     pub store: StoreConfig,
-    /// The admin key, from a flag or a file. Always present with Redis; without it the embedded
-    /// store makes one.
+    /// The admin key, from a flag or a file. Always present with Redis. Without it, the node creates
+    /// one in the data folder.
     pub admin_key: Option<Secret>,
-    /// The file that the admin key is from, if it is from one that was given.
+    /// The file that the admin key was read from, if the settings name one.
     pub admin_key_file: Option<PathBuf>,
-    /// The file of the secret key, found to be readable and well formed; `secret_key` reads it.
-    /// Always present with Redis; without it the embedded store makes one.
+    /// The file of the secret key, checked to be readable and well formed; `secret_key` reads it.
+    /// Always present with Redis. Without it, the node creates one in the data folder.
     pub secret_key_file: Option<PathBuf>,
-    /// The web pages that may open a WebSocket or call the API. Default the own host and localhost.
+    /// Origins that may open a WebSocket or call the API. Default the request's host and localhost.
     pub allowed_origins: Origins,
-    /// Peers whose `X-Forwarded-For` is believed. Default none.
+    /// Peers whose `X-Forwarded-For` is trusted. Default none.
     pub trusted_proxies: Vec<ipnet::IpNet>,
-    /// How long an HTTP connection may rest between two requests. Default 75 s.
+    /// Idle timeout of an HTTP connection between two requests. Default 75 s.
     pub http_idle: Duration,
-    /// Whether to make the demo tenant. Never `On` with Redis.
+    /// Whether to create the demo tenant. Never `On` with Redis.
     pub demo: Demo,
-    /// The limits; unless given, `outbox_total_bytes` is a quarter of the memory and
-    /// `incoming_total_bytes` an eighth.
+    /// The limits. `outbox_total_bytes` defaults to a quarter of the memory, `incoming_total_bytes`
+    /// to an eighth.
     pub limits: Limits,
-    /// How long a drain spreads its goodbyes over. Default 10 s; may be zero.
+    /// Period over which a drain spreads the end of its sessions. Default 10 s; may be zero.
     pub drain_window: Duration,
     /// Silence after which a client is pinged. Default 25 s.
     pub heartbeat: Duration,
-    /// What is logged, as `tracing_subscriber::EnvFilter` reads it. Default `info`.
+    /// Log filter in the format of `tracing_subscriber::EnvFilter`. Default `info`.
     pub log_filter: String,
-    /// How it is logged. Default text.
+    /// Log format. Default text.
     pub log_format: LogFormat,
     /// The settings that differ from their defaults, as `name=value` separated by spaces, secrets
     /// hidden.
     pub changed: String,
-    /// What is usable but unwise, in sentences to be logged at the start.
+    /// Warnings about the settings, logged at the start.
     pub warnings: Vec<String>,
 }
 
-/// Where everything is kept.
+/// The store that a node uses.
 #[derive(Clone, PartialEq, Eq)]
 pub enum StoreConfig {
     /// On this machine's disk.
     Embedded {
-        /// The folder; made when it is not there.
+        /// The data folder; created if it does not exist.
         data: PathBuf,
     },
     /// In Redis, Valkey or another compatible server.
     Redis {
-        /// `redis://`, `redis+sentinel://…` or `redis+cluster://…`, with its password: never print
-        /// it, see `without_password`.
+        /// `redis://`, `redis+sentinel://…` or `redis+cluster://…`, with its password. Print it with
+        /// `without_password` only.
         url: String,
-        /// How its keys and channels begin.
+        /// Prefix of its keys and channels.
         prefix: String,
-        /// How many replicas a write waits for, and how long; none if it waits for none.
+        /// The replicas that a write waits for, if any.
         replicas: Option<chaos_redis::Replicas>,
     },
 }
@@ -118,28 +117,28 @@ impl fmt::Debug for StoreConfig {
     }
 }
 
-/// Whether a node makes an organization, an app, users and a channel to try.
+/// When a node creates the demo: an organization, an app, users and a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Demo {
-    /// In a fresh embedded folder, while listening on loopback.
+    /// In a fresh data folder, if the node listens on loopback.
     Auto,
-    /// In an embedded folder that has none yet, wherever it listens.
+    /// In a data folder without a demo, whatever the address.
     On,
     /// Never.
     Off,
 }
 
-/// How the log is written.
+/// The format of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// Lines for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Why the settings cannot be used: one sentence that says what is wrong and how to mend it. Ends
-/// the start with exit code 2.
+/// Settings that cannot be used: one sentence with the cause and the remedy. The process exits with
+/// code 2.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{sentence}")]
 pub struct ConfigError {
@@ -155,7 +154,7 @@ impl ConfigError {
         }
     }
 
-    /// How the node would have logged, as far as that was known when the error was found.
+    /// Returns the log format of the settings, as far as it was read before the error.
     pub fn log_format(&self) -> LogFormat {
         self.log_format
     }

@@ -1,8 +1,8 @@
-//! Which web pages may talk to the node from a browser. Pure: the caller brings the headers.
+//! The web pages that may use the node from a browser, by the `Origin` header.
 
 use std::net::Ipv6Addr;
 
-/// The pages that may open a WebSocket or call the API.
+/// Origins that may open a WebSocket or call the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origins(Vec<Allowed>);
 
@@ -10,16 +10,15 @@ pub struct Origins(Vec<Allowed>);
 enum Allowed {
     /// Any page at all.
     Any,
-    /// Pages of the host that the request itself names.
-    Own,
-    /// Pages of this very machine, at any port.
+    /// Pages of the host in the request's `Host` header.
+    OwnHost,
+    /// Pages of the browser's own machine, at any port.
     Localhost,
     /// Pages of one origin.
     Page(Origin),
 }
 
-/// `scheme://host[:port]` (RFC 6454), parsed. The port is present where the scheme has none by
-/// default.
+/// `scheme://host[:port]` (RFC 6454). A scheme's default port is left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Origin {
     scheme: String,
@@ -38,7 +37,7 @@ impl Origins {
     /// Reads a comma-separated list of origins, `self`, `localhost` and `*`.
     ///
     /// # Errors
-    /// What is wrong with it, and how to mend it.
+    /// Returns a sentence with the cause and the remedy if an item is none of these.
     pub fn parse(text: &str) -> Result<Self, String> {
         let items = text
             .split(',')
@@ -50,8 +49,8 @@ impl Origins {
             .map(Self)
     }
 
-    /// Whether a request may come from a page of `origin`. A request without `Origin` comes from no
-    /// page, and may. `host` is the request's `Host`.
+    /// Returns whether a request with this `Origin` and `Host` is allowed. A request without
+    /// `Origin` is allowed, since it comes from no web page.
     pub fn allow(&self, origin: Option<&str>, host: Option<&str>) -> bool {
         let Some(origin) = origin else { return true };
         if self.0.contains(&Allowed::Any) {
@@ -62,7 +61,7 @@ impl Origins {
         };
         self.0.iter().any(|allowed| match allowed {
             Allowed::Any => true,
-            Allowed::Own => host
+            Allowed::OwnHost => host
                 .and_then(|host| Authority::parse(host, &origin.scheme).ok())
                 .is_some_and(|host| host == origin.authority),
             Allowed::Localhost => matches!(
@@ -78,17 +77,17 @@ impl Allowed {
     fn parse(text: &str) -> Result<Self, String> {
         match text {
             "*" => Ok(Self::Any),
-            "self" => Ok(Self::Own),
+            "self" => Ok(Self::OwnHost),
             "localhost" => Ok(Self::Localhost),
             _ => Origin::parse(text).and_then(Origin::reachable).map(Self::Page).map_err(|wrong| {
                 let wrong = common_mistake(text).unwrap_or(wrong);
-                format!("{text:?} matches no page: {wrong}; give scheme://host[:port] without a path, self, localhost or *")
+                format!("{text:?} matches no page: {wrong}; use scheme://host[:port] without a path, self, localhost or *")
             }),
         }
     }
 }
 
-/// What people most often give in place of an origin.
+/// Returns a sentence for the mistakes that are made most often.
 fn common_mistake(text: &str) -> Option<&'static str> {
     let (_, authority) = text.split_once("://")?;
     if authority.contains('*') {
@@ -106,14 +105,14 @@ impl Origin {
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'));
         if !is_scheme {
-            return Err("its scheme is none");
+            return Err("its scheme is invalid");
         }
         let scheme = scheme.to_ascii_lowercase();
         let authority = Authority::parse(authority, &scheme)?;
         Ok(Self { scheme, authority })
     }
 
-    /// Refuses what no browser sends as an `Origin`.
+    /// Refuses schemes that no browser sends as an `Origin`.
     fn reachable(self) -> Result<Self, &'static str> {
         match self.scheme.as_str() {
             "ws" | "wss" => {
@@ -126,8 +125,8 @@ impl Origin {
 }
 
 impl Authority {
-    /// Reads `host[:port]`, and leaves out the port that the scheme has by default. User
-    /// information, paths and queries are refused.
+    /// Parses `host[:port]`, and drops the scheme's default port. User information, paths and
+    /// queries are refused.
     fn parse(text: &str, scheme: &str) -> Result<Self, &'static str> {
         let (host, rest) = match text.strip_prefix('[') {
             Some(inner) => {
@@ -136,7 +135,7 @@ impl Authority {
                     .ok_or("its IPv6 address has no closing bracket")?;
                 let address: Ipv6Addr = address
                     .parse()
-                    .map_err(|_| "what is in brackets is no IPv6 address")?;
+                    .map_err(|_| "its brackets contain no IPv6 address")?;
                 (format!("[{address}]"), rest)
             }
             None => {
@@ -185,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn by_default_the_own_host_and_localhost_may() {
+    fn own_host_and_localhost_are_allowed_by_default() {
         let origins = Origins::parse("self,localhost").unwrap();
         let host = Some("chat.example.com");
         assert!(origins.allow(None, host));
@@ -214,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_replaces_the_default() {
+    fn list_replaces_the_default() {
         let origins = Origins::parse("https://App.example.com, http://intranet:8080").unwrap();
         assert!(origins.allow(Some("https://app.example.com"), None));
         assert!(origins.allow(Some("http://intranet:8080"), None));
@@ -233,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_default_port_is_the_same_as_none() {
+    fn default_port_equals_no_port() {
         let own = Origins::parse("self").unwrap();
         assert!(own.allow(
             Some("https://chat.example.com"),
@@ -262,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_with_user_information_or_a_path_is_none() {
+    fn origin_with_user_information_or_a_path_is_not_allowed() {
         let origins = Origins::parse("self,localhost,https://app.example.com").unwrap();
         for disguised in [
             "http://localhost:80@evil.com",
@@ -287,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_match_no_page_is_refused_with_a_sentence() {
+    fn origin_that_matches_no_page_is_refused_with_a_sentence() {
         for (wrong, hint) in [
             ("https://app.example.com/", "leave out the `/` at the end"),
             (

@@ -1,14 +1,14 @@
-//! How a store's URL is shown: without what is secret in it.
+//! Store URLs without their secrets, for display.
 
 use chaos_redis::Deployment;
 
-/// Returns a store's URL with its credentials and the values of its query as `***`, whether or not
-/// it is a URL that can be used. What may be either is hidden.
+/// Returns a store's URL with `***` in place of its credentials and the values of its query. In an
+/// invalid or ambiguous URL, everything that may be secret is hidden.
 pub fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return "***".to_owned();
     };
-    let hidden = hidden_in_url(rest);
+    let hidden = credential_length(rest);
     if hidden == rest.len() || (hidden == 0 && url.parse::<Deployment>().is_err()) {
         return format!("{scheme}://***");
     }
@@ -32,10 +32,9 @@ pub fn without_password(url: &str) -> String {
     shown
 }
 
-/// Returns how many bytes of a URL, from behind its `://`, are to be hidden: up to the last `@`,
-/// since a password may hold every other character, or all of it where that `@` may belong to a
-/// password in the query.
-pub(crate) fn hidden_in_url(rest: &str) -> usize {
+/// Returns the number of bytes to hide after a URL's `://`: up to the last `@`, since a password may
+/// contain any other character, or all of them if that `@` may belong to a password in the query.
+pub(crate) fn credential_length(rest: &str) -> usize {
     let Some(at) = rest.rfind('@') else { return 0 };
     match rest[..at].split_once('?') {
         Some((_, query)) if query.contains('=') => rest.len(),
@@ -48,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_is_shown_without_its_password() {
+    fn url_is_shown_without_its_password() {
         for (url, shown) in [
             ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6379/0"),
             ("redis://me:canary@host:6379", "redis://***@host:6379"),

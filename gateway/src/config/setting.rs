@@ -1,15 +1,15 @@
 //! One setting: its names, its default and its description.
 
-/// What holds where a setting is not given.
+/// The default of a setting.
 #[derive(Debug, Clone, Copy)]
-pub enum Otherwise {
-    /// This value, written as one would give it.
+pub enum SettingDefault {
+    /// A value, as the text of a flag.
     Value(&'static str),
-    /// A rule, told in words.
+    /// A description of a default that is no fixed value.
     Rule(&'static str),
 }
 
-/// One row of the table.
+/// A row of the table of settings.
 #[derive(Debug)]
 pub struct Setting {
     /// Key in the TOML file.
@@ -20,21 +20,21 @@ pub struct Setting {
     pub env: &'static str,
     /// Shape of the value, for the help.
     pub value: &'static str,
-    /// Heading that it stands under.
+    /// Heading in the help and in the sample file.
     pub group: &'static str,
-    /// What holds without it.
-    pub otherwise: Otherwise,
-    /// A value as one would give it, in TOML.
+    /// The default.
+    pub default: SettingDefault,
+    /// An example value in TOML.
     pub example: &'static str,
-    /// What it does.
+    /// Description for the help and the sample file.
     pub about: &'static str,
 }
 
 impl Setting {
-    pub(super) fn help(about: &str, env: &str, otherwise: Otherwise) -> String {
-        let default = match otherwise {
-            Otherwise::Value(value) => value,
-            Otherwise::Rule(rule) => rule,
+    pub(super) fn help(about: &str, env: &str, default: SettingDefault) -> String {
+        let default = match default {
+            SettingDefault::Value(value) => value,
+            SettingDefault::Rule(rule) => rule,
         };
         format!("{about}\n[env: {env}] [default: {default}]")
     }

@@ -1,23 +1,22 @@
-//! The table of settings: the one place where a setting's name, flag, variable, default and
-//! description stand. Help, sample file, `chaos config` and the layers are all made from it. What a
-//! value means is `check`'s.
+//! The table of settings: name, flag, variable, default and description of each. Help, sample file,
+//! `chaos config` and the layers are generated from it; `check` parses the values.
 
-use super::given::{Given, GivenLimits};
-pub use super::setting::{Otherwise, Setting};
+pub use super::setting::{Setting, SettingDefault};
+use super::value::{LimitValues, SettingValue};
 
 macro_rules! settings {
     ($($(#[$arg:meta])* $name:ident {
         flag: $flag:literal, env: $env:literal, value: $value:literal, group: $group:expr,
-        otherwise: $otherwise:expr, example: $example:literal,
+        default: $default:expr, example: $example:literal,
         about: $about:literal,
     })*) => {
-        /// Every setting but the limits and `config` itself.
+        /// All settings except the limits and `config`.
         pub const SETTINGS: &[Setting] = &[$(Setting {
             name: stringify!($name), flag: $flag, env: $env, value: $value, group: $group,
-            otherwise: $otherwise, example: $example, about: $about,
+            default: $default, example: $example, about: $about,
         },)*];
 
-        /// The flags of a node, as given: `check` reads them together with the other layers.
+        /// The flags of a node, unparsed.
         #[derive(Debug, Default, Clone, clap::Args)]
         pub struct Flags {
             /// A TOML file with settings; deploy/chaos.toml is a sample.
@@ -25,7 +24,7 @@ macro_rules! settings {
             pub(super) config: Option<String>,
             $(
                 #[doc = $about]
-                #[arg(long = $flag, value_name = $value, help_heading = $group, help = Setting::help($about, $env, $otherwise))]
+                #[arg(long = $flag, value_name = $value, help_heading = $group, help = Setting::help($about, $env, $default))]
                 $(#[$arg])*
                 pub(super) $name: Option<String>,
             )*
@@ -36,7 +35,7 @@ macro_rules! settings {
         }
 
         impl Flags {
-            /// These, completed by those given before the subcommand.
+            /// Adds the flags from before the subcommand; flags after it take precedence.
             pub(super) fn or(self, before: Self) -> Self {
                 Self {
                     config: self.config.or(before.config),
@@ -50,25 +49,25 @@ macro_rules! settings {
             }
         }
 
-        /// Every setting with what was given for it, and where. `check` takes this apart by name,
-        /// so that the compiler notices a setting that nothing reads.
+        /// The text and source of every setting. `check` destructures it, so that the compiler warns
+        /// about a setting that is not read.
         #[derive(Debug)]
-        pub(super) struct Settings { $(pub(super) $name: Given,)* pub(super) limits: GivenLimits }
+        pub(super) struct Settings { $(pub(super) $name: SettingValue,)* pub(super) limits: LimitValues }
 
         impl Settings {
-            /// Asks for every setting in turn: `given` gets its row and the flag's value.
+            /// Collects every setting: `value_of` gets its row and the text of its flag.
             pub(super) fn gather(
                 flags: Flags,
-                limits: GivenLimits,
-                mut given: impl FnMut(&'static Setting, Option<String>) -> Given,
+                limits: LimitValues,
+                mut value_of: impl FnMut(&'static Setting, Option<String>) -> SettingValue,
             ) -> Self {
                 let mut rows = SETTINGS.iter();
-                let mut next = |flag| given(rows.next().expect("a row for every field: both come from one table"), flag);
+                let mut next = |flag| value_of(rows.next().expect("a row for every field: both come from one table"), flag);
                 Self { $($name: next(flags.$name),)* limits }
             }
 
-            /// Every setting, in the table's order.
-            pub(super) fn all(&self) -> Vec<&Given> {
+            /// Returns all settings in the order of the table.
+            pub(super) fn all(&self) -> Vec<&SettingValue> {
                 vec![$(&self.$name,)*]
             }
         }
@@ -80,103 +79,103 @@ const STORE: &str = "Store";
 const KEYS: &str = "Keys";
 const RUNNING: &str = "Running and stopping";
 const LOGS: &str = "Logs";
-/// The folder of the embedded store where no other is given.
+/// Default folder of the embedded store.
 pub const DATA_FOLDER: &str = "./chaos-data";
-/// The heading of the limits.
+/// Heading of the limits.
 pub(super) const LIMITS: &str = "Limits";
 
-use Otherwise::{Rule, Value};
+use SettingDefault::{Rule, Value};
 
 settings! {
     listen {
         flag: "listen", env: "CHAOS_LISTEN", value: "IP:PORT", group: NETWORK,
-        otherwise: Value("127.0.0.1:7400"), example: "\"0.0.0.0:7400\"",
+        default: Value("127.0.0.1:7400"), example: "\"0.0.0.0:7400\"",
         about: "Where the WebSocket and the HTTP API are; port 0 takes a free one",
     }
     ops_listen {
         flag: "ops-listen", env: "CHAOS_OPS_LISTEN", value: "IP:PORT", group: NETWORK,
-        otherwise: Rule("none: they are on --listen, the metrics for the admin key only"), example: "\"127.0.0.1:7401\"",
+        default: Rule("none: they are on --listen, the metrics for the admin key only"), example: "\"127.0.0.1:7401\"",
         about: "A second address with /metrics, /healthz and /readyz alone, open to whoever reaches it",
     }
     allowed_origins {
         flag: "allowed-origins", env: "CHAOS_ALLOWED_ORIGINS", value: "ORIGIN,…", group: NETWORK,
-        otherwise: Value("self,localhost"), example: "[\"self\", \"https://app.example.com\"]",
+        default: Value("self,localhost"), example: "[\"self\", \"https://app.example.com\"]",
         about: "Web pages that may open a WebSocket or call the API; self is the host that was asked, * is any page",
     }
     trusted_proxies {
         flag: "trusted-proxies", env: "CHAOS_TRUSTED_PROXIES", value: "CIDR,…", group: NETWORK,
-        otherwise: Rule("none"), example: "[\"10.0.0.0/8\"]",
+        default: Rule("none"), example: "[\"10.0.0.0/8\"]",
         about: "Addresses whose X-Forwarded-For is believed",
     }
     http_idle {
         flag: "http-idle", env: "CHAOS_HTTP_IDLE", value: "SECONDS", group: NETWORK,
-        otherwise: Value("75s"), example: "\"100s\"",
+        default: Value("75s"), example: "\"100s\"",
         about: "How long an HTTP connection may rest between two requests: longer than your proxy keeps it; a unit may follow: ms, s, m",
     }
     data {
         flag: "data", env: "CHAOS_DATA", value: "FOLDER", group: STORE,
-        otherwise: Value(DATA_FOLDER), example: "\"/var/lib/chaos\"",
+        default: Value(DATA_FOLDER), example: "\"/var/lib/chaos\"",
         about: "Folder of the embedded store; one node at a time may use it",
     }
     redis {
         flag: "redis", env: "CHAOS_REDIS", value: "URL", group: STORE,
-        otherwise: Rule("none: the embedded store"), example: "\"redis://127.0.0.1:6379\"",
+        default: Rule("none: the embedded store"), example: "\"redis://127.0.0.1:6379\"",
         about: "Keeps everything in Redis instead, so that many nodes serve one world: redis://, redis+sentinel:// or redis+cluster://",
     }
     redis_prefix {
         flag: "redis-prefix", env: "CHAOS_REDIS_PREFIX", value: "NAME", group: STORE,
-        otherwise: Value("chaos"), example: "\"chaos-staging\"",
+        default: Value("chaos"), example: "\"chaos-staging\"",
         about: "How keys and channels in Redis begin, so that several deployments share a server: 1 to 32 of A-Z a-z 0-9 . _ -",
     }
     redis_wait {
         flag: "redis-wait", env: "CHAOS_REDIS_WAIT", value: "REPLICAS", group: STORE,
-        otherwise: Value("0"), example: "1",
+        default: Value("0"), example: "1",
         about: "How many replicas of Redis must have a write before it is acknowledged; what they do not have in time is answered unavailable",
     }
     redis_wait_timeout {
         flag: "redis-wait-timeout", env: "CHAOS_REDIS_WAIT_TIMEOUT", value: "MILLISECONDS", group: STORE,
-        otherwise: Value("1000ms"), example: "\"500ms\"",
+        default: Value("1000ms"), example: "\"500ms\"",
         about: "How long --redis-wait waits for them, up to 3s; a unit may follow: ms, s",
     }
     #[arg(num_args = 0..=1, default_missing_value = "on")]
     demo {
         flag: "demo", env: "CHAOS_DEMO", value: "auto|on|off", group: STORE,
-        otherwise: Value("auto"), example: "\"off\"",
+        default: Value("auto"), example: "\"off\"",
         about: "Makes an organization, an app, users and a channel to try; auto does so in a fresh folder while listening on loopback, on wherever the folder has none yet",
     }
     admin_key_file {
         flag: "admin-key-file", env: "CHAOS_ADMIN_KEY_FILE", value: "FILE", group: KEYS,
-        otherwise: Rule("embedded: made at the first start, in the data folder; Redis: one of the two must be given"), example: "\"/run/secrets/chaos-admin-key\"",
+        default: Rule("embedded: made at the first start, in the data folder; Redis: one of the two must be given"), example: "\"/run/secrets/chaos-admin-key\"",
         about: "File with the admin key, adm_…",
     }
     admin_key {
         flag: "admin-key", env: "CHAOS_ADMIN_KEY", value: "KEY", group: KEYS,
-        otherwise: Rule("see --admin-key-file, which keeps it out of the process list"), example: "\"adm_…\"",
+        default: Rule("see --admin-key-file, which keeps it out of the process list"), example: "\"adm_…\"",
         about: "The admin key itself, adm_…",
     }
     secret_key_file {
         flag: "secret-key-file", env: "CHAOS_SECRET_KEY_FILE", value: "FILE", group: KEYS,
-        otherwise: Rule("embedded: made at the first start, in the data folder; Redis: must be given, the same on every node"), example: "\"/run/secrets/chaos-secret-key\"",
+        default: Rule("embedded: made at the first start, in the data folder; Redis: must be given, the same on every node"), example: "\"/run/secrets/chaos-secret-key\"",
         about: "File with 32 bytes in hex, under which shared secrets are encrypted in the store",
     }
     drain_window {
         flag: "drain-window", env: "CHAOS_DRAIN_WINDOW", value: "SECONDS", group: RUNNING,
-        otherwise: Value("10s"), example: "\"30s\"",
+        default: Value("10s"), example: "\"30s\"",
         about: "How long SIGTERM and SIGINT spread the goodbyes to clients over; a unit may follow: ms, s, m",
     }
     heartbeat {
         flag: "heartbeat", env: "CHAOS_HEARTBEAT", value: "MILLISECONDS", group: RUNNING,
-        otherwise: Value("25000ms"), example: "\"15s\"",
+        default: Value("25000ms"), example: "\"15s\"",
         about: "Silence after which a client is pinged; two pings without an answer end the connection; a unit may follow: ms, s, m",
     }
     log {
         flag: "log", env: "CHAOS_LOG", value: "FILTER", group: LOGS,
-        otherwise: Value("info"), example: "\"info,gateway::session=debug\"",
+        default: Value("info"), example: "\"info,gateway::session=debug\"",
         about: "What is logged: a level, or levels by module",
     }
     log_format {
         flag: "log-format", env: "CHAOS_LOG_FORMAT", value: "text|json", group: LOGS,
-        otherwise: Value("text"), example: "\"json\"",
+        default: Value("text"), example: "\"json\"",
         about: "How it is logged, to standard error: lines for people, or one JSON object a line",
     }
 }

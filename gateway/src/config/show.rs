@@ -3,32 +3,33 @@
 use protocol::Limits;
 
 use super::{
-    given::Given,
     secret::without_password,
-    settings::{LIMITS, Otherwise, SETTINGS, Settings},
+    settings::{LIMITS, SETTINGS, SettingDefault, Settings},
+    value::SettingValue,
 };
 use crate::log::scrub;
 
-const WIDTH: usize = 110;
+/// Width of the comments in the sample file.
+const COMMENT_WIDTH: usize = 110;
 
-/// The effective settings as TOML, each with its source, secrets as `***`.
+/// Returns the effective settings as TOML, each with its source, secrets as `***`.
 pub(super) fn effective(settings: &Settings, limits: &Limits) -> String {
     let mut out = String::new();
-    for given in settings.all() {
-        let name = given.setting.name;
+    for value in settings.all() {
+        let name = value.setting.name;
         if name == "data" && settings.redis.text.is_some() {
             out.push_str("# data: not used with redis\n");
             continue;
         }
-        let line = match (value(given), given.setting.otherwise) {
+        let line = match (displayed(value), value.setting.default) {
             (Some(text), _) => format!("{name} = {}", quoted(&text)),
-            (None, Otherwise::Value(text)) => format!("{name} = {}", quoted(text)),
-            (None, Otherwise::Rule(rule)) => {
+            (None, SettingDefault::Value(text)) => format!("{name} = {}", quoted(text)),
+            (None, SettingDefault::Rule(rule)) => {
                 out.push_str(&format!("# {name}: {rule}\n"));
                 continue;
             }
         };
-        out.push_str(&format!("{line:<60} # {}\n", given.source));
+        out.push_str(&format!("{line:<60} # {}\n", value.source));
     }
     out.push_str("\n[limits]\n");
     for (name, _, _) in Limits::ALL {
@@ -42,15 +43,15 @@ pub(super) fn effective(settings: &Settings, limits: &Limits) -> String {
     out
 }
 
-/// The settings that differ from their defaults, as `name=value`, secrets as `***`.
+/// Returns the settings that differ from their defaults as `name=value`, secrets as `***`.
 pub(super) fn changed(settings: &Settings, limits: &Limits) -> String {
-    let is_default = |given: &Given| matches!((&given.text, given.setting.otherwise), (Some(text), Otherwise::Value(value)) if text == value);
-    let settings_given = settings
+    let is_default = |value: &SettingValue| matches!((&value.text, value.setting.default), (Some(text), SettingDefault::Value(default)) if text == default);
+    let values = settings
         .all()
         .into_iter()
-        .filter(|given| !is_default(given));
-    let mut changed: Vec<_> = settings_given
-        .filter_map(|given| Some(format!("{}={}", given.setting.name, value(given)?)))
+        .filter(|value| !is_default(value));
+    let mut changed: Vec<_> = values
+        .filter_map(|value| Some(format!("{}={}", value.setting.name, displayed(value)?)))
         .collect();
     for (name, default, _) in Limits::ALL {
         let value = limits.get(name).unwrap_or(0);
@@ -61,12 +62,13 @@ pub(super) fn changed(settings: &Settings, limits: &Limits) -> String {
     changed.join(" ")
 }
 
-fn value(given: &Given) -> Option<String> {
-    let text = given.text.as_ref()?;
-    Some(match given.setting.name {
+/// Returns the text of a setting without secrets.
+fn displayed(value: &SettingValue) -> Option<String> {
+    let text = value.text.as_ref()?;
+    Some(match value.setting.name {
         "admin_key" => "***".to_owned(),
         "redis" => without_password(text),
-        // A secret may stand in the wrong place.
+        // Any other setting may contain a misplaced secret.
         _ => scrub(text).into_owned(),
     })
 }
@@ -75,8 +77,8 @@ fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
-/// The sample file: every setting with its description, commented out at its default, or at an
-/// example where the default is a rule.
+/// Returns the sample file: every setting with its description, commented out, with its default or,
+/// if that is a rule, with an example.
 pub fn sample() -> String {
     let mut out = String::from(
         "# A sample configuration of CHAOS: every setting, commented out, at its default or at an example.\n\
@@ -92,9 +94,9 @@ pub fn sample() -> String {
         }
         out.push('\n');
         comment(&mut out, &format!("{}.", setting.about));
-        let shown = match setting.otherwise {
-            Otherwise::Value(text) => quoted(text),
-            Otherwise::Rule(rule) => {
+        let shown = match setting.default {
+            SettingDefault::Value(text) => quoted(text),
+            SettingDefault::Rule(rule) => {
                 comment(&mut out, &format!("Default: {rule}."));
                 setting.example.to_owned()
             }
@@ -121,11 +123,11 @@ pub fn sample() -> String {
     out
 }
 
-/// Comment lines, broken at words.
+/// Appends comment lines, wrapped at words.
 fn comment(out: &mut String, text: &str) {
     let mut line = String::from("#");
     for word in text.split(' ') {
-        if line.len() + 1 + word.len() > WIDTH {
+        if line.len() + 1 + word.len() > COMMENT_WIDTH {
             out.push_str(&line);
             out.push('\n');
             line = String::from("#");

@@ -19,6 +19,7 @@ struct Second {
 }
 
 impl LogRateLimit {
+    /// Creates a limit that passes `max_per_second` lines in each second.
     pub const fn new(max_per_second: u32) -> Self {
         Self {
             max_per_second,

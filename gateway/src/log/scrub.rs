@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use crate::config::hidden_in_url;
+use crate::config::credential_length;
 
 /// Prefixes of credentials. They stay visible to show the kind of credential.
 const CREDENTIAL_PREFIXES: [&str; 7] = [
@@ -103,7 +103,7 @@ fn credential_at(text: &str, at: usize) -> Option<(usize, usize)> {
                     && !matches!(byte, b'/' | b'?' | b'#' | b'"' | b'\'' | b'<' | b'>')
             });
             let lenient = has_store_scheme(&text[..at]) || !has_port(&text[from..authority]);
-            let to = from + hidden_in_url(&text[from..if lenient { end } else { authority }]);
+            let to = from + credential_length(&text[from..if lenient { end } else { authority }]);
             (to > from).then_some((from, to))
         }
         b'p' if rest.starts_with(PASSWORD.as_bytes()) => {

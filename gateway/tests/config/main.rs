@@ -443,7 +443,7 @@ fn export_and_import_name_their_store_as_a_node_does() {
     );
     assert!(both.contains("exclude each other"), "{both}");
     let before = refuses(&["--data", "here", "import"], &[]);
-    assert!(before.contains("its own flags after it"), "{before}");
+    assert!(before.contains("the command's flags after it"), "{before}");
     for usage in [
         &["export"][..],
         &["export", "--app", "nonsense"],

@@ -62,7 +62,7 @@ fn a_setting_that_cannot_be_used_is_told_in_one_sentence_with_its_source_and_wha
         ),
         (
             vec!["--redis-wait", "1"],
-            vec!["--redis-wait", "give --redis too"],
+            vec!["--redis-wait", "requires --redis"],
         ),
         (
             vec!["--redis-wait", "many"],

@@ -1,10 +1,10 @@
-//! What was given for a setting, and where.
+//! The text of a setting and the layer it came from.
 
 use std::{collections::BTreeMap, fmt};
 
 use super::setting::Setting;
 
-/// Where a value came from.
+/// The layer that a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Source {
     Flag(&'static str),
@@ -24,13 +24,13 @@ impl fmt::Display for Source {
     }
 }
 
-/// A setting's text, if any layer gave one, and which.
+/// The text of a setting; `None` if no layer has one.
 #[derive(Debug)]
-pub(super) struct Given {
+pub(super) struct SettingValue {
     pub(super) setting: &'static Setting,
     pub(super) text: Option<String>,
     pub(super) source: Source,
 }
 
-/// The limits that were given: name, text, source. Layers are merged name by name.
-pub(super) type GivenLimits = BTreeMap<&'static str, (String, Source)>;
+/// Limits of all layers, by name: text and source.
+pub(super) type LimitValues = BTreeMap<&'static str, (String, Source)>;

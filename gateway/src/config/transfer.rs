@@ -1,5 +1,5 @@
-//! The flags of `chaos export` and `chaos import`. The store is named as for a node, by the same
-//! layers.
+//! The flags of `chaos export` and `chaos import`. The settings of the store come from the same
+//! layers as a node's.
 
 use std::path::PathBuf;
 
@@ -7,32 +7,32 @@ use protocol::AppId;
 
 use super::{ConfigError, Environment, Flags, StoreConfig, check, layers};
 
-/// Which app goes where.
+/// The settings of `chaos export`.
 #[derive(Debug)]
 pub struct Export {
-    /// The app.
+    /// The app to export.
     pub app: AppId,
-    /// The file; none for standard output.
+    /// The file to write; `None` for standard output.
     pub to: Option<PathBuf>,
-    /// Where it is.
+    /// The store to read.
     pub store: StoreSettings,
 }
 
-/// Where an app comes from, and where it goes.
+/// The settings of `chaos import`.
 #[derive(Debug)]
 pub struct Import {
-    /// The file; none for standard input.
+    /// The file to read; `None` for standard input.
     pub from: Option<PathBuf>,
-    /// Where it goes.
+    /// The store to load into.
     pub store: StoreSettings,
 }
 
-/// A store without a node.
+/// A store, used without a node.
 #[derive(Debug)]
 pub struct StoreSettings {
-    /// Which.
+    /// The store.
     pub store: StoreConfig,
-    /// The file of its secret key; without it that of the data folder.
+    /// The file of its secret key; `None` for the one in the data folder.
     pub secret_key_file: Option<PathBuf>,
 }
 
@@ -59,7 +59,6 @@ pub(super) struct ImportFlags {
     store: StoreFlags,
 }
 
-/// A store, named as a node's is.
 #[derive(Debug, clap::Args)]
 struct StoreFlags {
     /// A TOML file with a node's settings [env: CHAOS_CONFIG]
@@ -83,7 +82,7 @@ impl ExportFlags {
     pub(super) fn read(self, env: Environment<'_>) -> Result<Export, ConfigError> {
         Ok(Export {
             app: self.app,
-            to: named(self.to),
+            to: unless_standard_stream(self.to),
             store: self.store.read(env)?,
         })
     }
@@ -92,7 +91,7 @@ impl ExportFlags {
 impl ImportFlags {
     pub(super) fn read(self, env: Environment<'_>) -> Result<Import, ConfigError> {
         Ok(Import {
-            from: named(self.from),
+            from: unless_standard_stream(self.from),
             store: self.store.read(env)?,
         })
     }
@@ -125,7 +124,7 @@ impl StoreFlags {
     }
 }
 
-/// A file, unless it is `-`.
-fn named(file: PathBuf) -> Option<PathBuf> {
+/// Returns the file, or `None` for `-`.
+fn unless_standard_stream(file: PathBuf) -> Option<PathBuf> {
     Some(file).filter(|file| file.as_os_str() != "-")
 }
