@@ -1,11 +1,10 @@
-//! Which `connect` is worked on now, which waits, and when the others try again.
+//! Admission of `connect`s: how many are served at a time, how many wait, and when the others retry.
 //!
-//! When a node ends, its clients connect to the others at once. What each costs before it is served
-//! (its user, its channels, its replay) would hold up the sessions that are there, so only some are
-//! worked on at a time. Others wait, and take turns between apps and within an app between users.
-//! If too many wait, the app with the most loses a place, and a hint says when to try again. Hints
-//! are places in a queue of their own: each lies behind the one before by the time that one
-//! `connect` takes, so that clients come back about as fast as they are served.
+//! When a node ends, its clients connect to the other nodes at once. Serving a `connect` (its user,
+//! its channels, its replay) is expensive and would delay existing sessions, so only a few are served
+//! at a time. Others wait, and take turns between apps and, within an app, between users. If too many
+//! wait, one of the app with the most is rejected with a retry hint. Hints are spaced by the time
+//! that one `connect` takes, so that clients return about as fast as they are served.
 
 use std::{
     sync::{
@@ -19,48 +18,47 @@ use fanout::fair::{FairPermits, Party, Permit};
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
-/// How long anybody waits to be let in.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// What letting one in takes, before it was measured.
-const FIRST: Duration = Duration::from_millis(20);
-/// The earliest hint: less than that is no pause for who connects anew.
-const EARLIEST: Duration = Duration::from_millis(500);
-/// The length of the line of hints. Beyond it they are spread over its second half.
-const LINE: Duration = Duration::from_secs(60);
-/// The weight of one measurement in the mean, as a divisor.
-const WEIGHT: u32 = 16;
+/// Maximum time that a `connect` waits for a permit.
+const MAX_WAIT: Duration = Duration::from_secs(5);
+/// Assumed time to serve a `connect`, before it was measured.
+const INITIAL_SERVICE_TIME: Duration = Duration::from_millis(20);
+const MIN_RETRY_AFTER: Duration = Duration::from_millis(500);
+/// Length of the retry schedule. Once it is full, hints are random within its second half.
+const SCHEDULE_LENGTH: Duration = Duration::from_secs(60);
+/// Weight of one measurement in the mean service time, as a divisor.
+const MEAN_DIVISOR: u32 = 16;
 
-/// Lets so many in at a time.
+/// Admits a bounded number of `connect`s at a time.
 #[derive(Debug)]
 pub struct Gate {
-    /// None if it stands open.
-    places: Option<(Arc<FairPermits>, u32)>,
+    /// The permits and their number; `None` if there is no limit.
+    permits: Option<(Arc<FairPermits>, u32)>,
     admitted: AtomicU64,
     turned_away: AtomicU64,
-    line: Mutex<Line>,
+    schedule: Mutex<RetrySchedule>,
 }
 
-/// What a gate counted.
+/// The counters of a gate.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Who was let in, ever.
+    /// `connect`s admitted since the start.
     pub admitted: u64,
-    /// Who is being let in.
+    /// `connect`s being served.
     pub under_way: u64,
-    /// Who waits.
+    /// `connect`s that wait.
     pub waiting: u64,
-    /// Who was told to come again, ever.
+    /// `connect`s rejected since the start.
     pub turned_away: u64,
 }
 
-/// The gate is full.
+/// Too many `connect`s wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Full {
-    /// When to come again.
+    /// When the client should retry, in milliseconds from now.
     pub retry_after_ms: u64,
 }
 
-/// A place at the gate, until it is dropped.
+/// A permit to serve a `connect`, released when it is dropped.
 #[derive(Debug)]
 pub struct Pass {
     _permit: Option<Permit>,
@@ -68,60 +66,59 @@ pub struct Pass {
     since: Instant,
 }
 
-/// The line of those who were turned away.
+/// The times at which rejected clients were told to retry.
 #[derive(Debug)]
-struct Line {
-    /// The mean time of one at the gate.
-    each: Duration,
-    /// When the last of them comes.
+struct RetrySchedule {
+    mean_service_time: Duration,
+    /// When the last scheduled client retries.
     end: Instant,
 }
 
 impl Gate {
-    /// Lets `at_once` in at a time, or everybody if that is 0, while so many others wait, or any
-    /// number if that is 0.
+    /// Creates a gate that serves `at_once` `connect`s at a time while `waiting` others wait. 0 means
+    /// no limit, for each.
     pub fn new(at_once: u64, waiting: u64) -> Arc<Self> {
         let count = u32::try_from(at_once).unwrap_or(u32::MAX);
         let waiting = match waiting {
             0 => usize::MAX,
             bounded => usize::try_from(bounded).unwrap_or(usize::MAX),
         };
-        let places = FairPermits::with_queue(count as usize, waiting);
+        let permits = FairPermits::with_queue(count as usize, waiting);
         Arc::new(Self {
-            places: (at_once != 0).then_some((places, count)),
+            permits: (at_once != 0).then_some((permits, count)),
             admitted: AtomicU64::new(0),
             turned_away: AtomicU64::new(0),
-            line: Mutex::new(Line {
-                each: FIRST,
+            schedule: Mutex::new(RetrySchedule {
+                mean_service_time: INITIAL_SERVICE_TIME,
                 end: Instant::now(),
             }),
         })
     }
 
-    /// Waits for a place, in turns with other parties. Whoever stops waiting leaves the queue.
+    /// Waits for a permit, in turns with other parties. Dropping the future leaves the queue.
     ///
     /// # Errors
-    /// [`Full`] at once if too many wait and no party has more than this one, later if another
-    /// party needs the place, and after 5 s.
+    /// [`Full`] at once if the queue is full and no party has more waiting than this one; later if
+    /// another party takes the place in the queue; and after 5 s.
     pub async fn enter(self: &Arc<Self>, party: Party) -> Result<Pass, Full> {
-        let Some((places, count)) = &self.places else {
+        let Some((permits, count)) = &self.permits else {
             return Ok(self.pass(None));
         };
-        match timeout(PATIENCE, places.acquire(party)).await {
+        match timeout(MAX_WAIT, permits.acquire(party)).await {
             Ok(Ok(permit)) => Ok(self.pass(Some(permit))),
-            Ok(Err(_)) | Err(_) => Err(self.turn_away(*count, places.waiting())),
+            Ok(Err(_)) | Err(_) => Err(self.turn_away(*count, permits.waiting())),
         }
     }
 
-    /// What it counted.
+    /// Returns the counters.
     pub fn counts(&self) -> Counts {
-        let under_way = self.places.as_ref().map_or(0, |(places, count)| {
-            u64::from(*count).saturating_sub(places.available() as u64)
+        let under_way = self.permits.as_ref().map_or(0, |(permits, count)| {
+            u64::from(*count).saturating_sub(permits.available() as u64)
         });
         let waiting = self
-            .places
+            .permits
             .as_ref()
-            .map_or(0, |(places, _)| places.waiting());
+            .map_or(0, |(permits, _)| permits.waiting());
         Counts {
             admitted: self.admitted.load(Ordering::Relaxed),
             under_way,
@@ -139,25 +136,26 @@ impl Gate {
         }
     }
 
-    fn turn_away(&self, places: u32, waiting: usize) -> Full {
+    fn turn_away(&self, permits: u32, waiting: usize) -> Full {
         self.turned_away.fetch_add(1, Ordering::Relaxed);
         let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
-        let wait = self.line.lock().join(Instant::now(), places, waiting);
-        // Up to a half more, so that two nodes that end at the same time make no common rhythm.
-        let hint = EARLIEST + wait + (EARLIEST + wait).mul_f64(rand::random::<f64>() / 2.0);
+        let wait = self.schedule.lock().add(Instant::now(), permits, waiting);
+        // Jitter of up to a half, so that the clients of two nodes that ended together spread out.
+        let hint = (MIN_RETRY_AFTER + wait).mul_f64(1.0 + rand::random::<f64>() / 2.0);
         Full {
             retry_after_ms: hint.as_millis() as u64,
         }
     }
 }
 
-impl Line {
-    /// The next place in the line, behind those who wait at the gate: in how much time.
-    fn join(&mut self, now: Instant, places: u32, waiting: u32) -> Duration {
-        let step = self.each / places.max(1);
-        let end = self.end.max(now + step.saturating_mul(waiting).min(LINE)) + step;
-        if end > now + LINE {
-            return LINE.mul_f64((1.0 + rand::random::<f64>()) / 2.0);
+impl RetrySchedule {
+    /// Schedules another client, after those that wait at the gate. Returns its delay.
+    fn add(&mut self, now: Instant, permits: u32, waiting: u32) -> Duration {
+        let interval = self.mean_service_time / permits.max(1);
+        let queue_time = interval.saturating_mul(waiting).min(SCHEDULE_LENGTH);
+        let end = self.end.max(now + queue_time) + interval;
+        if end > now + SCHEDULE_LENGTH {
+            return SCHEDULE_LENGTH.mul_f64((1.0 + rand::random::<f64>()) / 2.0);
         }
         self.end = end;
         end - now
@@ -166,8 +164,8 @@ impl Line {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        let line = &mut *self.gate.line.lock();
-        line.each = (line.each * (WEIGHT - 1) + self.since.elapsed()) / WEIGHT;
+        let mean = &mut self.gate.schedule.lock().mean_service_time;
+        *mean = (*mean * (MEAN_DIVISOR - 1) + self.since.elapsed()) / MEAN_DIVISOR;
     }
 }
 
@@ -182,6 +180,7 @@ mod tests {
         Party { group, member }
     }
 
+    /// Starts to enter, and returns when that waits.
     async fn waits(gate: &Arc<Gate>, party: Party) -> tokio::task::JoinHandle<Result<Pass, Full>> {
         let before = gate.counts().waiting;
         let waiting = tokio::spawn({
@@ -195,7 +194,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn so_many_are_let_in_others_wait_in_their_order_and_the_rest_are_told_when_to_come() {
+    async fn connects_beyond_the_limit_wait_in_order_and_the_rest_get_a_hint() {
         let gate = Gate::new(2, 2);
         let (first, second) = (
             gate.enter(PARTY).await.unwrap(),
@@ -203,7 +202,7 @@ mod tests {
         );
         let (third, fourth) = (waits(&gate, PARTY).await, waits(&gate, PARTY).await);
         let full = gate.enter(PARTY).await.unwrap_err();
-        assert!(full.retry_after_ms >= EARLIEST.as_millis() as u64);
+        assert!(full.retry_after_ms >= MIN_RETRY_AFTER.as_millis() as u64);
         assert_eq!(
             gate.counts(),
             Counts {
@@ -215,7 +214,10 @@ mod tests {
         );
         drop(first);
         let third = third.await.unwrap().unwrap();
-        assert!(!fourth.is_finished(), "the one who came first is the first");
+        assert!(
+            !fourth.is_finished(),
+            "the first that waits is served first"
+        );
         drop(second);
         fourth.await.unwrap().unwrap();
         drop(third);
@@ -231,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_app_with_many_connects_takes_turns_with_the_others_and_loses_its_places_to_them() {
+    async fn app_with_many_connects_takes_turns_and_loses_queue_places_to_other_apps() {
         let gate = Gate::new(1, 4);
         let held = gate.enter(PARTY).await.unwrap();
         let mut loud = Vec::new();
@@ -244,7 +246,7 @@ mod tests {
             async move { gate.enter(party(2, 1)).await }
         });
         let displaced = loud.pop().unwrap().await.unwrap().unwrap_err();
-        assert!(displaced.retry_after_ms >= EARLIEST.as_millis() as u64);
+        assert!(displaced.retry_after_ms >= MIN_RETRY_AFTER.as_millis() as u64);
         assert_eq!((gate.counts().waiting, gate.counts().turned_away), (4, 2));
         drop(held);
         let first = loud.remove(0).await.unwrap().unwrap();
@@ -255,17 +257,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_longer_than_a_few_seconds() {
+    async fn wait_is_bounded() {
         let gate = Gate::new(1, 0);
         let _held = gate.enter(PARTY).await.unwrap();
         let begun = Instant::now();
         gate.enter(PARTY).await.unwrap_err();
-        assert_eq!(begun.elapsed().as_secs(), PATIENCE.as_secs());
+        assert_eq!(begun.elapsed().as_secs(), MAX_WAIT.as_secs());
         assert_eq!(gate.counts().waiting, 0);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_goes_leaves_the_queue() {
+    async fn cancelled_connect_leaves_the_queue() {
         let gate = Gate::new(1, 1);
         let held = gate.enter(PARTY).await.unwrap();
         let waiting = waits(&gate, PARTY).await;
@@ -277,7 +279,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn hints_are_spread_by_what_letting_one_in_takes() {
+    async fn hints_are_spaced_by_the_service_time() {
         let gate = Gate::new(4, 1);
         for _ in 0..200 {
             let pass = gate.enter(PARTY).await.unwrap();
@@ -286,7 +288,7 @@ mod tests {
         }
         let _held: Vec<_> = futures_util::future::join_all((0..4).map(|_| gate.enter(PARTY))).await;
         let _waiting = waits(&gate, PARTY).await;
-        // 400 at 4 places of about 100 ms each are 10 s.
+        // 400 clients at 4 permits and about 100 ms each take 10 s.
         let mut hints = Vec::new();
         for _ in 0..400 {
             hints.push(gate.enter(PARTY).await.unwrap_err().retry_after_ms);
@@ -301,7 +303,7 @@ mod tests {
         for from in (1000..10_000).step_by(1000) {
             assert!(
                 (10..80).contains(&within(from, from + 1000)),
-                "{} come within a second from {from} ms",
+                "{} retry within a second from {from} ms",
                 within(from, from + 1000)
             );
         }
@@ -309,7 +311,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn however_many_come_the_hint_is_bounded_and_no_two_storms_are_made_of_one() {
+    async fn hints_are_bounded_and_spread_for_any_number_of_clients() {
         let gate = Gate::new(1, 1);
         let _held = gate.enter(PARTY).await.unwrap();
         let _waiting = waits(&gate, PARTY).await;
@@ -327,13 +329,13 @@ mod tests {
                     .filter(|hint| (from..from + 5000).contains(*hint))
                     .count()
                     > 500,
-                "nobody comes after {from} ms"
+                "too few retry after {from} ms"
             );
         }
     }
 
     #[tokio::test]
-    async fn zero_is_no_gate() {
+    async fn zero_means_no_limit() {
         let gate = Gate::new(0, 1);
         let all: Vec<_> =
             futures_util::future::join_all((0..1000).map(|_| gate.enter(PARTY))).await;

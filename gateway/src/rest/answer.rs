@@ -1,4 +1,4 @@
-//! How answers are written.
+//! Responses in JSON, with entity tags.
 
 use axum::{
     Json,
@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::conditions::Known;
 
-/// An answer of JSON, with the entity's tag where it is one.
+/// A response with a JSON body and, if that is an entity, its `ETag`.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Answer<T> {
     pub(super) status: StatusCode,
@@ -18,7 +18,6 @@ pub(super) struct Answer<T> {
 }
 
 impl<T> Answer<T> {
-    /// 200.
     pub(super) fn ok(value: T) -> Self {
         Self {
             status: StatusCode::OK,
@@ -27,13 +26,12 @@ impl<T> Answer<T> {
         }
     }
 
-    /// With another status.
     pub(super) fn with_status(self, status: StatusCode) -> Self {
         Self { status, ..self }
     }
 
-    /// With a tag: the version that `If-Match` is held against, and what else shows in the entity,
-    /// so that equal tags mean equal entities.
+    /// Sets the `ETag`: the version that `If-Match` is compared with and, in `shown`, what else
+    /// changes the entity, so that equal tags mean equal entities.
     pub(super) fn tagged(self, version: u64, shown: Option<u64>) -> Self {
         let tag = match shown {
             Some(shown) => format!("\"{version}.{shown}\""),
@@ -47,7 +45,7 @@ impl<T> Answer<T> {
 }
 
 impl<T: Serialize> Answer<T> {
-    /// 304 without a body if the caller has this very state.
+    /// Returns 304 without a body if the caller has this version already.
     pub(super) fn unless(self, known: &Known) -> Response {
         match &self.etag {
             Some(etag) if known.has(etag) => {

@@ -1,4 +1,4 @@
-//! Around every request: its span, what is counted of it, what is logged, and that it ends well.
+//! Middleware of every request: task, span, metrics, log line and request id.
 
 use std::{sync::Arc, time::Instant};
 
@@ -22,11 +22,10 @@ use crate::{
     metrics::{Transport, method_word},
 };
 
-/// Names a request in the log and in its answer.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Runs a request in a task of its own: a client that hangs up does not stop it halfway, and a
-/// panic is an answer like any other.
+/// Runs a request in a task of its own. A client that disconnects does not cancel it, and a panic
+/// becomes an `internal` error.
 pub(super) async fn observe(State(state): State<Shared>, request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let route = request
@@ -44,10 +43,10 @@ pub(super) async fn observe(State(state): State<Shared>, request: Request, next:
         app = Empty,
         environment = Empty
     );
-    let begun = Instant::now();
-    let running = tokio::spawn(next.run(request).instrument(span.clone()));
-    let mut response = running.await.unwrap_or_else(|end| {
-        let cause = if end.is_panic() {
+    let started_at = Instant::now();
+    let task = tokio::spawn(next.run(request).instrument(span.clone()));
+    let mut response = task.await.unwrap_or_else(|error| {
+        let cause = if error.is_panic() {
             "a handler panicked"
         } else {
             "the node stopped"
@@ -58,7 +57,7 @@ pub(super) async fn observe(State(state): State<Shared>, request: Request, next:
     state.metrics.http(route.as_deref(), &method, status);
     let failure = response.extensions_mut().remove::<Failure>();
     span.in_scope(|| {
-        let elapsed_us = begun.elapsed().as_micros() as u64;
+        let elapsed_us = started_at.elapsed().as_micros() as u64;
         match failure {
             Some(Failure(error)) => {
                 state.metrics.error(Transport::Http, error.code());
@@ -73,11 +72,9 @@ pub(super) async fn observe(State(state): State<Shared>, request: Request, next:
     response
 }
 
-/// Logs a failed request. The cause goes to the log only, and for a bounded number of requests per
-/// second.
-///
-/// A probe that finds the node not ready is no failure: a change of the store's state is logged
-/// where it is found.
+/// Logs a refused or failed request. Failures of the node are logged with their cause, for a bounded
+/// number of requests per second. A readiness probe that fails is no failure of the node; `readiness`
+/// logs changes of the store's state.
 fn log(error: &Arc<Error>, route: Option<&str>, status: u16, elapsed_us: u64) {
     static FAILURES: LogRateLimit = LogRateLimit::new(10);
     let cause = error.cause.as_deref().unwrap_or_default();
