@@ -1,4 +1,4 @@
-//! Attempts to authenticate, counted by address: `unauthenticated_per_ip`.
+//! The rate limit `unauthenticated_per_ip` on failed attempts to authenticate.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -12,10 +12,9 @@ use crate::{
     metrics::Metrics,
 };
 
-/// The limit's name.
 const LIMIT: &str = "unauthenticated_per_ip";
 
-/// The bucket of each address, shared by both transports.
+/// A token bucket for each address, shared by both transports.
 #[derive(Debug)]
 pub struct Attempts {
     buckets: Keyed<AddressGroup>,
@@ -23,8 +22,8 @@ pub struct Attempts {
     metrics: Arc<Metrics>,
 }
 
-/// One attempt of an address. It costs a token of the bucket when the store has to be asked, and is
-/// refunded if the credential is valid; otherwise when it fails.
+/// An attempt to authenticate. It takes a token before a read of the store, which is given back if
+/// the credential is valid; without a read, it takes one if it fails.
 #[derive(Debug)]
 pub struct Attempt {
     attempts: Arc<Attempts>,
@@ -33,7 +32,8 @@ pub struct Attempt {
 }
 
 impl Attempts {
-    /// So many failures per second for each address, with a burst of twice that; 0 means no limit.
+    /// Creates buckets of `per_second` failures for each address, with a burst of twice that. 0 means
+    /// no limit.
     pub fn new(per_second: u64, clock: Arc<Clock>, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             buckets: Keyed::new(Rate::per_second(per_second)),
@@ -42,7 +42,7 @@ impl Attempts {
         })
     }
 
-    /// An attempt of this address; nothing is charged yet.
+    /// Begins an attempt, without a charge yet.
     pub fn begin(self: &Arc<Self>, address: IpAddr) -> Attempt {
         Attempt {
             attempts: Arc::clone(self),
@@ -56,7 +56,7 @@ impl Attempt {
     /// Takes a token of the address's bucket, unless this attempt has done so.
     ///
     /// # Errors
-    /// `rate_limited` if there is none.
+    /// `rate_limited` if the bucket is empty.
     pub fn charge(&mut self) -> Result<()> {
         if self.is_charged {
             return Ok(());
@@ -72,7 +72,7 @@ impl Attempt {
     /// Checks that the address has a token, without taking it.
     ///
     /// # Errors
-    /// `rate_limited` if there is none.
+    /// `rate_limited` if the bucket is empty.
     pub fn check(&self) -> Result<()> {
         self.limited(
             self.attempts
@@ -81,14 +81,14 @@ impl Attempt {
         )
     }
 
-    /// Gives back what was charged.
+    /// Gives back the token that was taken.
     pub fn refund(&mut self) {
         if std::mem::take(&mut self.is_charged) {
             self.attempts.buckets.give_back(&self.address);
         }
     }
 
-    /// The address that is counted.
+    /// Returns the address of the attempt.
     pub fn address(&self) -> AddressGroup {
         self.address
     }

@@ -1,4 +1,4 @@
-//! From a credential to whom it stands for.
+//! Looks up credentials.
 
 use std::{hash::Hash, sync::Arc};
 
@@ -22,27 +22,27 @@ use store::{Document, Read};
 
 use super::{attempt::Attempt, cache::Cache};
 
-/// The most keys, and the most token keys, that are remembered at once.
-const REMEMBERED: usize = 10_000;
+/// Maximum number of cached keys, and of cached token keys.
+const CACHE_CAPACITY: usize = 10_000;
 
-/// Tells whom credentials stand for. Remembers keys for at most [`STALE`](super::STALE), users
+/// Authenticates credentials. Caches keys and token keys for at most [`STALE`](super::STALE), users
 /// never.
 #[derive(Debug)]
 pub struct Authenticator {
     services: Services,
     admin: AdminKey,
-    keys: Cache<Arc<str>, Arc<Known>>,
+    keys: Cache<Arc<str>, Arc<KnownKey>>,
     token_keys: Cache<TokenKeyId, Arc<KnownTokenKey>>,
 }
 
-/// A key whose line stood, and whose owner existed, when it was read.
+/// A key that was listed, and whose owner existed, when it was read.
 #[derive(Debug)]
-struct Known {
+struct KnownKey {
     principal: Principal,
     expires_at: Option<u64>,
 }
 
-/// Likewise a token key.
+/// A token key that was listed, and whose app existed, when it was read.
 #[derive(Debug)]
 struct KnownTokenKey {
     scope: Scope,
@@ -53,7 +53,7 @@ struct KnownTokenKey {
 /// A user whose token is valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
-    /// The user, as one who acts.
+    /// The user.
     pub actor: Actor,
     /// The token's `name`.
     pub name: Option<String>,
@@ -62,7 +62,7 @@ pub struct Verified {
     pub expires_at_ms: u64,
 }
 
-/// A token with a valid signature and time. Whether its user may come in is not known yet.
+/// A token with a valid signature and time, whose user was not looked up yet.
 #[derive(Debug)]
 pub struct Signed {
     key: Arc<KnownTokenKey>,
@@ -71,26 +71,25 @@ pub struct Signed {
 }
 
 impl Signed {
-    /// The app and environment of the key that signed it.
+    /// Returns the app and environment of the key that signed it.
     pub fn scope(&self) -> &Scope {
         &self.key.scope
     }
 
-    /// The user for whom it was signed.
+    /// Returns the user of the token.
     pub fn user(&self) -> &UserId {
         &self.claims.user
     }
 }
 
-/// Why a token is not accepted.
+/// Reason for which a token is not accepted.
 #[derive(Debug, Clone)]
 pub enum TokenRefused {
-    /// It was good until its `exp`: close code 4003.
+    /// It has expired: close code 4003.
     Expired,
-    /// Anything else, as a sentence: close code 4002.
+    /// Any other reason, as a sentence: close code 4002.
     Other(String),
-    /// Whether it is good was not found out: the store cannot be reached, or the address has failed
-    /// too often.
+    /// It was not checked: the store is unavailable, or the address has failed too often.
     Undecided(Error),
 }
 
@@ -124,11 +123,11 @@ fn refused(sentence: &str) -> TokenRefused {
 }
 
 impl Authenticator {
-    /// An authenticator over the node's services.
+    /// Creates an authenticator.
     pub fn new(services: Services, admin: AdminKey) -> Self {
         let (keys, token_keys) = (
-            Cache::new(REMEMBERED, services.clock.clone()),
-            Cache::new(REMEMBERED, services.clock.clone()),
+            Cache::new(CACHE_CAPACITY, services.clock.clone()),
+            Cache::new(CACHE_CAPACITY, services.clock.clone()),
         );
         Self {
             services,
@@ -138,20 +137,20 @@ impl Authenticator {
         }
     }
 
-    /// Whom the credential of an HTTP request stands for: what follows `Bearer `. Failures are not
+    /// Authenticates a credential, as it follows `Bearer ` in an HTTP request. Failures are not
     /// counted.
     ///
     /// # Errors
-    /// `unauthenticated` for what is no valid credential, `unavailable` if the store cannot tell.
+    /// `unauthenticated` if the credential is not valid, `unavailable` if the store does not answer.
     pub async fn authenticate(&self, bearer: &str) -> Result<Principal> {
         self.principal(bearer, None).await
     }
 
-    /// The same for an attempt of an address. A credential that is not known already is charged
-    /// before the store is asked for it.
+    /// Like [`authenticate`](Self::authenticate), and counts a failure against the address of
+    /// `attempt`. A credential that is not cached is charged before the store is read.
     ///
     /// # Errors
-    /// Also `rate_limited`, if the address has failed too often.
+    /// Like `authenticate`, and `rate_limited` if the address has failed too often.
     pub async fn authenticate_attempt(
         &self,
         bearer: &str,
@@ -194,15 +193,22 @@ impl Authenticator {
         Ok(known.principal.clone())
     }
 
-    /// Whom a user token stands for. An unknown user is made, unless the app says no. Failures are
-    /// not counted.
+    /// Authenticates a user token. Creates an unknown user if the app allows that. Failures are not
+    /// counted.
+    ///
+    /// # Errors
+    /// Fails if the token is invalid or its user was deleted, revoked or may not be created, or if
+    /// the store does not answer.
     pub async fn verify(&self, token: &str) -> Result<Verified, TokenRefused> {
         self.user(token, None).await
     }
 
-    /// Checks a token's signature and time for an attempt of an address, and asks the store at most
-    /// for the token key: one that is not known already is charged before. Whether a refused token
-    /// is charged is left to the caller.
+    /// Checks a token's signature and time, without reading its user. A token key that is not cached
+    /// is charged before it is read. The caller charges refused tokens.
+    ///
+    /// # Errors
+    /// Fails if the token is invalid or expired, if its address has failed too often, or if the store
+    /// does not answer.
     pub async fn check_attempt(
         &self,
         token: &str,
@@ -211,7 +217,11 @@ impl Authenticator {
         self.check(token, Some(attempt)).await
     }
 
-    /// Returns whom a checked token stands for. An unknown user is made, unless the app says no.
+    /// Returns the user of a checked token. Creates an unknown user if the app allows that.
+    ///
+    /// # Errors
+    /// Fails if the user was deleted, the token revoked, or the user may not be created, or if the
+    /// store does not answer.
     pub async fn admit(&self, signed: Signed) -> Result<Verified, TokenRefused> {
         let Signed { key, id, claims } = signed;
         self.admit_user(&key, &claims).await?;
@@ -256,7 +266,7 @@ impl Authenticator {
         Ok(Signed { key, id, claims })
     }
 
-    /// That the user may come in with a token of this second.
+    /// Checks that the user exists, or may be created, and that the token was not revoked.
     async fn admit_user(
         &self,
         key: &KnownTokenKey,
@@ -268,7 +278,7 @@ impl Authenticator {
             .to_vec();
         let snapshot = self.services.snapshot(key.scope.user(user), wanted).await?;
         let [entity, tombstone, revocation] = &snapshot.documents[..] else {
-            return Err(Error::internal("a read answered too little").into());
+            return Err(Error::internal("a read returned too few documents").into());
         };
         if tombstone.is_some() {
             return Err(refused("the user was deleted"));
@@ -284,11 +294,14 @@ impl Authenticator {
             None if !key.create_users => Err(refused(
                 "the user does not exist, and this app makes no users from tokens",
             )),
-            None => self.make(&key.scope, user, claims.name.as_deref()).await,
+            None => {
+                self.create_user(&key.scope, user, claims.name.as_deref())
+                    .await
+            }
         }
     }
 
-    async fn make(
+    async fn create_user(
         &self,
         scope: &Scope,
         user: &UserId,
@@ -300,7 +313,7 @@ impl Authenticator {
         }
     }
 
-    async fn read_key(&self, hash: &str) -> Result<Option<Arc<Known>>> {
+    async fn read_key(&self, hash: &str) -> Result<Option<Arc<KnownKey>>> {
         let found = self
             .services
             .snapshot(schema::credential(hash), vec![(ENTITY, ONLY.into())])
@@ -332,7 +345,7 @@ impl Authenticator {
             ],
         };
         let snapshots = self.services.store.read(reads).await?;
-        let Some(documents) = all_there(snapshots.iter().flat_map(|s| &s.documents)) else {
+        let Some(documents) = all_present(snapshots.iter().flat_map(|s| &s.documents)) else {
             return Ok(None);
         };
         let line: KeyLine = decode(documents[1])?;
@@ -351,7 +364,7 @@ impl Authenticator {
                 },
             }),
         };
-        Ok(Some(Arc::new(Known {
+        Ok(Some(Arc::new(KnownKey {
             principal,
             expires_at: line.expires_at,
         })))
@@ -380,7 +393,7 @@ impl Authenticator {
             },
         ];
         let snapshots = self.services.store.read(reads).await?;
-        let Some(documents) = all_there(snapshots.iter().flat_map(|s| &s.documents)) else {
+        let Some(documents) = all_present(snapshots.iter().flat_map(|s| &s.documents)) else {
             return Ok(None);
         };
         Ok(Some(Arc::new(KnownTokenKey {
@@ -394,9 +407,9 @@ impl Authenticator {
     }
 }
 
-/// Asks the cache, and the store if that does not know. An attempt is charged before the store is
-/// asked, but for what was valid when it was read last: guesses share the address's bucket, and
-/// those who come with good credentials from the same address do not depend on it.
+/// Returns the value of a key from the cache, or else from the store. An attempt is charged before
+/// the store is read, unless the cache had the key: so guesses are limited by the address's bucket,
+/// while clients with valid credentials at the same address are not.
 async fn look_up<K: Eq + Hash + Clone, V: Clone>(
     cache: &Cache<K, V>,
     key: &K,
@@ -420,8 +433,8 @@ fn no_key() -> Error {
     Error::unauthenticated("the key does not exist or was revoked")
 }
 
-/// The documents, if none is missing.
-fn all_there<'a>(
+/// Returns the documents, or `None` if one is missing.
+fn all_present<'a>(
     documents: impl Iterator<Item = &'a Option<Document>>,
 ) -> Option<Vec<&'a Document>> {
     documents.map(Option::as_ref).collect()

@@ -1,4 +1,4 @@
-//! What was read of keys, remembered for a moment: so briefly that a revocation holds everywhere
+//! A cache of keys with a lifetime of two seconds, so that a revocation takes effect on every node
 //! within seconds.
 
 use std::{
@@ -14,26 +14,26 @@ use dashmap::{DashMap, Entry};
 use domain::{clock::Clock, error::Result};
 use tokio::sync::SetOnce;
 
-/// After this, one caller reads anew while the others go on with what is there.
+/// Age after which one caller reads again, while the others use the cached value.
 pub const FRESH: Duration = Duration::from_secs(1);
-/// After this, nobody believes it any more.
+/// Age after which a cached value is not used any more.
 pub const STALE: Duration = Duration::from_secs(2);
 
-/// A bounded map of what was found, and when. What was not found, and errors, are never remembered.
+/// A bounded map of values that were read from the store. Missing values and errors are not cached.
 #[derive(Debug)]
 pub(crate) struct Cache<K: Eq + Hash, V> {
     slots: DashMap<K, Arc<Slot<V>>>,
-    /// The reads under way. Whoever wants the same meanwhile waits for them.
+    /// Reads in flight. Callers with the same key wait for them.
     reads: DashMap<K, Arc<Outcome<V>>>,
     capacity: usize,
     clock: Arc<Clock>,
 }
 
-/// What a read found; `None` if it was not allowed or was cancelled, and another has to begin one.
+/// The result of a read; `None` if it was refused or cancelled, so that another caller has to read.
 type Outcome<V> = SetOnce<Option<Result<Option<V>>>>;
 
-/// A read under way, until it is dropped.
-struct Reading<'a, K: Eq + Hash, V> {
+/// A read in flight, until it is dropped.
+struct ReadInFlight<'a, K: Eq + Hash, V> {
     reads: &'a DashMap<K, Arc<Outcome<V>>>,
     key: &'a K,
     outcome: Arc<Outcome<V>>,
@@ -42,10 +42,10 @@ struct Reading<'a, K: Eq + Hash, V> {
 #[derive(Debug)]
 struct Slot<V> {
     value: V,
-    /// When the reading began.
+    /// When the read began.
     read_at: Duration,
-    /// Somebody reads anew. Never reset: what is read makes a new slot, and a reading that fails
-    /// leaves this one to age.
+    /// Whether a caller reads again. Never reset: a successful read replaces the slot, and after a
+    /// failed one this slot ages.
     refreshing: AtomicBool,
 }
 
@@ -59,11 +59,12 @@ impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
         }
     }
 
-    /// What is remembered, or else what `read` finds. Of those who ask for the same at once, one
-    /// reads.
+    /// Returns the cached value, or else the result of `read`. Concurrent callers share one read.
     ///
-    /// `admit` is asked before a read of something that was not there, or never asked for, when it
-    /// was read last.
+    /// `admit` is called before the read, unless the cache has a value of any age for the key.
+    ///
+    /// # Errors
+    /// Returns the error of `admit` or `read`.
     pub(crate) async fn get(
         &self,
         key: &K,
@@ -80,8 +81,8 @@ impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
                     return Ok(Some(slot.value.clone()));
                 }
             }
-            let reading = match self.begin(key) {
-                Ok(reading) => reading,
+            let in_flight = match self.begin_read(key) {
+                Ok(in_flight) => in_flight,
                 Err(outcome) => match outcome.wait().await {
                     Some(found) => return found.clone(),
                     None => continue,
@@ -92,24 +93,27 @@ impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
             }
             let found = read.await;
             match &found {
-                Ok(Some(value)) => self.remember(key, value.clone(), began),
+                Ok(Some(value)) => self.insert(key, value.clone(), began),
                 Ok(None) => {
                     self.slots.remove_if(key, |_, slot| slot.read_at <= began);
                 }
                 Err(_) => {}
             }
-            reading.end(found.clone());
+            in_flight.end(found.clone());
             return found;
         }
     }
 
-    /// Begins a read, or tells the outcome of the one that is under way.
-    fn begin<'a>(&'a self, key: &'a K) -> std::result::Result<Reading<'a, K, V>, Arc<Outcome<V>>> {
+    /// Begins a read, or returns the outcome of the one in flight.
+    fn begin_read<'a>(
+        &'a self,
+        key: &'a K,
+    ) -> std::result::Result<ReadInFlight<'a, K, V>, Arc<Outcome<V>>> {
         match self.reads.entry(key.clone()) {
-            Entry::Occupied(under_way) => Err(Arc::clone(under_way.get())),
+            Entry::Occupied(in_flight) => Err(Arc::clone(in_flight.get())),
             Entry::Vacant(free) => {
                 let outcome = Arc::clone(&free.insert(Arc::default()));
-                Ok(Reading {
+                Ok(ReadInFlight {
                     reads: &self.reads,
                     key,
                     outcome,
@@ -118,7 +122,7 @@ impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
         }
     }
 
-    fn remember(&self, key: &K, value: V, read_at: Duration) {
+    fn insert(&self, key: &K, value: V, read_at: Duration) {
         if self.slots.len() >= self.capacity {
             self.slots
                 .retain(|_, slot| read_at.saturating_sub(slot.read_at) < STALE);
@@ -143,16 +147,16 @@ impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
     }
 }
 
-impl<K: Eq + Hash, V> Reading<'_, K, V> {
+impl<K: Eq + Hash, V> ReadInFlight<'_, K, V> {
     fn end(self, found: Result<Option<V>>) {
         let _: std::result::Result<(), _> = self.outcome.set(Some(found));
     }
 }
 
-impl<K: Eq + Hash, V> Drop for Reading<'_, K, V> {
+impl<K: Eq + Hash, V> Drop for ReadInFlight<'_, K, V> {
     fn drop(&mut self) {
         self.reads.remove(self.key);
-        // Set already, unless it was not allowed or was cancelled.
+        // Has no effect unless the read was refused or cancelled.
         let _: std::result::Result<(), _> = self.outcome.set(None);
     }
 }
@@ -176,7 +180,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_those_who_ask_at_once_one_is_admitted_and_reads() {
+    async fn concurrent_callers_share_one_read() {
         let cache = Cache::new(2, Arc::new(Clock::manual(0)));
         let (gate, admitted) = (Semaphore::new(0), AtomicUsize::new(0));
         let ask = || {
@@ -200,7 +204,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_not_admitted_holds_up_nobody_and_what_was_known_needs_no_admission() {
+    async fn refused_caller_does_not_block_others_and_cached_key_needs_no_admission() {
         let clock = Arc::new(Clock::manual(0));
         let cache = Cache::new(2, Arc::clone(&clock));
         let refuse = || Err(Error::rate_limited("unauthenticated_per_ip", 1));
@@ -223,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_found_is_believed_for_two_seconds_at_most() {
+    async fn value_is_used_for_at_most_two_seconds() {
         let clock = Arc::new(Clock::manual(0));
         let cache = Cache::new(2, Arc::clone(&clock));
         assert_eq!(get(&cache, 1, Some(1)).await, Some(1));
@@ -235,27 +239,27 @@ mod tests {
                 .get(&1, || Ok(()), async { Err(Error::busy()) })
                 .await
                 .is_err(),
-            "one reads anew"
+            "one caller reads again"
         );
-        assert_eq!(get(&cache, 1, None).await, Some(1), "the others go on");
-        clock.advance(STALE - FRESH);
         assert_eq!(
             get(&cache, 1, None).await,
-            None,
-            "nobody believes it any more"
+            Some(1),
+            "the others use the cached value"
         );
+        clock.advance(STALE - FRESH);
+        assert_eq!(get(&cache, 1, None).await, None, "the value is stale");
         assert_eq!(get(&cache, 1, None).await, None);
     }
 
     #[tokio::test]
-    async fn what_was_not_found_is_asked_again_at_once() {
+    async fn missing_value_is_not_cached() {
         let cache = Cache::new(2, Arc::new(Clock::manual(0)));
         assert_eq!(get(&cache, 1, None).await, None);
         assert_eq!(get(&cache, 1, Some(5)).await, Some(5));
     }
 
     #[tokio::test]
-    async fn the_map_is_bounded() {
+    async fn cache_is_bounded() {
         let clock = Arc::new(Clock::manual(0));
         let cache = Cache::new(2, Arc::clone(&clock));
         for key in 0..9 {
@@ -264,6 +268,6 @@ mod tests {
         assert_eq!(cache.slots.len(), 2);
         clock.advance(STALE);
         assert_eq!(get(&cache, 9, Some(9)).await, Some(9));
-        assert_eq!(cache.slots.len(), 1, "what nobody believes makes room");
+        assert_eq!(cache.slots.len(), 1, "stale values are removed");
     }
 }

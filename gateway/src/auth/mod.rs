@@ -1,6 +1,6 @@
-//! From the credential of a request to its [`Principal`](domain::credential::Principal).
+//! Authentication: from a credential to its [`Principal`](domain::credential::Principal).
 //!
-//! Owned here: looking credentials up, keeping what was found for a while, and limiting guesses.
+//! Owns the lookup of credentials, its cache, and the limit on failed attempts.
 
 mod attempt;
 mod authenticator;
