@@ -1,5 +1,4 @@
-//! The demo: an organization, an app, two users and a channel, so that a newcomer chats within a
-//! minute.
+//! The demo tenant: an organization, an app, two users and a channel.
 
 use std::path::Path;
 
@@ -28,7 +27,7 @@ pub const USERS: [(&str, &str); 2] = [("alice", "Alice"), ("bob", "Bob")];
 /// The channel of the demo.
 pub const CHANNEL: &str = "general";
 
-/// What the demo's file holds.
+/// The contents of the demo's file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Demo {
     /// The app.
@@ -38,16 +37,21 @@ pub struct Demo {
 }
 
 impl Demo {
-    /// Makes it, and writes its file into the folder.
-    pub async fn make(services: &Services, folder: &Folder) -> Result<(), StartError> {
-        let demo = Self::fill(services).await.map_err(StartError::of)?;
+    /// Creates the demo, and writes its file into the folder.
+    ///
+    /// # Errors
+    /// Fails if the store does not answer or the file cannot be written.
+    pub async fn create(services: &Services, folder: &Folder) -> Result<(), StartError> {
+        let demo = Self::create_tenant(services)
+            .await
+            .map_err(StartError::of)?;
         folder.keep(
             DEMO,
             &serde_json::to_string_pretty(&demo).map_err(StartError::of)?,
         )
     }
 
-    /// Reads it from a data folder.
+    /// Reads the demo's file from a data folder; `None` if there is none that is valid.
     pub fn read(data: &Path) -> Option<Self> {
         Self::read_file(&data.join(DEMO))
     }
@@ -56,8 +60,11 @@ impl Demo {
         serde_json::from_str(&std::fs::read_to_string(file).ok()?).ok()
     }
 
-    /// Whether the folder names a demo whose app exists.
-    pub async fn is_there(services: &Services, folder: &Folder) -> Result<bool, StartError> {
+    /// Returns whether the folder has a demo whose app exists.
+    ///
+    /// # Errors
+    /// Fails if the store does not answer.
+    pub async fn exists(services: &Services, folder: &Folder) -> Result<bool, StartError> {
         let app: Option<AppId> =
             Self::read_file(&folder.file(DEMO)).and_then(|demo| demo.app_id.parse().ok());
         let Some(app) = app else { return Ok(false) };
@@ -68,7 +75,7 @@ impl Demo {
         Ok(found.documents[0].is_some())
     }
 
-    async fn fill(services: &Services) -> Result<Self> {
+    async fn create_tenant(services: &Services) -> Result<Self> {
         let admin = Principal::Admin;
         let body = CreateOrganization {
             name: "Demo".into(),

@@ -1,11 +1,10 @@
-//! Text from elsewhere on its way to a terminal: what a terminal would obey is shown as a visible
-//! escape instead.
+//! Output to a terminal. Control characters in untrusted text are shown as escapes.
 
 use std::borrow::Cow;
 
 pub use domain::check::{breaks_line, reorders};
 
-/// Writes a line to standard output. A reader that is gone (`| head`) is no reason to stop.
+/// Writes a line to standard output. Errors are ignored, such as a closed pipe (`| head`).
 macro_rules! say {
     ($($line:tt)*) => {{
         use std::io::Write as _;
@@ -13,7 +12,7 @@ macro_rules! say {
     }};
 }
 
-/// Writes a line to standard error, likewise.
+/// Writes a line to standard error. Errors are ignored.
 macro_rules! complain {
     ($($line:tt)*) => {{
         use std::io::Write as _;
@@ -27,8 +26,8 @@ fn is_unsafe(c: char) -> bool {
     (c.is_control() && c != '\t') || breaks_line(c) || reorders(c)
 }
 
-/// Returns the text as one line that a terminal shows and does not obey. Escapes are those of JSON
-/// and TOML strings (`\n`, `\u001b`), so that a line in one of these formats keeps its meaning.
+/// Returns the text as one line without control characters. Escapes are those of JSON and TOML
+/// strings (`\n`, `\u001b`), so that a line in one of these formats keeps its meaning.
 pub fn escape(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unsafe) {
         return Cow::Borrowed(text);
@@ -45,7 +44,7 @@ pub fn escape(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Splits a text into the lines that it is shown in, each escaped.
+/// Splits a text at line breaks, and escapes each line.
 pub fn lines(text: &str) -> impl Iterator<Item = Cow<'_, str>> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
@@ -65,8 +64,7 @@ pub fn lines(text: &str) -> impl Iterator<Item = Cow<'_, str>> {
     })
 }
 
-/// Like [`escape`], and leaves the colours alone (`ESC [ … m`) with which this program's own log
-/// marks a line.
+/// Like [`escape`], but keeps colour sequences (`ESC [ … m`), which this program's log contains.
 pub fn escape_uncoloured(text: &str) -> Cow<'_, str> {
     let Some(first) = text.find('\u{1b}') else {
         return escape(text);
@@ -89,7 +87,7 @@ pub fn escape_uncoloured(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Bytes of the colour sequence that a text begins with.
+/// Returns the length of the colour sequence at the start of a text.
 fn colour_length(text: &str) -> Option<usize> {
     let numbers = text.strip_prefix("\u{1b}[")?;
     let end = numbers.find(|c: char| !(c.is_ascii_digit() || c == ';'))?;
@@ -115,14 +113,14 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_split_at_every_kind_of_line_break() {
+    fn text_is_split_at_every_kind_of_line_break() {
         let shown: Vec<_> = lines("a\nb\r\nc\rd\u{2028}e\u{85}\u{1b}f").collect();
         assert_eq!(shown, ["a", "b", "c", "d", "e", r"\u001bf"]);
         assert_eq!(lines("").count(), 1);
     }
 
     #[test]
-    fn only_colours_are_left_of_escape_sequences() {
+    fn only_colours_remain_of_escape_sequences() {
         assert_eq!(
             escape_uncoloured("\u{1b}[2m\u{1b}[1;31mx\u{1b}[2J\u{1b}"),
             "\u{1b}[2m\u{1b}[1;31mx\\u001b[2J\\u001b"
@@ -131,7 +129,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn escaped_text_has_nothing_that_a_terminal_obeys(text in any::<String>()) {
+        fn escaped_text_has_no_control_characters(text in any::<String>()) {
             prop_assert!(!escape(&text).contains(is_unsafe));
             prop_assert!(lines(&text).all(|line| !line.contains(is_unsafe)));
         }

@@ -1,32 +1,31 @@
-//! The line that is being typed, and where it stands on a terminal. Pure: keys come in, rows go
-//! out.
+//! The line editor of the chat, without I/O: keys in, rows out.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use unicode_width::UnicodeWidthChar;
 
 use crate::terminal::{breaks_line, reorders};
 
-/// Lines that were sent and can be called back.
-const HISTORY: usize = 100;
+/// Maximum number of lines in the history.
+const MAX_HISTORY: usize = 100;
 
-/// A line with a cursor, edited by the keys of common shells.
+/// A line with a cursor and a history, edited with the keys of common shells.
 #[derive(Debug, Default)]
 pub(super) struct Line {
     text: Vec<char>,
     cursor: usize,
     history: Vec<String>,
-    /// Which line of the history is shown, counted from the newest; none for a new line.
+    /// The line of the history that is shown, counted from the newest; `None` for a new line.
     recalled: Option<usize>,
 }
 
-/// What a key asks for.
+/// The effect of a key.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Typed {
-    /// The line changed.
+    /// The line or the cursor changed.
     Edit,
     /// The line is complete.
     Submit(String),
-    /// There are no further lines.
+    /// The input ended.
     End,
 }
 
@@ -67,7 +66,7 @@ impl Line {
         Typed::Edit
     }
 
-    /// Inserts a text that was pasted, line breaks included.
+    /// Inserts pasted text, including line breaks.
     pub(super) fn paste(&mut self, text: &str) {
         text.replace("\r\n", "\n")
             .replace('\r', "\n")
@@ -108,7 +107,7 @@ impl Line {
         let text: String = std::mem::take(&mut self.text).into_iter().collect();
         (self.cursor, self.recalled) = (0, None);
         if !text.trim().is_empty() && self.history.last() != Some(&text) {
-            if self.history.len() == HISTORY {
+            if self.history.len() == MAX_HISTORY {
                 self.history.remove(0);
             }
             self.history.push(text.clone());
@@ -128,8 +127,8 @@ impl Line {
         (self.cursor, self.recalled) = (self.text.len(), recalled);
     }
 
-    /// Lays the line out behind a prompt that is `indent` wide. The last column stays free, so that
-    /// the terminal breaks no row itself.
+    /// Breaks the line into rows, after a prompt of `indent` columns. The last column stays free, so
+    /// that the terminal does not wrap a row itself.
     pub(super) fn layout(&self, indent: usize, columns: usize) -> Layout {
         let columns = columns.max(indent + 3);
         let mut layout = Layout {
@@ -139,7 +138,7 @@ impl Line {
         };
         let mut used = indent;
         for (index, c) in self.text.iter().enumerate() {
-            let shown = shown(*c);
+            let shown = printable(*c);
             let width = shown.width().unwrap_or(0);
             if used + width >= columns {
                 layout.rows.push(String::new());
@@ -160,7 +159,7 @@ impl Line {
     }
 }
 
-/// The rows of a line, the first of which begins behind the prompt, and the place of the cursor.
+/// The rows of a line, of which the first follows the prompt, and the position of the cursor.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Layout {
     pub(super) rows: Vec<String>,
@@ -168,8 +167,8 @@ pub(super) struct Layout {
     pub(super) column: usize,
 }
 
-/// A typed or pasted character as something that stays in its row.
-fn shown(c: char) -> char {
+/// Returns a character that stays in its row in place of one that does not.
+fn printable(c: char) -> char {
     match c {
         '\n' => '⏎',
         '\t' => ' ',
@@ -229,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn sent_lines_are_called_back() {
+    fn up_and_down_recall_sent_lines() {
         let mut line = typed("one");
         press(&mut line, KeyCode::Enter);
         line.paste("two");
@@ -252,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_is_broken_before_the_last_column() {
+    fn long_line_is_broken_before_the_last_column() {
         let mut line = typed("abcd\u{1b}日");
         assert_eq!(
             line.layout(2, 6),

@@ -1,4 +1,4 @@
-//! `chaos chat`: a terminal client, and a real one: all that it knows it learns over the wire.
+//! `chaos chat`: a terminal client that uses the public protocol only.
 
 mod line;
 mod names;
@@ -34,22 +34,22 @@ use self::{
 };
 use crate::{config::Chat, demo::Demo, start::StartError};
 
-/// How many of the last messages are shown at the beginning.
-const HISTORY: u64 = 20;
+/// Number of messages that are shown at the start.
+const INITIAL_MESSAGES: u64 = 20;
 
-/// How long what was typed may take to be stored after the input ended.
-const FAREWELL: Duration = Duration::from_secs(10);
+/// Maximum time for the sent messages to be acknowledged after the input ended.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Lines that wait for the names in them; beyond that they are shown with ids.
+/// Maximum number of lines that wait for names; further ones are shown with ids.
 const MAX_WAITING: usize = 500;
 
-/// Users of one request for names.
 const NAMES_PER_REQUEST: usize = 100;
 
-/// Chats until the input ends, through restarts of the node.
+/// Chats until the input ends. Reconnects if the connection is lost.
 ///
 /// # Errors
-/// A sentence for the person at the terminal.
+/// Fails if a setting is invalid, if there is no token, if the node refuses the user or the channel,
+/// or if sent messages are not acknowledged at the end.
 pub async fn run(settings: Chat) -> Result<(), StartError> {
     let channel: ChannelId = settings
         .channel
@@ -58,13 +58,13 @@ pub async fn run(settings: Chat) -> Result<(), StartError> {
     let connector = Connector::new(&settings.url, Encoding::MessagePack).map_err(StartError::of)?;
     let mut first = Some(token(&settings).await?);
     let settings = Arc::new(settings);
-    let asks = settings.clone();
+    let token_settings = settings.clone();
     let token = move || {
-        let (first, settings) = (first.take(), asks.clone());
+        let (first, settings) = (first.take(), token_settings.clone());
         async move {
             match first {
                 Some(token) => Ok(token),
-                None => another(&settings).await,
+                None => new_token(&settings).await,
             }
         }
     };
@@ -75,7 +75,7 @@ pub async fn run(settings: Chat) -> Result<(), StartError> {
         ..Settings::default()
     };
     let (client, updates) = Client::start(vec![connector], behaviour, token);
-    let talk = Talk {
+    let conversation = Conversation {
         settings,
         channel,
         client,
@@ -88,40 +88,39 @@ pub async fn run(settings: Chat) -> Result<(), StartError> {
         unnamed: HashSet::new(),
         lookup: JoinSet::new(),
     };
-    talk.run(updates).await
+    conversation.run(updates).await
 }
 
-/// Another token than the first one, which has ended or is about to.
-async fn another(settings: &Chat) -> Result<String, NoToken> {
+/// Returns a token in place of one that has expired or is about to.
+async fn new_token(settings: &Chat) -> Result<String, NoToken> {
     if settings.token.is_some() {
-        return Err(NoToken::Never("the one that was given has ended".into()));
+        return Err(NoToken::Never("the one of --token has expired".into()));
     }
     token(settings)
         .await
         .map_err(|error| NoToken::Later(error.0))
 }
 
-/// A conversation at the terminal.
-struct Talk {
+struct Conversation {
     settings: Arc<Chat>,
     channel: ChannelId,
     client: Client,
     screen: Screen,
-    /// Known from the first connection on.
+    /// Set by the first connection.
     you: Option<UserId>,
     is_away: bool,
     /// The number of the newest message that was shown.
     last_number: u64,
-    /// What is to be shown as soon as the names in it are known.
+    /// Items that are shown as soon as the names in them are known.
     waiting: VecDeque<Item>,
     names: Names,
     /// Users whose names could not be read during this connection.
     unnamed: HashSet<UserId>,
-    /// The request for names that is under way; at most one.
+    /// The request for names in flight; at most one.
     lookup: JoinSet<(Vec<UserId>, Option<Users>)>,
 }
 
-/// Something to show.
+/// An item to show.
 enum Item {
     Message(Message),
     Edited(Message),
@@ -157,7 +156,7 @@ impl Item {
     }
 }
 
-impl Talk {
+impl Conversation {
     async fn run(mut self, mut updates: Updates) -> Result<(), StartError> {
         let mut end: Option<Instant> = None;
         loop {
@@ -166,7 +165,7 @@ impl Talk {
             }
             tokio::select! {
                 line = self.screen.line(), if end.is_none() => match line.map_err(StartError::of)? {
-                    None => end = Some(Instant::now() + FAREWELL),
+                    None => end = Some(Instant::now() + DRAIN_TIMEOUT),
                     Some(text) => self.send(text),
                 },
                 update = updates.next() => self.apply(update).await?,
@@ -176,7 +175,7 @@ impl Talk {
                     }
                 }
                 () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => {
-                    return Err(StartError(format!("{} of your messages may be lost: the node does not answer", self.client.unacknowledged())));
+                    return Err(StartError(format!("{} of your messages may be lost: the node did not acknowledge them in time", self.client.unacknowledged())));
                 }
             }
             self.show_waiting();
@@ -208,7 +207,7 @@ impl Talk {
                 };
                 let entry = connected.channels.into_iter().find_map(of_channel);
                 if std::mem::take(&mut self.is_away) {
-                    self.note("connected again");
+                    self.note("reconnected");
                 }
                 if let (None, Some(entry)) = (&self.you, entry) {
                     let name = name_of(&connected.user);
@@ -221,7 +220,7 @@ impl Talk {
             Some(Update::Away { why, .. }) => {
                 if !std::mem::replace(&mut self.is_away, true) {
                     self.note(&format!(
-                        "{why}; connecting again, and what you write waits"
+                        "{why}; reconnecting, and messages are sent afterwards"
                     ));
                 }
             }
@@ -232,7 +231,7 @@ impl Talk {
             Some(Update::Gap {
                 gap: Gap::Diverged, ..
             }) => {
-                self.note("the node lost what was said last; this is what it has:");
+                self.note("the node lost the latest messages; these are the ones it has:");
                 self.last_number = 0;
             }
             Some(Update::Messages { messages, .. }) => {
@@ -262,7 +261,7 @@ impl Talk {
         ));
         self.screen.open(you)?;
         let newest = ListMessages {
-            limit: Some(HISTORY),
+            limit: Some(INITIAL_MESSAGES),
             ..ListMessages::default()
         };
         let Some(session) = self.client.session() else {
@@ -274,7 +273,7 @@ impl Talk {
                 .extend(page.items.into_iter().map(Item::Message)),
             Err(error) => self
                 .screen
-                .warn(&format!("what was said before cannot be shown: {error}")),
+                .warn(&format!("earlier messages cannot be shown: {error}")),
         }
         Ok(())
     }
@@ -283,7 +282,7 @@ impl Talk {
         self.waiting.push_back(Item::Note(note.to_owned()));
     }
 
-    /// Shows what waits, as far as the names in it are known or cannot be had.
+    /// Shows waiting items up to the first whose name is being looked up.
     fn show_waiting(&mut self) {
         while let Some(item) = self.waiting.front() {
             let is_known = item
@@ -298,7 +297,7 @@ impl Talk {
         }
     }
 
-    /// Asks for the names in what waits, unless they are asked for already. Returns whether an
+    /// Requests the unknown names of waiting items, unless a request is in flight. Returns whether an
     /// answer will come.
     fn look_up(&mut self) -> bool {
         if !self.lookup.is_empty() {
@@ -331,7 +330,7 @@ impl Talk {
         let Some(users) = users else {
             return self.unnamed.extend(asked);
         };
-        // A reply that ends early is followed by another request, if it brought anything.
+        // An incomplete reply is followed by another request, unless it was empty.
         let is_complete = !users.more || users.items.is_empty();
         for user in users.items {
             let name = name_of(&user);
@@ -375,7 +374,7 @@ impl Talk {
                 .note(&format!("* {} reacted {emoji}", self.names.of(user))),
             Item::Joined(user) => self
                 .screen
-                .note(&format!("* {} came in", self.names.of(user))),
+                .note(&format!("* {} joined", self.names.of(user))),
             Item::Left(user) => self.screen.note(&format!("* {} left", self.names.of(user))),
             Item::Note(note) => self.screen.note(&format!("* {note}")),
         }
@@ -388,14 +387,11 @@ impl Talk {
         } else {
             &self.settings.user
         };
-        StartError(format!(
-            "{} does not let {who} in: {why}",
-            self.settings.url
-        ))
+        StartError(format!("{} refuses {who}: {why}", self.settings.url))
     }
 }
 
-/// What a message says: its text, or what hangs on it where there is none.
+/// Returns the text of a message, or its attachments if it has no text.
 fn content(message: &Message) -> Cow<'_, str> {
     if !message.text.is_empty() {
         return Cow::Borrowed(&message.text);
@@ -420,7 +416,7 @@ fn content(message: &Message) -> Cow<'_, str> {
     Cow::Owned(shown.collect::<Vec<_>>().join("\n"))
 }
 
-/// The token: given, or minted with an app key, given too or the demo's.
+/// Returns the token of the settings, or mints one with the app key of the settings or the demo.
 async fn token(settings: &Chat) -> Result<String, StartError> {
     if let Some(token) = &settings.token {
         return Ok(token.expose().to_owned());
@@ -434,7 +430,7 @@ async fn token(settings: &Chat) -> Result<String, StartError> {
             .map(|demo| demo.app_key)
             .ok_or_else(|| no_demo(&settings.data))?,
     };
-    let backend = Backend::new(&http_of(&settings.url), &key).map_err(StartError::of)?;
+    let backend = Backend::new(&http_url(&settings.url), &key).map_err(StartError::of)?;
     let user: UserId = settings.user.parse().map_err(StartError::of)?;
     let minted = backend
         .call::<UserMintToken>(&user, MintToken::default())
@@ -461,13 +457,13 @@ fn read(file: &Path) -> Result<String, StartError> {
 
 fn no_demo(data: &Path) -> StartError {
     StartError(format!(
-        "{} holds no demo: a node makes one only in a fresh folder while it listens on loopback, or with --demo on; or give --token-file or --app-key",
+        "{} holds no demo: start a node with --demo on, or pass --token-file or --app-key",
         data.display()
     ))
 }
 
-/// The HTTP address beside a WebSocket's.
-fn http_of(url: &str) -> String {
+/// Returns the HTTP URL of a WebSocket URL.
+fn http_url(url: &str) -> String {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = rest.split('/').next().unwrap_or(rest);
     format!("http://{authority}")

@@ -1,4 +1,4 @@
-//! What people are called on the screen.
+//! Display names of users.
 
 use std::collections::HashMap;
 
@@ -6,26 +6,25 @@ use protocol::{UserId, entity::User};
 
 use crate::terminal::escape;
 
-/// Users that are remembered at once.
 const MAX_NAMES: usize = 4096;
 
-/// The names of users that were asked for.
+/// The known display names.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     by_id: HashMap<UserId, String>,
-    /// How many users have a name, in lower case.
-    bearers: HashMap<String, usize>,
+    /// Number of users for each name in lower case.
+    users_by_name: HashMap<String, usize>,
 }
 
 impl Names {
-    /// Remembers what a user is called.
+    /// Adds or replaces the name of a user.
     pub(super) fn learn(&mut self, id: UserId, name: String) {
         if self.by_id.len() >= MAX_NAMES {
             *self = Self::default();
         }
-        *self.bearers.entry(name.to_lowercase()).or_default() += 1;
+        *self.users_by_name.entry(name.to_lowercase()).or_default() += 1;
         if let Some(before) = self.by_id.insert(id, name).map(|name| name.to_lowercase())
-            && let Some(count) = self.bearers.get_mut(&before)
+            && let Some(count) = self.users_by_name.get_mut(&before)
         {
             *count -= 1;
         }
@@ -35,13 +34,13 @@ impl Names {
         self.by_id.contains_key(id)
     }
 
-    /// Returns what to show for a user: the name where it tells one user from the others, with the
-    /// id where it does not.
+    /// Returns the name of a user, followed by the id if other users have the same name.
     pub(super) fn of(&self, id: &UserId) -> String {
         match self.by_id.get(id) {
             None => id.to_string(),
             Some(name)
-                if name == id.as_str() || self.bearers.get(&name.to_lowercase()) == Some(&1) =>
+                if name == id.as_str()
+                    || self.users_by_name.get(&name.to_lowercase()) == Some(&1) =>
             {
                 name.clone()
             }
@@ -50,9 +49,8 @@ impl Names {
     }
 }
 
-/// Returns the name that a user chose, or the id where there is none that can stand in front of a
-/// message: one that begins with a sign of this program's own (`*`, `!`, `│`), or holds a colon,
-/// could pass for something else.
+/// Returns the name of a user's profile, or the id if the name could be mistaken for something else:
+/// if it begins with a mark of this program (`*`, `!`, `│`) or contains a colon.
 pub(super) fn name_of(user: &User) -> String {
     let full = [&user.first_name, &user.last_name]
         .into_iter()
@@ -89,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_could_pass_for_something_else_is_not_shown() {
+    fn ambiguous_name_is_replaced_by_the_id() {
         assert_eq!(name_of(&user("ada", "Ada", "Lovelace")), "Ada Lovelace");
         assert_eq!(
             name_of(&User {
@@ -105,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn two_users_of_one_name_are_told_apart_by_their_ids() {
+    fn users_with_equal_names_are_shown_with_their_ids() {
         let mut names = Names::default();
         let [ada, eve] = ["ada", "eve"].map(|id| id.parse::<UserId>().unwrap());
         assert_eq!(names.of(&ada), "ada");

@@ -1,6 +1,5 @@
-//! The terminal: lines that are shown, and lines that are typed. What comes in while somebody types
-//! is shown above the half-typed line. Where input or output is no terminal, lines are just read
-//! and written.
+//! The terminal of the chat. Messages that arrive while the user types are shown above the line that
+//! is being edited. If input or output is no terminal, lines are read and written without editing.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -15,13 +14,12 @@ use unicode_width::UnicodeWidthChar;
 use super::line::{Line, Typed};
 use crate::{start::StartError, terminal};
 
-/// What stands before the second and every further line of a message.
+/// Prefix of all rows of a message but the first.
 const CONTINUATION: &str = "  │ ";
 
-/// Columns of a terminal that does not tell them.
-const COLUMNS: usize = 80;
+/// Assumed width of a terminal that does not report one.
+const DEFAULT_COLUMNS: usize = 80;
 
-/// Where a person chats.
 pub(super) struct Screen {
     input: Input,
     is_terminal: bool,
@@ -29,8 +27,7 @@ pub(super) struct Screen {
 }
 
 enum Input {
-    /// Nothing is read yet.
-    Waiting,
+    NotOpen,
     Plain(Lines<BufReader<Stdin>>),
     Editor(Box<Editor>),
 }
@@ -40,13 +37,13 @@ impl Screen {
         let is_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
         let has_colour = is_terminal && std::env::var_os("NO_COLOR").is_none();
         Self {
-            input: Input::Waiting,
+            input: Input::NotOpen,
             is_terminal,
             has_colour,
         }
     }
 
-    /// Begins to read lines. On a terminal they stand behind `name`, like messages.
+    /// Begins to read lines. On a terminal, the prompt is `name`.
     pub(super) fn open(&mut self, name: &str) -> Result<(), StartError> {
         self.input = if self.is_terminal {
             Input::Editor(Box::new(
@@ -58,33 +55,32 @@ impl Screen {
         Ok(())
     }
 
-    /// Returns the next line; none at the end of the input. Cancel-safe.
+    /// Returns the next line, or `None` at the end of the input. Cancel-safe.
     pub(super) async fn line(&mut self) -> io::Result<Option<String>> {
         match &mut self.input {
-            Input::Waiting => std::future::pending().await,
+            Input::NotOpen => std::future::pending().await,
             Input::Plain(lines) => lines.next_line().await,
             Input::Editor(editor) => editor.next_line().await,
         }
     }
 
-    /// Shows a message so that none of its lines passes for one of somebody else.
+    /// Shows a message. All rows but the first are marked, so that none can be mistaken for another
+    /// user's message.
     pub(super) fn show_message(&mut self, name: &str, text: &str) {
         let columns = self.is_terminal.then(columns);
         self.print(&layout(name, text, columns, self.has_colour));
     }
 
-    /// Shows a message that nobody sent.
     pub(super) fn show_system_message(&mut self, text: &str) {
         let columns = self.is_terminal.then(columns);
         self.print(&rows("* ".to_owned(), 2, text, columns));
     }
 
-    /// Shows what happened.
+    /// Shows a notice.
     pub(super) fn note(&mut self, note: &str) {
         self.print(&[terminal::escape(note).into_owned()]);
     }
 
-    /// Shows what went wrong.
     pub(super) fn warn(&mut self, warning: &str) {
         match self.input {
             Input::Editor(_) => self.note(&format!("! {warning}")),
@@ -95,7 +91,7 @@ impl Screen {
     fn print(&mut self, rows: &[String]) {
         match &mut self.input {
             Input::Editor(editor) => editor.print_above(rows),
-            // A reader that is gone is noticed by the end of the input.
+            // Errors are ignored: the end of the input ends the chat.
             _ => rows
                 .iter()
                 .for_each(|row| drop(writeln!(io::stdout(), "{row}"))),
@@ -103,13 +99,13 @@ impl Screen {
     }
 }
 
-/// A line editor on a terminal in raw mode, which is left when this is dropped.
+/// A line editor on a terminal in raw mode. Drop restores the mode.
 struct Editor {
     events: EventStream,
     line: Line,
     prompt: String,
     prompt_width: usize,
-    /// The row of the cursor within the line as it was drawn last.
+    /// The row of the cursor within the line when it was last drawn.
     row: usize,
 }
 
@@ -152,7 +148,7 @@ impl Editor {
         }
     }
 
-    /// Prints rows in place of the line, and the line below them again.
+    /// Prints rows in place of the line, and redraws the line below them.
     fn print_above(&mut self, rows: &[String]) {
         let mut out = self.erase();
         for row in rows {
@@ -171,7 +167,7 @@ impl Editor {
         write(&out);
     }
 
-    /// The sequence that moves to the beginning of the line and clears from there on.
+    /// Returns the escape sequence that clears the screen from the beginning of the line.
     fn erase(&self) -> String {
         let up = if self.row > 0 {
             format!("\x1b[{}A", self.row)
@@ -184,15 +180,14 @@ impl Editor {
 
 impl Drop for Editor {
     fn drop(&mut self) {
-        // A line that is being typed when the chat ends is given up.
         write(&self.erase());
-        // What fails here leaves a terminal that is gone.
+        // Fails only if the terminal is gone.
         let _ = crossterm::execute!(io::stdout(), DisableBracketedPaste);
         let _ = disable_raw_mode();
     }
 }
 
-/// Writes to the terminal in one piece. One that is gone is noticed by the end of the input.
+/// Writes to the terminal at once. Errors are ignored: the end of the input ends the chat.
 fn write(text: &str) {
     let mut out = io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
@@ -203,7 +198,7 @@ fn columns() -> usize {
         .map(|(columns, _)| usize::from(columns))
         .ok()
         .filter(|columns| *columns > 0)
-        .unwrap_or(COLUMNS)
+        .unwrap_or(DEFAULT_COLUMNS)
 }
 
 fn coloured(name: &str, has_colour: bool) -> String {
@@ -214,8 +209,7 @@ fn coloured(name: &str, has_colour: bool) -> String {
     }
 }
 
-/// The rows of a message: the name before the first, a bar before the others, broken where the
-/// terminal would break them.
+/// Breaks a message into rows: the name before the first, a bar before the others.
 fn layout(name: &str, text: &str, columns: Option<usize>, has_colour: bool) -> Vec<String> {
     rows(
         format!("{}: ", coloured(name, has_colour)),
@@ -225,7 +219,8 @@ fn layout(name: &str, text: &str, columns: Option<usize>, has_colour: bool) -> V
     )
 }
 
-/// The rows of a text behind `row`, which is so many columns wide.
+/// Breaks a text into rows of at most `columns`, after the beginning `row`, which is `used` columns
+/// wide.
 fn rows(mut row: String, mut used: usize, text: &str, columns: Option<usize>) -> Vec<String> {
     let mut rows = Vec::new();
     for (index, line) in terminal::lines(text).enumerate() {

@@ -219,11 +219,11 @@ impl Node {
         if let Some(folder) = &storage.folder {
             let wants_demo = match config.demo {
                 DemoSetting::Auto => folder.is_fresh && config.listen.ip().is_loopback(),
-                DemoSetting::On => !Demo::is_there(&services, folder).await?,
+                DemoSetting::On => !Demo::exists(&services, folder).await?,
                 DemoSetting::Off => false,
             };
             if wants_demo {
-                Demo::make(&services, folder).await?;
+                Demo::create(&services, folder).await?;
             }
         }
         let has_demo = storage
