@@ -1,4 +1,4 @@
-// Compares MessagePack codecs in size and speed: npm run codecs (installs msgpackr into a folder of its own).
+// Compares MessagePack codecs in size and speed: npm run codecs (installs them into a folder of its own).
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -9,7 +9,7 @@ import { gzipSync } from "node:zlib";
 import { buildSync } from "esbuild";
 
 const folder = mkdtempSync(join(tmpdir(), "codecs-"));
-const packages = ["@msgpack/msgpack@3.1.3", "msgpackr@2.1.4"];
+const packages = ["@msgpack/msgpack@3.1.3", "msgpackr@2.1.4", "notepack.io@3.0.1"];
 writeFileSync(join(folder, "package.json"), "{}");
 execFileSync("npm", ["install", "--ignore-scripts", "--no-audit", ...packages], { cwd: folder });
 
@@ -20,6 +20,9 @@ const codecs = {
   msgpackr: `import { Packr } from "msgpackr";
     const packr = new Packr({ useRecords: false, mapsAsObjects: true, int64AsType: "number" });
     export const encode = (value) => packr.pack(value), decode = (bytes) => packr.unpack(bytes);`,
+  "notepack.io": `import decode from "notepack.io/browser/decode.js";
+    import encode from "notepack.io/browser/encode.js";
+    export { decode, encode };`,
 };
 const vectors = ["replies", "events"].flatMap((name) =>
   JSON.parse(readFileSync(new URL(`../../../vectors/${name}.json`, import.meta.url), "utf8")),

@@ -1,10 +1,15 @@
 import { readFileSync } from "node:fs";
 
-import { decode } from "@msgpack/msgpack";
+import { decode, encode } from "@msgpack/msgpack";
 import { describe, expect, test } from "vitest";
 
 import { elsewhere, hintOf, reconnectAfter } from "../src/policy/reconnect.ts";
-import { decodeFrame, encodeRequest, type RequestFrame } from "../src/protocol/codec.ts";
+import {
+  decodeFrame,
+  encodeRequest,
+  type EventFrame,
+  type RequestFrame,
+} from "../src/protocol/codec.ts";
 
 interface Vector {
   name: string;
@@ -15,6 +20,7 @@ interface Vector {
 const read = <T>(name: string): T[] =>
   JSON.parse(readFileSync(new URL(`../../../../vectors/${name}.json`, import.meta.url), "utf8"));
 const bytesOf = (hex: string) => Uint8Array.from(Buffer.from(hex, "hex"));
+const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString("hex");
 
 describe("shared vectors", () => {
   test.each(["replies", "events", "errors"])("%s decode to their values", (file) => {
@@ -53,15 +59,43 @@ describe("shared vectors", () => {
 });
 
 describe("frames", () => {
-  test("a key that would change the prototype of an object is renamed", () => {
+  test("a key that would change the prototype of an object is left out", () => {
     const hostile = "82a56576656e74a178a46461746181a95f5f70726f746f5f5f81a161c3";
-    expect(decodeFrame(bytesOf(hostile))).toEqual({ event: "x", data: { __proto: { a: true } } });
+    const frame = decodeFrame(bytesOf(hostile)) as EventFrame;
+    expect(frame).toEqual({ event: "x", data: {} });
+    expect(frame.data.a).toBeUndefined();
+    const text = "a __proto__ in a text stays";
+    expect(decodeFrame(bytesOf(hex(encode({ event: "x", data: { text } }))))).toMatchObject({
+      data: { text },
+    });
   });
 
   test.each(["", "c0", "80", "93010203", "81a2696401ff", "81a56576656e74a178"])(
     "bytes that are no frame are refused: %s",
     (hex) => expect(() => decodeFrame(bytesOf(hex))).toThrow(),
   );
+
+  test("half of a surrogate pair is replaced, since it would end the connection", () => {
+    const text = "cut \ud83d, whole \u{1f600}, \\ud83d as text, \\\\ud83d";
+    const bytes = encodeRequest({ id: 1, method: "x", params: { text } });
+    const expected = text.replace("cut \ud83d", "cut \ufffd");
+    expect(decode(bytes)).toEqual({ id: 1, method: "x", params: { text: expected } });
+  });
+
+  test.each([NaN, Infinity, 1e20, 2n])("what JSON has not is refused: %s", (value) => {
+    expect(() => encodeRequest({ id: 1, method: "x", params: { value } })).toThrow();
+  });
+
+  test("what is not of JSON becomes what it is in JSON", () => {
+    const params = {
+      at: new Date(0),
+      call: () => {},
+      list: [undefined, -1, 0.5, 2 ** 40, -(2 ** 40)],
+    };
+    expect(decode(encodeRequest({ id: 1, method: "x", params }))).toMatchObject({
+      params: { at: "1970-01-01T00:00:00.000Z", list: [null, -1, 0.5, 2 ** 40, -(2 ** 40)] },
+    });
+  });
 
   test("fields that are undefined are left out", () => {
     const frame = { id: 1, method: "message.send", params: { text: "hi", metadata: undefined } };

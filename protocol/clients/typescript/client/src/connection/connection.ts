@@ -76,9 +76,8 @@ export class Connection implements Link {
   /** Passes an input to the machine. Inputs that its outputs cause wait for their turn. */
   #input(input: Input): void {
     const machine = this.#machine;
-    if (!machine) return;
     this.#inputs.push(input);
-    if (this.#isRunning) return;
+    if (!machine || this.#isRunning) return;
     this.#isRunning = true;
     for (let next = this.#inputs.shift(); next; next = this.#inputs.shift()) {
       machine.handle(next, now());
@@ -155,17 +154,25 @@ export class Connection implements Link {
   }
 
   #send(frame: RequestFrame): void {
-    const bytes = encodeRequest(frame);
+    let bytes: Uint8Array<ArrayBuffer>;
+    try {
+      bytes = encodeRequest(frame);
+    } catch (error) {
+      return this.#refuse(frame, "bad_request", String(error));
+    }
     if (bytes.length > this.#frameBytes) {
-      // The server would close the connection.
-      const error = { code: "too_large", message: `a request has ${bytes.length} bytes` };
-      return this.#input({ type: "frame", frame: { id: frame.id, error } });
+      return this.#refuse(frame, "too_large", `a request has ${bytes.length} bytes`);
     }
     try {
       this.#socket?.send(bytes);
     } catch {
       // The socket has ended, which `close` reports.
     }
+  }
+
+  /** Answers a request for which the server would close the connection. */
+  #refuse({ id }: RequestFrame, code: string, message: string): void {
+    this.#input({ type: "frame", frame: { id, error: { code, message } } });
   }
 
   async #askForToken(): Promise<void> {

@@ -4,16 +4,14 @@ import type { ErrorBody, ErrorCode } from "../protocol/generated.ts";
 
 /** An error of the server, or of the client itself (`unavailable`). */
 export class ChaosError extends Error {
+  override name = "ChaosError";
   readonly code: ErrorCode | (string & {});
-  readonly retryAfterMs: number | undefined;
-  readonly details: Record<string, unknown> | undefined;
+  readonly body: ErrorBody;
 
   constructor(body: ErrorBody) {
     super(body.message);
-    this.name = "ChaosError";
     this.code = body.code;
-    this.retryAfterMs = body.retry_after_ms;
-    this.details = body.details;
+    this.body = body;
   }
 }
 

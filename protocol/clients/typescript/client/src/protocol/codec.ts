@@ -1,6 +1,7 @@
 /** Frames in MessagePack. */
 
-import { Decoder, Encoder } from "@msgpack/msgpack";
+import decode from "notepack.io/browser/decode.js";
+import encode from "notepack.io/browser/encode.js";
 
 import type { ErrorBody } from "./generated.ts";
 
@@ -33,40 +34,47 @@ export type ServerFrame = ReplyFrame | EventFrame;
 /** The sub-protocol of MessagePack. */
 export const SUBPROTOCOL = "chaos.v1.msgpack";
 
-interface KeyDecoder {
-  canBeCached(byteLength: number): boolean;
-  decode(bytes: Uint8Array, offset: number, byteLength: number): string;
-}
-
-// The library refuses a map with the key `__proto__`. Anybody may put one into the metadata of a
-// message, and the connection of everybody in the channel would break. The key is renamed instead.
-const shared = (new Decoder() as unknown as { keyDecoder: KeyDecoder }).keyDecoder;
-const keyDecoder: KeyDecoder = {
-  canBeCached: (byteLength) => shared.canBeCached(byteLength),
-  decode: (bytes, offset, byteLength) => {
-    const key = shared.decode(bytes, offset, byteLength);
-    return key === "__proto__" ? "__proto" : key;
-  },
-};
-
-const encoder = new Encoder({ ignoreUndefined: true });
-const decoder = new Decoder({ keyDecoder });
-
-/** Encodes a request. Fields that are undefined are left out. */
+/** Encodes a request. Throws if it has what JSON has not: the server would close the connection. */
 export function encodeRequest(frame: RequestFrame): Uint8Array<ArrayBuffer> {
-  return encoder.encode(frame) as Uint8Array<ArrayBuffer>;
+  const json = JSON.stringify(frame, (_, value: unknown) => {
+    // Beyond this the codec changes integers.
+    if (typeof value === "number" && !(Math.abs(value) <= Number.MAX_SAFE_INTEGER)) {
+      throw new RangeError(`${value} cannot be sent`);
+    }
+    return value;
+  });
+  // Half a surrogate pair, as of an emoji that was cut, is not UTF-8. It is always escaped.
+  const isUtf8 = json.replace(/\\(?:\\|ud[89a-f]..)/g, (found) =>
+    found[1] === "u" ? "\\ufffd" : found,
+  );
+  return new Uint8Array(encode(JSON.parse(isUtf8)));
 }
 
 /** Decodes a frame of the server. Throws if the bytes are not one. */
-export function decodeFrame(bytes: ArrayBuffer | Uint8Array): ServerFrame {
-  const frame = decoder.decode(bytes) as Partial<ReplyFrame & EventFrame> | null;
+export function decodeFrame(bytes: ArrayBuffer | Uint8Array<ArrayBuffer>): ServerFrame {
+  const frame = decode(bytes) as Partial<ReplyFrame & EventFrame> | null;
   if (typeof frame === "object" && frame !== null) {
-    if (typeof frame.id === "number") {
-      return frame as ReplyFrame;
-    }
+    if (mayHavePrototype(new Uint8Array(bytes))) removePrototypes(frame);
+    if (typeof frame.id === "number") return frame as ReplyFrame;
     if (typeof frame.event === "string" && typeof frame.data === "object" && frame.data) {
       return frame as EventFrame;
     }
   }
   throw new Error("the frame is neither a reply nor an event");
+}
+
+// Anybody may put the key `__proto__` into the metadata of a message. The codec assigns it, and the
+// object would have properties that nobody sees.
+
+function mayHavePrototype(bytes: Uint8Array): boolean {
+  for (let at = bytes.indexOf(0x5f); at >= 0; at = bytes.indexOf(0x5f, at + 1)) {
+    if (bytes[at + 1] === 0x5f) return true;
+  }
+  return false;
+}
+
+function removePrototypes(value: unknown): void {
+  if (typeof value !== "object" || value === null) return;
+  if (!Array.isArray(value)) Object.setPrototypeOf(value, Object.prototype);
+  Object.values(value).forEach(removePrototypes);
 }

@@ -1,0 +1,16 @@
+/** What the parts of the state need of the client. */
+
+import type { CallMode, Command } from "../machine/io.ts";
+import type { Methods } from "../protocol/generated.ts";
+
+export interface Host {
+  /** Id of the user, once it is known. */
+  readonly userId: string | undefined;
+  command(command: Command): void;
+  /** Throws a `ChaosError`. */
+  call<M extends keyof Methods>(
+    method: M,
+    params: Methods[M]["params"],
+    mode?: CallMode,
+  ): Promise<Methods[M]["result"]>;
+}

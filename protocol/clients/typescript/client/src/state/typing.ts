@@ -1,0 +1,52 @@
+/** Who types in a channel, and telling that the user does. */
+
+import { Cell } from "./cell.ts";
+import type { Host } from "./host.ts";
+
+/** The others' typing ends by itself after this time. */
+const EXPIRY = 6000;
+
+/** How often the user's typing is told again. */
+const REPEAT = 3000;
+
+export class Typing {
+  readonly #host: Host;
+  readonly #channelId: string;
+  #timers = new Map<string, ReturnType<typeof setTimeout>>();
+  #toldAt = -Infinity;
+  /** Ids of the others who type. */
+  readonly users: Cell<string[]>;
+
+  constructor(host: Host, channelId: string) {
+    this.#host = host;
+    this.#channelId = channelId;
+    this.users = new Cell(() => [...this.#timers.keys()]);
+  }
+
+  /** Handles an event. */
+  heard(userId: string, isTyping: boolean): void {
+    if (!isTyping && !this.#timers.has(userId)) return;
+    clearTimeout(this.#timers.get(userId));
+    if (isTyping)
+      this.#timers.set(
+        userId,
+        setTimeout(() => this.heard(userId, false), EXPIRY),
+      );
+    else this.#timers.delete(userId);
+    this.users.invalidate();
+  }
+
+  /** Tells the others, at most every 3 s, until it ends. */
+  tell(isTyping: boolean): void {
+    const now = performance.now();
+    if (isTyping ? now - this.#toldAt < REPEAT : this.#toldAt === -Infinity) return;
+    this.#toldAt = isTyping ? now : -Infinity;
+    const params = { channel_id: this.#channelId, typing: isTyping };
+    this.#host.call("typing", params, "now").catch(() => {});
+  }
+
+  /** The user's message ends its typing for the others by itself. */
+  sent(): void {
+    this.#toldAt = -Infinity;
+  }
+}
