@@ -155,7 +155,9 @@ async fn serve(
     });
     // The deadlines of hyper count a rest between two requests as the time of the second one's
     // headers.
+    // A client may close its side of the connection once it has sent its request.
     let connection = http1::Builder::new()
+        .half_close(true)
         .header_read_timeout(None)
         .max_buf_size(HEADER_BYTES)
         .serve_connection(TokioIo::new(stream), service)

@@ -372,7 +372,7 @@ fn limits_of(values: &LimitValues) -> Result<Limits, ConfigError> {
     let memory = memory::available().unwrap_or(ASSUMED_MEMORY);
     let mut limits = Limits {
         outbox_total_bytes: memory / 4,
-        incoming_total_bytes: memory / 8,
+        requests_total_bytes: memory / 8,
         ..Limits::default()
     };
     for (name, (text, source)) in values {

@@ -275,7 +275,7 @@ fn after_help() -> String {
     for (name, default, about) in Limits::ALL {
         let default = match *name {
             "outbox_total_bytes" => "memory / 4".to_owned(),
-            "incoming_total_bytes" => "memory / 8".to_owned(),
+            "requests_total_bytes" => "memory / 8".to_owned(),
             "sockets" => "open files".to_owned(),
             _ => default.to_string(),
         };

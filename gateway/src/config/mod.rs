@@ -59,7 +59,7 @@ pub struct Config {
     pub http_idle: Duration,
     /// Whether to create the demo tenant. Never `On` with Redis.
     pub demo: Demo,
-    /// The limits. `outbox_total_bytes` defaults to a quarter of the memory, `incoming_total_bytes`
+    /// The limits. `outbox_total_bytes` defaults to a quarter of the memory, `requests_total_bytes`
     /// to an eighth.
     pub limits: Limits,
     /// Period over which a drain spreads the end of its sessions. Default 10 s; may be zero.

@@ -115,7 +115,7 @@ pub fn sample() -> String {
         );
         let shown = match *name {
             "outbox_total_bytes" => "1073741824".to_owned(),
-            "incoming_total_bytes" => "536870912".to_owned(),
+            "requests_total_bytes" => "536870912".to_owned(),
             _ => default.to_string(),
         };
         out.push_str(&format!("# {name} = {shown}\n"));

@@ -6,6 +6,7 @@ mod bucket;
 mod concurrent;
 mod gate;
 mod keyed;
+pub mod request_bytes;
 mod room;
 
 pub use address::AddressGroup;
@@ -13,4 +14,4 @@ pub use bucket::{Bucket, Rate};
 pub use concurrent::{Concurrent, Counted};
 pub use gate::{Counts, Full, Gate, Pass};
 pub use keyed::Keyed;
-pub use room::{NoRoom, Room, Share};
+pub use room::{NoRoom, Room, STRANGERS, Share};

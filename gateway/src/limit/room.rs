@@ -1,25 +1,38 @@
-//! Bytes that everything of one kind may hold together.
+//! Bytes that requests of all clients may hold together, and how much of them one tenant.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
 };
 
-/// A number of bytes that many share.
+use parking_lot::Mutex;
+
+/// A number of bytes that many share. A group, such as an app's environment, gets at most half of
+/// them, so that one tenant leaves room for others.
 #[derive(Debug)]
 pub struct Room {
     max_bytes: usize,
-    used: AtomicUsize,
+    used: Mutex<Used>,
 }
+
+#[derive(Debug, Default)]
+struct Used {
+    total: usize,
+    by_group: HashMap<u64, usize>,
+}
+
+/// The group of connections before their `connect`: nobody knows whose they are.
+pub const STRANGERS: u64 = 0;
 
 /// Bytes of a [`Room`]: none at first. Given back when it is dropped.
 #[derive(Debug)]
 pub struct Share {
     room: Arc<Room>,
+    group: u64,
     bytes: usize,
 }
 
-/// The others of a [`Room`] have left too little.
+/// The others of a [`Room`], or of the share's group, have left too little.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no room is left")]
 pub struct NoRoom;
@@ -33,21 +46,48 @@ impl Room {
         };
         Arc::new(Self {
             max_bytes,
-            used: AtomicUsize::new(0),
+            used: Mutex::default(),
         })
     }
 
-    /// Returns a share without bytes.
-    pub fn share(self: &Arc<Self>) -> Share {
+    /// Returns a share of a group, without bytes.
+    pub fn share(self: &Arc<Self>, group: u64) -> Share {
         Share {
             room: Arc::clone(self),
+            group,
             bytes: 0,
         }
     }
 
     /// Returns the bytes of all shares.
     pub fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
+        self.used.lock().total
+    }
+}
+
+impl Used {
+    fn of_group(&self, group: u64) -> usize {
+        self.by_group.get(&group).copied().unwrap_or_default()
+    }
+
+    fn add(&mut self, group: u64, bytes: usize) {
+        if bytes > 0 {
+            self.total += bytes;
+            *self.by_group.entry(group).or_default() += bytes;
+        }
+    }
+
+    fn remove(&mut self, group: u64, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        self.total -= bytes;
+        if let Entry::Occupied(mut of_group) = self.by_group.entry(group) {
+            *of_group.get_mut() -= bytes;
+            if *of_group.get() == 0 {
+                of_group.remove();
+            }
+        }
     }
 }
 
@@ -57,31 +97,45 @@ impl Share {
     /// # Errors
     /// [`NoRoom`]; the share is as before.
     pub fn resize(&mut self, bytes: usize) -> Result<(), NoRoom> {
-        let used = &self.room.used;
-        if bytes <= self.bytes {
-            used.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+        if bytes == self.bytes {
+            return Ok(());
+        }
+        let mut used = self.room.used.lock();
+        if bytes < self.bytes {
+            used.remove(self.group, self.bytes - bytes);
         } else {
             let more = bytes - self.bytes;
-            let fits = |used: usize| {
-                let used = used.checked_add(more)?;
-                (used <= self.room.max_bytes).then_some(used)
-            };
-            used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
-                .map_err(|_| NoRoom)?;
+            let most = self.room.max_bytes;
+            let fits = |used: usize, most| used.checked_add(more).is_some_and(|sum| sum <= most);
+            let most_of_group = if most == usize::MAX { most } else { most / 2 };
+            if !fits(used.total, most) || !fits(used.of_group(self.group), most_of_group) {
+                return Err(NoRoom);
+            }
+            used.add(self.group, more);
         }
         self.bytes = bytes;
         Ok(())
     }
 
-    /// Returns the room of which this is a share.
-    pub fn room(&self) -> &Arc<Room> {
-        &self.room
+    /// Counts the share for another group from now on, even if that has more than its half then.
+    pub fn change_group(&mut self, group: u64) {
+        let mut used = self.room.used.lock();
+        used.remove(self.group, self.bytes);
+        used.add(group, self.bytes);
+        self.group = group;
+    }
+
+    /// Returns a share of the same room and group, without bytes.
+    pub fn another(&self) -> Self {
+        self.room.share(self.group)
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.room.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        if self.bytes > 0 {
+            self.room.used.lock().remove(self.group, self.bytes);
+        }
     }
 }
 
@@ -92,23 +146,50 @@ mod tests {
     #[test]
     fn shares_have_at_most_the_room_together_and_give_it_back() {
         let room = Room::new(100);
-        let (mut one, mut other) = (room.share(), room.share());
-        assert_eq!(one.resize(60), Ok(()));
-        assert_eq!(other.resize(41), Err(NoRoom));
-        assert_eq!(other.resize(40), Ok(()));
-        assert_eq!(one.resize(61), Err(NoRoom));
-        assert_eq!(one.resize(usize::MAX), Err(NoRoom));
+        let (mut one, mut other) = (room.share(1), room.share(2));
+        assert_eq!(one.resize(50), Ok(()));
+        assert_eq!(other.resize(45), Ok(()));
+        let mut third = room.share(3);
+        assert_eq!(third.resize(6), Err(NoRoom));
+        assert_eq!(third.resize(5), Ok(()));
+        assert_eq!(third.resize(usize::MAX), Err(NoRoom));
+        drop(third);
         assert_eq!(one.resize(10), Ok(()));
-        assert_eq!(room.used(), 50);
+        assert_eq!(room.used(), 55);
         drop(other);
         assert_eq!(room.used(), 10);
         drop(one);
         assert_eq!(room.used(), 0);
+        assert!(room.used.lock().by_group.is_empty());
+    }
+
+    #[test]
+    fn one_group_leaves_half_to_others() {
+        let room = Room::new(100);
+        let (mut one, mut same) = (room.share(1), room.share(1));
+        assert_eq!(one.resize(30), Ok(()));
+        assert_eq!(same.resize(21), Err(NoRoom));
+        assert_eq!(same.resize(20), Ok(()));
+        assert_eq!(room.share(2).resize(50), Ok(()));
+    }
+
+    #[test]
+    fn share_takes_its_bytes_to_another_group() {
+        let room = Room::new(100);
+        let (mut one, mut two) = (room.share(1), room.share(2));
+        assert_eq!((one.resize(40), two.resize(40)), (Ok(()), Ok(())));
+        one.change_group(2);
+        assert_eq!(room.used(), 80);
+        assert_eq!(two.resize(41), Err(NoRoom));
+        assert_eq!(room.share(1).resize(20), Ok(()));
+        drop((one, two));
+        assert_eq!(room.used(), 0);
+        assert!(room.used.lock().by_group.is_empty());
     }
 
     #[test]
     fn zero_is_no_limit() {
         let room = Room::new(0);
-        assert_eq!(room.share().resize(usize::MAX), Ok(()));
+        assert_eq!(room.share(1).resize(usize::MAX), Ok(()));
     }
 }

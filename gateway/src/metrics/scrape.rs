@@ -18,8 +18,8 @@ pub struct Readings {
     pub outboxes: fanout::outbox::Counts,
     /// The gate's, for who connects.
     pub gate: crate::limit::Counts,
-    /// Bytes that messages and bodies hold which are not whole yet.
-    pub incoming_bytes: u64,
+    /// Bytes that requests hold until their answers are taken.
+    pub requests_bytes: u64,
     /// Whether records arrive from the bus at the moment.
     pub bus_connected: bool,
     /// Whether the node would take new connections: `/readyz`.
@@ -45,7 +45,7 @@ impl Collector for Parts {
             hub,
             outboxes,
             gate,
-            incoming_bytes,
+            requests_bytes,
             bus_connected,
             ready,
         } = read();
@@ -67,9 +67,9 @@ impl Collector for Parts {
             outboxes.queued_bytes as u64,
         )?;
         gauge(
-            "incoming_bytes",
-            "Bytes of messages and HTTP bodies that are not whole yet",
-            incoming_bytes,
+            "requests_bytes",
+            "Bytes that requests hold until their answers are taken",
+            requests_bytes,
         )?;
         gauge(
             "outbox_readers",

@@ -104,7 +104,7 @@ fn what_others_count_is_read_at_the_scrape() {
             turned_away: 5,
             ..Default::default()
         },
-        incoming_bytes: 6,
+        requests_bytes: 6,
         bus_connected: true,
         ready: false,
     });
@@ -113,7 +113,7 @@ fn what_others_count_is_read_at_the_scrape() {
         ("chaos_topics", 3.0),
         ("chaos_deliveries_total", 9.0),
         ("chaos_outbox_bytes", 7.0),
-        ("chaos_incoming_bytes", 6.0),
+        ("chaos_requests_bytes", 6.0),
         ("chaos_slow_readers_total{bound=\"total\"}", 3.0),
         ("chaos_connects_waiting", 4.0),
         ("chaos_connects_turned_away_total", 5.0),

@@ -130,6 +130,7 @@ impl Node {
         );
         let presences = Presences::new(services.clone(), name);
         let limits = services.limits.clone();
+        let requests = Room::new(limits.requests_total_bytes);
         let sessions = Sessions::new(Parts {
             services: services.clone(),
             hub: hub.clone(),
@@ -140,6 +141,7 @@ impl Node {
             heartbeat: config.heartbeat,
             apps: apps.clone(),
             users: users.clone(),
+            requests: requests.clone(),
             registry,
         });
 
@@ -152,7 +154,6 @@ impl Node {
             services.secret.clone(),
             storage.bus.clone(),
         );
-        let incoming = Room::new(limits.incoming_total_bytes);
         let rest = RestState {
             services: Arc::new(services.clone()),
             authenticator,
@@ -166,7 +167,7 @@ impl Node {
                 services.clock.clone(),
                 metrics.clone(),
             ),
-            incoming: incoming.clone(),
+            requests: requests.clone(),
             pulse: pulse.clone(),
             draining: Arc::new(move || is_draining.load(Ordering::Relaxed)),
         };
@@ -176,12 +177,12 @@ impl Node {
             Arc::downgrade(&hub),
             outboxes.clone(),
             gate.clone(),
-            incoming.clone(),
+            requests.clone(),
             Arc::downgrade(&pulse),
             draining.clone(),
         );
         metrics.watch(move || {
-            let (hub, outboxes, gate, incoming, pulse, draining) = &counted;
+            let (hub, outboxes, gate, requests, pulse, draining) = &counted;
             let (Some(hub), Some(pulse)) = (hub.upgrade(), pulse.upgrade()) else {
                 return Readings::default();
             };
@@ -191,7 +192,7 @@ impl Node {
                 hub: hub.stats(),
                 outboxes: outboxes.counts(),
                 gate: gate.counts(),
-                incoming_bytes: incoming.used() as u64,
+                requests_bytes: requests.used() as u64,
                 bus_connected,
                 ready,
             }
@@ -206,7 +207,7 @@ impl Node {
             },
             stop: accepting.clone(),
             frame_bytes: limits.frame_bytes as usize,
-            incoming,
+            requests,
         };
         let upgrades = Upgrades {
             connections: Arc::new(connections),

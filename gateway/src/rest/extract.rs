@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::{
     BoxError,
     body::Body as RawBody,
-    extract::{FromRequest, FromRequestParts, Request},
+    extract::{FromRequestParts, Request},
     http::{HeaderMap, Method, header, request::Parts},
 };
 use domain::{
@@ -17,29 +17,17 @@ use protocol::ErrorCode;
 use serde::de::DeserializeOwned;
 
 use super::{Shared, error_response::ErrorResponse};
-use crate::limit::{NoRoom, Share};
+use crate::limit::{NoRoom, Share, request_bytes};
 
 /// How long a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(10);
 
-/// Bytes of a body that count towards no total.
+/// Bytes of a body that does not count.
 const SMALL_BODY: usize = 2 * 1024;
-/// The limit of what is not whole yet.
-const LIMIT: &str = "incoming_total_bytes";
-/// When a client whose body finds no room tries again, in milliseconds.
-const NO_ROOM_RETRY_MS: u64 = 1000;
 
 /// The query.
 #[derive(Debug, Clone)]
 pub(super) struct Asked<Q>(pub(super) Q);
-
-/// A body of JSON.
-#[derive(Debug, Clone)]
-pub(super) struct Body<T>(pub(super) T);
-
-/// A body of JSON that may be left out.
-#[derive(Debug, Clone)]
-pub(super) struct Perhaps<T>(pub(super) T);
 
 impl<Q: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<Q> {
     type Rejection = ErrorResponse;
@@ -51,34 +39,31 @@ impl<Q: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<Q> {
     }
 }
 
-impl<T: DeserializeOwned> FromRequest<Shared> for Body<T> {
-    type Rejection = ErrorResponse;
-
-    async fn from_request(request: Request, state: &Shared) -> Result<Self, ErrorResponse> {
-        let bytes = read(request, state).await?;
-        Ok(Self(strict::read_body(&bytes)?))
-    }
+/// Reads a JSON body. The share has what it holds then.
+pub(super) async fn body<T: DeserializeOwned>(
+    request: Request,
+    state: &Shared,
+    share: &mut Share,
+) -> Result<T> {
+    strict::read_body(&read(request, state, share).await?)
 }
 
-impl<T: DeserializeOwned> FromRequest<Shared> for Perhaps<T> {
-    type Rejection = ErrorResponse;
-
-    async fn from_request(request: Request, state: &Shared) -> Result<Self, ErrorResponse> {
-        if http_body::Body::is_end_stream(request.body()) {
-            return Ok(Self(strict::read_body(b"{}")?));
-        }
-        let bytes = read(request, state).await?;
-        Ok(Self(strict::read_body(if bytes.is_empty() {
-            b"{}"
-        } else {
-            &bytes
-        })?))
+/// Reads a JSON body that may be left out. The share has what it holds then.
+pub(super) async fn optional_body<T: DeserializeOwned>(
+    request: Request,
+    state: &Shared,
+    share: &mut Share,
+) -> Result<T> {
+    if http_body::Body::is_end_stream(request.body()) {
+        return strict::read_body(b"{}");
     }
+    let bytes = read(request, state, share).await?;
+    strict::read_body(if bytes.is_empty() { b"{}" } else { &bytes })
 }
 
-/// Reads a body of at most `frame_bytes`, in time. While it is not whole, what is beyond
-/// [`SMALL_BODY`] counts towards `incoming_total_bytes`.
-async fn read(request: Request, state: &Shared) -> Result<Vec<u8>> {
+/// Reads a body of at most `frame_bytes`, in time. What is beyond [`SMALL_BODY`] counts towards
+/// `requests_total_bytes`: as it grows, and then with what becomes of it.
+async fn read(request: Request, state: &Shared, share: &mut Share) -> Result<Vec<u8>> {
     let most = state.services.limits.frame_bytes;
     check_media(request.method(), request.headers())?;
     let too_large = || Error::too_large(format!("the body is larger than {most} bytes"));
@@ -91,20 +76,31 @@ async fn read(request: Request, state: &Shared) -> Result<Vec<u8>> {
     if usize::try_from(announced).map_or(true, |announced| announced > most_here) {
         return Err(too_large());
     }
-    let mut share = state.incoming.share();
     let body: Limited<RawBody> = Limited::new(request.into_body(), most_here);
-    match tokio::time::timeout(BODY_TIME, collect(body, &mut share)).await {
-        Ok(Ok(body)) => Ok(body),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(error)) if error.is::<NoRoom>() => {
-            state.metrics.limit_hit(LIMIT);
-            Err(Error::rate_limited(LIMIT, NO_ROOM_RETRY_MS))
+    let body = match tokio::time::timeout(BODY_TIME, collect(body, share)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
+        Ok(Err(error)) if error.is::<NoRoom>() => return Err(no_room(state)),
+        Ok(Err(_)) => {
+            return Err(Error::bad_request("the body ended before it was complete"));
         }
-        Ok(Err(_)) => Err(Error::bad_request("the body ended before it was complete")),
-        Err(_) => Err(Error::bad_request(
-            "the body did not arrive within 10 seconds",
-        )),
+        Err(_) => {
+            return Err(Error::bad_request(
+                "the body did not arrive within 10 seconds",
+            ));
+        }
+    };
+    if body.len() > SMALL_BODY {
+        let held = request_bytes::decoded(body.len());
+        share.resize(held).map_err(|NoRoom| no_room(state))?;
     }
+    Ok(body)
+}
+
+/// Counts a request that finds no room beside those of other clients, and returns its error.
+pub(super) fn no_room(state: &Shared) -> Error {
+    state.metrics.limit_hit(request_bytes::LIMIT);
+    Error::rate_limited(request_bytes::LIMIT, request_bytes::RETRY_MS)
 }
 
 async fn collect(mut body: Limited<RawBody>, share: &mut Share) -> Result<Vec<u8>, BoxError> {

@@ -11,6 +11,7 @@ mod conditions;
 mod credentials;
 pub(crate) mod error_response;
 mod extract;
+mod held_body;
 mod idempotency;
 mod observe;
 mod openapi;
@@ -65,8 +66,8 @@ pub struct RestState {
     pub users: Arc<Keyed<(Scope, UserId)>>,
     /// Who fails to authenticate, by address; the same for both transports.
     pub attempts: Arc<Attempts>,
-    /// What bodies that are not whole yet may hold, together with messages over WebSocket.
-    pub incoming: Arc<Room>,
+    /// What requests of all clients hold, over both transports.
+    pub requests: Arc<Room>,
     /// Whether the store can be reached: `/readyz` fails if not.
     pub pulse: Arc<Readiness>,
     /// Whether the node is going away: `/readyz` fails then.
@@ -86,7 +87,7 @@ struct Context {
     metrics: Arc<Metrics>,
     proxies: Arc<Proxies>,
     attempts: Arc<Attempts>,
-    incoming: Arc<Room>,
+    requests: Arc<Room>,
     draining: Arc<dyn Fn() -> bool + Send + Sync>,
     gates: credentials::Gates,
     pulse: Arc<Readiness>,
@@ -178,7 +179,7 @@ fn context(state: RestState, document: Bytes) -> Shared {
         metrics,
         proxies,
         attempts,
-        incoming,
+        requests,
         draining,
         pulse,
         ..
@@ -189,7 +190,7 @@ fn context(state: RestState, document: Bytes) -> Shared {
         metrics,
         proxies,
         attempts,
-        incoming,
+        requests,
         draining,
         gates,
         pulse,

@@ -3,12 +3,13 @@
 use axum::{
     Router,
     body::Body as RawBody,
-    extract::{FromRequest, FromRequestParts, RawPathParams, Request, State},
+    extract::{FromRequestParts, RawPathParams, Request, State},
     http::{StatusCode, request::Parts},
     response::{IntoResponse, Response},
     routing::{MethodFilter, MethodRouter, on},
 };
 use domain::{
+    credential::Principal,
     error::{Error, Result},
     perform::{Call, Done, Perform, Tag},
     random,
@@ -17,6 +18,7 @@ use protocol::operation::{
     Body, Conditions, Http, HttpMethod, Operation, empty::Empty, path_field,
 };
 use serde::de::{DeserializeOwned, value::MapDeserializer};
+use store::cost;
 
 use super::{
     Shared,
@@ -24,9 +26,11 @@ use super::{
     conditions::{Insists, Known},
     credentials::Bearer,
     error_response::ErrorResponse,
-    extract::{self, Asked},
+    extract::{self, Asked, no_room},
+    held_body::hold,
     idempotency::{Handling, Idempotency, Turn},
 };
+use crate::limit::{NoRoom, Share, request_bytes};
 
 /// Adds the route of an operation, if it has one.
 pub(super) fn route<O: Perform>(router: Router<Shared>) -> Router<Shared> {
@@ -79,7 +83,12 @@ async fn handle<O: Perform>(state: &Shared, http: Http, request: Request) -> Res
         HttpMethod::Post => Some(Idempotency::from_request_parts(&mut parts, state).await?),
         _ => None,
     };
-    let input = input::<O::Input>(state, http, parts, body).await?;
+    let mut share = state.requests.share(tenant(&caller));
+    let input = input::<O::Input>(state, http, parts, body, &mut share).await?;
+    let mut reply_share = share.another();
+    reply_share
+        .resize(request_bytes::of_reply(O::NAME))
+        .map_err(|NoRoom| no_room(state))?;
     let services = &state.services;
     let call = |input, seed| Call::<O> {
         caller,
@@ -88,7 +97,7 @@ async fn handle<O: Perform>(state: &Shared, http: Http, request: Request) -> Res
         if_match,
         seed,
     };
-    match idempotency {
+    let response = match idempotency {
         Some(idempotency) => {
             let (asked, handling) = (
                 input.clone(),
@@ -120,6 +129,17 @@ async fn handle<O: Perform>(state: &Shared, http: Http, request: Request) -> Res
                 Ok(answer.unless(&known))
             }
         }
+    }?;
+    drop(share);
+    Ok(hold(response, reply_share))
+}
+
+/// Returns the group of whoever asks, for what tenants share.
+fn tenant(caller: &Principal) -> u64 {
+    match caller {
+        Principal::Admin => cost::hash(&"admin"),
+        Principal::Organization { id, .. } => cost::hash(id),
+        Principal::Actor(actor) => cost::hash(&actor.scope),
     }
 }
 
@@ -157,6 +177,7 @@ async fn input<T: DeserializeOwned + Send>(
     http: Http,
     mut parts: Parts,
     body: RawBody,
+    share: &mut Share,
 ) -> Result<T> {
     if http.body != Body::None {
         // Parameters of these operations stand in the body.
@@ -164,17 +185,10 @@ async fn input<T: DeserializeOwned + Send>(
     }
     match http.body {
         Body::None => Ok(Asked::<T>::from_request_parts(&mut parts, state).await?.0),
-        Body::Required => Ok(
-            extract::Body::from_request(Request::from_parts(parts, body), state)
-                .await?
-                .0,
-        ),
-        Body::Optional => Ok(extract::Perhaps::from_request(
-            Request::from_parts(parts, body),
-            state,
-        )
-        .await?
-        .0),
+        Body::Required => extract::body(Request::from_parts(parts, body), state, share).await,
+        Body::Optional => {
+            extract::optional_body(Request::from_parts(parts, body), state, share).await
+        }
     }
 }
 

@@ -16,7 +16,6 @@ use protocol::{
     ErrorCode,
     codec::DecodeError,
     frame::Request,
-    input::Misfit,
     operation::{
         Handler, Operation,
         channel::{ChannelSubscribe, ChannelUnsubscribe, Subscribe, Subscribed, Unsubscribe},
@@ -26,7 +25,7 @@ use protocol::{
         path::ChannelPath,
         presence::PresenceWatch,
         session::{Ping, Pong, RefreshToken, Refreshed, SessionConnect, TokenRefresh},
-        user::{UserGet, UserIds},
+        user::UserIds,
     },
 };
 use store::cost::Meter;
@@ -34,7 +33,7 @@ use tracing::Instrument;
 
 use super::{
     sends::send,
-    session::{Credential, ReplySize, Session, UnderWay},
+    session::{Credential, Session, UnderWay},
     shared::Sessions,
     subscribe::{self, Starts},
     watching::watch_presence,
@@ -51,7 +50,7 @@ struct Answer {
 }
 
 /// Decodes a request and begins to work on it.
-type Start = fn(&Arc<Session>, &Arc<Sessions>, &Request<'_>, usize) -> Result<(), Misfit>;
+type Start = fn(&Arc<Session>, &Arc<Sessions>, &Request<'_>, usize) -> Result<()>;
 
 /// The operations of the domain that sessions reach, by method word.
 static DOMAIN_OPERATIONS: LazyLock<HashMap<&'static str, Start>> = LazyLock::new(|| {
@@ -76,7 +75,7 @@ fn begin<O: Perform>(
     sessions: &Arc<Sessions>,
     request: &Request<'_>,
     frame_bytes: usize,
-) -> Result<(), Misfit> {
+) -> Result<()> {
     let path = match O::own_path(session.user()) {
         Some(path) => path,
         None => request.params()?,
@@ -84,7 +83,7 @@ fn begin<O: Perform>(
     let input = request.params()?;
     let caller = Principal::Actor(session.actor());
     let (id, encoding, node) = (request.id, session.encoding, Arc::clone(sessions));
-    let under_way = UnderWay::begin(session, frame_bytes, reply_size(O::NAME));
+    let under_way = UnderWay::begin(sessions, session, O::NAME, frame_bytes)?;
     spawn(session, sessions, id, O::NAME, under_way, async move {
         let done = O::perform(
             &node.services,
@@ -103,16 +102,6 @@ fn begin<O: Perform>(
         })
     });
     Ok(())
-}
-
-fn reply_size(method: &str) -> ReplySize {
-    let is_page =
-        method.ends_with(".list") || [UserGet::NAME, ChannelSubscribe::NAME].contains(&method);
-    if is_page {
-        ReplySize::Page
-    } else {
-        ReplySize::Small
-    }
 }
 
 /// Takes a request. Returns at once; the reply follows through the outbox.
@@ -146,9 +135,9 @@ pub fn request(
     }
     let bytes = frame.len();
     let started = match DOMAIN_OPERATIONS.get(request.method) {
-        Some(begin) => begin(session, sessions, &request, bytes).map_err(Error::from),
+        Some(begin) => begin(session, sessions, &request, bytes),
         None if request.method == MessageSend::NAME => {
-            start_send(session, sessions, &request, bytes).map_err(Error::from)
+            start_send(session, sessions, &request, bytes)
         }
         None => start_own(session, sessions, &request, bytes),
     };
@@ -183,11 +172,10 @@ fn start_send(
     sessions: &Arc<Sessions>,
     request: &Request<'_>,
     frame_bytes: usize,
-) -> Result<(), Misfit> {
+) -> Result<()> {
     let ChannelPath { channel_id } = request.params()?;
     let (id, body) = (request.id, request.params()?);
-    send(sessions, session, id, channel_id, body, frame_bytes);
-    Ok(())
+    send(sessions, session, id, channel_id, body, frame_bytes)
 }
 
 fn start_own(
@@ -198,7 +186,7 @@ fn start_own(
 ) -> Result<()> {
     let own = OwnRequest::decode(request)?;
     let (id, method) = (request.id, own.method());
-    let under_way = UnderWay::begin(session, frame_bytes, reply_size(method));
+    let under_way = UnderWay::begin(sessions, session, method, frame_bytes)?;
     spawn(session, sessions, id, method, under_way, {
         let (session, sessions) = (Arc::clone(session), Arc::clone(sessions));
         async move { serve_own(&sessions, &session, id, own).await }

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Instant};
 use protocol::{
     ChannelId,
     operation::{
-        encode_output,
+        Operation, encode_output,
         message::{MessageSend, SendMessage},
     },
 };
@@ -15,13 +15,17 @@ use tokio::time::timeout_at;
 use tracing::Instrument;
 
 use super::{
-    session::{ReplySize, Session, UnderWay, Waiting},
+    session::{Session, UnderWay, Waiting},
     shared::Sessions,
 };
 use crate::session::Batch;
-use domain::messages;
+use domain::{error::Result, messages};
 
 /// Puts a send in line. Called in the order in which the requests came.
+///
+/// # Errors
+///
+/// `rate_limited` if the requests of the node leave no room for it.
 pub(super) fn send(
     sessions: &Arc<Sessions>,
     session: &Arc<Session>,
@@ -29,9 +33,9 @@ pub(super) fn send(
     channel: ChannelId,
     body: SendMessage,
     frame_bytes: usize,
-) {
+) -> Result<()> {
     let waiting = Waiting {
-        under_way: UnderWay::begin(session, frame_bytes, ReplySize::Small),
+        under_way: UnderWay::begin(sessions, session, MessageSend::NAME, frame_bytes)?,
         id,
         body,
     };
@@ -44,6 +48,7 @@ pub(super) fn send(
         let sending = send_waiting(Arc::clone(sessions), Arc::clone(session), channel);
         tokio::spawn(sending.instrument(span));
     }
+    Ok(())
 }
 
 async fn send_waiting(sessions: Arc<Sessions>, session: Arc<Session>, channel: ChannelId) {

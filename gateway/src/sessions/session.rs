@@ -14,6 +14,7 @@ use chaos_redis::jittered;
 use domain::{
     credential::{Actor, Who},
     ended::Ending,
+    error::Error,
     messages::send::Facts,
     schema::Scope,
 };
@@ -25,9 +26,12 @@ use protocol::{
     event::DrainingData, frame::encode_error, operation::message::SendMessage,
 };
 use serde::Serialize;
+use store::cost;
 use tokio::sync::Notify;
 
+use super::shared::Sessions;
 use crate::{
+    limit::{NoRoom, Share, request_bytes},
     session::{Handle, Sends, Subscriptions, Watched},
     socket::frame,
 };
@@ -37,10 +41,9 @@ const AT_ONCE: usize = 64;
 /// Bytes that the requests of a session may hold at once, by estimate. Beyond that its socket is
 /// not read; one request always is.
 const BYTES_AT_ONCE: usize = 1024 * 1024;
-/// Bytes that a decoded request takes at most for each byte of its frame: free data becomes a tree.
-const DECODED_BYTES_PER_BYTE: usize = 10;
-/// Bytes of a reply that is a page, while it is made and encoded.
-const PAGE_REPLY_BYTES: usize = 256 * 1024;
+/// Bytes that the requests of a session may hold at once without counting towards
+/// `requests_total_bytes`: a few small ones.
+const UNCOUNTED_BYTES: usize = 64 * 1024;
 
 /// Maximum pause between a loss of the user's own stream and the comparison with the store. The
 /// stream recovers meanwhile, and the sessions of a node spread out.
@@ -158,9 +161,10 @@ impl Flow {
             && self.bytes.load(Ordering::Acquire) < BYTES_AT_ONCE
     }
 
-    fn begin(&self, bytes: usize) {
+    /// Counts a request. Returns the bytes of all requests under way.
+    fn begin(&self, bytes: usize) -> usize {
         self.under_way.fetch_add(1, Ordering::AcqRel);
-        self.bytes.fetch_add(bytes, Ordering::AcqRel);
+        self.bytes.fetch_add(bytes, Ordering::AcqRel) + bytes
     }
 
     fn end(&self, bytes: usize) {
@@ -174,38 +178,43 @@ impl Flow {
     }
 }
 
-/// What a request is expected to answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ReplySize {
-    /// One entity or less.
-    Small,
-    /// A page of entities.
-    Page,
-}
-
 /// A request under way, until it is dropped: also by a panic.
 #[derive(Debug)]
 pub(super) struct UnderWay {
     session: Arc<Session>,
     bytes: usize,
+    /// The bytes, if they count towards `requests_total_bytes`.
+    _share: Option<Share>,
 }
 
 impl UnderWay {
-    /// Counts a request that came in a frame of so many bytes.
-    pub(super) fn begin(session: &Arc<Session>, frame_bytes: usize, reply: ReplySize) -> Self {
-        let reply_bytes = if reply == ReplySize::Page {
-            PAGE_REPLY_BYTES
-        } else {
-            0
-        };
-        let bytes = frame_bytes
-            .saturating_mul(DECODED_BYTES_PER_BYTE)
-            .saturating_add(reply_bytes);
-        session.flow.begin(bytes);
-        Self {
+    /// Counts a request of an operation that came in a frame of so many bytes.
+    ///
+    /// # Errors
+    ///
+    /// `rate_limited` if the requests of the node leave no room for it.
+    pub(super) fn begin(
+        sessions: &Sessions,
+        session: &Arc<Session>,
+        operation: &str,
+        frame_bytes: usize,
+    ) -> Result<Self, Error> {
+        let bytes = request_bytes::of_request(operation, frame_bytes);
+        let is_counted = session.flow.begin(bytes) > UNCOUNTED_BYTES;
+        let mut under_way = Self {
             session: Arc::clone(session),
             bytes,
+            _share: None,
+        };
+        if is_counted {
+            let mut share = sessions.requests.share(session.tenant());
+            share.resize(bytes).map_err(|NoRoom| {
+                sessions.metrics.limit_hit(request_bytes::LIMIT);
+                Error::rate_limited(request_bytes::LIMIT, request_bytes::RETRY_MS)
+            })?;
+            under_way._share = Some(share);
         }
+        Ok(under_way)
     }
 }
 
@@ -259,6 +268,11 @@ impl Session {
     /// The wall around it.
     pub fn scope(&self) -> &Scope {
         &self.scope
+    }
+
+    /// Returns the group of its app's environment, for what tenants share.
+    pub fn tenant(&self) -> u64 {
+        cost::hash(&self.scope)
     }
 
     /// Whose it is.

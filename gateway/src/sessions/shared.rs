@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     auth::Authenticator,
-    limit::Keyed,
+    limit::{Keyed, Room},
     log::LogRateLimit,
     metrics::{Metrics, Transport},
 };
@@ -45,6 +45,7 @@ pub struct Sessions {
     pub(crate) presences: Arc<Presences>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) heartbeat: Duration,
+    pub(super) requests: Arc<Room>,
     apps: Arc<Keyed<Scope>>,
     users: Arc<Keyed<(Scope, UserId)>>,
     recently_ended: Mutex<VecDeque<(Instant, Ending, u64)>>,
@@ -73,6 +74,8 @@ pub struct Parts {
     pub apps: Arc<Keyed<Scope>>,
     /// The buckets of `requests_per_second` by user, the same for both transports.
     pub users: Arc<Keyed<(Scope, UserId)>>,
+    /// What the requests of all clients hold.
+    pub requests: Arc<Room>,
     /// The sessions of this node: none yet.
     pub registry: Arc<Registry>,
 }
@@ -100,6 +103,7 @@ impl Sessions {
             presences,
             metrics,
             heartbeat,
+            requests,
             apps,
             users,
             registry,
@@ -112,6 +116,7 @@ impl Sessions {
             presences,
             metrics,
             heartbeat,
+            requests,
             apps,
             users,
             recently_ended: Mutex::default(),

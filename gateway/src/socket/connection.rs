@@ -54,8 +54,9 @@ pub(super) async fn serve(connections: Arc<Connections>, arrival: Arrival) {
     let opened = Box::pin(open(shell, connections.clone(), &mut attempt)).await;
     drop(waiting);
     match opened {
-        Ok((shell, session)) => {
+        Ok((mut shell, session)) => {
             drop(attempt);
+            shell.incoming.belongs_to(session.tenant());
             let _held = Metrics::hold(&connections.sessions.metrics.sessions);
             let active = Active::new(
                 connections.timing,

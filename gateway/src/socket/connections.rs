@@ -25,6 +25,6 @@ pub struct Connections {
     pub stop: CancellationToken,
     /// The largest frame that is read; 0 means no limit.
     pub frame_bytes: usize,
-    /// What the messages that are not whole yet may hold together.
-    pub incoming: Arc<Room>,
+    /// What requests of all clients hold.
+    pub requests: Arc<Room>,
 }

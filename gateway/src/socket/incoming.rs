@@ -103,6 +103,11 @@ impl Incoming {
         }
     }
 
+    /// Counts unfinished messages for a tenant from now on.
+    pub(super) fn belongs_to(&mut self, tenant: u64) {
+        self.websocket.get_mut().belongs_to(tenant);
+    }
+
     /// Nothing is read for now: what is missing is not the client's fault.
     pub(super) fn pause(&mut self) {
         self.unfinished_since = None;
@@ -195,7 +200,13 @@ mod tests {
             fanout::Encoding::Binary,
             Limits::new(usize::MAX, Duration::MAX, usize::MAX),
         );
-        let wire = Wire::new(socket, Bytes::new(), outbox, bounds(Some(65_536)), room);
+        let wire = Wire::new(
+            socket,
+            Bytes::new(),
+            outbox,
+            bounds(Some(65_536)),
+            room.share(1),
+        );
         (client, Incoming::new(wire, Encoding::MessagePack, PATIENCE))
     }
 

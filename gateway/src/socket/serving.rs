@@ -19,6 +19,7 @@ use super::{
     shell::{Event, Shell},
 };
 use crate::{
+    limit::request_bytes,
     metrics::Metrics,
     session::{Action, Active, Verdict},
     sessions::{self, Session, Sessions},
@@ -139,8 +140,8 @@ fn take(
 /// Counts a message that is given up since there is no room for it. Returns why its connection is
 /// closed.
 pub(super) fn no_room(metrics: &Metrics) -> &'static str {
-    metrics.limit_hit("incoming_total_bytes");
-    "too many unfinished messages on this node"
+    metrics.limit_hit(request_bytes::LIMIT);
+    "too many requests on this node"
 }
 
 /// How long a session's token lasts from now on.

@@ -20,7 +20,7 @@ use super::{
     incoming::{self, Incoming, Input},
     wire::Wire,
 };
-use crate::{listen::Socket, sessions::Session};
+use crate::{limit::STRANGERS, listen::Socket, sessions::Session};
 
 /// Maximum time from the close frame to the end of the connection.
 const PARTING: Duration = Duration::from_secs(2);
@@ -69,7 +69,7 @@ impl Shell {
             ahead,
             outbox.clone(),
             incoming::bounds(max_bytes),
-            &connections.incoming,
+            connections.requests.share(STRANGERS),
         );
         let incoming = Incoming::new(wire, encoding, connections.outboxes.age);
         Self {

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{frame, meter::FrameMeter};
-use crate::limit::{Room, Share};
+use crate::limit::Share;
 
 /// A socket whose writing side is an outbox.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Wire {
         ahead: Bytes,
         outbox: Arc<Outbox>,
         bounds: Bounds,
-        room: &Arc<Room>,
+        held: Share,
     ) -> Self {
         Self {
             socket,
@@ -58,7 +58,7 @@ impl Wire {
             outbox,
             meter: FrameMeter::default(),
             bounds,
-            held: room.share(),
+            held,
         }
     }
 
@@ -73,8 +73,13 @@ impl Wire {
             Bytes::new(),
             self.outbox.clone(),
             self.bounds,
-            self.held.room(),
+            self.held.another(),
         )
+    }
+
+    /// Counts what it holds for a tenant from now on.
+    pub(super) fn belongs_to(&mut self, tenant: u64) {
+        self.held.change_group(tenant);
     }
 
     /// Returns whether everything that was read are whole messages.

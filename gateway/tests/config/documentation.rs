@@ -124,7 +124,7 @@ fn every_line_of_the_sample_file_may_be_uncommented() {
                     "{sentence}"
                 );
             }
-            "ops_listen" | "trusted_proxies" | "outbox_total_bytes" | "incoming_total_bytes" => {
+            "ops_listen" | "trusted_proxies" | "outbox_total_bytes" | "requests_total_bytes" => {
                 assert_ne!(
                     printed(&serves(&["--config", &file], &[])),
                     printed(&serves(&[], &[])),

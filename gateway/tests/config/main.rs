@@ -98,13 +98,13 @@ fn bare_it_has_the_defaults_of_the_contract() {
     assert!(config.trusted_proxies.is_empty() && config.warnings.is_empty());
     let (outbox, incoming) = (
         config.limits.outbox_total_bytes,
-        config.limits.incoming_total_bytes,
+        config.limits.requests_total_bytes,
     );
     assert!(incoming > 0 && outbox / 2 == incoming, "parts of memory");
     assert_eq!(
         Limits {
             outbox_total_bytes: 0,
-            incoming_total_bytes: 0,
+            requests_total_bytes: 0,
             ..config.limits
         },
         Limits::default()

@@ -187,7 +187,7 @@ impl Node {
                 services.clock.clone(),
                 metrics.clone(),
             ),
-            incoming: Room::new(limits.incoming_total_bytes),
+            requests: Room::new(limits.requests_total_bytes),
             pulse: gateway::readiness::Readiness::new(
                 services.store.clone(),
                 services.secret.clone(),

@@ -30,7 +30,7 @@ use crate::{
 struct Edge {
     node: Chaos,
     shop: Shop,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Edge {
@@ -49,11 +49,7 @@ impl Edge {
         .await;
         let shop = Shop::open(address, &admin_key(folder.path())).await;
         shop.group("general", &["alice"]).await;
-        Self {
-            node,
-            shop,
-            _folder: folder,
-        }
+        Self { node, shop, folder }
     }
 
     fn address(&self) -> SocketAddr {
@@ -321,6 +317,27 @@ async fn clients_that_do_not_read_are_closed_and_leave_room_for_others_meanwhile
         began.elapsed()
     );
     drop(stalled);
+}
+
+#[tokio::test]
+async fn client_that_closes_its_side_after_a_request_gets_the_answer() {
+    let edge = Edge::by(&[], &[]).await;
+    let mut stream = TcpStream::connect(edge.address()).await.unwrap();
+    let key = format!("authorization: Bearer {}", admin_key(edge.folder.path()));
+    let body = r#"{"name":"Acme","email":"it@acme.example"}"#;
+    // The answer takes the store longer than the end of the stream takes.
+    let request = format!(
+        "POST /v1/organizations HTTP/1.1\r\nhost: x\r\n{key}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = String::new();
+    timeout(ANSWER, stream.read_to_string(&mut answer))
+        .await
+        .expect("the answer and the end")
+        .unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
 }
 
 #[tokio::test]

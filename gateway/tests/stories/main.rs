@@ -42,6 +42,7 @@ mod promises_resume;
 mod read_positions;
 mod redis_server;
 mod repeats;
+mod request_bytes;
 mod returning;
 mod rolling;
 mod secret_key;
@@ -50,7 +51,6 @@ mod storm;
 #[cfg(target_os = "linux")]
 mod synced;
 mod tokens;
-mod unfinished;
 mod vertical;
 mod wall;
 mod wire;
