@@ -76,6 +76,11 @@ impl Bucket {
         }
     }
 
+    /// Returns when it will be full, in nanoseconds.
+    pub(super) fn full_at(&self) -> u64 {
+        self.full_at
+    }
+
     /// Whether it is full: as good as one that never was.
     pub fn is_full(&self, now: Duration) -> bool {
         self.full_at <= nanos(now)

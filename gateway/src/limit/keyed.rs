@@ -6,102 +6,97 @@ use std::{
     time::Duration,
 };
 
-use dashmap::DashMap;
-use parking_lot::Mutex;
+use dashmap::{DashMap, mapref::one::RefMut};
 
 use super::{Bucket, Rate};
 
-/// How many buckets one map holds by default; each has 8 bytes and its key.
+/// Maximum number of buckets by default; each has 8 bytes and its key.
 const CAPACITY: usize = 100_000;
 
-/// Buckets by key. Full ones are forgotten; when there are too many others, those who come new
-/// share one.
+/// Number of buckets among which one is chosen that makes room for another.
+const CANDIDATES: usize = 16;
+
+/// Buckets by key. Full ones are dropped when there are too many. If that does not help, one of those
+/// that are nearly full makes room: a flood of keys then limits nobody else, and each of its keys still
+/// has its own limit.
 #[derive(Debug)]
 pub struct Keyed<K: Eq + Hash> {
     buckets: DashMap<K, Bucket>,
     rate: Rate,
     capacity: usize,
-    /// For all that found no room.
-    shared: Mutex<Bucket>,
-    /// When full ones were last forgotten, in milliseconds.
+    /// Time of the last search for full buckets, in milliseconds.
     pruned: AtomicU64,
 }
 
-impl<K: Eq + Hash> Keyed<K> {
-    /// One bucket of this rate for each key.
+impl<K: Eq + Hash + Clone> Keyed<K> {
+    /// Creates buckets of a rate.
     pub fn new(rate: Rate) -> Self {
         Self::with_capacity(rate, CAPACITY)
     }
 
-    /// The same, with at most so many buckets.
+    /// Creates buckets of a rate, at most `capacity` of them (and a few more while several threads add
+    /// one).
     pub fn with_capacity(rate: Rate, capacity: usize) -> Self {
         Self {
             buckets: DashMap::new(),
             rate,
             capacity,
-            shared: Mutex::default(),
             pruned: AtomicU64::new(0),
         }
     }
 
-    /// Takes a token of a key, or says in how many milliseconds there will be one.
+    /// Takes a token of a key, or returns in how many milliseconds there will be one.
     pub fn take(&self, key: K, now: Duration) -> Result<(), u64> {
         if self.rate.per_second == 0 {
             return Ok(());
         }
-        if let Some(mut bucket) = self.buckets.get_mut(&key) {
-            return bucket.take(now, self.rate);
-        }
-        if self.buckets.len() >= self.capacity && !self.prune(now) {
-            return self.shared.lock().take(now, self.rate);
-        }
-        self.buckets.entry(key).or_default().take(now, self.rate)
+        self.bucket(key, now).take(now, self.rate)
     }
 
     /// Takes tokens of a key that were used already: see [`Bucket::charge`].
     pub fn charge(&self, key: K, tokens: f64, now: Duration) {
-        if self.rate.per_second == 0 || tokens <= 0.0 {
-            return;
+        if self.rate.per_second != 0 && tokens > 0.0 {
+            self.bucket(key, now).charge(tokens, now, self.rate);
         }
-        if let Some(mut bucket) = self.buckets.get_mut(&key) {
-            return bucket.charge(tokens, now, self.rate);
-        }
-        if self.buckets.len() >= self.capacity && !self.prune(now) {
-            return self.shared.lock().charge(tokens, now, self.rate);
-        }
-        self.buckets
-            .entry(key)
-            .or_default()
-            .charge(tokens, now, self.rate);
     }
 
-    /// Gives a token of a key back that was taken. One of the shared bucket stays taken.
+    /// Returns the bucket of a key, a new one if it has none.
+    fn bucket(&self, key: K, now: Duration) -> RefMut<'_, K, Bucket> {
+        if let Some(bucket) = self.buckets.get_mut(&key) {
+            return bucket;
+        }
+        if self.buckets.len() >= self.capacity && !self.prune(now) {
+            self.make_room();
+        }
+        self.buckets.entry(key).or_default()
+    }
+
+    /// Gives a token of a key back that was taken.
     pub fn give_back(&self, key: &K) {
         if let Some(mut bucket) = self.buckets.get_mut(key) {
             bucket.give_back(self.rate);
         }
     }
 
-    /// Whether a key has a token, without taking it.
+    /// Returns whether a key has a token, without taking it.
     pub fn peek(&self, key: &K, now: Duration) -> Result<(), u64> {
         match self.buckets.get(key) {
             Some(bucket) => bucket.peek(now, self.rate),
-            None if self.buckets.len() >= self.capacity => self.shared.lock().peek(now, self.rate),
             None => Ok(()),
         }
     }
 
-    /// How many buckets there are.
+    /// Returns the number of buckets.
     pub fn len(&self) -> usize {
         self.buckets.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there is no bucket.
     pub fn is_empty(&self) -> bool {
         self.buckets.is_empty()
     }
 
-    /// Forgets full buckets, at most once a second; true if there is room afterwards.
+    /// Drops full buckets, at most once a second. Returns whether there is room afterwards.
     fn prune(&self, now: Duration) -> bool {
         let at = now.as_millis() as u64;
         let before = self.pruned.load(Ordering::Relaxed);
@@ -115,6 +110,17 @@ impl<K: Eq + Hash> Keyed<K> {
             self.buckets.retain(|_, bucket| !bucket.is_full(now));
         }
         self.buckets.len() < self.capacity
+    }
+
+    /// Drops the fullest of a few buckets, so that debts stay.
+    fn make_room(&self) {
+        let candidates = self.buckets.iter().take(CANDIDATES);
+        let fullest = candidates
+            .min_by_key(|entry| entry.value().full_at())
+            .map(|entry| entry.key().clone());
+        if let Some(key) = fullest {
+            self.buckets.remove(&key);
+        }
     }
 }
 
@@ -141,21 +147,19 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_keys_shares_one_bucket_and_room_comes_back() {
+    fn flood_of_keys_takes_bounded_memory_and_limits_nobody_else() {
         let keyed = Keyed::with_capacity(RATE, 3);
         let now = Duration::from_secs(5);
-        let passed = (0..100).filter(|key| keyed.take(*key, now).is_ok()).count();
-        assert_eq!(
-            passed,
-            3 + 2,
-            "three of their own, and the burst of the shared one"
-        );
-        assert_eq!(keyed.len(), 3);
-        assert_eq!(keyed.peek(&1000, now), Err(1000));
-        assert_eq!(keyed.take(1, now), Ok(()), "who has a bucket keeps it");
-        let later = now + Duration::from_secs(10);
+        keyed.charge(1, 100.0, now);
+        for key in 1000..1100 {
+            assert_eq!(keyed.take(key, now), Ok(()));
+            assert_eq!(keyed.len(), 3.min(key - 998));
+        }
+        assert!(keyed.take(1, now).is_err(), "a debt is not forgotten");
+        assert_eq!(keyed.take(2, now), Ok(()));
+        let later = now + Duration::from_secs(200);
         assert_eq!(keyed.take(1000, later), Ok(()));
-        assert_eq!(keyed.len(), 1);
+        assert_eq!(keyed.len(), 1, "full ones are dropped");
     }
 
     #[test]

@@ -83,7 +83,7 @@ fn begin<O: Perform>(
     let input = request.params()?;
     let caller = Principal::Actor(session.actor());
     let (id, encoding, node) = (request.id, session.encoding, Arc::clone(sessions));
-    let under_way = UnderWay::begin(sessions, session, O::NAME, frame_bytes)?;
+    let under_way = sessions.begin_request(session, O::NAME, frame_bytes)?;
     spawn(session, sessions, id, O::NAME, under_way, async move {
         let done = O::perform(
             &node.services,
@@ -186,7 +186,7 @@ fn start_own(
 ) -> Result<()> {
     let own = OwnRequest::decode(request)?;
     let (id, method) = (request.id, own.method());
-    let under_way = UnderWay::begin(sessions, session, method, frame_bytes)?;
+    let under_way = sessions.begin_request(session, method, frame_bytes)?;
     spawn(session, sessions, id, method, under_way, {
         let (session, sessions) = (Arc::clone(session), Arc::clone(sessions));
         async move { serve_own(&sessions, &session, id, own).await }

@@ -15,7 +15,7 @@ use tokio::time::timeout_at;
 use tracing::Instrument;
 
 use super::{
-    session::{Session, UnderWay, Waiting},
+    session::{Session, Waiting},
     shared::Sessions,
 };
 use crate::session::Batch;
@@ -35,7 +35,7 @@ pub(super) fn send(
     frame_bytes: usize,
 ) -> Result<()> {
     let waiting = Waiting {
-        under_way: UnderWay::begin(sessions, session, MessageSend::NAME, frame_bytes)?,
+        under_way: sessions.begin_request(session, MessageSend::NAME, frame_bytes)?,
         id,
         body,
     };

@@ -14,7 +14,6 @@ use chaos_redis::jittered;
 use domain::{
     credential::{Actor, Who},
     ended::Ending,
-    error::Error,
     messages::send::Facts,
     schema::Scope,
 };
@@ -29,9 +28,8 @@ use serde::Serialize;
 use store::cost;
 use tokio::sync::Notify;
 
-use super::shared::Sessions;
 use crate::{
-    limit::{NoRoom, Share, request_bytes},
+    limit::{NoRoom, Room, Share, request_bytes},
     session::{Handle, Sends, Subscriptions, Watched},
     socket::frame,
 };
@@ -188,17 +186,14 @@ pub(super) struct UnderWay {
 }
 
 impl UnderWay {
-    /// Counts a request of an operation that came in a frame of so many bytes.
-    ///
-    /// # Errors
-    ///
-    /// `rate_limited` if the requests of the node leave no room for it.
+    /// Counts a request of an operation that came in a frame of so many bytes. Beyond
+    /// [`UNCOUNTED_BYTES`] of a session it needs room beside the requests of other sessions.
     pub(super) fn begin(
-        sessions: &Sessions,
         session: &Arc<Session>,
+        room: &Arc<Room>,
         operation: &str,
         frame_bytes: usize,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, NoRoom> {
         let bytes = request_bytes::of_request(operation, frame_bytes);
         let is_counted = session.flow.begin(bytes) > UNCOUNTED_BYTES;
         let mut under_way = Self {
@@ -207,11 +202,8 @@ impl UnderWay {
             _share: None,
         };
         if is_counted {
-            let mut share = sessions.requests.share(session.tenant());
-            share.resize(bytes).map_err(|NoRoom| {
-                sessions.metrics.limit_hit(request_bytes::LIMIT);
-                Error::rate_limited(request_bytes::LIMIT, request_bytes::RETRY_MS)
-            })?;
+            let mut share = room.share(session.tenant());
+            share.resize(bytes)?;
             under_way._share = Some(share);
         }
         Ok(under_way)

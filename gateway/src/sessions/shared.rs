@@ -22,12 +22,12 @@ use store::cost::Meter;
 use super::{
     presence::Presences,
     registry::{Bounds, Registry},
-    session::Session,
+    session::{Session, UnderWay},
     step_limiter::StepLimiter,
 };
 use crate::{
     auth::Authenticator,
-    limit::{Keyed, Room},
+    limit::{Keyed, NoRoom, Room, request_bytes},
     log::LogRateLimit,
     metrics::{Metrics, Transport},
 };
@@ -169,7 +169,24 @@ impl Sessions {
             .map(|(_, what, _)| what.close())
     }
 
-    /// Takes one request out of the app's bucket; else when to come again, in milliseconds.
+    /// Counts a request under way.
+    ///
+    /// # Errors
+    ///
+    /// `rate_limited` if the requests of the node leave no room for it.
+    pub(super) fn begin_request(
+        &self,
+        session: &Arc<Session>,
+        operation: &str,
+        frame_bytes: usize,
+    ) -> Result<UnderWay, Error> {
+        UnderWay::begin(session, &self.requests, operation, frame_bytes).map_err(|NoRoom| {
+            self.metrics.limit_hit(request_bytes::LIMIT);
+            Error::rate_limited(request_bytes::LIMIT, request_bytes::RETRY_MS)
+        })
+    }
+
+    /// Takes a token of the app's bucket, or returns in how many milliseconds there will be one.
     pub(super) fn take_for_app(&self, scope: &Scope) -> Result<(), u64> {
         match self.limits.app_requests_per_second {
             0 => Ok(()),
