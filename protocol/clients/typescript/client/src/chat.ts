@@ -145,14 +145,23 @@ export class Chat implements Host {
     params: Methods[M]["params"],
     mode: CallMode = "once",
   ): Promise<Methods[M]["result"]> {
-    this.#lastCallId += 1;
-    const callId = this.#lastCallId;
-    return new Promise((resolve, reject) => {
-      this.#calls.set(callId, ({ result, error }) =>
-        error ? reject(new ChaosError(error)) : resolve(result as Methods[M]["result"]),
-      );
-      this.command({ type: "call", callId, call: callOf(method, params), mode });
-    });
+    return new Promise((resolve, reject) =>
+      this.ask(method, params, mode, ({ result, error }) =>
+        error ? reject(new ChaosError(error)) : resolve(result),
+      ),
+    );
+  }
+
+  /** @internal */
+  ask<M extends keyof Methods>(
+    method: M,
+    params: Methods[M]["params"],
+    mode: CallMode,
+    done: (outcome: Outcome<Methods[M]["result"]>) => void,
+  ): void {
+    const callId = (this.#lastCallId += 1);
+    this.#calls.set(callId, done as (outcome: Outcome<unknown>) => void);
+    this.command({ type: "call", callId, call: callOf(method, params), mode });
   }
 
   /** @internal */

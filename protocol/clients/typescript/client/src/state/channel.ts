@@ -17,6 +17,7 @@ import type {
 import { Cell, type Observable } from "./cell.ts";
 import { History } from "./history.ts";
 import type { Host } from "./host.ts";
+import { Optimistic } from "./optimistic.ts";
 import { Roster } from "./roster.ts";
 import type { ChannelInfo, ChatMessage, Messages, Participants } from "./types.ts";
 import { Typing } from "./typing.ts";
@@ -44,8 +45,7 @@ export class ChatChannel {
   #typing: Typing;
   /** The user's messages that are not shown among the stored ones yet. */
   #pending = new Map<string, ChatMessage>();
-  /** Texts of edits whose reply has not come. */
-  #edits = new Map<string, { text: string }>();
+  #optimistic = new Optimistic();
   #marking: number | undefined;
   #users = 0;
   readonly #infoCell = new Cell(() => this.#info());
@@ -177,14 +177,14 @@ export class ChatChannel {
   /** Edits a message. Fields that are left out stay; null removes. */
   async edit(messageId: string, changes: EditMessage): Promise<void> {
     const { text } = changes;
-    if (text !== undefined) this.#edits.set(messageId, { text: text ?? "" });
+    const end = text === undefined ? () => {} : this.#optimistic.edit(messageId, text ?? "");
     this.#messagesCell.invalidate();
     try {
       const params = { channel_id: this.id, message_id: messageId, ...changes };
       const { message } = await this.#host.call("message.edit", params, "retry");
       this.#merge(message);
     } finally {
-      this.#edits.delete(messageId);
+      end();
       this.#invalidate();
     }
   }
@@ -199,24 +199,19 @@ export class ChatChannel {
   async react(messageId: string, emoji: string, isAdded = true): Promise<void> {
     // As the server writes it, so that all spellings count together.
     emoji = emoji.normalize("NFC").replace(/[\ufe0e\ufe0f]/g, "");
-    const known = () => this.#history.window.get(messageId);
-    const expect = (count: number, isIn: boolean) => {
-      this.#history.window.expect(messageId, emoji, count, isIn);
-      this.#messagesCell.invalidate();
-    };
-    const before = known();
-    const count = before?.reactions[emoji] ?? 0;
-    const isChanged = before?.own_reactions?.includes(emoji) !== isAdded;
-    if (isChanged) expect(count + (isAdded ? 1 : -1), isAdded);
+    const { window } = this.#history;
+    const seq = window.get(messageId)?.seq;
+    const end = this.#optimistic.react(messageId, emoji, isAdded);
+    this.#messagesCell.invalidate();
     try {
       const method = isAdded ? "reaction.add" : "reaction.remove";
       const params = { channel_id: this.id, message_id: messageId, emoji };
-      const result = await this.#host.call(method, params, "retry");
+      const { count } = await this.#host.call(method, params, "retry");
       // If the event was faster, its count is not older.
-      if (known()?.seq === before?.seq) expect(result.count, isAdded);
-    } catch (error) {
-      if (isChanged && known()?.seq === before?.seq) expect(count, !isAdded);
-      throw error;
+      if (window.get(messageId)?.seq === seq) window.expect(messageId, emoji, count, isAdded);
+    } finally {
+      end();
+      this.#messagesCell.invalidate();
     }
   }
 
@@ -433,7 +428,7 @@ export class ChatChannel {
     const { window, isLoading, error } = this.#history;
     const { isLoaded, hasOlder, isFollowing } = window;
     const stored = window.items().map((message): ChatMessage => {
-      return { ...message, ...this.#edits.get(message.id), status: "sent" };
+      return { ...this.#optimistic.apply(message), status: "sent" };
     });
     const pending = [...this.#pending.values()].filter(({ id }) => !window.shows(id));
     const hasNewer = isLoaded && !isFollowing;

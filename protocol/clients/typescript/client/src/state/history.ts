@@ -1,6 +1,5 @@
 /** Loading the messages of a channel. */
 
-import { ChaosError } from "../policy/errors.ts";
 import type { ErrorBody, ListMessages, Message } from "../protocol/generated.ts";
 import type { Host } from "./host.ts";
 import { MessageWindow } from "./window.ts";
@@ -77,27 +76,22 @@ export class History {
 
   /** One page is loaded at a time. */
   #load(which: ListMessages, apply: (items: Message[], more: boolean) => void): Promise<void> {
-    this.#loading ??= this.#loadPage(which, apply).finally(() => {
-      this.#loading = undefined;
-      this.#changed();
-      // A message may have come before the page that does not have it yet.
-      this.fill();
+    this.#loading ??= new Promise((resolve) => {
+      const { window } = this;
+      this.error = undefined;
+      this.track(true);
+      const params = { channel_id: this.#channelId, ...which };
+      this.#host.ask("message.list", params, "retry", ({ result, error }) => {
+        this.#loading = undefined;
+        this.error = error;
+        if (result && window === this.window) apply(result.items, result.more);
+        this.#changed();
+        // A message may have come before the page that does not have it yet.
+        this.fill();
+        resolve();
+      });
     });
     this.#changed();
     return this.#loading;
-  }
-
-  async #loadPage(which: ListMessages, apply: (items: Message[], more: boolean) => void) {
-    this.error = undefined;
-    this.track(true);
-    const { window } = this;
-    try {
-      const params = { channel_id: this.#channelId, ...which };
-      const { items, more } = await this.#host.call("message.list", params, "retry");
-      if (window === this.window) apply(items, more);
-    } catch (error) {
-      this.error =
-        error instanceof ChaosError ? error.body : { code: "internal", message: String(error) };
-    }
   }
 }

@@ -5,6 +5,15 @@ import type { Channel, Entry, Gap, Message } from "../protocol/generated.ts";
 
 type Params = Record<string, unknown>;
 
+interface LogEntry {
+  event: string;
+  seq: number;
+  at: number;
+  /** The event's data as it is now. */
+  data: () => object;
+  undo: () => void;
+}
+
 const METHODS = [
   "message.send",
   "message.list",
@@ -24,7 +33,7 @@ export class FakeChannel {
   at = 0;
   /** Number of events that the log keeps. */
   logEvents = 1000;
-  #log: Array<{ event: string; seq: number; at: number; data: () => object }> = [];
+  #log: LogEntry[] = [];
   #reactions = new Map<string, Set<string>>();
   #version = 0;
   readonly #now: () => number;
@@ -78,16 +87,16 @@ export class FakeChannel {
     };
     this.messages.push(message);
     if (this.participants.has(sender_id)) this.participants.set(sender_id, number);
-    this.#happen("message.created", () => ({ message: this.#stored(number) }));
+    const undo = () => void this.messages.pop();
+    this.#happen("message.created", () => ({ message: this.#stored(number) }), undo);
     return message;
   }
 
   /** Forgets the newest events, as a store that failed over: they are replaced by others. */
   diverge(count: number): void {
-    this.#log.splice(-count);
+    for (const { undo } of this.#log.splice(-count).reverse()) undo();
     this.seq = this.#log.at(-1)?.seq ?? 0;
     this.at = this.#log.at(-1)?.at ?? 0;
-    while ((this.messages.at(-1)?.seq ?? 0) > this.seq) this.messages.pop();
     for (const [user, read] of this.participants) {
       this.participants.set(user, Math.min(read, this.messages.length));
     }
@@ -186,16 +195,20 @@ export class FakeChannel {
     const users = this.#reactions.get(key) ?? new Set<string>();
     this.#reactions.set(key, users);
     if (users.has(userId) === isAdded) return { count: users.size };
-    if (isAdded) users.add(userId);
-    else users.delete(userId);
+    const toggle = (isIn: boolean) => void (isIn ? users.add(userId) : users.delete(userId));
+    toggle(isAdded);
     const { [emoji]: _, ...others } = message.reactions;
     const reactions = users.size > 0 ? { ...others, [emoji]: users.size } : others;
     this.messages[message.number - 1] = { ...message, reactions, seq: this.seq + 1 };
     const { id: message_id, number } = message;
-    this.#happen(isAdded ? "reaction.added" : "reaction.removed", () => {
+    const data = () => {
       const isDeleted = this.#stored(number)?.deleted_at !== undefined;
       const told = { emoji: isDeleted ? "" : emoji, count: isDeleted ? 0 : users.size };
       return { message_id, number, user_id: userId, ...told };
+    };
+    this.#happen(isAdded ? "reaction.added" : "reaction.removed", data, () => {
+      toggle(!isAdded);
+      this.messages[number - 1] = message;
     });
     return { count: users.size };
   }
@@ -224,7 +237,8 @@ export class FakeChannel {
   #change(message: Message, event: string, fields: Partial<Message>): Message {
     const changed = { ...message, ...fields, seq: this.seq + 1 };
     this.messages[message.number - 1] = changed;
-    this.#happen(event, () => ({ message: this.#stored(message.number) }));
+    const undo = () => void (this.messages[message.number - 1] = message);
+    this.#happen(event, () => ({ message: this.#stored(message.number) }), undo);
     return changed;
   }
 
@@ -238,16 +252,16 @@ export class FakeChannel {
   }
 
   /** A replayed event carries its entity as it is then. */
-  #happen(event: string, data: () => object): void {
+  #happen(event: string, data: () => object, undo = () => {}): void {
     this.seq += 1;
     this.at = this.#now();
-    const entry = { event, seq: this.seq, at: this.at, data };
+    const entry = { event, seq: this.seq, at: this.at, data, undo };
     this.#log.push(entry);
     if (this.#log.length > this.logEvents) this.#log.shift();
     this.#publish(this.#frame(entry));
   }
 
-  #frame({ event, seq, at, data }: { event: string; seq: number; at: number; data: () => object }) {
+  #frame({ event, seq, at, data }: LogEntry): EventFrame {
     return { event, channel_id: this.id, seq, at, data: data() as Record<string, unknown> };
   }
 }

@@ -113,7 +113,8 @@ describe("messages", () => {
     expect(status(alice)).toBe("offline");
     expect(texts(alice).slice(-3)).toEqual(["a (pending)", "b (pending)", "c (pending)"]);
     server.isDown = false;
-    await vi.advanceTimersByTimeAsync(10_000);
+    alice.wake();
+    await settle();
     expect(texts(alice).slice(-3)).toEqual(["a", "b", "c"]);
   });
 
