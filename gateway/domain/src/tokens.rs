@@ -41,6 +41,15 @@ pub struct Signing {
     pub key: TokenKeyId,
 }
 
+/// Returns the maximum lifetime of a minted token in seconds: the limit `token_seconds` (0: none), but
+/// at most [`MAX_LIFETIME_SECONDS`].
+fn max_lifetime(token_seconds: u64) -> u64 {
+    match token_seconds {
+        0 => MAX_LIFETIME_SECONDS,
+        limited => limited.min(MAX_LIFETIME_SECONDS),
+    }
+}
+
 /// Signs a token for a user. App keys only.
 pub async fn mint_token(
     services: &Services,
@@ -49,11 +58,7 @@ pub async fn mint_token(
     body: MintToken,
 ) -> Result<Token> {
     let scope = actor.backend()?;
-    let longest = if services.limits.token_seconds == 0 {
-        MAX_LIFETIME_SECONDS
-    } else {
-        services.limits.token_seconds
-    };
+    let longest = max_lifetime(services.limits.token_seconds);
     let seconds = body
         .expires_in
         .unwrap_or(DEFAULT_LIFETIME_SECONDS.min(longest));
@@ -162,5 +167,17 @@ async fn signing_secret(
             Ok(Some(key.secret(&services.secret, id)?))
         }
         _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_live_ten_years_at_most_whatever_the_limit() {
+        assert_eq!(max_lifetime(60), 60);
+        assert_eq!(max_lifetime(0), MAX_LIFETIME_SECONDS);
+        assert_eq!(max_lifetime((1 << 53) - 1), MAX_LIFETIME_SECONDS);
     }
 }

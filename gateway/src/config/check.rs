@@ -383,7 +383,7 @@ fn limits_of(values: &LimitValues) -> Result<Limits, ConfigError> {
             .filter(|value| *value <= MAX_LIMIT);
         let value = value.ok_or_else(|| {
             ConfigError::new(format!(
-                "{source} sets {name} to {text:?}: use a whole number, 0 for none"
+                "{source} sets {name} to {text:?}: use a whole number up to {MAX_LIMIT}, 0 for none"
             ))
         })?;
         limits.set(name, value);

@@ -100,7 +100,7 @@ fn log(error: &Arc<Error>, route: Option<&str>, status: u16, elapsed_us: u64) {
             elapsed_us,
             cause,
             held_back,
-            "request failed, the store did not answer"
+            "request failed for now, a retry may succeed"
         ),
     }
 }
