@@ -5,6 +5,7 @@ import { buildSync } from "esbuild";
 
 const bounds = {
   "@chaos/client": ["client/dist/index.js", 15 * 1024],
+  "@chaos/react": ["react/dist/index.js", 2 * 1024],
 };
 
 let failed = false;
@@ -16,7 +17,7 @@ for (const [name, [path, bound]] of Object.entries(bounds)) {
     format: "esm",
     platform: "browser",
     target: "es2022",
-    external: ["react", "react/jsx-runtime"],
+    external: ["react", "react/jsx-runtime", "@chaos/client"],
     write: false,
   });
   const size = gzipSync(outputFiles[0].contents, { level: 9 }).length;

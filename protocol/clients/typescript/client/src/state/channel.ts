@@ -46,6 +46,8 @@ export class ChatChannel {
   /** The user's messages that are not shown among the stored ones yet. */
   #pending = new Map<string, ChatMessage>();
   #optimistic = new Optimistic();
+  /** Messages that have not changed are shown as the same objects. */
+  #shown = new WeakMap<Message, ChatMessage>();
   #marking: number | undefined;
   #users = 0;
   readonly #infoCell = new Cell(() => this.#info());
@@ -427,8 +429,11 @@ export class ChatChannel {
   #messages(): Messages {
     const { window, isLoading, error } = this.#history;
     const { isLoaded, hasOlder, isFollowing } = window;
-    const stored = window.items().map((message): ChatMessage => {
-      return { ...this.#optimistic.apply(message), status: "sent" };
+    const stored = window.items().map((message) => {
+      const changed = this.#optimistic.apply(message);
+      const shown = this.#shown.get(changed) ?? { ...changed, status: "sent" };
+      this.#shown.set(changed, shown);
+      return shown;
     });
     const pending = [...this.#pending.values()].filter(({ id }) => !window.shows(id));
     const hasNewer = isLoaded && !isFollowing;

@@ -24,6 +24,7 @@ export class MessageRecord {
   /** Takes another state. */
   merge(state: Message): void {
     const { seq, own_reactions } = state;
+    if (seq < this.#state.seq && !own_reactions) return;
     if (seq >= this.#state.seq) {
       this.#state = state;
       removeUpTo(this.#counts, seq);
