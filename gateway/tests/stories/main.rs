@@ -4,6 +4,7 @@
 #[macro_use]
 mod story;
 
+mod backup;
 #[cfg(target_os = "linux")]
 mod bad_days;
 mod canary;
@@ -19,7 +20,6 @@ mod garbage;
 mod half_memberships;
 mod half_way;
 mod interrupted;
-mod keep;
 mod kill;
 mod limits;
 mod lists;
@@ -29,7 +29,6 @@ mod membership;
 mod methods_channels;
 mod methods_connect;
 mod methods_messages;
-mod moving;
 mod names;
 mod nodes;
 mod operations;
@@ -51,6 +50,7 @@ mod storm;
 #[cfg(target_os = "linux")]
 mod synced;
 mod tokens;
+mod transfer;
 mod vertical;
 mod wall;
 mod wire;

@@ -1,4 +1,4 @@
-//! What cannot be moved is refused with a sentence, and what was interrupted is never served.
+//! Refused and interrupted imports.
 
 mod export;
 
@@ -17,18 +17,18 @@ use tokio::{
 use super::{answers, busy::Busy, chaos};
 use crate::story::{Ground, Keeper, Person, World, refusal, until};
 
-/// An app in a file, and a world that is about to take it.
-struct Moving {
+/// An exported app, and an empty store to import it into.
+struct PendingImport {
     world: World,
     busy: Busy,
     before: answers::Answers,
     folder: tempfile::TempDir,
     lines: Vec<String>,
-    /// How to import.
+    /// Arguments of the import.
     words: Vec<String>,
 }
 
-impl Moving {
+impl PendingImport {
     async fn to(ground: Ground) -> Self {
         let mut world = World::with(Ground::Redis, 1, &super::FLAGS).await;
         let busy = Busy::app(&world).await;
@@ -65,14 +65,14 @@ impl Moving {
             .map_err(|error| error.to_string())
     }
 
-    /// The import is refused with these words in its sentence.
+    /// Imports `text`, and checks that it is refused with `why` in the sentence.
     async fn is_refused(&self, text: &[u8], why: &str) {
         let sentence = self.imports(text).await.unwrap_err();
         assert!(sentence.contains(why), "{sentence}");
     }
 
-    /// No credential leads to anything of the app.
-    async fn nothing_is_served(&mut self) {
+    /// Checks that no credential of the app is valid.
+    async fn is_not_served(&mut self) {
         self.world.goes_on().await;
         let path = format!("/v1/organizations/{}", self.world.organization);
         for (credential, path) in [
@@ -94,10 +94,10 @@ impl Moving {
         self.world.ends().await;
     }
 
-    /// The whole file goes in, and the app answers as it did.
-    async fn comes_whole(mut self) {
+    /// Imports the complete file, and checks that the app responds as before.
+    async fn imports_completely(mut self) {
         let text = self.lines.concat();
-        // Of the node before, a task may still be about to let the folder go.
+        // A task of the previous node may still hold the folder.
         until("the store is free", || async {
             match self.imports(text.as_bytes()).await {
                 Ok(_) => true,
@@ -111,90 +111,90 @@ impl Moving {
     }
 }
 
-async fn a_cut_file_is_refused_and_the_whole_one_taken(ground: Ground) {
-    let mut moving = Moving::to(ground).await;
-    let (lines, text) = (moving.lines.clone(), moving.lines.concat());
-    moving.is_refused(b"", "cut off").await;
+async fn truncated_file_is_refused_and_the_complete_one_imported(ground: Ground) {
+    let mut import = PendingImport::to(ground).await;
+    let (lines, text) = (import.lines.clone(), import.lines.concat());
+    import.is_refused(b"", "cut off").await;
     for share in [1, 3, 7] {
-        moving
+        import
             .is_refused(
                 lines[..lines.len() * share / 8].concat().as_bytes(),
                 "cut off",
             )
             .await;
     }
-    moving
+    import
         .is_refused(&text.as_bytes()[..text.len() / 2], "cut off")
         .await;
-    moving
+    import
         .is_refused(lines[..lines.len() - 1].concat().as_bytes(), "cut off")
         .await;
-    moving
+    import
         .is_refused(&text.as_bytes()[..text.len() - 1], "cut off")
         .await;
-    moving.nothing_is_served().await;
-    moving.comes_whole().await;
+    import.is_not_served().await;
+    import.imports_completely().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cut_file_is_refused_and_the_whole_one_taken_by_a_folder() {
-    a_cut_file_is_refused_and_the_whole_one_taken(Ground::Embedded).await;
+async fn truncated_file_is_refused_by_a_folder() {
+    truncated_file_is_refused_and_the_complete_one_imported(Ground::Embedded).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cut_file_is_refused_and_the_whole_one_taken_by_redis() {
-    a_cut_file_is_refused_and_the_whole_one_taken(Ground::Redis).await;
+async fn truncated_file_is_refused_by_redis() {
+    truncated_file_is_refused_and_the_complete_one_imported(Ground::Redis).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_changed_file_is_refused() {
-    let moving = Moving::to(Ground::Redis).await;
-    let (lines, text) = (moving.lines.clone(), moving.lines.concat());
+async fn changed_file_is_refused() {
+    let import = PendingImport::to(Ground::Redis).await;
+    let (lines, text) = (import.lines.clone(), import.lines.concat());
     let without = |line: usize| [&lines[..line], &lines[line + 1..]].concat().concat();
     let message = lines
         .iter()
         .position(|line| line.contains("no. 7"))
         .unwrap();
-    moving
+    import
         .is_refused(
             without(message).as_bytes(),
             "do not match its counts and checksum",
         )
         .await;
-    moving
+    import
         .is_refused(
             text.replace("no. 7", "no. 8").as_bytes(),
             "do not match its counts and checksum",
         )
         .await;
-    moving
+    import
         .is_refused(format!("{text}\n").as_bytes(), "something follows")
         .await;
-    moving
+    import
         .is_refused(
             text.replace("\"no. 7", "no. 7").as_bytes(),
             &format!("line {}", message + 1),
         )
         .await;
     let other = text.replace(
-        &format!("\"name\":\"a:{}", moving.world.app),
+        &format!("\"name\":\"a:{}", import.world.app),
         "\"name\":\"a:app_0000000000000000",
     );
-    moving
+    import
         .is_refused(other.as_bytes(), "a partition outside the app")
         .await;
     for other in ["1", "3"] {
         let other = text.replace("\"format\":2", &format!("\"format\":{other}"));
-        moving
+        import
             .is_refused(other.as_bytes(), "use the version that wrote it")
             .await;
     }
-    moving
+    import
         .is_refused(b"{\"hello\": \"world\"}\n", "no export")
         .await;
-    let secret = moving.folder.path().join("other-secret");
+    let secret = import.folder.path().join("other-secret");
     fs::write(&secret, "ab".repeat(32)).unwrap();
-    let file = moving.file(text.as_bytes());
+    let file = import.file(text.as_bytes());
     let words = [
         "import",
         "--from",
@@ -202,35 +202,35 @@ async fn a_changed_file_is_refused() {
         "--secret-key-file",
         secret.to_str().unwrap(),
     ];
-    let sentence = chaos(&words, &moving.words[..2])
+    let sentence = chaos(&words, &import.words[..2])
         .await
         .unwrap_err()
         .to_string();
     assert!(sentence.contains("another secret key"), "{sentence}");
-    moving.comes_whole().await;
+    import.imports_completely().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_import_is_refused_and_changes_nothing() {
+async fn second_import_is_refused_and_changes_nothing() {
     for ground in [Ground::Embedded, Ground::Redis] {
-        let mut moving = Moving::to(ground).await;
-        let text = moving.lines.concat();
-        moving.imports(text.as_bytes()).await.unwrap();
-        moving
+        let mut import = PendingImport::to(ground).await;
+        let text = import.lines.concat();
+        import.imports(text.as_bytes()).await.unwrap();
+        import
             .is_refused(
                 text.as_bytes(),
                 "import it into a store that does not have it",
             )
             .await;
-        moving.world.goes_on().await;
+        import.world.goes_on().await;
         assert_eq!(
-            answers::all(&moving.world, &moving.busy).await,
-            moving.before
+            answers::all(&import.world, &import.busy).await,
+            import.before
         );
     }
 }
 
-/// A process that imports from its standard input.
+/// Starts a process that imports from its standard input.
 fn importing(words: &[String]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_chaos"));
     command
@@ -246,22 +246,22 @@ fn importing(words: &[String]) -> Child {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_import_is_never_served_and_begins_again() {
+async fn killed_import_is_not_served_and_can_be_repeated() {
     for ground in [Ground::Embedded, Ground::Redis] {
-        let mut moving = Moving::to(ground).await;
+        let mut import = PendingImport::to(ground).await;
         for share in [2, 5, 7] {
-            let mut process = importing(&moving.words);
+            let mut process = importing(&import.words);
             let mut input = process.stdin.take().unwrap();
             input
                 .write_all(
-                    moving.lines[..moving.lines.len() * share / 8]
+                    import.lines[..import.lines.len() * share / 8]
                         .concat()
                         .as_bytes(),
                 )
                 .await
                 .unwrap();
             let begun = || async {
-                match &moving.world.keeper {
+                match &import.world.keeper {
                     Keeper::Redis(server, _) => {
                         server.command(&["DBSIZE"]).await.unwrap() != redis::Value::Int(0)
                     }
@@ -272,26 +272,26 @@ async fn a_killed_import_is_never_served_and_begins_again() {
             until("it has begun", begun).await;
             process.kill().await.unwrap();
         }
-        moving.nothing_is_served().await;
-        moving.comes_whole().await;
+        import.is_not_served().await;
+        import.imports_completely().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_imports_at_once_the_later_one_counts() {
-    let moving = Moving::to(Ground::Redis).await;
-    let Keeper::Redis(server, _) = &moving.world.keeper else {
+async fn later_of_two_concurrent_imports_succeeds() {
+    let import = PendingImport::to(Ground::Redis).await;
+    let Keeper::Redis(server, _) = &import.world.keeper else {
         unreachable!("it moves to one")
     };
-    let channel = format!("chaos:{{c:{}:live:help}}:head", moving.world.app);
+    let channel = format!("chaos:{{c:{}:live:help}}:head", import.world.app);
     let has_channel = async |has: i64| {
         server.command(&["EXISTS", &channel]).await.unwrap() == redis::Value::Int(has)
     };
-    let (last, all) = moving.lines.split_last().unwrap();
-    let (begin, rest) = moving.lines.split_at(moving.lines.len() / 8);
+    let (last, all) = import.lines.split_last().unwrap();
+    let (begin, rest) = import.lines.split_at(import.lines.len() / 8);
 
-    // The first one has everything but the footer when the second takes it away.
-    let (mut first, mut second) = (importing(&moving.words), importing(&moving.words));
+    // The first import has loaded everything but the footer when the second removes it.
+    let (mut first, mut second) = (importing(&import.words), importing(&import.words));
     let (mut to_first, mut to_second) = (first.stdin.take().unwrap(), second.stdin.take().unwrap());
     to_first.write_all(all.concat().as_bytes()).await.unwrap();
     until("the first has the channel", || has_channel(1)).await;
@@ -306,35 +306,35 @@ async fn of_two_imports_at_once_the_later_one_counts() {
     to_second.write_all(rest.concat().as_bytes()).await.unwrap();
     drop(to_second);
     assert_eq!(second.wait().await.unwrap().code(), Some(0));
-    let Moving {
+    let PendingImport {
         mut world,
         busy,
         before,
         ..
-    } = moving;
+    } = import;
     world.goes_on().await;
     assert_eq!(answers::all(&world, &busy).await, before);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_folder_with_another_secret_key_takes_nothing() {
-    let mut moving = Moving::to(Ground::Embedded).await;
-    // A node that comes first makes the folder its own.
-    moving.nothing_is_served().await;
-    moving
+async fn folder_with_another_secret_key_refuses_the_import() {
+    let mut import = PendingImport::to(Ground::Embedded).await;
+    // A node has created a secret key in the folder.
+    import.is_not_served().await;
+    import
         .is_refused(
-            moving.lines.concat().as_bytes(),
+            import.lines.concat().as_bytes(),
             "which nodes use for this folder",
         )
         .await;
-    moving.words.truncate(2);
-    moving
-        .is_refused(moving.lines.concat().as_bytes(), "another secret key")
+    import.words.truncate(2);
+    import
+        .is_refused(import.lines.concat().as_bytes(), "another secret key")
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn apps_of_one_organization_move_one_after_another() {
+async fn apps_of_one_organization_are_imported_one_after_another() {
     let mut world = World::with(Ground::Embedded, 1, &super::FLAGS).await;
     let (other, other_key) = world.make_app("live").await;
     for key in [&world.app_key, &other_key] {
@@ -376,7 +376,7 @@ async fn apps_of_one_organization_move_one_after_another() {
         .await;
     assert_eq!(refusal(not_yet), (401, ErrorCode::Unauthenticated));
 
-    // The other one comes while nodes serve the first.
+    // The second app is imported while nodes serve the first.
     chaos(&["import", "--from", second.to_str().unwrap()], &words)
         .await
         .unwrap();

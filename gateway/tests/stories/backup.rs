@@ -1,4 +1,4 @@
-//! A data folder is copied, brought back and checked, by the binary and beside a node at work.
+//! `chaos backup`, `restore` and `check`, also while a node uses the data folder.
 
 use std::{
     os::unix::fs::PermissionsExt,
@@ -52,7 +52,7 @@ async fn is_whole(data: &Path) {
     assert!(words.contains("is whole: "), "{words}");
 }
 
-/// The one sentence with which a command ended, and exit code 2.
+/// Runs a command that fails with exit code 2, and returns its sentence.
 async fn is_refused(arguments: &[&str]) -> String {
     let (code, words) = Chaos::runs(arguments).await;
     assert_eq!(code, 2, "{arguments:?}: {words}");
@@ -64,7 +64,7 @@ async fn is_refused(arguments: &[&str]) -> String {
     sentences[0].to_owned()
 }
 
-/// What is in a folder, by name.
+/// Returns the sorted names of a folder's entries.
 fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<_> = std::fs::read_dir(folder)
         .unwrap()
@@ -74,7 +74,7 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Sends without end, and counts what is acknowledged.
+/// Sends until the session ends, and counts the acknowledged messages.
 async fn sends_on(session: Session, lane: u64, acknowledged: Arc<AtomicU64>) {
     for number in 1.. {
         let id = MessageId::from_bits(lane << 32 | number);
@@ -90,7 +90,7 @@ async fn sends_on(session: Session, lane: u64, acknowledged: Arc<AtomicU64>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_backup_of_a_node_at_work_has_all_that_was_acknowledged_before_and_is_whole() {
+async fn backup_of_a_busy_node_has_every_message_acknowledged_before() {
     let folder = tempfile::tempdir().unwrap();
     let (data, backup, restored) = (
         folder.path().join("data"),
@@ -154,18 +154,17 @@ async fn a_backup_of_a_node_at_work_has_all_that_was_acknowledged_before_and_is_
             );
         }
     }
-    // The token key with which the node signs is sealed with the secret key that came along.
+    // The node's signing key is encrypted with the secret key of the backup.
     shop.connects("alice", Encoding::Json).await;
 }
 
-/// The cursor of somebody who has this event.
+/// Returns the cursor of a client that has received this event.
 fn after(event: &EventMessage) -> Cursor {
     Cursor::After(event.seq.unwrap(), event.at.unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_had_more_than_the_backup_is_told_that_it_diverged_and_nobody_misses_anything_silently()
-{
+async fn client_ahead_of_a_restored_backup_receives_diverged() {
     let folder = tempfile::tempdir().unwrap();
     let (data, backup, restored) = (
         folder.path().join("data"),
@@ -196,7 +195,7 @@ async fn who_had_more_than_the_backup_is_told_that_it_diverged_and_nobody_misses
     let kept = send(&shop, 1..=3).await;
     backs_up(&data, &backup).await;
     let lost = send(&shop, 4..=6).await;
-    // Of Bob's own stream, too, something is lost.
+    // Events of Bob's own stream are lost, too.
     let (bob, mut events) = shop.connects("bob", Encoding::MessagePack).await;
     let user_position = bob.connected().user_position;
     shop.group("later", &["alice", "bob"]).await;
@@ -242,9 +241,9 @@ async fn who_had_more_than_the_backup_is_told_that_it_diverged_and_nobody_misses
         Some(Gap::Diverged),
         "his own stream, too"
     );
-    // The restored channel goes on past the numbers that were lost: other events stand there now.
+    // The restored channel assigns the lost numbers to other events.
     let anew = send(&shop, 11..=15).await;
-    assert_eq!(anew[0].seq, lost[0].seq, "numbers are given again");
+    assert_eq!(anew[0].seq, lost[0].seq, "numbers are assigned again");
     for event in &lost {
         assert_eq!(
             resumes(after(event), unchanged).await.0,
@@ -252,7 +251,7 @@ async fn who_had_more_than_the_backup_is_told_that_it_diverged_and_nobody_misses
             "another event stands there"
         );
     }
-    // Who had no more than the backup gets what is new, each once.
+    // A client that was not ahead of the backup receives each new event once.
     let (gap, user_gap, mut events) = resumes(after(&kept[1]), unchanged).await;
     assert_eq!((gap, user_gap), (None, None));
     for expected in [3, 11, 12, 13, 14, 15] {
@@ -270,7 +269,7 @@ async fn who_had_more_than_the_backup_is_told_that_it_diverged_and_nobody_misses
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_overwritten_and_what_cannot_be_done_is_told_in_a_sentence() {
+async fn nothing_is_overwritten_and_failures_are_reported_in_a_sentence() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| text(&folder.path().join(name));
     let (data, backup, other, nowhere) =
@@ -308,7 +307,7 @@ async fn nothing_is_overwritten_and_what_cannot_be_done_is_told_in_a_sentence() 
         ),
         (
             vec!["backup", "--data", &data, "--to", &path("nowhere/backup")],
-            "name one in a folder",
+            "pass one in a folder",
         ),
         (vec!["backup", "--data", &data, "--to", ".."], "name"),
         (
@@ -329,7 +328,7 @@ async fn nothing_is_overwritten_and_what_cannot_be_done_is_told_in_a_sentence() 
         ),
         (
             vec!["restore", "--from", &backup, "--data", &path("file")],
-            "cannot be restored to",
+            "cannot restore to",
         ),
         (
             vec!["restore", "--from", &nowhere, "--data", &path("new")],
@@ -343,7 +342,7 @@ async fn nothing_is_overwritten_and_what_cannot_be_done_is_told_in_a_sentence() 
         (vec!["check", "--data", &other], "holds no store"),
         (
             vec!["--log", "info", "check", "--data", &data],
-            "give its own flags after it",
+            "the command's flags after it",
         ),
     ] {
         let sentence = is_refused(&arguments).await;
@@ -353,7 +352,7 @@ async fn nothing_is_overwritten_and_what_cannot_be_done_is_told_in_a_sentence() 
     assert_eq!(
         left,
         ["backup", "cut", "data", "file", "other"],
-        "what failed leaves nothing"
+        "a failed command leaves no files"
     );
     assert_eq!(names(Path::new(&other)), ["chaos.lock", "notes"]);
 
@@ -368,7 +367,7 @@ async fn nothing_is_overwritten_and_what_cannot_be_done_is_told_in_a_sentence() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_volume_of_its_own_is_as_good_as_an_empty_folder() {
+async fn mounted_volume_counts_as_an_empty_folder() {
     let folder = tempfile::tempdir().unwrap();
     let (data, backup, restored) = (
         folder.path().join("data"),
@@ -389,7 +388,7 @@ async fn a_volume_of_its_own_is_as_good_as_an_empty_folder() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_lacks_a_record_is_told_by_a_check_and_is_not_restored() {
+async fn store_with_a_missing_record_fails_the_check_and_is_not_restored() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| text(&folder.path().join(name));
     let (data, restored) = (path("data"), path("restored"));
@@ -435,8 +434,8 @@ async fn a_store_that_lacks_a_record_is_told_by_a_check_and_is_not_restored() {
     assert_eq!(names(folder.path()), ["data"]);
 }
 
-/// The limit on the size of files stands in for the full disk. It leaves room for LMDB's own file,
-/// and not for the copy.
+/// A limit on the file size simulates a full disk. It is large enough for LMDB's lock file, but not
+/// for the copy.
 const FULL: [&str; 3] = [
     "sh",
     "-c",
@@ -444,7 +443,7 @@ const FULL: [&str; 3] = [
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_copy_for_which_there_is_no_room_is_none() {
+async fn copy_on_a_full_disk_leaves_no_backup() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| text(&folder.path().join(name));
     let (data, backup, restored) = (path("data"), path("backup"), path("restored"));

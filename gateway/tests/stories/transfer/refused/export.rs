@@ -1,9 +1,9 @@
-//! Exports that are refused, and who may read one.
+//! Refused exports, and the permissions of the file.
 
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_app_that_somebody_writes_to_is_no_export() {
+async fn export_fails_if_the_app_is_written_to() {
     let world = World::with(Ground::Redis, 1, &["--limit", "requests_per_second=0"]).await;
     let busy = Busy::app(&world).await;
     let folder = tempfile::tempdir().unwrap();
@@ -32,7 +32,7 @@ async fn an_app_that_somebody_writes_to_is_no_export() {
     } = world.connects("ada").await;
     tokio::spawn(async move { while events.next().await.is_some() {} });
     let exporting = chaos(&words, &world.store);
-    // A read mark appends nothing, and changes no head.
+    // A read position appends no event and changes no head.
     let reading = async {
         for number in 21.. {
             assert_eq!(
@@ -63,7 +63,7 @@ async fn an_app_that_somebody_writes_to_is_no_export() {
         0,
         "nothing is left of it"
     );
-    // Nodes that serve nobody of the app are no hindrance.
+    // Nodes that do not write to the app do not matter.
     chaos(&words, &world.store).await.unwrap();
     let secret = folder.path().join("other-secret");
     fs::write(&secret, "ab".repeat(32)).unwrap();
@@ -84,7 +84,7 @@ async fn an_app_that_somebody_writes_to_is_no_export() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_folder_in_use_and_one_that_is_none_are_not_exported() {
+async fn folder_in_use_or_without_a_store_is_not_exported() {
     let world = World::with(Ground::Embedded, 1, &[]).await;
     let export = async |data: &[&str]| {
         chaos(&[&["export", "--app", &world.app], data].concat(), &[])
@@ -107,7 +107,7 @@ async fn a_folder_in_use_and_one_that_is_none_are_not_exported() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_export_is_for_its_owner_alone_and_follows_no_link() {
+async fn export_file_is_private_and_links_are_not_followed() {
     let mut world = World::with(Ground::Embedded, 1, &super::super::FLAGS).await;
     let folder = tempfile::tempdir().unwrap();
     let (file, link, target) = (

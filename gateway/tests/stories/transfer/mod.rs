@@ -1,4 +1,4 @@
-//! An app moves to another store, and nobody can tell.
+//! `chaos export` and `chaos import`: an app behaves in another store as it did before.
 
 mod answers;
 mod busy;
@@ -31,7 +31,7 @@ use store::{Commit, Position, Read};
 use self::busy::Busy;
 use crate::story::{Ground, PATIENCE, World, refusal, stand};
 
-/// Few events are kept, so that some positions are older.
+/// Few events are retained, so that some positions are trimmed.
 const FLAGS: [&str; 4] = ["--limit", "log_events=20", "--demo", "off"];
 
 /// Runs `chaos export` or `chaos import`.
@@ -49,13 +49,13 @@ async fn chaos(words: &[&str], more: &[String]) -> Result<Counts, StartError> {
 }
 
 impl World {
-    /// Ends its nodes, and writes its app into a file.
+    /// Stops the nodes, and exports the app to a file.
     async fn exports(&mut self, file: &Path) -> Counts {
         self.ends().await;
         let words = ["export", "--app", &self.app, "--to", file.to_str().unwrap()];
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
-            // Of the node before, a task may still be about to let the folder go.
+            // A task of the previous node may still hold the folder.
             match chaos(&words, &self.store).await {
                 Ok(counts) => return counts,
                 Err(error) => assert!(
@@ -67,14 +67,13 @@ impl World {
         }
     }
 
-    /// Stands on another store, empty, that has the same secret key. Answers how to import from a
-    /// file.
+    /// Switches to another, empty store with the same secret key. Returns the arguments of an import.
     async fn leaves_for(&mut self, ground: Ground) -> Vec<String> {
         let secret = std::fs::read_to_string(self.secret_key_file()).unwrap();
         let (keeper, store) = stand(ground, &secret).await;
         let mut words = store.clone();
         if ground == Ground::Embedded {
-            // The file of the store that is left; the folder gets one of its own.
+            // The key file of the old store. The new folder gets its own.
             let file = self.secrets.path().join("secret");
             std::fs::write(&file, secret).unwrap();
             words.extend(["--secret-key-file".to_owned(), file.display().to_string()]);
@@ -83,7 +82,7 @@ impl World {
         words
     }
 
-    /// Moves with its app to another store, and starts a node there.
+    /// Moves the app to another store, and starts a node there.
     async fn moves_to(&mut self, ground: Ground) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("app.jsonl");
@@ -102,8 +101,8 @@ impl World {
     }
 }
 
-/// That what was handed out before the move counts as it did.
-async fn credentials_are_as_they_were(world: &World, busy: &Busy) {
+/// Checks that credentials from before the move are valid or invalid as before.
+async fn credentials_are_unchanged(world: &World, busy: &Busy) {
     for key in [&world.app_key, &busy.second_key, &busy.access_key] {
         let _: Value = world.backend(key).get("/v1/channels/help").await.unwrap();
     }
@@ -137,9 +136,13 @@ async fn credentials_are_as_they_were(world: &World, busy: &Busy) {
     );
 }
 
-/// That what comes after the move goes on from what was before. `seq, at` is where a client stands
-/// that knows all.
-async fn what_is_new_goes_on(world: &World, busy: &Busy, (number, seq, at): (u64, u64, u64)) {
+/// Checks that new events continue the old log and numbers. `seq, at` is the position of a client
+/// that has received everything.
+async fn new_events_continue_the_log(
+    world: &World,
+    busy: &Busy,
+    (number, seq, at): (u64, u64, u64),
+) {
     let resume = [(busy.help.clone(), Cursor::After(seq, at))].into();
     let mut ada = world
         .connects_to(
@@ -180,7 +183,7 @@ async fn what_is_new_goes_on(world: &World, busy: &Busy, (number, seq, at): (u64
     );
     bob.session.abort().await;
     ada.session.abort().await;
-    // A channel that was deleted before goes on, too.
+    // A channel that was deleted and created again continues its old numbers, too.
     let made: Value = world
         .team()
         .put("/v1/channels/short", &json!({ "type": "group" }))
@@ -217,7 +220,7 @@ async fn an_app_moves(ground: Ground) {
         ));
     }
 
-    // A node that ended in the middle of a deletion left a note of it.
+    // A node that ended during a deletion left its job.
     let job = format!("u:{}:live:nobody", world.app);
     let noted = Commit::default().put_value(
         JOBS,
@@ -262,17 +265,17 @@ async fn an_app_moves(ground: Ground) {
             );
         }
     }
-    credentials_are_as_they_were(&world, &busy).await;
-    what_is_new_goes_on(&world, &busy, (number, seq, at)).await;
-    // And once more, with what is new.
+    credentials_are_unchanged(&world, &busy).await;
+    new_events_continue_the_log(&world, &busy, (number, seq, at)).await;
+    // The app moves again, with the new events.
     let before = answers::all(&world, &busy).await;
     world.moves_to(ground).await;
     assert_eq!(answers::all(&world, &busy).await, before);
-    credentials_are_as_they_were(&world, &busy).await;
-    what_is_new_goes_on(&world, &busy, place(&world, &busy).await).await;
+    credentials_are_unchanged(&world, &busy).await;
+    new_events_continue_the_log(&world, &busy, place(&world, &busy).await).await;
 }
 
-/// The head of the channel: `number, seq, at`.
+/// Returns the head of the channel: `number, seq, at`.
 async fn place(world: &World, busy: &Busy) -> (u64, u64, u64) {
     let ada = world.connects("ada").await;
     let entry = ada.entry(&busy.help).clone();
@@ -280,7 +283,7 @@ async fn place(world: &World, busy: &Busy) -> (u64, u64, u64) {
     (entry.number, entry.seq, entry.at)
 }
 
-/// The positions from which a client can resume a channel, oldest first.
+/// Returns the positions from which a client can resume a channel, oldest first.
 async fn positions(world: &World, channel: &ChannelId) -> Vec<Position> {
     let scope = Scope {
         app: world.app.parse().unwrap(),
@@ -301,11 +304,11 @@ async fn positions(world: &World, channel: &ChannelId) -> Vec<Position> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_app_moves_to_redis_and_back_and_nobody_can_tell() {
+async fn app_moves_to_redis_and_back() {
     an_app_moves(Ground::Redis).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_app_moves_to_a_cluster_and_back_and_nobody_can_tell() {
+async fn app_moves_to_a_cluster_and_back() {
     an_app_moves(Ground::Cluster).await;
 }

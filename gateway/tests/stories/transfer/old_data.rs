@@ -1,4 +1,4 @@
-//! What an earlier version stored is opened and served by this one.
+//! Data of an earlier version are opened and served by this one.
 //!
 //! `tests/old_data/<version>` holds a data folder and the keys of a Redis, both filled by the build
 //! of that version, and what it answered. They are made anew, by the version at hand, with
@@ -17,7 +17,7 @@ use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{answers, busy::Busy, place, what_is_new_goes_on};
+use super::{answers, busy::Busy, new_events_continue_the_log, place};
 use crate::story::{Ground, Keeper, World, refusal};
 
 /// The folder of the oldest version that must still be opened.
@@ -26,7 +26,7 @@ const VERSION: &str = "store-2";
 /// The files of a data folder that outlive its node.
 const FILES: [&str; 3] = ["data.mdb", "secret-key", "admin-key"];
 
-/// What was handed out and answered when the data were written.
+/// The credentials and responses from when the data were written.
 #[derive(Serialize, Deserialize)]
 struct Written {
     organization: String,
@@ -65,7 +65,7 @@ async fn connection(world: &World) -> Option<MultiplexedConnection> {
     )
 }
 
-/// The answers without what a later version may add to them, such as headers.
+/// Returns the responses without what a later version may add, such as headers.
 async fn ask(world: &World, busy: &Busy) -> BTreeMap<String, Value> {
     let answers = answers::all(world, busy).await;
     let body = |answer: &String| {
@@ -126,7 +126,7 @@ async fn write(version: &str, ground: Ground) {
     }
 }
 
-/// A world of the data that a version wrote, with a node of this version.
+/// Starts a node of this version on the data of an earlier one.
 async fn open(ground: Ground) -> (World, Busy, BTreeMap<String, Value>) {
     let mut world = World::with(ground, 0, &super::FLAGS).await;
     let folder = folder(VERSION, ground);
@@ -137,7 +137,7 @@ async fn open(ground: Ground) -> (World, Busy, BTreeMap<String, Value>) {
         fs::create_dir_all(&data).unwrap();
         for file in FILES {
             fs::copy(folder.join(file), data.join(file)).unwrap();
-            // git keeps no such permissions.
+            // git does not store these permissions.
             fs::set_permissions(data.join(file), fs::Permissions::from_mode(0o600)).unwrap();
         }
     }
@@ -173,8 +173,8 @@ async fn open(ground: Ground) -> (World, Busy, BTreeMap<String, Value>) {
     (world, busy, written.answers)
 }
 
-/// Whether everything that was answered then is answered now. A later version may say more, and
-/// what expires has expired.
+/// Returns whether `now` has everything that `then` has. A later version may add fields, and expired
+/// values may be missing.
 fn includes(now: &Value, then: &Value) -> bool {
     match (now, then) {
         (Value::Object(now), Value::Object(then)) => then.iter().all(|(name, then)| {
@@ -219,17 +219,17 @@ async fn data_of_an_earlier_version_are_served(ground: Ground) {
         .0,
         401
     );
-    what_is_new_goes_on(&world, &busy, place(&world, &busy).await).await;
+    new_events_continue_the_log(&world, &busy, place(&world, &busy).await).await;
     // Dropping an embedded world checks its folder.
     world.ends().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_old_data_folder_is_served() {
+async fn old_data_folder_is_served() {
     data_of_an_earlier_version_are_served(Ground::Embedded).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_old_redis_is_served() {
+async fn old_redis_is_served() {
     data_of_an_earlier_version_are_served(Ground::Redis).await;
 }

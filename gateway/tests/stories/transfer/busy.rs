@@ -1,4 +1,4 @@
-//! An app in which everything happened that can.
+//! An app with every kind of entity and event.
 
 use axum::http::Method as Verb;
 use protocol::{
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::story::{World, until};
 
-/// What was handed out before the app moves.
+/// The credentials and ids of the app.
 pub(super) struct Busy {
     pub(super) help: ChannelId,
     pub(super) test_key: String,
@@ -68,7 +68,7 @@ impl Busy {
         let of_gone = delete(world).await;
         in_test(world, &test_key).await;
 
-        // Somebody was here once.
+        // A user whose presence was recorded.
         world.people(&["eve"]).await;
         world.connects("eve").await.session.abort().await;
         let watcher = world.connects("dan").await;
@@ -181,8 +181,8 @@ async fn talk(world: &World, help: &ChannelId) {
     ada.session.abort().await;
 }
 
-/// A user who had written, a channel, and a channel that was made anew. Answers a token of the
-/// user.
+/// Deletes a user with messages, a channel, and a channel that is created again. Returns a token of
+/// the user.
 async fn delete(world: &World) -> String {
     world.channel("group", "short", &["gone", "ada"]).await;
     let token = world.token("gone").await;
@@ -205,7 +205,7 @@ async fn delete(world: &World) -> String {
     token
 }
 
-/// The same names in the other environment.
+/// Creates entities with the same ids in the other environment.
 async fn in_test(world: &World, key: &str) {
     let test = world.backend(key);
     for user in ["ada", "tess"] {

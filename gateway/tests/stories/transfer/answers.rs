@@ -1,4 +1,4 @@
-//! All that an app answers, to be compared before and after.
+//! All responses of an app, to be compared before and after a move.
 
 use std::collections::BTreeMap;
 
@@ -13,10 +13,10 @@ use store::Position;
 use super::busy::Busy;
 use crate::story::World;
 
-/// What is asked, and what is answered.
+/// Responses by request.
 pub(super) type Answers = BTreeMap<String, String>;
 
-/// Everything that can be read over HTTP by whoever may, and over a session by whom it is about.
+/// Reads everything over HTTP with each credential, and over a session of each user.
 pub(super) async fn all(world: &World, busy: &Busy) -> Answers {
     let mut answers = Answers::new();
     let organization = format!("/v1/organizations/{}", world.organization);
@@ -85,7 +85,7 @@ pub(super) async fn all(world: &World, busy: &Busy) -> Answers {
                 .await;
             }
         }
-        // What is no more, or never was.
+        // Deleted entities, and some that never existed.
         for path in [
             "/v1/users/gone",
             "/v1/users/nobody",
@@ -156,7 +156,7 @@ async fn sessions(world: &World, user: &str, answers: &mut Answers) {
     for (method, params) in asked {
         let mut answer = person.asks(method, params.clone()).await;
         if let Some(people) = answer["presence"].as_object_mut() {
-            // When it was asked.
+            // The time of the request.
             people
                 .values_mut()
                 .for_each(|person| drop(person.as_object_mut().unwrap().remove("at")));
@@ -166,7 +166,7 @@ async fn sessions(world: &World, user: &str, answers: &mut Answers) {
     person.session.abort().await;
 }
 
-/// What a resume of this channel is told: the entry, and what follows it up to its head.
+/// Resumes a channel, and returns the entry and the events up to its head.
 pub(super) async fn resume(
     world: &World,
     user: &str,
