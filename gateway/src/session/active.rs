@@ -1,4 +1,4 @@
-//! After `connect`: heartbeat, pace of requests, and the end of the token.
+//! State of a session after `connect`: heartbeat, rate of requests, and expiry of the token.
 
 use std::time::{Duration, Instant};
 
@@ -9,20 +9,19 @@ use super::{
     pace::{Pace, Paced},
 };
 
-/// How long before its end the client is told that its token expires; at once, if it lasts no
-/// longer than that.
-const WARNING: Duration = Duration::from_secs(60);
+/// Time before the expiry of a token at which the client is warned.
+const EXPIRY_WARNING: Duration = Duration::from_secs(60);
 
-/// What a node's settings say to a session.
+/// Settings of a session.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
-    /// The silence after which a ping goes out.
+    /// Silence after which the client is pinged.
     pub heartbeat: Duration,
-    /// 0 means no limit.
+    /// Rate limit of requests; 0 means no limit.
     pub requests_per_second: u64,
 }
 
-/// A session as far as time and its own requests go.
+/// Heartbeat, rate of requests and token expiry of a session.
 #[derive(Debug, Clone)]
 pub struct Active {
     heartbeat: Heartbeat,
@@ -32,33 +31,33 @@ pub struct Active {
     is_warned: bool,
 }
 
-/// What the shell has to do.
+/// An action for the connection's task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Send a ping.
     Ping,
-    /// Tell `token.expiring`.
+    /// Send `token.expiring`.
     WarnOfExpiry,
-    /// Close.
+    /// Close the connection.
     Close(CloseCode),
 }
 
-/// Whether a request is served.
+/// How a request is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is.
+    /// It is served.
     Serve,
     /// It is answered with `rate_limited`.
     Refuse {
-        /// When the next one may come.
+        /// Milliseconds until the next request is allowed.
         retry_after_ms: u64,
     },
-    /// The connection ends.
+    /// The connection is closed.
     Close(CloseCode),
 }
 
 impl Active {
-    /// A session that begins at `now` with a token that lasts so long.
+    /// Creates the state of a session whose token expires in `expires_in`.
     pub fn new(timing: Timing, expires_in: Duration, now: Instant) -> Self {
         Self {
             heartbeat: Heartbeat::new(timing.heartbeat, now),
@@ -69,48 +68,50 @@ impl Active {
         }
     }
 
-    /// Anything came in.
-    pub fn heard(&mut self, now: Instant) {
-        self.heartbeat.heard(now);
+    /// Records that any frame was received.
+    pub fn received(&mut self, now: Instant) {
+        self.heartbeat.received(now);
     }
 
-    /// A request came in.
+    /// Records a request, and returns how it is treated.
     pub fn request(&mut self, now: Instant) -> Verdict {
         match self.pace.request(now) {
             Paced::Served => Verdict::Serve,
             Paced::Refused { retry_after_ms } => Verdict::Refuse { retry_after_ms },
-            Paced::TooLong => Verdict::Close(CloseCode::TooManyRequests),
+            Paced::Exceeded => Verdict::Close(CloseCode::TooManyRequests),
         }
     }
 
-    /// The token was replaced by one that lasts so long.
+    /// Replaces the token by one that expires in `expires_in`.
     pub fn refreshed(&mut self, expires_in: Duration, now: Instant) {
         self.expires = now + expires_in;
         self.is_warned = false;
     }
 
-    /// Time has passed: what is to be done now. To be called until it answers `None`.
+    /// Returns the next action that is due. Call it until it returns `None`.
     pub fn tick(&mut self, now: Instant) -> Option<Action> {
         if now >= self.expires {
             return Some(Action::Close(CloseCode::TokenExpired));
         }
-        if !self.is_warned && now + WARNING >= self.expires {
+        if !self.is_warned && now + EXPIRY_WARNING >= self.expires {
             self.is_warned = true;
             return Some(Action::WarnOfExpiry);
         }
         match self.heartbeat.tick(now) {
-            Beat::Quiet => None,
+            Beat::Idle => None,
             Beat::Ping => Some(Action::Ping),
             Beat::Lost => Some(Action::Close(CloseCode::HeartbeatLost)),
         }
     }
 
-    /// When [`tick`](Self::tick) has something to do next.
+    /// Returns when [`tick`](Self::tick) has to be called next.
     pub fn due(&self) -> Instant {
         let warning = if self.is_warned {
             self.expires
         } else {
-            self.expires.checked_sub(WARNING).unwrap_or(self.begun)
+            self.expires
+                .checked_sub(EXPIRY_WARNING)
+                .unwrap_or(self.begun)
         };
         warning.max(self.begun).min(self.heartbeat.due())
     }
@@ -127,7 +128,7 @@ mod tests {
         requests_per_second: 50,
     };
 
-    /// Lets time pass from due to due, and collects what happens with its second.
+    /// Advances time from due time to due time, and returns the actions with their seconds.
     fn pass(active: &mut Active, start: Instant, seconds: u64) -> Vec<(u64, Action)> {
         let mut happened = Vec::new();
         while active.due() <= start + Duration::from_secs(seconds) {
@@ -143,11 +144,11 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_warned_of_60_s_before_its_end_and_ends_with_4003() {
+    fn token_is_warned_of_60_s_before_its_expiry_and_closes_with_4003() {
         let start = Instant::now();
         let mut active = Active::new(TIMING, Duration::from_secs(100), start);
         for second in 0..100 {
-            active.heard(start + Duration::from_secs(second));
+            active.received(start + Duration::from_secs(second));
             let expected = if second == 40 {
                 vec![(40, Action::WarnOfExpiry)]
             } else {
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_token_is_warned_of_at_once() {
+    fn short_token_is_warned_of_at_once() {
         let start = Instant::now();
         let mut active = Active::new(TIMING, Duration::from_secs(5), start);
         assert_eq!(
@@ -175,16 +176,16 @@ mod tests {
     }
 
     #[test]
-    fn a_refreshed_token_lives_on() {
+    fn refreshed_token_extends_the_session() {
         let start = Instant::now();
         let mut active = Active::new(TIMING, Duration::from_secs(100), start);
-        active.heard(start + Duration::from_secs(30));
+        active.received(start + Duration::from_secs(30));
         active.refreshed(Duration::from_secs(3600), start + Duration::from_secs(30));
         assert!(pass(&mut active, start, 54).is_empty());
     }
 
     #[test]
-    fn a_silent_connection_ends_with_4008() {
+    fn silent_connection_closes_with_4008() {
         let start = Instant::now();
         let mut active = Active::new(TIMING, Duration::from_secs(3600), start);
         let happened = pass(&mut active, start, 1000);
@@ -218,22 +219,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_comes_when_a_session_ends_for_the_right_reason_in_the_right_moment(
+        fn session_ends_with_the_right_code_at_the_right_time(
             life in 0..300_000u64,
             acts in proptest::collection::vec(act(), 0..80),
         ) {
             let millis = Duration::from_millis;
             let (start, silence, rate) = (Instant::now(), TIMING.heartbeat, TIMING.requests_per_second);
             let mut active = Active::new(TIMING, millis(life), start);
-            let (mut now, mut heard, mut pings) = (start, start, 0);
+            let (mut now, mut received, mut pings) = (start, start, 0);
             let (mut given, mut expires, mut is_warned) = (start, start + millis(life), false);
             let (mut served, mut refused) = (0u64, None::<Instant>);
             'session: for act in acts {
                 let mut until = now;
                 match act {
                     Act::Hear => {
-                        active.heard(now);
-                        (heard, pings) = (now, 0);
+                        active.received(now);
+                        (received, pings) = (now, 0);
                     }
                     Act::Refresh(life) => {
                         active.refreshed(millis(life), now);
@@ -262,12 +263,12 @@ mod tests {
                         match action {
                             Action::Ping => {
                                 pings += 1;
-                                prop_assert_eq!(now, heard + silence * pings);
+                                prop_assert_eq!(now, received + silence * pings);
                                 prop_assert!(pings <= 2);
                             }
                             Action::WarnOfExpiry => {
                                 prop_assert!(!is_warned);
-                                prop_assert_eq!(now, expires.checked_sub(WARNING).unwrap_or(given).max(given));
+                                prop_assert_eq!(now, expires.checked_sub(EXPIRY_WARNING).unwrap_or(given).max(given));
                                 is_warned = true;
                             }
                             Action::Close(CloseCode::TokenExpired) => {
@@ -276,15 +277,15 @@ mod tests {
                             }
                             Action::Close(code) => {
                                 prop_assert_eq!(code, CloseCode::HeartbeatLost);
-                                prop_assert_eq!(now, heard + silence * 3);
+                                prop_assert_eq!(now, received + silence * 3);
                                 break 'session;
                             }
                         }
                     }
                 }
                 now = until;
-                prop_assert!(now < expires && now < heard + silence * 3, "it should have ended");
-                prop_assert!(is_warned || now + WARNING < expires, "its end should have been told");
+                prop_assert!(now < expires && now < received + silence * 3, "it should have ended");
+                prop_assert!(is_warned || now + EXPIRY_WARNING < expires, "its expiry should have been announced");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Before `connect`: one request, in time, of a bounded size.
+//! State of a connection before `connect`: awaits one request of bounded size until a deadline.
 
 use std::{
     borrow::Cow,
@@ -15,60 +15,64 @@ use protocol::{
     },
 };
 
-/// How long a connection may take until its `connect`.
-const DEADLINE: Duration = Duration::from_secs(10);
-/// The largest frame of a `connect`, in bytes.
+/// Maximum time from the upgrade to the `connect`.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum size of the frame of a `connect`, in bytes.
 pub const MAX_CONNECT_BYTES: usize = 32 * 1024;
-/// The most channels of `resume`.
+/// Maximum number of channels in `resume`.
 const MAX_RESUME: usize = protocol::bounds::SUBSCRIBED_CHANNELS;
 
-/// A connection that has not said who it is.
+/// A connection without a `connect`.
 #[derive(Debug)]
 pub struct Handshake {
     encoding: Encoding,
     deadline: Instant,
 }
 
-/// A `connect` that may be tried.
+/// A decoded `connect`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Opening {
+pub struct ConnectRequest {
     /// The request's id.
     pub id: u32,
-    /// What it asks for.
+    /// The parameters.
     pub params: Connect,
 }
 
-/// Why the first request is none: an error to answer, if it could be understood that far, and the
-/// close code.
+/// The first request is not a valid `connect`. It is answered with an error, if its id could be
+/// decoded, and the connection is closed.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Refusal {
-    /// The request's id with the error.
+pub struct InvalidConnect {
+    /// The request's id and the error.
     pub answer: Option<(u32, ErrorBody)>,
-    /// How the connection ends.
+    /// The close code.
     pub close: CloseCode,
     /// The reason in the close frame.
     pub reason: Cow<'static, str>,
 }
 
 impl Handshake {
-    /// A connection that was upgraded at `now`.
+    /// Creates the state of a connection that was upgraded at `now`.
     pub fn new(encoding: Encoding, now: Instant) -> Self {
         Self {
             encoding,
-            deadline: now + DEADLINE,
+            deadline: now + CONNECT_TIMEOUT,
         }
     }
 
-    /// Until when the `connect` must have come; then [`CloseCode::ConnectTimeout`].
+    /// Returns the deadline of the `connect`. Afterwards, close with
+    /// [`CloseCode::ConnectTimeout`].
     pub fn deadline(&self) -> Instant {
         self.deadline
     }
 
-    /// Takes the first frame, and ends by it.
-    pub fn frame(self, frame: &[u8]) -> Result<Opening, Refusal> {
+    /// Decodes the first frame.
+    ///
+    /// # Errors
+    /// Fails if the frame is too large, is no request, is no `connect`, or has invalid parameters.
+    pub fn frame(self, frame: &[u8]) -> Result<ConnectRequest, InvalidConnect> {
         if frame.len() > MAX_CONNECT_BYTES {
             let close = CloseCode::FrameTooLarge;
-            return Err(Refusal {
+            return Err(InvalidConnect {
                 answer: None,
                 close,
                 reason: close.reason().into(),
@@ -76,13 +80,13 @@ impl Handshake {
         }
         let request = Request::decode(self.encoding, frame).map_err(|error| {
             let reason = without_value(&error.to_string()).into_owned();
-            Refusal {
+            InvalidConnect {
                 answer: None,
                 close: CloseCode::BadFrame,
                 reason: reason.into(),
             }
         })?;
-        let refuse = |code, message: Cow<'static, str>| Refusal {
+        let refuse = |code, message: Cow<'static, str>| InvalidConnect {
             answer: Some((request.id, ErrorBody::new(code, message.clone()))),
             close: CloseCode::BadFrame,
             reason: message,
@@ -96,7 +100,7 @@ impl Handshake {
         let bad = |message: String| refuse(ErrorCode::BadRequest, message.into());
         let params: Connect = request.params().map_err(|misfit| {
             let body = Error::from(misfit).body;
-            Refusal {
+            InvalidConnect {
                 close: CloseCode::BadFrame,
                 reason: body.message.clone().into(),
                 answer: Some((request.id, body)),
@@ -107,7 +111,7 @@ impl Handshake {
                 "`resume` has at most {MAX_RESUME} channels; subscribe to the others afterwards"
             )));
         }
-        Ok(Opening {
+        Ok(ConnectRequest {
             id: request.id,
             params,
         })
@@ -122,12 +126,12 @@ mod tests {
 
     use super::*;
 
-    fn first(frame: &[u8]) -> Result<Opening, Refusal> {
+    fn first(frame: &[u8]) -> Result<ConnectRequest, InvalidConnect> {
         Handshake::new(Encoding::MessagePack, Instant::now()).frame(frame)
     }
 
     #[test]
-    fn a_connect_opens() {
+    fn connect_is_decoded() {
         let opening = first(&encode_request(
             Encoding::MessagePack,
             3,
@@ -139,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn another_first_request_closes_with_4000() {
+    fn other_first_request_closes_with_4000() {
         let refusal = first(&encode_request(
             Encoding::MessagePack,
             3,
@@ -154,7 +158,7 @@ mod tests {
         let reason = "a request is a map".into();
         assert_eq!(
             first(b"\xc1").unwrap_err(),
-            Refusal {
+            InvalidConnect {
                 answer: None,
                 close: CloseCode::BadFrame,
                 reason
@@ -163,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connect_beyond_32_kib_closes_with_4010() {
+    fn connect_above_32_kib_closes_with_4010() {
         let frame = encode_request(
             Encoding::MessagePack,
             3,
@@ -174,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connect_that_does_not_fit_is_answered_and_closes_with_4000() {
+    fn connect_with_invalid_parameters_is_answered_and_closes_with_4000() {
         let refusal = first(&encode_request(
             Encoding::MessagePack,
             3,

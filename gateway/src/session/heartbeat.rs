@@ -1,12 +1,9 @@
-//! Whether the other side still lives: a ping after a silence, the end after two that were not
-//! answered.
+//! Detects dead peers: a ping after a silence, and the end after two unanswered pings.
 
 use std::time::{Duration, Instant};
 
-/// How many pings may stay unanswered.
-const UNANSWERED: u8 = 2;
+const MAX_UNANSWERED_PINGS: u8 = 2;
 
-/// The heartbeat of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Heartbeat {
     interval: Duration,
@@ -14,10 +11,9 @@ pub(super) struct Heartbeat {
     unanswered: u8,
 }
 
-/// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Beat {
-    Quiet,
+    Idle,
     Ping,
     Lost,
 }
@@ -31,17 +27,17 @@ impl Heartbeat {
         }
     }
 
-    /// Any inbound message counts as life.
-    pub(super) fn heard(&mut self, now: Instant) {
+    /// Records an inbound frame of any kind.
+    pub(super) fn received(&mut self, now: Instant) {
         self.next = now + self.interval;
         self.unanswered = 0;
     }
 
     pub(super) fn tick(&mut self, now: Instant) -> Beat {
         if now < self.next {
-            return Beat::Quiet;
+            return Beat::Idle;
         }
-        if self.unanswered == UNANSWERED {
+        if self.unanswered == MAX_UNANSWERED_PINGS {
             return Beat::Lost;
         }
         self.unanswered += 1;
@@ -59,17 +55,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_unanswered_pings_end_it_and_any_message_saves_it() {
+    fn two_unanswered_pings_end_the_connection_and_any_frame_resets_them() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut heartbeat = Heartbeat::new(Duration::from_secs(25), start);
-        assert_eq!(heartbeat.tick(at(24)), Beat::Quiet);
+        assert_eq!(heartbeat.tick(at(24)), Beat::Idle);
         assert_eq!(heartbeat.tick(at(25)), Beat::Ping);
-        heartbeat.heard(at(30));
-        assert_eq!(heartbeat.tick(at(54)), Beat::Quiet);
+        heartbeat.received(at(30));
+        assert_eq!(heartbeat.tick(at(54)), Beat::Idle);
         assert_eq!(heartbeat.tick(at(55)), Beat::Ping);
         assert_eq!(heartbeat.tick(at(80)), Beat::Ping);
-        assert_eq!(heartbeat.tick(at(104)), Beat::Quiet);
+        assert_eq!(heartbeat.tick(at(104)), Beat::Idle);
         assert_eq!(heartbeat.tick(at(105)), Beat::Lost);
     }
 }

@@ -1,31 +1,32 @@
-//! How fast a session may ask: so many requests per second, a burst of twice that, and an end to
-//! those who do not listen.
+//! The rate limit of a session's requests, with a burst of twice the rate. A client that ignores
+//! refusals for too long is disconnected.
 
 use std::time::{Duration, Instant};
 
 use crate::limit::{Bucket, Rate};
 
-/// How long somebody may go on being refused.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// After how long without a refusal all is forgiven.
-const FORGIVENESS: Duration = Duration::from_secs(1);
+/// Maximum period of continuous refusals.
+const MAX_REFUSAL_PERIOD: Duration = Duration::from_secs(10);
+/// Time without a refusal after which the period ends.
+const REFUSAL_RESET: Duration = Duration::from_secs(1);
 
-/// The pace of a session.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
     rate: Rate,
     bucket: Bucket,
     begun: Instant,
-    /// When refusals began, and the last one.
+    /// Begin of the current refusal period, and the last refusal.
     refused: Option<(Instant, Instant)>,
 }
 
-/// Whether a request is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Paced {
     Served,
-    Refused { retry_after_ms: u64 },
-    TooLong,
+    Refused {
+        retry_after_ms: u64,
+    },
+    /// The client has exceeded the rate for too long.
+    Exceeded,
 }
 
 impl Pace {
@@ -47,12 +48,12 @@ impl Pace {
             return Paced::Served;
         };
         let began = match self.refused {
-            Some((began, last)) if now.saturating_duration_since(last) < FORGIVENESS => began,
+            Some((began, last)) if now.saturating_duration_since(last) < REFUSAL_RESET => began,
             _ => now,
         };
         self.refused = Some((began, now));
-        if now.saturating_duration_since(began) >= PATIENCE {
-            return Paced::TooLong;
+        if now.saturating_duration_since(began) >= MAX_REFUSAL_PERIOD {
+            return Paced::Exceeded;
         }
         Paced::Refused { retry_after_ms }
     }
@@ -63,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_of_twice_the_rate_is_served_and_then_the_rate() {
+    fn burst_of_twice_the_rate_is_served_and_then_the_rate() {
         let start = Instant::now();
         let mut pace = Pace::new(50, start);
         let served = |pace: &mut Pace, now| {
@@ -77,12 +78,12 @@ mod tests {
     }
 
     #[test]
-    fn going_on_for_ten_seconds_ends_it() {
+    fn ten_seconds_of_refusals_exceed_the_period() {
         let start = Instant::now();
         let mut pace = Pace::new(10, start);
         let mut last = Paced::Served;
         let mut tenths = 0;
-        while last != Paced::TooLong && tenths < 1000 {
+        while last != Paced::Exceeded && tenths < 1000 {
             let now = start + Duration::from_millis(100 * tenths);
             for _ in 0..5 {
                 last = pace.request(now);
@@ -93,13 +94,13 @@ mod tests {
     }
 
     #[test]
-    fn whoever_slows_down_is_forgiven() {
+    fn pause_ends_the_refusal_period() {
         let start = Instant::now();
         let mut pace = Pace::new(1, start);
         for second in 0..60 {
             let now = start + Duration::from_secs(2 * second);
             while pace.request(now) == Paced::Served {}
-            assert_ne!(pace.request(now), Paced::TooLong);
+            assert_ne!(pace.request(now), Paced::Exceeded);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The order of a session's sends: of each channel one commit is under way, and sends that wait
-//! meanwhile share the next.
+//! Queues of a session's sends. One commit of each channel is in flight; sends that arrive meanwhile
+//! share the next one.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -8,73 +8,73 @@ use std::{
 
 use protocol::ChannelId;
 
-/// The most sends of one commit.
-const MOST: usize = 64;
+/// Maximum number of sends of one commit.
+const MAX_BATCH: usize = 64;
 
-/// Within which a send is answered, its wait in line included; five seconds are promised.
-const PATIENCE: Duration = Duration::from_millis(4_500);
+/// Maximum time from the arrival of a send to its reply. The protocol promises five seconds.
+const REPLY_TIMEOUT: Duration = Duration::from_millis(4_500);
 
-/// Sends that came further apart do not share a commit, since they would share the patience of the
+/// Maximum difference between the arrivals of the sends of a batch, which share the deadline of the
 /// first.
-const APART: Duration = Duration::from_millis(500);
+const MAX_BATCH_AGE: Duration = Duration::from_millis(500);
 
-/// Sends in line, by channel. A line is there while a send of its channel is under way or waits.
+/// Queues of sends, by channel. A queue exists while a send of its channel is in flight or waits.
 #[derive(Debug)]
 pub struct Sends<T> {
-    lines: HashMap<ChannelId, VecDeque<(Instant, T)>>,
+    queues: HashMap<ChannelId, VecDeque<(Instant, T)>>,
 }
 
 /// Sends of one commit.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Batch<T> {
-    /// In the order in which they came.
+    /// The sends in the order of their arrival.
     pub sends: Vec<T>,
-    /// When they must be answered.
+    /// Deadline of their replies.
     pub deadline: Instant,
 }
 
 impl<T> Default for Sends<T> {
     fn default() -> Self {
         Self {
-            lines: HashMap::new(),
+            queues: HashMap::new(),
         }
     }
 }
 
 impl<T> Sends<T> {
-    /// Puts a send in line. True if the line is new: whoever drives it begins to ask for batches.
+    /// Queues a send. Returns true if the queue is new: the caller then has to process its batches.
     pub fn push(&mut self, channel: &ChannelId, send: T, now: Instant) -> bool {
-        if let Some(line) = self.lines.get_mut(channel) {
-            line.push_back((now, send));
+        if let Some(queue) = self.queues.get_mut(channel) {
+            queue.push_back((now, send));
             return false;
         }
-        self.lines
+        self.queues
             .insert(channel.clone(), VecDeque::from([(now, send)]));
         true
     }
 
-    /// The next batch of a channel, to be asked for when the last one is done. `None` if nothing
-    /// waits: the line ends, and the next send begins a new one.
+    /// Returns the next batch of a channel; call it when the last one is done. Returns `None` and
+    /// removes the queue if it is empty.
     pub fn next(&mut self, channel: &ChannelId) -> Option<Batch<T>> {
-        let line = self.lines.get_mut(channel)?;
-        let Some((first, _)) = line.front() else {
-            self.lines.remove(channel);
+        let queue = self.queues.get_mut(channel)?;
+        let Some((first, _)) = queue.front() else {
+            self.queues.remove(channel);
             return None;
         };
-        let (first, deadline) = (*first, *first + PATIENCE);
-        let count = line
+        let (first, deadline) = (*first, *first + REPLY_TIMEOUT);
+        let count = queue
             .iter()
-            .take(MOST)
-            .take_while(|(came, _)| *came < first + APART)
+            .take(MAX_BATCH)
+            .take_while(|(arrived_at, _)| *arrived_at < first + MAX_BATCH_AGE)
             .count();
-        let sends = line.drain(..count).map(|(_, send)| send).collect();
+        let sends = queue.drain(..count).map(|(_, send)| send).collect();
         Some(Batch { sends, deadline })
     }
 
-    /// Ends the line of a channel whose driver has failed. The sends that waited in it, unanswered.
+    /// Removes the queue of a channel whose processing failed. Returns the unanswered sends.
     pub fn abandon(&mut self, channel: &ChannelId) -> impl Iterator<Item = T> + use<T> {
-        let line = self.lines.remove(channel).unwrap_or_default();
-        line.into_iter().map(|(_, send)| send)
+        let queue = self.queues.remove(channel).unwrap_or_default();
+        queue.into_iter().map(|(_, send)| send)
     }
 }
 
@@ -107,11 +107,11 @@ mod tests {
                     continue;
                 };
                 let first = batch.sends[0].1;
-                prop_assert!(batch.sends.len() <= MOST);
-                prop_assert_eq!(batch.deadline, first + PATIENCE);
-                for (number, came) in batch.sends {
+                prop_assert!(batch.sends.len() <= MAX_BATCH);
+                prop_assert_eq!(batch.deadline, first + REPLY_TIMEOUT);
+                for (number, arrived_at) in batch.sends {
                     prop_assert_eq!(number, taken[channel]);
-                    prop_assert!(came - first < APART);
+                    prop_assert!(arrived_at - first < MAX_BATCH_AGE);
                     taken[channel] += 1;
                 }
             }

@@ -1,4 +1,4 @@
-//! Whom a session watches (`presence.watch`).
+//! The users that a session watches (`presence.watch`).
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -9,22 +9,23 @@ use protocol::UserId;
 
 use super::Handle;
 
-/// When a request came, among all requests of this process: of two, the greater came later.
+/// Position of a request among all requests of this process. A later request has a greater one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Order(u64);
+pub struct RequestOrder(u64);
 
-impl Order {
-    /// To be called where requests are read, since what serves them may overtake each other.
+impl RequestOrder {
+    /// Returns the position of a new request. Call it when the request is read, since later requests
+    /// may be served earlier.
     pub fn now() -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(1);
         Self(COUNT.fetch_add(1, Ordering::Relaxed))
     }
 }
 
-/// The users that a session watches, by the newest request that was served.
+/// The users that a session watches, according to the newest request that was served.
 #[derive(Debug)]
 pub struct Watched<S> {
-    newest: Order,
+    newest: RequestOrder,
     is_closed: bool,
     users: HashMap<UserId, S>,
 }
@@ -32,7 +33,7 @@ pub struct Watched<S> {
 impl<S> Default for Watched<S> {
     fn default() -> Self {
         Self {
-            newest: Order::default(),
+            newest: RequestOrder::default(),
             is_closed: false,
             users: HashMap::new(),
         }
@@ -40,7 +41,7 @@ impl<S> Default for Watched<S> {
 }
 
 impl<S: Handle> Watched<S> {
-    /// Those of the users that are not watched yet.
+    /// Returns those of the users that are not watched yet.
     pub fn missing(&self, users: &BTreeSet<UserId>) -> Vec<UserId> {
         let is_watched = |user: &UserId| self.users.get(user).is_some_and(|s| !s.is_ended());
         users
@@ -50,11 +51,11 @@ impl<S: Handle> Watched<S> {
             .collect()
     }
 
-    /// Watches `users`, some of whom are new, and no others any more, unless a later request was
-    /// served. What ends by that, to be dropped outside of locks.
+    /// Watches exactly `users`, with subscriptions for the `new` ones among them, unless a later
+    /// request was served. Returns the subscriptions that end, to be dropped outside of locks.
     pub fn replace(
         &mut self,
-        order: Order,
+        order: RequestOrder,
         users: &BTreeSet<UserId>,
         new: HashMap<UserId, S>,
     ) -> HashMap<UserId, S> {
@@ -70,7 +71,7 @@ impl<S: Handle> Watched<S> {
         ended
     }
 
-    /// The session ends: what it watched, to be dropped outside of locks.
+    /// Ends the session. Returns its subscriptions, to be dropped outside of locks.
     pub fn close(&mut self) -> HashMap<UserId, S> {
         self.is_closed = true;
         std::mem::take(&mut self.users)
@@ -105,7 +106,7 @@ mod tests {
             .collect()
     }
 
-    fn serve(watched: &mut Watched<Subscription>, order: Order, names: &[&str]) -> usize {
+    fn serve(watched: &mut Watched<Subscription>, order: RequestOrder, names: &[&str]) -> usize {
         let users = users(names);
         let missing = watched.missing(&users);
         let new = missing
@@ -116,29 +117,33 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_a_later_one_overtook_changes_nothing() {
+    fn request_that_was_overtaken_changes_nothing() {
         let mut watched = Watched::default();
-        let (first, second) = (Order::now(), Order::now());
+        let (first, second) = (RequestOrder::now(), RequestOrder::now());
         assert_eq!(serve(&mut watched, second, &["a", "b"]), 0);
-        assert_eq!(serve(&mut watched, first, &["c"]), 1, "its own ends");
+        assert_eq!(
+            serve(&mut watched, first, &["c"]),
+            1,
+            "its own subscription ends"
+        );
         assert!(watched.missing(&users(&["a", "b"])).is_empty());
     }
 
     #[test]
-    fn a_subscription_that_ended_is_missing_and_is_replaced() {
+    fn ended_subscription_is_missing_and_is_replaced() {
         let mut watched = Watched::default();
-        serve(&mut watched, Order::now(), &["a"]);
+        serve(&mut watched, RequestOrder::now(), &["a"]);
         watched.users.values().for_each(|s| s.0.set(true));
         assert_eq!(watched.missing(&users(&["a"])).len(), 1);
-        assert_eq!(serve(&mut watched, Order::now(), &["a"]), 1);
+        assert_eq!(serve(&mut watched, RequestOrder::now(), &["a"]), 1);
         assert!(watched.missing(&users(&["a"])).is_empty());
     }
 
     #[test]
-    fn a_session_that_ended_watches_nobody() {
+    fn ended_session_watches_nobody() {
         let mut watched = Watched::default();
-        serve(&mut watched, Order::now(), &["a"]);
+        serve(&mut watched, RequestOrder::now(), &["a"]);
         assert_eq!(watched.close().len(), 1);
-        assert_eq!(serve(&mut watched, Order::now(), &["a"]), 1);
+        assert_eq!(serve(&mut watched, RequestOrder::now(), &["a"]), 1);
     }
 }

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     auth::{Attempt, Signed, TokenRefused},
     limit::{Full, Pass},
-    session::{Opening, Subscriptions},
+    session::{ConnectRequest, Subscriptions},
 };
 
 /// How long after its end a token is still accepted, in milliseconds.
@@ -91,10 +91,10 @@ impl Candidate {
 /// Checks the token of a `connect`, which asks the store at most for its key. The address pays.
 pub async fn check(
     sessions: &Sessions,
-    opening: Opening,
+    opening: ConnectRequest,
     attempt: &mut Attempt,
 ) -> Result<Candidate, Refused> {
-    let Opening { id, params } = opening;
+    let ConnectRequest { id, params } = opening;
     let checking = sessions.authenticator.check_attempt(&params.token, attempt);
     match checking.await {
         Ok(signed) => Ok(Candidate { id, params, signed }),

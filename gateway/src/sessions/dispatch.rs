@@ -38,7 +38,7 @@ use super::{
     subscribe::{self, Starts},
     watching::watch_presence,
 };
-use crate::session::Order;
+use crate::session::RequestOrder;
 
 /// The most channels of one `channel.subscribe`.
 const MAX_SUBSCRIBE: usize = protocol::bounds::SUBSCRIBED_CHANNELS;
@@ -230,7 +230,7 @@ enum OwnRequest {
     Ping,
     Subscribe(Subscribe),
     Unsubscribe(Unsubscribe),
-    PresenceWatch(Order, UserIds),
+    PresenceWatch(RequestOrder, UserIds),
 }
 
 impl OwnRequest {
@@ -241,7 +241,7 @@ impl OwnRequest {
             Ping::NAME => Self::Ping,
             ChannelSubscribe::NAME => Self::Subscribe(request.params()?),
             ChannelUnsubscribe::NAME => Self::Unsubscribe(request.params()?),
-            PresenceWatch::NAME => Self::PresenceWatch(Order::now(), request.params()?),
+            PresenceWatch::NAME => Self::PresenceWatch(RequestOrder::now(), request.params()?),
             _ => {
                 return Err(Error::new(
                     ErrorCode::Unsupported,

@@ -23,7 +23,7 @@ use super::{
     shared::Sessions,
     subscribe::{Asked, Wanted, prepare, start},
 };
-use crate::session::{Next, Step, Why};
+use crate::session::{Next, Step, SubscribeReason};
 
 /// Takes the steps that are due, in one task of the session.
 pub fn follow(sessions: &Arc<Sessions>, session: &Arc<Session>) {
@@ -82,7 +82,9 @@ async fn take(session: &Session, sessions: &Sessions, turn: Turn, steps: Vec<Ste
                 steps.insert(id, why);
             }
             Step::Compare { attempts } => comparison = Some(attempts),
-            Step::TellLimit { id, position } => tell_gap(session, &id, Gap::LimitReached, position),
+            Step::ReportLimit { id, position } => {
+                tell_gap(session, &id, Gap::LimitReached, position)
+            }
         }
     }
     // Held to the end.
@@ -113,12 +115,12 @@ async fn subscribe_again(
     session: &Session,
     sessions: &Sessions,
     turn: Turn,
-    reasons: HashMap<ChannelId, Why>,
+    reasons: HashMap<ChannelId, SubscribeReason>,
 ) {
-    let asked = |(id, why): (&ChannelId, &Why)| {
+    let asked = |(id, why): (&ChannelId, &SubscribeReason)| {
         let Position { seq, at } = why.position();
         let cursor = match why {
-            Why::Listed => Cursor::Now,
+            SubscribeReason::Listed => Cursor::Now,
             _ => Cursor::After(seq, at),
         };
         Asked {
@@ -155,7 +157,7 @@ async fn subscribe_again(
                 let Some(why) = reasons.get(id) else { continue };
                 let missed = why.may_have_missed().then_some(Gap::Trimmed);
                 if let Some(reason) = entry.gap.or(missed)
-                    && session.state.lock().channels.is_wanted(id, *why)
+                    && session.state.lock().channels.is_pending(id, *why)
                 {
                     let (seq, at) = (entry.seq, entry.at);
                     tell_gap(session, id, reason, Position { seq, at });
@@ -173,7 +175,7 @@ async fn subscribe_again(
                         .state
                         .lock()
                         .channels
-                        .not_a_participant(id, *why, now);
+                        .not_found_in_channel(id, *why, now);
                     out.push(id.clone());
                 }
             }
@@ -186,7 +188,7 @@ async fn subscribe_again(
             settling::settle_membership(&sessions.services, session.scope(), session.user(), &id)
                 .await;
         match settled {
-            Ok(true) => session.state.lock().channels.end_doubt(&id),
+            Ok(true) => session.state.lock().channels.confirm_removal(&id),
             Ok(false) => {}
             Err(error) => {
                 tracing::debug!(session = %session.id, channel = %id, %error, "a removal is completed later");

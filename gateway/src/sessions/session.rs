@@ -377,8 +377,8 @@ impl Session {
     }
 
     /// Doubts the subscriptions that the hub ended and that `channel.removed` does not explain.
-    pub fn doubt_ended(&self) {
-        self.change(|channels, now| channels.doubt_ended(now));
+    pub fn recover_ended(&self) {
+        self.change(|channels, now| channels.recover_ended(now));
     }
 
     /// The user's own stream may have lost events: the subscriptions are compared with the store.

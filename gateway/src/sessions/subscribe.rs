@@ -22,7 +22,7 @@ use super::{
     session::{Listening, Session, Turn},
     shared::Sessions,
 };
-use crate::session::{Admission, Why};
+use crate::session::{Admission, SubscribeReason};
 
 /// Subscriptions that wait for the reply that announces them.
 #[derive(Debug, Default)]
@@ -46,7 +46,7 @@ pub(super) struct Start {
     pub(super) cursor: Position,
     pub(super) head: Position,
     /// Outside of a request: why, which must still hold.
-    pub(super) why: Option<Why>,
+    pub(super) why: Option<SubscribeReason>,
 }
 
 #[derive(Debug)]

@@ -18,7 +18,7 @@ use super::{
     shared::Sessions,
     subscribe::unavailable,
 };
-use crate::session::Order;
+use crate::session::RequestOrder;
 
 /// The most users that a session watches.
 const MAX_WATCHED: usize = protocol::bounds::USER_IDS;
@@ -34,7 +34,7 @@ const MAX_WATCHED: usize = protocol::bounds::USER_IDS;
 pub(super) async fn watch_presence(
     sessions: &Sessions,
     session: &Session,
-    order: Order,
+    order: RequestOrder,
     users: Vec<UserId>,
 ) -> Result<Presences> {
     if users.len() > MAX_WATCHED {

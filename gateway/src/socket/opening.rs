@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     auth::Attempt,
-    session::{Handshake, Opening},
+    session::{ConnectRequest, Handshake},
     sessions::{self, Session},
 };
 
@@ -48,7 +48,10 @@ pub(super) async fn open(
     }
 }
 
-async fn first_request(shell: &mut Shell, connections: &Connections) -> Result<Opening, Ended> {
+async fn first_request(
+    shell: &mut Shell,
+    connections: &Connections,
+) -> Result<ConnectRequest, Ended> {
     let handshake = Handshake::new(shell.encoding, Instant::now());
     let mut timer = Box::pin(tokio::time::sleep_until(handshake.deadline().into()));
     let mut signs = 0;
@@ -103,7 +106,7 @@ async fn first_request(shell: &mut Shell, connections: &Connections) -> Result<O
 async fn connect(
     shell: &Shell,
     connections: &Arc<Connections>,
-    opening: Opening,
+    opening: ConnectRequest,
     attempt: &mut Attempt,
 ) -> Result<Arc<Session>, Ended> {
     let id = opening.id;

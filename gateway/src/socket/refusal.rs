@@ -88,8 +88,8 @@ impl From<Refused> for Refusal {
     }
 }
 
-impl From<session::Refusal> for Refusal {
-    fn from(refusal: session::Refusal) -> Self {
+impl From<session::InvalidConnect> for Refusal {
+    fn from(refusal: session::InvalidConnect) -> Self {
         Self {
             answer: refusal.answer,
             reason: refusal.reason,

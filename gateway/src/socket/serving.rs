@@ -38,7 +38,7 @@ pub(super) async fn run(
         match poll_fn(|cx| shell.poll_event(cx, timer.as_mut(), Some(&session))).await {
             Event::Input(input) => {
                 let now = Instant::now();
-                active.heard(now);
+                active.received(now);
                 if let Err(end) = take(input, sessions, &session, &mut active, now) {
                     match end {
                         Some((code, reason)) => session.close_because(code, &reason),
@@ -76,7 +76,7 @@ pub(super) async fn run(
                 }
                 timer.as_mut().reset(active.due().into());
             }
-            Event::SubscriptionEnded => session.doubt_ended(),
+            Event::SubscriptionEnded => session.recover_ended(),
             Event::Steps => sessions::follow(sessions, &session),
             Event::Over(Reason::TooSlow(_)) => {
                 shell.outbox.close(

@@ -1,11 +1,10 @@
-//! Which channels a session listens to, and which it is about to.
+//! A session's subscriptions to channels, current and pending.
 //!
-//! A channel is subscribed to by a request, or outside of one: because the user was added to it,
-//! because a subscription was lost, or because the user's own stream lost events and a comparison
-//! with the store finds that the user is in the channel. [`next`](Subscriptions::next) says what to do outside of requests;
-//! whoever drives the machine does it and reports how it went. Changes are made one after the other:
-//! the driver begins none before the last one has ended. Notices of the user's own stream come at any
-//! time.
+//! A session subscribes to a channel by a request, or outside of one: because the user was added to
+//! it, because a subscription was lost, or because the user's own stream lost events and a comparison
+//! with the store finds that the user is in the channel. [`next`](Subscriptions::next) returns the
+//! steps to take outside of requests. The driver takes them and reports the results; it begins no
+//! change before the last one has ended. Notices of the user's own stream may arrive at any time.
 
 mod step;
 #[cfg(test)]
@@ -19,26 +18,26 @@ use std::{
 use fanout::Position;
 use protocol::ChannelId;
 
-pub use step::{Admission, Handle, Next, Step, Why};
+pub use step::{Admission, Handle, Next, Step, SubscribeReason};
 
 /// Pause before the first retry of a failed step. It grows with each failure, up to
 /// [`MAX_RETRY_PAUSES`] times that.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 const MAX_RETRY_PAUSES: u32 = 10;
 
-/// How often the machine looks whether a topic has reached the position of an addition.
-const SETTLING: Duration = Duration::from_millis(20);
+/// Interval of checks whether a topic has reached the position of an addition.
+const ADDITION_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long after the hub ended a subscription the machine asks the store whether the user is still
-/// in the channel: longer than a removal takes from the channel to the user's stream, also while the
-/// store is away for a moment. The pause doubles up to [`LONGEST_DOUBT`].
-const DOUBT: Duration = Duration::from_secs(8);
-const LONGEST_DOUBT: Duration = Duration::from_secs(300);
+/// Time from the end of a subscription by the hub until the store is asked whether the user is still
+/// in the channel: longer than a removal usually takes to reach the user's stream. Doubles with each
+/// attempt up to [`MAX_REMOVAL_GRACE`].
+const REMOVAL_GRACE: Duration = Duration::from_secs(8);
+const MAX_REMOVAL_GRACE: Duration = Duration::from_secs(300);
 
-/// The most subscriptions of one step.
-const STEP: usize = 100;
+/// Maximum number of subscriptions of one step.
+const SUBSCRIPTIONS_PER_STEP: usize = 100;
 
-/// A change that the user's stream told before the session was open.
+/// A change that the user's stream delivered before the session was open.
 #[derive(Debug)]
 enum Notice {
     Added(ChannelId, Position),
@@ -47,25 +46,25 @@ enum Notice {
 
 #[derive(Debug)]
 enum Phase {
-    /// `connect` is under way: notices wait.
+    /// `connect` is in progress; notices are queued.
     Opening(VecDeque<Notice>),
     Open,
     Closed,
 }
 
-/// A channel that is to be subscribed to outside of a request.
+/// A pending subscription outside of a request.
 #[derive(Debug, Clone, Copy)]
-struct Wanted {
-    why: Why,
+struct Pending {
+    why: SubscribeReason,
     due: Instant,
     attempts: u32,
-    /// A look has found a running subscription that has reached the addition. The topic may be just
-    /// about to end it: a second look decides.
+    /// Whether the last check found a running subscription at or after the addition. The topic may be
+    /// about to end it, so a second check decides.
     is_running: bool,
 }
 
-impl Wanted {
-    fn new(why: Why, due: Instant) -> Self {
+impl Pending {
+    fn new(why: SubscribeReason, due: Instant) -> Self {
         Self {
             why,
             due,
@@ -83,15 +82,15 @@ pub struct Subscriptions<S> {
     follows_additions: bool,
     limit: usize,
     live: HashMap<ChannelId, S>,
-    /// Those that the change under way has taken, and that `channel.removed` has not ended since.
+    /// Subscriptions that the change in progress has removed, unless `channel.removed` arrived since.
     taken: HashSet<ChannelId>,
-    wanted: HashMap<ChannelId, Wanted>,
-    /// Those that the client unsubscribed from: a comparison leaves them out.
+    pending: HashMap<ChannelId, Pending>,
+    /// Channels that the client unsubscribed from; comparisons skip them.
     unsubscribed: HashSet<ChannelId>,
     comparison: Option<Comparison>,
 }
 
-/// A comparison with the user's channels in the store.
+/// A pending comparison with the user's channels in the store.
 #[derive(Debug, Clone, Copy)]
 struct Comparison {
     due: Instant,
@@ -99,7 +98,7 @@ struct Comparison {
 }
 
 impl<S: Handle> Subscriptions<S> {
-    /// Of a session that opens. It has at most `limit` subscriptions; 0 means any number.
+    /// Creates the subscriptions of a session that opens: at most `limit`; 0 means no limit.
     pub fn new(follows_additions: bool, limit: u64) -> Self {
         Self {
             phase: Phase::Opening(VecDeque::new()),
@@ -110,20 +109,20 @@ impl<S: Handle> Subscriptions<S> {
             },
             live: HashMap::new(),
             taken: HashSet::new(),
-            wanted: HashMap::new(),
+            pending: HashMap::new(),
             unsubscribed: HashSet::new(),
             comparison: None,
         }
     }
 
-    /// The running subscription to a channel.
+    /// Returns the running subscription to a channel.
     pub fn get_mut(&mut self, id: &ChannelId) -> Option<&mut S> {
         self.live
             .get_mut(id)
             .filter(|subscription| !subscription.is_ended())
     }
 
-    /// The user's stream told `channel.added`, with this position.
+    /// Handles `channel.added` of the user's stream.
     pub fn added(&mut self, id: ChannelId, position: Position, now: Instant) {
         if !self.follows_additions {
             return;
@@ -132,31 +131,31 @@ impl<S: Handle> Subscriptions<S> {
             Phase::Opening(notices) => notices.push_back(Notice::Added(id, position)),
             Phase::Open => {
                 self.unsubscribed.remove(&id);
-                self.wanted
-                    .insert(id, Wanted::new(Why::Added(position), now));
+                self.pending
+                    .insert(id, Pending::new(SubscribeReason::Added(position), now));
             }
             Phase::Closed => {}
         }
     }
 
-    /// The user's stream is about to tell `channel.removed`. The subscription that ends by that, to be
-    /// dropped outside of locks.
+    /// Handles `channel.removed` of the user's stream, before it is delivered. Returns the ended
+    /// subscription, to be dropped outside of locks.
     ///
-    /// One that a request made after the user came in again ends, too: the stream tells
-    /// `channel.added` next.
+    /// This also ends a subscription that a request made after the user was added again; the stream
+    /// delivers `channel.added` next.
     pub fn removed(&mut self, id: ChannelId) -> Option<S> {
         if let Phase::Opening(notices) = &mut self.phase {
             notices.push_back(Notice::Removed(id));
             return None;
         }
         self.taken.remove(&id);
-        self.wanted.remove(&id);
+        self.pending.remove(&id);
         self.unsubscribed.remove(&id);
         self.live.remove(&id)
     }
 
-    /// The session is open: notices that waited are taken. What ends by them, to be dropped outside
-    /// of locks.
+    /// Opens the session and handles the queued notices. Returns the ended subscriptions, to be
+    /// dropped outside of locks.
     pub fn opened(&mut self, now: Instant) -> Vec<S> {
         let Phase::Opening(notices) = &mut self.phase else {
             return Vec::new();
@@ -173,26 +172,26 @@ impl<S: Handle> Subscriptions<S> {
         ended
     }
 
-    /// The session ends: everything that it had, to be dropped outside of locks.
+    /// Ends the session. Returns all subscriptions, to be dropped outside of locks.
     pub fn close(&mut self) -> Vec<S> {
         self.phase = Phase::Closed;
-        self.wanted = HashMap::new();
+        self.pending = HashMap::new();
         self.unsubscribed = HashSet::new();
         self.comparison = None;
         std::mem::take(&mut self.live).into_values().collect()
     }
 
-    /// Whether each channel that a request asks for may be subscribed to.
+    /// Returns for each requested channel whether it may be subscribed to.
     pub fn admit<'a>(
         &mut self,
         asked: impl Iterator<Item = &'a ChannelId> + Clone,
         now: Instant,
     ) -> Vec<Admission> {
-        self.doubt_ended(now);
+        self.recover_ended(now);
         let is_counted =
             |id: &ChannelId| self.live.contains_key(id) || asked.clone().any(|asked| asked == id);
-        // Those that are to come back count.
-        let waiting = self.wanted.keys().filter(|id| !is_counted(id)).count();
+        // Pending subscriptions count towards the limit.
+        let waiting = self.pending.keys().filter(|id| !is_counted(id)).count();
         let mut room = self.limit.saturating_sub(self.live.len() + waiting);
         asked
             .map(|id| match self.live.get(id) {
@@ -206,17 +205,19 @@ impl<S: Handle> Subscriptions<S> {
             .collect()
     }
 
-    /// Whether a step still has to be taken for this reason.
-    pub fn is_wanted(&self, id: &ChannelId, why: Why) -> bool {
-        self.wanted.get(id).is_some_and(|wanted| wanted.why == why)
+    /// Returns whether a subscription is pending for this reason.
+    pub fn is_pending(&self, id: &ChannelId, why: SubscribeReason) -> bool {
+        self.pending
+            .get(id)
+            .is_some_and(|pending| pending.why == why)
     }
 
-    /// Whether the session has ended.
+    /// Returns whether the session has ended.
     pub fn is_closed(&self) -> bool {
         matches!(self.phase, Phase::Closed)
     }
 
-    /// Takes subscriptions away that are about to begin anew, to be dropped outside of locks.
+    /// Removes subscriptions that a request replaces, to be dropped outside of locks.
     pub fn take<'a>(&mut self, ids: impl IntoIterator<Item = &'a ChannelId>) -> Vec<S> {
         self.taken = HashSet::new();
         let mut taken = Vec::new();
@@ -229,24 +230,26 @@ impl<S: Handle> Subscriptions<S> {
         taken
     }
 
-    /// Starts a subscription whose reply was sent, or that was a step, unless it is wanted no more.
+    /// Starts the subscription of a request whose reply was sent (`why` is `None`), or of a step,
+    /// unless it was cancelled since. Returns the subscription that it replaces, to be dropped
+    /// outside of locks.
     ///
-    /// `start` runs only if it is: in one step with the look, so that nothing is started behind
-    /// `channel.removed`. A subscription that it replaces, to be dropped outside of locks.
+    /// `start` is called in the same critical section as the check, so that no subscription starts
+    /// after `channel.removed`.
     pub fn start(
         &mut self,
         id: ChannelId,
-        why: Option<Why>,
+        why: Option<SubscribeReason>,
         start: impl FnOnce() -> S,
     ) -> Option<S> {
         let is_removed = |notice: &Notice| matches!(notice, Notice::Removed(out) if *out == id);
-        let is_wanted = match (&self.phase, why) {
+        let is_pending = match (&self.phase, why) {
             (Phase::Closed, _) => false,
             (Phase::Opening(notices), _) if notices.iter().any(is_removed) => false,
             (_, None) => true,
-            (_, Some(why)) => self.settle(&id, why),
+            (_, Some(why)) => self.complete(&id, why),
         };
-        if is_wanted {
+        if is_pending {
             self.unsubscribed.remove(&id);
             self.live.insert(id, start())
         } else {
@@ -254,30 +257,30 @@ impl<S: Handle> Subscriptions<S> {
         }
     }
 
-    /// A step failed, and is tried again later. `jitter` shortens the pause at random, so that
-    /// sessions that failed together do not retry together.
+    /// Schedules a retry of a failed step. `jitter` shortens the pause at random, so that sessions
+    /// that failed together do not retry together.
     pub fn retry(
         &mut self,
         id: &ChannelId,
-        why: Why,
+        why: SubscribeReason,
         now: Instant,
         jitter: impl FnOnce(Duration) -> Duration,
     ) {
-        if let Some(wanted) = self.wanted_for(id, why) {
-            wanted.attempts += 1;
-            wanted.due = now + jitter(retry_pause(wanted.attempts));
+        if let Some(pending) = self.pending_for(id, why) {
+            pending.attempts += 1;
+            pending.due = now + jitter(retry_pause(pending.attempts));
         }
     }
 
-    /// A step was not begun, and is due again later. It counts as no attempt.
-    pub fn postpone(&mut self, id: &ChannelId, why: Why, due: Instant) {
-        if let Some(wanted) = self.wanted_for(id, why) {
-            wanted.due = due;
+    /// Postpones a step that was not begun. Does not count as an attempt.
+    pub fn postpone(&mut self, id: &ChannelId, why: SubscribeReason, due: Instant) {
+        if let Some(pending) = self.pending_for(id, why) {
+            pending.due = due;
         }
     }
 
-    /// The user's own stream may have lost events: the subscriptions are compared with the user's
-    /// channels in the store at `due`, or earlier if a comparison is due already.
+    /// Schedules a comparison with the user's channels in the store, since the user's stream may have
+    /// lost events. A comparison that is scheduled already keeps its time.
     pub fn compare(&mut self, due: Instant) {
         if self.follows_additions && !self.is_closed() {
             self.comparison
@@ -285,7 +288,7 @@ impl<S: Handle> Subscriptions<S> {
         }
     }
 
-    /// A comparison failed, and is tried again later.
+    /// Schedules a retry of a failed comparison.
     pub fn retry_comparison(
         &mut self,
         attempts: u32,
@@ -299,75 +302,75 @@ impl<S: Handle> Subscriptions<S> {
         }
     }
 
-    /// Returns those of the user's channels that the session should listen to and does not, and how
-    /// many it listens to, or is about to.
+    /// Returns those of the user's channels that the session should be subscribed to and is not, and
+    /// the number of its current and pending subscriptions.
     pub fn missing(&self, mut channels: Vec<ChannelId>) -> (Vec<ChannelId>, usize) {
         channels.retain(|id| {
-            let is_followed = self.live.contains_key(id) || self.wanted.contains_key(id);
+            let is_followed = self.live.contains_key(id) || self.pending.contains_key(id);
             !is_followed && !self.unsubscribed.contains(id)
         });
-        let wanted = self.wanted.keys();
-        let waiting = wanted.filter(|id| !self.live.contains_key(*id)).count();
+        let pending = self.pending.keys();
+        let waiting = pending.filter(|id| !self.live.contains_key(*id)).count();
         (channels, self.live.len() + waiting)
     }
 
-    /// A comparison found these channels [missing](Self::missing): they are subscribed to.
+    /// Schedules subscriptions to channels that a comparison found [missing](Self::missing).
     pub fn listed(&mut self, missing: Vec<ChannelId>, now: Instant) {
         if self.is_closed() {
             return;
         }
         for id in missing {
-            // Notices may have come since.
+            // Notices may have arrived since.
             if !self.live.contains_key(&id) {
-                // The user's stream may be about to tell the addition, which then replaces this.
-                let wanted = Wanted::new(Why::Listed, now + DOUBT);
-                self.wanted.entry(id).or_insert(wanted);
+                // The user's stream may be about to deliver the addition, which then replaces this.
+                let pending = Pending::new(SubscribeReason::Listed, now + REMOVAL_GRACE);
+                self.pending.entry(id).or_insert(pending);
             }
         }
     }
 
-    /// A step found that the user is not in the channel, of which the user's stream has not told. A
-    /// failover may still lose the removal: the store is asked again, until the stream ends the doubt.
-    pub fn not_a_participant(&mut self, id: &ChannelId, why: Why, now: Instant) {
-        if why == Why::Listed {
-            self.settle(id, why);
-        } else if let Some(wanted) = self.wanted_for(id, why) {
-            let pause = DOUBT * 2u32.saturating_pow(wanted.attempts.min(16));
-            wanted.why = Why::Doubted(why.position());
-            wanted.attempts += 1;
-            wanted.due = now + pause.min(LONGEST_DOUBT);
+    /// Handles a step that did not find the user in the channel. A failover may still lose the
+    /// removal, so the store is asked again until the user's stream confirms it.
+    pub fn not_found_in_channel(&mut self, id: &ChannelId, why: SubscribeReason, now: Instant) {
+        if why == SubscribeReason::Listed {
+            self.complete(id, why);
+        } else if let Some(pending) = self.pending_for(id, why) {
+            let pause = REMOVAL_GRACE * 2u32.saturating_pow(pending.attempts.min(16));
+            pending.why = SubscribeReason::EndedByHub(why.position());
+            pending.attempts += 1;
+            pending.due = now + pause.min(MAX_REMOVAL_GRACE);
         }
     }
 
-    /// The user's stream has told, or is about to tell, that the user is out of a channel.
-    pub fn end_doubt(&mut self, id: &ChannelId) {
-        let is_doubted = |wanted: &Wanted| matches!(wanted.why, Why::Doubted(_));
-        if self.wanted.get(id).is_some_and(is_doubted) {
-            self.wanted.remove(id);
+    /// Cancels a pending recovery, since the user's stream has delivered the removal or is about to.
+    pub fn confirm_removal(&mut self, id: &ChannelId) {
+        let is_recovery = |pending: &Pending| matches!(pending.why, SubscribeReason::EndedByHub(_));
+        if self.pending.get(id).is_some_and(is_recovery) {
+            self.pending.remove(id);
         }
     }
 
-    /// Requests took these subscriptions and failed: they are subscribed to again.
-    pub fn interrupted(&mut self, had: Vec<(ChannelId, Position)>, now: Instant) {
+    /// Schedules subscriptions in place of those that a failed request removed.
+    pub fn interrupted(&mut self, interrupted: Vec<(ChannelId, Position)>, now: Instant) {
         if !matches!(self.phase, Phase::Open) {
             return;
         }
-        for (id, position) in had {
-            // An addition that came after what the subscription was told says better why.
-            let is_newer = |wanted: &Wanted| wanted.why.position().seq > position.seq;
-            if self.taken.remove(&id) && !self.wanted.get(&id).is_some_and(is_newer) {
-                let wanted = Wanted::new(Why::Interrupted(position), now);
-                self.wanted.insert(id, wanted);
+        for (id, position) in interrupted {
+            // A later addition takes precedence.
+            let is_newer = |pending: &Pending| pending.why.position().seq > position.seq;
+            if self.taken.remove(&id) && !self.pending.get(&id).is_some_and(is_newer) {
+                let pending = Pending::new(SubscribeReason::Interrupted(position), now);
+                self.pending.insert(id, pending);
             }
         }
     }
 
-    /// Ends subscriptions, and those that wait to begin. They are to be dropped outside of locks.
+    /// Ends current and pending subscriptions, to be dropped outside of locks.
     pub fn unsubscribe(&mut self, ids: &[ChannelId]) -> Vec<S> {
         let mut ended = Vec::new();
         for id in ids {
             let live = self.live.remove(id);
-            let was_followed = self.wanted.remove(id).is_some() || live.is_some();
+            let was_followed = self.pending.remove(id).is_some() || live.is_some();
             if was_followed && self.follows_additions {
                 self.unsubscribed.insert(id.clone());
             }
@@ -376,8 +379,8 @@ impl<S: Handle> Subscriptions<S> {
         ended
     }
 
-    /// Doubts the subscriptions that the hub ended.
-    pub fn doubt_ended(&mut self, now: Instant) {
+    /// Schedules the recovery of subscriptions that the hub ended, in case the removal is lost.
+    pub fn recover_ended(&mut self, now: Instant) {
         if !self.live.values().any(Handle::is_ended) {
             return;
         }
@@ -385,36 +388,36 @@ impl<S: Handle> Subscriptions<S> {
             .live
             .extract_if(|_, subscription| subscription.is_ended());
         for (id, subscription) in ended {
-            let why = Why::Doubted(subscription.topic_position());
-            self.wanted
+            let why = SubscribeReason::EndedByHub(subscription.topic_position());
+            self.pending
                 .entry(id)
-                .or_insert(Wanted::new(why, now + DOUBT));
+                .or_insert(Pending::new(why, now + REMOVAL_GRACE));
         }
     }
 
-    /// Whether there is anything to be done outside of requests, now or later.
+    /// Returns whether steps outside of requests are due, now or later.
     pub fn has_steps(&self) -> bool {
-        !self.wanted.is_empty() || self.comparison.is_some()
+        !self.pending.is_empty() || self.comparison.is_some()
     }
 
-    /// What is to be done outside of requests. To be asked while no change is under way.
+    /// Returns the next steps outside of requests. Call it while no change is in progress.
     pub fn next(&mut self, now: Instant) -> Next {
-        let mut due: Vec<(Instant, &ChannelId, &Wanted)> = self
-            .wanted
+        let mut due: Vec<(Instant, &ChannelId, &Pending)> = self
+            .pending
             .iter()
-            .filter(|(_, wanted)| wanted.due <= now)
-            .map(|(id, wanted)| (wanted.due, id, wanted))
+            .filter(|(_, pending)| pending.due <= now)
+            .map(|(id, pending)| (pending.due, id, pending))
             .collect();
         due.sort_unstable_by_key(|(due, id, _)| (*due, *id));
-        // One that failed before is tried alone: it may be the only one that fails.
-        let most = match due.first() {
+        // A step that failed before is retried alone, since it may be the only one that fails.
+        let max = match due.first() {
             Some((_, _, first)) if first.attempts > 0 => 1,
-            _ => STEP,
+            _ => SUBSCRIPTIONS_PER_STEP,
         };
         let due: Vec<ChannelId> = due
             .into_iter()
-            .take_while(|(_, _, wanted)| most == 1 || wanted.attempts == 0)
-            .take(most)
+            .take_while(|(_, _, pending)| max == 1 || pending.attempts == 0)
+            .take(max)
             .map(|(_, id, _)| id.clone())
             .collect();
         let mut steps = Vec::new();
@@ -433,41 +436,46 @@ impl<S: Handle> Subscriptions<S> {
             return Next::Now(vec![Step::Compare { attempts }]);
         }
         let comparison = self.comparison.filter(|_| is_open);
-        self.wanted
+        self.pending
             .values()
-            .map(|wanted| wanted.due)
+            .map(|pending| pending.due)
             .chain(comparison.map(|comparison| comparison.due))
             .min()
             .map_or(Next::Nothing, Next::At)
     }
 
     fn step(&mut self, id: ChannelId, room: &mut usize, now: Instant) -> Option<Step> {
-        let wanted = self.wanted.get_mut(&id)?;
-        let (why, is_retry) = (wanted.why, wanted.attempts > 0);
+        let pending = self.pending.get_mut(&id)?;
+        let (why, is_retry) = (pending.why, pending.attempts > 0);
         match (self.live.get(&id), why) {
             (Some(running), _) if running.is_ended() => {}
-            (Some(running), Why::Added(position)) => {
+            (Some(running), SubscribeReason::Added(position)) => {
                 let has_reached = running.topic_position().seq >= position.seq;
-                if has_reached && wanted.is_running {
-                    self.settle(&id, why);
+                if has_reached && pending.is_running {
+                    self.complete(&id, why);
                 } else {
-                    // One from before a removal that the topic has not told yet ends soon.
-                    wanted.is_running = has_reached;
-                    wanted.due = now + SETTLING;
+                    // A subscription from before a removal ends when the topic delivers that.
+                    pending.is_running = has_reached;
+                    pending.due = now + ADDITION_POLL_INTERVAL;
                 }
                 return None;
             }
-            (Some(_), Why::Interrupted(_) | Why::Doubted(_) | Why::Listed) => {
-                self.settle(&id, why);
+            (
+                Some(_),
+                SubscribeReason::Interrupted(_)
+                | SubscribeReason::EndedByHub(_)
+                | SubscribeReason::Listed,
+            ) => {
+                self.complete(&id, why);
                 return None;
             }
             (None, _) => {}
         }
         if *room == 0 && !self.live.contains_key(&id) {
-            self.settle(&id, why);
-            // Never silence: the client may make room and subscribe. It has not been told of a
-            // channel that was only listed.
-            return (why != Why::Listed).then(|| Step::TellLimit {
+            self.complete(&id, why);
+            // The client is told, so that it can unsubscribe from others and subscribe. It does not
+            // know a channel that was only listed.
+            return (why != SubscribeReason::Listed).then(|| Step::ReportLimit {
                 id,
                 position: why.position(),
             });
@@ -476,13 +484,15 @@ impl<S: Handle> Subscriptions<S> {
         Some(Step::Subscribe { id, why, is_retry })
     }
 
-    fn wanted_for(&mut self, id: &ChannelId, why: Why) -> Option<&mut Wanted> {
-        self.wanted.get_mut(id).filter(|wanted| wanted.why == why)
+    fn pending_for(&mut self, id: &ChannelId, why: SubscribeReason) -> Option<&mut Pending> {
+        self.pending
+            .get_mut(id)
+            .filter(|pending| pending.why == why)
     }
 
-    /// Whether the channel was still wanted for this reason. It is no more.
-    fn settle(&mut self, id: &ChannelId, why: Why) -> bool {
-        self.is_wanted(id, why) && self.wanted.remove(id).is_some()
+    /// Removes a pending subscription. Returns whether it was pending for this reason.
+    fn complete(&mut self, id: &ChannelId, why: SubscribeReason) -> bool {
+        self.is_pending(id, why) && self.pending.remove(id).is_some()
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a session does about its subscriptions outside of requests, and why.
+//! Steps that change a session's subscriptions outside of requests, and their reasons.
 
 use std::time::Instant;
 
@@ -7,58 +7,58 @@ use protocol::ChannelId;
 
 /// A subscription at the hub.
 pub trait Handle {
-    /// Whether the hub ended it: the user was removed, or the channel deleted.
+    /// Returns whether the hub ended it: the user was removed, or the channel deleted.
     fn is_ended(&self) -> bool;
 
-    /// Where its topic stands on this node.
+    /// Returns the position of its topic on this node.
     fn topic_position(&self) -> Position;
 }
 
-/// Why a channel is subscribed to outside of a request.
+/// Reason to subscribe to a channel outside of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// The user's stream told `channel.added` with this position.
+pub enum SubscribeReason {
+    /// The user's stream delivered `channel.added` with this position.
     Added(Position),
-    /// A request that failed had taken the subscription away, whose topic stood here.
+    /// A failed request ended the subscription, whose topic was at this position.
     Interrupted(Position),
-    /// The hub ended the subscription at this position, and the user's stream has not told
-    /// `channel.removed`. After a failover the removal may never have been.
-    Doubted(Position),
-    /// The user's own stream lost events, and the store says that the user is in the channel. The
-    /// client may not know of it.
+    /// The hub ended the subscription at this position, and the user's stream has not delivered
+    /// `channel.removed`. A failover may have lost the removal.
+    EndedByHub(Position),
+    /// The user's stream lost events, and the store lists the user as a participant. The client may
+    /// not know the channel.
     Listed,
 }
 
-impl Why {
-    /// Up to where the client has been told of the channel, at most.
+impl SubscribeReason {
+    /// Returns the position up to which the client knows the channel's events, at most.
     pub fn position(self) -> Position {
         match self {
-            Self::Added(position) | Self::Interrupted(position) | Self::Doubted(position) => {
+            Self::Added(position) | Self::Interrupted(position) | Self::EndedByHub(position) => {
                 position
             }
             Self::Listed => Position::default(),
         }
     }
 
-    /// Whether many sessions of a node may have this reason in the same moment.
+    /// Returns whether many sessions of a node may have this reason at the same time.
     pub fn is_shared(self) -> bool {
-        matches!(self, Self::Doubted(_) | Self::Listed)
+        matches!(self, Self::EndedByHub(_) | Self::Listed)
     }
 
-    /// Whether the client may have missed events, whatever the log says.
+    /// Returns whether the client may have missed events even if the log is continuous.
     pub fn may_have_missed(self) -> bool {
         !matches!(self, Self::Added(_))
     }
 }
 
-/// What to do outside of requests.
+/// The next steps outside of requests.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Nothing. The next notice or [`doubt_ended`](super::Subscriptions::doubt_ended) says so when there is.
+    /// Nothing. The next notice or [`recover_ended`](super::Subscriptions::doubt_ended) says so when there is.
     Nothing,
-    /// Nothing before this instant.
+    /// No step before this instant.
     At(Instant),
-    /// These steps.
+    /// Take these steps.
     Now(Vec<Step>),
 }
 
@@ -67,38 +67,38 @@ pub enum Next {
 pub enum Step {
     /// Subscribe to a channel. Ends with [`start`](super::Subscriptions::start),
     /// [`retry`](super::Subscriptions::retry), [`postpone`](super::Subscriptions::postpone) or
-    /// [`not_a_participant`](super::Subscriptions::not_a_participant).
+    /// [`not_found_in_channel`](super::Subscriptions::not_a_participant).
     Subscribe {
         /// The channel.
         id: ChannelId,
-        /// Why, and after which position.
-        why: Why,
-        /// Whether an earlier attempt failed or found that the user is not in the channel.
+        /// The reason.
+        why: SubscribeReason,
+        /// Whether an earlier attempt failed, or did not find the user in the channel.
         is_retry: bool,
     },
     /// Compare the subscriptions with the user's channels in the store. Ends with
     /// [`listed`](super::Subscriptions::listed), [`retry_comparison`](super::Subscriptions::retry_comparison) or
     /// [`compare`](super::Subscriptions::compare).
     Compare {
-        /// How many attempts have failed.
+        /// Number of failed attempts.
         attempts: u32,
     },
-    /// Tell a gap: the session has as many subscriptions as it may.
-    TellLimit {
+    /// Report a gap, since the session has reached its maximum number of subscriptions.
+    ReportLimit {
         /// The channel.
         id: ChannelId,
-        /// Where it stood when the user was added.
+        /// The position of the addition.
         position: Position,
     },
 }
 
-/// What a request for a subscription comes to.
+/// How a requested subscription is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// It is a new one.
+    /// It is new.
     New,
-    /// It replaces one whose topic stands here.
+    /// It replaces one whose topic is at this position.
     Restart(Position),
-    /// The session has as many as it may.
+    /// The session has reached its maximum number of subscriptions.
     OverLimit,
 }

@@ -1,127 +1,50 @@
-//! The machine against a model of the store, the hub and a client, in simulated time: whatever
-//! happens in whatever order, the client hears every event of its channels once and in order, or is
-//! told of a gap.
+//! Tests of the state machine against a model of the store, the hub and a client, in simulated time.
+//! For any order of acts, the client receives every event of its channels once and in order, or a
+//! gap.
 
 mod cases;
+mod model;
 
-use std::{
-    cell::{Cell, RefCell},
-    collections::VecDeque,
-    convert::identity,
-    rc::Rc,
+use std::{cell::Cell, collections::VecDeque, convert::identity, rc::Rc};
+
+use self::model::{
+    Change, Channel, ClientPosition, Record, StreamNotice, Subscription, drop_all, id, number,
 };
-
 use super::*;
 
 const CHANNELS: usize = 3;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Record {
-    Message,
-    /// The user came into the channel. Its subscribers are told as of any event.
-    Joined,
-    /// The user was removed: its subscriptions end.
-    Removed,
-}
-
-/// A channel as the store has it. The record at index `n` has the `seq` `n + 1`.
-#[derive(Debug, Default)]
-struct Channel {
-    records: RefCell<Vec<Record>>,
-    is_participant: Cell<bool>,
-    /// A removal that the user's stream does not tell yet: where it stands.
-    half_removed: Cell<Option<usize>>,
-    /// Records that a failover has lost: a position from before it stands for nothing.
-    epoch: Cell<u64>,
-}
-
-impl Channel {
-    fn head(&self) -> Position {
-        Position {
-            seq: self.records.borrow().len() as u64,
-            at: self.epoch.get(),
-        }
-    }
-}
-
-/// A subscription of the model: it reads the records itself.
-#[derive(Debug, Clone)]
-struct Subscription {
-    cursor: Rc<Cell<Position>>,
-    is_ended: Rc<Cell<bool>>,
-    is_dropped: Rc<Cell<bool>>,
-}
-
-impl Handle for Subscription {
-    fn is_ended(&self) -> bool {
-        self.is_ended.get()
-    }
-
-    fn topic_position(&self) -> Position {
-        self.cursor.get()
-    }
-}
-
-/// What the client of the model knows of a channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Heard {
-    Nothing,
-    UpTo(Position),
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Told {
-    Added(usize, Position),
-    Removed(usize),
-}
-
-/// A change of subscriptions under way.
-#[derive(Debug)]
-struct Change {
-    /// Of a step; none of a request.
-    why: Option<Why>,
-    channel: usize,
-    /// Where the stream goes on; a request goes on from the entry.
-    after: Option<Position>,
-    /// What the request took, to be restored where it fails.
-    had: Option<Position>,
-    /// How many additions to the channel the client had been told of as it began.
-    additions: usize,
-    /// The entry, once read: `None` where the user is not in the channel.
-    entry: Option<Option<Position>>,
-}
 
 #[derive(Debug, Clone)]
 enum Act {
     Post(usize),
     Add(usize),
     Remove(usize),
-    /// The removal reaches the channel, and its user's stream later or never.
+    /// A removal that reaches the channel, and the user's stream later or never.
     RemoveHalf(usize),
     CompleteRemoval(usize),
-    /// A failover loses a half removal and all after it.
+    /// A failover loses a half removal and everything after it.
     LoseRemoval(usize),
-    /// A failover loses that the user was removed, or what the user's stream says of an addition.
-    ComeInUntold(usize),
+    /// A failover loses a removal, or the user's stream loses an addition.
+    AddWithoutNotice(usize),
     /// The session compares its subscriptions with the store.
     Compare,
-    /// The user's stream tells the next thing.
-    TellNext,
-    /// The channel's subscription hears the next record.
+    /// The user's stream delivers the next notice.
+    DeliverNotice,
+    /// The channel's subscription receives the next record.
     Deliver(usize),
     Subscribe(usize),
     Unsubscribe(usize),
-    /// The change under way reads the entry.
+    /// The change in progress reads the entry.
     Read,
-    /// The change under way ends well.
+    /// The change in progress succeeds.
     Finish,
-    /// The change under way fails.
+    /// The change in progress fails.
     Fail,
-    /// The step under way is postponed.
+    /// The step in progress is postponed.
     Postpone,
-    /// What is due outside of requests begins.
+    /// The steps that are due begin.
     Work,
-    DoubtEnded,
+    RecoverEnded,
     Open,
     Pass(u64),
 }
@@ -130,28 +53,20 @@ struct World {
     now: Instant,
     machine: Subscriptions<Subscription>,
     channels: Vec<Rc<Channel>>,
-    /// All that were started.
+    /// All subscriptions that were started.
     started: Vec<(usize, Subscription)>,
-    own: VecDeque<Told>,
+    notices: VecDeque<StreamNotice>,
     changes: VecDeque<Change>,
-    client: Vec<Heard>,
-    /// Whether the client unsubscribed since it was last told that it came in.
+    client: Vec<ClientPosition>,
+    /// Whether the client unsubscribed since the last addition.
     has_left: Vec<bool>,
-    /// How many additions to each channel the client was told of.
+    /// Number of additions that the client received, by channel.
     additions: Vec<usize>,
-    /// The position of the addition that the client was told last, unless a removal followed.
+    /// Position of the last addition that the client received, unless a removal followed.
     added_at: Vec<Option<Position>>,
     is_open: bool,
     /// Whether the next comparison fails.
     fails_comparison: bool,
-}
-
-fn id(channel: usize) -> ChannelId {
-    format!("c{channel}").parse().expect("a valid id")
-}
-
-fn number(id: &ChannelId) -> usize {
-    id.as_str()[1..].parse().expect("an id of the model")
 }
 
 impl World {
@@ -161,9 +76,9 @@ impl World {
             machine: Subscriptions::new(true, limit),
             channels: (0..CHANNELS).map(|_| Rc::default()).collect(),
             started: Vec::new(),
-            own: VecDeque::new(),
+            notices: VecDeque::new(),
             changes: VecDeque::new(),
-            client: vec![Heard::Nothing; CHANNELS],
+            client: vec![ClientPosition::Nothing; CHANNELS],
             has_left: vec![false; CHANNELS],
             additions: vec![0; CHANNELS],
             added_at: vec![None; CHANNELS],
@@ -180,10 +95,11 @@ impl World {
                 if !channel.is_participant.get() && channel.half_removed.get().is_none() {
                     channel.records.borrow_mut().push(Record::Joined);
                     channel.is_participant.set(true);
-                    self.own.push_back(Told::Added(n, channel.head()));
+                    self.notices
+                        .push_back(StreamNotice::Added(n, channel.head()));
                 }
             }
-            Act::Remove(n) if self.remove(n) => self.own.push_back(Told::Removed(n)),
+            Act::Remove(n) if self.remove(n) => self.notices.push_back(StreamNotice::Removed(n)),
             Act::RemoveHalf(n) if self.remove(n) => {
                 let channel = &self.channels[n];
                 channel
@@ -193,20 +109,20 @@ impl World {
             Act::Remove(_) | Act::RemoveHalf(_) => {}
             Act::CompleteRemoval(n) => {
                 if self.channels[n].half_removed.take().is_some() {
-                    self.own.push_back(Told::Removed(n));
+                    self.notices.push_back(StreamNotice::Removed(n));
                 }
             }
             Act::LoseRemoval(n) => self.lose_removal(n),
-            Act::ComeInUntold(n) => self.come_in_untold(n),
+            Act::AddWithoutNotice(n) => self.add_without_notice(n),
             Act::Compare => self.machine.compare(self.now),
-            Act::TellNext => self.tell_next(),
+            Act::DeliverNotice => self.deliver_notice(),
             Act::Deliver(n) => self.deliver(n),
             Act::Subscribe(n) if self.is_open && self.changes.is_empty() => self.subscribe(n),
             Act::Unsubscribe(n) if self.is_open && self.changes.is_empty() => {
                 let ended = self.machine.unsubscribe(&[id(n)]);
                 drop_all(ended);
                 self.has_left[n] = true;
-                self.client[n] = Heard::Nothing;
+                self.client[n] = ClientPosition::Nothing;
             }
             Act::Subscribe(_) | Act::Unsubscribe(_) => {}
             Act::Read => self.read(),
@@ -214,7 +130,7 @@ impl World {
             Act::Fail => self.fail(),
             Act::Postpone => self.postpone(),
             Act::Work => self.work(),
-            Act::DoubtEnded => self.machine.doubt_ended(self.now),
+            Act::RecoverEnded => self.machine.recover_ended(self.now),
             Act::Open => {
                 self.is_open = true;
                 drop_all(self.machine.opened(self.now));
@@ -240,8 +156,7 @@ impl World {
         channel.records.borrow_mut().truncate(before);
         channel.epoch.set(channel.epoch.get() + 1);
         channel.is_participant.set(true);
-        // The hub finds that the position of its topic stands for nothing, and tells a gap to those
-        // that listen.
+        // The hub finds that the topic has diverged, and sends a gap to the subscribers.
         let head = channel.head();
         for (_, subscription) in self
             .started
@@ -249,16 +164,16 @@ impl World {
             .filter(|(of, s)| *of == n && s.is_live())
         {
             subscription.cursor.set(head);
-            self.client[n] = Heard::UpTo(head);
+            self.client[n] = ClientPosition::UpTo(head);
         }
     }
 
-    fn come_in_untold(&mut self, n: usize) {
+    fn add_without_notice(&mut self, n: usize) {
         let channel = &self.channels[n];
         let is_known = channel.is_participant.get()
             || channel.half_removed.get().is_some()
-            || (self.own.iter())
-                .any(|told| matches!(told, Told::Added(of, _) | Told::Removed(of) if *of == n));
+            || (self.notices.iter())
+                .any(|notice| matches!(notice, StreamNotice::Added(of, _) | StreamNotice::Removed(of) if *of == n));
         if !is_known {
             channel.epoch.set(channel.epoch.get() + 1);
             channel.is_participant.set(true);
@@ -266,21 +181,21 @@ impl World {
         }
     }
 
-    fn tell_next(&mut self) {
-        match self.own.pop_front() {
-            Some(Told::Added(n, position)) => {
-                // Where its stream is running already, an addition changes nothing.
-                if self.client[n] == Heard::Nothing || self.live(n).is_none() {
-                    self.client[n] = Heard::UpTo(position);
+    fn deliver_notice(&mut self) {
+        match self.notices.pop_front() {
+            Some(StreamNotice::Added(n, position)) => {
+                // An addition to a channel with a running subscription changes nothing.
+                if self.client[n] == ClientPosition::Nothing || self.live(n).is_none() {
+                    self.client[n] = ClientPosition::UpTo(position);
                 }
                 self.has_left[n] = false;
                 self.additions[n] += 1;
                 self.added_at[n] = Some(position);
                 self.machine.added(id(n), position, self.now);
             }
-            Some(Told::Removed(n)) => {
+            Some(StreamNotice::Removed(n)) => {
                 drop_all(self.machine.removed(id(n)));
-                (self.client[n], self.added_at[n]) = (Heard::Nothing, None);
+                (self.client[n], self.added_at[n]) = (ClientPosition::Nothing, None);
             }
             None => {}
         }
@@ -304,7 +219,7 @@ impl World {
         let channel = &self.channels[n];
         if at != channel.epoch.get() || seq > channel.head().seq {
             subscription.cursor.set(channel.head());
-            self.client[n] = Heard::UpTo(channel.head());
+            self.client[n] = ClientPosition::UpTo(channel.head());
             return;
         }
         let Some(record) = channel.records.borrow().get(seq as usize).copied() else {
@@ -317,21 +232,21 @@ impl World {
             return;
         }
         match self.client[n] {
-            Heard::UpTo(heard) if heard.at == at => {
+            ClientPosition::UpTo(received) if received.at == at => {
                 assert_eq!(
-                    heard.seq + 1,
+                    received.seq + 1,
                     position.seq,
                     "an event is missing or doubled"
                 );
             }
-            heard => panic!("an event at {position:?} where the client had heard {heard:?}"),
+            received => panic!("an event at {position:?} where the client had heard {received:?}"),
         }
-        self.client[n] = Heard::UpTo(position);
+        self.client[n] = ClientPosition::UpTo(position);
     }
 
     fn subscribe(&mut self, n: usize) {
         let asked = id(n);
-        let had = match self.machine.admit(std::iter::once(&asked), self.now)[0] {
+        let interrupted = match self.machine.admit(std::iter::once(&asked), self.now)[0] {
             Admission::New => None,
             Admission::Restart(position) => Some(position),
             Admission::OverLimit => return,
@@ -341,7 +256,7 @@ impl World {
             why: None,
             channel: n,
             after: None,
-            had,
+            interrupted,
             additions: self.additions[n],
             entry: None,
         });
@@ -360,7 +275,7 @@ impl World {
                     why: Some(why),
                     channel: number(&id),
                     after: Some(why.position()),
-                    had: None,
+                    interrupted: None,
                     additions: self.additions[number(&id)],
                     entry: None,
                 }),
@@ -370,15 +285,15 @@ impl World {
                     self.machine.retry_comparison(attempts, now, identity);
                 }
                 Step::Compare { .. } => self.compare(),
-                Step::TellLimit { id, position } => {
-                    self.client[number(&id)] = Heard::UpTo(position);
+                Step::ReportLimit { id, position } => {
+                    self.client[number(&id)] = ClientPosition::UpTo(position);
                 }
             }
         }
     }
 
     fn compare(&mut self) {
-        // The index has those that are half removed, too.
+        // The index also lists half-removed participants.
         let is_listed = |n: &usize| {
             let channel = &self.channels[*n];
             channel.is_participant.get() || channel.half_removed.get().is_some()
@@ -405,28 +320,28 @@ impl World {
         let Some(head) = change.entry.flatten() else {
             match change.why {
                 Some(why) => {
-                    self.machine.not_a_participant(&id(n), why, self.now);
+                    self.machine.not_found_in_channel(&id(n), why, self.now);
                     let channel = &self.channels[n];
                     if !channel.is_participant.get() && channel.half_removed.get().is_none() {
-                        self.machine.end_doubt(&id(n));
+                        self.machine.confirm_removal(&id(n));
                     }
                 }
-                // An addition that the client was told before still begins, where it was told.
-                None if self.machine.wanted.contains_key(&id(n)) => {}
-                // The client is told that it listens no more; what it was told since is newer.
+                // A pending addition still starts at its own position.
+                None if self.machine.pending.contains_key(&id(n)) => {}
+                // The reply ends the subscription, unless an addition arrived since.
                 None if change.additions == self.additions[n] => {
-                    (self.client[n], self.has_left[n]) = (Heard::Nothing, true);
+                    (self.client[n], self.has_left[n]) = (ClientPosition::Nothing, true);
                 }
                 None => {}
             }
             return;
         };
-        // The log goes on from a position of its own time.
-        let goes_on = change
+        // The log continues at a position of the same epoch.
+        let continues_at = change
             .after
             .filter(|after| after.at == head.at && after.seq <= head.seq);
-        let may_have_missed = change.why.is_none_or(Why::may_have_missed);
-        let cursor = match goes_on {
+        let may_have_missed = change.why.is_none_or(SubscribeReason::may_have_missed);
+        let cursor = match continues_at {
             Some(after) if !may_have_missed => after,
             _ => head,
         };
@@ -442,14 +357,14 @@ impl World {
         });
         drop_all(replaced);
         if is_started.get() {
-            // A step that may have missed something tells a gap, and a request's reply the entry. A
-            // reply that an addition has overtaken says nothing new.
+            // A step that may have missed events sends a gap, and a request's reply has the entry. A
+            // reply that an addition has overtaken changes nothing.
             let is_newer = match self.client[n] {
-                Heard::UpTo(heard) => heard.at != head.at || heard.seq < head.seq,
-                Heard::Nothing => true,
+                ClientPosition::UpTo(received) => received.at != head.at || received.seq < head.seq,
+                ClientPosition::Nothing => true,
             };
             if (change.why.is_none() || cursor == head) && is_newer {
-                self.client[n] = Heard::UpTo(head);
+                self.client[n] = ClientPosition::UpTo(head);
             }
             if change.why.is_none() {
                 self.has_left[n] = false;
@@ -463,9 +378,11 @@ impl World {
             return;
         };
         let asked = id(change.channel);
-        match (change.why, change.had) {
+        match (change.why, change.interrupted) {
             (Some(why), _) => self.machine.retry(&asked, why, self.now, identity),
-            (None, Some(had)) => self.machine.interrupted(vec![(asked, had)], self.now),
+            (None, Some(interrupted)) => self
+                .machine
+                .interrupted(vec![(asked, interrupted)], self.now),
             (None, None) => {}
         }
     }
@@ -481,15 +398,15 @@ impl World {
         }
     }
 
-    /// Lets everything that is under way end well.
-    fn settle(&mut self) {
+    /// Lets everything that is in progress succeed.
+    fn finish_all(&mut self) {
         self.act(Act::Open);
         for n in 0..CHANNELS {
             self.act(Act::CompleteRemoval(n));
         }
         for _ in 0..2 {
-            while !self.own.is_empty() {
-                self.act(Act::TellNext);
+            while !self.notices.is_empty() {
+                self.act(Act::DeliverNotice);
             }
             for _ in 0..50 {
                 for _ in 0..CHANNELS {
@@ -501,20 +418,8 @@ impl World {
                 self.act(Act::Work);
                 self.act(Act::Pass(100));
             }
-            self.act(Act::DoubtEnded);
+            self.act(Act::RecoverEnded);
             self.act(Act::Pass(400_000));
         }
-    }
-}
-
-impl Subscription {
-    fn is_live(&self) -> bool {
-        !self.is_ended.get() && !self.is_dropped.get()
-    }
-}
-
-fn drop_all(subscriptions: impl IntoIterator<Item = Subscription>) {
-    for subscription in subscriptions {
-        subscription.is_dropped.set(true);
     }
 }

@@ -44,7 +44,7 @@ const LONG: Duration = Duration::from_secs(20);
 struct World {
     store: Arc<Gate>,
     bus: Arc<Local>,
-    heard: Arc<Recorder>,
+    received: Arc<Recorder>,
     clock: Arc<Clock>,
     scope: Scope,
     _folder: TempDir,
@@ -53,8 +53,8 @@ struct World {
 impl World {
     fn new() -> Self {
         let folder = TempDir::new().unwrap();
-        let heard = Recorder::new();
-        let bus = Local::new(heard.clone());
+        let received = Recorder::new();
+        let bus = Local::new(received.clone());
         let embedded = Embedded::open(
             folder.path(),
             Keep {
@@ -78,7 +78,7 @@ impl World {
         Self {
             store,
             bus,
-            heard,
+            received,
             clock: Arc::new(Clock::manual(1_000_000)),
             scope,
             _folder: folder,
@@ -122,7 +122,7 @@ impl World {
                 .unwrap()
                 .data
         };
-        self.heard
+        self.received
             .received(&self.scope.presence(user))
             .into_iter()
             .map(read)

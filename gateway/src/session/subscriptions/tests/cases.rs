@@ -1,4 +1,4 @@
-//! What the model is asked: any order of acts, and orders that once mattered.
+//! Property tests with any order of acts, and orders that once failed.
 
 use proptest::prelude::*;
 
@@ -13,9 +13,9 @@ fn act() -> impl Strategy<Value = Act> {
         2 => n.clone().prop_map(Act::RemoveHalf),
         1 => n.clone().prop_map(Act::CompleteRemoval),
         1 => n.clone().prop_map(Act::LoseRemoval),
-        1 => n.clone().prop_map(Act::ComeInUntold),
+        1 => n.clone().prop_map(Act::AddWithoutNotice),
         1 => Just(Act::Compare),
-        5 => Just(Act::TellNext),
+        5 => Just(Act::DeliverNotice),
         5 => n.clone().prop_map(Act::Deliver),
         2 => n.clone().prop_map(Act::Subscribe),
         1 => n.prop_map(Act::Unsubscribe),
@@ -24,7 +24,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(Act::Fail),
         1 => Just(Act::Postpone),
         4 => Just(Act::Work),
-        1 => Just(Act::DoubtEnded),
+        1 => Just(Act::RecoverEnded),
         1 => Just(Act::Open),
         2 => (0..5_000u64).prop_map(Act::Pass),
     ]
@@ -34,23 +34,23 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_500))]
 
     #[test]
-    fn every_event_of_a_users_channels_is_heard_once_and_in_order(
+    fn every_event_of_a_users_channels_is_received_once_and_in_order(
         acts in proptest::collection::vec(act(), 0..80),
     ) {
         let mut world = World::new(0);
         for act in acts {
             world.act(act);
         }
-        world.settle();
+        world.finish_all();
         for n in 0..CHANNELS {
             let (channel, live) = (&world.channels[n], world.live(n));
             let listens = live.as_ref().map(|subscription| subscription.cursor.get());
             if !channel.is_participant.get() {
-                prop_assert_eq!(listens, None, "channel {} is heard by who is not in it", n);
-                let is_doubted = world.machine.wanted.contains_key(&id(n));
-                prop_assert!(!is_doubted, "a removal that was told is doubted");
+                prop_assert_eq!(listens, None, "channel {} is received by a user who is not in it", n);
+                let is_recovery = world.machine.pending.contains_key(&id(n));
+                prop_assert!(!is_recovery, "a confirmed removal is pending");
             } else if !world.has_left[n] {
-                prop_assert_eq!(listens, Some(channel.head()), "channel {} is not heard", n);
+                prop_assert_eq!(listens, Some(channel.head()), "channel {} is not received", n);
             }
         }
         drop_all(world.machine.close());
@@ -58,7 +58,7 @@ proptest! {
     }
 
     #[test]
-    fn a_session_has_at_most_so_many_subscriptions(
+    fn session_has_at_most_its_limit_of_subscriptions(
         acts in proptest::collection::vec(act(), 0..80),
     ) {
         let mut world = World::new(2);
@@ -71,28 +71,31 @@ proptest! {
 }
 
 #[test]
-fn comparison_leaves_out_what_the_client_unsubscribed_from_until_it_comes_in_again() {
+fn comparison_skips_unsubscribed_channel_until_the_user_is_added_again() {
     let mut world = World::new(0);
-    world.settle();
+    world.finish_all();
     world.act(Act::Add(0));
-    world.settle();
+    world.finish_all();
     assert!(world.live(0).is_some());
     world.act(Act::Unsubscribe(0));
     world.act(Act::Compare);
-    world.settle();
+    world.finish_all();
     assert!(
         world.live(0).is_none(),
         "it is subscribed to against the client's will"
     );
     world.act(Act::Remove(0));
-    world.settle();
-    world.act(Act::ComeInUntold(0));
-    world.settle();
-    assert!(world.live(0).is_some(), "another membership is not heard");
+    world.finish_all();
+    world.act(Act::AddWithoutNotice(0));
+    world.finish_all();
+    assert!(
+        world.live(0).is_some(),
+        "the new membership is not subscribed to"
+    );
 }
 
 #[test]
-fn session_that_does_not_follow_additions_compares_nothing() {
+fn session_without_additions_does_not_compare() {
     let mut machine = Subscriptions::<Subscription>::new(false, 0);
     let now = Instant::now();
     machine.opened(now);
@@ -104,7 +107,7 @@ fn session_that_does_not_follow_additions_compares_nothing() {
 fn failed_step_is_retried_after_a_jittered_pause_that_grows_to_a_bound() {
     let (mut machine, start) = (Subscriptions::<Subscription>::new(true, 0), Instant::now());
     machine.opened(start);
-    let (channel, why) = (id(0), Why::Added(Position { seq: 1, at: 1 }));
+    let (channel, why) = (id(0), SubscribeReason::Added(Position { seq: 1, at: 1 }));
     machine.added(channel.clone(), why.position(), start);
     let mut now = start;
     for attempt in 0..15u32 {
@@ -122,18 +125,25 @@ fn failed_step_is_retried_after_a_jittered_pause_that_grows_to_a_bound() {
 }
 
 #[test]
-fn refused_request_leaves_an_addition_that_was_told_before_to_begin() {
+fn refused_request_keeps_a_pending_addition() {
     use Act::*;
     let mut world = World::new(0);
     let (before, after) = (
-        [Add(0), Open, TellNext, Post(0), Subscribe(0), Remove(0)],
+        [
+            Add(0),
+            Open,
+            DeliverNotice,
+            Post(0),
+            Subscribe(0),
+            Remove(0),
+        ],
         [Finish, Post(0), Add(0), Work, Finish, Deliver(0)],
     );
     before
         .into_iter()
         .chain(after)
         .for_each(|act| world.act(act));
-    world.settle();
-    let heard = world.live(0).map(|subscription| subscription.cursor.get());
-    assert_eq!(heard, Some(world.channels[0].head()));
+    world.finish_all();
+    let received = world.live(0).map(|subscription| subscription.cursor.get());
+    assert_eq!(received, Some(world.channels[0].head()));
 }
