@@ -32,6 +32,7 @@ mod methods_messages;
 mod names;
 mod nodes;
 mod operations;
+mod permissions;
 mod presence;
 mod presence_watching;
 mod process;
