@@ -309,7 +309,10 @@ async fn nothing_is_overwritten_and_failures_are_reported_in_a_sentence() {
             vec!["backup", "--data", &data, "--to", &path("nowhere/backup")],
             "pass one in a folder",
         ),
-        (vec!["backup", "--data", &data, "--to", ".."], "name"),
+        (
+            vec!["backup", "--data", &data, "--to", ".."],
+            "exists already",
+        ),
         (
             vec!["backup", "--data", &nowhere, "--to", &path("new")],
             "holds no store",
