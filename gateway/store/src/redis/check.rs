@@ -81,188 +81,181 @@ const MIN_CLUSTER_VERSION: (u32, u32) = (7, 0);
 /// a hundredth of the slots is missed once in 23,000 times.
 const MAX_PROBED_SLOTS: u32 = 1_000;
 
-impl Redis {
-    /// Checks version, mode, eviction policy and durability of every master, and the permissions of
-    /// this user. Opens its own connections. Meant for the start of a node, when the deployment can
-    /// be reached.
-    pub async fn check(&self) -> Result<Warnings, Unfit> {
-        let mut warnings = Vec::new();
-        for mut master in masters(self.deployment())
-            .await
-            .map_err(|error| self.unreachable(error))?
-        {
-            let name = master.address.to_string();
-            match self.allowed(master.ask(&cmd("INFO")).await)? {
-                Some(info) => {
-                    let info = text(&info);
-                    examine(&name, &info, self.deployment().is_cluster(), &mut warnings)
-                        .map_err(Unfit::Settings)?;
-                    warnings.extend(
-                        self.replicas
-                            .and_then(|replicas| missing_replicas(&name, &info, replicas.count)),
-                    );
-                }
-                None => {
-                    self.examine_without_info(&mut master, &mut warnings)
-                        .await?
-                }
-            }
-            self.check_permissions(&mut master).await?;
-        }
-        Ok(warnings)
-    }
-
-    /// Tries `CONFIG GET` where `INFO` is not allowed: some services allow only one of them.
-    async fn examine_without_info(
-        &self,
-        master: &mut Master,
-        warnings: &mut Warnings,
-    ) -> Result<(), Unfit> {
-        let name = master.address.to_string();
-        let asked = self.allowed(
-            master
-                .ask(cmd("CONFIG").arg("GET").arg("maxmemory-policy"))
-                .await,
-        )?;
-        let policy = match &asked {
-            Some(Value::Array(pair)) => pair.get(1).map(text),
-            Some(Value::Map(pairs)) => pairs.first().map(|(_, policy)| text(policy)),
-            _ => None,
-        };
-        match policy.as_deref() {
-            Some("noeviction") => {}
-            Some(policy) => return Err(Unfit::Settings(evicts(&name, policy))),
-            None => warnings.push(format!(
-                "{name} allows this user neither INFO nor CONFIG GET, so it is unknown whether it evicts keys: grant +info, \
-                 or make sure that maxmemory-policy is noeviction. Any other policy silently LOSES messages when memory is full"
-            )),
-        }
-        Ok(())
-    }
-
-    /// Runs a script on a key, publishes and subscribes once, as a node does.
-    async fn check_permissions(&self, master: &mut Master) -> Result<(), Unfit> {
-        let channel = self.names.channel("probe");
-        let name = master.address.to_string();
-        let forbidden = |what: &str| Unfit::Settings(self.forbidden(&name, what));
-        let commands = self.forbidden_commands(master).await?;
-        if !commands.is_empty() {
-            return Err(forbidden(&format!("run {}", commands.join(", "))));
-        }
-        // Other errors are fine: on a Cluster the channel may belong to another master.
-        match master
-            .ask(cmd(self.publish_command()).arg(&channel).arg(""))
-            .await
-        {
-            Err(error) if is_forbidden(&error) => return Err(forbidden("publish on its channels")),
-            Err(error) if error.is_io_error() || error.is_timeout() => {
-                return Err(self.unreachable(error));
-            }
-            Ok(_) | Err(_) => {}
-        }
-        match refused_subscription(
-            self.deployment(),
-            &master.address,
-            &self.names.channel("probe"),
-        )
+/// Does [`Redis::check`].
+pub(super) async fn check(redis: &Redis) -> Result<Warnings, Unfit> {
+    let mut warnings = Vec::new();
+    for mut master in masters(redis.deployment())
         .await
-        {
-            Ok(Some(why)) if why.starts_with("NOPERM") => {
-                Err(forbidden("subscribe to its channels"))
+        .map_err(|error| unreachable(redis, error))?
+    {
+        let name = master.address.to_string();
+        match allowed(redis, master.ask(&cmd("INFO")).await)? {
+            Some(info) => {
+                let info = text(&info);
+                examine(&name, &info, redis.deployment().is_cluster(), &mut warnings)
+                    .map_err(Unfit::Settings)?;
+                warnings.extend(
+                    redis
+                        .replicas
+                        .and_then(|replicas| missing_replicas(&name, &info, replicas.count)),
+                );
             }
-            Ok(_) => Ok(()),
-            Err(error) => Err(Unfit::Store(script::unavailable(error))),
+            None => examine_without_info(redis, &mut master, &mut warnings).await?,
         }
+        check_permissions(redis, &mut master).await?;
     }
+    Ok(warnings)
+}
 
-    /// Tries every command of the scripts on a key of the master, and returns those that the user may
-    /// not run. Returns none if the master cannot tell: it has no slots, or takes no writes.
-    async fn forbidden_commands(&self, master: &mut Master) -> Result<Vec<String>, Unfit> {
-        for attempt in 0..MAX_PROBED_SLOTS {
-            // The first partition is that of `Store::now`; on a Cluster the others have other slots.
-            let key = match attempt {
-                0 => Keys::of_leases(&self.names).key("now"),
-                _ => self.names.key(&format!("leases{attempt}"), "now"),
-            };
-            let mut eval = cmd("EVAL");
-            eval.arg(script::NOW.code()).arg(1).arg(&key).arg("1");
-            return match master.ask(&eval).await {
-                Ok(Value::Array(answer)) => Ok(answer.iter().skip(2).map(text).collect()),
-                Ok(_) => Ok(Vec::new()),
-                Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::Moved) => continue,
-                Err(error) if is_forbidden(&error) => Err(Unfit::Settings(
-                    self.forbidden(&master.address.to_string(), "run scripts on its keys"),
-                )),
-                Err(error) if error.is_io_error() || error.is_timeout() => {
-                    Err(self.unreachable(error))
-                }
-                Err(_) => Ok(Vec::new()),
-            };
-        }
-        Ok(Vec::new())
+/// Tries `CONFIG GET` where `INFO` is not allowed: some services allow only one of them.
+async fn examine_without_info(
+    redis: &Redis,
+    master: &mut Master,
+    warnings: &mut Warnings,
+) -> Result<(), Unfit> {
+    let name = master.address.to_string();
+    let asked = allowed(
+        redis,
+        master
+            .ask(cmd("CONFIG").arg("GET").arg("maxmemory-policy"))
+            .await,
+    )?;
+    let policy = match &asked {
+        Some(Value::Array(pair)) => pair.get(1).map(text),
+        Some(Value::Map(pairs)) => pairs.first().map(|(_, policy)| text(policy)),
+        _ => None,
+    };
+    match policy.as_deref() {
+        Some("noeviction") => {}
+        Some(policy) => return Err(Unfit::Settings(evicts(&name, policy))),
+        None => warnings.push(format!(
+            "{name} allows this user neither INFO nor CONFIG GET, so it is unknown whether it evicts keys: grant +info, \
+             or make sure that maxmemory-policy is noeviction. Any other policy silently LOSES messages when memory is full"
+        )),
     }
+    Ok(())
+}
 
-    /// Returns the reply, or `None` if the user may not run the command.
-    fn allowed(&self, answer: Result<Value, RedisError>) -> Result<Option<Value>, Unfit> {
-        match answer {
-            Ok(value) => Ok(Some(value)),
-            Err(error) if is_forbidden(&error) => Ok(None),
-            // The command may be renamed in the server's configuration.
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::ResponseError) => {
-                Ok(None)
-            }
-            Err(error) => Err(self.unreachable(error)),
-        }
+/// Runs a script on a key, publishes and subscribes once, as a node does.
+async fn check_permissions(redis: &Redis, master: &mut Master) -> Result<(), Unfit> {
+    let channel = redis.names.channel("probe");
+    let name = master.address.to_string();
+    let forbidden = |what: &str| Unfit::Settings(forbidden(redis, &name, what));
+    let commands = forbidden_commands(redis, master).await?;
+    if !commands.is_empty() {
+        return Err(forbidden(&format!("run {}", commands.join(", "))));
     }
-
-    /// Distinguishes an operator's mistake from an outage.
-    fn unreachable(&self, error: RedisError) -> Unfit {
-        if let Some(sentence) = unfitness(&error) {
-            return Unfit::Settings(sentence.to_owned());
+    // Other errors are fine: on a Cluster the channel may belong to another master.
+    match master
+        .ask(cmd(redis.publish_command()).arg(&channel).arg(""))
+        .await
+    {
+        Err(error) if is_forbidden(&error) => return Err(forbidden("publish on its channels")),
+        Err(error) if error.is_io_error() || error.is_timeout() => {
+            return Err(unreachable(redis, error));
         }
-        let sentence = match (error.kind(), error.code()) {
-            (ErrorKind::AuthenticationFailed, _) | (_, Some("WRONGPASS")) => {
-                "Redis refuses the user or the password: mend them in --redis, as redis://USER:PASSWORD@HOST"
-            }
-            (_, Some("NOAUTH")) => {
-                "Redis wants a password: give it in --redis, as redis://:PASSWORD@HOST or redis://USER:PASSWORD@HOST"
-            }
-            _ if error.to_string().contains("switch database") => {
-                "Redis has no database of that number: mend the end of the URL in --redis"
-            }
-            _ if is_forbidden(&error) => {
-                return Unfit::Settings(self.forbidden("Redis", "connect and find its master"));
-            }
-            _ => return Unfit::Store(script::unavailable(error)),
+        Ok(_) | Err(_) => {}
+    }
+    match refused_subscription(
+        redis.deployment(),
+        &master.address,
+        &redis.names.channel("probe"),
+    )
+    .await
+    {
+        Ok(Some(why)) if why.starts_with("NOPERM") => Err(forbidden("subscribe to its channels")),
+        Ok(_) => Ok(()),
+        Err(error) => Err(Unfit::Store(script::unavailable(error))),
+    }
+}
+
+/// Tries every command of the scripts on a key of the master, and returns those that the user may
+/// not run. Returns none if the master cannot tell: it has no slots, or takes no writes.
+async fn forbidden_commands(redis: &Redis, master: &mut Master) -> Result<Vec<String>, Unfit> {
+    for attempt in 0..MAX_PROBED_SLOTS {
+        // The first partition is that of `Store::now`; on a Cluster the others have other slots.
+        let key = match attempt {
+            0 => Keys::of_leases(&redis.names).key("now"),
+            _ => redis.names.key(&format!("leases{attempt}"), "now"),
         };
-        Unfit::Settings(sentence.to_owned())
+        let mut eval = cmd("EVAL");
+        eval.arg(script::NOW.code()).arg(1).arg(&key).arg("1");
+        return match master.ask(&eval).await {
+            Ok(Value::Array(answer)) => Ok(answer.iter().skip(2).map(text).collect()),
+            Ok(_) => Ok(Vec::new()),
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::Moved) => continue,
+            Err(error) if is_forbidden(&error) => Err(Unfit::Settings(forbidden(
+                redis,
+                &master.address.to_string(),
+                "run scripts on its keys",
+            ))),
+            Err(error) if error.is_io_error() || error.is_timeout() => {
+                Err(unreachable(redis, error))
+            }
+            Err(_) => Ok(Vec::new()),
+        };
     }
+    Ok(Vec::new())
+}
 
-    fn forbidden(&self, name: &str, what: &str) -> String {
-        let user = self
-            .deployment()
-            .credentials()
-            .user
-            .as_deref()
-            .unwrap_or("default")
-            .to_owned();
-        format!(
-            "{name} does not let the user {user} {what}: grant it with ACL SETUSER {user} {}",
-            self.grants()
-        )
+/// Returns the reply, or `None` if the user may not run the command.
+fn allowed(redis: &Redis, answer: Result<Value, RedisError>) -> Result<Option<Value>, Unfit> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if is_forbidden(&error) => Ok(None),
+        // The command may be renamed in the server's configuration.
+        Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::ResponseError) => Ok(None),
+        Err(error) => Err(unreachable(redis, error)),
     }
+}
 
-    /// Returns the ACL rules that a node's user needs.
-    fn grants(&self) -> String {
-        let (keys, channels) = (self.names.keys_of("*"), self.names.channel("*"));
-        let (keys, channels) = (
-            keys.trim_end_matches('*').trim_end_matches('{'),
-            channels.trim_end_matches("{*}"),
-        );
-        format!(
-            "~{keys}* &{channels}* +@read +@write +@scripting +@pubsub +@connection +info +time +wait +role +cluster"
-        )
+/// Distinguishes an operator's mistake from an outage.
+fn unreachable(redis: &Redis, error: RedisError) -> Unfit {
+    if let Some(sentence) = unfitness(&error) {
+        return Unfit::Settings(sentence.to_owned());
     }
+    let sentence = match (error.kind(), error.code()) {
+        (ErrorKind::AuthenticationFailed, _) | (_, Some("WRONGPASS")) => {
+            "Redis refuses the user or the password: mend them in --redis, as redis://USER:PASSWORD@HOST"
+        }
+        (_, Some("NOAUTH")) => {
+            "Redis wants a password: give it in --redis, as redis://:PASSWORD@HOST or redis://USER:PASSWORD@HOST"
+        }
+        _ if error.to_string().contains("switch database") => {
+            "Redis has no database of that number: mend the end of the URL in --redis"
+        }
+        _ if is_forbidden(&error) => {
+            return Unfit::Settings(forbidden(redis, "Redis", "connect and find its master"));
+        }
+        _ => return Unfit::Store(script::unavailable(error)),
+    };
+    Unfit::Settings(sentence.to_owned())
+}
+
+fn forbidden(redis: &Redis, name: &str, what: &str) -> String {
+    let user = redis
+        .deployment()
+        .credentials()
+        .user
+        .as_deref()
+        .unwrap_or("default")
+        .to_owned();
+    format!(
+        "{name} does not let the user {user} {what}: grant it with ACL SETUSER {user} {}",
+        grants(redis)
+    )
+}
+
+/// Returns the ACL rules that a node's user needs.
+fn grants(redis: &Redis) -> String {
+    let (keys, channels) = (redis.names.keys_of("*"), redis.names.channel("*"));
+    let (keys, channels) = (
+        keys.trim_end_matches('*').trim_end_matches('{'),
+        channels.trim_end_matches("{*}"),
+    );
+    format!(
+        "~{keys}* &{channels}* +@read +@write +@scripting +@pubsub +@connection +info +time +wait +role +cluster"
+    )
 }
 
 /// A command inside a script is refused with the code ERR.

@@ -25,103 +25,101 @@ const MAX_ATTEMPTS: usize = 16;
 /// Maximum time by which publishing again delays an acknowledgement.
 const REPUBLISH_TIMEOUT: Duration = Duration::from_millis(500);
 
-impl Redis {
-    pub(super) async fn commit_one(&self, partition: &Partition, commit: &Commit) -> Committed {
-        let (keys, channel) = (self.keys(partition), self.names.channel(partition.name()));
-        let documents = Documents::of(commit);
-        let mut expiring = Vec::new();
-        for _ in 0..MAX_ATTEMPTS {
-            let keep = commit.keep.unwrap_or(if commit.append.is_empty() {
-                Keep {
-                    events: 0,
-                    bytes: 0,
-                }
-            } else {
-                self.keep
-            });
-            let settings = Settings {
-                channel: &channel,
-                publish: self.publish_command(),
-                keep,
-                offset: self.clock_offset(),
-            };
-            let mut plan = plan(keys, partition, commit, &documents, &self.hints, &settings);
-            for key in &expiring {
-                plan.key(String::clone(key));
+pub(super) async fn commit_one(redis: &Redis, partition: &Partition, commit: &Commit) -> Committed {
+    let (keys, channel) = (redis.keys(partition), redis.names.channel(partition.name()));
+    let documents = Documents::of(commit);
+    let mut expiring = Vec::new();
+    for _ in 0..MAX_ATTEMPTS {
+        let keep = commit.keep.unwrap_or(if commit.append.is_empty() {
+            Keep {
+                events: 0,
+                bytes: 0,
             }
-            let Answer {
-                value,
-                asked,
-                replica_ack,
-            } = script::COMMIT
-                .run(&self.commands, &plan.keys, &[plan.pack.0])
-                .await?;
-            let mut items = Items::of(value)?;
-            match items.int()? {
-                0 => {
-                    let done = Done::read(items, commit)?;
-                    done.update_hints(partition, commit, &self.hints);
-                    if asked {
-                        self.publish_again(&channel, commit, &done).await;
-                    }
-                    wait_for_replicas(replica_ack, keys).await?;
-                    return Ok(Ok(done.outcome));
-                }
-                1 => {
-                    let index = |n: u64| usize::try_from(n).map_err(script::unavailable);
-                    let mut list = || {
-                        items
-                            .items()?
-                            .ints()?
-                            .into_iter()
-                            .map(index)
-                            .collect::<Result<Vec<_>, _>>()
-                    };
-                    let conflict = Conflict {
-                        require: list()?,
-                        increment: list()?,
-                    };
-                    // The conflict may be with an earlier attempt of the caller, which then counts
-                    // as acknowledged.
-                    wait_for_replicas(replica_ack, keys).await?;
-                    return Ok(Err(conflict));
-                }
-                3 => expiring = items.items()?.texts()?,
-                _ => update_hints(
-                    &self.hints,
-                    partition,
-                    items,
-                    documents.list.iter().map(|d| (d.table, d.key)),
-                )?,
-            }
-        }
-        Err(too_many_conflicting_writes())
-    }
-
-    /// Publishes a commit's records again. Needed if the commit ran at the importing node of a
-    /// migrating slot: its messages do not reach the subscribers, which are still at the exporting
-    /// node. The bus drops duplicates.
-    async fn publish_again(&self, channel: &str, commit: &Commit, done: &Done) {
-        let publish = async {
-            for record in done.records(commit) {
-                let mut cmd = redis::Cmd::new();
-                cmd.arg(self.publish_command())
-                    .arg(channel)
-                    .arg(&record[..]);
-                self.commands.run(&cmd).await?;
-            }
-            Ok::<_, redis::RedisError>(())
+        } else {
+            redis.keep
+        });
+        let settings = Settings {
+            channel: &channel,
+            publish: redis.publish_command(),
+            keep,
+            offset: redis.clock_offset(),
         };
-        // The commit is done even if this fails.
-        if !matches!(
-            tokio::time::timeout(REPUBLISH_TIMEOUT, publish).await,
-            Ok(Ok(()))
-        ) {
-            tracing::warn!(
-                channel,
-                "cannot publish a record of a migrating slot again, subscribers will recover it from the log"
-            );
+        let mut plan = plan(keys, partition, commit, &documents, &redis.hints, &settings);
+        for key in &expiring {
+            plan.key(String::clone(key));
         }
+        let Answer {
+            value,
+            asked,
+            replica_ack,
+        } = script::COMMIT
+            .run(&redis.commands, &plan.keys, &[plan.pack.0])
+            .await?;
+        let mut items = Items::of(value)?;
+        match items.int()? {
+            0 => {
+                let done = Done::read(items, commit)?;
+                done.update_hints(partition, commit, &redis.hints);
+                if asked {
+                    publish_again(redis, &channel, commit, &done).await;
+                }
+                wait_for_replicas(replica_ack, keys).await?;
+                return Ok(Ok(done.outcome));
+            }
+            1 => {
+                let index = |n: u64| usize::try_from(n).map_err(script::unavailable);
+                let mut list = || {
+                    items
+                        .items()?
+                        .ints()?
+                        .into_iter()
+                        .map(index)
+                        .collect::<Result<Vec<_>, _>>()
+                };
+                let conflict = Conflict {
+                    require: list()?,
+                    increment: list()?,
+                };
+                // The conflict may be with an earlier attempt of the caller, which then counts
+                // as acknowledged.
+                wait_for_replicas(replica_ack, keys).await?;
+                return Ok(Err(conflict));
+            }
+            3 => expiring = items.items()?.texts()?,
+            _ => update_hints(
+                &redis.hints,
+                partition,
+                items,
+                documents.list.iter().map(|d| (d.table, d.key)),
+            )?,
+        }
+    }
+    Err(too_many_conflicting_writes())
+}
+
+/// Publishes a commit's records again. Needed if the commit ran at the importing node of a
+/// migrating slot: its messages do not reach the subscribers, which are still at the exporting
+/// node. The bus drops duplicates.
+async fn publish_again(redis: &Redis, channel: &str, commit: &Commit, done: &Done) {
+    let publish = async {
+        for record in done.records(commit) {
+            let mut cmd = redis::Cmd::new();
+            cmd.arg(redis.publish_command())
+                .arg(channel)
+                .arg(&record[..]);
+            redis.commands.run(&cmd).await?;
+        }
+        Ok::<_, redis::RedisError>(())
+    };
+    // The commit is done even if this fails.
+    if !matches!(
+        tokio::time::timeout(REPUBLISH_TIMEOUT, publish).await,
+        Ok(Ok(()))
+    ) {
+        tracing::warn!(
+            channel,
+            "cannot publish a record of a migrating slot again, subscribers will recover it from the log"
+        );
     }
 }
 

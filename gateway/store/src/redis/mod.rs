@@ -104,6 +104,17 @@ impl Redis {
         }
     }
 
+    /// Checks version, mode, eviction policy and durability of every master, and the permissions of
+    /// this user. Opens its own connections. Meant for the start of a node, when the deployment can
+    /// be reached.
+    ///
+    /// # Errors
+    ///
+    /// [`Unfit`] if the deployment cannot be used, or cannot be checked now.
+    pub async fn check(&self) -> Result<Warnings, Unfit> {
+        check::check(self).await
+    }
+
     /// Returns the deployment of the store.
     pub fn deployment(&self) -> &Deployment {
         self.commands.deployment()
@@ -164,7 +175,7 @@ async fn with_timeout<T>(
 impl Store for Redis {
     async fn commit(&self, partition: &Partition, commit: Commit) -> Committed {
         self.permissions.suffice()?;
-        with_timeout(self.commit_one(partition, &commit)).await
+        with_timeout(commit::commit_one(self, partition, &commit)).await
     }
 
     /// Calls one script per partition. The calls are pipelined on the connection of their shard,
@@ -172,7 +183,9 @@ impl Store for Redis {
     async fn read(&self, reads: Vec<Read>) -> Result<Vec<Snapshot>, StoreError> {
         let size = Size::of_reads(&reads);
         with_timeout(try_join_all(
-            reads.into_iter().map(|read| self.snapshot(read, size)),
+            reads
+                .into_iter()
+                .map(|read| read::snapshot(self, read, size)),
         ))
         .await
     }
@@ -189,7 +202,7 @@ impl Store for Redis {
             newest: None,
         };
         let size = Size::of_reads(std::slice::from_ref(&read));
-        Ok(with_timeout(self.snapshot_within(read, bytes, size))
+        Ok(with_timeout(read::snapshot_within(self, read, bytes, size))
             .await?
             .documents)
     }
@@ -201,7 +214,8 @@ impl Store for Redis {
         range: Range,
         limit: usize,
     ) -> Result<(Page, Head), StoreError> {
-        let (page, stored) = with_timeout(self.page_of(partition, table, range, limit)).await?;
+        let (page, stored) =
+            with_timeout(read::page_of(self, partition, table, range, limit)).await?;
         Ok((page, stored.head))
     }
 
@@ -211,7 +225,7 @@ impl Store for Redis {
         after: Position,
         limit: usize,
     ) -> Result<Log, StoreError> {
-        with_timeout(self.log_after(partition, after, limit)).await
+        with_timeout(read::log_after(self, partition, after, limit)).await
     }
 
     async fn publish(&self, topic: &fanout::Topic, record: Bytes) -> Result<(), StoreError> {
@@ -233,7 +247,14 @@ impl Store for Redis {
         require: Option<Require>,
         limit: usize,
     ) -> Purged {
-        with_timeout(self.purge_some(partition, table, require.as_ref(), limit)).await
+        with_timeout(purge::purge_some(
+            self,
+            partition,
+            table,
+            require.as_ref(),
+            limit,
+        ))
+        .await
     }
 
     async fn lease(
@@ -242,19 +263,19 @@ impl Store for Redis {
         ttl: Duration,
         members: Vec<(String, u32)>,
     ) -> Result<bool, StoreError> {
-        with_timeout(self.renew_lease(node, ttl, members)).await
+        with_timeout(lease::renew_lease(self, node, ttl, members)).await
     }
 
     async fn release(&self, node: &str) -> Result<(), StoreError> {
-        with_timeout(self.release_lease(node)).await
+        with_timeout(lease::release_lease(self, node)).await
     }
 
     async fn members(&self, members: &[String]) -> Result<Vec<u32>, StoreError> {
-        with_timeout(self.count_sessions(members)).await
+        with_timeout(lease::count_sessions(self, members)).await
     }
 
     async fn sweep(&self) -> Result<Vec<String>, StoreError> {
-        with_timeout(self.sweep_ended()).await
+        with_timeout(lease::sweep_ended(self)).await
     }
 
     /// On a Cluster, asks the shard that has the leases.

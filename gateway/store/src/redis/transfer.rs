@@ -101,156 +101,161 @@ impl Load<'_> {
     }
 }
 
-impl Redis {
-    async fn load_piece(&self, partition: &Partition, piece: Piece) -> Loaded {
-        let keys = self.keys(partition);
-        let mut load = Load {
-            keys,
-            plan: Plan::new(keys),
-            steps: Pack(Vec::new()),
-            count: 0,
-        };
-        for (table, document) in &piece.documents {
-            load.document(*table, document);
-        }
-        for entry in &piece.entries {
-            load.entry(entry);
-        }
-        let (declared, plan) = load.finish(piece.outline.as_ref());
-        let Answer {
-            value, replica_ack, ..
-        } = script::LOAD.run(&self.commands, &declared, &[plan]).await?;
-        match value {
-            Value::Int(0) => {
-                commit::wait_for_replicas(replica_ack, keys).await?;
-                Ok(Ok(()))
-            }
-            Value::Int(1) => Ok(Err(Exists)),
-            other => Err(StoreError::Corrupt(format!(
-                "unexpected reply of a script: {other:?}"
-            ))),
-        }
+async fn load_piece(redis: &Redis, partition: &Partition, piece: Piece) -> Loaded {
+    let keys = redis.keys(partition);
+    let mut load = Load {
+        keys,
+        plan: Plan::new(keys),
+        steps: Pack(Vec::new()),
+        count: 0,
+    };
+    for (table, document) in &piece.documents {
+        load.document(*table, document);
     }
-
-    async fn scan_table(
-        &self,
-        partition: &Partition,
-        table: Table,
-        from: Option<Cursor>,
-        limit: usize,
-    ) -> Result<(Vec<Document>, Option<Cursor>), StoreError> {
-        let keys = self.keys(partition);
-        let mut plan = Plan::new(keys);
-        for index in 0..keys::HASHES_PER_TABLE {
-            plan.key(keys.table_hash(table, index));
+    for entry in &piece.entries {
+        load.entry(entry);
+    }
+    let (declared, plan) = load.finish(piece.outline.as_ref());
+    let Answer {
+        value, replica_ack, ..
+    } = script::LOAD
+        .run(&redis.commands, &declared, &[plan])
+        .await?;
+    match value {
+        Value::Int(0) => {
+            commit::wait_for_replicas(replica_ack, keys).await?;
+            Ok(Ok(()))
         }
-        let Cursor(from) = from.unwrap_or_else(|| Cursor("0 0".to_owned()));
-        let (hash, within) = from
-            .split_once(' ')
-            .and_then(|(hash, within)| Some((hash.parse().ok()?, within)))
-            .ok_or_else(invalid_cursor)?;
-        plan.pack.index(hash).text(within).uint(limit as u64);
-        let mut items = Items::of(
-            script::SCAN
-                .run(&self.commands, &plan.keys, &[plan.pack.0])
-                .await?
-                .value,
-        )?;
-        let (hash, within) = (items.int()?, items.text()?);
-        let mut documents = Vec::with_capacity(items.len() / 2);
-        while items.len() > 0 {
-            let key = Key::from(items.text()?);
-            documents.push(stored::document(items.some_bytes()?, Some(&key))?);
-        }
-        Ok((
-            documents,
-            (hash < keys::HASHES_PER_TABLE).then(|| Cursor(format!("{hash} {within}"))),
-        ))
+        Value::Int(1) => Ok(Err(Exists)),
+        other => Err(StoreError::Corrupt(format!(
+            "unexpected reply of a script: {other:?}"
+        ))),
     }
+}
 
-    /// Runs one SCAN for a pattern, shard by shard. Returns the keys found and the next cursor.
-    async fn scan_keys(
-        &self,
-        pattern: &str,
-        from: Option<Cursor>,
-    ) -> Result<(Vec<String>, Option<Cursor>), StoreError> {
-        let shards = self.commands.masters().await.map_err(script::unavailable)?;
-        let (shard, within) = match from {
-            Some(Cursor(from)) => from
-                .rsplit_once(' ')
-                .map(|(shard, within)| (shard.to_owned(), within.to_owned()))
-                .ok_or_else(invalid_cursor)?,
-            None => (shards.first().cloned().unwrap_or_default(), "0".to_owned()),
-        };
-        let place = shards
-            .iter()
-            .position(|other| *other == shard)
-            .ok_or_else(|| {
-                StoreError::Unavailable(
-                    "the Cluster changed during the scan: start again when its masters are stable"
-                        .to_owned(),
-                )
-            })?;
-        let mut cmd = Cmd::new();
-        cmd.arg("SCAN")
-            .arg(&within)
-            .arg("MATCH")
-            .arg(pattern)
-            .arg("COUNT")
-            .arg(KEYS_PER_SCAN);
-        let mut items = Items::of(
-            self.commands
-                .on_master(&shard, &cmd)
-                .await
-                .map_err(script::unavailable)?,
-        )?;
-        let within = items.text()?;
-        let found = items.items()?.texts()?;
-        let next = if within != "0" {
-            Some((&shard, within))
-        } else {
-            shards.get(place + 1).map(|shard| (shard, "0".to_owned()))
-        };
-        Ok((
-            found,
-            next.map(|(shard, within)| Cursor(format!("{shard} {within}"))),
-        ))
+async fn scan_table(
+    redis: &Redis,
+    partition: &Partition,
+    table: Table,
+    from: Option<Cursor>,
+    limit: usize,
+) -> Result<(Vec<Document>, Option<Cursor>), StoreError> {
+    let keys = redis.keys(partition);
+    let mut plan = Plan::new(keys);
+    for index in 0..keys::HASHES_PER_TABLE {
+        plan.key(keys.table_hash(table, index));
     }
-
-    async fn names(
-        &self,
-        prefix: &str,
-        from: Option<Cursor>,
-    ) -> Result<(Vec<Partition>, Option<Cursor>), StoreError> {
-        let pattern = format!("{}*}}:head", self.names.keys_of(&escape_glob(prefix)));
-        let (found, next) = self.scan_keys(&pattern, from).await?;
-        let name = |key: &String| Some(Partition::new(self.names.partition(key, "head")?));
-        Ok((found.iter().filter_map(name).collect(), next))
+    let Cursor(from) = from.unwrap_or_else(|| Cursor("0 0".to_owned()));
+    let (hash, within) = from
+        .split_once(' ')
+        .and_then(|(hash, within)| Some((hash.parse().ok()?, within)))
+        .ok_or_else(invalid_cursor)?;
+    plan.pack.index(hash).text(within).uint(limit as u64);
+    let mut items = Items::of(
+        script::SCAN
+            .run(&redis.commands, &plan.keys, &[plan.pack.0])
+            .await?
+            .value,
+    )?;
+    let (hash, within) = (items.int()?, items.text()?);
+    let mut documents = Vec::with_capacity(items.len() / 2);
+    while items.len() > 0 {
+        let key = Key::from(items.text()?);
+        documents.push(stored::document(items.some_bytes()?, Some(&key))?);
     }
+    Ok((
+        documents,
+        (hash < keys::HASHES_PER_TABLE).then(|| Cursor(format!("{hash} {within}"))),
+    ))
+}
 
-    async fn unlink(
-        &self,
-        prefix: &str,
-        from: Option<Cursor>,
-    ) -> Result<Option<Cursor>, StoreError> {
-        let (found, next) = self
-            .scan_keys(
-                &format!("{}*", self.names.keys_of(&escape_glob(prefix))),
-                from,
+/// Runs one SCAN for a pattern, shard by shard. Returns the keys found and the next cursor.
+async fn scan_keys(
+    redis: &Redis,
+    pattern: &str,
+    from: Option<Cursor>,
+) -> Result<(Vec<String>, Option<Cursor>), StoreError> {
+    let shards = redis
+        .commands
+        .masters()
+        .await
+        .map_err(script::unavailable)?;
+    let (shard, within) = match from {
+        Some(Cursor(from)) => from
+            .rsplit_once(' ')
+            .map(|(shard, within)| (shard.to_owned(), within.to_owned()))
+            .ok_or_else(invalid_cursor)?,
+        None => (shards.first().cloned().unwrap_or_default(), "0".to_owned()),
+    };
+    let place = shards
+        .iter()
+        .position(|other| *other == shard)
+        .ok_or_else(|| {
+            StoreError::Unavailable(
+                "the Cluster changed during the scan: start again when its masters are stable"
+                    .to_owned(),
             )
-            .await?;
-        if !found.is_empty() {
-            let mut unlink = Pipeline::with_capacity(found.len());
-            for key in found {
-                unlink.cmd("UNLINK").arg(key).ignore();
-            }
-            unlink
-                .exec_async(&mut self.commands.clone())
-                .await
-                .map_err(script::unavailable)?;
+        })?;
+    let mut cmd = Cmd::new();
+    cmd.arg("SCAN")
+        .arg(&within)
+        .arg("MATCH")
+        .arg(pattern)
+        .arg("COUNT")
+        .arg(KEYS_PER_SCAN);
+    let mut items = Items::of(
+        redis
+            .commands
+            .on_master(&shard, &cmd)
+            .await
+            .map_err(script::unavailable)?,
+    )?;
+    let within = items.text()?;
+    let found = items.items()?.texts()?;
+    let next = if within != "0" {
+        Some((&shard, within))
+    } else {
+        shards.get(place + 1).map(|shard| (shard, "0".to_owned()))
+    };
+    Ok((
+        found,
+        next.map(|(shard, within)| Cursor(format!("{shard} {within}"))),
+    ))
+}
+
+async fn names(
+    redis: &Redis,
+    prefix: &str,
+    from: Option<Cursor>,
+) -> Result<(Vec<Partition>, Option<Cursor>), StoreError> {
+    let pattern = format!("{}*}}:head", redis.names.keys_of(&escape_glob(prefix)));
+    let (found, next) = scan_keys(redis, &pattern, from).await?;
+    let name = |key: &String| Some(Partition::new(redis.names.partition(key, "head")?));
+    Ok((found.iter().filter_map(name).collect(), next))
+}
+
+async fn unlink(
+    redis: &Redis,
+    prefix: &str,
+    from: Option<Cursor>,
+) -> Result<Option<Cursor>, StoreError> {
+    let (found, next) = scan_keys(
+        redis,
+        &format!("{}*", redis.names.keys_of(&escape_glob(prefix))),
+        from,
+    )
+    .await?;
+    if !found.is_empty() {
+        let mut unlink = Pipeline::with_capacity(found.len());
+        for key in found {
+            unlink.cmd("UNLINK").arg(key).ignore();
         }
-        Ok(next)
+        unlink
+            .exec_async(&mut redis.commands.clone())
+            .await
+            .map_err(script::unavailable)?;
     }
+    Ok(next)
 }
 
 /// Escapes a name for use in a glob pattern.
@@ -276,7 +281,7 @@ impl Transfer for Redis {
         prefix: &str,
         from: Option<Cursor>,
     ) -> Result<(Vec<Partition>, Option<Cursor>), StoreError> {
-        with_timeout(self.names(prefix, from)).await
+        with_timeout(names(self, prefix, from)).await
     }
 
     async fn outline(&self, partition: &Partition) -> Result<Option<Outline>, StoreError> {
@@ -297,14 +302,14 @@ impl Transfer for Redis {
         from: Option<Cursor>,
         limit: usize,
     ) -> Result<(Vec<Document>, Option<Cursor>), StoreError> {
-        with_timeout(self.scan_table(partition, table, from, limit)).await
+        with_timeout(scan_table(self, partition, table, from, limit)).await
     }
 
     async fn load(&self, partition: &Partition, piece: Piece) -> Loaded {
-        with_timeout(self.load_piece(partition, piece)).await
+        with_timeout(load_piece(self, partition, piece)).await
     }
 
     async fn wipe(&self, prefix: &str, from: Option<Cursor>) -> Result<Option<Cursor>, StoreError> {
-        with_timeout(self.unlink(prefix, from)).await
+        with_timeout(unlink(self, prefix, from)).await
     }
 }
