@@ -1,5 +1,8 @@
 //! The checker of a channel: its inputs, and the checks made as they come in.
 
+mod event_order;
+mod final_checks;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
@@ -16,27 +19,27 @@ use super::{
 pub struct ChannelChecker {
     name: String,
     pub(super) guarantees: Option<Guarantees>,
-    pub(super) subscribers: Vec<SubscriberState>,
-    pub(super) sent: HashMap<MessageIndex, SentMessage>,
+    subscribers: Vec<SubscriberState>,
+    sent: HashMap<MessageIndex, SentMessage>,
     /// The message at each `seq`, by the first event or reply that contained it.
-    pub(super) message_at: BTreeMap<u64, MessageIndex>,
+    message_at: BTreeMap<u64, MessageIndex>,
     last_acknowledged: u64,
     /// Logical clock, to order connects and deletions.
     tick: u64,
     /// Events and replies that contradict each other. Whether they are violations is
-    /// [decided at the end](Self::settle_conflicts).
-    pub(super) conflicts: Vec<(ViolationKind, String)>,
+    /// [decided at the end](final_checks::settle_conflicts).
+    conflicts: Vec<(ViolationKind, String)>,
     /// Whether any subscriber received `diverged`.
-    pub(super) diverged: bool,
+    diverged: bool,
     /// The number of each listed message.
-    pub(super) listed_numbers: HashMap<MessageIndex, u64>,
+    listed_numbers: HashMap<MessageIndex, u64>,
     /// Subscribers that were removed, with the `seq` of the channel's event.
-    pub(super) removals: BTreeSet<(usize, u64)>,
+    removals: BTreeSet<(usize, u64)>,
     /// Subscribers that were added, with the `seq` of the channel's event.
-    pub(super) additions: BTreeSet<(usize, u64)>,
+    additions: BTreeSet<(usize, u64)>,
     /// Subscribers that received an event after they learned of their removal, with its `seq`.
-    pub(super) received_while_removed: Vec<(usize, u64)>,
-    pub(super) tally: Tally,
+    received_while_removed: Vec<(usize, u64)>,
+    tally: Tally,
 }
 
 impl ChannelChecker {
@@ -181,7 +184,8 @@ impl ChannelChecker {
                 format_args!("the reply contains message {message} with another text or sender"),
             );
         }
-        self.record_location(
+        event_order::record_location(
+            self,
             message,
             Location {
                 seq: reply.seq,
@@ -194,7 +198,8 @@ impl ChannelChecker {
     /// A subscriber received `message.created`.
     pub fn message_received(&mut self, subscriber: usize, observed: ObservedMessage) {
         let ObservedMessage { seq, number, .. } = observed;
-        let Some(step) = self.advance(
+        let Some(step) = event_order::advance(
+            self,
             subscriber,
             seq,
             format_args!("message {:?}, number {number}", observed.message),
@@ -256,14 +261,12 @@ impl ChannelChecker {
             let evidence = format!("{name} received message {message} at seq {seq} {how}");
             self.add_violation(kind, format_args!("{evidence}"));
         }
-        self.record_location(message, Location { seq, number }, Some(subscriber));
+        event_order::record_location(self, message, Location { seq, number }, Some(subscriber));
     }
 
     /// A subscriber received another durable event of the channel.
     pub fn other_received(&mut self, subscriber: usize, seq: u64, event: &str) {
-        if self
-            .advance(subscriber, seq, format_args!("{event}"))
-            .is_some()
+        if event_order::advance(self, subscriber, seq, format_args!("{event}")).is_some()
             && self.message_at.contains_key(&seq)
         {
             self.subscribers[subscriber].deviations.insert(seq, None);
@@ -446,13 +449,13 @@ impl ChannelChecker {
             .values()
             .filter(|sent| sent.outcome == SendOutcome::Unknown)
             .count() as u64;
-        self.settle_conflicts();
-        self.count_lost();
-        self.check_reads_after_gaps();
-        self.check_removals();
-        self.check_sender_order();
+        final_checks::settle_conflicts(&mut self);
+        final_checks::count_lost(&mut self);
+        final_checks::check_reads_after_gaps(&mut self);
+        final_checks::check_removals(&mut self);
+        final_checks::check_sender_order(&mut self);
         if self.guarantees.is_some() {
-            self.check_everything_answered();
+            final_checks::check_everything_answered(&mut self);
         }
         self.tally
     }

@@ -10,8 +10,6 @@
 //! which have no `seq`.
 
 mod channel_checker;
-mod event_order;
-mod final_checks;
 pub mod passing;
 mod sent_message;
 mod seq_ranges;

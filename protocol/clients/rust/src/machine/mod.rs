@@ -12,6 +12,7 @@ mod channel_streams;
 mod connection_state;
 mod incoming;
 mod io;
+mod leaving;
 mod recovery;
 mod renewal;
 mod replies;
@@ -19,6 +20,8 @@ mod requests;
 mod retry;
 mod send_queue;
 mod settings;
+mod subscriptions;
+mod timeouts;
 mod update;
 
 use std::{
@@ -133,20 +136,22 @@ impl Machine {
             _ => {}
         }
         match input {
-            MachineInput::Token(outcome) => self.token_received(outcome, now),
+            MachineInput::Token(outcome) => renewal::token_received(self, outcome, now),
             MachineInput::Connected(connected) => self.connected(connected, now),
             MachineInput::Failed(error) => self.connect_failed(error, now),
-            MachineInput::Event(event) => self.handle_event(event, now),
-            MachineInput::Reply(request_id, outcome) => self.handle_reply(request_id, outcome, now),
+            MachineInput::Event(event) => incoming::handle_event(self, event, now),
+            MachineInput::Reply(request_id, outcome) => {
+                replies::handle_reply(self, request_id, outcome, now)
+            }
             MachineInput::Ended(closed) => self.session_ended(closed, now),
         }
-        self.send_requests(now);
+        requests::send_requests(self, now);
     }
 
     /// Handles the passing of time.
     pub fn tick(&mut self, now: Instant) {
-        self.check_timeouts(now);
-        self.send_requests(now);
+        timeouts::check_timeouts(self, now);
+        requests::send_requests(self, now);
         if let ConnectionState::Waiting(until) = self.connection
             && until <= now
         {
@@ -182,7 +187,7 @@ impl Machine {
                 .filter(|at| *at > now);
                 later
                     .chain(overdue)
-                    .chain(online.due(self.is_pinging()))
+                    .chain(online.due(requests::is_pinging(self)))
                     .min()
             }
         }
@@ -229,7 +234,7 @@ impl Machine {
         if !self.send_queue.push(channel_id, id.clone(), message) {
             return Err(SendError::Full);
         }
-        self.send_requests(now);
+        requests::send_requests(self, now);
         Ok(id)
     }
 
@@ -252,7 +257,7 @@ impl Machine {
                 SubscriptionState::Unsubscribed,
             ),
         }
-        self.send_requests(now);
+        requests::send_requests(self, now);
     }
 
     /// Stops following a channel. With [`Watch::All`](protocol::operation::session::Watch) the next session
@@ -266,7 +271,7 @@ impl Machine {
                 .set_state(channel_id, SubscriptionState::Leaving { is_wanted: false }),
             None => {}
         }
-        self.send_requests(now);
+        requests::send_requests(self, now);
     }
 
     /// Ends the client.
@@ -316,11 +321,11 @@ impl Machine {
         let (channels, head, gap) = (channels.clone(), Position::from(*user_position), *user_gap);
         self.emit(Update::Connected(connected));
         match (self.user_position, gap) {
-            (Some(from), Some(gap)) => self.handle_own_gap(gap, from, head),
+            (Some(from), Some(gap)) => incoming::handle_own_gap(self, gap, from, head),
             (Some(_), None) => {}
             (None, _) => self.user_position = Some(head),
         }
-        self.handle_entries(channels, now);
+        incoming::handle_entries(self, channels, now);
     }
 
     fn connect_failed(&mut self, error: ConnectError, now: Instant) {
