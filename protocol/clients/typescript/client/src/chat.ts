@@ -2,7 +2,14 @@
 
 import { Connection, type ConnectionSettings } from "./connection/connection.ts";
 import type { Link } from "./connection/link.ts";
-import { type CallMode, callOf, type Command, type Outcome, type Update } from "./machine/io.ts";
+import {
+  type CallMode,
+  type Command,
+  type Outcome,
+  type Position,
+  type Resume,
+  type Update,
+} from "./machine/io.ts";
 import { ChaosError } from "./policy/errors.ts";
 import type { EventFrame } from "./protocol/codec.ts";
 import type {
@@ -18,7 +25,7 @@ import { Cell, type Observable } from "./state/cell.ts";
 import { ChatChannel } from "./state/channel.ts";
 import type { Host } from "./state/host.ts";
 import { PresenceWatch } from "./state/presence.ts";
-import type { ChannelInfo, ConnectionState } from "./state/types.ts";
+import type { ChannelInfo, ConnectionState, SavedUser } from "./state/types.ts";
 import { Users } from "./state/users.ts";
 
 export interface ChatSettings extends ConnectionSettings {
@@ -30,6 +37,7 @@ export class Chat implements Host {
   readonly #link: Link;
   #connection: ConnectionState = { status: "connecting", why: undefined, retryAt: undefined };
   #user: User | undefined;
+  #userPosition: Position | undefined;
   #channels = new Map<string, ChatChannel>();
   /** Channels that the user is in. */
   #listed = new Set<string>();
@@ -40,6 +48,7 @@ export class Chat implements Host {
   #calls = new Map<number, (outcome: Outcome<unknown>) => void>();
   #lastCallId = 0;
   #isStarted = false;
+  #resume: Resume = {};
   #users = new Users(this);
   #presence = new PresenceWatch(this);
   #listeners = new Set<(event: EventFrame) => void>();
@@ -70,7 +79,7 @@ export class Chat implements Host {
   connect(): this {
     if (this.#isStarted) return this;
     this.#isStarted = true;
-    this.#link.start({}, (updates) => updates.forEach((update) => this.#apply(update)));
+    this.#link.start(this.#resume, (updates) => updates.forEach((update) => this.#apply(update)));
     return this;
   }
 
@@ -161,7 +170,7 @@ export class Chat implements Host {
   ): void {
     const callId = (this.#lastCallId += 1);
     this.#calls.set(callId, done as (outcome: Outcome<unknown>) => void);
-    this.command({ type: "call", callId, call: callOf(method, params), mode });
+    this.command({ type: "call", callId, call: { method, params }, mode });
   }
 
   /** @internal */
@@ -214,10 +223,29 @@ export class Chat implements Host {
     this.#connectionCell.invalidate();
   }
 
-  #connected({ user, channels, more }: Connected): void {
+  /** @internal What the next start needs, or undefined while something is missing. */
+  save(): SavedUser | undefined {
+    const [user, position] = [this.#user, this.#userPosition];
+    return user && position && !this.#seen ? { user, position } : undefined;
+  }
+
+  /** @internal Takes what was kept, before it connects. */
+  restore({ user, position }: SavedUser, resume: Resume["channels"], entries: Entry[]): void {
+    this.#setUser(user);
+    this.#userPosition = position;
+    this.#resume = { userPosition: position, channels: resume };
+    entries.forEach((entry) => this.#enter(entry));
+  }
+
+  #setUser(user: User): void {
     this.#user = user;
     this.#users.set(user);
     this.#userCell.invalidate();
+  }
+
+  #connected({ user, channels, more, user_position, user_gap }: Connected): void {
+    this.#setUser(user);
+    if (user_gap || !this.#userPosition) this.#userPosition = user_position;
     this.#hasMore = more;
     this.#setConnection({ why: undefined, retryAt: undefined });
     for (const entry of channels) if (!("error" in entry)) this.#enter(entry);
@@ -225,7 +253,8 @@ export class Chat implements Host {
   }
 
   #event(event: EventFrame): void {
-    const { channel_id, data } = event;
+    const { channel_id, data, seq, at } = event;
+    if (channel_id === undefined && seq && at) this.#userPosition = [seq, at];
     if (event.event === "channel.deleted") {
       this.#remove(channel_id ?? "");
     } else if (channel_id !== undefined) {
@@ -235,11 +264,10 @@ export class Chat implements Host {
     } else if (event.event === "channel.removed") {
       this.#remove(data.channel_id as string);
     } else if (event.event === "user.updated") {
-      this.#user = data.user as User;
-      this.#users.set(this.#user);
-      this.#userCell.invalidate();
+      this.#setUser(data.user as User);
     } else if (event.event === "presence.changed") {
-      this.#presence.event(data as unknown as PresenceData);
+      const { user_id, ...presence } = data as unknown as PresenceData;
+      this.#presence.set(user_id, presence);
     }
     for (const listener of this.#listeners) listener(event);
   }

@@ -58,9 +58,8 @@ export class Connection implements Link {
   start(resume: Resume, listener: (updates: Update[]) => void): void {
     if (this.#machine) return;
     this.#listener = listener;
-    const { url: _url, token: _token, WebSocket: _socket, ...settings } = this.#settings;
-    const machineSettings = { ...settings, resume, addresses: this.#addresses.length };
-    this.#machine = new Machine(machineSettings, now(), Math.random);
+    const settings = { ...this.#settings, resume, addresses: this.#addresses.length };
+    this.#machine = new Machine(settings, now(), Math.random);
     this.#stopListening = onPageBack(() => this.wake());
     this.#input({ type: "tick" });
   }

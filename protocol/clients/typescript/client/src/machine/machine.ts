@@ -38,6 +38,16 @@ const LATE_TICK = 2000;
 /** How long an attempt that was refused waits for the close code. */
 const CLOSE_TIMEOUT = 1000;
 
+const DEFAULTS = {
+  watch: "all" as const,
+  addresses: 1,
+  outbox: 1000,
+  firstWait: 500,
+  longestWait: 30_000,
+  replyTimeout: 10_000,
+  client: "chaos-client-js/0.1.0",
+};
+
 /** The lanes of messages begin with this. */
 const OUTBOX = "send ";
 
@@ -72,7 +82,7 @@ export class Machine implements Context {
   now: number;
   page: number | undefined;
   readonly random: () => number;
-  #settings: Required<Omit<MachineSettings, "resume">>;
+  readonly #settings: Required<Omit<MachineSettings, "resume">>;
   #state: State;
   #backoff: Backoff;
   #address: number;
@@ -89,15 +99,7 @@ export class Machine implements Context {
 
   /** `random` returns numbers from 0 to 1. */
   constructor(settings: MachineSettings, now: number, random: () => number) {
-    this.#settings = {
-      watch: settings.watch ?? "all",
-      addresses: settings.addresses ?? 1,
-      outbox: settings.outbox ?? 1000,
-      firstWait: settings.firstWait ?? 500,
-      longestWait: settings.longestWait ?? 30_000,
-      replyTimeout: settings.replyTimeout ?? 10_000,
-      client: settings.client ?? "chaos-client-js/0.1.0",
-    };
+    this.#settings = { ...DEFAULTS, ...settings };
     this.now = now;
     this.random = random;
     this.#state = { kind: "waiting", until: now, notBefore: now };

@@ -19,7 +19,7 @@ import { History } from "./history.ts";
 import type { Host } from "./host.ts";
 import { Optimistic } from "./optimistic.ts";
 import { Roster } from "./roster.ts";
-import type { ChannelInfo, ChatMessage, Messages, Participants } from "./types.ts";
+import type { ChannelInfo, ChatMessage, Messages, Participants, SavedChannel } from "./types.ts";
 import { Typing } from "./typing.ts";
 
 /** Number of messages that are kept of a channel that is not open. */
@@ -50,6 +50,7 @@ export class ChatChannel {
   #shown = new WeakMap<Message, ChatMessage>();
   #marking: number | undefined;
   #users = 0;
+  #isRecovering = false;
   readonly #infoCell = new Cell(() => this.#info());
   readonly #messagesCell = new Cell(() => this.#messages());
 
@@ -85,15 +86,16 @@ export class ChatChannel {
     this.#users += 1;
     this.#host.command({ type: "follow", channelId: this.id });
     if (!this.#history.window.isLoaded) void this.loadNewest();
-    let isOpen = true;
+    let close = () => this.#close();
     return () => {
-      if (isOpen) this.#users -= 1;
-      if (isOpen && this.#users === 0) this.#close();
-      isOpen = false;
+      close();
+      close = () => {};
     };
   }
 
   #close(): void {
+    this.#users -= 1;
+    if (this.#users > 0) return;
     if (this.#history.window.isFollowing) {
       this.#history.window.trim(KEPT_MESSAGES);
     } else {
@@ -262,6 +264,34 @@ export class ChatChannel {
     this.#invalidate();
   }
 
+  /** @internal What the next start needs, or undefined while something is missing. */
+  save(): SavedChannel | undefined {
+    const { window, newest } = this.#history;
+    const position = this.#position;
+    if (!position || position[0] < this.#entrySeq || this.#isRecovering) return undefined;
+    const isWhole = window.isFollowing && window.last === newest;
+    return {
+      info: this.#info(),
+      position,
+      messages: isWhole ? window.items() : [],
+      hasOlder: window.hasOlder,
+      pending: [...this.#pending.values()],
+    };
+  }
+
+  /** @internal Takes what was kept. */
+  restore({ messages, hasOlder, pending }: SavedChannel): void {
+    if (messages.length > 0) {
+      this.#history.track(true);
+      this.#history.window.page(messages, hasOlder, true);
+    }
+    for (const message of pending) {
+      this.#pending.set(message.id, message);
+      if (message.status === "pending") this.#transmit(message.id, contentOf(message));
+    }
+    this.#invalidate();
+  }
+
   /** @internal The user is not in the channel any more. */
   removed(): void {
     this.#position = this.#role = this.#last = undefined;
@@ -275,6 +305,7 @@ export class ChatChannel {
   /** @internal The stream goes on at another position. */
   gap(isDiverged: boolean, to: [number, number]): void {
     this.#position = to;
+    this.#isRecovering = true;
     if (isDiverged) {
       this.#history.clear();
       this.#last = undefined;
@@ -297,6 +328,7 @@ export class ChatChannel {
 
   /** @internal All that a gap requires was read. */
   recovered(): void {
+    this.#isRecovering = false;
     this.#history.fill();
   }
 

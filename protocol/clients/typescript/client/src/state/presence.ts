@@ -1,6 +1,6 @@
 /** Who is online, of those whom the application watches. */
 
-import type { Presence, PresenceData } from "../protocol/generated.ts";
+import type { Presence } from "../protocol/generated.ts";
 import { Cell, type Observable } from "./cell.ts";
 import type { Host } from "./host.ts";
 
@@ -28,23 +28,21 @@ export class PresenceWatch {
 
   /** Watches users. Returns the end of it. Of more than 100 the last ones are watched. */
   watch(ids: string[]): () => void {
+    this.#count(ids, 1);
+    let ended = () => this.#count(ids, -1);
+    return () => {
+      ended();
+      ended = () => {};
+    };
+  }
+
+  #count(ids: string[], change: number): void {
     for (const id of ids) {
-      const count = this.#watched.get(id) ?? 0;
+      const count = (this.#watched.get(id) ?? 0) + change;
       this.#watched.delete(id);
-      this.#watched.set(id, count + 1);
+      if (count > 0) this.#watched.set(id, count);
     }
     this.#plan();
-    let isWatching = true;
-    return () => {
-      if (!isWatching) return;
-      isWatching = false;
-      for (const id of ids) {
-        const count = this.#watched.get(id) ?? 0;
-        if (count > 1) this.#watched.set(id, count - 1);
-        else this.#watched.delete(id);
-      }
-      this.#plan();
-    };
   }
 
   /** A session watches nobody at first. */
@@ -56,10 +54,6 @@ export class PresenceWatch {
     if (presence.at < (this.#known.get(id)?.at ?? 0)) return;
     this.#known.set(id, presence);
     this.#cells.get(id)?.invalidate();
-  }
-
-  event({ user_id, ...presence }: PresenceData): void {
-    this.set(user_id, presence);
   }
 
   /** Asks once for many changes. */

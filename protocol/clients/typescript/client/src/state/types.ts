@@ -1,7 +1,14 @@
 /** What the state shows. */
 
-import type { Status, Why } from "../machine/io.ts";
-import type { Channel, ErrorBody, Message, Participant, Role } from "../protocol/generated.ts";
+import type { Position, Status, Why } from "../machine/io.ts";
+import type {
+  Channel,
+  ErrorBody,
+  Message,
+  Participant,
+  Role,
+  User,
+} from "../protocol/generated.ts";
 
 /** The connection, for the person. */
 export interface ConnectionState {
@@ -54,4 +61,22 @@ export interface Messages {
 export interface Participants {
   items: Participant[];
   isLoaded: boolean;
+}
+
+/** What is kept of a channel for the next start. */
+export interface SavedChannel {
+  info: ChannelInfo;
+  /** The position of the last event that is in it. */
+  position: Position;
+  /** The newest messages without a hole, or none. */
+  messages: Message[];
+  hasOlder: boolean;
+  /** The user's messages that are not stored. */
+  pending: ChatMessage[];
+}
+
+/** What is kept of the user for the next start. */
+export interface SavedUser {
+  user: User;
+  position: Position;
 }
