@@ -35,7 +35,7 @@ use tower::ServiceExt;
 use self::activity::{Activity, Overdue};
 pub use self::{
     admission::{
-        Admission, Socket, SocketBudget, descriptor_limit, descriptors_at_most,
+        Admission, SocketBudget, SocketPermit, descriptor_limit, max_descriptor_limit,
         raise_descriptor_limit,
     },
     stream::HttpStream,

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     backup::{Backup, Check, Restore},
     health::Health,
-    listen::{SocketBudget, descriptors_at_most},
+    listen::{SocketBudget, max_descriptor_limit},
     log::scrub,
     terminal::complain,
 };
@@ -172,7 +172,7 @@ pub fn parse(
 
 /// Returns the limits with the number of sockets that a node started here would have.
 fn with_actual_sockets(limits: Limits) -> Limits {
-    let budget = SocketBudget::new(&limits, descriptors_at_most());
+    let budget = SocketBudget::new(&limits, max_descriptor_limit());
     Limits {
         sockets: budget.sockets,
         ..limits

@@ -1,34 +1,34 @@
-//! How long an HTTP connection may take for what it does: deadlines as a state machine without I/O.
+//! The deadlines of an HTTP connection, as a state machine without I/O.
 
 use tokio::time::{Duration, Instant};
 
-/// From the first byte of a request to the end of its headers; also from the connection to its
-/// first byte.
-const HEADERS: Duration = Duration::from_secs(5);
-/// How long the peer may take no bytes while some wait for it.
-const STALLED_WRITE: Duration = Duration::from_secs(10);
+/// Maximum time from the first byte of a request to the end of its headers, and from the connection
+/// to its first byte.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum time without progress while bytes wait to be written.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What an HTTP connection is doing.
+/// The state of an HTTP connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Activity {
     phase: Phase,
-    /// Since when bytes wait for the peer.
+    /// When bytes began to wait to be written.
     stalled: Option<Instant>,
-    /// How long a connection may rest between two requests.
+    /// Idle timeout between two requests.
     idle: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Phase {
-    /// It waits for the first byte of a request.
+    /// Waiting for the first byte of a request.
     Idle { until: Instant },
-    /// Its line and headers arrive.
+    /// Receiving the request line and headers.
     Head { until: Instant },
-    /// A request is served; its body has a deadline where it is read.
+    /// Serving a request. The reader of the body has its own deadline.
     Serving,
 }
 
-/// Which deadline passed.
+/// The deadline that passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Overdue {
     Idle,
@@ -37,50 +37,50 @@ pub(super) enum Overdue {
 }
 
 impl Activity {
-    /// A connection that was accepted at `now`. Its first byte is awaited no longer than headers
-    /// are.
+    /// Creates the state of a connection that was accepted at `now`. Its first byte has the timeout of
+    /// headers.
     pub(super) fn new(idle: Duration, now: Instant) -> Self {
         Self {
             phase: Phase::Idle {
-                until: now + HEADERS.min(idle),
+                until: now + HEADER_TIMEOUT.min(idle),
             },
             stalled: None,
             idle,
         }
     }
 
-    /// Bytes were read.
+    /// Records that bytes were read.
     pub(super) fn read(&mut self, now: Instant) {
         if let Phase::Idle { .. } = self.phase {
             self.phase = Phase::Head {
-                until: now + HEADERS,
+                until: now + HEADER_TIMEOUT,
             };
         }
     }
 
-    /// A request's headers are complete.
+    /// Records that a request's headers are complete.
     pub(super) fn request(&mut self) {
         self.phase = Phase::Serving;
     }
 
-    /// The response to it was made; it may not be written yet.
+    /// Records that the response was produced; it may not be written yet.
     pub(super) fn responded(&mut self, now: Instant) {
         self.phase = Phase::Idle {
             until: now + self.idle,
         };
     }
 
-    /// The peer took bytes, or there are none for it.
+    /// Records progress of writing, or that no bytes wait.
     pub(super) fn written(&mut self) {
         self.stalled = None;
     }
 
-    /// Bytes wait for the peer.
+    /// Records that bytes wait to be written.
     pub(super) fn stalled(&mut self, now: Instant) {
         self.stalled.get_or_insert(now);
     }
 
-    /// The next deadline, and what it means.
+    /// Returns the next deadline and its kind.
     pub(super) fn deadline(&self) -> Option<(Instant, Overdue)> {
         let phase = match self.phase {
             Phase::Idle { until } => Some((until, Overdue::Idle)),
@@ -89,7 +89,7 @@ impl Activity {
         };
         let write = self
             .stalled
-            .map(|since| (since + STALLED_WRITE, Overdue::Write));
+            .map(|since| (since + WRITE_TIMEOUT, Overdue::Write));
         phase.into_iter().chain(write).min_by_key(|(at, _)| *at)
     }
 }
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_have_five_seconds_from_their_first_byte_and_idle_connections_their_own_time() {
+    fn headers_and_idle_connections_have_their_own_timeouts() {
         let start = Instant::now();
         let mut activity = Activity::new(IDLE, start);
         assert_eq!(
@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(
             activity.deadline(),
             Some((start + seconds(6), Overdue::Headers)),
-            "dripping gains nothing"
+            "more bytes do not extend the deadline"
         );
         activity.request();
         activity.read(start + seconds(7));
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_takes_nothing_has_ten_seconds_whatever_else_happens() {
+    fn stalled_write_times_out_after_ten_seconds() {
         let start = Instant::now();
         let mut activity = Activity::new(IDLE, start);
         activity.request();

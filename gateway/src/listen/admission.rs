@@ -1,4 +1,4 @@
-//! Who gets a socket: bounds for the node, which lie below its limit of descriptors, and for each
+//! Admission of connections: limits for the node, below its limit of descriptors, and for each
 //! address.
 
 use std::{
@@ -18,28 +18,28 @@ use crate::{
     rest::Proxies,
 };
 
-/// Connections of operators (`--ops-listen`). They come out of the reserve.
+/// Maximum number of connections to `--ops-listen`. They use reserved descriptors.
 const OPS_CONNECTIONS: u64 = 16;
-/// The part of the descriptors that is kept for the store, files and operators.
+/// Share of the descriptors that is reserved for the store, files and operators.
 const RESERVE_DIVISOR: u64 = 8;
 const MIN_RESERVE: u64 = 64;
 const MAX_RESERVE: u64 = 1024;
-/// The part of the sockets that WebSockets cannot have: health checks and backends get through,
-/// however many sessions there are.
+/// Share of the sockets that is reserved for HTTP, so that health checks and backends can connect,
+/// whatever the number of sessions.
 const HTTP_DIVISOR: u64 = 8;
-/// One address has at most this part of the sockets for HTTP.
+/// Maximum share of the sockets that HTTP connections of one address use.
 const ADDRESS_DIVISOR: u64 = 4;
 
-/// How many sockets a node has, as its limits and its descriptors allow.
+/// The numbers of sockets that a node's limits and descriptors allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SocketBudget {
-    /// Open files that the process may have.
+    /// Maximum number of open files of the process.
     pub descriptors: u64,
-    /// Sockets of clients.
+    /// Maximum number of client sockets.
     pub sockets: u64,
-    /// Of these, WebSockets.
+    /// Maximum number of WebSockets among them.
     pub websockets: u64,
-    /// HTTP connections of one address; 0 means any number.
+    /// Maximum number of HTTP connections of one address; 0 means no limit.
     pub http_per_address: u64,
 }
 
@@ -60,18 +60,18 @@ pub fn raise_descriptor_limit() {
     }
 }
 
-/// Open files that the process may have.
+/// Returns the current maximum number of open files of the process.
 pub fn descriptor_limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// The same once [`raise_descriptor_limit`] has raised it.
-pub fn descriptors_at_most() -> u64 {
+/// Returns the maximum number of open files after [`raise_descriptor_limit`].
+pub fn max_descriptor_limit() -> u64 {
     getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
 }
 
 impl SocketBudget {
-    /// What these limits come to with so many descriptors.
+    /// Computes the budget from limits and the number of descriptors.
     pub fn new(limits: &Limits, descriptors: u64) -> Self {
         let reserve = (descriptors / RESERVE_DIVISOR)
             .clamp(MIN_RESERVE, MAX_RESERVE)
@@ -90,7 +90,7 @@ impl SocketBudget {
         }
     }
 
-    /// Logs what is in force, and which limits cannot be reached.
+    /// Logs the budget, and warns of limits that cannot be reached.
     pub fn log(&self, limits: &Limits) {
         let Self {
             descriptors,
@@ -115,7 +115,7 @@ impl SocketBudget {
                     wanted,
                     possible,
                     descriptors,
-                    "a limit is beyond what the open files of the process allow: raise them (ulimit -n, LimitNOFILE=)"
+                    "a limit exceeds what the open files of the process allow: raise that (ulimit -n, LimitNOFILE=)"
                 );
             }
         }
@@ -126,7 +126,7 @@ impl SocketBudget {
 #[derive(Debug)]
 pub struct Admission {
     sockets: Arc<Sockets>,
-    /// For those who are not operators.
+    /// Limits by address; `None` for operators.
     addresses: Option<Addresses>,
     metrics: Arc<Metrics>,
 }
@@ -134,57 +134,57 @@ pub struct Admission {
 #[derive(Debug)]
 struct Addresses {
     counts: Arc<Concurrent<AddressGroup>>,
-    most: u64,
+    max: u64,
     proxies: Arc<Proxies>,
 }
 
-/// A place among the node's sockets, until it is dropped.
+/// A permit for a socket, released when it is dropped.
 #[derive(Debug)]
-pub struct Socket(Arc<Sockets>);
+pub struct SocketPermit(Arc<Sockets>);
 
 /// The sockets of one listener.
 #[derive(Debug)]
 struct Sockets {
     open: AtomicU64,
-    most: u64,
+    max: u64,
 }
 
 impl Sockets {
-    fn new(most: u64) -> Arc<Self> {
+    fn new(max: u64) -> Arc<Self> {
         Arc::new(Self {
             open: AtomicU64::new(0),
-            most,
+            max,
         })
     }
 }
 
-impl Socket {
-    /// Whether half of the sockets that WebSockets leave to HTTP are in use: connections that were
-    /// refused must not take the rest.
-    pub fn is_short(&self) -> bool {
+impl SocketPermit {
+    /// Returns whether half of the sockets that are reserved for HTTP are in use. Refused connections
+    /// must not use the rest.
+    pub fn is_scarce(&self) -> bool {
         let left = self
             .0
-            .most
+            .max
             .saturating_sub(self.0.open.load(Ordering::Relaxed));
-        left <= self.0.most / HTTP_DIVISOR / 2
+        left <= self.0.max / HTTP_DIVISOR / 2
     }
 }
 
 /// A connection that was admitted.
 #[derive(Debug)]
 pub(super) struct Admitted {
-    /// Goes with the socket into an upgrade.
-    pub(super) socket: Socket,
-    /// Held while it speaks HTTP.
+    /// Stays with the socket after an upgrade.
+    pub(super) socket: SocketPermit,
+    /// Held while the connection uses HTTP.
     pub(super) http: (Option<Counted<AddressGroup>>, Held),
 }
 
 impl Admission {
-    /// For clients.
+    /// Creates the admission of clients.
     pub fn clients(budget: &SocketBudget, proxies: Arc<Proxies>, metrics: Arc<Metrics>) -> Self {
         let addresses = Addresses {
             counts: Concurrent::new(),
-            most: budget.http_per_address,
+            max: budget.http_per_address,
             proxies,
         };
         Self {
@@ -194,7 +194,7 @@ impl Admission {
         }
     }
 
-    /// For operators, whose few connections have a place whatever clients do.
+    /// Creates the admission of operators, with sockets that clients cannot use.
     pub fn operators(metrics: Arc<Metrics>) -> Self {
         Self {
             sockets: Sockets::new(OPS_CONNECTIONS),
@@ -203,8 +203,8 @@ impl Admission {
         }
     }
 
-    /// Admits a connection, or names the limit that it meets. A trusted proxy speaks for many
-    /// clients, and is not limited by its address.
+    /// Admits a connection, or returns the name of the limit that it exceeds. A trusted proxy connects
+    /// for many clients, so its address is not limited.
     pub(super) fn admit(&self, peer: IpAddr) -> Result<Admitted, &'static str> {
         let refuse = |limit| {
             self.metrics.refused(Refusal::Limit);
@@ -213,17 +213,17 @@ impl Admission {
         };
         let address = match &self.addresses {
             Some(addresses) if !addresses.proxies.trusts(peer) => {
-                let counted = addresses.counts.enter(peer.into(), addresses.most);
+                let counted = addresses.counts.enter(peer.into(), addresses.max);
                 Some(counted.ok_or_else(|| refuse("http_connections_per_ip"))?)
             }
             _ => None,
         };
-        let more = |open| (open < self.sockets.most).then_some(open + 1);
+        let more = |open| (open < self.sockets.max).then_some(open + 1);
         self.sockets
             .open
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
             .map_err(|_| refuse("sockets"))?;
-        let socket = Socket(Arc::clone(&self.sockets));
+        let socket = SocketPermit(Arc::clone(&self.sockets));
         Ok(Admitted {
             socket,
             http: (address, Metrics::hold(&self.metrics.http_connections)),
@@ -231,7 +231,7 @@ impl Admission {
     }
 }
 
-impl Drop for Socket {
+impl Drop for SocketPermit {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn sockets_leave_descriptors_for_the_store_and_http_leaves_room_for_others() {
+    fn budget_reserves_descriptors_and_http_sockets() {
         let of = |descriptors| {
             let SocketBudget {
                 sockets,
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_lower_what_descriptors_allow_and_never_raise_it() {
+    fn limits_only_lower_what_descriptors_allow() {
         assert_eq!(
             budget(1024, |limits| limits.sockets = 80),
             budget(1024, |limits| (limits.sockets, limits.connections) =
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_and_the_node_have_so_many_and_a_trusted_proxy_is_no_address() {
+    fn sockets_are_limited_by_node_and_address_except_for_trusted_proxies() {
         let budget = SocketBudget {
             descriptors: 100,
             sockets: 5,
@@ -302,8 +302,8 @@ mod tests {
         let admit = |peer: &str| admission.admit(peer.parse().unwrap());
         let mut held = vec![admit("2001:db8::1").unwrap(), admit("2001:db8::2").unwrap()];
         assert_eq!(admit("2001:db8::3").unwrap_err(), "http_connections_per_ip");
-        // After an upgrade a connection is none of its address's any more, and still one of the
-        // node's.
+        // An upgraded connection does not count against its address, but still against the
+        // node.
         let upgraded = held.pop().unwrap().socket;
         held.push(admit("2001:db8::3").unwrap());
         held.extend([
@@ -311,9 +311,9 @@ mod tests {
             admit("::ffff:10.0.0.1").unwrap(),
         ]);
         assert_eq!(admit("10.0.0.1").unwrap_err(), "sockets");
-        assert!(held[0].socket.is_short(), "there is none left");
+        assert!(held[0].socket.is_scarce(), "no socket is left");
         drop(upgraded);
-        assert!(!held[0].socket.is_short());
+        assert!(!held[0].socket.is_scarce());
         assert!(admit("10.0.0.1").is_ok());
         drop(held);
         assert_eq!(admission.sockets.open.load(Ordering::Relaxed), 0);

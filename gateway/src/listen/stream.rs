@@ -1,4 +1,4 @@
-//! A client's socket as long as it speaks HTTP: it reports what is read and written to its
+//! A client's socket while it uses HTTP. It records reads and writes in its
 //! [`Activity`].
 
 use std::{
@@ -15,18 +15,22 @@ use tokio::{
     time::Instant,
 };
 
-use super::{activity::Activity, admission::Socket};
+use super::{activity::Activity, admission::SocketPermit};
 
-/// A socket with its place among the node's sockets.
+/// A socket with its permit.
 #[derive(Debug)]
 pub struct HttpStream {
     stream: TcpStream,
-    socket: Socket,
+    socket: SocketPermit,
     activity: Arc<Mutex<Activity>>,
 }
 
 impl HttpStream {
-    pub(super) fn new(stream: TcpStream, socket: Socket, activity: Arc<Mutex<Activity>>) -> Self {
+    pub(super) fn new(
+        stream: TcpStream,
+        socket: SocketPermit,
+        activity: Arc<Mutex<Activity>>,
+    ) -> Self {
         Self {
             stream,
             socket,
@@ -34,12 +38,12 @@ impl HttpStream {
         }
     }
 
-    /// What is left of it after an upgrade.
-    pub fn into_parts(self) -> (TcpStream, Socket) {
+    /// Returns the socket and its permit, for an upgrade.
+    pub fn into_parts(self) -> (TcpStream, SocketPermit) {
         (self.stream, self.socket)
     }
 
-    /// Sends small writes at once.
+    /// Disables Nagle's algorithm.
     pub(super) fn set_nodelay(&self) -> io::Result<()> {
         self.stream.set_nodelay(true)
     }

@@ -76,7 +76,7 @@ impl Node {
     /// Starts a node. It listens when this returns.
     ///
     /// # Errors
-    /// The node cannot start; the error is for the operator.
+    /// Fails if the node cannot start.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         Self::start_over(config, |store| store).await
     }
@@ -84,7 +84,7 @@ impl Node {
     /// Starts a node with a wrapper around its store, for example to inject faults in tests.
     ///
     /// # Errors
-    /// The node cannot start; the error is for the operator.
+    /// Fails if the node cannot start.
     pub async fn start_over(
         config: Config,
         between: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
@@ -172,7 +172,7 @@ impl Node {
             draining: Arc::new(move || is_draining.load(Ordering::Relaxed)),
         };
         let gate = Gate::new(limits.connects_at_once, limits.connects_waiting);
-        // Weak, since the hub's source and the pulse's store hold the metrics.
+        // Weak, since the hub's source and the store hold the metrics.
         let counted = (
             Arc::downgrade(&hub),
             outboxes.clone(),
@@ -213,7 +213,7 @@ impl Node {
             connections: Arc::new(connections),
             rest: rest.clone(),
             count: Arc::new(AtomicUsize::new(0)),
-            most: budget.websockets,
+            max: budget.websockets,
             waiting: Concurrent::new(),
         };
 
@@ -299,14 +299,14 @@ impl Node {
         Ok(node)
     }
 
-    /// Waits until the store proves to be one that a node must not run on: a Redis that came after
-    /// the start, and may evict keys, say, or an embedded one whose disk failed.
+    /// Waits until the store turns out to be unfit: a Redis that was unreachable at
+    /// the start and may evict keys, for example, or an embedded store whose disk has failed.
     pub async fn unfit(&self) -> StartError {
         self.unfit.wait().await.clone()
     }
 
-    /// Says goodbye to every session, spread over the window, finishes what is under way, and ends.
-    /// Returns how many sessions there were.
+    /// Closes all sessions, spread over the window, finishes requests in flight, and stops.
+    /// Returns the number of sessions.
     pub async fn drain(self) -> usize {
         let end = Instant::now() + self.window;
         self.draining.store(true, Ordering::Relaxed);
@@ -317,7 +317,7 @@ impl Node {
         let goodbyes = self.window / 2;
         let reconnect_after_ms = spread_time(drained, goodbyes).as_millis() as u64;
         for session in &sessions {
-            session.say_goodbye(reconnect_after_ms);
+            session.announce_drain(reconnect_after_ms);
         }
         spread(sessions, goodbyes, |session| {
             session.close(CloseCode::GoingAway, None)
@@ -331,7 +331,7 @@ impl Node {
                 tokio::time::sleep(DRAIN_POLL_PERIOD).await;
             }
         };
-        // Each that follows has what is left of the window, and a moment where nothing is.
+        // Each following step has the rest of the window, and a minimum time.
         let left = || (end - Instant::now()).max(MIN_DRAIN_STEP);
         if tokio::time::timeout(left(), gone).await.is_err() {
             tracing::warn!(
@@ -345,7 +345,7 @@ impl Node {
             .await
             .is_err()
         {
-            tracing::warn!("some requests did not end in time");
+            tracing::warn!("some requests did not finish in time");
         }
         if let Some(embedded) = &self.embedded {
             self.presences.close(left()).await;
@@ -369,7 +369,7 @@ impl Node {
 
 fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, StartError> {
     listen::bind(address)
-        .map_err(|error| StartError(format!("{address} cannot be listened on: {error}; end what uses it, or choose another with {flag}")))
+        .map_err(|error| StartError(format!("{address} cannot be listened on: {error}; stop the process that uses it, or choose another with {flag}")))
 }
 
 fn outbox_limits(limits: &Limits) -> Arc<fanout::outbox::Limits> {

@@ -1,8 +1,8 @@
-//! Compares the subscriptions of a session with the user's channels in the store, after the user's
-//! own stream may have lost events: it did not tell which channels the user is in now.
+//! Compares a session's subscriptions with the user's channels in the store, after the user's own
+//! stream may have lost additions.
 //!
-//! Only additions are looked for. A channel that the user is not in any more ends its subscription
-//! by its own topic, which is compared with its log after a loss, too.
+//! Only additions are compared. After a removal, the channel's own topic ends the subscription; that
+//! topic is compared with its log after a loss, too.
 
 use std::{collections::HashSet, time::Instant};
 
@@ -12,12 +12,12 @@ use protocol::ChannelId;
 
 use super::{connect::room, session::Session, shared::Sessions};
 
-/// Compares, while no other change of the session's subscriptions is under way.
+/// Compares a session's subscriptions. No other change of them may be in progress.
 pub(super) async fn compare(session: &Session, sessions: &Sessions, attempts: u32) {
     match missing(session, sessions).await {
         Ok(missing) => {
             if !missing.is_empty() {
-                tracing::debug!(session = %session.id, channels = missing.len(), "a session subscribes to channels that its user's stream has not told of");
+                tracing::debug!(session = %session.id, channels = missing.len(), "session subscribes to channels whose additions its stream has lost");
             }
             let mut state = session.state.lock();
             state.channels.listed(missing, Instant::now());
@@ -32,8 +32,8 @@ pub(super) async fn compare(session: &Session, sessions: &Sessions, attempts: u3
     }
 }
 
-/// Returns the channels that a `connect` would subscribe to now and the session does not listen to,
-/// except those that it unsubscribed from.
+/// Returns the channels that a `connect` would subscribe to now and that the session has no
+/// subscription to, except those that it unsubscribed from.
 async fn missing(session: &Session, sessions: &Sessions) -> Result<Vec<ChannelId>> {
     let (scope, user) = (session.scope(), session.user());
     let channels = index::channel_ids_of(&sessions.services, scope, user).await?;
@@ -54,7 +54,7 @@ async fn missing(session: &Session, sessions: &Sessions) -> Result<Vec<ChannelId
     Ok(missing)
 }
 
-/// How many of `watched_channels` are left.
+/// Returns how many channels `watched_channels` still allows.
 fn watched_room(sessions: &Sessions, followed: usize) -> usize {
     match sessions.limits.watched_channels {
         0 => usize::MAX,

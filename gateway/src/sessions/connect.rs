@@ -1,4 +1,4 @@
-//! `connect`: from a token to a session that listens.
+//! `connect`: opens a session.
 
 use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
@@ -21,8 +21,8 @@ use super::{
     session::{Life, Session, subject},
     shared::Sessions,
     subscribe::{
-        Asked, Wanted, failed, gap, prepare, size_of_refusals, start_with_permit, unavailable,
-        visible,
+        RequestedChannel, SubscribeRequest, failed, gap, prepare, size_of_refusals,
+        start_with_permit, unavailable, visible,
     },
 };
 use crate::{
@@ -31,21 +31,21 @@ use crate::{
     session::{ConnectRequest, Subscriptions},
 };
 
-/// How long after its end a token is still accepted, in milliseconds.
-const LEEWAY_MS: u64 = 30_000;
+/// Time after its expiry during which a token is accepted, in milliseconds.
+const TOKEN_LEEWAY_MS: u64 = 30_000;
 
-/// Why there is no session: the answer, and how the connection ends.
+/// A refused `connect`: the error to answer, and the close code.
 #[derive(Debug)]
 pub struct Refused {
     /// The request's id.
     pub id: u32,
-    /// What it is answered.
+    /// The error to answer.
     pub error: ErrorBody,
     /// The close code.
     pub close: CloseCode,
     /// The reason in the close frame.
     pub reason: Cow<'static, str>,
-    /// Whether it counts against the address: everything but a failure of the node or the store.
+    /// Whether it counts against the address. Failures of the node or the store do not.
     pub counts: bool,
 }
 
@@ -70,7 +70,7 @@ impl Refused {
     }
 }
 
-/// A `connect` whose token is signed and in time.
+/// A `connect` with a valid token.
 #[derive(Debug)]
 pub struct Candidate {
     id: u32,
@@ -79,7 +79,7 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// Returns who takes turns at the gate: the app's environment, and within it the user.
+    /// Returns the party for fair admission: the app's environment, and within it the user.
     pub fn party(&self) -> Party {
         Party {
             group: cost::hash(self.signed.scope()),
@@ -88,7 +88,7 @@ impl Candidate {
     }
 }
 
-/// Checks the token of a `connect`, which asks the store at most for its key. The address pays.
+/// Checks the token of a `connect`. Reads the token key at most. The address is charged.
 pub async fn check(
     sessions: &Sessions,
     opening: ConnectRequest,
@@ -102,10 +102,10 @@ pub async fn check(
     }
 }
 
-/// Opens a session. Its reply is in the outbox when this returns, and its streams have begun
-/// behind it.
+/// Opens a session. When this returns, the reply is in the outbox, and the subscriptions have
+/// started after it.
 ///
-/// The pass is given back when the session is up to date.
+/// The pass is released when the session has caught up.
 pub async fn connect(
     sessions: &Arc<Sessions>,
     candidate: Candidate,
@@ -121,12 +121,12 @@ pub async fn connect(
         Err(refused) => return Err(refuse_token(id, refused)),
     };
     outbox.identify(subject(&user));
-    // Whoever came within the leeway after the end has the rest of it.
+    // A token that has expired within the leeway is valid for the rest of it.
     let now = sessions.services.clock.now_ms();
     let expires_at = if verified.expires_at_ms > now {
         verified.expires_at_ms
     } else {
-        verified.expires_at_ms + LEEWAY_MS
+        verified.expires_at_ms + TOKEN_LEEWAY_MS
     };
     let session = Session::new(
         Arc::clone(outbox),
@@ -139,8 +139,8 @@ pub async fn connect(
             expires_at,
         },
     );
-    // A refusal costs the user a token and its address another: it could be repeated for free
-    // otherwise.
+    // A refusal is charged to the user and to the address, so that it cannot be repeated without a
+    // limit.
     let refuse_at_limit = |limit, error| {
         sessions.metrics.limit_hit(limit);
         refuse(error, CloseCode::TooManyConnections)
@@ -170,7 +170,7 @@ pub async fn connect(
         .await;
     sessions.charge(&session, &meter);
     match opened {
-        Ok(()) if let Some(code) = sessions.has_ended(&session) => {
+        Ok(()) if let Some(code) = sessions.recent_ending(&session) => {
             session.opened();
             session.close(code, None);
             Ok(session)
@@ -182,7 +182,7 @@ pub async fn connect(
         Err(error) => {
             sessions.leave(&session);
             if let Some(cause) = &error.cause {
-                tracing::warn!(session = %session.id, %cause, "a session could not be opened");
+                tracing::warn!(session = %session.id, %cause, "cannot open a session");
             }
             let close = close_after(error.code());
             Err(refuse(error, close))
@@ -190,8 +190,8 @@ pub async fn connect(
     }
 }
 
-/// The answer to who is not let in now.
-pub fn turn_away(sessions: &Sessions, id: u32, full: Full) -> Refused {
+/// Returns the refusal of a `connect` that the gate did not admit.
+pub fn gate_refusal(sessions: &Sessions, id: u32, full: Full) -> Refused {
     sessions.metrics.limit_hit("connects_waiting");
     let error = Error::rate_limited("connects_waiting", full.retry_after_ms);
     Refused::new(id, error.body, CloseCode::TooManyConnections)
@@ -215,7 +215,7 @@ async fn open(
 ) -> Result<(), Error> {
     let (scope, user) = (session.scope(), session.user());
     let own = scope.user(user);
-    // The own stream first: who comes into a channel from here on is told so.
+    // The user's own stream is joined first, so that later additions are delivered.
     let joining = sessions
         .hub
         .join(&own.topic(), Kind::Logged, &session.outbox)
@@ -270,7 +270,7 @@ async fn open(
                 break;
             }
             room -= 1;
-            asked.push(Asked {
+            asked.push(RequestedChannel {
                 id,
                 cursor: Cursor::Now,
                 is_named: false,
@@ -284,7 +284,7 @@ async fn open(
     };
     let user = user_of(document)?;
     let reserved = size_of_refusals(&refused) + protocol::codec::longest(&user);
-    let wanted = Wanted {
+    let wanted = SubscribeRequest {
         asked,
         detail,
         reserved,
@@ -305,7 +305,7 @@ async fn open(
         channels,
         more: more || is_cut,
     };
-    // Whoever has the reply hears what passes, too.
+    // Passing events after the reply must not be dropped before the subscriptions start.
     let _hold = session.outbox.hold();
     session.reply(encode_result(session.encoding, id, &reply));
     let own = joining.start_with_permit(cursor, head, &permit);
@@ -314,7 +314,7 @@ async fn open(
     Ok(())
 }
 
-/// How many channels `connect` may add to those that are named.
+/// Returns how many channels `connect` may add to those named in `resume`.
 pub(super) fn room(sessions: &Sessions, named: usize) -> usize {
     let bound = |limit: u64| {
         if limit == 0 {
@@ -327,7 +327,7 @@ pub(super) fn room(sessions: &Sessions, named: usize) -> usize {
         .min(bound(sessions.limits.subscriptions).saturating_sub(named))
 }
 
-/// The close code after a `connect` that failed with this error.
+/// Returns the close code of a `connect` that failed with this error.
 fn close_after(code: ErrorCode) -> CloseCode {
     match code {
         ErrorCode::Unavailable | ErrorCode::RateLimited => CloseCode::TooManyConnections,

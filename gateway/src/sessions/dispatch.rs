@@ -1,4 +1,4 @@
-//! From a request of a session to its operation and back.
+//! Dispatches a session's requests to their operations, and sends the replies.
 
 use std::{
     collections::HashMap,
@@ -33,27 +33,27 @@ use tracing::Instrument;
 
 use super::{
     sends::send,
-    session::{Credential, Session, UnderWay},
+    session::{Credential, RequestInFlight, Session},
     shared::Sessions,
-    subscribe::{self, Starts},
+    subscribe::{self, PendingStarts},
     watching::watch_presence,
 };
 use crate::session::RequestOrder;
 
-/// The most channels of one `channel.subscribe`.
+/// Maximum number of channels in one `channel.subscribe`.
 const MAX_SUBSCRIBE: usize = protocol::bounds::SUBSCRIBED_CHANNELS;
 
-/// A reply, and what begins after it was sent.
+/// A reply, and the subscriptions that start after it.
 struct Answer {
     payload: Vec<u8>,
-    starts: Starts,
+    starts: PendingStarts,
 }
 
-/// Decodes a request and begins to work on it.
-type Start = fn(&Arc<Session>, &Arc<Sessions>, &Request<'_>, usize) -> Result<()>;
+/// Decodes a request and starts a task that serves it.
+type PendingStart = fn(&Arc<Session>, &Arc<Sessions>, &Request<'_>, usize) -> Result<()>;
 
-/// The operations of the domain that sessions reach, by method word.
-static DOMAIN_OPERATIONS: LazyLock<HashMap<&'static str, Start>> = LazyLock::new(|| {
+/// The domain's operations that sessions may call, by method name.
+static DOMAIN_OPERATIONS: LazyLock<HashMap<&'static str, PendingStart>> = LazyLock::new(|| {
     let mut operations = HashMap::new();
     macro_rules! add_all {
         (session: [$($session:tt)*] domain: [$($resource:ident :: $operation:ident,)*]) => {
@@ -64,7 +64,7 @@ static DOMAIN_OPERATIONS: LazyLock<HashMap<&'static str, Start>> = LazyLock::new
     operations
 });
 
-fn add<O: Perform>(operations: &mut HashMap<&'static str, Start>) {
+fn add<O: Perform>(operations: &mut HashMap<&'static str, PendingStart>) {
     if O::WEBSOCKET.is_some_and(|websocket| websocket.handler == Handler::Domain) {
         operations.insert(O::NAME, begin::<O>);
     }
@@ -83,8 +83,8 @@ fn begin<O: Perform>(
     let input = request.params()?;
     let caller = Principal::Actor(session.actor());
     let (id, encoding, node) = (request.id, session.encoding, Arc::clone(sessions));
-    let under_way = sessions.begin_request(session, O::NAME, frame_bytes)?;
-    spawn(session, sessions, id, O::NAME, under_way, async move {
+    let in_flight = sessions.begin_request(session, O::NAME, frame_bytes)?;
+    spawn(session, sessions, id, O::NAME, in_flight, async move {
         let done = O::perform(
             &node.services,
             Call {
@@ -98,16 +98,16 @@ fn begin<O: Perform>(
         .await?;
         Ok(Answer {
             payload: encode_output::<O>(encoding, id, &done.value),
-            starts: Starts::default(),
+            starts: PendingStarts::default(),
         })
     });
     Ok(())
 }
 
-/// Takes a request. Returns at once; the reply follows through the outbox.
+/// Starts to serve a request. Returns at once; the reply is pushed into the outbox.
 ///
 /// # Errors
-/// The frame is no request: the connection closes.
+/// Fails if the frame is no request. Close the connection then.
 pub fn request(
     sessions: &Arc<Sessions>,
     session: &Arc<Session>,
@@ -124,7 +124,7 @@ pub fn request(
         );
         return Ok(());
     }
-    if let Err(retry_after_ms) = sessions.is_in_debt(session) {
+    if let Err(retry_after_ms) = sessions.check_debt(session) {
         sessions.metrics.limit_hit("requests_per_second");
         sessions.answer_error(
             session,
@@ -147,10 +147,10 @@ pub fn request(
     Ok(())
 }
 
-/// Answers a request that came too soon, if it is one.
+/// Answers a request with `rate_limited`.
 ///
 /// # Errors
-/// The frame is no request: the connection closes.
+/// Fails if the frame is no request. Close the connection then.
 pub fn refuse(
     sessions: &Sessions,
     session: &Session,
@@ -186,27 +186,27 @@ fn start_own(
 ) -> Result<()> {
     let own = OwnRequest::decode(request)?;
     let (id, method) = (request.id, own.method());
-    let under_way = sessions.begin_request(session, method, frame_bytes)?;
-    spawn(session, sessions, id, method, under_way, {
+    let in_flight = sessions.begin_request(session, method, frame_bytes)?;
+    spawn(session, sessions, id, method, in_flight, {
         let (session, sessions) = (Arc::clone(session), Arc::clone(sessions));
         async move { serve_own(&sessions, &session, id, own).await }
     });
     Ok(())
 }
 
-/// Works on a request in a task of its own, then sends its reply.
+/// Serves a request in a task of its own, and sends the reply.
 fn spawn(
     session: &Arc<Session>,
     sessions: &Arc<Sessions>,
     id: u32,
     method: &'static str,
-    under_way: UnderWay,
+    in_flight: RequestInFlight,
     work: impl Future<Output = Result<Answer>> + Send + 'static,
 ) {
     let (session, sessions) = (Arc::clone(session), Arc::clone(sessions));
     let span = tracing::debug_span!("request", session = %session.id, id, method);
     let served = async move {
-        let _under_way = under_way;
+        let _in_flight = in_flight;
         let meter = Arc::new(Meter::of(session.scope(), session.user()));
         let done = meter.measure(work).await;
         sessions.charge(&session, &meter);
@@ -272,7 +272,7 @@ async fn serve_own(
     let encoding = session.encoding;
     let mut answer = Answer {
         payload: Vec::new(),
-        starts: Starts::default(),
+        starts: PendingStarts::default(),
     };
     answer.payload = match request {
         OwnRequest::Connect => {
@@ -333,7 +333,7 @@ async fn refresh(sessions: &Sessions, session: &Arc<Session>, token: &str) -> Re
             expires_at,
         })
     });
-    if let Some(code) = sessions.has_ended(session) {
+    if let Some(code) = sessions.recent_ending(session) {
         session.close(code, None);
     }
     Ok(Refreshed { expires_at })

@@ -1,5 +1,5 @@
-//! Subscriptions outside of requests: what the user's stream tells of the user's channels, and what
-//! was lost.
+//! Takes the steps of a session's subscriptions outside of requests, after notices of the user's
+//! stream and after losses.
 
 use std::{
     collections::HashMap,
@@ -21,34 +21,34 @@ use super::{
     compare::compare,
     session::{Session, Turn},
     shared::Sessions,
-    subscribe::{Asked, Wanted, prepare, start},
+    subscribe::{RequestedChannel, SubscribeRequest, prepare, start},
 };
 use crate::session::{Next, Step, SubscribeReason};
 
-/// Takes the steps that are due, in one task of the session.
-pub fn follow(sessions: &Arc<Sessions>, session: &Arc<Session>) {
+/// Starts the session's task that takes due steps, unless it runs.
+pub fn begin_steps(sessions: &Arc<Sessions>, session: &Arc<Session>) {
     {
         let mut state = session.state.lock();
-        if state.is_following {
+        if state.is_taking_steps {
             session.changed.notify_one();
             return;
         }
         if !state.channels.has_steps() {
             return;
         }
-        state.is_following = true;
+        state.is_taking_steps = true;
     }
     tokio::spawn(take_steps(Arc::downgrade(sessions), Arc::clone(session)));
 }
 
 async fn take_steps(sessions: Weak<Sessions>, session: Arc<Session>) {
-    let _following = Following(&session);
+    let _following = StepTask(&session);
     loop {
         let turn = session.turn().await;
         let next = {
             let mut state = session.state.lock();
             let next = state.channels.next(Instant::now());
-            state.is_following = next != Next::Nothing;
+            state.is_taking_steps = next != Next::Nothing;
             next
         };
         let Some(sessions) = sessions.upgrade() else {
@@ -83,11 +83,11 @@ async fn take(session: &Session, sessions: &Sessions, turn: Turn, steps: Vec<Ste
             }
             Step::Compare { attempts } => comparison = Some(attempts),
             Step::ReportLimit { id, position } => {
-                tell_gap(session, &id, Gap::LimitReached, position)
+                send_gap(session, &id, Gap::LimitReached, position)
             }
         }
     }
-    // Held to the end.
+    // Held until the steps are done.
     let is_limited = !limited.is_empty() || comparison.is_some();
     let permit = is_limited.then(|| sessions.step_limiter.try_acquire());
     match &permit {
@@ -107,11 +107,11 @@ async fn take(session: &Session, sessions: &Sessions, turn: Turn, steps: Vec<Ste
         compare(session, sessions, attempts).await;
     }
     if !reasons.is_empty() {
-        subscribe_again(session, sessions, turn, reasons).await;
+        subscribe_pending(session, sessions, turn, reasons).await;
     }
 }
 
-async fn subscribe_again(
+async fn subscribe_pending(
     session: &Session,
     sessions: &Sessions,
     turn: Turn,
@@ -123,14 +123,14 @@ async fn subscribe_again(
             SubscribeReason::Listed => Cursor::Now,
             _ => Cursor::After(seq, at),
         };
-        Asked {
+        RequestedChannel {
             id: id.clone(),
             cursor,
             is_named: true,
             active_at: at,
         }
     };
-    let wanted = Wanted {
+    let wanted = SubscribeRequest {
         asked: reasons.iter().map(asked).collect(),
         detail: Detail::Positions,
         reserved: 0,
@@ -138,7 +138,7 @@ async fn subscribe_again(
     let (entries, mut starts, _) = match prepare(sessions, session, turn, wanted).await {
         Ok(prepared) => prepared,
         Err(error) => {
-            tracing::warn!(session = %session.id, channels = reasons.len(), %error, "subscriptions of a session are tried again");
+            tracing::warn!(session = %session.id, channels = reasons.len(), %error, "cannot subscribe outside of a request, will retry");
             let (mut state, now) = (session.state.lock(), Instant::now());
             for (id, why) in reasons {
                 state.channels.retry(&id, why, now, jittered);
@@ -160,7 +160,7 @@ async fn subscribe_again(
                     && session.state.lock().channels.is_pending(id, *why)
                 {
                     let (seq, at) = (entry.seq, entry.at);
-                    tell_gap(session, id, reason, Position { seq, at });
+                    send_gap(session, id, reason, Position { seq, at });
                     let start = starts.channels.iter_mut().find(|start| start.id == *id);
                     if let Some(start) = start {
                         start.cursor = start.head;
@@ -182,7 +182,7 @@ async fn subscribe_again(
         }
     }
     start(session, starts);
-    // A removal that stopped half way is completed, and then told by the user's stream.
+    // An interrupted removal is completed; the user's stream then delivers it.
     for id in out {
         let settled =
             settling::settle_membership(&sessions.services, session.scope(), session.user(), &id)
@@ -191,34 +191,34 @@ async fn subscribe_again(
             Ok(true) => session.state.lock().channels.confirm_removal(&id),
             Ok(false) => {}
             Err(error) => {
-                tracing::debug!(session = %session.id, channel = %id, %error, "a removal is completed later");
+                tracing::debug!(session = %session.id, channel = %id, %error, "cannot complete an interrupted removal, will retry");
             }
         }
     }
 }
 
-fn tell_gap(session: &Session, channel_id: &ChannelId, reason: Gap, position: Position) {
+fn send_gap(session: &Session, channel_id: &ChannelId, reason: Gap, position: Position) {
     #[derive(Serialize)]
-    struct Told<'a> {
+    struct ChannelGapEvent<'a> {
         event: &'static str,
         channel_id: &'a ChannelId,
         data: GapData,
     }
     let Position { seq, at } = position;
-    session.tell(&Told {
+    session.send_event(&ChannelGapEvent {
         event: EventKind::ChannelGap.as_str(),
         channel_id,
         data: GapData { reason, seq, at },
     });
 }
 
-/// The task that takes a session's steps. Should it end by a panic, the next change begins a new one.
-struct Following<'a>(&'a Session);
+/// The task that takes a session's steps. After a panic, the next change starts a new one.
+struct StepTask<'a>(&'a Session);
 
-impl Drop for Following<'_> {
+impl Drop for StepTask<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.state.lock().is_following = false;
+            self.0.state.lock().is_taking_steps = false;
         }
     }
 }

@@ -1,8 +1,8 @@
-//! The sessions of this node: who is connected, what each listens to, and how its requests reach
-//! the domain.
+//! The sessions of this node: the registry, their subscriptions, and the dispatch of their requests
+//! to the domain.
 //!
-//! [`Sessions`] is what they share. The functions here drive the state machines of `session`: they
-//! ask the store and the hub. Sockets and time are in `socket`, the rules of chat in `domain`.
+//! [`Sessions`] is their shared state. The functions here drive the state machines of `session` with
+//! the store and the hub. `socket` owns sockets and time, `domain` the rules of chat.
 
 mod compare;
 mod connect;
@@ -18,11 +18,11 @@ mod subscribe;
 mod watching;
 
 pub use self::{
-    connect::{Candidate, Refused, check, connect, turn_away},
+    connect::{Candidate, Refused, check, connect, gate_refusal},
     dispatch::{refuse, request},
-    follow::follow,
+    follow::begin_steps,
     presence::Presences,
     registry::Registry,
-    session::{Flow, Session},
+    session::{RequestFlow, Session},
     shared::{Parts, Sessions},
 };

@@ -1,5 +1,5 @@
-//! The sessions of a node, found by what can end them: their user, their app, and the key of their
-//! token. So an ending costs what it ends, however many others there are.
+//! The sessions of a node, indexed by user, app and token key, so that ending some of them does not
+//! visit all others.
 
 use std::{
     collections::HashMap,
@@ -18,7 +18,7 @@ use protocol::{ChannelId, TokenKeyId, UserId};
 use super::session::Session;
 use crate::source::Membership;
 
-/// How many sessions an app and a user may have here; 0 means any number.
+/// Limits of sessions on this node; 0 means no limit.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
     pub(super) per_app: u64,
@@ -39,7 +39,7 @@ impl Registry {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Every session.
+    /// Returns all sessions.
     pub(super) fn all(&self) -> Vec<Arc<Session>> {
         self.by_app
             .0
@@ -60,7 +60,7 @@ impl Registry {
         self.by_token_key.get(key)
     }
 
-    /// Takes a session in, unless a count is full. The name of the full limit otherwise.
+    /// Adds a session, or returns the name of the limit that it would exceed.
     pub(super) fn admit(&self, session: &Arc<Session>, bounds: Bounds) -> Result<(), &'static str> {
         let full = |limit: u64, count: usize| limit != 0 && count as u64 >= limit;
         let user = (session.scope().clone(), session.user().clone());
@@ -72,8 +72,8 @@ impl Registry {
         if full(bounds.per_user, of_user.len()) {
             return Err("connections_per_user");
         }
-        of_user.insert(place(session), Arc::clone(session));
-        of_app.insert(place(session), Arc::clone(session));
+        of_user.insert(address_of(session), Arc::clone(session));
+        of_app.insert(address_of(session), Arc::clone(session));
         drop((of_user, of_app));
         self.count.fetch_add(1, Ordering::Relaxed);
         if let Some(key) = session.token_key() {
@@ -82,7 +82,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Lets a session go. False if it was not here.
+    /// Removes a session. Returns false if it was not registered.
     pub(super) fn leave(&self, session: &Arc<Session>) -> bool {
         if !self
             .by_user
@@ -98,9 +98,8 @@ impl Registry {
         true
     }
 
-    /// Finds a session by the key of another token from when `replace` has run. It is found by the
-    /// new key before it has the new token, and by the old key until then, so that no ending misses
-    /// it.
+    /// Moves a session to another token key while `replace` replaces its token. The session is indexed
+    /// by both keys meanwhile, so that no revocation misses it.
     pub(super) fn rekey(&self, session: &Arc<Session>, new: &TokenKeyId, replace: impl FnOnce()) {
         let old = session.token_key();
         self.by_token_key.insert(new.clone(), session);
@@ -108,7 +107,7 @@ impl Registry {
         if let Some(old) = old.filter(|old| old != new) {
             self.by_token_key.remove(&old, session);
         }
-        // It may have left meanwhile, and then nobody takes the new entry away.
+        // If the session has left meanwhile, the new entry has to be removed here.
         if !self
             .by_user
             .has(&(session.scope().clone(), session.user().clone()), session)
@@ -119,7 +118,7 @@ impl Registry {
 }
 
 impl Registry {
-    /// The session behind an outbox. Other sessions of the user are told later.
+    /// Returns the session of an outbox.
     fn behind(&self, scope: &Scope, user: &UserId, outbox: &Arc<Outbox>) -> Option<Arc<Session>> {
         self.of_user(scope, user)
             .into_iter()
@@ -154,7 +153,7 @@ impl Membership for Registry {
     }
 }
 
-/// Sessions by something that they have in common.
+/// Sessions by a common property.
 #[derive(Debug)]
 struct Index<K: Eq + Hash>(DashMap<K, HashMap<usize, Arc<Session>>>);
 
@@ -175,28 +174,28 @@ impl<K: Eq + Hash> Index<K> {
     fn has(&self, key: &K, session: &Arc<Session>) -> bool {
         self.0
             .get(key)
-            .is_some_and(|sessions| sessions.contains_key(&place(session)))
+            .is_some_and(|sessions| sessions.contains_key(&address_of(session)))
     }
 
     fn insert(&self, key: K, session: &Arc<Session>) {
         self.0
             .entry(key)
             .or_default()
-            .insert(place(session), Arc::clone(session));
+            .insert(address_of(session), Arc::clone(session));
     }
 
-    /// False if it was not there.
+    /// Removes a session. Returns false if it was not indexed.
     fn remove(&self, key: &K, session: &Arc<Session>) -> bool {
         let was_there = self
             .0
             .get_mut(key)
-            .is_some_and(|mut sessions| sessions.remove(&place(session)).is_some());
+            .is_some_and(|mut sessions| sessions.remove(&address_of(session)).is_some());
         self.0.remove_if(key, |_, sessions| sessions.is_empty());
         was_there
     }
 }
 
-/// What tells a session from others for as long as it is held.
-fn place(session: &Arc<Session>) -> usize {
+/// Returns a key that is unique to the session as long as it is referenced.
+fn address_of(session: &Arc<Session>) -> usize {
     Arc::as_ptr(session) as usize
 }

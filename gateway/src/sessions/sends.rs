@@ -1,5 +1,5 @@
-//! Sends of a session: of one channel one commit is under way, and those that wait meanwhile share
-//! the next.
+//! Sends of a session: one commit of each channel is in flight; sends that arrive meanwhile share the
+//! next one.
 
 use std::{sync::Arc, time::Instant};
 
@@ -15,13 +15,13 @@ use tokio::time::timeout_at;
 use tracing::Instrument;
 
 use super::{
-    session::{Session, Waiting},
+    session::{QueuedSend, Session},
     shared::Sessions,
 };
 use crate::session::Batch;
 use domain::{error::Result, messages};
 
-/// Puts a send in line. Called in the order in which the requests came.
+/// Queues a send. Call it in the order of the requests.
 ///
 /// # Errors
 ///
@@ -34,8 +34,8 @@ pub(super) fn send(
     body: SendMessage,
     frame_bytes: usize,
 ) -> Result<()> {
-    let waiting = Waiting {
-        under_way: sessions.begin_request(session, MessageSend::NAME, frame_bytes)?,
+    let waiting = QueuedSend {
+        in_flight: sessions.begin_request(session, MessageSend::NAME, frame_bytes)?,
         id,
         body,
     };
@@ -52,15 +52,14 @@ pub(super) fn send(
 }
 
 async fn send_waiting(sessions: Arc<Sessions>, session: Arc<Session>, channel: ChannelId) {
-    let _line = Line {
+    let _line = SendQueue {
         session: &session,
         channel: &channel,
     };
     loop {
         let (Batch { sends, deadline }, facts) = {
             let mut state = session.state.lock();
-            // An ended subscription has no facts: those from before a removal say nothing of who
-            // came back.
+            // The facts of an ended subscription are not used: they may be from before a removal.
             let listening = state.channels.get_mut(&channel);
             let facts = listening.and_then(|listening| listening.facts);
             match state.sends.next(&channel) {
@@ -70,7 +69,7 @@ async fn send_waiting(sessions: Arc<Sessions>, session: Arc<Session>, channel: C
         };
         let (ids, bodies): (Vec<_>, Vec<_>) = sends
             .into_iter()
-            .map(|waiting| ((waiting.under_way, waiting.id), waiting.body))
+            .map(|waiting| ((waiting.in_flight, waiting.id), waiting.body))
             .unzip();
         let actor = session.actor();
         let meter = Arc::new(Meter::of(session.scope(), session.user()));
@@ -92,7 +91,7 @@ async fn send_waiting(sessions: Arc<Sessions>, session: Arc<Session>, channel: C
         if let Some(listening) = session.state.lock().channels.get_mut(&channel) {
             listening.facts = facts;
         }
-        for ((_under_way, id), answer) in ids.into_iter().zip(answers) {
+        for ((_in_flight, id), answer) in ids.into_iter().zip(answers) {
             match answer {
                 Ok((message, _)) => {
                     session.reply(encode_output::<MessageSend>(session.encoding, id, &message))
@@ -103,14 +102,14 @@ async fn send_waiting(sessions: Arc<Sessions>, session: Arc<Session>, channel: C
     }
 }
 
-/// The line of a channel's sends. Should it end by a panic, the sends in it are dropped, and later
-/// ones begin a new one.
-struct Line<'a> {
+/// The queue of a channel's sends. After a panic, its sends are dropped, and the next send starts a
+/// new queue.
+struct SendQueue<'a> {
     session: &'a Session,
     channel: &'a ChannelId,
 }
 
-impl Drop for Line<'_> {
+impl Drop for SendQueue<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let waiting = self.session.state.lock().sends.abandon(self.channel);

@@ -1,4 +1,4 @@
-//! One session: what all that happens to a connection shares.
+//! The state of a session, shared by its tasks.
 
 use std::{
     sync::{
@@ -34,17 +34,17 @@ use crate::{
     socket::frame,
 };
 
-/// How many requests of a session are worked on at once. Beyond that its socket is not read.
-const AT_ONCE: usize = 64;
-/// Bytes that the requests of a session may hold at once, by estimate. Beyond that its socket is
-/// not read; one request always is.
-const BYTES_AT_ONCE: usize = 1024 * 1024;
-/// Bytes that the requests of a session may hold at once without counting towards
+/// Maximum number of requests of a session in flight. Beyond that, its socket is not read.
+const MAX_REQUESTS_IN_FLIGHT: usize = 64;
+/// Maximum estimated bytes of a session's requests in flight. Beyond that, its socket is not read;
+/// a single request is always served.
+const MAX_BYTES_IN_FLIGHT: usize = 1024 * 1024;
+/// Estimated bytes of a session's requests in flight that do not count towards
 /// `requests_total_bytes`: a few small ones.
 const UNCOUNTED_BYTES: usize = 64 * 1024;
 
-/// Maximum pause between a loss of the user's own stream and the comparison with the store. The
-/// stream recovers meanwhile, and the sessions of a node spread out.
+/// Maximum pause between a loss in the user's own stream and the comparison with the store. The
+/// stream recovers meanwhile, and jitter spreads the sessions of a node.
 const MAX_COMPARISON_PAUSE: Duration = Duration::from_secs(2);
 
 /// A session: a connection after its `connect`.
@@ -55,12 +55,12 @@ pub struct Session {
     pub(super) outbox: Arc<Outbox>,
     scope: Scope,
     user: UserId,
-    /// By the store's clock, in milliseconds since the Unix epoch.
+    /// In milliseconds since the Unix epoch, by the store's clock.
     began_at: u64,
     credential: Mutex<Credential>,
-    /// The token was replaced, and the connection's task has to look at its clock anew.
+    /// Whether the token was replaced, so that the connection's task has to reset its timer.
     refreshed: AtomicBool,
-    /// There are steps to take, and the connection's task has to begin them.
+    /// Whether steps are due that the connection's task has to begin.
     has_steps: AtomicBool,
     shell: AtomicWaker,
     pub(super) state: Mutex<State>,
@@ -68,26 +68,26 @@ pub struct Session {
     pub(super) turns: Arc<tokio::sync::Mutex<()>>,
     /// Wakes the task that takes the steps of `channels`.
     pub(super) changed: Notify,
-    flow: Flow,
+    flow: RequestFlow,
 }
 
-/// When a session began and when its token ends, by the store's clock, in milliseconds since the
-/// Unix epoch.
+/// Begin of a session and expiry of its token, in milliseconds since the Unix epoch, by the store's
+/// clock.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Life {
     pub(super) began_at: u64,
     pub(super) expires_at: u64,
 }
 
-/// A send in line.
+/// A queued send.
 #[derive(Debug)]
-pub(super) struct Waiting {
-    pub(super) under_way: UnderWay,
+pub(super) struct QueuedSend {
+    pub(super) in_flight: RequestInFlight,
     pub(super) id: u32,
     pub(super) body: SendMessage,
 }
 
-/// A session's subscriptions change in turn.
+/// The right to change a session's subscriptions, held by one change at a time.
 pub(super) type Turn = tokio::sync::OwnedMutexGuard<()>;
 
 /// The token of a session.
@@ -98,26 +98,26 @@ pub(super) struct Credential {
     pub(super) expires_at: u64,
 }
 
-/// What changes while a session lives.
+/// The mutable state of a session.
 #[derive(Debug)]
 pub(super) struct State {
-    pub(super) channels: Subscriptions<Listening>,
+    pub(super) channels: Subscriptions<TrackedSubscription>,
     pub(super) own: Option<Subscription>,
-    pub(super) watched: Watched<Listening>,
-    pub(super) sends: Sends<Waiting>,
+    pub(super) watched: Watched<TrackedSubscription>,
+    pub(super) sends: Sends<QueuedSend>,
     /// Whether a task takes the steps of `channels`.
-    pub(super) is_following: bool,
+    pub(super) is_taking_steps: bool,
 }
 
-/// A channel that a session listens to.
+/// A subscription to a channel, with facts about the user there.
 #[derive(Debug)]
-pub(super) struct Listening {
+pub(super) struct TrackedSubscription {
     subscription: Subscription,
-    /// What is known of the user there.
+    /// Known facts about the user in the channel.
     pub(super) facts: Option<Facts>,
 }
 
-impl Listening {
+impl TrackedSubscription {
     pub(super) fn new(subscription: Subscription) -> Self {
         Self {
             subscription,
@@ -126,7 +126,7 @@ impl Listening {
     }
 }
 
-impl Handle for Listening {
+impl Handle for TrackedSubscription {
     fn is_ended(&self) -> bool {
         self.subscription.is_ended()
     }
@@ -136,16 +136,16 @@ impl Handle for Listening {
     }
 }
 
-/// How many requests are under way, what they hold, and the task that waits for room.
+/// The number and size of a session's requests in flight, and the task that waits for room.
 #[derive(Debug, Default)]
-pub struct Flow {
-    under_way: AtomicUsize,
+pub struct RequestFlow {
+    in_flight: AtomicUsize,
     bytes: AtomicUsize,
     reader: AtomicWaker,
 }
 
-impl Flow {
-    /// Whether another request may be read; if not, the task is woken when it may.
+impl RequestFlow {
+    /// Returns whether another request may be read. If not, the task is woken when it may.
     pub fn has_room(&self, cx: &Context<'_>) -> bool {
         if self.is_below_bounds() {
             return true;
@@ -155,38 +155,38 @@ impl Flow {
     }
 
     fn is_below_bounds(&self) -> bool {
-        self.under_way.load(Ordering::Acquire) < AT_ONCE
-            && self.bytes.load(Ordering::Acquire) < BYTES_AT_ONCE
+        self.in_flight.load(Ordering::Acquire) < MAX_REQUESTS_IN_FLIGHT
+            && self.bytes.load(Ordering::Acquire) < MAX_BYTES_IN_FLIGHT
     }
 
-    /// Counts a request. Returns the bytes of all requests under way.
+    /// Adds a request. Returns the bytes of all requests in flight.
     fn begin(&self, bytes: usize) -> usize {
-        self.under_way.fetch_add(1, Ordering::AcqRel);
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
         self.bytes.fetch_add(bytes, Ordering::AcqRel) + bytes
     }
 
     fn end(&self, bytes: usize) {
-        self.under_way.fetch_sub(1, Ordering::AcqRel);
+        self.in_flight.fetch_sub(1, Ordering::AcqRel);
         self.bytes.fetch_sub(bytes, Ordering::AcqRel);
-        // Whether it was full before cannot be asked: the reader may have filled it since, and
-        // would not be woken.
+        // The reader is always woken: if it was not full here, the reader may have filled it since, and
+        // would not be woken otherwise.
         if self.is_below_bounds() {
             self.reader.wake();
         }
     }
 }
 
-/// A request under way, until it is dropped: also by a panic.
+/// A request in flight, until it is dropped, also by a panic.
 #[derive(Debug)]
-pub(super) struct UnderWay {
+pub(super) struct RequestInFlight {
     session: Arc<Session>,
     bytes: usize,
     /// The bytes, if they count towards `requests_total_bytes`.
     _share: Option<Share>,
 }
 
-impl UnderWay {
-    /// Counts a request of an operation that came in a frame of so many bytes. Beyond
+impl RequestInFlight {
+    /// Adds a request of an operation with a frame of `frame_bytes`. Beyond
     /// [`UNCOUNTED_BYTES`] of a session it needs room beside the requests of other sessions.
     pub(super) fn begin(
         session: &Arc<Session>,
@@ -196,7 +196,7 @@ impl UnderWay {
     ) -> Result<Self, NoRoom> {
         let bytes = request_bytes::of_request(operation, frame_bytes);
         let is_counted = session.flow.begin(bytes) > UNCOUNTED_BYTES;
-        let mut under_way = Self {
+        let mut in_flight = Self {
             session: Arc::clone(session),
             bytes,
             _share: None,
@@ -204,13 +204,13 @@ impl UnderWay {
         if is_counted {
             let mut share = room.share(session.tenant());
             share.resize(bytes)?;
-            under_way._share = Some(share);
+            in_flight._share = Some(share);
         }
-        Ok(under_way)
+        Ok(in_flight)
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for RequestInFlight {
     fn drop(&mut self) {
         self.session.flow.end(self.bytes);
     }
@@ -220,7 +220,7 @@ impl Session {
     pub(super) fn new(
         outbox: Arc<Outbox>,
         encoding: Encoding,
-        channels: Subscriptions<Listening>,
+        channels: Subscriptions<TrackedSubscription>,
         actor: Actor,
         user: UserId,
         life: Life,
@@ -244,20 +244,20 @@ impl Session {
                 own: None,
                 watched: Watched::default(),
                 sends: Sends::default(),
-                is_following: false,
+                is_taking_steps: false,
             }),
             changed: Notify::new(),
             turns: Arc::default(),
-            flow: Flow::default(),
+            flow: RequestFlow::default(),
         })
     }
 
-    /// Its id.
+    /// Returns the session's id.
     pub fn id(&self) -> &SessionId {
         &self.id
     }
 
-    /// The wall around it.
+    /// Returns the session's app and environment.
     pub fn scope(&self) -> &Scope {
         &self.scope
     }
@@ -267,23 +267,23 @@ impl Session {
         cost::hash(&self.scope)
     }
 
-    /// Whose it is.
+    /// Returns the session's user.
     pub fn user(&self) -> &UserId {
         &self.user
     }
 
-    /// Its requests under way.
-    pub fn flow(&self) -> &Flow {
+    /// Returns the session's requests in flight.
+    pub fn flow(&self) -> &RequestFlow {
         &self.flow
     }
 
-    /// When its token ends, in milliseconds since the Unix epoch.
+    /// Returns the expiry of its token, in milliseconds since the Unix epoch.
     pub fn expires_at(&self) -> u64 {
         self.credential.lock().expires_at
     }
 
-    /// Whether this is one of the sessions that ended at `at`, by the store's clock.
-    pub(super) fn is_meant(&self, what: &Ending, at: u64) -> bool {
+    /// Returns whether an ending at `at`, by the store's clock, applies to this session.
+    pub(super) fn is_ended_by(&self, what: &Ending, at: u64) -> bool {
         let Who::User {
             token_key,
             issued_at,
@@ -303,7 +303,7 @@ impl Session {
                 let of_user = self.scope.app == *app
                     && self.scope.environment == *environment
                     && self.user == *user;
-                // Who was told to come back may be there again; a deleted user never is.
+                // A removed session may have reconnected since `at`; a deleted user cannot.
                 let is_new = what.close() == CloseCode::GoingAway && self.began_at > at;
                 of_user && issued_until.map_or(!is_new, |second| issued_at <= second)
             }
@@ -312,14 +312,14 @@ impl Session {
         }
     }
 
-    /// Tells that the node ends soon.
-    pub fn say_goodbye(&self, reconnect_after_ms: u64) {
+    /// Sends `session.draining`.
+    pub fn announce_drain(&self, reconnect_after_ms: u64) {
         #[derive(Serialize)]
         struct Draining {
             event: &'static str,
             data: DrainingData,
         }
-        self.tell(&Draining {
+        self.send_event(&Draining {
             event: EventKind::ServerDraining.as_str(),
             data: DrainingData { reconnect_after_ms },
         });
@@ -332,7 +332,7 @@ impl Session {
         }
     }
 
-    /// The key that verified its token.
+    /// Returns the key that verified its token.
     pub(super) fn token_key(&self) -> Option<TokenKeyId> {
         match &self.credential.lock().who {
             Who::User { token_key, .. } => Some(token_key.clone()),
@@ -346,49 +346,49 @@ impl Session {
         self.shell.wake();
     }
 
-    /// Whether the token was replaced since this was last asked; if not, the task is woken when it
+    /// Returns whether the token was replaced since the last call. If not, the task is woken when it
     /// is.
     pub fn is_refreshed(&self, cx: &Context<'_>) -> bool {
         self.shell.register(cx.waker());
         self.refreshed.load(Ordering::Acquire) && self.refreshed.swap(false, Ordering::AcqRel)
     }
 
-    /// Whether steps have to be begun since this was last asked. If not, the task that asked
-    /// [`is_refreshed`](Self::is_refreshed) before is woken when they have.
+    /// Returns whether steps have become due since the last call. If not, the task that called
+    /// [`is_refreshed`](Self::is_refreshed) before is woken when they do.
     pub fn has_steps(&self) -> bool {
         self.has_steps.load(Ordering::Acquire) && self.has_steps.swap(false, Ordering::AcqRel)
     }
 
-    /// The session was told `channel.added`: one that watches all channels subscribes to it.
+    /// Handles `channel.added` of the user's stream.
     pub(super) fn added(&self, id: ChannelId, position: Position) {
         self.change(|channels, now| channels.added(id, position, now));
     }
 
-    /// The session is open: what the user's stream told meanwhile is done now.
+    /// Opens the subscriptions, which handles the notices that the user's stream has delivered.
     pub(super) fn opened(&self) {
         let mut ended = Vec::new();
         self.change(|channels, now| ended = channels.opened(now));
         drop(ended);
     }
 
-    /// A failed request took these subscriptions from the session, whose topics stood here.
+    /// Restores subscriptions that a failed request removed, from the positions of their topics.
     pub(super) fn interrupted(&self, had: Vec<(ChannelId, Position)>) {
         self.change(|channels, now| channels.interrupted(had, now));
     }
 
-    /// Doubts the subscriptions that the hub ended and that `channel.removed` does not explain.
+    /// Schedules the recovery of subscriptions that the hub ended without `channel.removed`.
     pub fn recover_ended(&self) {
         self.change(|channels, now| channels.recover_ended(now));
     }
 
-    /// The user's own stream may have lost events: the subscriptions are compared with the store.
+    /// Schedules a comparison of the subscriptions with the store, since the user's own stream may have
     pub(super) fn compare(&self) {
         let pause = jittered(MAX_COMPARISON_PAUSE);
         self.change(|channels, now| channels.compare(now + pause));
     }
 
-    /// Changes the subscriptions, and has the connection's task begin the steps that follow.
-    fn change(&self, change: impl FnOnce(&mut Subscriptions<Listening>, Instant)) {
+    /// Changes the subscriptions, and wakes the connection's task to begin the resulting steps.
+    fn change(&self, change: impl FnOnce(&mut Subscriptions<TrackedSubscription>, Instant)) {
         let mut state = self.state.lock();
         change(&mut state.channels, Instant::now());
         if state.channels.has_steps() {
@@ -397,40 +397,40 @@ impl Session {
         }
     }
 
-    /// The session is about to be told `channel.removed`: it hears nothing more of the channel.
+    /// Handles `channel.removed` of the user's stream, before it is delivered: ends the subscription.
     pub(super) fn removed(&self, id: ChannelId) {
         let ended = {
             let mut state = self.state.lock();
-            // What is on its way already does not follow, either.
+            // Frames of the channel that are queued already are dropped, too.
             self.outbox.mute(&self.scope().channel(&id).topic());
             state.channels.removed(id)
         };
         drop(ended);
     }
 
-    /// Waits until no other change of subscriptions is under way.
+    /// Waits until no other change of subscriptions is in progress.
     pub(super) async fn turn(&self) -> Turn {
         Arc::clone(&self.turns).lock_owned().await
     }
 
-    /// Closes the connection with this code, after what waits for its reader.
+    /// Closes the connection with this code, after the queued frames.
     pub fn close(&self, code: CloseCode, retry_after_ms: Option<u64>) {
         self.outbox
             .close(frame::close(code, retry_after_ms), code.code());
     }
 
-    /// The same with a reason that says more than the code's own.
+    /// Like [`close`](Self::close), with a reason in place of the code's own.
     pub fn close_because(&self, code: CloseCode, reason: &str) {
         self.outbox
             .close(frame::close_because(code, reason, None), code.code());
     }
 
-    /// Sends an event of this connection alone.
-    pub fn tell<T: Serialize>(&self, event: &T) {
+    /// Sends an event to this connection only.
+    pub fn send_event<T: Serialize>(&self, event: &T) {
         self.reply(self.encoding.encode(event));
     }
 
-    /// Sends a payload. An outbox that takes nothing more ends its connection by itself.
+    /// Sends a payload. Errors are ignored, since a closed outbox ends its connection.
     pub(super) fn reply(&self, payload: impl AsRef<[u8]>) {
         let _: Result<(), _> = self.outbox.push(
             frame::message(self.encoding, payload.as_ref()),
@@ -442,9 +442,9 @@ impl Session {
         self.reply(encode_error(self.encoding, id, error));
     }
 
-    /// Ends every subscription, when the connection is gone.
-    pub(super) fn let_go(&self) {
-        // Dropped outside of the lock: leaving a topic takes the topic's.
+    /// Ends all subscriptions, after the connection has ended.
+    pub(super) fn end_subscriptions(&self) {
+        // Dropped outside of the lock, since leaving a topic takes the topic's lock.
         let gone = {
             let mut state = self.state.lock();
             (
@@ -458,7 +458,7 @@ impl Session {
     }
 }
 
-/// The subject of a user's outboxes and of what the hub does with them.
+/// Returns the subject of a user's outboxes at the hub.
 pub(super) fn subject(user: &UserId) -> Bytes {
     Bytes::copy_from_slice(user.as_str().as_bytes())
 }

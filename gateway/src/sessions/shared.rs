@@ -1,4 +1,4 @@
-//! What all sessions of a node share, and how sessions end.
+//! The shared state of a node's sessions, and how sessions end.
 
 use std::{
     collections::VecDeque,
@@ -22,7 +22,7 @@ use store::cost::Meter;
 use super::{
     presence::Presences,
     registry::{Bounds, Registry},
-    session::{Session, UnderWay},
+    session::{RequestInFlight, Session},
     step_limiter::StepLimiter,
 };
 use crate::{
@@ -32,10 +32,9 @@ use crate::{
     metrics::{Metrics, Transport},
 };
 
-/// The failed requests that are logged.
 static FAILURES: LogRateLimit = LogRateLimit::new(10);
 
-/// What sessions work with.
+/// The shared state of a node's sessions.
 #[derive(Debug)]
 pub struct Sessions {
     pub(crate) services: Services,
@@ -53,47 +52,47 @@ pub struct Sessions {
     pub(super) registry: Arc<Registry>,
 }
 
-/// What [`Sessions`] is made of.
+/// The parts of [`Sessions`].
 #[derive(Debug)]
 pub struct Parts {
-    /// What requests do.
+    /// The services of the domain.
     pub services: Services,
-    /// Who listens to what.
+    /// The hub.
     pub hub: Arc<Hub>,
-    /// Who a token stands for.
+    /// Authenticates tokens.
     pub authenticator: Arc<Authenticator>,
-    /// What is allowed at most.
+    /// The limits.
     pub limits: Arc<Limits>,
-    /// Who is online here.
+    /// Presence of this node's users.
     pub presences: Arc<Presences>,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// The silence after which a ping goes out.
+    /// Silence after which a client is pinged.
     pub heartbeat: Duration,
     /// The buckets of `app_requests_per_second`, the same for both transports.
     pub apps: Arc<Keyed<Scope>>,
     /// The buckets of `requests_per_second` by user, the same for both transports.
     pub users: Arc<Keyed<(Scope, UserId)>>,
-    /// What the requests of all clients hold.
+    /// The memory that requests of all clients hold.
     pub requests: Arc<Room>,
-    /// The sessions of this node: none yet.
+    /// The registry, still empty.
     pub registry: Arc<Registry>,
 }
 
-/// For how long a session that begins is held against what ended: a token may have been looked at
-/// just before.
-const RECENTLY: Duration = Duration::from_secs(10);
+/// Time for which endings are compared with new sessions, whose tokens may have been checked just
+/// before.
+const RECENT_ENDINGS_WINDOW: Duration = Duration::from_secs(10);
 
-/// How many sessions are closed at once, and the pause before the next: at most 128,000 a second.
-const CLOSES_AT_ONCE: usize = 128;
-const CLOSES_PAUSE: Duration = Duration::from_millis(1);
+/// Sessions that are closed without a pause, and the pause: at most 128,000 closes per second.
+const CLOSES_PER_BATCH: usize = 128;
+const PAUSE_BETWEEN_BATCHES: Duration = Duration::from_millis(1);
 
-/// What letting a session in takes, by and large: those that are all sent away at once are asked to
-/// come back so far apart.
-const COMING_BACK_MICROS: u64 = 500;
+/// Assumed time to open a session. Sessions that are closed together are told to reconnect this far
+/// apart.
+const RECONNECT_SPACING_MICROS: u64 = 500;
 
 impl Sessions {
-    /// No sessions yet.
+    /// Creates the state, without sessions.
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts {
             services,
@@ -125,17 +124,17 @@ impl Sessions {
         })
     }
 
-    /// How many sessions there are.
+    /// Returns the number of sessions.
     pub fn count(&self) -> usize {
         self.registry.count()
     }
 
-    /// Every session, to close them one after the other.
+    /// Returns all sessions.
     pub fn all(&self) -> Vec<Arc<Session>> {
         self.registry.all()
     }
 
-    /// Takes a session in, unless a count is full. The name of the full limit otherwise.
+    /// Adds a session, or returns the name of the limit that it would exceed.
     pub(super) fn admit(&self, session: &Arc<Session>) -> Result<(), &'static str> {
         let bounds = Bounds {
             per_app: self.limits.connections_per_app,
@@ -147,10 +146,10 @@ impl Sessions {
         Ok(())
     }
 
-    /// Lets a session go whose connection ended.
+    /// Removes a session whose connection has ended.
     pub fn leave(&self, session: &Arc<Session>) {
         if self.registry.leave(session) {
-            session.let_go();
+            session.end_subscriptions();
             self.presences
                 .session_ended(session.scope(), session.user());
         }
@@ -160,12 +159,12 @@ impl Sessions {
         self.registry.of_user(scope, user)
     }
 
-    /// How a session that was just registered has to end, if what ended recently meant it.
-    pub(super) fn has_ended(&self, session: &Session) -> Option<CloseCode> {
+    /// Returns the close code of a session that was just registered, if a recent ending applies to it.
+    pub(super) fn recent_ending(&self, session: &Session) -> Option<CloseCode> {
         let recent = self.recently_ended.lock();
         recent
             .iter()
-            .find(|(_, what, at)| session.is_meant(what, *at))
+            .find(|(_, what, at)| session.is_ended_by(what, *at))
             .map(|(_, what, _)| what.close())
     }
 
@@ -179,8 +178,8 @@ impl Sessions {
         session: &Arc<Session>,
         operation: &str,
         frame_bytes: usize,
-    ) -> Result<UnderWay, Error> {
-        UnderWay::begin(session, &self.requests, operation, frame_bytes).map_err(|NoRoom| {
+    ) -> Result<RequestInFlight, Error> {
+        RequestInFlight::begin(session, &self.requests, operation, frame_bytes).map_err(|NoRoom| {
             self.metrics.limit_hit(request_bytes::LIMIT);
             Error::rate_limited(request_bytes::LIMIT, request_bytes::RETRY_MS)
         })
@@ -194,7 +193,7 @@ impl Sessions {
         }
     }
 
-    /// Charges a session's user and app for what a request cost beyond its own token.
+    /// Charges a session's user and app for the cost of a request beyond its first token.
     pub(super) fn charge(&self, session: &Session, meter: &Meter) {
         let (tokens, now) = (meter.surcharge(), self.services.clock.elapsed());
         self.users.charge(
@@ -205,7 +204,7 @@ impl Sessions {
         self.apps.charge(session.scope().clone(), tokens, now);
     }
 
-    /// Takes a token for a `connect` of a user; else returns when to come again, in milliseconds.
+    /// Takes a token for a `connect` of a user, or returns the milliseconds until there is one.
     pub(super) fn take_for_connect(&self, session: &Session) -> Result<(), u64> {
         self.users.take(
             (session.scope().clone(), session.user().clone()),
@@ -213,21 +212,20 @@ impl Sessions {
         )
     }
 
-    /// Sends an error. Its cause goes to the log, though not that of each request while the store is
-    /// away.
+    /// Sends an error. Causes are logged at a limited rate.
     pub(super) fn answer_error(&self, session: &Session, id: u32, error: &Error) {
         self.metrics.error(Transport::WebSocket, error.code());
         if let Some(cause) = &error.cause
             && let Some(held_back) = FAILURES.pass(Instant::now())
         {
-            tracing::warn!(session = %session.id, code = %error.code(), %cause, held_back, "a request failed");
+            tracing::warn!(session = %session.id, code = %error.code(), %cause, held_back, "request failed");
         }
         session.reply_error(id, &error.body);
     }
 
-    /// Fails while a session's user owes tokens for earlier requests, of whichever session: with
-    /// when to come again, in milliseconds.
-    pub(super) fn is_in_debt(&self, session: &Session) -> Result<(), u64> {
+    /// Fails while the user of a session owes tokens for earlier requests of any session. The error is
+    /// the milliseconds until then.
+    pub(super) fn check_debt(&self, session: &Session) -> Result<(), u64> {
         self.users.peek(
             &(session.scope().clone(), session.user().clone()),
             self.services.clock.elapsed(),
@@ -238,12 +236,12 @@ impl Sessions {
 #[async_trait]
 impl Ended for Sessions {
     async fn ended(&self, what: &Ending, at: u64) {
-        // Noted first: a session that is just beginning is either in the registry by now, or finds
-        // the note.
+        // Recorded before the registry is searched: a session that is just opening is either in the
+        // registry by now, or finds this entry.
         {
             let mut recent = self.recently_ended.lock();
             while recent
-                .pop_front_if(|(since, ..)| since.elapsed() > RECENTLY)
+                .pop_front_if(|(since, ..)| since.elapsed() > RECENT_ENDINGS_WINDOW)
                 .is_some()
             {}
             recent.push_back((Instant::now(), what.clone(), at));
@@ -274,30 +272,30 @@ impl Ended for Sessions {
         };
         let meant = candidates
             .into_iter()
-            .filter(|session| session.is_meant(what, at))
+            .filter(|session| session.is_ended_by(what, at))
             .collect();
-        paced(meant, |session| session.close(what.close(), None)).await;
+        close_in_batches(meant, |session| session.close(what.close(), None)).await;
     }
 
-    /// Which sessions should have ended is not known: all of them come back, and their tokens are
-    /// looked at then.
+    /// Closes all sessions, since endings were lost. The clients reconnect, and their tokens are
+    /// checked again.
     async fn all(&self) {
         let sessions = self.registry.all();
-        // Every node does so at the same time: without a hint all would come back at once.
-        let spread = (sessions.len() as u64 * COMING_BACK_MICROS / 1_000).max(1);
-        paced(sessions, |session| {
+        // All nodes do this at the same time. The hint spreads the reconnections.
+        let spread = (sessions.len() as u64 * RECONNECT_SPACING_MICROS / 1_000).max(1);
+        close_in_batches(sessions, |session| {
             session.close(CloseCode::GoingAway, Some(random::bits() % spread))
         })
         .await;
     }
 }
 
-/// Closes sessions a few at a time, so that a hundred thousand do not hold up those that stay.
-async fn paced(sessions: Vec<Arc<Session>>, close: impl Fn(&Session)) {
-    for some in sessions.chunks(CLOSES_AT_ONCE) {
+/// Closes sessions in batches with pauses, so that other sessions are not delayed.
+async fn close_in_batches(sessions: Vec<Arc<Session>>, close: impl Fn(&Session)) {
+    for some in sessions.chunks(CLOSES_PER_BATCH) {
         some.iter().for_each(|session| close(session));
-        if some.len() == CLOSES_AT_ONCE {
-            tokio::time::sleep(CLOSES_PAUSE).await;
+        if some.len() == CLOSES_PER_BATCH {
+            tokio::time::sleep(PAUSE_BETWEEN_BATCHES).await;
         }
     }
 }

@@ -1,13 +1,13 @@
-//! Limits how many sessions of a node ask the store at once about subscriptions outside of requests
-//! that many sessions lose or fail to begin in the same moment: a channel with ten thousand
-//! subscribers is deleted, the store was away, or the bus lost its connection.
+//! Limits the number of sessions of a node that read the store at the same time for subscriptions
+//! outside of requests. Many sessions need that at once when a channel with ten thousand subscribers
+//! is deleted, after an outage of the store, or when the bus has lost its connection.
 
 use std::{sync::Arc, time::Duration};
 
 use chaos_redis::jittered;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Maximum number of sessions that ask at once.
+/// Maximum number of concurrent sessions.
 const SESSIONS_AT_ONCE: usize = 16;
 
 /// Maximum pause of a session that finds all permits taken.
@@ -24,10 +24,10 @@ impl Default for StepLimiter {
 }
 
 impl StepLimiter {
-    /// Returns the permit to ask, held while the session asks.
+    /// Returns a permit, to be held while the session reads the store.
     ///
     /// # Errors
-    /// All permits are taken: the session tries again after this pause, which is jittered.
+    /// Returns a jittered pause if all permits are taken. The session retries after it.
     pub(super) fn try_acquire(&self) -> Result<OwnedSemaphorePermit, Duration> {
         Arc::clone(&self.0)
             .try_acquire_owned()

@@ -1,4 +1,4 @@
-//! Subscriptions of a session: joined first, read then, started after the reply.
+//! Subscribing a session to channels: join the topics, read the entries, and start after the reply.
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
@@ -19,74 +19,73 @@ use protocol::{
 use store::{Continuity, Partition, cost};
 
 use super::{
-    session::{Listening, Session, Turn},
+    session::{Session, TrackedSubscription, Turn},
     shared::Sessions,
 };
 use crate::session::{Admission, SubscribeReason};
 
-/// Subscriptions that wait for the reply that announces them.
+/// Subscriptions that start after the reply that announces them.
 #[derive(Debug, Default)]
-pub(super) struct Starts {
-    pub(super) channels: Vec<Start>,
-    /// Until the start no other change of subscriptions begins: two of one channel would tell
-    /// everything twice.
+pub(super) struct PendingStarts {
+    pub(super) channels: Vec<PendingStart>,
+    /// Held until the start, so that no other change creates a second subscription to a channel.
     turn: Option<Turn>,
 }
 
-impl Starts {
+impl PendingStarts {
     pub(super) fn is_empty(&self) -> bool {
         self.channels.is_empty()
     }
 }
 
 #[derive(Debug)]
-pub(super) struct Start {
+pub(super) struct PendingStart {
     pub(super) id: ChannelId,
     pub(super) joining: Joining,
     pub(super) cursor: Position,
     pub(super) head: Position,
-    /// Outside of a request: why, which must still hold.
+    /// The reason of a subscription outside of a request; it starts only if that is still pending.
     pub(super) why: Option<SubscribeReason>,
 }
 
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct RequestedChannel {
     pub(super) id: ChannelId,
     pub(super) cursor: Cursor,
-    /// Whether a channel that the user is not in is answered with an error, or left out.
+    /// Whether a channel without the user is answered with an error; otherwise it is left out.
     pub(super) is_named: bool,
-    /// When the channel was last active, as far as is known.
+    /// Time of the channel's last activity, as far as known.
     pub(super) active_at: u64,
 }
 
-/// Channels to subscribe to, and how their entries are answered.
+/// Channels to subscribe to, and the form of their entries in the reply.
 #[derive(Debug)]
-pub(super) struct Wanted {
-    pub(super) asked: Vec<Asked>,
+pub(super) struct SubscribeRequest {
+    pub(super) asked: Vec<RequestedChannel>,
     pub(super) detail: Detail,
-    /// Bytes of the reply that something else takes.
+    /// Bytes of the reply that are reserved for other parts.
     pub(super) reserved: usize,
 }
 
-/// Joins channels and reads their entries. Nothing is told before [`start`].
+/// Joins channels and reads their entries. No event is delivered before [`start`].
 ///
-/// Entries that would make the reply too long are answered as positions. Where not even those
-/// fit, channels that were not asked for by name are left out; the flag says so.
+/// Entries that would make the reply too long are reduced to positions. If not even those fit,
+/// channels that were not requested by name are left out, and the flag is true.
 pub(super) async fn prepare(
     sessions: &Sessions,
     session: &Session,
     turn: Turn,
-    wanted: Wanted,
-) -> Result<(Vec<EntryResult>, Starts, bool)> {
-    let Wanted {
+    wanted: SubscribeRequest,
+) -> Result<(Vec<EntryResult>, PendingStarts, bool)> {
+    let SubscribeRequest {
         asked,
         detail,
         reserved,
     } = wanted;
     let room = REPLY_BYTES.saturating_sub(reserved);
     let (scope, user) = (session.scope(), session.user());
-    // What is subscribed to already begins anew: its stream must not go on between the entry
-    // and the start.
+    // Existing subscriptions are replaced: their events must not be delivered between the entry and
+    // the start.
     let taken = {
         let mut state = session.state.lock();
         state.channels.take(asked.iter().map(|asked| &asked.id))
@@ -101,7 +100,7 @@ pub(super) async fn prepare(
         .join_all(&topics, &session.outbox)
         .await
         .map_err(unavailable)?;
-    // Those that were active last are answered in full first.
+    // The most recently active channels are answered in full first.
     let mut order: Vec<usize> = (0..asked.len()).collect();
     order.sort_by_key(|index| std::cmp::Reverse(asked[*index].active_at));
     let ids: Vec<ChannelId> = order.iter().map(|index| asked[*index].id.clone()).collect();
@@ -134,7 +133,7 @@ pub(super) async fn prepare(
 
     let (mut results, mut starts, mut bytes, mut is_cut) = (
         Vec::new(),
-        Starts {
+        PendingStarts {
             channels: Vec::new(),
             turn: Some(turn),
         },
@@ -164,7 +163,7 @@ pub(super) async fn prepare(
             _ => head,
         };
         cost::count_replay(head.seq.saturating_sub(cursor.seq));
-        starts.channels.push(Start {
+        starts.channels.push(PendingStart {
             id: asked.id,
             joining,
             cursor,
@@ -176,11 +175,11 @@ pub(super) async fn prepare(
     Ok((results, starts, is_cut))
 }
 
-/// Whether each log goes on from where a client stands. The head needs no look at the log.
+/// Returns the gap of each channel, if its log does not continue at the client's position. A client
 async fn gaps(
     sessions: &Sessions,
     scope: &Scope,
-    asked: &[Asked],
+    asked: &[RequestedChannel],
     heads: Vec<Option<Position>>,
 ) -> Result<Vec<Option<Gap>>> {
     let look = asked.iter().zip(heads).map(|(asked, head)| {
@@ -198,7 +197,7 @@ async fn gaps(
     together::all(look).await
 }
 
-/// Whether a log goes on from a position.
+/// Returns the gap, if a log does not continue at a position.
 pub(super) async fn gap(
     sessions: &Sessions,
     partition: &Partition,
@@ -216,12 +215,12 @@ pub(super) async fn gap(
     })
 }
 
-/// Those of the channels that the user is in, and why the others are refused.
+/// Returns the channels that the user is in, and the refusals of the others.
 pub(super) async fn visible(
     sessions: &Sessions,
     session: &Session,
     channels: BTreeMap<ChannelId, Cursor>,
-) -> Result<(Vec<Asked>, Vec<EntryResult>)> {
+) -> Result<(Vec<RequestedChannel>, Vec<EntryResult>)> {
     let ids: Vec<ChannelId> = channels.keys().cloned().collect();
     let entries = entries::read_entries(
         &sessions.services,
@@ -234,7 +233,7 @@ pub(super) async fn visible(
     let (mut visible, mut refused) = (Vec::new(), Vec::new());
     for ((id, cursor), entry) in channels.into_iter().zip(entries) {
         match entry {
-            Some(entry) => visible.push(Asked {
+            Some(entry) => visible.push(RequestedChannel {
                 id,
                 cursor,
                 is_named: true,
@@ -263,10 +262,10 @@ pub(super) async fn subscribe(
     sessions: &Sessions,
     session: &Arc<Session>,
     channels: BTreeMap<ChannelId, Cursor>,
-) -> Result<(Vec<EntryResult>, Starts)> {
+) -> Result<(Vec<EntryResult>, PendingStarts)> {
     let (mut asked, mut had) = (Vec::new(), Vec::new());
     let turn = session.turn().await;
-    // Nobody makes the node join the topics of what does not exist, or is not theirs.
+    // Topics of channels that do not exist, or that the user is not in, are not joined.
     let (channels, mut refused) = visible(sessions, session, channels).await?;
     let admissions = {
         let ids = channels.iter().map(|asked| &asked.id);
@@ -290,7 +289,7 @@ pub(super) async fn subscribe(
         sessions,
         session,
         turn,
-        Wanted {
+        SubscribeRequest {
             asked,
             detail: Detail::Full,
             reserved,
@@ -309,14 +308,18 @@ pub(super) async fn subscribe(
     }
 }
 
-/// Starts what was prepared, after its reply was sent.
-pub(super) fn start(session: &Session, starts: Starts) {
+/// Starts prepared subscriptions, after their reply was sent.
+pub(super) fn start(session: &Session, starts: PendingStarts) {
     start_with_permit(session, starts, None);
 }
 
 /// Like [`start`], and holds the permit while the channels catch up.
-pub(super) fn start_with_permit(session: &Session, starts: Starts, permit: Option<&CatchUpPermit>) {
-    for Start {
+pub(super) fn start_with_permit(
+    session: &Session,
+    starts: PendingStarts,
+    permit: Option<&CatchUpPermit>,
+) {
+    for PendingStart {
         id,
         joining,
         cursor,
@@ -327,19 +330,19 @@ pub(super) fn start_with_permit(session: &Session, starts: Starts, permit: Optio
         let mut unstarted = Some(joining);
         let start = || {
             let joining = unstarted.take().expect("it is started at most once");
-            Listening::new(match permit {
+            TrackedSubscription::new(match permit {
                 Some(permit) => joining.start_with_permit(cursor, head, permit),
                 None => joining.start(cursor, head),
             })
         };
         let replaced = session.state.lock().channels.start(id, why, start);
-        // Dropped outside of the lock: leaving a topic takes the topic's.
+        // Dropped outside of the lock, since leaving a topic takes the topic's lock.
         drop((replaced, unstarted));
     }
     drop(starts.turn);
 }
 
-/// `channel.unsubscribe`: nothing is subscribed to afterwards, also not what waits to be.
+/// `channel.unsubscribe`: ends current and pending subscriptions.
 pub(super) async fn unsubscribe(session: &Session, ids: &[ChannelId]) {
     let _turn = session.turn().await;
     let ended = session.state.lock().channels.unsubscribe(ids);
@@ -353,7 +356,7 @@ pub(super) fn failed(channel_id: ChannelId, error: Error) -> EntryResult {
     })
 }
 
-/// How long refusals are at most when encoded.
+/// Returns the maximum encoded size of refusals.
 pub(super) fn size_of_refusals(refused: &[EntryResult]) -> usize {
     refused
         .iter()

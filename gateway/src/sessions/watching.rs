@@ -1,4 +1,4 @@
-//! Sessions that watch users: `presence.watch`, and who is online as the store has it.
+//! `presence.watch`: sessions that watch the presence of users.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,23 +14,22 @@ use protocol::{UserId, entity::Presence, operation::presence::Presences};
 use store::Read;
 
 use super::{
-    session::{Listening, Session},
+    session::{Session, TrackedSubscription},
     shared::Sessions,
     subscribe::unavailable,
 };
 use crate::session::RequestOrder;
 
-/// The most users that a session watches.
+/// Maximum number of users that a session watches.
 const MAX_WATCHED: usize = protocol::bounds::USER_IDS;
 
 /// `presence.watch`: replaces the users that a session watches.
 ///
-/// Who is new is listened to before it is read who is online, so that no change falls between
-/// the two; an event may so come before the reply, and the newer of both counts. If this fails,
-/// those watched before go on being watched. A request that was overtaken by a later one is
-/// answered, and changes nothing.
+/// New users are subscribed to before their presence is read, so that no change is missed. An event
+/// may arrive before the reply; the newer of the two counts. If this fails, the users watched before
+/// stay watched. A request that was overtaken by a later one is answered, and changes nothing.
 ///
-/// Only users that exist are listened to: an id that nobody has is offline, and joins no topic.
+/// Users that do not exist are offline, and their topics are not joined.
 pub(super) async fn watch_presence(
     sessions: &Sessions,
     session: &Session,
@@ -57,7 +56,9 @@ pub(super) async fn watch_presence(
         .map_err(unavailable)?;
     let started: Vec<_> = joined
         .into_iter()
-        .map(|joining| Listening::new(joining.start(Position::default(), Position::default())))
+        .map(|joining| {
+            TrackedSubscription::new(joining.start(Position::default(), Position::default()))
+        })
         .collect();
     let presence = presence_of(sessions, session.scope(), &users).await?;
     let started = new.into_iter().zip(started).collect();
@@ -67,8 +68,8 @@ pub(super) async fn watch_presence(
     Ok(Presences { presence })
 }
 
-/// Whether users are online, as the store has it. The time is from before the question, like
-/// that of an event: whatever is told of a later change is newer.
+/// Reads the presence of users from the store. The time is from before the read, so that any event
+/// about a later change is newer.
 async fn presence_of(
     sessions: &Sessions,
     scope: &Scope,

@@ -9,54 +9,54 @@ use tracing::Instrument;
 
 use super::{
     connections::Connections,
+    driver::SocketDriver,
     opening::{open, refuse},
-    refusal::{Ended, Refusal, charge, log},
+    refusal::{OpeningError, Refusal, charge, log},
     serving::{remaining, run},
-    shell::Shell,
 };
 use crate::{
     auth::Attempt,
     limit::{AddressGroup, Counted},
-    listen::Socket,
+    listen::SocketPermit,
     metrics::Metrics,
     session::Active,
 };
 
-/// A socket that was upgraded.
+/// A connection that was upgraded to WebSocket.
 #[derive(Debug)]
-pub(super) struct Arrival {
+pub(super) struct Upgraded {
     /// The socket.
     pub socket: TcpStream,
-    /// Its place among the node's sockets.
-    pub place: Socket,
-    /// What was read along with the upgrade request.
-    pub ahead: Bytes,
-    /// How its frames are encoded.
+    /// Its permit of the node's limit of sockets.
+    pub permit: SocketPermit,
+    /// Bytes that were read along with the upgrade request.
+    pub read_ahead: Bytes,
+    /// The encoding of its frames.
     pub encoding: Encoding,
-    /// Counted against its address until there is a session.
+    /// Counts against its address until there is a session.
     pub waiting: Counted<AddressGroup>,
-    /// Charged unless there is a session.
+    /// Charged if the connection gets no session.
     pub attempt: Attempt,
 }
 
 /// Serves a connection from its upgrade to its end.
-pub(super) async fn serve(connections: Arc<Connections>, arrival: Arrival) {
-    let Arrival {
+pub(super) async fn serve(connections: Arc<Connections>, upgraded: Upgraded) {
+    let Upgraded {
         socket,
-        place,
-        ahead,
+        permit,
+        read_ahead,
         encoding,
         waiting,
         mut attempt,
-    } = arrival;
-    let shell = Shell::new(&connections, socket, place, ahead, encoding);
-    // Boxed, so that what only the handshake needs is not carried along by an idle connection.
-    let opened = Box::pin(open(shell, connections.clone(), &mut attempt)).await;
+    } = upgraded;
+    let driver = SocketDriver::new(&connections, socket, permit, read_ahead, encoding);
+    // Boxed, so that the state of the handshake does not enlarge the task of an idle connection.
+    let opened = Box::pin(open(driver, connections.clone(), &mut attempt)).await;
     drop(waiting);
     match opened {
-        Ok((mut shell, session)) => {
+        Ok((mut driver, session)) => {
             drop(attempt);
-            shell.incoming.belongs_to(session.tenant());
+            driver.incoming.belongs_to(session.tenant());
             let _held = Metrics::hold(&connections.sessions.metrics.sessions);
             let active = Active::new(
                 connections.timing,
@@ -65,7 +65,7 @@ pub(super) async fn serve(connections: Arc<Connections>, arrival: Arrival) {
             );
             let span =
                 tracing::debug_span!("session", id = %session.id(), app = %session.scope().app);
-            if let Some(code) = run(shell, &connections.sessions, session, active)
+            if let Some(code) = run(driver, &connections.sessions, session, active)
                 .instrument(span)
                 .await
                 .and_then(CloseCode::of)
@@ -73,8 +73,8 @@ pub(super) async fn serve(connections: Arc<Connections>, arrival: Arrival) {
                 connections.sessions.metrics.closed(code);
             }
         }
-        Err(Ended::Gone) => charge(&mut attempt),
-        Err(Ended::Refused(refusal)) => {
+        Err(OpeningError::Gone) => charge(&mut attempt),
+        Err(OpeningError::Refused(refusal)) => {
             if refusal.counts {
                 charge(&mut attempt);
             }
@@ -83,29 +83,29 @@ pub(super) async fn serve(connections: Arc<Connections>, arrival: Arrival) {
     }
 }
 
-/// Closes a connection without listening to it.
-pub(super) async fn turn_away(
+/// Closes a connection without reading from it.
+pub(super) async fn refuse_upgraded(
     connections: &Connections,
-    mut arrival: Arrival,
+    mut upgraded: Upgraded,
     code: CloseCode,
     retry_after_ms: Option<u64>,
 ) {
-    charge(&mut arrival.attempt);
-    let shell = Shell::new(
+    charge(&mut upgraded.attempt);
+    let driver = SocketDriver::new(
         connections,
-        arrival.socket,
-        arrival.place,
-        arrival.ahead,
-        arrival.encoding,
+        upgraded.socket,
+        upgraded.permit,
+        upgraded.read_ahead,
+        upgraded.encoding,
     );
     let refusal = Refusal {
         retry_after_ms,
-        ..Refusal::choice(code)
+        ..Refusal::by_node(code)
     };
     log(
         &connections.sessions.metrics,
         &refusal,
-        arrival.attempt.address(),
+        upgraded.attempt.address(),
     );
-    refuse(shell, connections, &refusal).await;
+    refuse(driver, connections, &refusal).await;
 }

@@ -1,4 +1,4 @@
-//! What all connections of a node share.
+//! State shared by all connections of a node.
 
 use std::sync::Arc;
 
@@ -10,20 +10,20 @@ use crate::{
     sessions::Sessions,
 };
 
-/// What all connections share.
+/// State shared by all connections.
 #[derive(Debug)]
 pub struct Connections {
-    /// Where sessions live.
+    /// The sessions of the node.
     pub sessions: Arc<Sessions>,
-    /// Who comes in, and when.
+    /// Admission of `connect`s.
     pub gate: Arc<Gate>,
-    /// The bounds of outboxes.
+    /// Limits of outboxes.
     pub outboxes: Arc<fanout::outbox::Limits>,
-    /// Of sessions.
+    /// Settings of sessions.
     pub timing: Timing,
-    /// Cancelled when the node goes away.
+    /// Cancelled when the node stops.
     pub stop: CancellationToken,
-    /// The largest frame that is read; 0 means no limit.
+    /// Maximum size of a frame from a client, in bytes; 0 means no limit.
     pub frame_bytes: usize,
     /// What requests of all clients hold.
     pub requests: Arc<Room>,

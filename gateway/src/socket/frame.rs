@@ -1,4 +1,4 @@
-//! WebSocket frames as a server writes them: unmasked, whole, two to ten bytes before the payload
+//! Encodes WebSocket frames of a server: unmasked, unfragmented, with a header of two to ten bytes
 //! (RFC 6455, 5.2).
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -7,7 +7,7 @@ use protocol::{CloseCode, Encoding};
 /// The first byte of a close frame.
 pub const CLOSE: u8 = 0x88;
 
-/// A message in an encoding's kind of frame: binary or text.
+/// Returns a message as a binary or text frame, by its encoding.
 pub fn message(encoding: Encoding, payload: &[u8]) -> Bytes {
     let opcode = match encoding {
         Encoding::MessagePack => 0x82,
@@ -16,26 +16,26 @@ pub fn message(encoding: Encoding, payload: &[u8]) -> Bytes {
     frame(opcode, payload)
 }
 
-/// A ping without payload.
+/// Returns a ping without payload.
 pub fn ping() -> Bytes {
     Bytes::from_static(&[0x89, 0])
 }
 
-/// A close with a code of ours; the reason may say when to come back.
+/// Returns a close frame, with a retry hint in its reason if there is one.
 pub fn close(code: CloseCode, retry_after_ms: Option<u64>) -> Bytes {
     close_because(code, code.reason(), retry_after_ms)
 }
 
-/// The most bytes of a close frame's reason (RFC 6455, 5.5).
-const MAX_REASON: usize = 123;
+/// Maximum length of a close frame's reason (RFC 6455, 5.5).
+const MAX_REASON_BYTES: usize = 123;
 
-/// A close for which the code's own reason says too little. What is too long for a close frame is
-/// cut.
+/// Returns a close frame with this reason in place of the code's own. A reason that is too long is
+/// truncated.
 pub fn close_because(code: CloseCode, reason: &str, retry_after_ms: Option<u64>) -> Bytes {
     let hint = retry_after_ms
         .map(|milliseconds| format!(" retry_after_ms={milliseconds}"))
         .unwrap_or_default();
-    let reason = &reason[..reason.floor_char_boundary(MAX_REASON - hint.len())];
+    let reason = &reason[..reason.floor_char_boundary(MAX_REASON_BYTES - hint.len())];
     let mut payload = BytesMut::with_capacity(2 + reason.len() + hint.len());
     payload.put_u16(code.code());
     payload.put_slice(reason.as_bytes());

@@ -1,5 +1,5 @@
-//! The messages that a client sends, as tungstenite reads them: how long one may take, and what is
-//! kept between them.
+//! Reads a client's messages with tungstenite, with a deadline for each message and bounded
+//! buffers.
 
 use std::{
     task::{Context, Poll},
@@ -22,11 +22,11 @@ use super::{
 };
 use crate::limit::NoRoom;
 
-/// How much tungstenite reads at once. It allocates this for each connection, and zeroes it at each
+/// Size of tungstenite's read buffer, which it allocates for each connection and zeroes for each
 /// read.
 const READ_BUFFER: usize = 2 * 1024;
 
-/// Returns what a reader holds of messages of at most `max_bytes`, if that is bounded.
+/// Returns the bounds of a reader for messages of at most `max_bytes`.
 pub(super) fn bounds(max_bytes: Option<usize>) -> Bounds {
     Bounds {
         buffer: READ_BUFFER,
@@ -34,16 +34,15 @@ pub(super) fn bounds(max_bytes: Option<usize>) -> Bounds {
     }
 }
 
-/// What comes in.
+/// An event of the reading side.
 #[derive(Debug)]
 pub(super) enum Input {
     Frame(Bytes),
-    /// A ping or pong: a sign of life.
-    Sign,
-    /// It ends the connection, with this reason.
-    Wrong(CloseCode, &'static str),
-    /// It is not whole, and there is no room on the node for more such messages: it ends the
-    /// connection.
+    /// A control frame: a ping, pong or close.
+    Control,
+    /// An invalid message: the connection is closed with this reason.
+    Invalid(CloseCode, &'static str),
+    /// The node has no room for more unfinished messages: the connection is closed.
     NoRoom,
     Gone,
 }
@@ -54,15 +53,15 @@ pub(super) struct Incoming {
     websocket: WebSocketStream<Wire>,
     config: WebSocketConfig,
     encoding: Encoding,
-    /// How long a message may take from its first bytes to its last.
-    patience: Duration,
-    /// Since when a message lacks its end.
+    /// Maximum time from the first to the last bytes of a message.
+    message_timeout: Duration,
+    /// When the unfinished message began.
     unfinished_since: Option<Instant>,
 }
 
 impl Incoming {
     /// Reads messages within the [`bounds`] of the wire.
-    pub(super) fn new(wire: Wire, encoding: Encoding, patience: Duration) -> Self {
+    pub(super) fn new(wire: Wire, encoding: Encoding, message_timeout: Duration) -> Self {
         let max_bytes = wire.bounds().message;
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
@@ -73,7 +72,7 @@ impl Incoming {
             websocket: open(wire, config),
             config,
             encoding,
-            patience,
+            message_timeout,
             unfinished_since: None,
         }
     }
@@ -87,7 +86,7 @@ impl Incoming {
                 }
                 return Poll::Ready(input);
             }
-            // Everything that the wire has read is used up: what is not whole is in tungstenite's
+            // The wire has no unread bytes: an unfinished message is in tungstenite's
             // buffers.
             let wire = self.websocket.get_ref();
             if !wire.is_between_messages() {
@@ -98,7 +97,7 @@ impl Incoming {
             if wire.largest_payload() <= READ_BUFFER as u64 {
                 return Poll::Pending;
             }
-            // The buffer has grown with a large frame, and would keep its size.
+            // The buffer has grown for a large frame, and would keep its size.
             self.websocket = open(wire.renewed(), self.config);
         }
     }
@@ -108,14 +107,14 @@ impl Incoming {
         self.websocket.get_mut().belongs_to(tenant);
     }
 
-    /// Nothing is read for now: what is missing is not the client's fault.
+    /// Suspends the deadline while the node does not read.
     pub(super) fn pause(&mut self) {
         self.unfinished_since = None;
     }
 
-    /// When the message that has begun must be whole.
+    /// Returns the deadline of the unfinished message.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.unfinished_since?.checked_add(self.patience)
+        self.unfinished_since?.checked_add(self.message_timeout)
     }
 }
 
@@ -127,26 +126,25 @@ fn open(wire: Wire, config: WebSocketConfig) -> WebSocketStream<Wire> {
 }
 
 fn input(message: Option<Result<Message, WsError>>, encoding: Encoding) -> Input {
-    let wrong = |code: CloseCode| Input::Wrong(code, code.reason());
+    let invalid = |code: CloseCode| Input::Invalid(code, code.reason());
     match (message, encoding) {
         (Some(Ok(Message::Binary(frame))), Encoding::MessagePack) => Input::Frame(frame),
         (Some(Ok(Message::Text(text))), Encoding::Json) => Input::Frame(text.into()),
-        (Some(Ok(Message::Text(_))), Encoding::MessagePack) => Input::Wrong(
+        (Some(Ok(Message::Text(_))), Encoding::MessagePack) => Input::Invalid(
             CloseCode::BadFrame,
             "text in a MessagePack session: offer chaos.v1.json for JSON",
         ),
-        (Some(Ok(Message::Binary(_))), Encoding::Json) => Input::Wrong(
+        (Some(Ok(Message::Binary(_))), Encoding::Json) => Input::Invalid(
             CloseCode::BadFrame,
             "binary in a JSON session: offer chaos.v1.msgpack for MessagePack",
         ),
-        // After a close frame tungstenite answers it at the next poll, and then there is nothing
-        // more.
+        // tungstenite answers a close frame at the next poll, and then ends the stream.
         (
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_))),
             _,
-        ) => Input::Sign,
+        ) => Input::Control,
         (None, _) => Input::Gone,
-        (Some(Err(WsError::Capacity(_))), _) => wrong(CloseCode::FrameTooLarge),
+        (Some(Err(WsError::Capacity(_))), _) => invalid(CloseCode::FrameTooLarge),
         (Some(Err(WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake))), _) => {
             Input::Gone
         }
@@ -155,14 +153,14 @@ fn input(message: Option<Result<Message, WsError>>, encoding: Encoding) -> Input
                 .get_ref()
                 .is_some_and(|inner| inner.is::<TooManyFragments>()) =>
         {
-            wrong(CloseCode::FrameTooLarge)
+            invalid(CloseCode::FrameTooLarge)
         }
         (Some(Err(WsError::Io(error))), _)
             if error.get_ref().is_some_and(|inner| inner.is::<NoRoom>()) =>
         {
             Input::NoRoom
         }
-        (Some(Err(WsError::Utf8(_) | WsError::Protocol(_))), _) => wrong(CloseCode::BadFrame),
+        (Some(Err(WsError::Utf8(_) | WsError::Protocol(_))), _) => invalid(CloseCode::BadFrame),
         (Some(Err(_)), _) => Input::Gone,
     }
 }
@@ -184,7 +182,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(30);
 
-    /// A client's socket, and the node's reading side of it.
+    /// Returns a client's socket, and the node's reading side of it.
     async fn connected() -> (TcpStream, Incoming) {
         connected_in(&Room::new(0)).await
     }
@@ -210,7 +208,7 @@ mod tests {
         (client, Incoming::new(wire, Encoding::MessagePack, PATIENCE))
     }
 
-    /// A binary frame, masked with zeros.
+    /// Returns a binary frame, masked with zeros.
     fn frame(first: u8, payload: usize) -> Vec<u8> {
         let mut bytes = vec![first, 0x80 | 126];
         bytes.extend(u16::try_from(payload).unwrap().to_be_bytes());
@@ -218,7 +216,7 @@ mod tests {
         bytes
     }
 
-    /// Polls until something has come in or what came is as expected.
+    /// Polls until there is an input, or until `holds` returns true.
     async fn reads_until(
         incoming: &mut Incoming,
         now: Instant,
@@ -235,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_unfinished_message_has_a_deadline_that_neither_bytes_nor_pings_put_off() {
+    async fn deadline_of_an_unfinished_message_is_not_extended_by_bytes_or_pings() {
         let (mut client, mut incoming) = connected().await;
         let begun = Instant::now();
         let large = frame(0x82, 60_000);
@@ -272,7 +270,7 @@ mod tests {
         client.write_all(&[0x89, 0x80, 0, 0, 0, 0]).await.unwrap();
         assert!(matches!(
             reads_until(&mut incoming, later, |_| false).await,
-            Some(Input::Sign)
+            Some(Input::Control)
         ));
         assert_eq!(incoming.deadline(), Some(begun + PATIENCE));
     }
@@ -347,6 +345,6 @@ mod tests {
         client.write_all(&header).await.unwrap();
         let read = reads_until(&mut incoming, Instant::now(), |_| false).await;
         let code = CloseCode::FrameTooLarge;
-        assert!(matches!(read, Some(Input::Wrong(found, _)) if found == code));
+        assert!(matches!(read, Some(Input::Invalid(found, _)) if found == code));
     }
 }

@@ -1,40 +1,40 @@
-//! The frames that a client sends, counted ahead of tungstenite, which hides the fragments of a
-//! message.
+//! Counts a client's frames before tungstenite reads them, since tungstenite hides the fragments of
+//! a message.
 
-/// Fragments that a message of any size may have.
-const FRAGMENTS: u64 = 64;
-/// Further fragments are allowed while a message has at least so many bytes for each.
+/// Number of fragments that a message of any size may have.
+const MIN_FRAGMENTS: u64 = 64;
+/// A message may have another fragment for each of these bytes.
 const BYTES_PER_FRAGMENT: u64 = 512;
-/// The longest header: two bytes, eight of length, four of mask.
-const MAX_HEADER: usize = 14;
+/// Maximum length of a header: two bytes, eight of length, four of mask.
+const MAX_HEADER_BYTES: usize = 14;
 
-/// A message has more fragments than it may have.
+/// A message has too many fragments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a message has too many fragments")]
 pub(super) struct TooManyFragments;
 
-/// Follows the frame headers (RFC 6455, 5.2) in what a client sends, however it is cut.
+/// Parses frame headers (RFC 6455, 5.2) in a stream of bytes.
 #[derive(Debug, Default)]
 pub(super) struct FrameMeter {
-    header: [u8; MAX_HEADER],
-    /// Bytes of the current header that have come.
+    header: [u8; MAX_HEADER_BYTES],
+    /// Bytes of the current header so far.
     have: usize,
-    /// Bytes of the current payload that are still to come.
+    /// Bytes of the current payload that are missing.
     payload: u64,
-    /// Of the message that is not whole yet.
+    /// Fragments and bytes of the unfinished message.
     fragments: u64,
     bytes: u64,
-    /// Whether the frame that has begun is the last one of its message.
+    /// Whether the current frame is the last one of its message.
     is_last: bool,
     largest_payload: u64,
 }
 
 impl FrameMeter {
-    /// Takes the next bytes.
+    /// Parses the next bytes.
     ///
     /// # Errors
-    /// A message has too many fragments: the connection is to be closed, and nothing of these bytes
-    /// to be read.
+    /// Fails if a message has too many fragments. Close the connection then, without reading these
+    /// bytes.
     pub(super) fn advance(&mut self, mut bytes: &[u8]) -> Result<(), TooManyFragments> {
         while !bytes.is_empty() {
             let passed = usize::try_from(self.payload)
@@ -61,13 +61,13 @@ impl FrameMeter {
         Ok(())
     }
 
-    /// Returns whether no frame and no fragmented message has begun that is not whole.
+    /// Returns whether all frames and messages are complete.
     pub(super) fn is_between_messages(&self) -> bool {
         self.have == 0 && self.payload == 0 && self.fragments == 0
     }
 
-    /// Returns the bytes that the fragments of the message which is not whole yet take in
-    /// tungstenite beside its buffer, which collects them in a vector of at most twice their length.
+    /// Returns the bytes that tungstenite needs for the fragments of the unfinished message besides
+    /// its buffer: it collects them in a vector of at most twice their length.
     pub(super) fn fragment_bytes(&self) -> u64 {
         if self.is_last && self.fragments == 1 {
             return 0;
@@ -92,7 +92,7 @@ impl FrameMeter {
         }
         self.fragments += 1;
         self.bytes = self.bytes.saturating_add(length);
-        if self.fragments > FRAGMENTS + self.bytes / BYTES_PER_FRAGMENT {
+        if self.fragments > MIN_FRAGMENTS + self.bytes / BYTES_PER_FRAGMENT {
             return Err(TooManyFragments);
         }
         self.is_last = is_last;
@@ -107,7 +107,7 @@ impl FrameMeter {
     }
 }
 
-/// The payload's length, if the header is complete.
+/// Returns the payload's length if the header is complete.
 fn payload_length(header: &[u8]) -> Option<u64> {
     let second = *header.get(1)?;
     let extended = match second & 0x7f {
@@ -133,7 +133,7 @@ mod tests {
 
     use super::*;
 
-    /// A masked frame; 0 continues a message, 2 begins one.
+    /// Returns a masked frame. Opcode 0 continues a message, 2 begins one.
     fn frame(is_last: bool, opcode: u8, payload: usize) -> Vec<u8> {
         let mut bytes = vec![u8::from(is_last) << 7 | opcode];
         match payload {
@@ -152,17 +152,17 @@ mod tests {
     }
 
     #[test]
-    fn empty_fragments_end_at_their_bound() {
+    fn number_of_empty_fragments_is_bounded() {
         let mut meter = FrameMeter::default();
         assert_eq!(meter.advance(&frame(false, 2, 0)), Ok(()));
-        for _ in 1..FRAGMENTS {
+        for _ in 1..MIN_FRAGMENTS {
             assert_eq!(meter.advance(&frame(false, 0, 0)), Ok(()));
         }
         assert_eq!(meter.advance(&frame(false, 0, 0)), Err(TooManyFragments));
     }
 
     #[test]
-    fn large_fragments_are_as_many_as_the_message_needs() {
+    fn number_of_large_fragments_grows_with_the_message() {
         let mut meter = FrameMeter::default();
         for index in 0..1000u64 {
             assert_eq!(
@@ -174,11 +174,15 @@ mod tests {
     }
 
     #[test]
-    fn fragments_are_held_until_the_message_is_whole() {
+    fn fragments_are_counted_until_the_message_is_complete() {
         let mut meter = FrameMeter::default();
         let whole = frame(true, 2, 1000);
         assert_eq!(meter.advance(&whole[..500]), Ok(()));
-        assert_eq!(meter.fragment_bytes(), 0, "it stays in the buffer");
+        assert_eq!(
+            meter.fragment_bytes(),
+            0,
+            "an unfragmented message stays in the buffer"
+        );
         assert_eq!(meter.advance(&whole[500..]), Ok(()));
         assert_eq!(meter.advance(&frame(false, 2, 1000)), Ok(()));
         assert_eq!(meter.advance(&frame(true, 9, 100)), Ok(()));
@@ -193,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn control_frames_and_whole_messages_are_no_fragments() {
+    fn control_frames_and_unfragmented_messages_are_not_counted() {
         let mut meter = FrameMeter::default();
         assert_eq!(meter.advance(&frame(false, 2, 0)), Ok(()));
         for _ in 0..1000 {
@@ -208,7 +212,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn frames_are_counted_however_the_bytes_are_cut(
+        fn any_split_of_the_bytes_gives_the_same_counts(
             frames in proptest::collection::vec((any::<bool>(), prop_oneof![Just(0u8), Just(2), Just(9)], 0..300usize), 0..100),
             cuts in proptest::collection::vec(1..50usize, 1..20),
         ) {
@@ -229,7 +233,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_can_be_followed(bytes in proptest::collection::vec(any::<u8>(), 0..500)) {
+        fn any_bytes_can_be_parsed(bytes in proptest::collection::vec(any::<u8>(), 0..500)) {
             let _: Result<(), _> = FrameMeter::default().advance(&bytes);
         }
     }

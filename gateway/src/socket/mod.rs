@@ -1,17 +1,16 @@
-//! Sockets of clients: the upgrade, the shell that owns a socket, and the frames that leave it.
+//! WebSockets of clients: the upgrade, the task that serves a socket, and the frames it writes.
 //!
-//! Left out: what a session decides (`session`), what requests do (`service`), the order of what
-//! leaves (`fanout`).
+//! `session` has the state machines, `sessions` dispatches requests, and `fanout` orders the output.
 
 mod connection;
 mod connections;
+mod driver;
 pub mod frame;
 mod incoming;
 mod meter;
 mod opening;
 mod refusal;
 mod serving;
-mod shell;
 mod upgrade;
 mod wire;
 

@@ -1,4 +1,4 @@
-//! From an upgraded socket to a session: the first request, and the `connect` that it is.
+//! Opens a session on an upgraded connection: reads the first request and serves it as `connect`.
 
 use std::{
     future::{Future, poll_fn},
@@ -12,11 +12,11 @@ use tokio::task::coop;
 
 use super::{
     connections::Connections,
+    driver::{Event, SocketDriver},
     frame,
     incoming::Input,
-    refusal::{Ended, Refusal},
+    refusal::{OpeningError, Refusal},
     serving::no_room,
-    shell::{Event, Shell},
 };
 use crate::{
     auth::Attempt,
@@ -24,24 +24,24 @@ use crate::{
     sessions::{self, Session},
 };
 
-/// Maximum number of pings before the first request.
-const MAX_SIGNS: usize = 16;
+/// Maximum number of control frames before the first request.
+const MAX_CONTROL_FRAMES: usize = 16;
 
-/// Opens a session, or refuses and ends the connection.
+/// Opens a session, or refuses and closes the connection.
 pub(super) async fn open(
-    mut shell: Shell,
+    mut driver: SocketDriver,
     connections: Arc<Connections>,
     attempt: &mut Attempt,
-) -> Result<(Shell, Arc<Session>), Ended> {
-    let opened = match first_request(&mut shell, &connections).await {
-        Ok(opening) => connect(&shell, &connections, opening, attempt).await,
+) -> Result<(SocketDriver, Arc<Session>), OpeningError> {
+    let opened = match first_request(&mut driver, &connections).await {
+        Ok(opening) => connect(&driver, &connections, opening, attempt).await,
         Err(ended) => Err(ended),
     };
     match opened {
-        Ok(session) => Ok((shell, session)),
+        Ok(session) => Ok((driver, session)),
         Err(ended) => {
-            if let Ended::Refused(refusal) = &ended {
-                refuse(shell, &connections, refusal).await;
+            if let OpeningError::Refused(refusal) = &ended {
+                refuse(driver, &connections, refusal).await;
             }
             Err(ended)
         }
@@ -49,54 +49,56 @@ pub(super) async fn open(
 }
 
 async fn first_request(
-    shell: &mut Shell,
+    driver: &mut SocketDriver,
     connections: &Connections,
-) -> Result<ConnectRequest, Ended> {
-    let handshake = Handshake::new(shell.encoding, Instant::now());
+) -> Result<ConnectRequest, OpeningError> {
+    let handshake = Handshake::new(driver.encoding, Instant::now());
     let mut timer = Box::pin(tokio::time::sleep_until(handshake.deadline().into()));
-    let mut signs = 0;
+    let mut control_frames = 0;
     loop {
         let event = tokio::select! {
-            event = poll_fn(|cx| shell.poll_event(cx, timer.as_mut(), None)) => event,
+            event = poll_fn(|cx| driver.poll_event(cx, timer.as_mut(), None)) => event,
             () = connections.stop.cancelled() => Event::Due,
         };
         match event {
-            Event::Input(Input::Sign) if signs < MAX_SIGNS => signs += 1,
-            Event::Input(Input::Sign) => {
-                return Err(Refusal::fault(CloseCode::TooManyRequests).into());
+            Event::Input(Input::Control) if control_frames < MAX_CONTROL_FRAMES => {
+                control_frames += 1
+            }
+            Event::Input(Input::Control) => {
+                return Err(Refusal::by_peer(CloseCode::TooManyRequests).into());
             }
             Event::Input(Input::Frame(frame)) => match handshake.frame(&frame) {
                 Ok(opening) => return Ok(opening),
                 Err(refusal) => return Err(Refusal::from(refusal).into()),
             },
-            Event::Input(Input::Wrong(code, reason)) => {
+            Event::Input(Input::Invalid(code, reason)) => {
                 let refusal = Refusal {
                     reason: reason.into(),
-                    ..Refusal::fault(code)
+                    ..Refusal::by_peer(code)
                 };
                 return Err(refusal.into());
             }
             Event::Input(Input::NoRoom) => {
                 let refusal = Refusal {
                     reason: no_room(&connections.sessions.metrics).into(),
-                    ..Refusal::fault(CloseCode::TooManyConnections)
+                    ..Refusal::by_peer(CloseCode::TooManyConnections)
                 };
                 return Err(refusal.into());
             }
             Event::Due if connections.stop.is_cancelled() => {
-                return Err(Refusal::choice(CloseCode::GoingAway).into());
+                return Err(Refusal::by_node(CloseCode::GoingAway).into());
             }
             Event::Due if Instant::now() < handshake.deadline() => {
                 timer.as_mut().reset(handshake.deadline().into())
             }
             Event::Due => {
-                return Err(Refusal::fault(CloseCode::ConnectTimeout).into());
+                return Err(Refusal::by_peer(CloseCode::ConnectTimeout).into());
             }
             Event::Input(Input::Gone)
             | Event::Over(_)
             | Event::SubscriptionEnded
             | Event::Steps => {
-                return Err(Ended::Gone);
+                return Err(OpeningError::Gone);
             }
         }
         coop::consume_budget().await;
@@ -104,65 +106,65 @@ async fn first_request(
 }
 
 async fn connect(
-    shell: &Shell,
+    driver: &SocketDriver,
     connections: &Arc<Connections>,
     opening: ConnectRequest,
     attempt: &mut Attempt,
-) -> Result<Arc<Session>, Ended> {
+) -> Result<Arc<Session>, OpeningError> {
     let id = opening.id;
     let entering = async {
         let candidate = sessions::check(&connections.sessions, opening, attempt).await?;
         match connections.gate.enter(candidate.party()).await {
             Ok(pass) => Ok((candidate, pass)),
-            Err(full) => Err(sessions::turn_away(&connections.sessions, id, full)),
+            Err(full) => Err(sessions::gate_refusal(&connections.sessions, id, full)),
         }
     };
     let entered = tokio::select! {
         entered = entering => entered,
         () = connections.stop.cancelled() => {
-            return Err(Refusal::choice(CloseCode::GoingAway).into());
+            return Err(Refusal::by_node(CloseCode::GoingAway).into());
         }
-        () = shell.gone() => return Err(Ended::Gone),
+        () = driver.gone() => return Err(OpeningError::Gone),
     };
     let (candidate, pass) = entered?;
     let connecting = sessions::connect(
         &connections.sessions,
         candidate,
-        shell.encoding,
-        &shell.outbox,
+        driver.encoding,
+        &driver.outbox,
         pass,
     );
     let mut connecting = std::pin::pin!(connecting);
     let session = poll_fn(|cx| {
-        // What the handshake has to say leaves while it goes on; the end of the socket is
-        // noticed afterwards.
-        let _ = shell.outbox.poll_drive(cx);
+        // Frames of the handshake are written while it runs. The end of the socket is noticed
+        // afterwards.
+        let _ = driver.outbox.poll_drive(cx);
         connecting.as_mut().poll(cx)
     })
     .await?;
     Ok(session)
 }
 
-/// Answers, closes and ends a connection that gets no session.
-pub(super) async fn refuse(shell: Shell, connections: &Connections, refusal: &Refusal) {
+/// Answers the request of a connection that gets no session, and closes the connection.
+pub(super) async fn refuse(driver: SocketDriver, connections: &Connections, refusal: &Refusal) {
     let &Refusal {
         code,
         retry_after_ms,
         ..
     } = refusal;
     if let Some((id, error)) = &refusal.answer {
-        let reply = encode_error(shell.encoding, *id, error);
-        let _: Result<(), _> = shell
+        let reply = encode_error(driver.encoding, *id, error);
+        let _: Result<(), _> = driver
             .outbox
-            .push(frame::message(shell.encoding, &reply), Class::Reply);
+            .push(frame::message(driver.encoding, &reply), Class::Reply);
     }
-    shell.outbox.close(
+    driver.outbox.close(
         frame::close_because(code, &refusal.reason, retry_after_ms),
         code.code(),
     );
     connections.sessions.metrics.closed(code);
-    match shell.place.is_short() {
-        true => shell.part_at_once(),
-        false => shell.part().await,
+    match driver.permit.is_scarce() {
+        true => driver.close_at_once(),
+        false => driver.close_gracefully().await,
     }
 }

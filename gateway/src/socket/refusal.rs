@@ -1,4 +1,4 @@
-//! Why a connection has no session, and what that costs its address.
+//! Refusals of connections before they have a session, and their charge to the address.
 
 use std::{borrow::Cow, time::Instant};
 
@@ -13,43 +13,43 @@ use crate::{
     sessions::Refused,
 };
 
-/// How a connection ended before there was a session.
+/// A connection that ended before it had a session.
 #[derive(Debug)]
-pub(super) enum Ended {
+pub(super) enum OpeningError {
     /// The node closed it.
     Refused(Refusal),
-    /// The peer was gone before that, which counts against the address.
+    /// The peer disconnected, which counts against its address.
     Gone,
 }
 
-impl From<Refusal> for Ended {
+impl From<Refusal> for OpeningError {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
     }
 }
 
-impl From<Refused> for Ended {
+impl From<Refused> for OpeningError {
     fn from(refused: Refused) -> Self {
         Self::Refused(refused.into())
     }
 }
 
-/// Why the node closes a connection that has no session.
+/// The reason for which the node closes a connection without a session.
 #[derive(Debug)]
 pub(super) struct Refusal {
     pub(super) code: CloseCode,
     /// The reason in the close frame.
     pub(super) reason: Cow<'static, str>,
-    /// The reply to its request, if it could be read that far.
+    /// The id of its request, if that could be decoded, and the error to answer.
     pub(super) answer: Option<(u32, ErrorBody)>,
     pub(super) retry_after_ms: Option<u64>,
-    /// Whether it counts against the address.
+    /// Whether it counts against its address.
     pub(super) counts: bool,
 }
 
 impl Refusal {
-    /// The peer's own fault.
-    pub(super) fn fault(code: CloseCode) -> Self {
+    /// A refusal that the peer caused. It counts against its address.
+    pub(super) fn by_peer(code: CloseCode) -> Self {
         Self {
             code,
             reason: code.reason().into(),
@@ -59,11 +59,11 @@ impl Refusal {
         }
     }
 
-    /// The node's choice.
-    pub(super) fn choice(code: CloseCode) -> Self {
+    /// A refusal that the node caused. It does not count against the address.
+    pub(super) fn by_node(code: CloseCode) -> Self {
         Self {
             counts: false,
-            ..Self::fault(code)
+            ..Self::by_peer(code)
         }
     }
 }
@@ -93,20 +93,20 @@ impl From<session::InvalidConnect> for Refusal {
         Self {
             answer: refusal.answer,
             reason: refusal.reason,
-            ..Self::fault(refusal.close)
+            ..Self::by_peer(refusal.close)
         }
     }
 }
 
 static REFUSALS: LogRateLimit = LogRateLimit::new(10);
 
-/// Counts a connection without a session against its address, which is refused at its next upgrade
-/// if it has no token left.
+/// Charges a connection without a session to its address. The next upgrade is refused if its bucket
+/// is empty then.
 pub(super) fn charge(attempt: &mut Attempt) {
     let _: Result<(), _> = attempt.charge();
 }
 
-/// Counts a refusal, and logs it now and then.
+/// Counts a refusal, and logs it at a limited rate.
 pub(super) fn log(metrics: &Metrics, refusal: &Refusal, address: AddressGroup) {
     match refusal.code {
         CloseCode::TokenRefused | CloseCode::TokenExpired => {

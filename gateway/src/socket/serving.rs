@@ -1,4 +1,4 @@
-//! The task of a connection that has a session.
+//! The task of a connection with a session.
 
 use std::{
     borrow::Cow,
@@ -14,9 +14,9 @@ use serde::Serialize;
 use tokio::task::coop;
 
 use super::{
+    driver::{Event, SocketDriver},
     frame,
     incoming::Input,
-    shell::{Event, Shell},
 };
 use crate::{
     limit::request_bytes,
@@ -25,9 +25,9 @@ use crate::{
     sessions::{self, Session, Sessions},
 };
 
-/// Serves a session until it ends. The close code, if it ended with one.
+/// Serves a session until it ends. Returns the close code, if it ended with one.
 pub(super) async fn run(
-    mut shell: Shell,
+    mut driver: SocketDriver,
     sessions: &Arc<Sessions>,
     session: Arc<Session>,
     mut active: Active,
@@ -35,7 +35,7 @@ pub(super) async fn run(
     let mut timer = Box::pin(tokio::time::sleep_until(active.due().into()));
     let mut expires_at = session.expires_at();
     let code = loop {
-        match poll_fn(|cx| shell.poll_event(cx, timer.as_mut(), Some(&session))).await {
+        match poll_fn(|cx| driver.poll_event(cx, timer.as_mut(), Some(&session))).await {
             Event::Input(input) => {
                 let now = Instant::now();
                 active.received(now);
@@ -45,8 +45,8 @@ pub(super) async fn run(
                         None => break None,
                     }
                 }
-                // A read may bring hundreds of frames: each is charged to the task's budget, so
-                // that others have their turn.
+                // A read may contain hundreds of frames. Each is charged to the task's budget, so that
+                // other tasks run.
                 coop::consume_budget().await;
             }
             Event::Due => {
@@ -55,19 +55,19 @@ pub(super) async fn run(
                     expires_at = session.expires_at();
                     active.refreshed(remaining(sessions, &session), now);
                 }
-                let _: Result<(), _> = shell.outbox.check(now);
-                if shell
+                let _: Result<(), _> = driver.outbox.check(now);
+                if driver
                     .incoming
                     .deadline()
                     .is_some_and(|deadline| now >= deadline)
                 {
                     session
-                        .close_because(CloseCode::TooSlow, "a message did not come whole in time");
+                        .close_because(CloseCode::TooSlow, "a message was not completed in time");
                 }
                 while let Some(action) = active.tick(now) {
                     match action {
-                        Action::Ping => drop(shell.outbox.push(frame::ping(), Class::Control)),
-                        Action::WarnOfExpiry => session.tell(&expiring(&session)),
+                        Action::Ping => drop(driver.outbox.push(frame::ping(), Class::Control)),
+                        Action::WarnOfExpiry => session.send_event(&expiring(&session)),
                         Action::Close(code) => {
                             session.close(code, None);
                             break;
@@ -77,9 +77,9 @@ pub(super) async fn run(
                 timer.as_mut().reset(active.due().into());
             }
             Event::SubscriptionEnded => session.recover_ended(),
-            Event::Steps => sessions::follow(sessions, &session),
+            Event::Steps => sessions::begin_steps(sessions, &session),
             Event::Over(Reason::TooSlow(_)) => {
-                shell.outbox.close(
+                driver.outbox.close(
                     frame::close(CloseCode::TooSlow, None),
                     CloseCode::TooSlow.code(),
                 );
@@ -92,15 +92,15 @@ pub(super) async fn run(
     sessions.leave(&session);
     drop(session);
     match code {
-        Some(_) => shell.part().await,
-        // Whoever waits for room in it learns that there will be none.
-        None => shell.outbox.fail(Reason::Broken),
+        Some(_) => driver.close_gracefully().await,
+        // Wakes tasks that wait for room in the outbox.
+        None => driver.outbox.fail(Reason::Broken),
     }
     code
 }
 
-/// Takes what came in. An error ends the connection, with a code and a reason unless the peer
-/// is gone.
+/// Handles an input. An error ends the connection, with a code and a reason unless the peer
+/// disconnected.
 fn take(
     input: Input,
     sessions: &Arc<Sessions>,
@@ -116,13 +116,13 @@ fn take(
         ))
     };
     match input {
-        // Pings are answered, and so are paced like requests.
-        Input::Sign => match active.request(now) {
+        // Pings cause answers, so they are limited like requests.
+        Input::Control => match active.request(now) {
             Verdict::Close(code) => Err(plain(code)),
             Verdict::Serve | Verdict::Refuse { .. } => Ok(()),
         },
         Input::Gone => Err(None),
-        Input::Wrong(code, reason) => Err(Some((code, reason.into()))),
+        Input::Invalid(code, reason) => Err(Some((code, reason.into()))),
         Input::NoRoom => {
             let reason = no_room(&sessions.metrics);
             Err(Some((CloseCode::TooManyConnections, reason.into())))
@@ -137,14 +137,14 @@ fn take(
     }
 }
 
-/// Counts a message that is given up since there is no room for it. Returns why its connection is
+/// Counts a message that the node has no room for. Returns the reason for which its connection is
 /// closed.
 pub(super) fn no_room(metrics: &Metrics) -> &'static str {
     metrics.limit_hit(request_bytes::LIMIT);
     "too many requests on this node"
 }
 
-/// How long a session's token lasts from now on.
+/// Returns the time until a session's token expires.
 pub(super) fn remaining(sessions: &Sessions, session: &Session) -> Duration {
     Duration::from_millis(
         session

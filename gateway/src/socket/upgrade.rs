@@ -1,4 +1,4 @@
-//! `GET /v1/ws`: from an HTTP request to a WebSocket, or to a refusal.
+//! `GET /v1/ws`: upgrades an HTTP request to a WebSocket, or refuses it.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -21,7 +21,7 @@ use protocol::{CloseCode, Encoding, ErrorCode};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{
-    connection::{Arrival, serve},
+    connection::{Upgraded, serve},
     connections::Connections,
 };
 use crate::{
@@ -34,26 +34,26 @@ use crate::{
     rest::{RestState, check_single},
 };
 
-/// What upgrades are decided by.
+/// State shared by all upgrades.
 #[derive(Debug)]
 pub struct Upgrades {
-    /// Where connections go.
+    /// State for the connections.
     pub connections: Arc<Connections>,
-    /// Origins, proxies, attempts of addresses, whether the node drains.
+    /// Origins, proxies, failed attempts by address, and whether the node drains.
     pub rest: RestState,
-    /// Connections of the node.
+    /// Number of WebSocket connections of the node.
     pub count: Arc<AtomicUsize>,
-    /// How many of them there may be: `connections`, or what the node's descriptors allow.
-    pub most: u64,
-    /// Connections of each address that have not said who they are.
+    /// Their maximum number: `connections`, or what the node's descriptors allow.
+    pub max: u64,
+    /// Connections of each address without a session.
     pub waiting: Arc<Concurrent<AddressGroup>>,
 }
 
-/// How many connections of an address may wait for their `connect`, for each that
-/// `unauthenticated_per_ip` allows a second: as many as may fail within the time of a handshake.
-const WAITING: u64 = 10;
+/// Maximum number of connections of an address without a session, for each attempt per second that
+/// `unauthenticated_per_ip` allows: as many as may fail within the timeout of a `connect`.
+const UNCONNECTED_PER_ATTEMPT: u64 = 10;
 
-/// Answers an upgrade.
+/// Handles an upgrade request.
 pub async fn upgrade(
     State(upgrades): State<Arc<Upgrades>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -70,7 +70,7 @@ pub async fn upgrade(
             if let Some(held_back) = REFUSALS.pass(Instant::now()) {
                 let origin = origin
                     .as_ref()
-                    .map(|origin| &origin.as_bytes()[..origin.len().min(LOGGED_ORIGIN)]);
+                    .map(|origin| &origin.as_bytes()[..origin.len().min(MAX_LOGGED_ORIGIN_BYTES)]);
                 let origin = origin.map(String::from_utf8_lossy).unwrap_or_default();
                 tracing::info!(%address, ?origin, reason = refusal.as_str(), error = error.body.message, held_back, "upgrade refused");
             }
@@ -79,10 +79,8 @@ pub async fn upgrade(
     }
 }
 
-/// The refused upgrades that are logged.
 static REFUSALS: LogRateLimit = LogRateLimit::new(10);
-/// How much of an `Origin` is logged, in bytes.
-const LOGGED_ORIGIN: usize = 200;
+const MAX_LOGGED_ORIGIN_BYTES: usize = 200;
 
 impl Upgrades {
     fn metrics(&self) -> &Metrics {
@@ -118,8 +116,8 @@ fn accept(
             Error::bad_request("this path is for WebSocket upgrades (version 13)"),
         ));
     };
-    // An `Origin` that is no text names a page that cannot be allowed; only a request without one
-    // comes from no page.
+    // An `Origin` that is not text is refused. Only a request without an `Origin` comes from no web
+    // page.
     let origins = &upgrades.rest.origins;
     let may_connect = |origin: &HeaderValue| {
         origin
@@ -134,7 +132,7 @@ fn accept(
             ),
         ));
     }
-    let chosen = choose(headers).ok_or_else(|| {
+    let chosen = negotiate(headers).ok_or_else(|| {
         (Refusal::Protocol, Error::bad_request("none of the offered sub-protocols is known; there are chaos.v1.msgpack and chaos.v1.json"))
     })?;
     let attempt = upgrades.rest.attempts.begin(address);
@@ -152,7 +150,7 @@ fn accept(
         .sessions
         .limits
         .unauthenticated_per_ip
-        .saturating_mul(WAITING);
+        .saturating_mul(UNCONNECTED_PER_ATTEMPT);
     let waiting = upgrades
         .waiting
         .enter(attempt.address(), most)
@@ -179,7 +177,7 @@ fn accept(
         header::SEC_WEBSOCKET_ACCEPT,
         HeaderValue::from_str(&accept_key).expect("base64 is a header value"),
     );
-    if let Chosen::Named(encoding) = chosen {
+    if let Subprotocol::Named(encoding) = chosen {
         out.insert(
             header::SEC_WEBSOCKET_PROTOCOL,
             HeaderValue::from_static(encoding.subprotocol()),
@@ -188,14 +186,16 @@ fn accept(
     let upgrades = Arc::clone(upgrades);
     tokio::spawn(async move {
         match on_upgrade.await {
-            Ok(upgraded) => arrive(upgrades, upgraded, chosen.encoding(), attempt, waiting).await,
-            Err(error) => tracing::debug!(%error, "an upgrade did not come about"),
+            Ok(upgraded) => {
+                start_connection(upgrades, upgraded, chosen.encoding(), attempt, waiting).await
+            }
+            Err(error) => tracing::debug!(%error, "an upgrade failed"),
         }
     });
     Ok(response)
 }
 
-async fn arrive(
+async fn start_connection(
     upgrades: Arc<Upgrades>,
     upgraded: hyper::upgrade::Upgraded,
     encoding: Encoding,
@@ -205,15 +205,15 @@ async fn arrive(
     let parts = match upgraded.downcast::<TokioIo<HttpStream>>() {
         Ok(parts) => parts,
         Err(_) => {
-            tracing::error!("an upgraded connection is none that was accepted here");
+            tracing::error!("an upgraded connection has an unexpected type");
             return;
         }
     };
-    let (socket, place) = parts.io.into_inner().into_parts();
-    let arrival = Arrival {
+    let (socket, permit) = parts.io.into_inner().into_parts();
+    let upgraded = Upgraded {
         socket,
-        place,
-        ahead: parts.read_buf,
+        permit,
+        read_ahead: parts.read_buf,
         encoding,
         waiting,
         attempt,
@@ -222,51 +222,51 @@ async fn arrive(
     metrics.admitted.inc();
     let held = (
         Metrics::hold(&metrics.connections),
-        Open::new(&upgrades.count),
+        CountGuard::new(&upgrades.count),
     );
-    if upgrades.count.load(Ordering::Relaxed) as u64 > upgrades.most {
+    if upgrades.count.load(Ordering::Relaxed) as u64 > upgrades.max {
         metrics.limit_hit("connections");
-        super::connection::turn_away(
+        super::connection::refuse_upgraded(
             &upgrades.connections,
-            arrival,
+            upgraded,
             CloseCode::TooManyConnections,
             Some(5000),
         )
         .await;
         return;
     }
-    // A task of its own: what the upgrade needed is not carried along.
+    // In a task of its own, without the state of the upgrade.
     tokio::spawn(async move {
         let _held = held;
-        serve(upgrades.connections.clone(), arrival).await;
+        serve(upgrades.connections.clone(), upgraded).await;
     });
 }
 
-/// One in a count, until it is dropped.
-struct Open(Arc<AtomicUsize>);
+/// Counts a connection until it is dropped.
+struct CountGuard(Arc<AtomicUsize>);
 
-impl Open {
+impl CountGuard {
     fn new(count: &Arc<AtomicUsize>) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(count))
     }
 }
 
-impl Drop for Open {
+impl Drop for CountGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Chosen {
-    /// The client named none.
+enum Subprotocol {
+    /// The client offered none.
     Default,
-    /// One that the client named.
+    /// One that the client offered.
     Named(Encoding),
 }
 
-impl Chosen {
+impl Subprotocol {
     fn encoding(self) -> Encoding {
         match self {
             Self::Default => Encoding::MessagePack,
@@ -275,8 +275,8 @@ impl Chosen {
     }
 }
 
-/// The first sub-protocol of the client's that is known; `None` if all are unknown.
-fn choose(headers: &HeaderMap) -> Option<Chosen> {
+/// Returns the first known sub-protocol that the client offers; `None` if all are unknown.
+fn negotiate(headers: &HeaderMap) -> Option<Subprotocol> {
     let mut offered = headers
         .get_all(header::SEC_WEBSOCKET_PROTOCOL)
         .iter()
@@ -286,18 +286,18 @@ fn choose(headers: &HeaderMap) -> Option<Chosen> {
         .filter(|name| !name.is_empty())
         .peekable();
     if offered.peek().is_none() {
-        return Some(Chosen::Default);
+        return Some(Subprotocol::Default);
     }
     offered
         .find_map(|name| Encoding::ALL.into_iter().find(|e| e.subprotocol() == name))
-        .map(Chosen::Named)
+        .map(Subprotocol::Named)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn offer(values: &[&'static str]) -> Option<Chosen> {
+    fn offer(values: &[&'static str]) -> Option<Subprotocol> {
         let mut headers = HeaderMap::new();
         for value in values {
             headers.append(
@@ -305,19 +305,19 @@ mod tests {
                 HeaderValue::from_static(value),
             );
         }
-        choose(&headers)
+        negotiate(&headers)
     }
 
     #[test]
-    fn the_first_known_sub_protocol_is_chosen() {
-        assert_eq!(offer(&[]), Some(Chosen::Default));
+    fn first_known_sub_protocol_is_chosen() {
+        assert_eq!(offer(&[]), Some(Subprotocol::Default));
         assert_eq!(
             offer(&["x, chaos.v1.json, chaos.v1.msgpack"]),
-            Some(Chosen::Named(Encoding::Json))
+            Some(Subprotocol::Named(Encoding::Json))
         );
         assert_eq!(
             offer(&["x", "chaos.v1.msgpack"]),
-            Some(Chosen::Named(Encoding::MessagePack))
+            Some(Subprotocol::Named(Encoding::MessagePack))
         );
         assert_eq!(offer(&["x", "y"]), None);
     }

@@ -1,7 +1,7 @@
-//! The stream under tungstenite: reads from the socket, writes into the outbox.
+//! The stream below tungstenite: reads from the socket, writes into the outbox.
 //!
-//! tungstenite reads the frames that come in and answers pings and closes; what it writes meets
-//! everything else that leaves the connection in the one outbox, at frame boundaries.
+//! tungstenite parses incoming frames and answers pings and closes. Its frames go through the same
+//! outbox as all other frames of the connection.
 
 use std::{
     io,
@@ -24,37 +24,37 @@ use crate::limit::Share;
 #[derive(Debug)]
 pub(super) struct Wire {
     socket: Arc<TcpStream>,
-    /// What was read along with the upgrade request.
-    ahead: Bytes,
+    /// Bytes that were read along with the upgrade request.
+    read_ahead: Bytes,
     outbox: Arc<Outbox>,
     meter: FrameMeter,
     bounds: Bounds,
-    /// What tungstenite and `ahead` hold beyond a buffer of the usual size.
+    /// Memory of tungstenite and `read_ahead` beyond a buffer of the default size.
     held: Share,
 }
 
-/// What the reader of a [`Wire`] holds at most.
+/// Bounds of the memory of a [`Wire`]'s reader.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
-    /// Bytes of its buffer unless a frame needs more.
+    /// Bytes of its buffer, unless a frame needs more.
     pub(super) buffer: usize,
-    /// Bytes of the largest message, which it refuses as soon as a header announces more; `None`
+    /// Maximum bytes of a message, refused as soon as a header announces more; `None`
     /// for no limit.
     pub(super) message: Option<usize>,
 }
 
 impl Wire {
-    /// A stream over both.
+    /// Creates a stream over a socket and an outbox.
     pub(super) fn new(
         socket: Arc<TcpStream>,
-        ahead: Bytes,
+        read_ahead: Bytes,
         outbox: Arc<Outbox>,
         bounds: Bounds,
         held: Share,
     ) -> Self {
         Self {
             socket,
-            ahead,
+            read_ahead,
             outbox,
             meter: FrameMeter::default(),
             bounds,
@@ -62,11 +62,11 @@ impl Wire {
         }
     }
 
-    /// The same stream for a new reader, which has nothing of it in its buffer.
+    /// Returns the same stream for a new reader with an empty buffer.
     pub(super) fn renewed(&self) -> Self {
         debug_assert!(
-            self.ahead.is_empty() && self.is_between_messages(),
-            "what a reader holds would be lost"
+            self.read_ahead.is_empty() && self.is_between_messages(),
+            "the data in the reader's buffer would be lost"
         );
         Self::new(
             self.socket.clone(),
@@ -82,26 +82,26 @@ impl Wire {
         self.held.change_group(tenant);
     }
 
-    /// Returns whether everything that was read are whole messages.
+    /// Returns whether all messages that were read are complete.
     pub(super) fn is_between_messages(&self) -> bool {
         self.meter.is_between_messages()
     }
 
-    /// Returns the length of the largest payload that was announced.
+    /// Returns the length of the largest payload that a header announced.
     pub(super) fn largest_payload(&self) -> u64 {
         self.meter.largest_payload()
     }
 
-    /// Returns what its reader holds at most.
+    /// Returns the bounds of its reader.
     pub(super) fn bounds(&self) -> Bounds {
         self.bounds
     }
 
-    /// Follows the next bytes, before tungstenite makes room for what they announce.
-    fn follow(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Accounts for the next bytes, before tungstenite allocates memory for them.
+    fn account(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.meter.advance(bytes).map_err(io::Error::other)?;
         let largest = usize::try_from(self.meter.largest_payload()).unwrap_or(usize::MAX);
-        if self.bounds.message.is_some_and(|most| largest > most) {
+        if self.bounds.message.is_some_and(|max| largest > max) {
             return Ok(());
         }
         let fragments = usize::try_from(self.meter.fragment_bytes()).unwrap_or(usize::MAX);
@@ -112,7 +112,7 @@ impl Wire {
         };
         let held = buffer
             .saturating_add(fragments)
-            .saturating_add(self.ahead.len());
+            .saturating_add(self.read_ahead.len());
         self.held.resize(held).map_err(io::Error::other)
     }
 
@@ -129,14 +129,14 @@ impl AsyncRead for Wire {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let wire = self.get_mut();
-        if wire.ahead.has_remaining() {
-            let length = wire.ahead.len().min(buf.remaining());
-            let bytes = wire.ahead.split_to(length);
-            if wire.ahead.is_empty() {
+        if wire.read_ahead.has_remaining() {
+            let length = wire.read_ahead.len().min(buf.remaining());
+            let bytes = wire.read_ahead.split_to(length);
+            if wire.read_ahead.is_empty() {
                 // An empty slice would keep its buffer alive.
-                wire.ahead = Bytes::new();
+                wire.read_ahead = Bytes::new();
             }
-            wire.follow(&bytes)?;
+            wire.account(&bytes)?;
             buf.put_slice(&bytes);
             return Poll::Ready(Ok(()));
         }
@@ -144,7 +144,7 @@ impl AsyncRead for Wire {
             ready!(wire.socket.poll_read_ready(cx))?;
             match wire.socket.try_read(buf.initialize_unfilled()) {
                 Ok(read) => {
-                    wire.follow(&buf.initialize_unfilled()[..read])?;
+                    wire.account(&buf.initialize_unfilled()[..read])?;
                     buf.advance(read);
                     return Poll::Ready(Ok(()));
                 }
@@ -161,8 +161,8 @@ impl AsyncWrite for Wire {
         _: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        // All of it at once: tungstenite flushes whole frames, and so they stay whole. Of pongs the
-        // newest few are enough; the answer to a close must leave.
+        // tungstenite writes whole frames, so each push is a whole frame. Old pongs may be dropped; the
+        // answer to a close may not.
         let class = if bytes.first() == Some(&frame::CLOSE) {
             Class::Reply
         } else {

@@ -7,7 +7,7 @@ use self::world::World;
 use super::{settle::USERS_PER_BATCH, *};
 
 /// Graces end at once, and the test takes each step.
-const AT_ONCE: Timing = Timing {
+const NO_GRACE: Timing = Timing {
     grace: Duration::ZERO,
     lease: Duration::from_secs(60),
     renewal: Duration::from_millis(5),
@@ -15,19 +15,19 @@ const AT_ONCE: Timing = Timing {
 /// Leases end at once, as if the node died after each write.
 const DYING: Timing = Timing {
     lease: Duration::ZERO,
-    ..AT_ONCE
+    ..NO_GRACE
 };
 /// Leases are short, so that a node may sweep soon.
 const SHORT: Timing = Timing {
     lease: Duration::from_millis(200),
-    ..AT_ONCE
+    ..NO_GRACE
 };
 const LONG: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn user_is_published_online_once_and_offline_after_the_grace() {
     let world = World::new();
-    let (node, ann) = (world.node("a", AT_ONCE), world.user("ann").await);
+    let (node, ann) = (world.node("a", NO_GRACE), world.user("ann").await);
     node.session_began(&world.scope, &ann);
     node.session_began(&world.scope, &ann);
     world.works(&node).await;
@@ -60,8 +60,8 @@ async fn user_who_connects_as_another_nodes_grace_ends_is_online() {
     for b_writes_first in [true, false] {
         let world = World::new();
         let (a, b, ann) = (
-            world.node("a", AT_ONCE),
-            world.node("b", AT_ONCE),
+            world.node("a", NO_GRACE),
+            world.node("b", NO_GRACE),
             world.user("ann").await,
         );
         a.session_began(&world.scope, &ann);
@@ -87,8 +87,8 @@ async fn user_who_connects_as_another_nodes_grace_ends_is_online() {
 async fn nodes_that_add_a_user_concurrently_do_not_rely_on_each_other() {
     let world = World::new();
     let (a, b, ann) = (
-        world.node("a", AT_ONCE),
-        world.node("b", AT_ONCE),
+        world.node("a", NO_GRACE),
+        world.node("b", NO_GRACE),
         world.user("ann").await,
     );
     a.session_began(&world.scope, &ann);
@@ -104,8 +104,8 @@ async fn nodes_that_add_a_user_concurrently_do_not_rely_on_each_other() {
 async fn user_who_is_online_is_not_published_again() {
     let world = World::new();
     let (a, b, ann) = (
-        world.node("a", AT_ONCE),
-        world.node("b", AT_ONCE),
+        world.node("a", NO_GRACE),
+        world.node("b", NO_GRACE),
         world.user("ann").await,
     );
     for node in [&a, &b] {
@@ -126,7 +126,7 @@ async fn user_who_is_online_is_not_published_again() {
 #[tokio::test]
 async fn session_that_begins_while_the_grace_ends_is_written() {
     let world = World::new();
-    let (node, ann) = (world.node("a", AT_ONCE), world.user("ann").await);
+    let (node, ann) = (world.node("a", NO_GRACE), world.user("ann").await);
     node.session_began(&world.scope, &ann);
     world.works(&node).await;
     for _ in 0..200 {
@@ -146,8 +146,8 @@ async fn users_of_a_dead_node_are_published_offline_once_unless_they_are_elsewhe
     let world = World::new();
     let (dead, b, c) = (
         world.node("dead", DYING),
-        world.node("b", AT_ONCE),
-        world.node("c", AT_ONCE),
+        world.node("b", NO_GRACE),
+        world.node("c", NO_GRACE),
     );
     let mut users = Vec::new();
     for i in 0..USERS_PER_BATCH + 100 {
@@ -175,7 +175,7 @@ async fn node_whose_lease_was_swept_publishes_its_users_again() {
     let world = World::new();
     let (slow, b, ann) = (
         world.node("slow", DYING),
-        world.node("b", AT_ONCE),
+        world.node("b", NO_GRACE),
         world.user("ann").await,
     );
     slow.session_began(&world.scope, &ann);
@@ -197,7 +197,7 @@ async fn node_whose_lease_was_swept_publishes_its_users_again() {
 #[tokio::test]
 async fn user_who_moves_to_another_node_during_a_drain_is_never_offline() {
     let world = World::new();
-    let (drained, b) = (world.node("drained", AT_ONCE), world.node("b", AT_ONCE));
+    let (drained, b) = (world.node("drained", NO_GRACE), world.node("b", NO_GRACE));
     let (ann, bob) = (world.user("ann").await, world.user("bob").await);
     for user in [&ann, &bob] {
         drained.session_began(&world.scope, user);
@@ -224,7 +224,7 @@ async fn user_who_moves_to_another_node_during_a_drain_is_never_offline() {
 async fn last_node_stores_when_its_users_were_last_seen() {
     let world = World::new();
     let (node, ann, bob) = (
-        world.node("a", AT_ONCE),
+        world.node("a", NO_GRACE),
         world.user("ann").await,
         world.user("bob").await,
     );
@@ -324,7 +324,7 @@ async fn after_an_outage_nodes_have_time_to_return_before_they_are_swept() {
 #[tokio::test]
 async fn failed_publication_is_repeated_when_the_store_is_back() {
     let world = World::new();
-    let (node, ann) = (world.node("a", AT_ONCE), world.user("ann").await);
+    let (node, ann) = (world.node("a", NO_GRACE), world.user("ann").await);
     node.session_began(&world.scope, &ann);
     world.store.fails_publishing.store(true, Ordering::SeqCst);
     world.works(&node).await;

@@ -34,11 +34,11 @@ impl Unsettled {
         }
     }
 
-    /// Takes up to `most` findings, online ones first, so that they do not wait behind all users of
+    /// Takes up to `max` findings, online ones first, so that they do not wait behind all users of
     /// a dead node.
-    pub(super) fn take(&self, most: usize) -> Vec<(String, Finding)> {
+    pub(super) fn take(&self, max: usize) -> Vec<(String, Finding)> {
         let mut waiting = self.found.lock();
-        let mut left = most;
+        let mut left = max;
         let mut taken: Vec<_> = waiting
             .extract_if(|_, found| {
                 let takes = left > 0 && *found != Finding::Offline;

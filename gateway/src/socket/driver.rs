@@ -1,4 +1,4 @@
-//! The socket of a connection and its outbox: what wakes the connection's task, and how they end.
+//! Drives a connection's socket and outbox, and closes them.
 
 use std::{
     future::Future,
@@ -20,41 +20,41 @@ use super::{
     incoming::{self, Incoming, Input},
     wire::Wire,
 };
-use crate::{limit::STRANGERS, listen::Socket, sessions::Session};
+use crate::{limit::STRANGERS, listen::SocketPermit, sessions::Session};
 
 /// Maximum time from the close frame to the end of the connection.
-const PARTING: Duration = Duration::from_secs(2);
-/// How often the age of what waits for a slow reader is looked at.
-const AGING: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Interval of checks of the age of queued frames.
+const OUTBOX_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum number of bytes that are read and dropped after the close frame.
-const PARTING_BYTES: usize = 1024 * 1024;
+const MAX_DISCARDED_BYTES: usize = 1024 * 1024;
 
-/// The only reader of a socket, and the owner of its outbox.
-pub(super) struct Shell {
+/// Reads a socket and drives its outbox.
+pub(super) struct SocketDriver {
     socket: Arc<TcpStream>,
-    pub(super) place: Socket,
+    pub(super) permit: SocketPermit,
     pub(super) outbox: Arc<Outbox>,
     pub(super) incoming: Incoming,
     pub(super) encoding: Encoding,
 }
 
-/// What the connection's task wakes up for.
+/// An event for the connection's task.
 pub(super) enum Event {
     Input(Input),
     Over(Reason),
     Due,
     /// The hub ended a subscription of the session.
     SubscriptionEnded,
-    /// Subscriptions outside of requests are to be begun.
+    /// Steps of [`Subscriptions`](crate::session::Subscriptions) are due.
     Steps,
 }
 
-impl Shell {
+impl SocketDriver {
     pub(super) fn new(
         connections: &Connections,
         socket: TcpStream,
-        place: Socket,
-        ahead: Bytes,
+        permit: SocketPermit,
+        read_ahead: Bytes,
         encoding: Encoding,
     ) -> Self {
         let socket = Arc::new(socket);
@@ -66,7 +66,7 @@ impl Shell {
         let max_bytes = (connections.frame_bytes != 0).then_some(connections.frame_bytes);
         let wire = Wire::new(
             socket.clone(),
-            ahead,
+            read_ahead,
             outbox.clone(),
             incoming::bounds(max_bytes),
             connections.requests.share(STRANGERS),
@@ -74,14 +74,14 @@ impl Shell {
         let incoming = Incoming::new(wire, encoding, connections.outboxes.age);
         Self {
             socket,
-            place,
+            permit,
             outbox,
             incoming,
             encoding,
         }
     }
 
-    /// Drives the outbox and reads the socket. Without a `session`, only input and the timer count.
+    /// Drives the outbox and reads the socket. Without a `session`, only input and the timer are polled.
     pub(super) fn poll_event(
         &mut self,
         cx: &mut Context<'_>,
@@ -91,16 +91,19 @@ impl Shell {
         if let Poll::Ready(reason) = self.outbox.poll_drive(cx) {
             return Poll::Ready(Event::Over(reason));
         }
-        // Closed, but its reader does not take the rest: it has the time of the parting for that,
-        // and no more.
+        // The outbox is closed, but the peer has not read all of it: it has the close timeout to do so.
         if let Some(reason) = self.outbox.end_reason() {
             return Poll::Ready(Event::Over(reason));
         }
-        if self.outbox.queued_bytes() > 0 && timer.deadline() > (Instant::now() + AGING).into() {
-            timer.as_mut().reset((Instant::now() + AGING).into());
+        if self.outbox.queued_bytes() > 0
+            && timer.deadline() > (Instant::now() + OUTBOX_CHECK_INTERVAL).into()
+        {
+            timer
+                .as_mut()
+                .reset((Instant::now() + OUTBOX_CHECK_INTERVAL).into());
         }
-        // Compared before anything is read: a flood of frames uses up the budget of the task, and a
-        // timer polled behind it never fires.
+        // The timer is compared before the socket is read: a flood of frames uses up the task's budget,
+        // and then polling the timer always returns pending.
         if tokio::time::Instant::now() >= timer.deadline()
             || session.is_some_and(|session| session.is_refreshed(cx))
         {
@@ -119,7 +122,7 @@ impl Shell {
         } else {
             self.incoming.pause();
         }
-        // Before there is a session, its `connect` has a deadline of its own.
+        // Before the session, the deadline of the `connect` applies.
         if session.is_some()
             && let Some(deadline) = self.incoming.deadline()
             && timer.deadline() > deadline.into()
@@ -129,13 +132,12 @@ impl Shell {
         timer.poll(cx).map(|()| Event::Due)
     }
 
-    /// Returns when the peer is gone, as far as that can be known without reading what it sent.
+    /// Returns when the peer has disconnected, as far as that is visible without reading its data.
     pub(super) async fn gone(&self) {
         loop {
             match self.socket.peek(&mut [0]).await {
                 Ok(0) => return,
-                // Requests that come early are read after the `connect`, and hide what follows
-                // them.
+                // Early requests are read after the `connect`, and hide a disconnection until then.
                 Ok(_) => std::future::pending().await,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(_) => return,
@@ -143,24 +145,23 @@ impl Shell {
         }
     }
 
-    /// Ends the connection with what one write takes: its socket is needed.
-    pub(super) fn part_at_once(self) {
+    /// Writes as much as one call accepts, and closes the connection, since sockets are scarce.
+    pub(super) fn close_at_once(self) {
         let _ = self.outbox.drive().now_or_never();
         let _: std::io::Result<()> =
             socket2::SockRef::from(&*self.socket).shutdown(Shutdown::Write);
         self.outbox.fail(Reason::Broken);
     }
 
-    /// Lets the close frame arrive: what the peer still sends is read and thrown away, since
-    /// closing a socket with unread bytes would reset it and might take the close frame along.
-    pub(super) async fn part(self) {
-        let parting = async {
-            // Closed before this, it ends once the close frame is written, whatever the reason that
-            // it gives.
+    /// Closes the connection so that the close frame arrives. Data from the peer are read and dropped
+    /// meanwhile: closing a socket with unread data resets it, and the peer may lose the close frame.
+    pub(super) async fn close_gracefully(self) {
+        let closing = async {
+            // The outbox was closed, so this returns once the close frame is written.
             self.outbox.drive().await;
             let _: std::io::Result<()> =
                 socket2::SockRef::from(&*self.socket).shutdown(Shutdown::Write);
-            let (mut buffer, mut left) = ([0u8; 4096], PARTING_BYTES);
+            let (mut buffer, mut left) = ([0u8; 4096], MAX_DISCARDED_BYTES);
             while self.socket.readable().await.is_ok() {
                 match self.socket.try_read(&mut buffer) {
                     Ok(0) => return,
@@ -171,7 +172,7 @@ impl Shell {
                 }
             }
         };
-        let _: Result<(), _> = tokio::time::timeout(PARTING, Box::pin(parting)).await;
+        let _: Result<(), _> = tokio::time::timeout(CLOSE_TIMEOUT, Box::pin(closing)).await;
         self.outbox.fail(Reason::Broken);
     }
 }
