@@ -1,5 +1,4 @@
-//! `chaos health`: whether a node answers, for supervisors and container engines, without another
-//! program in the image.
+//! `chaos health`: queries a node's health, for supervisors and container engines.
 
 use std::{
     io::{Read, Write},
@@ -14,13 +13,13 @@ use crate::{
     terminal::{complain, say},
 };
 
-/// How long connecting, sending and reading may take, each.
+/// Timeout of connecting, sending and reading, each.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Bytes of an answer that are read: the status is in the first line.
+/// Maximum number of bytes that are read of an answer. The status is in the first line.
 const ANSWER_BYTES: u64 = 1024;
 
-/// What to ask.
+/// The flags of `chaos health`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Health {
     /// The node's HTTP address, or its --ops-listen
@@ -32,10 +31,10 @@ pub struct Health {
     pub ready: bool,
 }
 
-/// Asks, and tells the answer by the exit code: 0 for a good one, 1 for another or none.
+/// Queries the node. Returns exit code 0 for a status of 200, and 1 for another one or none.
 ///
 /// # Errors
-/// The address cannot be used.
+/// Fails if the address is invalid.
 pub fn health(Health { url, ready }: &Health) -> Result<ExitCode, StartError> {
     let authority = url
         .strip_prefix("http://")

@@ -1,4 +1,4 @@
-//! `chaos`: reads the command line and runs what it asks for.
+//! `chaos`: parses the command line and runs the command.
 
 use std::{
     io::{self, Write},
@@ -31,11 +31,11 @@ fn main() -> ExitCode {
 /// Reports why the process ends, in the format of its log.
 fn report(error: &StartError, log_format: LogFormat) {
     if log_format == LogFormat::Json {
-        // An error of a setting comes before the log was started.
+        // Errors of settings occur before the log is started.
         let _ = log::init(log_format, "error");
         tracing::error!("{error}");
     } else {
-        // It may quote a key that was given in place of its file.
+        // The error may quote a key that was passed in place of a file.
         let _ = writeln!(
             io::stderr(),
             "chaos: {}",
@@ -58,7 +58,7 @@ fn run(command: Command) -> Result<ExitCode, StartError> {
         Command::Chat(settings) => {
             let runtime = runtime()?;
             let ended = runtime.block_on(chat::run(settings));
-            // A read of the terminal may still wait for a line.
+            // Does not wait for a blocking read of the terminal.
             runtime.shutdown_background();
             ended
         }

@@ -1,4 +1,4 @@
-//! A store that measures commits and counts reads, for metrics and for what each request costs.
+//! A store that measures commits and counts reads, for metrics and for the cost of requests.
 
 use std::{sync::Arc, time::Instant};
 
@@ -10,7 +10,7 @@ use store::{
 
 use crate::metrics::Metrics;
 
-/// An engine with a stopwatch.
+/// A store that reports its work to the metrics.
 #[derive(Debug)]
 pub struct Metered<S> {
     engine: Arc<S>,
@@ -18,7 +18,7 @@ pub struct Metered<S> {
 }
 
 impl<S: Store + 'static> Metered<S> {
-    /// Measures an engine.
+    /// Creates a metered store over an engine.
     pub fn over(engine: Arc<S>, metrics: Arc<Metrics>) -> Arc<dyn Store> {
         Arc::new(Self { engine, metrics })
     }

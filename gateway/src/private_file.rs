@@ -1,5 +1,5 @@
-//! Files for their owner alone: created with mode 0600, whatever stood under the name before, and
-//! never through a link.
+//! Files that only their owner can read: created with mode 0600, also in place of another file, and
+//! never through a symbolic link.
 
 use std::{
     fs::{self, File},
@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Creates a file under a name that is free; a link counts as taken.
+/// Creates a file. Fails if the name exists, also as a symbolic link.
 pub fn create_new(path: &Path) -> io::Result<File> {
     File::options()
         .write(true)
@@ -17,7 +17,7 @@ pub fn create_new(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Creates a folder with those above it, as far as they are missing.
+/// Creates a folder and its missing parents.
 pub fn create_folder(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
@@ -25,8 +25,8 @@ pub fn create_folder(path: &Path) -> io::Result<()> {
         .create(path)
 }
 
-/// A file that takes its name, and the place of what has it, by [`Replacement::commit`]. Dropped
-/// before, it is removed.
+/// A temporary file that [`Replacement::commit`] renames, replacing a file of that name. Dropping it
+/// before removes it.
 #[derive(Debug)]
 pub struct Replacement {
     path: PathBuf,
@@ -42,7 +42,7 @@ impl Replacement {
         name.push(path.file_name().ok_or(io::ErrorKind::InvalidFilename)?);
         name.push(format!(".{}.partial", std::process::id()));
         let partial = path.with_file_name(name);
-        // Left by a process that had the same id.
+        // A leftover of a process with the same id.
         match fs::remove_file(&partial) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -55,7 +55,7 @@ impl Replacement {
         })
     }
 
-    /// Syncs the file and gives it its name.
+    /// Syncs and renames the file.
     pub fn commit(mut self) -> io::Result<()> {
         self.file.sync_all()?;
         fs::rename(&self.partial, &self.path)?;
@@ -77,7 +77,7 @@ impl Write for Replacement {
 impl Drop for Replacement {
     fn drop(&mut self) {
         if !self.is_committed {
-            // It may be gone together with its folder.
+            // Fails if the folder was removed.
             let _ = fs::remove_file(&self.partial);
         }
     }

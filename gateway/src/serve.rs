@@ -1,7 +1,7 @@
-//! `chaos serve`: a node from its start to its end, and what it says of itself on the way.
+//! `chaos serve`: runs a node, and prints its addresses.
 //!
-//! In the text format the addresses and the next steps go to standard output, for the person who
-//! starts it; in JSON there is the log alone.
+//! With the text log format, the addresses and the next steps are printed to standard output. With
+//! JSON, there is only the log.
 
 use std::{
     ffi::OsStr,
@@ -20,11 +20,12 @@ use crate::{
     terminal::say,
 };
 
-/// Runs a node until a signal or its store ends it. `program` is the name under which this program
-/// was started.
+/// Runs a node until a signal or a failure of its store ends it. `program` is the name of this
+/// program on the command line.
 ///
 /// # Errors
-/// A sentence for the operator. In JSON it is logged already.
+/// Fails if the node cannot start, or if its store has failed permanently. With the JSON format, the
+/// error is logged already.
 pub async fn serve(config: Config, program: &str) -> Result<(), StartError> {
     log::init(config.log_format, &config.log_filter).map_err(StartError::of)?;
     run(config, program).await
@@ -59,7 +60,7 @@ async fn run(config: Config, program: &str) -> Result<(), StartError> {
     ended
 }
 
-/// The signals that end a node.
+/// The signals that stop a node.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -81,14 +82,14 @@ impl Signals {
     }
 }
 
-/// What is said of a node besides its addresses.
+/// What is printed about a node besides its addresses.
 struct About {
     log_format: LogFormat,
     store: String,
     settings: String,
     /// The folder of the embedded store.
     data: Option<PathBuf>,
-    /// Where the admin key can be read.
+    /// The file with the admin key.
     admin_key: Option<PathBuf>,
 }
 
@@ -134,7 +135,7 @@ impl About {
     }
 }
 
-/// The command with which a person on this machine chats as a user of the demo.
+/// Returns the command to chat as a user of the demo from this machine.
 fn chat_command(program: &str, user: &str, address: SocketAddr, data: &Path) -> String {
     let mut command = format!("{} chat --user {user}", quoted(program));
     let url = format!("ws://{}/v1/ws", reachable(address));
@@ -148,7 +149,7 @@ fn chat_command(program: &str, user: &str, address: SocketAddr, data: &Path) -> 
     command
 }
 
-/// An address at which this machine reaches what listens on `address`.
+/// Returns an address at which this machine reaches a listener on `address`.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -158,7 +159,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// A word as a shell reads it back.
+/// Quotes a word for a shell.
 fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%=".contains(c);
     if !word.is_empty() && word.chars().all(is_plain) {
@@ -168,7 +169,7 @@ fn quoted(word: &str) -> String {
     }
 }
 
-/// The name under which this process was started.
+/// Returns the name of this program on the command line.
 pub fn program_name() -> String {
     std::env::args_os()
         .next()

@@ -1,7 +1,7 @@
-//! The gateway's [`fanout::Source`]: what the hub asks about topics and records.
+//! The gateway's [`fanout::Source`], which answers the hub's questions about topics and records.
 //!
-//! Owned here: frames of records, and who may subscribe. Left out: order, gaps and subscribers (the
-//! hub), and what a log entry becomes ([`replay`](crate::replay)).
+//! Owns the frames of records and the permission to subscribe. The hub owns order, gaps and
+//! subscribers; [`replay`](crate::replay) converts log entries to records.
 
 use std::{
     sync::{Arc, Weak},
@@ -32,9 +32,9 @@ use store::{
 
 use crate::{metrics::Metrics, replay::replay, socket::frame};
 
-/// Who is told, on this node, that users came into channels and left them.
+/// Receives the changes of membership in the streams of this node's users.
 pub trait Membership: Send + Sync + 'static {
-    /// The user's session behind this outbox was just told `channel.added`, with this position in
+    /// `channel.added` was delivered to the session of this outbox, with this position in
     /// its entry.
     fn added(
         &self,
@@ -45,10 +45,10 @@ pub trait Membership: Send + Sync + 'static {
         outbox: &Arc<Outbox>,
     );
 
-    /// The user's session behind this outbox is about to be told `channel.removed`.
+    /// `channel.removed` is about to be delivered to the session of this outbox.
     fn removed(&self, scope: Scope, user: UserId, channel: ChannelId, outbox: &Arc<Outbox>);
 
-    /// The user's own stream may have lost events for the session behind this outbox.
+    /// The user's own stream may have lost events for the session of this outbox.
     fn lost(&self, scope: Scope, user: UserId, outbox: &Arc<Outbox>);
 }
 
@@ -61,7 +61,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// A source over a store, which tells `membership` who came into channels and left them.
+    /// Creates a source over a store. `membership` receives additions and removals.
     pub fn new<M: Membership>(
         services: Services,
         metrics: Arc<Metrics>,
@@ -75,7 +75,7 @@ impl Source {
         })
     }
 
-    /// Whose own stream this is, and who wants to know what it tells.
+    /// Returns the user of an own stream, and the receiver of its membership changes.
     fn whose(&self, topic: &Topic) -> Option<(Scope, UserId, Arc<dyn Membership>)> {
         let Subject::User(user) = subject(topic) else {
             return None;
@@ -115,7 +115,7 @@ impl fanout::Source for Source {
         match splice::event(kind, &parts).and_then(|payload| framed(&payload, encoding)) {
             Ok(frame) => Some(frame),
             Err(error) => {
-                tracing::error!(%topic, event = kind.as_str(), %error, "an event cannot be framed");
+                tracing::error!(%topic, event = kind.as_str(), %error, "cannot encode an event");
                 None
             }
         }
@@ -155,7 +155,7 @@ impl fanout::Source for Source {
 
     fn class(&self, topic: &Topic, record: &Record) -> Class {
         match EventKind::of(record.kind) {
-            // The newest state of each somebody is enough.
+            // The newest state of each user is enough.
             Some(EventKind::PresenceChanged) => Class::Droppable(Some(fingerprint(topic))),
             Some(kind) if kind.may_be_dropped() => Class::Droppable(None),
             _ => Class::Durable,
@@ -303,7 +303,7 @@ impl std::fmt::Debug for Source {
     }
 }
 
-/// The protocol's word for a gap.
+/// Returns the gap in the protocol's terms.
 pub fn gap_of(gap: Gap) -> protocol::entity::Gap {
     match gap {
         Gap::Trimmed => protocol::entity::Gap::Trimmed,

@@ -1,5 +1,5 @@
-//! The files beside the embedded store: its keys, made at the first start and kept readable for the
-//! owner alone.
+//! The files of a data folder besides the store: the keys, created at the first start and readable
+//! by their owner only.
 
 use std::{
     fmt, fs, io,
@@ -20,31 +20,31 @@ pub const ADMIN_KEY: &str = "admin-key";
 pub const SECRET_KEY: &str = "secret-key";
 /// The file of the demo's credentials.
 pub const DEMO: &str = "demo.json";
-/// What a fresh volume holds that is a file system of its own.
+/// A folder that a fresh volume contains.
 pub(crate) const LOST_AND_FOUND: &str = "lost+found";
 
-/// Why a node does not start: one sentence that says what is wrong and how to mend it. Exit code 2.
+/// A failed start or command: one sentence with the cause and the remedy. The exit code is 2.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct StartError(pub String);
 
 impl StartError {
-    /// The sentence of something else.
+    /// Returns an error with the sentence of another error.
     pub fn of(error: impl fmt::Display) -> Self {
         Self(error.to_string())
     }
 }
 
-/// What a data folder holds besides the store.
+/// A data folder.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
-    /// Whether there was no store in it yet.
+    /// Whether it had no store and no keys.
     pub is_fresh: bool,
 }
 
 impl Folder {
-    /// Looks at a folder, and makes it if it is not there.
+    /// Opens a folder, and creates it if it does not exist.
     pub fn at(path: &Path) -> Result<Self, StartError> {
         let unusable = |error| {
             StartError(format!(
@@ -53,7 +53,7 @@ impl Folder {
             ))
         };
         private_file::create_folder(path).map_err(unusable)?;
-        // The keys are written before the store: without either the folder is new.
+        // The keys are written before the store, so a folder without keys is new.
         let is_nothing = |entry: io::Result<fs::DirEntry>| {
             entry.is_ok_and(|entry| entry.file_name() == LOST_AND_FOUND)
         };
@@ -65,13 +65,13 @@ impl Folder {
         })
     }
 
-    /// The secret key of the folder, made if the folder is fresh.
+    /// Returns the secret key of the folder. Creates it if the folder is fresh.
     pub fn secret_key(&self) -> Result<[u8; 32], StartError> {
         let path = self.path.join(SECRET_KEY);
         if self.is_fresh {
             let mut key = [0; 32];
             fill(&mut key)?;
-            // Never over another's: of two first starts one finds the key of the other.
+            // Never overwrites: of two concurrent first starts, one uses the key of the other.
             if self.create(SECRET_KEY, &credential::hex(&key))? {
                 return Ok(key);
             }
@@ -85,7 +85,7 @@ impl Folder {
         secret_key(&path).map_err(StartError)
     }
 
-    /// The admin key of the folder, made if there is none.
+    /// Returns the admin key of the folder. Creates it if there is none.
     pub fn admin_key(&self) -> Result<Secret, StartError> {
         let path = self.path.join(ADMIN_KEY);
         match fs::read_to_string(&path) {
@@ -107,7 +107,7 @@ impl Folder {
         }
     }
 
-    /// Writes a file that only its owner may read, in place of one that is there.
+    /// Writes a file that only its owner may read. Replaces an existing one.
     pub fn keep(&self, name: &str, text: &str) -> Result<(), StartError> {
         let path = self.path.join(name);
         let write = || -> io::Result<()> {
@@ -118,7 +118,7 @@ impl Folder {
         write().map_err(|error| unwritable(&path, &error))
     }
 
-    /// The same unless the name is taken; returns whether it was free.
+    /// Creates such a file. Returns false if the name is taken.
     fn create(&self, name: &str, text: &str) -> Result<bool, StartError> {
         let path = self.path.join(name);
         let write = || -> io::Result<()> {
@@ -133,7 +133,7 @@ impl Folder {
         }
     }
 
-    /// The name of a file in it.
+    /// Returns the path of a file in it.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
@@ -147,5 +147,5 @@ fn unwritable(path: &Path, error: &io::Error) -> StartError {
 }
 
 fn fill(bytes: &mut [u8]) -> Result<(), StartError> {
-    aws_lc_rs::rand::fill(bytes).map_err(|_| StartError("the system gave no random numbers".into()))
+    aws_lc_rs::rand::fill(bytes).map_err(|_| StartError("the system has no random numbers".into()))
 }

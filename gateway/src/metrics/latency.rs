@@ -1,4 +1,4 @@
-//! A histogram of times that is observed without a lock: the library's own takes a mutex at every
+//! A histogram of durations without locks. The library's own takes a mutex for every
 //! observation.
 
 use std::{
@@ -15,26 +15,26 @@ use prometheus_client::{
     metrics::MetricType,
 };
 
-/// Upper bounds of the buckets, in microseconds: three a decade, from what a warm local commit
-/// takes to what nobody waits for.
+/// Upper bounds of the buckets, in microseconds: three per decade, from the time of a fast local
+/// commit to that of a failed one.
 const BOUNDS: [u64; 18] = [
     50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
     1_000_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000,
 ];
 
-/// Times of one kind, in seconds when scraped. Clones count together.
+/// A histogram of durations, in seconds when scraped. Clones share their counts.
 #[derive(Debug, Clone, Default)]
 pub struct Latency(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// One more than the bounds: the last is for everything beyond.
+    /// One more than the bounds. The last one counts all longer durations.
     buckets: [AtomicU64; BOUNDS.len() + 1],
     micros: AtomicU64,
 }
 
 impl Latency {
-    /// Counts one time: two relaxed additions.
+    /// Counts a duration, with two relaxed additions.
     pub fn observe(&self, time: Duration) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let bucket = BOUNDS.partition_point(|bound| *bound < micros);

@@ -1,9 +1,9 @@
-//! What a node counts, and its names: one `Metrics` for each node, nothing global.
+//! The metrics of a node. Each node has its own `Metrics`; nothing is global.
 //!
-//! Owns the names, the counters that sessions, services and handlers add to, and the text of a
-//! scrape. Leaves out what a part counts for itself (the hub, the outboxes): that is read at the
-//! scrape, see [`Metrics::watch`]. Adding on the hot path is one relaxed atomic operation; counting
-//! by label takes a shared lock, and stands where something was refused, failed or came by HTTP.
+//! Owns the names, the counters of sessions, services and handlers, and the text of a
+//! scrape. Values that other parts count themselves (the hub, the outboxes) are read at the
+//! scrape, see [`Metrics::watch`]. A count on the hot path is one relaxed atomic operation; a count
+//! by label takes a shared lock, and is used for refusals, failures and HTTP requests.
 
 mod latency;
 mod scrape;
@@ -23,7 +23,7 @@ pub use self::{latency::Latency, scrape::Readings};
 /// The `Content-Type` of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What a node counts. Every name begins with `chaos_`, but for the process's own.
+/// The metrics of a node. All names begin with `chaos_`, except those of the process.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -36,17 +36,17 @@ pub struct Metrics {
     pub sessions: Gauge,
     /// `chaos_connections_admitted_total`: upgrades.
     pub admitted: Counter,
-    /// `chaos_store_partitions_read_total`: partitions of which a snapshot, a page or a piece of
+    /// `chaos_store_partitions_read_total`: partitions of which a snapshot, a page or a part of
     /// the log was read.
     pub partitions_read: Counter,
     /// `chaos_requests_total`: requests over WebSocket.
     pub requests: Counter,
     /// `chaos_messages_total`: chat messages that this node stored, over either transport.
     pub messages: Counter,
-    /// `chaos_commit_seconds`: from the commit's beginning to the store's answer.
+    /// `chaos_commit_seconds`: from the start of a commit to the store's answer.
     pub commit: Latency,
-    /// `chaos_delivery_seconds`: from an event's `at` to its broadcast on this node; once a
-    /// broadcast, not once a reader.
+    /// `chaos_delivery_seconds`: from an event's `at` to its broadcast on this node; once per
+    /// broadcast, not once per subscriber.
     pub delivery: Latency,
     refused: Family<RefusedLabels, Counter>,
     closes: Family<CloseLabels, Counter>,
@@ -55,14 +55,14 @@ pub struct Metrics {
     http: Family<HttpLabels, Counter>,
 }
 
-/// Why a connection was not admitted.
+/// The reason for which a connection was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// A limit on connections or on attempts; `chaos_limits_hit_total` tells which.
+    /// A limit on connections or on attempts; see `chaos_limits_hit_total`.
     Limit,
     /// The page's origin.
     Origin,
-    /// No WebSocket, or none of its sub-protocols.
+    /// Not a valid WebSocket upgrade, or an unknown sub-protocol.
     Protocol,
     /// The token.
     Token,
@@ -70,7 +70,7 @@ pub enum Refusal {
     NotReady,
 }
 
-/// Which way a request came.
+/// The transport of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
     /// Over WebSocket.
@@ -88,7 +88,7 @@ impl Refusal {
         Self::NotReady,
     ];
 
-    /// The label's value.
+    /// Returns the value of the label.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Limit => "limit",
@@ -141,7 +141,7 @@ struct HttpLabels {
     status: u16,
 }
 
-/// A label's value out of a fixed set.
+/// A label with a fixed set of values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Word(&'static str);
 
@@ -158,7 +158,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Counters at zero, every label of a fixed set included, so that a rate is known from the
+    /// Creates counters at zero, for every value of fixed labels, so that rates are correct from the
     /// first event on.
     pub fn new() -> Self {
         let parts = Arc::<scrape::Parts>::default();
@@ -291,19 +291,19 @@ impl Metrics {
         metrics
     }
 
-    /// Whom to ask at a scrape for what other parts count. Called once, when they are built; only
-    /// the first call counts.
+    /// Sets the source of values that other parts count. Called once, when they are built; only
+    /// the first call has an effect.
     pub fn watch(&self, read: impl Fn() -> Readings + Send + Sync + 'static) {
         let _ = self.parts.0.set(Box::new(read));
     }
 
-    /// Adds one to a gauge until the answer is dropped.
+    /// Adds one to a gauge until the result is dropped.
     pub fn hold(gauge: &Gauge) -> Held {
         gauge.inc();
         Held(gauge.clone())
     }
 
-    /// A connection was not admitted.
+    /// Counts a refused connection.
     pub fn refused(&self, reason: Refusal) {
         self.refused
             .get_or_create(&RefusedLabels {
@@ -312,14 +312,14 @@ impl Metrics {
             .inc();
     }
 
-    /// The server closed a WebSocket.
+    /// Counts a WebSocket that the server closed.
     pub fn closed(&self, code: CloseCode) {
         self.closes
             .get_or_create(&CloseLabels { code: code.code() })
             .inc();
     }
 
-    /// A request was answered by an error.
+    /// Counts a request that was answered with an error.
     pub fn error(&self, transport: Transport, code: ErrorCode) {
         self.errors
             .get_or_create(&ErrorLabels {
@@ -329,7 +329,7 @@ impl Metrics {
             .inc();
     }
 
-    /// A limit, by its name in [`Limits`], refused something.
+    /// Counts a refusal by a limit, by its name in [`Limits`].
     pub fn limit_hit(&self, limit: &'static str) {
         debug_assert!(
             Limits::ALL.iter().any(|(name, _, _)| *name == limit),
@@ -340,8 +340,8 @@ impl Metrics {
             .inc();
     }
 
-    /// An HTTP request was answered. `route` is the matched pattern and never the path itself,
-    /// which anybody may make up; `None` if nothing matched.
+    /// Counts an HTTP request. `route` is the matched pattern and never the path itself,
+    /// which the client chooses; `None` if no route matched.
     pub fn http(&self, route: Option<&str>, method: &Method, status: u16) {
         let labels = HttpLabels {
             route: route.unwrap_or("none").to_owned(),
@@ -351,7 +351,7 @@ impl Metrics {
         self.http.get_or_create(&labels).inc();
     }
 
-    /// The text of a scrape, in the format of [`CONTENT_TYPE`]. Takes no lock that a broadcast or a
+    /// Returns the text of a scrape, in the format of [`CONTENT_TYPE`]. Takes no lock that a broadcast or a
     /// commit waits for.
     pub fn encode(&self) -> String {
         let mut text = String::with_capacity(16 * 1024);
@@ -360,7 +360,7 @@ impl Metrics {
     }
 }
 
-/// A method by its word, or `other`: anybody may make up methods too.
+/// Returns the name of a standard method, or `other`, since the client chooses the method.
 pub fn method_word(method: &Method) -> &'static str {
     let known = [
         Method::GET,
@@ -378,7 +378,7 @@ pub fn method_word(method: &Method) -> &'static str {
         .map_or("other", |place| words[place])
 }
 
-/// One in a gauge; dropping it takes it out.
+/// Counts in a gauge until it is dropped.
 #[derive(Debug)]
 pub struct Held(Gauge);
 

@@ -1,4 +1,4 @@
-//! What is counted elsewhere and read only when somebody scrapes: the hub, the outboxes, the bus,
+//! Values that are read at a scrape: of the hub, the outboxes, the bus and
 //! the process.
 
 use std::{fmt, fs, sync::OnceLock};
@@ -9,24 +9,24 @@ use prometheus_client::{
     metrics::{counter::ConstCounter, gauge::ConstGauge},
 };
 
-/// Numbers of the parts that count for themselves.
+/// Values of the parts that count themselves.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Readings {
-    /// The hub's.
+    /// Values of the hub.
     pub hub: fanout::hub::Stats,
-    /// The outboxes', together.
+    /// Values of all outboxes together.
     pub outboxes: fanout::outbox::Counts,
-    /// The gate's, for who connects.
+    /// Values of the admission of `connect`s.
     pub gate: crate::limit::Counts,
-    /// Bytes that requests hold until their answers are taken.
+    /// Bytes that requests hold until their answers are written.
     pub requests_bytes: u64,
-    /// Whether records arrive from the bus at the moment.
+    /// Whether the bus is connected.
     pub bus_connected: bool,
-    /// Whether the node would take new connections: `/readyz`.
+    /// Whether the node is ready, as `/readyz` reports it.
     pub ready: bool,
 }
 
-/// Asks for the readings at a scrape. Before it is told whom to ask it has none.
+/// Reads the values at a scrape. It has none until their source is set.
 #[derive(Default)]
 pub(super) struct Parts(pub(super) OnceLock<Box<dyn Fn() -> Readings + Send + Sync>>);
 
@@ -148,13 +148,13 @@ impl Collector for Parts {
     }
 }
 
-/// The process, as its kernel counts it; under the names that dashboards expect of any program.
+/// Values of the process, under the standard names of Prometheus clients.
 #[derive(Debug)]
 pub(super) struct Process;
 
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        // Without /proc there is nothing to tell, which is no failure of the scrape.
+        // Without /proc, the values are left out.
         let Some((cpu, resident)) = fs::read_to_string("/proc/self/stat")
             .ok()
             .as_deref()
@@ -192,14 +192,14 @@ impl Collector for Process {
     }
 }
 
-/// CPU seconds and resident bytes from `/proc/self/stat` (proc_pid_stat(5)): fields 14, 15 and 24,
-/// counted after the name, which may hold spaces.
+/// Returns CPU seconds and resident bytes from `/proc/self/stat` (proc_pid_stat(5)): fields 14, 15
+/// and 24, counted after the name, which may contain spaces.
 #[expect(
     clippy::cast_precision_loss,
     reason = "a scrape is read as floating point anyway"
 )]
 fn usage(stat: &str) -> Option<(f64, u64)> {
-    /// What Linux counts in for programs on every architecture that this runs on.
+    /// Ticks per second on all supported architectures of Linux.
     const TICKS_PER_SECOND: f64 = 100.0;
     const PAGE: u64 = 4096;
     let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
