@@ -6,7 +6,7 @@ use std::process::Command;
 
 use gateway::{config::LogFormat, log};
 
-/// Set in the child, which logs and panics; the parent reads what it wrote.
+/// Set in the child process, which logs and panics. The parent reads its output.
 const CHILD: &str = "CHAOS_TEST_LOG_CHILD";
 
 #[test]

@@ -1,4 +1,4 @@
-//! HTTP, from outside: the routes of a node over an embedded store, called in process.
+//! The HTTP API of a node over an embedded store, called in process.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 

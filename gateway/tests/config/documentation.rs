@@ -24,7 +24,7 @@ fn the_help_names_every_setting_and_every_limit() {
 }
 
 #[test]
-fn nothing_is_named_that_is_not_there() {
+fn documentation_names_only_what_exists() {
     let Err(Failure::Usage(help)) = run(&["--help"], &[]) else {
         panic!("no help")
     };
@@ -50,7 +50,7 @@ fn nothing_is_named_that_is_not_there() {
             assert!(!text.to_lowercase().contains(word), "{name}: {word}");
         }
     }
-    // Flags that stand alone between backticks are this program's.
+    // Flags that are alone between backticks belong to this program.
     for (_, text) in &pages {
         for flag in text
             .split('`')
@@ -116,7 +116,7 @@ fn every_line_of_the_sample_file_may_be_uncommented() {
         };
         let file = files.write("line.toml", &format!("{table}{line}\n"));
         match name {
-            // These name what only the reader's own machine has.
+            // These refer to files of the reader's machine.
             "redis" | "admin_key" | "admin_key_file" | "secret_key_file" => {
                 let sentence = refuses(&["--config", &file], &[]);
                 assert!(

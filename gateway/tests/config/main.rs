@@ -1,4 +1,4 @@
-//! The settings, from outside: layers, what goes together, sentences for what cannot be used, and
+//! Settings: layers, contradictions, error sentences, and the
 //! the sample file.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
@@ -36,7 +36,7 @@ fn shows(args: &[&str], env: &[(&str, &str)]) -> String {
     }
 }
 
-/// The sentence that ends the start.
+/// Returns the sentence of a failed start.
 fn refuses(args: &[&str], env: &[(&str, &str)]) -> String {
     match run(args, env) {
         Err(Failure::Setting(error)) => {
@@ -48,13 +48,13 @@ fn refuses(args: &[&str], env: &[(&str, &str)]) -> String {
     }
 }
 
-/// Two configurations are the same when they print the same: nothing in one is left out but
+/// Configurations are equal if their debug output is equal, which omits only
 /// secrets.
 fn printed(config: &Config) -> String {
     format!("{config:?}")
 }
 
-/// A folder with an admin key, a secret key, and whatever else a test writes.
+/// A folder with an admin key, a secret key, and files of the test.
 struct Files(tempfile::TempDir);
 
 impl Files {
@@ -77,7 +77,7 @@ impl Files {
 }
 
 #[test]
-fn bare_it_has_the_defaults_of_the_contract() {
+fn without_settings_the_documented_defaults_apply() {
     let config = serves(&[], &[]);
     assert_eq!(config.listen.to_string(), "127.0.0.1:7400");
     assert_eq!(config.ops_listen, None);
@@ -209,7 +209,7 @@ fn flags_may_stand_before_the_subcommand() {
 /// A variable or flag and its value.
 type Pair = (&'static str, String);
 
-/// A usable value other than the default for every setting, and what must stand beside it.
+/// A valid value other than the default for every setting, and the settings that it requires.
 fn others(files: &Files) -> HashMap<&'static str, (String, Vec<Pair>)> {
     let keys = vec![
         ("CHAOS_SECRET_KEY_FILE", files.path("secret")),
@@ -298,7 +298,7 @@ fn every_setting_does_the_same_as_flag_variable_and_key_and_changes_the_configur
 }
 
 #[test]
-fn what_is_shown_hides_secrets_and_can_be_read_again() {
+fn printed_settings_hide_secrets_and_can_be_parsed() {
     let files = Files::new();
     let args = [
         "config",
@@ -378,7 +378,7 @@ fn no_redis_password_is_shown_whatever_characters_it_holds() {
                 gateway::log::scrub(&format!("cannot connect to {url}: refused")).into_owned();
             for part in ["zq", "xj"] {
                 assert!(!shown.contains(part), "{url}: {shown}");
-                // Without `://` nothing is a URL, and without `@` or a name nothing tells a
+                // Without `://` it is no URL, and without `@` or a name nothing separates a
                 // password from a host.
                 assert!(
                     !url.contains("://")

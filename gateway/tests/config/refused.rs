@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_setting_that_cannot_be_used_is_told_in_one_sentence_with_its_source_and_what_to_do() {
+fn invalid_setting_is_reported_in_one_sentence_with_source_and_remedy() {
     let files = Files::new();
     let wrong_toml = files.write("wrong.toml", "listen = '127.0.0.1:1'\nadmin_key = canary\n");
     let unknown_toml = files.write("unknown.toml", "listn = 'x'\n");
@@ -116,7 +116,7 @@ fn a_setting_that_cannot_be_used_is_told_in_one_sentence_with_its_source_and_wha
 }
 
 #[test]
-fn a_guessable_admin_key_is_warned_of() {
+fn guessable_admin_key_causes_a_warning() {
     assert!(serves(&["--admin-key", "adm_x"], &[]).warnings[0].contains("openssl"));
     assert!(
         serves(&["--admin-key", &format!("adm_{}", "f".repeat(32))], &[])

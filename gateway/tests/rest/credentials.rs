@@ -1,4 +1,4 @@
-//! Who may call what, and how often.
+//! Permissions of credentials, and rate limits.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -40,7 +40,7 @@ async fn a_credential_of_the_wrong_kind_is_forbidden_on_every_path() {
                 .get("requestBody")
                 .map(|_| body_for(&document, operation));
             let method = Method::from_bytes(method.as_bytes()).unwrap();
-            // What it names exists: that it may not be done is all that stands in the way.
+            // The named entities exist, so the permission is the only reason to refuse.
             let path = filled(
                 &path
                     .replace("{org}", &tenant.organization)
@@ -58,7 +58,7 @@ async fn a_credential_of_the_wrong_kind_is_forbidden_on_every_path() {
     }
 }
 
-/// The document's own example of a body.
+/// Returns the document's example of a body.
 fn body_for(document: &serde_json::Value, operation: &serde_json::Value) -> serde_json::Value {
     let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
     let name = schema["$ref"]
@@ -103,7 +103,7 @@ async fn no_credential_or_a_bad_one_is_unauthenticated() {
         .get("/v1/channels")
         .await
         .is(200);
-    // Two are as good as none: which one counts is nobody's guess.
+    // Two credentials are refused like none, since it is unclear which one applies.
     node.by(&tenant.live)
         .with("authorization", "Bearer x")
         .get("/v1/channels")
@@ -204,7 +204,7 @@ async fn guesses_beyond_the_limit_of_their_address_do_not_reach_the_store() {
     );
     let reads = node.store.reads.load(Ordering::Relaxed) - before;
     assert!((1..30).contains(&reads), "{reads} reads for a burst of 4");
-    // Credentials that were good when they were read last do not depend on the bucket, however long
+    // Cached valid credentials do not depend on the bucket, however long
     // ago that was.
     tokio::time::sleep(STALE + Duration::from_millis(100)).await;
     while node.by("sk_live_guess").get("/v1/users").await.status == 401 {}

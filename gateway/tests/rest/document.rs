@@ -1,4 +1,4 @@
-//! The OpenAPI document against the wire page and against the routes.
+//! The OpenAPI document, compared with `protocol/README.md` and with the routes.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::node::Node;
 
-/// The table of the wire page, written down once more.
+/// A copy of the table in `protocol/README.md`.
 const WIRE: &str = "
     GET /healthz
     GET /readyz
@@ -43,7 +43,7 @@ const WIRE: &str = "
     PUT DELETE /v1/channels/{channel}/messages/{message}/reactions/{emoji}
 ";
 
-/// Every operation of the document: method and path.
+/// Returns method and path of every operation of the document.
 pub(super) fn operations() -> BTreeSet<(String, String)> {
     let document = document();
     let paths = document["paths"].as_object().unwrap();
@@ -57,7 +57,7 @@ pub(super) fn operations() -> BTreeSet<(String, String)> {
     paths.iter().flat_map(of).collect()
 }
 
-/// A path of the document with an id in each place that nobody has.
+/// Returns a path of the document with ids that do not exist.
 pub(super) fn filled(path: &str) -> String {
     let ids = [
         ("{org}", "org_00000000000000ff"),

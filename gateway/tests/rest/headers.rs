@@ -85,7 +85,7 @@ async fn an_entity_changes_only_at_the_version_that_the_caller_saw() {
             .await
             .refuses(400, "bad_request");
     }
-    // Who comes changes what a channel shows, and nothing that a change could overwrite.
+    // A join changes the channel's count, but nothing that an update could overwrite.
     let before = app.get("/v1/channels/c").await;
     app.delete("/v1/channels/c/participants/alice")
         .await
@@ -228,7 +228,7 @@ async fn a_post_with_an_idempotency_key_is_done_once() {
         1
     );
 
-    // A refusal is an answer, too.
+    // A refusal has the header, too.
     keyed(&tenant.live, "k3")
         .post("/v1/users", json!({ "id": "alice" }))
         .await
@@ -267,7 +267,7 @@ async fn a_post_with_an_idempotency_key_is_done_once() {
 }
 
 #[tokio::test]
-async fn what_lost_its_answer_is_done_again_and_made_once() {
+async fn request_whose_answer_was_lost_is_repeated_and_takes_effect_once() {
     let node = Node::start().await;
     let tenant = node.tenant().await;
     let scope = Scope {
@@ -280,8 +280,8 @@ async fn what_lost_its_answer_is_done_again_and_made_once() {
             key: KeyId::from_bits(1),
         },
     };
-    // What a repeat does when the node ended between the commit and the note of its answer: the
-    // same bits once more.
+    // A repeat after the node ended between the commit and the record of its answer: the
+    // same ids again.
     let user = || PutUser {
         username: Some("u".into()),
         ..PutUser::default()

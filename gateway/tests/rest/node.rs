@@ -1,4 +1,4 @@
-//! A node without sockets, its tenants, and who calls it.
+//! A node without sockets, with tenants and credentials.
 
 use std::{
     net::SocketAddr,
@@ -36,15 +36,15 @@ use tower::ServiceExt;
 
 pub(crate) const ADMIN: &str = "adm_0123456789abcdef0123456789abcdef";
 
-/// A store that can be told to fail.
+/// A store that can be made to fail.
 #[derive(Debug)]
 pub(crate) struct Trouble {
     inner: Embedded,
-    /// Nothing can be reached.
+    /// Whether all calls fail.
     pub(crate) out: AtomicBool,
-    /// Asking for the time is a defect.
+    /// Whether reading the time panics.
     pub(crate) panics: AtomicBool,
-    /// How often it was read.
+    /// Number of reads.
     pub(crate) reads: AtomicUsize,
 }
 
@@ -78,7 +78,7 @@ pub(crate) struct Node {
     _folder: TempDir,
 }
 
-/// Who calls, and from where.
+/// Credential and address of a caller.
 #[derive(Clone)]
 pub(crate) struct Caller<'a> {
     node: &'a Node,
@@ -87,7 +87,7 @@ pub(crate) struct Caller<'a> {
     peer: SocketAddr,
 }
 
-/// What was answered.
+/// An answer.
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -104,7 +104,7 @@ impl Reply {
         self
     }
 
-    /// That it is this error, in the product's own form.
+    /// Checks that it is this error in the documented form.
     #[track_caller]
     pub(crate) fn refuses(self, status: u16, code: &str) -> Self {
         assert_eq!(
@@ -138,7 +138,7 @@ impl Reply {
 
 impl Node {
     pub(crate) async fn start() -> Self {
-        // Tests call faster than clients should.
+        // Tests call faster than the rate limits allow.
         Self::with(Limits {
             key_requests_per_second: 0,
             requests_per_second: 0,
@@ -257,7 +257,7 @@ impl Node {
         }
     }
 
-    /// Makes a user; its token.
+    /// Creates a user, and returns a token.
     pub(crate) async fn user(&self, key: &str, id: &str) -> String {
         self.by(key)
             .put(&format!("/v1/users/{id}"), json!({ "username": id }))
@@ -344,7 +344,7 @@ impl Caller<'_> {
     }
 }
 
-/// Calls a router as a server would.
+/// Calls a router.
 pub(crate) async fn answer(router: Router, request: Request<Body>) -> Reply {
     let (parts, body) = router.oneshot(request).await.unwrap().into_parts();
     let bytes = body.collect().await.unwrap().to_bytes();

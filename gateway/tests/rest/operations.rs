@@ -18,7 +18,7 @@ async fn a_node_is_ready_while_its_store_answers_and_it_does_not_drain() {
     node.by("").get("/readyz").await.refuses(503, "unavailable");
     node.by("").get("/healthz").await.is(200);
     node.store.out.store(false, Ordering::Relaxed);
-    // What was found is believed for a moment.
+    // The result is cached for a moment.
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(5);
     while node.by("").get("/readyz").await.status != 200 {
         assert!(tokio::time::Instant::now() < deadline);

@@ -24,7 +24,7 @@ use protocol::{
 use crate::{
     kill::{refuses_to_start, said, whole_channel},
     process::{Chaos, Shop, admin_key},
-    story::{PATIENCE, until},
+    story::{TIMEOUT, until},
 };
 
 const FLAGS: [&str; 4] = ["--demo", "off", "--limit", "requests_per_second=0"];
@@ -184,7 +184,7 @@ async fn client_ahead_of_a_restored_backup_receives_diverged() {
                 .await
                 .unwrap();
             seen.push(
-                tokio::time::timeout(PATIENCE, events.next())
+                tokio::time::timeout(TIMEOUT, events.next())
                     .await
                     .unwrap()
                     .unwrap(),
@@ -200,7 +200,7 @@ async fn client_ahead_of_a_restored_backup_receives_diverged() {
     let user_position = bob.connected().user_position;
     shop.group("later", &["alice", "bob"]).await;
     let added = loop {
-        let event = tokio::time::timeout(PATIENCE, events.next())
+        let event = tokio::time::timeout(TIMEOUT, events.next())
             .await
             .unwrap()
             .unwrap();
@@ -255,7 +255,7 @@ async fn client_ahead_of_a_restored_backup_receives_diverged() {
     let (gap, user_gap, mut events) = resumes(after(&kept[1]), unchanged).await;
     assert_eq!((gap, user_gap), (None, None));
     for expected in [3, 11, 12, 13, 14, 15] {
-        let event = tokio::time::timeout(PATIENCE, events.next())
+        let event = tokio::time::timeout(TIMEOUT, events.next())
             .await
             .unwrap()
             .unwrap();

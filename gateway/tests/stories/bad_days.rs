@@ -1,5 +1,5 @@
-//! Bad days of a data folder, as the binary meets them: it says what is wrong and ends with 2, or
-//! answers `unavailable`; it never ends by a signal, and nothing that was acknowledged is lost.
+//! Damaged, full and unwritable data folders: the binary reports the cause and exits with code 2, or
+//! answers `unavailable`. It never ends by a signal, and no acknowledged write is lost.
 
 use std::{
     collections::BTreeMap,
@@ -20,14 +20,14 @@ use crate::{
 };
 
 const PAGE: u64 = 4_096;
-/// Where the number of the commit stands on a meta page.
+/// Offset of the commit number on a meta page.
 const COMMIT: u64 = 144;
-/// How a node of these stories starts.
+/// Flags of the nodes of these stories.
 const FLAGS: [&str; 4] = ["--demo", "off", "--limit", "requests_per_second=0"];
-/// A user who owns nothing.
+/// A user id without files.
 const NOBODY: u32 = 65_534;
 
-/// A folder that a node has filled a little, and left.
+/// Creates a data folder with a few messages.
 async fn filled(data: &Path) {
     let (mut node, address) = Chaos::node(data, &["--demo", "off"]).await;
     let shop = Shop::open(address, &admin_key(data)).await;
@@ -139,7 +139,7 @@ async fn a_damaged_file_ends_the_start_with_a_sentence() {
             Chaos::runs(&["check", "--data", &folder.path().display().to_string()]).await;
         assert!(code == 1 || code == 2, "{day}: {words}");
     }
-    // What they were made of is whole.
+    // The originals are undamaged.
     let (_node, _) = Chaos::node(copied(&data).path(), &[]).await;
 }
 
@@ -182,7 +182,7 @@ async fn a_folder_that_may_not_be_written_ends_the_start_with_a_sentence() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     filled(&data).await;
-    // Root may write anywhere, so somebody else starts the node.
+    // Root may write anywhere, so another user starts the node.
     let starter = [
         "setpriv",
         "--reuid=65534",
@@ -243,10 +243,9 @@ async fn a_disk_without_room_for_a_store_ends_the_start_with_a_sentence() {
     );
 }
 
-/// The limit on the size of files stands in for the full disk.
+/// A limit on the file size simulates a full disk.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_a_full_disk_sends_are_unavailable_until_there_is_room_and_none_that_was_acknowledged_is_lost()
- {
+async fn full_disk_makes_sends_unavailable_and_loses_no_acknowledged_message() {
     let folder = tempfile::tempdir().unwrap();
     let starter = [
         "sh",
@@ -283,7 +282,7 @@ async fn on_a_full_disk_sends_are_unavailable_until_there_is_room_and_none_that_
             .as_u16()
     };
     until("it is not ready", async || ready().await == 503).await;
-    // The session is still there, and reads are answered.
+    // The session is open, and reads are answered.
     assert_eq!(whole_channel(&shop, "general").await, acknowledged);
     let raised = std::process::Command::new("prlimit")
         .args([
@@ -309,8 +308,8 @@ async fn on_a_full_disk_sends_are_unavailable_until_there_is_room_and_none_that_
     assert_eq!(whole_channel(&shop, "general").await, acknowledged);
 }
 
-/// Sends, and notes what is acknowledged: how many were refused, or `None` if the connection ended
-/// before that many were sent.
+/// Sends messages, and records the acknowledged ones. Returns the number of refusals, or `None` if the connection ended
+/// before.
 async fn sends(
     session: &Session,
     ids: std::ops::RangeInclusive<u64>,
@@ -336,7 +335,7 @@ async fn sends(
     Some(refused)
 }
 
-/// A node whose writer is answered with an error by the system, now and then.
+/// A node whose writes fail now and then.
 async fn on_a_failing_disk(data: &Path, fault: &str) -> (Chaos, Shop, Session) {
     let starter = [
         "strace",
@@ -357,8 +356,8 @@ async fn on_a_failing_disk(data: &Path, fault: &str) -> (Chaos, Shop, Session) {
     (node, shop, alice)
 }
 
-/// After another start on the same folder: what was acknowledged is there, and the rest may be sent
-/// again.
+/// Restarts on the same folder, and checks that acknowledged messages exist and that the others can
+/// be sent again.
 async fn holds(data: &Path, shop: Shop, last: u64, mut acknowledged: BTreeMap<MessageId, u64>) {
     let (_node, address) = Chaos::node(data, &FLAGS).await;
     let shop = shop.moved(address);
@@ -374,7 +373,7 @@ async fn holds(data: &Path, shop: Shop, last: u64, mut acknowledged: BTreeMap<Me
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_syncs_fail_sends_are_unavailable_and_none_that_was_acknowledged_is_lost() {
+async fn failing_syncs_make_sends_unavailable_and_lose_no_acknowledged_message() {
     if !can_trace() {
         return;
     }
@@ -401,15 +400,14 @@ async fn while_syncs_fail_sends_are_unavailable_and_none_that_was_acknowledged_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_whose_last_write_fails_ends_the_node_with_a_sentence_and_none_that_was_acknowledged_is_lost()
- {
+async fn failed_commit_write_ends_the_node_and_loses_no_acknowledged_message() {
     if !can_trace() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    // LMDB writes nothing more in a process in which a meta page could not be written. It is
+    // LMDB stops to write in a process in which a meta page could not be written. The meta page is
     // written after none to three single pages of the commit, so of the twelfth writes one is soon
-    // its own.
+    // a meta page.
     let (mut node, shop, alice) =
         on_a_failing_disk(folder.path(), "inject=pwrite64:error=EIO:when=84+12").await;
     let mut acknowledged = BTreeMap::new();

@@ -1,5 +1,5 @@
-//! Clearing what was deleted while a part of it cannot be written: the rest is cleared, and so is
-//! that part once it can be.
+//! Deletion jobs while one partition cannot be written: the others are cleared at once, and
+//! that one later.
 
 use domain::{
     index,
@@ -14,7 +14,7 @@ use crate::{
     story::{World, until},
 };
 
-/// As many channels as one piece of a deletion is about, all of which cannot be written, and some
+/// As many channels as one step of a deletion clears, which cannot be written, and some
 /// more.
 const STUCK: usize = 100;
 const CHANNELS: usize = STUCK + 5;

@@ -5,13 +5,13 @@ use client::Backend;
 use protocol::{Encoding, ErrorCode, error::ErrorAnswer, operation::session::Ping};
 use serde_json::{Value, json};
 
-use crate::story::{Ground, Keeper, World, has_exactly, refusal, until};
+use crate::story::{StoreKind, StoreProcess, World, has_exactly, refusal, until};
 
 /// A world with low limits.
 struct Strict(World);
 
 impl Strict {
-    async fn on(ground: Ground) -> Self {
+    async fn on(store_kind: StoreKind) -> Self {
         let mut flags = Vec::new();
         for limit in [
             "participants=3",
@@ -21,7 +21,7 @@ impl Strict {
         ] {
             flags.extend(["--limit", limit]);
         }
-        Self(World::with(ground, 1, &flags).await)
+        Self(World::with(store_kind, 1, &flags).await)
     }
 }
 
@@ -97,7 +97,7 @@ on_both_stores! {
         let body = json!({ "user_id": "dora" });
         assert_eq!(send(&team, Verb::POST, "/v1/channels/general/participants", &body).await, (422, ErrorCode::LimitReached));
 
-        // A user has as many requests over HTTP as in a session.
+// A user has the same rate over HTTP as in a session.
         let mut limited = None;
         for _ in 0..200 {
             let answer = user.request(Verb::GET, "/v1/users/bob").send().await.unwrap();
@@ -169,14 +169,14 @@ on_both_stores! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_its_store_a_node_answers_unavailable_closes_no_session_and_goes_on_afterwards() {
-    let mut world = World::on(Ground::Redis).await;
+async fn node_survives_an_outage_of_its_store() {
+    let mut world = World::on(StoreKind::Redis).await;
     let general = world.channel("group", "general", &["alice", "bob"]).await;
     let alice = world.connects("alice").await;
     let mut bob = world.connects("bob").await;
     alice.sends(&general, "before").await;
     bob.sees("before").await;
-    let Keeper::Redis(server, _) = &mut world.keeper else {
+    let StoreProcess::Redis(server, _) = &mut world.store_process else {
         panic!("another store")
     };
     server.kill9();
@@ -189,13 +189,13 @@ async fn without_its_store_a_node_answers_unavailable_closes_no_session_and_goes
         refusal(world.team().get::<Value>("/v1/channels/general").await),
         (503, ErrorCode::Unavailable)
     );
-    // The answer of the last probe holds for half a second.
+    // The result of the last probe is cached for half a second.
     until("the node is not ready", || async {
         let ready = world.team().request(Verb::GET, "/readyz").send().await;
         ready.unwrap().status.as_u16() == 503
     })
     .await;
-    let Keeper::Redis(server, _) = &mut world.keeper else {
+    let StoreProcess::Redis(server, _) = &mut world.store_process else {
         panic!("another store")
     };
     server.restart().await;

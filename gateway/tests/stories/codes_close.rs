@@ -1,4 +1,4 @@
-//! Every way in which the server ends a connection, and what it refuses before there is one.
+//! Every close code, and refused upgrades.
 
 use std::time::{Duration, Instant};
 
@@ -12,25 +12,25 @@ use protocol::{
 use serde_json::{Value, json};
 
 use crate::{
-    story::{Ground, World, has_exactly},
+    story::{StoreKind, World, has_exactly},
     wire::{BINARY, Outcome, Raw, declared, frame},
 };
 
-/// A world in which mistakes are not counted.
+/// A world without a limit on failed attempts.
 struct Patient(World);
 
 impl Patient {
-    async fn on(ground: Ground) -> Self {
-        Self(World::with(ground, 1, &["--limit", "unauthenticated_per_ip=0"]).await)
+    async fn on(store_kind: StoreKind) -> Self {
+        Self(World::with(store_kind, 1, &["--limit", "unauthenticated_per_ip=0"]).await)
     }
 }
 
-/// A world that watches its sockets closely.
+/// A world with a short heartbeat.
 struct Impatient(World);
 
 impl Impatient {
-    async fn on(ground: Ground) -> Self {
-        Self(World::with(ground, 1, &["--heartbeat", "300ms"]).await)
+    async fn on(store_kind: StoreKind) -> Self {
+        Self(World::with(store_kind, 1, &["--heartbeat", "300ms"]).await)
     }
 }
 
@@ -42,7 +42,7 @@ fn other(encoding: Encoding) -> Encoding {
 }
 
 on_both_stores! {
-    async fn what_is_no_request_closes_with_4000(world: Patient) {
+    async fn invalid_request_closes_with_4000(world: Patient) {
         let world = world.0;
         world.people(&["alice"]).await;
         let token = world.token("alice").await;
@@ -179,7 +179,7 @@ on_both_stores! {
             let told = person.hears_raw("server.draining").await;
             has_exactly(&told, "event data");
             has_exactly(&told["data"], "reconnect_after_ms");
-            // Two goodbyes take some milliseconds, and not the window.
+// Ending two sessions takes a few milliseconds, not the window.
             assert!(told["data"]["reconnect_after_ms"].as_u64().is_some_and(|within| within <= 50), "{told}");
             assert_eq!(person.is_closed().await, 1001);
         }
@@ -226,11 +226,11 @@ on_both_stores! {
     }
 }
 
-// These take ten seconds, and no store has a say in them.
+// These take ten seconds and do not depend on the store.
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_without_connect_closes_with_4001_after_ten_seconds() {
-    let world = World::on(Ground::Embedded).await;
+    let world = World::on(StoreKind::Embedded).await;
     let mut silent = world.opens(Encoding::MessagePack).await;
     let began = Instant::now();
     assert_eq!(silent.ends().await.code, Some(4001));
@@ -242,14 +242,14 @@ async fn a_connection_without_connect_closes_with_4001_after_ten_seconds() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn going_on_in_spite_of_rate_limited_closes_with_4011() {
-    let world = World::on(Ground::Embedded).await;
+async fn ignoring_rate_limited_closes_with_4011() {
+    let world = World::on(StoreKind::Embedded).await;
     world.people(&["alice"]).await;
     let mut alice = world.connects("alice").await;
     let began = Instant::now();
     let session = alice.session.clone();
     let flood = tokio::spawn(async move {
-        // Some at a time, so that refusals never stop for as long as a second.
+        // A few at a time, so that refusals never pause for a second.
         while began.elapsed() < Duration::from_secs(15) {
             let burst: Vec<_> = (0..50).map(|_| session.call::<Ping>((), ())).collect();
             for answer in futures_util::future::join_all(burst).await {
@@ -269,9 +269,9 @@ async fn going_on_in_spite_of_rate_limited_closes_with_4011() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_that_does_not_come_whole_closes_with_4009() {
+async fn incomplete_message_closes_with_4009() {
     let world = World::with(
-        Ground::Embedded,
+        StoreKind::Embedded,
         1,
         &["--limit", "outbox_seconds=1", "--heartbeat", "300ms"],
     )
@@ -284,7 +284,7 @@ async fn a_message_that_does_not_come_whole_closes_with_4009() {
     raw.bytes(&fragment).await;
     assert_eq!(raw.outcome().await, Outcome::Closed(4009));
     // A pong cannot be sent in the middle of a frame.
-    let world = World::with(Ground::Embedded, 1, &["--limit", "outbox_seconds=1"]).await;
+    let world = World::with(StoreKind::Embedded, 1, &["--limit", "outbox_seconds=1"]).await;
     world.people(&["alice"]).await;
     let mut raw = Raw::session(
         world.nodes[0].address,
@@ -296,11 +296,11 @@ async fn a_message_that_does_not_come_whole_closes_with_4009() {
     assert_eq!(raw.outcome().await, Outcome::Closed(4009));
 }
 
-/// Each code has its story: 1001, 4000, 4001, 4008, 4010 and 4011 here; 4002, 4003 and 4004 among
-/// the tokens; 4009 among the promises; 4012 among the limits. 4500 is for defects, of which none
+/// Every close code has a test: 1001, 4000, 4001, 4008, 4010 and 4011 here; 4002, 4003 and 4004 in
+/// `tokens`; 4009 in `promises`; 4012 in `limits`. 4500 is for defects, of which none
 /// is known.
 #[test]
-fn every_close_code_is_told_of() {
+fn every_close_code_is_tested() {
     let told = [
         1001, 4000, 4001, 4002, 4003, 4004, 4008, 4009, 4010, 4011, 4012, 4500,
     ];

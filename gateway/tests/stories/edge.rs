@@ -1,4 +1,4 @@
-//! What a node does with connections before anybody has said who it is, and what its log says about
+//! Connections before authentication, and the log lines about
 //! them.
 
 use std::{
@@ -38,7 +38,7 @@ impl Edge {
         Self::by(&[], flags).await
     }
 
-    /// The same by a program that becomes it.
+    /// Does the same by a program that executes it.
     async fn by(starter: &[&str], flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (node, address) = Chaos::node_by(
@@ -56,7 +56,7 @@ impl Edge {
         self.shop.address
     }
 
-    /// A token of alice's that ends so soon.
+    /// Returns a token of alice's that expires after this time.
     async fn token(&self, seconds: u64) -> String {
         let owner = self.shop.http(&self.shop.organization_key);
         let keys = format!(
@@ -83,7 +83,7 @@ impl Edge {
         )
     }
 
-    /// Floods a connection with these bytes until it is closed: how, and after how long.
+    /// Floods a connection with these bytes until it is closed, and returns how and after what time.
     async fn flood(&self, mut raw: Raw, bytes: &[u8]) -> (Outcome, Duration) {
         let began = Instant::now();
         let many = bytes.repeat(64 * 1024 / bytes.len() + 1);
@@ -91,7 +91,7 @@ impl Edge {
     }
 }
 
-/// The lines of a node's log that have this in them.
+/// Returns the lines of a node's log that contain this text.
 fn lines(node: &Chaos, what: &str) -> usize {
     node.log()
         .lines()
@@ -225,7 +225,7 @@ async fn refused_connections_are_logged_with_their_reason() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_is_not_trusted_is_warned_of_once() {
+async fn untrusted_proxy_causes_one_warning() {
     let edge = Edge::with(&[]).await;
     for client in 1..5 {
         let request = format!(
@@ -241,12 +241,12 @@ async fn a_proxy_that_is_not_trusted_is_warned_of_once() {
     );
 }
 
-/// A program that becomes the node with so few open files.
+/// A program that executes the node with a limit of open files.
 fn with_open_files(command: &'static str) -> [&'static str; 3] {
     ["sh", "-c", command]
 }
 
-/// A connection from another address of this machine, which takes few bytes that it does not read.
+/// Connects from another address of this machine, with a small receive buffer.
 async fn connects_from(from: &str, to: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -254,7 +254,7 @@ async fn connects_from(from: &str, to: SocketAddr) -> TcpStream {
     socket.connect(to).await.unwrap()
 }
 
-/// The status of a request on a connection, or none if it is closed.
+/// Returns the status of a request on a connection, or `None` if it is closed.
 async fn status(stream: &mut TcpStream, path: &str) -> Option<u16> {
     let _: std::io::Result<()> = stream
         .write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes())
@@ -325,7 +325,7 @@ async fn client_that_closes_its_side_after_a_request_gets_the_answer() {
     let mut stream = TcpStream::connect(edge.address()).await.unwrap();
     let key = format!("authorization: Bearer {}", admin_key(edge.folder.path()));
     let body = r#"{"name":"Acme","email":"it@acme.example"}"#;
-    // The answer takes the store longer than the end of the stream takes.
+    // The store takes longer than the end of the stream.
     let request = format!(
         "POST /v1/organizations HTTP/1.1\r\nhost: x\r\n{key}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
@@ -366,7 +366,7 @@ async fn sockets_run_out_before_descriptors_do() {
     let (alice, _events) = edge.shop.connects("alice", Encoding::MessagePack).await;
     let mut held = Vec::new();
     for address in 2..12 {
-        // A quarter of the sockets each.
+        // Each address has a quarter of the sockets.
         for _ in 0..16 {
             held.push(connects_from(&format!("127.0.0.{address}"), edge.address()).await);
         }
@@ -375,7 +375,7 @@ async fn sockets_run_out_before_descriptors_do() {
         lines(&edge.node, "limit=\"sockets\"") > 0
     })
     .await;
-    // Sessions go on, the store works, and operators get in.
+    // Sessions are served, the store works, and operators can connect.
     let body = SendMessage {
         text: Some("still here".into()),
         ..SendMessage::default()
@@ -411,7 +411,7 @@ async fn an_idle_connection_is_kept_for_longer_than_headers_may_take() {
     assert_eq!(status(&mut kept, "/healthz").await, Some(200));
     let mut dripping = connects_from("127.0.0.1", edge.address()).await;
     let began = Instant::now();
-    // Not luck, but the rest itself: longer than the 5 s of headers, and shorter than the 7 s of an
+    // This pause is the tested condition: longer than the 5 s for headers, and shorter than the 7 s of an
     // idle connection.
     let drips = async {
         while dripping.write_all(b"G").await.is_ok() && began.elapsed() < Duration::from_secs(9) {

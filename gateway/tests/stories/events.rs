@@ -1,15 +1,15 @@
-//! Every event as it stands on the wire, to those it is for, in both encodings.
+//! Every event on the wire: its form in both encodings, and its receivers.
 
 use protocol::{ChannelId, Cursor, Encoding, operation::session::Connect};
 use serde_json::{Value, json};
 
-use crate::story::{Ground, Person, World, has_exactly};
+use crate::story::{Person, StoreKind, World, has_exactly};
 
 const MESSAGE: &str = "id channel_id number seq sender_id kind text attachments mention_ids reactions metadata created_at";
 const PARTICIPANT: &str = "id channel_id user_id role created_at";
 const CHANNEL: &str = "id type creator_id metadata created_at participant_count";
 
-/// Two of the same user, one in each encoding, who must be told the same.
+/// Two sessions of a user, one in each encoding, which must receive the same events.
 struct Pair(Person, Person);
 
 impl Pair {
@@ -30,7 +30,7 @@ impl Pair {
         event
     }
 
-    /// A durable event of a channel: its data.
+    /// Receives a durable event of a channel, and returns its data.
     async fn is_told(&mut self, name: &str, channel: &ChannelId) -> (u64, Value) {
         let event = self.hears(name).await;
         has_exactly(&event, "event channel_id seq at data");
@@ -45,14 +45,14 @@ impl Pair {
     }
 }
 
-/// A world in which nobody is too fast, and everybody may be there many times.
+/// A world without limits on rates and on sessions.
 struct Fast(World);
 
 impl Fast {
-    async fn on(ground: Ground) -> Self {
+    async fn on(store_kind: StoreKind) -> Self {
         Self(
             World::with(
-                ground,
+                store_kind,
                 1,
                 &[
                     "--limit",
@@ -66,12 +66,12 @@ impl Fast {
     }
 }
 
-/// A world in which few hear how far others have read.
+/// A world in which read positions are delivered in small channels only.
 struct Private(World);
 
 impl Private {
-    async fn on(ground: Ground) -> Self {
-        Self(World::with(ground, 1, &["--limit", "read_audience=2"]).await)
+    async fn on(store_kind: StoreKind) -> Self {
+        Self(World::with(store_kind, 1, &["--limit", "read_audience=2"]).await)
     }
 }
 
@@ -155,7 +155,7 @@ on_both_stores! {
 
         alice.asks("channel.delete", json!({ "channel_id": general })).await;
         for bob in [&mut bobs.0, &mut bobs.1] {
-            // Of two streams, neither waits for the other.
+// Two streams have no common order.
             let (one, other) = (bob.next().await, bob.next().await);
             let (deleted, removed) = if one.event == "channel.deleted" { (one, other) } else { (other, one) };
             assert_eq!((deleted.event.as_str(), deleted.channel_id.as_ref()), ("channel.deleted", Some(&general)));
@@ -167,7 +167,7 @@ on_both_stores! {
         carols.hears_nothing().await;
     }
 
-    async fn a_users_own_changes_are_told_on_its_own_stream(world: World) {
+    async fn users_own_changes_are_delivered_on_the_own_stream(world: World) {
         world.channel("group", "general", &["alice", "bob"]).await;
         let mut alices = Pair::of(&world, "alice").await;
         let mut bob = world.connects("bob").await;
@@ -182,7 +182,7 @@ on_both_stores! {
         bob.hears_nothing().await;
     }
 
-    async fn typing_is_told_to_the_others_alone(world: World) {
+    async fn typing_is_delivered_to_other_participants_only(world: World) {
         let general = world.channel("group", "general", &["alice", "bob", "carol"]).await;
         let mut alices = Pair::of(&world, "alice").await;
         let mut bobs = Pair::of(&world, "bob").await;
@@ -195,11 +195,11 @@ on_both_stores! {
         alices.hears_nothing().await;
     }
 
-    async fn whoever_has_the_reply_hears_what_passes(world: Fast) {
+    async fn passing_events_are_received_after_the_reply(world: Fast) {
         let world = world.0;
         let general = world.channel("open", "general", &["bob"]).await;
         for (count, encoding) in Encoding::ALL.into_iter().cycle().take(40).enumerate() {
-            // How often the same user is told to type is bounded.
+// Typing events of a user are limited.
             let name = format!("typist{count}");
             world.people(&[&name]).await;
             let typist = world.connects_to(0, &name, encoding, Connect::default()).await;
@@ -213,7 +213,7 @@ on_both_stores! {
         }
     }
 
-    async fn typing_is_told_at_most_once_a_second(world: World) {
+    async fn typing_is_delivered_at_most_once_a_second(world: World) {
         let general = world.channel("group", "general", &["alice", "bob"]).await;
         let (alice, mut bob) = (world.connects("alice").await, world.connects("bob").await);
         let typing = async |typing: bool| alice.asks("typing", json!({ "channel_id": general, "typing": typing })).await;
@@ -236,7 +236,7 @@ on_both_stores! {
         assert_eq!(heard, [true, false]);
     }
 
-    async fn typing_is_told_in_small_channels_alone(world: Private) {
+    async fn typing_is_delivered_in_small_channels_only(world: Private) {
         let world = world.0;
         let small = world.channel("group", "small", &["alice", "bob"]).await;
         let large = world.channel("group", "large", &["alice", "bob", "carol"]).await;
@@ -248,7 +248,7 @@ on_both_stores! {
         bob.hears_nothing().await;
     }
 
-    async fn how_far_somebody_has_read_is_told_in_small_channels_to_all(world: Private) {
+    async fn read_positions_are_delivered_to_all_in_small_channels(world: Private) {
         let world = world.0;
         let small = world.channel("group", "small", &["alice", "bob"]).await;
         let large = world.channel("group", "large", &["alice", "bob", "carol"]).await;
@@ -270,7 +270,7 @@ on_both_stores! {
             }
         }
         alice.hears_nothing().await;
-        // What moves nothing is told to nobody.
+// A position that does not move causes no event.
         bobs.0.asks("read.mark", json!({ "channel_id": small, "number": 1 })).await;
         bobs.hears_nothing().await;
     }

@@ -1,4 +1,4 @@
-//! What a newcomer sees on the terminal, and what a log reader sees of a node's life.
+//! The output of a first start, the terminal chat, and the log of a node.
 
 use std::net::SocketAddr;
 
@@ -23,7 +23,7 @@ async fn the_printed_chat_command_reaches_this_node_from_anywhere() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_demo_that_is_asked_for_is_made_in_a_used_folder_once_and_beyond_loopback() {
+async fn demo_on_creates_the_demo_once_in_a_used_folder_and_beyond_loopback() {
     let folder = tempfile::tempdir().unwrap();
     let (mut node, _) = Chaos::node(folder.path(), &["--demo", "off"]).await;
     node.signal("TERM").await;
@@ -56,7 +56,7 @@ async fn a_demo_that_is_asked_for_is_made_in_a_used_folder_once_and_beyond_loopb
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_variable_that_is_no_setting_is_told_by_the_node_and_by_config() {
+async fn unknown_variable_is_reported_by_the_node_and_by_config() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().to_str().unwrap();
     let sentence =
@@ -141,7 +141,7 @@ async fn health_tells_by_its_exit_code_whether_a_node_is_alive_and_ready() {
     }
 }
 
-/// The lines of a log in JSON.
+/// Parses a JSON log.
 fn objects(log: &str) -> Vec<Value> {
     log.lines()
         .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
@@ -292,7 +292,7 @@ async fn a_start_hides_every_redis_password() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_mistyped_command_is_answered_with_the_one_that_was_meant() {
+async fn mistyped_command_is_answered_with_a_suggestion() {
     for (typed, meant) in [
         ("server", "'serve'"),
         ("restor", "'restore'"),
@@ -320,7 +320,7 @@ async fn a_mistyped_command_is_answered_with_the_one_that_was_meant() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_that_others_write_commands_a_terminal_or_passes_for_a_line_of_somebody_else() {
+async fn text_of_others_cannot_control_the_terminal_or_imitate_another_user() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     let (_node, address) = Chaos::node(&data, &[]).await;
@@ -354,7 +354,7 @@ async fn nothing_that_others_write_commands_a_terminal_or_passes_for_a_line_of_s
     send("eve", "first\nBob: second\r\n* Bob left\u{2028}third").await;
     send("mallory", "\u{1b}[2J\u{9b}31m\u{202e}drow\u{2066}").await;
     send("trent", "am").await;
-    // An address as a browser shows it is one, too.
+    // An address in the form of a browser is accepted, too.
     let url = format!("http://{address}");
     let mut alice = Chaos::spawn(&["chat", "--url", &url, "--data", data.to_str().unwrap()]);
     alice.says("trent: am").await;

@@ -1,19 +1,19 @@
-//! Large reads of one app, and what other apps feel of them.
+//! Large reads of one app do not delay other apps.
 
 use axum::http::Method;
 use futures_util::future::join_all;
 use redis_testing::Proxy;
 use serde_json::{Value, json};
 
-use crate::story::{Ground, Keeper, World};
+use crate::story::{StoreKind, StoreProcess, World};
 
-/// Pages that are read at once.
+/// Number of concurrent pages.
 const READS: usize = 40;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn large_replies_that_one_app_waits_for_hold_up_no_other_app() {
-    let mut world = World::on(Ground::Redis).await;
-    let Keeper::Redis(server, _) = &world.keeper else {
+async fn large_replies_of_one_app_do_not_delay_other_apps() {
+    let mut world = World::on(StoreKind::Redis).await;
+    let StoreProcess::Redis(server, _) = &world.store_process else {
         panic!()
     };
     let proxy = Proxy::before(server.port()).await;

@@ -1,4 +1,4 @@
-//! A node whose store can be made to fail in the midst of an operation.
+//! A node whose store can be made to fail during an operation.
 #![allow(unreachable_pub, reason = "tests have no outside")]
 
 use std::{
@@ -13,14 +13,14 @@ use async_trait::async_trait;
 use gateway::node::Node;
 use store::{Commit, Committed, Partition, Purged, Require, Store, StoreError, StoreLayer, Table};
 
-use crate::story::{Ground, World};
+use crate::story::{StoreKind, World};
 
-/// A store that takes so many more writes, and then none until it is mended.
+/// A store that accepts a number of writes, and then fails all until it is repaired.
 #[derive(Debug)]
 struct Failing {
     store: Arc<dyn Store>,
     writes_left: Arc<AtomicI64>,
-    /// Cannot be written at all.
+    /// Partitions that cannot be written.
     unreachable: Arc<Mutex<Vec<Partition>>>,
 }
 
@@ -64,8 +64,8 @@ pub struct Fragile {
 }
 
 impl Fragile {
-    pub async fn on(ground: Ground) -> Self {
-        let mut world = World::with(ground, 1, &["--limit", "unauthenticated_per_ip=0"]).await;
+    pub async fn on(store_kind: StoreKind) -> Self {
+        let mut world = World::with(store_kind, 1, &["--limit", "unauthenticated_per_ip=0"]).await;
         world.ends().await;
         let writes_left = Arc::new(AtomicI64::new(i64::MAX));
         let unreachable: Arc<Mutex<Vec<Partition>>> = Arc::default();
@@ -80,7 +80,7 @@ impl Fragile {
             };
             match Node::start_over(world.config(), over).await {
                 Ok(node) => break node,
-                // Of the node before, a task may still be about to let the folder go.
+                // A task of the previous node may still hold the folder.
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         };
@@ -92,17 +92,17 @@ impl Fragile {
         }
     }
 
-    /// Lets so many more writes through, and then none.
+    /// Accepts this number of writes, and then fails all.
     pub fn fails_after(&self, writes: i64) {
         self.writes_left.store(writes, Ordering::SeqCst);
     }
 
-    /// Lets every write through again.
+    /// Accepts all writes again.
     pub fn is_mended(&self) {
         self.fails_after(i64::MAX);
     }
 
-    /// Refuses every write of these partitions, and of no others.
+    /// Fails all writes of these partitions only.
     pub fn cannot_write(&self, partitions: impl IntoIterator<Item = Partition>) {
         *self.unreachable.lock().unwrap() = partitions.into_iter().collect();
     }

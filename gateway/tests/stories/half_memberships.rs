@@ -1,16 +1,16 @@
-//! An addition or a removal that stops between the channel and the user's index is completed without
-//! a repeat, and the user's sessions are told.
+//! An addition or removal that is interrupted between the channel and the user's index is completed
+//! without a repeat, and delivered to the user's sessions.
 
 use protocol::UserId;
 use serde_json::{Value, json};
 
 use crate::fragile::Fragile;
 
-/// Writes of an addition or a removal, at most.
+/// Maximum number of writes of an addition or a removal.
 const WRITES: i64 = 4;
 
 on_both_stores! {
-    async fn an_addition_that_reached_the_channel_is_told_though_nobody_repeats_it(fragile: Fragile) {
+    async fn interrupted_addition_is_delivered_without_a_repeat(fragile: Fragile) {
         let world = &fragile.world;
         let general = world.channel("group", "general", &["alice"]).await;
         for writes in 0..WRITES {
@@ -31,7 +31,7 @@ on_both_stores! {
         }
     }
 
-    async fn a_channel_that_was_made_is_told_to_its_participants_though_nobody_repeats_it(fragile: Fragile) {
+    async fn interrupted_creation_is_delivered_to_participants_without_a_repeat(fragile: Fragile) {
         let world = &fragile.world;
         for writes in 0..WRITES + 2 {
             let name = format!("carol-{writes}");
@@ -52,7 +52,7 @@ on_both_stores! {
         }
     }
 
-    async fn a_removal_that_reached_the_channel_is_told_though_nobody_repeats_it(fragile: Fragile) {
+    async fn interrupted_removal_is_delivered_without_a_repeat(fragile: Fragile) {
         let world = &fragile.world;
         for writes in 0..WRITES {
             let name = format!("dave-{writes}");

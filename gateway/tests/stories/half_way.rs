@@ -1,7 +1,7 @@
-//! What a store that fails in the middle leaves half done: somebody goes on with it, and whoever
-//! listens is told what is so.
+//! Operations that a failing store interrupts: they are completed, and
+//! subscribers receive the result.
 //!
-//! Redis refuses a part of the keys to the node, which is an outage in just that step.
+//! Redis denies the node some of the keys, which fails exactly one step.
 
 use domain::{
     index,
@@ -24,11 +24,11 @@ use store::{Commit, Counter, Expected, Increment};
 use crate::{
     nodes::{ADMIN, over_redis, secret_key},
     process::{Chaos, Shop},
-    story::{PATIENCE, Person, World, refusal, until},
+    story::{Person, TIMEOUT, World, refusal, until},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_subscribe_that_fails_half_way_tells_a_gap_and_the_stream_goes_on() {
+async fn interrupted_subscribe_sends_a_gap_and_continues() {
     let (_folder, secret) = secret_key();
     let mut forgetful = testing::Server::start_with(&["--appendonly", "no", "--save", ""]).await;
     let node = Chaos::spawn(&over_redis(&forgetful.url(), &secret));
@@ -38,7 +38,7 @@ async fn a_subscribe_that_fails_half_way_tells_a_gap_and_the_stream_goes_on() {
     let general: ChannelId = "general".parse().unwrap();
     let (alice, mut events) = shop.connects("alice", Encoding::MessagePack).await;
     let mut next = async || {
-        tokio::time::timeout(PATIENCE, events.next())
+        tokio::time::timeout(TIMEOUT, events.next())
             .await
             .unwrap()
             .unwrap()
@@ -61,7 +61,7 @@ async fn a_subscribe_that_fails_half_way_tells_a_gap_and_the_stream_goes_on() {
         [Some(kept.seq), Some(lost.seq)]
     );
 
-    // Everything can be read but the logs, which a resume reads last.
+    // Only the logs cannot be read, which a resume reads last.
     let all_but_logs = ["~*d", "~*s", "~*t", "~*[0-9]"];
     forgetful
         .command(
@@ -89,7 +89,7 @@ async fn a_subscribe_that_fails_half_way_tells_a_gap_and_the_stream_goes_on() {
         (Gap::Trimmed, lost.seq),
         "it goes on from there"
     );
-    // And then there is another history.
+    // Then the history is replaced.
     forgetful.kill9();
     forgetful.restart().await;
     let diverged = gap(next().await);
@@ -102,7 +102,7 @@ async fn a_subscribe_that_fails_half_way_tells_a_gap_and_the_stream_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_unsubscribes_while_the_subscription_waits_for_the_store_is_told_nothing() {
+async fn unsubscribe_cancels_a_subscription_that_waits_for_the_store() {
     let (_folder, secret) = secret_key();
     let server = testing::Server::start().await;
     server
@@ -133,13 +133,13 @@ async fn who_unsubscribes_while_the_subscription_waits_for_the_store_is_told_not
     let (leaving, mut leaving_hears) = shop.connects("alice", Encoding::MessagePack).await;
     let (_staying, mut staying_hears) = shop.connects("alice", Encoding::MessagePack).await;
     let mut next = async || {
-        tokio::time::timeout(PATIENCE, staying_hears.next())
+        tokio::time::timeout(TIMEOUT, staying_hears.next())
             .await
             .unwrap()
             .unwrap()
     };
 
-    // The front node reads nothing of channels for now, but it hears.
+    // The front node cannot read channels, but receives records of the bus.
     server
         .command(&["ACL", "SETUSER", "default", "resetkeys", "~chaos:{[^c]*"])
         .await
@@ -179,7 +179,7 @@ async fn who_unsubscribes_while_the_subscription_waits_for_the_store_is_told_not
         while next().await.event != "message.created" {}
     }
     leaving.call::<Ping>((), ()).await.unwrap();
-    let first = tokio::time::timeout(PATIENCE, leaving_hears.next())
+    let first = tokio::time::timeout(TIMEOUT, leaving_hears.next())
         .await
         .unwrap()
         .unwrap();
@@ -188,7 +188,7 @@ async fn who_unsubscribes_while_the_subscription_waits_for_the_store_is_told_not
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_comes_in_again_after_a_removal_that_stopped_half_way_is_told_of_both() {
+async fn readded_user_receives_removed_and_added_after_interrupted_removal() {
     let (_folder, secret) = secret_key();
     let server = testing::Server::start().await;
     let node = Chaos::spawn(&over_redis(&server.url(), &secret));
@@ -196,7 +196,7 @@ async fn who_comes_in_again_after_a_removal_that_stopped_half_way_is_told_of_bot
     shop.group("general", &["bob", "alice"]).await;
     let (_alice, mut events) = shop.connects("alice", Encoding::MessagePack).await;
     let mut next = async || {
-        tokio::time::timeout(PATIENCE, events.next())
+        tokio::time::timeout(TIMEOUT, events.next())
             .await
             .unwrap()
             .unwrap()
@@ -257,12 +257,12 @@ async fn who_comes_in_again_after_a_removal_that_stopped_half_way_is_told_of_bot
 }
 
 on_both_stores! {
-    async fn whoever_goes_on_with_half_a_removal_tells_the_user_of_it(world: World) {
+    async fn completed_half_removal_is_delivered_to_the_user(world: World) {
         let general = world.channel("group", "general", &["bob", "alice"]).await;
         let mut alice = world.connects("alice").await;
         let (services, alices) = (&world.nodes[0].services, format!("/v1/channels/{general}/participants/alice"));
         let scope = Scope { app: world.app.parse().unwrap(), environment: Environment::Live };
-        // The channel's half, and no more.
+// Only the channel is written.
         let half = async || {
             let mut gone = Commit::default().require(PARTICIPANTS, "alice", Expected::Present).delete(PARTICIPANTS, "alice");
             gone.increment.push(Increment { counter: Counter::Partition(PARTICIPANT_COUNT), by: -1, max: None, max_names: None });
@@ -277,7 +277,7 @@ on_both_stores! {
         assert!(index::channel_ids_of(services, &scope, &"alice".parse().unwrap()).await.unwrap().is_empty());
     }
 
-    async fn moderator_completes_a_removal_that_stopped_half_way(world: World) {
+    async fn moderator_completes_an_interrupted_removal(world: World) {
         let general = world.channel("group", "general", &["bob", "alice", "carol"]).await;
         let carols = format!("/v1/channels/{general}/participants/carol");
         world.team().patch::<Value>(&carols, &json!({ "role": "moderator" })).await.unwrap();
@@ -295,7 +295,7 @@ on_both_stores! {
     }
 }
 
-/// The next event of the own stream; those of channels are passed over.
+/// Returns the next event of the own stream; skips events of channels.
 async fn own(person: &mut Person) -> String {
     loop {
         let event = person.next().await;

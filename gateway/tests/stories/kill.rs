@@ -1,5 +1,5 @@
-//! The binary as its operator meets it: how it starts, how it refuses to, how it ends, and what is
-//! left after it was killed.
+//! The binary: start, failed start, shutdown, and the data after a
+//! kill.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -23,12 +23,12 @@ use crate::{
     story::until,
 };
 
-/// How many sends are acknowledged between two kills, at least.
+/// Minimum number of acknowledged sends between two kills.
 const ACKNOWLEDGED: usize = 400;
-/// How many sends of one session wait for their replies.
+/// Maximum number of unanswered sends of one session.
 const UNDER_WAY: usize = 16;
 
-/// Somebody who sends in a channel without end.
+/// A user who sends messages until the node is killed.
 #[derive(Clone, Copy)]
 struct Lane {
     index: u64,
@@ -59,7 +59,7 @@ const LANES: [Lane; 4] = [
     },
 ];
 
-/// What a lane tried to send, and the number of each that was acknowledged.
+/// The sends of a lane, with the number of each acknowledged message.
 type Receipts = Arc<Mutex<BTreeMap<MessageId, Option<u64>>>>;
 
 impl Lane {
@@ -67,7 +67,7 @@ impl Lane {
         self.channel.parse().unwrap()
     }
 
-    /// Sends until the node is gone.
+    /// Sends until the node is killed.
     async fn sends(self, session: Session, life: u64, receipts: Receipts, count: Arc<AtomicUsize>) {
         let mut waiting = VecDeque::new();
         for number in 0.. {
@@ -99,8 +99,8 @@ pub(crate) fn said(id: &MessageId) -> SendMessage {
     }
 }
 
-/// A channel's messages, each by its id with its number. Their numbers and seqs have no hole, and
-/// none is there twice.
+/// Returns the numbers of a channel's messages by id. Checks that numbers and seqs have no gap, and
+/// that none occurs twice.
 pub(crate) async fn whole_channel(shop: &Shop, channel: &str) -> BTreeMap<MessageId, u64> {
     let mut all: Vec<Message> = Vec::new();
     loop {
@@ -143,7 +143,7 @@ pub(crate) async fn whole_channel(shop: &Shop, channel: &str) -> BTreeMap<Messag
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_kill_in_the_middle_of_a_load_every_acknowledged_message_is_there_once() {
+async fn after_a_kill_under_load_every_acknowledged_message_is_stored_once() {
     let folder = tempfile::tempdir().unwrap();
     let flags = ["--demo", "off", "--limit", "requests_per_second=0"];
     let (mut node, address) = Chaos::node(folder.path(), &flags).await;
@@ -194,7 +194,7 @@ async fn after_a_kill_in_the_middle_of_a_load_every_acknowledged_message_is_ther
                     assert_eq!(found.get(id), Some(&number), "{id} was acknowledged");
                 }
             }
-            // What was sent without an answer is sent again.
+            // Unanswered sends are repeated.
             for (lane, receipts) in lanes() {
                 let (session, _) = shop.connects(lane.user, Encoding::MessagePack).await;
                 let unanswered: Vec<_> = receipts
@@ -228,12 +228,12 @@ async fn after_a_kill_in_the_middle_of_a_load_every_acknowledged_message_is_ther
     assert!(!node.log().contains("panicked"), "{}", node.log());
 }
 
-/// The one sentence with which a start ended: exit code 2, nothing on standard output.
+/// Runs a start that fails with exit code 2 and no output, and returns its sentence.
 pub(crate) async fn refuses_to_start(arguments: &[&str]) -> String {
     refuses_to_start_by(&[], arguments).await
 }
 
-/// The same by a program that becomes the node.
+/// Like `refuses_to_start`, by a program that executes the node.
 pub(crate) async fn refuses_to_start_by(starter: &[&str], arguments: &[&str]) -> String {
     let mut node = Chaos::spawn_by(starter, arguments);
     let status = node.ends().await;
@@ -254,7 +254,7 @@ pub(crate) async fn refuses_to_start_by(starter: &[&str], arguments: &[&str]) ->
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_start_that_cannot_be_ends_with_one_sentence_and_exit_code_2() {
+async fn failed_start_ends_with_one_sentence_and_exit_code_2() {
     let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (node, address) = Chaos::node(folder.path(), &["--demo", "off"]).await;
     let (data, elsewhere) = (
@@ -320,7 +320,7 @@ async fn sigterm_and_sigint_close_sessions_with_1001_and_end_with_exit_code_0() 
             .await
             .unwrap();
         for events in [&mut alices, &mut bobs] {
-            let event = tokio::time::timeout(crate::story::PATIENCE, events.next())
+            let event = tokio::time::timeout(crate::story::TIMEOUT, events.next())
                 .await
                 .unwrap()
                 .unwrap();
@@ -329,7 +329,7 @@ async fn sigterm_and_sigint_close_sessions_with_1001_and_end_with_exit_code_0() 
         node.signal(signal).await;
         for events in [&mut alices, &mut bobs] {
             let mut names = Vec::new();
-            while let Some(event) = tokio::time::timeout(crate::story::PATIENCE, events.next())
+            while let Some(event) = tokio::time::timeout(crate::story::TIMEOUT, events.next())
                 .await
                 .unwrap()
             {
@@ -386,11 +386,11 @@ async fn a_first_start_says_where_to_chat_and_two_people_chat_in_their_terminals
     bob.says("Alice: hello, bob").await;
     bob.types("good morning").await;
     alice.says("Bob: good morning").await;
-    // Each sees its own lines too, once.
+    // Each user sees their own lines once.
     bob.says("Bob: good morning").await;
     let count = |who: &Chaos, line: &str| who.said().iter().filter(|said| *said == line).count();
     assert_eq!(count(&alice, "Alice: hello, bob"), 1);
-    // A third who comes later sees what was said.
+    // A third user who connects later sees the messages.
     let mut late = chat("alice");
     late.says("Bob: good morning").await;
     for person in [&mut alice, &mut bob, &mut late] {

@@ -1,4 +1,4 @@
-//! Limits on connections and on whoever has not said who it is.
+//! Limits on connections and on unauthenticated clients.
 
 use axum::http::{HeaderName, HeaderValue, Method as Verb};
 use client::{ConnectError, Connector};
@@ -13,7 +13,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::story::{Ground, World, refusal, until};
+use crate::story::{StoreKind, World, refusal, until};
 
 async fn turned_away(world: &World, token: &str) -> (u16, Option<std::time::Duration>) {
     let connector = Connector::new(&world.url(0), Encoding::MessagePack).unwrap();
@@ -35,8 +35,8 @@ async fn turned_away(world: &World, token: &str) -> (u16, Option<std::time::Dura
 struct TwoPerUser(World);
 
 impl TwoPerUser {
-    async fn on(ground: Ground) -> Self {
-        Self(World::with(ground, 1, &["--limit", "connections_per_user=2"]).await)
+    async fn on(store_kind: StoreKind) -> Self {
+        Self(World::with(store_kind, 1, &["--limit", "connections_per_user=2"]).await)
     }
 }
 
@@ -44,8 +44,8 @@ impl TwoPerUser {
 struct ThreePerApp(World);
 
 impl ThreePerApp {
-    async fn on(ground: Ground) -> Self {
-        Self(World::with(ground, 1, &["--limit", "connections_per_app=3"]).await)
+    async fn on(store_kind: StoreKind) -> Self {
+        Self(World::with(store_kind, 1, &["--limit", "connections_per_app=3"]).await)
     }
 }
 
@@ -53,19 +53,19 @@ impl ThreePerApp {
 struct Three(World);
 
 impl Three {
-    async fn on(ground: Ground) -> Self {
-        Self(World::with(ground, 1, &["--limit", "connections=3"]).await)
+    async fn on(store_kind: StoreKind) -> Self {
+        Self(World::with(store_kind, 1, &["--limit", "connections=3"]).await)
     }
 }
 
-/// A world behind a proxy that believes few mistakes.
+/// A world behind a proxy, with few failed attempts per address.
 struct Wary(World);
 
 impl Wary {
-    async fn on(ground: Ground) -> Self {
+    async fn on(store_kind: StoreKind) -> Self {
         Self(
             World::with(
-                ground,
+                store_kind,
                 1,
                 &[
                     "--limit",
@@ -83,7 +83,7 @@ impl Wary {
 struct WaryOnePerUser(World);
 
 impl WaryOnePerUser {
-    async fn on(ground: Ground) -> Self {
+    async fn on(store_kind: StoreKind) -> Self {
         let limits = [
             "--limit",
             "unauthenticated_per_ip=3",
@@ -91,7 +91,7 @@ impl WaryOnePerUser {
             "connections_per_user=1",
         ];
         let flags = [&limits[..], &["--trusted-proxies", "127.0.0.1/32"]].concat();
-        Self(World::with(ground, 1, &flags).await)
+        Self(World::with(store_kind, 1, &flags).await)
     }
 }
 
@@ -99,7 +99,7 @@ impl WaryOnePerUser {
 struct WaryOneInAll(World);
 
 impl WaryOneInAll {
-    async fn on(ground: Ground) -> Self {
+    async fn on(store_kind: StoreKind) -> Self {
         let limits = [
             "--limit",
             "unauthenticated_per_ip=3",
@@ -107,44 +107,51 @@ impl WaryOneInAll {
             "connections=1",
         ];
         let flags = [&limits[..], &["--trusted-proxies", "127.0.0.1/32"]].concat();
-        Self(World::with(ground, 1, &flags).await)
+        Self(World::with(store_kind, 1, &flags).await)
     }
 }
 
-/// A world with room for one session of a user, who does little.
+/// A world with room for one session of a user, and a low rate.
 struct SlowOnePerUser(World);
 
 impl SlowOnePerUser {
-    async fn on(ground: Ground) -> Self {
+    async fn on(store_kind: StoreKind) -> Self {
         let limits = [
             "unauthenticated_per_ip=0",
             "connections_per_user=1",
             "requests_per_second=5",
         ];
-        Self(World::with(ground, 1, &limits.map(|limit| ["--limit", limit]).concat()).await)
+        Self(
+            World::with(
+                store_kind,
+                1,
+                &limits.map(|limit| ["--limit", limit]).concat(),
+            )
+            .await,
+        )
     }
 }
 
-/// A world with few sockets: 14 for sessions, 2 that only HTTP may have.
+/// A world with few sockets: 14 for sessions, 2 reserved for HTTP.
 struct FewSockets(World);
 
 impl FewSockets {
-    async fn on(ground: Ground) -> Self {
-        Self(World::with(ground, 1, &["--limit", "sockets=16"]).await)
+    async fn on(store_kind: StoreKind) -> Self {
+        Self(World::with(store_kind, 1, &["--limit", "sockets=16"]).await)
     }
 }
 
-/// A world in which an app is slow.
+/// A world with a low rate for an app.
 struct Slow(World);
 
 impl Slow {
-    async fn on(ground: Ground) -> Self {
-        Self(World::with(ground, 1, &["--limit", "app_requests_per_second=20"]).await)
+    async fn on(store_kind: StoreKind) -> Self {
+        Self(World::with(store_kind, 1, &["--limit", "app_requests_per_second=20"]).await)
     }
 }
 
 on_both_stores! {
-    async fn a_user_has_so_many_connections(world: TwoPerUser) {
+    async fn connections_of_a_user_are_limited(world: TwoPerUser) {
         let world = world.0;
         world.people(&["alice", "bob"]).await;
         let token = world.token("alice").await;
@@ -159,12 +166,12 @@ on_both_stores! {
         second.session.call::<Ping>((), ()).await.unwrap();
     }
 
-    async fn an_app_has_so_many_connections(world: ThreePerApp) {
+    async fn connections_of_an_app_are_limited(world: ThreePerApp) {
         let world = world.0;
         world.people(&["a", "b", "c", "d"]).await;
         let _held = [world.connects("a").await, world.connects("b").await, world.connects("c").await];
         assert_eq!(turned_away(&world, &world.token("d").await).await.0, 4012);
-        // Another environment is another world.
+// Another environment has its own limit.
         let test_key = world.make_app_key(&world.app, "test").await;
         let team = world.backend(&test_key);
         let _: Value = team.put("/v1/users/d", &json!({})).await.unwrap();
@@ -173,7 +180,7 @@ on_both_stores! {
         connector.connect(&Connect { token: token.token, ..Connect::default() }).await.unwrap();
     }
 
-    async fn a_node_has_so_many_connections(world: Three) {
+    async fn connections_of_a_node_are_limited(world: Three) {
         let world = world.0;
         world.people(&["a", "b", "c", "d"]).await;
         let held = [world.connects("a").await, world.connects("b").await, world.connects("c").await];
@@ -186,7 +193,7 @@ on_both_stores! {
         until("there is room again", || async { connector.connect(&params).await.is_ok() }).await;
     }
 
-    async fn an_address_has_so_many_attempts_without_a_valid_credential(world: Wary) {
+    async fn failed_attempts_of_an_address_are_limited(world: Wary) {
         let world = world.0;
         world.people(&["alice"]).await;
         let token = world.token("alice").await;
@@ -247,7 +254,7 @@ on_both_stores! {
         assert!((1..=12).contains(&looked_up), "{looked_up} for a burst of 6");
     }
 
-    async fn an_app_has_so_many_requests(world: Slow) {
+    async fn requests_of_an_app_are_limited(world: Slow) {
         let world = world.0;
         let general = world.channel("group", "general", &["alice"]).await;
         let alice = world.connects("alice").await;
@@ -324,7 +331,7 @@ on_both_stores! {
         world.connects("bob").await;
     }
 
-    async fn refused_connection_holds_no_socket_while_they_are_short(world: FewSockets) {
+    async fn refused_connection_holds_no_socket_while_sockets_are_scarce(world: FewSockets) {
         let world = world.0;
         world.people(&["alice"]).await;
         let connector = Connector::new(&world.url(0), Encoding::MessagePack).unwrap();
@@ -333,7 +340,7 @@ on_both_stores! {
         for _ in 0..14 {
             sessions.push(connector.connect(&params).await.unwrap());
         }
-        // Their peers hold on to them.
+    // Their peers keep them open.
         let mut refused = Vec::new();
         for _ in 0..8 {
             let mut socket = connector.open().await.unwrap();

@@ -1,5 +1,5 @@
-//! Lists and their cursors: what a page shows, what a cursor reveals, and what each request may
-//! cost.
+//! Lists and cursors: contents of pages, secrecy of cursors, and cost of
+//! requests.
 
 use std::time::Instant;
 
@@ -24,16 +24,16 @@ use protocol::{
 };
 use serde_json::{Value, json};
 
-use crate::story::{Ground, Person, World, refusal};
+use crate::story::{Person, StoreKind, World, refusal};
 
-/// A world in which nobody is too fast.
+/// A world without rate limits.
 struct Fast(World);
 
 impl Fast {
-    async fn on(ground: Ground) -> Self {
+    async fn on(store_kind: StoreKind) -> Self {
         Self(
             World::with(
-                ground,
+                store_kind,
                 1,
                 &[
                     "--limit",
@@ -47,45 +47,45 @@ impl Fast {
     }
 }
 
-/// A world in which a user has 20 requests a second, few enough that a slow machine does not serve
+/// A world with 20 requests per second for a user, few enough that even a slow machine does not serve
 /// them all.
 struct FewRequests(World);
 
 impl FewRequests {
-    async fn on(ground: Ground) -> Self {
-        Self(World::with(ground, 1, &["--limit", "requests_per_second=20"]).await)
+    async fn on(store_kind: StoreKind) -> Self {
+        Self(World::with(store_kind, 1, &["--limit", "requests_per_second=20"]).await)
     }
 }
 
-/// A world in which a user has one request a second: a page of five tokens is dear however slow the
+/// A world with one request per second for a user: a page of five tokens exceeds it however slow the
 /// machine is.
 struct FewerRequests(World);
 
 impl FewerRequests {
-    async fn on(ground: Ground) -> Self {
-        Self(World::with(ground, 1, &["--limit", "requests_per_second=1"]).await)
+    async fn on(store_kind: StoreKind) -> Self {
+        Self(World::with(store_kind, 1, &["--limit", "requests_per_second=1"]).await)
     }
 }
 
-/// A world in which a user is in three channels at most.
+/// A world with at most three channels for a user.
 struct FewChannels(World);
 
 impl FewChannels {
-    async fn on(ground: Ground) -> Self {
-        Self(World::with(ground, 1, &["--limit", "channels_per_user=3"]).await)
+    async fn on(store_kind: StoreKind) -> Self {
+        Self(World::with(store_kind, 1, &["--limit", "channels_per_user=3"]).await)
     }
 }
 
-/// A world in which a user is in ten channels at most.
+/// A world with at most ten channels for a user.
 struct TenChannels(World);
 
 impl TenChannels {
-    async fn on(ground: Ground) -> Self {
-        Self(World::with(ground, 1, &["--limit", "channels_per_user=10"]).await)
+    async fn on(store_kind: StoreKind) -> Self {
+        Self(World::with(store_kind, 1, &["--limit", "channels_per_user=10"]).await)
     }
 }
 
-/// Makes many channels of a user, some at once.
+/// Creates many channels of a user concurrently.
 async fn many_groups(world: &World, user: &str, count: usize) {
     world.people(&[user]).await;
     let scope = Scope {
@@ -121,7 +121,7 @@ async fn many_groups(world: &World, user: &str, count: usize) {
     }
 }
 
-/// Walks the user's channels to the end, and returns the ids in the order shown. `meanwhile` runs
+/// Reads all pages of the user's channels, and returns the ids in order. `meanwhile` runs
 /// between two pages.
 async fn walk_channels(
     person: &Person,
@@ -169,7 +169,7 @@ fn ids(page: &Value) -> Vec<String> {
         .collect()
 }
 
-/// Walks a list to its end: the ids shown, and the number of pages.
+/// Reads all pages of a list, and returns the ids and the number of pages.
 async fn walk(who: &Backend, path: &str) -> (Vec<String>, usize) {
     let (mut found, mut pages, mut cursor) = (Vec::new(), 0, String::new());
     loop {
@@ -183,7 +183,7 @@ async fn walk(who: &Backend, path: &str) -> (Vec<String>, usize) {
     }
 }
 
-/// Makes channels of a user, `group` and without anybody else.
+/// Creates channels of a user without other participants.
 async fn groups(world: &World, user: &str, prefix: &str, count: usize) {
     for n in 0..count {
         let body = json!({ "id": format!("{prefix}-{n:04}"), "type": "group", "creator_id": user });
@@ -240,7 +240,7 @@ on_both_stores! {
                 }
             }
         }
-        // Another page length is the same list.
+// A cursor is valid with another page length.
         let more: Value = team.get(&format!("/v1/channels?limit=50&cursor={}", cursors[0])).await.unwrap();
         assert_eq!(ids(&more), ["secret-talks"]);
     }
@@ -295,7 +295,7 @@ on_both_stores! {
         let (alice, talks) = (quiet(&world, "alice").await, quiet(&world, "alice").await);
         let all: BTreeSet<String> = (0..320).map(|n| format!("group-alice-{n:04}")).collect();
         for round in 0..4 {
-            // Every channel is active at some time of the walk, the last ones first, and some
+// Every channel becomes active during the listing, the last ones first, and some
             // between any two pages.
             let found = walk_channels(&alice, 17, async |pages| {
                 for n in 0..20 {
@@ -328,7 +328,7 @@ on_both_stores! {
         let orders = begun.elapsed().as_secs_f64() / 0.3 + 1.0;
         assert!(read < orders * 3300.0 + 100.0 * 10.0 + 10.0 * 500.0, "{read} partitions were read in {:?}", begun.elapsed());
 
-        // What changed in the user's own stream is seen at once.
+// Changes in the user's own stream are visible at once.
         let made = alice.asks("channel.create", json!({ "type": "group" })).await["channel"]["id"].clone();
         let first = async || alice.asks("channel.list", json!({ "limit": 1 })).await["items"][0]["channel_id"].clone();
         assert_eq!(first().await, made);
@@ -366,7 +366,7 @@ on_both_stores! {
             pages += 1;
         }
         assert!(pages <= affordable(started), "its `connect` took 5 tokens, and each page takes 10: {pages}");
-        // A debt is the user's, whichever session made it.
+// A debt belongs to the user, not to the session.
         let connector = Connector::new(&world.url(0), Encoding::Json).unwrap();
         let Err(ConnectError::Refused { error, closed }) = connector.connect(&params).await else { panic!("a new session has no debt") };
         assert_eq!((error.code, closed.code), (ErrorCode::RateLimited, Some(CloseCode::TooManyConnections.code())));
@@ -386,7 +386,7 @@ on_both_stores! {
         }
     }
 
-    async fn a_user_is_in_so_many_channels_and_whoever_adds_it_gets_the_error(world: FewChannels) {
+    async fn channels_of_a_user_are_limited(world: FewChannels) {
         let world = world.0;
         world.people(&["alice", "bob", "carol"]).await;
         let full = |answer: Result<Value, client::BackendError>| assert_eq!(refusal(answer), (422, ErrorCode::LimitReached));
@@ -394,7 +394,7 @@ on_both_stores! {
         assert_eq!(bob.connected().limits["channels_per_user"], 3);
         groups(&world, "alice", "own", 2).await;
         let shared = world.channel("open", "shared", &["bob", "alice"]).await;
-        // Each way into a fourth channel.
+// Every operation that adds a fourth channel.
         full(team.post("/v1/channels", &json!({ "type": "group", "creator_id": "alice" })).await);
         full(team.post("/v1/channels", &json!({ "type": "group", "creator_id": "bob", "participant_ids": ["carol", "alice"] })).await);
         full(team.post("/v1/channels", &json!({ "type": "direct", "creator_id": "bob", "participant_ids": ["alice"] })).await);
@@ -409,10 +409,10 @@ on_both_stores! {
         assert_eq!(alice.is_refused("channel.create", json!({ "type": "group" })).await, ErrorCode::LimitReached);
         assert_eq!(alice.asks("channel.join", json!({ "channel_id": shared })).await["participant"]["user_id"], "alice", "it is in it");
 
-        // Nothing was left with the others: carol has room for all three, and bob for one more.
+// The refusals had no effect: carol has room for all three, and bob for one more.
         groups(&world, "carol", "carols", 3).await;
         groups(&world, "bob", "bobs", 1).await;
-        // Each way out makes room for one, and no more.
+// Every operation that removes one makes room for exactly one.
         alice.asks("channel.leave", json!({ "channel_id": shared })).await;
         alice.asks("channel.join", json!({ "channel_id": other })).await;
         assert_eq!(alice.is_refused("channel.join", json!({ "channel_id": shared })).await, ErrorCode::LimitReached);
@@ -437,7 +437,7 @@ on_both_stores! {
         for _ in 0..9 {
             bob.asks("channel.create", with_alice.clone()).await;
         }
-        // Each way in which another user adds her to a tenth.
+// Every operation by which another user adds her to a tenth channel.
         let open = world.channel("open", "open", &["carol"]).await;
         for (method, params) in [
             ("channel.create", with_alice.clone()),
@@ -449,12 +449,12 @@ on_both_stores! {
             assert_eq!(error.code, ErrorCode::LimitReached, "{method}");
             assert!(error.message.contains("`alice`") && error.message.contains("channels_per_user"), "{}", error.message);
         }
-        // What she does herself may use the rest.
+// Her own operations may use the rest.
         let direct = alice.asks("channel.create", json!({ "type": "direct", "participant_ids": ["carol"] })).await;
         assert_eq!(alice.is_refused("channel.create", json!({ "type": "group" })).await, ErrorCode::LimitReached);
         let own = direct["channel"]["id"].as_str().unwrap().to_owned();
         assert_eq!(carol.asks("channel.create", json!({ "type": "direct", "participant_ids": ["alice"] })).await["channel"]["id"], own);
-        // So may what the app does, once there is room.
+// So may operations of the app, once there is room.
         let bobs = walk_channels(&bob, 200, async |_| {}).await;
         alice.asks("channel.leave", json!({ "channel_id": bobs[0] })).await;
         assert_eq!(carol.is_refused("participant.add", json!({ "channel_id": open, "user_id": "alice" })).await, ErrorCode::LimitReached);

@@ -1,5 +1,5 @@
-//! What Redis or the bus loses of the user's own stream: the session finds the channels that the user
-//! is in, and hears nothing of others, whether the client connects anew or not.
+//! Losses in the user's own stream by Redis or the bus: the session finds the channels that the user
+//! is in, and receives nothing of others, with and without a reconnection.
 
 use std::cell::RefCell;
 
@@ -12,10 +12,10 @@ use store::{Commit, Expected};
 use crate::{
     nodes::{ADMIN, over_redis, secret_key},
     process::{Chaos, Shop},
-    story::{Ground, Keeper, PATIENCE, World, until},
+    story::{StoreKind, StoreProcess, TIMEOUT, World, until},
 };
 
-/// A node over a Redis that keeps only what was saved, and a user's session on it.
+/// A node over a Redis that keeps only saved data, and a user's session on it.
 struct Forgetful {
     _folder: tempfile::TempDir,
     redis: testing::Server,
@@ -46,7 +46,7 @@ impl Forgetful {
     }
 
     async fn next(&mut self) -> protocol::event::EventMessage {
-        tokio::time::timeout(PATIENCE, self.events.next())
+        tokio::time::timeout(TIMEOUT, self.events.next())
             .await
             .expect("something is told")
             .expect("the session goes on")
@@ -56,7 +56,7 @@ impl Forgetful {
         assert_eq!(self.next().await.event, event);
     }
 
-    /// The next event that is no gap.
+    /// Returns the next event that is no gap.
     async fn hears_after_gaps(&mut self) -> protocol::event::EventMessage {
         loop {
             let event = self.next().await;
@@ -66,7 +66,7 @@ impl Forgetful {
         }
     }
 
-    /// Posts a message, again while Redis is not back.
+    /// Posts a message, and retries until Redis is back.
     async fn posts(&self, channel: &str) -> Option<u64> {
         let sender = if channel == "general" { "bob" } else { "alice" };
         let body = json!({ "sender_id": sender, "text": "hello" });
@@ -93,7 +93,7 @@ impl Forgetful {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn user_whose_removal_was_told_and_lost_hears_the_channel_again() {
+async fn user_whose_delivered_removal_was_lost_receives_the_channel_again() {
     let mut world = Forgetful::new(&["alice", "bob"]).await;
     let path = "/v1/channels/general/participants/alice";
     world.shop.team().delete::<Value>(path).await.unwrap();
@@ -112,7 +112,7 @@ async fn user_whose_removal_was_told_and_lost_hears_the_channel_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn user_whose_addition_was_told_and_lost_hears_nothing_of_the_channel() {
+async fn user_whose_delivered_addition_was_lost_receives_nothing_of_the_channel() {
     let mut world = Forgetful::new(&["bob"]).await;
     let body = json!({ "user_id": "alice" });
     let path = "/v1/channels/general/participants";
@@ -129,11 +129,11 @@ async fn user_whose_addition_was_told_and_lost_hears_nothing_of_the_channel() {
     assert_eq!(heard.channel_id, Some("alices".parse().unwrap()));
 }
 
-/// A failover of one shard of a cluster loses the event of the user's stream, whose position is
-/// that of its log nevertheless.
+/// A failover of one shard loses an event of the user's stream, while the topic's position
+/// equals that of the log.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn session_looks_for_its_channels_after_the_bus_lost_its_connection() {
-    let world = World::on(Ground::Redis).await;
+async fn session_compares_its_channels_after_the_bus_lost_its_connection() {
+    let world = World::on(StoreKind::Redis).await;
     let general = world.channel("group", "general", &["bob"]).await;
     world.people(&["alice"]).await;
     let mut alice = world.connects("alice").await;
@@ -172,7 +172,7 @@ async fn session_looks_for_its_channels_after_the_bus_lost_its_connection() {
             .put(table, new, body);
         services.store.commit(&to, put).await.unwrap().unwrap();
     }
-    let Keeper::Redis(redis, _) = &world.keeper else {
+    let StoreProcess::Redis(redis, _) = &world.store_process else {
         unreachable!("the world is on Redis")
     };
     redis

@@ -1,5 +1,5 @@
-//! A failover may lose a removal that the node has published already. Whoever is in the channel after
-//! it hears the channel again.
+//! A failover may lose a removal that the node has published already. A user who is in the channel
+//! afterwards receives its events again.
 
 use protocol::{Encoding, ErrorCode, entity::Gap, event::Event};
 use redis_testing as testing;
@@ -8,16 +8,16 @@ use serde_json::{Value, json};
 use crate::{
     nodes::{ADMIN, over_redis, secret_key},
     process::{Chaos, Shop},
-    story::PATIENCE,
+    story::TIMEOUT,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_in_a_channel_after_its_removal_was_lost_is_told_a_gap_and_hears_on() {
+async fn participant_whose_removal_was_lost_receives_a_gap_and_further_events() {
     hears_after_the_loss_of("/v1/channels/general/participants/alice", true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_in_a_channel_whose_deletion_was_lost_is_told_a_gap_and_hears_on() {
+async fn participant_of_a_channel_whose_deletion_was_lost_receives_a_gap_and_further_events() {
     hears_after_the_loss_of("/v1/channels/general", false).await;
 }
 
@@ -31,7 +31,7 @@ async fn hears_after_the_loss_of(deleted: &str, is_refused: bool) {
     shop.group("general", &["alice", "bob"]).await;
     let (_alice, mut events) = shop.connects("alice", Encoding::MessagePack).await;
     let mut next = async || {
-        tokio::time::timeout(PATIENCE, events.next())
+        tokio::time::timeout(TIMEOUT, events.next())
             .await
             .expect("something is told")
             .expect("the session goes on")

@@ -1,4 +1,4 @@
-//! The product as its users meet it: real nodes on real stores, real sockets, told as stories.
+//! End-to-end tests with real nodes, stores and sockets.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[macro_use]
@@ -40,6 +40,7 @@ mod promises;
 mod promises_outbox;
 mod promises_resume;
 mod read_positions;
+mod redis_rights;
 mod redis_server;
 mod repeats;
 mod request_bytes;
@@ -50,8 +51,8 @@ mod stalled;
 mod storm;
 #[cfg(target_os = "linux")]
 mod synced;
+mod tenant_isolation;
 mod tokens;
 mod transfer;
 mod vertical;
-mod wall;
 mod wire;

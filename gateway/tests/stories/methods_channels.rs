@@ -68,7 +68,7 @@ on_both_stores! {
         }
     }
 
-    async fn a_channel_made_anew_under_a_deleted_id_goes_on_after_the_old(world: World) {
+    async fn recreated_channel_continues_the_numbers_of_the_deleted_one(world: World) {
         let general = world.channel("group", "general", &["alice"]).await;
         let alice = world.connects("alice").await;
         let before = alice.sends(&general, "before").await;
@@ -167,7 +167,7 @@ on_both_stores! {
         assert_eq!(alice.is_refused("user.get", json!({ "user_ids": many })).await, ErrorCode::BadRequest);
     }
 
-    async fn ping_tells_the_stores_time(world: World) {
+    async fn ping_returns_the_stores_time(world: World) {
         world.people(&["alice"]).await;
         let alice = world.connects("alice").await;
         let pong = alice.asks("ping", json!({})).await;

@@ -1,4 +1,4 @@
-//! `connect` and the lists of channels: what each answer has, in every variant.
+//! `connect` and the lists of channels: the contents of every variant of their answers.
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use protocol::{
 };
 use serde_json::{Value, json};
 
-use crate::story::{Ground, World, has_exactly};
+use crate::story::{StoreKind, World, has_exactly};
 
-/// A world whose sessions watch few channels by themselves.
+/// A world with a low `watched_channels`.
 struct Small(World);
 
 impl Small {
-    async fn on(ground: Ground) -> Self {
+    async fn on(store_kind: StoreKind) -> Self {
         Self(
             World::with(
-                ground,
+                store_kind,
                 1,
                 &[
                     "--limit",
@@ -34,12 +34,12 @@ impl Small {
     }
 }
 
-/// A world in which nobody is too fast.
+/// A world without rate limits.
 struct Fast(World);
 
 impl Fast {
-    async fn on(ground: Ground) -> Self {
-        Self(World::with(ground, 1, &["--limit", "requests_per_second=0"]).await)
+    async fn on(store_kind: StoreKind) -> Self {
+        Self(World::with(store_kind, 1, &["--limit", "requests_per_second=0"]).await)
     }
 }
 
@@ -111,7 +111,7 @@ on_both_stores! {
         let alice = world.connects_to(0, "alice", Encoding::MessagePack, Connect { watch: Watch::None, ..Connect::default() }).await;
         for index in [3, 0, 5] {
             alice.sends(&channels[index], "active").await;
-            // Channels whose last events are of the same millisecond come by id.
+// Channels with equal times of their last events are ordered by id.
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         let mut bob = world.connects("bob").await;
@@ -122,7 +122,7 @@ on_both_stores! {
         alice.sends(&channels[3], "heard").await;
         bob.sees("heard").await;
 
-        // Named ones come besides, up to what a session may be subscribed to.
+// Named channels are added, up to the limit of subscriptions.
         let resume = [(channels[1].clone(), Cursor::After(0, 0))].into();
         let bob = world.connects_to(0, "bob", Encoding::MessagePack, Connect { resume, ..Connect::default() }).await;
         let connected = json!(bob.connected());
@@ -144,7 +144,7 @@ on_both_stores! {
         assert_eq!((again["channels"].as_array().unwrap().len(), again["channels"][0].get("error")), (1, None));
     }
 
-    async fn who_comes_into_a_channel_without_room_for_a_subscription_is_told_so_and_may_make_room(world: Small) {
+    async fn addition_beyond_the_subscription_limit_is_reported_and_can_be_subscribed_later(world: Small) {
         let world = world.0;
         let mut channels: Vec<ChannelId> = Vec::new();
         for count in 0..3 {
@@ -155,7 +155,7 @@ on_both_stores! {
         for count in 3..6 {
             channels.push(world.channel("group", &format!("channel-{count}"), &["alice", "bob"]).await);
         }
-        // Five are as many as it may have; the sixth is announced, and is not among them.
+// Five is the limit; the sixth is announced without a subscription.
         let gap = bob.hears_raw("channel.gap").await;
         has_exactly(&gap, "event channel_id data");
         has_exactly(&gap["data"], "reason seq at");

@@ -1,5 +1,5 @@
-//! Messages by their methods: every field where it belongs and none elsewhere, pages in four ways,
-//! what may be changed.
+//! The message methods: fields, pages in four ways, and
+//! permitted changes.
 
 use protocol::{
     ErrorCode,
@@ -8,17 +8,17 @@ use protocol::{
 };
 use serde_json::{Value, json};
 
-use crate::story::{Ground, Person, World, has_exactly, refusal};
+use crate::story::{Person, StoreKind, World, has_exactly, refusal};
 
 /// The fields that every message has.
 const MESSAGE: &str = "id channel_id number seq sender_id kind text attachments mention_ids reactions metadata created_at";
 
-/// A world in which nobody is too fast.
+/// A world without rate limits.
 struct Fast(World);
 
 impl Fast {
-    async fn on(ground: Ground) -> Self {
-        Self(World::with(ground, 1, &["--limit", "requests_per_second=0"]).await)
+    async fn on(store_kind: StoreKind) -> Self {
+        Self(World::with(store_kind, 1, &["--limit", "requests_per_second=0"]).await)
     }
 }
 
@@ -83,7 +83,7 @@ on_both_stores! {
         assert_eq!(read, sent);
     }
 
-    async fn what_is_no_message_is_refused(world: World) {
+    async fn invalid_message_is_refused(world: World) {
         let general = world.channel("group", "general", &["alice"]).await;
         world.people(&["bob"]).await;
         let alice = world.connects("alice").await;
@@ -205,7 +205,7 @@ on_both_stores! {
                 assert_eq!(items, (first..first + items.len() as u64).collect::<Vec<_>>(), "the far end is cut");
             }
         }
-        // Page by page nothing is lost.
+// The pages contain all messages.
         let (mut seen, mut after) = (0, 0);
         loop {
             let page = alice.session.call::<MessageList>(&general, &ListMessages { after: Some(after), limit: Some(200), ..ListMessages::default() }).await.unwrap();

@@ -1,11 +1,11 @@
-//! Names and addresses that other people's screens show.
+//! Names and URLs that other users' screens show.
 
 use protocol::ErrorCode;
 use serde_json::{Value, json};
 
 use crate::story::{World, refusal};
 
-/// What a terminal or a browser would obey, or what makes one line look like two.
+/// Control characters, and characters that break or reorder lines.
 const HOSTILE: [&str; 7] = [
     "a\u{1b}[2Jb",
     "a\u{7}b",
@@ -59,7 +59,7 @@ on_both_stores! {
                 assert_eq!(alice.is_refused(method, body).await, ErrorCode::BadRequest, "{method:?} {hostile:?}");
             }
         }
-        // What people write by right: other scripts, marks and joiners of theirs, emoji.
+// Valid text: other scripts, their marks and joiners, emoji.
         for name in ["Ольга Ñandú", "שלום\u{200f}!", "نا\u{200c}م", "👩\u{200d}🚀 Ada"] {
             alice.asks("user.update", json!({ "first_name": name, "bio": format!("{name}\nand more") })).await;
         }

@@ -1,4 +1,4 @@
-//! Requests for every declared operation, and the places in them that name something of a tenant.
+//! Requests for every declared operation, and their fields that refer to entities of a tenant.
 
 use hyper::Method as HttpMethod;
 use protocol::operation::{
@@ -7,7 +7,7 @@ use protocol::operation::{
 };
 use serde_json::{Map, Value, json};
 
-/// What an id is of.
+/// The kind of entity of an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     Organization,
@@ -18,7 +18,7 @@ pub(crate) enum Kind {
     User,
     Channel,
     Message,
-    /// Where a page of a list begins.
+    /// The cursor of a list.
     Cursor,
 }
 
@@ -30,10 +30,10 @@ pub(crate) struct Declared {
     pub(crate) places: Vec<Place>,
 }
 
-/// A parameter that names something.
+/// A parameter that refers to an entity.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
-    /// Its name among the operation's places: `channel_id`, `items.user_id`.
+    /// Its path: `channel_id`, `items.user_id`.
     pub(crate) name: String,
     pub(crate) kind: Kind,
     pub(crate) is_required: bool,
@@ -41,17 +41,17 @@ pub(crate) struct Place {
     reference: Reference,
 }
 
-/// An HTTP request that can be made.
+/// An HTTP request.
 pub(crate) struct Request {
     pub(crate) method: HttpMethod,
     pub(crate) path: String,
     pub(crate) body: Option<Value>,
 }
 
-/// Gives the id for a place; `None` leaves it out.
+/// Returns the id for a parameter; `None` leaves it out.
 pub(crate) type Choose<'a> = &'a mut dyn FnMut(&Place) -> Option<String>;
 
-/// Every operation.
+/// Returns all operations.
 pub(crate) fn all() -> Vec<Declared> {
     macro_rules! declare_all {
         (session: [$($session:ident :: $of_session:ident,)*] domain: [$($resource:ident :: $operation:ident,)*]) => {
@@ -64,7 +64,7 @@ pub(crate) fn all() -> Vec<Declared> {
     protocol::operations!(declare_all)
 }
 
-/// The operation of this name.
+/// Returns the operation of this name.
 pub(crate) fn named(name: &str) -> Declared {
     all()
         .into_iter()
@@ -73,7 +73,7 @@ pub(crate) fn named(name: &str) -> Declared {
 }
 
 impl Place {
-    /// Whether it names the user for whom an app key acts.
+    /// Returns whether it names the user for whom an app key acts.
     pub(crate) fn is_acting_user(&self) -> bool {
         let is_named_so = ["sender_id", "user_id"].contains(&self.name.as_str());
         is_named_so && !self.is_required && !self.is_in_path
@@ -124,7 +124,7 @@ impl Declared {
         }
     }
 
-    /// Parameters over WebSocket.
+    /// Returns the parameters over WebSocket.
     pub(crate) fn params(&self, choose: Choose<'_>) -> Value {
         let mut params = self.input(choose);
         for place in self.places.iter().filter(|place| place.is_in_path) {
@@ -143,7 +143,7 @@ impl Declared {
         params
     }
 
-    /// A request over HTTP.
+    /// Returns the request over HTTP.
     pub(crate) fn request(&self, http: Http, choose: Choose<'_>) -> Request {
         let mut path = http.path.to_owned();
         for placeholder in http.path.split(['{', '}']).skip(1).step_by(2) {
@@ -185,7 +185,7 @@ impl Declared {
         }
     }
 
-    /// Whether a successful request creates what this place names, under this id.
+    /// Returns whether a successful request creates the entity of this parameter with this id.
     pub(crate) fn creates(&self, place: &Place) -> bool {
         let is_put = self.about.http.is_some_and(|http| {
             http.success.iter().any(|(status, _)| *status == 201)
@@ -212,7 +212,7 @@ impl Declared {
     }
 }
 
-/// Puts an id where these fields lead to. Lists on the way have one element.
+/// Inserts an id at this path. Lists on the path have one element.
 fn put(value: &mut Value, fields: &[String], shape: Shape, id: &str) {
     match (fields, &mut *value) {
         (fields, Value::Array(elements)) => {

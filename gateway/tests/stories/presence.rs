@@ -1,4 +1,4 @@
-//! Who is online, as those who watch are told.
+//! Presence events of watched users.
 
 use protocol::{
     Encoding, UserId,
@@ -6,10 +6,10 @@ use protocol::{
     operation::{presence::PresenceWatch, session::Connect, user::UserIds},
 };
 
-use crate::story::{Ground, Person, World};
+use crate::story::{Person, StoreKind, World};
 
 impl Person {
-    /// Watches users; who of them is online.
+    /// Watches users, and returns those who are online.
     async fn watches(&self, users: &[&str]) -> Vec<UserId> {
         let users = users.iter().map(|user| user.parse().unwrap()).collect();
         let presence = self
@@ -25,7 +25,7 @@ impl Person {
             .collect()
     }
 
-    /// The next event says that a user is online.
+    /// Receives the next event, which must report this user online or offline.
     async fn sees_online(&mut self, user: &str) {
         match self.next().await.read().unwrap() {
             Event::PresenceChanged(data) => {
@@ -37,7 +37,7 @@ impl Person {
 }
 
 on_both_stores! {
-    async fn who_is_asked_for_twice_is_told_once(world: World) {
+    async fn user_watched_twice_is_reported_once(world: World) {
         world.people(&["alice", "bob", "carol"]).await;
         let mut bob = world.connects("bob").await;
         assert!(bob.watches(&["alice", "carol", "alice"]).await.is_empty());
@@ -49,7 +49,7 @@ on_both_stores! {
         assert_eq!(bob.watches(&["carol", "alice"]).await.len(), 2);
     }
 
-    async fn who_comes_while_it_is_asked_for_is_in_the_answer_or_is_told(world: World) {
+    async fn user_who_connects_during_a_watch_is_in_the_reply_or_an_event(world: World) {
         world.people(&["bob"]).await;
         let mut bob = world.connects("bob").await;
         let mut others = Vec::new();
@@ -63,7 +63,7 @@ on_both_stores! {
         }
     }
 
-    async fn of_two_sets_asked_for_at_once_the_later_is_watched(world: World) {
+    async fn later_of_two_concurrent_watches_applies(world: World) {
         world.people(&["bob"]).await;
         let mut bob = world.connects("bob").await;
         let mut others = Vec::new();
@@ -71,7 +71,7 @@ on_both_stores! {
             let (first, second) = (format!("first-{i}"), format!("second-{i}"));
             world.people(&[&first, &second]).await;
             let (one, other) = ([first.as_str()], [second.as_str()]);
-            // Asked in this order, on one connection.
+// Requested in this order on one connection.
             tokio::join!(biased; bob.watches(&one), bob.watches(&other));
             others.push(world.connects(&first).await);
             others.push(world.connects(&second).await);
@@ -81,8 +81,8 @@ on_both_stores! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_goes_to_another_node_when_its_own_is_drained_stays_online() {
-    let mut world = World::with(Ground::Redis, 2, &[]).await;
+async fn user_who_moves_from_a_drained_node_stays_online() {
+    let mut world = World::with(StoreKind::Redis, 2, &[]).await;
     world.people(&["alice", "bob"]).await;
     let mut bob = world
         .connects_to(1, "bob", Encoding::MessagePack, Connect::default())

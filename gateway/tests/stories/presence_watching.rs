@@ -1,5 +1,5 @@
-//! Presence: online at once, offline ten seconds after the last session ended, told to whoever
-//! watches.
+//! Presence: online at once, offline ten seconds after the last session, delivered to
+//! watchers.
 
 use std::time::{Duration, Instant};
 
@@ -9,9 +9,9 @@ use protocol::{
 };
 use serde_json::json;
 
-use crate::story::{Ground, Person, SILENCE, World, has_exactly, until};
+use crate::story::{Person, SILENCE, StoreKind, World, has_exactly, until};
 
-/// Bob comes and goes at another node than where alice watches, or at the same.
+/// Bob connects and disconnects at alice's node or at another one.
 async fn comes_and_goes(world: &World, elsewhere: usize) {
     world.people(&["alice", "bob", "carol"]).await;
     let quiet = Connect {
@@ -56,7 +56,7 @@ async fn comes_and_goes(world: &World, elsewhere: usize) {
     })
     .await;
 
-    // With a second session the end of the first changes nothing; coming back in time neither.
+    // With a second session, the end of the first has no effect; nor has a timely reconnection.
     let second = world
         .connects_to(0, "bob", Encoding::Json, quiet.clone())
         .await;
@@ -65,7 +65,7 @@ async fn comes_and_goes(world: &World, elsewhere: usize) {
     let third = world
         .connects_to(elsewhere, "bob", Encoding::MessagePack, quiet)
         .await;
-    // A node that does not know yet that another one told of him may say so again, and nothing
+    // A node that does not know the publication of another one may publish again, and nothing
     // else.
     while let Ok(event) = tokio::time::timeout(SILENCE, alice.events.next()).await {
         assert_eq!(event.unwrap().data["online"], true);
@@ -106,7 +106,7 @@ async fn is_online(person: &Person, name: &str) -> bool {
 }
 
 on_both_stores! {
-    async fn somebody_is_online_at_once_and_offline_ten_seconds_after_the_last_session(world: World) {
+    async fn user_is_online_at_once_and_offline_ten_seconds_after_the_last_session(world: World) {
         comes_and_goes(&world, 0).await;
     }
 
@@ -144,7 +144,7 @@ on_both_stores! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn presence_is_told_across_nodes() {
-    let world = World::with(Ground::Redis, 2, &[]).await;
+async fn presence_is_delivered_across_nodes() {
+    let world = World::with(StoreKind::Redis, 2, &[]).await;
     comes_and_goes(&world, 1).await;
 }

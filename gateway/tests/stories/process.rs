@@ -1,4 +1,4 @@
-//! The binary itself, in a process of its own.
+//! The binary in a process of its own.
 #![allow(unreachable_pub, reason = "tests have no outside")]
 #![allow(
     dead_code,
@@ -30,25 +30,25 @@ use tokio::{
     time::timeout,
 };
 
-use crate::story::{PATIENCE, until};
+use crate::story::{TIMEOUT, until};
 
 /// A process of `chaos`, killed when dropped.
 pub struct Chaos {
     child: Child,
     stdin: Option<ChildStdin>,
-    /// Its lines, and whether they have ended.
+    /// Its output lines, and whether the output has ended.
     said: Arc<(Mutex<Vec<String>>, AtomicBool)>,
     log: PathBuf,
     _folder: tempfile::TempDir,
 }
 
 impl Chaos {
-    /// Starts it with these arguments and no settings from outside.
+    /// Starts it with these arguments, without settings from the environment.
     pub fn spawn(arguments: &[&str]) -> Self {
         Self::spawn_by(&[], arguments)
     }
 
-    /// The same by a program that becomes it, given with arguments of its own.
+    /// Like `starts`, by a program with arguments that executes it.
     pub fn spawn_by(starter: &[&str], arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
@@ -82,12 +82,12 @@ impl Chaos {
         }
     }
 
-    /// A node on a free port over this data folder. Returns when it takes connections.
+    /// Starts a node on a free port over this data folder. Returns when it accepts connections.
     pub async fn node(data: &Path, more: &[&str]) -> (Self, SocketAddr) {
         Self::node_by(&[], data, more).await
     }
 
-    /// The same by a program that becomes it.
+    /// Does the same by a program that executes it.
     pub async fn node_by(starter: &[&str], data: &Path, more: &[&str]) -> (Self, SocketAddr) {
         let data = data.display().to_string();
         let node = Self::spawn_by(
@@ -109,7 +109,7 @@ impl Chaos {
         (node, address)
     }
 
-    /// Where it takes connections, once it does: in its lines, or where it has none in its log.
+    /// Waits for its address, in its output or in its log.
     pub async fn address(&self) -> SocketAddr {
         let printed = || {
             Some(
@@ -150,12 +150,12 @@ impl Chaos {
             .unwrap()
     }
 
-    /// Runs it to its end: its exit code, and all it said on standard output and standard error.
+    /// Runs it to its end, and returns its exit code and all output.
     pub async fn runs(arguments: &[&str]) -> (i32, String) {
         Self::runs_by(&[], arguments).await
     }
 
-    /// The same by a program that becomes it.
+    /// Does the same by a program that executes it.
     pub async fn runs_by(starter: &[&str], arguments: &[&str]) -> (i32, String) {
         let mut process = Self::spawn_by(starter, arguments);
         let code = process
@@ -173,7 +173,7 @@ impl Chaos {
         )
     }
 
-    /// The first line on standard output that has this in it, waited for.
+    /// Waits for the first line of standard output that contains this text.
     pub async fn says(&self, what: &str) -> String {
         let found = || self.said().into_iter().find(|line| line.contains(what));
         until(
@@ -188,17 +188,17 @@ impl Chaos {
         found().unwrap()
     }
 
-    /// All lines on standard output so far.
+    /// Returns all lines of standard output so far.
     pub fn said(&self) -> Vec<String> {
         self.said.0.lock().clone()
     }
 
-    /// Everything on standard error so far.
+    /// Returns all output on standard error so far.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap()).into_owned()
     }
 
-    /// Types a line.
+    /// Writes a line to its input.
     pub async fn types(&mut self, line: &str) {
         self.stdin
             .as_mut()
@@ -208,12 +208,12 @@ impl Chaos {
             .unwrap();
     }
 
-    /// Ends its input.
+    /// Closes its input.
     pub fn hangs_up(&mut self) {
         self.stdin = None;
     }
 
-    /// Sends a signal by its name.
+    /// Sends a signal.
     pub async fn signal(&self, name: &str) {
         let pid = self.child.id().unwrap().to_string();
         let sent = Command::new("sh")
@@ -224,19 +224,19 @@ impl Chaos {
         assert!(sent.success(), "SIG{name} was not sent");
     }
 
-    /// Kills it as a power cut does.
+    /// Kills it with SIGKILL.
     pub async fn kill9(&mut self) {
         self.child.kill().await.unwrap();
     }
 
-    /// The number of its process.
+    /// Returns its process id.
     pub fn pid(&self) -> u32 {
         self.child.id().unwrap()
     }
 
-    /// Waits for its end.
+    /// Waits until it exits.
     pub async fn ends(&mut self) -> ExitStatus {
-        match timeout(PATIENCE, self.child.wait()).await {
+        match timeout(TIMEOUT, self.child.wait()).await {
             Ok(status) => status.unwrap(),
             Err(_) => panic!(
                 "it did not end; it said {:?} and logged {}",
@@ -246,12 +246,12 @@ impl Chaos {
         }
     }
 
-    /// Bytes of memory that it has in use.
+    /// Returns its resident memory in bytes.
     pub fn resident_bytes(&self) -> u64 {
         self.memory("VmRSS:")
     }
 
-    /// The same without the pages of files, which are the system's to take back.
+    /// Returns its resident memory without pages of files, which the system can reclaim.
     pub fn anonymous_bytes(&self) -> u64 {
         self.memory("RssAnon:")
     }
@@ -267,7 +267,7 @@ impl Chaos {
     }
 }
 
-/// An organization with an app on a node, and every secret that leads to it.
+/// An organization with an app on a node, and all its credentials.
 pub struct Shop {
     pub address: SocketAddr,
     pub admin_key: String,
@@ -305,7 +305,7 @@ impl Shop {
         }
     }
 
-    /// The same on the node that the same folder was given to.
+    /// Returns the same tenant on another node of the folder.
     pub fn moved(self, address: SocketAddr) -> Self {
         Self { address, ..self }
     }
@@ -327,7 +327,7 @@ impl Shop {
         token.token
     }
 
-    /// Makes a group of these people, the first of whom owns it.
+    /// Creates a group with these participants. The first one owns it.
     pub async fn group(&self, id: &str, people: &[&str]) {
         for person in people {
             let _: serde_json::Value = self
@@ -349,7 +349,7 @@ impl Shop {
         connector.connect(&params).await.unwrap()
     }
 
-    /// Connects with more than a token.
+    /// Connects with these parameters.
     pub async fn resumes(&self, user: &str, params: Connect) -> (Session, Events) {
         let params = Connect {
             token: self.token(user).await,
@@ -361,7 +361,7 @@ impl Shop {
     }
 }
 
-/// The admin key that a node made in its folder.
+/// Returns the admin key of a data folder.
 pub fn admin_key(data: &Path) -> String {
     std::fs::read_to_string(data.join("admin-key"))
         .unwrap()

@@ -1,5 +1,5 @@
-//! What is promised, kept: a reply means stored, streams have no holes, nobody hears what is not
-//! for them.
+//! The delivery guarantees: a reply means stored, streams have no gaps, and nobody receives events of
+//! others.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ use protocol::{
 };
 use serde_json::json;
 
-use crate::story::{Ground, Person, SILENCE, World, refusal};
+use crate::story::{Person, SILENCE, StoreKind, World, refusal};
 
 /// A message with an id of the sender's choice.
 fn message(id: &str, text: &str) -> SendMessage {
@@ -72,7 +72,7 @@ on_both_stores! {
         assert_eq!(bare(listed), sent);
     }
 
-    async fn a_retry_with_the_same_id_returns_the_first_message_whatever_else_it_says(world: World) {
+    async fn retry_with_same_id_returns_first_message(world: World) {
         let mut world = world;
         let general = world.channel("group", "general", &["alice", "bob"]).await;
         let alice = world.connects("alice").await;
@@ -136,7 +136,7 @@ on_both_stores! {
         assert_eq!(listed.iter().map(|m| (m.number, m.text.clone())).collect::<Vec<_>>(), (0..8).map(|n| (n + 1, format!("try {n}"))).collect::<Vec<_>>());
     }
 
-    async fn within_a_session_events_come_in_order_each_once_without_a_hole(world: World) {
+    async fn events_of_a_session_are_in_order_and_complete(world: World) {
         world.people(&["dora", "eve"]).await;
         let general = world.channel("group", "general", &["alice", "bob", "carol"]).await;
         let watching = world.connects("dora").await;
@@ -154,7 +154,7 @@ on_both_stores! {
                 sender
             }));
         }
-        // In the middle of the storm one comes into the channel, another one is in it and connects.
+// During the storm, one user is added to the channel, and a participant connects.
         for name in ["dora", "eve"] {
             let _: serde_json::Value = world.team().post(&format!("/v1/channels/{general}/participants"), &json!({ "user_id": name })).await.unwrap();
         }
@@ -187,11 +187,11 @@ on_both_stores! {
         nothing_after_a_removal(&world, 0, 0).await;
     }
 
-    async fn whoever_is_removed_and_comes_back_hears_everything_from_then_on(world: World) {
+    async fn readded_user_receives_every_later_event(world: World) {
         comes_and_goes(&world, 0).await;
     }
 
-    async fn what_another_app_or_environment_has_sounds_like_what_does_not_exist(world: World) {
+    async fn entities_of_other_apps_and_environments_are_not_found(world: World) {
         let general = world.channel("group", "general", &["alice"]).await;
         let mut alice = world.connects("alice").await;
         let sent = alice.sends(&general, "ours").await;
@@ -211,7 +211,7 @@ on_both_stores! {
             }
             let channels: serde_json::Value = theirs.get("/v1/channels").await.unwrap();
             assert_eq!(channels["items"], json!([]));
-            // The same ids are theirs to use, and tell nothing across the wall.
+            // The other tenant may use the same ids, and learns nothing by that.
             let body = json!({ "id": general, "type": "group", "creator_id": "alice" });
             let _: serde_json::Value = theirs.post("/v1/channels", &body).await.unwrap();
             let body = json!({ "text": "theirs", "sender_id": "alice" });
@@ -225,18 +225,18 @@ on_both_stores! {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_participant_removed_nothing_more_arrives_on_either_of_two_nodes() {
-    let world = World::with(Ground::Redis, 2, &[]).await;
+    let world = World::with(StoreKind::Redis, 2, &[]).await;
     nothing_after_a_removal(&world, 1, 0).await;
     nothing_after_a_removal(&world, 0, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_is_removed_and_comes_back_hears_everything_from_then_on_at_another_node() {
-    let world = World::with(Ground::Redis, 2, &[]).await;
+async fn readded_user_receives_every_later_event_on_another_node() {
+    let world = World::with(StoreKind::Redis, 2, &[]).await;
     comes_and_goes(&world, 1).await;
 }
 
-/// Bob has three sessions and is removed in the middle of a storm.
+/// Bob has three sessions and is removed during a storm of messages.
 async fn nothing_after_a_removal(world: &World, at: usize, remover: usize) {
     let general = world
         .channel(
@@ -342,8 +342,8 @@ async fn nothing_after_a_removal(world: &World, at: usize, remover: usize) {
     }
 }
 
-/// Bob is removed and added again and again; what is sent while he is in reaches him without a word
-/// about what he missed.
+/// Bob is removed and added repeatedly. He receives all messages sent while he is a participant, and
+/// no gap.
 async fn comes_and_goes(world: &World, at: usize) {
     let general = world.channel("group", "general", &["alice"]).await;
     world.people(&["bob"]).await;

@@ -1,5 +1,5 @@
-//! What a slow reader costs: a bounded amount of memory, its own connection, and nothing of what it
-//! was to be told.
+//! Slow readers: bounded memory, a closed connection, and no loss after a
+//! resume.
 
 use client::Connector;
 use protocol::{
@@ -11,13 +11,13 @@ use protocol::{
     },
 };
 
-use crate::story::{Ground, Person, World, until};
+use crate::story::{Person, StoreKind, World, until};
 
 /// A world with small outboxes.
 struct Narrow(World);
 
 impl Narrow {
-    async fn on(ground: Ground) -> Self {
+    async fn on(store_kind: StoreKind) -> Self {
         let flags = [
             "--limit",
             "outbox_bytes=65536",
@@ -26,12 +26,12 @@ impl Narrow {
             "--limit",
             "log_bytes=0",
         ];
-        Self(World::with(ground, 1, &flags).await)
+        Self(World::with(store_kind, 1, &flags).await)
     }
 }
 
 const BYTES: usize = 8 * 1024;
-/// More than the socket's buffers and the outbox hold together.
+/// More bytes than the socket's buffers and the outbox hold together.
 const ENOUGH: usize = 600;
 
 on_both_stores! {
@@ -69,7 +69,7 @@ on_both_stores! {
         let last_seq = first + ENOUGH as u64 - 1;
         reading.await.unwrap();
         until("the stalled reader is closed", || async { metric(&world, r#"chaos_closes_total{code="4009"}"#).await == 1.0 }).await;
-        // Three connections, each bounded; one frame may stand at the edge.
+// Three connections with bounded memory, each of which one frame may exceed.
         assert!(most <= 3.0 * (65_536.0 + 2.0 * BYTES as f64), "{most} bytes waited");
         until("the stalled reader's memory is given back", || async { metric(&world, "chaos_outbox_bytes").await == 0.0 }).await;
 
@@ -91,7 +91,7 @@ on_both_stores! {
         bob.hears_nothing().await;
     }
 
-    async fn a_slow_reader_is_told_4009(world: Narrow) {
+    async fn slow_reader_is_closed_with_4009(world: Narrow) {
         let world = world.0;
         let general = world.channel("group", "general", &["alice", "bob"]).await;
         let stalled = Connector::new(&world.url(0), Encoding::MessagePack).unwrap().receive_buffer(4096).event_queue(1);
@@ -120,7 +120,7 @@ fn resuming(channel: &ChannelId, (seq, at): (u64, u64)) -> Connect {
     }
 }
 
-/// What a metric of the first node shows.
+/// Returns a metric of the first node.
 async fn metric(world: &World, name: &str) -> f64 {
     world.metric(0, name).await
 }

@@ -1,5 +1,5 @@
 //! Read positions, over both transports: forwards by `read.mark`, to anywhere by `read.unmark`, and
-//! what sessions and other participants are told.
+//! the events that sessions and other participants receive.
 
 use futures_util::future::join_all;
 use protocol::{
@@ -79,7 +79,7 @@ on_both_stores! {
         assert_eq!(position(&world, "alice", &general).await, 0, "others have their own");
     }
 
-    async fn unmarking_is_told_to_all_sessions_of_the_user_and_to_the_participants(world: World) {
+    async fn unmarking_is_delivered_to_the_users_sessions_and_the_participants(world: World) {
         let general = world.channel("group", "general", &["alice", "bob"]).await;
         let mut alice = world.connects("alice").await;
         for _ in 0..3 {
@@ -128,7 +128,7 @@ on_both_stores! {
             (false, 1_000_000, 5, json!({ "user_id": "bob", "number": 5 })),
             (false, 3, 2, json!({ "user_id": "bob", "number": 2, "back": true })),
         ] {
-            // With an app key and with the user's token by turns.
+// Alternates between an app key and the user's token.
             let answer: Value = match (mark, number % 2 == 0) {
                 (true, true) => team.put(&path, &json!({ "number": number, "user_id": "bob" })).await.unwrap(),
                 (true, false) => own.put(&path, &json!({ "number": number })).await.unwrap(),
@@ -201,7 +201,7 @@ on_both_stores! {
             let mark = async || near.asks("read.mark", json!({ "channel_id": general, "number": 5 })).await;
             futures_util::join!(mark(), unmark(&far, &general, 3), mark(), unmark(&far, &general, 4));
             let read = position(&world, "bob", &general).await;
-            // Told after all others: their requests are answered.
+// All other requests are answered before this event.
             unmark(&far, &general, 1).await;
             let mut told = Vec::new();
             loop {

@@ -1,5 +1,4 @@
-//! Redis as it really is: shared by several deployments, full, forbidding, with another password or
-//! another secret key.
+//! Redis in difficult states: shared by several deployments, full, or with another secret key.
 
 use std::time::Duration;
 
@@ -21,17 +20,17 @@ use crate::{
     kill::refuses_to_start,
     nodes::{ADMIN, over_redis, secret_key},
     process::{Chaos, Shop},
-    story::{Ground, Keeper, World, refusal, until},
+    story::{StoreKind, StoreProcess, World, refusal, until},
 };
 
-fn server(world: &World) -> &testing::Server {
-    match &world.keeper {
-        Keeper::Redis(server, _) => server,
-        _ => panic!("this world stands on something else"),
+pub(super) fn server(world: &World) -> &testing::Server {
+    match &world.store_process {
+        StoreProcess::Redis(server, _) => server,
+        _ => unreachable!("these worlds are on one Redis server"),
     }
 }
 
-/// A node over the same server with other arguments.
+/// Starts a node over the same server with other arguments.
 async fn node_over(world: &World, url: &str, more: &[&str]) -> Node {
     let secret = world.secret_key_file().display().to_string();
     let arguments = [&["chaos"][..], &over_redis(url, &secret), more].concat();
@@ -54,8 +53,8 @@ async fn copy(server: &testing::Server, prefix: &str, database: &str) {
     }
 }
 
-/// A copy of a deployment on the same server: what happens in the one, nobody of the other hears.
-async fn copy_is_a_world_of_its_own(mut world: World, url: &str, more: &[&str]) {
+/// Checks that a copy of a deployment on the same server is isolated from the original.
+async fn copy_is_isolated(mut world: World, url: &str, more: &[&str]) {
     let general = world.channel("group", "general", &["alice", "bob"]).await;
     let mut alice = world.connects("alice").await;
     alice.sends(&general, "before the copy").await;
@@ -82,17 +81,17 @@ async fn copy_is_a_world_of_its_own(mut world: World, url: &str, more: &[&str]) 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_databases_of_one_server_hear_nothing_of_each_other() {
-    let world = World::on(Ground::Redis).await;
+async fn databases_of_one_server_are_isolated() {
+    let world = World::on(StoreKind::Redis).await;
     let url = format!("{}/1", server(&world).url());
-    copy_is_a_world_of_its_own(world, &url, &[]).await;
+    copy_is_isolated(world, &url, &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_prefixes_in_one_database_hear_nothing_of_each_other() {
-    let world = World::on(Ground::Redis).await;
+async fn prefixes_in_one_database_are_isolated() {
+    let world = World::on(StoreKind::Redis).await;
     let url = format!("{}/0", server(&world).url());
-    copy_is_a_world_of_its_own(world, &url, &["--redis-prefix", "chaos-staging"]).await;
+    copy_is_isolated(world, &url, &["--redis-prefix", "chaos-staging"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -108,7 +107,7 @@ async fn two_prefixes_share_a_cluster() {
             .concat(),
         );
         let shop = Shop::open(node.address().await, ADMIN).await;
-        // Each finds an empty world.
+        // Each deployment is empty.
         shop.group("general", &["alice"]).await;
         let general: ChannelId = "general".parse().unwrap();
         let (alice, mut events) = shop.connects("alice", Encoding::MessagePack).await;
@@ -130,171 +129,14 @@ async fn two_prefixes_share_a_cluster() {
     }
 }
 
-/// A user with this password and these rights, and the URL that names it.
-async fn user(server: &testing::Server, name: &str, rights: &[&str]) -> String {
-    server
-        .command(
-            &[
-                &["ACL", "SETUSER", name, "reset", "on", ">word"][..],
-                rights,
-            ]
-            .concat(),
-        )
-        .await
-        .unwrap();
-    server
-        .url()
-        .replace("redis://", &format!("redis://{name}:word@"))
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn server_that_refuses_its_user_ends_the_start_with_a_sentence() {
-    let (_folder, secret) = secret_key();
-    let server = testing::Server::start().await;
-    let closed = testing::Server::start_with(&["--requirepass", "word"]).await;
-    let wrong = |url: String, with: &str| url.replace("redis://", &format!("redis://{with}@"));
-    let deaf = user(&server, "deaf", &["~*", "resetchannels", "+@all"]).await;
-    let mute = user(&server, "mute", &["~*", "&*", "+@all", "-publish"]).await;
-    let stranger = user(&server, "stranger", &["~other:*", "&*", "+@all"]).await;
-    let halting = user(
-        &server,
-        "halting",
-        &["~*", "&*", "+@all", "-rpush", "-zrem"],
+async fn full_server_accepts_deletions_and_reports_that_it_is_full() {
+    let world = World::with(
+        StoreKind::Redis,
+        1,
+        &["--limit", "unauthenticated_per_ip=0"],
     )
     .await;
-    for (url, says) in [
-        (closed.url(), &["wants a password", "--redis"][..]),
-        (
-            wrong(closed.url(), ":wrong"),
-            &["refuses the user or the password"],
-        ),
-        (
-            wrong(server.url(), "nobody:wrong"),
-            &["refuses the user or the password"],
-        ),
-        (
-            format!("{}/99", server.url()),
-            &["no database of that number"],
-        ),
-        (
-            deaf,
-            &[
-                "publish on its channels",
-                "ACL SETUSER deaf ~chaos:* &chaos@0:*",
-            ],
-        ),
-        (mute, &["publish on its channels", "+@pubsub"]),
-        (stranger, &["run scripts on its keys", "~chaos:*"]),
-        (halting, &["run ZREM, RPUSH", "+@write"]),
-    ] {
-        let sentence = refuses_to_start(&over_redis(&url, &secret)).await;
-        assert!(
-            says.iter().all(|word| sentence.contains(word)),
-            "{sentence}"
-        );
-        assert!(
-            !sentence.contains("wrong@") && !sentence.contains(":word"),
-            "{sentence}"
-        );
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn user_with_exactly_the_granted_rights_is_enough() {
-    let (_folder, secret) = secret_key();
-    let server = testing::Server::start().await;
-    let nothing = user(&server, "chaos", &["~*", "+@all"]).await;
-    let sentence = refuses_to_start(&over_redis(&nothing, &secret)).await;
-    let grants: Vec<&str> = sentence
-        .split("ACL SETUSER chaos ")
-        .nth(1)
-        .unwrap()
-        .split_whitespace()
-        .collect();
-    let url = user(&server, "chaos", &grants).await;
-    let node = Chaos::spawn(&over_redis(&url, &secret));
-    let shop = Shop::open(node.address().await, ADMIN).await;
-    shop.group("general", &["alice"]).await;
-    let (alice, mut events) = shop.connects("alice", Encoding::MessagePack).await;
-    alice
-        .call::<MessageSend>(
-            &"general".parse().unwrap(),
-            &SendMessage {
-                text: Some("hi".into()),
-                ..SendMessage::default()
-            },
-        )
-        .await
-        .unwrap();
-    let event = tokio::time::timeout(Duration::from_secs(5), events.next())
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!(event.event, "message.created");
-    assert!(!node.log().contains("NOPERM"), "{}", node.log());
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn eviction_is_found_without_info() {
-    let (_folder, secret) = secret_key();
-    let server = testing::Server::start_with(&["--maxmemory-policy", "allkeys-lru"]).await;
-    let without_info = user(&server, "without-info", &["~*", "&*", "+@all", "-info"]).await;
-    let sentence = refuses_to_start(&over_redis(&without_info, &secret)).await;
-    assert!(
-        sentence.contains("allkeys-lru") && sentence.contains("set maxmemory-policy noeviction"),
-        "{sentence}"
-    );
-    let blind = user(&server, "blind", &["~*", "&*", "+@all", "-info", "-config"]).await;
-    let node = Chaos::spawn(&over_redis(&blind, &secret));
-    node.address().await;
-    until("it says that it cannot tell", || async {
-        node.log().contains("it is unknown whether it evicts keys")
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn late_server_that_refuses_its_user_ends_the_node() {
-    let (_folder, secret) = secret_key();
-    let mut server = testing::Server::start_with(&["--requirepass", "word"]).await;
-    server.kill9();
-    let mut node = Chaos::spawn(&over_redis(&server.url(), &secret));
-    node.address().await;
-    server.restart().await;
-    assert_eq!(node.ends().await.code(), Some(2));
-    assert!(node.log().contains("wants a password"), "{}", node.log());
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn node_that_may_not_subscribe_any_more_is_not_ready() {
-    let world = World::on(Ground::Redis).await;
-    until("it is ready", || async { world.readiness(0).await == 200 }).await;
-    let general = world.channel("group", "general", &["alice"]).await;
-    let _alice = world.connects("alice").await;
-    server(&world)
-        .command(&["ACL", "SETUSER", "default", "resetchannels"])
-        .await
-        .unwrap();
-    until("it is not ready", || async {
-        world.readiness(0).await == 503
-    })
-    .await;
-    server(&world)
-        .command(&["ACL", "SETUSER", "default", "&*"])
-        .await
-        .unwrap();
-    until("it is ready again", || async {
-        world.readiness(0).await == 200
-    })
-    .await;
-    let mut alice = world.connects("alice").await;
-    alice.sends(&general, "hi").await;
-    alice.sees("hi").await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn full_server_takes_deletions_and_says_that_it_is_full() {
-    let world = World::with(Ground::Redis, 1, &["--limit", "unauthenticated_per_ip=0"]).await;
     let general = world.channel("group", "general", &["alice", "bob"]).await;
     let other = world.channel("group", "other", &["alice", "bob"]).await;
     world.people(&["carol", "dave"]).await;
@@ -446,7 +288,7 @@ async fn another_secret_key_than_the_stores_ends_the_start_and_the_import() {
     let sentence = refuses_to_start(&[&here[..], &["--secret-key-file", &other]].concat()).await;
     assert!(sentence.contains("another secret key"), "{sentence}");
 
-    // An export of the one store under the key that another store is not sealed under.
+    // The secret key differs from that of the other store.
     let export = folder.path().join("app.jsonl").display().to_string();
     let (code, said) = Chaos::runs(&[
         "export",

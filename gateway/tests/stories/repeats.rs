@@ -1,4 +1,4 @@
-//! What a repeated `Idempotency-Key` answers once things have changed.
+//! Answers to a repeated `Idempotency-Key` after the entity has changed.
 
 use client::{Answer, Backend};
 use hyper::{
@@ -41,7 +41,7 @@ async fn posts(who: &Backend, path: &str, key: &str, body: &Value) -> Answered {
 }
 
 on_both_stores! {
-    async fn repeat_of_a_send_answers_the_message_as_it_is_now(world: World) {
+    async fn repeated_send_returns_the_current_message(world: World) {
         let team = world.team();
         world.channel("group", "general", &["alice"]).await;
         let messages = "/v1/channels/general/messages";
@@ -62,7 +62,7 @@ on_both_stores! {
         }
     }
 
-    async fn repeat_of_a_send_answers_nothing_to_somebody_who_may_not_read_it_any_more(world: World) {
+    async fn repeated_send_returns_nothing_to_a_removed_user(world: World) {
         world.channel("group", "general", &["alice", "bob"]).await;
         let bob = world.backend(&world.token("bob").await);
         let (messages, body) = ("/v1/channels/general/messages", json!({ "text": "hi" }));
@@ -72,7 +72,7 @@ on_both_stores! {
             let refused = posts(&bob, messages, "one", &body).await;
             assert_eq!((refused.status, &refused.body["error"]["code"]), (404, &json!("not_found")));
         }
-        // Nothing is sent again, either, once the same request could be.
+// The repeat sends nothing even when the request would succeed again.
         world.team().delete::<()>("/v1/channels/general").await.unwrap();
         let anew = json!({ "id": "general", "type": "group", "creator_id": "bob" });
         crate::story::until("it is made anew", || async { world.team().post::<Value>("/v1/channels", &anew).await.is_ok() }).await;
@@ -94,7 +94,7 @@ on_both_stores! {
         }
     }
 
-    async fn repeat_of_a_creation_answers_what_it_made_as_it_is_now(world: World) {
+    async fn repeated_creation_returns_the_current_entity(world: World) {
         world.people(&["alice", "bob"]).await;
         world.channel("group", "general", &["alice"]).await;
         let (team, owner, admin) = (world.team(), world.backend(&world.organization_key), world.backend(&world.admin_key));
@@ -126,7 +126,7 @@ on_both_stores! {
         }
     }
 
-    async fn repeat_of_a_creation_answers_nothing_of_a_channel_that_was_made_anew_under_its_id(world: World) {
+    async fn repeated_creation_does_not_return_a_recreated_channel(world: World) {
         let team = world.team();
         let body = json!({ "id": "general", "type": "open", "name": "first" });
         assert_eq!(posts(&team, "/v1/channels", "one", &body).await.status, 201);

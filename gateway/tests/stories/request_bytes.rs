@@ -1,5 +1,5 @@
-//! What requests hold until their answers are taken: it is bounded together and by tenant, and small
-//! requests go on.
+//! The memory of requests and their answers is bounded in total and by tenant, while small
+//! requests are served.
 
 use client::Session;
 use protocol::{
@@ -16,24 +16,24 @@ use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, net::TcpSocket};
 
 use crate::{
-    story::{Ground, Keeper, World, refusal, until},
+    story::{StoreKind, StoreProcess, World, refusal, until},
     wire::{Outcome, Raw, TEXT, frame},
 };
 
-/// How much each unfinished message holds.
+/// Bytes that each unfinished message holds.
 const LARGE: usize = 62_000;
-/// How many of them fit into the half of the room that a tenant may have; so much does a whole one
-/// hold, too, until it is answered.
+/// Number of them that fit into a tenant's half of the budget. A complete message holds as much
+/// until it is answered.
 const FIT: usize = 11;
 
 /// A world with room for the unfinished messages of two tenants.
 struct LittleRoom(World);
 
 impl LittleRoom {
-    async fn on(ground: Ground) -> Self {
+    async fn on(store_kind: StoreKind) -> Self {
         let limits = ["requests_total_bytes=1400000", "unauthenticated_per_ip=0"];
         let flags = limits.map(|limit| ["--limit", limit]).concat();
-        Self(World::with(ground, 1, &flags).await)
+        Self(World::with(store_kind, 1, &flags).await)
     }
 }
 
@@ -47,7 +47,7 @@ impl World {
 }
 
 on_both_stores! {
-    async fn unfinished_messages_of_a_tenant_have_a_bound_together_and_whole_ones_go_on(world: LittleRoom) {
+    async fn unfinished_messages_of_a_tenant_are_bounded_and_complete_ones_are_served(world: LittleRoom) {
         let world = world.0;
         let general = world.channel("group", "general", &["alice"]).await;
         let (address, token) = (world.nodes[0].address, world.token("alice").await);
@@ -78,7 +78,7 @@ on_both_stores! {
         let hits = r#"chaos_limits_hit_total{limit="requests_total_bytes"}"#;
         assert_eq!(world.metric(0, hits).await, 3.0);
 
-        // Small ones need no room.
+// Small requests do not count.
         alice.session.call::<MessageSend>(&general, &message(1000)).await.unwrap();
         alice.sees(&"x".repeat(1000)).await;
         let _: Value = world.team().post(&path, &json!({ "sender_id": "alice", "text": "y" })).await.unwrap();
@@ -101,13 +101,13 @@ on_both_stores! {
 const PAGE: usize = 256 * 1024;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_that_wait_for_the_store_have_a_bound_together() {
+async fn bytes_of_requests_that_wait_for_the_store_are_bounded() {
     let flags = ["--limit", "requests_total_bytes=1000000"];
-    let world = World::with(Ground::Redis, 1, &flags).await;
+    let world = World::with(StoreKind::Redis, 1, &flags).await;
     world.channel("group", "general", &["alice", "bob"]).await;
     let (alice, bob) = (world.connects("alice").await, world.connects("bob").await);
-    let server = match &world.keeper {
-        Keeper::Redis(server, _) => server,
+    let server = match &world.store_process {
+        StoreProcess::Redis(server, _) => server,
         _ => panic!("it stands on Redis"),
     };
     let list = |session: &Session| {
@@ -120,7 +120,7 @@ async fn requests_that_wait_for_the_store_have_a_bound_together() {
         world.metric(0, "chaos_requests_bytes").await >= PAGE as f64
     })
     .await;
-    // Half of the room is for one tenant: the second page does not fit, whoever asks for it.
+    // A tenant has half of the budget: a second page does not fit, whoever requests it.
     let refused = list(&bob.session).await.unwrap_err();
     let refused = refused.refusal().unwrap();
     assert_eq!(refused.code, ErrorCode::RateLimited);
@@ -132,7 +132,7 @@ async fn requests_that_wait_for_the_store_have_a_bound_together() {
 }
 
 on_both_stores! {
-    async fn answers_that_clients_do_not_take_have_a_bound_together(world: HalfPages) {
+    async fn bytes_of_unread_answers_are_bounded(world: HalfPages) {
         let world = world.0;
         let general = world.channel("group", "general", &["alice"]).await;
         for _ in 0..6 {
@@ -146,7 +146,7 @@ on_both_stores! {
         );
         let mut stalled = Vec::new();
         let refused = loop {
-            // Many answers on one connection, which takes few bytes.
+// Many answers on one connection with a small receive buffer.
             let socket = TcpSocket::new_v4().unwrap();
             socket.set_recv_buffer_size(4096).unwrap();
             let mut stream = socket.connect(world.nodes[0].address).await.unwrap();
@@ -164,12 +164,12 @@ on_both_stores! {
     }
 }
 
-/// A world in which a tenant has room for a page that is made, and a little more.
+/// A world in which a tenant has room for little more than one page.
 struct HalfPages(World);
 
 impl HalfPages {
-    async fn on(ground: Ground) -> Self {
+    async fn on(store_kind: StoreKind) -> Self {
         let flags = ["--limit", "requests_total_bytes=700000"];
-        Self(World::with(ground, 1, &flags).await)
+        Self(World::with(store_kind, 1, &flags).await)
     }
 }

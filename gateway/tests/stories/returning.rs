@@ -1,5 +1,5 @@
-//! The client that comes back: through cut connections, a restarted node, a node that drains, and
-//! tokens that end.
+//! Reconnections of the client: after cut connections, a restart, a drain, and
+//! an expired token.
 
 use std::{
     net::SocketAddr,
@@ -33,10 +33,10 @@ use tokio::{
 
 use crate::{
     process::Chaos,
-    story::{Ground, PATIENCE, SILENCE, World},
+    story::{SILENCE, StoreKind, TIMEOUT, World},
 };
 
-/// A path to a node that can be cut, and led to another one.
+/// A proxy to a node that can be cut, and directed to another node.
 #[derive(Clone)]
 struct Path {
     address: SocketAddr,
@@ -58,7 +58,7 @@ impl Path {
                 let to = *of.to.lock();
                 let carrying = tokio::spawn(async move {
                     if let Ok(mut far) = TcpStream::connect(to).await {
-                        // However it ends, both sides are closed.
+                        // Both sides are closed in any case.
                         let _ = copy_bidirectional(&mut near, &mut far).await;
                     }
                 });
@@ -68,7 +68,7 @@ impl Path {
         path
     }
 
-    /// Cuts every connection, with whatever is on its way.
+    /// Cuts every connection, with the data in transit.
     fn cut(&self) {
         self.carried
             .lock()
@@ -81,7 +81,7 @@ impl Path {
     }
 }
 
-/// Somebody with a client, and what it has told.
+/// A user with a client, and the client's updates.
 struct Person {
     client: Client,
     updates: Updates,
@@ -89,13 +89,13 @@ struct Person {
     heard: Vec<MessageId>,
     acknowledged: Vec<MessageId>,
     connections: usize,
-    /// How often it was told that it came into a channel.
+    /// Number of additions that it received.
     additions: usize,
     aways: Vec<Why>,
 }
 
 impl World {
-    /// Somebody who asks for tokens of so many seconds.
+    /// Starts a client whose tokens last this number of seconds.
     fn stays(&self, name: &str, addresses: &[SocketAddr], seconds: u64) -> Person {
         self.stays_with(
             addresses,
@@ -151,7 +151,7 @@ impl World {
         }
     }
 
-    /// What is stored in a channel.
+    /// Returns the messages that are stored in a channel.
     async fn listed(&self, node: usize, channel: &ChannelId) -> Vec<Message> {
         let person = self
             .connects_to(
@@ -197,9 +197,9 @@ impl Person {
             .unwrap()
     }
 
-    /// Takes updates until something holds.
+    /// Processes updates until a condition is true.
     async fn hears_until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) {
-        let deadline = tokio::time::Instant::now() + 2 * PATIENCE;
+        let deadline = tokio::time::Instant::now() + 2 * TIMEOUT;
         while !holds(self) {
             let update = tokio::time::timeout_at(deadline, self.updates.next()).await;
             let update = update.unwrap_or_else(|_| {
@@ -251,7 +251,7 @@ impl Person {
 }
 
 on_both_stores! {
-    async fn connections_that_are_cut_again_and_again_lose_nothing_and_double_nothing(world: World) {
+    async fn repeatedly_cut_connections_lose_and_duplicate_nothing(world: World) {
         const MESSAGES: usize = 300;
         let general = world.channel("group", "general", &["ann", "bob"]).await;
         let path = Path::to(world.nodes[0].address).await;
@@ -262,8 +262,8 @@ on_both_stores! {
         }
         let sent: Vec<MessageId> = (0..MESSAGES).map(|n| ann.sends(&general, n)).collect();
         for part in 1..=8 {
-            // Whatever is on its way at this moment: before it is stored, before its reply, before
-            // its event.
+// The message may be in any state: not stored yet, or its reply or
+// event in transit.
             ann.hears_until("acknowledgements", |ann| ann.acknowledged.len() >= part * MESSAGES / 10).await;
             path.cut();
         }
@@ -279,8 +279,8 @@ on_both_stores! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_is_restarted_is_come_back_to_with_what_was_sent_meanwhile() {
-    let mut world = World::on(Ground::Embedded).await;
+async fn clients_return_to_a_restarted_node_with_messages_sent_meanwhile() {
+    let mut world = World::on(StoreKind::Embedded).await;
     let general = world.channel("group", "general", &["ann", "bob"]).await;
     let path = Path::to(world.nodes[0].address).await;
     let (mut ann, mut bob) = (
@@ -321,8 +321,8 @@ async fn a_node_that_is_restarted_is_come_back_to_with_what_was_sent_meanwhile()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_removed_and_added_again_goes_on_from_there_on_whether_there_or_away() {
-    let world = World::on(Ground::Embedded).await;
+async fn readded_user_continues_whether_connected_or_not() {
+    let world = World::on(StoreKind::Embedded).await;
     let general = world.channel("group", "general", &["bob", "ann"]).await;
     let bob = world.connects("bob").await;
     for watch in [Watch::All, Watch::None] {
@@ -357,7 +357,7 @@ async fn who_is_removed_and_added_again_goes_on_from_there_on_whether_there_or_a
                 .unwrap();
             path.leads_to(world.nodes[0].address);
             let connections = 1 + usize::from(is_away);
-            // What is sent before that is told by the entry that comes with the addition.
+            // Earlier messages are part of the entry that comes with the addition.
             let additions = ann.additions + 1;
             ann.hears_until("added", |ann| {
                 ann.additions == additions && ann.connections == connections
@@ -376,8 +376,8 @@ async fn who_is_removed_and_added_again_goes_on_from_there_on_whether_there_or_a
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_several_nodes_another_is_gone_to_when_one_drains() {
-    let mut world = World::with(Ground::Redis, 2, &[]).await;
+async fn clients_move_to_another_node_when_one_drains() {
+    let mut world = World::with(StoreKind::Redis, 2, &[]).await;
     let general = world.channel("group", "general", &["ann", "bob"]).await;
     let addresses = [world.nodes[0].address, world.nodes[1].address];
     let mut ann = world.stays("ann", &addresses, 3600);
@@ -398,12 +398,12 @@ async fn of_several_nodes_another_is_gone_to_when_one_drains() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn short_tokens_are_replaced_in_time_and_one_that_ends_all_the_same_by_another_connection() {
-    let world = World::on(Ground::Embedded).await;
+async fn short_tokens_are_refreshed_or_replaced_by_a_reconnection() {
+    let world = World::on(StoreKind::Embedded).await;
     let general = world.channel("group", "general", &["ann", "bob"]).await;
     let asked = Arc::<AtomicUsize>::default();
     let (team, count) = (world.team(), asked.clone());
-    // Three tokens of four seconds; then none for a while, so that the last of them ends.
+    // Three tokens of four seconds, then none for a while, so that the last one expires.
     let mut ann = world.stays_with(&[world.nodes[0].address], Settings::default(), move || {
         let (team, turn) = (team.clone(), count.fetch_add(1, Ordering::Relaxed));
         async move {
@@ -426,7 +426,7 @@ async fn short_tokens_are_replaced_in_time_and_one_that_ends_all_the_same_by_ano
         "{:?}",
         ann.aways
     );
-    // The one after the end may be asked for by now.
+    // The next token may have been requested by now.
     assert!(
         ann.connections == 1 && asked.load(Ordering::Relaxed) >= 4,
         "two were replaced on the live connection"
@@ -445,7 +445,7 @@ async fn short_tokens_are_replaced_in_time_and_one_that_ends_all_the_same_by_ano
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_chats_in_a_terminal_is_told_of_a_restart_and_goes_on() {
+async fn terminal_chat_reports_a_restart_and_continues() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("chaos-data");
     let (mut node, address) = Chaos::node(&data, &[]).await;

@@ -1,4 +1,4 @@
-//! Nodes that go and come while people talk: replaced one after the other, or killed.
+//! Rolling restarts and kills of nodes under load.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,17 +28,17 @@ use redis_testing as testing;
 use crate::{
     nodes::{ADMIN, over_redis, secret_key},
     process::{Chaos, Shop},
-    story::{Ground, PATIENCE, SILENCE, World, until},
+    story::{SILENCE, StoreKind, TIMEOUT, World, until},
 };
 
-/// What a load balancer knows: the nodes that are ready.
+/// A load balancer: the nodes that are ready.
 #[derive(Clone, Default)]
 struct Balancer(Arc<Mutex<Vec<SocketAddr>>>);
 
 impl Balancer {
-    /// Connects to any of them; an end as of a node that goes away is no error.
+    /// Connects to any of them. A node that is stopping is no error.
     async fn connects(&self, params: &Connect, turn: usize) -> (Session, Events) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let address = {
                 let ready = self.0.lock();
@@ -48,7 +48,7 @@ impl Balancer {
                 Connector::new(&format!("ws://{address}"), Encoding::ALL[turn % 2]).unwrap();
             match connector.connect(params).await {
                 Ok(connected) => return connected,
-                // It went between the look and the connection.
+                // The node stopped before the connection.
                 Err(ConnectError::Unreachable(_)) => {}
                 Err(ConnectError::Upgrade { status: 503, .. }) => {}
                 Err(ConnectError::Closed(closed)) => is_a_farewell(&closed),
@@ -64,17 +64,17 @@ fn is_a_farewell(closed: &Closed) {
     assert!(matches!(closed.code, Some(1001) | None), "{closed}");
 }
 
-/// Somebody who talks and listens, and goes where there is a node.
+/// A user who sends and receives, and reconnects to any node.
 struct Wanderer {
     index: u64,
     token: String,
     balancer: Balancer,
     channel: ChannelId,
-    /// The last event that it has.
+    /// The last event that it received.
     position: (u64, u64),
-    /// What it heard, in order.
+    /// The messages that it received, in order.
     heard: Vec<MessageId>,
-    /// What was acknowledged to it.
+    /// Its acknowledged messages.
     sent: BTreeMap<MessageId, Message>,
     reconnects: Arc<AtomicUsize>,
     acknowledged: Arc<AtomicUsize>,
@@ -108,7 +108,7 @@ impl Wanderer {
                     ..SendMessage::default()
                 };
                 let channel = self.channel.clone();
-                // Over, it only listens.
+                // Afterwards, it only receives.
                 let sending = async {
                     if is_over {
                         std::future::pending().await
@@ -136,7 +136,7 @@ impl Wanderer {
                             }
                             Err(error) => panic!("{error}"),
                         },
-                        event = tokio::time::timeout(PATIENCE, events.next()) => match event.expect("its own messages come in time") {
+                        event = tokio::time::timeout(TIMEOUT, events.next()) => match event.expect("its own messages come in time") {
                             Some(event) => {
                                 self.hears(&event);
                                 if is_over {
@@ -170,9 +170,9 @@ impl Wanderer {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rolling_restart_under_load_loses_nothing_and_shows_nobody_more_than_a_reconnect() {
+async fn rolling_restart_under_load_loses_nothing() {
     const PEOPLE: [&str; 6] = ["ann", "bob", "cem", "dia", "eve", "fay"];
-    let mut world = World::with(Ground::Redis, 2, &["--limit", "requests_per_second=0"]).await;
+    let mut world = World::with(StoreKind::Redis, 2, &["--limit", "requests_per_second=0"]).await;
     let general = world.channel("group", "general", &PEOPLE).await;
     let witness = world.connects("ann").await;
     let position = (witness.entry(&general).seq, witness.entry(&general).at);
@@ -208,8 +208,8 @@ async fn a_rolling_restart_under_load_loses_nothing_and_shows_nobody_more_than_a
     };
     traffic().await;
     for _ in 0..2 {
-        // As a load balancer sees it: not ready any more, then gone; and the new one once it is
-        // ready.
+        // As a load balancer sees it: the old node becomes unready, then stops; the new one is used once
+        // it is ready.
         let before = reconnects.load(Ordering::Relaxed);
         let leaving = world.nodes.remove(0);
         balancer
@@ -231,7 +231,7 @@ async fn a_rolling_restart_under_load_loses_nothing_and_shows_nobody_more_than_a
     for person in people {
         all.push(person.await.unwrap());
     }
-    // Who stopped earlier has heard less, but no other order.
+    // A user who stopped earlier received fewer messages, in the same order.
     let longest = all
         .iter()
         .map(|person| person.heard.clone())
@@ -308,12 +308,12 @@ async fn the_users_of_a_killed_node_go_offline_once_and_not_before_its_lease_end
         }
     }
     for (_, events) in &mut watching {
-        assert_eq!(told(events, PATIENCE).await, Some(true));
+        assert_eq!(told(events, TIMEOUT).await, Some(true));
     }
     nodes[0].0.kill9().await;
     let killed = Instant::now();
     for (_, events) in &mut watching {
-        assert_eq!(told(events, 3 * PATIENCE).await, Some(false));
+        assert_eq!(told(events, 3 * TIMEOUT).await, Some(false));
         assert!(
             killed.elapsed() > LEFT - Duration::from_secs(1),
             "offline {:?} after the kill",

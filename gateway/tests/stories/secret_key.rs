@@ -1,5 +1,5 @@
-//! The check value of the secret key, while nodes run: a store that lost it gets it back before
-//! another key can take its place.
+//! The check value of the secret key: running nodes write it again to a store that lost it, before
+//! a node with another key can start.
 
 use domain::{
     document::PutValue,
@@ -9,7 +9,7 @@ use domain::{
 use gateway::node::Node;
 use store::Commit;
 
-use crate::story::{Ground, Keeper, World, until};
+use crate::story::{StoreKind, StoreProcess, World, until};
 
 async fn kept(world: &World) -> Option<String> {
     let snapshot = world.nodes[0]
@@ -53,8 +53,8 @@ on_both_stores! {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn node_with_another_secret_key_does_not_start_after_redis_was_emptied() {
-    let world = World::on(Ground::Redis).await;
-    let Keeper::Redis(server, _) = &world.keeper else {
+    let world = World::on(StoreKind::Redis).await;
+    let StoreProcess::Redis(server, _) = &world.store_process else {
         panic!()
     };
     let own = kept(&world).await;

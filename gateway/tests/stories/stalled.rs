@@ -1,7 +1,7 @@
-//! What many sessions cost a whole process: a hundred readers that stall at once and lose nothing,
+//! Memory of a process with many sessions: a hundred stalled readers that lose nothing,
 //! and idle ones.
 //!
-//! `CHAOS_STALLED_MIB=10` lets 10 MiB pass for each, 1 GiB in all; the suite lets 5 MiB pass, which
+//! `CHAOS_STALLED_MIB=10` sends 10 MiB to each, 1 GiB in total; by default 5 MiB are sent, which
 //! is more than sockets buffer.
 
 use client::{Connector, Events, Session};
@@ -19,17 +19,17 @@ use protocol::{
 
 use crate::{
     process::{Chaos, Shop, admin_key},
-    story::{PATIENCE, metric_in, until},
+    story::{TIMEOUT, metric_in, until},
     wire::{Outcome, Raw},
 };
 
 const READERS: usize = 100;
 const BYTES: usize = 8 * 1024;
 const OUTBOX: u64 = 128 * 1024;
-/// What a node may need besides the outboxes.
+/// Maximum memory of a node besides the outboxes.
 const BESIDES: u64 = 32 * 1024 * 1024;
 
-/// A reader, and the last event that it has.
+/// A reader, and the last event that it received.
 struct Reader {
     session: Session,
     events: Events,
@@ -76,10 +76,10 @@ impl Reader {
         }
     }
 
-    /// Reads every event up to this `seq`, of whatever kind, without a hole.
+    /// Reads every event up to this `seq`, and checks that none is missing.
     async fn reads_past(&mut self, last: u64) {
         while self.position.0 < last {
-            let event = tokio::time::timeout(3 * PATIENCE, self.events.next())
+            let event = tokio::time::timeout(3 * TIMEOUT, self.events.next())
                 .await
                 .expect("something comes");
             let event =
@@ -91,10 +91,10 @@ impl Reader {
         }
     }
 
-    /// Reads until it has this `seq`, or the connection ends.
+    /// Reads until it has received this `seq`, or the connection ends.
     async fn reads_to(&mut self, last: u64) {
         while self.position.0 < last {
-            let Some(event) = tokio::time::timeout(3 * PATIENCE, self.events.next())
+            let Some(event) = tokio::time::timeout(3 * TIMEOUT, self.events.next())
                 .await
                 .expect("something comes")
             else {
@@ -187,7 +187,7 @@ async fn a_hundred_stalled_readers_cost_no_more_than_their_outboxes_and_all_resu
         grown <= bound,
         "the node has grown by {grown} bytes, and {bound} are allowed"
     );
-    // One frame may stand at the edge of each.
+    // Each may exceed its limit by one frame.
     assert!(
         most_queued <= (READERS + 1) as f64 * (OUTBOX as f64 + 2.0 * BYTES as f64),
         "{most_queued} bytes waited"
@@ -232,12 +232,12 @@ async fn a_hundred_stalled_readers_cost_no_more_than_their_outboxes_and_all_resu
     assert!(!node.log().contains("panicked"), "{}", node.log());
 }
 
-/// Sessions that resume and read nothing, and what each of them has to catch up with: more than
+/// Number of sessions that resume and read nothing, and the bytes that each has to catch up with: more than
 /// eight outboxes.
 const RESUMING: usize = 60;
 const LARGE_MESSAGES: usize = 150;
 const LARGE_BYTES: usize = 56 * 1024;
-/// What the hub may hold of pages that it reads: 64 of 64 KiB, or of one record, framed and not.
+/// Maximum memory of the hub for pages: 64 of 64 KiB, or of one record, encoded and not.
 const PAGES: u64 = 64 * 2 * 64 * 1024;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -246,7 +246,7 @@ async fn sessions_that_resume_and_read_nothing_cost_no_more_than_their_outboxes(
     let folder = tempfile::tempdir().unwrap();
     let limits = [
         "outbox_bytes=1048576",
-        // None is closed as too slow before the last one is there.
+        // None may be closed as too slow before the last one is connected.
         "outbox_seconds=300",
         "requests_per_second=0",
         "connections_per_user=0",

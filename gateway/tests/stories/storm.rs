@@ -1,5 +1,5 @@
-//! Many come at once: some are let in, some wait, the others are told when to come again, and who
-//! is there is served.
+//! Many connects at once: some are served, some wait, the others get a retry hint, while existing
+//! sessions are served.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -17,15 +17,15 @@ use protocol::{
 };
 use serde_json::{Value, json};
 
-use crate::story::{Ground, Keeper, PATIENCE, Person, World, until};
+use crate::story::{Person, StoreKind, StoreProcess, TIMEOUT, World, until};
 
-/// A world with a narrow gate.
+/// A world in which few connects are served at a time.
 struct Gated(World);
 
 impl Gated {
-    async fn on(ground: Ground) -> Self {
+    async fn on(store_kind: StoreKind) -> Self {
         let gate = ["connects_at_once=2", "connects_waiting=3"];
-        // However long it takes, everything can be replayed.
+        // The log is long enough to replay everything.
         let no_other = [
             "unauthenticated_per_ip=0",
             "connections_per_user=0",
@@ -35,11 +35,11 @@ impl Gated {
         ];
         let limits = gate.into_iter().chain(no_other);
         let flags: Vec<&str> = limits.flat_map(|limit| ["--limit", limit]).collect();
-        Self(World::with(ground, 1, &flags).await)
+        Self(World::with(store_kind, 1, &flags).await)
     }
 }
 
-/// How many come at once.
+/// Number of simultaneous connects.
 const STORM: usize = 60;
 
 fn from_the_beginning(channel: &ChannelId) -> Connect {
@@ -50,8 +50,8 @@ fn from_the_beginning(channel: &ChannelId) -> Connect {
 }
 
 impl World {
-    /// So many connections of somebody open, and only then ask to be let in, all together. Those
-    /// who are in, and the hints of those who are not.
+    /// Opens connections of a user, then sends all connects together. Returns the sessions
+    /// and the hints of rejected connects.
     async fn is_stormed_by(
         &self,
         name: &str,
@@ -91,10 +91,10 @@ impl World {
         (count - hints.len(), hints)
     }
 
-    /// Somebody comes again after a hint, and again, as long as it is told to.
+    /// Retries a connect after each hint until it succeeds.
     async fn comes_after(&self, mut hint: Duration, params: &Connect, name: &str) -> Person {
         let connector = Connector::new(&self.url(0), Encoding::MessagePack).unwrap();
-        let deadline = tokio::time::Instant::now() + 2 * PATIENCE;
+        let deadline = tokio::time::Instant::now() + 2 * TIMEOUT;
         loop {
             tokio::time::sleep(hint).await;
             match connector.connect(params).await {
@@ -122,11 +122,11 @@ impl World {
 }
 
 on_both_stores! {
-    async fn a_reader_that_stalls_in_its_replay_keeps_nobody_at_the_gate(world: Gated) {
+    async fn reader_that_stalls_in_its_replay_delays_no_other_connect(world: Gated) {
         let world = world.0;
         let general = world.channel("group", "general", &["alice", "bob"]).await;
         let alice = world.connects("alice").await;
-        // More than socket buffers and half an outbox hold.
+// More than socket buffers and half an outbox hold.
         let text = "x".repeat(16_000);
         for _ in 0..60 {
             let body = SendMessage { text: Some(text.clone()), ..Default::default() };
@@ -145,11 +145,11 @@ on_both_stores! {
     }
 }
 
-// On the embedded store a session begins within one step of one thread, so that hardly anybody ever
-// waits.
+// On the embedded store, a connect is served in one step of one thread, so that connects hardly ever
+// wait.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_is_not_let_in_is_told_when_and_all_are_in_at_last_while_who_is_there_is_served() {
-    let Gated(world) = Gated::on(Ground::Redis).await;
+async fn rejected_connects_get_a_hint_and_succeed_later_while_sessions_are_served() {
+    let Gated(world) = Gated::on(StoreKind::Redis).await;
     let general = world
         .channel("group", "general", &["alice", "bob", "carol"])
         .await;
@@ -158,7 +158,7 @@ async fn who_is_not_let_in_is_told_when_and_all_are_in_at_last_while_who_is_ther
         events,
         ..
     } = world.connects("alice").await;
-    // Dropped, so that nobody has to read them for the session to be served.
+    // Dropped, since a session is served only while its events are read.
     drop(events);
     let says = async |text: String| {
         alice
@@ -234,12 +234,12 @@ async fn who_is_not_let_in_is_told_when_and_all_are_in_at_last_while_who_is_ther
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_the_store_hangs_so_many_wait_and_afterwards_all_come_in() {
+async fn while_the_store_hangs_a_bounded_number_of_connects_wait_and_all_succeed_afterwards() {
     const COUNT: usize = 20;
-    let Gated(world) = Gated::on(Ground::Redis).await;
+    let Gated(world) = Gated::on(StoreKind::Redis).await;
     let general = world.channel("group", "general", &["alice", "bob"]).await;
     let alice = world.connects("alice").await;
-    let Keeper::Redis(server, _) = &world.keeper else {
+    let StoreProcess::Redis(server, _) = &world.store_process else {
         unreachable!()
     };
     let params = Connect {
@@ -281,8 +281,8 @@ async fn while_the_store_hangs_so_many_wait_and_afterwards_all_come_in() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_app_that_fills_the_queue_keeps_out_no_other_app() {
-    let Gated(world) = Gated::on(Ground::Redis).await;
+async fn app_that_fills_the_queue_does_not_block_other_apps() {
+    let Gated(world) = Gated::on(StoreKind::Redis).await;
     world.people(&["alice"]).await;
     let loud = Connect {
         token: world.token("alice").await,
@@ -297,7 +297,7 @@ async fn an_app_that_fills_the_queue_keeps_out_no_other_app() {
         ..Connect::default()
     };
     let connector = Connector::new(&world.url(0), Encoding::MessagePack).unwrap();
-    let Keeper::Redis(server, _) = &world.keeper else {
+    let StoreProcess::Redis(server, _) = &world.store_process else {
         unreachable!()
     };
     // The node knows both token keys.
@@ -345,7 +345,7 @@ async fn connects_that_find_the_queue_full_count_against_their_address() {
     ];
     let flags = limits.map(|limit| ["--limit", limit]).concat();
     let flags = [&flags[..], &["--trusted-proxies", "127.0.0.1/32"]].concat();
-    let world = World::with(Ground::Redis, 1, &flags).await;
+    let world = World::with(StoreKind::Redis, 1, &flags).await;
     world.people(&["alice"]).await;
     let params = Connect {
         token: world.token("alice").await,
@@ -364,7 +364,7 @@ async fn connects_that_find_the_queue_full_count_against_their_address() {
             Err(ConnectError::Upgrade { status: 429, .. })
         )
     };
-    let Keeper::Redis(server, _) = &world.keeper else {
+    let StoreProcess::Redis(server, _) = &world.store_process else {
         unreachable!()
     };
     let _held = from("203.0.113.1").connect(&params).await.unwrap();

@@ -1,9 +1,9 @@
-//! No acknowledgement precedes its sync, told by the system calls of the real binary.
+//! No acknowledgement precedes its sync, checked in a trace of the binary's system calls.
 //!
-//! What LMDB does for a commit: it writes the pages to `data.mdb`, waits for `fdatasync` of it, and
-//! then writes the meta page, without which nothing of the commit is there, through a descriptor
-//! that was opened with `O_DSYNC`. So before any byte that tells of a message leaves through a
-//! socket, all three must have returned, in this order.
+//! For a commit, LMDB writes the pages to `data.mdb`, calls `fdatasync`, and
+//! then writes the meta page, which makes the commit visible, through a descriptor
+//! that was opened with `O_DSYNC`. All three must have returned, in this order, before any byte
+//! about a message is written to a socket.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,12 +21,12 @@ use crate::{
 #[derive(Debug)]
 struct Call<'a> {
     name: &'a str,
-    /// With the data that it was given.
+    /// Its arguments, with the data.
     arguments: &'a str,
-    /// Lines at which it began and returned.
+    /// The lines of its start and return.
     began: usize,
     returned: usize,
-    /// What it returned.
+    /// Its result.
     result: &'a str,
 }
 
@@ -35,7 +35,7 @@ impl<'a> Call<'a> {
         !self.result.starts_with('-') && !self.result.starts_with('?')
     }
 
-    /// The descriptor that it is about, and what that is.
+    /// Its descriptor, and the file or socket of that.
     fn descriptor(&self) -> Option<(&'a str, &'a str)> {
         let (number, rest) = self.arguments.split_once('<')?;
         Some((number, rest.split_once('>')?.0))
@@ -52,7 +52,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Reads a trace. What one thread began while another's call was under way is found again where it
+/// Parses a trace. A call that was interrupted by other threads' calls continues where it
 /// resumes.
 fn calls(trace: &str) -> Vec<Call<'_>> {
     let mut under_way: BTreeMap<(&str, &str), (usize, &str)> = BTreeMap::new();
@@ -97,8 +97,8 @@ fn calls(trace: &str) -> Vec<Call<'_>> {
     calls
 }
 
-/// Whether what is told of each of these texts was told after it was on the disk. They stand in the
-/// trace as they are.
+/// Returns whether each of these texts left through a socket only after it was synced. They occur
+/// in the trace unencoded.
 fn told_after_its_sync(trace: &str, texts: &[String]) -> Result<(), String> {
     let calls = calls(trace);
     let synchronous: BTreeSet<&str> = calls
@@ -145,7 +145,7 @@ fn told_after_its_sync(trace: &str, texts: &[String]) -> Result<(), String> {
         let committed = committed.filter(|call| call.returned < told.began);
         let committed =
             committed.ok_or_else(|| format!("{text} is told before its commit is on the disk"))?;
-        // Of all the pages of the commit, not only of that with the text.
+        // All pages of the commit, not only the one with the text.
         let pages = calls
             .iter()
             .filter(is_write)
@@ -163,11 +163,11 @@ fn told_after_its_sync(trace: &str, texts: &[String]) -> Result<(), String> {
     Ok(())
 }
 
-/// The calls by which bytes leave through a socket.
+/// The system calls that write to a socket.
 const SENDS: [&str; 5] = ["sendto", "sendmsg", "sendmmsg", "write", "writev"];
 
 #[test]
-fn a_trace_without_the_sync_is_found_out() {
+fn missing_sync_is_detected_in_a_trace() {
     const TRACE: &str = r#"
 7 openat(AT_FDCWD</>, "/d/data.mdb", O_RDWR|O_CREAT|O_CLOEXEC, 0600) = 5</d/data.mdb>
 7 openat(AT_FDCWD</>, "/d/data.mdb", O_WRONLY|O_DSYNC|O_CLOEXEC, 0600) = 6</d/data.mdb>
@@ -209,13 +209,13 @@ fn a_trace_without_the_sync_is_found_out() {
             .unwrap_err()
             .contains("nothing tells")
     );
-    // The meta page through a descriptor that waits for no disk.
+    // The meta page through a descriptor without `O_DSYNC`.
     assert!(
         told(&TRACE.replace("|O_DSYNC", ""))
             .unwrap_err()
             .contains("before its commit")
     );
-    // A sync that failed, one that began too early, an answer before the commit.
+    // A failed sync, one that began too early, and an answer before the commit.
     assert!(
         told(&TRACE.replace("resumed>) = 0", "resumed>) = -1 EIO (Input/output error)")).is_err()
     );
@@ -234,7 +234,7 @@ fn a_trace_without_the_sync_is_found_out() {
             .unwrap_err()
             .contains("before its commit")
     );
-    // Another page of the commit that no sync follows.
+    // Another page of the commit without a sync.
     let mut lines: Vec<_> = TRACE.lines().collect();
     lines.insert(
         8,
@@ -247,7 +247,7 @@ fn a_trace_without_the_sync_is_found_out() {
     );
 }
 
-/// Whether system calls can be traced here. Where they could be, they must.
+/// Returns whether system calls can be traced here. Fails if they should be traceable.
 pub(crate) fn can_trace() -> bool {
     let works = |program: &str, arguments: &[&str]| {
         std::process::Command::new(program)
@@ -263,7 +263,7 @@ pub(crate) fn can_trace() -> bool {
         !can_install,
         "strace is missing or may not trace: apt-get install strace, and allow ptrace"
     );
-    // Past the harness, which keeps quiet about what passes.
+    // Written directly, since the harness hides the output of passing tests.
     let _ = std::io::Write::write_all(
         &mut std::io::stderr(),
         b"skipped: strace is missing or may not trace, so no system call was seen or made to fail\n",
@@ -272,7 +272,7 @@ pub(crate) fn can_trace() -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_message_is_synced_before_anything_tells_of_it() {
+async fn every_message_is_synced_before_it_is_published_or_acknowledged() {
     if !can_trace() {
         return;
     }
@@ -280,7 +280,7 @@ async fn every_message_is_synced_before_anything_tells_of_it() {
     let (data, trace) = (folder.path().join("data"), folder.path().join("trace"));
     let calls =
         "trace=openat,pwrite64,pwritev,write,writev,fdatasync,fsync,msync,sendto,sendmsg,sendmmsg";
-    // It traces from beside (`-D`), so that the node is this process's own child.
+    // `-D` makes the node a child of this process.
     let starter = [
         "strace",
         "-D",
@@ -302,7 +302,7 @@ async fn every_message_is_synced_before_anything_tells_of_it() {
     shop.group("general", &["alice", "bob"]).await;
     let mut senders = Vec::new();
     let mut texts = Vec::new();
-    // In the text encoding, so that the trace shows what is told as it was said.
+    // JSON, so that the trace shows the texts unencoded.
     for name in ["alice", "bob"] {
         let (session, _) = shop.connects(name, Encoding::Json).await;
         let said: Vec<String> = (100..150)
@@ -322,7 +322,7 @@ async fn every_message_is_synced_before_anything_tells_of_it() {
                         .await
                         .unwrap(),
                 );
-                // Now one by one, now several in one commit.
+                // Alternately one by one and several in one commit.
                 if index % 10 > 4 {
                     for reply in replies.drain(..) {
                         reply.reply().await.unwrap();

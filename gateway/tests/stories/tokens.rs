@@ -1,5 +1,5 @@
-//! Tokens: which are taken, how a session changes its own, and what ends sessions before their
-//! time.
+//! Tokens: validity, refresh by a session, and revocations that end
+//! sessions.
 
 use std::time::{Duration, Instant};
 
@@ -14,9 +14,9 @@ use protocol::{
 };
 use serde_json::{Value, json};
 
-use crate::story::{Ground, Person, World, has_exactly, refusal, until};
+use crate::story::{Person, StoreKind, World, has_exactly, refusal, until};
 
-/// The world's clock in seconds.
+/// Returns the time in seconds.
 fn now() -> u64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
@@ -46,7 +46,7 @@ impl World {
             .unwrap()
     }
 
-    /// A key's end holds everywhere within five seconds; a session that begins in between is ended.
+    /// Checks that a revoked key is refused everywhere within five seconds, and that sessions opened meanwhile end.
     async fn is_soon_refused(&self, token: &str) {
         let began = Instant::now();
         loop {
@@ -61,7 +61,7 @@ impl World {
                     };
                     assert_eq!(person.is_closed().await, 4004);
                 }
-                // A user connects no more often than it may.
+                // Stays below the connect rate of a user.
                 Err(client::ConnectError::Refused { error, .. })
                     if error.code == ErrorCode::RateLimited =>
                 {
@@ -103,12 +103,12 @@ fn signed(key: &TokenKey, user: &str, issued_at: u64, expires_at: u64) -> String
     )
 }
 
-/// A world in which mistakes are not counted.
+/// A world without a limit on failed attempts.
 struct Patient(World);
 
 impl Patient {
-    async fn on(ground: Ground) -> Self {
-        Self(World::with(ground, 1, &["--limit", "unauthenticated_per_ip=0"]).await)
+    async fn on(store_kind: StoreKind) -> Self {
+        Self(World::with(store_kind, 1, &["--limit", "unauthenticated_per_ip=0"]).await)
     }
 }
 
@@ -157,7 +157,7 @@ on_both_stores! {
         ] {
             assert_eq!(alice.is_refused("token.refresh", json!({ "token": token })).await, code);
         }
-        // The old token is over by now, the session lives on with the new one.
+// The old token has expired, and the session continues with the new one.
         let over = Instant::now() + Duration::from_secs(3);
         until("the old token is over", || async { Instant::now() > over }).await;
         alice.sends(&general, "still here").await;
@@ -175,7 +175,7 @@ on_both_stores! {
         assert_eq!(shortened.is_closed().await, 4003, "a shorter token counts too");
     }
 
-    async fn a_token_that_ends_soon_is_told_sixty_seconds_before(world: World) {
+    async fn client_is_warned_sixty_seconds_before_its_token_expires(world: World) {
         world.people(&["alice"]).await;
         let token: Token = world.team().post("/v1/users/alice/tokens", &json!({ "expires_in": 62 })).await.unwrap();
         let mut alice = world.connects_with(0, &token.token).await;
@@ -187,7 +187,7 @@ on_both_stores! {
         alice.hears_nothing().await;
     }
 
-    async fn a_disconnected_user_may_come_back_at_once_unless_revoked(world: Patient) {
+    async fn disconnected_user_can_reconnect_at_once_unless_revoked(world: Patient) {
         let world = world.0;
         world.people(&["alice", "bob"]).await;
         let token = world.token("alice").await;
@@ -274,7 +274,12 @@ on_both_stores! {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revocation_reaches_every_node_within_five_seconds() {
-    let world = World::with(Ground::Redis, 2, &["--limit", "unauthenticated_per_ip=0"]).await;
+    let world = World::with(
+        StoreKind::Redis,
+        2,
+        &["--limit", "unauthenticated_per_ip=0"],
+    )
+    .await;
     world.people(&["alice", "watcher"]).await;
     let token = world.token("alice").await;
     let mut sessions = [
@@ -329,7 +334,7 @@ async fn a_revocation_reaches_every_node_within_five_seconds() {
 }
 
 impl World {
-    /// Somebody connects with this token.
+    /// Connects with this token.
     async fn connects_with(&self, node: usize, token: &str) -> Person {
         let connector = client::Connector::new(&self.url(node), Encoding::MessagePack).unwrap();
         let (session, events) = connector.connect(&with(token)).await.unwrap();
@@ -342,8 +347,8 @@ impl World {
     }
 }
 
-async fn tokens_between_two_revocations_of_a_second_are_refused(ground: Ground) {
-    let world = World::on(ground).await;
+async fn tokens_between_two_revocations_of_a_second_are_refused(store_kind: StoreKind) {
+    let world = World::on(store_kind).await;
     world.people(&["ada"]).await;
     let revoke = async || {
         let _: Disconnected = world
@@ -365,10 +370,10 @@ async fn tokens_between_two_revocations_of_a_second_are_refused(ground: Ground) 
 
 #[tokio::test]
 async fn tokens_between_two_revocations_of_a_second_are_refused_on_the_embedded_store() {
-    tokens_between_two_revocations_of_a_second_are_refused(Ground::Embedded).await;
+    tokens_between_two_revocations_of_a_second_are_refused(StoreKind::Embedded).await;
 }
 
 #[tokio::test]
 async fn tokens_between_two_revocations_of_a_second_are_refused_on_redis() {
-    tokens_between_two_revocations_of_a_second_are_refused(Ground::Redis).await;
+    tokens_between_two_revocations_of_a_second_are_refused(StoreKind::Redis).await;
 }

@@ -1,6 +1,6 @@
-//! One message, socket to socket, on both stores.
+//! One message from socket to socket, on both stores.
 
-use crate::story::{Ground, World};
+use crate::story::{StoreKind, World};
 use protocol::{
     Encoding,
     operation::{
@@ -24,7 +24,7 @@ on_both_stores! {
         assert_eq!(listed.items.iter().map(|m| &m.id).collect::<Vec<_>>(), [&sent.id]);
     }
 
-    async fn whoever_comes_into_a_channel_is_subscribed_at_once(world: World) {
+    async fn added_user_is_subscribed_at_once(world: World) {
         world.people(&["alice", "bob"]).await;
         let mut bob = world.connects("bob").await;
         let general = world.channel("group", "general", &["alice"]).await;
@@ -40,8 +40,8 @@ on_both_stores! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_nodes_over_one_redis_are_one_world() {
-    let world = World::with(Ground::Redis, 2, &[]).await;
+async fn two_nodes_over_one_redis_share_all_data() {
+    let world = World::with(StoreKind::Redis, 2, &[]).await;
     let general = world.channel("group", "general", &["alice", "bob"]).await;
     let alice = world
         .connects_to(0, "alice", Encoding::MessagePack, Connect::default())

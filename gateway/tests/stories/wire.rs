@@ -1,4 +1,4 @@
-//! A WebSocket by hand: bytes as they are, for those who want to send what no client would.
+//! A raw WebSocket, for frames that no client sends.
 #![allow(unreachable_pub, reason = "tests have no outside")]
 
 use std::{io::ErrorKind, net::SocketAddr, time::Duration};
@@ -14,22 +14,22 @@ use tokio::{
     time::timeout,
 };
 
-/// Within which whatever was sent is answered.
+/// Maximum time to answer any input.
 pub const ANSWER: Duration = Duration::from_secs(15);
 
 pub const TEXT: u8 = 1;
 pub const BINARY: u8 = 2;
 
-/// What became of something that was sent.
+/// The reaction to an input.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     /// A reply: its id, and its error's code unless it is a result.
     Reply(u32, Option<String>),
     /// A close frame.
     Closed(u16),
-    /// The end without one.
+    /// The end of the connection without a close frame.
     Cut,
-    /// Nothing at all.
+    /// No reaction.
     Silence,
 }
 
@@ -42,7 +42,7 @@ pub struct Raw {
 }
 
 impl Raw {
-    /// Upgrades.
+    /// Opens a connection and upgrades it.
     pub async fn open(address: SocketAddr, encoding: Encoding) -> Self {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
@@ -80,7 +80,7 @@ impl Raw {
         }
     }
 
-    /// Upgrades and connects.
+    /// Opens a connection, upgrades it and sends `connect`.
     pub async fn session(address: SocketAddr, encoding: Encoding, token: &str) -> Self {
         let mut raw = Self::open(address, encoding).await;
         let params = Connect {
@@ -94,17 +94,17 @@ impl Raw {
         raw
     }
 
-    /// Answers no ping from now on.
+    /// Stops answering pings.
     pub fn plays_dead(&mut self) {
         self.is_dead = true;
     }
 
-    /// Sends bytes as they are. An error means that the other side has closed already.
+    /// Sends raw bytes. Fails if the peer has closed the connection.
     pub async fn bytes(&mut self, bytes: &[u8]) {
         let _: std::io::Result<()> = self.stream.write_all(bytes).await;
     }
 
-    /// Sends a whole message of the session's own kind.
+    /// Sends a message in the session's encoding.
     pub async fn message(&mut self, payload: &[u8]) {
         let opcode = if self.encoding == Encoding::Json {
             TEXT
@@ -114,20 +114,20 @@ impl Raw {
         self.bytes(&frame(true, opcode, payload)).await;
     }
 
-    /// Sends nothing more.
+    /// Closes the sending side.
     pub async fn hangs_up(&mut self) {
         let _: std::io::Result<()> = self.stream.shutdown().await;
     }
 
-    /// The next reply, or how the connection ended. Events and pings are passed over.
+    /// Returns the next reply or the end of the connection; skips events and pings.
     pub async fn outcome(&mut self) -> Outcome {
         timeout(ANSWER, self.next())
             .await
             .unwrap_or(Outcome::Silence)
     }
 
-    /// Sends these bytes again and again until the connection is closed. What is answered meanwhile
-    /// is passed over.
+    /// Sends these bytes repeatedly until the connection is closed. Answers are
+    /// skipped.
     pub async fn floods(&mut self, bytes: &[u8]) -> Outcome {
         timeout(ANSWER, self.sends_endlessly(bytes))
             .await
@@ -154,7 +154,7 @@ impl Raw {
                 match self.stream.try_write(&bytes[at..]) {
                     Ok(written) => at = (at + written) % bytes.len(),
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                    // What was said before that can still be read.
+                    // Earlier frames can still be read.
                     Err(_) => interest = Interest::READABLE,
                 }
             }
@@ -183,7 +183,7 @@ impl Raw {
         }
     }
 
-    /// A whole frame that has been read.
+    /// Returns a complete frame of the buffer.
     fn buffered(&mut self) -> Option<(u8, Vec<u8>)> {
         let (header, length) = header(&self.buffer)?;
         let payload = self.buffer.get(header..header + length)?.to_vec();
@@ -192,7 +192,7 @@ impl Raw {
         Some((opcode, payload))
     }
 
-    /// A whole frame of the server's, which masks nothing and fragments nothing.
+    /// Parses a complete, unmasked and unfragmented frame.
     async fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
         loop {
             if let Some(frame) = self.buffered() {
@@ -228,7 +228,7 @@ fn header(buffer: &[u8]) -> Option<(usize, usize)> {
     }
 }
 
-/// A frame as a client sends it: masked, with a mask that changes nothing.
+/// Returns a client's frame, masked with zeros.
 pub fn frame(fin: bool, opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = declared(fin, opcode, true, payload.len() as u64);
     bytes.extend([0, 0, 0, 0]);
@@ -236,7 +236,7 @@ pub fn frame(fin: bool, opcode: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The beginning of a frame that says it is so long.
+/// Returns the header of a frame with this length.
 pub fn declared(fin: bool, opcode: u8, masked: bool, length: u64) -> Vec<u8> {
     let mut bytes = vec![u8::from(fin) << 7 | opcode];
     let mask = u8::from(masked) << 7;
@@ -254,8 +254,8 @@ pub fn declared(fin: bool, opcode: u8, masked: bool, length: u64) -> Vec<u8> {
     bytes
 }
 
-/// What an HTTP server answers to these bytes: the status, or none if it ends the connection
-/// without one. Panics if it says nothing.
+/// Sends bytes to an HTTP server, and returns the status, or `None` if it closes the connection
+/// without one. Panics if there is no reaction.
 pub async fn http(address: SocketAddr, bytes: &[u8]) -> Option<u16> {
     let answer = http_answer(address, bytes).await;
     let status = answer
@@ -264,7 +264,7 @@ pub async fn http(address: SocketAddr, bytes: &[u8]) -> Option<u16> {
     status.get(..3)?.parse().ok()
 }
 
-/// The same, with all that is answered until the connection ends or rests.
+/// Like `status_of`, and returns all bytes until the connection ends or becomes idle.
 pub async fn http_answer(address: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let (mut reader, mut writer) = stream.split();

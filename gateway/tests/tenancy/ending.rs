@@ -47,14 +47,14 @@ impl Heard {
 }
 
 #[tokio::test]
-async fn every_node_hears_of_each_ending_once_and_in_order() {
+async fn every_node_receives_each_ending_once_and_in_order() {
     let deployment = Deployment::start();
     let tenant = deployment.tenant("a").await;
     let backend = deployment.backend(&tenant, Environment::Live).await;
     let actor = backend.actor().unwrap();
     let alice = deployment.user(&backend, "alice").await;
     let signer = deployment.signer(&tenant, Algorithm::HS256).await;
-    // Before the followers: none of their business.
+    // Endings from before the followers started are ignored.
     sessions::disconnect_user(&deployment.services, actor, &alice, Disconnect::default())
         .await
         .unwrap();
@@ -173,7 +173,7 @@ async fn a_node_that_missed_entries_has_all_sessions_checked() {
     for _ in 0..5 {
         end().await;
     }
-    // Whatever channels keep, this log is kept long: it takes a bound of its own to trim it.
+    // This log has its own retention, independent of that of channels.
     let trim = Append {
         kind: 1,
         reference: Bytes::new(),
@@ -207,7 +207,7 @@ async fn a_node_that_missed_entries_has_all_sessions_checked() {
 }
 
 #[tokio::test]
-async fn what_this_node_ended_it_hears_at_once_and_the_clocks_are_compared() {
+async fn endings_of_the_own_node_apply_at_once_and_clocks_are_compared() {
     let deployment = Deployment::start();
     deployment.later(Duration::from_secs(3600));
     let heard = Arc::new(Heard::default());

@@ -56,7 +56,7 @@ fn answer(begun: Begun) -> (u16, Value) {
 }
 
 #[tokio::test]
-async fn a_repeat_is_told_the_first_answer_without_secrets() {
+async fn repeat_is_answered_like_the_first_request_without_secrets() {
     let deployment = Deployment::start();
     let begin = async |body: &[u8]| {
         idempotency::begin_once(&deployment.services, &Principal::Admin, ROUTE, "k", body)
@@ -88,7 +88,7 @@ async fn a_repeat_is_told_the_first_answer_without_secrets() {
 }
 
 #[tokio::test]
-async fn request_that_was_released_or_died_is_done_again_with_the_same_ids() {
+async fn repeated_request_uses_the_same_ids() {
     let deployment = Deployment::start();
     let begin = async || {
         idempotency::begin_once(&deployment.services, &Principal::Admin, ROUTE, "k", b"").await
@@ -107,7 +107,7 @@ async fn request_that_was_released_or_died_is_done_again_with_the_same_ids() {
     deployment.later(Duration::from_secs(16));
     let third = again(begin().await.unwrap());
     assert_eq!(third.bits, once.bits);
-    // Whoever lost the claim says nothing any more.
+    // A request that lost its claim records no answer.
     idempotency::finish_once(&deployment.services, second, answered(201, json!("late")))
         .await
         .unwrap();
@@ -118,7 +118,7 @@ async fn request_that_was_released_or_died_is_done_again_with_the_same_ids() {
 }
 
 #[tokio::test]
-async fn request_that_is_done_again_knows_its_own_work_under_a_chosen_id() {
+async fn repeated_request_recognizes_its_own_entity_with_a_chosen_id() {
     let deployment = Deployment::start();
     let tenant = deployment.tenant("a").await;
     let backend = deployment.backend(&tenant, Environment::Live).await;
@@ -218,7 +218,7 @@ async fn keys_of_other_credentials_and_routes_are_other_keys() {
 }
 
 #[tokio::test]
-async fn of_many_at_once_one_is_the_first_and_the_others_answer_what_it_answered() {
+async fn concurrent_requests_with_one_key_share_the_first_answer() {
     let deployment = Deployment::start();
     let begin = || {
         let services = deployment.services.clone();

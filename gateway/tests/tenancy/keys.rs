@@ -1,4 +1,4 @@
-//! Keys: what they look like, whom they stand for, and that nobody else sees them.
+//! Keys: their form, their owners, and their secrecy.
 
 use std::time::Duration;
 
@@ -80,7 +80,7 @@ async fn each_credential_stands_for_its_owner() {
 }
 
 #[tokio::test]
-async fn what_is_no_key_is_unauthenticated() {
+async fn invalid_key_is_unauthenticated() {
     let deployment = Deployment::start();
     let tenant = deployment.tenant("a").await;
     let good = secret(&tenant.organization_key).to_owned();
@@ -260,7 +260,7 @@ async fn making_a_key_again_with_the_same_bits_answers_the_first_without_its_sec
 }
 
 #[tokio::test]
-async fn an_access_key_ends_by_itself() {
+async fn access_key_expires() {
     let deployment = Deployment::start();
     let tenant = deployment.tenant("a").await;
     let access = async |expires_in, bits| {
@@ -348,7 +348,7 @@ async fn nothing_prints_a_secret() {
         deployment.auth.verify(&token).await,
         deployment.auth.verify(&format!("{token}x")).await
     );
-    // With everything that was remembered meanwhile.
+    // Including everything that was cached meanwhile.
     printed += &format!("{:?} {:?}", deployment.auth, deployment.services);
     let signature = token.rsplit('.').next().unwrap();
     for secret in [
@@ -364,7 +364,7 @@ async fn nothing_prints_a_secret() {
 }
 
 #[tokio::test]
-async fn a_cursor_is_good_for_an_hour() {
+async fn cursor_is_valid_for_an_hour() {
     let deployment = Deployment::start();
     let tenant = deployment.tenant("a").await;
     for _ in 0..3 {

@@ -1,13 +1,13 @@
-//! Organizations, apps, keys, tokens: who is let in, who is not, and how soon.
+//! Organizations, apps, keys and tokens.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(missing_docs, reason = "a test's name is its promise")]
 
 mod ending;
 mod idempotency;
+mod isolation;
 mod keys;
 mod organizations;
 mod revocation;
 mod story;
 mod tokens;
-mod walls;

@@ -1,4 +1,4 @@
-//! Revocation: how soon every node refuses what was good before.
+//! Revocation, and how soon every node applies it.
 
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ use crate::story::{Deployment, code, secret, sentence};
 
 const ADMIN: Principal = Principal::Admin;
 
-/// Asks both nodes about a credential now, and after the longest time that either may believe what
-/// it knew.
+/// Authenticates on both nodes now, and after the maximum age of their
+/// caches.
 async fn refused_soon(
     deployment: &Deployment,
     other: &(Services, Authenticator),
@@ -41,7 +41,7 @@ async fn accepted(deployment: &Deployment, other: &(Services, Authenticator), cr
 }
 
 #[test]
-fn what_is_remembered_is_forgotten_well_within_5_seconds() {
+fn cached_credential_expires_within_5_seconds() {
     assert!(STALE <= Duration::from_secs(2));
 }
 
@@ -215,7 +215,7 @@ async fn a_users_tokens_are_refused_at_once_up_to_the_second_of_their_revocation
         deployment.auth.verify(&fresh).await.is_ok(),
         "a disconnection revokes nothing"
     );
-    // A second revocation moves the instant forwards.
+    // A second revocation moves the time forwards.
     sessions::disconnect_user(
         &deployment.services,
         actor,

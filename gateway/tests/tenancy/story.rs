@@ -52,7 +52,7 @@ pub(crate) struct Tenant {
     pub(crate) app: AppId,
 }
 
-/// A token key with what signs for it.
+/// A token key with its signing secret.
 pub(crate) struct Signer {
     pub(crate) id: TokenKeyId,
     pub(crate) algorithm: jsonwebtoken::Algorithm,
@@ -89,12 +89,12 @@ impl Deployment {
         }
     }
 
-    /// Another node on the same store, with a clock of its own.
+    /// Returns another node on the same store, with its own clock.
     pub(crate) fn another_node(&self) -> (Services, Authenticator) {
         node(&self.store, (*self.services.limits).clone())
     }
 
-    /// Now, by the deployment's clock, in seconds.
+    /// Returns the deployment's time in seconds.
     pub(crate) fn now(&self) -> u64 {
         self.services.clock.now_ms() / 1000
     }
@@ -162,7 +162,7 @@ impl Deployment {
         .unwrap()
     }
 
-    /// The backend of a tenant's app.
+    /// Returns the backend of a tenant's app.
     pub(crate) async fn backend(&self, tenant: &Tenant, environment: Environment) -> Principal {
         let key = self.app_key(tenant, environment).await;
         self.auth.authenticate(secret(&key)).await.unwrap()
@@ -257,12 +257,12 @@ impl Deployment {
         }
     }
 
-    /// The claims of a good token for this user.
+    /// Returns the claims of a valid token for this user.
     pub(crate) fn claims(&self, user: &str) -> Value {
         json!({ "sub": user, "iat": self.now(), "exp": self.now() + 600 })
     }
 
-    /// Lets an app refuse users that it did not make.
+    /// Makes an app refuse unknown users.
     pub(crate) async fn make_no_users(&self, tenant: &Tenant) {
         let settings = Some(UpdateAppSettings {
             create_users_from_tokens: Some(false),
@@ -316,7 +316,7 @@ pub(crate) fn scope(tenant: &Tenant, environment: Environment) -> Scope {
     }
 }
 
-/// The sentence of a refusal that is neither an expiry nor an outage.
+/// Returns the sentence of a refusal that is neither an expiry nor an outage.
 pub(crate) fn sentence(result: Result<Verified, TokenRefused>) -> String {
     match result {
         Err(TokenRefused::Other(sentence)) => sentence,

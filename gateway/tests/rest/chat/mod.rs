@@ -101,7 +101,7 @@ async fn each_item_of_a_batch_has_the_status_that_it_would_have_alone() {
         .await
         .refuses(400, "bad_request");
 
-    // What only a reader of the item can find wrong with it leaves the others alone.
+    // An invalid item does not affect the others.
     let odd = [
         r#"{ "id": "frank", "metadata": { "a": 1e999 } }"#,
         r#"{ "id": "frank", "bio": "\ud800" }"#,
@@ -139,7 +139,7 @@ async fn items_of_a_batch_do_not_conflict_with_each_other() {
         .is(200);
     let channel = app.post("/v1/channels", json!({ "type": "group" })).await;
     let path = format!("/v1/channels/{}/participants/batch", channel.is(201).id());
-    // All of them change the number of owners.
+    // All items change the number of owners.
     let owners: Vec<Value> = ids()
         .map(|id| json!({ "user_id": id, "role": "owner" }))
         .collect();

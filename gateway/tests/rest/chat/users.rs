@@ -89,7 +89,7 @@ async fn users_are_made_read_changed_replaced_listed_and_deleted() {
 }
 
 #[tokio::test]
-async fn a_user_may_be_called_batch() {
+async fn user_id_may_be_batch() {
     let Scene { node, tenant, .. } = scene().await;
     let app = node.by(&tenant.live);
     assert_eq!(

@@ -34,7 +34,7 @@ async fn a_media_type_that_is_not_read_is_unsupported() {
         .is(200);
 }
 
-/// A body that counts how often it is asked for more.
+/// A body that counts how often it is polled.
 struct Endless {
     announced: Option<u64>,
     asked: Arc<AtomicUsize>,
@@ -76,7 +76,7 @@ async fn a_body_over_the_limit_is_refused_before_it_is_read() {
             .refuses(413, "too_large");
         assert_eq!(asked.load(Ordering::Relaxed), most, "of 1 KiB each");
     }
-    // Nobody without a credential gets a body read at all.
+    // Without a credential, no body is read.
     let asked = Arc::new(AtomicUsize::new(0));
     let body = Body::new(Endless {
         announced: None,
@@ -96,7 +96,7 @@ async fn a_body_over_the_limit_is_refused_before_it_is_read() {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_arrive_is_given_up() {
+async fn body_that_does_not_arrive_times_out() {
     let node = Node::start().await;
     let tenant = node.tenant().await;
     let app = node

@@ -1,4 +1,4 @@
-//! Each error code over HTTP, in the product's own form, and limits before memory.
+//! Every error code over HTTP, and limits of bodies and headers.
 
 mod bodies;
 
@@ -240,7 +240,7 @@ async fn a_misfit_says_where() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_an_id_is_not_found_like_an_id_that_nobody_has() {
+async fn invalid_id_is_not_found_like_an_unknown_one() {
     let node = Node::start().await;
     let tenant = node.tenant().await;
     let app = node.by(&tenant.live);

@@ -1,4 +1,4 @@
-//! Every secret in every wrong place: none is seen again, in no log, no error, no close reason, no
+//! Secrets in wrong fields appear in no log, error, close reason or
 //! metric.
 
 mod places;
@@ -18,7 +18,7 @@ use crate::{
 };
 use places::{over_http, over_websocket};
 
-/// A secret, and what may not be seen of it: the part that is secret.
+/// A secret, and the part of it that must not be visible.
 struct Canary {
     name: &'static str,
     text: String,
@@ -37,7 +37,7 @@ impl Canary {
     }
 
     fn token(name: &'static str, text: &str) -> Self {
-        // The signature is what makes a token of it.
+        // Only the signature of a token is secret.
         Self {
             name,
             text: text.to_owned(),
@@ -46,7 +46,7 @@ impl Canary {
     }
 }
 
-/// What was said to whoever asked, to be listened to for songs.
+/// All answers, to be searched for secrets.
 #[derive(Default)]
 struct Said(Vec<(String, String)>);
 
@@ -127,7 +127,7 @@ async fn canaries(shop: &Shop, secret_key: &str) -> Vec<Canary> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_secret_is_seen_again_wherever_it_was_put() {
+async fn secrets_are_never_printed_or_returned() {
     let folder = tempfile::tempdir().unwrap();
     let mut flags = vec!["--demo", "off", "--log", "debug", "--log-format", "json"];
     for limit in [
@@ -177,7 +177,7 @@ async fn no_secret_is_seen_again_wherever_it_was_put() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_secret_of_the_command_line_is_seen_again() {
+async fn secrets_of_the_command_line_are_not_printed() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data").display().to_string();
     let file = folder.path().join("secret");
@@ -202,7 +202,7 @@ async fn no_secret_of_the_command_line_is_seen_again() {
             "--redis",
             redis,
         ],
-        // The key in place of its file.
+        // The key in place of a path.
         vec!["--admin-key-file", &admin.text, "--data", &data],
         vec!["--secret-key-file", &admin.text, "--data", &data],
         vec!["--redis", "redis://someone:CanaryPassword@127.0.0.1:port"],
@@ -222,7 +222,7 @@ async fn no_secret_of_the_command_line_is_seen_again() {
             format!("{}\n{}", process.said().join("\n"), process.log()),
         );
     }
-    // A node whose Redis is not there says so, again and again, without its password.
+    // A node without its Redis logs that repeatedly, without the password.
     let arguments = [
         "--listen",
         "127.0.0.1:0",

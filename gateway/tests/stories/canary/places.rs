@@ -1,8 +1,8 @@
-//! Every place that takes a text, over HTTP and WebSocket.
+//! Every text field, over HTTP and WebSocket.
 
 use super::*;
 
-/// HTTP: as credential of every kind of route, and wherever else a text can stand.
+/// Sends a secret over HTTP: as the credential of every kind of route, and in every text field.
 pub(super) async fn over_http(shop: &Shop, canary: &Canary, said: &mut Said) {
     let text = canary.text.as_str();
     let mut ask = async |caller: &Backend,
@@ -18,7 +18,7 @@ pub(super) async fn over_http(shop: &Shop, canary: &Canary, said: &mut Said) {
             call = call.json(body);
         }
         let answer = call.send().await.unwrap();
-        // What was asked for and done may be told; a refusal tells nothing.
+        // A successful answer may contain the text of the request; a refusal may not.
         if answer.status.as_u16() >= 400 {
             let place = format!("{} {method} {path} {header:?} {body:?}", answer.status);
             said.note(
@@ -204,7 +204,7 @@ pub(super) async fn over_http(shop: &Shop, canary: &Canary, said: &mut Said) {
     ] {
         ask(caller, Method::POST, path, None, Some(body)).await;
     }
-    // And where no client would put it.
+    // In unusual places, too.
     for raw in [
         format!("GET /v1/users HTTP/1.1\r\nhost: x\r\n{text}\r\n\r\n"),
         format!("{text} /v1/users HTTP/1.1\r\nhost: x\r\n\r\n"),
@@ -219,7 +219,7 @@ pub(super) async fn over_http(shop: &Shop, canary: &Canary, said: &mut Said) {
     }
 }
 
-/// WebSocket: as token, and wherever else a text can stand.
+/// Sends a secret over WebSocket: as the token, and in every text field.
 pub(super) async fn over_websocket(shop: &Shop, canary: &Canary, said: &mut Said) {
     let text = canary.text.as_str();
     for encoding in Encoding::ALL {

@@ -31,7 +31,7 @@ async fn http_garbage_gets_a_status_or_an_end() {
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n".to_vec(),
             &[400],
         ),
-        // Answered in its own language or not at all.
+        // Either a valid HTTP answer or none.
         ("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), &[]),
         ("no version", b"GET /healthz\r\n\r\n".to_vec(), &[400]),
         (
@@ -278,7 +278,7 @@ async fn http_garbage_gets_a_status_or_an_end() {
             &[405],
         ),
     ];
-    // All at once: some are answered only when a deadline is over.
+    // Concurrently, since some are answered only after a timeout.
     let asked: Vec<_> = cases
         .into_iter()
         .map(|(name, bytes, allowed)| {
@@ -371,12 +371,12 @@ async fn a_wrong_type_in_any_field_of_any_route_is_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_dawdles_is_shown_out() {
+async fn slow_connections_are_closed() {
     use tokio::{io::AsyncWriteExt, net::TcpStream};
 
     let node = Node::start().await;
     let address = node.address();
-    // How long a connection lives that never finishes what it began.
+    // Lifetime of a connection that never completes its request.
     let lives = async |begin: Vec<u8>, drip: &'static [u8]| {
         let begun = std::time::Instant::now();
         let (mut reader, mut writer) = TcpStream::connect(address).await.unwrap().into_split();

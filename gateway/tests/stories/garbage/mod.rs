@@ -1,5 +1,5 @@
-//! What no client should send: each is answered by an error, a close code or an HTTP status, and
-//! costs the node nothing that lasts.
+//! Invalid input: it is answered by an error, a close code or an HTTP status, and
+//! leaves no cost behind.
 
 mod http;
 mod websocket;
@@ -21,12 +21,12 @@ use crate::{
     wire::{BINARY, Outcome, Raw, TEXT, declared, frame, http},
 };
 
-/// Most of what is sent by chance.
+/// Maximum size of random input.
 const MUTATIONS: usize = 1500;
-/// Connections that each hold as much as they may.
+/// Number of connections that each hold the maximum.
 const HOLDERS: usize = 300;
 
-/// A node of its own, whose memory and log are looked at.
+/// A node process whose memory and log are checked.
 struct Node {
     chaos: Chaos,
     shop: Shop,
@@ -66,14 +66,14 @@ impl Node {
         Raw::session(self.address(), encoding, &self.token).await
     }
 
-    /// It panicked at nothing, and serves.
+    /// Checks that it did not panic, and that it serves requests.
     async fn is_well(&self) {
         assert!(
             !self.chaos.log().contains("panicked"),
             "{}",
             self.chaos.log()
         );
-        // In a channel of its own: what came before may by chance have been a request to leave.
+        // In a new channel, since random input may have been a request to leave the old one.
         static ROUNDS: AtomicUsize = AtomicUsize::new(0);
         let channel = format!("round-{}", ROUNDS.fetch_add(1, Ordering::Relaxed));
         self.shop.group(&channel, &["alice"]).await;
@@ -105,12 +105,12 @@ fn ids(place: &Place) -> Option<String> {
     })
 }
 
-/// Parameters that fit a method.
+/// Returns valid parameters of a method.
 fn params(method: &str) -> Value {
     operations::named(method).params(&mut ids)
 }
 
-/// A request with a parameter of which the innermost of so many levels is null.
+/// Returns a request with a null at this level of nesting.
 fn nested(encoding: Encoding, levels: usize) -> Vec<u8> {
     match encoding {
         Encoding::Json => {

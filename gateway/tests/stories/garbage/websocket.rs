@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Payloads that are no request, in frames that are in order.
+/// Invalid payloads in valid frames.
 fn no_requests(encoding: Encoding) -> Vec<(&'static str, Vec<u8>)> {
     let ping = encode_request(encoding, 5, "ping", &json!({}));
     let mut all = vec![
@@ -87,7 +87,7 @@ fn no_requests(encoding: Encoding) -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_no_request_is_refused_before_and_after_connect() {
+async fn invalid_request_is_refused_before_and_after_connect() {
     let node = Node::start().await;
     for encoding in Encoding::ALL {
         for (name, payload) in no_requests(encoding) {
@@ -184,7 +184,7 @@ async fn frames_that_break_the_protocol_close_the_connection() {
                 "{name} in a session, {encoding:?}"
             );
         }
-        // A `connect` has 32 KiB, whatever other frames have.
+        // A `connect` is limited to 32 KiB, whatever the limit of other frames.
         let mut fresh = Raw::open(node.address(), encoding).await;
         fresh
             .message(&encode_request(
@@ -195,7 +195,7 @@ async fn frames_that_break_the_protocol_close_the_connection() {
             ))
             .await;
         assert_eq!(fresh.outcome().await, Outcome::Closed(4010));
-        // What is allowed goes through: fragments, with a ping between them, and close frames of
+        // Valid input is accepted: fragments with a ping between them, and close frames of
         // all kinds.
         let mut session = node.session(encoding).await;
         let parts = [
@@ -293,7 +293,7 @@ async fn a_wrong_type_in_any_field_of_any_method_is_answered() {
     node.is_well().await;
 }
 
-/// Changes some bytes, cuts, doubles or inserts.
+/// Changes, removes, duplicates or inserts some bytes.
 fn mutate(rng: &mut SmallRng, bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     for _ in 0..rng.random_range(1..6) {
@@ -338,7 +338,7 @@ async fn requests_changed_by_chance_are_answered_or_end_the_connection() {
                 Outcome::Reply(_, error) => {
                     assert_ne!(error.as_deref(), Some("internal"), "{}", show(&payload))
                 }
-                // A text that is no UTF-8 is no message at all.
+                // A text that is not UTF-8 is a protocol error.
                 Outcome::Closed(4000) => session = node.session(encoding).await,
                 other => panic!(
                     "round {round}, {encoding:?}: {other:?} after {}",
@@ -346,7 +346,7 @@ async fn requests_changed_by_chance_are_answered_or_end_the_connection() {
                 ),
             }
         }
-        // The frames themselves, headers and all: after them nothing more comes, so that none waits
+        // Mutated frames, including their headers. The stream ends afterwards, so that none waits
         // for the rest of a frame.
         for round in 0..MUTATIONS / 10 {
             let opcode = if encoding == Encoding::Json {
@@ -396,7 +396,7 @@ async fn garbage_costs_no_memory_beyond_the_frame_limit() {
                 BINARY
             };
             let mut raw = Raw::open(node.address(), encoding).await;
-            // Each announces as much as it may, brings all but the last byte of it, and waits.
+            // Each announces the maximum, sends all but the last byte, and waits.
             let mut bytes = declared(true, opcode, true, limit as u64);
             bytes.extend(vec![b' '; 4 + limit - 1]);
             raw.bytes(&bytes).await;
@@ -411,7 +411,7 @@ async fn garbage_costs_no_memory_beyond_the_frame_limit() {
                 "{outcome:?}"
             );
         }
-        // And those that are refused at once, by the thousand.
+        // Thousands of frames that are refused at once.
         for index in 0..700 {
             let encoding = Encoding::ALL[index % 2];
             let mut raw = Raw::open(node.address(), encoding).await;
@@ -421,8 +421,8 @@ async fn garbage_costs_no_memory_beyond_the_frame_limit() {
         }
         println!("round {round}: {} MiB", node.chaos.resident_bytes() >> 20);
     }
-    // Each holder may cost its frame, its buffers and its connection, twice over for what an
-    // allocator rounds up and keeps.
+    // Each connection may cost its frame, buffers and state, doubled for the overhead of the
+    // allocator.
     let allowed = (HOLDERS * 2 * (limit + 32 * 1024)) as u64;
     println!(
         "{} MiB before, {} MiB at most; {} MiB more are allowed",

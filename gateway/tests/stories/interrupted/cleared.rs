@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A document in every table of a partition, and whether one is left anywhere.
+/// Puts a document into every table of a partition, and checks whether any remains.
 struct Filled<'a> {
     services: &'a Services,
     partition: Partition,
@@ -14,7 +14,7 @@ impl Filled<'_> {
     async fn fill(&self) {
         let mut commit = Commit::default();
         for table in cleared_tables(&self.partition) {
-            // Where keys are ids, those that lead nowhere.
+            // Tables whose keys are ids get ids that do not exist.
             let key = match (table.name, self.partition.name().split(':').next()) {
                 ("c" | "p" | "u" | "dc" | "du", _) => "nobody",
                 ("k" | "a" | "t", Some("a" | "o")) => continue,
@@ -38,7 +38,7 @@ impl Filled<'_> {
                     });
                     commit
                 }
-                // What jobs read must be readable.
+                // Jobs must be able to decode these.
                 _ if table.name == "c" && self.partition.name().starts_with('u') => {
                     commit.put_value(table, key, &"pending")
                 }
@@ -53,7 +53,7 @@ impl Filled<'_> {
             .unwrap();
     }
 
-    /// Where its log begins.
+    /// The beginning of its log.
     async fn floor(&self) -> Position {
         self.services
             .snapshot(self.partition.clone(), Vec::new())
@@ -158,7 +158,7 @@ on_both_stores! {
         nothing_is_left(&app).await;
     }
 
-    async fn deleted_channel_is_cleared_behind_its_answer_and_goes_on_when_made_anew(world: World) {
+    async fn deleted_channel_is_cleared_in_the_background_and_can_be_recreated(world: World) {
         let general = world.channel("group", "general", &["alice", "bob"]).await;
         for batch in 0..12 {
             let names: Vec<_> = (0..50).map(|n| format!("u{}", 50 * batch + n)).collect();
@@ -184,7 +184,7 @@ on_both_stores! {
         bob.hears_nothing().await;
 
         let anew = json!({ "id": "general", "type": "group", "creator_id": "alice" });
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = tokio::time::Instant::now() + TIMEOUT;
         let made: Value = loop {
             match world.team().post("/v1/channels", &anew).await {
                 Ok(made) => break made,
@@ -207,8 +207,8 @@ on_both_stores! {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deleted_app_leaves_no_key_in_redis_but_its_tombstones() {
-    let world = World::on(Ground::Redis).await;
-    let Keeper::Redis(server, _) = &world.keeper else {
+    let world = World::on(StoreKind::Redis).await;
+    let StoreProcess::Redis(server, _) = &world.store_process else {
         panic!()
     };
     let general = world.channel("open", "general", &["alice", "bob"]).await;

@@ -1,5 +1,5 @@
-//! Deletions and revocations whose store fails between any two of their writes: a repeat completes
-//! them, and so does the job if nobody repeats. And what a deletion leaves in the store.
+//! Deletions and revocations that are interrupted between any two of their writes: a repeat completes
+//! them, and otherwise the job does. Also what a deletion leaves in the store.
 
 mod cleared;
 
@@ -23,13 +23,13 @@ use store::{Append, Body, Commit, Order, Partition, Position, Range};
 
 use crate::{
     fragile::Fragile,
-    story::{Ground, Keeper, PATIENCE, Person, World, refusal, until},
+    story::{Person, StoreKind, StoreProcess, TIMEOUT, World, refusal, until},
 };
 
-/// How soon a revocation holds everywhere.
+/// Maximum time until a revocation takes effect on every node.
 const HOLDS_AFTER: Duration = Duration::from_secs(5);
 
-/// What is deleted or revoked in a tenant of its own, and the session that must end with it.
+/// An entity that is deleted or revoked, in a tenant of its own, and a session that must end.
 struct Doomed {
     backend: Backend,
     path: String,
@@ -55,7 +55,7 @@ impl Doomed {
         Self::in_organization(world, kind, format!("/v1/organizations/{organization}")).await
     }
 
-    /// With an app of its own in this organization.
+    /// Creates an app of its own in this organization.
     async fn in_organization(world: &World, kind: &str, base: String) -> Self {
         let admin = world.backend(&world.admin_key);
         let app: Value = admin
@@ -176,7 +176,7 @@ on_both_stores! {
                     let again = doomed.asks().await;
                     assert!([200, 404].contains(&again), "{kind} after {writes} writes, again: {again}");
                     if again == 404 {
-                        // By then the job has done everything.
+// The job has completed the deletion by then.
                         doomed.is_closed_in_time(Duration::from_secs(1)).await;
                     } else {
                         doomed.is_closed_in_time(HOLDS_AFTER).await;
@@ -201,10 +201,10 @@ on_both_stores! {
                 let first = doomed.asks().await;
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 fragile.is_mended();
-                // What a node remembers of a key.
+// The cache of a node.
                 tokio::time::sleep(Duration::from_millis(2100)).await;
                 if doomed.token_is_refused(&fragile.world).await {
-                    doomed.is_closed_in_time(PATIENCE).await;
+                    doomed.is_closed_in_time(TIMEOUT).await;
                 } else {
                     assert_eq!((first, writes), (503, 1), "{kind}: nothing is refused but the job is noted");
                 }
@@ -220,20 +220,25 @@ on_both_stores! {
     async fn sessions_of_a_deleted_organization_end_though_one_of_its_apps_cannot_be_written(fragile: Fragile) {
         let first = Doomed::new(&fragile.world, "organization").await;
         let second = Doomed::in_organization(&fragile.world, "organization", first.path.clone()).await;
-        // They are deleted in the order of their ids.
+// Apps are deleted in the order of their ids.
         let (mut stuck, mut other) = if first.app < second.app { (first, second) } else { (second, first) };
         fragile.cannot_write(Some(schema::app(&stuck.app)));
         assert_eq!(stuck.asks().await, 200);
         other.is_closed_in_time(HOLDS_AFTER).await;
         fragile.cannot_write(None);
-        stuck.is_closed_in_time(PATIENCE).await;
+        stuck.is_closed_in_time(TIMEOUT).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn revocations_are_completed_after_redis_denied_the_log_of_ended_sessions() {
-    let world = World::with(Ground::Redis, 1, &["--limit", "unauthenticated_per_ip=0"]).await;
-    let Keeper::Redis(server, _) = &world.keeper else {
+    let world = World::with(
+        StoreKind::Redis,
+        1,
+        &["--limit", "unauthenticated_per_ip=0"],
+    )
+    .await;
+    let StoreProcess::Redis(server, _) = &world.store_process else {
         panic!()
     };
     for kind in KINDS {
@@ -249,7 +254,7 @@ async fn revocations_are_completed_after_redis_denied_the_log_of_ended_sessions(
             )
             .await
             .unwrap();
-        // An organization's sessions are ended by its job alone.
+        // Only the job ends an organization's sessions.
         assert_eq!(
             doomed.asks().await,
             if kind == "organization" { 200 } else { 503 },
@@ -286,7 +291,7 @@ on_both_stores! {
                 assert_eq!(asks(key, path, &body).await, first);
             }
         }
-        // A refusal did nothing, and is not kept.
+// A refusal has no effect, and is not stored.
         let body = json!({ "id": "room0", "type": "group" });
         assert_eq!(asks("later".into(), "/v1/channels", &body).await.0, 409);
         world.team().delete::<()>("/v1/channels/room0").await.unwrap();

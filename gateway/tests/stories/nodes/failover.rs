@@ -3,8 +3,8 @@
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_a_slot_moves_nothing_is_lost_doubled_or_missed() {
-    let world = World::with(Ground::Cluster, 2, &NO_LIMIT).await;
+async fn moving_a_slot_loses_and_duplicates_nothing() {
+    let world = World::with(StoreKind::Cluster, 2, &NO_LIMIT).await;
     let general = world
         .channel("group", "general", &["alice", "bob", "carol"])
         .await;
@@ -31,20 +31,20 @@ async fn while_a_slot_moves_nothing_is_lost_doubled_or_missed() {
                         .sends_counting(&channel, (node as u64) << 32 | number, &count)
                         .await,
                 );
-                // What it hears is not looked at, but a session that nobody reads is not served.
+                // The events are ignored, but a session is served only while it is read.
                 while person.events.try_next_frame().is_some() {}
                 person.heard.clear();
             }
             sent
         }));
     }
-    let Keeper::Cluster(cluster, _) = &world.keeper else {
+    let StoreProcess::Cluster(cluster, _) = &world.store_process else {
         unreachable!()
     };
     let topic = format!("c:{}:live:{general}", world.app);
     let slot = slot(&testing::channel(&topic));
-    // While a slot is on its way Redis refuses a script of which one key is missing, as long as it
-    // is: messages are tried, and go through when the move is over.
+    // While a slot moves, Redis refuses scripts with a missing key.
+    // Sends are retried, and succeed after the move.
     let traffic = async |answers: usize| {
         let before = count.load(Ordering::Relaxed);
         until("messages are tried", || async {
@@ -84,17 +84,17 @@ async fn while_a_slot_moves_nothing_is_lost_doubled_or_missed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sentinels_failover_is_survived_by_sessions_on_both_nodes() {
-    let mut world = World::with(Ground::Sentinel, 2, &NO_LIMIT).await;
+    let mut world = World::with(StoreKind::Sentinel, 2, &NO_LIMIT).await;
     let general = world.channel("group", "general", &["alice", "bob"]).await;
     let alice = world.listener(0, "alice", Encoding::MessagePack).await;
     let mut bob = world.listener(1, "bob", Encoding::Json).await;
     let before = alice.sends_surely(&general, 1).await;
     assert_eq!(bob.collects(1).await, std::slice::from_ref(&before));
-    let Keeper::Sentinel(trio, _) = &mut world.keeper else {
+    let StoreProcess::Sentinel(trio, _) = &mut world.store_process else {
         unreachable!()
     };
     let master = trio.master().await;
-    // What the replica has not got yet is lost with the master: this story is about what it has.
+    // Data that the replica has not received is lost with the master, so the story waits for it.
     let caught_up = || async {
         format!(
             "{:?}",
@@ -107,7 +107,7 @@ async fn a_sentinels_failover_is_survived_by_sessions_on_both_nodes() {
     };
     until("the replica has caught up", caught_up).await;
     trio.servers[master].kill9();
-    // A failover that is over within a send's deadline is bridged: the message is stored then, and
+    // A failover that ends within a send's deadline is bridged: the message is stored, and
     // the retry finds it.
     alice.is_answered_in_time(&general, 2).await;
     trio.failed_over(master).await;
@@ -121,8 +121,7 @@ async fn a_sentinels_failover_is_survived_by_sessions_on_both_nodes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_redis_wait_nothing_is_acknowledged_that_no_replica_has_and_a_failover_loses_nothing_acknowledged()
- {
+async fn with_redis_wait_a_failover_loses_no_acknowledged_message() {
     let flags = [
         NO_LIMIT[0],
         NO_LIMIT[1],
@@ -131,26 +130,26 @@ async fn with_redis_wait_nothing_is_acknowledged_that_no_replica_has_and_a_failo
         "--redis-wait-timeout",
         "700ms",
     ];
-    let mut world = World::with(Ground::Sentinel, 1, &flags).await;
+    let mut world = World::with(StoreKind::Sentinel, 1, &flags).await;
     let general = world.channel("group", "general", &["alice", "bob"]).await;
     let alice = world.listener(0, "alice", Encoding::MessagePack).await;
     let mut bob = world.listener(0, "bob", Encoding::MessagePack).await;
     let mut sent = vec![alice.sends_surely(&general, 1).await];
 
-    let Keeper::Sentinel(trio, _) = &world.keeper else {
+    let StoreProcess::Sentinel(trio, _) = &world.store_process else {
         unreachable!()
     };
     let master = trio.master().await;
     let replica = 1 - master;
     trio.servers[replica].stop();
-    // The master has it, and says so, but it is not acknowledged: neither the first time nor when
-    // it is found to be there.
+    // The master has stored it, but it is not acknowledged: neither the first time nor when
+    // a retry finds it.
     alice.is_told_that_the_store_is_away(&general, 2).await;
     alice.is_told_that_the_store_is_away(&general, 2).await;
-    // Nor in another session, which reads it first.
+    // Nor for another session, which reads it first.
     let elsewhere = world.listener(0, "alice", Encoding::Json).await;
     elsewhere.is_told_that_the_store_is_away(&general, 2).await;
-    let Keeper::Sentinel(trio, _) = &world.keeper else {
+    let StoreProcess::Sentinel(trio, _) = &world.store_process else {
         unreachable!()
     };
     trio.servers[replica].cont();
@@ -161,13 +160,13 @@ async fn with_redis_wait_nothing_is_acknowledged_that_no_replica_has_and_a_failo
         sent.iter().map(|message| message.number).eq(1..=39),
         "what was there already is there once"
     );
-    // No moment to catch up is given.
-    let Keeper::Sentinel(trio, _) = &mut world.keeper else {
+    // The replica has no time to catch up.
+    let StoreProcess::Sentinel(trio, _) = &mut world.store_process else {
         unreachable!()
     };
     trio.servers[master].kill9();
     trio.failed_over(master).await;
-    // The new master has no replica to wait for. Reading waits for none.
+    // The new master has no replica to wait for. Reads do not wait.
     let stored = {
         let mut stored = BTreeMap::new();
         until("the node follows the failover", || async {
@@ -182,7 +181,7 @@ async fn with_redis_wait_nothing_is_acknowledged_that_no_replica_has_and_a_failo
     }
     assert_eq!(bob.collects(sent.len()).await, sent);
     alice.is_told_that_the_store_is_away(&general, 40).await;
-    // All else that is acknowledged likewise, also where it is found to be done.
+    // The same holds for other operations, also if a retry finds them done.
     let unconfirmed = |error: RequestError| {
         assert_eq!(
             error.refusal().map(|error| error.code),
@@ -222,8 +221,8 @@ async fn with_redis_wait_nothing_is_acknowledged_that_no_replica_has_and_a_failo
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn while_redis_restarts_or_hangs_sessions_stay_and_afterwards_nobody_missed_anything() {
-    let mut world = World::with(Ground::Redis, 2, &NO_LIMIT).await;
+async fn sessions_survive_a_redis_outage_without_loss() {
+    let mut world = World::with(StoreKind::Redis, 2, &NO_LIMIT).await;
     let general = world.channel("group", "general", &["alice", "bob"]).await;
     let alice = world.listener(0, "alice", Encoding::MessagePack).await;
     let mut listeners = [
@@ -247,7 +246,7 @@ async fn while_redis_restarts_or_hangs_sessions_stay_and_afterwards_nobody_misse
     world.are_ready(true).await;
     let token = world.token("alice").await;
     world.redis().stop();
-    // Whoever connects now is told that it is the store, and not the token.
+    // A connect now fails because of the store, not the token.
     let connector = Connector::new(&world.url(0), Encoding::Json).unwrap();
     match connector
         .connect(&Connect {
@@ -281,7 +280,7 @@ async fn while_redis_restarts_or_hangs_sessions_stay_and_afterwards_nobody_misse
         .await
         .unwrap();
     alice.session.call::<Ping>((), ()).await.unwrap();
-    // Also those that wait in line behind it.
+    // Queued sends, too.
     futures_util::future::join_all(
         (13..17).map(|id| alice.is_told_that_the_store_is_away(&general, id)),
     )

@@ -1,5 +1,5 @@
-//! Many nodes over one Redis, and what they make of its bad days: a slot that moves, a failover, a
-//! restart, a hang, none at all.
+//! Several nodes over one Redis, with moving slots, failovers, a
+//! restart, a hang and an outage.
 
 mod failover;
 
@@ -30,17 +30,17 @@ use redis_testing as testing;
 use crate::{
     kill::refuses_to_start,
     process::{Chaos, Shop},
-    story::{Ground, Keeper, PATIENCE, Person, World, until},
+    story::{Person, StoreKind, StoreProcess, TIMEOUT, World, until},
 };
 
 const NO_LIMIT: [&str; 2] = ["--limit", "requests_per_second=0"];
-/// Within which a send is answered while the store cannot be reached.
+/// Maximum time to answer a send while the store is unreachable.
 const VERDICT: Duration = Duration::from_secs(5);
 /// The admin key of nodes over Redis.
 pub(crate) const ADMIN: &str = "adm_0123456789abcdef0123456789abcdef";
 
 impl Person {
-    /// The messages created until there are so many. Their seqs follow each other: no event was
+    /// Receives this number of created messages. Checks that their seqs are consecutive, so that no event was
     /// missed.
     async fn collects(&mut self, count: usize) -> Vec<Message> {
         let mut messages: Vec<Message> = Vec::with_capacity(count);
@@ -70,12 +70,12 @@ impl Person {
         messages
     }
 
-    /// Sends until it is acknowledged, with the same id.
+    /// Sends a message with the same id until it is acknowledged.
     async fn sends_surely(&self, channel: &ChannelId, id: u64) -> Message {
         self.sends_counting(channel, id, &AtomicUsize::new(0)).await
     }
 
-    /// The same, counting the answers.
+    /// Like `sends_until`, and counts the answers.
     async fn sends_counting(&self, channel: &ChannelId, id: u64, answers: &AtomicUsize) -> Message {
         let (begun, id) = (Instant::now(), MessageId::from_bits(id));
         let body = SendMessage {
@@ -91,11 +91,11 @@ impl Person {
                 Err(RequestError::Refused(error)) if error.code == ErrorCode::Unavailable => {}
                 Err(error) => panic!("{}: {error}", self.name),
             }
-            assert!(begun.elapsed() < 2 * PATIENCE, "{} sent in vain", self.name);
+            assert!(begun.elapsed() < 2 * TIMEOUT, "{} sent in vain", self.name);
         }
     }
 
-    /// A send is answered in time, by its message or by `unavailable`, and the session lives on.
+    /// Checks that a send is answered in time, by its message or by `unavailable`, and that the session stays open.
     async fn is_answered_in_time(&self, channel: &ChannelId, id: u64) {
         let begun = Instant::now();
         let body = SendMessage {
@@ -120,7 +120,7 @@ impl Person {
         self.session.call::<Ping>((), ()).await.unwrap();
     }
 
-    /// A send that the store cannot take is answered in time, and the session lives on.
+    /// Checks that a send that fails is answered in time, and that the session stays open.
     async fn is_told_that_the_store_is_away(&self, channel: &ChannelId, id: u64) {
         let begun = Instant::now();
         let body = SendMessage {
@@ -156,14 +156,14 @@ impl World {
     }
 
     fn redis(&mut self) -> &mut testing::Server {
-        match &mut self.keeper {
-            Keeper::Redis(server, _) => server,
+        match &mut self.store_process {
+            StoreProcess::Redis(server, _) => server,
             _ => panic!("this world stands on something else"),
         }
     }
 
-    /// Waits until every node says that it is ready, or that it is not, to a load balancer and to a
-    /// scrape.
+    /// Waits until every node reports this readiness by `/readyz` and by its
+    /// metrics.
     async fn are_ready(&self, ready: bool) {
         let status = if ready { 200 } else { 503 };
         for node in 0..self.nodes.len() {
@@ -178,7 +178,7 @@ impl World {
         }
     }
 
-    /// All messages of a channel, by their ids: none is there twice, and the numbers have no hole.
+    /// Returns all messages of a channel by id. Checks that none occurs twice and that numbers have no gap.
     async fn whole_channel(
         &self,
         who: &Person,
@@ -219,10 +219,10 @@ impl World {
     }
 }
 
-/// 400 messages from two senders on different nodes, and listeners on both in both encodings.
-async fn everybody_hears_the_same(ground: Ground) {
+/// Sends 400 messages from two users on different nodes, with receivers on both in both encodings.
+async fn everybody_hears_the_same(store_kind: StoreKind) {
     const EACH: u64 = 200;
-    let world = World::with(ground, 2, &NO_LIMIT).await;
+    let world = World::with(store_kind, 2, &NO_LIMIT).await;
     let general = world
         .channel("group", "general", &["alice", "bob", "carol"])
         .await;
@@ -278,16 +278,16 @@ async fn everybody_hears_the_same(ground: Ground) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_nodes_over_one_redis_tell_everybody_the_same_in_one_order() {
-    everybody_hears_the_same(Ground::Redis).await;
+async fn two_nodes_over_one_redis_deliver_the_same_order() {
+    everybody_hears_the_same(StoreKind::Redis).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_nodes_over_a_cluster_tell_everybody_the_same_in_one_order() {
-    everybody_hears_the_same(Ground::Cluster).await;
+async fn two_nodes_over_a_cluster_deliver_the_same_order() {
+    everybody_hears_the_same(StoreKind::Cluster).await;
 }
 
-/// A file with a secret key, for as long as its folder is kept.
+/// A secret key file, as long as its folder exists.
 pub(crate) fn secret_key() -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     let secret = folder.path().join("secret");
@@ -346,7 +346,7 @@ async fn a_node_that_starts_before_its_redis_is_ready_when_it_comes() {
         .call::<MessageSend>(&"general".parse().unwrap(), &body)
         .await
         .unwrap();
-    let event = tokio::time::timeout(PATIENCE, events.next())
+    let event = tokio::time::timeout(TIMEOUT, events.next())
         .await
         .unwrap()
         .unwrap();

@@ -42,7 +42,7 @@ on_both_stores! {
                 person
             }
         }));
-        let (mut people, ()) = tokio::time::timeout(3 * PATIENCE, futures_util::future::join(resumes, storm)).await.unwrap();
+        let (mut people, ()) = tokio::time::timeout(3 * TIMEOUT, futures_util::future::join(resumes, storm)).await.unwrap();
         for person in people.iter_mut().take(2) {
             person.hears_nothing().await;
         }
@@ -64,7 +64,12 @@ on_both_stores! {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_resume_of_200_channels_asks_the_store_a_few_times_for_each() {
     const CHANNELS: u64 = 200;
-    let world = World::with(Ground::Redis, 1, &["--limit", "key_requests_per_second=0"]).await;
+    let world = World::with(
+        StoreKind::Redis,
+        1,
+        &["--limit", "key_requests_per_second=0"],
+    )
+    .await;
     let mut resume = std::collections::BTreeMap::new();
     for count in 0..CHANNELS {
         resume.insert(
@@ -74,7 +79,7 @@ async fn a_resume_of_200_channels_asks_the_store_a_few_times_for_each() {
             Cursor::After(0, 0),
         );
     }
-    let Keeper::Redis(server, _) = &world.keeper else {
+    let StoreProcess::Redis(server, _) = &world.store_process else {
         unreachable!("it stands on Redis")
     };
     let before = commands_of(server).await;

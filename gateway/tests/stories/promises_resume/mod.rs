@@ -1,5 +1,5 @@
-//! Across a resume: what was missed follows in order, each once, as it is now; where that cannot
-//! be, it is told.
+//! Resume: missed events are replayed in order, each once, with the current entities, or a gap is
+//! reported.
 
 mod many;
 mod own_stream;
@@ -18,25 +18,25 @@ use protocol::{
 };
 use serde_json::json;
 
-use crate::story::{ByHand, Ground, Keeper, PATIENCE, Person, World};
+use crate::story::{ByHand, Person, StoreKind, StoreProcess, TIMEOUT, World};
 
-/// A world that keeps few events.
+/// A world that retains few events.
 struct Forgetful(World);
 
 impl Forgetful {
-    async fn on(ground: Ground) -> Self {
-        Self(World::with(ground, 1, &["--limit", "log_events=5"]).await)
+    async fn on(store_kind: StoreKind) -> Self {
+        Self(World::with(store_kind, 1, &["--limit", "log_events=5"]).await)
     }
 }
 
-/// A world in which nobody is too fast, and little waits for a reader.
+/// A world without rate limits, and with small outboxes.
 struct Narrow(World);
 
 impl Narrow {
-    async fn on(ground: Ground) -> Self {
+    async fn on(store_kind: StoreKind) -> Self {
         Self(
             World::with(
-                ground,
+                store_kind,
                 1,
                 &[
                     "--limit",
@@ -50,7 +50,7 @@ impl Narrow {
     }
 }
 
-/// How many commands a Redis has run.
+/// Returns the number of commands that a Redis has run.
 async fn commands_of(server: &redis_testing::Server) -> u64 {
     let answer = server.command(&["INFO", "commandstats"]).await.unwrap();
     let stats: String = redis::from_redis_value(answer).unwrap();
@@ -71,7 +71,7 @@ async fn commands_of(server: &redis_testing::Server) -> u64 {
         .sum()
 }
 
-/// Of somebody who only sends.
+/// Returns a cursor for a user who only sends.
 fn deaf() -> Connect {
     Connect {
         watch: Watch::None,
@@ -79,7 +79,7 @@ fn deaf() -> Connect {
     }
 }
 
-/// What came before the answer to a request that is made now, by hand.
+/// Sends a request on a raw connection, and returns the events before its answer.
 async fn what_came(by_hand: &mut ByHand) -> Vec<serde_json::Value> {
     let mut events = Vec::new();
     by_hand
@@ -95,7 +95,7 @@ fn resuming(channel: &ChannelId, seq: u64, at: u64) -> Connect {
     }
 }
 
-/// Listens from an entry's head on until this `seq`; without a hole.
+/// Receives the events from an entry's head to this `seq`, and checks that none is missing.
 async fn hears_until(
     person: &mut Person,
     channel: &ChannelId,
@@ -116,7 +116,7 @@ async fn hears_until(
 }
 
 on_both_stores! {
-    async fn what_was_missed_follows_in_order_as_it_is_now(world: World) {
+    async fn missed_events_are_replayed_in_order_with_current_entities(world: World) {
         let general = world.channel("group", "general", &["alice", "bob", "carol"]).await;
         let alice = world.connects("alice").await;
         let mut bob = world.connects("bob").await;
@@ -165,7 +165,7 @@ on_both_stores! {
         bob.hears_nothing().await;
     }
 
-    async fn a_resume_in_the_middle_of_a_storm_has_no_hole(world: World) {
+    async fn resume_during_a_storm_has_no_gap(world: World) {
         let general = world.channel("group", "general", &["alice", "bob"]).await;
         let mut bob = world.connects("bob").await;
         let entry = bob.entry(&general);
@@ -231,7 +231,7 @@ on_both_stores! {
         alice.session.call::<MessageEdit>((&general, &first.id), &patch).await.unwrap();
         let mut bob = world.connects_to(0, "bob", Encoding::MessagePack, resuming(&general, entry.seq, entry.at)).await;
         assert_eq!(bob.entry(&general).gap, Some(Gap::Trimmed));
-        // Complete, whatever was trimmed.
+// Complete, although the log was trimmed.
         let query = ListMessages { changed_after: Some(entry.seq), limit: Some(200), ..ListMessages::default() };
         let changed = bob.session.call::<MessageList>(&general, &query).await.unwrap();
         assert_eq!((changed.items.len(), changed.more), (30, false));
@@ -274,7 +274,7 @@ on_both_stores! {
         alice.sends(&quiet, "from now on").await;
         bob.sees("from now on").await;
 
-        // Again from the same place: the stream begins anew, without a hole.
+// Subscribes again at the same position: the events are replayed without a gap.
         bob.session.call::<ChannelSubscribe>((), Subscribe { channels: [(general.clone(), Cursor::After(0, 0))].into() }).await.unwrap();
         hears_until(&mut bob, &general, 0, 5).await;
         bob.session.call::<ChannelUnsubscribe>((), Unsubscribe { channel_ids: vec![general.clone(), quiet.clone()] }).await.unwrap();
@@ -282,7 +282,7 @@ on_both_stores! {
         bob.hears_nothing().await;
     }
 
-    async fn who_is_removed_in_the_middle_of_a_long_replay_is_told_nothing_from_there_on(world: Narrow) {
+    async fn user_removed_during_a_long_replay_receives_nothing_after_the_removal(world: Narrow) {
         let world = world.0;
         let general = world.channel("group", "general", &["alice", "bob"]).await;
         let alice = world.connects_to(0, "alice", Encoding::MessagePack, deaf()).await;

@@ -3,7 +3,7 @@
 use super::*;
 
 on_both_stores! {
-    async fn the_own_stream_is_resumed_too(world: World) {
+    async fn own_stream_is_resumed(world: World) {
         world.channel("group", "general", &["alice", "bob"]).await;
         let bob = world.connects("bob").await;
         let (seq, at) = bob.connected().user_position;
@@ -35,7 +35,7 @@ on_both_stores! {
         assert_eq!(bob.connected().user_gap, Some(Gap::Diverged));
     }
 
-    async fn whoever_was_removed_and_added_again_resumes_from_before(world: World) {
+    async fn readded_user_resumes_from_before_the_removal(world: World) {
         let general = world.channel("group", "general", &["alice", "bob"]).await;
         let bob = world.connects("bob").await;
         let entry = bob.entry(&general).clone();
@@ -51,7 +51,7 @@ on_both_stores! {
         bob.sees("with bob").await;
     }
 
-    async fn whoever_was_removed_and_added_again_and_resumes_the_own_stream_has_no_hole_behind_what_it_was_told_last(world: Narrow) {
+    async fn readded_user_who_resumes_the_own_stream_has_no_gap(world: Narrow) {
         let world = world.0;
         let general = world.channel("group", "general", &["alice", "bob"]).await;
         let alice = world.connects_to(0, "alice", Encoding::MessagePack, deaf()).await;

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A connection whose frames are written by hand.
+/// A raw connection, whose frames a test writes itself.
 pub struct ByHand {
     pub socket: Socket,
     pub(super) encoding: Encoding,
@@ -10,12 +10,12 @@ pub struct ByHand {
 }
 
 impl ByHand {
-    /// Asks, whatever the method, and has the reply as it came; events before it are passed over.
+    /// Sends a request and returns the raw reply; skips events before it.
     pub async fn asks(&mut self, method: &str, params: Value) -> Value {
         self.asks_measured(method, params).await.1
     }
 
-    /// The same, with the length of the reply in bytes.
+    /// Like `asks`, and returns the length of the reply in bytes, too.
     pub async fn asks_measured(&mut self, method: &str, params: Value) -> (usize, Value) {
         self.last_id += 1;
         let request = encode_request(self.encoding, self.last_id, method, &params);
@@ -26,14 +26,14 @@ impl ByHand {
         self.hears_measured().await
     }
 
-    /// The next reply as it came.
+    /// Returns the next raw reply.
     pub async fn hears(&mut self) -> Value {
         self.hears_measured().await.1
     }
 
     async fn hears_measured(&mut self) -> (usize, Value) {
         loop {
-            let frame = tokio::time::timeout(PATIENCE, self.socket.receive())
+            let frame = tokio::time::timeout(TIMEOUT, self.socket.receive())
                 .await
                 .expect("a reply in time")
                 .unwrap();
@@ -45,7 +45,7 @@ impl ByHand {
         }
     }
 
-    /// Asks, and gives away the events before the reply.
+    /// Sends a request, and returns the events before the reply, too.
     pub async fn asks_aside(
         &mut self,
         method: &str,
@@ -67,7 +67,7 @@ impl ByHand {
         }
     }
 
-    /// The next event; replies before it are passed over.
+    /// Returns the next event; skips replies before it.
     pub async fn hears_event(&mut self) -> Value {
         loop {
             let frame = self.receives().await;
@@ -78,7 +78,7 @@ impl ByHand {
     }
 
     async fn receives(&mut self) -> Value {
-        let frame = tokio::time::timeout(PATIENCE, self.socket.receive())
+        let frame = tokio::time::timeout(TIMEOUT, self.socket.receive())
             .await
             .expect("a frame in time")
             .unwrap();
@@ -86,12 +86,12 @@ impl ByHand {
         self.encoding.decode(&bytes).unwrap()
     }
 
-    /// Says something that need not be a request.
+    /// Sends a frame of any content.
     pub async fn says(&mut self, frame: Frame) {
         self.socket.send(frame).await.unwrap();
     }
 
-    /// How the connection ends; what comes before is passed over.
+    /// Waits for the end of the connection, and returns its close code.
     pub async fn ends(&mut self) -> Closed {
         let end = async {
             loop {
@@ -100,7 +100,7 @@ impl ByHand {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, end)
+        tokio::time::timeout(TIMEOUT, end)
             .await
             .expect("an end in time")
     }

@@ -1,4 +1,4 @@
-//! What tests are told in: worlds on either store, people in them, and what they see.
+//! Helpers of the stories: nodes on any store, users with sessions, and expectations.
 #![allow(unreachable_pub, reason = "tests have no outside")]
 #![allow(
     dead_code,
@@ -36,22 +36,22 @@ use serde_json::{Value, json};
 pub use by_hand::ByHand;
 pub use person::Person;
 
-/// How long a story waits for what must come.
-pub const PATIENCE: Duration = Duration::from_secs(20);
-/// How long a story listens for what must not come.
+/// Maximum time to wait for an expected event.
+pub const TIMEOUT: Duration = Duration::from_secs(20);
+/// Time to wait for an event that must not arrive.
 pub const SILENCE: Duration = Duration::from_millis(400);
 
-/// Which store a world stands on.
+/// The store of a world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ground {
+pub enum StoreKind {
     Embedded,
     Redis,
     Cluster,
     Sentinel,
 }
 
-/// What keeps a world.
-pub enum Keeper {
+/// The store's processes and folders.
+pub enum StoreProcess {
     Embedded(tempfile::TempDir),
     Redis(testing::Server, tempfile::TempDir),
     Cluster(testing::Cluster, tempfile::TempDir),
@@ -61,16 +61,16 @@ pub enum Keeper {
 /// One or more nodes over one store, with one app.
 pub struct World {
     pub nodes: Vec<Node>,
-    pub keeper: Keeper,
+    pub store_process: StoreProcess,
     pub admin_key: String,
     pub organization_key: String,
     pub organization: String,
     pub app: String,
     pub app_key: String,
-    /// The flags that name its store, for a node and for whatever else opens it.
+    /// The flags of the store, for nodes and commands.
     pub store: Vec<String>,
     flags: Vec<String>,
-    /// For files that outlive a store which the world has left.
+    /// A folder for files that outlive the store.
     pub secrets: tempfile::TempDir,
 }
 
@@ -83,26 +83,26 @@ macro_rules! on_both_stores {
             $(#[$meta])*
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn on_the_embedded_store() {
-                tell(<$type>::on($crate::story::Ground::Embedded).await).await;
+                tell(<$type>::on($crate::story::StoreKind::Embedded).await).await;
             }
             $(#[$meta])*
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn on_redis() {
-                tell(<$type>::on($crate::story::Ground::Redis).await).await;
+                tell(<$type>::on($crate::story::StoreKind::Redis).await).await;
             }
         }
     )*};
 }
 
 impl World {
-    /// One node.
-    pub async fn on(ground: Ground) -> Self {
-        Self::with(ground, 1, &[]).await
+    /// Starts one node.
+    pub async fn on(store_kind: StoreKind) -> Self {
+        Self::with(store_kind, 1, &[]).await
     }
 
-    /// Nodes with more flags. Without nodes nothing is made.
-    pub async fn with(ground: Ground, nodes: usize, flags: &[&str]) -> Self {
-        let (keeper, store) = stand(ground, &"07".repeat(32)).await;
+    /// Starts nodes with additional flags. Without nodes, no app is created.
+    pub async fn with(store_kind: StoreKind, nodes: usize, flags: &[&str]) -> Self {
+        let (store_process, store) = start_store(store_kind, &"07".repeat(32)).await;
         let own = ["--listen", "127.0.0.1:0", "--drain-window", "1s"];
         let flags = own
             .iter()
@@ -111,7 +111,7 @@ impl World {
             .collect();
         let mut world = Self {
             nodes: Vec::new(),
-            keeper,
+            store_process,
             admin_key: String::new(),
             organization_key: String::new(),
             organization: String::new(),
@@ -140,13 +140,15 @@ impl World {
         world
     }
 
-    /// The settings with which nodes of this world start.
+    /// Returns the settings of this world's nodes.
     pub fn config(&self) -> Config {
         let mut arguments: Vec<_> = ["chaos".to_owned()]
             .into_iter()
             .chain(self.store.iter().cloned())
             .collect();
-        if let Keeper::Redis(..) | Keeper::Cluster(..) | Keeper::Sentinel(..) = self.keeper {
+        if let StoreProcess::Redis(..) | StoreProcess::Cluster(..) | StoreProcess::Sentinel(..) =
+            self.store_process
+        {
             arguments
                 .extend(["--admin-key", "adm_0123456789abcdef0123456789abcdef"].map(str::to_owned));
         }
@@ -156,13 +158,13 @@ impl World {
         }
     }
 
-    /// The file of its secret key.
+    /// Returns the path of the secret key file.
     pub fn secret_key_file(&self) -> PathBuf {
-        match &self.keeper {
-            Keeper::Embedded(folder) => folder.path().join("data/secret-key"),
-            Keeper::Redis(_, folder) | Keeper::Cluster(_, folder) | Keeper::Sentinel(_, folder) => {
-                folder.path().join("secret")
-            }
+        match &self.store_process {
+            StoreProcess::Embedded(folder) => folder.path().join("data/secret-key"),
+            StoreProcess::Redis(_, folder)
+            | StoreProcess::Cluster(_, folder)
+            | StoreProcess::Sentinel(_, folder) => folder.path().join("secret"),
         }
     }
 
@@ -171,7 +173,7 @@ impl World {
         self.nodes.len() - 1
     }
 
-    /// Another app of the same organization, with a key.
+    /// Creates another app of the organization, with a key.
     pub async fn make_app(&self, environment: &str) -> (String, String) {
         let path = format!("/v1/organizations/{}/apps", self.organization);
         let owner = self.backend(&self.organization_key);
@@ -202,12 +204,12 @@ impl World {
         Backend::new(&format!("http://{}", self.nodes[node].address), credential).unwrap()
     }
 
-    /// The customer's backend.
+    /// Returns an HTTP client with a key of the app.
     pub fn team(&self) -> Backend {
         self.backend(&self.app_key)
     }
 
-    /// Makes users.
+    /// Creates users.
     pub async fn people(&self, names: &[&str]) {
         for name in names {
             let _: Value = self
@@ -218,7 +220,7 @@ impl World {
         }
     }
 
-    /// Makes a channel of these people, the first of whom owns it.
+    /// Creates a channel with these participants. The first one owns it.
     pub async fn channel(&self, kind: &str, id: &str, people: &[&str]) -> ChannelId {
         self.people(people).await;
         let mut body = json!({ "type": kind, "participant_ids": people });
@@ -241,7 +243,7 @@ impl World {
         token.token
     }
 
-    /// What a metric of a node shows; 0 if it is not there.
+    /// Returns the value of a metric of a node, or 0 if it does not exist.
     pub async fn metric(&self, node: usize, name: &str) -> f64 {
         let answer = self
             .backend_at(node, &self.admin_key)
@@ -252,7 +254,7 @@ impl World {
         metric_in(std::str::from_utf8(&answer.body).unwrap(), name)
     }
 
-    /// The status that `/readyz` of a node answers.
+    /// Returns the status of a node's `/readyz`.
     pub async fn readiness(&self, node: usize) -> u16 {
         self.backend_at(node, "")
             .request(axum::http::Method::GET, "/readyz")
@@ -263,7 +265,7 @@ impl World {
             .as_u16()
     }
 
-    /// Somebody connects to the first node.
+    /// Connects a user to the first node.
     pub async fn connects(&self, name: &str) -> Person {
         self.connects_to(0, name, Encoding::MessagePack, Connect::default())
             .await
@@ -288,8 +290,8 @@ impl World {
         }
     }
 
-    /// Somebody tries to connect with these parameters, and is refused: with which error, and which
-    /// close code.
+    /// Tries to connect with these parameters, and returns the error and the close
+    /// code.
     pub async fn is_refused(&self, params: &Connect) -> (ErrorCode, u16) {
         let connector = Connector::new(&self.url(0), Encoding::MessagePack).unwrap();
         match connector.connect(params).await {
@@ -298,7 +300,7 @@ impl World {
         }
     }
 
-    /// A connection by hand.
+    /// Opens a raw connection.
     pub async fn opens(&self, encoding: Encoding) -> ByHand {
         let socket = Connector::new(&self.url(0), encoding)
             .unwrap()
@@ -312,18 +314,18 @@ impl World {
         }
     }
 
-    /// Ends all nodes, as SIGTERM does, and starts as many again on the same data.
+    /// Stops all nodes as SIGTERM does, and starts as many again on the same data.
     pub async fn restarts(&mut self) {
         let count = self.nodes.len();
         self.ends().await;
         self.restarts_as(count).await;
     }
 
-    /// Starts so many nodes on the data of those that ended.
+    /// Starts nodes on the data of the stopped ones.
     pub async fn restarts_as(&mut self, count: usize) {
         for _ in 0..count {
-            let deadline = tokio::time::Instant::now() + PATIENCE;
-            // Of the node before, a task may still be about to let the folder go.
+            let deadline = tokio::time::Instant::now() + TIMEOUT;
+            // A task of the previous node may still hold the folder.
             let node = loop {
                 match Node::start(self.config()).await {
                     Ok(node) => break node,
@@ -335,7 +337,7 @@ impl World {
         }
     }
 
-    /// Ends all nodes, as SIGTERM does.
+    /// Stops all nodes as SIGTERM does.
     pub async fn ends(&mut self) {
         for node in self.nodes.drain(..) {
             node.drain().await;
@@ -343,10 +345,12 @@ impl World {
     }
 }
 
-/// Whatever a story did to it, an embedded store is whole after it.
+/// Checks an embedded store after the story.
 impl Drop for World {
     fn drop(&mut self) {
-        if let (Keeper::Embedded(folder), false) = (&self.keeper, std::thread::panicking()) {
+        if let (StoreProcess::Embedded(folder), false) =
+            (&self.store_process, std::thread::panicking())
+        {
             let data = folder.path().join("data");
             let checked = std::process::Command::new(env!("CARGO_BIN_EXE_chaos"))
                 .arg("check")
@@ -363,8 +367,8 @@ impl Drop for World {
     }
 }
 
-/// A new store, and the flags that name it. Redis is given this secret key; a folder makes its own.
-pub async fn stand(ground: Ground, secret: &str) -> (Keeper, Vec<String>) {
+/// Starts a new store, and returns its flags. Redis gets this secret key; a folder creates its own.
+pub async fn start_store(store_kind: StoreKind, secret: &str) -> (StoreProcess, Vec<String>) {
     let folder = tempfile::tempdir().unwrap();
     let redis = |url: String| {
         let file = folder.path().join("secret");
@@ -376,33 +380,33 @@ pub async fn stand(ground: Ground, secret: &str) -> (Keeper, Vec<String>) {
             file.display().to_string(),
         ]
     };
-    match ground {
-        Ground::Embedded => {
+    match store_kind {
+        StoreKind::Embedded => {
             let flags = vec![
                 "--data".to_owned(),
                 folder.path().join("data").display().to_string(),
             ];
-            (Keeper::Embedded(folder), flags)
+            (StoreProcess::Embedded(folder), flags)
         }
-        Ground::Redis => {
+        StoreKind::Redis => {
             let server = testing::Server::start().await;
             let flags = redis(server.url());
-            (Keeper::Redis(server, folder), flags)
+            (StoreProcess::Redis(server, folder), flags)
         }
-        Ground::Cluster => {
+        StoreKind::Cluster => {
             let cluster = testing::Cluster::start(3).await;
             let flags = redis(cluster.url());
-            (Keeper::Cluster(cluster, folder), flags)
+            (StoreProcess::Cluster(cluster, folder), flags)
         }
-        Ground::Sentinel => {
+        StoreKind::Sentinel => {
             let trio = testing::Sentinel::start().await;
             let flags = redis(trio.url());
-            (Keeper::Sentinel(trio, folder), flags)
+            (StoreProcess::Sentinel(trio, folder), flags)
         }
     }
 }
 
-/// The error of an HTTP call.
+/// Returns the status and code of a failed HTTP call.
 pub fn refusal<T: std::fmt::Debug>(answer: Result<T, BackendError>) -> (u16, ErrorCode) {
     match answer {
         Err(BackendError::Refused { status, error }) => (status, error.code),
@@ -410,7 +414,7 @@ pub fn refusal<T: std::fmt::Debug>(answer: Result<T, BackendError>) -> (u16, Err
     }
 }
 
-/// That a map has exactly these keys, given as words.
+/// Checks that a map has exactly these keys, separated by spaces.
 #[track_caller]
 pub fn has_exactly(map: &Value, keys: &str) {
     let mut wanted: Vec<&str> = keys.split_whitespace().collect();
@@ -421,7 +425,7 @@ pub fn has_exactly(map: &Value, keys: &str) {
     assert_eq!(found, wanted);
 }
 
-/// What a series shows in the text of a scrape; 0 if it is not there.
+/// Returns the value of a series in the text of a scrape, or 0 if it does not exist.
 pub fn metric_in(text: &str, name: &str) -> f64 {
     let line = text.lines().find(|line| {
         line.strip_prefix(name)
@@ -431,9 +435,9 @@ pub fn metric_in(text: &str, name: &str) -> f64 {
         .unwrap_or(0.0)
 }
 
-/// Waits until something holds.
+/// Waits until a condition is true.
 pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + TIMEOUT;
     while !holds().await {
         assert!(tokio::time::Instant::now() < deadline, "in vain: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -2,12 +2,12 @@
 
 use super::*;
 
-/// Somebody with a session.
+/// A user with a session.
 pub struct Person {
     pub name: UserId,
     pub session: Session,
     pub events: Events,
-    /// What came while something else was waited for.
+    /// Events that arrived while another one was awaited.
     pub heard: Vec<EventMessage>,
 }
 
@@ -16,7 +16,7 @@ impl Person {
         self.session.connected()
     }
 
-    /// Asks, and has the whole result as it came.
+    /// Sends a request, and returns the raw result.
     pub async fn asks(&self, method: &str, params: Value) -> Value {
         self.session
             .request(method, &params)
@@ -24,7 +24,7 @@ impl Person {
             .unwrap_or_else(|error| panic!("{} {method:?} {params}: {error}", self.name))
     }
 
-    /// Asks what is refused: with which error.
+    /// Sends a request that is refused, and returns the error code.
     pub async fn is_refused(&self, method: &str, params: Value) -> ErrorCode {
         let answer: Result<Value, _> = self.session.request(method, &params).await;
         match answer {
@@ -33,10 +33,10 @@ impl Person {
         }
     }
 
-    /// The next event of this name as it stands on the wire; others before it are passed over.
+    /// Returns the next raw event of this name; skips others before it.
     pub async fn hears_raw(&mut self, name: &str) -> Value {
         loop {
-            let frame = tokio::time::timeout(PATIENCE, self.events.next_frame()).await;
+            let frame = tokio::time::timeout(TIMEOUT, self.events.next_frame()).await;
             let frame = frame.unwrap_or_else(|_| panic!("{} waited in vain for {name}", self.name));
             let frame = frame.unwrap_or_else(|| {
                 panic!(
@@ -52,7 +52,7 @@ impl Person {
         }
     }
 
-    /// Where this session stands in a channel: of the entry that it connected with.
+    /// Returns the position in a channel of the entry that this session connected with.
     pub fn entry(&self, channel: &ChannelId) -> &Entry {
         let is_it = |entry: &&EntryResult| matches!(entry, EntryResult::Entry(e) if e.channel_id == *channel);
         match self.connected().channels.iter().find(is_it) {
@@ -78,12 +78,12 @@ impl Person {
             .unwrap()
     }
 
-    /// The next event, whatever it is.
+    /// Returns the next event.
     pub async fn next(&mut self) -> EventMessage {
         if !self.heard.is_empty() {
             return self.heard.remove(0);
         }
-        match tokio::time::timeout(PATIENCE, self.events.next()).await {
+        match tokio::time::timeout(TIMEOUT, self.events.next()).await {
             Ok(Some(event)) => event,
             Ok(None) => panic!(
                 "{}: the connection ended: {}",
@@ -94,7 +94,7 @@ impl Person {
         }
     }
 
-    /// The next event of this name; others before it are passed over.
+    /// Returns the next event of this name; skips others before it.
     pub async fn hears(&mut self, name: &str) -> EventMessage {
         loop {
             let event = self.next().await;
@@ -104,7 +104,7 @@ impl Person {
         }
     }
 
-    /// The next message created, which must say this.
+    /// Returns the next created message, which must have this text.
     pub async fn sees(&mut self, text: &str) -> Message {
         match self.hears("message.created").await.read().unwrap() {
             Event::MessageCreated(message) => {
@@ -115,7 +115,7 @@ impl Person {
         }
     }
 
-    /// Nothing comes for a while, passing events of others aside.
+    /// Checks that no event arrives for a while, except passing events of others.
     pub async fn hears_nothing(&mut self) {
         assert!(
             self.heard.is_empty(),
@@ -127,10 +127,10 @@ impl Person {
         assert!(heard.is_err(), "{} heard {heard:?}", self.name);
     }
 
-    /// The connection ends; with which code.
+    /// Waits for the end of the connection, and returns its close code.
     pub async fn is_closed(&mut self) -> u16 {
         let end = async { while self.events.next().await.is_some() {} };
-        tokio::time::timeout(PATIENCE, end)
+        tokio::time::timeout(TIMEOUT, end)
             .await
             .unwrap_or_else(|_| panic!("{} was not closed", self.name));
         self.events.closed().code.unwrap_or(0)

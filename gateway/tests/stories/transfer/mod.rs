@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 use store::{Commit, Position, Read};
 
 use self::busy::Busy;
-use crate::story::{Ground, PATIENCE, World, refusal, stand};
+use crate::story::{StoreKind, TIMEOUT, World, refusal, start_store};
 
 /// Few events are retained, so that some positions are trimmed.
 const FLAGS: [&str; 4] = ["--limit", "log_events=20", "--demo", "off"];
@@ -53,7 +53,7 @@ impl World {
     async fn exports(&mut self, file: &Path) -> Counts {
         self.ends().await;
         let words = ["export", "--app", &self.app, "--to", file.to_str().unwrap()];
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = tokio::time::Instant::now() + TIMEOUT;
         loop {
             // A task of the previous node may still hold the folder.
             match chaos(&words, &self.store).await {
@@ -68,26 +68,26 @@ impl World {
     }
 
     /// Switches to another, empty store with the same secret key. Returns the arguments of an import.
-    async fn leaves_for(&mut self, ground: Ground) -> Vec<String> {
+    async fn leaves_for(&mut self, store_kind: StoreKind) -> Vec<String> {
         let secret = std::fs::read_to_string(self.secret_key_file()).unwrap();
-        let (keeper, store) = stand(ground, &secret).await;
+        let (store_process, store) = start_store(store_kind, &secret).await;
         let mut words = store.clone();
-        if ground == Ground::Embedded {
+        if store_kind == StoreKind::Embedded {
             // The key file of the old store. The new folder gets its own.
             let file = self.secrets.path().join("secret");
             std::fs::write(&file, secret).unwrap();
             words.extend(["--secret-key-file".to_owned(), file.display().to_string()]);
         }
-        (self.keeper, self.store) = (keeper, store);
+        (self.store_process, self.store) = (store_process, store);
         words
     }
 
     /// Moves the app to another store, and starts a node there.
-    async fn moves_to(&mut self, ground: Ground) {
+    async fn moves_to(&mut self, store_kind: StoreKind) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("app.jsonl");
         let left = self.exports(&file).await;
-        let words = self.leaves_for(ground).await;
+        let words = self.leaves_for(store_kind).await;
         let came = chaos(&["import", "--from", file.to_str().unwrap()], &words)
             .await
             .unwrap();
@@ -202,8 +202,8 @@ async fn new_events_continue_the_log(
     );
 }
 
-async fn an_app_moves(ground: Ground) {
-    let mut world = World::with(Ground::Embedded, 1, &FLAGS).await;
+async fn an_app_moves(store_kind: StoreKind) {
+    let mut world = World::with(StoreKind::Embedded, 1, &FLAGS).await;
     let busy = Busy::app(&world).await;
     let before = answers::all(&world, &busy).await;
     assert!(before.len() > 100, "{} answers", before.len());
@@ -235,8 +235,8 @@ async fn an_app_moves(ground: Ground) {
         .unwrap()
         .unwrap();
 
-    for ground in [ground, Ground::Embedded] {
-        world.moves_to(ground).await;
+    for store_kind in [store_kind, StoreKind::Embedded] {
+        world.moves_to(store_kind).await;
         let read = Read {
             partition: schema::deployment(),
             documents: vec![(JOBS, job.as_str().into())],
@@ -254,14 +254,14 @@ async fn an_app_moves(ground: Ground) {
         );
         let after = answers::all(&world, &busy).await;
         for (asked, answer) in &before {
-            assert_eq!(after.get(asked), Some(answer), "{asked} on {ground:?}");
+            assert_eq!(after.get(asked), Some(answer), "{asked} on {store_kind:?}");
         }
         assert_eq!(after.len(), before.len());
         for (position, told) in &resumes {
             assert_eq!(
                 answers::resume(&world, "ada", "help", *position).await,
                 *told,
-                "{position:?} on {ground:?}"
+                "{position:?} on {store_kind:?}"
             );
         }
     }
@@ -269,7 +269,7 @@ async fn an_app_moves(ground: Ground) {
     new_events_continue_the_log(&world, &busy, (number, seq, at)).await;
     // The app moves again, with the new events.
     let before = answers::all(&world, &busy).await;
-    world.moves_to(ground).await;
+    world.moves_to(store_kind).await;
     assert_eq!(answers::all(&world, &busy).await, before);
     credentials_are_unchanged(&world, &busy).await;
     new_events_continue_the_log(&world, &busy, place(&world, &busy).await).await;
@@ -305,10 +305,10 @@ async fn positions(world: &World, channel: &ChannelId) -> Vec<Position> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn app_moves_to_redis_and_back() {
-    an_app_moves(Ground::Redis).await;
+    an_app_moves(StoreKind::Redis).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn app_moves_to_a_cluster_and_back() {
-    an_app_moves(Ground::Cluster).await;
+    an_app_moves(StoreKind::Cluster).await;
 }

@@ -1,7 +1,7 @@
 //! Data of an earlier version are opened and served by this one.
 //!
 //! `tests/old_data/<version>` holds a data folder and the keys of a Redis, both filled by the build
-//! of that version, and what it answered. They are made anew, by the version at hand, with
+//! of that version, and its responses. Create them with the current version by
 //! `CHAOS_OLD_DATA=<version> cargo test -p chaos-gateway --test stories old_data`; that is done
 //! once, before a change to what is stored, and never to make a test pass.
 
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{answers, busy::Busy, new_events_continue_the_log, place};
-use crate::story::{Ground, Keeper, World, refusal};
+use crate::story::{StoreKind, StoreProcess, World, refusal};
 
 /// The folder of the oldest version that must still be opened.
 const VERSION: &str = "store-2";
@@ -40,8 +40,8 @@ struct Written {
     answers: BTreeMap<String, Value>,
 }
 
-fn folder(version: &str, ground: Ground) -> PathBuf {
-    let name = if ground == Ground::Embedded {
+fn folder(version: &str, store_kind: StoreKind) -> PathBuf {
+    let name = if store_kind == StoreKind::Embedded {
         "embedded"
     } else {
         "redis"
@@ -53,7 +53,7 @@ fn folder(version: &str, ground: Ground) -> PathBuf {
 }
 
 async fn connection(world: &World) -> Option<MultiplexedConnection> {
-    let Keeper::Redis(server, _) = &world.keeper else {
+    let StoreProcess::Redis(server, _) = &world.store_process else {
         return None;
     };
     Some(
@@ -79,8 +79,8 @@ async fn ask(world: &World, busy: &Busy) -> BTreeMap<String, Value> {
         .collect()
 }
 
-async fn write(version: &str, ground: Ground) {
-    let mut world = World::with(ground, 1, &super::FLAGS).await;
+async fn write(version: &str, store_kind: StoreKind) {
+    let mut world = World::with(store_kind, 1, &super::FLAGS).await;
     let busy = Busy::app(&world).await;
     let written = Written {
         answers: ask(&world, &busy).await,
@@ -94,14 +94,14 @@ async fn write(version: &str, ground: Ground) {
         revoked_key: busy.revoked_key,
     };
     world.ends().await;
-    let folder = folder(version, ground);
+    let folder = folder(version, store_kind);
     fs::create_dir_all(&folder).unwrap();
     fs::write(
         folder.join("written.json"),
         serde_json::to_string_pretty(&written).unwrap(),
     )
     .unwrap();
-    if let Keeper::Embedded(data) = &world.keeper {
+    if let StoreProcess::Embedded(data) = &world.store_process {
         for file in FILES {
             fs::copy(data.path().join("data").join(file), folder.join(file)).unwrap();
         }
@@ -127,12 +127,12 @@ async fn write(version: &str, ground: Ground) {
 }
 
 /// Starts a node of this version on the data of an earlier one.
-async fn open(ground: Ground) -> (World, Busy, BTreeMap<String, Value>) {
-    let mut world = World::with(ground, 0, &super::FLAGS).await;
-    let folder = folder(VERSION, ground);
+async fn open(store_kind: StoreKind) -> (World, Busy, BTreeMap<String, Value>) {
+    let mut world = World::with(store_kind, 0, &super::FLAGS).await;
+    let folder = folder(VERSION, store_kind);
     let written: Written =
         serde_json::from_slice(&fs::read(folder.join("written.json")).unwrap()).unwrap();
-    if let Keeper::Embedded(data) = &world.keeper {
+    if let StoreProcess::Embedded(data) = &world.store_process {
         let data = data.path().join("data");
         fs::create_dir_all(&data).unwrap();
         for file in FILES {
@@ -193,11 +193,11 @@ fn includes(now: &Value, then: &Value) -> bool {
     }
 }
 
-async fn data_of_an_earlier_version_are_served(ground: Ground) {
+async fn data_of_an_earlier_version_are_served(store_kind: StoreKind) {
     if let Ok(version) = std::env::var("CHAOS_OLD_DATA") {
-        return write(&version, ground).await;
+        return write(&version, store_kind).await;
     }
-    let (mut world, busy, then) = open(ground).await;
+    let (mut world, busy, then) = open(store_kind).await;
     assert!(then.len() > 100, "{} answers", then.len());
     let now = ask(&world, &busy).await;
     for (asked, then) in &then {
@@ -226,10 +226,10 @@ async fn data_of_an_earlier_version_are_served(ground: Ground) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn old_data_folder_is_served() {
-    data_of_an_earlier_version_are_served(Ground::Embedded).await;
+    data_of_an_earlier_version_are_served(StoreKind::Embedded).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn old_redis_is_served() {
-    data_of_an_earlier_version_are_served(Ground::Redis).await;
+    data_of_an_earlier_version_are_served(StoreKind::Redis).await;
 }

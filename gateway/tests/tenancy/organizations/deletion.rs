@@ -4,7 +4,7 @@ use super::*;
 use domain::{apps, channels, jobs, organizations};
 
 #[tokio::test]
-async fn a_deleted_app_or_organization_sounds_like_one_that_never_was() {
+async fn deleted_app_or_organization_answers_like_a_missing_one() {
     let deployment = Deployment::start();
     let services = &deployment.services;
     let tenant = deployment.tenant("a").await;
@@ -25,7 +25,7 @@ async fn a_deleted_app_or_organization_sounds_like_one_that_never_was() {
         code(apps::read_app(services, &ADMIN, &tenant.organization, &tenant.app).await),
         never
     );
-    // Until everything is done, a repeat goes on with it.
+    // A repeat continues the deletion until it is complete.
     apps::delete_app(services, &ADMIN, &tenant.organization, &tenant.app, None)
         .await
         .unwrap();
@@ -124,7 +124,7 @@ async fn a_deletion_that_was_interrupted_is_finished_by_any_node() {
             .value
             .id;
 
-    // A node puts the tombstone and dies, long ago.
+    // A node wrote the tombstone and ended, long ago.
     let partition = schema::organization(&tenant.organization);
     let job = Job::new(Task::Organization {
         id: tenant.organization.clone(),
@@ -159,8 +159,8 @@ async fn a_deletion_that_was_interrupted_is_finished_by_any_node() {
     assert!(keys(&deployment, &partition, KEYS).await.is_empty());
     let listed = keys(&deployment, &schema::deployment(), schema::ORGANIZATIONS).await;
     assert_eq!(listed, [neighbour.organization.to_string()]);
-    // Its app is a job of its own, which waits until nobody acts by its keys any more. Here too,
-    // the node dies.
+    // Its app has a job of its own, which waits until its keys are no longer cached. Here, too,
+    // the node ends.
     assert_eq!(
         keys(&deployment, &schema::deployment(), JOBS).await,
         [schema::app(&tenant.app).name()]

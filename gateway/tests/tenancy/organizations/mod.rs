@@ -1,4 +1,4 @@
-//! Organizations and apps: their fields, their lists, their versions, their end.
+//! Organizations and apps: fields, lists, versions and deletion.
 
 mod deletion;
 

@@ -1,4 +1,4 @@
-//! User tokens: which are accepted, and every way to be refused.
+//! User tokens: accepted ones, and every reason of refusal.
 
 mod minting;
 
@@ -80,7 +80,7 @@ async fn a_token_of_another_algorithm_than_its_keys_is_refused() {
                 named.id == signing.id
             );
         }
-        // What everybody knows of the key, as a secret.
+        // The public part of the key, used as a secret.
         for algorithm in [
             jsonwebtoken::Algorithm::HS256,
             jsonwebtoken::Algorithm::HS384,
@@ -162,7 +162,7 @@ async fn a_token_with_a_wrong_kid_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_no_token_is_refused() {
+async fn invalid_token_is_refused() {
     let deployment = Deployment::start();
     let tenant = deployment.tenant("a").await;
     let signer = deployment.signer(&tenant, Algorithm::HS256).await;
@@ -315,7 +315,7 @@ async fn without_a_limit_tokens_may_be_valid_for_years() {
 }
 
 #[tokio::test]
-async fn an_unknown_user_is_made_unless_the_app_says_no() {
+async fn unknown_user_is_created_unless_the_app_forbids_it() {
     let deployment = Deployment::start();
     let tenant = deployment.tenant("a").await;
     let backend = deployment.backend(&tenant, Environment::Live).await;
@@ -356,7 +356,7 @@ async fn an_unknown_user_is_made_unless_the_app_says_no() {
 }
 
 #[tokio::test]
-async fn a_deleted_user_is_refused_at_once_and_never_made_again() {
+async fn deleted_user_is_refused_and_never_created_again() {
     let deployment = Deployment::start();
     let tenant = deployment.tenant("a").await;
     let backend = deployment.backend(&tenant, Environment::Live).await;

@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn export_fails_if_the_app_is_written_to() {
-    let world = World::with(Ground::Redis, 1, &["--limit", "requests_per_second=0"]).await;
+    let world = World::with(StoreKind::Redis, 1, &["--limit", "requests_per_second=0"]).await;
     let busy = Busy::app(&world).await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("app.jsonl");
@@ -85,7 +85,7 @@ async fn export_fails_if_the_app_is_written_to() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn folder_in_use_or_without_a_store_is_not_exported() {
-    let world = World::with(Ground::Embedded, 1, &[]).await;
+    let world = World::with(StoreKind::Embedded, 1, &[]).await;
     let export = async |data: &[&str]| {
         chaos(&[&["export", "--app", &world.app], data].concat(), &[])
             .await
@@ -108,7 +108,7 @@ async fn folder_in_use_or_without_a_store_is_not_exported() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn export_file_is_private_and_links_are_not_followed() {
-    let mut world = World::with(Ground::Embedded, 1, &super::super::FLAGS).await;
+    let mut world = World::with(StoreKind::Embedded, 1, &super::super::FLAGS).await;
     let folder = tempfile::tempdir().unwrap();
     let (file, link, target) = (
         folder.path().join("app.jsonl"),

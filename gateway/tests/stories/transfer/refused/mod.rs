@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{answers, busy::Busy, chaos};
-use crate::story::{Ground, Keeper, Person, World, refusal, until};
+use crate::story::{Person, StoreKind, StoreProcess, World, refusal, until};
 
 /// An exported app, and an empty store to import it into.
 struct PendingImport {
@@ -29,8 +29,8 @@ struct PendingImport {
 }
 
 impl PendingImport {
-    async fn to(ground: Ground) -> Self {
-        let mut world = World::with(Ground::Redis, 1, &super::FLAGS).await;
+    async fn to(store_kind: StoreKind) -> Self {
+        let mut world = World::with(StoreKind::Redis, 1, &super::FLAGS).await;
         let busy = Busy::app(&world).await;
         let before = answers::all(&world, &busy).await;
         let folder = tempfile::tempdir().unwrap();
@@ -41,7 +41,7 @@ impl PendingImport {
             .split_inclusive('\n')
             .map(str::to_owned)
             .collect();
-        let words = world.leaves_for(ground).await;
+        let words = world.leaves_for(store_kind).await;
         Self {
             world,
             busy,
@@ -111,8 +111,8 @@ impl PendingImport {
     }
 }
 
-async fn truncated_file_is_refused_and_the_complete_one_imported(ground: Ground) {
-    let mut import = PendingImport::to(ground).await;
+async fn truncated_file_is_refused_and_the_complete_one_imported(store_kind: StoreKind) {
+    let mut import = PendingImport::to(store_kind).await;
     let (lines, text) = (import.lines.clone(), import.lines.concat());
     import.is_refused(b"", "cut off").await;
     for share in [1, 3, 7] {
@@ -138,17 +138,17 @@ async fn truncated_file_is_refused_and_the_complete_one_imported(ground: Ground)
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn truncated_file_is_refused_by_a_folder() {
-    truncated_file_is_refused_and_the_complete_one_imported(Ground::Embedded).await;
+    truncated_file_is_refused_and_the_complete_one_imported(StoreKind::Embedded).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn truncated_file_is_refused_by_redis() {
-    truncated_file_is_refused_and_the_complete_one_imported(Ground::Redis).await;
+    truncated_file_is_refused_and_the_complete_one_imported(StoreKind::Redis).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn changed_file_is_refused() {
-    let import = PendingImport::to(Ground::Redis).await;
+    let import = PendingImport::to(StoreKind::Redis).await;
     let (lines, text) = (import.lines.clone(), import.lines.concat());
     let without = |line: usize| [&lines[..line], &lines[line + 1..]].concat().concat();
     let message = lines
@@ -212,8 +212,8 @@ async fn changed_file_is_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn second_import_is_refused_and_changes_nothing() {
-    for ground in [Ground::Embedded, Ground::Redis] {
-        let mut import = PendingImport::to(ground).await;
+    for store_kind in [StoreKind::Embedded, StoreKind::Redis] {
+        let mut import = PendingImport::to(store_kind).await;
         let text = import.lines.concat();
         import.imports(text.as_bytes()).await.unwrap();
         import
@@ -247,8 +247,8 @@ fn importing(words: &[String]) -> Child {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_import_is_not_served_and_can_be_repeated() {
-    for ground in [Ground::Embedded, Ground::Redis] {
-        let mut import = PendingImport::to(ground).await;
+    for store_kind in [StoreKind::Embedded, StoreKind::Redis] {
+        let mut import = PendingImport::to(store_kind).await;
         for share in [2, 5, 7] {
             let mut process = importing(&import.words);
             let mut input = process.stdin.take().unwrap();
@@ -261,11 +261,11 @@ async fn killed_import_is_not_served_and_can_be_repeated() {
                 .await
                 .unwrap();
             let begun = || async {
-                match &import.world.keeper {
-                    Keeper::Redis(server, _) => {
+                match &import.world.store_process {
+                    StoreProcess::Redis(server, _) => {
                         server.command(&["DBSIZE"]).await.unwrap() != redis::Value::Int(0)
                     }
-                    Keeper::Embedded(folder) => folder.path().join("data/data.mdb").exists(),
+                    StoreProcess::Embedded(folder) => folder.path().join("data/data.mdb").exists(),
                     _ => unreachable!("it moves to one of these"),
                 }
             };
@@ -279,8 +279,8 @@ async fn killed_import_is_not_served_and_can_be_repeated() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn later_of_two_concurrent_imports_succeeds() {
-    let import = PendingImport::to(Ground::Redis).await;
-    let Keeper::Redis(server, _) = &import.world.keeper else {
+    let import = PendingImport::to(StoreKind::Redis).await;
+    let StoreProcess::Redis(server, _) = &import.world.store_process else {
         unreachable!("it moves to one")
     };
     let channel = format!("chaos:{{c:{}:live:help}}:head", import.world.app);
@@ -318,7 +318,7 @@ async fn later_of_two_concurrent_imports_succeeds() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn folder_with_another_secret_key_refuses_the_import() {
-    let mut import = PendingImport::to(Ground::Embedded).await;
+    let mut import = PendingImport::to(StoreKind::Embedded).await;
     // A node has created a secret key in the folder.
     import.is_not_served().await;
     import
@@ -335,7 +335,7 @@ async fn folder_with_another_secret_key_refuses_the_import() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn apps_of_one_organization_are_imported_one_after_another() {
-    let mut world = World::with(Ground::Embedded, 1, &super::FLAGS).await;
+    let mut world = World::with(StoreKind::Embedded, 1, &super::FLAGS).await;
     let (other, other_key) = world.make_app("live").await;
     for key in [&world.app_key, &other_key] {
         let _: Value = world
@@ -349,7 +349,7 @@ async fn apps_of_one_organization_are_imported_one_after_another() {
     world.exports(&first).await;
     let app = std::mem::replace(&mut world.app, other);
     world.exports(&second).await;
-    let words = world.leaves_for(Ground::Redis).await;
+    let words = world.leaves_for(StoreKind::Redis).await;
     let apps = async |world: &World| -> Vec<Value> {
         let list: Value = world
             .backend(&world.organization_key)

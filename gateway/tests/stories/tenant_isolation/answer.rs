@@ -1,13 +1,13 @@
-//! Answers in a form in which two can be compared: without what was named, and without what no two
-//! answers share.
+//! Answers in a comparable form: without the ids of the request, and without values that
+//! differ between any two answers.
 
 use client::{Answer, Events};
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::sync::Arc;
 
-/// Takes out of an answer the id that was asked for, instants, counters and whatever is made anew
-/// each time.
+/// Removes the requested id, timestamps, counters and generated values from an
+/// answer.
 pub(super) fn plain(text: &str, named: &[String]) -> String {
     let mut text = text.to_owned();
     for id in named {
@@ -22,7 +22,7 @@ pub(super) fn plain(text: &str, named: &[String]) -> String {
     }
 }
 
-/// Status, whether there is a tag, and the body.
+/// Returns status, presence of an `ETag`, and the body.
 pub(super) fn of_http(answer: &Answer, named: &[String]) -> String {
     let body = plain(&String::from_utf8_lossy(&answer.body), named);
     let headers = [
@@ -66,7 +66,7 @@ fn smooth(key: &str, value: &mut Value) {
     }
 }
 
-/// What a session hears, from the beginning on.
+/// All events of a session.
 pub(super) struct Ear {
     heard: Arc<Mutex<Vec<Value>>>,
 }
@@ -86,7 +86,7 @@ impl Ear {
         Self { heard }
     }
 
-    /// All that was heard before the message that says this.
+    /// Returns the events before the message with this text.
     pub(super) async fn until(&self, text: &str) -> Vec<Value> {
         let place = || {
             self.heard

@@ -1,6 +1,6 @@
-//! The wall between tenants: what another app, environment or organization has answers exactly as
-//! what nobody has, whatever names it and whoever asks, and the other one neither changes nor hears
-//! of it.
+//! Tenant isolation: requests for entities of another app, environment or organization are answered
+//! exactly like requests for missing ones, and the other tenant neither changes nor receives
+//! anything.
 
 mod answer;
 mod requests;
@@ -28,11 +28,11 @@ use self::{
 };
 use crate::{
     operations::{self, Declared, Kind, Place, Request},
-    story::{Ground, World},
+    story::{StoreKind, World},
 };
 use requests::{pair, request, try_connect, try_http, try_websocket};
 
-/// The last message of a story.
+/// Text of the last message of a story.
 const END: &str = "the end";
 
 const FLAGS: [&str; 6] = [
@@ -51,9 +51,9 @@ enum Who {
     Organization,
     App,
     Access,
-    /// A user token, of the owner of a channel.
+    /// A token of the owner of a channel.
     Owner,
-    /// A user token, of somebody who is in nothing.
+    /// A token of a user without channels.
     Nobody,
 }
 
@@ -86,7 +86,7 @@ impl Who {
         }
     }
 
-    /// Whether this is no wall but the way in: an organization's other apps, an app's other
+    /// Returns whether the credential may reach the other tenant: an organization's other apps, an app's other
     /// environment.
     fn reaches(self, mine: &Tenant, theirs: &Tenant, kind: Kind) -> bool {
         let is_operator = matches!(self, Self::Admin | Self::Organization);
@@ -103,7 +103,7 @@ impl Who {
     }
 }
 
-/// Which of the places that name something are somebody else's.
+/// The parameters with another tenant's ids.
 #[derive(Debug, Clone, PartialEq)]
 enum Foreign {
     One(String),
@@ -119,7 +119,7 @@ impl Foreign {
     }
 }
 
-/// All the ways of putting somebody else's ids into the places of a request.
+/// Returns all combinations of foreign ids in a request's parameters.
 fn ways(places: &[Place]) -> Vec<Foreign> {
     let mut ways: Vec<Foreign> = places
         .iter()
@@ -131,7 +131,7 @@ fn ways(places: &[Place]) -> Vec<Foreign> {
     ways
 }
 
-/// The operations, those that create channels once for each type.
+/// Returns the operations, with channel creation once for each type.
 fn variants() -> Vec<Declared> {
     let mut all = Vec::new();
     for operation in operations::all() {
@@ -148,7 +148,7 @@ fn variants() -> Vec<Declared> {
     all
 }
 
-/// Who listens in a tenant: alice, and the one that only this tenant has.
+/// The sessions of a tenant: alice, and a user that only this tenant has.
 async fn ears(world: &World, tenant: &Tenant) -> Vec<Ear> {
     let mut ears = Vec::new();
     for user in ["alice".to_owned(), tenant.id(Kind::User)] {
@@ -190,8 +190,8 @@ async fn says_the_end(world: &World, tenant: &Tenant) {
         .unwrap();
 }
 
-async fn nothing_gets_over_the_wall(ground: Ground) {
-    let world = World::with(ground, 1, &FLAGS).await;
+async fn no_data_crosses_the_tenant_boundary(store_kind: StoreKind) {
+    let world = World::with(store_kind, 1, &FLAGS).await;
     world.people(&["nobody"]).await;
     let (mine, others) = Tenant::all(&world).await;
     let mut credentials = Vec::new();
@@ -207,14 +207,14 @@ async fn nothing_gets_over_the_wall(ground: Ground) {
     }
     try_connect(&world, &mine, &others).await;
     let mut compared = 0;
-    // What creates the thing that it names comes last: afterwards that id is one of mine.
+    // Operations that create the named entity come last, since the id then belongs to this tenant.
     for creates in [false, true] {
         compared += try_websocket(&world, &mine, &others, creates).await;
         compared += try_http(&world, &credentials, &mine, &others, creates).await;
     }
     assert!(compared > 1000, "only {compared} requests were compared");
 
-    // Nothing of theirs has changed, and nobody of theirs has heard anything.
+    // The other tenant is unchanged, and its sessions have received nothing.
     for ((theirs, before), ears) in others.iter().zip(pictures).zip(their_ears) {
         let after = theirs.picture(&world).await;
         assert!(
@@ -237,8 +237,8 @@ async fn nothing_gets_over_the_wall(ground: Ground) {
             assert_eq!(heard, Vec::<Value>::new(), "{}", theirs.name);
         }
     }
-    // What was heard on this side of ids that are theirs is what was heard of ids that are
-    // nobody's.
+    // Sessions here received the same for the other tenant's ids as for ids that do not
+    // exist.
     says_the_end(&world, &mine).await;
     for ear in my_ears {
         let heard = ear.until(END).await;
@@ -263,17 +263,17 @@ async fn nothing_gets_over_the_wall(ground: Ground) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_another_tenant_has_answers_as_what_nobody_has_on_the_embedded_store() {
-    nothing_gets_over_the_wall(Ground::Embedded).await;
+async fn entities_of_another_tenant_answer_like_missing_ones_on_the_embedded_store() {
+    no_data_crosses_the_tenant_boundary(StoreKind::Embedded).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_another_tenant_has_answers_as_what_nobody_has_on_redis() {
-    nothing_gets_over_the_wall(Ground::Redis).await;
+async fn entities_of_another_tenant_answer_like_missing_ones_on_redis() {
+    no_data_crosses_the_tenant_boundary(StoreKind::Redis).await;
 }
 
 on_both_stores! {
-    async fn an_idempotency_key_is_ones_own(world: World) {
+    async fn idempotency_keys_of_credentials_are_separate(world: World) {
         let (mine, others) = Tenant::all(&world).await;
         let header = HeaderName::from_static("idempotency-key");
         let mut compared = 0;
@@ -285,7 +285,7 @@ on_both_stores! {
             for theirs in &others {
                 let is_organizations = http.path.starts_with("/v1/organizations");
                 if http.path == "/v1/organizations" || is_organizations && theirs.organization_key == mine.organization_key {
-                    // The credential is the same one: so is the key.
+// The credential is the same, and so is the idempotency key.
                     continue;
                 }
                 let key = format!("key {index} of {}", theirs.name);
@@ -302,7 +302,7 @@ on_both_stores! {
                 assert!(!String::from_utf8_lossy(&answers[1].body).contains(&theirs.secret()));
                 let ids: Vec<String> = answers.iter().filter_map(|answer| answer.json::<Value>().ok()?["id"].as_str().map(str::to_owned)).collect();
                 if ids.len() == 3 && ids[1] != ids[2] {
-                    assert_ne!(ids[0], ids[1], "{}: the first answer came over the wall", operation.about.name);
+                    assert_ne!(ids[0], ids[1], "{}: the first answer is of the other tenant", operation.about.name);
                 }
                 assert_eq!(of_http(&answers[1], &[]), of_http(&answers[2], &[]), "{}", operation.about.name);
                 compared += 1;

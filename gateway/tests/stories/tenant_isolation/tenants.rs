@@ -1,4 +1,4 @@
-//! Tenants of one deployment, each with something of every kind.
+//! Tenants of one deployment, each with every kind of entity.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{operations::Kind, story::World};
 
-/// An app's environment, and what leads to it.
+/// An app's environment, with its credentials.
 pub(super) struct Tenant {
     pub(super) name: &'static str,
     pub(super) organization: String,
@@ -70,7 +70,7 @@ impl Tenant {
             .await
             .unwrap();
         let team = world.backend(app_key["secret"].as_str().unwrap());
-        // Alice and the hall have the same ids everywhere; the one and the room only here.
+        // Alice and the hall have the same ids in all tenants; the other user and the room exist only here.
         let (only, room) = (format!("{name}-user-1"), format!("{name}-room-1"));
         for user in ["alice", "carol", &only] {
             let _: Value = team
@@ -124,7 +124,7 @@ impl Tenant {
         self.ids[&kind].clone()
     }
 
-    /// What stands in everything that this tenant wrote.
+    /// A text in everything that this tenant writes.
     pub(super) fn secret(&self) -> String {
         secret(self.name)
     }
@@ -133,7 +133,7 @@ impl Tenant {
         format!("/v1/organizations/{}/apps/{}", self.organization, self.app)
     }
 
-    /// Everything that it can read of itself.
+    /// Reads all of its own entities.
     pub(super) async fn picture(&self, world: &World) -> BTreeMap<String, Value> {
         let (team, owner) = (
             world.backend(&self.app_key),
@@ -170,7 +170,7 @@ impl Tenant {
     }
 }
 
-/// An id that nobody has, as long as this one and beside it in every order.
+/// Returns an id that does not exist, of equal length and adjacent in order.
 pub(super) fn unused(id: &str) -> String {
     let (head, last) = id.split_at(id.len() - 1);
     format!("{head}{}", if last == "0" { "1" } else { "0" })

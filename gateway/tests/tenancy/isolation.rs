@@ -1,4 +1,4 @@
-//! Walls: nobody names what belongs to another.
+//! Tenant isolation: credentials reach their own entities only.
 
 use domain::{
     Services, apps, credential::Principal, error::Result, keys, organizations, random, sessions,
@@ -18,7 +18,7 @@ use protocol::{
 
 use crate::story::{Deployment, code, secret};
 
-/// What every operation on an organization, and on an app of it, answers.
+/// Returns the answers of every operation on an organization and on its app.
 async fn everything(
     services: &Services,
     who: &Principal,
@@ -132,7 +132,7 @@ fn told(answers: Vec<Result<()>>) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn anothers_organization_answers_exactly_as_one_that_never_was() {
+async fn organization_of_others_answers_like_a_missing_one() {
     let deployment = Deployment::start();
     let (a, b) = (deployment.tenant("a").await, deployment.tenant("b").await);
     let who = deployment
@@ -163,7 +163,7 @@ async fn anothers_organization_answers_exactly_as_one_that_never_was() {
             "{others:?}"
         );
     }
-    // Nothing of it changed.
+    // It is unchanged.
     assert!(
         apps::read_app(
             &deployment.services,
@@ -309,7 +309,7 @@ async fn live_and_test_share_no_user() {
                 ErrorCode::NotFound
             );
         }
-        // The same id is another user there, and its end touches nobody here.
+        // The same id is another user there, whose deletion has no effect here.
         deployment.user(&stranger, "alice").await;
         sessions::disconnect_user(
             &deployment.services,

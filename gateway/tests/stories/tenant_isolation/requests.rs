@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// Makes an HTTP request, with the ids of `named` in the foreign places and the caller's own in
-/// those that must be filled.
+/// Sends an HTTP request, with the ids of `named` in the foreign parameters and the caller's own in
+/// required ones.
 pub(super) fn request(
     operation: &Declared,
     http: Http,
@@ -23,7 +23,7 @@ pub(super) fn request(
     })
 }
 
-/// Another tenant's ids of these kinds beside those that nobody has.
+/// Returns another tenant's ids of these kinds, and ids that do not exist.
 pub(super) fn pair(
     theirs: &Tenant,
     kinds: impl Iterator<Item = Kind>,
@@ -33,7 +33,7 @@ pub(super) fn pair(
     (ids, nobodys)
 }
 
-/// Compares what each operation answers over HTTP. `creates` chooses those that create what they
+/// Compares the answers of operations over HTTP. `creates` selects those that create the entity they
 /// name, or the others.
 pub(super) async fn try_http(
     world: &World,
@@ -111,13 +111,13 @@ async fn ask(session: &Session, method: &str, params: &Value) -> String {
     }
 }
 
-/// A plain form of a reply, whose head is not JSON.
+/// Returns a reply in a comparable form.
 fn plain_reply(reply: &str, named: &[String]) -> String {
     let (head, body) = reply.split_once(' ').unwrap();
     format!("{head} {}", plain(body, named))
 }
 
-/// Compares what each operation answers over WebSocket.
+/// Compares the answers of operations over WebSocket.
 pub(super) async fn try_websocket(
     world: &World,
     mine: &Tenant,
@@ -154,8 +154,8 @@ pub(super) async fn try_websocket(
                         let params = operation.params(&mut |place| match foreign.is(&place.name) {
                             true if is_theirs => Some(theirs.id(place.kind)),
                             true => Some(unused(&theirs.id(place.kind))),
-                            // A send of its own each time: one that is known is answered whatever
-                            // else it says.
+                            // Each send has a new id, since a repeated one is answered whatever
+                            // its other fields.
                             false
                                 if operation.about.name == MessageSend::NAME
                                     && place.name == "message_id" =>
@@ -187,7 +187,7 @@ pub(super) async fn try_websocket(
     compared
 }
 
-/// What names something before there is a session, or instead of another one's token.
+/// Requests that refer to entities before there is a session, or with another tenant's token.
 pub(super) async fn try_connect(world: &World, mine: &Tenant, others: &[Tenant]) {
     for theirs in others {
         let positions = [
@@ -220,7 +220,7 @@ pub(super) async fn try_connect(world: &World, mine: &Tenant, others: &[Tenant])
                 );
             }
         }
-        // A token of theirs does not go on with a session of mine, be it of the same user id.
+        // A token of the other tenant does not refresh a session here, even for the same user id.
         let team = world.backend(&theirs.app_key);
         let minted: Value = team
             .post("/v1/users/alice/tokens", &json!({}))
@@ -239,8 +239,8 @@ pub(super) async fn try_connect(world: &World, mine: &Tenant, others: &[Tenant])
             ask(&alice.session, "token.refresh", &others_token).await
         );
         assert!(foreign.contains("forbidden"), "{foreign}");
-        // A token key of theirs does not verify what is signed with another secret, no more than
-        // one that does not exist.
+        // A token key of the other tenant does not verify a token signed with another secret, just like
+        // a missing one.
         let mut answers = Vec::new();
         for kid in [
             theirs.id(Kind::TokenKey),
@@ -273,7 +273,7 @@ pub(super) async fn try_connect(world: &World, mine: &Tenant, others: &[Tenant])
         }
         assert_eq!(answers[0], answers[1]);
         assert!(answers[0].0.starts_with("401"), "{answers:?}");
-        // Claims name no tenant: who signed decides.
+        // The signing key determines the tenant, not the claims.
         let seen: Value = world
             .backend(&world.token("alice").await)
             .get("/v1/channels")
