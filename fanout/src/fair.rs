@@ -78,8 +78,8 @@ impl FairPermits {
     }
 
     /// Permits for which at most `max_waiting` requests wait. Beyond that a request takes the place
-    /// of the newest of the group that has the most, if that has more than its own. If its own group
-    /// has the most, the same holds between the group's members. Otherwise it is refused.
+    /// of the newest of the group that has the most, if that has more than its own. If its own
+    /// group has the most, the same holds between the group's members. Otherwise it is refused.
     pub fn with_queue(permits: usize, max_waiting: usize) -> Arc<Self> {
         let state = State {
             free: permits,

@@ -111,7 +111,7 @@ impl Hub {
     /// Registers one subscriber; see [`join_all`](Self::join_all).
     ///
     /// # Errors
-    /// The bus did not confirm.
+    /// Fails if the bus does not confirm the join.
     pub async fn join(
         &self,
         topic: &Topic,
@@ -131,7 +131,7 @@ impl Hub {
     /// [`Joining::start`].
     ///
     /// # Errors
-    /// The bus did not confirm. Nothing is registered then.
+    /// Fails if the bus does not confirm the joins. No subscriber is registered then.
     pub async fn join_all(
         &self,
         topics: &[(Topic, Kind)],

@@ -10,7 +10,8 @@
 //! [join](Hub::join_all), read whether the subject may subscribe and the topic's head, push the
 //! reply, [start](Joining::start). `examples/measure.rs` measures the cost of a delivery.
 //!
-//! Modules, lowest first: `topic`, `record`, [`fair`], `sync`, [`outbox`], [`bus`], `source`, [`hub`].
+//! Modules, lowest first: `topic`, `record`, [`fair`], `sync`, [`outbox`], [`bus`], `source`,
+//! [`hub`].
 
 pub mod bus;
 pub mod fair;

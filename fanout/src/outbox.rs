@@ -95,7 +95,7 @@ impl Outbox {
     /// Never blocks.
     ///
     /// # Errors
-    /// The outbox has ended. A [`Class::Droppable`] frame may be dropped silently.
+    /// Fails if the outbox has ended. A [`Class::Droppable`] frame may be dropped silently.
     pub fn push(&self, frame: Bytes, class: Class) -> Result<(), Reason> {
         self.push_unless(|_| false, frame, class)
     }
@@ -201,7 +201,8 @@ impl Outbox {
     }
 
     /// Returns whether the hub ended a subscription of this outbox since the last call. The owner
-    /// calls it after [`poll_drive`](Self::poll_drive), which registers it to be woken for the next.
+    /// calls it after [`poll_drive`](Self::poll_drive), which registers it to be woken for the
+    /// next.
     pub fn take_ended_subscription(&self) -> bool {
         self.has_ended_subscription.load(Ordering::Acquire)
             && self.has_ended_subscription.swap(false, Ordering::AcqRel)
@@ -216,7 +217,7 @@ impl Outbox {
     /// Ends the outbox if its oldest frame is older than [`Limits::age`]. For the owner's timer.
     ///
     /// # Errors
-    /// The outbox has ended, now or before.
+    /// Fails if the outbox has ended, now or before.
     pub fn check(&self, now: Instant) -> Result<(), Reason> {
         let mut queue = self.queue.lock();
         let result = queue.check(now, &self.limits);
@@ -261,7 +262,7 @@ impl Outbox {
     /// Waits until fewer than `bytes` are queued.
     ///
     /// # Errors
-    /// The outbox has ended.
+    /// Fails if the outbox has ended.
     pub async fn drained_below(&self, bytes: usize) -> Result<(), Reason> {
         loop {
             let drained = self.drained.notified();

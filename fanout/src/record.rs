@@ -149,6 +149,9 @@ impl Record {
     }
 
     /// Decodes what [`encode`](Self::encode) wrote. The body and the subject share the given bytes.
+    ///
+    /// # Errors
+    /// Fails if the bytes are no complete record of a known version.
     pub fn decode(mut bytes: Bytes) -> Result<Self, Malformed> {
         if bytes.len() < 28 {
             return Err(Malformed::Short);

@@ -62,8 +62,8 @@ pub trait Source: Send + Sync + 'static {
     }
 
     /// Called for a subscriber of an [observed](Self::observes_loss) topic after it was pushed a
-    /// gap, and after the topic was compared with its log because the bus may have lost records. The
-    /// subscriber has not received those yet. Must not block.
+    /// gap, and after the topic was compared with its log because the bus may have lost records.
+    /// The subscriber has not received those yet. Must not block.
     fn after_loss(&self, topic: &Topic, outbox: &Arc<Outbox>) {
         let _ = (topic, outbox);
     }

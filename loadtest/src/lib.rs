@@ -32,7 +32,7 @@ use crate::{cli::Scenario, report::RunVerdict, scenario::RunOutcome};
 /// Runs a scenario and writes its report to standard output and to the requested files.
 ///
 /// # Errors
-/// The run could not be made. The error says why.
+/// Fails if the scenario is invalid or if the test bed cannot be set up.
 pub fn run(scenario: &Scenario) -> Result<RunVerdict> {
     scenario.check()?;
     process::raise_open_files_limit(scenario.sockets())?;

@@ -83,7 +83,7 @@ fn kilobytes(rollup: &str, name: &str) -> Option<u64> {
 /// Raises the soft limit of open files as far as the run needs it.
 ///
 /// # Errors
-/// The hard limit is too low.
+/// Fails if the hard limit is too low.
 pub fn raise_open_files_limit(sockets: usize) -> Result<()> {
     let needed = sockets as u64 + OTHER_DESCRIPTORS;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);

@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_refused_with_a_sentence() {
+    fn unusable_url_is_refused_with_a_sentence() {
         for url in [
             "",
             "localhost",

@@ -24,7 +24,7 @@ async fn get(commands: &Commands, name: &str) -> Option<String> {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_yet_is_reached_when_it_comes() {
+async fn server_that_starts_late_is_reached() {
     let mut server = Server::start().await;
     server.kill9();
     let commands = Commands::open(&server.deployment());
@@ -114,7 +114,7 @@ async fn a_cluster_takes_keys_of_all_slots_and_pipelines_across_them() {
 }
 
 #[tokio::test]
-async fn a_moving_slot_is_followed_and_the_answer_tells_of_it() {
+async fn moving_slot_is_followed_and_reported_in_the_answer() {
     let cluster = Cluster::start(3).await;
     let commands = Commands::open(&cluster.deployment());
     let (old, new, slot) = (key("t", "old"), key("t", "new"), chaos_redis::slot("t"));

@@ -66,7 +66,7 @@ fn of<'a>(texts: &'a [String], name: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn what_several_threads_push_is_driven_once_and_in_the_order_of_each() {
+fn frames_of_several_threads_are_written_once_in_their_order() {
     races(|| async {
         let (pipe, limits) = (Pipe::new(9), limits(10_000));
         let outbox = outbox(&pipe, &limits);
@@ -122,7 +122,7 @@ fn a_push_wakes_an_owner_that_goes_to_sleep_meanwhile() {
 }
 
 #[test]
-fn what_is_taken_stands_before_the_close_frame_and_nothing_follows_it() {
+fn accepted_frames_precede_the_close_frame_and_none_follows() {
     races(|| async {
         let (pipe, limits) = (Pipe::new(8), limits(10_000));
         let outbox = outbox(&pipe, &limits);
@@ -142,7 +142,7 @@ fn what_is_taken_stands_before_the_close_frame_and_nothing_follows_it() {
 }
 
 #[test]
-fn no_more_waits_than_the_bound_and_who_exceeds_it_is_told() {
+fn queued_bytes_stay_within_the_bound_and_excess_is_refused() {
     races(|| async {
         // Three frames of six bytes, with their entries.
         let most = 3 * (6 + ENTRY_OVERHEAD_BYTES);
@@ -181,7 +181,7 @@ fn no_more_waits_than_the_bound_and_who_exceeds_it_is_told() {
 }
 
 #[test]
-fn what_is_held_waits_until_all_let_go_and_then_leaves_in_order() {
+fn held_frames_are_written_in_order_after_the_last_hold() {
     races(|| async {
         let (pipe, limits) = (Pipe::new(usize::MAX), limits(10_000));
         let outbox = outbox(&pipe, &limits);
@@ -208,7 +208,7 @@ fn what_is_held_waits_until_all_let_go_and_then_leaves_in_order() {
 }
 
 #[test]
-fn who_waits_for_room_goes_on_when_there_is_some_or_when_it_is_over() {
+fn waiter_for_room_wakes_on_room_or_end() {
     races(|| async {
         let (pipe, limits) = (Pipe::new(3), limits(10_000));
         let outbox = outbox(&pipe, &limits);

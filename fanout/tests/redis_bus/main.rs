@@ -259,7 +259,7 @@ async fn failed_join_leaves_its_topics_not_joined_and_others_joined() {
 }
 
 #[tokio::test]
-async fn a_bus_opened_before_its_server_connects_when_it_comes() {
+async fn bus_connects_to_a_server_that_starts_late() {
     let mut server = Server::start().await;
     server.kill9();
     let node = Node::open(&server.deployment());

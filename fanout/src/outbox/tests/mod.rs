@@ -95,7 +95,7 @@ fn held_frames_are_bounded() {
 }
 
 #[test]
-fn a_frame_counts_whole_until_it_is_written_whole() {
+fn frame_counts_in_full_until_it_is_written() {
     let (pipe, limits) = (Pipe::new(4), limits(1_000));
     let outbox = outbox(&pipe, &limits);
     outbox.push(frame("hello"), Class::Durable).unwrap();
