@@ -25,8 +25,8 @@ pub fn create_folder(path: &Path) -> io::Result<()> {
         .create(path)
 }
 
-/// A temporary file that [`Replacement::commit`] renames, replacing a file of that name. Dropping it
-/// before removes it.
+/// A temporary file that [`Replacement::commit`] renames, replacing a file of that name. Dropping
+/// it before removes it.
 #[derive(Debug)]
 pub struct Replacement {
     path: PathBuf,
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replacement_has_its_own_mode_and_follows_no_link() {
+    fn replacement_has_its_own_mode_and_follows_no_link() {
         let folder = tempfile::tempdir().unwrap();
         let (file, target) = (folder.path().join("file"), folder.path().join("target"));
         fs::write(&target, "of somebody else").unwrap();
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_with_a_link_to_nowhere_is_taken() {
+    fn name_of_a_broken_link_is_taken() {
         let folder = tempfile::tempdir().unwrap();
         let (file, target) = (folder.path().join("file"), folder.path().join("target"));
         symlink(&target, &file).unwrap();

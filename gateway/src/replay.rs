@@ -29,6 +29,9 @@ use store::{Continuity, Document, Entry, Key, Partition, Stamps, Table};
 const ENTRIES_PER_SEARCH: usize = 1000;
 
 /// Reads one page of a topic's log after a position, as records.
+///
+/// # Errors
+/// Fails if the store fails, or if an entry or document cannot be decoded.
 pub async fn replay(
     services: &Services,
     topic: &Topic,

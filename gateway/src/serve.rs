@@ -24,8 +24,8 @@ use crate::{
 /// program on the command line.
 ///
 /// # Errors
-/// Fails if the node cannot start, or if its store has failed permanently. With the JSON format, the
-/// error is logged already.
+/// Fails if the node cannot start, or if its store has failed permanently. With the JSON format,
+/// the error is logged already.
 pub async fn serve(config: Config, program: &str) -> Result<(), StartError> {
     log::init(config.log_format, &config.log_filter).map_err(StartError::of)?;
     run(config, program).await
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_chat_command_leaves_out_what_is_the_default() {
+    fn chat_command_omits_defaults() {
         let command = |address: &str, data: &str| {
             chat_command("chaos", "bob", address.parse().unwrap(), Path::new(data))
         };

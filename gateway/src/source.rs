@@ -76,7 +76,7 @@ impl Source {
     }
 
     /// Returns the user of an own stream, and the receiver of its membership changes.
-    fn whose(&self, topic: &Topic) -> Option<(Scope, UserId, Arc<dyn Membership>)> {
+    fn own_stream(&self, topic: &Topic) -> Option<(Scope, UserId, Arc<dyn Membership>)> {
         let Subject::User(user) = subject(topic) else {
             return None;
         };
@@ -184,7 +184,7 @@ impl fanout::Source for Source {
             channel_id: ChannelId,
         }
         if record.kind == EventKind::ChannelRemoved as u8
-            && let Some((of, user, membership)) = self.whose(topic)
+            && let Some((of, user, membership)) = self.own_stream(topic)
             && let Ok(Removed { channel_id }) = codec::from_msgpack(&record.body)
         {
             membership.removed(of, user, channel_id, outbox);
@@ -203,7 +203,7 @@ impl fanout::Source for Source {
             at: u64,
         }
         if record.kind == EventKind::ChannelAdded as u8
-            && let Some((of, user, membership)) = self.whose(topic)
+            && let Some((of, user, membership)) = self.own_stream(topic)
             && let Ok(Added { entry }) = codec::from_msgpack(&record.body)
         {
             membership.added(
@@ -224,7 +224,7 @@ impl fanout::Source for Source {
     }
 
     fn after_loss(&self, topic: &Topic, outbox: &Arc<Outbox>) {
-        if let Some((of, user, membership)) = self.whose(topic) {
+        if let Some((of, user, membership)) = self.own_stream(topic) {
             membership.lost(of, user, outbox);
         }
     }

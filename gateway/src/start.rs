@@ -45,6 +45,9 @@ pub struct Folder {
 
 impl Folder {
     /// Opens a folder, and creates it if it does not exist.
+    ///
+    /// # Errors
+    /// Fails if the folder cannot be created or read.
     pub fn at(path: &Path) -> Result<Self, StartError> {
         let unusable = |error| {
             StartError(format!(
@@ -66,6 +69,10 @@ impl Folder {
     }
 
     /// Returns the secret key of the folder. Creates it if the folder is fresh.
+    ///
+    /// # Errors
+    /// Fails if the key is missing from a folder with a store, or if the file cannot be read or written,
+    /// or is invalid.
     pub fn secret_key(&self) -> Result<[u8; 32], StartError> {
         let path = self.path.join(SECRET_KEY);
         if self.is_fresh {
@@ -86,6 +93,9 @@ impl Folder {
     }
 
     /// Returns the admin key of the folder. Creates it if there is none.
+    ///
+    /// # Errors
+    /// Fails if the file cannot be read or written, or is a broken symbolic link.
     pub fn admin_key(&self) -> Result<Secret, StartError> {
         let path = self.path.join(ADMIN_KEY);
         match fs::read_to_string(&path) {
@@ -108,6 +118,9 @@ impl Folder {
     }
 
     /// Writes a file that only its owner may read. Replaces an existing one.
+    ///
+    /// # Errors
+    /// Fails if the file cannot be written.
     pub fn keep(&self, name: &str, text: &str) -> Result<(), StartError> {
         let path = self.path.join(name);
         let write = || -> io::Result<()> {

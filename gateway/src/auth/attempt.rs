@@ -32,8 +32,8 @@ pub struct Attempt {
 }
 
 impl Attempts {
-    /// Creates buckets of `per_second` failures for each address, with a burst of twice that. 0 means
-    /// no limit.
+    /// Creates buckets of `per_second` failures for each address, with a burst of twice that. 0
+    /// means no limit.
     pub fn new(per_second: u64, clock: Arc<Clock>, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             buckets: Keyed::new(Rate::per_second(per_second)),

@@ -141,7 +141,8 @@ impl Authenticator {
     /// counted.
     ///
     /// # Errors
-    /// `unauthenticated` if the credential is not valid, `unavailable` if the store does not answer.
+    /// `unauthenticated` if the credential is not valid, `unavailable` if the store does not
+    /// answer.
     pub async fn authenticate(&self, bearer: &str) -> Result<Principal> {
         self.principal(bearer, None).await
     }
@@ -203,12 +204,12 @@ impl Authenticator {
         self.user(token, None).await
     }
 
-    /// Checks a token's signature and time, without reading its user. A token key that is not cached
-    /// is charged before it is read. The caller charges refused tokens.
+    /// Checks a token's signature and time, without reading its user. A token key that is not
+    /// cached is charged before it is read. The caller charges refused tokens.
     ///
     /// # Errors
-    /// Fails if the token is invalid or expired, if its address has failed too often, or if the store
-    /// does not answer.
+    /// Fails if the token is invalid or expired, if its address has failed too often, or if the
+    /// store does not answer.
     pub async fn check_attempt(
         &self,
         token: &str,

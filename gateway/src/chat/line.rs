@@ -127,8 +127,8 @@ impl Line {
         (self.cursor, self.recalled) = (self.text.len(), recalled);
     }
 
-    /// Breaks the line into rows, after a prompt of `indent` columns. The last column stays free, so
-    /// that the terminal does not wrap a row itself.
+    /// Breaks the line into rows, after a prompt of `indent` columns. The last column stays free,
+    /// so that the terminal does not wrap a row itself.
     pub(super) fn layout(&self, indent: usize, columns: usize) -> Layout {
         let columns = columns.max(indent + 3);
         let mut layout = Layout {

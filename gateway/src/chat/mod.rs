@@ -48,8 +48,8 @@ const NAMES_PER_REQUEST: usize = 100;
 /// Chats until the input ends. Reconnects if the connection is lost.
 ///
 /// # Errors
-/// Fails if a setting is invalid, if there is no token, if the node refuses the user or the channel,
-/// or if sent messages are not acknowledged at the end.
+/// Fails if a setting is invalid, if there is no token, if the node refuses the user or the
+/// channel, or if sent messages are not acknowledged at the end.
 pub async fn run(settings: Chat) -> Result<(), StartError> {
     let channel: ChannelId = settings
         .channel
@@ -297,8 +297,8 @@ impl Conversation {
         }
     }
 
-    /// Requests the unknown names of waiting items, unless a request is in flight. Returns whether an
-    /// answer will come.
+    /// Requests the unknown names of waiting items, unless a request is in flight. Returns whether
+    /// an answer will come.
     fn look_up(&mut self) -> bool {
         if !self.lookup.is_empty() {
             return true;

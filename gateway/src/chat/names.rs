@@ -49,8 +49,8 @@ impl Names {
     }
 }
 
-/// Returns the name of a user's profile, or the id if the name could be mistaken for something else:
-/// if it begins with a mark of this program (`*`, `!`, `│`) or contains a colon.
+/// Returns the name of a user's profile, or the id if the name could be mistaken for something
+/// else: if it begins with a mark of this program (`*`, `!`, `│`) or contains a colon.
 pub(super) fn name_of(user: &User) -> String {
     let full = [&user.first_name, &user.last_name]
         .into_iter()

@@ -1,5 +1,6 @@
-//! The terminal of the chat. Messages that arrive while the user types are shown above the line that
-//! is being edited. If input or output is no terminal, lines are read and written without editing.
+//! The terminal of the chat. Messages that arrive while the user types are shown above the line
+//! that is being edited. If input or output is no terminal, lines are read and written without
+//! editing.
 
 use std::io::{self, IsTerminal, Write};
 

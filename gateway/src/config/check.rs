@@ -180,7 +180,8 @@ pub(super) fn secret_key_file(settings: &Settings) -> Result<Option<PathBuf>, Co
 }
 
 impl SettingValue {
-    /// Parses the text, if a layer has one. `read` returns a sentence with the cause and the remedy.
+    /// Parses the text, if a layer has one. `read` returns a sentence with the cause and the
+    /// remedy.
     fn parse<T>(&self, read: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, ConfigError> {
         let Some(text) = &self.text else {
             return Ok(None);
@@ -261,8 +262,8 @@ fn read(path: &str) -> Result<String, String> {
 /// Reads a secret key file: 32 bytes in hex.
 ///
 /// # Errors
-/// Fails if the file cannot be read or does not contain 32 bytes in hex. The sentence does not quote
-/// the contents.
+/// Fails if the file cannot be read or does not contain 32 bytes in hex. The sentence does not
+/// quote the contents.
 pub fn secret_key(path: &Path) -> Result<[u8; 32], String> {
     let wrong = || {
         format!(

@@ -113,8 +113,8 @@ fn with_unknown_variables(mut command: Command) -> Command {
 /// Parses a command line, whose first argument is the program's name, and the files that it names.
 ///
 /// # Errors
-/// [`Failure::Usage`] for wrong usage, help and version; [`Failure::Setting`] if a setting cannot be
-/// used.
+/// [`Failure::Usage`] for wrong usage, help and version; [`Failure::Setting`] if a setting cannot
+/// be used.
 pub fn parse(
     args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
     env: Environment<'_>,

@@ -25,7 +25,8 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// Empty variables count as absent, so that a compose file can pass on unset ones.
 ///
 /// # Errors
-/// Fails if the file cannot be read or is not TOML, or if a layer names an unknown setting or limit.
+/// Fails if the file cannot be read or is not TOML, or if a layer names an unknown setting or
+/// limit.
 pub(super) fn gather(flags: Flags, env: Environment<'_>) -> Result<Settings, ConfigError> {
     let env = |name: &str| env(name).filter(|value| !value.is_empty());
     let mut file = match flags.config.clone().or_else(|| env(CONFIG)) {

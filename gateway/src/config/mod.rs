@@ -43,8 +43,8 @@ pub struct Config {
     pub ops_listen: Option<SocketAddr>,
     /// The store. Default embedded, in `./chaos-data`.
     pub store: StoreConfig,
-    /// The admin key, from a flag or a file. Always present with Redis. Without it, the node creates
-    /// one in the data folder.
+    /// The admin key, from a flag or a file. Always present with Redis. Without it, the node
+    /// creates one in the data folder.
     pub admin_key: Option<Secret>,
     /// The file that the admin key was read from, if the settings name one.
     pub admin_key_file: Option<PathBuf>,
@@ -87,8 +87,8 @@ pub enum StoreConfig {
     },
     /// In Redis, Valkey or another compatible server.
     Redis {
-        /// `redis://`, `redis+sentinel://…` or `redis+cluster://…`, with its password. Print it with
-        /// `without_password` only.
+        /// `redis://`, `redis+sentinel://…` or `redis+cluster://…`, with its password. Print it
+        /// with `without_password` only.
         url: String,
         /// Prefix of its keys and channels.
         prefix: String,

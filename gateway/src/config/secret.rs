@@ -32,8 +32,9 @@ pub fn without_password(url: &str) -> String {
     shown
 }
 
-/// Returns the number of bytes to hide after a URL's `://`: up to the last `@`, since a password may
-/// contain any other character, or all of them if that `@` may belong to a password in the query.
+/// Returns the number of bytes to hide after a URL's `://`: up to the last `@`, since a password
+/// may contain any other character, or all of them if that `@` may belong to a password in the
+/// query.
 pub(crate) fn credential_length(rest: &str) -> usize {
     let Some(at) = rest.rfind('@') else { return 0 };
     match rest[..at].split_once('?') {

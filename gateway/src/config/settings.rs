@@ -49,8 +49,8 @@ macro_rules! settings {
             }
         }
 
-        /// The text and source of every setting. `check` destructures it, so that the compiler warns
-        /// about a setting that is not read.
+        /// The text and source of every setting. `check` destructures it, so that the compiler
+        /// warns about a setting that is not read.
         #[derive(Debug)]
         pub(super) struct Settings { $(pub(super) $name: SettingValue,)* pub(super) limits: LimitValues }
 

@@ -37,8 +37,8 @@ pub(super) enum Overdue {
 }
 
 impl Activity {
-    /// Creates the state of a connection that was accepted at `now`. Its first byte has the timeout of
-    /// headers.
+    /// Creates the state of a connection that was accepted at `now`. Its first byte has the timeout
+    /// of headers.
     pub(super) fn new(idle: Duration, now: Instant) -> Self {
         Self {
             phase: Phase::Idle {

@@ -159,8 +159,8 @@ impl Sockets {
 }
 
 impl SocketPermit {
-    /// Returns whether half of the sockets that are reserved for HTTP are in use. Refused connections
-    /// must not use the rest.
+    /// Returns whether half of the sockets that are reserved for HTTP are in use. Refused
+    /// connections must not use the rest.
     pub fn is_scarce(&self) -> bool {
         let left = self
             .0
@@ -203,8 +203,8 @@ impl Admission {
         }
     }
 
-    /// Admits a connection, or returns the name of the limit that it exceeds. A trusted proxy connects
-    /// for many clients, so its address is not limited.
+    /// Admits a connection, or returns the name of the limit that it exceeds. A trusted proxy
+    /// connects for many clients, so its address is not limited.
     pub(super) fn admit(&self, peer: IpAddr) -> Result<Admitted, &'static str> {
         let refuse = |limit| {
             self.metrics.refused(Refusal::Limit);

@@ -158,8 +158,8 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Creates counters at zero, for every value of fixed labels, so that rates are correct from the
-    /// first event on.
+    /// Creates counters at zero, for every value of fixed labels, so that rates are correct from
+    /// the first event on.
     pub fn new() -> Self {
         let parts = Arc::<scrape::Parts>::default();
         let mut metrics = Self {
@@ -351,8 +351,8 @@ impl Metrics {
         self.http.get_or_create(&labels).inc();
     }
 
-    /// Returns the text of a scrape, in the format of [`CONTENT_TYPE`]. Takes no lock that a broadcast or a
-    /// commit waits for.
+    /// Returns the text of a scrape, in the format of [`CONTENT_TYPE`]. Takes no lock that a
+    /// broadcast or a commit waits for.
     pub fn encode(&self) -> String {
         let mut text = String::with_capacity(16 * 1024);
         text::encode(&mut text, &self.registry).expect("writing into a String cannot fail");

@@ -224,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_read_whatever_its_name() {
+    fn process_with_any_name_is_read() {
         let stat = "7 (a b) c) S 1 7 7 0 -1 4194560 1 2 3 4 150 50 0 0 20 0 9 0 100 5000 25 18446744073709551615";
         assert_eq!(usage(stat), Some((2.0, 25 * 4096)));
         assert_eq!(usage("7 (x"), None);

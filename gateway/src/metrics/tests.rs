@@ -15,7 +15,7 @@ fn value(text: &str, series: &str) -> f64 {
 }
 
 #[test]
-fn what_is_counted_is_scraped() {
+fn counted_values_are_scraped() {
     let metrics = Metrics::new();
     let held = Metrics::hold(&metrics.connections);
     metrics.messages.inc();
@@ -85,7 +85,7 @@ fn times_fall_into_their_buckets() {
 }
 
 #[test]
-fn what_others_count_is_read_at_the_scrape() {
+fn values_of_other_parts_are_read_at_the_scrape() {
     let metrics = Metrics::new();
     assert!(!metrics.encode().contains("chaos_topics"));
     metrics.watch(|| Readings {

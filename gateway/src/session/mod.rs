@@ -1,8 +1,8 @@
 //! The state machines of a session, without I/O: time and input in, actions out.
 //!
 //! A connection begins as a [`Handshake`]. A valid `connect` turns it into an [`Active`] (rate of
-//! requests, heartbeat, expiry of the token) and [`Subscriptions`] (its channels). `socket` owns the
-//! socket and the clock; `sessions` reads the store and subscribes at the hub.
+//! requests, heartbeat, expiry of the token) and [`Subscriptions`] (its channels). `socket` owns
+//! the socket and the clock; `sessions` reads the store and subscribes at the hub.
 
 mod active;
 mod handshake;

@@ -1,5 +1,5 @@
-//! Queues of a session's sends. One commit of each channel is in flight; sends that arrive meanwhile
-//! share the next one.
+//! Queues of a session's sends. One commit of each channel is in flight; sends that arrive
+//! meanwhile share the next one.
 
 use std::{
     collections::{HashMap, VecDeque},

@@ -14,8 +14,8 @@ use super::Handle;
 pub struct RequestOrder(u64);
 
 impl RequestOrder {
-    /// Returns the position of a new request. Call it when the request is read, since later requests
-    /// may be served earlier.
+    /// Returns the position of a new request. Call it when the request is read, since later
+    /// requests may be served earlier.
     pub fn now() -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(1);
         Self(COUNT.fetch_add(1, Ordering::Relaxed))

@@ -1,8 +1,8 @@
 //! Compares a session's subscriptions with the user's channels in the store, after the user's own
 //! stream may have lost additions.
 //!
-//! Only additions are compared. After a removal, the channel's own topic ends the subscription; that
-//! topic is compared with its log after a loss, too.
+//! Only additions are compared. After a removal, the channel's own topic ends the subscription;
+//! that topic is compared with its log after a loss, too.
 
 use std::{collections::HashSet, time::Instant};
 

@@ -89,6 +89,10 @@ impl Candidate {
 }
 
 /// Checks the token of a `connect`. Reads the token key at most. The address is charged.
+///
+/// # Errors
+/// Fails if the token is invalid or expired, if the address has failed too often, or if the store
+/// does not answer.
 pub async fn check(
     sessions: &Sessions,
     opening: ConnectRequest,
@@ -106,6 +110,10 @@ pub async fn check(
 /// started after it.
 ///
 /// The pass is released when the session has caught up.
+///
+/// # Errors
+/// Fails if the user may not connect, if a limit is reached, or if the store or the bus does not
+/// answer.
 pub async fn connect(
     sessions: &Arc<Sessions>,
     candidate: Candidate,
@@ -305,7 +313,7 @@ async fn open(
         channels,
         more: more || is_cut,
     };
-    // Passing events after the reply must not be dropped before the subscriptions start.
+    // Held until the subscriptions start, so that a client with the reply misses no passing event.
     let _hold = session.outbox.hold();
     session.reply(encode_result(session.encoding, id, &reply));
     let own = joining.start_with_permit(cursor, head, &permit);

@@ -1,8 +1,8 @@
 //! The sessions of this node: the registry, their subscriptions, and the dispatch of their requests
 //! to the domain.
 //!
-//! [`Sessions`] is their shared state. The functions here drive the state machines of `session` with
-//! the store and the hub. `socket` owns sockets and time, `domain` the rules of chat.
+//! [`Sessions`] is their shared state. The functions here drive the state machines of `session`
+//! with the store and the hub. `socket` owns sockets and time, `domain` the rules of chat.
 
 mod compare;
 mod connect;

@@ -98,8 +98,8 @@ impl Registry {
         true
     }
 
-    /// Moves a session to another token key while `replace` replaces its token. The session is indexed
-    /// by both keys meanwhile, so that no revocation misses it.
+    /// Moves a session to another token key while `replace` replaces its token. The session is
+    /// indexed by both keys meanwhile, so that no revocation misses it.
     pub(super) fn rekey(&self, session: &Arc<Session>, new: &TokenKeyId, replace: impl FnOnce()) {
         let old = session.token_key();
         self.by_token_key.insert(new.clone(), session);

@@ -1,5 +1,5 @@
-//! Sends of a session: one commit of each channel is in flight; sends that arrive meanwhile share the
-//! next one.
+//! Sends of a session: one commit of each channel is in flight; sends that arrive meanwhile share
+//! the next one.
 
 use std::{sync::Arc, time::Instant};
 

@@ -168,8 +168,8 @@ impl RequestFlow {
     fn end(&self, bytes: usize) {
         self.in_flight.fetch_sub(1, Ordering::AcqRel);
         self.bytes.fetch_sub(bytes, Ordering::AcqRel);
-        // The reader is always woken: if it was not full here, the reader may have filled it since, and
-        // would not be woken otherwise.
+        // The reader is always woken: if it was not full here, the reader may have filled it since,
+        // and would not be woken otherwise.
         if self.is_below_bounds() {
             self.reader.wake();
         }
@@ -346,8 +346,8 @@ impl Session {
         self.shell.wake();
     }
 
-    /// Returns whether the token was replaced since the last call. If not, the task is woken when it
-    /// is.
+    /// Returns whether the token was replaced since the last call. If not, the task is woken when
+    /// it is.
     pub fn is_refreshed(&self, cx: &Context<'_>) -> bool {
         self.shell.register(cx.waker());
         self.refreshed.load(Ordering::Acquire) && self.refreshed.swap(false, Ordering::AcqRel)
@@ -381,7 +381,8 @@ impl Session {
         self.change(|channels, now| channels.recover_ended(now));
     }
 
-    /// Schedules a comparison of the subscriptions with the store, since the user's own stream may have
+    /// Schedules a comparison of the subscriptions with the store, since the user's own stream may
+    /// have
     pub(super) fn compare(&self) {
         let pause = jittered(MAX_COMPARISON_PAUSE);
         self.change(|channels, now| channels.compare(now + pause));
@@ -397,7 +398,8 @@ impl Session {
         }
     }
 
-    /// Handles `channel.removed` of the user's stream, before it is delivered: ends the subscription.
+    /// Handles `channel.removed` of the user's stream, before it is delivered: ends the
+    /// subscription.
     pub(super) fn removed(&self, id: ChannelId) {
         let ended = {
             let mut state = self.state.lock();

@@ -159,7 +159,8 @@ impl Sessions {
         self.registry.of_user(scope, user)
     }
 
-    /// Returns the close code of a session that was just registered, if a recent ending applies to it.
+    /// Returns the close code of a session that was just registered, if a recent ending applies to
+    /// it.
     pub(super) fn recent_ending(&self, session: &Session) -> Option<CloseCode> {
         let recent = self.recently_ended.lock();
         recent
@@ -223,8 +224,8 @@ impl Sessions {
         session.reply_error(id, &error.body);
     }
 
-    /// Fails while the user of a session owes tokens for earlier requests of any session. The error is
-    /// the milliseconds until then.
+    /// Fails while the user of a session owes tokens for earlier requests of any session. The error
+    /// is the milliseconds until then.
     pub(super) fn check_debt(&self, session: &Session) -> Result<(), u64> {
         self.users.peek(
             &(session.scope().clone(), session.user().clone()),

@@ -1,6 +1,6 @@
 //! Limits the number of sessions of a node that read the store at the same time for subscriptions
-//! outside of requests. Many sessions need that at once when a channel with ten thousand subscribers
-//! is deleted, after an outage of the store, or when the bus has lost its connection.
+//! outside of requests. Many sessions need that at once when a channel with ten thousand
+//! subscribers is deleted, after an outage of the store, or when the bus has lost its connection.
 
 use std::{sync::Arc, time::Duration};
 

@@ -26,8 +26,9 @@ const MAX_WATCHED: usize = protocol::bounds::USER_IDS;
 /// `presence.watch`: replaces the users that a session watches.
 ///
 /// New users are subscribed to before their presence is read, so that no change is missed. An event
-/// may arrive before the reply; the newer of the two counts. If this fails, the users watched before
-/// stay watched. A request that was overtaken by a later one is answered, and changes nothing.
+/// may arrive before the reply; the newer of the two counts. If this fails, the users watched
+/// before stay watched. A request that was overtaken by a later one is answered, and changes
+/// nothing.
 ///
 /// Users that do not exist are offline, and their topics are not joined.
 pub(super) async fn watch_presence(

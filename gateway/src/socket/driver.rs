@@ -81,7 +81,8 @@ impl SocketDriver {
         }
     }
 
-    /// Drives the outbox and reads the socket. Without a `session`, only input and the timer are polled.
+    /// Drives the outbox and reads the socket. Without a `session`, only input and the timer are
+    /// polled.
     pub(super) fn poll_event(
         &mut self,
         cx: &mut Context<'_>,
@@ -91,7 +92,8 @@ impl SocketDriver {
         if let Poll::Ready(reason) = self.outbox.poll_drive(cx) {
             return Poll::Ready(Event::Over(reason));
         }
-        // The outbox is closed, but the peer has not read all of it: it has the close timeout to do so.
+        // The outbox is closed, but the peer has not read all of it: it has the close timeout to do
+        // so.
         if let Some(reason) = self.outbox.end_reason() {
             return Poll::Ready(Event::Over(reason));
         }
@@ -102,8 +104,8 @@ impl SocketDriver {
                 .as_mut()
                 .reset((Instant::now() + OUTBOX_CHECK_INTERVAL).into());
         }
-        // The timer is compared before the socket is read: a flood of frames uses up the task's budget,
-        // and then polling the timer always returns pending.
+        // The timer is compared before the socket is read: a flood of frames uses up the task's
+        // budget, and then polling the timer always returns pending.
         if tokio::time::Instant::now() >= timer.deadline()
             || session.is_some_and(|session| session.is_refreshed(cx))
         {
@@ -153,8 +155,9 @@ impl SocketDriver {
         self.outbox.fail(Reason::Broken);
     }
 
-    /// Closes the connection so that the close frame arrives. Data from the peer are read and dropped
-    /// meanwhile: closing a socket with unread data resets it, and the peer may lose the close frame.
+    /// Closes the connection so that the close frame arrives. Data from the peer are read and
+    /// dropped meanwhile: closing a socket with unread data resets it, and the peer may lose the
+    /// close frame.
     pub(super) async fn close_gracefully(self) {
         let closing = async {
             // The outbox was closed, so this returns once the close frame is written.

@@ -1,6 +1,7 @@
 //! WebSockets of clients: the upgrade, the task that serves a socket, and the frames it writes.
 //!
-//! `session` has the state machines, `sessions` dispatches requests, and `fanout` orders the output.
+//! `session` has the state machines, `sessions` dispatches requests, and `fanout` orders the
+//! output.
 
 mod connection;
 mod connections;

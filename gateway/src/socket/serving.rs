@@ -45,8 +45,8 @@ pub(super) async fn run(
                         None => break None,
                     }
                 }
-                // A read may contain hundreds of frames. Each is charged to the task's budget, so that
-                // other tasks run.
+                // A read may contain hundreds of frames. Each is charged to the task's budget, so
+                // that other tasks run.
                 coop::consume_budget().await;
             }
             Event::Due => {

@@ -161,8 +161,8 @@ impl AsyncWrite for Wire {
         _: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        // tungstenite writes whole frames, so each push is a whole frame. Old pongs may be dropped; the
-        // answer to a close may not.
+        // tungstenite writes whole frames, so each push is a whole frame. Old pongs may be dropped;
+        // the answer to a close may not.
         let class = if bytes.first() == Some(&frame::CLOSE) {
             Class::Reply
         } else {

@@ -52,8 +52,8 @@ impl OpenStore {
     /// Opens a store that exists, for an export.
     ///
     /// # Errors
-    /// Fails if the folder holds no store or is in use, if Redis does not answer or its settings are
-    /// unfit, or if the store's secrets are encrypted under another key than the settings name.
+    /// Fails if the folder holds no store or is in use, if Redis does not answer or its settings
+    /// are unfit, or if the store's secrets are encrypted under another key than the settings name.
     pub(super) async fn open_existing(settings: &StoreSettings) -> Result<Self, StartError> {
         let open = match &settings.store {
             StoreConfig::Embedded { data } if !data.join(DATA).exists() => {
@@ -83,8 +83,8 @@ impl OpenStore {
     /// Opens a store for an import. A folder without a store becomes one, with `secret` as its key.
     ///
     /// # Errors
-    /// Fails if the folder cannot be used or is in use, if Redis does not answer or its settings are
-    /// unfit, or if the store's secrets are encrypted under another key.
+    /// Fails if the folder cannot be used or is in use, if Redis does not answer or its settings
+    /// are unfit, or if the store's secrets are encrypted under another key.
     pub(super) async fn open_or_create(
         settings: &StoreSettings,
         secret: &[u8; 32],

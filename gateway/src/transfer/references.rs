@@ -1,7 +1,8 @@
-//! Documents that refer to other partitions: an import takes only those that refer to the app's own.
+//! Documents that refer to other partitions: an import takes only those that refer to the app's
+//! own.
 //!
-//! Deleting an app follows such references, and credentials act for what theirs name. A reference to
-//! another app's partition would let the imported app delete it or act for it.
+//! Deleting an app follows such references, and credentials act for what theirs name. A reference
+//! to another app's partition would let the imported app delete it or act for it.
 
 use std::collections::BTreeSet;
 

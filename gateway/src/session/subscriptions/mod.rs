@@ -1,10 +1,11 @@
 //! A session's subscriptions to channels, current and pending.
 //!
 //! A session subscribes to a channel by a request, or outside of one: because the user was added to
-//! it, because a subscription was lost, or because the user's own stream lost events and a comparison
-//! with the store finds that the user is in the channel. [`next`](Subscriptions::next) returns the
-//! steps to take outside of requests. The driver takes them and reports the results; it begins no
-//! change before the last one has ended. Notices of the user's own stream may arrive at any time.
+//! it, because a subscription was lost, or because the user's own stream lost events and a
+//! comparison with the store finds that the user is in the channel. [`next`](Subscriptions::next)
+//! returns the steps to take outside of requests. The driver takes them and reports the results; it
+//! begins no change before the last one has ended. Notices of the user's own stream may arrive at
+//! any time.
 
 mod step;
 #[cfg(test)]
@@ -28,9 +29,9 @@ const MAX_RETRY_PAUSES: u32 = 10;
 /// Interval of checks whether a topic has reached the position of an addition.
 const ADDITION_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Time from the end of a subscription by the hub until the store is asked whether the user is still
-/// in the channel: longer than a removal usually takes to reach the user's stream. Doubles with each
-/// attempt up to [`MAX_REMOVAL_GRACE`].
+/// Time from the end of a subscription by the hub until the store is asked whether the user is
+/// still in the channel: longer than a removal usually takes to reach the user's stream. Doubles
+/// with each attempt up to [`MAX_REMOVAL_GRACE`].
 const REMOVAL_GRACE: Duration = Duration::from_secs(8);
 const MAX_REMOVAL_GRACE: Duration = Duration::from_secs(300);
 
@@ -58,8 +59,8 @@ struct Pending {
     why: SubscribeReason,
     due: Instant,
     attempts: u32,
-    /// Whether the last check found a running subscription at or after the addition. The topic may be
-    /// about to end it, so a second check decides.
+    /// Whether the last check found a running subscription at or after the addition. The topic may
+    /// be about to end it, so a second check decides.
     is_running: bool,
 }
 
@@ -82,7 +83,8 @@ pub struct Subscriptions<S> {
     follows_additions: bool,
     limit: usize,
     live: HashMap<ChannelId, S>,
-    /// Subscriptions that the change in progress has removed, unless `channel.removed` arrived since.
+    /// Subscriptions that the change in progress has removed, unless `channel.removed` arrived
+    /// since.
     taken: HashSet<ChannelId>,
     pending: HashMap<ChannelId, Pending>,
     /// Channels that the client unsubscribed from; comparisons skip them.
@@ -279,8 +281,8 @@ impl<S: Handle> Subscriptions<S> {
         }
     }
 
-    /// Schedules a comparison with the user's channels in the store, since the user's stream may have
-    /// lost events. A comparison that is scheduled already keeps its time.
+    /// Schedules a comparison with the user's channels in the store, since the user's stream may
+    /// have lost events. A comparison that is scheduled already keeps its time.
     pub fn compare(&mut self, due: Instant) {
         if self.follows_additions && !self.is_closed() {
             self.comparison
@@ -302,8 +304,8 @@ impl<S: Handle> Subscriptions<S> {
         }
     }
 
-    /// Returns those of the user's channels that the session should be subscribed to and is not, and
-    /// the number of its current and pending subscriptions.
+    /// Returns those of the user's channels that the session should be subscribed to and is not,
+    /// and the number of its current and pending subscriptions.
     pub fn missing(&self, mut channels: Vec<ChannelId>) -> (Vec<ChannelId>, usize) {
         channels.retain(|id| {
             let is_followed = self.live.contains_key(id) || self.pending.contains_key(id);
@@ -342,7 +344,8 @@ impl<S: Handle> Subscriptions<S> {
         }
     }
 
-    /// Cancels a pending recovery, since the user's stream has delivered the removal or is about to.
+    /// Cancels a pending recovery, since the user's stream has delivered the removal or is about
+    /// to.
     pub fn confirm_removal(&mut self, id: &ChannelId) {
         let is_recovery = |pending: &Pending| matches!(pending.why, SubscribeReason::EndedByHub(_));
         if self.pending.get(id).is_some_and(is_recovery) {

@@ -54,7 +54,8 @@ impl SubscribeReason {
 /// The next steps outside of requests.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Nothing. The next notice or [`recover_ended`](super::Subscriptions::doubt_ended) says so when there is.
+    /// Nothing. The next notice or [`recover_ended`](super::Subscriptions::doubt_ended) says so
+    /// when there is.
     Nothing,
     /// No step before this instant.
     At(Instant),
@@ -77,7 +78,8 @@ pub enum Step {
         is_retry: bool,
     },
     /// Compare the subscriptions with the user's channels in the store. Ends with
-    /// [`listed`](super::Subscriptions::listed), [`retry_comparison`](super::Subscriptions::retry_comparison) or
+    /// [`listed`](super::Subscriptions::listed),
+    /// [`retry_comparison`](super::Subscriptions::retry_comparison) or
     /// [`compare`](super::Subscriptions::compare).
     Compare {
         /// Number of failed attempts.

@@ -1,6 +1,6 @@
-//! Tests of the state machine against a model of the store, the hub and a client, in simulated time.
-//! For any order of acts, the client receives every event of its channels once and in order, or a
-//! gap.
+//! Tests of the state machine against a model of the store, the hub and a client, in simulated
+//! time. For any order of acts, the client receives every event of its channels once and in order,
+//! or a gap.
 
 mod cases;
 mod model;
@@ -239,7 +239,7 @@ impl World {
                     "an event is missing or doubled"
                 );
             }
-            received => panic!("an event at {position:?} where the client had heard {received:?}"),
+            received => panic!("an event at {position:?} but the client is at {received:?}"),
         }
         self.client[n] = ClientPosition::UpTo(position);
     }
@@ -357,8 +357,8 @@ impl World {
         });
         drop_all(replaced);
         if is_started.get() {
-            // A step that may have missed events sends a gap, and a request's reply has the entry. A
-            // reply that an addition has overtaken changes nothing.
+            // A step that may have missed events sends a gap, and a request's reply has the entry.
+            // A reply that an addition has overtaken changes nothing.
             let is_newer = match self.client[n] {
                 ClientPosition::UpTo(received) => received.at != head.at || received.seq < head.seq,
                 ClientPosition::Nothing => true,
