@@ -1,5 +1,5 @@
-//! Damaged, full and unwritable data folders: the binary reports the cause and exits with code 2, or
-//! answers `unavailable`. It never ends by a signal, and no acknowledged write is lost.
+//! Damaged, full and unwritable data folders: the binary reports the cause and exits with code 2,
+//! or answers `unavailable`. It never ends by a signal, and no acknowledged write is lost.
 
 use std::{
     collections::BTreeMap,
@@ -308,8 +308,8 @@ async fn full_disk_makes_sends_unavailable_and_loses_no_acknowledged_message() {
     assert_eq!(whole_channel(&shop, "general").await, acknowledged);
 }
 
-/// Sends messages, and records the acknowledged ones. Returns the number of refusals, or `None` if the connection ended
-/// before.
+/// Sends messages, and records the acknowledged ones. Returns the number of refusals, or `None` if
+/// the connection ended before.
 async fn sends(
     session: &Session,
     ids: std::ops::RangeInclusive<u64>,

@@ -83,7 +83,8 @@ impl Edge {
         )
     }
 
-    /// Floods a connection with these bytes until it is closed, and returns how and after what time.
+    /// Floods a connection with these bytes until it is closed, and returns how and after what
+    /// time.
     async fn flood(&self, mut raw: Raw, bytes: &[u8]) -> (Outcome, Duration) {
         let began = Instant::now();
         let many = bytes.repeat(64 * 1024 / bytes.len() + 1);
@@ -411,8 +412,8 @@ async fn an_idle_connection_is_kept_for_longer_than_headers_may_take() {
     assert_eq!(status(&mut kept, "/healthz").await, Some(200));
     let mut dripping = connects_from("127.0.0.1", edge.address()).await;
     let began = Instant::now();
-    // This pause is the tested condition: longer than the 5 s for headers, and shorter than the 7 s of an
-    // idle connection.
+    // This pause is the tested condition: longer than the 5 s for headers, and shorter than the 7 s
+    // of an idle connection.
     let drips = async {
         while dripping.write_all(b"G").await.is_ok() && began.elapsed() < Duration::from_secs(9) {
             tokio::time::sleep(Duration::from_millis(300)).await;

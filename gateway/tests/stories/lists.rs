@@ -47,8 +47,8 @@ impl Fast {
     }
 }
 
-/// A world with 20 requests per second for a user, few enough that even a slow machine does not serve
-/// them all.
+/// A world with 20 requests per second for a user, few enough that even a slow machine does not
+/// serve them all.
 struct FewRequests(World);
 
 impl FewRequests {
@@ -57,8 +57,8 @@ impl FewRequests {
     }
 }
 
-/// A world with one request per second for a user: a page of five tokens exceeds it however slow the
-/// machine is.
+/// A world with one request per second for a user: a page of five tokens exceeds it however slow
+/// the machine is.
 struct FewerRequests(World);
 
 impl FewerRequests {

@@ -1,5 +1,5 @@
-//! Losses in the user's own stream by Redis or the bus: the session finds the channels that the user
-//! is in, and receives nothing of others, with and without a reconnection.
+//! Losses in the user's own stream by Redis or the bus: the session finds the channels that the
+//! user is in, and receives nothing of others, with and without a reconnection.
 
 use std::cell::RefCell;
 

@@ -1,5 +1,5 @@
-//! The delivery guarantees: a reply means stored, streams have no gaps, and nobody receives events of
-//! others.
+//! The delivery guarantees: a reply means stored, streams have no gaps, and nobody receives events
+//! of others.
 
 use std::collections::BTreeMap;
 
@@ -342,8 +342,8 @@ async fn nothing_after_a_removal(world: &World, at: usize, remover: usize) {
     }
 }
 
-/// Bob is removed and added repeatedly. He receives all messages sent while he is a participant, and
-/// no gap.
+/// Bob is removed and added repeatedly. He receives all messages sent while he is a participant,
+/// and no gap.
 async fn comes_and_goes(world: &World, at: usize) {
     let general = world.channel("group", "general", &["alice"]).await;
     world.people(&["bob"]).await;

@@ -208,8 +208,8 @@ async fn rolling_restart_under_load_loses_nothing() {
     };
     traffic().await;
     for _ in 0..2 {
-        // As a load balancer sees it: the old node becomes unready, then stops; the new one is used once
-        // it is ready.
+        // As a load balancer sees it: the old node becomes unready, then stops; the new one is used
+        // once it is ready.
         let before = reconnects.load(Ordering::Relaxed);
         let leaving = world.nodes.remove(0);
         balancer

@@ -232,8 +232,8 @@ async fn a_hundred_stalled_readers_cost_no_more_than_their_outboxes_and_all_resu
     assert!(!node.log().contains("panicked"), "{}", node.log());
 }
 
-/// Number of sessions that resume and read nothing, and the bytes that each has to catch up with: more than
-/// eight outboxes.
+/// Number of sessions that resume and read nothing, and the bytes that each has to catch up with:
+/// more than eight outboxes.
 const RESUMING: usize = 60;
 const LARGE_MESSAGES: usize = 150;
 const LARGE_BYTES: usize = 56 * 1024;

@@ -145,8 +145,8 @@ on_both_stores! {
     }
 }
 
-// On the embedded store, a connect is served in one step of one thread, so that connects hardly ever
-// wait.
+// On the embedded store, a connect is served in one step of one thread, so that connects hardly
+// ever wait.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rejected_connects_get_a_hint_and_succeed_later_while_sessions_are_served() {
     let Gated(world) = Gated::on(StoreKind::Redis).await;

@@ -46,7 +46,8 @@ impl World {
             .unwrap()
     }
 
-    /// Checks that a revoked key is refused everywhere within five seconds, and that sessions opened meanwhile end.
+    /// Checks that a revoked key is refused everywhere within five seconds, and that sessions
+    /// opened meanwhile end.
     async fn is_soon_refused(&self, token: &str) {
         let began = Instant::now();
         loop {

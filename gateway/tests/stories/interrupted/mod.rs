@@ -1,5 +1,5 @@
-//! Deletions and revocations that are interrupted between any two of their writes: a repeat completes
-//! them, and otherwise the job does. Also what a deletion leaves in the store.
+//! Deletions and revocations that are interrupted between any two of their writes: a repeat
+//! completes them, and otherwise the job does. Also what a deletion leaves in the store.
 
 mod cleared;
 

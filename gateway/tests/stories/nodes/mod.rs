@@ -40,8 +40,8 @@ const VERDICT: Duration = Duration::from_secs(5);
 pub(crate) const ADMIN: &str = "adm_0123456789abcdef0123456789abcdef";
 
 impl Person {
-    /// Receives this number of created messages. Checks that their seqs are consecutive, so that no event was
-    /// missed.
+    /// Receives this number of created messages. Checks that their seqs are consecutive, so that no
+    /// event was missed.
     async fn collects(&mut self, count: usize) -> Vec<Message> {
         let mut messages: Vec<Message> = Vec::with_capacity(count);
         while messages.len() < count {
@@ -95,7 +95,8 @@ impl Person {
         }
     }
 
-    /// Checks that a send is answered in time, by its message or by `unavailable`, and that the session stays open.
+    /// Checks that a send is answered in time, by its message or by `unavailable`, and that the
+    /// session stays open.
     async fn is_answered_in_time(&self, channel: &ChannelId, id: u64) {
         let begun = Instant::now();
         let body = SendMessage {
@@ -178,7 +179,8 @@ impl World {
         }
     }
 
-    /// Returns all messages of a channel by id. Checks that none occurs twice and that numbers have no gap.
+    /// Returns all messages of a channel by id. Checks that none occurs twice and that numbers have
+    /// no gap.
     async fn whole_channel(
         &self,
         who: &Person,

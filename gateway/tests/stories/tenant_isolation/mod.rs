@@ -86,8 +86,8 @@ impl Who {
         }
     }
 
-    /// Returns whether the credential may reach the other tenant: an organization's other apps, an app's other
-    /// environment.
+    /// Returns whether the credential may reach the other tenant: an organization's other apps, an
+    /// app's other environment.
     fn reaches(self, mine: &Tenant, theirs: &Tenant, kind: Kind) -> bool {
         let is_operator = matches!(self, Self::Admin | Self::Organization);
         match kind {

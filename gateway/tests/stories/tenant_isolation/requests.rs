@@ -33,8 +33,8 @@ pub(super) fn pair(
     (ids, nobodys)
 }
 
-/// Compares the answers of operations over HTTP. `creates` selects those that create the entity they
-/// name, or the others.
+/// Compares the answers of operations over HTTP. `creates` selects those that create the entity
+/// they name, or the others.
 pub(super) async fn try_http(
     world: &World,
     credentials: &[(Who, String)],
@@ -239,8 +239,8 @@ pub(super) async fn try_connect(world: &World, mine: &Tenant, others: &[Tenant])
             ask(&alice.session, "token.refresh", &others_token).await
         );
         assert!(foreign.contains("forbidden"), "{foreign}");
-        // A token key of the other tenant does not verify a token signed with another secret, just like
-        // a missing one.
+        // A token key of the other tenant does not verify a token signed with another secret, just
+        // like a missing one.
         let mut answers = Vec::new();
         for kid in [
             theirs.id(Kind::TokenKey),

@@ -70,7 +70,8 @@ impl Tenant {
             .await
             .unwrap();
         let team = world.backend(app_key["secret"].as_str().unwrap());
-        // Alice and the hall have the same ids in all tenants; the other user and the room exist only here.
+        // Alice and the hall have the same ids in all tenants; the other user and the room exist
+        // only here.
         let (only, room) = (format!("{name}-user-1"), format!("{name}-room-1"));
         for user in ["alice", "carol", &only] {
             let _: Value = team

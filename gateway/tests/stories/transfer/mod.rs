@@ -67,7 +67,8 @@ impl World {
         }
     }
 
-    /// Switches to another, empty store with the same secret key. Returns the arguments of an import.
+    /// Switches to another, empty store with the same secret key. Returns the arguments of an
+    /// import.
     async fn leaves_for(&mut self, store_kind: StoreKind) -> Vec<String> {
         let secret = std::fs::read_to_string(self.secret_key_file()).unwrap();
         let (store_process, store) = start_store(store_kind, &secret).await;

@@ -173,8 +173,8 @@ async fn open(store_kind: StoreKind) -> (World, Busy, BTreeMap<String, Value>) {
     (world, busy, written.answers)
 }
 
-/// Returns whether `now` has everything that `then` has. A later version may add fields, and expired
-/// values may be missing.
+/// Returns whether `now` has everything that `then` has. A later version may add fields, and
+/// expired values may be missing.
 fn includes(now: &Value, then: &Value) -> bool {
     match (now, then) {
         (Value::Object(now), Value::Object(then)) => then.iter().all(|(name, then)| {
