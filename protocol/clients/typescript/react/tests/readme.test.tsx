@@ -174,6 +174,13 @@ test("the offline recipe keeps a user's chat and erases it", async () => {
   expect(await indexedDB.databases()).toEqual([]);
 });
 
+test("the tabs recipe opens a chat", async () => {
+  const recipe = await load<{ openTab(user: string, token: () => Promise<string>): Chat }>("tabs");
+  const chat = recipe.openTab("alice", async () => "alice");
+  chats.push(chat);
+  await waitFor(() => expect(chat.channels.getSnapshot()).toHaveLength(1));
+});
+
 test("the testing recipe sees the message", async () => {
   const { example } = await load<{ example(): Promise<string[]> }>("testing");
   expect(await example()).toEqual(["hello"]);

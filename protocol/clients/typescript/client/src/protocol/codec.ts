@@ -54,7 +54,7 @@ export function encodeRequest(frame: RequestFrame): Uint8Array<ArrayBuffer> {
 export function decodeFrame(bytes: ArrayBuffer | Uint8Array<ArrayBuffer>): ServerFrame {
   const frame = decode(bytes) as Partial<ReplyFrame & EventFrame> | null;
   if (typeof frame === "object" && frame !== null) {
-    if (mayHavePrototype(new Uint8Array(bytes))) removePrototypes(frame);
+    removePrototypes(frame);
     if (typeof frame.id === "number") return frame as ReplyFrame;
     if (typeof frame.event === "string" && typeof frame.data === "object" && frame.data) {
       return frame as EventFrame;
@@ -63,18 +63,14 @@ export function decodeFrame(bytes: ArrayBuffer | Uint8Array<ArrayBuffer>): Serve
   throw new Error("the frame is neither a reply nor an event");
 }
 
-// Anybody may put the key `__proto__` into the metadata of a message. The codec assigns it, and the
-// object would have properties that nobody sees.
-
-function mayHavePrototype(bytes: Uint8Array): boolean {
-  for (let at = bytes.indexOf(0x5f); at >= 0; at = bytes.indexOf(0x5f, at + 1)) {
-    if (bytes[at + 1] === 0x5f) return true;
-  }
-  return false;
-}
-
+/**
+ * Anybody may put the key `__proto__` into the metadata of a message. The codec assigns it, and the
+ * object would have properties that nobody sees.
+ */
 function removePrototypes(value: unknown): void {
   if (typeof value !== "object" || value === null) return;
-  if (!Array.isArray(value)) Object.setPrototypeOf(value, Object.prototype);
+  if (!Array.isArray(value) && Object.getPrototypeOf(value) !== Object.prototype) {
+    Object.setPrototypeOf(value, Object.prototype);
+  }
   Object.values(value).forEach(removePrototypes);
 }

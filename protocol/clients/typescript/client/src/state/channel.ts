@@ -329,6 +329,8 @@ export class ChatChannel {
   /** @internal All that a gap requires was read. */
   recovered(): void {
     this.#isRecovering = false;
+    const { isLoading, window } = this.#history;
+    if (this.#users > 0 && !window.isLoaded && !isLoading) void this.loadNewest();
     this.#history.fill();
   }
 
@@ -353,11 +355,11 @@ export class ChatChannel {
 
   /** @internal Applies an event. */
   apply({ event, data, seq = 0, at }: EventFrame): void {
-    if (at !== undefined) {
-      this.#position = [seq, at];
-      this.#at = Math.max(this.#at, at);
-    }
-    const isNew = seq > this.#entrySeq;
+    // An entry, or another tab's events, may be ahead of it: then it is counted already.
+    const last = this.#position?.[0] ?? 0;
+    const isNew = seq > Math.max(this.#entrySeq, last);
+    if (at !== undefined && seq > last) this.#position = [seq, at];
+    this.#at = Math.max(this.#at, at ?? 0);
     switch (event) {
       case "message.created":
       case "message.updated":
