@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use fanout::bus::Local;
-use fanout::hub::Config;
-use fanout::outbox::Limits;
+use fanout::hub::HubConfig;
+use fanout::outbox::OutboxLimits;
 use fanout::record::{Control, Record};
 use fanout::{
-    Encoding, Gap, Hub, HubListener, Kind, Outbox, PageLimit, Position, Replay, Source,
+    FrameEncoding, Gap, Hub, HubListener, Kind, Outbox, PageLimit, Position, Replay, Source,
     SourceError, Topic,
 };
 use tokio::net::TcpListener;
@@ -28,7 +28,7 @@ struct Framer;
 
 #[async_trait]
 impl Source for Framer {
-    fn frame(&self, _topic: &Topic, record: &Record, _encoding: Encoding) -> Option<Bytes> {
+    fn frame(&self, _topic: &Topic, record: &Record, _encoding: FrameEncoding) -> Option<Bytes> {
         let header = [
             0x82,
             126,
@@ -37,7 +37,13 @@ impl Source for Framer {
         ];
         Some([&header[..], &record.body].concat().into())
     }
-    fn gap(&self, _topic: &Topic, _gap: Gap, _position: Position, _encoding: Encoding) -> Bytes {
+    fn gap(
+        &self,
+        _topic: &Topic,
+        _gap: Gap,
+        _position: Position,
+        _encoding: FrameEncoding,
+    ) -> Bytes {
         Bytes::new()
     }
     async fn read(
@@ -128,14 +134,14 @@ async fn main() -> std::io::Result<()> {
         listener,
         Arc::<Local>::clone(&bus),
         Arc::new(Framer),
-        Config::default(),
+        HubConfig::default(),
     );
-    let limits = Limits::new(1 << 20, Duration::MAX, usize::MAX);
+    let limits = OutboxLimits::new(1 << 20, Duration::MAX, usize::MAX);
     let topic: Topic = "room".into();
     let mut subscriptions = Vec::new();
     let outboxes: Vec<_> = sockets
         .into_iter()
-        .map(|socket| Outbox::new(socket, Encoding::Binary, Arc::clone(&limits)))
+        .map(|socket| Outbox::new(socket, FrameEncoding::Binary, Arc::clone(&limits)))
         .collect();
     let started = Instant::now();
     for outbox in &outboxes {

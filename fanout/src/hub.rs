@@ -53,7 +53,7 @@ use crate::{Outbox, Position, Source, SourceError, Topic};
 
 pub use self::listener::HubListener;
 pub use self::permit::CatchUpPermit;
-pub use self::shared::{Config, Kind};
+pub use self::shared::{HubConfig, Kind};
 pub use self::subscription::{Joining, Subscription};
 
 const HEADS_PER_REQUEST: usize = 256;
@@ -92,7 +92,7 @@ impl Hub {
         listener: Arc<HubListener>,
         bus: Arc<dyn Bus>,
         source: Arc<dyn Source>,
-        config: Config,
+        config: HubConfig,
     ) -> Arc<Self> {
         let hub = Arc::new(Self {
             listener,
@@ -201,7 +201,7 @@ impl Hub {
         })
     }
 
-    /// Leaves the topics that had no subscriber for [`Config::linger`].
+    /// Leaves the topics that had no subscriber for [`HubConfig::linger`].
     fn leave_idle_topics(&self) {
         let mut left = Vec::new();
         {

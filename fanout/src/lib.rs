@@ -23,6 +23,6 @@ mod sync;
 mod topic;
 
 pub use hub::{CatchUpPermit, Hub, HubListener, Joining, Kind, Subscription};
-pub use outbox::{Class, Encoding, Outbox};
+pub use outbox::{Class, FrameEncoding, Outbox};
 pub use source::{Continuity, Gap, PageLimit, Replay, Source, SourceError};
 pub use topic::{Position, Topic};

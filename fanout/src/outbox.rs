@@ -39,15 +39,15 @@ use crate::Topic;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-pub use self::frame::{Class, ENTRY_OVERHEAD_BYTES, Encoding, Excess, Reason};
-pub use self::limits::{Counts, Limits};
+pub use self::frame::{Class, ENTRY_OVERHEAD_BYTES, Excess, FrameEncoding, Reason};
+pub use self::limits::{OutboxCounts, OutboxLimits};
 pub use self::sink::Sink;
 
 /// The bounded output queue of one connection. It holds no buffer while it is empty.
 pub struct Outbox {
     sink: Arc<dyn Sink>,
-    limits: Arc<Limits>,
-    encoding: Encoding,
+    limits: Arc<OutboxLimits>,
+    encoding: FrameEncoding,
     subject: OnceLock<Bytes>,
     queue: Mutex<Queue>,
     /// A copy of the queue's byte count that is read without the lock.
@@ -61,7 +61,11 @@ pub struct Outbox {
 
 impl Outbox {
     /// An empty outbox that writes to `sink`.
-    pub fn new(sink: Arc<dyn Sink>, encoding: Encoding, limits: Arc<Limits>) -> Arc<Self> {
+    pub fn new(
+        sink: Arc<dyn Sink>,
+        encoding: FrameEncoding,
+        limits: Arc<OutboxLimits>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             sink,
             limits,
@@ -87,7 +91,7 @@ impl Outbox {
     }
 
     /// The encoding of its frames.
-    pub fn encoding(&self) -> Encoding {
+    pub fn encoding(&self) -> FrameEncoding {
         self.encoding
     }
 
@@ -214,7 +218,7 @@ impl Outbox {
         self.owner.wake();
     }
 
-    /// Ends the outbox if its oldest frame is older than [`Limits::age`]. For the owner's timer.
+    /// Ends the outbox if its oldest frame is older than [`OutboxLimits::age`]. For the owner's timer.
     ///
     /// # Errors
     /// Fails if the outbox has ended, now or before.
@@ -242,7 +246,7 @@ impl Outbox {
     }
 
     /// Returns why the outbox has ended, if it has: from a [`close`](Self::close) on, also while
-    /// frames are still queued. [`Limits::age`] and [`Limits::bytes`] do not apply after that; the
+    /// frames are still queued. [`OutboxLimits::age`] and [`OutboxLimits::bytes`] do not apply after that; the
     /// owner limits how long writing the rest may take.
     pub fn end_reason(&self) -> Option<Reason> {
         self.queue.lock().end_reason()
@@ -282,7 +286,7 @@ impl Outbox {
     }
 
     /// The bounds of this outbox.
-    pub fn limits(&self) -> &Arc<Limits> {
+    pub fn limits(&self) -> &Arc<OutboxLimits> {
         &self.limits
     }
 

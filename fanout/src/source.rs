@@ -7,18 +7,18 @@ use bytes::Bytes;
 
 use crate::fair::Party;
 use crate::record::Record;
-use crate::{Class, Encoding, Outbox, Position, Topic};
+use crate::{Class, FrameEncoding, Outbox, Position, Topic};
 
 /// Frames records and reads the log. Implemented by the user of the hub.
 #[async_trait]
 pub trait Source: Send + Sync + 'static {
     /// Returns the complete frame for a record; `None` if subscribers receive nothing for it.
     /// Called once per encoding that has a subscriber, from the broadcasting task. Must not block.
-    fn frame(&self, topic: &Topic, record: &Record, encoding: Encoding) -> Option<Bytes>;
+    fn frame(&self, topic: &Topic, record: &Record, encoding: FrameEncoding) -> Option<Bytes>;
 
     /// Returns the complete frame that tells a subscriber that it continues at `position` after a
     /// gap.
-    fn gap(&self, topic: &Topic, gap: Gap, position: Position, encoding: Encoding) -> Bytes;
+    fn gap(&self, topic: &Topic, gap: Gap, position: Position, encoding: FrameEncoding) -> Bytes;
 
     /// Returns the class of a passing record. Durable ones always have [`Class::Durable`], which is
     /// also the default. Keys of [`Class::Droppable`] are shared by all topics of a connection, so

@@ -22,7 +22,7 @@ use futures_util::future::join_all;
 use protocol::{
     ChannelId, Encoding, EventKind, UserId, codec,
     event::GapData,
-    splice::{self, EntityStamps, Parts},
+    splice::{self, EntityStamps, SplicedParts},
 };
 use serde::Serialize;
 use store::{
@@ -90,7 +90,12 @@ impl Source {
 
 #[async_trait]
 impl fanout::Source for Source {
-    fn frame(&self, topic: &Topic, record: &Record, encoding: fanout::Encoding) -> Option<Bytes> {
+    fn frame(
+        &self,
+        topic: &Topic,
+        record: &Record,
+        encoding: fanout::FrameEncoding,
+    ) -> Option<Bytes> {
         let kind = EventKind::of(record.kind)?;
         let channel_id = match subject(topic) {
             Subject::Channel(id) => Some(id),
@@ -105,7 +110,7 @@ impl fanout::Source for Source {
             count: record.count,
             reactions: record.counts.as_deref(),
         };
-        let parts = Parts {
+        let parts = SplicedParts {
             channel_id,
             seq: record.position.seq,
             at: record.position.at,
@@ -126,7 +131,7 @@ impl fanout::Source for Source {
         topic: &Topic,
         gap: Gap,
         position: Position,
-        encoding: fanout::Encoding,
+        encoding: fanout::FrameEncoding,
     ) -> Bytes {
         #[derive(Serialize)]
         struct Event<'a> {
@@ -311,17 +316,17 @@ pub fn gap_of(gap: Gap) -> protocol::entity::Gap {
     }
 }
 
-fn encoding_of(encoding: fanout::Encoding) -> Encoding {
+fn encoding_of(encoding: fanout::FrameEncoding) -> Encoding {
     match encoding {
-        fanout::Encoding::Binary => Encoding::MessagePack,
-        fanout::Encoding::Text => Encoding::Json,
+        fanout::FrameEncoding::Binary => Encoding::MessagePack,
+        fanout::FrameEncoding::Text => Encoding::Json,
     }
 }
 
-fn framed(payload: &[u8], encoding: fanout::Encoding) -> Result<Bytes, codec::DecodeError> {
+fn framed(payload: &[u8], encoding: fanout::FrameEncoding) -> Result<Bytes, codec::DecodeError> {
     Ok(match encoding {
-        fanout::Encoding::Binary => frame::message(Encoding::MessagePack, payload),
-        fanout::Encoding::Text => frame::message(Encoding::Json, &codec::transcode(payload)?),
+        fanout::FrameEncoding::Binary => frame::message(Encoding::MessagePack, payload),
+        fanout::FrameEncoding::Text => frame::message(Encoding::Json, &codec::transcode(payload)?),
     })
 }
 

@@ -10,7 +10,7 @@ use crate::{EventKind, codec::DecodeError, event::Shape};
 
 /// The parts of an event's frame.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Parts<'a> {
+pub struct SplicedParts<'a> {
     /// Channel of the event; `None` on a user's own stream.
     pub channel_id: Option<&'a str>,
     /// `seq` of the event; 0 for a passing event.
@@ -45,7 +45,7 @@ pub struct EntityStamps<'a> {
 const EMPTY_MAP: &[u8] = &[0x80];
 
 /// Returns an event's frame in MessagePack. Fails if the body is not a map.
-pub fn event(kind: EventKind, parts: &Parts<'_>) -> Result<Vec<u8>, DecodeError> {
+pub fn event(kind: EventKind, parts: &SplicedParts<'_>) -> Result<Vec<u8>, DecodeError> {
     let mut out = Vec::with_capacity(160 + parts.body.len());
     if kind.shape() == Shape::Whole {
         let (fields, rest) = map(parts.body)?;
@@ -82,7 +82,11 @@ pub fn event(kind: EventKind, parts: &Parts<'_>) -> Result<Vec<u8>, DecodeError>
     Ok(out)
 }
 
-fn entity(out: &mut Vec<u8>, parts: &Parts<'_>, is_message: bool) -> Result<(), DecodeError> {
+fn entity(
+    out: &mut Vec<u8>,
+    parts: &SplicedParts<'_>,
+    is_message: bool,
+) -> Result<(), DecodeError> {
     let (fields, rest) = map(parts.body)?;
     let stamps = &parts.stamps;
     let assigned = [
@@ -163,7 +167,7 @@ mod tests {
             reactions: Some(&reactions),
             ..Default::default()
         };
-        let parts = Parts {
+        let parts = SplicedParts {
             channel_id: Some("general"),
             seq: 300,
             at: 1_700_000_000_000,
@@ -191,7 +195,7 @@ mod tests {
                 assert!(
                     event(
                         *kind,
-                        &Parts {
+                        &SplicedParts {
                             body,
                             ..Default::default()
                         }
@@ -211,7 +215,7 @@ mod tests {
         let event: EventMessage = from_msgpack(
             &event(
                 EventKind::Typing,
-                &Parts {
+                &SplicedParts {
                     body: &body,
                     ..Default::default()
                 },

@@ -13,11 +13,11 @@ use futures_util::{FutureExt, future::try_join_all};
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult, Value, aio};
 use tokio::time::Instant;
 
-pub use answer::Answer;
+pub use answer::CommandReply;
 
 use self::{
     destination::Destination,
-    refusal::Refusal,
+    refusal::CommandRefusal,
     retry::{Retries, send_until_accepted},
     shards::Shards,
 };
@@ -110,7 +110,7 @@ impl Commands {
     /// and FCALL the first of their keys, otherwise the first argument. Of commands without a key,
     /// PING, TIME, INFO, EVAL without keys and the like are sent to any master; SCRIPT, FUNCTION,
     /// CONFIG, FLUSHALL and FLUSHDB to all masters, and the first error or reply is returned.
-    pub async fn run(&self, cmd: &Cmd) -> RedisResult<Answer> {
+    pub async fn run(&self, cmd: &Cmd) -> RedisResult<CommandReply> {
         let deadline = Instant::now() + RESPONSE_TIMEOUT;
         match &self.route {
             Route::Master(connection) => {
@@ -136,7 +136,7 @@ impl Commands {
                             .find(|v| matches!(v, Value::ServerError(_)))
                             .unwrap_or(first)
                     };
-                    Ok(Answer {
+                    Ok(CommandReply {
                         value,
                         asked: false,
                         replica_ack: None,
@@ -231,9 +231,9 @@ impl Commands {
                         .send_all(acquired, pipeline, offset, count, deadline)
                         .await?;
                     // The server executed nothing if it refused all commands.
-                    match values.first().map(Refusal::read) {
+                    match values.first().map(CommandRefusal::read) {
                         Some(Some(_))
-                            if values.iter().all(|v| Refusal::read(v).is_some())
+                            if values.iter().all(|v| CommandRefusal::read(v).is_some())
                                 && !retries.are_exhausted() =>
                         {
                             connection.abandon(generation);

@@ -15,14 +15,14 @@ const MAX_MISSED_TICKS: u32 = (HEARTBEAT_TIMEOUT.as_secs() / HEARTBEAT_PERIOD.as
 /// Counts ticks instead of measuring time, so that a process that was itself suspended does not
 /// blame the server.
 #[derive(Debug)]
-pub struct Heartbeat {
+pub struct ConnectionHeartbeat {
     ticks: Interval,
     /// Ticks without a byte from the server since the PING was sent; `None` while no PING is
     /// unanswered.
     missed: Option<u32>,
 }
 
-impl Heartbeat {
+impl ConnectionHeartbeat {
     /// The first tick is due immediately.
     pub fn new() -> Self {
         let mut ticks = interval(HEARTBEAT_PERIOD);
@@ -66,7 +66,7 @@ impl Heartbeat {
     }
 }
 
-impl Default for Heartbeat {
+impl Default for ConnectionHeartbeat {
     fn default() -> Self {
         Self::new()
     }
@@ -78,7 +78,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silent_server_is_given_up_after_three_ticks_and_a_slow_one_is_not() {
-        let mut heartbeat = Heartbeat::new();
+        let mut heartbeat = ConnectionHeartbeat::new();
         assert!(matches!(heartbeat.tick().await, Ok(true)));
         for _ in 0..10 {
             assert!(matches!(heartbeat.tick().await, Ok(false)));

@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    Address, ConnectionError, Connector, Deployment, Heartbeat, Target,
+    Address, ConnectionError, ConnectionHeartbeat, Deployment, Dialer, Target,
     dial::{open, open_master},
     replicas::{ReplicaAck, Replicas},
     supervise,
@@ -196,7 +196,7 @@ struct CommandConnector {
     generation: u64,
 }
 
-impl Connector for CommandConnector {
+impl Dialer for CommandConnector {
     type Connection = Opened;
 
     const PURPOSE: &'static str = "commands";
@@ -258,7 +258,7 @@ impl Connector for CommandConnector {
 
 /// Sends heartbeats until the connection fails.
 async fn keep_alive(connection: MultiplexedConnection) -> ConnectionError {
-    let mut heartbeat = Heartbeat::new();
+    let mut heartbeat = ConnectionHeartbeat::new();
     let mut pong: OptionFuture<BoxFuture<'static, RedisResult<Value>>> = None.into();
     loop {
         tokio::select! {

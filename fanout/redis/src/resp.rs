@@ -9,7 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 /// A reply or a published message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reply {
+pub enum RespReply {
     /// A published message.
     Message {
         /// The channel.
@@ -57,7 +57,7 @@ pub(crate) fn write_command(out: &mut BytesMut, words: &[&str]) {
 ///
 /// Payloads are copied, because a slice would keep the whole read buffer alive. Channels are
 /// slices: drop them before the next read.
-pub(crate) fn read_reply(buffer: &mut BytesMut) -> Result<Option<Reply>, ProtocolError> {
+pub(crate) fn read_reply(buffer: &mut BytesMut) -> Result<Option<RespReply>, ProtocolError> {
     let mut parser = Parser {
         bytes: buffer,
         at: 0,
@@ -72,27 +72,27 @@ pub(crate) fn read_reply(buffer: &mut BytesMut) -> Result<Option<Reply>, Protoco
     let end = parser.at;
     let frame = buffer.split_to(end).freeze();
     let reply = match &value {
-        Value::Status => Reply::Ok,
+        Value::Status => RespReply::Ok,
         Value::Error(text) => {
-            Reply::Error(String::from_utf8_lossy(&frame[text.clone()]).into_owned())
+            RespReply::Error(String::from_utf8_lossy(&frame[text.clone()]).into_owned())
         }
         Value::Array(items) => match &items[..] {
             [Value::Bulk(kind), rest @ ..] => match (&frame[kind.clone()], rest) {
                 (b"message" | b"smessage", [Value::Bulk(channel), Value::Bulk(payload)]) => {
-                    Reply::Message {
+                    RespReply::Message {
                         channel: frame.slice(channel.clone()),
                         payload: Bytes::copy_from_slice(&frame[payload.clone()]),
                     }
                 }
                 (b"subscribe" | b"ssubscribe", [Value::Bulk(channel), Value::Other]) => {
-                    Reply::Subscribed(frame.slice(channel.clone()))
+                    RespReply::Subscribed(frame.slice(channel.clone()))
                 }
                 (b"unsubscribe" | b"sunsubscribe", [Value::Bulk(channel), Value::Other]) => {
-                    Reply::Unsubscribed(frame.slice(channel.clone()))
+                    RespReply::Unsubscribed(frame.slice(channel.clone()))
                 }
-                (b"pong", [Value::Bulk(_)]) => Reply::Ok,
+                (b"pong", [Value::Bulk(_)]) => RespReply::Ok,
                 (b"master" | b"slave" | b"replica" | b"sentinel", _) => {
-                    Reply::Role(frame.slice(kind.clone()))
+                    RespReply::Role(frame.slice(kind.clone()))
                 }
                 _ => return Err(ProtocolError("unknown kind of push")),
             },
@@ -210,7 +210,7 @@ mod tests {
 
     use super::*;
 
-    fn parse_all(bytes: &[u8]) -> Result<Vec<Reply>, ProtocolError> {
+    fn parse_all(bytes: &[u8]) -> Result<Vec<RespReply>, ProtocolError> {
         let mut buffer = BytesMut::from(bytes);
         std::iter::from_fn(|| read_reply(&mut buffer).transpose()).collect()
     }
@@ -227,16 +227,16 @@ mod tests {
         assert_eq!(
             replies,
             [
-                Reply::Ok,
-                Reply::Subscribed(channel()),
-                Reply::Message {
+                RespReply::Ok,
+                RespReply::Subscribed(channel()),
+                RespReply::Message {
                     channel: channel(),
                     payload: Bytes::from_static(b"\r\n$1")
                 },
-                Reply::Ok,
-                Reply::Error("MOVED 12 127.0.0.1:7000".into()),
-                Reply::Unsubscribed(channel()),
-                Reply::Role(Bytes::from_static(b"master")),
+                RespReply::Ok,
+                RespReply::Error("MOVED 12 127.0.0.1:7000".into()),
+                RespReply::Unsubscribed(channel()),
+                RespReply::Role(Bytes::from_static(b"master")),
             ]
         );
     }

@@ -15,7 +15,7 @@ use tokio::{
 use crate::{
     Address, CONNECT_TIMEOUT, ConnectionError, Deployment,
     dial::connect,
-    resp::{Reply, read_reply, write_command},
+    resp::{RespReply, read_reply, write_command},
 };
 
 const READ_BUFFER_BYTES: usize = 64 << 10;
@@ -72,8 +72,8 @@ impl SubscriberConnection {
             .await
             .unwrap_or(Err(ConnectionError::Silent))?
         {
-            Reply::Role(role) if role != "master" => Err(ConnectionError::NotMaster),
-            Reply::Role(_) | Reply::Ok => Ok(()),
+            RespReply::Role(role) if role != "master" => Err(ConnectionError::NotMaster),
+            RespReply::Role(_) | RespReply::Ok => Ok(()),
             _ => Err(ConnectionError::OutOfOrder),
         }
     }
@@ -128,12 +128,12 @@ impl SubscriberConnection {
     }
 
     /// Takes the next reply that has arrived completely.
-    pub fn next_reply(&mut self) -> Result<Option<Reply>, ConnectionError> {
+    pub fn next_reply(&mut self) -> Result<Option<RespReply>, ConnectionError> {
         Ok(read_reply(&mut self.incoming)?)
     }
 
     /// Waits for the next reply. Cancel safe.
-    pub async fn reply(&mut self) -> Result<Reply, ConnectionError> {
+    pub async fn reply(&mut self) -> Result<RespReply, ConnectionError> {
         loop {
             if let Some(reply) = self.next_reply()? {
                 return Ok(reply);
@@ -143,10 +143,10 @@ impl SubscriberConnection {
     }
 
     /// Sends a command and returns its reply.
-    async fn ask(&mut self, words: &[&str]) -> Result<Reply, ConnectionError> {
+    async fn ask(&mut self, words: &[&str]) -> Result<RespReply, ConnectionError> {
         write_command(&mut self.outgoing, words);
         match self.reply().await? {
-            Reply::Error(error) => Err(ConnectionError::Refused(error)),
+            RespReply::Error(error) => Err(ConnectionError::Refused(error)),
             reply => Ok(reply),
         }
     }
@@ -176,7 +176,7 @@ pub async fn refused_subscription(
         .await
         .map_err(|_| late())??
     {
-        Reply::Error(error) => Ok(Some(error)),
+        RespReply::Error(error) => Ok(Some(error)),
         _ => Ok(None),
     }
 }

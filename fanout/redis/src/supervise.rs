@@ -21,7 +21,7 @@ const INITIAL_BACKOFF: Duration = Duration::from_millis(50);
 const STABLE_AFTER: Duration = RECONNECT_DELAY.saturating_mul(2);
 
 /// What [`supervise`] keeps open.
-pub trait Connector: Send {
+pub trait Dialer: Send {
     /// An open connection.
     type Connection: Send;
 
@@ -51,11 +51,7 @@ pub trait Connector: Send {
 }
 
 /// Keeps a connection to `target` open until the future is dropped.
-pub async fn supervise<C: Connector>(
-    deployment: Arc<Deployment>,
-    target: Target,
-    mut connector: C,
-) {
+pub async fn supervise<C: Dialer>(deployment: Arc<Deployment>, target: Target, mut connector: C) {
     let mut backoff = Backoff::new(INITIAL_BACKOFF, RECONNECT_DELAY);
     let mut last_logged = None;
     loop {
@@ -90,7 +86,7 @@ pub async fn supervise<C: Connector>(
     }
 }
 
-async fn connect<C: Connector>(
+async fn connect<C: Dialer>(
     deployment: &Deployment,
     target: &Target,
     connector: &mut C,

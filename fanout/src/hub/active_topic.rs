@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 
 use super::shared::{Kind, Shared};
-use super::subscribers::{Snapshot, SubscriberId, SubscriberState};
-use super::topic_state::{Membership, TopicState};
+use super::subscribers::{SubscriberId, SubscriberSnapshot, SubscriberState};
+use super::topic_state::{TopicMembership, TopicState};
 use crate::record::Record;
 use crate::sync::{Mutex, MutexGuard};
 use crate::{Outbox, Position, Topic};
@@ -63,19 +63,19 @@ impl ActiveTopic {
     /// is being removed.
     pub(super) fn subscribe(&self, outbox: &Arc<Outbox>) -> Option<(SubscriberId, bool)> {
         let mut state = self.state.lock();
-        if state.membership == Membership::Removed {
+        if state.membership == TopicMembership::Removed {
             return None;
         }
         let subscriber = state.subscribers.insert(Arc::clone(outbox));
         state.update_ring();
-        Some((subscriber, state.membership == Membership::Confirmed))
+        Some((subscriber, state.membership == TopicMembership::Confirmed))
     }
 
     /// Notes that the bus has confirmed the topic.
     pub(super) fn confirm(&self) {
         let mut state = self.state.lock();
-        if state.membership == Membership::Unconfirmed {
-            state.membership = Membership::Confirmed;
+        if state.membership == TopicMembership::Unconfirmed {
+            state.membership = TopicMembership::Confirmed;
         }
     }
 
@@ -109,14 +109,14 @@ impl ActiveTopic {
         let mut state = self.state.lock();
         let is_idle = state.subscribers.count() == 0
             && state.idle_epoch == epoch
-            && state.membership != Membership::Removed;
+            && state.membership != TopicMembership::Removed;
         if is_idle {
-            state.membership = Membership::Removed;
+            state.membership = TopicMembership::Removed;
         }
         is_idle
     }
 
-    pub(super) fn snapshot(&self) -> Snapshot {
+    pub(super) fn snapshot(&self) -> SubscriberSnapshot {
         self.state.lock().subscribers.snapshot()
     }
 

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::subscribers::{Snapshot, Subscriber, SubscriberState};
+use super::subscribers::{Subscriber, SubscriberSnapshot, SubscriberState};
 use crate::record::{Control, Record};
 use crate::sync::yield_now;
-use crate::{Class, Encoding, Gap, Outbox, Position, Source, Topic};
+use crate::{Class, FrameEncoding, Gap, Outbox, Position, Source, Topic};
 
 /// Maximum bytes of merged frames. Larger buffers no longer save system calls.
 const MAX_MERGED_BYTES: usize = 64 * 1024;
@@ -18,7 +18,7 @@ const MAX_MERGED_BYTES: usize = 64 * 1024;
 const SUBSCRIBERS_PER_YIELD: usize = 256;
 
 #[derive(Debug)]
-pub(super) enum Content {
+pub(super) enum BatchContent {
     /// Records from the bus, in order.
     FromBus(Vec<Record>),
     /// Records that a recovery read from the log, in order.
@@ -27,7 +27,7 @@ pub(super) enum Content {
     Gap(Gap, Position),
 }
 
-impl Content {
+impl BatchContent {
     /// The records; none for a gap.
     pub(super) fn records(&self) -> &[Record] {
         match self {
@@ -37,20 +37,20 @@ impl Content {
     }
 }
 
-/// Content of one topic and its subscribers.
+/// BatchContent of one topic and its subscribers.
 #[derive(Debug)]
-pub(super) struct Batch {
-    pub(super) content: Content,
-    pub(super) subscribers: Snapshot,
+pub(super) struct RecordBatch {
+    pub(super) content: BatchContent,
+    pub(super) subscribers: SubscriberSnapshot,
     pub(super) encodings: [bool; 2],
 }
 
-impl Batch {
+impl RecordBatch {
     /// Pushes the batch to its subscribers. Returns the number of frames.
     pub(super) async fn deliver(self, topic: &Topic, source: &dyn Source) -> u64 {
         let mut frames = 0;
         let mut subscribers = 0;
-        let encoded = Encoding::ALL.map(|encoding| match self.encodings[encoding as usize] {
+        let encoded = FrameEncoding::ALL.map(|encoding| match self.encodings[encoding as usize] {
             true => EncodedBatch::new(&self.content, topic, source, encoding),
             false => EncodedBatch::default(),
         });
@@ -63,7 +63,7 @@ impl Batch {
                 yield_now().await;
             }
         }
-        if let Content::FromBus(records) = &self.content {
+        if let BatchContent::FromBus(records) = &self.content {
             records
                 .iter()
                 .for_each(|record| source.after_broadcast(topic, record));
@@ -87,7 +87,7 @@ struct Selection<'a> {
 }
 
 impl<'a> Selection<'a> {
-    fn new(content: &'a Content, topic: &'a Topic, source: &'a dyn Source) -> Self {
+    fn new(content: &'a BatchContent, topic: &'a Topic, source: &'a dyn Source) -> Self {
         let records = content.records();
         let excluded = records.iter().filter_map(|record| match &record.control {
             Control::Evict(subject) | Control::Except(subject) => Some(subject),
@@ -102,7 +102,7 @@ impl<'a> Selection<'a> {
                 .find(|r| r.is_durable())
                 .map_or(u64::MAX, |r| r.position.seq),
             excluded: excluded.collect(),
-            is_gap: matches!(content, Content::Gap(..)),
+            is_gap: matches!(content, BatchContent::Gap(..)),
             has_close: records.iter().any(|r| r.control == Control::Close),
             has_passing: records.iter().any(|r| !r.is_durable()),
         }
@@ -216,12 +216,17 @@ struct FrameRange {
 }
 
 impl EncodedBatch {
-    fn new(content: &Content, topic: &Topic, source: &dyn Source, encoding: Encoding) -> Self {
+    fn new(
+        content: &BatchContent,
+        topic: &Topic,
+        source: &dyn Source,
+        encoding: FrameEncoding,
+    ) -> Self {
         match content {
-            Content::FromBus(records) | Content::FromLog(records) => {
+            BatchContent::FromBus(records) | BatchContent::FromLog(records) => {
                 Self::records(records, topic, source, encoding, MAX_MERGED_BYTES)
             }
-            Content::Gap(gap, position) => {
+            BatchContent::Gap(gap, position) => {
                 Self::single(source.gap(topic, *gap, *position, encoding))
             }
         }
@@ -249,7 +254,7 @@ impl EncodedBatch {
         records: &[Record],
         topic: &Topic,
         source: &dyn Source,
-        encoding: Encoding,
+        encoding: FrameEncoding,
         max_bytes: usize,
     ) -> Self {
         let max_bytes = max_bytes.min(MAX_MERGED_BYTES);

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::active_topic::ActiveTopic;
-use super::batch::{Batch, Content};
-use super::shared::{Counters, Kind, Page, ReadPermit, Shared, backoff};
-use super::subscribers::{Snapshot, SubscriberId, SubscriberState};
+use super::batch::{BatchContent, RecordBatch};
+use super::shared::{Counters, Kind, ReadPermit, ReplayPage, Shared, backoff};
+use super::subscribers::{SubscriberId, SubscriberSnapshot, SubscriberState};
 use super::topic_state::TopicState;
 use crate::record::{Control, Record};
 use crate::sync::{MutexGuard, sleep};
@@ -19,14 +19,14 @@ use crate::{Continuity, Gap, Outbox, Position, Replay, Source, SourceError};
 
 /// What the broadcaster does next. It does both if both are due, so that neither delays the other.
 struct Step {
-    deliver: Option<Batch>,
+    deliver: Option<RecordBatch>,
     recover: Option<Position>,
 }
 
 /// The result of applying a page of the log to a recovery.
 enum Recovered {
     /// There is something to deliver, and perhaps more to read.
-    Deliver(Batch),
+    Deliver(RecordBatch),
     /// The log has nothing new yet.
     Retry,
 }
@@ -178,8 +178,8 @@ impl Drop for ResetOnPanic<'_> {
     }
 }
 
-async fn deliver(active: &ActiveTopic, shared: &Shared, batch: Batch) {
-    let is_gap = matches!(batch.content, Content::Gap(..));
+async fn deliver(active: &ActiveTopic, shared: &Shared, batch: RecordBatch) {
+    let is_gap = matches!(batch.content, BatchContent::Gap(..));
     let frames = batch.deliver(&active.topic, &*shared.source).await;
     Counters::add(&shared.counters.deliveries, frames);
     if is_gap {
@@ -229,7 +229,7 @@ async fn read_page<'a>(
     shared: &'a Shared,
     position: Position,
 ) -> Result<(Recovered, Option<ReadPermit<'a>>), SourceError> {
-    let Page { replay, permit } = shared
+    let ReplayPage { replay, permit } = shared
         .read(&active.topic, position, usize::MAX, || {})
         .await?;
     let mut permit = Some(permit);
@@ -282,12 +282,16 @@ fn next_step(active: &ActiveTopic, shared: &Shared) -> Option<Step> {
         return None;
     }
     let deliver =
-        (!records.is_empty()).then(|| make_batch(active, state, Content::FromBus(records)));
+        (!records.is_empty()).then(|| make_batch(active, state, BatchContent::FromBus(records)));
     Some(Step { deliver, recover })
 }
 
 /// Takes a snapshot of the subscribers, and ends the subscriptions that the records end.
-fn make_batch(active: &ActiveTopic, state: MutexGuard<'_, TopicState>, content: Content) -> Batch {
+fn make_batch(
+    active: &ActiveTopic,
+    state: MutexGuard<'_, TopicState>,
+    content: BatchContent,
+) -> RecordBatch {
     let (subscribers, encodings) = (state.subscribers.snapshot(), state.subscribers.encodings());
     drop(state);
     for record in content.records() {
@@ -304,7 +308,7 @@ fn make_batch(active: &ActiveTopic, state: MutexGuard<'_, TopicState>, content: 
             Control::None | Control::Except(_) => {}
         }
     }
-    Batch {
+    RecordBatch {
         content,
         subscribers,
         encodings,
@@ -315,7 +319,7 @@ fn make_batch(active: &ActiveTopic, state: MutexGuard<'_, TopicState>, content: 
 /// are not in the snapshot were admitted later.
 fn end_subscriptions(
     active: &ActiveTopic,
-    snapshot: &Snapshot,
+    snapshot: &SubscriberSnapshot,
     matches: impl Fn(&[u8]) -> bool,
     seq: u64,
 ) {
@@ -388,7 +392,11 @@ fn apply_page(
         if is_other_history {
             state.subscribers.lower(replay.head.seq);
         }
-        return Recovered::Deliver(make_batch(active, state, Content::Gap(gap, replay.head)));
+        return Recovered::Deliver(make_batch(
+            active,
+            state,
+            BatchContent::Gap(gap, replay.head),
+        ));
     }
     let records: Vec<Record> = replay
         .records
@@ -401,6 +409,6 @@ fn apply_page(
     let is_finished = state.finish_recovery(replay.head);
     match records.is_empty() && !is_finished {
         true => Recovered::Retry,
-        false => Recovered::Deliver(make_batch(active, state, Content::FromLog(records))),
+        false => Recovered::Deliver(make_batch(active, state, BatchContent::FromLog(records))),
     }
 }

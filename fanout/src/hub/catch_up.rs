@@ -11,7 +11,7 @@ use super::active_topic::{ActiveTopic, CatchUpStep};
 use super::batch::{Delivery, EncodedBatch};
 use super::broadcaster::recover;
 use super::permit::CatchUpPermit;
-use super::shared::{Counters, Page, Shared, backoff};
+use super::shared::{Counters, ReplayPage, Shared, backoff};
 use super::subscribers::SubscriberId;
 use crate::outbox::ENTRY_OVERHEAD_BYTES;
 use crate::record::{Control, Record};
@@ -158,10 +158,10 @@ impl CatchUp {
     /// Delivers a page as far as there is room. Sets `is_at_head` to whether the log ended there.
     async fn deliver_page(
         &mut self,
-        page: Page<'_>,
+        page: ReplayPage<'_>,
         is_at_head: &mut bool,
     ) -> Result<Result<Progress, Ended>, SourceError> {
-        let Page {
+        let ReplayPage {
             replay:
                 Replay {
                     records,

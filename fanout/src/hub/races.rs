@@ -4,30 +4,30 @@
 
 use shuttle::future::{JoinHandle, spawn};
 
-use super::testing::{Node, Reader, TOPIC, eventually, evict, node_with};
+use super::testing::{Reader, TOPIC, TestNode, eventually, evict, node_with};
 use super::*;
-use crate::Encoding;
-use crate::outbox::{Limits, Reason};
+use crate::FrameEncoding;
+use crate::outbox::{OutboxLimits, Reason};
 use crate::record::{Control, Record};
 use crate::sync::races;
 
 /// A node whose topics do not linger, and that reads the log in short pages.
-fn node() -> Arc<Node> {
+fn node() -> Arc<TestNode> {
     node_with_pages(2)
 }
 
-fn node_with_pages(page: usize) -> Arc<Node> {
-    Arc::new(node_with(Config {
+fn node_with_pages(page: usize) -> Arc<TestNode> {
+    Arc::new(node_with(HubConfig {
         linger: Duration::ZERO,
         compare: Duration::from_secs(600),
         page,
         reads: 2,
-        ..Config::default()
+        ..HubConfig::default()
     }))
 }
 
 /// Commits records. The bus delivers those for which `delivers` returns true.
-fn publisher(node: &Arc<Node>, records: u64, delivers: fn(u64) -> bool) -> JoinHandle<()> {
+fn publisher(node: &Arc<TestNode>, records: u64, delivers: fn(u64) -> bool) -> JoinHandle<()> {
     let node = Arc::clone(node);
     spawn(async move {
         for n in 1..=records {
@@ -48,7 +48,7 @@ fn all(_: u64) -> bool {
 
 /// Waits for the last record, and checks that each record after `first` was received once and in
 /// order.
-async fn sees_all_after(node: &Node, reader: &Reader, first: u64) {
+async fn sees_all_after(node: &TestNode, reader: &Reader, first: u64) {
     let last = node.world.head(TOPIC).seq;
     let expected: Vec<u64> = (first + 1..=last).collect();
     eventually(
@@ -115,8 +115,8 @@ fn replay_larger_than_the_outbox_waits_for_the_reader() {
         for _ in 0..6 {
             node.lose("a record of some length");
         }
-        let limits = Limits::new(250, Duration::MAX, usize::MAX);
-        let reader = Arc::new(node.reader_with("a", 0, Encoding::Binary, &limits));
+        let limits = OutboxLimits::new(250, Duration::MAX, usize::MAX);
+        let reader = Arc::new(node.reader_with("a", 0, FrameEncoding::Binary, &limits));
         let owner = spawn({
             let reader = Arc::clone(&reader);
             async move { reader.outbox.drive().await }
@@ -431,7 +431,7 @@ fn text_of(record: &Record) -> String {
     )
 }
 
-fn stayed_at(node: &Node, position: Position) -> bool {
+fn stayed_at(node: &TestNode, position: Position) -> bool {
     node.world.logs.lock()[TOPIC]
         .records
         .iter()

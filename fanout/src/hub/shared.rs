@@ -33,7 +33,7 @@ pub enum Kind {
 
 /// Settings of a hub.
 #[derive(Debug, Clone)]
-pub struct Config {
+pub struct HubConfig {
     /// How long a topic without subscribers stays joined. Default 5 s.
     pub linger: Duration,
     /// Period at which the positions of quiet topics are compared with the log. Default 5 s.
@@ -51,7 +51,7 @@ pub struct Config {
     pub kept_bytes: usize,
 }
 
-impl Default for Config {
+impl Default for HubConfig {
     fn default() -> Self {
         Self {
             linger: Duration::from_secs(5),
@@ -82,7 +82,7 @@ impl Counters {
 
 /// A page of the log. The caller keeps the permit as long as it keeps records of the page, which
 /// bounds the memory of all pages.
-pub(super) struct Page<'a> {
+pub(super) struct ReplayPage<'a> {
     pub(super) replay: Replay,
     pub(super) permit: ReadPermit<'a>,
 }
@@ -104,7 +104,7 @@ pub(super) struct IdleTopic {
 
 pub(super) struct Shared {
     pub(super) source: Arc<dyn Source>,
-    pub(super) config: Config,
+    pub(super) config: HubConfig,
     /// For the records that topics keep in memory.
     pub(super) budget: Arc<Budget>,
     pub(super) runtime: Handle,
@@ -118,7 +118,7 @@ pub(super) struct Shared {
 
 impl Shared {
     /// Must be called within a tokio runtime, on which the hub's tasks run.
-    pub(super) fn new(source: Arc<dyn Source>, config: Config) -> Arc<Self> {
+    pub(super) fn new(source: Arc<dyn Source>, config: HubConfig) -> Arc<Self> {
         Arc::new(Self {
             source,
             runtime: Handle::current(),
@@ -154,7 +154,7 @@ impl Shared {
         after: Position,
         bytes: usize,
         on_slow: impl FnOnce(),
-    ) -> Result<Page<'_>, SourceError> {
+    ) -> Result<ReplayPage<'_>, SourceError> {
         let permit = self
             .reads
             .acquire(self.source.party(topic))
@@ -167,7 +167,7 @@ impl Shared {
         };
         let mut reading = std::pin::pin!(self.source.read(topic, after, limit));
         if let Ok(replay) = timeout(SLOW_READ_THRESHOLD, &mut reading).await {
-            return Ok(Page {
+            return Ok(ReplayPage {
                 replay: replay?,
                 permit,
             });
@@ -178,7 +178,7 @@ impl Shared {
             Ok(slow) => ReadPermit::Slow { _permit: slow },
             Err(_) => permit,
         };
-        Ok(Page {
+        Ok(ReplayPage {
             replay: reading.await?,
             permit,
         })

@@ -49,9 +49,9 @@ pub(super) struct Chunk {
 
 /// All subscribers at one instant.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Snapshot(Arc<Vec<Arc<Chunk>>>);
+pub(super) struct SubscriberSnapshot(Arc<Vec<Arc<Chunk>>>);
 
-impl Snapshot {
+impl SubscriberSnapshot {
     pub(super) fn iter(&self) -> impl Iterator<Item = (SubscriberId, &Subscriber)> {
         self.0.iter().enumerate().flat_map(|(index, chunk)| {
             chunk
@@ -75,7 +75,7 @@ impl Snapshot {
 /// The subscribers of one topic.
 #[derive(Debug, Default)]
 pub(super) struct Subscribers {
-    chunks: Snapshot,
+    chunks: SubscriberSnapshot,
     free: Vec<u32>,
     generation: u32,
     count: usize,
@@ -98,7 +98,7 @@ impl Subscribers {
         self.encodings.map(|count| count > 0)
     }
 
-    pub(super) fn snapshot(&self) -> Snapshot {
+    pub(super) fn snapshot(&self) -> SubscriberSnapshot {
         self.chunks.clone()
     }
 
@@ -182,7 +182,7 @@ impl Subscribers {
         self.not_live -= usize::from(!matches!(subscriber.state, SubscriberState::Live { .. }));
         self.encodings[subscriber.outbox.encoding() as usize] -= 1;
         if self.count == 0 {
-            self.chunks = Snapshot::default();
+            self.chunks = SubscriberSnapshot::default();
             self.free = Vec::new();
         } else {
             if chunk.occupied == 0 {
@@ -228,14 +228,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::Encoding;
-    use crate::outbox::{Limits, testing::Pipe};
+    use crate::FrameEncoding;
+    use crate::outbox::{OutboxLimits, testing::Pipe};
 
-    fn outbox(encoding: Encoding) -> Arc<Outbox> {
+    fn outbox(encoding: FrameEncoding) -> Arc<Outbox> {
         Outbox::new(
             Pipe::new(0),
             encoding,
-            Limits::new(1, Duration::MAX, usize::MAX),
+            OutboxLimits::new(1, Duration::MAX, usize::MAX),
         )
     }
 
@@ -247,10 +247,10 @@ mod tests {
     #[test]
     fn id_of_removed_subscriber_is_invalid_after_its_slot_is_reused() {
         let mut subscribers = Subscribers::default();
-        let kept = subscribers.insert(outbox(Encoding::Binary));
-        let stale = subscribers.insert(outbox(Encoding::Text));
+        let kept = subscribers.insert(outbox(FrameEncoding::Binary));
+        let stale = subscribers.insert(outbox(FrameEncoding::Text));
         assert!(subscribers.remove(stale).is_some());
-        let new = subscribers.insert(outbox(Encoding::Binary));
+        let new = subscribers.insert(outbox(FrameEncoding::Binary));
         assert_eq!(new.slot, stale.slot);
         assert!(subscribers.get(stale).is_none() && subscribers.remove(stale).is_none());
         subscribers.set_state(stale, SubscriberState::Live { after: 1 });
@@ -273,14 +273,14 @@ mod tests {
     fn snapshot_does_not_change() {
         let mut subscribers = Subscribers::default();
         let ids: Vec<_> = (0..200)
-            .map(|_| subscribers.insert(outbox(Encoding::Binary)))
+            .map(|_| subscribers.insert(outbox(FrameEncoding::Binary)))
             .collect();
         let snapshot = subscribers.snapshot();
         for id in &ids[50..] {
             subscribers.remove(*id);
         }
         for _ in 0..10 {
-            subscribers.insert(outbox(Encoding::Text));
+            subscribers.insert(outbox(FrameEncoding::Text));
         }
         assert_eq!(snapshot.iter().count(), 200);
         assert_eq!(subscribers.snapshot().iter().count(), 60);

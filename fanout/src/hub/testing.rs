@@ -9,19 +9,19 @@ use tokio::sync::Notify;
 use super::*;
 use crate::bus::{Listener, Local};
 use crate::fair::Party;
-use crate::outbox::Limits;
+use crate::outbox::OutboxLimits;
 use crate::outbox::testing::{Pipe, frame};
 use crate::record::{Control, Record};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicUsize};
-use crate::{Class, Continuity, Encoding, Gap, PageLimit, Replay};
+use crate::{Class, Continuity, FrameEncoding, Gap, PageLimit, Replay};
 
 pub(super) const TOPIC: &str = "room";
 
 /// The log of each topic.
 #[derive(Default)]
 pub(super) struct World {
-    pub(super) logs: Mutex<HashMap<Topic, Log>>,
+    pub(super) logs: Mutex<HashMap<Topic, TestLog>>,
     pub(super) failing: AtomicBool,
     /// Topics whose log does not answer until `unstuck` is notified.
     pub(super) stuck: Mutex<Vec<Topic>>,
@@ -37,12 +37,12 @@ pub(super) struct World {
 }
 
 #[derive(Default, Clone)]
-pub(super) struct Log {
+pub(super) struct TestLog {
     pub(super) records: Vec<Record>,
     pub(super) floor: usize,
 }
 
-impl Log {
+impl TestLog {
     pub(super) fn head(&self) -> Position {
         self.records.last().map(|r| r.position).unwrap_or_default()
     }
@@ -74,14 +74,14 @@ impl World {
         self.logs
             .lock()
             .get(topic)
-            .map(Log::head)
+            .map(TestLog::head)
             .unwrap_or_default()
     }
 }
 
 #[async_trait]
 impl Source for World {
-    fn frame(&self, _topic: &Topic, record: &Record, encoding: Encoding) -> Option<Bytes> {
+    fn frame(&self, _topic: &Topic, record: &Record, encoding: FrameEncoding) -> Option<Bytes> {
         self.framed[encoding as usize].fetch_add(1, Ordering::SeqCst);
         Some(frame(format!(
             "{} {}",
@@ -90,7 +90,7 @@ impl Source for World {
         )))
     }
 
-    fn gap(&self, _topic: &Topic, gap: Gap, position: Position, _encoding: Encoding) -> Bytes {
+    fn gap(&self, _topic: &Topic, gap: Gap, position: Position, _encoding: FrameEncoding) -> Bytes {
         frame(format!("{gap:?} {}", position.seq))
     }
 
@@ -213,11 +213,11 @@ impl Source for World {
     }
 }
 
-pub(super) struct Node {
+pub(super) struct TestNode {
     pub(super) world: Arc<World>,
     pub(super) bus: Arc<Local>,
     pub(super) hub: Arc<Hub>,
-    pub(super) limits: Arc<Limits>,
+    pub(super) limits: Arc<OutboxLimits>,
 }
 
 /// A connection that reads everything.
@@ -226,17 +226,17 @@ pub(super) struct Reader {
     pub(super) outbox: Arc<Outbox>,
 }
 
-pub(super) fn node() -> Node {
-    node_with(Config {
+pub(super) fn node() -> TestNode {
+    node_with(HubConfig {
         linger: Duration::from_millis(40),
         compare: Duration::from_secs(600),
         page: 7,
         reads: 4,
-        ..Config::default()
+        ..HubConfig::default()
     })
 }
 
-pub(super) fn node_with(config: Config) -> Node {
+pub(super) fn node_with(config: HubConfig) -> TestNode {
     let (world, listener) = (Arc::new(World::default()), HubListener::new());
     let bus = Local::new(Arc::<HubListener>::clone(&listener));
     let hub = Hub::new(
@@ -245,25 +245,25 @@ pub(super) fn node_with(config: Config) -> Node {
         Arc::<World>::clone(&world),
         config,
     );
-    Node {
+    TestNode {
         world,
         bus,
         hub,
-        limits: Limits::new(1 << 20, Duration::MAX, usize::MAX),
+        limits: OutboxLimits::new(1 << 20, Duration::MAX, usize::MAX),
     }
 }
 
-impl Node {
+impl TestNode {
     pub(super) fn reader(&self, subject: &str) -> Reader {
-        self.reader_with(subject, usize::MAX, Encoding::Binary, &self.limits)
+        self.reader_with(subject, usize::MAX, FrameEncoding::Binary, &self.limits)
     }
 
     pub(super) fn reader_with(
         &self,
         subject: &str,
         room: usize,
-        encoding: Encoding,
-        limits: &Arc<Limits>,
+        encoding: FrameEncoding,
+        limits: &Arc<OutboxLimits>,
     ) -> Reader {
         let pipe = Pipe::new(room);
         let outbox = Outbox::new(Arc::<Pipe>::clone(&pipe), encoding, Arc::clone(limits));

@@ -10,10 +10,10 @@ mod resume;
 
 use bytes::Bytes;
 
-use super::testing::{Node, Reader, TOPIC, World, eventually, evict, node, node_with};
+use super::testing::{Reader, TOPIC, TestNode, World, eventually, evict, node, node_with};
 use super::*;
-use crate::Encoding;
-use crate::outbox::{Excess, Limits, Reason};
+use crate::FrameEncoding;
+use crate::outbox::{Excess, OutboxLimits, Reason};
 use crate::record::{Control, Record};
 
 impl Reader {

@@ -76,7 +76,7 @@ impl Pending {
 
 /// Whether the topic is joined on the bus.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Membership {
+pub(super) enum TopicMembership {
     #[default]
     Unconfirmed,
     Confirmed,
@@ -86,8 +86,8 @@ pub(super) enum Membership {
 
 pub(super) struct TopicState {
     pub(super) subscribers: Subscribers,
-    pub(super) membership: Membership,
-    /// Counts how often the last subscriber was removed.
+    pub(super) membership: TopicMembership,
+    /// OutboxCounts how often the last subscriber was removed.
     pub(super) idle_epoch: u32,
     /// The newest record delivered. `None` until a subscriber starts or a record arrives.
     pub(super) position: Option<Position>,
@@ -118,7 +118,7 @@ impl TopicState {
     pub(super) fn new(budget: &Arc<Budget>) -> Self {
         Self {
             subscribers: Subscribers::default(),
-            membership: Membership::default(),
+            membership: TopicMembership::default(),
             idle_epoch: 0,
             position: None,
             pending: Pending::new(budget.open()),

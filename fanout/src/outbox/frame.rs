@@ -6,14 +6,14 @@ pub const ENTRY_OVERHEAD_BYTES: usize = 64;
 /// The encoding of a connection. Each record is framed once per encoding that has a subscriber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
-pub enum Encoding {
+pub enum FrameEncoding {
     /// Binary messages.
     Binary = 0,
     /// Text messages.
     Text = 1,
 }
 
-impl Encoding {
+impl FrameEncoding {
     /// All encodings, in the order of their discriminants.
     pub const ALL: [Self; 2] = [Self::Binary, Self::Text];
 }
@@ -51,13 +51,13 @@ pub enum Reason {
 /// Which bound a slow reader exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Excess {
-    /// [`Limits::bytes`](super::Limits::bytes).
+    /// [`OutboxLimits::bytes`](super::OutboxLimits::bytes).
     #[error("too many bytes are queued")]
     Bytes,
-    /// [`Limits::age`](super::Limits::age).
+    /// [`OutboxLimits::age`](super::OutboxLimits::age).
     #[error("a frame waited too long")]
     Age,
-    /// [`Limits::total`](super::Limits::total), and this outbox holds more than the average.
+    /// [`OutboxLimits::total`](super::OutboxLimits::total), and this outbox holds more than the average.
     #[error("the node has too many bytes queued, and this connection more than the average")]
     Total,
 }

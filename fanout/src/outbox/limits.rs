@@ -12,7 +12,7 @@ use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 /// if it holds at least the average of the outboxes that are not empty. So the total falls, slowest
 /// readers first.
 #[derive(Debug)]
-pub struct Limits {
+pub struct OutboxLimits {
     /// Maximum bytes that one outbox queues, with
     /// [`ENTRY_OVERHEAD_BYTES`](super::ENTRY_OVERHEAD_BYTES) per frame. An empty outbox accepts a
     /// frame of any size. `usize::MAX` for no bound.
@@ -27,9 +27,9 @@ pub struct Limits {
     too_slow: [AtomicU64; 3],
 }
 
-/// Gauges and counters of the outboxes that share [`Limits`].
+/// Gauges and counters of the outboxes that share [`OutboxLimits`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct OutboxCounts {
     /// Queued bytes, with [`ENTRY_OVERHEAD_BYTES`](super::ENTRY_OVERHEAD_BYTES) per frame.
     pub queued_bytes: usize,
     /// Outboxes that are not empty.
@@ -41,7 +41,7 @@ pub struct Counts {
     pub too_slow: [u64; 3],
 }
 
-impl Limits {
+impl OutboxLimits {
     /// Bounds for the outboxes of a node.
     pub fn new(bytes: usize, age: Duration, total: usize) -> Arc<Self> {
         Arc::new(Self {
@@ -56,8 +56,8 @@ impl Limits {
     }
 
     /// Returns the gauges and counters.
-    pub fn counts(&self) -> Counts {
-        Counts {
+    pub fn counts(&self) -> OutboxCounts {
+        OutboxCounts {
             queued_bytes: self.held.load(Ordering::Relaxed),
             queues: self.holders.load(Ordering::Relaxed),
             dropped: self.dropped.load(Ordering::Relaxed),

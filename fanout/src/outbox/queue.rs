@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::frame::{Class, ENTRY_OVERHEAD_BYTES, Excess, Reason};
-use super::limits::Limits;
+use super::limits::OutboxLimits;
 use super::sink::Sink;
 use crate::Topic;
 
@@ -136,7 +136,7 @@ impl Queue {
         frame: Bytes,
         class: Class,
         sink: &dyn Sink,
-        limits: &Limits,
+        limits: &OutboxLimits,
     ) -> Result<(), Reason> {
         if let Some(reason) = self.end_reason() {
             return Err(reason);
@@ -176,7 +176,7 @@ impl Queue {
         self.holds -= 1;
     }
 
-    fn enqueue(&mut self, frame: Bytes, class: Class, limits: &Limits) -> Result<(), Reason> {
+    fn enqueue(&mut self, frame: Bytes, class: Class, limits: &OutboxLimits) -> Result<(), Reason> {
         let now = Instant::now();
         self.check_age(now, limits)?;
         if let Class::Droppable(Some(key)) = class {
@@ -227,7 +227,7 @@ impl Queue {
 
     /// Drops the oldest control frame that is not partly written. The next one inherits its age, so
     /// that a reader that reads nothing exceeds the maximum age.
-    fn drop_oldest_control(&mut self, limits: &Limits) {
+    fn drop_oldest_control(&mut self, limits: &OutboxLimits) {
         let oldest = usize::from(self.written > 0);
         let since = self.entries[oldest].since;
         self.remove(oldest, limits);
@@ -243,7 +243,7 @@ impl Queue {
         frame: Bytes,
         class: Class,
         since: Instant,
-        limits: &Limits,
+        limits: &OutboxLimits,
     ) {
         let entry = Entry {
             frame,
@@ -257,7 +257,7 @@ impl Queue {
         self.entries.insert(index, entry);
     }
 
-    fn remove(&mut self, index: usize, limits: &Limits) {
+    fn remove(&mut self, index: usize, limits: &OutboxLimits) {
         if let Some(entry) = self.entries.remove(index) {
             self.bytes -= entry.cost();
             self.droppable -= usize::from(matches!(entry.class, Class::Droppable(_)));
@@ -267,7 +267,7 @@ impl Queue {
     }
 
     /// Drops the queued frame with this key.
-    fn drop_keyed(&mut self, key: u64, limits: &Limits) {
+    fn drop_keyed(&mut self, key: u64, limits: &OutboxLimits) {
         if self.droppable == 0 {
             return;
         }
@@ -284,7 +284,7 @@ impl Queue {
     }
 
     /// Drops droppable frames, oldest first, until `bytes` are free or none is left.
-    fn free(&mut self, bytes: usize, limits: &Limits) {
+    fn free(&mut self, bytes: usize, limits: &OutboxLimits) {
         let (target, mut index, mut dropped) = (
             self.bytes.saturating_sub(bytes),
             usize::from(self.written > 0),
@@ -301,7 +301,7 @@ impl Queue {
         limits.count_dropped(dropped);
     }
 
-    fn check_total(&mut self, limits: &Limits) -> Result<(), Reason> {
+    fn check_total(&mut self, limits: &OutboxLimits) -> Result<(), Reason> {
         if limits.is_overdrawn_by(self.bytes) {
             self.end(Excess::Total, limits)
         } else {
@@ -309,7 +309,7 @@ impl Queue {
         }
     }
 
-    fn check_age(&mut self, now: Instant, limits: &Limits) -> Result<(), Reason> {
+    fn check_age(&mut self, now: Instant, limits: &OutboxLimits) -> Result<(), Reason> {
         // Control frames overtake, so the oldest is the first or the first that was overtaken.
         let oldest = self
             .entries
@@ -326,7 +326,7 @@ impl Queue {
         }
     }
 
-    pub(super) fn check(&mut self, now: Instant, limits: &Limits) -> Result<(), Reason> {
+    pub(super) fn check(&mut self, now: Instant, limits: &OutboxLimits) -> Result<(), Reason> {
         if let Some(reason) = self.end_reason() {
             return Err(reason);
         }
@@ -338,7 +338,7 @@ impl Queue {
         }
     }
 
-    fn end(&mut self, excess: Excess, limits: &Limits) -> Result<(), Reason> {
+    fn end(&mut self, excess: Excess, limits: &OutboxLimits) -> Result<(), Reason> {
         let reason = Reason::TooSlow(excess);
         limits.count_too_slow(excess);
         self.fail(reason, limits);
@@ -347,7 +347,7 @@ impl Queue {
 
     /// Ends the queue. A partly written frame stays, so that a close frame can follow it, except on
     /// a broken connection.
-    pub(super) fn fail(&mut self, reason: Reason, limits: &Limits) {
+    pub(super) fn fail(&mut self, reason: Reason, limits: &OutboxLimits) {
         self.needs_owner = true;
         match self.state {
             State::Open => {}
@@ -378,7 +378,7 @@ impl Queue {
         self.state = State::Failed(reason);
     }
 
-    pub(super) fn close(&mut self, frame: Bytes, code: u16, limits: &Limits) {
+    pub(super) fn close(&mut self, frame: Bytes, code: u16, limits: &OutboxLimits) {
         match self.state {
             State::Open => self.state = State::Closing(Reason::Closed(code)),
             State::Failed(reason @ Reason::TooSlow(_)) => self.state = State::Closing(reason),
@@ -394,7 +394,7 @@ impl Queue {
     }
 
     /// Writes once, as much as possible within the bounds of one write.
-    pub(super) fn flush(&mut self, sink: &dyn Sink, limits: &Limits) -> Flush {
+    pub(super) fn flush(&mut self, sink: &dyn Sink, limits: &OutboxLimits) -> Flush {
         if let State::Failed(reason) = self.state {
             return Flush::Over(reason);
         }
@@ -443,7 +443,7 @@ impl Queue {
         }
     }
 
-    fn advance(&mut self, written: usize, limits: &Limits) {
+    fn advance(&mut self, written: usize, limits: &OutboxLimits) {
         self.written += written;
         while let Some(first) = self.entries.front().map(|e| e.frame.len()) {
             if self.written < first {
@@ -456,7 +456,7 @@ impl Queue {
         self.entries = VecDeque::new();
     }
 
-    pub(super) fn clear(&mut self, limits: &Limits) {
+    pub(super) fn clear(&mut self, limits: &OutboxLimits) {
         limits.release(0, self.bytes);
         self.bytes = 0;
         self.entries = VecDeque::new();

@@ -12,14 +12,14 @@ use crate::sync::{races, yield_now};
 
 const END: u16 = 1000;
 
-fn limits(bytes: usize) -> Arc<Limits> {
-    Limits::new(bytes, Duration::MAX, usize::MAX)
+fn limits(bytes: usize) -> Arc<OutboxLimits> {
+    OutboxLimits::new(bytes, Duration::MAX, usize::MAX)
 }
 
-fn outbox(pipe: &Arc<Pipe>, limits: &Arc<Limits>) -> Arc<Outbox> {
+fn outbox(pipe: &Arc<Pipe>, limits: &Arc<OutboxLimits>) -> Arc<Outbox> {
     Outbox::new(
         Arc::<Pipe>::clone(pipe),
-        Encoding::Binary,
+        FrameEncoding::Binary,
         Arc::clone(limits),
     )
 }

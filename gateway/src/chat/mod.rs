@@ -12,7 +12,9 @@ use std::{
     time::Duration,
 };
 
-use client::{Backend, BackendError, Client, Connector, NoToken, Settings, Update, Updates, Why};
+use client::{
+    Backend, BackendError, Client, Connector, DisconnectCause, NoToken, Settings, Update, Updates,
+};
 use protocol::{
     ChannelId, Cursor, Encoding, UploadId, UserId,
     entity::{Entry, EntryResult, Gap, Message},
@@ -380,7 +382,7 @@ impl Conversation {
         }
     }
 
-    fn refused(&self, why: &Why) -> StartError {
+    fn refused(&self, why: &DisconnectCause) -> StartError {
         let is_given = self.settings.token.is_some() || self.settings.token_file.is_some();
         let who = if is_given {
             "the token's user"

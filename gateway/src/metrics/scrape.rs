@@ -15,7 +15,7 @@ pub struct Readings {
     /// Values of the hub.
     pub hub: fanout::hub::Stats,
     /// Values of all outboxes together.
-    pub outboxes: fanout::outbox::Counts,
+    pub outboxes: fanout::outbox::OutboxCounts,
     /// Values of the admission of `connect`s.
     pub gate: crate::limit::Counts,
     /// Bytes that requests hold until their answers are written.

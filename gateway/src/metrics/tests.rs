@@ -94,7 +94,7 @@ fn values_of_other_parts_are_read_at_the_scrape() {
             deliveries: 9,
             ..Default::default()
         },
-        outboxes: fanout::outbox::Counts {
+        outboxes: fanout::outbox::OutboxCounts {
             queued_bytes: 7,
             too_slow: [1, 2, 3],
             ..Default::default()

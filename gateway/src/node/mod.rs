@@ -126,7 +126,7 @@ impl Node {
             storage.hub_listener.clone(),
             storage.bus.clone(),
             source.clone(),
-            hub::Config::default(),
+            hub::HubConfig::default(),
         );
         let presences = Presences::new(services.clone(), name);
         let limits = services.limits.clone();
@@ -372,7 +372,7 @@ fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, StartError> {
         .map_err(|error| StartError(format!("{address} cannot be listened on: {error}; stop the process that uses it, or choose another with {flag}")))
 }
 
-fn outbox_limits(limits: &Limits) -> Arc<fanout::outbox::Limits> {
+fn outbox_limits(limits: &Limits) -> Arc<fanout::outbox::OutboxLimits> {
     let bound = |limit: u64| {
         if limit == 0 {
             usize::MAX
@@ -385,7 +385,7 @@ fn outbox_limits(limits: &Limits) -> Arc<fanout::outbox::Limits> {
     } else {
         Duration::from_secs(limits.outbox_seconds)
     };
-    fanout::outbox::Limits::new(
+    fanout::outbox::OutboxLimits::new(
         bound(limits.outbox_bytes),
         age,
         bound(limits.outbox_total_bytes),

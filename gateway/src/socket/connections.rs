@@ -18,7 +18,7 @@ pub struct Connections {
     /// Admission of `connect`s.
     pub gate: Arc<Gate>,
     /// Limits of outboxes.
-    pub outboxes: Arc<fanout::outbox::Limits>,
+    pub outboxes: Arc<fanout::outbox::OutboxLimits>,
     /// Settings of sessions.
     pub timing: Timing,
     /// Cancelled when the node stops.

@@ -59,8 +59,8 @@ impl SocketDriver {
     ) -> Self {
         let socket = Arc::new(socket);
         let frames = match encoding {
-            Encoding::MessagePack => fanout::Encoding::Binary,
-            Encoding::Json => fanout::Encoding::Text,
+            Encoding::MessagePack => fanout::FrameEncoding::Binary,
+            Encoding::Json => fanout::FrameEncoding::Text,
         };
         let outbox = Outbox::new(socket.clone(), frames, connections.outboxes.clone());
         let max_bytes = (connections.frame_bytes != 0).then_some(connections.frame_bytes);

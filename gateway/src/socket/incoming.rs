@@ -171,7 +171,7 @@ mod tests {
 
     use std::{future::poll_fn, sync::Arc};
 
-    use fanout::{Outbox, outbox::Limits};
+    use fanout::{Outbox, outbox::OutboxLimits};
     use tokio::{
         io::AsyncWriteExt,
         net::{TcpListener, TcpStream},
@@ -195,8 +195,8 @@ mod tests {
         let socket = Arc::new(listener.accept().await.unwrap().0);
         let outbox = Outbox::new(
             socket.clone(),
-            fanout::Encoding::Binary,
-            Limits::new(usize::MAX, Duration::MAX, usize::MAX),
+            fanout::FrameEncoding::Binary,
+            OutboxLimits::new(usize::MAX, Duration::MAX, usize::MAX),
         );
         let wire = Wire::new(
             socket,

@@ -3,7 +3,7 @@
 use hyper::Method as HttpMethod;
 use protocol::operation::{
     Body, Description, Http, Operation, path_field,
-    reference::{Object, Reference, Shape, input_references, path_references},
+    reference::{Object, Reference, ReferenceShape, input_references, path_references},
 };
 use serde_json::{Map, Value, json};
 
@@ -213,7 +213,7 @@ impl Declared {
 }
 
 /// Inserts an id at this path. Lists on the path have one element.
-fn put(value: &mut Value, fields: &[String], shape: Shape, id: &str) {
+fn put(value: &mut Value, fields: &[String], shape: ReferenceShape, id: &str) {
     match (fields, &mut *value) {
         (fields, Value::Array(elements)) => {
             if elements.is_empty() {
@@ -223,9 +223,9 @@ fn put(value: &mut Value, fields: &[String], shape: Shape, id: &str) {
         }
         ([last], _) => {
             value[last] = match shape {
-                Shape::One => json!(id),
-                Shape::List => json!([id]),
-                Shape::Keys => Value::Object(Map::from_iter([(id.to_owned(), json!([]))])),
+                ReferenceShape::One => json!(id),
+                ReferenceShape::List => json!([id]),
+                ReferenceShape::Keys => Value::Object(Map::from_iter([(id.to_owned(), json!([]))])),
             };
         }
         ([first, rest @ ..], _) => put(&mut value[first], rest, shape, id),

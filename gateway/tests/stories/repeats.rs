@@ -1,6 +1,6 @@
 //! Answers to a repeated `Idempotency-Key` after the entity has changed.
 
-use client::{Answer, Backend};
+use client::{Backend, HttpAnswer};
 use hyper::{
     Method,
     header::{ETAG, HeaderName},
@@ -17,7 +17,7 @@ struct Answered {
     body: Value,
 }
 
-fn answered(answer: Answer) -> Answered {
+fn answered(answer: HttpAnswer) -> Answered {
     let etag = answer
         .headers
         .get(ETAG)

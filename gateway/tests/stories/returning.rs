@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use client::{Client, Connector, NoToken, Settings, Update, Updates, Why};
+use client::{Client, Connector, DisconnectCause, NoToken, Settings, Update, Updates};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use protocol::{
@@ -91,7 +91,7 @@ struct Person {
     connections: usize,
     /// Number of additions that it received.
     additions: usize,
-    aways: Vec<Why>,
+    aways: Vec<DisconnectCause>,
 }
 
 impl World {
@@ -298,7 +298,10 @@ async fn clients_return_to_a_restarted_node_with_messages_sent_meanwhile() {
     world.ends().await;
     ann.hears_until("away", |ann| !ann.aways.is_empty()).await;
     assert!(
-        matches!(ann.aways[0], Why::Draining | Why::Closed(_)),
+        matches!(
+            ann.aways[0],
+            DisconnectCause::Draining | DisconnectCause::Closed(_)
+        ),
         "{:?}",
         ann.aways
     );
@@ -315,7 +318,10 @@ async fn clients_return_to_a_restarted_node_with_messages_sent_meanwhile() {
     assert_eq!((&ann.acknowledged, &bob.heard), (&sent, &sent));
     ann.client.close();
     while let Some(update) = ann.updates.next().await {
-        assert!(matches!(update, Update::Over(Why::Asked)), "{update:?}");
+        assert!(
+            matches!(update, Update::Over(DisconnectCause::Asked)),
+            "{update:?}"
+        );
     }
     assert!(ann.client.session().is_none());
 }
@@ -422,7 +428,7 @@ async fn short_tokens_are_refreshed_or_replaced_by_a_reconnection() {
     });
     ann.hears_until("4003", |ann| !ann.aways.is_empty()).await;
     assert!(
-        matches!(&ann.aways[0], Why::Closed(closed) if closed.code == Some(4003)),
+        matches!(&ann.aways[0], DisconnectCause::Closed(closed) if closed.code == Some(4003)),
         "{:?}",
         ann.aways
     );

@@ -11,7 +11,7 @@ use std::{
 use super::{
     Guarantees, MessageIndex, ObservedMessage, Tally, ViolationKind,
     sent_message::{DeletionState, Location, SendOutcome, SentMessage},
-    subscriber_state::{SeqStep, SubscriberState},
+    subscriber_history::{SeqStep, SubscriberHistory},
 };
 
 /// Checks one channel with stored messages. Subscribers are given by index.
@@ -19,7 +19,7 @@ use super::{
 pub struct ChannelChecker {
     name: String,
     pub(super) guarantees: Option<Guarantees>,
-    subscribers: Vec<SubscriberState>,
+    subscribers: Vec<SubscriberHistory>,
     sent: HashMap<MessageIndex, SentMessage>,
     /// The message at each `seq`, by the first event or reply that contained it.
     message_at: BTreeMap<u64, MessageIndex>,
@@ -53,7 +53,7 @@ impl ChannelChecker {
             guarantees: None,
             subscribers: subscribers
                 .into_iter()
-                .map(|name| SubscriberState::new(name.into()))
+                .map(|name| SubscriberHistory::new(name.into()))
                 .collect(),
             sent: HashMap::new(),
             message_at: BTreeMap::new(),
@@ -225,7 +225,7 @@ impl ChannelChecker {
                 self.add_violation(kind, format_args!("{evidence}"));
             }
         }
-        let SubscriberState {
+        let SubscriberHistory {
             name,
             connected_tick,
             ..
@@ -284,7 +284,7 @@ impl ChannelChecker {
 
     /// A subscriber received a gap, and continues from this head.
     pub fn gap_received(&mut self, subscriber: usize, head: u64) {
-        let SubscriberState { name, seq, .. } = &self.subscribers[subscriber];
+        let SubscriberHistory { name, seq, .. } = &self.subscribers[subscriber];
         if let Some(Guarantees { log_events, .. }) = self.guarantees
             && head.saturating_sub(*seq) < log_events
         {

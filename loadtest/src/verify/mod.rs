@@ -13,7 +13,7 @@ mod channel_checker;
 pub mod passing;
 mod sent_message;
 mod seq_ranges;
-mod subscriber_state;
+mod subscriber_history;
 mod tally;
 #[cfg(test)]
 mod tests;

@@ -46,14 +46,14 @@ pub struct Reference {
     /// Kind of the object.
     pub object: Object,
     /// How the parameter contains ids.
-    pub shape: Shape,
+    pub shape: ReferenceShape,
     /// Whether the parameter is required.
     pub is_required: bool,
 }
 
 /// How a parameter contains ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
+pub enum ReferenceShape {
     /// One id.
     One,
     /// A list of ids.
@@ -120,18 +120,18 @@ fn collect(schema: &Value, to: &[String], is_needed: bool, found: &mut Vec<Refer
             })
         };
         if name == "cursor" {
-            push(Object::Cursor, Shape::One);
+            push(Object::Cursor, ReferenceShape::One);
         } else if let Some(object) = object_of(property) {
-            push(object, Shape::One);
+            push(object, ReferenceShape::One);
         } else if let Some(object) = object_of(&property["items"]) {
-            push(object, Shape::List);
+            push(object, ReferenceShape::List);
         } else if property["propertyNames"]["pattern"]
             .as_str()
             .is_some_and(|pattern| pattern.contains(ChannelId::PREFIX))
         {
             // Keys are described in full, not by reference. Only channels stand as keys.
             let object = Object::Channel;
-            push(object, Shape::Keys);
+            push(object, ReferenceShape::Keys);
         } else if let Some(inner) = reference_in(&property["items"]).and_then(named) {
             collect(inner, &fields, is_required, found);
         }

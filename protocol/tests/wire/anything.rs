@@ -7,7 +7,7 @@ use protocol::{
     frame::{Request, ServerFrame},
     input::Misfit,
     operation::{self, Operation, methods},
-    splice::{self, Parts},
+    splice::{self, SplicedParts},
 };
 
 /// Decodes the bytes as everything that a server or client may receive. It must not panic.
@@ -33,11 +33,11 @@ pub(crate) fn read(bytes: &[u8]) {
     for kind in EventKind::ALL {
         if let Ok(frame) = splice::event(
             *kind,
-            &Parts {
+            &SplicedParts {
                 body: bytes,
                 seq: 1,
                 at: 1,
-                ..Parts::default()
+                ..SplicedParts::default()
             },
         ) {
             let _ = from_msgpack::<serde_json::Value>(&frame);

@@ -4,7 +4,7 @@ use proptest::{collection::btree_map, option, prelude::*, sample::select};
 use protocol::{
     ChannelId, EventKind, EventMessage,
     codec::{from_msgpack, to_msgpack, transcode},
-    splice::{EntityStamps, Parts, event},
+    splice::{EntityStamps, SplicedParts, event},
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -39,7 +39,7 @@ fn expected(
 }
 
 /// Splices an event and decodes it in both encodings. Duplicate fields would be refused.
-fn spliced(kind: EventKind, parts: &Parts<'_>) -> EventMessage {
+fn spliced(kind: EventKind, parts: &SplicedParts<'_>) -> EventMessage {
     let bytes = event(kind, parts).unwrap();
     let message: EventMessage = from_msgpack(&bytes).unwrap();
     let json = transcode(&bytes).unwrap();
@@ -70,7 +70,7 @@ proptest! {
             count: None,
             reactions: (!entity.reactions.is_empty()).then_some(&reactions),
         };
-        let parts = Parts { channel_id: Some(channel.as_str()), seq: position.0, at: position.1, stamps, body: &body };
+        let parts = SplicedParts { channel_id: Some(channel.as_str()), seq: position.0, at: position.1, stamps, body: &body };
         prop_assert_eq!(spliced(kind, &parts), expected(kind, Some(&channel), position, json!({ "message": entity })));
     }
 
@@ -78,7 +78,7 @@ proptest! {
     fn spliced_participant_equals_serialized_participant(entity in stored_participant(), channel in channel_id(), position in stamps()) {
         let body = stored(&entity, &["created_at"]);
         let stamps = EntityStamps { created_at: entity.created_at, ..EntityStamps::default() };
-        let parts = Parts { channel_id: Some(channel.as_str()), seq: position.0, at: position.1, stamps, body: &body };
+        let parts = SplicedParts { channel_id: Some(channel.as_str()), seq: position.0, at: position.1, stamps, body: &body };
         for kind in [EventKind::ParticipantAdded, EventKind::ParticipantUpdated, EventKind::ParticipantRemoved] {
             prop_assert_eq!(spliced(kind, &parts), expected(kind, Some(&channel), position, json!({ "participant": entity })));
         }
@@ -88,13 +88,13 @@ proptest! {
     fn spliced_channel_and_user_equal_serialized_ones(channel in stored_channel(), user in stored_user(), position in stamps()) {
         let body = stored(&channel, &["created_at"]);
         let stamps = EntityStamps { created_at: channel.created_at, ..EntityStamps::default() };
-        let parts = Parts { channel_id: Some(channel.id.as_str()), seq: position.0, at: position.1, stamps, body: &body };
+        let parts = SplicedParts { channel_id: Some(channel.id.as_str()), seq: position.0, at: position.1, stamps, body: &body };
         let kind = EventKind::ChannelUpdated;
         prop_assert_eq!(spliced(kind, &parts), expected(kind, Some(&channel.id), position, json!({ "channel": channel })));
 
         let body = stored(&user, &["created_at"]);
         let stamps = EntityStamps { created_at: user.created_at, ..EntityStamps::default() };
-        let parts = Parts { channel_id: None, seq: position.0, at: position.1, stamps, body: &body };
+        let parts = SplicedParts { channel_id: None, seq: position.0, at: position.1, stamps, body: &body };
         prop_assert_eq!(spliced(EventKind::UserUpdated, &parts), expected(EventKind::UserUpdated, None, position, json!({ "user": user })));
     }
 
@@ -102,7 +102,7 @@ proptest! {
     fn spliced_reaction_equals_serialized_reaction(entity in reaction(), channel in channel_id(), position in stamps()) {
         let body = stored(&entity, &["count"]);
         let stamps = EntityStamps { count: Some(entity.count), ..EntityStamps::default() };
-        let parts = Parts { channel_id: Some(channel.as_str()), seq: position.0, at: position.1, stamps, body: &body };
+        let parts = SplicedParts { channel_id: Some(channel.as_str()), seq: position.0, at: position.1, stamps, body: &body };
         let kind = EventKind::ReactionAdded;
         prop_assert_eq!(spliced(kind, &parts), expected(kind, Some(&channel), position, serde_json::to_value(entity).unwrap()));
     }
@@ -114,15 +114,15 @@ proptest! {
             fields.insert("channel_id".into(), channel.as_str().into());
         }
         fields.insert("data".into(), json!(data));
-        let bytes = event(EventKind::Typing, &Parts { body: &to_msgpack(&fields), ..Parts::default() }).unwrap();
+        let bytes = event(EventKind::Typing, &SplicedParts { body: &to_msgpack(&fields), ..SplicedParts::default() }).unwrap();
         let message = EventMessage { event: "typing".into(), channel_id: channel, seq: None, at: None, data: json!(data) };
         prop_assert_eq!(from_msgpack::<EventMessage>(&bytes).unwrap(), message);
     }
 
     #[test]
     fn splicing_any_body_does_not_panic(body in prop::collection::vec(any::<u8>(), 0..64), kind in select(EventKind::ALL), free in map()) {
-        let _ = event(kind, &Parts { body: &body, ..Parts::default() });
-        let framed = event(kind, &Parts { body: &to_msgpack(&free), seq: 1, at: 1, ..Parts::default() });
+        let _ = event(kind, &SplicedParts { body: &body, ..SplicedParts::default() });
+        let framed = event(kind, &SplicedParts { body: &to_msgpack(&free), seq: 1, at: 1, ..SplicedParts::default() });
         prop_assert!(framed.is_ok());
     }
 }

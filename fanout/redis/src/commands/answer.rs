@@ -6,7 +6,7 @@ use crate::replicas::ReplicaAck;
 
 /// The reply of a server. An error reply is a [`Value::ServerError`].
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct CommandReply {
     /// The reply.
     pub value: Value,
     /// Whether the slot is moving and the reply is from the node that it moves to (`ASK`). No

@@ -5,7 +5,7 @@ use redis::{ServerErrorKind, Value};
 use crate::Address;
 
 /// Why a server has certainly not executed a command.
-pub(super) enum Refusal {
+pub(super) enum CommandRefusal {
     /// Another server owns the slot.
     Moved(Address),
     /// The slot is moving, and its keys are at the target already.
@@ -16,7 +16,7 @@ pub(super) enum Refusal {
     Replica,
 }
 
-impl Refusal {
+impl CommandRefusal {
     pub(super) fn read(value: &Value) -> Option<Self> {
         let Value::ServerError(error) = value else {
             return None;

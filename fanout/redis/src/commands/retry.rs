@@ -5,7 +5,7 @@ use std::time::Duration;
 use redis::{Cmd, RedisResult};
 use tokio::time::{Instant, sleep};
 
-use super::{answer::Answer, refusal::Refusal};
+use super::{answer::CommandReply, refusal::CommandRefusal};
 use crate::{
     backoff::Backoff,
     managed::{Lane, ManagedConnection},
@@ -46,21 +46,21 @@ pub(super) async fn send_until_accepted(
     lane: Lane,
     cmd: &Cmd,
     deadline: Instant,
-) -> RedisResult<Answer> {
+) -> RedisResult<CommandReply> {
     let mut retries = Retries::until(deadline);
     loop {
         let acquired = connection.acquire(lane, deadline).await?;
         let (generation, replica_ack) = (acquired.generation, acquired.replica_ack.clone());
         let value = connection.send(acquired, cmd, deadline).await?;
-        match Refusal::read(&value) {
+        match CommandRefusal::read(&value) {
             Some(refusal) if !retries.are_exhausted() => {
-                if matches!(refusal, Refusal::Replica) {
+                if matches!(refusal, CommandRefusal::Replica) {
                     connection.abandon(generation);
                 }
                 retries.pause().await;
             }
             _ => {
-                return Ok(Answer {
+                return Ok(CommandReply {
                     value,
                     asked: false,
                     replica_ack,

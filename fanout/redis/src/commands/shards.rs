@@ -6,7 +6,7 @@ use dashmap::DashMap;
 use redis::{Cmd, ErrorKind, Pipeline, RedisResult, Value};
 use tokio::time::Instant;
 
-use super::{answer::Answer, refusal::Refusal, retry::Retries};
+use super::{answer::CommandReply, refusal::CommandRefusal, retry::Retries};
 use crate::{
     Address, Deployment, Target, Topology,
     managed::{Lane, ManagedConnection},
@@ -106,7 +106,7 @@ impl Shards {
         let mut values = Vec::with_capacity(commands.len());
         for (index, cmd) in commands {
             let value = match together.as_mut().and_then(Iterator::next) {
-                Some(value) if Refusal::read(&value).is_none() => value,
+                Some(value) if CommandRefusal::read(&value).is_none() => value,
                 _ => self.run(lane, cmd, slot, deadline).await?.value,
             };
             values.push((*index, value));
@@ -120,7 +120,7 @@ impl Shards {
         cmd: &Cmd,
         slot: u16,
         deadline: Instant,
-    ) -> RedisResult<Answer> {
+    ) -> RedisResult<CommandReply> {
         let mut retries = Retries::until(deadline);
         loop {
             let late = retries.are_exhausted();
@@ -148,26 +148,26 @@ impl Shards {
             };
             let replica_ack = acquired.replica_ack.clone();
             let value = connection.send(acquired, cmd, deadline).await?;
-            let value = match Refusal::read(&value) {
+            let value = match CommandRefusal::read(&value) {
                 None => {
-                    return Ok(Answer {
+                    return Ok(CommandReply {
                         value,
                         asked: false,
                         replica_ack,
                     });
                 }
                 Some(_) if late => {
-                    return Ok(Answer {
+                    return Ok(CommandReply {
                         value,
                         asked: false,
                         replica_ack,
                     });
                 }
-                Some(Refusal::Moved(owner)) => {
+                Some(CommandRefusal::Moved(owner)) => {
                     self.topology.learn(slot, owner);
                     continue;
                 }
-                Some(Refusal::Ask(importer)) => {
+                Some(CommandRefusal::Ask(importer)) => {
                     let mut pair = Pipeline::with_capacity(2);
                     pair.cmd("ASKING").add_command(cmd.clone());
                     let connection = self.connection(&importer);
@@ -175,8 +175,8 @@ impl Shards {
                     let replica_ack = acquired.replica_ack.clone();
                     let answers = connection.send_all(acquired, &pair, 0, 2, deadline).await?;
                     let value = answers.into_iter().nth(1).unwrap_or(Value::Nil);
-                    if Refusal::read(&value).is_none() {
-                        return Ok(Answer {
+                    if CommandRefusal::read(&value).is_none() {
+                        return Ok(CommandReply {
                             value,
                             asked: true,
                             replica_ack,
@@ -184,8 +184,8 @@ impl Shards {
                     }
                     value
                 }
-                Some(Refusal::Wait) => value,
-                Some(Refusal::Replica) => {
+                Some(CommandRefusal::Wait) => value,
+                Some(CommandRefusal::Replica) => {
                     self.refresh_or_pause(&mut retries).await?;
                     value
                 }

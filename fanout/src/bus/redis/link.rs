@@ -10,8 +10,8 @@ use std::{
 };
 
 use chaos_redis::{
-    Address, ConnectionError, Connector, Deployment, Heartbeat, Names, Reply, SubscriberConnection,
-    Target, supervise,
+    Address, ConnectionError, ConnectionHeartbeat, Deployment, Dialer, Names, RespReply,
+    SubscriberConnection, Target, supervise,
 };
 use futures_util::FutureExt;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -22,14 +22,14 @@ use crate::{Topic, bus::Listener};
 /// A command to a link. The queue is unbounded, but holds no more than what the node joins and
 /// leaves while the link connects.
 #[derive(Debug)]
-pub(super) enum Command {
-    Subscribe(Vec<(Topic, RequestId)>),
+pub(super) enum LinkCommand {
+    Subscribe(Vec<(Topic, LinkRequestId)>),
     Unsubscribe(Vec<Topic>),
 }
 
 /// Identifies one request to subscribe. Events carry it, so that the answer to an earlier request
 /// for the same topic is ignored.
-pub(super) type RequestId = u64;
+pub(super) type LinkRequestId = u64;
 
 #[derive(Debug)]
 pub(super) struct LinkEvent {
@@ -45,18 +45,18 @@ pub(super) enum LinkEventKind {
     /// Not connected, for this reason. Reported for each failed attempt.
     Disconnected(String),
     /// What is published on these topics arrives from now on.
-    Subscribed(Vec<(Topic, RequestId)>),
+    Subscribed(Vec<(Topic, LinkRequestId)>),
     /// The server ended a subscription because the slot moved.
-    Unsubscribed(Topic, RequestId),
+    Unsubscribed(Topic, LinkRequestId),
     /// The server refused a subscription with this error, `MOVED` for example. The link no longer
     /// wants the topic.
-    Refused(Topic, RequestId, String),
+    Refused(Topic, LinkRequestId, String),
 }
 
 /// A handle to a link, which ends with it.
 #[derive(Debug)]
 pub(super) struct Link {
-    commands: UnboundedSender<Command>,
+    commands: UnboundedSender<LinkCommand>,
     _supervisor: AbortOnDropHandle<()>,
 }
 
@@ -86,7 +86,7 @@ impl Link {
         }
     }
 
-    pub(super) fn send(&self, command: Command) {
+    pub(super) fn send(&self, command: LinkCommand) {
         // The receiver lives as long as this handle.
         let _ = self.commands.send(command);
     }
@@ -97,14 +97,14 @@ struct Subscriber {
     names: Names,
     listener: Arc<dyn Listener>,
     events: UnboundedSender<LinkEvent>,
-    commands: UnboundedReceiver<Command>,
+    commands: UnboundedReceiver<LinkCommand>,
     /// Topics to subscribe to on this connection and on every later one.
-    wanted: HashMap<Topic, RequestId>,
+    wanted: HashMap<Topic, LinkRequestId>,
 }
 
 /// A command that the server has not answered yet.
 enum Pending {
-    Subscribe(Topic, RequestId),
+    Subscribe(Topic, LinkRequestId),
     Unsubscribe(Topic),
     Ping,
 }
@@ -112,7 +112,7 @@ enum Pending {
 /// An open connection.
 struct Session {
     connection: SubscriberConnection,
-    heartbeat: Heartbeat,
+    heartbeat: ConnectionHeartbeat,
     /// In the order sent.
     pending: VecDeque<Pending>,
     /// Unanswered subscriptions among those made when the connection was opened; `None` once all
@@ -120,7 +120,7 @@ struct Session {
     initial_pending: Option<usize>,
 }
 
-impl Connector for Subscriber {
+impl Dialer for Subscriber {
     type Connection = SubscriberConnection;
 
     const PURPOSE: &'static str = "subscriptions";
@@ -151,8 +151,8 @@ impl Connector for Subscriber {
     async fn pause(&mut self) -> Infallible {
         loop {
             match self.commands.recv().await {
-                Some(Command::Subscribe(topics)) => self.wanted.extend(topics),
-                Some(Command::Unsubscribe(topics)) => topics.iter().for_each(|topic| {
+                Some(LinkCommand::Subscribe(topics)) => self.wanted.extend(topics),
+                Some(LinkCommand::Unsubscribe(topics)) => topics.iter().for_each(|topic| {
                     self.wanted.remove(topic);
                 }),
                 // The handle was dropped, which ends this task.
@@ -170,7 +170,7 @@ impl Subscriber {
         let initial_pending = Some(self.wanted.len());
         let mut session = Session {
             connection,
-            heartbeat: Heartbeat::new(),
+            heartbeat: ConnectionHeartbeat::new(),
             pending: VecDeque::new(),
             initial_pending,
         };
@@ -194,13 +194,13 @@ impl Subscriber {
         }
     }
 
-    fn handle_command(&mut self, session: &mut Session, command: Command) {
+    fn handle_command(&mut self, session: &mut Session, command: LinkCommand) {
         match command {
-            Command::Subscribe(topics) => topics.into_iter().for_each(|(topic, request)| {
+            LinkCommand::Subscribe(topics) => topics.into_iter().for_each(|(topic, request)| {
                 self.wanted.insert(topic.clone(), request);
                 session.subscribe(&self.names, topic, request);
             }),
-            Command::Unsubscribe(topics) => topics.into_iter().for_each(|topic| {
+            LinkCommand::Unsubscribe(topics) => topics.into_iter().for_each(|topic| {
                 if self.wanted.remove(&topic).is_some() {
                     session.connection.unsubscribe(&self.names.channel(&topic));
                     session.pending.push_back(Pending::Unsubscribe(topic));
@@ -214,12 +214,12 @@ impl Subscriber {
         let mut subscribed = Vec::new();
         while let Some(reply) = session.connection.next_reply()? {
             match reply {
-                Reply::Message { channel, payload } => {
+                RespReply::Message { channel, payload } => {
                     if let Some(topic) = self.topic_of(&channel) {
                         self.listener.record(topic, payload);
                     }
                 }
-                Reply::Subscribed(channel) => match session.pending.pop_front() {
+                RespReply::Subscribed(channel) => match session.pending.pop_front() {
                     Some(Pending::Subscribe(topic, request))
                         if self.topic_of(&channel) == Some(&topic) =>
                     {
@@ -230,7 +230,7 @@ impl Subscriber {
                     }
                     _ => return Err(ConnectionError::OutOfOrder),
                 },
-                Reply::Unsubscribed(channel) => {
+                RespReply::Unsubscribed(channel) => {
                     let topic = self.topic_of(&channel).ok_or(ConnectionError::OutOfOrder)?;
                     match session.pending.front() {
                         Some(Pending::Unsubscribe(requested)) if **requested == *topic => {
@@ -244,7 +244,7 @@ impl Subscriber {
                         }
                     }
                 }
-                Reply::Error(error) => match session.pending.pop_front() {
+                RespReply::Error(error) => match session.pending.pop_front() {
                     Some(Pending::Subscribe(topic, request)) => {
                         session.subscription_answered();
                         if self.wanted.get(&topic) == Some(&request) {
@@ -255,11 +255,11 @@ impl Subscriber {
                     Some(Pending::Unsubscribe(_)) => {}
                     Some(Pending::Ping) | None => return Err(ConnectionError::Refused(error)),
                 },
-                Reply::Ok => match session.pending.pop_front() {
+                RespReply::Ok => match session.pending.pop_front() {
                     Some(Pending::Ping) => session.heartbeat.answered(),
                     _ => return Err(ConnectionError::OutOfOrder),
                 },
-                Reply::Role(_) => return Err(ConnectionError::OutOfOrder),
+                RespReply::Role(_) => return Err(ConnectionError::OutOfOrder),
             }
         }
         self.report_subscribed(&mut subscribed);
@@ -275,7 +275,7 @@ impl Subscriber {
         }
     }
 
-    fn report_subscribed(&self, subscribed: &mut Vec<(Topic, RequestId)>) {
+    fn report_subscribed(&self, subscribed: &mut Vec<(Topic, LinkRequestId)>) {
         if !subscribed.is_empty() {
             self.emit(LinkEventKind::Subscribed(std::mem::take(subscribed)));
         }
@@ -295,12 +295,12 @@ impl Subscriber {
 }
 
 impl Session {
-    fn subscribe(&mut self, names: &Names, topic: Topic, request: RequestId) {
+    fn subscribe(&mut self, names: &Names, topic: Topic, request: LinkRequestId) {
         self.connection.subscribe(&names.channel(&topic));
         self.pending.push_back(Pending::Subscribe(topic, request));
     }
 
-    /// Counts down the initial subscriptions, which are answered before all later ones.
+    /// OutboxCounts down the initial subscriptions, which are answered before all later ones.
     fn subscription_answered(&mut self) {
         if let Some(pending) = &mut self.initial_pending {
             *pending = pending.saturating_sub(1);

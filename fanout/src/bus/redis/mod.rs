@@ -32,7 +32,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{Bus, BusError, Listener};
 use crate::Topic;
-use registry::{Request, SubscriptionRegistry};
+use registry::{RegistryRequest, SubscriptionRegistry};
 use status::Status;
 
 /// Maximum time that a join waits for its confirmations.
@@ -48,7 +48,7 @@ pub const JOIN_TIMEOUT: Duration = Duration::from_secs(4);
 /// may have succeeded.
 #[derive(Debug)]
 pub struct RedisBus {
-    requests: UnboundedSender<Request>,
+    requests: UnboundedSender<RegistryRequest>,
     status: Arc<Status>,
     next_join: AtomicU64,
     _registry: AbortOnDropHandle<()>,
@@ -87,7 +87,7 @@ impl Bus for RedisBus {
         let (done, answer) = oneshot::channel();
         let join = self.next_join.fetch_add(1, Ordering::Relaxed);
         self.requests
-            .send(Request::Join {
+            .send(RegistryRequest::Join {
                 join,
                 topics: topics.to_vec(),
                 done,
@@ -108,7 +108,7 @@ impl Bus for RedisBus {
 
     fn leave(&self, topics: &[Topic]) {
         // Without a registry nothing is joined.
-        let _ = self.requests.send(Request::Leave(topics.to_vec()));
+        let _ = self.requests.send(RegistryRequest::Leave(topics.to_vec()));
     }
 
     fn is_connected(&self) -> bool {
@@ -119,7 +119,7 @@ impl Bus for RedisBus {
 
 /// Cancels a join that timed out or was dropped.
 struct CancelOnDrop<'a> {
-    requests: &'a UnboundedSender<Request>,
+    requests: &'a UnboundedSender<RegistryRequest>,
     join: u64,
     is_armed: bool,
 }
@@ -127,7 +127,9 @@ struct CancelOnDrop<'a> {
 impl Drop for CancelOnDrop<'_> {
     fn drop(&mut self) {
         if self.is_armed {
-            let _ = self.requests.send(Request::CancelJoin { join: self.join });
+            let _ = self
+                .requests
+                .send(RegistryRequest::CancelJoin { join: self.join });
         }
     }
 }

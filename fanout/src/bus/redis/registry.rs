@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    link::{Command, LinkEvent, LinkEventKind, RequestId},
+    link::{LinkCommand, LinkEvent, LinkEventKind, LinkRequestId},
     servers::Servers,
     status::Status,
 };
@@ -40,7 +40,7 @@ const MAX_REFUSED_BACKOFF_DOUBLINGS: u32 = 4;
 /// A request to the registry. The queue is unbounded: the caller of a join waits for it, and leaves
 /// are as frequent as joins.
 #[derive(Debug)]
-pub(super) enum Request {
+pub(super) enum RegistryRequest {
     Join {
         join: u64,
         topics: Vec<Topic>,
@@ -56,12 +56,12 @@ pub(super) enum Request {
 pub(super) struct SubscriptionRegistry {
     listener: Arc<dyn Listener>,
     status: Arc<Status>,
-    requests: UnboundedReceiver<Request>,
+    requests: UnboundedReceiver<RegistryRequest>,
     events: UnboundedReceiver<LinkEvent>,
     subscriptions: HashMap<Topic, Subscription>,
     joins: HashMap<u64, Join>,
     servers: Servers,
-    last_request: RequestId,
+    last_request: LinkRequestId,
     /// Topics to subscribe to again, and when.
     retries: HashMap<Topic, Instant>,
 }
@@ -69,7 +69,7 @@ pub(super) struct SubscriptionRegistry {
 #[derive(Debug, Default)]
 struct Subscription {
     /// The server and the id of the last request to subscribe; `None` while no server is known.
-    requested: Option<(Target, RequestId)>,
+    requested: Option<(Target, LinkRequestId)>,
     /// Whether that link has confirmed the subscription and is connected.
     is_confirmed: bool,
     /// Whether it was ever confirmed: after the next confirmation records may have been missed.
@@ -104,7 +104,7 @@ impl SubscriptionRegistry {
         names: Names,
         listener: Arc<dyn Listener>,
         status: Arc<Status>,
-    ) -> (Self, UnboundedSender<Request>) {
+    ) -> (Self, UnboundedSender<RegistryRequest>) {
         let (request_sender, requests) = unbounded_channel();
         let (event_sender, events) = unbounded_channel();
         let servers = Servers::new(deployment, names, listener.clone(), event_sender);
@@ -148,9 +148,9 @@ impl SubscriptionRegistry {
         }
     }
 
-    fn handle_request(&mut self, request: Request) {
+    fn handle_request(&mut self, request: RegistryRequest) {
         match request {
-            Request::Join { join, topics, done } => {
+            RegistryRequest::Join { join, topics, done } => {
                 let (mut unconfirmed, mut new) = (HashSet::new(), Vec::new());
                 for topic in &topics {
                     let subscription = self.subscriptions.entry(topic.clone()).or_default();
@@ -173,7 +173,7 @@ impl SubscriptionRegistry {
                 self.finish_if_confirmed(join);
                 self.subscribe(new);
             }
-            Request::CancelJoin { join: id } => {
+            RegistryRequest::CancelJoin { join: id } => {
                 let Some(join) = self.joins.remove(&id) else {
                     return;
                 };
@@ -187,7 +187,7 @@ impl SubscriptionRegistry {
                 });
                 self.remove(unwanted);
             }
-            Request::Leave(topics) => self.remove(topics),
+            RegistryRequest::Leave(topics) => self.remove(topics),
         }
     }
 
@@ -233,7 +233,7 @@ impl SubscriptionRegistry {
             }
         }
         for (target, topics) in by_target {
-            self.servers.send(&target, Command::Unsubscribe(topics));
+            self.servers.send(&target, LinkCommand::Unsubscribe(topics));
         }
     }
 
@@ -275,7 +275,7 @@ impl SubscriptionRegistry {
         }
     }
 
-    fn handle_subscribed(&mut self, topics: Vec<(Topic, RequestId)>) {
+    fn handle_subscribed(&mut self, topics: Vec<(Topic, LinkRequestId)>) {
         let mut resubscribed = Vec::new();
         self.status.is_forbidden.store(false, Ordering::Relaxed);
         for (topic, request) in topics {
@@ -303,7 +303,7 @@ impl SubscriptionRegistry {
         }
     }
 
-    fn handle_refused(&mut self, topic: Topic, request: RequestId, error: &str) {
+    fn handle_refused(&mut self, topic: Topic, request: LinkRequestId, error: &str) {
         let Some(subscription) = self.subscription_of(&topic, request) else {
             return;
         };
@@ -332,7 +332,11 @@ impl SubscriptionRegistry {
     }
 
     /// Returns the subscription to a topic if `request` is its latest request.
-    fn subscription_of(&mut self, topic: &Topic, request: RequestId) -> Option<&mut Subscription> {
+    fn subscription_of(
+        &mut self,
+        topic: &Topic,
+        request: LinkRequestId,
+    ) -> Option<&mut Subscription> {
         let is_latest = |subscription: &&mut Subscription| {
             subscription
                 .requested
@@ -384,7 +388,7 @@ impl SubscriptionRegistry {
             subscription.requested = Some((target.clone(), self.last_request));
             requests.push((topic, self.last_request));
         }
-        self.servers.send(target, Command::Subscribe(requests));
+        self.servers.send(target, LinkCommand::Subscribe(requests));
         self.update_connected();
     }
 
@@ -403,7 +407,7 @@ impl SubscriptionRegistry {
         }
         for (from, topics) in moved {
             self.servers
-                .send(&from, Command::Unsubscribe(topics.clone()));
+                .send(&from, LinkCommand::Unsubscribe(topics.clone()));
             self.subscribe(topics);
         }
         self.servers.follow_masters();

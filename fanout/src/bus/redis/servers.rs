@@ -8,7 +8,7 @@ use std::{
 use chaos_redis::{Address, Deployment, Names, Target, Topology, slot};
 use tokio::{sync::mpsc::UnboundedSender, task::JoinSet};
 
-use super::link::{Command, Link, LinkEvent};
+use super::link::{Link, LinkCommand, LinkEvent};
 use crate::bus::Listener;
 
 /// One link to the master, or on a Cluster to each master that has slots. A link exists whether or
@@ -78,7 +78,7 @@ impl Servers {
     }
 
     /// Sends a command to the link of a server, which is opened if there is none.
-    pub(super) fn send(&mut self, target: &Target, command: Command) {
+    pub(super) fn send(&mut self, target: &Target, command: LinkCommand) {
         self.link(target).send(command);
     }
 

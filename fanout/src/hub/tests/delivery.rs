@@ -27,7 +27,7 @@ async fn subscribers_receive_records_in_order_and_each_used_encoding_is_framed_o
         [3, 0]
     );
     drop(first);
-    let text = node.reader_with("c", usize::MAX, Encoding::Text, &node.limits);
+    let text = node.reader_with("c", usize::MAX, FrameEncoding::Text, &node.limits);
     let _third = node.subscribe(&text).await;
     node.commit("w");
     text.sees(&["4 w"]).await;
@@ -186,9 +186,9 @@ async fn passing_record_skips_the_excepted_subject() {
 #[tokio::test]
 async fn slow_reader_is_disconnected_and_delays_nobody() {
     let node = node();
-    let limits = Limits::new(2_000, Duration::MAX, usize::MAX);
+    let limits = OutboxLimits::new(2_000, Duration::MAX, usize::MAX);
     let (slow, quick) = (
-        node.reader_with("slow", 0, Encoding::Binary, &limits),
+        node.reader_with("slow", 0, FrameEncoding::Binary, &limits),
         node.reader("quick"),
     );
     let (_slow, _quick) = (node.subscribe(&slow).await, node.subscribe(&quick).await);
@@ -208,8 +208,8 @@ async fn slow_reader_is_disconnected_and_delays_nobody() {
 #[tokio::test]
 async fn droppable_frames_of_a_slow_reader_are_dropped_before_it_is_disconnected() {
     let node = node();
-    let limits = Limits::new(120, Duration::MAX, usize::MAX);
-    let slow = node.reader_with("slow", 0, Encoding::Binary, &limits);
+    let limits = OutboxLimits::new(120, Duration::MAX, usize::MAX);
+    let slow = node.reader_with("slow", 0, FrameEncoding::Binary, &limits);
     let _slow = node.subscribe(&slow).await;
     for _ in 0..50 {
         node.pass(1, "typing", Control::None);

@@ -67,8 +67,8 @@ async fn eviction_ends_subscription_that_catches_up_without_later_records() {
     for n in 1..=40 {
         node.lose(&n.to_string());
     }
-    let limits = Limits::new(400, Duration::MAX, usize::MAX);
-    let bob = node.reader_with("bob", 0, Encoding::Binary, &limits);
+    let limits = OutboxLimits::new(400, Duration::MAX, usize::MAX);
+    let bob = node.reader_with("bob", 0, FrameEncoding::Binary, &limits);
     let _owner = bob.drive();
     let bobs = node.resume(&bob, 0).await;
     // The bus lost the record of the removal: only the catch-up task can see it.
@@ -83,7 +83,7 @@ async fn eviction_ends_subscription_that_catches_up_without_later_records() {
     .await;
     assert_eq!(bob.seqs(), (1..=40).collect::<Vec<_>>());
 
-    let carol = node.reader_with("carol", 0, Encoding::Binary, &limits);
+    let carol = node.reader_with("carol", 0, FrameEncoding::Binary, &limits);
     let _owner = carol.drive();
     let carols = node.resume(&carol, 0).await;
     // Here the hub receives the record from the bus before the catch-up task reaches it.

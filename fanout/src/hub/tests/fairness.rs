@@ -7,9 +7,9 @@ use crate::sync::Mutex;
 #[tokio::test]
 async fn reads_of_one_party_do_not_hold_up_those_of_another() {
     let node = node();
-    let config = Config {
+    let config = HubConfig {
         reads: 1,
-        ..Config::default()
+        ..HubConfig::default()
     };
     let shared = Shared::new(node.world.clone(), config);
     let read = async |shared: &Shared, topic: &str| {

@@ -35,10 +35,10 @@ async fn topic_is_left_after_its_linger_unless_a_subscriber_returns() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn subscribing_while_a_topic_is_left_never_loses_records() {
-    let node = Arc::new(node_with(Config {
+    let node = Arc::new(node_with(HubConfig {
         linger: Duration::ZERO,
         compare: Duration::from_secs(600),
-        ..Config::default()
+        ..HubConfig::default()
     }));
     let tasks: Vec<_> = (0..4)
         .map(|_| {
@@ -95,12 +95,12 @@ async fn join_that_the_bus_refuses_registers_nothing() {
         HubListener::new(),
         Arc::new(FailingBus),
         world,
-        Config::default(),
+        HubConfig::default(),
     );
     let outbox = Outbox::new(
         Pipe::new(0),
-        Encoding::Binary,
-        Limits::new(1, Duration::MAX, usize::MAX),
+        FrameEncoding::Binary,
+        OutboxLimits::new(1, Duration::MAX, usize::MAX),
     );
     let topics: Vec<(Topic, Kind)> = vec![("a".into(), Kind::Logged), ("b".into(), Kind::Logged)];
     assert!(hub.join_all(&topics, &outbox).await.is_err());

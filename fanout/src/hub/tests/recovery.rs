@@ -114,8 +114,8 @@ async fn pending_records_of_a_stuck_topic_are_bounded_and_none_is_lost() {
     let reader = node.reader_with(
         "a",
         usize::MAX,
-        Encoding::Binary,
-        &Limits::new(usize::MAX, Duration::MAX, usize::MAX),
+        FrameEncoding::Binary,
+        &OutboxLimits::new(usize::MAX, Duration::MAX, usize::MAX),
     );
     let _subscription = node.subscribe(&reader).await;
     node.commit("1");
@@ -241,10 +241,10 @@ async fn subscribers_are_reported_after_the_bus_may_have_lost_records_though_non
 
 #[tokio::test]
 async fn unavailable_part_of_the_log_delays_no_other_topic() {
-    let node = node_with(Config {
+    let node = node_with(HubConfig {
         compare: Duration::from_secs(600),
         reads: 2,
-        ..Config::default()
+        ..HubConfig::default()
     });
     let (reader, waiting) = (node.reader("a"), node.reader("b"));
     let _subscription = node.subscribe(&reader).await;
@@ -270,9 +270,9 @@ async fn unavailable_part_of_the_log_delays_no_other_topic() {
 
 #[tokio::test]
 async fn heads_of_quiet_topics_are_compared_periodically() {
-    let node = node_with(Config {
+    let node = node_with(HubConfig {
         compare: Duration::from_millis(20),
-        ..Config::default()
+        ..HubConfig::default()
     });
     let reader = node.reader("a");
     let _subscription = node.subscribe(&reader).await;

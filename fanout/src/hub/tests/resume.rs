@@ -139,8 +139,8 @@ async fn long_resume_is_paced_by_its_reader_and_does_not_exceed_the_outbox() {
     for n in 1..=2_000 {
         node.lose(&n.to_string());
     }
-    let limits = Limits::new(600, Duration::MAX, usize::MAX);
-    let reader = node.reader_with("a", 0, Encoding::Binary, &limits);
+    let limits = OutboxLimits::new(600, Duration::MAX, usize::MAX);
+    let reader = node.reader_with("a", 0, FrameEncoding::Binary, &limits);
     let _owner = reader.drive();
     let _subscription = node.resume(&reader, 0).await;
     while reader.pipe.frames().len() < 2_000 {
@@ -192,8 +192,8 @@ async fn resumes_of_one_connection_share_its_outbox() {
     for (topic, _) in &topics {
         (1..=30).for_each(|n| drop(node.world.append(topic, &n.to_string(), Control::None)));
     }
-    let limits = Limits::new(500, Duration::MAX, usize::MAX);
-    let reader = node.reader_with("a", 0, Encoding::Binary, &limits);
+    let limits = OutboxLimits::new(500, Duration::MAX, usize::MAX);
+    let reader = node.reader_with("a", 0, FrameEncoding::Binary, &limits);
     let _owner = reader.drive();
     let joining = node.hub.join_all(&topics, &reader.outbox).await.unwrap();
     let subscriptions: Vec<_> = joining
@@ -335,7 +335,7 @@ async fn joins_and_resumes_under_load_receive_each_record_once() {
     assert_eq!(node.hub.stats().subscriptions, 81);
 }
 
-impl Node {
+impl TestNode {
     fn position_or_default(&self, seq: u64) -> Position {
         if seq == 0 {
             Position::default()
@@ -372,16 +372,16 @@ async fn resubscribing_during_a_broadcast_repeats_no_record() {
 
 #[tokio::test]
 async fn stalled_reader_holds_no_page_of_the_log() {
-    let node = node_with(Config {
+    let node = node_with(HubConfig {
         page: 1_000,
         page_bytes: 4_000,
         compare: Duration::from_secs(600),
-        ..Config::default()
+        ..HubConfig::default()
     });
     let text = "x".repeat(1_000);
     (1..=50).for_each(|_| drop(node.lose(&text)));
-    let limits = Limits::new(20_000, Duration::MAX, usize::MAX);
-    let reader = node.reader_with("a", 0, Encoding::Binary, &limits);
+    let limits = OutboxLimits::new(20_000, Duration::MAX, usize::MAX);
+    let reader = node.reader_with("a", 0, FrameEncoding::Binary, &limits);
     let _owner = reader.drive();
     let _subscription = node.resume(&reader, 0).await;
     eventually(
@@ -390,7 +390,7 @@ async fn stalled_reader_holds_no_page_of_the_log() {
     )
     .await;
     sleep(Duration::from_millis(50)).await;
-    let framed = node.world.framed[Encoding::Binary as usize].load(Ordering::SeqCst);
+    let framed = node.world.framed[FrameEncoding::Binary as usize].load(Ordering::SeqCst);
     assert!(
         framed <= 10,
         "{framed} records were framed for a reader that reads nothing"
@@ -399,7 +399,7 @@ async fn stalled_reader_holds_no_page_of_the_log() {
     reader.pipe.open(usize::MAX);
     eventually(|| reader.seqs().len() == 50, || "all".into()).await;
     assert_eq!(reader.seqs(), (1..=50).collect::<Vec<_>>());
-    let framed = node.world.framed[Encoding::Binary as usize].load(Ordering::SeqCst);
+    let framed = node.world.framed[FrameEncoding::Binary as usize].load(Ordering::SeqCst);
     assert!(
         framed < 60,
         "{framed} records were framed, but frames without room are rare"
@@ -413,8 +413,8 @@ async fn record_larger_than_half_of_the_outbox_waits_until_it_is_empty() {
     for n in 1..=20 {
         node.lose(if n % 3 == 0 { &large } else { "small" });
     }
-    let limits = Limits::new(600, Duration::MAX, usize::MAX);
-    let reader = node.reader_with("a", 0, Encoding::Binary, &limits);
+    let limits = OutboxLimits::new(600, Duration::MAX, usize::MAX);
+    let reader = node.reader_with("a", 0, FrameEncoding::Binary, &limits);
     let _owner = reader.drive();
     let _subscription = node.resume(&reader, 0).await;
     while reader.pipe.frames().len() < 20 {

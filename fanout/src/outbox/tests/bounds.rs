@@ -176,7 +176,7 @@ fn a_frame_that_waits_too_long_ends_the_outbox() {
 
 #[test]
 fn fullest_outbox_ends_when_the_total_is_exceeded() {
-    let limits = Limits::new(10_000, Duration::MAX, 200 + 14 * ENTRY_OVERHEAD_BYTES);
+    let limits = OutboxLimits::new(10_000, Duration::MAX, 200 + 14 * ENTRY_OVERHEAD_BYTES);
     let (slow, quick) = (Pipe::new(0), Pipe::new(0));
     let (slow, quick) = (outbox(&slow, &limits), outbox(&quick, &limits));
     for _ in 0..12 {
@@ -216,8 +216,8 @@ async fn frames_of_a_muted_topic_are_dropped_until_it_is_subscribed_again() {
     let pipe = Pipe::new(usize::MAX);
     let outbox = Outbox::new(
         Arc::<Pipe>::clone(&pipe),
-        Encoding::Binary,
-        Limits::new(1 << 20, Duration::MAX, usize::MAX),
+        FrameEncoding::Binary,
+        OutboxLimits::new(1 << 20, Duration::MAX, usize::MAX),
     );
     let (room, hall): (crate::Topic, crate::Topic) = ("room".into(), "hall".into());
     let says = |topic: &crate::Topic, text: &str| {

@@ -12,14 +12,14 @@ use futures_util::FutureExt;
 use super::testing::{Pipe, frame};
 use super::*;
 
-fn limits(bytes: usize) -> Arc<Limits> {
-    Limits::new(bytes, Duration::from_secs(30), usize::MAX)
+fn limits(bytes: usize) -> Arc<OutboxLimits> {
+    OutboxLimits::new(bytes, Duration::from_secs(30), usize::MAX)
 }
 
-fn outbox(pipe: &Arc<Pipe>, limits: &Arc<Limits>) -> Arc<Outbox> {
+fn outbox(pipe: &Arc<Pipe>, limits: &Arc<OutboxLimits>) -> Arc<Outbox> {
     Outbox::new(
         Arc::<Pipe>::clone(pipe),
-        Encoding::Binary,
+        FrameEncoding::Binary,
         Arc::clone(limits),
     )
 }
@@ -218,8 +218,8 @@ async fn frames_from_many_threads_reach_a_real_socket_whole() {
         .await
         .unwrap();
     let writer = Arc::new(listener.accept().await.unwrap().0);
-    let limits = Limits::new(usize::MAX, Duration::MAX, usize::MAX);
-    let outbox = Outbox::new(writer, Encoding::Binary, limits);
+    let limits = OutboxLimits::new(usize::MAX, Duration::MAX, usize::MAX);
+    let outbox = Outbox::new(writer, FrameEncoding::Binary, limits);
     // So few that none has to give way to another.
     let is_control = |thread: u8, n: u32| thread == 0 && n.is_multiple_of(300);
     let owner = tokio::spawn({

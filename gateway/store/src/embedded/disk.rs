@@ -127,7 +127,7 @@ pub(super) struct Disk {
     env: Env<WithoutTls>,
     /// The format, the number for the next partition, and partly loaded partitions.
     pub(super) meta: Tree,
-    /// State of each partition, by name.
+    /// LayoutState of each partition, by name.
     pub(super) partitions: Tree,
     /// Documents, indexes and events of all partitions.
     pub(super) entries: Tree,

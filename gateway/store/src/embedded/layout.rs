@@ -131,7 +131,7 @@ pub(super) struct Unreadable;
 
 /// The state of a partition, without its documents and events.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct State {
+pub(super) struct LayoutState {
     /// Number of the partition, a prefix of its keys.
     pub(super) id: u64,
     pub(super) head: Head,
@@ -147,7 +147,7 @@ pub(super) struct State {
     pub(super) counters: Vec<(String, u64)>,
 }
 
-impl State {
+impl LayoutState {
     pub(super) fn encode(&self) -> Vec<u8> {
         let Head {
             seq,
@@ -349,12 +349,12 @@ mod tests {
             })
     }
 
-    fn state() -> impl Strategy<Value = State> {
+    fn state() -> impl Strategy<Value = LayoutState> {
         (
             any::<[u64; 10]>(),
             vec((any::<String>(), any::<u64>()), 0..4),
         )
-            .prop_map(|(n, counters)| State {
+            .prop_map(|(n, counters)| LayoutState {
                 id: n[0],
                 head: Head {
                     seq: n[1],
@@ -377,14 +377,14 @@ mod tests {
         #[test]
         fn decoding_inverts_encoding(document in document(), state in state(), at: u64, kind: u8, reference: Vec<u8>) {
             prop_assert_eq!(decode_document(&encode_document(&document)), Ok(document));
-            prop_assert_eq!(State::decode(&state.encode()), Ok(state));
+            prop_assert_eq!(LayoutState::decode(&state.encode()), Ok(state));
             let event = encode_event(at, kind, &reference);
             prop_assert_eq!(decode_event(&event), Ok((at, kind, &reference[..])));
         }
 
         #[test]
         fn decoding_arbitrary_bytes_does_not_panic(bytes: Vec<u8>) {
-            let _ = (decode_document(&bytes), State::decode(&bytes), decode_event(&bytes).is_ok());
+            let _ = (decode_document(&bytes), LayoutState::decode(&bytes), decode_event(&bytes).is_ok());
         }
 
         #[test]

@@ -44,7 +44,7 @@ use tokio::{
     time::timeout,
 };
 
-use self::{disk::Disk, leases::Leases, reads::Reads, writer::Request};
+use self::{disk::Disk, leases::Leases, reads::Reads, writer::WriteRequest};
 use super::{
     Commit, Committed, DEADLINE, Document, Head, Keep, Key, Log, Page, Partition, Position, Purged,
     Range, Read, Require, Snapshot, Store, StoreError, Table,
@@ -65,7 +65,7 @@ type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 pub struct Embedded {
     disk: Arc<Disk>,
     reads: Reads,
-    requests: mpsc::Sender<Request>,
+    requests: mpsc::Sender<WriteRequest>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Whether the most recent write failed.
     failing: Arc<AtomicBool>,
@@ -155,7 +155,7 @@ impl Embedded {
     /// [`StoreError::Unavailable`]; reads still work.
     pub async fn close(&self) {
         // Fails if the writer has ended already.
-        let _ = self.requests.send(Request::Close).await;
+        let _ = self.requests.send(WriteRequest::Close).await;
         let threads = std::mem::take(&mut *self.threads.lock());
         let joined = tokio::task::spawn_blocking(|| {
             threads
@@ -180,7 +180,7 @@ impl Embedded {
     /// Sends a request to the writer and waits for the answer until the deadline.
     async fn ask<T>(
         &self,
-        request: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Request,
+        request: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> WriteRequest,
     ) -> Result<T, StoreError> {
         let (answer, answered) = oneshot::channel();
         let ended = || StoreError::Unavailable("the store's writer has ended".to_owned());
@@ -202,7 +202,7 @@ impl Embedded {
 #[async_trait]
 impl Store for Embedded {
     async fn commit(&self, partition: &Partition, commit: Commit) -> Committed {
-        self.ask(|answer| Request::Commit {
+        self.ask(|answer| WriteRequest::Commit {
             partition: partition.clone(),
             commit,
             answer,
@@ -275,7 +275,7 @@ impl Store for Embedded {
         require: Option<Require>,
         limit: usize,
     ) -> Purged {
-        self.ask(|answer| Request::Purge {
+        self.ask(|answer| WriteRequest::Purge {
             partition: partition.clone(),
             table,
             require,
@@ -310,7 +310,7 @@ impl Store for Embedded {
     async fn now(&self) -> Result<u64, StoreError> {
         // If the last write failed, only another write shows whether writes work again.
         if self.failing.load(Ordering::Relaxed) || self.requests.is_closed() {
-            self.ask(|answer| Request::Probe { answer }).await?;
+            self.ask(|answer| WriteRequest::Probe { answer }).await?;
         }
         Ok((self.clock)())
     }

@@ -11,11 +11,11 @@ use heed::RoTxn;
 use super::{
     Embedded,
     disk::Disk,
-    layout::{self, Space, State},
+    layout::{self, LayoutState, Space},
     plan::{self, Changes, Plan},
     validate,
-    view::{Fault, PageLimit, View},
-    writer::Request,
+    view::{Fault, View, ViewLimit},
+    writer::WriteRequest,
 };
 use crate::{
     Document, Order, Partition, StoreError, Table,
@@ -77,7 +77,7 @@ pub(super) fn load(
                 weight: log_bytes,
                 ..
             } = *outline;
-            let state = State {
+            let state = LayoutState {
                 id,
                 head,
                 at,
@@ -115,7 +115,7 @@ pub(super) fn wipe(
     {
         let (name, state) = entry?;
         changes.delete(disk.partitions, name);
-        plan::drop_entries(disk, &mut changes, &State::decode(state)?);
+        plan::drop_entries(disk, &mut changes, &LayoutState::decode(state)?);
         found += 1;
     }
     for entry in disk
@@ -133,7 +133,7 @@ pub(super) fn wipe(
 
 impl View<'_> {
     fn outline(&self, partition: &Partition) -> Result<Option<Outline>, Fault> {
-        let Some(State {
+        let Some(LayoutState {
             id,
             head,
             at,
@@ -196,7 +196,7 @@ impl View<'_> {
                     .map(|last: &Partition| Cursor(last.name().to_owned()));
                 return Ok((names, last));
             }
-            if !self.has_expired(&State::decode(state)?) {
+            if !self.has_expired(&LayoutState::decode(state)?) {
                 names.push(Partition::new(
                     std::str::from_utf8(name).map_err(|_| layout::Unreadable)?,
                 ));
@@ -215,7 +215,7 @@ impl View<'_> {
         if table.order == Order::Numbers {
             return Err(Fault::Malformed("numbered tables are read by number"));
         }
-        let Some(State { id, .. }) = self.state(partition)? else {
+        let Some(LayoutState { id, .. }) = self.state(partition)? else {
             return Ok(Vec::new());
         };
         let prefix = layout::table(id, table);
@@ -225,7 +225,7 @@ impl View<'_> {
             .map_or(Bound::Included(&prefix[..]), |start| {
                 Bound::Excluded(&start[..])
             });
-        let limit = PageLimit {
+        let limit = ViewLimit {
             documents: limit,
             bytes: usize::MAX,
         };
@@ -281,7 +281,7 @@ impl Transfer for Embedded {
     }
 
     async fn load(&self, partition: &Partition, piece: Piece) -> Loaded {
-        self.ask(|answer| Request::Load {
+        self.ask(|answer| WriteRequest::Load {
             partition: partition.clone(),
             piece,
             answer,
@@ -291,7 +291,7 @@ impl Transfer for Embedded {
 
     async fn wipe(&self, prefix: &str, _: Option<Cursor>) -> Result<Option<Cursor>, StoreError> {
         let more = self
-            .ask(|answer| Request::Wipe {
+            .ask(|answer| WriteRequest::Wipe {
                 prefix: prefix.to_owned(),
                 answer,
             })

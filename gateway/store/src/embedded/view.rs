@@ -7,7 +7,7 @@ use heed::RoTxn;
 
 use super::{
     disk::{self, Disk},
-    layout::{self, Space, State, Unreadable},
+    layout::{self, LayoutState, Space, Unreadable},
 };
 use crate::{
     Continuity, Document, Entry, Head, Key, Log, Order, PAGE_BYTES, Page, Partition, Position,
@@ -40,13 +40,13 @@ impl From<Fault> for StoreError {
 
 /// The maximum size of a page.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct PageLimit {
+pub(super) struct ViewLimit {
     pub(super) documents: usize,
     /// Bytes of values in a page of more than one document.
     pub(super) bytes: usize,
 }
 
-impl PageLimit {
+impl ViewLimit {
     fn documents(documents: usize) -> Self {
         Self {
             documents,
@@ -74,20 +74,20 @@ impl<'t> View<'t> {
     }
 
     /// Returns the state of a partition, also if it has expired.
-    pub(super) fn stored(&self, partition: &Partition) -> Result<Option<State>, Fault> {
+    pub(super) fn stored(&self, partition: &Partition) -> Result<Option<LayoutState>, Fault> {
         let bytes = self
             .disk
             .partitions
             .get(self.txn, partition.name().as_bytes())?;
-        Ok(bytes.map(State::decode).transpose()?)
+        Ok(bytes.map(LayoutState::decode).transpose()?)
     }
 
-    pub(super) fn has_expired(&self, state: &State) -> bool {
+    pub(super) fn has_expired(&self, state: &LayoutState) -> bool {
         state.expires != 0 && state.expires <= self.now
     }
 
     /// Returns the state of a partition that has not expired.
-    pub(super) fn state(&self, partition: &Partition) -> Result<Option<State>, Fault> {
+    pub(super) fn state(&self, partition: &Partition) -> Result<Option<LayoutState>, Fault> {
         Ok(self
             .stored(partition)?
             .filter(|state| !self.has_expired(state)))
@@ -134,7 +134,7 @@ impl<'t> View<'t> {
             .collect::<Result<_, _>>()?;
         let newest = match read.newest {
             Some(_) => self
-                .before(state.id, None, PageLimit::documents(1))?
+                .before(state.id, None, ViewLimit::documents(1))?
                 .documents
                 .pop(),
             None => None,
@@ -177,8 +177,8 @@ impl<'t> View<'t> {
         limit: usize,
     ) -> Result<(Page, Head), Fault> {
         // No entry has the number 0, so a page of an absent partition is empty.
-        let State { id, head, .. } = self.state(partition)?.unwrap_or_default();
-        let limit = PageLimit::documents(limit);
+        let LayoutState { id, head, .. } = self.state(partition)?.unwrap_or_default();
+        let limit = ViewLimit::documents(limit);
         let page = match (table.order, range) {
             (Order::Keys, Range::Keys { after }) => {
                 let prefix = layout::table(id, table);
@@ -221,7 +221,7 @@ impl<'t> View<'t> {
         &self,
         start: Bound<&[u8]>,
         prefix: &[u8],
-        limit: PageLimit,
+        limit: ViewLimit,
         document: impl Fn(&[u8], &[u8]) -> Result<Option<Document>, Fault>,
     ) -> Result<Page, Fault> {
         let (mut page, mut used) = (Page::default(), 0);
@@ -251,7 +251,7 @@ impl<'t> View<'t> {
         Ok(page)
     }
 
-    fn before(&self, partition: u64, number: Option<u64>, limit: PageLimit) -> Result<Page, Fault> {
+    fn before(&self, partition: u64, number: Option<u64>, limit: ViewLimit) -> Result<Page, Fault> {
         let start = layout::by_number(partition, 0);
         let end = layout::by_number(partition, number.unwrap_or(u64::MAX));
         let (mut page, mut used) = (Page::default(), 0);
@@ -311,7 +311,7 @@ impl<'t> View<'t> {
         after: Position,
         limit: usize,
     ) -> Result<Log, Fault> {
-        let State { id, head, .. } = self.state(partition)?.unwrap_or_default();
+        let LayoutState { id, head, .. } = self.state(partition)?.unwrap_or_default();
         let continuity = if after.seq < head.floor.seq {
             Continuity::Trimmed
         } else if after == head.floor || after == head.position() {

@@ -2,14 +2,14 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use chaos_redis::{Answer, ReplicaAck};
+use chaos_redis::{CommandReply, ReplicaAck};
 use fanout::record::{Control, Record, Stamps};
 
 use super::{
     Redis,
     hints::Hints,
     keys::{self, Keys},
-    plan::{DocumentKeys, Plan, update_hints},
+    plan::{DocumentKeys, ScriptPlan, update_hints},
     read::too_many_conflicting_writes,
     script::{self, Items},
 };
@@ -48,7 +48,7 @@ pub(super) async fn commit_one(redis: &Redis, partition: &Partition, commit: &Co
         for key in &expiring {
             plan.key(String::clone(key));
         }
-        let Answer {
+        let CommandReply {
             value,
             asked,
             replica_ack,
@@ -228,7 +228,7 @@ fn plan(
     documents: &Documents<'_>,
     hints: &Hints,
     settings: &Settings<'_>,
-) -> Plan {
+) -> ScriptPlan {
     let Commit {
         require,
         write,
@@ -238,7 +238,7 @@ fn plan(
         keep,
         frees,
     } = commit;
-    let mut plan = Plan::new(keys);
+    let mut plan = ScriptPlan::new(keys);
     if !append.is_empty() || expire.is_some() || keep.is_some() {
         plan.key(keys.log());
     }

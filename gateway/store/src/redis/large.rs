@@ -6,7 +6,7 @@
 
 use std::{collections::HashMap, io, sync::Arc};
 
-use chaos_redis::{Address, Answer, Commands};
+use chaos_redis::{Address, CommandReply, Commands};
 use fanout::fair::FairPermits;
 use parking_lot::Mutex;
 use redis::{Cmd, RedisResult};
@@ -85,7 +85,11 @@ impl LargeReads {
     ///
     /// # Errors
     /// [`StoreError::Busy`] if its turn does not come.
-    pub(super) async fn run(&self, key: &str, cmd: Cmd) -> Result<RedisResult<Answer>, StoreError> {
+    pub(super) async fn run(
+        &self,
+        key: &str,
+        cmd: Cmd,
+    ) -> Result<RedisResult<CommandReply>, StoreError> {
         let permit = turn(&self.permits_of(key)).await?;
         let commands = self.commands.clone();
         let reply = tokio::spawn(async move {

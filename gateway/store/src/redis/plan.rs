@@ -5,12 +5,12 @@ use super::{hints::Hints, keys::Keys, script::Items};
 use crate::{Expected, Key, Order, Partition, StoreError, Table};
 
 /// The declared keys, without duplicates, and the packed arguments.
-pub(super) struct Plan {
+pub(super) struct ScriptPlan {
     pub(super) keys: Vec<String>,
     pub(super) pack: Pack,
 }
 
-impl Plan {
+impl ScriptPlan {
     /// An empty plan for a script that reads the partition's head first.
     pub(super) fn new(keys: Keys<'_>) -> Self {
         Self {

@@ -2,7 +2,7 @@
 
 use super::{
     Redis, keys,
-    plan::{DocumentKeys, Plan, update_hints},
+    plan::{DocumentKeys, ScriptPlan, update_hints},
     read::{self, MAX_ATTEMPTS, run, too_many_conflicting_writes},
     script::{self, Script},
     stored::StoredHead,
@@ -93,9 +93,9 @@ async fn purge_keys(
 }
 
 /// Starts a plan as `scripts/purge.lua` reads it.
-fn purge_plan(redis: &Redis, partition: &Partition, require: Option<&Require>) -> Plan {
+fn purge_plan(redis: &Redis, partition: &Partition, require: Option<&Require>) -> ScriptPlan {
     let keys = redis.keys(partition);
-    let mut plan = Plan::new(keys);
+    let mut plan = ScriptPlan::new(keys);
     plan.pack.small(require.is_some().into());
     if let Some(Require { table, key, is }) = require {
         let number = redis
@@ -121,7 +121,7 @@ fn purge_plan(redis: &Redis, partition: &Partition, require: Option<&Require>) -
 async fn run_purge(
     redis: &Redis,
     script: &Script,
-    plan: Plan,
+    plan: ScriptPlan,
     partition: &Partition,
     require: Option<&Require>,
 ) -> Result<Option<Result<u64, Conflict>>, StoreError> {

@@ -5,7 +5,7 @@ use fanout::Position;
 use super::{
     Redis, keys,
     large::Size,
-    plan::{DocumentKeys, Plan, update_hints},
+    plan::{DocumentKeys, ScriptPlan, update_hints},
     script::{self, Items, Runner, Script},
     stored::{self, StoredHead},
 };
@@ -51,7 +51,7 @@ pub(super) async fn snapshot_within(
     } = &read;
     let keys = redis.keys(partition);
     for _ in 0..MAX_ATTEMPTS {
-        let mut plan = Plan::new(keys);
+        let mut plan = ScriptPlan::new(keys);
         let bucket = redis.hints.number(partition).map(keys::bucket);
         let hash = match (newest, bucket) {
             (Some(table), Some(bucket)) => plan.key(keys.by_number(*table, bucket)),
@@ -160,7 +160,7 @@ async fn page_by_key(
     let from = after.map_or("-".to_owned(), |key| format!("({key}"));
     let mut expected: Vec<String> = Vec::new();
     for _ in 0..MAX_ATTEMPTS {
-        let mut plan = Plan::new(keys);
+        let mut plan = ScriptPlan::new(keys);
         plan.key(keys.index(table));
         plan.pack
             .text(&from)
@@ -202,7 +202,7 @@ async fn page_by_number(
     let runner = runner(redis, Size::of_rows(table, limit));
     let mut expected = expected_buckets(redis, partition, kind, bound, limit);
     for _ in 0..MAX_ATTEMPTS {
-        let mut plan = Plan::new(keys);
+        let mut plan = ScriptPlan::new(keys);
         if kind == 2 {
             plan.key(keys.changes(table));
         }
@@ -270,7 +270,7 @@ pub(super) async fn log_after(
     limit: usize,
 ) -> Result<Log, StoreError> {
     let keys = redis.keys(partition);
-    let mut plan = Plan::new(keys);
+    let mut plan = ScriptPlan::new(keys);
     plan.key(keys.log());
     plan.pack.wide(after.seq).wide(after.at).uint(limit as u64);
     let mut items = run(&script::LOG, runner(redis, Size::of_entries(limit)), plan).await?;
@@ -293,7 +293,7 @@ pub(super) async fn log_after(
 pub(super) async fn run(
     script: &Script,
     runner: impl Into<Runner<'_>>,
-    plan: Plan,
+    plan: ScriptPlan,
 ) -> Result<Items, StoreError> {
     Items::of(script.run(runner, &plan.keys, &[plan.pack.0]).await?.value)
 }

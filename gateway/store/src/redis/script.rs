@@ -6,7 +6,7 @@
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use chaos_redis::{Answer, Commands};
+use chaos_redis::{CommandReply, Commands};
 use redis::{Cmd, ServerErrorKind, Value};
 
 use crate::StoreError;
@@ -59,7 +59,7 @@ impl<'a> From<&'a Commands> for Runner<'a> {
 }
 
 impl Runner<'_> {
-    async fn run(self, key: &str, cmd: Cmd) -> Result<Answer, StoreError> {
+    async fn run(self, key: &str, cmd: Cmd) -> Result<CommandReply, StoreError> {
         match self {
             Self::Direct(commands) => commands.run(&cmd).await,
             Self::LargeReads(reads) => reads.run(key, cmd).await?,
@@ -88,7 +88,7 @@ impl Script {
         runner: impl Into<Runner<'a>>,
         keys: &[K],
         args: &[A],
-    ) -> Result<Answer, StoreError>
+    ) -> Result<CommandReply, StoreError>
     where
         K: AsRef<str>,
         A: AsRef<[u8]>,
@@ -112,7 +112,7 @@ impl Script {
         }
         match answer.value {
             Value::ServerError(error) => Err(refused(&error)),
-            value => Ok(Answer { value, ..answer }),
+            value => Ok(CommandReply { value, ..answer }),
         }
     }
 }

@@ -4,13 +4,13 @@
 //! script reads the head first, and treats a partition without one as absent.
 
 use async_trait::async_trait;
-use chaos_redis::Answer;
+use chaos_redis::CommandReply;
 use redis::{Cmd, Pipeline, Value};
 
 use super::{
     Redis, commit,
     keys::{self, Keys},
-    plan::{Pack, Plan},
+    plan::{Pack, ScriptPlan},
     script::{self, Items},
     stored, with_timeout,
 };
@@ -33,7 +33,7 @@ enum Step {
 /// A plan for `scripts/load.lua`.
 struct Load<'a> {
     keys: Keys<'a>,
-    plan: Plan,
+    plan: ScriptPlan,
     steps: Pack,
     count: u32,
 }
@@ -105,7 +105,7 @@ async fn load_piece(redis: &Redis, partition: &Partition, piece: Piece) -> Loade
     let keys = redis.keys(partition);
     let mut load = Load {
         keys,
-        plan: Plan::new(keys),
+        plan: ScriptPlan::new(keys),
         steps: Pack(Vec::new()),
         count: 0,
     };
@@ -116,7 +116,7 @@ async fn load_piece(redis: &Redis, partition: &Partition, piece: Piece) -> Loade
         load.entry(entry);
     }
     let (declared, plan) = load.finish(piece.outline.as_ref());
-    let Answer {
+    let CommandReply {
         value, replica_ack, ..
     } = script::LOAD
         .run(&redis.commands, &declared, &[plan])
@@ -141,7 +141,7 @@ async fn scan_table(
     limit: usize,
 ) -> Result<(Vec<Document>, Option<Cursor>), StoreError> {
     let keys = redis.keys(partition);
-    let mut plan = Plan::new(keys);
+    let mut plan = ScriptPlan::new(keys);
     for index in 0..keys::HASHES_PER_TABLE {
         plan.key(keys.table_hash(table, index));
     }

@@ -1,7 +1,7 @@
 //! Answers in a comparable form: without the ids of the request, and without values that
 //! differ between any two answers.
 
-use client::{Answer, Events};
+use client::{Events, HttpAnswer};
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub(super) fn plain(text: &str, named: &[String]) -> String {
 }
 
 /// Returns status, presence of an `ETag`, and the body.
-pub(super) fn of_http(answer: &Answer, named: &[String]) -> String {
+pub(super) fn of_http(answer: &HttpAnswer, named: &[String]) -> String {
     let body = plain(&String::from_utf8_lossy(&answer.body), named);
     let headers = [
         "etag",

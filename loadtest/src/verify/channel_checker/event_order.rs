@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::ChannelChecker;
 use crate::verify::{
-    MessageIndex, ViolationKind, sent_message::Location, subscriber_state::SeqStep,
+    MessageIndex, ViolationKind, sent_message::Location, subscriber_history::SeqStep,
 };
 
 /// Advances a subscriber to an event's `seq`. Returns `None` if it has received the event

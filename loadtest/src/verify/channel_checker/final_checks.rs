@@ -6,7 +6,7 @@ use super::ChannelChecker;
 use crate::verify::{
     MessageIndex, ViolationKind,
     sent_message::{Location, SendOutcome},
-    subscriber_state::SubscriberState,
+    subscriber_history::SubscriberHistory,
 };
 
 /// Without a divergence every conflict is a violation. If the store diverged, the list decides,
@@ -104,7 +104,7 @@ pub(super) fn check_removals(checker: &mut ChannelChecker) {
     }
     let mut after = Vec::new();
     for (subscriber, removal) in &checker.removals {
-        let SubscriberState {
+        let SubscriberHistory {
             name,
             subscriptions,
             ..

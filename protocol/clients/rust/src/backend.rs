@@ -16,7 +16,7 @@ use protocol::{ErrorBody, error::ErrorAnswer};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
-/// Why a request failed.
+/// DisconnectCause a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
     /// The server answered with an error.
@@ -222,9 +222,9 @@ impl RequestBuilder<'_> {
         self
     }
 
-    /// Sends the request. An HTTP error status is an [`Answer`] here, which [`Answer::json`] turns
+    /// Sends the request. An HTTP error status is an [`HttpAnswer`] here, which [`HttpAnswer::json`] turns
     /// into an error.
-    pub async fn send(self) -> Result<Answer, BackendError> {
+    pub async fn send(self) -> Result<HttpAnswer, BackendError> {
         if let Some(error) = self.error {
             return Err(BackendError::Request(error));
         }
@@ -247,7 +247,7 @@ impl RequestBuilder<'_> {
                 .await
                 .map_err(|e| BackendError::Unreachable(with_causes(&e)))?
                 .to_bytes();
-            Ok(Answer {
+            Ok(HttpAnswer {
                 status: parts.status,
                 headers: parts.headers,
                 body,
@@ -261,7 +261,7 @@ impl RequestBuilder<'_> {
 
 /// An HTTP response.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct HttpAnswer {
     /// The status code.
     pub status: StatusCode,
     /// The headers.
@@ -270,7 +270,7 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-impl Answer {
+impl HttpAnswer {
     /// Parses the body as `T` if the status is a success (an empty body as `null`), otherwise as an
     /// error.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, BackendError> {

@@ -1,4 +1,4 @@
-//! Why no session was opened.
+//! DisconnectCause no session was opened.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use protocol::{ErrorBody, codec::DecodeError};
 
 use crate::{Closed, RequestError};
 
-/// Why no session was opened.
+/// DisconnectCause no session was opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The address cannot be used.

@@ -71,7 +71,7 @@ pub mod policy;
 mod session;
 mod socket;
 
-pub use backend::{Answer, Backend, BackendError, RequestBuilder, segment};
+pub use backend::{Backend, BackendError, HttpAnswer, RequestBuilder, segment};
 pub use cache::{CacheBounds, MessageCache};
 pub use client::{Client, Updates};
 pub use closed::Closed;
@@ -79,7 +79,7 @@ pub use connect_error::ConnectError;
 pub use connector::{Connector, connect};
 pub use events::Events;
 pub use frame::Frame;
-pub use machine::{Anomaly, NoToken, SendError, SendFailure, Settings, Update, Why};
+pub use machine::{Anomaly, DisconnectCause, NoToken, SendError, SendFailure, Settings, Update};
 pub use policy::{Backoff, Position, Reconnect, Retryability};
 pub use session::{PendingReply, RequestError, Session};
 pub use socket::Socket;

@@ -30,7 +30,7 @@ use crate::{Closed, Frame, driver};
 /// Number of requests that wait to be written. Further requests wait for room.
 const COMMAND_QUEUE: usize = 64;
 
-/// Why a request failed.
+/// DisconnectCause a request failed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum RequestError {
     /// The server answered with an error.

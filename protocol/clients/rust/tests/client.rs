@@ -9,7 +9,7 @@ mod peer;
 
 use std::time::{Duration, Instant};
 
-use client::{Client, Connector, Position, SendError, Settings, Update, Updates, Why};
+use client::{Client, Connector, DisconnectCause, Position, SendError, Settings, Update, Updates};
 use futures_util::StreamExt;
 use protocol::{
     Cursor, Encoding,
@@ -149,7 +149,7 @@ async fn frame_that_cannot_be_parsed_ends_the_connection_and_the_client_reconnec
     connected(&mut updates).await;
     peer.send_event(json!({ "event": 7, "data": {} })).await;
     assert!(
-        matches!(in_time(updates.next()).await, Some(Update::Away { why: Why::Closed(closed), .. }) if closed.reason.contains("cannot be parsed"))
+        matches!(in_time(updates.next()).await, Some(Update::Away { why: DisconnectCause::Closed(closed), .. }) if closed.reason.contains("cannot be parsed"))
     );
     accepts(&listener, Encoding::MessagePack).await;
     connected(&mut updates).await;
@@ -217,7 +217,7 @@ async fn dropped_updates_or_close_end_the_connection_with_a_close_frame() {
             ));
             assert!(matches!(
                 in_time(updates.next()).await,
-                Some(Update::Over(Why::Asked))
+                Some(Update::Over(DisconnectCause::Asked))
             ));
             assert!(in_time(updates.next()).await.is_none());
         }
@@ -249,7 +249,7 @@ async fn silent_node_is_left_after_an_unanswered_ping() {
         matches!(
             away,
             Some(Update::Away {
-                why: Why::Silent,
+                why: DisconnectCause::Silent,
                 ..
             })
         ),

@@ -2,7 +2,7 @@
 
 use heed::RoTxn;
 
-use super::super::{disk::Tree, layout::State};
+use super::super::{disk::Tree, layout::LayoutState};
 use crate::Document;
 
 /// An inconsistency of a store.
@@ -44,7 +44,7 @@ pub trait ValueCheck {
 /// A partition with its name.
 pub(super) struct NamedPartition {
     pub(super) name: String,
-    pub(super) state: State,
+    pub(super) state: LayoutState,
 }
 
 pub(super) struct Check<'a> {

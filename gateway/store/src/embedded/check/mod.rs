@@ -19,7 +19,7 @@ use self::{
 };
 use super::{
     disk::{OpenError, Tree},
-    layout::{self, State, Unreadable},
+    layout::{self, LayoutState, Unreadable},
     read_only::ReadOnlyStore,
     transfer::LOAD_PREFIX,
 };
@@ -166,7 +166,7 @@ impl Check<'_> {
                     "would remove the partition",
                 );
             }
-            let Ok(state) = State::decode(value) else {
+            let Ok(state) = LayoutState::decode(value) else {
                 self.report(
                     format!("the state of partition {name} cannot be read"),
                     "would create it again from the partition's entries",

@@ -2,7 +2,7 @@
 //! documents.
 
 use super::{
-    super::layout::{self, EVENT_OVERHEAD, Space, State},
+    super::layout::{self, EVENT_OVERHEAD, LayoutState, Space},
     context::{Check, NamedPartition, range, table_and_key},
 };
 use crate::{Document, Head, Position};
@@ -10,7 +10,7 @@ use crate::{Document, Head, Position};
 /// The check of a partition, fed with its entries in the order of their keys.
 pub(super) struct PartitionCheck {
     name: String,
-    state: State,
+    state: LayoutState,
     /// The newest event so far.
     event: Position,
     /// The size of the events so far.
@@ -155,7 +155,7 @@ impl PartitionCheck {
         check.summary.events += 1;
         let Self {
             name,
-            state: State { head, .. },
+            state: LayoutState { head, .. },
             event:
                 Position {
                     seq: before,
@@ -358,7 +358,7 @@ fn missing(check: &mut Check<'_>, name: &str, first: u64, last: u64) {
 }
 
 /// Returns whether the `seq` and timestamps of a document do not exceed those of its partition.
-fn is_within(document: &Document, state: &State) -> bool {
+fn is_within(document: &Document, state: &LayoutState) -> bool {
     let stamps = &document.stamps;
     let newest = stamps
         .created_at

@@ -17,7 +17,7 @@ const META_BYTES: usize = 8 + 2 * WORD + 2 * TREE_BYTES + 2 * WORD;
 
 /// The description of a tree of pages, in a meta page or in an entry of the tree of trees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Tree {
+pub(super) struct PageTree {
     pub(super) flags: u16,
     pub(super) depth: u16,
     pub(super) branches: u64,
@@ -28,7 +28,7 @@ pub(super) struct Tree {
     pub(super) root: Option<u64>,
 }
 
-impl Tree {
+impl PageTree {
     pub(super) fn read(bytes: &[u8]) -> Self {
         let word = |index: usize| word_at(bytes, 8 + index * WORD);
         Self {
@@ -48,9 +48,9 @@ impl Tree {
 pub(in super::super) struct Meta {
     pub(super) page_size: u64,
     /// Free pages, by the commit that freed them.
-    pub(super) free: Tree,
+    pub(super) free: PageTree,
     /// The trees of the store, by name.
-    pub(super) main: Tree,
+    pub(super) main: PageTree,
     /// The highest page ever used.
     pub(super) last: u64,
     /// Number of the commit.
@@ -72,8 +72,8 @@ impl Meta {
             word_at(meta, trees + 2 * TREE_BYTES + WORD),
         );
         let (free, main) = (
-            Tree::read(&meta[trees..]),
-            Tree::read(&meta[trees + TREE_BYTES..]),
+            PageTree::read(&meta[trees..]),
+            PageTree::read(&meta[trees + TREE_BYTES..]),
         );
         let is_valid = is_valid && last < MAX_STORE_BYTES / page_size;
         is_valid.then_some(Self {

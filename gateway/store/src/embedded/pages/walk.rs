@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::{
     Damage, HEADER, LOST, Meta, Pages, WORD,
-    meta::{TREE_BYTES, Tree},
+    meta::{PageTree, TREE_BYTES},
     u16_at, u32_at, word_at,
 };
 
@@ -97,7 +97,7 @@ impl PageSet {
 /// A tree's description, and the pages and entries counted so far.
 struct CountedTree {
     name: String,
-    described: Tree,
+    described: PageTree,
     branches: u64,
     leaves: u64,
     overflows: u64,
@@ -132,7 +132,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn add_tree(&mut self, name: String, described: Tree, flags: u16) {
+    fn add_tree(&mut self, name: String, described: PageTree, flags: u16) {
         if described.flags & !NUMBERS != 0
             || described.flags & NUMBERS != flags && described.root.is_some()
             || described.depth > MAX_DEPTH
@@ -238,7 +238,7 @@ impl Walk<'_> {
         };
         let mut nodes = Vec::with_capacity((lower - HEADER) / 2);
         for index in 0..(lower - HEADER) / 2 {
-            let node = Node::at(
+            let node = PageNode::at(
                 &bytes,
                 usize::from(u16_at(&bytes, HEADER + 2 * index)),
                 upper,
@@ -247,7 +247,7 @@ impl Walk<'_> {
             let node = node.ok_or_else(|| wrong("has an entry that does not lie on it"))?;
             // The first key of a branch is not used: its child has all keys below the second.
             if kind == LEAF || index > 0 {
-                let is_ordered = nodes.last().is_none_or(|last: &Node<'_>| {
+                let is_ordered = nodes.last().is_none_or(|last: &PageNode<'_>| {
                     kind == BRANCH && index == 1 || is_below(last.key, node.key)
                 });
                 let is_within = from.as_ref().is_none_or(|from| !is_below(node.key, from))
@@ -289,7 +289,7 @@ impl Walk<'_> {
     }
 
     /// Checks an entry of a leaf and its overflow pages.
-    fn entry(&mut self, page: u64, tree: usize, node: &Node<'_>) -> Result<(), Damage> {
+    fn entry(&mut self, page: u64, tree: usize, node: &PageNode<'_>) -> Result<(), Damage> {
         let wrong = |what| Damage::Page { page, what };
         let big;
         let data = if node.flags & BIG == 0 {
@@ -313,7 +313,7 @@ impl Walk<'_> {
                 .ok_or_else(|| wrong("lists invalid free pages"))?,
             (1, SUBTREE) if data.len() == TREE_BYTES => self.add_tree(
                 String::from_utf8_lossy(node.key).into_owned(),
-                Tree::read(data),
+                PageTree::read(data),
                 0,
             ),
             (2.., 0) => {}
@@ -409,7 +409,7 @@ impl Walk<'_> {
 }
 
 /// An entry of a page.
-struct Node<'a> {
+struct PageNode<'a> {
     flags: u16,
     /// Length of the data, also if it is on overflow pages.
     size: usize,
@@ -418,7 +418,7 @@ struct Node<'a> {
     bytes: &'a [u8],
 }
 
-impl<'a> Node<'a> {
+impl<'a> PageNode<'a> {
     fn at(page: &'a [u8], at: usize, upper: usize, kind: u16) -> Option<Self> {
         let bytes = page
             .get(at..)

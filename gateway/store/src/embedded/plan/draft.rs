@@ -8,7 +8,7 @@ use fanout::record::Record;
 use super::{
     super::{
         disk::Disk,
-        layout::{self, EVENT_OVERHEAD, State},
+        layout::{self, EVENT_OVERHEAD, LayoutState},
         view::{Fault, View},
     },
     changes::Changes,
@@ -25,7 +25,7 @@ const MAX_TRIMMED_EVENTS: usize = 1_000;
 /// The partition's state and the documents that the commit reads or writes.
 pub(super) struct Draft<'t> {
     view: View<'t>,
-    pub(super) state: State,
+    pub(super) state: LayoutState,
     documents: HashMap<(&'static str, Key), DocumentDraft>,
 }
 
@@ -38,7 +38,7 @@ struct DocumentDraft {
 }
 
 impl<'t> Draft<'t> {
-    pub(super) fn new(view: View<'t>, state: State) -> Self {
+    pub(super) fn new(view: View<'t>, state: LayoutState) -> Self {
         Self {
             view,
             state,
@@ -254,7 +254,7 @@ impl<'t> Draft<'t> {
         if commit.append.is_empty() && commit.keep.is_none() {
             return Ok(());
         }
-        let State {
+        let LayoutState {
             id,
             head,
             log_bytes,

@@ -14,7 +14,7 @@ pub(super) use self::{
 };
 use super::{
     disk::Disk,
-    layout::{self, State},
+    layout::{self, LayoutState},
     validate,
     view::{Fault, View},
 };
@@ -61,7 +61,7 @@ pub(super) fn plan(
         .filter(|state| view.has_expired(state))
         .cloned();
     let state = if expired.is_some() {
-        State::default()
+        LayoutState::default()
     } else {
         stored.unwrap_or_default()
     };
@@ -135,14 +135,14 @@ pub(super) fn drop_partition(
     disk: &Disk,
     changes: &mut Changes,
     partition: &Partition,
-    state: &State,
+    state: &LayoutState,
 ) {
     drop_entries(disk, changes, state);
     changes.delete(disk.partitions, partition.name().as_bytes());
 }
 
 /// Marks the entries of a partition for removal, and removes its expiry.
-pub(super) fn drop_entries(disk: &Disk, changes: &mut Changes, state: &State) {
+pub(super) fn drop_entries(disk: &Disk, changes: &mut Changes, state: &LayoutState) {
     changes.delete(disk.expiries, layout::by_expiry(state.expires, state.id));
     changes.put(disk.dropped, state.id.to_be_bytes(), []);
 }

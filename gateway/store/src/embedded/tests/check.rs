@@ -11,7 +11,7 @@ use crate::{
     embedded::{
         check::{self, CheckSummary, Finding, ValueCheck},
         disk::Disk,
-        layout::{self, State},
+        layout::{self, LayoutState},
         pages::{self, Extent, Meta, Pages},
     },
 };
@@ -122,9 +122,9 @@ async fn rooms(path: &Path) -> Embedded {
     store
 }
 
-fn state(disk: &Disk, txn: &mut RwTxn, name: &str, change: impl FnOnce(&mut State)) {
+fn state(disk: &Disk, txn: &mut RwTxn, name: &str, change: impl FnOnce(&mut LayoutState)) {
     let mut state =
-        State::decode(disk.partitions.get(txn, name.as_bytes()).unwrap().unwrap()).unwrap();
+        LayoutState::decode(disk.partitions.get(txn, name.as_bytes()).unwrap().unwrap()).unwrap();
     change(&mut state);
     disk.partitions
         .put(txn, name.as_bytes(), &state.encode())
@@ -350,9 +350,9 @@ const BROKEN: [(Sabotage, &str); 32] = [
                 .put(
                     txn,
                     b"odd",
-                    &State {
+                    &LayoutState {
                         id: 1,
-                        ..State::default()
+                        ..LayoutState::default()
                     }
                     .encode(),
                 )

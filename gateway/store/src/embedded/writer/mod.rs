@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-pub(super) use self::request::Request;
+pub(super) use self::request::WriteRequest;
 use self::transaction::{Response, Transactions};
 use super::{
     Clock,
@@ -47,7 +47,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// pages even on a full disk.
 const PROBE_BYTES: usize = 1 << 20;
 
-/// State of the writer that others may read.
+/// LayoutState of the writer that others may read.
 pub(super) struct Health {
     /// Whether the most recent write failed.
     pub(super) failing: Arc<AtomicBool>,
@@ -62,7 +62,7 @@ pub(super) fn start(
     clock: Clock,
     bus: Arc<Local>,
     health: Health,
-    requests: mpsc::Receiver<Request>,
+    requests: mpsc::Receiver<WriteRequest>,
 ) -> std::io::Result<[JoinHandle<()>; 2]> {
     let (publish, published) = sync_channel(UNPUBLISHED_GROUPS);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -107,7 +107,7 @@ struct Writer {
     clock: Clock,
     transactions: Transactions,
     health: Health,
-    requests: mpsc::Receiver<Request>,
+    requests: mpsc::Receiver<WriteRequest>,
     publish: SyncSender<Vec<(Partition, Vec<Bytes>)>>,
 }
 
@@ -126,7 +126,7 @@ impl Writer {
                 Ok(_) => {
                     if let Some(close) = group
                         .iter()
-                        .position(|request| matches!(request, Request::Close))
+                        .position(|request| matches!(request, WriteRequest::Close))
                     {
                         is_open = false;
                         // Dropping a request's sender refuses it.
@@ -169,17 +169,17 @@ impl Writer {
     }
 
     /// Serves a group of requests in one transaction. Returns false if the publisher has ended.
-    fn serve(&self, group: &mut Vec<Request>) -> bool {
+    fn serve(&self, group: &mut Vec<WriteRequest>) -> bool {
         // Requests whose callers no longer wait are skipped.
         group.retain(|request| match request {
-            Request::Commit { answer, .. } => !answer.is_closed(),
-            Request::Purge { answer, .. } => !answer.is_closed(),
-            Request::Load { answer, .. } => !answer.is_closed(),
-            Request::Wipe { answer, .. } => !answer.is_closed(),
-            Request::Probe { .. } | Request::Close => true,
+            WriteRequest::Commit { answer, .. } => !answer.is_closed(),
+            WriteRequest::Purge { answer, .. } => !answer.is_closed(),
+            WriteRequest::Load { answer, .. } => !answer.is_closed(),
+            WriteRequest::Wipe { answer, .. } => !answer.is_closed(),
+            WriteRequest::Probe { .. } | WriteRequest::Close => true,
         });
         let probes: Vec<_> = group
-            .extract_if(.., |request| matches!(request, Request::Probe { .. }))
+            .extract_if(.., |request| matches!(request, WriteRequest::Probe { .. }))
             .collect();
         let mut is_published = true;
         if !group.is_empty() {
@@ -199,7 +199,7 @@ impl Writer {
                 .failing
                 .store(result.is_err(), Ordering::Relaxed);
             for probe in probes {
-                if let Request::Probe { answer } = probe {
+                if let WriteRequest::Probe { answer } = probe {
                     drop(answer.send(result.clone()));
                 }
             }
@@ -214,7 +214,7 @@ impl Writer {
         }
     }
 
-    fn refuse(&self, group: &mut Vec<Request>, error: &heed::Error) {
+    fn refuse(&self, group: &mut Vec<WriteRequest>, error: &heed::Error) {
         self.note_broken(error);
         if !self.health.failing.swap(true, Ordering::Relaxed) {
             tracing::error!(%error, "the store cannot write, commits are refused until it can");
@@ -222,11 +222,11 @@ impl Writer {
         for request in group.drain(..) {
             // Sending fails if the caller no longer waits.
             match request {
-                Request::Commit { answer, .. } => drop(answer.send(Err(unavailable(error)))),
-                Request::Purge { answer, .. } => drop(answer.send(Err(unavailable(error)))),
-                Request::Load { answer, .. } => drop(answer.send(Err(unavailable(error)))),
-                Request::Wipe { answer, .. } => drop(answer.send(Err(unavailable(error)))),
-                Request::Probe { .. } | Request::Close => {}
+                WriteRequest::Commit { answer, .. } => drop(answer.send(Err(unavailable(error)))),
+                WriteRequest::Purge { answer, .. } => drop(answer.send(Err(unavailable(error)))),
+                WriteRequest::Load { answer, .. } => drop(answer.send(Err(unavailable(error)))),
+                WriteRequest::Wipe { answer, .. } => drop(answer.send(Err(unavailable(error)))),
+                WriteRequest::Probe { .. } | WriteRequest::Close => {}
             }
         }
     }
@@ -263,10 +263,10 @@ impl Writer {
 
     /// Passes the group's records to the publisher, then answers the requests. Returns false if the
     /// publisher has ended.
-    fn respond(&self, group: &mut Vec<Request>, mut responses: Vec<Response>) -> bool {
+    fn respond(&self, group: &mut Vec<WriteRequest>, mut responses: Vec<Response>) -> bool {
         let mut records = Vec::new();
         for (request, response) in group.iter().zip(&mut responses) {
-            if let (Request::Commit { partition, .. }, Response::Commit(Ok(Ok(plan)))) =
+            if let (WriteRequest::Commit { partition, .. }, Response::Commit(Ok(Ok(plan)))) =
                 (request, response)
                 && !plan.records.is_empty()
             {
@@ -282,14 +282,18 @@ impl Writer {
         for (request, response) in group.drain(..).zip(responses) {
             // Sending fails if the caller no longer waits.
             match (request, response) {
-                (Request::Commit { answer, .. }, Response::Commit(result)) => {
+                (WriteRequest::Commit { answer, .. }, Response::Commit(result)) => {
                     drop(answer.send(result.map(|decision| decision.map(|plan| plan.outcome))))
                 }
-                (Request::Purge { answer, .. }, Response::Purge(result)) => {
+                (WriteRequest::Purge { answer, .. }, Response::Purge(result)) => {
                     drop(answer.send(result))
                 }
-                (Request::Load { answer, .. }, Response::Load(result)) => drop(answer.send(result)),
-                (Request::Wipe { answer, .. }, Response::Wipe(result)) => drop(answer.send(result)),
+                (WriteRequest::Load { answer, .. }, Response::Load(result)) => {
+                    drop(answer.send(result))
+                }
+                (WriteRequest::Wipe { answer, .. }, Response::Wipe(result)) => {
+                    drop(answer.send(result))
+                }
                 _ => unreachable!("a response has the kind of its request"),
             }
         }

@@ -9,7 +9,7 @@ use crate::{
 
 /// A request to the writer.
 #[derive(Debug)]
-pub(in super::super) enum Request {
+pub(in super::super) enum WriteRequest {
     Commit {
         partition: Partition,
         commit: Commit,

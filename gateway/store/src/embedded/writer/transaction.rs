@@ -13,7 +13,7 @@ use super::{
         transfer, validate,
         view::{Fault, View},
     },
-    request::Request,
+    request::WriteRequest,
 };
 use crate::{
     Commit, Conflict, Keep, Order, Partition, Purged, Require, StoreError, Table,
@@ -41,15 +41,15 @@ pub(super) struct Transactions {
 
 impl Transactions {
     /// Applies the requests in one transaction and syncs it to the disk.
-    pub(super) fn apply(&self, group: &[Request]) -> heed::Result<Vec<Response>> {
+    pub(super) fn apply(&self, group: &[WriteRequest]) -> heed::Result<Vec<Response>> {
         let mut txn = self.disk.write()?;
         let mut responses = Vec::with_capacity(group.len());
         for request in group {
             responses.push(match request {
-                Request::Commit {
+                WriteRequest::Commit {
                     partition, commit, ..
                 } => Response::Commit(isolate(self.commit(&mut txn, partition, commit))?),
-                Request::Purge {
+                WriteRequest::Purge {
                     partition,
                     table,
                     require,
@@ -62,13 +62,13 @@ impl Transactions {
                     require.as_ref(),
                     *limit,
                 ))?),
-                Request::Load {
+                WriteRequest::Load {
                     partition, piece, ..
                 } => Response::Load(isolate(self.load(&mut txn, partition, piece))?),
-                Request::Wipe { prefix, .. } => {
+                WriteRequest::Wipe { prefix, .. } => {
                     Response::Wipe(isolate(self.wipe(&mut txn, prefix))?)
                 }
-                Request::Probe { .. } | Request::Close => {
+                WriteRequest::Probe { .. } | WriteRequest::Close => {
                     unreachable!("probes and closing are handled outside of transactions")
                 }
             });

@@ -15,7 +15,7 @@ use protocol::{
 
 use crate::{Closed, ConnectError};
 
-/// Why the application has no token.
+/// DisconnectCause the application has no token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoToken {
     /// A later attempt may succeed.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
-use super::{Machine, MachineAction, Why, connection_state::ConnectionState};
+use super::{DisconnectCause, Machine, MachineAction, connection_state::ConnectionState};
 use crate::Reconnect;
 
 /// The node drains: the client leaves it at a random instant of the drain window.
@@ -21,7 +21,7 @@ pub(super) fn leave_draining_node(machine: &mut Machine, now: Instant) {
     {
         machine.actions.push_back(MachineAction::Leave);
         machine.next_address();
-        machine.disconnect(Why::Draining, Reconnect::AtOnce, None, now);
+        machine.disconnect(DisconnectCause::Draining, Reconnect::AtOnce, None, now);
     }
 }
 
@@ -29,11 +29,11 @@ pub(super) fn leave_draining_node(machine: &mut Machine, now: Instant) {
 /// what changed.
 pub(super) fn reconnect_after_own_gap(machine: &mut Machine, now: Instant) {
     machine.actions.push_back(MachineAction::Leave);
-    machine.disconnect(Why::Missed, Reconnect::AtOnce, None, now);
+    machine.disconnect(DisconnectCause::Missed, Reconnect::AtOnce, None, now);
 }
 
 pub(super) fn cut_silent_session(machine: &mut Machine, now: Instant) {
     machine.actions.push_back(MachineAction::Cut);
     machine.next_address();
-    machine.disconnect(Why::Silent, Reconnect::AfterBackoff, None, now);
+    machine.disconnect(DisconnectCause::Silent, Reconnect::AfterBackoff, None, now);
 }

@@ -40,7 +40,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 pub use io::{ClientReply, ClientRequest, MachineAction, MachineInput, NoToken, RequestId};
 pub use settings::{SendError, Settings};
-pub use update::{Anomaly, SendFailure, Update, Why};
+pub use update::{Anomaly, DisconnectCause, SendFailure, Update};
 
 use crate::{Backoff, Closed, ConnectError, Position, Reconnect};
 use channel_streams::{ChannelStreams, SubscriptionState};
@@ -283,7 +283,7 @@ impl Machine {
             }
             ConnectionState::Waiting(_) | ConnectionState::WithoutToken => {}
         }
-        self.end(Why::Asked);
+        self.end(DisconnectCause::Asked);
     }
 
     /// Connects, or asks for the token that it needs.
@@ -336,7 +336,7 @@ impl Machine {
         if Reconnect::elsewhere_after_failure(&error) {
             self.next_address();
         }
-        self.disconnect(Why::Failed(error), reconnect, hint, now);
+        self.disconnect(DisconnectCause::Failed(error), reconnect, hint, now);
     }
 
     fn session_ended(&mut self, closed: Closed, now: Instant) {
@@ -349,11 +349,17 @@ impl Machine {
         if Reconnect::elsewhere(&closed) {
             self.next_address();
         }
-        self.disconnect(Why::Closed(closed), reconnect, hint, now);
+        self.disconnect(DisconnectCause::Closed(closed), reconnect, hint, now);
     }
 
     /// Waits for the next attempt to connect, or ends.
-    fn disconnect(&mut self, why: Why, reconnect: Reconnect, hint: Option<Duration>, now: Instant) {
+    fn disconnect(
+        &mut self,
+        why: DisconnectCause,
+        reconnect: Reconnect,
+        hint: Option<Duration>,
+        now: Instant,
+    ) {
         if let ConnectionState::Online(online) = &mut self.connection {
             if online.is_stable(now) {
                 self.backoff.reset();
@@ -390,7 +396,7 @@ impl Machine {
         self.emit(Update::Away { why, wait });
     }
 
-    fn end(&mut self, why: Why) {
+    fn end(&mut self, why: DisconnectCause) {
         self.connection = ConnectionState::Over;
         self.pending.clear();
         for (channel_id, message) in self.send_queue.drain() {

@@ -13,7 +13,7 @@ use protocol::ErrorBody;
 use rand::RngExt;
 
 use super::{
-    ClientRequest, Machine, NoToken, Purpose, Why,
+    ClientRequest, DisconnectCause, Machine, NoToken, Purpose,
     connection_state::{ConnectionState, TokenRenewal},
 };
 use crate::{Reconnect, Retryability};
@@ -41,7 +41,7 @@ pub(super) fn token_received(
                 NoToken::Later(_) => Reconnect::AfterBackoff,
                 NoToken::Never(_) => Reconnect::Never,
             };
-            machine.disconnect(Why::NoToken(error), reconnect, None, now);
+            machine.disconnect(DisconnectCause::NoToken(error), reconnect, None, now);
         }
         (ConnectionState::Online(online), Ok(token))
             if online.renewal == TokenRenewal::TokenRequested =>

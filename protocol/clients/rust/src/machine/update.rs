@@ -24,7 +24,7 @@ pub enum Update {
     /// The session ended, or an attempt to connect failed. The client tries again.
     Away {
         /// The cause.
-        why: Why,
+        why: DisconnectCause,
         /// Time until the next attempt. Asking the application for a token may add to it.
         wait: Duration,
     },
@@ -78,7 +78,7 @@ pub enum Update {
     Recovered {
         /// The channel, or `None` for the user's own stream.
         channel_id: Option<ChannelId>,
-        /// Why the rest cannot be read.
+        /// DisconnectCause the rest cannot be read.
         error: Option<ErrorBody>,
     },
     /// A message was stored.
@@ -95,10 +95,10 @@ pub enum Update {
     /// The server broke a promise of the protocol.
     Anomaly(Anomaly),
     /// The client ended. No update follows.
-    Over(Why),
+    Over(DisconnectCause),
 }
 
-/// Why an accepted message will not be sent any more.
+/// DisconnectCause an accepted message will not be sent any more.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendFailure {
     /// The server refused the message.
@@ -112,9 +112,9 @@ pub enum SendFailure {
     },
 }
 
-/// Why there is no session.
+/// DisconnectCause there is no session.
 #[derive(Debug)]
-pub enum Why {
+pub enum DisconnectCause {
     /// The application has no token.
     NoToken(NoToken),
     /// An attempt to connect failed.
@@ -131,7 +131,7 @@ pub enum Why {
     Asked,
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for DisconnectCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoToken(error) => error.fmt(f),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use client::{
-    Closed, ConnectError, NoToken, SendError, SendFailure, Settings, Update, Why,
+    Closed, ConnectError, DisconnectCause, NoToken, SendError, SendFailure, Settings, Update,
     machine::{ClientReply, ClientRequest, MachineAction, MachineInput},
 };
 use protocol::ErrorCode;
@@ -62,7 +62,7 @@ fn hint_delays_the_reconnect_and_a_final_close_fails_all_messages() {
                 why: was_not,
                 ..
             },
-            Update::Over(Why::Closed(end)),
+            Update::Over(DisconnectCause::Closed(end)),
         ] => {
             assert_eq!((one, other, end.code), (&first, &second, Some(4004)));
             assert_eq!(
@@ -146,7 +146,7 @@ fn expired_token_is_replaced_immediately_and_a_permanent_failure_ends_the_client
     ))));
     assert!(matches!(
         client.updates().pop(),
-        Some(Update::Over(Why::NoToken(_)))
+        Some(Update::Over(DisconnectCause::NoToken(_)))
     ));
 }
 
@@ -295,7 +295,7 @@ fn silent_connection_is_pinged_and_dropped_and_a_late_reply_is_only_retried() {
     assert!(matches!(
         &client.updates()[..],
         [Update::Away {
-            why: Why::Silent,
+            why: DisconnectCause::Silent,
             ..
         }]
     ));

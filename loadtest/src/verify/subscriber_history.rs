@@ -8,7 +8,7 @@ use std::{
 use super::{MessageIndex, seq_ranges::SeqRanges};
 
 #[derive(Debug)]
-pub(super) struct SubscriberState {
+pub(super) struct SubscriberHistory {
     pub(super) name: String,
     /// The highest `seq` received.
     pub(super) seq: u64,
@@ -32,7 +32,7 @@ pub(super) struct SubscriberState {
     pub(super) reads_after_gap: Vec<(Range<u64>, HashSet<MessageIndex>)>,
 }
 
-impl SubscriberState {
+impl SubscriberHistory {
     pub(super) fn new(name: String) -> Self {
         Self {
             name,
