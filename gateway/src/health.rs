@@ -21,7 +21,7 @@ const ANSWER_BYTES: u64 = 1024;
 
 /// The flags of `chaos health`.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Health {
+pub struct HealthArgs {
     /// The node's HTTP address, or its --ops-listen
     #[arg(long, default_value = "http://127.0.0.1:7400")]
     pub url: String,
@@ -35,7 +35,7 @@ pub struct Health {
 ///
 /// # Errors
 /// Fails if the address is invalid.
-pub fn health(Health { url, ready }: &Health) -> Result<ExitCode, StartError> {
+pub fn health(HealthArgs { url, ready }: &HealthArgs) -> Result<ExitCode, StartError> {
     let authority = url
         .strip_prefix("http://")
         .map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());

@@ -54,7 +54,7 @@ connection: close\r\n\r\n{\"error\":{\"code\":\"unavailable\",\"message\":\"too 
 
 /// What a listener serves, and to whom.
 #[derive(Debug)]
-pub struct Server {
+pub struct HttpServer {
     /// The routes.
     pub router: Router,
     /// Who gets a socket.
@@ -76,7 +76,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Accepts until the token is cancelled; then requests under way are finished.
-pub async fn accept(listener: TcpListener, server: Server, stop: CancellationToken) {
+pub async fn accept(listener: TcpListener, server: HttpServer, stop: CancellationToken) {
     static FAILURES: LogRateLimit = LogRateLimit::new(1);
     static REFUSALS: LogRateLimit = LogRateLimit::new(1);
     let requests = TaskTracker::new();

@@ -33,7 +33,7 @@ use store::{
 use crate::{metrics::Metrics, replay::replay, socket::frame};
 
 /// Receives the changes of membership in the streams of this node's users.
-pub trait Membership: Send + Sync + 'static {
+pub trait MembershipListener: Send + Sync + 'static {
     /// `channel.added` was delivered to the session of this outbox, with this position in
     /// its entry.
     fn added(
@@ -53,21 +53,21 @@ pub trait Membership: Send + Sync + 'static {
 }
 
 /// The gateway's [`fanout::Source`].
-pub struct Source {
+pub struct GatewaySource {
     services: Services,
     metrics: Arc<Metrics>,
     /// Weak, since sessions hold the hub, and the hub its source.
-    membership: Weak<dyn Membership>,
+    membership: Weak<dyn MembershipListener>,
 }
 
-impl Source {
+impl GatewaySource {
     /// Creates a source over a store. `membership` receives additions and removals.
-    pub fn new<M: Membership>(
+    pub fn new<M: MembershipListener>(
         services: Services,
         metrics: Arc<Metrics>,
         membership: &Arc<M>,
     ) -> Arc<Self> {
-        let membership: Weak<dyn Membership> = Arc::<M>::downgrade(membership);
+        let membership: Weak<dyn MembershipListener> = Arc::<M>::downgrade(membership);
         Arc::new(Self {
             services,
             metrics,
@@ -76,7 +76,7 @@ impl Source {
     }
 
     /// Returns the user of an own stream, and the receiver of its membership changes.
-    fn own_stream(&self, topic: &Topic) -> Option<(Scope, UserId, Arc<dyn Membership>)> {
+    fn own_stream(&self, topic: &Topic) -> Option<(Scope, UserId, Arc<dyn MembershipListener>)> {
         let Subject::User(user) = subject(topic) else {
             return None;
         };
@@ -89,7 +89,7 @@ impl Source {
 }
 
 #[async_trait]
-impl fanout::Source for Source {
+impl fanout::Source for GatewaySource {
     fn frame(
         &self,
         topic: &Topic,
@@ -302,9 +302,9 @@ impl fanout::Source for Source {
     }
 }
 
-impl std::fmt::Debug for Source {
+impl std::fmt::Debug for GatewaySource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Source").finish_non_exhaustive()
+        f.debug_struct("GatewaySource").finish_non_exhaustive()
     }
 }
 

@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use store::embedded::{self, OpenError};
 
-use super::{findings, size, value_check::Chat};
+use super::{findings, size, value_check::ChatCheck};
 use crate::{start::StartError, terminal::say};
 
 /// Maximum number of findings that are printed; the others are counted.
@@ -12,7 +12,7 @@ const MAX_PRINTED_FINDINGS: u64 = 1_000;
 
 /// The flags of `chaos check`.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Check {
+pub struct CheckArgs {
     /// The data folder, of a node that runs or not, or a backup
     #[arg(
         long,
@@ -29,9 +29,9 @@ pub struct Check {
 ///
 /// # Errors
 /// Fails if the store cannot be opened, or is too damaged to be read.
-pub fn check(Check { data }: &Check) -> Result<ExitCode, StartError> {
+pub fn check(CheckArgs { data }: &CheckArgs) -> Result<ExitCode, StartError> {
     let mut count = 0;
-    let summary = embedded::check(data, &mut Chat::default(), &mut |finding| {
+    let summary = embedded::check(data, &mut ChatCheck::default(), &mut |finding| {
         count += 1;
         if count <= MAX_PRINTED_FINDINGS {
             say!("{}; mending it {}", finding.what, finding.repair);

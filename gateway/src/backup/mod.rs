@@ -18,7 +18,7 @@ use std::{
 };
 
 pub use self::{
-    check::{Check, check},
+    check::{CheckArgs, check},
     create::{Backup, backup},
     restore::{Restore, restore},
 };

@@ -7,7 +7,7 @@ use std::{
 
 use store::embedded::{self, DATA, Lock, OpenError};
 
-use super::{Partial, copy_files, copy_store, findings, size, sync, value_check::Chat};
+use super::{Partial, copy_files, copy_store, findings, size, sync, value_check::ChatCheck};
 use crate::{
     private_file,
     start::{LOST_AND_FOUND, SECRET_KEY, StartError},
@@ -104,7 +104,7 @@ pub fn restore(Restore { from, data }: &Restore) -> Result<(), StartError> {
 fn verify(from: &Path) -> Result<(), StartError> {
     let mut first = None;
     let mut count = 0;
-    embedded::check(from, &mut Chat::default(), &mut |finding| {
+    embedded::check(from, &mut ChatCheck::default(), &mut |finding| {
         count += 1;
         first.get_or_insert(finding);
     })

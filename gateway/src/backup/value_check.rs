@@ -16,7 +16,7 @@ use store::{
 
 /// Checks that values are MessagePack and that counts match the documents of their partition.
 #[derive(Debug, Default)]
-pub(super) struct Chat {
+pub(super) struct ChatCheck {
     participants: u64,
     /// Documents in a user's channel list.
     channels: u64,
@@ -28,7 +28,7 @@ pub(super) struct Chat {
     is_deleted: bool,
 }
 
-impl ValueCheck for Chat {
+impl ValueCheck for ChatCheck {
     fn document(&mut self, table: &str, document: &Document) -> Option<Finding> {
         self.has_entity |= table == ENTITY.name;
         self.is_deleted |= table == TOMBSTONE.name;
@@ -128,7 +128,7 @@ mod tests {
 
     /// Checks a channel with two participants, one of them an owner, and a document in `table`.
     fn check_channel(counted: u64, owners: i64, table: &str) -> Option<String> {
-        let mut chat = Chat::default();
+        let mut chat = ChatCheck::default();
         let told = [
             (PARTICIPANTS.name, participant(Role::Owner)),
             (PARTICIPANTS.name, participant(Role::Member)),
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn wrong_channel_count_of_a_user_is_found() {
         let check_user = |counted: u64, table: &str| {
-            let mut chat = Chat::default();
+            let mut chat = ChatCheck::default();
             for table in [table, CHANNELS.name] {
                 assert_eq!(chat.document(table, &document(b"\x80")), None);
             }
@@ -200,7 +200,7 @@ mod tests {
     fn value_that_is_not_messagepack_is_found() {
         for wrong in [&b"\xc1"[..], b"\x81\xa1a", b"\x80\x80", b""] {
             assert!(
-                Chat::default()
+                ChatCheck::default()
                     .document(ENTITY.name, &document(wrong))
                     .is_some(),
                 "{wrong:?}"

@@ -10,7 +10,7 @@ const MAX_HISTORY: usize = 100;
 
 /// A line with a cursor and a history, edited with the keys of common shells.
 #[derive(Debug, Default)]
-pub(super) struct Line {
+pub(super) struct InputLine {
     text: Vec<char>,
     cursor: usize,
     history: Vec<String>,
@@ -29,7 +29,7 @@ pub(super) enum Typed {
     End,
 }
 
-impl Line {
+impl InputLine {
     pub(super) fn press(&mut self, key: KeyEvent) -> Typed {
         let control = key.modifiers.contains(KeyModifiers::CONTROL);
         match key.code {
@@ -181,16 +181,16 @@ fn printable(c: char) -> char {
 mod tests {
     use super::*;
 
-    fn press(line: &mut Line, code: KeyCode) -> Typed {
+    fn press(line: &mut InputLine, code: KeyCode) -> Typed {
         line.press(KeyEvent::new(code, KeyModifiers::NONE))
     }
 
-    fn control(line: &mut Line, c: char) -> Typed {
+    fn control(line: &mut InputLine, c: char) -> Typed {
         line.press(KeyEvent::new(KeyCode::Char(c), KeyModifiers::CONTROL))
     }
 
-    fn typed(text: &str) -> Line {
-        let mut line = Line::default();
+    fn typed(text: &str) -> InputLine {
+        let mut line = InputLine::default();
         text.chars()
             .for_each(|c| drop(press(&mut line, KeyCode::Char(c))));
         line
@@ -264,7 +264,7 @@ mod tests {
         press(&mut line, KeyCode::Home);
         assert_eq!((line.layout(2, 6).row, line.layout(2, 6).column), (0, 2));
         assert_eq!(
-            Line::default().layout(2, 0),
+            InputLine::default().layout(2, 0),
             Layout {
                 rows: vec![String::new()],
                 row: 0,

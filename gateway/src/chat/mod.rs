@@ -31,7 +31,7 @@ use tokio::{
 };
 
 use self::{
-    names::{Names, name_of},
+    names::{UserNames, name_of},
     screen::Screen,
 };
 use crate::{config::Chat, demo::Demo, start::StartError};
@@ -86,7 +86,7 @@ pub async fn run(settings: Chat) -> Result<(), StartError> {
         is_away: false,
         last_number: 0,
         waiting: VecDeque::new(),
-        names: Names::default(),
+        names: UserNames::default(),
         unnamed: HashSet::new(),
         lookup: JoinSet::new(),
     };
@@ -115,7 +115,7 @@ struct Conversation {
     last_number: u64,
     /// Items that are shown as soon as the names in them are known.
     waiting: VecDeque<Item>,
-    names: Names,
+    names: UserNames,
     /// Users whose names could not be read during this connection.
     unnamed: HashSet<UserId>,
     /// The request for names in flight; at most one.

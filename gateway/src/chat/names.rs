@@ -10,13 +10,13 @@ const MAX_NAMES: usize = 4096;
 
 /// The known display names.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(super) struct UserNames {
     by_id: HashMap<UserId, String>,
     /// Number of users for each name in lower case.
     users_by_name: HashMap<String, usize>,
 }
 
-impl Names {
+impl UserNames {
     /// Adds or replaces the name of a user.
     pub(super) fn learn(&mut self, id: UserId, name: String) {
         if self.by_id.len() >= MAX_NAMES {
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn users_with_equal_names_are_shown_with_their_ids() {
-        let mut names = Names::default();
+        let mut names = UserNames::default();
         let [ada, eve] = ["ada", "eve"].map(|id| id.parse::<UserId>().unwrap());
         assert_eq!(names.of(&ada), "ada");
         names.learn(ada.clone(), "Ada".into());

@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
 use unicode_width::UnicodeWidthChar;
 
-use super::line::{Line, Typed};
+use super::line::{InputLine, Typed};
 use crate::{start::StartError, terminal};
 
 /// Prefix of all rows of a message but the first.
@@ -103,7 +103,7 @@ impl Screen {
 /// A line editor on a terminal in raw mode. Drop restores the mode.
 struct Editor {
     events: EventStream,
-    line: Line,
+    line: InputLine,
     prompt: String,
     prompt_width: usize,
     /// The row of the cursor within the line when it was last drawn.
@@ -116,7 +116,7 @@ impl Editor {
         let prompt = format!("{}: ", coloured(name, has_colour));
         let mut editor = Self {
             events: EventStream::new(),
-            line: Line::default(),
+            line: InputLine::default(),
             prompt,
             prompt_width: width(name) + 2,
             row: 0,

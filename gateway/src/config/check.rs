@@ -12,8 +12,8 @@ use protocol::Limits;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use super::{
-    Config, ConfigError, Demo, LogFormat, Origins, Secret, StoreConfig, memory,
-    settings::{SettingDefault, Settings},
+    Config, ConfigError, DemoMode, LogFormat, Origins, Secret, StoreConfig, memory,
+    settings::{NodeSettings, SettingDefault},
     show,
     value::{LimitValues, SettingValue},
 };
@@ -25,9 +25,9 @@ const MAX_LIMIT: u64 = (1 << 53) - 1;
 /// Memory in bytes that is assumed if the system does not report it.
 const ASSUMED_MEMORY: u64 = 2 * 1024 * 1024 * 1024;
 
-pub(super) fn check(settings: &Settings) -> Result<Config, ConfigError> {
+pub(super) fn check(settings: &NodeSettings) -> Result<Config, ConfigError> {
     // Destructured, so that the compiler warns about a setting that is not read.
-    let Settings {
+    let NodeSettings {
         listen,
         ops_listen,
         allowed_origins,
@@ -77,7 +77,7 @@ pub(super) fn check(settings: &Settings) -> Result<Config, ConfigError> {
     }
 
     let demo_wanted = demo.required(demo_of)?;
-    if shared && demo_wanted == Demo::On {
+    if shared && demo_wanted == DemoMode::On {
         return Err(ConfigError::new(format!(
             "{} is on, and the demo needs the data folder of the embedded store: leave it or --redis out",
             demo.source
@@ -129,8 +129,8 @@ pub(super) fn check(settings: &Settings) -> Result<Config, ConfigError> {
 ///
 /// # Errors
 /// Fails if a setting of the store is invalid, or if its settings contradict each other.
-pub(super) fn store(settings: &Settings) -> Result<StoreConfig, ConfigError> {
-    let Settings {
+pub(super) fn store(settings: &NodeSettings) -> Result<StoreConfig, ConfigError> {
+    let NodeSettings {
         data,
         redis,
         redis_prefix,
@@ -173,7 +173,7 @@ pub(super) fn store(settings: &Settings) -> Result<StoreConfig, ConfigError> {
 ///
 /// # Errors
 /// Fails if the file cannot be read or is not a secret key.
-pub(super) fn secret_key_file(settings: &Settings) -> Result<Option<PathBuf>, ConfigError> {
+pub(super) fn secret_key_file(settings: &NodeSettings) -> Result<Option<PathBuf>, ConfigError> {
     settings
         .secret_key_file
         .parse(|path| secret_key(Path::new(path)).map(|_| path.into()))
@@ -306,11 +306,11 @@ fn networks(text: &str) -> Result<Vec<ipnet::IpNet>, String> {
         .collect()
 }
 
-fn demo_of(text: &str) -> Result<Demo, String> {
+fn demo_of(text: &str) -> Result<DemoMode, String> {
     match text {
-        "auto" => Ok(Demo::Auto),
-        "on" | "true" | "1" => Ok(Demo::On),
-        "off" | "false" | "0" => Ok(Demo::Off),
+        "auto" => Ok(DemoMode::Auto),
+        "on" | "true" | "1" => Ok(DemoMode::On),
+        "off" | "false" | "0" => Ok(DemoMode::Off),
         _ => Err(format!(
             "{text:?} is none of auto, on and off: use one of them"
         )),

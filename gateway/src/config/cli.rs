@@ -14,14 +14,15 @@ use domain::nearest::nearest;
 use protocol::Limits;
 
 use super::{
-    Config, ConfigError, Environment, Export, Flags, Import, LogFormat, Secret, check, layers,
+    Config, ConfigError, EnvironmentReader, Export, Flags, Import, LogFormat, Secret, check,
+    layers,
     settings::{DATA_FOLDER, LIMITS},
     show,
     transfer::{ExportFlags, ImportFlags},
 };
 use crate::{
-    backup::{Backup, Check, Restore},
-    health::Health,
+    backup::{Backup, CheckArgs, Restore},
+    health::HealthArgs,
     listen::{SocketBudget, max_descriptor_limit},
     log::scrub,
     terminal::complain,
@@ -41,9 +42,9 @@ pub enum Command {
     /// Create a data folder from a backup.
     Restore(Restore),
     /// Check a data folder.
-    Check(Check),
+    Check(CheckArgs),
     /// Query a node's health.
-    Health(Health),
+    Health(HealthArgs),
     /// Write an app as lines of JSON.
     Export(Export),
     /// Load an app from such lines.
@@ -65,7 +66,7 @@ pub const CHAT_URL: &str = "ws://127.0.0.1:7400/v1/ws";
 
 /// A command line that cannot be run.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub enum CommandLineError {
     /// Wrong usage, or a request for help or version. `clap::Error::exit` prints it and chooses the
     /// exit code.
     #[error(transparent)]
@@ -83,13 +84,13 @@ pub enum Failure {
 pub fn from_process() -> Result<Command, ConfigError> {
     match parse(std::env::args_os(), &|name| std::env::var(name).ok()) {
         Ok(command) => Ok(with_unknown_variables(command)),
-        Err(Failure::Setting(error)) => Err(error),
-        Err(Failure::Usage(error)) if error.use_stderr() => {
+        Err(CommandLineError::Setting(error)) => Err(error),
+        Err(CommandLineError::Usage(error)) if error.use_stderr() => {
             // It quotes the arguments, which may contain a misplaced secret.
             let _ = write!(io::stderr(), "{}", scrub(&error.render().to_string()));
             std::process::exit(2)
         }
-        Err(Failure::Usage(error)) => error.exit(),
+        Err(CommandLineError::Usage(error)) => error.exit(),
     }
 }
 
@@ -113,12 +114,12 @@ fn with_unknown_variables(mut command: Command) -> Command {
 /// Parses a command line, whose first argument is the program's name, and the files that it names.
 ///
 /// # Errors
-/// [`Failure::Usage`] for wrong usage, help and version; [`Failure::Setting`] if a setting cannot
+/// [`CommandLineError::Usage`] for wrong usage, help and version; [`CommandLineError::Setting`] if a setting cannot
 /// be used.
 pub fn parse(
     args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
-    env: Environment<'_>,
-) -> Result<Command, Failure> {
+    env: EnvironmentReader<'_>,
+) -> Result<Command, CommandLineError> {
     let cli = Cli::try_parse_from(args).map_err(with_nearest_command)?;
     let (flags, shown) = match cli.command {
         None => (cli.flags, false),
@@ -228,9 +229,9 @@ enum Sub {
     /// Make a data folder from a backup
     Restore(Restore),
     /// Check whether a data folder or a backup is whole; exit code 1 if it is not
-    Check(Check),
+    Check(CheckArgs),
     /// Ask a running node whether it is alive, or ready; exit code 1 if it is not
-    Health(Health),
+    Health(HealthArgs),
     /// Write an app, with all that belongs to it, as lines of JSON, for another store
     ///
     /// The nodes that serve it must be stopped: an app that changes meanwhile is refused.

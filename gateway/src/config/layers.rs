@@ -7,8 +7,8 @@ use protocol::Limits;
 
 use super::{
     ConfigError,
-    settings::{Flags, SETTINGS, Settings},
-    value::{LimitValues, SettingValue, Source},
+    settings::{Flags, NodeSettings, SETTINGS},
+    value::{LimitValues, SettingValue, ValueSource},
 };
 
 /// Prefix of the variables of settings.
@@ -19,7 +19,7 @@ const CONFIG: &str = "CHAOS_CONFIG";
 const LIMITS: &str = "CHAOS_LIMITS";
 
 /// Returns the value of an environment variable.
-pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+pub type EnvironmentReader<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Collects every setting: flags take precedence over the environment, and that over the file.
 /// Empty variables count as absent, so that a compose file can pass on unset ones.
@@ -27,7 +27,10 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// # Errors
 /// Fails if the file cannot be read or is not TOML, or if a layer names an unknown setting or
 /// limit.
-pub(super) fn gather(flags: Flags, env: Environment<'_>) -> Result<Settings, ConfigError> {
+pub(super) fn gather(
+    flags: Flags,
+    env: EnvironmentReader<'_>,
+) -> Result<NodeSettings, ConfigError> {
     let env = |name: &str| env(name).filter(|value| !value.is_empty());
     let mut file = match flags.config.clone().or_else(|| env(CONFIG)) {
         Some(path) => File::read(&path)?,
@@ -41,17 +44,17 @@ pub(super) fn gather(flags: Flags, env: Environment<'_>) -> Result<Settings, Con
             .map(str::trim)
             .filter(|pair| !pair.is_empty())
         {
-            take_limit(&mut limits, pair, Source::Environment(LIMITS))?;
+            take_limit(&mut limits, pair, ValueSource::Environment(LIMITS))?;
         }
     }
     for pair in &flags.limit {
-        take_limit(&mut limits, pair, Source::Flag("limit"))?;
+        take_limit(&mut limits, pair, ValueSource::Flag("limit"))?;
     }
 
-    Ok(Settings::gather(flags, limits, |setting, flag| {
-        let flag = flag.map(|text| (text, Source::Flag(setting.flag)));
-        let value =
-            flag.or_else(|| env(setting.env).map(|text| (text, Source::Environment(setting.env))));
+    Ok(NodeSettings::gather(flags, limits, |setting, flag| {
+        let flag = flag.map(|text| (text, ValueSource::Flag(setting.flag)));
+        let value = flag
+            .or_else(|| env(setting.env).map(|text| (text, ValueSource::Environment(setting.env))));
         match value.or_else(|| file.values.remove(setting.name)) {
             Some((text, source)) => SettingValue {
                 setting,
@@ -61,7 +64,7 @@ pub(super) fn gather(flags: Flags, env: Environment<'_>) -> Result<Settings, Con
             None => SettingValue {
                 setting,
                 text: None,
-                source: Source::Default,
+                source: ValueSource::Default,
             },
         }
     }))
@@ -93,7 +96,11 @@ pub(super) fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<Stri
     unknown.map(sentence).collect()
 }
 
-fn take_limit(limits: &mut LimitValues, pair: &str, source: Source) -> Result<(), ConfigError> {
+fn take_limit(
+    limits: &mut LimitValues,
+    pair: &str,
+    source: ValueSource,
+) -> Result<(), ConfigError> {
     let Some((name, value)) = pair.split_once('=') else {
         return Err(ConfigError::new(format!(
             "{source} has {pair:?}: use NAME=VALUE, such as page=100"
@@ -106,7 +113,7 @@ fn take_limit(limits: &mut LimitValues, pair: &str, source: Source) -> Result<()
     Ok(())
 }
 
-fn limit_name(name: &str, source: &Source) -> Result<&'static str, ConfigError> {
+fn limit_name(name: &str, source: &ValueSource) -> Result<&'static str, ConfigError> {
     let names = || Limits::ALL.iter().map(|(name, _, _)| *name);
     names().find(|known| *known == name).ok_or_else(|| {
         let hint = hint(name, names()).unwrap_or_else(|| "`chaos --help` lists them".to_owned());
@@ -119,7 +126,7 @@ fn limit_name(name: &str, source: &Source) -> Result<&'static str, ConfigError> 
 /// The settings and limits of the TOML file.
 #[derive(Default)]
 struct File {
-    values: BTreeMap<String, (String, Source)>,
+    values: BTreeMap<String, (String, ValueSource)>,
     limits: LimitValues,
 }
 
@@ -144,14 +151,14 @@ impl File {
         })?;
         let mut file = Self::default();
         for (key, value) in table {
-            let source = Source::File {
+            let source = ValueSource::File {
                 path: path.to_owned(),
                 key: key.clone(),
             };
             match (key.as_str(), value) {
                 ("limits", toml::Value::Table(table)) => {
                     for (name, value) in table {
-                        let source = Source::File {
+                        let source = ValueSource::File {
                             path: path.to_owned(),
                             key: format!("limits.{name}"),
                         };
@@ -187,7 +194,7 @@ impl File {
 }
 
 /// Returns a TOML value as the text that the other layers would have.
-fn flat(value: toml::Value, source: &Source) -> Result<String, ConfigError> {
+fn flat(value: toml::Value, source: &ValueSource) -> Result<String, ConfigError> {
     match value {
         toml::Value::String(text) => Ok(text),
         toml::Value::Integer(number) => Ok(number.to_string()),

@@ -25,8 +25,8 @@ pub use domain::redacted::Secret;
 pub(crate) use self::secret::credential_length;
 pub use self::{
     check::secret_key,
-    cli::{CHAT_URL, Chat, Command, Failure, from_process, parse},
-    layers::Environment,
+    cli::{CHAT_URL, Chat, Command, CommandLineError, from_process, parse},
+    layers::EnvironmentReader,
     origins::Origins,
     secret::without_password,
     settings::{DATA_FOLDER, Flags, SETTINGS, Setting, SettingDefault},
@@ -58,7 +58,7 @@ pub struct Config {
     /// Idle timeout of an HTTP connection between two requests. Default 75 s.
     pub http_idle: Duration,
     /// Whether to create the demo tenant. Never `On` with Redis.
-    pub demo: Demo,
+    pub demo: DemoMode,
     /// The limits. `outbox_total_bytes` defaults to a quarter of the memory, `requests_total_bytes`
     /// to an eighth.
     pub limits: Limits,
@@ -119,7 +119,7 @@ impl fmt::Debug for StoreConfig {
 
 /// When a node creates the demo: an organization, an app, users and a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Demo {
+pub enum DemoMode {
     /// In a fresh data folder, if the node listens on loopback.
     Auto,
     /// In a data folder without a demo, whatever the address.

@@ -52,9 +52,9 @@ macro_rules! settings {
         /// The text and source of every setting. `check` destructures it, so that the compiler
         /// warns about a setting that is not read.
         #[derive(Debug)]
-        pub(super) struct Settings { $(pub(super) $name: SettingValue,)* pub(super) limits: LimitValues }
+        pub(super) struct NodeSettings { $(pub(super) $name: SettingValue,)* pub(super) limits: LimitValues }
 
-        impl Settings {
+        impl NodeSettings {
             /// Collects every setting: `value_of` gets its row and the text of its flag.
             pub(super) fn gather(
                 flags: Flags,

@@ -4,7 +4,7 @@ use protocol::Limits;
 
 use super::{
     secret::without_password,
-    settings::{LIMITS, SETTINGS, SettingDefault, Settings},
+    settings::{LIMITS, NodeSettings, SETTINGS, SettingDefault},
     value::SettingValue,
 };
 use crate::log::scrub;
@@ -13,7 +13,7 @@ use crate::log::scrub;
 const COMMENT_WIDTH: usize = 110;
 
 /// Returns the effective settings as TOML, each with its source, secrets as `***`.
-pub(super) fn effective(settings: &Settings, limits: &Limits) -> String {
+pub(super) fn effective(settings: &NodeSettings, limits: &Limits) -> String {
     let mut out = String::new();
     for value in settings.all() {
         let name = value.setting.name;
@@ -44,7 +44,7 @@ pub(super) fn effective(settings: &Settings, limits: &Limits) -> String {
 }
 
 /// Returns the settings that differ from their defaults as `name=value`, secrets as `***`.
-pub(super) fn changed(settings: &Settings, limits: &Limits) -> String {
+pub(super) fn changed(settings: &NodeSettings, limits: &Limits) -> String {
     let is_default = |value: &SettingValue| matches!((&value.text, value.setting.default), (Some(text), SettingDefault::Value(default)) if text == default);
     let values = settings
         .all()

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use protocol::AppId;
 
-use super::{ConfigError, Environment, Flags, StoreConfig, check, layers};
+use super::{ConfigError, EnvironmentReader, Flags, StoreConfig, check, layers};
 
 /// The settings of `chaos export`.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ struct StoreFlags {
 }
 
 impl ExportFlags {
-    pub(super) fn read(self, env: Environment<'_>) -> Result<Export, ConfigError> {
+    pub(super) fn read(self, env: EnvironmentReader<'_>) -> Result<Export, ConfigError> {
         Ok(Export {
             app: self.app,
             to: unless_standard_stream(self.to),
@@ -89,7 +89,7 @@ impl ExportFlags {
 }
 
 impl ImportFlags {
-    pub(super) fn read(self, env: Environment<'_>) -> Result<Import, ConfigError> {
+    pub(super) fn read(self, env: EnvironmentReader<'_>) -> Result<Import, ConfigError> {
         Ok(Import {
             from: unless_standard_stream(self.from),
             store: self.store.read(env)?,
@@ -98,7 +98,7 @@ impl ImportFlags {
 }
 
 impl StoreFlags {
-    fn read(self, env: Environment<'_>) -> Result<StoreSettings, ConfigError> {
+    fn read(self, env: EnvironmentReader<'_>) -> Result<StoreSettings, ConfigError> {
         let Self {
             config,
             data,

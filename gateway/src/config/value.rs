@@ -6,14 +6,14 @@ use super::setting::Setting;
 
 /// The layer that a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Source {
+pub(super) enum ValueSource {
     Flag(&'static str),
     Environment(&'static str),
     File { path: String, key: String },
     Default,
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for ValueSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Flag(flag) => write!(f, "--{flag}"),
@@ -29,8 +29,8 @@ impl fmt::Display for Source {
 pub(super) struct SettingValue {
     pub(super) setting: &'static Setting,
     pub(super) text: Option<String>,
-    pub(super) source: Source,
+    pub(super) source: ValueSource,
 }
 
 /// Limits of all layers, by name: text and source.
-pub(super) type LimitValues = BTreeMap<&'static str, (String, Source)>;
+pub(super) type LimitValues = BTreeMap<&'static str, (String, ValueSource)>;

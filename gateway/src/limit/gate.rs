@@ -40,7 +40,7 @@ pub struct Gate {
 
 /// The counters of a gate.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct GateCounts {
     /// `connect`s admitted since the start.
     pub admitted: u64,
     /// `connect`s being served.
@@ -111,7 +111,7 @@ impl Gate {
     }
 
     /// Returns the counters.
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> GateCounts {
         let under_way = self.permits.as_ref().map_or(0, |(permits, count)| {
             u64::from(*count).saturating_sub(permits.available() as u64)
         });
@@ -119,7 +119,7 @@ impl Gate {
             .permits
             .as_ref()
             .map_or(0, |(permits, _)| permits.waiting());
-        Counts {
+        GateCounts {
             admitted: self.admitted.load(Ordering::Relaxed),
             under_way,
             waiting: waiting as u64,
@@ -205,7 +205,7 @@ mod tests {
         assert!(full.retry_after_ms >= MIN_RETRY_AFTER.as_millis() as u64);
         assert_eq!(
             gate.counts(),
-            Counts {
+            GateCounts {
                 admitted: 2,
                 under_way: 2,
                 waiting: 2,
@@ -223,7 +223,7 @@ mod tests {
         drop(third);
         assert_eq!(
             gate.counts(),
-            Counts {
+            GateCounts {
                 admitted: 4,
                 under_way: 0,
                 waiting: 0,
@@ -342,9 +342,9 @@ mod tests {
         assert!(all.iter().all(Result::is_ok));
         assert_eq!(
             gate.counts(),
-            Counts {
+            GateCounts {
                 admitted: 1000,
-                ..Counts::default()
+                ..GateCounts::default()
             }
         );
     }

@@ -12,6 +12,6 @@ mod room;
 pub use address::AddressGroup;
 pub use bucket::{Bucket, Rate};
 pub use concurrent::{Concurrent, Counted};
-pub use gate::{Counts, Full, Gate, Pass};
+pub use gate::{Full, Gate, GateCounts, Pass};
 pub use keyed::Keyed;
 pub use room::{NoRoom, Room, STRANGERS, Share};

@@ -14,7 +14,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
     limit::{AddressGroup, Concurrent, Counted},
-    metrics::{Held, Metrics, Refusal},
+    metrics::{Held, Metrics, RefusalReason},
     rest::Proxies,
 };
 
@@ -207,7 +207,7 @@ impl Admission {
     /// connects for many clients, so its address is not limited.
     pub(super) fn admit(&self, peer: IpAddr) -> Result<Admitted, &'static str> {
         let refuse = |limit| {
-            self.metrics.refused(Refusal::Limit);
+            self.metrics.refused(RefusalReason::Limit);
             self.metrics.limit_hit(limit);
             limit
         };

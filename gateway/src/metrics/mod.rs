@@ -27,7 +27,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    parts: Arc<scrape::Parts>,
+    parts: Arc<scrape::ScrapedParts>,
     /// `chaos_connections`: open WebSockets, see [`Metrics::hold`].
     pub connections: Gauge,
     /// `chaos_http_connections`: open HTTP connections, before an upgrade, see [`Metrics::hold`].
@@ -57,7 +57,7 @@ pub struct Metrics {
 
 /// The reason for which a connection was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum RefusalReason {
     /// A limit on connections or on attempts; see `chaos_limits_hit_total`.
     Limit,
     /// The page's origin.
@@ -79,7 +79,7 @@ pub enum Transport {
     Http,
 }
 
-impl Refusal {
+impl RefusalReason {
     const ALL: [Self; 5] = [
         Self::Limit,
         Self::Origin,
@@ -161,7 +161,7 @@ impl Metrics {
     /// Creates counters at zero, for every value of fixed labels, so that rates are correct from
     /// the first event on.
     pub fn new() -> Self {
-        let parts = Arc::<scrape::Parts>::default();
+        let parts = Arc::<scrape::ScrapedParts>::default();
         let mut metrics = Self {
             registry: Registry::default(),
             parts: parts.clone(),
@@ -256,7 +256,7 @@ impl Metrics {
         names.register_collector(Box::new(parts));
         metrics.registry = registry;
 
-        for reason in Refusal::ALL {
+        for reason in RefusalReason::ALL {
             metrics
                 .refused
                 .get_or_create(&RefusedLabels {
@@ -304,7 +304,7 @@ impl Metrics {
     }
 
     /// Counts a refused connection.
-    pub fn refused(&self, reason: Refusal) {
+    pub fn refused(&self, reason: RefusalReason) {
         self.refused
             .get_or_create(&RefusedLabels {
                 reason: reason.word(),

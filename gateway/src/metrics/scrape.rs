@@ -17,7 +17,7 @@ pub struct Readings {
     /// Values of all outboxes together.
     pub outboxes: fanout::outbox::OutboxCounts,
     /// Values of the admission of `connect`s.
-    pub gate: crate::limit::Counts,
+    pub gate: crate::limit::GateCounts,
     /// Bytes that requests hold until their answers are written.
     pub requests_bytes: u64,
     /// Whether the bus is connected.
@@ -28,15 +28,15 @@ pub struct Readings {
 
 /// Reads the values at a scrape. It has none until their source is set.
 #[derive(Default)]
-pub(super) struct Parts(pub(super) OnceLock<Box<dyn Fn() -> Readings + Send + Sync>>);
+pub(super) struct ScrapedParts(pub(super) OnceLock<Box<dyn Fn() -> Readings + Send + Sync>>);
 
-impl fmt::Debug for Parts {
+impl fmt::Debug for ScrapedParts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Parts")
     }
 }
 
-impl Collector for Parts {
+impl Collector for ScrapedParts {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let Some(read) = self.0.get() else {
             return Ok(());

@@ -22,7 +22,7 @@ fn counted_values_are_scraped() {
     metrics.closed(CloseCode::TooSlow);
     metrics.error(Transport::Http, ErrorCode::NotFound);
     metrics.limit_hit("page");
-    metrics.refused(Refusal::Origin);
+    metrics.refused(RefusalReason::Origin);
     metrics.http(Some("/v1/users/{user}"), &Method::GET, 200);
     metrics.http(
         None,
@@ -99,7 +99,7 @@ fn values_of_other_parts_are_read_at_the_scrape() {
             too_slow: [1, 2, 3],
             ..Default::default()
         },
-        gate: crate::limit::Counts {
+        gate: crate::limit::GateCounts {
             waiting: 4,
             turned_away: 5,
             ..Default::default()

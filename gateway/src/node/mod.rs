@@ -26,18 +26,18 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     auth::{Attempts, Authenticator},
-    config::{Config, Demo as DemoSetting},
+    config::{Config, DemoMode},
     demo::Demo,
     drain::{spread, spread_time},
     limit::{Concurrent, Gate, Keyed, Rate, Room},
-    listen::{self, Admission, Server, SocketBudget},
+    listen::{self, Admission, HttpServer, SocketBudget},
     metrics::{Metrics, Readings},
     readiness::Readiness,
     rest::{self, Proxies, RestState},
-    session::Timing,
-    sessions::{Parts, Presences, Registry, Sessions},
+    session::SessionTiming,
+    sessions::{PresenceTracker, Registry, Sessions, SessionsParts},
     socket::{Connections, Upgrades, upgrade},
-    source::Source,
+    source::GatewaySource,
     start::StartError,
 };
 
@@ -60,7 +60,7 @@ pub struct Node {
     /// Whether the demo exists.
     pub has_demo: bool,
     sessions: Arc<Sessions>,
-    presences: Arc<Presences>,
+    presences: Arc<PresenceTracker>,
     embedded: Option<Arc<Embedded>>,
     draining: Arc<AtomicBool>,
     unfit: Arc<SetOnce<StartError>>,
@@ -115,7 +115,7 @@ impl Node {
         let authenticator = Arc::new(Authenticator::new(services.clone(), admin));
 
         let registry = Arc::new(Registry::default());
-        let source = Source::new(services.clone(), metrics.clone(), &registry);
+        let source = GatewaySource::new(services.clone(), metrics.clone(), &registry);
         let apps = Arc::new(Keyed::new(Rate::per_second(
             services.limits.app_requests_per_second,
         )));
@@ -128,10 +128,10 @@ impl Node {
             source.clone(),
             hub::HubConfig::default(),
         );
-        let presences = Presences::new(services.clone(), name);
+        let presences = PresenceTracker::new(services.clone(), name);
         let limits = services.limits.clone();
         let requests = Room::new(limits.requests_total_bytes);
-        let sessions = Sessions::new(Parts {
+        let sessions = Sessions::new(SessionsParts {
             services: services.clone(),
             hub: hub.clone(),
             authenticator: authenticator.clone(),
@@ -201,7 +201,7 @@ impl Node {
             sessions: sessions.clone(),
             gate,
             outboxes,
-            timing: Timing {
+            timing: SessionTiming {
                 heartbeat: config.heartbeat,
                 requests_per_second: limits.requests_per_second,
             },
@@ -219,9 +219,9 @@ impl Node {
 
         if let Some(folder) = &storage.folder {
             let wants_demo = match config.demo {
-                DemoSetting::Auto => folder.is_fresh && config.listen.ip().is_loopback(),
-                DemoSetting::On => !Demo::exists(&services, folder).await?,
-                DemoSetting::Off => false,
+                DemoMode::Auto => folder.is_fresh && config.listen.ip().is_loopback(),
+                DemoMode::On => !Demo::exists(&services, folder).await?,
+                DemoMode::Off => false,
             };
             if wants_demo {
                 Demo::create(&services, folder).await?;
@@ -277,7 +277,7 @@ impl Node {
         let admission = Admission::clients(&budget, rest.proxies.clone(), metrics.clone());
         node.tasks.spawn(listen::accept(
             listener,
-            Server {
+            HttpServer {
                 router,
                 admission,
                 idle,
@@ -288,7 +288,7 @@ impl Node {
             let (router, admission) = (rest::ops_router(rest), Admission::operators(metrics));
             node.tasks.spawn(listen::accept(
                 ops,
-                Server {
+                HttpServer {
                     router,
                     admission,
                     idle,

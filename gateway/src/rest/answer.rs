@@ -11,13 +11,13 @@ use super::conditions::Known;
 
 /// A response with a JSON body and, if that is an entity, its `ETag`.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Answer<T> {
+pub(super) struct JsonResponse<T> {
     pub(super) status: StatusCode,
     pub(super) etag: Option<String>,
     pub(super) value: T,
 }
 
-impl<T> Answer<T> {
+impl<T> JsonResponse<T> {
     pub(super) fn ok(value: T) -> Self {
         Self {
             status: StatusCode::OK,
@@ -44,7 +44,7 @@ impl<T> Answer<T> {
     }
 }
 
-impl<T: Serialize> Answer<T> {
+impl<T: Serialize> JsonResponse<T> {
     /// Returns 304 without a body if the caller has this version already.
     pub(super) fn unless(self, known: &Known) -> Response {
         match &self.etag {
@@ -56,7 +56,7 @@ impl<T: Serialize> Answer<T> {
     }
 }
 
-impl<T: Serialize> IntoResponse for Answer<T> {
+impl<T: Serialize> IntoResponse for JsonResponse<T> {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(self.value)).into_response();
         if let Some(etag) = self.etag.and_then(|etag| HeaderValue::from_str(&etag).ok()) {

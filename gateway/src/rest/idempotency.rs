@@ -16,7 +16,7 @@ use domain::{
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Shared, answer::Answer, error_response::ErrorResponse};
+use super::{Shared, answer::JsonResponse, error_response::ErrorResponse};
 
 pub(super) const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 /// The longest key, in bytes.
@@ -78,7 +78,7 @@ pub(super) struct Handling {
 
 /// What is to be done, with the bits for the ids of what the request makes.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Turn {
+pub(super) enum IdempotencyTurn {
     /// What the request asks.
     First(u64),
     /// The answer to a request that was done before.
@@ -92,7 +92,7 @@ impl Idempotency {
         services: &Services,
         handling: Handling,
         body: &B,
-        act: impl AsyncFnOnce(Turn) -> Result<Answer<T>>,
+        act: impl AsyncFnOnce(IdempotencyTurn) -> Result<JsonResponse<T>>,
     ) -> Result<Response>
     where
         B: Serialize,
@@ -104,9 +104,9 @@ impl Idempotency {
             key,
         }) = self.0
         else {
-            return act(Turn::First(random::bits()))
+            return act(IdempotencyTurn::First(random::bits()))
                 .await
-                .map(Answer::into_response);
+                .map(JsonResponse::into_response);
         };
         let asked = serde_json::to_vec(body).map_err(Error::internal)?;
         let once = match idempotency::begin_once(services, &principal, &route, &key, &asked).await?
@@ -116,11 +116,11 @@ impl Idempotency {
                 let Kept { status, etag, body } = answer;
                 let status = StatusCode::from_u16(status).map_err(Error::internal)?;
                 return Ok(match handling.repeats_anew {
-                    true => act(Turn::Repeat(bits))
+                    true => act(IdempotencyTurn::Repeat(bits))
                         .await?
                         .with_status(status)
                         .into_response(),
-                    false => Answer {
+                    false => JsonResponse {
                         status,
                         etag,
                         value: body,
@@ -129,9 +129,9 @@ impl Idempotency {
                 });
             }
             Begun::Full(_) if handling.frees => {
-                return act(Turn::First(random::bits()))
+                return act(IdempotencyTurn::First(random::bits()))
                     .await
-                    .map(Answer::into_response);
+                    .map(JsonResponse::into_response);
             }
             Begun::Full(error) => return Err(error),
             Begun::Mismatch => {
@@ -145,7 +145,7 @@ impl Idempotency {
             once: Some(once.clone()),
             was_refused: false,
         };
-        let answer = match act(Turn::First(once.bits)).await {
+        let answer = match act(IdempotencyTurn::First(once.bits)).await {
             Ok(answer) => answer,
             Err(error) => {
                 claim.was_refused = error.code().status() < 500;

@@ -22,13 +22,13 @@ use store::cost;
 
 use super::{
     Shared,
-    answer::Answer,
+    answer::JsonResponse,
     conditions::{Insists, Known},
     credentials::Bearer,
     error_response::ErrorResponse,
     extract::{self, Asked, no_room},
     held_body::hold,
-    idempotency::{Handling, Idempotency, Turn},
+    idempotency::{Handling, Idempotency, IdempotencyTurn},
 };
 use crate::limit::{NoRoom, Share, request_bytes};
 
@@ -108,10 +108,10 @@ async fn handle<O: Perform>(state: &Shared, http: Http, request: Request) -> Res
             );
             let act = async |turn| {
                 Ok(match turn {
-                    Turn::First(seed) => {
+                    IdempotencyTurn::First(seed) => {
                         answer(http, O::perform(services, call(input, seed)).await?)
                     }
-                    Turn::Repeat(seed) => {
+                    IdempotencyTurn::Repeat(seed) => {
                         answer(http, O::repeat(services, call(input, seed)).await?)
                     }
                 })
@@ -193,13 +193,13 @@ async fn input<T: DeserializeOwned + Send>(
 }
 
 /// A success as an answer: 201 for what was made now, where the operation can make something.
-fn answer<T>(http: Http, done: Done<T>) -> Answer<T> {
+fn answer<T>(http: Http, done: Done<T>) -> JsonResponse<T> {
     let statuses = || http.success.iter().map(|(status, _)| *status);
     let usual = statuses().next().unwrap_or(200);
     let status = statuses()
         .find(|status| (*status == 201) == done.is_new)
         .unwrap_or(usual);
-    let answer = Answer {
+    let answer = JsonResponse {
         status: StatusCode::from_u16(status).unwrap_or(StatusCode::OK),
         etag: None,
         value: done.value,

@@ -6,7 +6,8 @@ use protocol::{ErrorCode, operation::empty::Empty};
 use serde::Serialize;
 
 use super::{
-    Shared, answer::Answer, credentials::Bearer, error_response::ErrorResponse, extract::Asked,
+    Shared, answer::JsonResponse, credentials::Bearer, error_response::ErrorResponse,
+    extract::Asked,
 };
 use crate::metrics::CONTENT_TYPE;
 
@@ -37,19 +38,19 @@ struct Condition {
 }
 
 /// Whether the process is alive
-async fn healthz() -> Answer<Condition> {
-    Answer::ok(Condition { status: "alive" })
+async fn healthz() -> JsonResponse<Condition> {
+    JsonResponse::ok(Condition { status: "alive" })
 }
 
 /// Whether the node takes requests
 ///
 /// It does while its store can be reached and it is not going away.
-async fn readyz(State(state): State<Shared>) -> Result<Answer<Condition>, ErrorResponse> {
+async fn readyz(State(state): State<Shared>) -> Result<JsonResponse<Condition>, ErrorResponse> {
     if (state.draining)() {
         return Err(Error::new(ErrorCode::Unavailable, "the node is going away").into());
     }
     state.pulse.ask().await?;
-    Ok(Answer::ok(Condition { status: "ready" }))
+    Ok(JsonResponse::ok(Condition { status: "ready" }))
 }
 
 /// What the node counts, in the format of Prometheus

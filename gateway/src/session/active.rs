@@ -14,7 +14,7 @@ const EXPIRY_WARNING: Duration = Duration::from_secs(60);
 
 /// Settings of a session.
 #[derive(Debug, Clone, Copy)]
-pub struct Timing {
+pub struct SessionTiming {
     /// Silence after which the client is pinged.
     pub heartbeat: Duration,
     /// Rate limit of requests; 0 means no limit.
@@ -33,7 +33,7 @@ pub struct Active {
 
 /// An action for the connection's task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
+pub enum SessionAction {
     /// Send a ping.
     Ping,
     /// Send `token.expiring`.
@@ -44,7 +44,7 @@ pub enum Action {
 
 /// How a request is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RequestVerdict {
     /// It is served.
     Serve,
     /// It is answered with `rate_limited`.
@@ -58,7 +58,7 @@ pub enum Verdict {
 
 impl Active {
     /// Creates the state of a session whose token expires in `expires_in`.
-    pub fn new(timing: Timing, expires_in: Duration, now: Instant) -> Self {
+    pub fn new(timing: SessionTiming, expires_in: Duration, now: Instant) -> Self {
         Self {
             heartbeat: Heartbeat::new(timing.heartbeat, now),
             pace: Pace::new(timing.requests_per_second, now),
@@ -74,11 +74,11 @@ impl Active {
     }
 
     /// Records a request, and returns how it is treated.
-    pub fn request(&mut self, now: Instant) -> Verdict {
+    pub fn request(&mut self, now: Instant) -> RequestVerdict {
         match self.pace.request(now) {
-            Paced::Served => Verdict::Serve,
-            Paced::Refused { retry_after_ms } => Verdict::Refuse { retry_after_ms },
-            Paced::Exceeded => Verdict::Close(CloseCode::TooManyRequests),
+            Paced::Served => RequestVerdict::Serve,
+            Paced::Refused { retry_after_ms } => RequestVerdict::Refuse { retry_after_ms },
+            Paced::Exceeded => RequestVerdict::Close(CloseCode::TooManyRequests),
         }
     }
 
@@ -89,18 +89,18 @@ impl Active {
     }
 
     /// Returns the next action that is due. Call it until it returns `None`.
-    pub fn tick(&mut self, now: Instant) -> Option<Action> {
+    pub fn tick(&mut self, now: Instant) -> Option<SessionAction> {
         if now >= self.expires {
-            return Some(Action::Close(CloseCode::TokenExpired));
+            return Some(SessionAction::Close(CloseCode::TokenExpired));
         }
         if !self.is_warned && now + EXPIRY_WARNING >= self.expires {
             self.is_warned = true;
-            return Some(Action::WarnOfExpiry);
+            return Some(SessionAction::WarnOfExpiry);
         }
         match self.heartbeat.tick(now) {
             Beat::Idle => None,
-            Beat::Ping => Some(Action::Ping),
-            Beat::Lost => Some(Action::Close(CloseCode::HeartbeatLost)),
+            Beat::Ping => Some(SessionAction::Ping),
+            Beat::Lost => Some(SessionAction::Close(CloseCode::HeartbeatLost)),
         }
     }
 
@@ -123,19 +123,19 @@ mod tests {
 
     use super::*;
 
-    const TIMING: Timing = Timing {
+    const TIMING: SessionTiming = SessionTiming {
         heartbeat: Duration::from_secs(25),
         requests_per_second: 50,
     };
 
     /// Advances time from due time to due time, and returns the actions with their seconds.
-    fn pass(active: &mut Active, start: Instant, seconds: u64) -> Vec<(u64, Action)> {
+    fn pass(active: &mut Active, start: Instant, seconds: u64) -> Vec<(u64, SessionAction)> {
         let mut happened = Vec::new();
         while active.due() <= start + Duration::from_secs(seconds) {
             let now = active.due();
             while let Some(action) = active.tick(now) {
                 happened.push((now.duration_since(start).as_secs(), action));
-                if matches!(action, Action::Close(_)) {
+                if matches!(action, SessionAction::Close(_)) {
                     return happened;
                 }
             }
@@ -150,7 +150,7 @@ mod tests {
         for second in 0..100 {
             active.received(start + Duration::from_secs(second));
             let expected = if second == 40 {
-                vec![(40, Action::WarnOfExpiry)]
+                vec![(40, SessionAction::WarnOfExpiry)]
             } else {
                 vec![]
             };
@@ -158,7 +158,7 @@ mod tests {
         }
         assert_eq!(
             pass(&mut active, start, 100),
-            [(100, Action::Close(CloseCode::TokenExpired))]
+            [(100, SessionAction::Close(CloseCode::TokenExpired))]
         );
     }
 
@@ -169,8 +169,8 @@ mod tests {
         assert_eq!(
             pass(&mut active, start, 5),
             [
-                (0, Action::WarnOfExpiry),
-                (5, Action::Close(CloseCode::TokenExpired))
+                (0, SessionAction::WarnOfExpiry),
+                (5, SessionAction::Close(CloseCode::TokenExpired))
             ]
         );
     }
@@ -192,9 +192,9 @@ mod tests {
         assert_eq!(
             happened,
             [
-                (25, Action::Ping),
-                (50, Action::Ping),
-                (75, Action::Close(CloseCode::HeartbeatLost))
+                (25, SessionAction::Ping),
+                (50, SessionAction::Ping),
+                (75, SessionAction::Close(CloseCode::HeartbeatLost))
             ]
         );
     }
@@ -242,12 +242,12 @@ mod tests {
                     }
                     Act::Ask(times) => for _ in 0..times {
                         match active.request(now) {
-                            Verdict::Serve => served += 1,
-                            Verdict::Refuse { retry_after_ms } => {
+                            RequestVerdict::Serve => served += 1,
+                            RequestVerdict::Refuse { retry_after_ms } => {
                                 prop_assert!(retry_after_ms > 0);
                                 refused.get_or_insert(now);
                             }
-                            Verdict::Close(code) => {
+                            RequestVerdict::Close(code) => {
                                 prop_assert_eq!(code, CloseCode::TooManyRequests);
                                 prop_assert!(refused.is_some_and(|first| now - first >= Duration::from_secs(10)));
                                 break 'session;
@@ -261,21 +261,21 @@ mod tests {
                     now = now.max(active.due());
                     while let Some(action) = active.tick(now) {
                         match action {
-                            Action::Ping => {
+                            SessionAction::Ping => {
                                 pings += 1;
                                 prop_assert_eq!(now, received + silence * pings);
                                 prop_assert!(pings <= 2);
                             }
-                            Action::WarnOfExpiry => {
+                            SessionAction::WarnOfExpiry => {
                                 prop_assert!(!is_warned);
                                 prop_assert_eq!(now, expires.checked_sub(EXPIRY_WARNING).unwrap_or(given).max(given));
                                 is_warned = true;
                             }
-                            Action::Close(CloseCode::TokenExpired) => {
+                            SessionAction::Close(CloseCode::TokenExpired) => {
                                 prop_assert_eq!(now, expires);
                                 break 'session;
                             }
-                            Action::Close(code) => {
+                            SessionAction::Close(code) => {
                                 prop_assert_eq!(code, CloseCode::HeartbeatLost);
                                 prop_assert_eq!(now, received + silence * 3);
                                 break 'session;

@@ -12,8 +12,11 @@ mod sends;
 mod subscriptions;
 mod watched;
 
-pub use active::{Action, Active, Timing, Verdict};
+pub use active::{Active, RequestVerdict, SessionAction, SessionTiming};
 pub use handshake::{ConnectRequest, Handshake, InvalidConnect, MAX_CONNECT_BYTES};
-pub use sends::{Batch, Sends};
-pub use subscriptions::{Admission, Handle, Next, Step, SubscribeReason, Subscriptions};
+pub use sends::{SendBatch, Sends};
+pub use subscriptions::{
+    Next, SubscribeReason, SubscriptionAdmission, SubscriptionHandle, SubscriptionStep,
+    Subscriptions,
+};
 pub use watched::{RequestOrder, Watched};

@@ -26,7 +26,7 @@ pub struct Sends<T> {
 
 /// Sends of one commit.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Batch<T> {
+pub struct SendBatch<T> {
     /// The sends in the order of their arrival.
     pub sends: Vec<T>,
     /// Deadline of their replies.
@@ -55,7 +55,7 @@ impl<T> Sends<T> {
 
     /// Returns the next batch of a channel; call it when the last one is done. Returns `None` and
     /// removes the queue if it is empty.
-    pub fn next(&mut self, channel: &ChannelId) -> Option<Batch<T>> {
+    pub fn next(&mut self, channel: &ChannelId) -> Option<SendBatch<T>> {
         let queue = self.queues.get_mut(channel)?;
         let Some((first, _)) = queue.front() else {
             self.queues.remove(channel);
@@ -68,7 +68,7 @@ impl<T> Sends<T> {
             .take_while(|(arrived_at, _)| *arrived_at < first + MAX_BATCH_AGE)
             .count();
         let sends = queue.drain(..count).map(|(_, send)| send).collect();
-        Some(Batch { sends, deadline })
+        Some(SendBatch { sends, deadline })
     }
 
     /// Removes the queue of a channel whose processing failed. Returns the unanswered sends.

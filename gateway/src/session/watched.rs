@@ -7,7 +7,7 @@ use std::{
 
 use protocol::UserId;
 
-use super::Handle;
+use super::SubscriptionHandle;
 
 /// Position of a request among all requests of this process. A later request has a greater one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,7 +40,7 @@ impl<S> Default for Watched<S> {
     }
 }
 
-impl<S: Handle> Watched<S> {
+impl<S: SubscriptionHandle> Watched<S> {
     /// Returns those of the users that are not watched yet.
     pub fn missing(&self, users: &BTreeSet<UserId>) -> Vec<UserId> {
         let is_watched = |user: &UserId| self.users.get(user).is_some_and(|s| !s.is_ended());
@@ -89,7 +89,7 @@ mod tests {
     #[derive(Debug, Default)]
     struct Subscription(Cell<bool>);
 
-    impl Handle for Subscription {
+    impl SubscriptionHandle for Subscription {
         fn is_ended(&self) -> bool {
             self.0.get()
         }

@@ -33,7 +33,7 @@ use tracing::Instrument;
 
 use super::{
     sends::send,
-    session::{Credential, RequestInFlight, Session},
+    session::{RequestInFlight, Session, SessionCredential},
     shared::Sessions,
     subscribe::{self, PendingStarts},
     watching::watch_presence,
@@ -44,7 +44,7 @@ use crate::session::RequestOrder;
 const MAX_SUBSCRIBE: usize = protocol::bounds::SUBSCRIBED_CHANNELS;
 
 /// A reply, and the subscriptions that start after it.
-struct Answer {
+struct ServedRequest {
     payload: Vec<u8>,
     starts: PendingStarts,
 }
@@ -96,7 +96,7 @@ fn begin<O: Perform>(
             },
         )
         .await?;
-        Ok(Answer {
+        Ok(ServedRequest {
             payload: encode_output::<O>(encoding, id, &done.value),
             starts: PendingStarts::default(),
         })
@@ -201,7 +201,7 @@ fn spawn(
     id: u32,
     method: &'static str,
     in_flight: RequestInFlight,
-    work: impl Future<Output = Result<Answer>> + Send + 'static,
+    work: impl Future<Output = Result<ServedRequest>> + Send + 'static,
 ) {
     let (session, sessions) = (Arc::clone(session), Arc::clone(sessions));
     let span = tracing::debug_span!("request", session = %session.id, id, method);
@@ -211,7 +211,7 @@ fn spawn(
         let done = meter.measure(work).await;
         sessions.charge(&session, &meter);
         match done {
-            Ok(Answer { payload, starts }) => {
+            Ok(ServedRequest { payload, starts }) => {
                 // Passing events that follow the reply must not overtake it.
                 let _hold = (!starts.is_empty()).then(|| session.outbox.hold());
                 session.reply(payload);
@@ -268,9 +268,9 @@ async fn serve_own(
     session: &Arc<Session>,
     id: u32,
     request: OwnRequest,
-) -> Result<Answer> {
+) -> Result<ServedRequest> {
     let encoding = session.encoding;
-    let mut answer = Answer {
+    let mut answer = ServedRequest {
         payload: Vec::new(),
         starts: PendingStarts::default(),
     };
@@ -328,7 +328,7 @@ async fn refresh(sessions: &Sessions, session: &Arc<Session>, token: &str) -> Re
         return Err(Error::forbidden("the token is not a user's"));
     };
     sessions.registry.rekey(session, &token_key, || {
-        session.refresh(Credential {
+        session.refresh(SessionCredential {
             who: verified.actor.who,
             expires_at,
         })

@@ -19,11 +19,11 @@ use serde::Serialize;
 
 use super::{
     compare::compare,
-    session::{Session, Turn},
+    session::{Session, SubscriptionTurn},
     shared::Sessions,
     subscribe::{RequestedChannel, SubscribeRequest, prepare, start},
 };
-use crate::session::{Next, Step, SubscribeReason};
+use crate::session::{Next, SubscribeReason, SubscriptionStep};
 
 /// Starts the session's task that takes due steps, unless it runs.
 pub fn begin_steps(sessions: &Arc<Sessions>, session: &Arc<Session>) {
@@ -68,11 +68,16 @@ async fn take_steps(sessions: Weak<Sessions>, session: Arc<Session>) {
     }
 }
 
-async fn take(session: &Session, sessions: &Sessions, turn: Turn, steps: Vec<Step>) {
+async fn take(
+    session: &Session,
+    sessions: &Sessions,
+    turn: SubscriptionTurn,
+    steps: Vec<SubscriptionStep>,
+) {
     let (mut reasons, mut limited, mut comparison) = (HashMap::new(), HashMap::new(), None);
     for step in steps {
         match step {
-            Step::Subscribe { id, why, is_retry } => {
+            SubscriptionStep::Subscribe { id, why, is_retry } => {
                 let is_limited = is_retry || why.is_shared();
                 let steps = if is_limited {
                     &mut limited
@@ -81,8 +86,8 @@ async fn take(session: &Session, sessions: &Sessions, turn: Turn, steps: Vec<Ste
                 };
                 steps.insert(id, why);
             }
-            Step::Compare { attempts } => comparison = Some(attempts),
-            Step::ReportLimit { id, position } => {
+            SubscriptionStep::Compare { attempts } => comparison = Some(attempts),
+            SubscriptionStep::ReportLimit { id, position } => {
                 send_gap(session, &id, Gap::LimitReached, position)
             }
         }
@@ -114,7 +119,7 @@ async fn take(session: &Session, sessions: &Sessions, turn: Turn, steps: Vec<Ste
 async fn subscribe_pending(
     session: &Session,
     sessions: &Sessions,
-    turn: Turn,
+    turn: SubscriptionTurn,
     reasons: HashMap<ChannelId, SubscribeReason>,
 ) {
     let asked = |(id, why): (&ChannelId, &SubscribeReason)| {

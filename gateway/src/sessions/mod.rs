@@ -21,8 +21,8 @@ pub use self::{
     connect::{Candidate, Refused, check, connect, gate_refusal},
     dispatch::{refuse, request},
     follow::begin_steps,
-    presence::Presences,
+    presence::PresenceTracker,
     registry::Registry,
     session::{RequestFlow, Session},
-    shared::{Parts, Sessions},
+    shared::{Sessions, SessionsParts},
 };

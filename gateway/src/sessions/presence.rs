@@ -43,7 +43,7 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior},
 };
 
-use self::unsettled::{Finding, Unsettled};
+use self::unsettled::{PresenceFinding, Unsettled};
 
 /// Pause after a failed call to the store.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -54,7 +54,7 @@ const MEMBERS_PER_WRITE: usize = 4096;
 
 /// Durations of presence.
 #[derive(Debug, Clone, Copy)]
-pub struct Timing {
+pub struct PresenceTiming {
     /// How long a user stays online after the last session ended. Default 10 s.
     pub grace: Duration,
     /// Duration of a node's lease. Default 15 s.
@@ -63,7 +63,7 @@ pub struct Timing {
     pub renewal: Duration,
 }
 
-impl Default for Timing {
+impl Default for PresenceTiming {
     fn default() -> Self {
         Self {
             grace: Duration::from_secs(10),
@@ -75,10 +75,10 @@ impl Default for Timing {
 
 /// The users of this node.
 #[derive(Debug)]
-pub struct Presences {
+pub struct PresenceTracker {
     services: Services,
     node: String,
-    timing: Timing,
+    timing: PresenceTiming,
     /// By the user's name among the members of the lease.
     local: DashMap<String, LocalUser>,
     /// In the order in which they end.
@@ -122,14 +122,14 @@ struct Grace {
     number: u64,
 }
 
-impl Presences {
+impl PresenceTracker {
     /// A node without users. `node` is the name of its lease.
     pub fn new(services: Services, node: impl Into<String>) -> Arc<Self> {
-        Self::with(services, node, Timing::default())
+        Self::with(services, node, PresenceTiming::default())
     }
 
     /// Like [`new`](Self::new), with other durations.
-    pub fn with(services: Services, node: impl Into<String>, timing: Timing) -> Arc<Self> {
+    pub fn with(services: Services, node: impl Into<String>, timing: PresenceTiming) -> Arc<Self> {
         Arc::new(Self {
             services,
             node: node.into(),
@@ -239,8 +239,8 @@ impl Presences {
             .filter_map(|member| {
                 let found = match self.local.get(&member) {
                     Some(user) if user.is_told => return None,
-                    Some(user) => Finding::Online { stay: user.stay },
-                    None => Finding::Offline,
+                    Some(user) => PresenceFinding::Online { stay: user.stay },
+                    None => PresenceFinding::Offline,
                 };
                 Some((member, found))
             });
@@ -395,7 +395,7 @@ fn interval(period: Duration) -> Interval {
 /// Members that are being written or settled. Those left when it is dropped, after an error or a
 /// cancellation, are written and settled again.
 struct Batch<'a> {
-    presences: &'a Presences,
+    presences: &'a PresenceTracker,
     members: Vec<String>,
 }
 

@@ -16,11 +16,11 @@ use fanout::{Outbox, Position};
 use protocol::{ChannelId, TokenKeyId, UserId};
 
 use super::session::Session;
-use crate::source::Membership;
+use crate::source::MembershipListener;
 
 /// Limits of sessions on this node; 0 means no limit.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
+pub(super) struct SessionBounds {
     pub(super) per_app: u64,
     pub(super) per_user: u64,
 }
@@ -61,7 +61,11 @@ impl Registry {
     }
 
     /// Adds a session, or returns the name of the limit that it would exceed.
-    pub(super) fn admit(&self, session: &Arc<Session>, bounds: Bounds) -> Result<(), &'static str> {
+    pub(super) fn admit(
+        &self,
+        session: &Arc<Session>,
+        bounds: SessionBounds,
+    ) -> Result<(), &'static str> {
         let full = |limit: u64, count: usize| limit != 0 && count as u64 >= limit;
         let user = (session.scope().clone(), session.user().clone());
         let mut of_app = self.by_app.0.entry(user.0.clone()).or_default();
@@ -126,7 +130,7 @@ impl Registry {
     }
 }
 
-impl Membership for Registry {
+impl MembershipListener for Registry {
     fn added(
         &self,
         scope: Scope,

@@ -18,7 +18,7 @@ use super::{
     session::{QueuedSend, Session},
     shared::Sessions,
 };
-use crate::session::Batch;
+use crate::session::SendBatch;
 use domain::{error::Result, messages};
 
 /// Queues a send. Call it in the order of the requests.
@@ -57,7 +57,7 @@ async fn send_waiting(sessions: Arc<Sessions>, session: Arc<Session>, channel: C
         channel: &channel,
     };
     loop {
-        let (Batch { sends, deadline }, facts) = {
+        let (SendBatch { sends, deadline }, facts) = {
             let mut state = session.state.lock();
             // The facts of an ended subscription are not used: they may be from before a removal.
             let listening = state.channels.get_mut(&channel);

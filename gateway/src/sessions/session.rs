@@ -30,7 +30,7 @@ use tokio::sync::Notify;
 
 use crate::{
     limit::{NoRoom, Room, Share, request_bytes},
-    session::{Handle, Sends, Subscriptions, Watched},
+    session::{Sends, SubscriptionHandle, Subscriptions, Watched},
     socket::frame,
 };
 
@@ -57,13 +57,13 @@ pub struct Session {
     user: UserId,
     /// In milliseconds since the Unix epoch, by the store's clock.
     began_at: u64,
-    credential: Mutex<Credential>,
+    credential: Mutex<SessionCredential>,
     /// Whether the token was replaced, so that the connection's task has to reset its timer.
     refreshed: AtomicBool,
     /// Whether steps are due that the connection's task has to begin.
     has_steps: AtomicBool,
     shell: AtomicWaker,
-    pub(super) state: Mutex<State>,
+    pub(super) state: Mutex<SessionState>,
     /// Held while subscriptions change, from the first join to the start.
     pub(super) turns: Arc<tokio::sync::Mutex<()>>,
     /// Wakes the task that takes the steps of `channels`.
@@ -88,11 +88,11 @@ pub(super) struct QueuedSend {
 }
 
 /// The right to change a session's subscriptions, held by one change at a time.
-pub(super) type Turn = tokio::sync::OwnedMutexGuard<()>;
+pub(super) type SubscriptionTurn = tokio::sync::OwnedMutexGuard<()>;
 
 /// The token of a session.
 #[derive(Debug, Clone)]
-pub(super) struct Credential {
+pub(super) struct SessionCredential {
     pub(super) who: Who,
     /// In milliseconds since the Unix epoch.
     pub(super) expires_at: u64,
@@ -100,7 +100,7 @@ pub(super) struct Credential {
 
 /// The mutable state of a session.
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct SessionState {
     pub(super) channels: Subscriptions<TrackedSubscription>,
     pub(super) own: Option<Subscription>,
     pub(super) watched: Watched<TrackedSubscription>,
@@ -126,7 +126,7 @@ impl TrackedSubscription {
     }
 }
 
-impl Handle for TrackedSubscription {
+impl SubscriptionHandle for TrackedSubscription {
     fn is_ended(&self) -> bool {
         self.subscription.is_ended()
     }
@@ -232,14 +232,14 @@ impl Session {
             scope: actor.scope,
             user,
             began_at: life.began_at,
-            credential: Mutex::new(Credential {
+            credential: Mutex::new(SessionCredential {
                 who: actor.who,
                 expires_at: life.expires_at,
             }),
             refreshed: AtomicBool::new(false),
             has_steps: AtomicBool::new(false),
             shell: AtomicWaker::new(),
-            state: Mutex::new(State {
+            state: Mutex::new(SessionState {
                 channels,
                 own: None,
                 watched: Watched::default(),
@@ -340,7 +340,7 @@ impl Session {
         }
     }
 
-    pub(super) fn refresh(&self, credential: Credential) {
+    pub(super) fn refresh(&self, credential: SessionCredential) {
         *self.credential.lock() = credential;
         self.refreshed.store(true, Ordering::Release);
         self.shell.wake();
@@ -411,7 +411,7 @@ impl Session {
     }
 
     /// Waits until no other change of subscriptions is in progress.
-    pub(super) async fn turn(&self) -> Turn {
+    pub(super) async fn turn(&self) -> SubscriptionTurn {
         Arc::clone(&self.turns).lock_owned().await
     }
 

@@ -20,8 +20,8 @@ use protocol::{CloseCode, Limits, UserId, entity::Environment};
 use store::cost::Meter;
 
 use super::{
-    presence::Presences,
-    registry::{Bounds, Registry},
+    presence::PresenceTracker,
+    registry::{Registry, SessionBounds},
     session::{RequestInFlight, Session},
     step_limiter::StepLimiter,
 };
@@ -41,7 +41,7 @@ pub struct Sessions {
     pub(crate) hub: Arc<Hub>,
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) limits: Arc<Limits>,
-    pub(crate) presences: Arc<Presences>,
+    pub(crate) presences: Arc<PresenceTracker>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) heartbeat: Duration,
     pub(super) requests: Arc<Room>,
@@ -54,7 +54,7 @@ pub struct Sessions {
 
 /// The parts of [`Sessions`].
 #[derive(Debug)]
-pub struct Parts {
+pub struct SessionsParts {
     /// The services of the domain.
     pub services: Services,
     /// The hub.
@@ -64,7 +64,7 @@ pub struct Parts {
     /// The limits.
     pub limits: Arc<Limits>,
     /// Presence of this node's users.
-    pub presences: Arc<Presences>,
+    pub presences: Arc<PresenceTracker>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// Silence after which a client is pinged.
@@ -93,8 +93,8 @@ const RECONNECT_SPACING_MICROS: u64 = 500;
 
 impl Sessions {
     /// Creates the state, without sessions.
-    pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts {
+    pub fn new(parts: SessionsParts) -> Arc<Self> {
+        let SessionsParts {
             services,
             hub,
             authenticator,
@@ -136,7 +136,7 @@ impl Sessions {
 
     /// Adds a session, or returns the name of the limit that it would exceed.
     pub(super) fn admit(&self, session: &Arc<Session>) -> Result<(), &'static str> {
-        let bounds = Bounds {
+        let bounds = SessionBounds {
             per_app: self.limits.connections_per_app,
             per_user: self.limits.connections_per_user,
         };

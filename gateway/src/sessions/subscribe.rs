@@ -19,17 +19,17 @@ use protocol::{
 use store::{Continuity, Partition, cost};
 
 use super::{
-    session::{Session, TrackedSubscription, Turn},
+    session::{Session, SubscriptionTurn, TrackedSubscription},
     shared::Sessions,
 };
-use crate::session::{Admission, SubscribeReason};
+use crate::session::{SubscribeReason, SubscriptionAdmission};
 
 /// Subscriptions that start after the reply that announces them.
 #[derive(Debug, Default)]
 pub(super) struct PendingStarts {
     pub(super) channels: Vec<PendingStart>,
     /// Held until the start, so that no other change creates a second subscription to a channel.
-    turn: Option<Turn>,
+    turn: Option<SubscriptionTurn>,
 }
 
 impl PendingStarts {
@@ -74,7 +74,7 @@ pub(super) struct SubscribeRequest {
 pub(super) async fn prepare(
     sessions: &Sessions,
     session: &Session,
-    turn: Turn,
+    turn: SubscriptionTurn,
     wanted: SubscribeRequest,
 ) -> Result<(Vec<EntryResult>, PendingStarts, bool)> {
     let SubscribeRequest {
@@ -273,12 +273,12 @@ pub(super) async fn subscribe(
     };
     for (channel, admission) in channels.into_iter().zip(admissions) {
         match admission {
-            Admission::New => asked.push(channel),
-            Admission::Restart(position) => {
+            SubscriptionAdmission::New => asked.push(channel),
+            SubscriptionAdmission::Restart(position) => {
                 had.push((channel.id.clone(), position));
                 asked.push(channel);
             }
-            Admission::OverLimit => refused.push(failed(
+            SubscriptionAdmission::OverLimit => refused.push(failed(
                 channel.id,
                 Error::limit_reached("subscriptions", sessions.limits.subscriptions),
             )),

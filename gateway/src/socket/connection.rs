@@ -11,7 +11,7 @@ use super::{
     connections::Connections,
     driver::SocketDriver,
     opening::{open, refuse},
-    refusal::{OpeningError, Refusal, charge, log},
+    refusal::{ConnectionRefusal, OpeningError, charge, log},
     serving::{remaining, run},
 };
 use crate::{
@@ -98,9 +98,9 @@ pub(super) async fn refuse_upgraded(
         upgraded.read_ahead,
         upgraded.encoding,
     );
-    let refusal = Refusal {
+    let refusal = ConnectionRefusal {
         retry_after_ms,
-        ..Refusal::by_node(code)
+        ..ConnectionRefusal::by_node(code)
     };
     log(
         &connections.sessions.metrics,

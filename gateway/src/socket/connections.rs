@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     limit::{Gate, Room},
-    session::Timing,
+    session::SessionTiming,
     sessions::Sessions,
 };
 
@@ -20,7 +20,7 @@ pub struct Connections {
     /// Limits of outboxes.
     pub outboxes: Arc<fanout::outbox::OutboxLimits>,
     /// Settings of sessions.
-    pub timing: Timing,
+    pub timing: SessionTiming,
     /// Cancelled when the node stops.
     pub stop: CancellationToken,
     /// Maximum size of a frame from a client, in bytes; 0 means no limit.

@@ -39,7 +39,7 @@ pub(super) struct SocketDriver {
 }
 
 /// An event for the connection's task.
-pub(super) enum Event {
+pub(super) enum DriverEvent {
     Input(Input),
     Over(Reason),
     Due,
@@ -88,14 +88,14 @@ impl SocketDriver {
         cx: &mut Context<'_>,
         mut timer: Pin<&mut Sleep>,
         session: Option<&Arc<Session>>,
-    ) -> Poll<Event> {
+    ) -> Poll<DriverEvent> {
         if let Poll::Ready(reason) = self.outbox.poll_drive(cx) {
-            return Poll::Ready(Event::Over(reason));
+            return Poll::Ready(DriverEvent::Over(reason));
         }
         // The outbox is closed, but the peer has not read all of it: it has the close timeout to do
         // so.
         if let Some(reason) = self.outbox.end_reason() {
-            return Poll::Ready(Event::Over(reason));
+            return Poll::Ready(DriverEvent::Over(reason));
         }
         if self.outbox.queued_bytes() > 0
             && timer.deadline() > (Instant::now() + OUTBOX_CHECK_INTERVAL).into()
@@ -109,17 +109,17 @@ impl SocketDriver {
         if tokio::time::Instant::now() >= timer.deadline()
             || session.is_some_and(|session| session.is_refreshed(cx))
         {
-            return Poll::Ready(Event::Due);
+            return Poll::Ready(DriverEvent::Due);
         }
         if session.is_some() && self.outbox.take_ended_subscription() {
-            return Poll::Ready(Event::SubscriptionEnded);
+            return Poll::Ready(DriverEvent::SubscriptionEnded);
         }
         if session.is_some_and(|session| session.has_steps()) {
-            return Poll::Ready(Event::Steps);
+            return Poll::Ready(DriverEvent::Steps);
         }
         if session.is_none_or(|session| session.flow().has_room(cx)) {
             if let Poll::Ready(input) = self.incoming.poll_next(cx, Instant::now()) {
-                return Poll::Ready(Event::Input(input));
+                return Poll::Ready(DriverEvent::Input(input));
             }
         } else {
             self.incoming.pause();
@@ -131,7 +131,7 @@ impl SocketDriver {
         {
             timer.as_mut().reset(deadline.into());
         }
-        timer.poll(cx).map(|()| Event::Due)
+        timer.poll(cx).map(|()| DriverEvent::Due)
     }
 
     /// Returns when the peer has disconnected, as far as that is visible without reading its data.

@@ -18,7 +18,7 @@ use tokio_tungstenite::{
 
 use super::{
     meter::TooManyFragments,
-    wire::{Bounds, Wire},
+    wire::{ReaderBounds, Wire},
 };
 use crate::limit::NoRoom;
 
@@ -27,8 +27,8 @@ use crate::limit::NoRoom;
 const READ_BUFFER: usize = 2 * 1024;
 
 /// Returns the bounds of a reader for messages of at most `max_bytes`.
-pub(super) fn bounds(max_bytes: Option<usize>) -> Bounds {
-    Bounds {
+pub(super) fn bounds(max_bytes: Option<usize>) -> ReaderBounds {
+    ReaderBounds {
         buffer: READ_BUFFER,
         message: max_bytes,
     }

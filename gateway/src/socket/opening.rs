@@ -12,10 +12,10 @@ use tokio::task::coop;
 
 use super::{
     connections::Connections,
-    driver::{Event, SocketDriver},
+    driver::{DriverEvent, SocketDriver},
     frame,
     incoming::Input,
-    refusal::{OpeningError, Refusal},
+    refusal::{ConnectionRefusal, OpeningError},
     serving::no_room,
 };
 use crate::{
@@ -58,46 +58,46 @@ async fn first_request(
     loop {
         let event = tokio::select! {
             event = poll_fn(|cx| driver.poll_event(cx, timer.as_mut(), None)) => event,
-            () = connections.stop.cancelled() => Event::Due,
+            () = connections.stop.cancelled() => DriverEvent::Due,
         };
         match event {
-            Event::Input(Input::Control) if control_frames < MAX_CONTROL_FRAMES => {
+            DriverEvent::Input(Input::Control) if control_frames < MAX_CONTROL_FRAMES => {
                 control_frames += 1
             }
-            Event::Input(Input::Control) => {
-                return Err(Refusal::by_peer(CloseCode::TooManyRequests).into());
+            DriverEvent::Input(Input::Control) => {
+                return Err(ConnectionRefusal::by_peer(CloseCode::TooManyRequests).into());
             }
-            Event::Input(Input::Frame(frame)) => match handshake.frame(&frame) {
+            DriverEvent::Input(Input::Frame(frame)) => match handshake.frame(&frame) {
                 Ok(opening) => return Ok(opening),
-                Err(refusal) => return Err(Refusal::from(refusal).into()),
+                Err(refusal) => return Err(ConnectionRefusal::from(refusal).into()),
             },
-            Event::Input(Input::Invalid(code, reason)) => {
-                let refusal = Refusal {
+            DriverEvent::Input(Input::Invalid(code, reason)) => {
+                let refusal = ConnectionRefusal {
                     reason: reason.into(),
-                    ..Refusal::by_peer(code)
+                    ..ConnectionRefusal::by_peer(code)
                 };
                 return Err(refusal.into());
             }
-            Event::Input(Input::NoRoom) => {
-                let refusal = Refusal {
+            DriverEvent::Input(Input::NoRoom) => {
+                let refusal = ConnectionRefusal {
                     reason: no_room(&connections.sessions.metrics).into(),
-                    ..Refusal::by_peer(CloseCode::TooManyConnections)
+                    ..ConnectionRefusal::by_peer(CloseCode::TooManyConnections)
                 };
                 return Err(refusal.into());
             }
-            Event::Due if connections.stop.is_cancelled() => {
-                return Err(Refusal::by_node(CloseCode::GoingAway).into());
+            DriverEvent::Due if connections.stop.is_cancelled() => {
+                return Err(ConnectionRefusal::by_node(CloseCode::GoingAway).into());
             }
-            Event::Due if Instant::now() < handshake.deadline() => {
+            DriverEvent::Due if Instant::now() < handshake.deadline() => {
                 timer.as_mut().reset(handshake.deadline().into())
             }
-            Event::Due => {
-                return Err(Refusal::by_peer(CloseCode::ConnectTimeout).into());
+            DriverEvent::Due => {
+                return Err(ConnectionRefusal::by_peer(CloseCode::ConnectTimeout).into());
             }
-            Event::Input(Input::Gone)
-            | Event::Over(_)
-            | Event::SubscriptionEnded
-            | Event::Steps => {
+            DriverEvent::Input(Input::Gone)
+            | DriverEvent::Over(_)
+            | DriverEvent::SubscriptionEnded
+            | DriverEvent::Steps => {
                 return Err(OpeningError::Gone);
             }
         }
@@ -122,7 +122,7 @@ async fn connect(
     let entered = tokio::select! {
         entered = entering => entered,
         () = connections.stop.cancelled() => {
-            return Err(Refusal::by_node(CloseCode::GoingAway).into());
+            return Err(ConnectionRefusal::by_node(CloseCode::GoingAway).into());
         }
         () = driver.gone() => return Err(OpeningError::Gone),
     };
@@ -146,8 +146,12 @@ async fn connect(
 }
 
 /// Answers the request of a connection that gets no session, and closes the connection.
-pub(super) async fn refuse(driver: SocketDriver, connections: &Connections, refusal: &Refusal) {
-    let &Refusal {
+pub(super) async fn refuse(
+    driver: SocketDriver,
+    connections: &Connections,
+    refusal: &ConnectionRefusal,
+) {
+    let &ConnectionRefusal {
         code,
         retry_after_ms,
         ..

@@ -17,13 +17,13 @@ use crate::{
 #[derive(Debug)]
 pub(super) enum OpeningError {
     /// The node closed it.
-    Refused(Refusal),
+    Refused(ConnectionRefusal),
     /// The peer disconnected, which counts against its address.
     Gone,
 }
 
-impl From<Refusal> for OpeningError {
-    fn from(refusal: Refusal) -> Self {
+impl From<ConnectionRefusal> for OpeningError {
+    fn from(refusal: ConnectionRefusal) -> Self {
         Self::Refused(refusal)
     }
 }
@@ -36,7 +36,7 @@ impl From<Refused> for OpeningError {
 
 /// The reason for which the node closes a connection without a session.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct ConnectionRefusal {
     pub(super) code: CloseCode,
     /// The reason in the close frame.
     pub(super) reason: Cow<'static, str>,
@@ -47,7 +47,7 @@ pub(super) struct Refusal {
     pub(super) counts: bool,
 }
 
-impl Refusal {
+impl ConnectionRefusal {
     /// A refusal that the peer caused. It counts against its address.
     pub(super) fn by_peer(code: CloseCode) -> Self {
         Self {
@@ -68,7 +68,7 @@ impl Refusal {
     }
 }
 
-impl From<Refused> for Refusal {
+impl From<Refused> for ConnectionRefusal {
     fn from(refused: Refused) -> Self {
         let Refused {
             id,
@@ -88,7 +88,7 @@ impl From<Refused> for Refusal {
     }
 }
 
-impl From<session::InvalidConnect> for Refusal {
+impl From<session::InvalidConnect> for ConnectionRefusal {
     fn from(refusal: session::InvalidConnect) -> Self {
         Self {
             answer: refusal.answer,
@@ -107,14 +107,14 @@ pub(super) fn charge(attempt: &mut Attempt) {
 }
 
 /// Counts a refusal, and logs it at a limited rate.
-pub(super) fn log(metrics: &Metrics, refusal: &Refusal, address: AddressGroup) {
+pub(super) fn log(metrics: &Metrics, refusal: &ConnectionRefusal, address: AddressGroup) {
     match refusal.code {
         CloseCode::TokenRefused | CloseCode::TokenExpired => {
-            metrics.refused(metrics::Refusal::Token)
+            metrics.refused(metrics::RefusalReason::Token)
         }
-        CloseCode::TooManyConnections => metrics.refused(metrics::Refusal::Limit),
-        CloseCode::GoingAway => metrics.refused(metrics::Refusal::NotReady),
-        _ => metrics.refused(metrics::Refusal::Protocol),
+        CloseCode::TooManyConnections => metrics.refused(metrics::RefusalReason::Limit),
+        CloseCode::GoingAway => metrics.refused(metrics::RefusalReason::NotReady),
+        _ => metrics.refused(metrics::RefusalReason::Protocol),
     }
     if let Some(held_back) = REFUSALS.pass(Instant::now()) {
         let error = refusal

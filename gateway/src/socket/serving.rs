@@ -14,14 +14,14 @@ use serde::Serialize;
 use tokio::task::coop;
 
 use super::{
-    driver::{Event, SocketDriver},
+    driver::{DriverEvent, SocketDriver},
     frame,
     incoming::Input,
 };
 use crate::{
     limit::request_bytes,
     metrics::Metrics,
-    session::{Action, Active, Verdict},
+    session::{Active, RequestVerdict, SessionAction},
     sessions::{self, Session, Sessions},
 };
 
@@ -36,7 +36,7 @@ pub(super) async fn run(
     let mut expires_at = session.expires_at();
     let code = loop {
         match poll_fn(|cx| driver.poll_event(cx, timer.as_mut(), Some(&session))).await {
-            Event::Input(input) => {
+            DriverEvent::Input(input) => {
                 let now = Instant::now();
                 active.received(now);
                 if let Err(end) = take(input, sessions, &session, &mut active, now) {
@@ -49,7 +49,7 @@ pub(super) async fn run(
                 // that other tasks run.
                 coop::consume_budget().await;
             }
-            Event::Due => {
+            DriverEvent::Due => {
                 let now = Instant::now();
                 if session.expires_at() != expires_at {
                     expires_at = session.expires_at();
@@ -66,9 +66,12 @@ pub(super) async fn run(
                 }
                 while let Some(action) = active.tick(now) {
                     match action {
-                        Action::Ping => drop(driver.outbox.push(frame::ping(), Class::Control)),
-                        Action::WarnOfExpiry => session.send_event(&expiring(&session)),
-                        Action::Close(code) => {
+                        SessionAction::Ping => {
+                            let _: Result<(), _> =
+                                driver.outbox.push(frame::ping(), Class::Control);
+                        }
+                        SessionAction::WarnOfExpiry => session.send_event(&expiring(&session)),
+                        SessionAction::Close(code) => {
                             session.close(code, None);
                             break;
                         }
@@ -76,17 +79,17 @@ pub(super) async fn run(
                 }
                 timer.as_mut().reset(active.due().into());
             }
-            Event::SubscriptionEnded => session.recover_ended(),
-            Event::Steps => sessions::begin_steps(sessions, &session),
-            Event::Over(Reason::TooSlow(_)) => {
+            DriverEvent::SubscriptionEnded => session.recover_ended(),
+            DriverEvent::Steps => sessions::begin_steps(sessions, &session),
+            DriverEvent::Over(Reason::TooSlow(_)) => {
                 driver.outbox.close(
                     frame::close(CloseCode::TooSlow, None),
                     CloseCode::TooSlow.code(),
                 );
                 break Some(CloseCode::TooSlow.code());
             }
-            Event::Over(Reason::Closed(code)) => break Some(code),
-            Event::Over(Reason::Broken) => break None,
+            DriverEvent::Over(Reason::Closed(code)) => break Some(code),
+            DriverEvent::Over(Reason::Broken) => break None,
         }
     };
     sessions.leave(&session);
@@ -118,8 +121,8 @@ fn take(
     match input {
         // Pings cause answers, so they are limited like requests.
         Input::Control => match active.request(now) {
-            Verdict::Close(code) => Err(plain(code)),
-            Verdict::Serve | Verdict::Refuse { .. } => Ok(()),
+            RequestVerdict::Close(code) => Err(plain(code)),
+            RequestVerdict::Serve | RequestVerdict::Refuse { .. } => Ok(()),
         },
         Input::Gone => Err(None),
         Input::Invalid(code, reason) => Err(Some((code, reason.into()))),
@@ -128,11 +131,11 @@ fn take(
             Err(Some((CloseCode::TooManyConnections, reason.into())))
         }
         Input::Frame(frame) => match active.request(now) {
-            Verdict::Serve => sessions::request(sessions, session, &frame).map_err(unread),
-            Verdict::Refuse { retry_after_ms } => {
+            RequestVerdict::Serve => sessions::request(sessions, session, &frame).map_err(unread),
+            RequestVerdict::Refuse { retry_after_ms } => {
                 sessions::refuse(sessions, session, &frame, retry_after_ms).map_err(unread)
             }
-            Verdict::Close(code) => Err(plain(code)),
+            RequestVerdict::Close(code) => Err(plain(code)),
         },
     }
 }

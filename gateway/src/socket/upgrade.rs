@@ -29,7 +29,7 @@ use crate::{
     limit::{AddressGroup, Concurrent, Counted},
     listen::HttpStream,
     log::LogRateLimit,
-    metrics::{Metrics, Refusal, Transport},
+    metrics::{Metrics, RefusalReason, Transport},
     rest::error_response::ErrorResponse,
     rest::{RestState, check_single},
 };
@@ -92,9 +92,9 @@ fn accept(
     upgrades: &Arc<Upgrades>,
     address: IpAddr,
     mut request: Request,
-) -> Result<Response, (Refusal, Error)> {
+) -> Result<Response, (RefusalReason, Error)> {
     let headers = request.headers();
-    check_single(headers).map_err(|error| (Refusal::Protocol, error))?;
+    check_single(headers).map_err(|error| (RefusalReason::Protocol, error))?;
     let value = |name| {
         headers
             .get(name)
@@ -112,7 +112,7 @@ fn accept(
         && is(header::SEC_WEBSOCKET_VERSION, "13");
     let (Some(key), true) = (key, is_upgrade) else {
         return Err((
-            Refusal::Protocol,
+            RefusalReason::Protocol,
             Error::bad_request("this path is for WebSocket upgrades (version 13)"),
         ));
     };
@@ -126,24 +126,26 @@ fn accept(
     };
     if !headers.get(header::ORIGIN).is_none_or(may_connect) {
         return Err((
-            Refusal::Origin,
+            RefusalReason::Origin,
             Error::forbidden(
                 "pages of this origin may not connect; the operator sets --allowed-origins",
             ),
         ));
     }
     let chosen = negotiate(headers).ok_or_else(|| {
-        (Refusal::Protocol, Error::bad_request("none of the offered sub-protocols is known; there are chaos.v1.msgpack and chaos.v1.json"))
+        (RefusalReason::Protocol, Error::bad_request("none of the offered sub-protocols is known; there are chaos.v1.msgpack and chaos.v1.json"))
     })?;
     let attempt = upgrades.rest.attempts.begin(address);
-    attempt.check().map_err(|error| (Refusal::Limit, error))?;
+    attempt
+        .check()
+        .map_err(|error| (RefusalReason::Limit, error))?;
     if (upgrades.rest.draining)() {
         let error = Error::new(
             ErrorCode::Unavailable,
             "this node is going away; connect again to reach another",
         )
         .retry_after(1000);
-        return Err((Refusal::NotReady, error));
+        return Err((RefusalReason::NotReady, error));
     }
     let most = upgrades
         .connections
@@ -157,13 +159,13 @@ fn accept(
         .ok_or_else(|| {
             upgrades.metrics().limit_hit("unauthenticated_per_ip");
             (
-                Refusal::Limit,
+                RefusalReason::Limit,
                 Error::rate_limited("unauthenticated_per_ip", 1000),
             )
         })?;
     let Some(on_upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
         return Err((
-            Refusal::Protocol,
+            RefusalReason::Protocol,
             Error::bad_request("this connection cannot be upgraded"),
         ));
     };

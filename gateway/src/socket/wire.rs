@@ -28,14 +28,14 @@ pub(super) struct Wire {
     read_ahead: Bytes,
     outbox: Arc<Outbox>,
     meter: FrameMeter,
-    bounds: Bounds,
+    bounds: ReaderBounds,
     /// Memory of tungstenite and `read_ahead` beyond a buffer of the default size.
     held: Share,
 }
 
 /// Bounds of the memory of a [`Wire`]'s reader.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
+pub(super) struct ReaderBounds {
     /// Bytes of its buffer, unless a frame needs more.
     pub(super) buffer: usize,
     /// Maximum bytes of a message, refused as soon as a header announces more; `None`
@@ -49,7 +49,7 @@ impl Wire {
         socket: Arc<TcpStream>,
         read_ahead: Bytes,
         outbox: Arc<Outbox>,
-        bounds: Bounds,
+        bounds: ReaderBounds,
         held: Share,
     ) -> Self {
         Self {
@@ -93,7 +93,7 @@ impl Wire {
     }
 
     /// Returns the bounds of its reader.
-    pub(super) fn bounds(&self) -> Bounds {
+    pub(super) fn bounds(&self) -> ReaderBounds {
         self.bounds
     }
 

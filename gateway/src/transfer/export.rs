@@ -17,8 +17,11 @@ use store::{
 };
 
 use super::{
-    line::{Counts, DocumentLine, EventLine, FORMAT, Header, Line, LineWriter, PartitionLine},
-    partition_reader::{Batch, PartitionReader},
+    line::{
+        DocumentLine, EventLine, ExportLine, FORMAT, Header, LineWriter, PartitionLine,
+        TransferCounts,
+    },
+    partition_reader::{PartitionBatch, PartitionReader},
     partitions,
     progress::Progress,
 };
@@ -42,13 +45,13 @@ impl Exporter<'_> {
     pub(super) async fn run<W: Write>(
         mut self,
         mut lines: LineWriter<W>,
-    ) -> Result<Counts, StartError> {
+    ) -> Result<TransferCounts, StartError> {
         let store = self.store;
         let header = self.header().await?;
         // After this wait, every commit has a later timestamp than the header, on any server.
         let since = header.at;
         tokio::time::sleep(self.clock_skew).await;
-        lines.write(&Line::Export(header.clone()))?;
+        lines.write(&ExportLine::Export(header.clone()))?;
         let mut recent = HashMap::new();
         partitions::for_each_batch(store, &header, async |partitions| {
             for chunk in partitions.chunks(CONCURRENT_PARTITIONS) {
@@ -68,7 +71,7 @@ impl Exporter<'_> {
         })
         .await?;
         for job in partitions::pending_deletions(store, self.app).await? {
-            lines.write(&Line::Job(job))?;
+            lines.write(&ExportLine::Job(job))?;
         }
         partitions::for_each_batch(store, &header, async |partitions| {
             let outlines =
@@ -125,10 +128,10 @@ impl Exporter<'_> {
     async fn write<W: Write>(
         &mut self,
         mut reader: PartitionReader<'_>,
-        batches: Vec<Batch>,
+        batches: Vec<PartitionBatch>,
         lines: &mut LineWriter<W>,
     ) -> Result<(), StartError> {
-        lines.write(&Line::Partition(PartitionLine::of(
+        lines.write(&ExportLine::Partition(PartitionLine::of(
             &reader.partition,
             reader.outline.clone(),
         )))?;
@@ -145,7 +148,7 @@ impl Exporter<'_> {
                 },
             };
             match batch {
-                Batch::Documents(table, documents) => {
+                PartitionBatch::Documents(table, documents) => {
                     for document in documents {
                         // The list of the organization's other apps is not exported.
                         if table == APPS && *document.key != *self.app.as_str() {
@@ -154,13 +157,13 @@ impl Exporter<'_> {
                         self.check_token_key(&reader.partition, &document)?;
                         missing_numbers =
                             missing_numbers.wrapping_sub(u64::from(table.order == Order::Numbers));
-                        lines.write(&Line::Document(DocumentLine::of(table, document)))?;
+                        lines.write(&ExportLine::Document(DocumentLine::of(table, document)))?;
                     }
                 }
-                Batch::Entries(entries) => {
+                PartitionBatch::Entries(entries) => {
                     missing_entries = missing_entries.wrapping_sub(entries.len() as u64);
                     for entry in &entries {
-                        lines.write(&Line::Event(EventLine::of(entry)))?;
+                        lines.write(&ExportLine::Event(EventLine::of(entry)))?;
                     }
                 }
             }
@@ -215,7 +218,7 @@ impl Exporter<'_> {
 async fn read_ahead(
     store: &dyn Transfer,
     partition: Partition,
-) -> Result<Option<(PartitionReader<'_>, Vec<Batch>)>, StoreError> {
+) -> Result<Option<(PartitionReader<'_>, Vec<PartitionBatch>)>, StoreError> {
     let Some(mut reader) = PartitionReader::begin(store, partition).await? else {
         return Ok(None);
     };

@@ -14,10 +14,10 @@ use store::{
 use tokio::task::JoinSet;
 
 use super::{
-    line::{Counts, DocumentLine, Header, Line, LineReader, PartitionLine},
+    line::{DocumentLine, ExportLine, Header, LineReader, PartitionLine, TransferCounts},
     partitions::{self, PartitionRole},
     progress::Progress,
-    references::{References, Verdict},
+    references::{DocumentVerdict, References},
 };
 use crate::start::StartError;
 
@@ -78,13 +78,13 @@ impl<'a> Importer<'a> {
     pub(super) async fn run<R: BufRead>(
         mut self,
         mut lines: LineReader<R>,
-    ) -> Result<Counts, StartError> {
+    ) -> Result<TransferCounts, StartError> {
         let attempt = self.begin_attempt().await?;
         let has_organization = self.remove_leftovers().await?;
         let mut incoming: Option<IncomingPartition> = None;
         while let Some(line) = lines.next()? {
             match line {
-                Line::Partition(line) => {
+                ExportLine::Partition(line) => {
                     self.finish(incoming.take()).await?;
                     let next = self
                         .incoming(line)
@@ -92,7 +92,7 @@ impl<'a> Importer<'a> {
                     self.references.add_partition(&next.partition);
                     incoming = Some(next);
                 }
-                Line::Document(line) => {
+                ExportLine::Document(line) => {
                     let incoming = incoming.as_mut().ok_or_else(|| {
                         lines.invalid_line("a document precedes the first partition")
                     })?;
@@ -103,11 +103,11 @@ impl<'a> Importer<'a> {
                     let verdict = incoming
                         .document(line, self.header, &mut self.references)
                         .ok_or_else(|| lines.invalid_line("a document cannot be read"))?;
-                    if verdict == Verdict::Foreign {
+                    if verdict == DocumentVerdict::Foreign {
                         return Err(lines.invalid_line(NOT_OF_THE_APP));
                     }
                 }
-                Line::Event(line) => {
+                ExportLine::Event(line) => {
                     let incoming = incoming.as_mut().ok_or_else(|| {
                         lines.invalid_line("an event precedes the first partition")
                     })?;
@@ -116,7 +116,7 @@ impl<'a> Importer<'a> {
                             .ok_or_else(|| lines.invalid_line("an event cannot be read"))?,
                     );
                 }
-                Line::Job(name)
+                ExportLine::Job(name)
                     if PartitionRole::of(&name, self.header)
                         == Some(PartitionRole::Environment) =>
                 {
@@ -125,8 +125,10 @@ impl<'a> Importer<'a> {
                             .ok_or_else(|| lines.invalid_line(NOT_OF_THE_APP))?,
                     );
                 }
-                Line::Job(_) => return Err(lines.invalid_line(NOT_OF_THE_APP)),
-                Line::Export(_) | Line::End(_) => return Err(lines.invalid_line("a second header")),
+                ExportLine::Job(_) => return Err(lines.invalid_line(NOT_OF_THE_APP)),
+                ExportLine::Export(_) | ExportLine::End(_) => {
+                    return Err(lines.invalid_line("a second header"));
+                }
             }
             // The store's own organization is kept.
             if let Some(incoming) = incoming
@@ -386,7 +388,7 @@ impl IncomingPartition {
         line: DocumentLine,
         header: &Header,
         references: &mut References,
-    ) -> Option<Verdict> {
+    ) -> Option<DocumentVerdict> {
         let table = schema::tables(&self.partition).find(|table| table.name == line.table)?;
         let document = line.document()?;
         let is_key = document.key.len() <= MAX_KEY_BYTES
@@ -397,7 +399,7 @@ impl IncomingPartition {
             return None;
         }
         let verdict = references.check(header, &self.partition, table, &document);
-        if verdict == Verdict::Load {
+        if verdict == DocumentVerdict::Load {
             self.bytes += 128 + document.key.len() + document.value.len();
             self.piece.documents.push((table, document));
         }

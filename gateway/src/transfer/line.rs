@@ -20,7 +20,7 @@ const MAX_LINE_BYTES: u64 = 64 << 20;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Line {
+pub(super) enum ExportLine {
     Export(Header),
     Partition(PartitionLine),
     Document(DocumentLine),
@@ -269,7 +269,7 @@ fn is_zero(number: &u64) -> bool {
 
 /// The number of lines of each kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
+pub struct TransferCounts {
     /// Number of partitions.
     pub partitions: u64,
     /// Number of documents.
@@ -278,13 +278,13 @@ pub struct Counts {
     pub events: u64,
 }
 
-impl Counts {
-    fn count(&mut self, line: &Line) {
+impl TransferCounts {
+    fn count(&mut self, line: &ExportLine) {
         match line {
-            Line::Partition(_) => self.partitions += 1,
-            Line::Document(_) => self.documents += 1,
-            Line::Event(_) => self.events += 1,
-            Line::Export(_) | Line::Job(_) | Line::End(_) => {}
+            ExportLine::Partition(_) => self.partitions += 1,
+            ExportLine::Document(_) => self.documents += 1,
+            ExportLine::Event(_) => self.events += 1,
+            ExportLine::Export(_) | ExportLine::Job(_) | ExportLine::End(_) => {}
         }
     }
 }
@@ -292,7 +292,7 @@ impl Counts {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Footer {
     #[serde(flatten)]
-    pub(super) counts: Counts,
+    pub(super) counts: TransferCounts,
     /// Hex digest of all lines before the footer.
     pub(super) sha256: String,
 }
@@ -301,7 +301,7 @@ pub(super) struct Footer {
 pub(super) struct LineWriter<W> {
     out: W,
     digest: Sha256,
-    pub(super) counts: Counts,
+    pub(super) counts: TransferCounts,
 }
 
 impl<W: Write> LineWriter<W> {
@@ -309,11 +309,11 @@ impl<W: Write> LineWriter<W> {
         Self {
             out,
             digest: Sha256::new(),
-            counts: Counts::default(),
+            counts: TransferCounts::default(),
         }
     }
 
-    pub(super) fn write(&mut self, line: &Line) -> Result<(), StartError> {
+    pub(super) fn write(&mut self, line: &ExportLine) -> Result<(), StartError> {
         // The output may be a terminal. Escaping keeps the meaning of the JSON.
         let json = serde_json::to_string(line).map_err(StartError::of)?;
         let mut text = escape(&json).into_owned();
@@ -326,12 +326,12 @@ impl<W: Write> LineWriter<W> {
     }
 
     /// Writes the footer and flushes.
-    pub(super) fn end(mut self) -> Result<Counts, StartError> {
+    pub(super) fn end(mut self) -> Result<TransferCounts, StartError> {
         let footer = Footer {
             counts: self.counts,
             sha256: credential::hex(&self.digest.clone().finalize()),
         };
-        self.write(&Line::End(footer))?;
+        self.write(&ExportLine::End(footer))?;
         self.out.flush().map_err(|error| unwritable(&error))?;
         Ok(self.counts)
     }
@@ -348,7 +348,7 @@ pub(super) struct LineReader<R> {
     input: R,
     digest: Sha256,
     line: u64,
-    pub(super) counts: Counts,
+    pub(super) counts: TransferCounts,
 }
 
 impl<R: BufRead> LineReader<R> {
@@ -357,7 +357,7 @@ impl<R: BufRead> LineReader<R> {
             input,
             digest: Sha256::new(),
             line: 0,
-            counts: Counts::default(),
+            counts: TransferCounts::default(),
         }
     }
 
@@ -386,7 +386,7 @@ impl<R: BufRead> LineReader<R> {
             )));
         }
         match self.parse(&text)? {
-            Line::Export(header) => Ok(header),
+            ExportLine::Export(header) => Ok(header),
             _ => Err(self.invalid_line("the first line is not a header")),
         }
     }
@@ -396,11 +396,11 @@ impl<R: BufRead> LineReader<R> {
     /// # Errors
     /// Fails if the input cannot be read or is cut off, if the line is invalid, or if the footer
     /// does not match the lines before it.
-    pub(super) fn next(&mut self) -> Result<Option<Line>, StartError> {
+    pub(super) fn next(&mut self) -> Result<Option<ExportLine>, StartError> {
         let digest = self.digest.clone();
         let text = self.read_line()?;
         match self.parse(&text)? {
-            Line::End(footer) => {
+            ExportLine::End(footer) => {
                 if footer
                     != (Footer {
                         counts: self.counts,
@@ -442,7 +442,7 @@ impl<R: BufRead> LineReader<R> {
         Ok(text)
     }
 
-    fn parse(&self, text: &[u8]) -> Result<Line, StartError> {
+    fn parse(&self, text: &[u8]) -> Result<ExportLine, StartError> {
         serde_json::from_slice(text).map_err(|error| self.invalid_line(&error.to_string()))
     }
 

@@ -20,7 +20,7 @@ mod partitions;
 mod progress;
 mod references;
 
-pub use line::Counts;
+pub use line::TransferCounts;
 
 use std::{
     fs::{self, File},
@@ -46,7 +46,7 @@ use crate::{
 /// # Errors
 /// Fails if the store cannot be opened, has another secret key or lacks the app, if the app was
 /// written to during the export, or if the output cannot be written.
-pub async fn export(settings: Export) -> Result<Counts, StartError> {
+pub async fn export(settings: Export) -> Result<TransferCounts, StartError> {
     let Export { app, to, store } = settings;
     let open = OpenStore::open_existing(&store).await?;
     let secret = store.secret_key()?;
@@ -74,7 +74,7 @@ pub async fn export(settings: Export) -> Result<Counts, StartError> {
 /// # Errors
 /// Fails if the input cannot be read or is not a complete export, if the secret keys differ, or if
 /// the store cannot be opened or has the app already.
-pub async fn import(settings: Import) -> Result<Counts, StartError> {
+pub async fn import(settings: Import) -> Result<TransferCounts, StartError> {
     let Import { from, store } = settings;
     match &from {
         None => import_from(LineReader::new(io::stdin().lock()), &store).await,
@@ -97,7 +97,7 @@ pub async fn import(settings: Import) -> Result<Counts, StartError> {
 async fn import_from<R: io::BufRead>(
     mut lines: LineReader<R>,
     settings: &StoreSettings,
-) -> Result<Counts, StartError> {
+) -> Result<TransferCounts, StartError> {
     let header = lines.header()?;
     let secret = settings.secret_key()?;
     if SecretKey::new(secret).fingerprint() != header.secret_key {
@@ -117,7 +117,7 @@ async fn import_from<R: io::BufRead>(
 ///
 /// # Errors
 /// Fails if `path` is a symbolic link or cannot be written, or if the export fails.
-async fn to_file(exporter: Exporter<'_>, path: &Path) -> Result<Counts, StartError> {
+async fn to_file(exporter: Exporter<'_>, path: &Path) -> Result<TransferCounts, StartError> {
     let unwritable = |error: io::Error| {
         StartError(format!(
             "{} cannot be written ({error}): name another file with --to",

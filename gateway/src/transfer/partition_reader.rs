@@ -9,12 +9,12 @@ use store::{
 /// Documents or log entries of one batch.
 const ITEMS_PER_READ: usize = 200;
 
-pub(super) enum Batch {
+pub(super) enum PartitionBatch {
     Documents(Table, Vec<Document>),
     Entries(Vec<Entry>),
 }
 
-impl Batch {
+impl PartitionBatch {
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Documents(_, documents) => documents.len(),
@@ -70,7 +70,7 @@ impl<'s> PartitionReader<'s> {
     }
 
     /// Returns the next batch, which may be empty; `None` at the end.
-    pub(super) async fn next(&mut self) -> Result<Option<Batch>, StoreError> {
+    pub(super) async fn next(&mut self) -> Result<Option<PartitionBatch>, StoreError> {
         let (batch, next) = match &self.state {
             State::NextTable => {
                 let Outline { head, purged, .. } = self.outline;
@@ -81,7 +81,7 @@ impl<'s> PartitionReader<'s> {
                     None if head.seq > head.floor.seq => State::Log(head.floor),
                     None => State::End,
                 };
-                (Batch::Entries(Vec::new()), next)
+                (PartitionBatch::Entries(Vec::new()), next)
             }
             State::Scan(table, from) => {
                 let (documents, next) = self
@@ -89,7 +89,7 @@ impl<'s> PartitionReader<'s> {
                     .scan(&self.partition, *table, from.clone(), ITEMS_PER_READ)
                     .await?;
                 let next = next.map_or(State::NextTable, |next| State::Scan(*table, Some(next)));
-                (Batch::Documents(*table, documents), next)
+                (PartitionBatch::Documents(*table, documents), next)
             }
             State::Numbered(table, after) => {
                 let (page, _) = self
@@ -105,7 +105,7 @@ impl<'s> PartitionReader<'s> {
                     Some(last) if page.more => State::Numbered(*table, last.stamps.number),
                     _ => State::NextTable,
                 };
-                (Batch::Documents(*table, page.documents), next)
+                (PartitionBatch::Documents(*table, page.documents), next)
             }
             State::Log(after) => {
                 let entries = self
@@ -116,7 +116,7 @@ impl<'s> PartitionReader<'s> {
                 let next = entries
                     .last()
                     .map_or(State::End, |last| State::Log(last.position));
-                (Batch::Entries(entries), next)
+                (PartitionBatch::Entries(entries), next)
             }
             State::End => return Ok(None),
         };

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::line::Counts;
+use super::line::TransferCounts;
 use crate::terminal::complain;
 
 const REPORT_INTERVAL: Duration = Duration::from_secs(2);
@@ -22,7 +22,7 @@ impl Progress {
     }
 
     /// Reports the counts, unless it has just done so.
-    pub(super) fn update(&mut self, counts: &Counts) {
+    pub(super) fn update(&mut self, counts: &TransferCounts) {
         if self.reported_at.elapsed() >= REPORT_INTERVAL {
             self.reported_at = Instant::now();
             self.print(counts, " so far");
@@ -30,12 +30,12 @@ impl Progress {
     }
 
     /// Reports the final counts.
-    pub(super) fn finish(&self, counts: &Counts) {
+    pub(super) fn finish(&self, counts: &TransferCounts) {
         self.print(counts, "");
     }
 
-    fn print(&self, counts: &Counts, so_far: &str) {
-        let Counts {
+    fn print(&self, counts: &TransferCounts, so_far: &str) {
+        let TransferCounts {
             partitions,
             documents,
             events,

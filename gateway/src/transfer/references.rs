@@ -21,7 +21,7 @@ use super::line::Header;
 
 /// What an import does with a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum DocumentVerdict {
     Load,
     /// The document belongs to an interrupted creation and is not loaded.
     Skip,
@@ -53,13 +53,13 @@ impl References {
         partition: &Partition,
         table: Table,
         document: &Document,
-    ) -> Verdict {
+    ) -> DocumentVerdict {
         if table == NEW_CREDENTIALS {
-            return Verdict::Skip;
+            return DocumentVerdict::Skip;
         }
         match self.is_own(header, partition, table, document) {
-            Some(true) => Verdict::Load,
-            Some(false) | None => Verdict::Foreign,
+            Some(true) => DocumentVerdict::Load,
+            Some(false) | None => DocumentVerdict::Foreign,
         }
     }
 
@@ -167,7 +167,7 @@ mod tests {
         }
     }
 
-    fn verdict(partition: &Partition, table: Table, document: &Document) -> Verdict {
+    fn verdict(partition: &Partition, table: Table, document: &Document) -> DocumentVerdict {
         References::default().check(&header(), partition, table, document)
     }
 
@@ -179,9 +179,15 @@ mod tests {
         );
         let of = |bits| AppId::from_bits(bits).to_string();
         let listed = |bits| verdict(&organization, APPS, &document(&of(bits), &()));
-        assert_eq!((listed(1), listed(2)), (Verdict::Load, Verdict::Foreign));
+        assert_eq!(
+            (listed(1), listed(2)),
+            (DocumentVerdict::Load, DocumentVerdict::Foreign)
+        );
         let half_made = document(schema::app(&AppId::from_bits(2)).name(), &());
-        assert_eq!(verdict(&app, NEW_CREDENTIALS, &half_made), Verdict::Skip);
+        assert_eq!(
+            verdict(&app, NEW_CREDENTIALS, &half_made),
+            DocumentVerdict::Skip
+        );
         let leads_to = |organization, app| {
             let credential = Credential {
                 organization: OrganizationId::from_bits(organization),
@@ -191,9 +197,9 @@ mod tests {
             let document = document(schema::ONLY, &credential);
             verdict(&schema::credential("hash"), ENTITY, &document)
         };
-        assert_eq!(leads_to(1, 1), Verdict::Load);
-        assert_eq!(leads_to(1, 2), Verdict::Foreign);
-        assert_eq!(leads_to(2, 1), Verdict::Foreign);
+        assert_eq!(leads_to(1, 1), DocumentVerdict::Load);
+        assert_eq!(leads_to(1, 2), DocumentVerdict::Foreign);
+        assert_eq!(leads_to(2, 1), DocumentVerdict::Foreign);
     }
 
     #[tokio::test]
@@ -218,7 +224,7 @@ mod tests {
             let line = document(key.as_str(), &());
             assert_eq!(
                 references.check(&header(), &app, TOKEN_KEYS, &line),
-                Verdict::Load
+                DocumentVerdict::Load
             );
             if is_contained {
                 references.add_partition(&schema::token_key(key));

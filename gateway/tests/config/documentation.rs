@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn the_help_names_every_setting_and_every_limit() {
-    let Err(Failure::Usage(help)) = run(&["--help"], &[]) else {
+    let Err(CommandLineError::Usage(help)) = run(&["--help"], &[]) else {
         panic!("no help")
     };
     let help = help.to_string();
@@ -25,7 +25,7 @@ fn the_help_names_every_setting_and_every_limit() {
 
 #[test]
 fn documentation_names_only_what_exists() {
-    let Err(Failure::Usage(help)) = run(&["--help"], &[]) else {
+    let Err(CommandLineError::Usage(help)) = run(&["--help"], &[]) else {
         panic!("no help")
     };
     let help = help.to_string();

@@ -9,13 +9,13 @@ mod refused;
 use std::{collections::HashMap, fs};
 
 use gateway::config::{
-    Command, Config, Demo, Failure, LogFormat, SETTINGS, StoreConfig, parse, sample,
+    Command, CommandLineError, Config, DemoMode, LogFormat, SETTINGS, StoreConfig, parse, sample,
 };
 use protocol::Limits;
 
 const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/chaos.toml");
 
-fn run(args: &[&str], env: &[(&str, &str)]) -> Result<Command, Failure> {
+fn run(args: &[&str], env: &[(&str, &str)]) -> Result<Command, CommandLineError> {
     let env: HashMap<_, _> = env.iter().copied().collect();
     parse(["chaos"].iter().chain(args), &|name| {
         env.get(name).map(|value| (*value).to_owned())
@@ -39,7 +39,7 @@ fn shows(args: &[&str], env: &[(&str, &str)]) -> String {
 /// Returns the sentence of a failed start.
 fn refuses(args: &[&str], env: &[(&str, &str)]) -> String {
     match run(args, env) {
-        Err(Failure::Setting(error)) => {
+        Err(CommandLineError::Setting(error)) => {
             let sentence = error.to_string();
             assert!(!sentence.contains('\n'), "{sentence}");
             sentence
@@ -88,7 +88,7 @@ fn without_settings_the_documented_defaults_apply() {
         }
     );
     assert!(config.admin_key.is_none() && config.secret_key_file.is_none());
-    assert_eq!(config.demo, Demo::Auto);
+    assert_eq!(config.demo, DemoMode::Auto);
     assert_eq!(config.drain_window.as_secs(), 10);
     assert_eq!(config.heartbeat.as_millis(), 25_000);
     assert_eq!(
@@ -125,7 +125,7 @@ fn flags_come_before_the_environment_before_the_file() {
         ("CHAOS_DRAIN_WINDOW", ""),
     ];
     let config = serves(&["--config", &file], &[]);
-    assert_eq!((config.listen.port(), config.demo), (1, Demo::On));
+    assert_eq!((config.listen.port(), config.demo), (1, DemoMode::On));
     let config = serves(&["--config", &file], &env);
     assert_eq!(config.listen.port(), 2);
     let config = serves(
@@ -192,7 +192,7 @@ fn flags_may_stand_before_the_subcommand() {
             &[]
         )
         .demo,
-        Demo::On
+        DemoMode::On
     );
     assert_eq!(
         serves(&["--limit", "page=1", "serve", "--limit", "page=2"], &[])
@@ -371,7 +371,7 @@ fn no_redis_password_is_shown_whatever_characters_it_holds() {
             let flags = [&["--redis", &*url], &keys[..]].concat();
             let shown = match run(&[&["config"], &flags[..]].concat(), &[]) {
                 Ok(Command::Config(text)) => format!("{text} {:?}", serves(&flags, &[])),
-                Err(Failure::Setting(error)) => error.to_string(),
+                Err(CommandLineError::Setting(error)) => error.to_string(),
                 other => panic!("{other:?}"),
             };
             let logged =
@@ -450,7 +450,7 @@ fn export_and_import_name_their_store_as_a_node_does() {
         &["import", "--listen", "127.0.0.1:1"],
     ] {
         assert!(
-            matches!(run(usage, &[]), Err(Failure::Usage(_))),
+            matches!(run(usage, &[]), Err(CommandLineError::Usage(_))),
             "{usage:?}"
         );
     }

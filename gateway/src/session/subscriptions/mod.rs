@@ -19,7 +19,9 @@ use std::{
 use fanout::Position;
 use protocol::ChannelId;
 
-pub use step::{Admission, Handle, Next, Step, SubscribeReason};
+pub use step::{
+    Next, SubscribeReason, SubscriptionAdmission, SubscriptionHandle, SubscriptionStep,
+};
 
 /// Pause before the first retry of a failed step. It grows with each failure, up to
 /// [`MAX_RETRY_PAUSES`] times that.
@@ -99,7 +101,7 @@ struct Comparison {
     attempts: u32,
 }
 
-impl<S: Handle> Subscriptions<S> {
+impl<S: SubscriptionHandle> Subscriptions<S> {
     /// Creates the subscriptions of a session that opens: at most `limit`; 0 means no limit.
     pub fn new(follows_additions: bool, limit: u64) -> Self {
         Self {
@@ -188,7 +190,7 @@ impl<S: Handle> Subscriptions<S> {
         &mut self,
         asked: impl Iterator<Item = &'a ChannelId> + Clone,
         now: Instant,
-    ) -> Vec<Admission> {
+    ) -> Vec<SubscriptionAdmission> {
         self.recover_ended(now);
         let is_counted =
             |id: &ChannelId| self.live.contains_key(id) || asked.clone().any(|asked| asked == id);
@@ -197,12 +199,12 @@ impl<S: Handle> Subscriptions<S> {
         let mut room = self.limit.saturating_sub(self.live.len() + waiting);
         asked
             .map(|id| match self.live.get(id) {
-                Some(subscription) => Admission::Restart(subscription.topic_position()),
+                Some(subscription) => SubscriptionAdmission::Restart(subscription.topic_position()),
                 None if room > 0 => {
                     room -= 1;
-                    Admission::New
+                    SubscriptionAdmission::New
                 }
-                None => Admission::OverLimit,
+                None => SubscriptionAdmission::OverLimit,
             })
             .collect()
     }
@@ -384,7 +386,7 @@ impl<S: Handle> Subscriptions<S> {
 
     /// Schedules the recovery of subscriptions that the hub ended, in case the removal is lost.
     pub fn recover_ended(&mut self, now: Instant) {
-        if !self.live.values().any(Handle::is_ended) {
+        if !self.live.values().any(SubscriptionHandle::is_ended) {
             return;
         }
         let ended = self
@@ -436,7 +438,7 @@ impl<S: Handle> Subscriptions<S> {
             .comparison
             .take_if(|comparison| is_open && comparison.due <= now)
         {
-            return Next::Now(vec![Step::Compare { attempts }]);
+            return Next::Now(vec![SubscriptionStep::Compare { attempts }]);
         }
         let comparison = self.comparison.filter(|_| is_open);
         self.pending
@@ -447,7 +449,7 @@ impl<S: Handle> Subscriptions<S> {
             .map_or(Next::Nothing, Next::At)
     }
 
-    fn step(&mut self, id: ChannelId, room: &mut usize, now: Instant) -> Option<Step> {
+    fn step(&mut self, id: ChannelId, room: &mut usize, now: Instant) -> Option<SubscriptionStep> {
         let pending = self.pending.get_mut(&id)?;
         let (why, is_retry) = (pending.why, pending.attempts > 0);
         match (self.live.get(&id), why) {
@@ -478,13 +480,13 @@ impl<S: Handle> Subscriptions<S> {
             self.complete(&id, why);
             // The client is told, so that it can unsubscribe from others and subscribe. It does not
             // know a channel that was only listed.
-            return (why != SubscribeReason::Listed).then(|| Step::ReportLimit {
+            return (why != SubscribeReason::Listed).then(|| SubscriptionStep::ReportLimit {
                 id,
                 position: why.position(),
             });
         }
         *room = room.saturating_sub(1);
-        Some(Step::Subscribe { id, why, is_retry })
+        Some(SubscriptionStep::Subscribe { id, why, is_retry })
     }
 
     fn pending_for(&mut self, id: &ChannelId, why: SubscribeReason) -> Option<&mut Pending> {

@@ -6,7 +6,7 @@ use fanout::Position;
 use protocol::ChannelId;
 
 /// A subscription at the hub.
-pub trait Handle {
+pub trait SubscriptionHandle {
     /// Returns whether the hub ended it: the user was removed, or the channel deleted.
     fn is_ended(&self) -> bool;
 
@@ -60,12 +60,12 @@ pub enum Next {
     /// No step before this instant.
     At(Instant),
     /// Take these steps.
-    Now(Vec<Step>),
+    Now(Vec<SubscriptionStep>),
 }
 
 /// A step outside of requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub enum SubscriptionStep {
     /// Subscribe to a channel. Ends with [`start`](super::Subscriptions::start),
     /// [`retry`](super::Subscriptions::retry), [`postpone`](super::Subscriptions::postpone) or
     /// [`not_found_in_channel`](super::Subscriptions::not_a_participant).
@@ -96,7 +96,7 @@ pub enum Step {
 
 /// How a requested subscription is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admission {
+pub enum SubscriptionAdmission {
     /// It is new.
     New,
     /// It replaces one whose topic is at this position.

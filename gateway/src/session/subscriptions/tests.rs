@@ -247,9 +247,9 @@ impl World {
     fn subscribe(&mut self, n: usize) {
         let asked = id(n);
         let interrupted = match self.machine.admit(std::iter::once(&asked), self.now)[0] {
-            Admission::New => None,
-            Admission::Restart(position) => Some(position),
-            Admission::OverLimit => return,
+            SubscriptionAdmission::New => None,
+            SubscriptionAdmission::Restart(position) => Some(position),
+            SubscriptionAdmission::OverLimit => return,
         };
         drop_all(self.machine.take([&asked]));
         self.changes.push_back(Change {
@@ -271,7 +271,7 @@ impl World {
         };
         for step in steps {
             match step {
-                Step::Subscribe { id, why, .. } => self.changes.push_back(Change {
+                SubscriptionStep::Subscribe { id, why, .. } => self.changes.push_back(Change {
                     why: Some(why),
                     channel: number(&id),
                     after: Some(why.position()),
@@ -279,13 +279,13 @@ impl World {
                     additions: self.additions[number(&id)],
                     entry: None,
                 }),
-                Step::Compare { attempts } if self.fails_comparison => {
+                SubscriptionStep::Compare { attempts } if self.fails_comparison => {
                     self.fails_comparison = false;
                     let now = self.now;
                     self.machine.retry_comparison(attempts, now, identity);
                 }
-                Step::Compare { .. } => self.compare(),
-                Step::ReportLimit { id, position } => {
+                SubscriptionStep::Compare { .. } => self.compare(),
+                SubscriptionStep::ReportLimit { id, position } => {
                     self.client[number(&id)] = ClientPosition::UpTo(position);
                 }
             }

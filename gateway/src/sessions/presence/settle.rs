@@ -12,7 +12,7 @@ use protocol::{EventKind, event::PresenceData};
 use serde::Serialize;
 use store::{Commit, Expected, StoreError};
 
-use super::{Batch, Presences, unsettled::Finding};
+use super::{Batch, PresenceTracker, unsettled::PresenceFinding};
 
 /// Maximum number of users that are settled with one question to the store.
 pub(super) const USERS_PER_BATCH: usize = 512;
@@ -22,14 +22,14 @@ struct Event<'a> {
     data: &'a PresenceData,
 }
 
-impl Presences {
+impl PresenceTracker {
     /// Settles a batch of users. Returns false if there was nothing to settle.
     pub(super) async fn settle(&self) -> Result<bool, StoreError> {
         let taken = self.unsettled.take(USERS_PER_BATCH);
         if taken.is_empty() {
             return Ok(false);
         }
-        let (members, findings): (Vec<String>, Vec<Finding>) = taken.into_iter().unzip();
+        let (members, findings): (Vec<String>, Vec<PresenceFinding>) = taken.into_iter().unzip();
         let mut batch = Batch {
             presences: self,
             members,
@@ -56,7 +56,7 @@ impl Presences {
     async fn settle_one(
         &self,
         member: &str,
-        finding: Finding,
+        finding: PresenceFinding,
         online: Online,
         at: u64,
     ) -> Result<(), StoreError> {
@@ -64,7 +64,7 @@ impl Presences {
             return Ok(());
         };
         match finding {
-            Finding::Online { stay } => {
+            PresenceFinding::Online { stay } => {
                 let is_untold = self
                     .local
                     .get(member)
@@ -97,8 +97,8 @@ impl Presences {
                 }
                 Ok(())
             }
-            Finding::Offline if online.is_online() => Ok(()),
-            Finding::Offline => {
+            PresenceFinding::Offline if online.is_online() => Ok(()),
+            PresenceFinding::Offline => {
                 let seen = Commit::default()
                     .require(ENTITY, ONLY, Expected::Present)
                     .put_value(SEEN, ONLY, &at);

@@ -7,18 +7,18 @@ use self::world::World;
 use super::{settle::USERS_PER_BATCH, *};
 
 /// Graces end at once, and the test takes each step.
-const NO_GRACE: Timing = Timing {
+const NO_GRACE: PresenceTiming = PresenceTiming {
     grace: Duration::ZERO,
     lease: Duration::from_secs(60),
     renewal: Duration::from_millis(5),
 };
 /// Leases end at once, as if the node died after each write.
-const DYING: Timing = Timing {
+const DYING: PresenceTiming = PresenceTiming {
     lease: Duration::ZERO,
     ..NO_GRACE
 };
 /// Leases are short, so that a node may sweep soon.
-const SHORT: Timing = Timing {
+const SHORT: PresenceTiming = PresenceTiming {
     lease: Duration::from_millis(200),
     ..NO_GRACE
 };

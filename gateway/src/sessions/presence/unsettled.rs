@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 /// What a node found about a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Finding {
+pub(super) enum PresenceFinding {
     /// The user is on this node, in this stay.
     Online {
         /// Number of the stay.
@@ -20,13 +20,13 @@ pub(super) enum Finding {
 /// The newest finding about each user that is not settled yet.
 #[derive(Debug, Default)]
 pub(super) struct Unsettled {
-    found: Mutex<HashMap<String, Finding>>,
+    found: Mutex<HashMap<String, PresenceFinding>>,
     added: Notify,
 }
 
 impl Unsettled {
     /// Adds findings. A newer one replaces an older one about the same user.
-    pub(super) fn add(&self, found: impl IntoIterator<Item = (String, Finding)>) {
+    pub(super) fn add(&self, found: impl IntoIterator<Item = (String, PresenceFinding)>) {
         let mut waiting = self.found.lock();
         waiting.extend(found);
         if !waiting.is_empty() {
@@ -36,12 +36,12 @@ impl Unsettled {
 
     /// Takes up to `max` findings, online ones first, so that they do not wait behind all users of
     /// a dead node.
-    pub(super) fn take(&self, max: usize) -> Vec<(String, Finding)> {
+    pub(super) fn take(&self, max: usize) -> Vec<(String, PresenceFinding)> {
         let mut waiting = self.found.lock();
         let mut left = max;
         let mut taken: Vec<_> = waiting
             .extract_if(|_, found| {
-                let takes = left > 0 && *found != Finding::Offline;
+                let takes = left > 0 && *found != PresenceFinding::Offline;
                 left -= usize::from(takes);
                 takes
             })
@@ -63,8 +63,8 @@ mod tests {
     #[test]
     fn users_who_came_online_are_settled_before_the_users_of_a_dead_node() {
         let unsettled = Unsettled::default();
-        unsettled.add((0..10).map(|i| (format!("dead {i}"), Finding::Offline)));
-        unsettled.add([("ann".to_owned(), Finding::Online { stay: 1 })]);
+        unsettled.add((0..10).map(|i| (format!("dead {i}"), PresenceFinding::Offline)));
+        unsettled.add([("ann".to_owned(), PresenceFinding::Online { stay: 1 })]);
         let first = unsettled.take(4);
         assert_eq!((first.len(), first[0].0.as_str()), (4, "ann"));
         assert_eq!(unsettled.take(100).len(), 7);
@@ -74,8 +74,11 @@ mod tests {
     #[test]
     fn newest_finding_about_a_user_is_kept() {
         let unsettled = Unsettled::default();
-        unsettled.add([("ann".to_owned(), Finding::Online { stay: 1 })]);
-        unsettled.add([("ann".to_owned(), Finding::Offline)]);
-        assert_eq!(unsettled.take(100), [("ann".to_owned(), Finding::Offline)]);
+        unsettled.add([("ann".to_owned(), PresenceFinding::Online { stay: 1 })]);
+        unsettled.add([("ann".to_owned(), PresenceFinding::Offline)]);
+        assert_eq!(
+            unsettled.take(100),
+            [("ann".to_owned(), PresenceFinding::Offline)]
+        );
     }
 }

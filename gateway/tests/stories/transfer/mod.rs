@@ -15,7 +15,7 @@ use domain::{
 use gateway::{
     config::{self, Command},
     start::StartError,
-    transfer::{self, Counts},
+    transfer::{self, TransferCounts},
 };
 use protocol::{
     ChannelId, Cursor, Encoding, ErrorCode,
@@ -35,7 +35,7 @@ use crate::story::{StoreKind, TIMEOUT, World, refusal, start_store};
 const FLAGS: [&str; 4] = ["--limit", "log_events=20", "--demo", "off"];
 
 /// Runs `chaos export` or `chaos import`.
-async fn chaos(words: &[&str], more: &[String]) -> Result<Counts, StartError> {
+async fn chaos(words: &[&str], more: &[String]) -> Result<TransferCounts, StartError> {
     let arguments = ["chaos"]
         .iter()
         .chain(words)
@@ -50,7 +50,7 @@ async fn chaos(words: &[&str], more: &[String]) -> Result<Counts, StartError> {
 
 impl World {
     /// Stops the nodes, and exports the app to a file.
-    async fn exports(&mut self, file: &Path) -> Counts {
+    async fn exports(&mut self, file: &Path) -> TransferCounts {
         self.ends().await;
         let words = ["export", "--app", &self.app, "--to", file.to_str().unwrap()];
         let deadline = tokio::time::Instant::now() + TIMEOUT;

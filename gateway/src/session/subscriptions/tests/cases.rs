@@ -111,7 +111,7 @@ fn failed_step_is_retried_after_a_jittered_pause_that_grows_to_a_bound() {
     machine.added(channel.clone(), why.position(), start);
     let mut now = start;
     for attempt in 0..15u32 {
-        let step = Step::Subscribe {
+        let step = SubscriptionStep::Subscribe {
             id: channel.clone(),
             why,
             is_retry: attempt > 0,

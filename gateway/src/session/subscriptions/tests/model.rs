@@ -8,7 +8,7 @@ use std::{
 use fanout::Position;
 use protocol::ChannelId;
 
-use super::{Handle, SubscribeReason};
+use super::{SubscribeReason, SubscriptionHandle};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Record {
@@ -47,7 +47,7 @@ pub(super) struct Subscription {
     pub(super) is_dropped: Rc<Cell<bool>>,
 }
 
-impl Handle for Subscription {
+impl SubscriptionHandle for Subscription {
     fn is_ended(&self) -> bool {
         self.is_ended.get()
     }

@@ -66,7 +66,7 @@ impl World {
         }
     }
 
-    pub(super) fn node(&self, name: &str, timing: Timing) -> Arc<Presences> {
+    pub(super) fn node(&self, name: &str, timing: PresenceTiming) -> Arc<PresenceTracker> {
         let mut services = Services::new(
             self.store.clone(),
             Limits::default(),
@@ -74,7 +74,7 @@ impl World {
             name,
         );
         services.clock = self.clock.clone();
-        Presences::with(services, name, timing)
+        PresenceTracker::with(services, name, timing)
     }
 
     pub(super) async fn user(&self, id: &str) -> UserId {
@@ -147,19 +147,19 @@ impl World {
     }
 
     /// Writes the node's changes.
-    pub(super) async fn writes(&self, node: &Presences) {
+    pub(super) async fn writes(&self, node: &PresenceTracker) {
         self.clock.advance(Duration::from_millis(1));
         node.write(node.timing.lease).await.unwrap();
     }
 
     /// Settles the findings of a node.
-    pub(super) async fn settles(&self, node: &Presences) {
+    pub(super) async fn settles(&self, node: &PresenceTracker) {
         self.clock.advance(Duration::from_millis(1));
         while node.settle().await.unwrap() {}
     }
 
     /// Ends the graces of a node, writes and settles.
-    pub(super) async fn works(&self, node: &Presences) {
+    pub(super) async fn works(&self, node: &PresenceTracker) {
         node.end_graces(Instant::now());
         for _ in 0..2 {
             self.writes(node).await;

@@ -58,7 +58,7 @@ impl PendingImport {
         file
     }
 
-    async fn imports(&self, text: &[u8]) -> Result<gateway::transfer::Counts, String> {
+    async fn imports(&self, text: &[u8]) -> Result<gateway::transfer::TransferCounts, String> {
         let file = self.file(text);
         chaos(&["import", "--from", file.to_str().unwrap()], &self.words)
             .await
