@@ -10,14 +10,15 @@ use protocol::{
         page::{List, ListPage},
     },
 };
-use store::{Commit, Document, Expected, Read};
+use store::{Commit, Document, Expected};
 
 use crate::{
-    ATTEMPTS, Services, check, commit,
+    Services, check, commit,
     credential::Principal,
     document::{IfMatch, PutValue, Versioned, check_version, decode, parse_key},
     error::{Error, Result},
     jobs::{self, Task},
+    retry::retry,
     schema::{self, APPS, ENTITY, ONLY, TOMBSTONE},
     tenants,
 };
@@ -54,28 +55,24 @@ pub async fn create_app(
         .require(ENTITY, ONLY, Expected::Present)
         .put_value(APPS, id.shared(), &());
     if services
-        .store
         .commit(&schema::organization(organization), listed)
         .await?
         .is_err()
     {
         return Err(Error::not_found("organization"));
     }
-    let commit = Commit::default()
+    let mut commit = Commit::default()
         .require(ENTITY, ONLY, Expected::Absent)
-        .require(TOMBSTONE, ONLY, Expected::Absent)
-        .put_value(ENTITY, ONLY, &app);
-    match services.store.commit(&schema::app(&id), commit).await? {
-        Ok(outcome) => {
-            let written = outcome.written[0];
-            Ok(Versioned {
-                value: App {
-                    created_at: written.stamps.created_at,
-                    ..app
-                },
-                version: written.version,
-            })
-        }
+        .require(TOMBSTONE, ONLY, Expected::Absent);
+    let entity = commit.add_value(ENTITY, ONLY, &app);
+    match services.commit(&schema::app(&id), commit).await? {
+        Ok(outcome) => Ok(Versioned {
+            value: App {
+                created_at: outcome.stamps(entity).created_at,
+                ..app
+            },
+            version: outcome.version(entity),
+        }),
         Err(_) => read_app(services, principal, organization, &id).await,
     }
 }
@@ -100,9 +97,9 @@ pub async fn list_apps(
         .iter()
         .map(|line| parse_key(&line.key))
         .collect::<Result<_>>()?;
-    let found = tenants::entities(services, ids.iter().map(schema::app).collect()).await?;
+    let found = services.entities(ids.iter().map(schema::app)).await?;
     Ok(List {
-        items: found.iter().map(app_of).collect::<Result<_>>()?,
+        items: found.iter().flatten().map(app_of).collect::<Result<_>>()?,
         cursor,
     })
 }
@@ -116,7 +113,7 @@ pub async fn update_app(
     patch: UpdateApp,
     if_match: IfMatch,
 ) -> Result<Versioned<App>> {
-    for _ in 0..ATTEMPTS {
+    retry(|| async {
         let Versioned {
             value: mut app,
             version,
@@ -132,21 +129,19 @@ pub async fn update_app(
             app.settings.create_users_from_tokens = create;
         }
         check::required_line("name", &app.name, check::NAME)?;
-        let mut commit = Commit::default()
-            .require(ENTITY, ONLY, Expected::Version(version))
-            .put_value(ENTITY, ONLY, &app);
+        let mut commit = Commit::default().require(ENTITY, ONLY, Expected::Version(version));
+        let entity = commit.add_value(ENTITY, ONLY, &app);
         // Rights are taken away even where the store is full.
         if made_users && !app.settings.create_users_from_tokens {
             commit = commit.frees();
         }
-        if let Ok(outcome) = services.store.commit(&schema::app(id), commit).await? {
-            return Ok(Versioned {
-                value: app,
-                version: outcome.written[0].version,
-            });
-        }
-    }
-    Err(Error::busy())
+        let committed = services.commit(&schema::app(id), commit).await?;
+        Ok(committed.ok().map(|outcome| Versioned {
+            value: app,
+            version: outcome.version(entity),
+        }))
+    })
+    .await
 }
 
 /// Deletes an app: within seconds none of its keys and tokens is accepted and its sessions end;
@@ -162,23 +157,23 @@ pub async fn delete_app(
         organization: organization.clone(),
         id: id.clone(),
     };
-    for _ in 0..ATTEMPTS {
+    retry(|| async {
         let version = match read_app(services, principal, organization, id).await {
             Ok(app) => app.version,
             // An earlier try may have come no further than the tombstone. The job's task names
             // the organization, too.
             Err(error) if error.code() == ErrorCode::NotFound => {
                 jobs::pending_job(services, &task).await?.ok_or(error)?;
-                return end_deleted_app(services, &task, organization, id).await;
+                return Ok(Some(()));
             }
             Err(error) => return Err(error),
         };
         check_version(if_match, version)?;
-        if tenants::entomb(services, &schema::app(id), &task, version).await? {
-            return end_deleted_app(services, &task, organization, id).await;
-        }
-    }
-    Err(Error::busy())
+        let is_deleted = commit::delete_entity(services, &schema::app(id), &task, version).await?;
+        Ok(is_deleted.then_some(()))
+    })
+    .await?;
+    end_deleted_app(services, &task, organization, id).await
 }
 
 async fn end_deleted_app(
@@ -207,25 +202,13 @@ pub async fn read_app(
     id: &AppId,
 ) -> Result<Versioned<App>> {
     principal.organization(organization)?;
-    let reads = [schema::organization(organization), schema::app(id)];
-    let read = |partition| Read {
-        partition,
-        documents: vec![(ENTITY, ONLY.into())],
-        newest: None,
+    let partitions = [schema::organization(organization), schema::app(id)];
+    let mut found = services.entities(partitions).await?.into_iter();
+    let document = match (found.next().flatten(), found.next().flatten()) {
+        (None, _) => return Err(Error::not_found("organization")),
+        (Some(_), None) => return Err(Error::not_found("app")),
+        (Some(_), Some(document)) => document,
     };
-    let mut found = services
-        .store
-        .read(reads.into_iter().map(read).collect())
-        .await?
-        .into_iter()
-        .map(|mut s| s.documents.pop().flatten());
-    if found.next().flatten().is_none() {
-        return Err(Error::not_found("organization"));
-    }
-    let document = found
-        .next()
-        .flatten()
-        .ok_or_else(|| Error::not_found("app"))?;
     let app = app_of(&document)?;
     if app.organization_id != *organization {
         return Err(Error::not_found("app"));

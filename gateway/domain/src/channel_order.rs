@@ -243,7 +243,7 @@ async fn rank_channels(
         };
         let snapshots = services.store.read(ids.iter().map(read).collect()).await?;
         for ((line, id), snapshot) in some.iter().zip(ids).zip(snapshots) {
-            let is_in = snapshot.documents[0].is_some();
+            let is_in = snapshot.documents.iter().any(Option::is_some);
             if is_in {
                 channels.push((snapshot.head.at, id));
             }

@@ -1,11 +1,10 @@
-//! A channel as a service finds it: document, the caller's place in it, and the head of its log,
-//! read at one instant.
+//! A channel with the caller's place in it and the head of its log, read at one instant.
 
 use protocol::{
     ChannelId, UserId,
     entity::{Channel, Participant},
 };
-use store::{Document, Head, Key, Partition, Snapshot, Table};
+use store::{Commit, Document, Expected, Head, Key, Partition, Snapshot, Table};
 
 use crate::{
     Services,
@@ -29,8 +28,6 @@ pub struct ChannelState {
     pub head: Head,
     /// The caller's place, if the caller is a user and has one.
     pub own: Option<Place>,
-    /// The other requested documents.
-    pub documents: Vec<Option<Document>>,
 }
 
 /// A participant with the version of its document.
@@ -64,7 +61,22 @@ impl ChannelState {
         }
     }
 
-    /// Whether the caller may do this here.
+    /// Requires that the caller still has the role by which the action was permitted.
+    pub(super) fn require_caller(&self, commit: Commit) -> Commit {
+        match &self.own {
+            Some(place) => commit.require(
+                PARTICIPANTS,
+                place.participant.user_id.shared(),
+                Expected::Version(place.version),
+            ),
+            None => commit,
+        }
+    }
+
+    /// Fails unless the caller may do this here.
+    ///
+    /// # Errors
+    /// `not_found` if the caller may not see the channel, `forbidden` otherwise.
     pub fn permit(&self, actor: &Actor, action: Action) -> Result<()> {
         permission::permit(action, self.channel.kind, self.relation(actor))
     }
@@ -81,32 +93,61 @@ pub fn channel_of(snapshot: &Snapshot) -> Result<Option<(Channel, u64)>> {
     Ok(Some((channel, document.version)))
 }
 
-/// Reads a channel, the caller's place in it, and more documents of it. Fails with `not_found`
-/// if the caller may not see it.
+/// Reads a channel and the caller's place in it.
+///
+/// # Errors
+/// `not_found` if there is no such channel or the caller may not see it.
 pub async fn channel_state(
     services: &Services,
     actor: &Actor,
     id: &ChannelId,
-    more: Vec<(Table, Key)>,
 ) -> Result<ChannelState> {
+    let (state, _) = channel_state_and(services, actor, id, Vec::new()).await?;
+    Ok(state)
+}
+
+/// Reads a channel, the caller's place in it, and more documents of it at the same instant.
+///
+/// # Errors
+/// Those of [`channel_state`].
+pub(super) async fn channel_state_with<const N: usize>(
+    services: &Services,
+    actor: &Actor,
+    id: &ChannelId,
+    more: [(Table, Key); N],
+) -> Result<(ChannelState, [Option<Document>; N])> {
+    let (state, documents) = channel_state_and(services, actor, id, more.into()).await?;
+    let documents = documents
+        .try_into()
+        .map_err(|_| Error::internal("a read answered another number of documents"))?;
+    Ok((state, documents))
+}
+
+/// The same as [`channel_state_with`], for a number of documents that is known at run time.
+pub(super) async fn channel_state_and(
+    services: &Services,
+    actor: &Actor,
+    id: &ChannelId,
+    more: Vec<(Table, Key)>,
+) -> Result<(ChannelState, Vec<Option<Document>>)> {
     let user = actor.user().map_or("", UserId::as_str);
-    let mut documents = vec![(ENTITY, Key::from(ONLY)), (PARTICIPANTS, Key::from(user))];
-    documents.extend(more);
+    let mut keys = vec![(ENTITY, Key::from(ONLY)), (PARTICIPANTS, Key::from(user))];
+    let own = keys.len() - 1;
+    keys.extend(more);
     let partition = actor.scope.channel(id);
-    let mut snapshot = services.snapshot(partition.clone(), documents).await?;
+    let mut snapshot = services.snapshot(partition.clone(), keys).await?;
     let Some((channel, version)) = channel_of(&snapshot)? else {
         return Err(Error::not_found("channel"));
     };
-    let more = snapshot.documents.split_off(2);
-    let own = snapshot.documents[1].as_ref().map(Place::of).transpose()?;
+    let mut documents = snapshot.documents.split_off(own).into_iter();
+    let own = documents.next().flatten();
     let state = ChannelState {
         partition,
         channel,
         version,
         head: snapshot.head,
-        own,
-        documents: more,
+        own: own.as_ref().map(Place::of).transpose()?,
     };
     state.permit(actor, Action::See)?;
-    Ok(state)
+    Ok((state, documents.collect()))
 }

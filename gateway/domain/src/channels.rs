@@ -30,16 +30,17 @@ use serde::{Deserialize, Serialize};
 use store::{Append, Body, Commit, Control, Expected};
 
 use crate::{
-    ATTEMPTS, Services,
+    Services,
     channel_state::{self, ChannelState},
     check,
     credential::Actor,
     document::{IfMatch, PutValue, Versioned, check_version, encode},
-    error::{Error, Result},
+    error::Result,
     jobs::{self, Task},
     permission::Action,
     purge::no_participants,
-    schema::{CHANNELS, ENTITY, ONLY, PARTICIPANTS, PUBLIC_CHANNELS, Scope, TOMBSTONE},
+    retry::retry,
+    schema::{CHANNELS, ENTITY, ONLY, PUBLIC_CHANNELS, Scope, TOMBSTONE},
 };
 
 /// A line in the app's index of channels.
@@ -57,11 +58,7 @@ async fn list_channel(services: &Services, scope: &Scope, channel: &Channel) -> 
     if matches!(channel.kind, ChannelType::Open | ChannelType::Broadcast) {
         commit = commit.put_value(PUBLIC_CHANNELS, channel.id.shared(), &line);
     }
-    services
-        .store
-        .commit(&scope.index(), commit)
-        .await?
-        .map_err(|_| Error::busy())?;
+    services.commit_or_busy(&scope.index(), commit).await?;
     Ok(())
 }
 
@@ -71,7 +68,7 @@ pub async fn read_channel(
     actor: &Actor,
     id: &ChannelId,
 ) -> Result<Versioned<Channel>> {
-    let state = channel_state::channel_state(services, actor, id, Vec::new()).await?;
+    let state = channel_state::channel_state(services, actor, id).await?;
     Ok(Versioned {
         value: state.channel,
         version: state.version,
@@ -108,18 +105,18 @@ async fn change_channel(
     if_match: IfMatch,
     change: impl Fn(&mut Channel) -> Result<()>,
 ) -> Result<Versioned<Channel>> {
-    for _ in 0..ATTEMPTS {
-        let state = channel_state::channel_state(services, actor, id, Vec::new()).await?;
+    retry(|| async {
+        let state = channel_state::channel_state(services, actor, id).await?;
         state.permit(actor, Action::Update)?;
         check_version(if_match, state.version)?;
         let mut channel = state.channel.clone();
         change(&mut channel)?;
         if channel == state.channel {
             services.confirm(&state.partition).await?;
-            return Ok(Versioned {
+            return Ok(Some(Versioned {
                 value: channel,
                 version: state.version,
-            });
+            }));
         }
         check_fields(
             channel.name.as_ref(),
@@ -136,18 +133,18 @@ async fn change_channel(
             participant_count: 0,
             ..channel.clone()
         };
-        let mut commit = guarded(&state).put_value(ENTITY, ONLY, &bare);
+        let mut commit = guarded(&state);
+        let entity = commit.add_value(ENTITY, ONLY, &bare);
         commit
             .append
             .push(told(EventKind::ChannelUpdated, Control::None, &channel));
-        if let Ok(outcome) = services.store.commit(&state.partition, commit).await? {
-            return Ok(Versioned {
-                value: channel,
-                version: outcome.written[0].version,
-            });
-        }
-    }
-    Err(Error::busy())
+        let committed = services.commit(&state.partition, commit).await?;
+        Ok(committed.ok().map(|outcome| Versioned {
+            value: channel,
+            version: outcome.version(entity),
+        }))
+    })
+    .await
 }
 
 /// Deletes a channel: participants receive `channel.deleted`, and nothing of it can be read
@@ -158,8 +155,8 @@ pub async fn delete_channel(
     id: &ChannelId,
     if_match: IfMatch,
 ) -> Result<()> {
-    for _ in 0..ATTEMPTS {
-        let state = channel_state::channel_state(services, actor, id, Vec::new()).await?;
+    retry(|| async {
+        let state = channel_state::channel_state(services, actor, id).await?;
         state.permit(actor, Action::Delete)?;
         check_version(if_match, state.version)?;
         jobs::note_job(
@@ -180,29 +177,19 @@ pub async fn delete_channel(
             &state.channel,
         ));
         commit.increment.push(no_participants());
-        if services
-            .store
+        Ok(services
             .commit(&state.partition, commit)
             .await?
             .is_ok()
-        {
-            jobs::wake_jobs(services);
-            return Ok(());
-        }
-    }
-    Err(Error::busy())
+            .then_some(()))
+    })
+    .await?;
+    jobs::wake_jobs(services);
+    Ok(())
 }
 
 fn guarded(state: &ChannelState) -> Commit {
-    let commit = Commit::default().require(ENTITY, ONLY, Expected::Version(state.version));
-    match &state.own {
-        Some(place) => commit.require(
-            PARTICIPANTS,
-            place.participant.user_id.shared(),
-            Expected::Version(place.version),
-        ),
-        None => commit,
-    }
+    state.require_caller(Commit::default().require(ENTITY, ONLY, Expected::Version(state.version)))
 }
 
 fn told(kind: EventKind, control: Control, channel: &Channel) -> Append {

@@ -41,19 +41,19 @@ pub(super) async fn clear_channel(
     until: Instant,
 ) -> Result<Step> {
     let partition = scope.channel(id);
-    let snapshot = services
-        .snapshot(partition.clone(), vec![(TOMBSTONE, ONLY.into())])
+    let tombstone = services
+        .document(partition.clone(), TOMBSTONE, ONLY)
         .await?;
-    let Some(tombstone) = &snapshot.documents[0] else {
+    let Some(tombstone) = tombstone else {
         return Ok(Step::Done);
     };
     let is = Expected::Version(tombstone.version);
-    let lines = versions(
-        services,
-        scope.index(),
-        vec![(CHANNELS, id.shared()), (PUBLIC_CHANNELS, id.shared())],
-    )
-    .await?;
+    let lines = services
+        .documents(
+            scope.index(),
+            [(CHANNELS, id.shared()), (PUBLIC_CHANNELS, id.shared())],
+        )
+        .await?;
     let (mut after, mut failed) = (None, None);
     loop {
         let keys = keys_after(services, &partition, PARTICIPANTS, after).await?;
@@ -73,7 +73,7 @@ pub(super) async fn clear_channel(
         let gone = succeeded(keys, unindexed, &mut failed)
             .into_iter()
             .fold(gone, |commit, user| commit.delete(PARTICIPANTS, user));
-        if services.store.commit(&partition, gone).await?.is_err() {
+        if services.commit(&partition, gone).await?.is_err() {
             return Ok(Step::Done);
         }
         if failed.is_none() && Instant::now() >= until {
@@ -97,16 +97,15 @@ pub(super) async fn clear_channel(
     if trim_log(services, &partition, Some(is), until).await? == Purge::More {
         return Ok(Step::More);
     }
-    for (table, version) in [CHANNELS, PUBLIC_CHANNELS].into_iter().zip(lines) {
-        if let Some(version) = version {
+    for (table, line) in [CHANNELS, PUBLIC_CHANNELS].into_iter().zip(lines) {
+        if let Some(line) = line {
             let mut unlisted = Commit::default()
-                .require(table, id.shared(), Expected::Version(version))
+                .require(table, id.shared(), Expected::Version(line.version))
                 .delete(table, id.shared());
             if table == CHANNELS {
                 unlisted = unlisted.put_value(DELETED_CHANNELS, id.shared(), &true);
             }
             services
-                .store
                 .commit(&scope.index(), unlisted.frees())
                 .await?
                 .ok();
@@ -116,7 +115,7 @@ pub(super) async fn clear_channel(
         .require(TOMBSTONE, ONLY, is)
         .delete(TOMBSTONE, ONLY)
         .frees();
-    services.store.commit(&partition, done).await?.ok();
+    services.commit(&partition, done).await?.ok();
     Ok(Step::Done)
 }
 
@@ -170,7 +169,6 @@ pub(super) async fn clear_user(
         .delete(USERS, id.shared());
     // On a conflict the job was here before, or the app was dropped meanwhile.
     services
-        .store
         .commit(
             &scope.index(),
             unlisted
@@ -240,10 +238,7 @@ async fn delete_app_of_deleted(
     organization: &OrganizationId,
     id: &AppId,
 ) -> Result<()> {
-    let app = services
-        .snapshot(schema::app(id), vec![(ENTITY, ONLY.into())])
-        .await?;
-    if let Some(document) = &app.documents[0]
+    if let Some(document) = &services.entity(schema::app(id)).await?
         && app_of(document)?.organization_id != *organization
     {
         tracing::error!(%organization, app = %id, "an organization lists another one's app, which stays");
@@ -258,11 +253,7 @@ async fn delete_app_of_deleted(
         .delete(ENTITY, ONLY)
         .put_value(TOMBSTONE, ONLY, &true)
         .frees();
-    services
-        .store
-        .commit(&schema::app(id), commit)
-        .await?
-        .map_err(|_| Error::busy())?;
+    services.commit_or_busy(&schema::app(id), commit).await?;
     jobs::end_sessions_of(services, &task).await
 }
 
@@ -360,20 +351,6 @@ async fn keys_after(
         .documents
         .into_iter()
         .map(|document| document.key)
-        .collect())
-}
-
-/// Reads the versions of documents.
-async fn versions(
-    services: &Services,
-    partition: Partition,
-    keys: Vec<(Table, Key)>,
-) -> Result<Vec<Option<u64>>> {
-    let snapshot = services.snapshot(partition, keys).await?;
-    Ok(snapshot
-        .documents
-        .iter()
-        .map(|document| document.as_ref().map(|d| d.version))
         .collect())
 }
 

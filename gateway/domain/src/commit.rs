@@ -1,10 +1,13 @@
 //! Commits that several features make.
 
-use store::{Commit, Key, Partition, Table};
+use store::{Commit, Expected, Key, Partition, Table};
 
 use crate::{
     Services,
-    error::{Error, Result},
+    document::PutValue,
+    error::Result,
+    jobs::{self, Task},
+    schema::{ENTITY, ONLY, TOMBSTONE},
 };
 
 /// Deletes documents.
@@ -19,10 +22,23 @@ pub(super) async fn delete_documents(
         .fold(Commit::default().frees(), |commit, key| {
             commit.delete(table, key)
         });
-    services
-        .store
-        .commit(partition, commit)
-        .await?
-        .map_err(|_| Error::busy())?;
+    services.commit_or_busy(partition, commit).await?;
     Ok(())
+}
+
+/// Replaces the entity of a partition with a tombstone, after the job that clears it was written.
+/// Returns false if the entity is not at this version any more.
+pub(super) async fn delete_entity(
+    services: &Services,
+    partition: &Partition,
+    task: &Task,
+    version: u64,
+) -> Result<bool> {
+    jobs::note_job(services, task).await?;
+    let commit = Commit::default()
+        .require(ENTITY, ONLY, Expected::Version(version))
+        .delete(ENTITY, ONLY)
+        .put_value(TOMBSTONE, ONLY, &true)
+        .frees();
+    Ok(services.commit(partition, commit).await?.is_ok())
 }

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use protocol::codec;
 use serde::{Serialize, de::DeserializeOwned};
-use store::{Commit, Document, Key, Table};
+use store::{Commit, Document, Key, Mark, Table, Write, WriteSlot};
 
 use crate::error::{Error, Result};
 
@@ -29,15 +29,57 @@ where
         .map_err(|e| Error::internal(format!("a stored key cannot be read: {e}")))
 }
 
-/// Puts values of the protocol's types into a commit.
+/// Adds puts of encoded values to a commit.
 pub trait PutValue {
-    /// Puts a document with this value, encoded.
+    /// Adds a put of a document.
     fn put_value<T: Serialize>(self, table: Table, key: impl Into<Key>, value: &T) -> Self;
+
+    /// Adds a put of a document, and returns its slot.
+    fn add_value<T: Serialize>(
+        &mut self,
+        table: Table,
+        key: impl Into<Key>,
+        value: &T,
+    ) -> WriteSlot;
+
+    /// Adds a put of a document that also sets the timestamp `mark`, and returns its slot.
+    fn add_marked<T: Serialize>(
+        &mut self,
+        table: Table,
+        key: impl Into<Key>,
+        value: &T,
+        mark: Mark,
+    ) -> WriteSlot;
 }
 
 impl PutValue for Commit {
     fn put_value<T: Serialize>(self, table: Table, key: impl Into<Key>, value: &T) -> Self {
         self.put(table, key, encode(value))
+    }
+
+    fn add_value<T: Serialize>(
+        &mut self,
+        table: Table,
+        key: impl Into<Key>,
+        value: &T,
+    ) -> WriteSlot {
+        self.add_marked(table, key, value, Mark::None)
+    }
+
+    fn add_marked<T: Serialize>(
+        &mut self,
+        table: Table,
+        key: impl Into<Key>,
+        value: &T,
+        mark: Mark,
+    ) -> WriteSlot {
+        self.add_write(Write::Put {
+            table,
+            key: key.into(),
+            value: encode(value),
+            mark,
+            event: None,
+        })
     }
 }
 

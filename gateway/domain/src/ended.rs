@@ -18,7 +18,7 @@ use store::{Append, Body, Commit, Continuity, Control, Keep, Position, Stamps};
 use crate::{
     Services,
     document::encode,
-    error::{Error, Result},
+    error::Result,
     schema::{self, Scope},
 };
 
@@ -107,10 +107,8 @@ pub trait Ended: Send + Sync {
 /// Ends sessions on all nodes.
 pub async fn end_sessions(services: &Services, what: Ending) -> Result<()> {
     services
-        .store
-        .commit(&schema::deployment(), append(&what, Commit::default()))
-        .await?
-        .map_err(|_| Error::busy())?;
+        .commit_or_busy(&schema::deployment(), append(&what, Commit::default()))
+        .await?;
     services.ended.notify_one();
     Ok(())
 }

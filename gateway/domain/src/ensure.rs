@@ -2,12 +2,7 @@
 
 use protocol::{UserId, entity::User};
 
-use crate::{
-    Services,
-    error::Result,
-    schema::{ENTITY, ONLY, Scope},
-    users,
-};
+use crate::{Services, error::Result, schema::Scope, users};
 
 /// Makes a user unless it is there. False if it was deleted: its id is never given again.
 pub async fn ensure_user(
@@ -33,8 +28,5 @@ pub async fn ensure_user(
     {
         return Ok(true);
     }
-    let snapshot = services
-        .snapshot(scope.user(id), vec![(ENTITY, ONLY.into())])
-        .await?;
-    Ok(snapshot.documents[0].is_some())
+    users::user_exists(services, scope, id).await
 }

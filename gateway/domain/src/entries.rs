@@ -98,16 +98,13 @@ pub fn entry_read(scope: &Scope, user: &UserId, id: &ChannelId, detail: Detail) 
 
 /// The entry of what [`entry_read`] asked for; `None` where the user is not in the channel.
 pub fn entry_of(id: &ChannelId, snapshot: &Snapshot, detail: Detail) -> Result<Option<Entry>> {
-    let (Some((channel, _)), Some(Some(place))) =
-        (channel_of(snapshot)?, snapshot.documents.get(1))
+    let (Some((channel, _)), [_, Some(place), read]) =
+        (channel_of(snapshot)?, &snapshot.documents[..])
     else {
         return Ok(None);
     };
     let place = Place::of(place)?;
-    let read = match &snapshot.documents[2] {
-        Some(document) => decode(document)?,
-        None => 0,
-    };
+    let read = read.as_ref().map(decode).transpose()?.unwrap_or(0);
     let head = snapshot.head;
     let is_full = detail == Detail::Full;
     Ok(Some(Entry {

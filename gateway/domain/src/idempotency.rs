@@ -125,17 +125,9 @@ pub async fn begin_once(
     };
     let (until, mut pause) = (Instant::now() + MAX_WAIT, INITIAL_POLL);
     loop {
-        let snapshot = services
-            .snapshot(partition.clone(), vec![(ENTITY, ONLY.into())])
-            .await?;
+        let document = services.entity(partition.clone()).await?;
         let now = services.clock.now_ms();
-        let (kept, is) = match &snapshot.documents[0] {
-            Some(document) => (
-                Some(decode::<Kept>(document)?),
-                Expected::Version(document.version),
-            ),
-            None => (None, Expected::Absent),
-        };
+        let kept: Option<Kept> = document.as_ref().map(decode).transpose()?;
         let bits = kept.as_ref().map_or_else(random::bits, |kept| kept.bits);
         let is_free = match &kept {
             Some(kept) if kept.hash != hash => return Ok(Begun::Mismatch),
@@ -166,20 +158,17 @@ pub async fn begin_once(
                 answer: None,
                 etag: None,
             };
-            let commit = Commit::default()
-                .require(ENTITY, ONLY, is)
-                .put_value(ENTITY, ONLY, &claim);
-            let commit = Commit {
-                expire: kept.is_none().then_some(KEY_LIFETIME),
-                ..commit
-            };
+            let is = Expected::unchanged(document.as_ref());
+            let mut commit = Commit::default().require(ENTITY, ONLY, is);
+            let claim = commit.add_value(ENTITY, ONLY, &claim);
+            commit.expire = kept.is_none().then_some(KEY_LIFETIME);
             // On a conflict somebody else was faster, or the day is over.
             let claimed = match services.store.commit(&partition, commit).await {
                 Err(error @ StoreError::Full(_)) => return Ok(Begun::Full(error.into())),
                 claimed => claimed?,
             };
             if let Ok(outcome) = claimed {
-                let once = once(bits, outcome.written[0].version);
+                let once = once(bits, outcome.version(claim));
                 return Ok(if kept.is_none() {
                     Begun::First(once)
                 } else {
@@ -209,7 +198,6 @@ pub async fn forget_once(services: &Services, once: Once) -> Result<()> {
         .frees();
     // On a conflict another attempt took it over, or the day is over.
     let _ = services
-        .store
         .commit(
             &once.partition,
             Commit {
@@ -242,7 +230,7 @@ async fn note_once(services: &Services, once: Once, answer: Option<Answer>) -> R
         .put_value(ENTITY, ONLY, &kept)
         .frees();
     // On a conflict another attempt with the same bits took it over, or the day is over.
-    let _ = services.store.commit(&once.partition, commit).await?;
+    let _ = services.commit(&once.partition, commit).await?;
     Ok(())
 }
 

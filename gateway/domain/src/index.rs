@@ -25,19 +25,22 @@ pub mod line;
 #[cfg(test)]
 mod tests;
 
+use std::ops::ControlFlow::{Break, Continue};
+
 use bytes::Bytes;
 use protocol::{ChannelId, EventKind, UserId, entity::Entry};
 use serde::Serialize;
 use store::{
-    Append, Body, Commit, Control, Counter, Document, Expected, Increment, Mark, Range, Write, cost,
+    Append, Body, Commit, Control, Counter, Document, Expected, Increment, Mark, Range, cost,
 };
 
 use self::line::{Additions, Coming, Indexed, Line};
 use crate::{
-    ATTEMPTS, Services,
+    Services,
     document::{PutValue, encode, parse_key},
     entries::{self, Detail},
-    error::{Error, Result},
+    error::Result,
+    retry::{retry, retry_with},
     schema::{CHANNEL_COUNT, CHANNELS, ENTITY, ONLY, Scope},
 };
 
@@ -152,10 +155,10 @@ pub(super) async fn read_line(
     user: &UserId,
     channel: &ChannelId,
 ) -> Result<Option<Line>> {
-    let snapshot = services
-        .snapshot(scope.user(user), vec![(CHANNELS, channel.shared())])
+    let line = services
+        .document(scope.user(user), CHANNELS, channel.shared())
         .await?;
-    snapshot.documents[0].as_ref().map(Line::of).transpose()
+    line.as_ref().map(Line::of).transpose()
 }
 
 /// Returns the user's entry of a channel; `None` if the user is not in it.
@@ -182,17 +185,12 @@ pub(super) async fn index_channel(
     channel: &ChannelId,
     additions: Additions,
 ) -> Result<Coming> {
-    let (mut line, mut has_repaired) = (None, false);
-    for _ in 0..ATTEMPTS {
-        let mut commit = Commit::default().require(ENTITY, ONLY, Expected::Present);
+    retry_with((None, false), |(line, mut has_repaired)| async move {
+        let mut commit = Commit::default();
+        let user_exists = commit.add_require(ENTITY, ONLY, Expected::Present);
         commit = commit.require(CHANNELS, channel.shared(), Line::expected(line));
-        commit.write.push(Write::Put {
-            table: CHANNELS,
-            key: channel.shared(),
-            value: encode(&Indexed::Pending),
-            mark: Mark::Edited,
-            event: None,
-        });
+        let pending =
+            commit.add_marked(CHANNELS, channel.shared(), &Indexed::Pending, Mark::Edited);
         if is_confirmed(line) {
             commit.append.push(removed(channel));
         }
@@ -204,18 +202,17 @@ pub(super) async fn index_channel(
                 ..counted(1)
             });
         }
-        match services.store.commit(&scope.user(user), commit).await? {
+        match services.commit(&scope.user(user), commit).await? {
             Ok(outcome) => {
-                let version = outcome.written[0].version;
-                return Ok(Coming::Ready(Line {
+                return Ok(Break(Coming::Ready(Line {
                     is: Indexed::Pending,
-                    version,
+                    version: outcome.version(pending),
                     since: outcome.at,
                     is_new,
-                }));
+                })));
             }
-            Err(conflict) if conflict.require.contains(&0) => return Ok(Coming::IsNobody),
-            Err(conflict) if conflict.require.is_empty() => {
+            Err(conflict) if conflict.failed(user_exists) => return Ok(Break(Coming::IsNobody)),
+            Err(conflict) if conflict.is_limit() => {
                 // Others may have filled the index, and its user is not always the caller.
                 let dropping = drop_old_lines(services, scope, user);
                 if has_repaired || !cost::at_most(MAX_INDEX_UNITS, dropping).await? {
@@ -225,17 +222,18 @@ pub(super) async fn index_channel(
             }
             Err(_) => {}
         }
-        line = read_line(services, scope, user, channel).await?;
+        let line = read_line(services, scope, user, channel).await?;
         // A confirmed line without the user in the channel: a removal stopped half way.
         if is_confirmed(line)
             && read_entry(services, scope, user, channel, Detail::Positions)
                 .await?
                 .is_some()
         {
-            return Ok(Coming::IsIn);
+            return Ok(Break(Coming::IsIn));
         }
-    }
-    Err(Error::busy())
+        Ok(Continue((line, has_repaired)))
+    })
+    .await
 }
 
 /// Confirms the line of a user who is in the channel, unless it is confirmed already.
@@ -264,16 +262,16 @@ pub(super) async fn confirm_channel(
     struct Data<'a> {
         entry: &'a Entry,
     }
-    let mut line = line;
-    for _ in 0..ATTEMPTS {
+    retry_with(line, |line| async move {
         if is_confirmed(line) {
-            return Ok(true);
+            return Ok(Break(true));
         }
         let Some(entry) = read_entry(services, scope, user, channel, Detail::Full).await? else {
-            return Ok(true);
+            return Ok(Break(true));
         };
-        let mut commit = Commit::default()
-            .require(ENTITY, ONLY, Expected::Present)
+        let mut commit = Commit::default();
+        let user_exists = commit.add_require(ENTITY, ONLY, Expected::Present);
+        commit = commit
             .require(CHANNELS, channel.shared(), Line::expected(line))
             .put_value(CHANNELS, channel.shared(), &Indexed::Confirmed);
         if line.is_none() {
@@ -285,13 +283,13 @@ pub(super) async fn confirm_channel(
             channel,
             &Data { entry: &entry },
         ));
-        match services.store.commit(&scope.user(user), commit).await? {
-            Ok(_) => return Ok(true),
-            Err(conflict) if conflict.require.contains(&0) => return Ok(false),
-            Err(_) => line = read_line(services, scope, user, channel).await?,
+        match services.commit(&scope.user(user), commit).await? {
+            Ok(_) => Ok(Break(true)),
+            Err(conflict) if conflict.failed(user_exists) => Ok(Break(false)),
+            Err(_) => Ok(Continue(read_line(services, scope, user, channel).await?)),
         }
-    }
-    Err(Error::busy())
+    })
+    .await
 }
 
 /// Deletes the line of a channel that the user was removed from, with `channel.removed`. Does
@@ -302,19 +300,17 @@ pub(super) async fn unindex_channel(
     user: &UserId,
     channel: &ChannelId,
 ) -> Result<()> {
-    for _ in 0..ATTEMPTS {
+    retry(|| async {
         let Some(line) = read_line(services, scope, user, channel).await? else {
-            return Ok(());
+            return Ok(Some(()));
         };
-        if read_entry(services, scope, user, channel, Detail::Positions)
+        let is_done = read_entry(services, scope, user, channel, Detail::Positions)
             .await?
             .is_some()
-            || unindex_line(services, scope, user, channel, line).await?
-        {
-            return Ok(());
-        }
-    }
-    Err(Error::busy())
+            || unindex_line(services, scope, user, channel, line).await?;
+        Ok(is_done.then_some(()))
+    })
+    .await
 }
 
 /// Deletes a line that was read before the channel was found without the user. Returns false if the
@@ -337,11 +333,7 @@ pub(super) async fn unindex_line(
         commit.append.push(removed(channel));
         commit.increment.push(counted(-1));
     }
-    Ok(services
-        .store
-        .commit(&scope.user(user), commit)
-        .await?
-        .is_ok())
+    Ok(services.commit(&scope.user(user), commit).await?.is_ok())
 }
 
 /// Deletes the line of a user who could not be added, if this request wrote it first.
@@ -373,7 +365,7 @@ pub(super) async fn drop_line(
     commit.increment.push(counted(-1));
     let commit = commit.frees();
     // On a conflict another request goes on with it.
-    services.store.commit(&scope.user(user), commit).await?.ok();
+    services.commit(&scope.user(user), commit).await?.ok();
     Ok(())
 }
 

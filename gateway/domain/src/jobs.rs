@@ -24,13 +24,14 @@ mod tests;
 
 use protocol::{AppId, ChannelId, CloseCode, OrganizationId, TokenKeyId, UserId};
 use serde::{Deserialize, Serialize};
-use store::{Commit, Document, Expected, Key, Mark, Write};
+use store::{Commit, Document, Expected, Key, Mark};
 
 use crate::{
-    ATTEMPTS, Services,
-    document::{PutValue, decode, encode},
+    Services,
+    document::{PutValue, decode},
     ended::{self, Ending, revoked_second},
-    error::{Error, Result},
+    error::Result,
+    retry::retry,
     schema::{self, JOBS, ONLY, REVOCATION, Scope, Subject},
 };
 
@@ -180,40 +181,31 @@ pub(super) enum Step {
 /// Writes a job, before the commit that deletes or revokes.
 pub(super) async fn note_job(services: &Services, task: &Task) -> Result<()> {
     let mut commit = Commit::default().frees();
-    let value = encode(&Job::new(task.clone()));
     // Only this write sets the time of the mark; later ones keep it.
-    commit.write.push(Write::Put {
-        table: JOBS,
-        key: task.name(),
-        value,
-        mark: Mark::Edited,
-        event: None,
-    });
+    commit.add_marked(JOBS, task.name(), &Job::new(task.clone()), Mark::Edited);
     services
-        .store
-        .commit(&schema::deployment(), commit)
-        .await?
-        .map_err(|_| Error::busy())?;
+        .commit_or_busy(&schema::deployment(), commit)
+        .await?;
     Ok(())
 }
 
 /// Returns the job of a task that is not finished, for a repeated request.
 pub(super) async fn pending_job(services: &Services, task: &Task) -> Result<Option<Held>> {
-    let snapshot = services
-        .snapshot(schema::deployment(), vec![(JOBS, task.name())])
+    let job = services
+        .document(schema::deployment(), JOBS, task.name())
         .await?;
-    let held = snapshot.documents[0].as_ref().map(Held::of).transpose()?;
+    let held = job.as_ref().map(Held::of).transpose()?;
     Ok(held.filter(|held| held.job.task == *task))
 }
 
 /// Ends the sessions of a job on all nodes, once. The same commit marks the job, or deletes the job
 /// of a token key, which has nothing else to do.
 pub(super) async fn end_sessions_of(services: &Services, task: &Task) -> Result<()> {
-    for _ in 0..ATTEMPTS {
+    retry(|| async {
         let held = pending_job(services, task).await?;
         // Read after the job: a later revocation gives the job another version.
         let Some(Ends { ending, revocation }) = ending_of(services, task).await? else {
-            return Ok(());
+            return Ok(Some(()));
         };
         let mut commit = Commit::default();
         // Without a job, another node has finished it meanwhile. Ending sessions twice does no harm.
@@ -223,7 +215,7 @@ pub(super) async fn end_sessions_of(services: &Services, task: &Task) -> Result<
                 _ => job.ended,
             };
             if is_done {
-                return Ok(());
+                return Ok(Some(()));
             }
             commit = commit.require(JOBS, task.name(), Expected::Version(version));
             commit = match task {
@@ -240,16 +232,16 @@ pub(super) async fn end_sessions_of(services: &Services, task: &Task) -> Result<
             };
         }
         if services
-            .store
             .commit(&schema::deployment(), ended::append(&ending, commit))
             .await?
             .is_ok()
         {
             services.ended.notify_one();
-            return Ok(());
+            return Ok(Some(()));
         }
-    }
-    Err(Error::busy())
+        Ok(None)
+    })
+    .await
 }
 
 /// Reads which sessions a job ends; `None` if it ends none itself.
@@ -257,11 +249,12 @@ async fn ending_of(services: &Services, task: &Task) -> Result<Option<Ends>> {
     let ending = match task {
         Task::User { scope, id } => Ending::user(scope, id, None, CloseCode::SessionEnded),
         Task::Tokens { scope, user } => {
-            let snapshot = services
-                .snapshot(scope.user(user), vec![(REVOCATION, ONLY.into())])
+            let revocation = services
+                .document(scope.user(user), REVOCATION, ONLY)
                 .await?;
-            let revocation = snapshot.documents[0].as_ref();
-            let second = revocation.map(|document| revoked_second(&document.stamps));
+            let second = revocation
+                .as_ref()
+                .map(|document| revoked_second(&document.stamps));
             // Without a revocation the user was deleted meanwhile, and all its sessions end.
             let ending = Ending::user(scope, user, second, CloseCode::SessionEnded);
             return Ok(Some(Ends {

@@ -258,11 +258,7 @@ pub(super) async fn new_key(
     };
     let partition = schema::credential(&hash);
     note_new_credential(services, &owner, &partition).await?;
-    services
-        .store
-        .commit(&partition, commit)
-        .await?
-        .map_err(|_| Error::busy())?;
+    services.commit_or_busy(&partition, commit).await?;
     Ok(NewKey {
         secret,
         id: credential.key,
@@ -284,12 +280,14 @@ async fn create_key(
     seconds: Option<u64>,
 ) -> Result<Key> {
     let new = new_key(services, credential, name, seconds).await?;
-    let commit = new.line(Commit::default().require(ENTITY, ONLY, Expected::Present));
-    match services.store.commit(&owner, commit).await? {
+    let mut commit = Commit::default();
+    let owner_exists = commit.add_require(ENTITY, ONLY, Expected::Present);
+    let commit = new.line(commit);
+    match services.commit(&owner, commit).await? {
         Ok(outcome) => Ok(new.shown(outcome.at)),
         Err(conflict) => {
             forget_new_key(services, &owner, &new).await?;
-            if conflict.require.contains(&0) {
+            if conflict.failed(owner_exists) {
                 return Err(Error::not_found(what));
             }
             existing_key(services, &owner, &new.id).await
@@ -329,10 +327,8 @@ pub(super) async fn key_line(
     owner: &Partition,
     id: &KeyId,
 ) -> Result<Option<Key>> {
-    let snapshot = services
-        .snapshot(owner.clone(), vec![(KEYS, id.shared())])
-        .await?;
-    snapshot.documents[0].as_ref().map(key_of).transpose()
+    let line = services.document(owner.clone(), KEYS, id.shared()).await?;
+    line.as_ref().map(key_of).transpose()
 }
 
 async fn list_keys(
@@ -354,13 +350,8 @@ async fn list_keys(
 }
 
 async fn revoke_key(services: &Services, owner: &Partition, id: &KeyId) -> Result<()> {
-    let snapshot = services
-        .snapshot(owner.clone(), vec![(KEYS, id.shared())])
-        .await?;
-    let Some(document) = &snapshot.documents[0] else {
-        return Err(Error::not_found("key"));
-    };
-    let line: KeyLine = decode(document)?;
+    let line = services.document(owner.clone(), KEYS, id.shared()).await?;
+    let line: KeyLine = decode(&line.ok_or_else(|| Error::not_found("key"))?)?;
     // The credential first: without it the key is refused, and while its line stands a repeat
     // finds what is left to do.
     forget_credential(services, &line.hash).await?;
@@ -384,11 +375,7 @@ async fn forget_expired(services: &Services, owner: &Partition) -> Result<()> {
             }
         }
         if !commit.write.is_empty() {
-            services
-                .store
-                .commit(owner, commit)
-                .await?
-                .map_err(|_| Error::busy())?;
+            services.commit_or_busy(owner, commit).await?;
         }
         match page.documents.last() {
             Some(last) if page.more => after = Some(last.key.clone()),
@@ -405,11 +392,7 @@ pub(super) async fn note_new_credential(
     credential: &Partition,
 ) -> Result<()> {
     let noted = Commit::default().put_value(NEW_CREDENTIALS, credential.name(), &());
-    services
-        .store
-        .commit(owner, noted)
-        .await?
-        .map_err(|_| Error::busy())?;
+    services.commit_or_busy(owner, noted).await?;
     Ok(())
 }
 
@@ -452,11 +435,7 @@ pub(super) async fn clear_keys(services: &Services, owner: &Partition) -> Result
         if commit.write.is_empty() {
             return Ok(());
         }
-        services
-            .store
-            .commit(owner, commit)
-            .await?
-            .map_err(|_| Error::busy())?;
+        services.commit_or_busy(owner, commit).await?;
     }
 }
 
@@ -470,11 +449,7 @@ pub(super) async fn drop_credential(services: &Services, partition: &Partition) 
         expire: Some(Duration::ZERO),
         ..Commit::default().delete(ENTITY, ONLY).frees()
     };
-    services
-        .store
-        .commit(partition, commit)
-        .await?
-        .map_err(|_| Error::busy())?;
+    services.commit_or_busy(partition, commit).await?;
     Ok(())
 }
 

@@ -40,6 +40,7 @@ pub mod random;
 pub mod reactions;
 pub mod reads;
 pub mod redacted;
+mod retry;
 pub mod schema;
 pub mod secret_check;
 pub mod sessions;
@@ -58,7 +59,10 @@ use std::sync::Arc;
 
 use prometheus_client::metrics::counter::Counter;
 use protocol::Limits;
-use store::{Commit, Document, Expected, Key, Partition, Range, Read, Snapshot, Store, Table};
+use store::{
+    Commit, Conflict, Document, Expected, Key, Outcome, Partition, Range, Read, Snapshot, Store,
+    Table,
+};
 use tokio::sync::Notify;
 
 use crate::{
@@ -96,9 +100,6 @@ pub struct Services {
     pub incomplete: Arc<memberships::Incomplete>,
 }
 
-/// How often a commit is tried again after a conflict with somebody else's.
-pub const ATTEMPTS: usize = 16;
-
 impl Services {
     /// All services of a node, on the machine's clock.
     pub fn new(
@@ -127,7 +128,7 @@ impl Services {
         }
     }
 
-    /// Reads documents of one partition.
+    /// Reads documents of one partition with its head and counters.
     pub async fn snapshot(
         &self,
         partition: Partition,
@@ -144,6 +145,77 @@ impl Services {
         snapshots
             .pop()
             .ok_or_else(|| Error::internal("a read answered nothing"))
+    }
+
+    /// Reads documents of one partition.
+    async fn documents<const N: usize>(
+        &self,
+        partition: Partition,
+        keys: [(Table, Key); N],
+    ) -> Result<[Option<Document>; N]> {
+        let snapshot = self.snapshot(partition, keys.into()).await?;
+        snapshot
+            .documents
+            .try_into()
+            .map_err(|_| Error::internal("a read answered another number of documents"))
+    }
+
+    /// Reads one document.
+    async fn document(
+        &self,
+        partition: Partition,
+        table: Table,
+        key: impl Into<Key>,
+    ) -> Result<Option<Document>> {
+        let [document] = self.documents(partition, [(table, key.into())]).await?;
+        Ok(document)
+    }
+
+    /// Reads the entity of a partition.
+    async fn entity(&self, partition: Partition) -> Result<Option<Document>> {
+        self.document(partition, schema::ENTITY, schema::ONLY).await
+    }
+
+    /// Reads the entities of several partitions, in their order.
+    async fn entities(
+        &self,
+        partitions: impl IntoIterator<Item = Partition>,
+    ) -> Result<Vec<Option<Document>>> {
+        let reads: Vec<Read> = partitions
+            .into_iter()
+            .map(|partition| Read {
+                partition,
+                documents: vec![(schema::ENTITY, schema::ONLY.into())],
+                newest: None,
+            })
+            .collect();
+        if reads.is_empty() {
+            return Ok(Vec::new());
+        }
+        let snapshots = self.store.read(reads).await?;
+        Ok(snapshots
+            .into_iter()
+            .map(|mut snapshot| snapshot.documents.pop().flatten())
+            .collect())
+    }
+
+    /// Makes a commit, and returns the conflict if a precondition or limit failed.
+    async fn commit(
+        &self,
+        partition: &Partition,
+        commit: Commit,
+    ) -> Result<std::result::Result<Outcome, Conflict>> {
+        Ok(self.store.commit(partition, commit).await?)
+    }
+
+    /// Makes a commit that nothing should conflict with.
+    ///
+    /// # Errors
+    /// [`busy`](Error::busy) if something does.
+    async fn commit_or_busy(&self, partition: &Partition, commit: Commit) -> Result<Outcome> {
+        self.commit(partition, commit)
+            .await?
+            .map_err(|_| Error::busy())
     }
 
     /// Every key of a listed table.

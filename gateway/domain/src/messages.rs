@@ -11,17 +11,20 @@ use protocol::{
     operation::message::EditMessage,
 };
 use serde::{Deserialize, Serialize};
-use store::{Append, Body, Commit, Document, Expected, Key, Mark, Stamps, Write};
+use store::{
+    Append, Body, Commit, Control, Document, Expected, Key, Mark, Stamps, Write, WriteSlot,
+};
 
 use crate::{
-    ATTEMPTS, Services,
+    Services,
     channel_state::{self, ChannelState},
     check,
     credential::Actor,
     document::{IfMatch, check_version, decode, encode},
     error::{Error, Result},
     permission::Action,
-    schema::{ENTITY, MESSAGES, ONLY, PARTICIPANTS},
+    retry::retry,
+    schema::{ENTITY, MESSAGES, ONLY},
 };
 
 /// The stored value of a message. The store's stamps and counters hold the rest.
@@ -109,7 +112,7 @@ pub async fn edit_message(
     patch: EditMessage,
     if_match: IfMatch,
 ) -> Result<Message> {
-    for _ in 0..ATTEMPTS {
+    retry(|| async {
         let (state, document) = message_state(services, actor, channel_id, id).await?;
         let mut content: Content = decode(&document)?;
         let own = actor.user().is_some() && content.sender_id.as_ref() == actor.user();
@@ -136,7 +139,7 @@ pub async fn edit_message(
         }
         if content == before {
             services.confirm(&state.partition).await?;
-            return message_of(&document);
+            return message_of(&document).map(Some);
         }
         check_content(
             services,
@@ -154,18 +157,20 @@ pub async fn edit_message(
         } else {
             Mark::Edited
         };
-        let commit = changing(
-            &state,
-            &document,
-            encode(&content),
-            EventKind::MessageUpdated,
+        let mut commit = guarded(&state, &document);
+        let message = put_message(
+            &mut commit,
+            document.key.clone(),
+            &content,
             mark,
+            EventKind::MessageUpdated,
         );
-        if let Ok(outcome) = services.store.commit(&state.partition, commit).await? {
-            return Ok(content.with(outcome.written[0].stamps, &document.counts));
-        }
-    }
-    Err(Error::busy())
+        let committed = services.commit(&state.partition, commit).await?;
+        Ok(committed
+            .ok()
+            .map(|outcome| content.with(outcome.stamps(message), &document.counts)))
+    })
+    .await
 }
 
 /// Deletes a message: what it said is gone, its place stays. Deleting it again changes nothing.
@@ -176,7 +181,7 @@ pub async fn delete_message(
     id: &MessageId,
     if_match: IfMatch,
 ) -> Result<()> {
-    for _ in 0..ATTEMPTS {
+    retry(|| async {
         let (state, document) = message_state(services, actor, channel_id, id).await?;
         let content: Content = decode(&document)?;
         let own = actor.user().is_some() && content.sender_id.as_ref() == actor.user();
@@ -189,7 +194,7 @@ pub async fn delete_message(
             },
         )?;
         if document.stamps.deleted_at != 0 {
-            return services.confirm(&state.partition).await;
+            return services.confirm(&state.partition).await.map(Some);
         }
         check_version(if_match, document.stamps.seq)?;
         let bare = Content {
@@ -199,24 +204,21 @@ pub async fn delete_message(
             metadata: Metadata::default(),
             ..content
         };
-        let commit = changing(
-            &state,
-            &document,
-            encode(&bare),
-            EventKind::MessageDeleted,
+        let mut commit = guarded(&state, &document).frees();
+        put_message(
+            &mut commit,
+            document.key.clone(),
+            &bare,
             Mark::Deleted,
-        )
-        .frees();
-        if services
-            .store
+            EventKind::MessageDeleted,
+        );
+        Ok(services
             .commit(&state.partition, commit)
             .await?
             .is_ok()
-        {
-            return Ok(());
-        }
-    }
-    Err(Error::busy())
+            .then_some(()))
+    })
+    .await
 }
 
 /// Reads one message.
@@ -237,14 +239,12 @@ pub async fn message_state(
     channel_id: &ChannelId,
     id: &MessageId,
 ) -> Result<(ChannelState, Document)> {
-    let mut state =
-        channel_state::channel_state(services, actor, channel_id, vec![(MESSAGES, id.shared())])
+    let (state, [document]) =
+        channel_state::channel_state_with(services, actor, channel_id, [(MESSAGES, id.shared())])
             .await?;
     state.permit(actor, Action::Read)?;
-    match state.documents.pop().flatten() {
-        Some(document) => Ok((state, document)),
-        None => Err(Error::not_found("message")),
-    }
+    let document = document.ok_or_else(|| Error::not_found("message"))?;
+    Ok((state, document))
 }
 
 /// The key of what a user gave to a message.
@@ -252,46 +252,39 @@ pub fn reaction_key(number: u64, user: &UserId) -> Key {
     format!("{number}:{user}").into()
 }
 
-fn changing(
-    state: &ChannelState,
-    document: &Document,
-    value: Bytes,
-    kind: EventKind,
-    mark: Mark,
-) -> Commit {
-    let key = document.key.clone();
-    let mut commit = Commit::default()
+/// Begins a commit that changes a message: the caller and the message are as they were read.
+fn guarded(state: &ChannelState, document: &Document) -> Commit {
+    let commit = Commit::default()
         .require(ENTITY, ONLY, Expected::Present)
         .require(
             MESSAGES,
-            key.clone(),
+            document.key.clone(),
             Expected::Changed(document.stamps.seq),
         );
-    if let Some(place) = &state.own {
-        commit = commit.require(
-            PARTICIPANTS,
-            place.participant.user_id.shared(),
-            Expected::Version(place.version),
-        );
-    }
-    commit.write.push(Write::Put {
-        table: MESSAGES,
-        key: key.clone(),
-        value,
-        mark,
-        event: Some(0),
-    });
-    commit.append.push(told(kind, &key, 0));
-    commit
+    state.require_caller(commit)
 }
 
-fn told(kind: EventKind, key: &Key, write: usize) -> Append {
-    Append {
+/// Adds the put of a message, and the event that is its last change.
+fn put_message(
+    commit: &mut Commit,
+    key: Key,
+    content: &Content,
+    mark: Mark,
+    kind: EventKind,
+) -> WriteSlot {
+    let event = commit.add_event(Append {
         kind: kind as u8,
         reference: Bytes::copy_from_slice(key.as_bytes()),
-        control: store::Control::None,
-        body: Body::Written(write),
-    }
+        control: Control::None,
+        body: Body::Written(commit.next_write()),
+    });
+    commit.add_write(Write::Put {
+        table: MESSAGES,
+        key,
+        value: encode(content),
+        mark,
+        event: Some(event),
+    })
 }
 
 fn check_attachment(attachment: &Attachment) -> Result<()> {

@@ -16,12 +16,13 @@ use store::{Commit, Document, Expected};
 use tokio::time::Instant;
 
 use crate::{
-    ATTEMPTS, Services, check, clearing,
+    Services, check, clearing, commit,
     credential::Principal,
     document::{IfMatch, PutValue, Versioned, check_version, decode, parse_key},
     error::{Error, Result},
     jobs::{self, Task},
     keys::{self, Credential},
+    retry::retry,
     schema::{self, ENTITY, ONLY, ORGANIZATIONS, TOMBSTONE},
     tenants,
 };
@@ -50,25 +51,23 @@ pub async fn create_organization(
     // Before the organization: a line without one harms nobody.
     let listed = Commit::default().put_value(ORGANIZATIONS, id.shared(), &());
     services
-        .store
-        .commit(&schema::deployment(), listed)
-        .await?
-        .map_err(|_| Error::busy())?;
+        .commit_or_busy(&schema::deployment(), listed)
+        .await?;
     let first = Credential {
         organization: id.clone(),
         app: None,
         key: KeyId::from_bits(bits),
     };
     let key = keys::new_key(services, first, None, None).await?;
-    let commit = Commit::default()
+    let mut commit = Commit::default()
         .require(ENTITY, ONLY, Expected::Absent)
-        .require(TOMBSTONE, ONLY, Expected::Absent)
-        .put_value(ENTITY, ONLY, &organization);
+        .require(TOMBSTONE, ONLY, Expected::Absent);
+    let entity = commit.add_value(ENTITY, ONLY, &organization);
     let partition = schema::organization(&id);
-    match services.store.commit(&partition, key.line(commit)).await? {
+    match services.commit(&partition, key.line(commit)).await? {
         Ok(outcome) => {
             let organization = Organization {
-                created_at: outcome.written[0].stamps.created_at,
+                created_at: outcome.stamps(entity).created_at,
                 ..organization
             };
             let value = OrganizationCreated {
@@ -77,7 +76,7 @@ pub async fn create_organization(
             };
             Ok(Versioned {
                 value,
-                version: outcome.written[0].version,
+                version: outcome.version(entity),
             })
         }
         Err(_) => {
@@ -132,12 +131,9 @@ pub async fn read_organization(
     id: &OrganizationId,
 ) -> Result<Versioned<Organization>> {
     principal.organization(id)?;
-    let snapshot = services
-        .snapshot(schema::organization(id), vec![(ENTITY, ONLY.into())])
-        .await?;
-    match &snapshot.documents[0] {
+    match services.entity(schema::organization(id)).await? {
         Some(document) => Ok(Versioned {
-            value: organization_of(document)?,
+            value: organization_of(&document)?,
             version: document.version,
         }),
         None => Err(Error::not_found("organization")),
@@ -163,9 +159,15 @@ pub async fn list_organizations(
         .iter()
         .map(|line| parse_key(&line.key))
         .collect::<Result<_>>()?;
-    let found = tenants::entities(services, ids.iter().map(schema::organization).collect()).await?;
+    let found = services
+        .entities(ids.iter().map(schema::organization))
+        .await?;
     Ok(List {
-        items: found.iter().map(organization_of).collect::<Result<_>>()?,
+        items: found
+            .iter()
+            .flatten()
+            .map(organization_of)
+            .collect::<Result<_>>()?,
         cursor,
     })
 }
@@ -178,7 +180,7 @@ pub async fn update_organization(
     patch: UpdateOrganization,
     if_match: IfMatch,
 ) -> Result<Versioned<Organization>> {
-    for _ in 0..ATTEMPTS {
+    retry(|| async {
         let Versioned {
             value: mut organization,
             version,
@@ -190,21 +192,15 @@ pub async fn update_organization(
         let banner_before = organization.banner.clone();
         patch.banner.apply(&mut organization.banner);
         check_organization(&organization, banner_before.as_ref())?;
-        let commit = Commit::default()
-            .require(ENTITY, ONLY, Expected::Version(version))
-            .put_value(ENTITY, ONLY, &organization);
-        if let Ok(outcome) = services
-            .store
-            .commit(&schema::organization(id), commit)
-            .await?
-        {
-            return Ok(Versioned {
-                value: organization,
-                version: outcome.written[0].version,
-            });
-        }
-    }
-    Err(Error::busy())
+        let mut commit = Commit::default().require(ENTITY, ONLY, Expected::Version(version));
+        let entity = commit.add_value(ENTITY, ONLY, &organization);
+        let committed = services.commit(&schema::organization(id), commit).await?;
+        Ok(committed.ok().map(|outcome| Versioned {
+            value: organization,
+            version: outcome.version(entity),
+        }))
+    })
+    .await
 }
 
 /// Deletes an organization with its apps: within seconds none of its keys and tokens is
@@ -215,29 +211,36 @@ pub async fn delete_organization(
     id: &OrganizationId,
     if_match: IfMatch,
 ) -> Result<()> {
+    #[derive(PartialEq, Eq)]
+    enum Deleted {
+        Now,
+        Before,
+    }
     let task = Task::Organization { id: id.clone() };
-    for _ in 0..ATTEMPTS {
+    let deleted = retry(|| async {
         let version = match read_organization(services, principal, id).await {
             Ok(organization) => organization.version,
             Err(error) if error.code() == ErrorCode::NotFound => {
                 jobs::pending_job(services, &task).await?.ok_or(error)?;
-                jobs::wake_jobs(services);
-                return Ok(());
+                return Ok(Some(Deleted::Before));
             }
             Err(error) => return Err(error),
         };
         check_version(if_match, version)?;
-        if tenants::entomb(services, &schema::organization(id), &task, version).await? {
-            // The sessions of its apps end now, and not when the job has its turn.
-            let until = Instant::now() + MAX_CLEARING;
-            if let Err(error) = clearing::clear_organization(services, id, until).await {
-                tracing::warn!(organization = %id, %error, "cannot end the sessions of a deleted organization, its job will retry");
-            }
-            jobs::wake_jobs(services);
-            return Ok(());
+        let partition = schema::organization(id);
+        let is_deleted = commit::delete_entity(services, &partition, &task, version).await?;
+        Ok(is_deleted.then_some(Deleted::Now))
+    })
+    .await?;
+    if deleted == Deleted::Now {
+        // The sessions of its apps end now, and not when the job has its turn.
+        let until = Instant::now() + MAX_CLEARING;
+        if let Err(error) = clearing::clear_organization(services, id, until).await {
+            tracing::warn!(organization = %id, %error, "cannot end the sessions of a deleted organization, its job will retry");
         }
     }
-    Err(Error::busy())
+    jobs::wake_jobs(services);
+    Ok(())
 }
 
 /// Decodes a stored organization.

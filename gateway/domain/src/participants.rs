@@ -14,17 +14,18 @@ use protocol::{
     operation::participant::UpdateParticipant,
 };
 use store::{
-    Append, Body, Commit, Control, Counter, Document, Expected, Increment, Key, Mark, Write,
+    Append, Body, Commit, Control, Counter, Document, Expected, Increment, Key, WriteSlot,
 };
 
 use crate::{
-    ATTEMPTS, Services,
+    Services,
     channel_state::{self, ChannelState, Place},
     credential::Actor,
-    document::{IfMatch, PutValue, Versioned, check_version, decode, encode},
+    document::{IfMatch, PutValue, Versioned, check_version, decode},
     error::{Error, Result},
     permission::Action,
     random,
+    retry::retry,
     schema::{ENTITY, ONLY, OWNERS, PARTICIPANT_COUNT, PARTICIPANTS, READS},
 };
 
@@ -48,81 +49,82 @@ pub async fn update_participant(
     body: UpdateParticipant,
     if_match: IfMatch,
 ) -> Result<Versioned<Participant>> {
-    for _ in 0..ATTEMPTS {
-        let (state, target) = participant_state(services, actor, channel_id, user).await?;
+    retry(|| async {
+        let Membership {
+            state,
+            place,
+            owner_count,
+        } = membership(services, actor, channel_id, user).await?;
+        let target = place.ok_or_else(|| Error::not_found("participant"))?;
         let from = target.participant.role;
         let to = body.role.unwrap_or(from);
         state.permit(actor, Action::ChangeRole { from, to })?;
         check_version(if_match, target.version)?;
         if from == to {
             services.confirm(&state.partition).await?;
-            return Ok(Versioned {
+            return Ok(Some(Versioned {
                 value: target.participant,
                 version: target.version,
-            });
+            }));
         }
         let owners = i64::from(to == Role::Owner) - i64::from(from == Role::Owner);
+        let mut commit = require_target(&state, actor, &target);
         let participant = Participant {
             role: to,
             ..target.participant
         };
-        let mut commit = Commit::default()
-            .require(ENTITY, ONLY, Expected::Present)
-            .require(
-                PARTICIPANTS,
-                user.shared(),
-                Expected::Version(target.version),
-            );
-        commit = require_caller(commit, &state, actor);
-        commit.write.push(put_participant(&participant));
-        if is_last_owner(&state, owners)? && actor.user().is_some() {
+        let entity = put_participant(&mut commit, &participant);
+        if is_last_owner(owner_count.as_ref(), owners)? && actor.user().is_some() {
             return Err(hand_over());
         }
-        commit = count_owners(commit, &state.documents[1], owners)?;
+        commit = count_owners(commit, owner_count.as_ref(), owners)?;
         commit.append.push(Append {
             kind: EventKind::ParticipantUpdated as u8,
             reference: Bytes::copy_from_slice(user.as_str().as_bytes()),
             control: Control::None,
-            body: Body::Written(0),
+            body: Body::Written(entity),
         });
         // Rights are taken away even where the store is full.
         if from.is_above(to) {
             commit = commit.frees();
         }
-        if let Ok(outcome) = services.store.commit(&state.partition, commit).await? {
-            return Ok(Versioned {
-                value: participant,
-                version: outcome.written[0].version,
-            });
-        }
-    }
-    Err(Error::busy())
+        let committed = services.commit(&state.partition, commit).await?;
+        Ok(committed.ok().map(|outcome| Versioned {
+            value: participant,
+            version: outcome.version(entity),
+        }))
+    })
+    .await
 }
 
-/// A channel with the place of somebody in it and the count of owners, for somebody who may
-/// read both.
-async fn participant_state(
+/// A channel and a user in it, read at one instant.
+struct Membership {
+    state: ChannelState,
+    /// The user's place, if the user is in the channel.
+    place: Option<Place>,
+    /// The document that counts the channel's owners.
+    owner_count: Option<Document>,
+}
+
+/// Reads a channel and a user's place in it.
+///
+/// # Errors
+/// `not_found` or `forbidden` if the caller may not read the channel.
+async fn membership(
     services: &Services,
     actor: &Actor,
     channel_id: &ChannelId,
     user: &UserId,
-) -> Result<(ChannelState, Place)> {
-    let (state, place) = place_in_channel(services, actor, channel_id, user).await?;
-    Ok((state, place.ok_or_else(|| Error::not_found("participant"))?))
-}
-
-/// The same, without a place if the user is not in the channel.
-async fn place_in_channel(
-    services: &Services,
-    actor: &Actor,
-    channel_id: &ChannelId,
-    user: &UserId,
-) -> Result<(ChannelState, Option<Place>)> {
-    let keys = vec![(PARTICIPANTS, user.shared()), (OWNERS, Key::from(ONLY))];
-    let state = channel_state::channel_state(services, actor, channel_id, keys).await?;
+) -> Result<Membership> {
+    let keys = [(PARTICIPANTS, user.shared()), (OWNERS, Key::from(ONLY))];
+    let (state, [place, owner_count]) =
+        channel_state::channel_state_with(services, actor, channel_id, keys).await?;
     state.permit(actor, Action::Read)?;
-    let place = state.documents[0].as_ref().map(Place::of).transpose()?;
-    Ok((state, place))
+    Ok(Membership {
+        place: place.as_ref().map(Place::of).transpose()?,
+        state,
+        owner_count,
+    })
 }
 
 /// A participant that is not stored yet.
@@ -137,81 +139,72 @@ pub(super) fn new_participant(channel_id: &ChannelId, user: &UserId, role: Role)
     }
 }
 
-/// Adds the writes and the event of a new participant, who has read everything so far.
-pub(super) fn admit(mut commit: Commit, participant: &Participant, read: u64) -> Commit {
+/// Adds the writes and the event of a new participant, who has read everything up to the message
+/// number `read`.
+pub(super) fn admit(
+    mut commit: Commit,
+    participant: &Participant,
+    read: u64,
+) -> (Commit, WriteSlot) {
     let user = participant.user_id.shared();
     commit = commit.require(PARTICIPANTS, user.clone(), Expected::Absent);
-    let write = commit.write.len();
-    commit.write.push(put_participant(participant));
+    let entity = put_participant(&mut commit, participant);
     commit.append.push(Append {
         kind: EventKind::ParticipantAdded as u8,
         reference: Bytes::copy_from_slice(user.as_bytes()),
         control: Control::None,
-        body: Body::Written(write),
+        body: Body::Written(entity),
     });
-    commit.put_value(READS, user, &read)
+    (commit.put_value(READS, user, &read), entity)
 }
 
-fn put_participant(participant: &Participant) -> Write {
+fn put_participant(commit: &mut Commit, participant: &Participant) -> WriteSlot {
     let bare = Participant {
         created_at: 0,
         read: None,
         ..participant.clone()
     };
-    Write::Put {
-        table: PARTICIPANTS,
-        key: participant.user_id.shared(),
-        value: encode(&bare),
-        mark: Mark::None,
-        event: None,
-    }
+    commit.add_value(PARTICIPANTS, participant.user_id.shared(), &bare)
 }
 
-/// Adds the count of owners where it changes; its version keeps two changes apart.
+/// Adds a change of the number of owners to a commit. Requires that the number is as it was read.
 pub(super) fn count_owners(
     commit: Commit,
-    document: &Option<Document>,
+    owner_count: Option<&Document>,
     change: i64,
 ) -> Result<Commit> {
     if change == 0 {
         return Ok(commit);
     }
-    let owners: i64 = document.as_ref().map(decode).transpose()?.unwrap_or(0);
-    let is = document
-        .as_ref()
-        .map_or(Expected::Absent, |d| Expected::Version(d.version));
+    let owners = owners_of(owner_count)? + change;
     Ok(commit
-        .require(OWNERS, ONLY, is)
-        .put_value(OWNERS, ONLY, &(owners + change).max(0)))
+        .require(OWNERS, ONLY, Expected::unchanged(owner_count))
+        .put_value(OWNERS, ONLY, &owners.max(0)))
 }
 
-/// Requires that the caller still has the role by which the operation was allowed.
-fn require_caller(commit: Commit, state: &ChannelState, actor: &Actor) -> Commit {
-    match (actor.user(), &state.own) {
-        (Some(user), Some(place))
-            if !commit
-                .require
-                .iter()
-                .any(|r| r.table == PARTICIPANTS && r.key == user.shared()) =>
-        {
-            commit.require(
-                PARTICIPANTS,
-                user.shared(),
-                Expected::Version(place.version),
-            )
-        }
-        _ => commit,
+/// Begins a commit that changes a participant: the participant and the caller are as they were read.
+fn require_target(state: &ChannelState, actor: &Actor, target: &Place) -> Commit {
+    let user = &target.participant.user_id;
+    let commit = Commit::default()
+        .require(ENTITY, ONLY, Expected::Present)
+        .require(
+            PARTICIPANTS,
+            user.shared(),
+            Expected::Version(target.version),
+        );
+    if actor.user() == Some(user) {
+        return commit;
     }
+    state.require_caller(commit)
 }
 
-/// Whether a change takes the last owner away.
-fn is_last_owner(state: &ChannelState, change: i64) -> Result<bool> {
-    let owners: i64 = state.documents[1]
-        .as_ref()
-        .map(decode)
-        .transpose()?
-        .unwrap_or(0);
-    Ok(change < 0 && owners <= 1)
+/// Returns whether a change of the number of owners removes the last one.
+fn is_last_owner(owner_count: Option<&Document>, change: i64) -> Result<bool> {
+    Ok(change < 0 && owners_of(owner_count)? <= 1)
+}
+
+fn owners_of(owner_count: Option<&Document>) -> Result<i64> {
+    Ok(owner_count.map(decode).transpose()?.unwrap_or(0))
 }
 
 fn hand_over() -> Error {

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::{
     Services,
     document::PutValue,
-    error::{Error, Result},
+    error::Result,
     schema::{self, ENTITY, ONLY, PARTICIPANT_COUNT, TOMBSTONE},
 };
 
@@ -78,7 +78,7 @@ pub(super) async fn trim_log(
         if let Some(is) = tombstone {
             trim = trim.require(TOMBSTONE, ONLY, is);
         }
-        if services.store.commit(partition, trim).await?.is_err() {
+        if services.commit(partition, trim).await?.is_err() {
             return Ok(Purge::Overtaken);
         }
         if Instant::now() >= until {
@@ -98,11 +98,7 @@ pub(super) async fn drop_partition(
         .put_value(TOMBSTONE, ONLY, &true)
         .frees();
     buried.increment.push(no_participants());
-    services
-        .store
-        .commit(partition, buried)
-        .await?
-        .map_err(|_| Error::busy())?;
+    services.commit_or_busy(partition, buried).await?;
     if purge_tables(services, partition, None, until).await? == Purge::More {
         return Ok(Purge::More);
     }
@@ -110,11 +106,7 @@ pub(super) async fn drop_partition(
         expire: Some(DROP_AFTER),
         ..Commit::default().put_value(TOMBSTONE, ONLY, &true).frees()
     };
-    services
-        .store
-        .commit(partition, commit)
-        .await?
-        .map_err(|_| Error::busy())?;
+    services.commit_or_busy(partition, commit).await?;
     Ok(Purge::Done)
 }
 

@@ -9,14 +9,15 @@ use serde::{Deserialize, Serialize};
 use store::{Append, Body, Commit, Counter, Expected, Increment, Write};
 
 use crate::{
-    ATTEMPTS, Services,
+    Services,
     credential::{Actor, Who},
     document::{PutValue, decode, encode},
     emoji,
     error::{Error, Result},
     messages::{self, reaction_key},
     permission::Action,
-    schema::{ENTITY, MESSAGES, ONLY, PARTICIPANTS, REACTIONS, TOMBSTONE},
+    retry::retry,
+    schema::{ENTITY, MESSAGES, ONLY, REACTIONS, TOMBSTONE},
 };
 
 /// A reaction as the log keeps it, without the current count.
@@ -82,7 +83,7 @@ async fn react(
 ) -> Result<Count> {
     let emoji = emoji::identity(emoji)?;
     let user = reacting_user(services, actor, in_name_of, change).await?;
-    for _ in 0..ATTEMPTS {
+    retry(|| async {
         let (state, message) =
             messages::message_state(services, actor, channel_id, message_id).await?;
         state.permit(actor, Action::React)?;
@@ -90,10 +91,9 @@ async fn react(
             return Err(Error::not_found("message"));
         }
         let key = reaction_key(message.stamps.number, &user);
-        let snapshot = services
-            .snapshot(state.partition.clone(), vec![(REACTIONS, key.clone())])
+        let own = services
+            .document(state.partition.clone(), REACTIONS, key.clone())
             .await?;
-        let own = snapshot.documents.into_iter().next().flatten();
         let mut given: Vec<String> = own.as_ref().map(decode).transpose()?.unwrap_or_default();
         let has = given.contains(&emoji);
         if has == (change == Change::Add) {
@@ -103,12 +103,9 @@ async fn react(
                 .iter()
                 .find(|(name, _)| *name == emoji)
                 .map_or(0, |(_, n)| *n);
-            return Ok(Count { count });
+            return Ok(Some(Count { count }));
         }
-        let version = own
-            .as_ref()
-            .map_or(Expected::Absent, |d| Expected::Version(d.version));
-        let mut commit = Commit::default()
+        let commit = Commit::default()
             .require(ENTITY, ONLY, Expected::Present)
             // Only edits and deletions change its version: reactions of others do not stand in
             // the way.
@@ -117,14 +114,8 @@ async fn react(
                 message.key.clone(),
                 Expected::Version(message.version),
             )
-            .require(REACTIONS, key.clone(), version);
-        if let Some(place) = &state.own {
-            commit = commit.require(
-                PARTICIPANTS,
-                place.participant.user_id.shared(),
-                Expected::Version(place.version),
-            );
-        }
+            .require(REACTIONS, key.clone(), Expected::unchanged(own.as_ref()));
+        let mut commit = state.require_caller(commit);
         let (kind, by) = match change {
             Change::Add => {
                 given.push(emoji.clone());
@@ -144,10 +135,10 @@ async fn react(
         commit.write.push(Write::Touch {
             table: MESSAGES,
             key: message.key.clone(),
-            event: 0,
+            event: commit.next_event(),
         });
         let most = services.limits.reactions;
-        commit.increment.push(Increment {
+        let counter = commit.add_increment(Increment {
             counter: Counter::Document {
                 table: MESSAGES,
                 key: message.key.clone(),
@@ -168,21 +159,22 @@ async fn react(
             kind: kind as u8,
             reference: told.clone(),
             control: store::Control::None,
-            body: Body::Bytes(told, Some(0)),
+            body: Body::Bytes(told, Some(counter)),
         });
-        match services.store.commit(&state.partition, commit).await? {
+        match services.commit(&state.partition, commit).await? {
             Ok(outcome) => {
-                return Ok(Count {
-                    count: outcome.counts[0],
-                });
+                return Ok(Some(Count {
+                    count: outcome.count(counter),
+                }));
             }
-            Err(conflict) if conflict.require.is_empty() => {
+            Err(conflict) if conflict.is_limit() => {
                 return Err(Error::limit_reached("reactions", most));
             }
             Err(_) => {}
         }
-    }
-    Err(Error::busy())
+        Ok(None)
+    })
+    .await
 }
 
 /// Returns whose reaction it is. That of a deleted user can still be removed.
@@ -207,10 +199,9 @@ async fn reacting_user(
         }
         (Who::App { .. }, Some(user)) => user,
     };
-    let keys = vec![(ENTITY, ONLY.into()), (TOMBSTONE, ONLY.into())];
-    let snapshot = services.snapshot(actor.scope.user(&user), keys).await?;
-    let [exists, is_deleted] = [0, 1].map(|index: usize| snapshot.documents[index].is_some());
-    if exists || is_deleted && change == Change::Remove {
+    let keys = [(ENTITY, ONLY.into()), (TOMBSTONE, ONLY.into())];
+    let [entity, tombstone] = services.documents(actor.scope.user(&user), keys).await?;
+    if entity.is_some() || tombstone.is_some() && change == Change::Remove {
         Ok(user)
     } else {
         Err(Error::not_found("user: `sender_id`"))

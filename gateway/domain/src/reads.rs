@@ -15,7 +15,7 @@ use serde::Serialize;
 use store::{Commit, Control, Expected, Range, cost};
 
 use crate::{
-    ATTEMPTS, Services,
+    Services,
     channel_order::{CHANNELS_PER_READ, LIST_PATIENCE},
     channel_state,
     credential::{Actor, Who},
@@ -25,6 +25,7 @@ use crate::{
     index::MAX_INDEX_UNITS,
     perform::{Call, Done, Perform},
     permission::Action,
+    retry::retry,
     schema::{CHANNELS, ENTITY, ONLY, PARTICIPANTS, READS, Scope},
     users,
 };
@@ -144,46 +145,38 @@ async fn change_read(
     user: &UserId,
     change: Change,
 ) -> Result<ReadResult> {
-    for _ in 0..ATTEMPTS {
-        let state = channel_state::channel_state(
+    retry(|| async {
+        let (state, [participant, document]) = channel_state::channel_state_with(
             services,
             actor,
             channel_id,
-            vec![(PARTICIPANTS, user.shared()), (READS, user.shared())],
+            [(PARTICIPANTS, user.shared()), (READS, user.shared())],
         )
         .await?;
         state.permit(actor, Action::MarkRead)?;
-        let [Some(participant), document] =
-            [0, 1].map(|index: usize| state.documents[index].as_ref())
-        else {
-            return Err(Error::not_found("participant: `user_id`"));
-        };
-        let before: u64 = document.map(decode).transpose()?.unwrap_or(0);
+        let participant = participant.ok_or_else(|| Error::not_found("participant: `user_id`"))?;
+        let before: u64 = document.as_ref().map(decode).transpose()?.unwrap_or(0);
         let read = change.apply(before, state.head.number);
         if read == before {
             services.confirm(&state.partition).await?;
-            return Ok(ReadResult { read });
+            return Ok(Some(ReadResult { read }));
         }
-        let commit = Commit::default()
+        let mut commit = Commit::default()
             .require(ENTITY, ONLY, Expected::Present)
             .require(
                 PARTICIPANTS,
                 user.shared(),
                 Expected::Version(participant.version),
             )
-            .require(
-                READS,
-                user.shared(),
-                document.map_or(Expected::Absent, |d| Expected::Version(d.version)),
-            )
-            .put_value(READS, user.shared(), &read);
-        if let Ok(outcome) = services.store.commit(&state.partition, commit).await? {
+            .require(READS, user.shared(), Expected::unchanged(document.as_ref()));
+        let position = commit.add_value(READS, user.shared(), &read);
+        if let Ok(outcome) = services.commit(&state.partition, commit).await? {
             let data = ReadData {
                 user_id: user.clone(),
                 number: read,
                 back: read < before,
                 // Events of changes that are made at once may overtake each other.
-                version: Some(outcome.written[0].version),
+                version: Some(outcome.version(position)),
             };
             let told = InChannel { channel_id, data };
             // The own sessions hear it on the user's stream, subscribed to the channel or not;
@@ -210,10 +203,11 @@ async fn change_read(
                 )
                 .await;
             }
-            return Ok(ReadResult { read });
+            return Ok(Some(ReadResult { read }));
         }
-    }
-    Err(Error::busy())
+        Ok(None)
+    })
+    .await
 }
 
 /// Publishes a passing event. It may get lost like any passing event: the store's trouble is

@@ -4,12 +4,12 @@ use protocol::{
     CloseCode, UserId,
     operation::user::{Disconnect, Disconnected},
 };
-use store::{Commit, Expected, Mark, Write};
+use store::{Commit, Expected, Mark};
 
 use crate::{
     Services,
     credential::Actor,
-    document::encode,
+    document::PutValue,
     ended::{self, Ending},
     error::{Error, Result},
     jobs::{self, Task},
@@ -60,14 +60,8 @@ pub(super) async fn revoke_tokens(services: &Services, scope: &Scope, user: &Use
     let mut commit = Commit::default()
         .require(ENTITY, ONLY, Expected::Present)
         .frees();
-    commit.write.push(Write::Put {
-        table: REVOCATION,
-        key: ONLY.into(),
-        value: encode(&()),
-        mark: Mark::Edited,
-        event: None,
-    });
-    match services.store.commit(&scope.user(user), commit).await? {
+    commit.add_marked(REVOCATION, ONLY, &(), Mark::Edited);
+    match services.commit(&scope.user(user), commit).await? {
         Ok(_) => Ok(()),
         Err(_) => Err(Error::not_found("user")),
     }

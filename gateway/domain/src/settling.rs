@@ -5,16 +5,17 @@ use protocol::{ChannelId, UserId};
 use store::Document;
 
 use crate::{
-    ATTEMPTS, Services,
+    Services,
     document::parse_key,
     entries::Detail,
-    error::{Error, Result},
+    error::Result,
     index::{
         self,
         line::{Indexed, Line},
     },
     memberships::Membership,
     participants,
+    retry::retry,
     schema::Scope,
 };
 
@@ -52,7 +53,7 @@ pub async fn settle_membership(
     user: &UserId,
     channel: &ChannelId,
 ) -> Result<bool> {
-    for _ in 0..ATTEMPTS {
+    retry(|| async {
         // The line is read first: each step requires that it has not changed since.
         let line = index::read_line(services, scope, user, channel).await?;
         let is_in = index::read_entry(services, scope, user, channel, Detail::Positions)
@@ -64,19 +65,18 @@ pub async fn settle_membership(
                 if !is_there {
                     participants::remove::expel(services, scope, channel, user).await?;
                 }
-                return Ok(!is_there);
+                Ok(Some(!is_there))
             }
             Some(line) if line.is == Indexed::Confirmed => {
-                if index::unindex_line(services, scope, user, channel, line).await? {
-                    return Ok(true);
-                }
+                let is_deleted = index::unindex_line(services, scope, user, channel, line).await?;
+                Ok(is_deleted.then_some(true))
             }
             // An addition that failed or is in progress.
-            Some(_) => return Ok(false),
-            None => return Ok(true),
+            Some(_) => Ok(Some(false)),
+            None => Ok(Some(true)),
         }
-    }
-    Err(Error::busy())
+    })
+    .await
 }
 
 /// Repairs an old line of the index. `is_in` says whether the user is in the channel, and was read

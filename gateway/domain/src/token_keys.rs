@@ -143,24 +143,21 @@ pub async fn create_token_key(
         // An earlier attempt stored the key. If it did not list it, its secret was never
         // returned, so it is returned now.
         let line = services
-            .snapshot(owner.clone(), vec![(TOKEN_KEYS, id.shared())])
+            .document(owner.clone(), TOKEN_KEYS, id.shared())
             .await?;
-        if let Some(line) = &line.documents[0] {
+        if let Some(line) = &line {
             let noted = schema::token_key(&id).name().into();
             commit::delete_documents(services, &owner, NEW_CREDENTIALS, vec![noted]).await?;
             return token_key_of(line);
         }
-        let kept = services
-            .snapshot(schema::token_key(&id), vec![(ENTITY, ONLY.into())])
-            .await?;
-        let kept: StoredTokenKey = decode(kept.documents[0].as_ref().ok_or_else(Error::busy)?)?;
+        let kept = services.entity(schema::token_key(&id)).await?;
+        let kept: StoredTokenKey = decode(&kept.ok_or_else(Error::busy)?)?;
         let secret = matches!(kept.material, Material::Sealed(_))
             .then(|| kept.secret(&services.secret, &id))
             .transpose()?;
         secret.map(|secret| Secret::new(String::from_utf8_lossy(&secret)))
     };
     match services
-        .store
         .commit(
             &owner,
             token_key_line(Commit::default(), &id, environment, algorithm),
@@ -215,10 +212,10 @@ pub async fn revoke_token_key(
         app: app.clone(),
         id: id.clone(),
     };
-    let snapshot = services
-        .snapshot(schema::app(app), vec![(TOKEN_KEYS, id.shared())])
+    let line = services
+        .document(schema::app(app), TOKEN_KEYS, id.shared())
         .await?;
-    match &snapshot.documents[0] {
+    match line {
         Some(_) => {
             jobs::note_job(services, &task).await?;
             forget_token_key(services, id).await?;
@@ -293,7 +290,6 @@ async fn store_token_key(
         .require(ENTITY, ONLY, Expected::Absent)
         .put_value(ENTITY, ONLY, stored);
     Ok(services
-        .store
         .commit(&schema::token_key(id), commit)
         .await?
         .is_ok())
@@ -335,11 +331,7 @@ pub(super) async fn clear_token_keys(services: &Services, owner: &store::Partiti
         if commit.write.is_empty() {
             return Ok(());
         }
-        services
-            .store
-            .commit(owner, commit)
-            .await?
-            .map_err(|_| Error::busy())?;
+        services.commit_or_busy(owner, commit).await?;
     }
 }
 
@@ -417,14 +409,12 @@ mod tests {
             },
         );
         services
-            .store
             .commit(&schema::app(&app), ours)
             .await
             .unwrap()
             .unwrap();
         let theirs = Commit::default().put_value(ENTITY, ONLY, &true);
         services
-            .store
             .commit(&schema::organization(&organization), theirs)
             .await
             .unwrap()

@@ -14,13 +14,14 @@ use serde::{Deserialize, Serialize};
 use store::{Commit, Expected};
 
 use crate::{
-    ATTEMPTS, Services,
+    Services,
     apps::app_of,
     credential::{Actor, token},
     document::{PutValue, decode},
     ended::revoked_second,
     error::{Error, Result},
     random,
+    retry::retry,
     schema::{self, ENTITY, ONLY, REVOCATION, SIGNING, Scope, TOKEN_KEYS},
     token_keys::{self, StoredTokenKey, token_key_line},
 };
@@ -67,14 +68,12 @@ pub async fn mint_token(
             "`expires_in` is 1 to {longest} seconds"
         )));
     }
-    let wanted = vec![(ENTITY, ONLY.into()), (REVOCATION, ONLY.into())];
-    let snapshot = services.snapshot(scope.user(user), wanted).await?;
-    if snapshot.documents[0].is_none() {
+    let wanted = [(ENTITY, ONLY.into()), (REVOCATION, ONLY.into())];
+    let [entity, revocation] = services.documents(scope.user(user), wanted).await?;
+    if entity.is_none() {
         return Err(Error::not_found("user"));
     }
-    let revoked = snapshot.documents[1]
-        .as_ref()
-        .map(|revocation| revoked_second(&revocation.stamps));
+    let revoked = revocation.map(|revocation| revoked_second(&revocation.stamps));
     // A token of the second of a revocation would be refused, and one of a second to come would
     // escape another revocation now.
     let usable_from = revoked.map_or(0, |second| second + 1);
@@ -96,23 +95,17 @@ pub async fn mint_token(
 async fn signing_key(services: &Services, scope: &Scope) -> Result<(TokenKeyId, Vec<u8>)> {
     let owner = schema::app(&scope.app);
     let slot = scope.environment.as_str();
-    for _ in 0..ATTEMPTS {
-        let wanted = vec![(ENTITY, ONLY.into()), (SIGNING, slot.into())];
-        let snapshot = services.snapshot(owner.clone(), wanted).await?;
-        let app = snapshot.documents[0]
-            .as_ref()
-            .ok_or_else(|| Error::not_found("app"))
-            .and_then(app_of)?;
-        let before = match &snapshot.documents[1] {
-            None => Expected::Absent,
-            Some(document) => {
-                let Signing { key } = decode(document)?;
-                if let Some(secret) = signing_secret(services, scope, &key).await? {
-                    return Ok((key, secret));
-                }
-                Expected::Version(document.version)
+    retry(|| async {
+        let wanted = [(ENTITY, ONLY.into()), (SIGNING, slot.into())];
+        let [app, signing] = services.documents(owner.clone(), wanted).await?;
+        let app = app_of(&app.ok_or_else(|| Error::not_found("app"))?)?;
+        if let Some(document) = &signing {
+            let Signing { key } = decode(document)?;
+            if let Some(secret) = signing_secret(services, scope, &key).await? {
+                return Ok(Some((key, secret)));
             }
-        };
+        }
+        let before = Expected::unchanged(signing.as_ref());
         let id = TokenKeyId::from_bits(random::bits());
         let new = token_keys::new_shared_key(
             services,
@@ -135,13 +128,14 @@ async fn signing_key(services: &Services, scope: &Scope) -> Result<(TokenKeyId, 
                 key: new.id.clone(),
             },
         );
-        match services.store.commit(&owner, commit).await? {
-            Ok(_) => return Ok((new.id, new.secret.expose().as_bytes().to_vec())),
+        match services.commit(&owner, commit).await? {
+            Ok(_) => return Ok(Some((new.id, new.secret.expose().as_bytes().to_vec()))),
             // Another node was first: its key is the one.
             Err(_) => token_keys::forget_new_token_key(services, &owner, &new.id).await?,
         }
-    }
-    Err(Error::busy())
+        Ok(None)
+    })
+    .await
 }
 
 /// Reads the secret of a signing key; `None` if the key was revoked.
@@ -151,12 +145,10 @@ async fn signing_secret(
     id: &TokenKeyId,
 ) -> Result<Option<Vec<u8>>> {
     let line = services
-        .snapshot(schema::app(&scope.app), vec![(TOKEN_KEYS, id.shared())])
+        .document(schema::app(&scope.app), TOKEN_KEYS, id.shared())
         .await?;
-    let stored = services
-        .snapshot(schema::token_key(id), vec![(ENTITY, ONLY.into())])
-        .await?;
-    match (&line.documents[0], &stored.documents[0]) {
+    let stored = services.entity(schema::token_key(id)).await?;
+    match (line, &stored) {
         (Some(_), Some(document)) => {
             let key: StoredTokenKey = decode(document)?;
             if (&key.app, key.environment) != (&scope.app, scope.environment) {

@@ -27,7 +27,7 @@ pub async fn typing(
     let Some(user) = actor.user() else {
         return Err(Error::forbidden("only a user types"));
     };
-    let state = channel_state::channel_state(services, actor, channel_id, Vec::new()).await?;
+    let state = channel_state::channel_state(services, actor, channel_id).await?;
     state.permit(actor, Action::Type)?;
     let topic = state.partition.topic();
     if services

@@ -13,19 +13,20 @@ use protocol::{
         user::{PutUser, UpdateUser, UserBatch, UserBatchItem},
     },
 };
-use store::{Append, Body, Commit, Control, Document, Expected, Read};
+use store::{Append, Body, Commit, Control, Document, Expected};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::{
-    ATTEMPTS, Services,
+    Services,
     channels::create::Made,
-    check, clearing,
+    check, clearing, commit,
     credential::Actor,
     document::{IfMatch, PutValue, Versioned, check_version, decode},
     error::{Error, Result},
     jobs::{self, Task},
     random,
+    retry::retry,
     schema::{ENTITY, MADE_BY, ONLY, Scope, TOMBSTONE, USERS},
     strict, together,
 };
@@ -39,10 +40,7 @@ pub fn user_of(document: &Document) -> Result<User> {
 
 /// Whether an app has this user.
 pub async fn user_exists(services: &Services, scope: &Scope, id: &UserId) -> Result<bool> {
-    let snapshot = services
-        .snapshot(scope.user(id), vec![(ENTITY, ONLY.into())])
-        .await?;
-    Ok(snapshot.documents[0].is_some())
+    Ok(services.entity(scope.user(id)).await?.is_some())
 }
 
 /// Returns those of the users that exist.
@@ -51,19 +49,13 @@ pub async fn existing_users(
     scope: &Scope,
     ids: Vec<UserId>,
 ) -> Result<Vec<UserId>> {
-    if ids.is_empty() {
-        return Ok(ids);
-    }
-    let read = |id| Read {
-        partition: scope.user(id),
-        documents: vec![(ENTITY, ONLY.into())],
-        newest: None,
-    };
-    let snapshots = services.store.read(ids.iter().map(read).collect()).await?;
+    let found = services
+        .entities(ids.iter().map(|id| scope.user(id)))
+        .await?;
     Ok(ids
         .into_iter()
-        .zip(snapshots)
-        .filter_map(|(id, snapshot)| snapshot.documents[0].is_some().then_some(id))
+        .zip(found)
+        .filter_map(|(id, user)| user.is_some().then_some(id))
         .collect())
 }
 
@@ -109,10 +101,10 @@ pub async fn create_user_as(
         return Ok(user);
     }
     // An attempt whose answer was lost may have made it: nobody else has these bits.
-    let snapshot = services
-        .snapshot(actor.scope.user(&id), vec![(MADE_BY, ONLY.into())])
+    let made_by = services
+        .document(actor.scope.user(&id), MADE_BY, ONLY)
         .await?;
-    let made_by: Option<u64> = snapshot.documents[0].as_ref().map(decode).transpose()?;
+    let made_by: Option<u64> = made_by.as_ref().map(decode).transpose()?;
     match is_chosen && made_by != Some(bits) {
         true => Err(Error::conflict("a user with this id exists, or existed")),
         false => read_user(services, actor, &id).await,
@@ -129,29 +121,24 @@ pub(super) async fn make_user(
     check_user(&user, None)?;
     // Before the user: a line without a user harms nobody.
     let listed = Commit::default().put_value(USERS, user.id.shared(), &());
-    services
-        .store
-        .commit(&scope.index(), listed)
-        .await?
-        .map_err(|_| Error::busy())?;
+    services.commit_or_busy(&scope.index(), listed).await?;
     let mut commit = Commit::default()
         .require(ENTITY, ONLY, Expected::Absent)
-        .require(TOMBSTONE, ONLY, Expected::Absent)
-        .put_value(ENTITY, ONLY, &user);
+        .require(TOMBSTONE, ONLY, Expected::Absent);
+    let entity = commit.add_value(ENTITY, ONLY, &user);
     if let Some(bits) = made_by {
         commit = commit.put_value(MADE_BY, ONLY, &bits);
     }
     Ok(services
-        .store
         .commit(&scope.user(&user.id), commit)
         .await?
         .ok()
         .map(|outcome| Versioned {
             value: User {
-                created_at: outcome.written[0].stamps.created_at,
+                created_at: outcome.stamps(entity).created_at,
                 ..user
             },
-            version: outcome.written[0].version,
+            version: outcome.version(entity),
         }))
 }
 
@@ -211,7 +198,7 @@ pub async fn put_user(
     if body.id.as_ref().is_some_and(|other| other != id) {
         return Err(Error::bad_request("`id` is not the one in the path"));
     }
-    for _ in 0..ATTEMPTS {
+    retry(|| async {
         let replaced = change_user(services, actor, id, if_match, |user| {
             *user = User {
                 created_at: user.created_at,
@@ -219,7 +206,7 @@ pub async fn put_user(
             };
         });
         match replaced.await {
-            Ok(user) => return Ok((user, Made::Before)),
+            Ok(user) => return Ok(Some((user, Made::Before))),
             Err(error) if error.code() != protocol::ErrorCode::NotFound => return Err(error),
             Err(_) => check_version(if_match, 0)?,
         }
@@ -231,28 +218,26 @@ pub async fn put_user(
         )
         .await?
         {
-            return Ok((user, Made::Now));
+            return Ok(Some((user, Made::Now)));
         }
-        let gone = services
-            .snapshot(actor.scope.user(id), vec![(TOMBSTONE, ONLY.into())])
+        let tombstone = services
+            .document(actor.scope.user(id), TOMBSTONE, ONLY)
             .await?;
-        if gone.documents[0].is_some() {
+        if tombstone.is_some() {
             return Err(Error::conflict(
                 "this id belonged to a deleted user and is never given again",
             ));
         }
-    }
-    Err(Error::busy())
+        Ok(None)
+    })
+    .await
 }
 
 /// Reads a user.
 pub async fn read_user(services: &Services, actor: &Actor, id: &UserId) -> Result<Versioned<User>> {
-    let snapshot = services
-        .snapshot(actor.scope.user(id), vec![(ENTITY, ONLY.into())])
-        .await?;
-    match &snapshot.documents[0] {
+    match services.entity(actor.scope.user(id)).await? {
         Some(document) => Ok(Versioned {
-            value: user_of(document)?,
+            value: user_of(&document)?,
             version: document.version,
         }),
         None => Err(Error::not_found("user")),
@@ -294,7 +279,7 @@ async fn change_user(
     if_match: IfMatch,
     change: impl Fn(&mut User),
 ) -> Result<Versioned<User>> {
-    for _ in 0..ATTEMPTS {
+    retry(|| async {
         let Versioned {
             value: before,
             version,
@@ -304,33 +289,31 @@ async fn change_user(
         change(&mut user);
         if user == before {
             services.confirm(&actor.scope.user(id)).await?;
-            return Ok(Versioned {
+            return Ok(Some(Versioned {
                 value: user,
                 version,
-            });
+            }));
         }
         check_user(&user, Some(&before))?;
         let bare = User {
             created_at: 0,
             ..user.clone()
         };
-        let mut commit = Commit::default()
-            .require(ENTITY, ONLY, Expected::Version(version))
-            .put_value(ENTITY, ONLY, &bare);
+        let mut commit = Commit::default().require(ENTITY, ONLY, Expected::Version(version));
+        let entity = commit.add_value(ENTITY, ONLY, &bare);
         commit.append.push(Append {
             kind: EventKind::UserUpdated as u8,
             reference: Bytes::new(),
             control: Control::None,
-            body: Body::Written(0),
+            body: Body::Written(entity),
         });
-        if let Ok(outcome) = services.store.commit(&actor.scope.user(id), commit).await? {
-            return Ok(Versioned {
-                value: user,
-                version: outcome.written[0].version,
-            });
-        }
-    }
-    Err(Error::busy())
+        let committed = services.commit(&actor.scope.user(id), commit).await?;
+        Ok(committed.ok().map(|outcome| Versioned {
+            value: user,
+            version: outcome.version(entity),
+        }))
+    })
+    .await
 }
 
 /// Deletes a user: it is refused from then on, its sessions end, and its id is never given
@@ -346,32 +329,23 @@ pub async fn delete_user(
         scope: actor.scope.clone(),
         id: id.clone(),
     };
-    for _ in 0..ATTEMPTS {
+    retry(|| async {
         let version = match read_user(services, actor, id).await {
             Ok(user) => user.version,
             // An earlier try may have come no further than the tombstone.
             Err(error) if error.code() == protocol::ErrorCode::NotFound => {
                 jobs::pending_job(services, &task).await?.ok_or(error)?;
-                return end_sessions_of_deleted(services, &task, &actor.scope, id).await;
+                return Ok(Some(()));
             }
             Err(error) => return Err(error),
         };
         check_version(if_match, version)?;
-        jobs::note_job(services, &task).await?;
-        let commit = Commit::default()
-            .require(ENTITY, ONLY, Expected::Version(version))
-            .delete(ENTITY, ONLY)
-            .put_value(TOMBSTONE, ONLY, &true);
-        if services
-            .store
-            .commit(&actor.scope.user(id), commit.frees())
-            .await?
-            .is_ok()
-        {
-            return end_sessions_of_deleted(services, &task, &actor.scope, id).await;
-        }
-    }
-    Err(Error::busy())
+        let partition = actor.scope.user(id);
+        let is_deleted = commit::delete_entity(services, &partition, &task, version).await?;
+        Ok(is_deleted.then_some(()))
+    })
+    .await?;
+    end_sessions_of_deleted(services, &task, &actor.scope, id).await
 }
 
 async fn end_sessions_of_deleted(

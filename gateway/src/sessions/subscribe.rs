@@ -244,11 +244,10 @@ pub(super) async fn visible(
     }
     let actor = &session.actor();
     let why = refused.iter().map(|id| async move {
-        let error =
-            match channel_state::channel_state(&sessions.services, actor, id, Vec::new()).await {
-                Ok(state) => state.permit(actor, Action::Read).err(),
-                Err(error) => Some(error),
-            };
+        let error = match channel_state::channel_state(&sessions.services, actor, id).await {
+            Ok(state) => state.permit(actor, Action::Read).err(),
+            Err(error) => Some(error),
+        };
         failed(
             id.clone(),
             error.unwrap_or_else(|| Error::not_found("channel")),

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use fanout::record::{Control, Stamps};
 
-use crate::{Key, StoreError, Table};
+use crate::{Document, EventSlot, IncrementSlot, Key, RequireSlot, StoreError, Table, WriteSlot};
 
 /// An atomic write to one partition: all of it is applied, or nothing.
 #[derive(Debug, Clone, Default)]
@@ -37,11 +37,7 @@ pub struct Commit {
 impl Commit {
     /// Adds a precondition on a document.
     pub fn require(mut self, table: Table, key: impl Into<Key>, is: Expected) -> Self {
-        self.require.push(Require {
-            table,
-            key: key.into(),
-            is,
-        });
+        self.add_require(table, key, is);
         self
     }
 
@@ -71,6 +67,53 @@ impl Commit {
         self.frees = true;
         self
     }
+
+    /// Adds a precondition and returns its slot, for [`Conflict::failed`].
+    pub fn add_require(&mut self, table: Table, key: impl Into<Key>, is: Expected) -> RequireSlot {
+        let slot = self.next_require();
+        self.require.push(Require {
+            table,
+            key: key.into(),
+            is,
+        });
+        slot
+    }
+
+    /// Adds a write and returns its slot, for [`Body::Written`] and [`Outcome::written`].
+    pub fn add_write(&mut self, write: Write) -> WriteSlot {
+        let slot = self.next_write();
+        self.write.push(write);
+        slot
+    }
+
+    /// Adds an increment and returns its slot, for [`Body::Bytes`] and [`Outcome::count`].
+    pub fn add_increment(&mut self, increment: Increment) -> IncrementSlot {
+        let slot = IncrementSlot::nth(self.increment.len());
+        self.increment.push(increment);
+        slot
+    }
+
+    /// Adds an event and returns its slot, for [`Write`].
+    pub fn add_event(&mut self, event: Append) -> EventSlot {
+        let slot = self.next_event();
+        self.append.push(event);
+        slot
+    }
+
+    /// Returns the slot of the precondition that is added next.
+    pub fn next_require(&self) -> RequireSlot {
+        RequireSlot::nth(self.require.len())
+    }
+
+    /// Returns the slot of the write that is added next, for an event that is added before it.
+    pub fn next_write(&self) -> WriteSlot {
+        WriteSlot::nth(self.write.len())
+    }
+
+    /// Returns the slot of the event that is added next, for a write that is added before it.
+    pub fn next_event(&self) -> EventSlot {
+        EventSlot::nth(self.append.len())
+    }
 }
 
 /// A precondition: the state that a document must be in before the commit.
@@ -98,6 +141,13 @@ pub enum Expected {
     Changed(u64),
 }
 
+impl Expected {
+    /// Returns the state that a document was read in: absent, or at its version.
+    pub fn unchanged(document: Option<&Document>) -> Self {
+        document.map_or(Self::Absent, |document| Self::Version(document.version))
+    }
+}
+
 /// A change of a document.
 #[derive(Debug, Clone)]
 pub enum Write {
@@ -112,10 +162,10 @@ pub enum Write {
         value: Bytes,
         /// The timestamp that is set to the commit's `at`, besides `created_at`.
         mark: Mark,
-        /// Index in [`Commit::append`] of the event whose `seq` becomes the document's `seq`.
-        /// Required in numbered tables, where each event is the last change of one document only.
-        /// With `None` the `seq` does not change.
-        event: Option<usize>,
+        /// The event whose `seq` becomes the document's `seq`. Required in numbered tables, where
+        /// each event is the last change of one document only. With `None` the `seq` does not
+        /// change.
+        event: Option<EventSlot>,
     },
     /// Sets the `seq` of a numbered document to that of an event, and keeps its version. Has no
     /// effect on an absent document.
@@ -124,8 +174,8 @@ pub enum Write {
         table: Table,
         /// The key.
         key: Key,
-        /// Index in [`Commit::append`].
-        event: usize,
+        /// The event.
+        event: EventSlot,
     },
     /// Deletes a document. Not allowed in numbered tables, whose numbers have no holes.
     Delete {
@@ -199,12 +249,11 @@ pub struct Append {
 /// The body of a record on the bus.
 #[derive(Debug, Clone)]
 pub enum Body {
-    /// These bytes. If an index into [`Commit::increment`] is given, the record's `count` is the
-    /// result of that increment.
-    Bytes(Bytes, Option<usize>),
-    /// The document put by the write at this index of [`Commit::write`]: its value, its stamps and
-    /// its counters (in the byte order of their names) after the commit.
-    Written(usize),
+    /// These bytes. If an increment is given, the record's `count` is its result.
+    Bytes(Bytes, Option<IncrementSlot>),
+    /// The document that this write puts: its value, its stamps and its counters (in the byte order
+    /// of their names) after the commit.
+    Written(WriteSlot),
 }
 
 /// Retention of a partition's log. Commits trim the log; at least one event stays.
@@ -229,6 +278,29 @@ pub struct Outcome {
     pub counts: Vec<u64>,
 }
 
+/// Results by slot. A slot of another commit panics or gives the result of another part.
+impl Outcome {
+    /// Returns the metadata of a written document.
+    pub fn written(&self, write: WriteSlot) -> Written {
+        self.written[write.index()]
+    }
+
+    /// Returns the version of a written document.
+    pub fn version(&self, write: WriteSlot) -> u64 {
+        self.written(write).version
+    }
+
+    /// Returns the stamps of a written document.
+    pub fn stamps(&self, write: WriteSlot) -> Stamps {
+        self.written(write).stamps
+    }
+
+    /// Returns the counter after an increment.
+    pub fn count(&self, increment: IncrementSlot) -> u64 {
+        self.counts[increment.index()]
+    }
+}
+
 /// The metadata of a written document.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Written {
@@ -245,6 +317,18 @@ pub struct Conflict {
     pub require: Vec<usize>,
     /// Indexes into [`Commit::increment`].
     pub increment: Vec<usize>,
+}
+
+impl Conflict {
+    /// Returns whether this precondition failed.
+    pub fn failed(&self, require: RequireSlot) -> bool {
+        self.require.contains(&require.index())
+    }
+
+    /// Returns whether all preconditions held: only a counter exceeds its maximum.
+    pub fn is_limit(&self) -> bool {
+        self.require.is_empty()
+    }
 }
 
 /// The result of [`Store::commit`](crate::Store::commit).

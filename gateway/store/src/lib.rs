@@ -16,6 +16,7 @@ mod layer;
 mod partition;
 mod read;
 pub mod redis;
+mod slot;
 pub mod transfer;
 
 use std::{sync::Arc, time::Duration};
@@ -37,6 +38,7 @@ pub use crate::{
     layer::StoreLayer,
     partition::{Key, Order, Partition, Table},
     read::{Continuity, Document, Entry, Head, Log, Page, Range, Read, Snapshot},
+    slot::{EventSlot, IncrementSlot, RequireSlot, WriteSlot},
 };
 
 /// Maximum time of a [`Store`] call; after it the call returns [`StoreError::Unavailable`].

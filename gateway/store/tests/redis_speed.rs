@@ -15,15 +15,15 @@ use bytes::Bytes;
 use fanout::record::Control;
 use redis_testing::Server;
 use store::{
-    Append, Body, Commit, Counter, Expected, Increment, Keep, Key, Mark, Partition, Read, Require,
-    Store, Table, Write, redis::Redis,
+    Append, Body, Commit, Counter, EventSlot, Expected, Increment, IncrementSlot, Keep, Key, Mark,
+    Partition, Read, Require, Store, Table, Write, WriteSlot, redis::Redis,
 };
 
 const MESSAGES: Table = Table::numbered("messages");
 const PARTICIPANTS: Table = Table::listed("participants");
 const TASKS: u64 = 64;
 
-fn put(table: Table, key: &str, value: Bytes, event: Option<usize>) -> Write {
+fn put(table: Table, key: &str, value: Bytes, event: Option<EventSlot>) -> Write {
     Write::Put {
         table,
         key: Key::from(key),
@@ -53,8 +53,13 @@ fn message(id: &str) -> Commit {
             require(MESSAGES, id, Expected::Absent),
             require(PARTICIPANTS, "usr_1", Expected::Present),
         ],
-        write: vec![put(MESSAGES, id, Bytes::from(vec![7; 300]), Some(0))],
-        append: vec![event(Body::Written(0))],
+        write: vec![put(
+            MESSAGES,
+            id,
+            Bytes::from(vec![7; 300]),
+            Some(EventSlot::nth(0)),
+        )],
+        append: vec![event(Body::Written(WriteSlot::nth(0)))],
         ..Commit::default()
     }
 }
@@ -74,7 +79,7 @@ fn reaction(id: &str) -> Commit {
         write: vec![Write::Touch {
             table: MESSAGES,
             key: Key::from(id),
-            event: 0,
+            event: EventSlot::nth(0),
         }],
         increment: vec![Increment {
             counter,
@@ -82,7 +87,10 @@ fn reaction(id: &str) -> Commit {
             max: None,
             max_names: Some(50),
         }],
-        append: vec![event(Body::Bytes(Bytes::from_static(b"reacted"), Some(0)))],
+        append: vec![event(Body::Bytes(
+            Bytes::from_static(b"reacted"),
+            Some(IncrementSlot::nth(0)),
+        ))],
         ..Commit::default()
     }
 }

@@ -10,12 +10,12 @@ use protocol::{
     entity::{Channel, ChannelType, Role},
     operation::channel::{CreateChannel, ReplaceChannel},
 };
-use store::{Commit, Expected};
+use store::{Commit, Expected, Snapshot};
 use tokio::time::Instant;
 
 use super::{change_channel, check_fields, check_pictures, list_channel, read_channel};
 use crate::{
-    ATTEMPTS, Services,
+    Services,
     channel_state::{self, channel_of},
     clearing,
     credential::Actor,
@@ -29,6 +29,7 @@ use crate::{
     memberships::{self, Change},
     participants::{self, admit, count_owners, new_participant},
     random,
+    retry::retry,
     schema::{ENTITY, MADE_BY, ONLY, PARTICIPANTS, Scope, TOMBSTONE},
     settling, together, users,
 };
@@ -130,7 +131,13 @@ pub async fn create_channel_as(
         (_, false) => Found::WasMadeByThis,
         (_, true) => Found::IsInTheWay(bits),
     };
-    make_channel(services, actor, channel, members, found).await
+    let new = NewChannel {
+        scope: &actor.scope,
+        channel,
+        members,
+        found,
+    };
+    make_channel(services, actor, new).await
 }
 
 /// Returns the channel that a request with these bits made, as it is now, to a caller who may
@@ -143,10 +150,10 @@ pub async fn channel_made_by(
 ) -> Result<Versioned<Channel>> {
     let id = new_channel_id(services, actor, body, &first_members(actor, body), bits)?;
     if body.id.is_some() {
-        let snapshot = services
-            .snapshot(actor.scope.channel(&id), vec![(MADE_BY, ONLY.into())])
+        let made_by = services
+            .document(actor.scope.channel(&id), MADE_BY, ONLY)
             .await?;
-        let made_by: Option<u64> = snapshot.documents[0].as_ref().map(decode).transpose()?;
+        let made_by: Option<u64> = made_by.as_ref().map(decode).transpose()?;
         if made_by != Some(bits) {
             // It was deleted, and another request made one anew under its id.
             return Err(Error::not_found("channel"));
@@ -166,10 +173,10 @@ pub async fn put_channel(
 ) -> Result<(Versioned<Channel>, Made)> {
     if actor.user().is_some() {
         // A channel that the user may not see gets the same answer as one that does not exist.
-        channel_state::channel_state(services, actor, id, Vec::new()).await?;
+        channel_state::channel_state(services, actor, id).await?;
         return Err(Error::forbidden("only an app key replaces channels"));
     }
-    for _ in 0..ATTEMPTS {
+    retry(|| async {
         let replaced = change_channel(services, actor, id, if_match, |channel| {
             if channel.kind != body.kind {
                 return Err(Error::conflict("a channel's type cannot change"));
@@ -183,7 +190,7 @@ pub async fn put_channel(
         })
         .await;
         match replaced {
-            Ok(channel) => return Ok((channel, Made::Before)),
+            Ok(channel) => return Ok(Some((channel, Made::Before))),
             Err(error) if error.code() != protocol::ErrorCode::NotFound => return Err(error),
             Err(_) => check_version(if_match, 0)?,
         }
@@ -200,11 +207,11 @@ pub async fn put_channel(
             metadata: body.metadata,
         };
         match create_channel(services, actor, create).await {
-            Err(error) if error.code() == protocol::ErrorCode::Conflict => {}
-            other => return other,
+            Err(error) if error.code() == protocol::ErrorCode::Conflict => Ok(None),
+            other => other.map(Some),
         }
-    }
-    Err(Error::busy())
+    })
+    .await
 }
 
 fn new_channel_id(
@@ -224,84 +231,126 @@ fn new_channel_id(
     }
 }
 
-async fn make_channel(
-    services: &Services,
-    actor: &Actor,
+/// A channel that is being created, with its first participants.
+struct NewChannel<'a> {
+    scope: &'a Scope,
     channel: Channel,
     members: Vec<(UserId, Role)>,
     found: Found,
+}
+
+async fn make_channel(
+    services: &Services,
+    actor: &Actor,
+    new: NewChannel<'_>,
 ) -> Result<(Versioned<Channel>, Made)> {
-    let (scope, id) = (&actor.scope, channel.id.clone());
-    let partition = scope.channel(&id);
-    for _ in 0..ATTEMPTS {
+    let partition = new.scope.channel(&new.channel.id);
+    retry(|| async {
         let mut keys = vec![
             (ENTITY, ONLY.into()),
             (TOMBSTONE, ONLY.into()),
             (MADE_BY, ONLY.into()),
         ];
-        keys.extend(
-            members
-                .iter()
-                .map(|(user, _)| (PARTICIPANTS, user.shared())),
-        );
+        let members = new.members.iter().map(|(user, _)| user.shared());
+        keys.extend(members.map(|user| (PARTICIPANTS, user)));
         let snapshot = services.snapshot(partition.clone(), keys).await?;
-        if let Some((existing, version)) = channel_of(&snapshot)? {
-            let made_by: Option<u64> = snapshot.documents[2].as_ref().map(decode).transpose()?;
-            let is_in_the_way = matches!(found, Found::IsInTheWay(bits) if made_by != Some(bits));
-            if is_in_the_way || existing.kind != channel.kind {
-                settle_members(services, scope, &members, &id).await?;
-                return Err(Error::conflict("a channel with this id exists"));
-            }
-            if channel.kind == ChannelType::Direct {
-                let users: Vec<UserId> = members.iter().map(|(user, _)| user.clone()).collect();
-                if users::lists::missing_user(services, scope, &users).await? {
-                    return Err(Error::not_found("user"));
-                }
-                // The id is a hash of the pair: another pair may have it.
-                if snapshot.documents[3..].iter().any(Option::is_none) {
-                    return Err(Error::conflict(
-                        "the id of this direct channel belongs to another channel",
-                    ));
-                }
-            }
-            settle_members(services, scope, &members, &id).await?;
-            services.confirm(&partition).await?;
-            let made = match found {
-                Found::Is => Made::Before,
-                Found::WasMadeByThis | Found::IsInTheWay(_) => Made::Now,
+        if let Some((channel, version)) = channel_of(&snapshot)? {
+            let existing = Versioned {
+                value: channel,
+                version,
             };
-            return Ok((
-                Versioned {
-                    value: existing,
-                    version,
-                },
-                made,
-            ));
+            return new.find(services, &snapshot, existing).await.map(Some);
         }
-        if snapshot.documents[1].is_some() {
-            // Its namesake is still being cleared away. That is finished first, within reason.
-            if clearing::clear_channel(services, scope, &id, Instant::now() + MAX_CLEARING_TIME)
-                .await?
-                == Step::Done
-            {
-                continue;
-            }
-            jobs::wake_jobs(services);
-            let sentence =
-                "a deleted channel of this id is still being cleared away; nothing was done";
-            return Err(Error::new(protocol::ErrorCode::Unavailable, sentence).retry_after(1000));
+        let [_, tombstone, ..] = &snapshot.documents[..] else {
+            return Err(Error::internal("a read answered too few documents"));
+        };
+        if tombstone.is_some() {
+            new.clear_namesake(services).await?;
+            return Ok(None);
         }
         // Looked at first, so that a wrong id among them leaves no line in the others' indexes.
-        let users: Vec<UserId> = members.iter().map(|(user, _)| user.clone()).collect();
-        if users::lists::missing_user(services, scope, &users).await? {
+        new.check_members(services).await?;
+        let Some(lines) = new.index_members(services, actor).await? else {
+            return Ok(None);
+        };
+        list_channel(services, new.scope, &new.channel).await?;
+        let created = new.commit(services, snapshot.head.number, lines).await?;
+        Ok(created.map(|channel| (channel, Made::Now)))
+    })
+    .await
+}
+
+impl NewChannel<'_> {
+    /// Answers with the channel that exists under the id, if it is the requested one.
+    async fn find(
+        &self,
+        services: &Services,
+        snapshot: &Snapshot,
+        existing: Versioned<Channel>,
+    ) -> Result<(Versioned<Channel>, Made)> {
+        let (scope, id) = (self.scope, &self.channel.id);
+        let [_, _, made_by, participants @ ..] = &snapshot.documents[..] else {
+            return Err(Error::internal("a read answered too few documents"));
+        };
+        let made_by: Option<u64> = made_by.as_ref().map(decode).transpose()?;
+        let is_in_the_way = matches!(self.found, Found::IsInTheWay(bits) if made_by != Some(bits));
+        if is_in_the_way || existing.value.kind != self.channel.kind {
+            settle_members(services, scope, &self.members, id).await?;
+            return Err(Error::conflict("a channel with this id exists"));
+        }
+        if self.channel.kind == ChannelType::Direct {
+            self.check_members(services).await?;
+            // The id is a hash of the pair: another pair may have it.
+            if participants.iter().any(Option::is_none) {
+                return Err(Error::conflict(
+                    "the id of this direct channel belongs to another channel",
+                ));
+            }
+        }
+        settle_members(services, scope, &self.members, id).await?;
+        services.confirm(&scope.channel(id)).await?;
+        let made = match self.found {
+            Found::Is => Made::Before,
+            Found::WasMadeByThis | Found::IsInTheWay(_) => Made::Now,
+        };
+        Ok((existing, made))
+    }
+
+    /// Finishes clearing the deleted channel of the same id, within [`MAX_CLEARING_TIME`].
+    ///
+    /// # Errors
+    /// `unavailable` if that is not enough.
+    async fn clear_namesake(&self, services: &Services) -> Result<()> {
+        let until = Instant::now() + MAX_CLEARING_TIME;
+        let cleared =
+            clearing::clear_channel(services, self.scope, &self.channel.id, until).await?;
+        if cleared == Step::Done {
+            return Ok(());
+        }
+        jobs::wake_jobs(services);
+        let sentence = "a deleted channel of this id is still being cleared away; nothing was done";
+        Err(Error::new(protocol::ErrorCode::Unavailable, sentence).retry_after(1000))
+    }
+
+    /// Fails with `not_found` unless all first participants are users of the app.
+    async fn check_members(&self, services: &Services) -> Result<()> {
+        let users: Vec<UserId> = self.members.iter().map(|(user, _)| user.clone()).collect();
+        if users::lists::missing_user(services, self.scope, &users).await? {
             return Err(Error::not_found("user"));
         }
-        let indexed = members.iter().map(|(user, _)| {
-            index::index_channel(services, scope, user, &id, Additions::of(actor, user))
+        Ok(())
+    }
+
+    /// Writes the pending lines of the first participants. Returns `None` if one of them is in the
+    /// channel: another request has created it meanwhile.
+    async fn index_members(&self, services: &Services, actor: &Actor) -> Result<Option<Vec<Line>>> {
+        let (scope, id) = (self.scope, &self.channel.id);
+        let indexed = self.members.iter().map(|(user, _)| {
+            index::index_channel(services, scope, user, id, Additions::of(actor, user))
         });
         let indexed = together::together(indexed).await;
-        let (mut lines, mut refused) = (Vec::with_capacity(members.len()), None);
-        for ((user, _), coming) in members.iter().zip(indexed) {
+        let (mut lines, mut refused) = (Vec::with_capacity(self.members.len()), None);
+        for ((user, _), coming) in self.members.iter().zip(indexed) {
             match coming {
                 Ok(Coming::Ready(line)) => lines.push((user, line)),
                 Ok(Coming::IsIn) => {}
@@ -310,80 +359,75 @@ async fn make_channel(
             }
         }
         if let Some(error) = refused {
-            // One of them cannot come: nothing is left with the others.
-            together::all(
-                lines
-                    .iter()
-                    .map(|(user, line)| index::abandon_line(services, scope, user, &id, *line)),
-            )
-            .await?;
+            // One of them cannot be added: the others keep no line.
+            let abandoning = lines
+                .iter()
+                .map(|(user, line)| index::abandon_line(services, scope, user, id, *line));
+            together::all(abandoning).await?;
             return Err(error);
         }
         let lines: Vec<Line> = lines.into_iter().map(|(_, line)| line).collect();
-        if lines.len() < members.len() {
-            // Somebody has made the channel meanwhile.
-            continue;
-        }
-        list_channel(services, scope, &channel).await?;
+        Ok((lines.len() == self.members.len()).then_some(lines))
+    }
+
+    /// Creates the channel and confirms the lines of its participants. Returns `None` on a conflict.
+    async fn commit(
+        &self,
+        services: &Services,
+        newest: u64,
+        lines: Vec<Line>,
+    ) -> Result<Option<Versioned<Channel>>> {
+        let (scope, id) = (self.scope, &self.channel.id);
         let mut commit = Commit::default()
             .require(ENTITY, ONLY, Expected::Absent)
             .require(TOMBSTONE, ONLY, Expected::Absent);
-        for (user, role) in &members {
-            commit = admit(
-                commit,
-                &new_participant(&id, user, *role),
-                snapshot.head.number,
-            );
+        for (user, role) in &self.members {
+            (commit, _) = admit(commit, &new_participant(id, user, *role), newest);
         }
-        let at = commit.write.len();
-        commit = commit.put_value(ENTITY, ONLY, &channel);
-        if let Found::IsInTheWay(bits) = found {
+        let entity = commit.add_value(ENTITY, ONLY, &self.channel);
+        if let Found::IsInTheWay(bits) = self.found {
             commit = commit.put_value(MADE_BY, ONLY, &bits);
         }
-        let owners = members
+        let owners = self
+            .members
             .iter()
             .filter(|(_, role)| *role == Role::Owner)
             .count();
-        commit = count_owners(commit, &None, owners as i64)?;
-        if !members.is_empty() {
+        commit = count_owners(commit, None, owners as i64)?;
+        if !self.members.is_empty() {
             commit
                 .increment
-                .push(participants::counted(services, members.len() as i64));
+                .push(participants::counted(services, self.members.len() as i64));
         }
-        let changes: Vec<Change> = members
+        let changes: Vec<Change> = self
+            .members
             .iter()
-            .map(|(user, _)| memberships::change_membership(services, scope, user, &id))
+            .map(|(user, _)| memberships::change_membership(services, scope, user, id))
             .collect();
-        let Ok(outcome) = services.store.commit(&partition, commit).await? else {
+        let Ok(outcome) = services.commit(&scope.channel(id), commit).await? else {
             changes.into_iter().for_each(Change::complete);
-            continue;
+            return Ok(None);
         };
-        let confirming = members.iter().zip(lines).map(|((user, _), line)| {
-            index::confirm_channel(services, scope, user, &id, Some(line))
-        });
+        let confirming =
+            self.members.iter().zip(lines).map(|((user, _), line)| {
+                index::confirm_channel(services, scope, user, id, Some(line))
+            });
         let confirmed = together::all(confirming).await?;
-        for ((user, _), _) in members
-            .iter()
-            .zip(confirmed)
-            .filter(|(_, is_there)| !is_there)
-        {
-            participants::remove::expel(services, scope, &id, user).await?;
+        for ((user, _), is_there) in self.members.iter().zip(confirmed) {
+            if !is_there {
+                participants::remove::expel(services, scope, id, user).await?;
+            }
         }
         changes.into_iter().for_each(Change::complete);
-        let value = Channel {
-            created_at: outcome.written[at].stamps.created_at,
-            participant_count: members.len() as u64,
-            ..channel
-        };
-        return Ok((
-            Versioned {
-                value,
-                version: outcome.written[at].version,
+        Ok(Some(Versioned {
+            value: Channel {
+                created_at: outcome.stamps(entity).created_at,
+                participant_count: self.members.len() as u64,
+                ..self.channel.clone()
             },
-            Made::Now,
-        ));
+            version: outcome.version(entity),
+        }))
     }
-    Err(Error::busy())
 }
 
 /// Completes what an earlier try has left: it may have come no further than the channel.
@@ -402,20 +446,21 @@ async fn settle_members(
 /// Returns the id of the direct channel of two users: keyed, so that nobody can choose users
 /// whose ids meet.
 fn direct_id(services: &Services, scope: &Scope, members: &[(UserId, Role)]) -> Result<ChannelId> {
-    let mut pair: Vec<&str> = members.iter().map(|(user, _)| user.as_str()).collect();
-    if pair.len() != 2 {
+    let [(a, _), (b, _)] = members else {
         return Err(Error::bad_request(
             "a direct channel has two different users",
         ));
-    }
+    };
+    let mut pair = [a.as_str(), b.as_str()];
     pair.sort_unstable();
+    let [first, second] = pair;
     let environment = scope.environment.to_string();
     let parts = [
         "direct channel 1",
         scope.app.as_str(),
         &environment,
-        pair[0],
-        pair[1],
+        first,
+        second,
     ];
     let hash = services.secret.derive(&parts.map(str::as_bytes));
     let (bits, _) = hash.split_first_chunk().expect("a hash has 32 bytes");

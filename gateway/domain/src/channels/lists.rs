@@ -160,15 +160,17 @@ async fn visible_channels(
     let ids: Vec<ChannelId> = ids.iter().map(parse_key).collect::<Result<_>>()?;
     let snapshots = services.store.read(ids.iter().map(read).collect()).await?;
     let visible = snapshots.iter().map(|snapshot| {
-        let Some((channel, _)) = channel_of(snapshot)? else {
+        let (Some((channel, _)), [_, own, asked]) =
+            (channel_of(snapshot)?, &snapshot.documents[..])
+        else {
             return Ok(None);
         };
         let is_public = matches!(channel.kind, ChannelType::Open | ChannelType::Broadcast);
         // Who is in a channel only its participants see.
         let shows = |asked: &UserId| actor.user() == Some(asked);
         let is_public = is_public && filter.participant.as_ref().is_none_or(shows);
-        let is_visible = actor.user().is_none() || is_public || snapshot.documents[1].is_some();
-        let is_asked = filter.participant.is_none() || snapshot.documents[2].is_some();
+        let is_visible = actor.user().is_none() || is_public || own.is_some();
+        let is_asked = filter.participant.is_none() || asked.is_some();
         let fits = is_visible && is_asked && filter.kind.is_none_or(|kind| kind == channel.kind);
         Ok(fits.then_some(channel))
     });

@@ -42,7 +42,6 @@ async fn old_lines_behind_many_others_do_not_use_up_the_channels_of_a_user() {
     }
     index.increment.push(counted(lines as i64));
     services
-        .store
         .commit(&scope.user(&alice), index)
         .await
         .unwrap()
@@ -77,7 +76,6 @@ async fn old_lines_of_failed_requests_do_not_use_up_the_channels_of_a_user() {
     };
     let alice: UserId = "alice".parse().unwrap();
     services
-        .store
         .commit(
             &scope.user(&alice),
             Commit::default().put_value(ENTITY, ONLY, &true),

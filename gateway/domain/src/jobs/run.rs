@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use store::{Commit, Document, Expected, Partition, Range, Table};
+use store::{Commit, Document, Expected, Range};
 use tokio::time::Instant;
 
 use super::{Held, Job, MAX_REQUEST_MS, Step, Task};
 use crate::{
     Services, clearing,
     document::PutValue,
-    error::{Error, Result},
+    error::Result,
     jobs,
-    schema::{self, ENTITY, JOBS, ONLY, PartitionKind, TOMBSTONE},
+    schema::{self, JOBS, ONLY, PartitionKind, TOMBSTONE},
     settling, token_keys,
 };
 
@@ -126,22 +126,19 @@ async fn run_job(services: &Services, document: Document, now: u64) -> Option<St
 
 /// Returns whether the object was deleted or revoked, so that work is left.
 async fn has_begun(services: &Services, held: &Held) -> Result<bool> {
-    let is_there = async |partition: Partition, table: Table| {
-        let snapshot = services
-            .snapshot(partition, vec![(table, ONLY.into())])
-            .await?;
-        Ok::<_, Error>(snapshot.documents.into_iter().next().flatten())
+    let partition = match &held.job.task {
+        Task::Channel { scope, id } => scope.channel(id),
+        Task::User { scope, id } => scope.user(id),
+        Task::App { id, .. } => schema::app(id),
+        Task::Organization { id } => schema::organization(id),
+        Task::TokenKey { id, .. } => {
+            let key = services.entity(schema::token_key(id)).await?;
+            return Ok(key.is_none());
+        }
+        Task::Tokens { .. } => return has_unended_revocation(services, held).await,
     };
-    Ok(match &held.job.task {
-        Task::Channel { scope, id } => is_there(scope.channel(id), TOMBSTONE).await?.is_some(),
-        Task::User { scope, id } => is_there(scope.user(id), TOMBSTONE).await?.is_some(),
-        Task::App { id, .. } => is_there(schema::app(id), TOMBSTONE).await?.is_some(),
-        Task::Organization { id } => is_there(schema::organization(id), TOMBSTONE)
-            .await?
-            .is_some(),
-        Task::TokenKey { id, .. } => is_there(schema::token_key(id), ENTITY).await?.is_none(),
-        Task::Tokens { .. } => has_unended_revocation(services, held).await?,
-    })
+    let tombstone = services.document(partition, TOMBSTONE, ONLY).await?;
+    Ok(tombstone.is_some())
 }
 
 /// Returns whether the user's tokens were revoked since the job last ended sessions.
@@ -166,14 +163,14 @@ async fn claim_job(
         ..job
     };
     let name = job.task.name();
-    let commit = Commit::default()
+    let mut commit = Commit::default()
         .require(JOBS, name.clone(), Expected::Version(version))
-        .put_value(JOBS, name, &job)
         .frees();
-    let claimed = services.store.commit(&schema::deployment(), commit).await?;
+    let claim = commit.add_value(JOBS, name, &job);
+    let claimed = services.commit(&schema::deployment(), commit).await?;
     Ok(claimed.ok().map(|outcome| Held {
         job,
-        version: outcome.written[0].version,
+        version: outcome.version(claim),
         noted_at,
     }))
 }
@@ -186,11 +183,7 @@ async fn finish_job(services: &Services, held: &Held) -> Result<()> {
         .delete(JOBS, name)
         .frees();
     // On a conflict another node or a later deletion goes on with it.
-    services
-        .store
-        .commit(&schema::deployment(), commit)
-        .await?
-        .ok();
+    services.commit(&schema::deployment(), commit).await?.ok();
     Ok(())
 }
 

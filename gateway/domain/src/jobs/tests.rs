@@ -86,7 +86,6 @@ async fn every_committed_revocation_ends_the_sessions_before_it(services: Servic
     {
         let user: UserId = format!("user-{number}").parse().unwrap();
         services
-            .store
             .commit(
                 &scope.user(&user),
                 Commit::default().put_value(ENTITY, ONLY, &true),

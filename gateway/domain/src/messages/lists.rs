@@ -27,7 +27,7 @@ pub async fn list_messages(
     channel_id: &ChannelId,
     query: ListMessages,
 ) -> Result<MessagePage> {
-    let state = channel_state::channel_state(services, actor, channel_id, Vec::new()).await?;
+    let state = channel_state::channel_state(services, actor, channel_id).await?;
     state.permit(actor, Action::Read)?;
     let range = match (query.before, query.after, query.changed_after) {
         (None, None, None) => Range::Before(None),

@@ -7,17 +7,17 @@ use protocol::{
     entity::{ChannelType, Message, MessageKind},
     operation::message::SendMessage,
 };
-use store::{Commit, Document, Expected, Mark, Write};
+use store::{Commit, Document, Expected, Mark, RequireSlot};
 
-use super::{Content, check_content, message_of, told};
+use super::{Content, check_content, message_of, put_message};
 use crate::{
-    ATTEMPTS, Services,
+    Services,
     channel_state::{self, ChannelState},
     credential::{Actor, Who},
-    document::encode,
     error::{Error, Result},
     permission::Action,
     random,
+    retry::ATTEMPTS,
     schema::{ENTITY, MESSAGES, ONLY, OWNERS, PARTICIPANTS},
     users,
 };
@@ -142,14 +142,15 @@ async fn store_drafts(
         if facts.is_none() || drafts.iter().any(|d| d.fault.is_some()) {
             let ids = drafts.iter().map(|d| (MESSAGES, d.content.id.shared()));
             let keys = ids.chain([(OWNERS, ONLY.into())]).collect();
-            let mut state = channel_state::channel_state(services, actor, channel_id, keys).await?;
+            let (state, mut known) =
+                channel_state::channel_state_and(services, actor, channel_id, keys).await?;
             state.permit(actor, Action::Send)?;
-            let owners = state.documents.pop().flatten();
+            let owners = known.pop().flatten();
             *facts = Some(Facts::of(&state, owners.as_ref()));
-            if state.documents.iter().any(Option::is_some) {
+            if known.iter().any(Option::is_some) {
                 services.confirm(&partition).await?;
             }
-            answer_known(&state, drafts, answers);
+            answer_known(&known, drafts, answers);
             if !drafts.is_empty() && is_alone(&state) {
                 return Err(Error::forbidden(
                     "the other user of this direct channel was deleted",
@@ -161,9 +162,9 @@ async fn store_drafts(
             }
         }
         let count = independent(drafts);
-        let known = facts.unwrap_or_default();
-        let commit = sending(actor, drafts.range(..count), known);
-        match services.store.commit(&partition, commit).await? {
+        let (commit, first_reply) =
+            sending(actor, drafts.range(..count), facts.unwrap_or_default());
+        match services.commit(&partition, commit).await? {
             Ok(outcome) => {
                 services.stored_messages.inc_by(count as u64);
                 for (draft, written) in drafts.drain(..count).zip(outcome.written) {
@@ -180,11 +181,7 @@ async fn store_drafts(
                 // The messages that drafts reply to are required last, so a conflict on one means
                 // that everything before it held. A repeated id returns the first message,
                 // whatever the request replies to.
-                let first = 1
-                    + usize::from(actor.user().is_some())
-                    + usize::from(known.pair.is_some())
-                    + count;
-                if conflict.require.iter().any(|r| *r < first) {
+                if conflict.require.iter().any(|r| *r < first_reply.index()) {
                     continue;
                 }
                 let answers_to =
@@ -197,7 +194,7 @@ async fn store_drafts(
                 for missing in conflict
                     .require
                     .iter()
-                    .filter_map(|r| r.checked_sub(first))
+                    .filter_map(|r| r.checked_sub(first_reply.index()))
                     .filter_map(|r| replies.get(r))
                     .rev()
                 {
@@ -301,12 +298,12 @@ fn fault_of(services: &Services, actor: &Actor, body: &SendMessage) -> Result<()
 
 /// Answers drafts whose id is in use, and those that have a fault and are new.
 fn answer_known(
-    state: &ChannelState,
+    documents: &[Option<Document>],
     drafts: &mut VecDeque<Draft>,
     answers: &mut [Option<Result<(Message, Sent)>>],
 ) {
     let mut left = VecDeque::new();
-    for (draft, known) in drafts.drain(..).zip(&state.documents) {
+    for (draft, known) in drafts.drain(..).zip(documents) {
         match (known, draft.fault) {
             (Some(document), _) => {
                 answers[draft.index] = Some(match message_of(document) {
@@ -347,11 +344,12 @@ fn independent(drafts: &VecDeque<Draft>) -> usize {
         .count()
 }
 
+/// Returns the commit of drafts, and its first precondition of a message that a draft replies to.
 fn sending<'a>(
     actor: &Actor,
     drafts: impl Iterator<Item = &'a Draft> + Clone,
     known: Facts,
-) -> Commit {
+) -> (Commit, RequireSlot) {
     let mut commit = Commit::default().require(ENTITY, ONLY, Expected::Present);
     if let Some(user) = actor.user() {
         commit = commit.require(
@@ -366,23 +364,20 @@ fn sending<'a>(
     for draft in drafts.clone() {
         commit = commit.require(MESSAGES, draft.content.id.shared(), Expected::Absent);
     }
+    let first_reply = commit.next_require();
     for draft in drafts.clone() {
         if let Some(reply_to) = &draft.content.reply_to_id {
             commit = commit.require(MESSAGES, reply_to.shared(), Expected::Present);
         }
     }
-    for (event, draft) in drafts.enumerate() {
-        let key = draft.content.id.shared();
-        commit.write.push(Write::Put {
-            table: MESSAGES,
-            key: key.clone(),
-            value: encode(&draft.content),
-            mark: Mark::None,
-            event: Some(event),
-        });
-        commit
-            .append
-            .push(told(EventKind::MessageCreated, &key, event));
+    for draft in drafts {
+        put_message(
+            &mut commit,
+            draft.content.id.shared(),
+            &draft.content,
+            Mark::None,
+            EventKind::MessageCreated,
+        );
     }
-    commit
+    (commit, first_reply)
 }

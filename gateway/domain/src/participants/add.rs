@@ -11,9 +11,9 @@ use protocol::{
 use store::{Commit, Expected, Key};
 use tokio::sync::Mutex;
 
-use super::{admit, count_owners, counted, new_participant, remove, require_caller};
+use super::{admit, count_owners, counted, new_participant, remove};
 use crate::{
-    ATTEMPTS, Services,
+    Services,
     channel_state::{self, Place},
     credential::Actor,
     document::Versioned,
@@ -24,8 +24,9 @@ use crate::{
     },
     memberships,
     permission::Action,
+    retry::retry,
     schema::{ENTITY, ONLY, OWNERS, PARTICIPANTS},
-    strict, together,
+    strict, together, users,
 };
 
 /// The most items of a batch.
@@ -88,15 +89,13 @@ pub async fn add_participants(
     channel_id: &ChannelId,
     items: Vec<Item<AddParticipant>>,
 ) -> Result<ParticipantBatch> {
-    if actor.user().is_some() {
-        return Err(Error::forbidden("batches are for app keys"));
-    }
+    users::app_only(actor, "batches are for app keys")?;
     if items.len() > BATCH {
         return Err(Error::bad_request(format!(
             "a batch has at most {BATCH} items"
         )));
     }
-    channel_state::channel_state(services, actor, channel_id, Vec::new()).await?;
+    channel_state::channel_state(services, actor, channel_id).await?;
     let turn = &Mutex::new(());
     let add = |item| async move {
         let add = async {
@@ -131,22 +130,23 @@ async fn bring_in(
     role: Role,
     action: Action,
 ) -> Result<(Versioned<Participant>, Added)> {
-    for _ in 0..ATTEMPTS {
-        let keys = vec![(PARTICIPANTS, user.shared()), (OWNERS, Key::from(ONLY))];
-        let state = channel_state::channel_state(services, actor, channel_id, keys).await?;
+    retry(|| async {
+        let keys = [(PARTICIPANTS, user.shared()), (OWNERS, Key::from(ONLY))];
+        let (state, [there, owner_count]) =
+            channel_state::channel_state_with(services, actor, channel_id, keys).await?;
         state.permit(actor, action)?;
-        if let Some(document) = &state.documents[0] {
+        if let Some(document) = &there {
             let place = Place::of(document)?;
             // An earlier try may have come no further than the channel.
             index::settle_channel(services, &actor.scope, user, channel_id).await?;
             services.confirm(&state.partition).await?;
-            return Ok((
+            return Ok(Some((
                 Versioned {
                     value: place.participant,
                     version: place.version,
                 },
                 Added::Before,
-            ));
+            )));
         }
         let line = match index::index_channel(
             services,
@@ -158,17 +158,18 @@ async fn bring_in(
         .await?
         {
             Coming::Ready(line) => line,
-            Coming::IsIn => continue,
+            Coming::IsIn => return Ok(None),
             Coming::IsNobody => return Err(Error::not_found("user")),
         };
         let participant = new_participant(channel_id, user, role);
-        let mut commit = Commit::default().require(ENTITY, ONLY, Expected::Present);
-        commit = require_caller(commit, &state, actor);
-        commit = admit(commit, &participant, state.head.number);
-        commit = count_owners(commit, &state.documents[1], i64::from(role == Role::Owner))?;
+        let commit = Commit::default().require(ENTITY, ONLY, Expected::Present);
+        let commit = state.require_caller(commit);
+        let (commit, entity) = admit(commit, &participant, state.head.number);
+        let new_owners = i64::from(role == Role::Owner);
+        let mut commit = count_owners(commit, owner_count.as_ref(), new_owners)?;
         commit.increment.push(counted(services, 1));
         let change = memberships::change_membership(services, &actor.scope, user, channel_id);
-        match services.store.commit(&state.partition, commit).await? {
+        match services.commit(&state.partition, commit).await? {
             Ok(outcome) => {
                 let is_there =
                     index::confirm_channel(services, &actor.scope, user, channel_id, Some(line))
@@ -180,29 +181,31 @@ async fn bring_in(
                 if !is_there {
                     return Err(Error::not_found("user"));
                 }
-                let written = outcome.written[0];
                 let value = Participant {
-                    created_at: written.stamps.created_at,
+                    created_at: outcome.stamps(entity).created_at,
                     ..participant
                 };
-                return Ok((
+                Ok(Some((
                     Versioned {
                         value,
-                        version: written.version,
+                        version: outcome.version(entity),
                     },
                     Added::Now,
-                ));
+                )))
             }
-            Err(conflict) if conflict.require.is_empty() => {
+            Err(conflict) if conflict.is_limit() => {
                 change.complete();
                 index::abandon_line(services, &actor.scope, user, channel_id, line).await?;
-                return Err(Error::limit_reached(
+                Err(Error::limit_reached(
                     "participants",
                     services.limits.participants,
-                ));
+                ))
             }
-            Err(_) => change.complete(),
+            Err(_) => {
+                change.complete();
+                Ok(None)
+            }
         }
-    }
-    Err(Error::busy())
+    })
+    .await
 }

@@ -7,14 +7,14 @@ use protocol::{
 };
 use store::{Key, Range};
 
-use super::participant_state;
+use super::{Membership, membership};
 use crate::{
     Services,
     channel_state::{self, Place},
     credential::Actor,
     cursor::{self, ListQuery},
     document::{Versioned, decode},
-    error::Result,
+    error::{Error, Result},
     listing,
     permission::Action,
     schema::{PARTICIPANTS, READS},
@@ -27,7 +27,7 @@ pub async fn list_participants(
     channel_id: &ChannelId,
     page: ListPage,
 ) -> Result<List<Participant>> {
-    let state = channel_state::channel_state(services, actor, channel_id, Vec::new()).await?;
+    let state = channel_state::channel_state(services, actor, channel_id).await?;
     state.permit(actor, Action::Read)?;
     let limit = listing::page_length(services, page.limit)?;
     let query = ListQuery::of_actor(actor, "participants").with(Some(channel_id.as_str()));
@@ -74,15 +74,12 @@ pub async fn read_participant(
     channel_id: &ChannelId,
     user: &UserId,
 ) -> Result<Versioned<Participant>> {
-    let (state, place) = participant_state(services, actor, channel_id, user).await?;
-    let snapshot = services
-        .snapshot(state.partition, vec![(READS, user.shared())])
+    let Membership { state, place, .. } = membership(services, actor, channel_id, user).await?;
+    let place = place.ok_or_else(|| Error::not_found("participant"))?;
+    let read = services
+        .document(state.partition, READS, user.shared())
         .await?;
-    let read = snapshot.documents[0]
-        .as_ref()
-        .map(decode)
-        .transpose()?
-        .unwrap_or(0);
+    let read = read.as_ref().map(decode).transpose()?.unwrap_or(0);
     Ok(Versioned {
         value: Participant {
             read: Some(read),

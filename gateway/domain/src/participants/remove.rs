@@ -5,22 +5,21 @@ use protocol::{
     ChannelId, ErrorCode, EventKind, UserId,
     entity::{Participant, Role},
 };
-use store::{Append, Body, Commit, Control, Expected};
+use store::{Append, Body, Commit, Control, Document};
 
 use super::{
-    count_owners, counted, hand_over, is_last_owner, participant_state, place_in_channel,
-    require_caller,
+    Membership, count_owners, counted, hand_over, is_last_owner, membership, require_target,
 };
 use crate::{
-    ATTEMPTS, Services,
+    Services,
     channel_state::{ChannelState, Place},
     credential::{Actor, Who},
     document::{IfMatch, check_version, encode},
     error::{Error, Result},
-    index::{self},
-    memberships,
+    index, memberships,
     permission::Action,
-    schema::{ENTITY, ONLY, PARTICIPANTS, READS, Scope},
+    retry::retry,
+    schema::{PARTICIPANTS, READS, Scope},
 };
 
 /// The participants that must remain in a channel after a removal.
@@ -64,25 +63,30 @@ async fn take_out(
     user: &UserId,
     if_match: IfMatch,
 ) -> Result<()> {
-    for _ in 0..ATTEMPTS {
+    retry(|| async {
         let leaves = actor.user() == Some(user);
-        let (state, target) = match place_in_channel(services, actor, channel_id, user).await {
-            // An earlier try may have come no further than the channel: whoever may remove
-            // anybody here completes it.
-            Ok((state, None)) => {
-                if leaves || state.permit(actor, Action::Remove(Role::Member)).is_ok() {
-                    index::unindex_channel(services, &actor.scope, user, channel_id).await?;
-                }
-                return Err(Error::not_found("participant"));
-            }
+        let found = match membership(services, actor, channel_id, user).await {
+            Ok(found) => found,
             Err(error)
                 if error.code() == ErrorCode::NotFound && (leaves || actor.user().is_none()) =>
             {
                 index::unindex_channel(services, &actor.scope, user, channel_id).await?;
                 return Err(error);
             }
-            Ok((state, Some(target))) => (state, target),
             Err(error) => return Err(error),
+        };
+        let Membership {
+            state,
+            place,
+            owner_count,
+        } = found;
+        let Some(target) = place else {
+            // An earlier try may have come no further than the channel. A caller who may remove
+            // participants here completes it.
+            if leaves || state.permit(actor, Action::Remove(Role::Member)).is_ok() {
+                index::unindex_channel(services, &actor.scope, user, channel_id).await?;
+            }
+            return Err(Error::not_found("participant"));
         };
         state.permit(
             actor,
@@ -94,59 +98,56 @@ async fn take_out(
         )?;
         check_version(if_match, target.version)?;
         let change = memberships::change_membership(services, &actor.scope, user, channel_id);
-        let is_removed = remove_place(services, actor, &state, &target, Remaining::AnOwner).await;
-        // A refusal wrote nothing. Whether a commit that failed did is not known.
-        match is_removed {
-            Ok(true) => {
-                index::unindex_channel(services, &actor.scope, user, channel_id).await?;
-                change.complete();
-                return Ok(());
-            }
-            Ok(false) => change.complete(),
-            Err(error) => return Err(error),
+        let removal = Removal {
+            state: &state,
+            target: &target,
+            owner_count: owner_count.as_ref(),
+            remaining: Remaining::AnOwner,
+        };
+        // After an error it is unknown whether the commit was made: the change stays incomplete.
+        let is_removed = removal.commit(services, actor).await?;
+        if is_removed {
+            index::unindex_channel(services, &actor.scope, user, channel_id).await?;
         }
-    }
-    Err(Error::busy())
+        change.complete();
+        Ok(is_removed.then_some(()))
+    })
+    .await
 }
 
-/// One try to take a participant out of a channel. False on a conflict.
-async fn remove_place(
-    services: &Services,
-    actor: &Actor,
-    state: &ChannelState,
-    target: &Place,
+/// A removal of a participant, as it was read.
+struct Removal<'a> {
+    state: &'a ChannelState,
+    target: &'a Place,
+    owner_count: Option<&'a Document>,
     remaining: Remaining,
-) -> Result<bool> {
-    let user = &target.participant.user_id;
-    let owners = -i64::from(target.participant.role == Role::Owner);
-    let mut commit = Commit::default()
-        .require(ENTITY, ONLY, Expected::Present)
-        .require(
-            PARTICIPANTS,
-            user.shared(),
-            Expected::Version(target.version),
-        );
-    commit = require_caller(commit, state, actor);
-    let is_last_owner = is_last_owner(state, owners)?;
-    commit = count_owners(commit, &state.documents[1], owners)?;
-    commit = leave_with(commit, &target.participant);
-    let mut counted = counted(services, -1);
-    if is_last_owner && actor.user().is_some() && remaining == Remaining::AnOwner {
-        if state.channel.participant_count > 1 {
-            return Err(hand_over());
-        }
-        // Nobody may come in meanwhile.
-        counted.max = Some(0);
-    }
-    commit.increment.push(counted);
-    Ok(services
-        .store
-        .commit(&state.partition, commit)
-        .await?
-        .is_ok())
 }
 
-/// Takes a user who is being deleted out of a channel, whatever the channel's rules say.
+impl Removal<'_> {
+    /// Makes the commit. Returns false on a conflict.
+    async fn commit(&self, services: &Services, actor: &Actor) -> Result<bool> {
+        let Self { state, target, .. } = self;
+        let owners = -i64::from(target.participant.role == Role::Owner);
+        let mut commit = require_target(state, actor, target);
+        commit = count_owners(commit, self.owner_count, owners)?;
+        commit = leave_with(commit, &target.participant);
+        let mut counted = counted(services, -1);
+        if is_last_owner(self.owner_count, owners)?
+            && actor.user().is_some()
+            && self.remaining == Remaining::AnOwner
+        {
+            if state.channel.participant_count > 1 {
+                return Err(hand_over());
+            }
+            // Nobody may come in meanwhile.
+            counted.max = Some(0);
+        }
+        commit.increment.push(counted);
+        Ok(services.commit(&state.partition, commit).await?.is_ok())
+    }
+}
+
+/// Removes a user who is being deleted from a channel, whatever the channel's rules say.
 pub(crate) async fn expel(
     services: &Services,
     scope: &Scope,
@@ -159,18 +160,25 @@ pub(crate) async fn expel(
             key: protocol::KeyId::from_bits(0),
         },
     };
-    for _ in 0..ATTEMPTS {
-        match participant_state(services, &actor, channel_id, user).await {
-            Ok((state, target))
-                if !remove_place(services, &actor, &state, &target, Remaining::Anybody).await? => {}
-            Ok(_) => return index::unindex_channel(services, scope, user, channel_id).await,
-            Err(error) if error.code() == ErrorCode::NotFound => {
-                return index::unindex_channel(services, scope, user, channel_id).await;
-            }
+    retry(|| async {
+        let found = match membership(services, &actor, channel_id, user).await {
+            Ok(found) => found,
+            Err(error) if error.code() == ErrorCode::NotFound => return Ok(Some(())),
             Err(error) => return Err(error),
-        }
-    }
-    Err(Error::busy())
+        };
+        let Some(target) = &found.place else {
+            return Ok(Some(()));
+        };
+        let removal = Removal {
+            state: &found.state,
+            target,
+            owner_count: found.owner_count.as_ref(),
+            remaining: Remaining::Anybody,
+        };
+        Ok(removal.commit(services, &actor).await?.then_some(()))
+    })
+    .await?;
+    index::unindex_channel(services, scope, user, channel_id).await
 }
 
 /// Adds the writes and the event of a participant who goes. The log keeps it as it was last.

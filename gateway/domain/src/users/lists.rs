@@ -8,7 +8,7 @@ use protocol::{
         user::Users,
     },
 };
-use store::{Key, Range, Read};
+use store::{Key, Range};
 
 use super::{app_only, user_of};
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     document::parse_key,
     error::{Error, Result},
     listing::{self, Candidates, Filling},
-    schema::{ENTITY, ONLY, Scope, USERS},
+    schema::{Scope, USERS},
 };
 
 /// Reads up to 100 users; those that do not exist are left out.
@@ -52,18 +52,12 @@ async fn read_users(
     scope: &Scope,
     ids: &[UserId],
 ) -> Result<Vec<Option<User>>> {
-    if ids.is_empty() {
-        return Ok(Vec::new());
-    }
-    let read = |id| Read {
-        partition: scope.user(id),
-        documents: vec![(ENTITY, ONLY.into())],
-        newest: None,
-    };
-    let snapshots = services.store.read(ids.iter().map(read).collect()).await?;
-    snapshots
+    let found = services
+        .entities(ids.iter().map(|id| scope.user(id)))
+        .await?;
+    found
         .iter()
-        .map(|snapshot| snapshot.documents[0].as_ref().map(user_of).transpose())
+        .map(|document| document.as_ref().map(user_of).transpose())
         .collect()
 }
 

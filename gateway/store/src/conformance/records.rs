@@ -7,7 +7,7 @@ use fanout::{
 };
 
 use super::{Bench, story::*};
-use crate::{Append, Body, Commit, Expected, Mark};
+use crate::{Append, Body, Commit, Expected, IncrementSlot, Mark, WriteSlot};
 
 pub(crate) async fn batch_is_published_in_order_and_once<B: Bench>() {
     let bench = B::start(ALL).await;
@@ -139,7 +139,7 @@ pub(crate) async fn written_document_is_published_with_its_stamps<B: Bench>() {
         kind: 3,
         reference: Bytes::new(),
         control: Control::None,
-        body: Body::Written(1),
+        body: Body::Written(WriteSlot::nth(1)),
     });
     let person = commits(&*store, &room(), person).await;
     let record = next_record(&mut listener).await;
@@ -236,7 +236,8 @@ pub(crate) async fn bytes_are_published_with_the_count<B: Bench>() {
             .counting("other", 3)
             .reacting("m", "+1", by)
             .touching(MESSAGES, "m");
-        reaction.append[0].body = Body::Bytes(Bytes::from_static(b"reacted"), Some(1));
+        reaction.append[0].body =
+            Body::Bytes(Bytes::from_static(b"reacted"), Some(IncrementSlot::nth(1)));
         let outcome = commits(&*store, &room(), reaction).await;
         let record = next_record(&mut listener).await;
         assert_eq!(

@@ -61,12 +61,12 @@ impl CommitBuilder for Commit {
     fn marking(mut self, table: Table, name: &str, value: impl Into<Bytes>, mark: Mark) -> Self {
         let mut event = None;
         if table == MESSAGES {
-            event = Some(self.append.len());
+            event = Some(self.next_event());
             self.append.push(Append {
                 kind: 7,
                 reference: Bytes::copy_from_slice(name.as_bytes()),
                 control: Control::None,
-                body: Body::Written(self.write.len()),
+                body: Body::Written(self.next_write()),
             });
         }
         self.write.push(Write::Put {
@@ -83,7 +83,7 @@ impl CommitBuilder for Commit {
         self.write.push(Write::Touch {
             table,
             key: key(name),
-            event: self.append.len(),
+            event: self.next_event(),
         });
         self.appending(name.to_owned())
     }

@@ -1,7 +1,7 @@
 //! Puts, touches and deletions, and the outcome of a commit.
 
 use super::{Bench, story::*};
-use crate::{Counter, Expected, Increment, Mark, Outcome, Stamps, Write, Written};
+use crate::{Counter, EventSlot, Expected, Increment, Mark, Outcome, Stamps, Write, Written};
 
 pub(crate) async fn put_increments_version_and_keeps_created_at<B: Bench>() {
     let bench = B::start(ALL).await;
@@ -116,7 +116,7 @@ pub(crate) async fn put_without_event_keeps_seq<B: Bench>() {
     let Write::Put { event, .. } = &mut with_event.write[0] else {
         unreachable!()
     };
-    *event = Some(0);
+    *event = Some(EventSlot::nth(0));
     let with_event = commits(&*store, &room(), with_event).await;
     assert_eq!(with_event.written[0].stamps.seq, 1);
     let quiet = commits(

@@ -5,7 +5,9 @@ use std::collections::HashSet;
 use fanout::record::Control;
 
 use super::view::Fault;
-use crate::{Body, Commit, Counter, Order, Partition, Require, Table, Write, transfer::Piece};
+use crate::{
+    Body, Commit, Counter, EventSlot, Order, Partition, Require, Table, Write, transfer::Piece,
+};
 
 const MAX_KEY_BYTES: usize = 256;
 const MAX_COUNTER_NAME_BYTES: usize = 64;
@@ -17,7 +19,7 @@ const MAX_SUBJECT_BYTES: usize = u16::MAX as usize;
 
 /// Checks that a commit conforms to the interface. A violation is a defect of the caller.
 pub(super) fn commit(partition: &Partition, commit: &Commit) -> Result<(), Fault> {
-    let is_event = |event: usize| event < commit.append.len();
+    let is_event = |event: EventSlot| event.index() < commit.append.len();
 
     names(partition, &commit.require)?;
     let mut written = HashSet::new();
@@ -26,9 +28,9 @@ pub(super) fn commit(partition: &Partition, commit: &Commit) -> Result<(), Fault
             Write::Put {
                 table,
                 key,
-                event: Some(index),
+                event: Some(event),
                 ..
-            } => (table, key, is_event(*index)),
+            } => (table, key, is_event(*event)),
             Write::Put {
                 table,
                 key,
@@ -61,8 +63,12 @@ pub(super) fn commit(partition: &Partition, commit: &Commit) -> Result<(), Fault
     }
     for append in &commit.append {
         let is_valid = match &append.body {
-            Body::Bytes(_, count) => count.is_none_or(|index| index < commit.increment.len()),
-            Body::Written(index) => matches!(commit.write.get(*index), Some(Write::Put { .. })),
+            Body::Bytes(_, count) => {
+                count.is_none_or(|count| count.index() < commit.increment.len())
+            }
+            Body::Written(write) => {
+                matches!(commit.write.get(write.index()), Some(Write::Put { .. }))
+            }
         };
         rule(
             is_valid,

@@ -14,8 +14,9 @@ use super::{
     script::{self, Items},
 };
 use crate::{
-    Append, Body, Commit, Committed, Conflict, Counter, Expected, Increment, Keep, Key, Mark,
-    Order, Outcome, Partition, Require, StoreError, Table, Write, Written,
+    Append, Body, Commit, Committed, Conflict, Counter, EventSlot, Expected, Increment,
+    IncrementSlot, Keep, Key, Mark, Order, Outcome, Partition, Require, StoreError, Table, Write,
+    Written,
 };
 
 /// Maximum number of attempts with updated hints. Each failed attempt means that another commit
@@ -324,8 +325,10 @@ fn plan(
                 value,
                 mark,
                 event,
-            } => (0, table, key, *event, *mark, value),
-            Write::Touch { table, key, event } => (1, table, key, Some(*event), Mark::None, b""),
+            } => (0, table, key, event.map(EventSlot::index), *mark, value),
+            Write::Touch { table, key, event } => {
+                (1, table, key, Some(event.index()), Mark::None, b"")
+            }
             Write::Delete { table, key } => (2, table, key, None, Mark::None, b""),
         };
         let mark = match mark {
@@ -353,8 +356,8 @@ fn plan(
             Control::Except(subject) => (3, subject),
         };
         let (written, body, counted): (_, &[u8], _) = match body {
-            Body::Bytes(body, counted) => (0, body, index(*counted)),
-            Body::Written(write) => (index(Some(*write)), b"", 0),
+            Body::Bytes(body, counted) => (0, body, index(counted.map(IncrementSlot::index))),
+            Body::Written(write) => (index(Some(write.index())), b"", 0),
         };
         pack.small(*kind)
             .bytes(reference)
@@ -455,13 +458,13 @@ impl Done {
             match &append.body {
                 Body::Bytes(body, counted) => {
                     record.body = body.clone();
-                    record.count = counted.map(|index| self.outcome.counts[index]);
+                    record.count = counted.map(|counted| self.outcome.count(counted));
                 }
-                Body::Written(index) => {
-                    if let Write::Put { value, .. } = &commit.write[*index] {
+                Body::Written(write) => {
+                    if let Write::Put { value, .. } = &commit.write[write.index()] {
                         record.body = value.clone();
                     }
-                    record.stamps = self.outcome.written[*index].stamps;
+                    record.stamps = self.outcome.stamps(*write);
                     record.counts = Some(counts.clone()).filter(|counts| !counts.is_empty());
                 }
             }

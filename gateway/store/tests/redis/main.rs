@@ -35,7 +35,7 @@ fn room() -> Partition {
 fn messages<'a>(ids: impl IntoIterator<Item = &'a str>) -> Commit {
     let mut commit = Commit::default();
     for id in ids {
-        let (key, event, write) = (Key::from(id), commit.append.len(), commit.write.len());
+        let (key, event, write) = (Key::from(id), commit.next_event(), commit.next_write());
         commit.require.push(Require {
             table: MESSAGES,
             key: key.clone(),

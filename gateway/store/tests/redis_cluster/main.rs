@@ -22,8 +22,8 @@ use fanout::{
 };
 use redis_testing::{Cluster, channel, until};
 use store::{
-    Append, Body, Commit, Counter, Expected, Increment, Keep, Key, Mark, Partition, Range, Require,
-    Store, StoreError, Table, Write, redis::Redis,
+    Append, Body, Commit, Counter, EventSlot, Expected, Increment, IncrementSlot, Keep, Key, Mark,
+    Partition, Range, Require, Store, StoreError, Table, Write, WriteSlot, redis::Redis,
 };
 
 const MESSAGES: Table = Table::numbered("messages");
@@ -52,7 +52,7 @@ fn message(id: &str) -> Commit {
             key: Key::from(id),
             is: Expected::Absent,
         }],
-        write: vec![put(MESSAGES, Some(0)), put(PEOPLE, None)],
+        write: vec![put(MESSAGES, Some(EventSlot::nth(0))), put(PEOPLE, None)],
         increment: vec![Increment {
             counter: Counter::Partition("sent"),
             by: 1,
@@ -63,7 +63,7 @@ fn message(id: &str) -> Commit {
             kind: 1,
             reference: Bytes::copy_from_slice(id.as_bytes()),
             control: Control::None,
-            body: Body::Written(0),
+            body: Body::Written(WriteSlot::nth(0)),
         }],
         ..Commit::default()
     }

@@ -124,13 +124,13 @@ async fn record_of_a_migrating_slot_reaches_subscribers_of_its_owner() {
             key: Key::from("m"),
             value: Bytes::from(value),
             mark: Mark::Edited,
-            event: Some(0),
+            event: Some(EventSlot::nth(0)),
         }],
         append: vec![Append {
             kind: 2,
             reference: Bytes::new(),
             control: Control::Except(Bytes::from_static(b"ann")),
-            body: Body::Written(0),
+            body: Body::Written(WriteSlot::nth(0)),
         }],
         ..Commit::default()
     };
@@ -148,14 +148,14 @@ async fn record_of_a_migrating_slot_reaches_subscribers_of_its_owner() {
         write: vec![Write::Touch {
             table: MESSAGES,
             key: Key::from("m"),
-            event: 0,
+            event: EventSlot::nth(0),
         }],
         increment: vec![react.clone()],
         append: vec![Append {
             kind: 3,
             reference: Bytes::new(),
             control: Control::None,
-            body: Body::Bytes("r".into(), Some(0)),
+            body: Body::Bytes("r".into(), Some(IncrementSlot::nth(0))),
         }],
         ..Commit::default()
     };

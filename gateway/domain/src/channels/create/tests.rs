@@ -97,7 +97,6 @@ async fn a_direct_channel_of_another_pair_with_the_same_id_is_a_conflict() {
             &serde_json::json!({ "id": name, "bot": false, "metadata": {} }),
         );
         services
-            .store
             .commit(&scope.user(&name.parse().unwrap()), user)
             .await
             .unwrap()
@@ -119,9 +118,12 @@ async fn a_direct_channel_of_another_pair_with_the_same_id_is_a_conflict() {
     make_channel(
         &services,
         &app,
-        channel("carol"),
-        pair("carol", "bob"),
-        Found::Is,
+        NewChannel {
+            scope: &app.scope,
+            channel: channel("carol"),
+            members: pair("carol", "bob"),
+            found: Found::Is,
+        },
     )
     .await
     .unwrap();

@@ -166,7 +166,7 @@ impl<'t> Draft<'t> {
                     }
                 }
                 if let Some(event) = event {
-                    current.stamps.seq = first_seq + *event as u64;
+                    current.stamps.seq = first_seq + event.index() as u64;
                 }
                 let written = Written {
                     version: current.version,
@@ -183,7 +183,7 @@ impl<'t> Draft<'t> {
                     return Ok(Written::default());
                 };
                 document.is_changed = true;
-                current.stamps.seq = first_seq + *event as u64;
+                current.stamps.seq = first_seq + event.index() as u64;
                 Written {
                     version: current.version,
                     stamps: current.stamps,
@@ -218,12 +218,12 @@ impl<'t> Draft<'t> {
         };
         match &append.body {
             Body::Bytes(body, count) => Record {
-                count: count.map(|index| outcome.counts[index]),
+                count: count.map(|count| outcome.count(count)),
                 body: body.clone(),
                 ..record
             },
-            Body::Written(index) => {
-                let put = match &commit.write[*index] {
+            Body::Written(write) => {
+                let put = match &commit.write[write.index()] {
                     Write::Put { table, key, .. } => self
                         .documents
                         .get(&(table.name, key.clone()))

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
-    Append, Body, Commit, Document, Expected, Head, Key, Mark, Partition, Position, Range, Read,
-    Require, Snapshot, StoreError, Table, Write,
+    Append, Body, Commit, Document, EventSlot, Expected, Head, Key, Mark, Partition, Position,
+    Range, Read, Require, Snapshot, StoreError, Table, Write, WriteSlot,
     embedded::{
         OpenError, disk,
         layout::{self, FORMAT, Space},
@@ -46,13 +46,13 @@ pub(super) fn message(name: &str, value: impl Into<Bytes>) -> Commit {
             key,
             value: value.into(),
             mark: Mark::None,
-            event: Some(0),
+            event: Some(EventSlot::nth(0)),
         }],
         append: vec![Append {
             kind: 1,
             reference: Bytes::copy_from_slice(name.as_bytes()),
             control: Default::default(),
-            body: Body::Written(0),
+            body: Body::Written(WriteSlot::nth(0)),
         }],
         ..Commit::default()
     }
@@ -312,7 +312,7 @@ async fn conflicts_and_malformed_commits_fail_alone_in_their_group() {
     twice.write.push(Write::Touch {
         table: MESSAGES,
         key: Key::from("twice"),
-        event: 0,
+        event: EventSlot::nth(0),
     });
     let answers = tokio::join!(
         store.commit(&room, message("a", "first")),

@@ -8,7 +8,8 @@ use redis_testing::{Proxy, Server};
 use tokio::task::JoinHandle;
 
 use crate::{
-    Append, Body, Commit, Keep, Mark, Partition, Range, Read, Store, StoreError, Table, Write,
+    Append, Body, Commit, EventSlot, Keep, Mark, Partition, Range, Read, Store, StoreError, Table,
+    Write,
     cost::Meter,
     redis::{Redis, keys::Keys, large::MAX_LARGE_READS},
 };
@@ -26,7 +27,7 @@ fn message(key: &str) -> Commit {
         key: key.into(),
         value: vec![1; 20_000].into(),
         mark: Mark::None,
-        event: Some(0),
+        event: Some(EventSlot::nth(0)),
     };
     let body = Body::Bytes("x".into(), None);
     let append = Append {
