@@ -22,8 +22,7 @@ impl Filled<'_> {
             };
             commit = match table.order {
                 Order::Numbers => {
-                    let at = commit.append.len();
-                    commit.append.push(Append {
+                    let event = commit.add_event(Append {
                         kind: 200,
                         reference: Bytes::new(),
                         control: Default::default(),
@@ -34,7 +33,7 @@ impl Filled<'_> {
                         key: key.into(),
                         value: Bytes::from_static(&[0xc0]),
                         mark: Default::default(),
-                        event: Some(at),
+                        event: Some(event),
                     });
                     commit
                 }
