@@ -1,4 +1,4 @@
-//! Apps of an organization: making, reading, changing, listing, deleting.
+//! Apps of an organization.
 
 mod operations;
 
@@ -23,7 +23,7 @@ use crate::{
     tenants,
 };
 
-/// An app as it stands in the store.
+/// Decodes a stored app.
 pub fn app_of(document: &Document) -> Result<App> {
     Ok(App {
         created_at: document.stamps.created_at,
@@ -31,7 +31,7 @@ pub fn app_of(document: &Document) -> Result<App> {
     })
 }
 
-/// Makes an app. `bits` make its id; if that app exists, it is answered.
+/// Creates an app with the id that `bits` make. Returns the app that has this id if there is one.
 pub async fn create_app(
     services: &Services,
     principal: &Principal,
@@ -49,7 +49,7 @@ pub async fn create_app(
         created_at: 0,
     };
     check::required_line("name", &app.name, check::NAME)?;
-    // Before the app: a line without an app harms nobody, and an app without one would outlive
+    // Before the app: a line without an app does no harm, but an app without a line would outlive
     // its organization.
     let listed = Commit::default()
         .require(ENTITY, ONLY, Expected::Present)
@@ -131,7 +131,7 @@ pub async fn update_app(
         check::required_line("name", &app.name, check::NAME)?;
         let mut commit = Commit::default().require(ENTITY, ONLY, Expected::Version(version));
         let entity = commit.add_value(ENTITY, ONLY, &app);
-        // Rights are taken away even where the store is full.
+        // Rights can be revoked while the store is full.
         if made_users && !app.settings.create_users_from_tokens {
             commit = commit.frees();
         }
@@ -144,8 +144,8 @@ pub async fn update_app(
     .await
 }
 
-/// Deletes an app: within seconds none of its keys and tokens is accepted and its sessions end;
-/// its users and channels are cleared away afterwards.
+/// Deletes an app. Within seconds its keys and tokens are refused and its sessions end. A job
+/// clears its users and channels.
 pub async fn delete_app(
     services: &Services,
     principal: &Principal,
@@ -160,7 +160,7 @@ pub async fn delete_app(
     retry(|| async {
         let version = match read_app(services, principal, organization, id).await {
             Ok(app) => app.version,
-            // An earlier try may have come no further than the tombstone. The job's task names
+            // An earlier attempt may have stopped after the tombstone. The task of the job names
             // the organization, too.
             Err(error) if error.code() == ErrorCode::NotFound => {
                 jobs::pending_job(services, &task).await?.ok_or(error)?;
@@ -195,6 +195,10 @@ async fn end_deleted_app(
 }
 
 /// Reads an app.
+///
+/// # Errors
+/// `not_found` if the organization or app does not exist or is not the caller's, `forbidden` for an
+/// app key or user token.
 pub async fn read_app(
     services: &Services,
     principal: &Principal,
@@ -219,7 +223,10 @@ pub async fn read_app(
     })
 }
 
-/// That a caller reaches an app by this path, and that both exist.
+/// Checks that a caller may act in an app, and that the app and its organization exist.
+///
+/// # Errors
+/// Those of [`read_app`].
 pub(super) async fn permit_app(
     services: &Services,
     principal: &Principal,

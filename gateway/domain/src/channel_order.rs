@@ -28,10 +28,10 @@ use crate::{
 const MAX_UNCACHED_CHANNELS: usize = 200;
 /// Channels that are read at once. Between two such reads other tasks run.
 pub(super) const CHANNELS_PER_READ: usize = 100;
-/// How long a list waits for its turn to read many channels.
+/// Maximum time that a list waits for its turn to read many channels.
 pub(super) const LIST_PATIENCE: Duration = Duration::from_secs(4);
-/// How long a `connect` waits for it. It holds a place of the node's gate meanwhile, which connects
-/// of other apps need.
+/// Maximum time that a `connect` waits for its turn. It holds a permit that connects of other apps
+/// need.
 const CONNECT_PATIENCE: Duration = Duration::from_millis(500);
 /// An order is reused for this many times the time that reading it took, so that reading takes a
 /// small part of a node's time.
@@ -43,14 +43,13 @@ const MAX_REUSE: Duration = Duration::from_secs(10);
 /// Maximum number of changes of the user's own stream by which an order is brought up to date;
 /// beyond that it is read anew.
 const CHANGES_TO_FOLLOW: usize = 200;
-/// Untrue lines of the index that are repaired while an order is read.
+/// Maximum number of wrong index lines that one read of an order repairs.
 const REPAIRS_PER_READ: usize = 50;
-/// How far the node's estimate of the store's clock may be ahead, in milliseconds, where the store
-/// cannot tell its time.
+/// Maximum time by which the node's estimate of the store's clock is ahead, in milliseconds. Used
+/// while the store's clock cannot be read.
 const CLOCK_ERROR_MS: u64 = 5_000;
 
-/// Returns the channels in which a user was last active, at most so many, last active first:
-/// for `connect`.
+/// Returns at most `most` channels of a user, last active first, for `connect`.
 pub async fn channels_by_activity(
     services: &Services,
     scope: &Scope,
@@ -61,8 +60,7 @@ pub async fn channels_by_activity(
     Ok(order.channels.iter().take(most).cloned().collect())
 }
 
-/// Returns the order of a user's channels, as of an instant that is not before this one, or as
-/// it is now.
+/// Returns the order of a user's channels as of `not_before` or later.
 pub(super) async fn channel_order(
     services: &Services,
     scope: &Scope,
@@ -129,8 +127,8 @@ async fn find_order(
     Ok(order)
 }
 
-/// The order that is kept, if it may still be used, with the changes of the user's own stream
-/// since.
+/// Returns the cached order if it is recent enough, with the changes that the user's own stream
+/// reports since.
 async fn kept_order(
     services: &Services,
     scope: &Scope,
@@ -178,7 +176,7 @@ async fn kept_order(
         let id = str::from_utf8(&entry.reference).map_err(Error::internal)?;
         changed.insert(id.parse::<ChannelId>().map_err(Error::internal)?);
     }
-    // The index tells what is so now, the log only which lines to look at.
+    // The log says which lines changed, the index what they are now.
     let lines = services
         .snapshot(
             own,
@@ -193,7 +191,7 @@ async fn kept_order(
     Ok(Some(order))
 }
 
-/// Reads the whole order, piece by piece.
+/// Reads the whole order, page by page.
 async fn read_order(services: &Services, scope: &Scope, user: &UserId) -> Result<ChannelOrder> {
     let (own, as_of) = (scope.user(user), instant(services).await);
     let (began, started) = (services.clock.elapsed(), Instant::now());
@@ -222,8 +220,8 @@ async fn read_order(services: &Services, scope: &Scope, user: &UserId) -> Result
     ))
 }
 
-/// Reads when the channels of these lines were last active, and leaves out those that the user
-/// is not in. Lines that have been wrong for a while are repaired.
+/// Reads when the channels of these lines were last active. Leaves out the channels that the user
+/// is not in, and repairs lines that have been wrong for a while.
 async fn rank_channels(
     services: &Services,
     scope: &Scope,
@@ -258,12 +256,12 @@ async fn rank_channels(
     Ok(channels)
 }
 
-/// An instant that is not after what the store's clock says when this returns.
+/// Returns an instant that is not after the store's current time.
 async fn instant(services: &Services) -> u64 {
     match services.store.now().await {
         Ok(now) => now,
-        // A store that cannot be written may still be read. An instant that is too early only
-        // shows more channels twice.
+        // A store that refuses writes may still be read. An instant that is too early only shows
+        // more channels twice.
         Err(_) => services.clock.now_ms().saturating_sub(CLOCK_ERROR_MS),
     }
 }

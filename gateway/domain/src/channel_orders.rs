@@ -33,12 +33,12 @@ pub type Ranked = (u64, ChannelId);
 /// A user's channels, last active first.
 #[derive(Debug, Clone)]
 pub struct ChannelOrder {
-    /// By the store's clock, an instant before the first channel was read: an event that is missing
-    /// here is not older.
+    /// An instant before the first channel was read, by the store's clock. Older events are
+    /// included.
     pub(super) as_of: u64,
     /// By instant descending, then by id.
     pub(super) channels: Vec<Ranked>,
-    /// Where the user's own stream stood before the index was read.
+    /// Position of the user's own stream before the index was read.
     pub(super) position: Position,
     /// When it was read, on the node's steady clock, and for how long it is used.
     pub(super) read_at: Duration,
@@ -64,7 +64,7 @@ impl ChannelOrder {
         }
     }
 
-    /// About how many bytes it takes.
+    /// Returns its approximate size in bytes.
     fn bytes(&self) -> usize {
         // The text of an id has a header of two counts.
         self.channels
@@ -74,7 +74,7 @@ impl ChannelOrder {
             + size_of::<Self>()
     }
 
-    /// Returns the order without these channels, with these instead.
+    /// Returns the order with `ranked` instead of the channels `without`.
     pub(super) fn with(
         &self,
         without: &BTreeSet<ChannelId>,
@@ -108,7 +108,7 @@ pub struct ChannelOrders {
     node: Semaphore,
 }
 
-/// Orders by user, the least recently used of which go first.
+/// Orders by user. The least recently used ones are evicted first.
 #[derive(Debug, Default)]
 struct Kept {
     orders: HashMap<Key, (Arc<ChannelOrder>, u64)>,

@@ -15,12 +15,12 @@ use crate::{
     schema::{ENTITY, ONLY, PARTICIPANT_COUNT, PARTICIPANTS},
 };
 
-/// A channel as it was read, with the caller's place in it.
+/// A channel and the caller's place in it.
 #[derive(Debug, Clone)]
 pub struct ChannelState {
-    /// Where it is kept.
+    /// The channel's partition.
     pub partition: Partition,
-    /// The channel as it is.
+    /// The channel.
     pub channel: Channel,
     /// The version of its document.
     pub version: u64,
@@ -35,7 +35,7 @@ pub struct ChannelState {
 pub struct Place {
     /// The participant.
     pub participant: Participant,
-    /// Its version: a commit that requires it cannot come after a removal or another role.
+    /// Version of its document. A removal and a change of the role change it.
     pub version: u64,
 }
 
@@ -52,7 +52,7 @@ impl Place {
 }
 
 impl ChannelState {
-    /// How the caller stands to the channel.
+    /// Returns the caller's relation to the channel.
     pub fn relation(&self, actor: &Actor) -> Relation {
         match (&actor.who, &self.own) {
             (Who::App { .. }, _) => Relation::Backend,
@@ -82,7 +82,7 @@ impl ChannelState {
     }
 }
 
-/// The channel that a snapshot shows, if its first document is the channel's.
+/// Returns the channel and its version from a snapshot whose first document is the channel's.
 pub fn channel_of(snapshot: &Snapshot) -> Result<Option<(Channel, u64)>> {
     let Some(Some(document)) = snapshot.documents.first() else {
         return Ok(None);
@@ -97,34 +97,30 @@ pub fn channel_of(snapshot: &Snapshot) -> Result<Option<(Channel, u64)>> {
 ///
 /// # Errors
 /// `not_found` if there is no such channel or the caller may not see it.
-pub async fn channel_state(
-    services: &Services,
-    actor: &Actor,
-    id: &ChannelId,
-) -> Result<ChannelState> {
-    let (state, _) = channel_state_and(services, actor, id, Vec::new()).await?;
+pub async fn read(services: &Services, actor: &Actor, id: &ChannelId) -> Result<ChannelState> {
+    let (state, _) = read_and(services, actor, id, Vec::new()).await?;
     Ok(state)
 }
 
 /// Reads a channel, the caller's place in it, and more documents of it at the same instant.
 ///
 /// # Errors
-/// Those of [`channel_state`].
-pub(super) async fn channel_state_with<const N: usize>(
+/// Those of [`read`].
+pub(super) async fn read_with<const N: usize>(
     services: &Services,
     actor: &Actor,
     id: &ChannelId,
     more: [(Table, Key); N],
 ) -> Result<(ChannelState, [Option<Document>; N])> {
-    let (state, documents) = channel_state_and(services, actor, id, more.into()).await?;
+    let (state, documents) = read_and(services, actor, id, more.into()).await?;
     let documents = documents
         .try_into()
         .map_err(|_| Error::internal("a read answered another number of documents"))?;
     Ok((state, documents))
 }
 
-/// The same as [`channel_state_with`], for a number of documents that is known at run time.
-pub(super) async fn channel_state_and(
+/// The same as [`read_with`], for a number of documents that is known at run time.
+pub(super) async fn read_and(
     services: &Services,
     actor: &Actor,
     id: &ChannelId,

@@ -1,7 +1,7 @@
 //! A walk through all of a user's channels, page by page, without state on the server.
 //!
-//! The first phase goes down the order of activity. Meanwhile channels become active and move to
-//! the top, behind the walk's back; so the second phase shows, by id, every channel that was active
+//! The first phase follows the order of activity. Channels that become active meanwhile move to the
+//! top, before the walk's position, so the second phase shows, by id, every channel that was active
 //! since the walk began. The instant of a channel's last event never goes backwards. So a channel
 //! that the user is in throughout either keeps its place until the first phase comes to it, or has
 //! an event since the walk began when the first phase is over. Channels that were active meanwhile
@@ -17,10 +17,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::channel_orders::{ChannelOrder, Ranked, rank};
 
-/// Where a walk stands between two pages: the content of its cursor.
+/// The position of a walk between two pages: the content of its cursor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Walk {
-    /// As of when the oldest order is that the first phase has used.
+    /// The instant of the oldest order that the first phase has used.
     since: u64,
     /// The instant of the newest event that those orders show.
     newest: u64,
@@ -29,18 +29,18 @@ pub(super) struct Walk {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 enum Place {
-    /// In the first phase, behind this channel.
+    /// In the first phase, after this channel.
     Order(u64, ChannelId),
-    /// In the second phase, behind this channel.
+    /// In the second phase, after this channel.
     Ids(Option<ChannelId>),
 }
 
-/// A page of a walk while it is made: which channels come next, and which have been passed.
+/// A page of a walk that is being filled.
 #[derive(Debug)]
 pub(super) struct Page<'a> {
     order: &'a ChannelOrder,
     walk: Walk,
-    /// Where in the order this page began.
+    /// Index in the order at which this page began.
     start: usize,
     /// Whether the walk begins with this page, so that no other order was used.
     is_first: bool,
@@ -51,7 +51,7 @@ pub(super) struct Page<'a> {
 }
 
 impl Walk {
-    /// The oldest instant as of which the next page's order may be.
+    /// Returns the oldest instant that the order of the next page may have.
     pub(super) fn not_before(&self) -> u64 {
         match self.place {
             Place::Order(..) => 0,
@@ -61,7 +61,7 @@ impl Walk {
 }
 
 impl<'a> Page<'a> {
-    /// Goes on with a walk, or begins one.
+    /// Continues a walk, or begins one.
     pub(super) fn new(walk: Option<Walk>, order: &'a ChannelOrder) -> Self {
         let all = &order.channels;
         let is_second = matches!(
@@ -112,8 +112,8 @@ impl<'a> Page<'a> {
         page
     }
 
-    /// Begins the second phase if the first one is over and the order is new enough. An order that
-    /// was asked for by [`Walk::not_before`] always is.
+    /// Begins the second phase if the first one is over and the order is recent enough. An order
+    /// that was requested with [`Walk::not_before`] always is.
     fn begin_second_phase(&mut self, was_asked_for: bool) {
         if !self.recent.is_empty() || self.late.is_some() {
             return;
@@ -140,7 +140,7 @@ impl<'a> Page<'a> {
         self.late = Some(late.into_iter());
     }
 
-    /// The next channels, at most so many; none if the page cannot go on.
+    /// Returns at most `count` next channels; none if the page is over.
     pub(super) fn upcoming(&self, count: usize) -> Vec<ChannelId> {
         match &self.late {
             Some(late) => late.as_slice().iter().take(count).cloned().collect(),
@@ -153,7 +153,7 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// Leaves the next channel behind.
+    /// Moves past the next channel.
     pub(super) fn pass(&mut self) {
         if let Some(late) = &mut self.late {
             if let Some(id) = late.next() {
@@ -166,7 +166,7 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// Where the next page begins, unless the walk is over.
+    /// Returns the position of the next page, or `None` if the walk is over.
     pub(super) fn end(self) -> Option<Walk> {
         let is_over = self.late.is_some_and(|late| late.as_slice().is_empty());
         (!is_over).then_some(self.walk)

@@ -1,24 +1,8 @@
-//! Channels: reading, changing and deleting one.
+//! Channels: reads, changes and deletes one.
 
 pub mod create;
 pub mod lists;
 mod operations;
-
-/// The same channel without its content.
-fn identity(channel: &Channel) -> Channel {
-    Channel {
-        id: channel.id.clone(),
-        kind: channel.kind,
-        name: None,
-        description: None,
-        icon: None,
-        banner: None,
-        creator_id: None,
-        metadata: Metadata::default(),
-        created_at: 0,
-        participant_count: 0,
-    }
-}
 
 use bytes::Bytes;
 use protocol::{
@@ -50,8 +34,8 @@ struct Indexed {
     kind: ChannelType,
 }
 
-/// Writes a channel into the app's indexes. Before the channel: a line without a channel harms
-/// nobody.
+/// Adds a channel to the app's indexes, before the channel is created: a line without a channel
+/// does no harm.
 async fn list_channel(services: &Services, scope: &Scope, channel: &Channel) -> Result<()> {
     let line = Indexed { kind: channel.kind };
     let mut commit = Commit::default().put_value(CHANNELS, channel.id.shared(), &line);
@@ -68,7 +52,7 @@ pub async fn read_channel(
     actor: &Actor,
     id: &ChannelId,
 ) -> Result<Versioned<Channel>> {
-    let state = channel_state::channel_state(services, actor, id).await?;
+    let state = channel_state::read(services, actor, id).await?;
     Ok(Versioned {
         value: state.channel,
         version: state.version,
@@ -106,7 +90,7 @@ async fn change_channel(
     change: impl Fn(&mut Channel) -> Result<()>,
 ) -> Result<Versioned<Channel>> {
     retry(|| async {
-        let state = channel_state::channel_state(services, actor, id).await?;
+        let state = channel_state::read(services, actor, id).await?;
         state.permit(actor, Action::Update)?;
         check_version(if_match, state.version)?;
         let mut channel = state.channel.clone();
@@ -147,8 +131,8 @@ async fn change_channel(
     .await
 }
 
-/// Deletes a channel: participants receive `channel.deleted`, and nothing of it can be read
-/// from then on. A job clears its content.
+/// Deletes a channel. Participants receive `channel.deleted`, and its content cannot be read any
+/// more. A job clears it.
 pub async fn delete_channel(
     services: &Services,
     actor: &Actor,
@@ -156,7 +140,7 @@ pub async fn delete_channel(
     if_match: IfMatch,
 ) -> Result<()> {
     retry(|| async {
-        let state = channel_state::channel_state(services, actor, id).await?;
+        let state = channel_state::read(services, actor, id).await?;
         state.permit(actor, Action::Delete)?;
         check_version(if_match, state.version)?;
         jobs::note_job(
@@ -194,8 +178,8 @@ fn guarded(state: &ChannelState) -> Commit {
 
 fn told(kind: EventKind, control: Control, channel: &Channel) -> Append {
     let body: Bytes = encode(channel);
-    // The log refers to the channel itself. Of a deleted one it keeps what identifies it, and
-    // nothing that somebody wrote.
+    // A replay reads the channel itself. The log keeps the identity of a deleted one, without its
+    // texts.
     let reference = if kind == EventKind::ChannelDeleted {
         encode(&identity(channel))
     } else {
@@ -209,6 +193,22 @@ fn told(kind: EventKind, control: Control, channel: &Channel) -> Append {
     }
 }
 
+/// Returns the channel without its content.
+fn identity(channel: &Channel) -> Channel {
+    Channel {
+        id: channel.id.clone(),
+        kind: channel.kind,
+        name: None,
+        description: None,
+        icon: None,
+        banner: None,
+        creator_id: None,
+        metadata: Metadata::default(),
+        created_at: 0,
+        participant_count: 0,
+    }
+}
+
 fn check_fields(
     name: Option<&String>,
     description: Option<&String>,
@@ -219,7 +219,7 @@ fn check_fields(
     Ok(metadata.check()?)
 }
 
-/// Checks the URLs of a channel's pictures. `before` is what is stored.
+/// Checks the URLs of a channel's pictures. `before` is the stored channel.
 fn check_pictures(
     icon: Option<&String>,
     banner: Option<&String>,

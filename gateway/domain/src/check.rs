@@ -36,7 +36,7 @@ pub fn line(field: &str, value: Option<impl AsRef<str>>, most: usize) -> Result<
     Ok(())
 }
 
-/// The same for a field that must be there and not blank.
+/// Checks a line that must not be blank.
 pub fn required_line(field: &str, value: &str, most: usize) -> Result<()> {
     if value.trim().is_empty() {
         return Err(Error::bad_request(format!("`{field}` must not be empty")));
@@ -62,8 +62,8 @@ pub fn lines(field: &str, value: Option<impl AsRef<str>>, most: usize) -> Result
     Ok(())
 }
 
-/// Checks the URL of something that a browser fetches. One that is stored already (`before`) stays:
-/// it may be older than this rule.
+/// Checks a URL that a browser fetches. A URL that is stored already (`before`) is accepted: it may
+/// be older than this rule.
 pub fn url(
     field: &str,
     value: Option<impl AsRef<str>>,
@@ -86,8 +86,8 @@ pub fn url(
 
 /// Returns whether a text is an absolute http or https URL with a host and without credentials.
 ///
-/// Browsers also accept white space, and slashes missing, in excess or reversed. What other readers
-/// of the same text take for another host is refused.
+/// Browsers also accept white space, and missing, additional and reversed slashes. Such a text is
+/// refused, because other readers may find another host in it.
 fn is_web_url(text: &str) -> bool {
     let Some((_, rest)) = text.split_once("://") else {
         return false;

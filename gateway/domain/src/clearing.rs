@@ -31,9 +31,9 @@ use crate::{
 /// Number of users or channels in one piece.
 const OBJECTS_PER_PIECE: usize = 100;
 
-/// Clears a deleted channel, and removes it from the indexes of its participants. Each step requires
-/// the tombstone that this call found, so that a channel created again under the id is not touched.
-/// The others do not wait for a participant whose index fails.
+/// Clears a deleted channel, and removes it from the indexes of its participants. Each step
+/// requires the tombstone that this call found, so that a channel created again under the id is not
+/// touched. The others do not wait for a participant whose index fails.
 pub(super) async fn clear_channel(
     services: &Services,
     scope: &Scope,
@@ -63,7 +63,7 @@ pub(super) async fn clear_channel(
         after = keys.last().cloned();
         // The indexes first: if this stops, the next attempt still finds the participants.
         let users: Vec<UserId> = keys.iter().map(parse_key).collect::<Result<_>>()?;
-        let unindexed = together::together(
+        let unindexed = together::run(
             users
                 .iter()
                 .map(|user| index::unindex_channel(services, scope, user, id)),
@@ -136,7 +136,7 @@ pub(super) async fn clear_user(
         }
         after = keys.last().cloned();
         let channels: Vec<ChannelId> = keys.iter().map(parse_key).collect::<Result<_>>()?;
-        let expelled = together::together(
+        let expelled = together::run(
             channels
                 .iter()
                 .map(|channel| participants::remove::expel(services, scope, channel, id)),
@@ -196,7 +196,7 @@ pub(super) async fn clear_organization(
         }
         after = keys.last().cloned();
         let apps: Vec<AppId> = keys.iter().map(parse_key).collect::<Result<_>>()?;
-        let deleted = together::together(
+        let deleted = together::run(
             apps.iter()
                 .map(|app| delete_app_of_deleted(services, id, app)),
         )

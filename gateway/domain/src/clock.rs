@@ -1,11 +1,11 @@
-//! Time: the store's clock as this node estimates it, and a steady one for the ages of caches.
+//! The clock of a node: estimates the store's clock, and measures ages of caches.
 
 use std::{
     sync::atomic::{AtomicI64, AtomicU64, Ordering},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-/// A clock that services ask, so that tests can move it.
+/// A clock that tests can move.
 #[derive(Debug)]
 pub struct Clock {
     source: Source,
@@ -20,7 +20,7 @@ enum Source {
 }
 
 impl Clock {
-    /// The machine's clock, until [`Clock::adjust`] says how far the store's is from it.
+    /// Returns the machine's clock. [`Clock::adjust`] sets the offset of the store's.
     pub fn system() -> Self {
         Self {
             source: Source::System {
@@ -30,8 +30,8 @@ impl Clock {
         }
     }
 
-    /// A clock that stands at this many milliseconds since the Unix epoch until [`Clock::advance`]
-    /// moves it.
+    /// Returns a clock at this many milliseconds since the Unix epoch, which only
+    /// [`Clock::advance`] moves.
     pub fn manual(start: u64) -> Self {
         Self {
             source: Source::Manual {
@@ -42,13 +42,13 @@ impl Clock {
         }
     }
 
-    /// The store's clock as estimated: milliseconds since the Unix epoch.
+    /// Returns the estimate of the store's clock, in milliseconds since the Unix epoch.
     pub fn now_ms(&self) -> u64 {
         self.machine_ms()
             .saturating_add_signed(self.offset.load(Ordering::Relaxed))
     }
 
-    /// This machine's own clock: milliseconds since the Unix epoch.
+    /// Returns this machine's clock, in milliseconds since the Unix epoch.
     pub fn machine_ms(&self) -> u64 {
         match &self.source {
             Source::System { .. } => SystemTime::now()
@@ -58,7 +58,7 @@ impl Clock {
         }
     }
 
-    /// Time that only runs forwards, since some instant.
+    /// Returns the time since the clock was created. It never goes backwards.
     pub fn elapsed(&self) -> Duration {
         match &self.source {
             Source::System { started } => started.elapsed(),
@@ -66,8 +66,8 @@ impl Clock {
         }
     }
 
-    /// Notes what the store's clock said at an instant of this machine's, both in milliseconds
-    /// since the Unix epoch.
+    /// Sets the offset: the store's clock showed `store_ms` when this machine's showed
+    /// `machine_ms`, both in milliseconds since the Unix epoch.
     pub fn adjust(&self, store_ms: u64, machine_ms: u64) {
         self.offset.store(
             store_ms
@@ -77,7 +77,7 @@ impl Clock {
         );
     }
 
-    /// Moves a manual clock forwards; a system clock ignores it.
+    /// Moves a manual clock forwards. Does nothing to a system clock.
     pub fn advance(&self, by: Duration) {
         if let Source::Manual { passed, .. } = &self.source {
             passed.fetch_add(by.as_millis() as u64, Ordering::Relaxed);

@@ -1,8 +1,8 @@
-//! Cursors of lists: sealed, bound to the caller and its query, and good for an hour.
+//! Cursors of lists: sealed, bound to the caller and its query, and valid for an hour.
 //!
-//! A cursor holds the key at which a page ended, which the caller may not be allowed to see. So
-//! every list gets its cursors here: they are encrypted and authenticated under the deployment's
-//! secret key, and open only for the same caller, list and filters.
+//! A cursor holds the key at which a page ended, which the caller may not be allowed to see. So it
+//! is encrypted and authenticated with the deployment's secret key, and opens only for the same
+//! caller, list and filters.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use protocol::codec::{from_msgpack, to_msgpack};
@@ -14,16 +14,16 @@ use crate::{
     error::{Error, Result},
 };
 
-/// How much of a reply its items may fill, in bytes: a reply has at most 256 KiB.
+/// Maximum size of the items of a reply, in bytes. The whole reply has at most 256 KiB.
 pub const REPLY_BYTES: usize = 240 * 1024;
 
-/// How long a cursor is good for, in milliseconds.
+/// Lifetime of a cursor, in milliseconds.
 const LIFETIME_MS: u64 = 3_600_000;
 
-/// The longest cursor that is looked at, in bytes. One that was made here has less than 300.
+/// Maximum length of a cursor, in bytes. Valid ones have less than 300.
 const MAX_LENGTH: usize = 512;
 
-/// A list as one caller asks for it: what a cursor is bound to.
+/// The caller, list and filters that a cursor is bound to.
 #[derive(Debug, Clone)]
 pub struct ListQuery(String);
 
@@ -35,17 +35,17 @@ struct Sealed<T> {
 }
 
 impl ListQuery {
-    /// A list of what an app holds.
+    /// Returns the query of a list of an app's objects.
     pub fn of_actor(actor: &Actor, list: &str) -> Self {
         Self(format!("{}\0{list}", actor.identity()))
     }
 
-    /// A list of what organizations and apps are made of.
+    /// Returns the query of a list of organizations, apps or keys.
     pub fn of_principal(principal: &Principal, list: &str) -> Self {
         Self(format!("{}\0{list}", principal.identity()))
     }
 
-    /// Adds a filter or another part of what is asked for; an absent one differs from an empty one.
+    /// Adds a filter. An absent one differs from an empty one.
     #[must_use]
     pub fn with(mut self, part: Option<&str>) -> Self {
         self.0.push('\0');
@@ -57,7 +57,7 @@ impl ListQuery {
     }
 }
 
-/// Makes a cursor of the position at which a page ended.
+/// Returns the cursor of the position at which a page ended.
 pub fn seal_cursor<T: Serialize>(services: &Services, query: &ListQuery, position: T) -> String {
     let plain = to_msgpack(&Sealed {
         made_at: services.clock.now_ms(),
@@ -69,7 +69,7 @@ pub fn seal_cursor<T: Serialize>(services: &Services, query: &ListQuery, positio
 /// Returns the position in a cursor of this query.
 ///
 /// # Errors
-/// `bad_request` if it is of another caller or query, altered, or older than an hour.
+/// `bad_request` if it belongs to another caller or query, was altered, or is older than an hour.
 pub fn open_cursor<T: DeserializeOwned>(
     services: &Services,
     query: &ListQuery,

@@ -1,5 +1,4 @@
-//! Values of documents: MessagePack of the protocol's types, and the small notes that only the
-//! gateway reads.
+//! Values of documents: MessagePack of the protocol's types and of the domain's own.
 
 use bytes::Bytes;
 use protocol::codec;
@@ -8,19 +7,24 @@ use store::{Commit, Document, Key, Mark, Table, Write, WriteSlot};
 
 use crate::error::{Error, Result};
 
-/// The value of a document.
+/// Encodes the value of a document.
 pub fn encode<T: Serialize>(value: &T) -> Bytes {
     codec::to_msgpack(value).into()
 }
 
-/// Reads a document's value. A failure is a defect or a store of another version, never the
-/// caller's fault.
+/// Decodes the value of a document.
+///
+/// # Errors
+/// `internal` if it cannot be decoded: the store is damaged or of another version.
 pub fn decode<T: DeserializeOwned>(document: &Document) -> Result<T> {
     codec::from_msgpack(&document.value)
         .map_err(|e| Error::internal(format!("a stored document cannot be read: {e}")))
 }
 
-/// A stored key as an id.
+/// Parses a stored key as an id.
+///
+/// # Errors
+/// `internal` if it is none.
 pub fn parse_key<T: std::str::FromStr>(key: &Key) -> Result<T>
 where
     T::Err: std::fmt::Display,
@@ -88,25 +92,28 @@ impl PutValue for Commit {
 pub struct Versioned<T> {
     /// The entity.
     pub value: T,
-    /// Changes whenever the entity does.
+    /// The version of its document.
     pub version: u64,
 }
 
-/// The precondition of a caller, if there is one.
+/// The caller's `If-Match`, if there is one.
 pub type IfMatch = Option<Precondition>;
 
 /// A precondition of a change of an entity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precondition {
-    /// It is at this version.
+    /// The entity is at this version.
     Version(u64),
-    /// It exists, at whatever version.
+    /// The entity exists.
     Present,
-    /// It does not exist yet.
+    /// The entity does not exist.
     Absent,
 }
 
-/// Fails if the caller insists on something else. An entity that does not exist is at version 0.
+/// Checks a caller's precondition. An entity that does not exist has version 0.
+///
+/// # Errors
+/// `precondition_failed` if it does not hold.
 pub fn check_version(expected: IfMatch, actual: u64) -> Result<()> {
     let holds = match expected {
         None => true,

@@ -21,9 +21,10 @@ const END_OF_TAGS: char = '\u{e007f}';
 /// Returns the identity of a reaction as a client sends it: NFC, without variation selectors.
 ///
 /// # Errors
-/// It is empty or too long, has no visible character, or has one that no emoji is made of.
+/// `bad_request` if it is empty or too long, has no visible character, or has a character that is
+/// not part of an emoji.
 pub(super) fn identity(emoji: &str) -> Result<String> {
-    // Longer than any spelling of what is allowed: nothing is normalized that cannot pass.
+    // Longer than every spelling of a valid reaction, so it is refused without normalization.
     if emoji.len() > 4 * EMOJI_BYTES {
         return Err(too_long());
     }
@@ -57,9 +58,9 @@ fn is_variation_selector(c: char) -> bool {
     matches!(c, '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}' | '\u{180b}'..='\u{180d}' | '\u{180f}')
 }
 
-/// Whether every character shows: two reactions that look the same are the same. Joiners are
-/// allowed between emoji, and tags behind a black flag, where they make the flag of a region, such
-/// as Scotland's.
+/// Returns whether every character is visible, so that reactions that look the same are the same.
+/// Joiners are allowed between emoji, and tags after a black flag, where they make the flag of a
+/// region.
 fn is_drawn_whole(identity: &str) -> bool {
     let mut rest = identity.chars();
     let mut last = None;
@@ -74,7 +75,7 @@ fn is_drawn_whole(identity: &str) -> bool {
                 .by_ref()
                 .take_while(|tag| *tag != END_OF_TAGS && is_tag(*tag))
                 .count();
-            // What ended the tags is their end, or else nothing that may stand here.
+            // Tags must end with the end tag.
             let is_ended = identity[..identity.len() - rest.as_str().len()].ends_with(END_OF_TAGS);
             if region == 0 || !is_ended {
                 return false;
@@ -91,27 +92,27 @@ fn is_tag(c: char) -> bool {
     matches!(c, '\u{e0020}'..=END_OF_TAGS)
 }
 
-/// What a joiner may join: pictures, and the skin tones that follow them.
+/// Returns whether a joiner may join the character: pictures and skin tones.
 fn is_emoji(c: char) -> bool {
     let is_skin_tone = matches!(c, '\u{1f3fb}'..='\u{1f3ff}');
     let is_arrow = matches!(c, '\u{2194}');
     is_skin_tone || is_arrow || c.general_category() == GeneralCategory::OtherSymbol
 }
 
-/// Whether the character is drawn wherever it stands. The only blank one is the space.
+/// Returns whether the character is always drawn. The space is the only blank one.
 fn may_be_part(c: char) -> bool {
     let is_other_space = c.is_whitespace() && c != ' ';
     let is_unassigned_or_control = c.general_category_group() == GeneralCategoryGroup::Other;
     !is_other_space && !is_unassigned_or_control && !is_blank(c) && !is_ignorable(c)
 }
 
-/// Letters and symbols to Unicode, but drawn as nothing.
+/// Returns whether a letter or symbol of Unicode is drawn as nothing.
 fn is_blank(c: char) -> bool {
     matches!(c, '\u{2800}' | '\u{1d159}')
 }
 
-/// Unicode's `Default_Ignorable_Code_Point`, but for controls and what is unassigned: drawn as
-/// nothing.
+/// Returns whether a character is in Unicode's `Default_Ignorable_Code_Point`, without controls and
+/// unassigned ones: it is drawn as nothing.
 fn is_ignorable(c: char) -> bool {
     matches!(
         c,

@@ -1,10 +1,10 @@
-//! Users that nobody made beforehand: a valid token for an unknown one makes it.
+//! Creates users that a valid token names and the app does not know yet.
 
 use protocol::{UserId, entity::User};
 
 use crate::{Services, error::Result, schema::Scope, users};
 
-/// Makes a user unless it is there. False if it was deleted: its id is never given again.
+/// Creates a user unless it exists. Returns false if it was deleted: its id is never used again.
 pub async fn ensure_user(
     services: &Services,
     scope: &Scope,

@@ -1,5 +1,5 @@
-//! Entries: a user's channels as sessions and lists show them. Left out: which those are
-//! ([`index`](super::index)).
+//! Entries: a user's channels as sessions and lists show them. The [`index`](super::index) knows
+//! which channels these are.
 
 use protocol::{ChannelId, UserId, entity::Entry};
 use store::{Key, Read, Snapshot};
@@ -13,23 +13,23 @@ use crate::{
     schema::{ENTITY, MESSAGES, ONLY, PARTICIPANT_COUNT, PARTICIPANTS, READS, Scope},
 };
 
-/// Entries that are read at once: each may hold a message as long as a frame.
+/// Maximum number of entries that one read returns: each may hold a message as long as a frame.
 pub const ENTRIES_PER_READ: usize = 50;
 
-/// Maximum size of an entry of positions in either encoding, beside the id; with a gap, which is
-/// known after the entry was read.
+/// Maximum encoded size of an entry of positions without its id, in bytes. Includes a gap, which is
+/// added after the entry was read.
 const POSITIONS_BYTES: usize = 180;
 
-/// How much an entry tells.
+/// The fields of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detail {
-    /// Everything.
+    /// All.
     Full,
-    /// Positions and numbers.
+    /// Positions and numbers only.
     Positions,
 }
 
-/// A user's entries of these channels; `None` where the user is not in it.
+/// Reads a user's entries. Returns `None` for each channel that the user is not in.
 pub async fn read_entries(
     services: &Services,
     scope: &Scope,
@@ -51,8 +51,8 @@ pub async fn read_entries(
         .collect()
 }
 
-/// A user's entries of these channels: in full as far as a reply has room for them, the first
-/// ones first, the others as positions. `None` where the user is not in the channel.
+/// Reads a user's entries: in full while they fit into `room` bytes, then as positions. Returns
+/// `None` for each channel that the user is not in.
 pub async fn fitting_entries(
     services: &Services,
     scope: &Scope,
@@ -96,7 +96,8 @@ pub fn entry_read(scope: &Scope, user: &UserId, id: &ChannelId, detail: Detail) 
     }
 }
 
-/// The entry of what [`entry_read`] asked for; `None` where the user is not in the channel.
+/// Returns the entry that the snapshot of an [`entry_read`] contains; `None` if the user is not in
+/// the channel.
 pub fn entry_of(id: &ChannelId, snapshot: &Snapshot, detail: Detail) -> Result<Option<Entry>> {
     let (Some((channel, _)), [_, Some(place), read]) =
         (channel_of(snapshot)?, &snapshot.documents[..])
@@ -134,7 +135,7 @@ fn positions_of(entry: &Entry) -> Entry {
     }
 }
 
-/// How long an entry is at most when encoded, with what separates it from the next.
+/// Returns the maximum encoded size of an entry in bytes, with the separator.
 pub fn size_of_entry(entry: &Entry) -> usize {
     1 + protocol::codec::longest(entry)
 }

@@ -39,8 +39,7 @@ pub async fn list_entries(
     .await?;
     let mut page = Page::new(walk, &order);
     let (mut items, mut bytes) = (Vec::new(), 0);
-    // Channels that the user has left meanwhile are passed; a page that meets many of them
-    // stays short.
+    // Channels that the user has left meanwhile are skipped. A page with many of them ends early.
     let mut left = limit + ENTRIES_PER_READ;
     'page: while items.len() < limit && left > 0 {
         let ids = page.upcoming((limit - items.len()).min(ENTRIES_PER_READ).min(left));

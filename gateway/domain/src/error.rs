@@ -1,5 +1,5 @@
-//! The one error of services and transports: a code and a sentence for the caller, the cause for
-//! the log.
+//! The error of services and transports: a code and a sentence for the caller, and a cause for the
+//! log.
 
 use std::{borrow::Cow, fmt};
 
@@ -22,7 +22,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 const BUSY: &str = "too many changes at once to the same thing; nothing was done";
 
 impl Error {
-    /// A code with its sentence.
+    /// Returns an error with this code and sentence.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
             body: ErrorBody::new(code, message),
@@ -30,18 +30,18 @@ impl Error {
         }
     }
 
-    /// The code.
+    /// Returns the code.
     pub fn code(&self) -> ErrorCode {
         self.body.code
     }
 
-    /// Adds when to try again.
+    /// Sets the time in milliseconds after which the caller should retry.
     pub fn retry_after(mut self, milliseconds: u64) -> Self {
         self.body.retry_after_ms = Some(milliseconds);
         self
     }
 
-    /// A defect: the caller learns nothing of the cause.
+    /// A defect. The cause is for the log only.
     pub fn internal(cause: impl fmt::Display) -> Self {
         Self {
             cause: Some(cause.to_string()),
@@ -57,32 +57,32 @@ impl Error {
         Self::new(ErrorCode::BadRequest, message)
     }
 
-    /// It does not exist, or may not be seen: both sound the same.
+    /// The object does not exist, or the caller may not see it.
     pub fn not_found(what: &str) -> Self {
         Self::new(ErrorCode::NotFound, format!("there is no such {what}"))
     }
 
-    /// It may be seen, and not be done.
+    /// The caller may not do this.
     pub fn forbidden(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::Forbidden, message)
     }
 
-    /// It exists already, or changed meanwhile.
+    /// The object exists already, or changed meanwhile.
     pub fn conflict(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::Conflict, message)
     }
 
-    /// No credential, or one that is not valid.
+    /// The credential is missing or not valid.
     pub fn unauthenticated(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::Unauthenticated, message)
     }
 
-    /// Larger than its limit.
+    /// A value exceeds its maximum size.
     pub fn too_large(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::TooLarge, message)
     }
 
-    /// A count is full.
+    /// A count has reached its limit.
     pub fn limit_reached(limit: &str, value: u64) -> Self {
         let mut error = Self::new(
             ErrorCode::LimitReached,
@@ -101,7 +101,7 @@ impl Error {
         .retry_after(retry_after_ms)
     }
 
-    /// Documents kept changing under a request.
+    /// Other commits conflicted with every attempt of the request.
     pub fn busy() -> Self {
         Self::new(ErrorCode::Unavailable, BUSY).retry_after(100)
     }
@@ -163,8 +163,8 @@ impl From<Misfit> for Error {
     }
 }
 
-/// Maximum characters of an unknown name or word that an error repeats. Every secret is longer, and
-/// may stand in the wrong place.
+/// Maximum characters of an unknown name or word that an error repeats. Secrets, which may be in
+/// the wrong place, are longer.
 pub const NAME_LENGTH: usize = 32;
 
 fn is_plain_word(word: &str) -> bool {
@@ -174,8 +174,8 @@ fn is_plain_word(word: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
 }
 
-/// The path of a field up to the first key of a map that is the client's own word: it may be a
-/// secret in the wrong place. `None` if nothing is left.
+/// Returns the path of a field up to the first key that the client chose, which may be a secret in
+/// the wrong place. `None` if nothing is left.
 pub fn plain_path(path: &str) -> Option<String> {
     let is_plain = |part: &&str| is_plain_word(part.split('[').next().unwrap_or_default());
     let parts: Vec<&str> = path.split('.').take_while(is_plain).collect();
@@ -193,8 +193,8 @@ pub fn without_value(why: &str) -> Cow<'_, str> {
     if word.is_some_and(|(word, _)| is_plain_word(word)) {
         return why.into();
     }
-    // Serde quotes the value with the one or the other, and ends with what it expected, which is
-    // ours.
+    // Serde quotes the value with one of these, and ends with the expectation, which does not come
+    // from the client.
     match (why.find(['`', '"']), why.rfind(", expected ")) {
         (Some(value), Some(expected)) if value < expected => {
             format!("{}{}", why[..value].trim_end(), &why[expected..]).into()

@@ -1,12 +1,12 @@
 //! Requests with an `Idempotency-Key`: the first one is performed, and repeats receive its answer.
 //!
 //! A key has a partition for a day. It holds the hash of the body, the bits from which every id of
-//! the request is made, a claim while the request is performed, and then the answer, without secrets
-//! that are shown once. Repeats that arrive during the claim wait for the answer. The answer of a
-//! request that created an entity is not kept: a repeat reads the entity as it is now, so that it
-//! does not contain what was deleted or edited since. A refusal did nothing, so it is forgotten and
-//! a repeat is a new request. A request that failed without an answer is performed again with the
-//! same bits, by which it recognizes what it created.
+//! the request is made, a claim while the request is performed, and then the answer, without
+//! secrets that are shown once. Repeats that arrive during the claim wait for the answer. The
+//! answer of a request that created an entity is not kept: a repeat reads the entity as it is now,
+//! so that it does not contain what was deleted or edited since. A refusal did nothing, so it is
+//! forgotten and a repeat is a new request. A request that failed without an answer is performed
+//! again with the same bits, by which it recognizes what it created.
 
 use std::time::Duration;
 
@@ -251,8 +251,8 @@ fn credential(principal: &Principal) -> String {
     }
 }
 
-/// Returns an answer without the secrets that are shown once. Entities have no fields of these names,
-/// and free data is not touched.
+/// Returns an answer without the secrets that are shown once. Entities have no fields of these
+/// names, and free data is not touched.
 fn without_secrets(body: &Value) -> Value {
     let mut body = body.clone();
     if let Some(fields) = body.as_object_mut() {

@@ -13,10 +13,10 @@
 //! | pending again | an addition, where the line was confirmed and the user is not in the channel: a removal stopped half way | `channel.removed` |
 //! | deleted | a removal, where the line was confirmed | `channel.removed` |
 //!
-//! Each step requires the version of the line that it was decided by, and the channel was read after
-//! that line. A pending line belongs to the addition: a removal only gives it another version, so
-//! that an older look at the channel does not confirm it. A version is never used again, also after
-//! the line was deleted.
+//! Each step requires the version of the line that it was decided by, and the channel was read
+//! after that line. A pending line belongs to the addition: a removal only gives it another
+//! version, so that an older look at the channel does not confirm it. A version is never used
+//! again, also after the line was deleted.
 //!
 //! The lines are counted against `channels_per_user`; additions by other users leave a part of it
 //! free ([`Additions`]). Readers delete pending lines that are old.
@@ -249,8 +249,8 @@ pub(super) async fn settle_channel(
 }
 
 /// Confirms a line that was read before the user was added, or that another request wrote
-/// meanwhile, with `channel.added`. Does nothing if the user is not in the channel any more. Returns
-/// false if the user was deleted meanwhile.
+/// meanwhile, with `channel.added`. Does nothing if the user is not in the channel any more.
+/// Returns false if the user was deleted meanwhile.
 pub(super) async fn confirm_channel(
     services: &Services,
     scope: &Scope,

@@ -1,8 +1,8 @@
 //! Jobs: deletions and revocations that have begun and are not finished.
 //!
-//! A job is a document of the deployment. It is written before the commit that deletes or revokes (a
-//! tombstone, a missing token key, a revocation), and deleted when everything that follows is done.
-//! If a request stops in between, its repeat or a node that [runs](run) jobs completes it:
+//! A job is a document of the deployment. It is written before the commit that deletes or revokes
+//! (a tombstone, a missing token key, a revocation), and deleted when everything that follows is
+//! done. If a request stops in between, its repeat or a node that [runs](run) jobs completes it:
 //!
 //! | step | partition | if the request stops after it |
 //! |---|---|---|
@@ -44,16 +44,16 @@ const MAX_REQUEST_MS: u64 = 60_000;
 pub enum Task {
     /// Clear a deleted channel.
     Channel {
-        /// Its tenant.
+        /// The tenant.
         scope: Scope,
-        /// Its id.
+        /// The channel.
         id: ChannelId,
     },
     /// End the sessions of a deleted user, and remove it from its channels.
     User {
-        /// Its tenant.
+        /// The tenant.
         scope: Scope,
-        /// Its id.
+        /// The user.
         id: UserId,
     },
     /// End the sessions that revoked tokens of a user opened.
@@ -65,21 +65,21 @@ pub enum Task {
     },
     /// End the sessions that tokens of a revoked key opened.
     TokenKey {
-        /// Its app.
+        /// The app.
         app: AppId,
-        /// Its id.
+        /// The token key.
         id: TokenKeyId,
     },
     /// End the sessions of a deleted app, and clear it.
     App {
-        /// Its organization.
+        /// The organization.
         organization: OrganizationId,
-        /// Its id.
+        /// The app.
         id: AppId,
     },
     /// Delete the apps of a deleted organization, and clear it.
     Organization {
-        /// Its id.
+        /// The organization.
         id: OrganizationId,
     },
 }
@@ -208,7 +208,8 @@ pub(super) async fn end_sessions_of(services: &Services, task: &Task) -> Result<
             return Ok(Some(()));
         };
         let mut commit = Commit::default();
-        // Without a job, another node has finished it meanwhile. Ending sessions twice does no harm.
+        // Without a job, another node has finished it meanwhile. Ending sessions twice does no
+        // harm.
         if let Some(Held { job, version, .. }) = held {
             let is_done = match task {
                 Task::Tokens { .. } => revocation.is_some() && job.revocation == revocation,

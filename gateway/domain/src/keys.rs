@@ -1,5 +1,4 @@
-//! Keys of organizations and apps: making, listing, revoking. [`crate::credential`] says how they
-//! are kept.
+//! Keys of organizations and apps. [`crate::credential`] describes their storage.
 
 mod operations;
 
@@ -26,32 +25,32 @@ use crate::{
     tenants,
 };
 
-/// The longest life of an access key, in seconds; also the default.
+/// Maximum and default lifetime of an access key, in seconds.
 const ACCESS_SECONDS: u64 = protocol::bounds::ACCESS_KEY_SECONDS;
 
-/// Where a secret's hash leads: the key's line, and what must exist for it.
+/// The key and owner that the hash of a secret leads to.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Credential {
-    /// Its organization, or its app's.
+    /// The organization of the key or of its app.
     pub organization: OrganizationId,
-    /// For keys of apps.
+    /// The app and environment of an app's key.
     pub app: Option<(AppId, Environment)>,
     /// The key.
     pub key: KeyId,
 }
 
-/// A key as it stands among the others of its owner.
+/// A key in the list of its owner.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct KeyLine {
-    /// Of the secret.
+    /// Hash of the secret.
     pub hash: String,
     name: Option<String>,
     environment: Option<Environment>,
-    /// For access keys.
+    /// Expiry of an access key, in milliseconds since the Unix epoch.
     pub expires_at: Option<u64>,
 }
 
-/// A key that is being made: its credential is stored, its line is not.
+/// A key that is being created: its credential is stored, its line is not.
 pub(super) struct NewKey {
     secret: Secret,
     id: KeyId,
@@ -59,12 +58,12 @@ pub(super) struct NewKey {
 }
 
 impl NewKey {
-    /// The partition of its credential.
+    /// Returns the partition of its credential.
     pub(super) fn partition(&self) -> Partition {
         schema::credential(&self.line.hash)
     }
 
-    /// Adds the key's line to a commit of its owner; with it, the key is valid.
+    /// Adds the key's line to a commit of its owner. The line makes the key valid.
     pub(super) fn line(&self, commit: Commit) -> Commit {
         commit
             .require(KEYS, self.id.shared(), Expected::Absent)
@@ -72,7 +71,7 @@ impl NewKey {
             .delete(NEW_CREDENTIALS, self.partition().name())
     }
 
-    /// The answer that shows the secret.
+    /// Returns the answer that shows the secret.
     pub(super) fn shown(self, created_at: u64) -> Key {
         let secret = Some(self.secret.expose().to_owned());
         Key {
@@ -86,8 +85,8 @@ impl NewKey {
     }
 }
 
-/// Makes an organization key. `bits` make its id; if that key exists, it is answered without
-/// its secret.
+/// Creates an organization key with the id that `bits` make. If it exists, returns it without its
+/// secret.
 pub async fn create_organization_key(
     services: &Services,
     principal: &Principal,
@@ -112,7 +111,7 @@ pub async fn create_organization_key(
     .await
 }
 
-/// Makes an app key, likewise.
+/// Creates an app key with the id that `bits` make. If it exists, returns it without its secret.
 pub async fn create_app_key(
     services: &Services,
     principal: &Principal,
@@ -139,7 +138,7 @@ pub async fn create_app_key(
     .await
 }
 
-/// Makes an access key: an app key that ends by itself, within an hour.
+/// Creates an access key: an app key that expires within an hour.
 pub async fn create_access(
     services: &Services,
     principal: &Principal,
@@ -202,7 +201,7 @@ pub async fn list_app_keys(
     list_keys(services, principal, &schema::app(app), page).await
 }
 
-/// Revokes an organization key: every node refuses it within seconds.
+/// Revokes an organization key. Every node refuses it within seconds.
 pub async fn revoke_organization_key(
     services: &Services,
     principal: &Principal,
@@ -213,7 +212,7 @@ pub async fn revoke_organization_key(
     revoke_key(services, &schema::organization(organization), key).await
 }
 
-/// Revokes an app key or access key, likewise.
+/// Revokes an app key or access key. Every node refuses it within seconds.
 pub async fn revoke_app_key(
     services: &Services,
     principal: &Principal,
@@ -225,7 +224,8 @@ pub async fn revoke_app_key(
     revoke_key(services, &schema::app(app), key).await
 }
 
-/// Stores a new key's credential, noted with its owner. The key is valid once its line stands.
+/// Stores the credential of a new key, and notes it with its owner. The key is valid once its line
+/// is written.
 pub(super) async fn new_key(
     services: &Services,
     credential: Credential,
@@ -245,8 +245,7 @@ pub(super) async fn new_key(
     };
     let secret = credential::random(kind);
     let hash = credential::hash(secret.expose());
-    // A credential that ended is never read again; the time beyond it covers nodes whose clocks
-    // differ.
+    // An expired credential is not read again. The additional time covers differences of clocks.
     let expire = seconds.map(|seconds| Duration::from_secs(seconds + 60));
     let commit = Commit {
         expire,
@@ -312,7 +311,7 @@ pub(super) async fn forget_new_key(
     .await
 }
 
-/// A key that an earlier attempt made, without its secret.
+/// Returns a key that an earlier attempt created, without its secret.
 pub(super) async fn existing_key(
     services: &Services,
     owner: &Partition,
@@ -321,7 +320,7 @@ pub(super) async fn existing_key(
     key_line(services, owner, id).await?.ok_or_else(Error::busy)
 }
 
-/// A key without its secret, unless it was revoked.
+/// Reads a key without its secret. Returns `None` if it was revoked.
 pub(super) async fn key_line(
     services: &Services,
     owner: &Partition,
@@ -352,13 +351,13 @@ async fn list_keys(
 async fn revoke_key(services: &Services, owner: &Partition, id: &KeyId) -> Result<()> {
     let line = services.document(owner.clone(), KEYS, id.shared()).await?;
     let line: KeyLine = decode(&line.ok_or_else(|| Error::not_found("key"))?)?;
-    // The credential first: without it the key is refused, and while its line stands a repeat
-    // finds what is left to do.
+    // The credential first: without it the key is refused, and while the line exists a repeat
+    // completes the revocation.
     forget_credential(services, &line.hash).await?;
     commit::delete_documents(services, owner, KEYS, vec![id.shared()]).await
 }
 
-/// Deletes the lines of access keys that ended. Their credentials expire by themselves.
+/// Deletes the lines of expired access keys. Their credentials expire by themselves.
 async fn forget_expired(services: &Services, owner: &Partition) -> Result<()> {
     let now = services.store.now().await?;
     let mut after = None;
@@ -396,7 +395,7 @@ pub(super) async fn note_new_credential(
     Ok(())
 }
 
-/// Deletes the credentials of an owner that is no more whose creation stopped half way.
+/// Deletes the credentials of a deleted owner whose creation stopped half way.
 pub(super) async fn clear_new_credentials(services: &Services, owner: &Partition) -> Result<()> {
     loop {
         let (page, _) = services
@@ -419,7 +418,7 @@ pub(super) async fn clear_new_credentials(services: &Services, owner: &Partition
     }
 }
 
-/// Deletes every credential and line of an owner that is no more.
+/// Deletes every credential and line of a deleted owner.
 pub(super) async fn clear_keys(services: &Services, owner: &Partition) -> Result<()> {
     loop {
         let (page, _) = services

@@ -80,13 +80,13 @@ pub struct Services {
     pub store: Arc<dyn Store>,
     /// The configured limits.
     pub limits: Arc<Limits>,
-    /// What seals stored secrets and derives ids.
+    /// The key that seals stored secrets and derives ids.
     pub secret: Arc<SecretKey>,
     /// The store's clock as this node estimates it.
     pub clock: Arc<Clock>,
     /// This node's name, unique among the running nodes.
     pub node: Arc<str>,
-    /// The orders of channels of users who are in many.
+    /// Cached orders of the channels of users in many channels.
     pub orders: Arc<ChannelOrders>,
     /// Wakes this node's [`ended::Follower`] when it ended sessions itself.
     pub ended: Arc<Notify>,
@@ -94,14 +94,14 @@ pub struct Services {
     pub stored_messages: Counter,
     /// Limits how often typing of a user is published.
     pub typists: Arc<Typists>,
-    /// Wakes this node's runner of [`jobs`] when a request left work to it.
+    /// Wakes this node's runner of [`jobs`] when a request has left work to it.
     pub jobs: Arc<Notify>,
-    /// Changes of membership that this node has still to complete.
+    /// Changes of membership that this node has not completed.
     pub incomplete: Arc<memberships::Incomplete>,
 }
 
 impl Services {
-    /// All services of a node, on the machine's clock.
+    /// Creates the services of a node, with the machine's clock.
     pub fn new(
         store: Arc<dyn Store>,
         limits: Limits,
@@ -218,7 +218,7 @@ impl Services {
             .map_err(|_| Error::busy())
     }
 
-    /// Every key of a listed table.
+    /// Reads every key of a listed table.
     async fn all_keys(&self, partition: &Partition, table: Table) -> Result<Vec<Key>> {
         Ok(self
             .all_documents(partition, table)
@@ -228,7 +228,7 @@ impl Services {
             .collect())
     }
 
-    /// Every document of a listed table.
+    /// Reads every document of a listed table.
     async fn all_documents(&self, partition: &Partition, table: Table) -> Result<Vec<Document>> {
         let mut documents: Vec<Document> = Vec::new();
         loop {
@@ -244,9 +244,9 @@ impl Services {
         }
     }
 
-    /// Waits until the state that was read is as durable as an acknowledged commit. For retries that
-    /// find their work already done: the commit of the earlier try may not have been acknowledged,
-    /// and could be lost with the server that holds it.
+    /// Waits until the state that was read is as durable as an acknowledged commit. For retries
+    /// that find their work already done: the commit of the earlier attempt may not have been
+    /// acknowledged, and could be lost with the server that holds it.
     async fn confirm(&self, partition: &Partition) -> Result<()> {
         // Only the wait for the answer matters, not whether the requirement still holds.
         let _is_there = self

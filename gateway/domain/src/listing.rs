@@ -1,5 +1,5 @@
-//! Pages of lists that are ordered by id and show only some of the ids: what the caller may see,
-//! what fits a filter.
+//! Pages of lists that are ordered by id and show only some of the ids: those that the caller may
+//! see and that match a filter.
 
 use store::Key;
 
@@ -9,11 +9,11 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Items of a page where the caller does not say how many.
+/// Default number of items of a page.
 pub(crate) const PAGE: u64 = 50;
 
-/// Maximum number of ids that one request looks at to fill its page. A page beyond that stays
-/// short, and its cursor goes on.
+/// Maximum number of ids that one request reads to fill its page. After that the page ends early,
+/// with a cursor.
 const IDS_PER_REQUEST: usize = 200;
 
 /// Minimum number of ids that are read at once.
@@ -23,12 +23,11 @@ const IDS_PER_READ: usize = 20;
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
     pub(super) ids: Vec<Key>,
-    /// Whether there are ids beyond these.
+    /// Whether more ids follow.
     pub(super) more: bool,
 }
 
-/// A page that is being filled: says what to read next, takes what was read, until it is full or
-/// has read enough.
+/// A page that is being filled until it is full or has read [`IDS_PER_REQUEST`].
 #[derive(Debug)]
 pub(super) struct Filling<T> {
     limit: usize,
@@ -57,7 +56,7 @@ impl<T> Filling<T> {
         }
     }
 
-    /// Returns after which id to read on, and about how many ids; `None` when the page is done.
+    /// Returns the id after which to read, and about how many ids; `None` when the page is done.
     pub(super) fn next(&self) -> Option<(Option<Key>, usize)> {
         let count = (self.limit - self.items.len())
             .max(IDS_PER_READ)
@@ -65,7 +64,7 @@ impl<T> Filling<T> {
         (!self.is_done).then(|| (self.after.clone(), count))
     }
 
-    /// Takes the ids that were asked for, and the item of each, `None` where it is not shown.
+    /// Adds the ids that were read, and the item of each; `None` if it is not shown.
     pub(super) fn take(&mut self, candidates: Candidates, found: Vec<Option<T>>) {
         let Candidates { ids, more } = candidates;
         self.left = self.left.saturating_sub(ids.len().max(1));
@@ -92,17 +91,17 @@ impl<T> Filling<T> {
         self.is_done = self.is_last || self.items.len() == self.limit || self.left == 0;
     }
 
-    /// Returns the items, and the id after which the next page begins, if there may be one.
+    /// Returns the items, and the id after which the next page begins, if there is one.
     pub(super) fn end(self) -> (Vec<T>, Option<Key>) {
         let next = if self.is_last { None } else { self.after };
         (self.items, next)
     }
 }
 
-/// Returns how many items a page has: as asked or [`PAGE`], and never more than the limit.
+/// Returns the number of items of a page: `asked` or [`PAGE`], at most the configured limit.
 ///
 /// # Errors
-/// `bad_request` where none are asked for.
+/// `bad_request` if `asked` is 0.
 pub(crate) fn page_length(services: &Services, asked: Option<u64>) -> Result<usize> {
     let most = if services.limits.page == 0 {
         1000

@@ -45,8 +45,8 @@ impl Incomplete {
     }
 }
 
-/// A change in progress. The node completes it later unless it is [complete](Self::complete) when it
-/// is dropped, also where its request was cancelled.
+/// A change in progress. The node completes it later unless it is [complete](Self::complete) when
+/// it is dropped, also where its request was cancelled.
 #[derive(Debug)]
 pub(super) struct Change {
     incomplete: Arc<Incomplete>,

@@ -66,7 +66,7 @@ impl Content {
     }
 }
 
-/// A message as it stands in the store.
+/// Decodes a stored message.
 pub fn message_of(document: &Document) -> Result<Message> {
     Ok(decode::<Content>(document)?.with(document.stamps, &document.counts))
 }
@@ -103,7 +103,7 @@ fn check_content(
     Ok(metadata.check()?)
 }
 
-/// Changes a message's text, attachments, mentions or free data.
+/// Changes a message's text, attachments, mentions or metadata.
 pub async fn edit_message(
     services: &Services,
     actor: &Actor,
@@ -173,7 +173,7 @@ pub async fn edit_message(
     .await
 }
 
-/// Deletes a message: what it said is gone, its place stays. Deleting it again changes nothing.
+/// Deletes the content of a message. Its number and id stay. Does nothing if it was deleted before.
 pub async fn delete_message(
     services: &Services,
     actor: &Actor,
@@ -232,7 +232,11 @@ pub async fn read_message(
     message_of(&document)
 }
 
-/// A channel and a message of it, for somebody who may read both.
+/// Reads a channel and a message of it.
+///
+/// # Errors
+/// `not_found` or `forbidden` if the caller may not read the channel; `not_found` if there is no
+/// such message.
 pub async fn message_state(
     services: &Services,
     actor: &Actor,
@@ -240,14 +244,13 @@ pub async fn message_state(
     id: &MessageId,
 ) -> Result<(ChannelState, Document)> {
     let (state, [document]) =
-        channel_state::channel_state_with(services, actor, channel_id, [(MESSAGES, id.shared())])
-            .await?;
+        channel_state::read_with(services, actor, channel_id, [(MESSAGES, id.shared())]).await?;
     state.permit(actor, Action::Read)?;
     let document = document.ok_or_else(|| Error::not_found("message"))?;
     Ok((state, document))
 }
 
-/// The key of what a user gave to a message.
+/// Returns the key of a user's reactions to a message.
 pub fn reaction_key(number: u64, user: &UserId) -> Key {
     format!("{number}:{user}").into()
 }

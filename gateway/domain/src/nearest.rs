@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-/// Returns the known name that a name most likely stands for, if any is like it.
+/// Returns the known name that is most similar to a name, if one is similar.
 pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let name = name.to_ascii_lowercase().replace('-', "_");
     known
@@ -10,19 +10,19 @@ pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&
         .min_by_key(|known| (distance(&name, known), Reverse(shared(&name, known))))
 }
 
-/// Returns how many letters two words begin with in common.
+/// Returns the length of the common prefix of two words, in letters.
 fn shared(a: &str, b: &str) -> usize {
     a.chars().zip(b.chars()).take_while(|(a, b)| a == b).count()
 }
 
-/// A few letters differ, one contains the other, or they begin alike.
+/// Returns whether few letters differ, one word contains the other, or they have a common prefix.
 fn is_like(name: &str, known: &str) -> bool {
     let contains = name.len() > 3 && (known.contains(name) || name.contains(known));
     let shared = shared(name, known);
     distance(name, known) <= 2 || contains || (shared > 3 && 2 * shared >= name.len())
 }
 
-/// Returns how many letters to add, remove or change lie between two words (Levenshtein).
+/// Returns the Levenshtein distance of two words.
 fn distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.chars().count()).collect();
     for (i, x) in a.chars().enumerate() {

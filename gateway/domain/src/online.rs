@@ -1,19 +1,17 @@
-//! The encoding of a user's online state in a node's lease, and the meaning of the sum over all
-//! nodes.
+//! The encoding of a user's online state in a node's lease.
 
-/// How often a user is online, as a number that the store adds up over the nodes without knowing
-/// what it means.
+/// The online state of a user on a node, or on all nodes: the store adds up the numbers of the
+/// nodes.
 ///
-/// | bits | what |
+/// | bits | count of |
 /// |---|---|
 /// | 0–15 | sessions |
-/// | 16–23 | nodes that have the user, and have not made sure yet that this was told |
-/// | 24–31 | nodes that have the user, and have |
+/// | 16–23 | nodes that have the user, where it is unknown whether `online` was published |
+/// | 24–31 | nodes that have the user, where `online` was published |
 ///
-/// A node writes its sessions and exactly one of the other two, so that a user whose last session
-/// ended is online for as long as a node keeps it. A count that outgrows its bits runs over into
-/// the next: whoever is online stays so, and only the count of sessions is wrong, for a user with
-/// more than 65,535 of them.
+/// A node sets its sessions and exactly one of the other two, so that a user without sessions is
+/// online while a node keeps it. A count that exceeds its bits carries into the next one: the user
+/// stays online, and only the count of sessions is wrong, from 65,536 sessions on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Online(u32);
 
@@ -22,42 +20,43 @@ const UNTOLD: u32 = 1 << 16;
 const TOLD: u32 = 1 << 24;
 
 impl Online {
-    /// Not here.
+    /// The node does not have the user.
     pub const NOT: Self = Self(0);
 
-    /// Here with so many sessions; whether others know is not sure.
+    /// Returns the state of a node that has the user, where it is unknown whether `online` was
+    /// published.
     pub fn untold(sessions: u32) -> Self {
         Self(UNTOLD | sessions.min(SESSIONS))
     }
 
-    /// Here with so many sessions, and that is known.
+    /// Returns the state of a node that has the user, where `online` was published.
     pub fn told(sessions: u32) -> Self {
         Self(TOLD | sessions.min(SESSIONS))
     }
 
-    /// As a store keeps and adds it.
+    /// Returns the number that the store keeps and adds.
     pub fn number(self) -> u32 {
         self.0
     }
 
-    /// Whether a node has the user.
+    /// Returns whether a node has the user.
     pub fn is_online(self) -> bool {
         self != Self::NOT
     }
 
-    /// Whether a node has the user and made sure that this was told.
+    /// Returns whether a node has the user and `online` was published.
     pub fn is_told(self) -> bool {
         self.0 >= TOLD
     }
 
-    /// How many sessions there are.
+    /// Returns the number of sessions.
     pub fn sessions(self) -> u64 {
         u64::from(self.0 & SESSIONS)
     }
 }
 
 impl From<u32> for Online {
-    /// What a store answered: the sum over its nodes.
+    /// Takes the sum that the store returns.
     fn from(sum: u32) -> Self {
         Self(sum)
     }

@@ -1,4 +1,4 @@
-//! Organizations: making them with a first key, reading, changing, listing, deleting.
+//! Organizations.
 
 mod operations;
 
@@ -27,11 +27,11 @@ use crate::{
     tenants,
 };
 
-/// How long a request that deletes an organization clears it. The job does the rest.
+/// Maximum time that a request clears the organization that it deletes. The job does the rest.
 const MAX_CLEARING: Duration = Duration::from_secs(1);
 
-/// Makes an organization and its first key. `bits` make both ids; if that organization exists,
-/// it is answered, its key without the secret. The version is the organization's.
+/// Creates an organization and its first key, with the ids that `bits` make. If the organization
+/// exists, returns it and the key without its secret. The version is the organization's.
 pub async fn create_organization(
     services: &Services,
     principal: &Principal,
@@ -48,7 +48,7 @@ pub async fn create_organization(
         created_at: 0,
     };
     check_organization(&organization, None)?;
-    // Before the organization: a line without one harms nobody.
+    // Before the organization: a line without an organization does no harm.
     let listed = Commit::default().put_value(ORGANIZATIONS, id.shared(), &());
     services
         .commit_or_busy(&schema::deployment(), listed)
@@ -95,8 +95,8 @@ pub async fn create_organization(
     }
 }
 
-/// Returns the organization that a request with these bits made, as it is now, and its first
-/// key without the secret, revoked or not.
+/// Returns the current state of the organization that a request with these bits created, and its
+/// first key without the secret, revoked or not.
 pub async fn organization_made_by(
     services: &Services,
     principal: &Principal,
@@ -203,8 +203,8 @@ pub async fn update_organization(
     .await
 }
 
-/// Deletes an organization with its apps: within seconds none of its keys and tokens is
-/// accepted; what it had is cleared away afterwards.
+/// Deletes an organization with its apps. Within seconds its keys and tokens are refused. A job
+/// clears its data.
 pub async fn delete_organization(
     services: &Services,
     principal: &Principal,
@@ -233,7 +233,7 @@ pub async fn delete_organization(
     })
     .await?;
     if deleted == Deleted::Now {
-        // The sessions of its apps end now, and not when the job has its turn.
+        // Ends the sessions of its apps now, not when the job has its turn.
         let until = Instant::now() + MAX_CLEARING;
         if let Err(error) = clearing::clear_organization(services, id, until).await {
             tracing::warn!(organization = %id, %error, "cannot end the sessions of a deleted organization, its job will retry");
@@ -251,7 +251,7 @@ pub fn organization_of(document: &Document) -> Result<Organization> {
     })
 }
 
-/// Checks an organization's fields. `banner_before` is what is stored.
+/// Checks an organization's fields. `banner_before` is the stored one.
 fn check_organization(organization: &Organization, banner_before: Option<&String>) -> Result<()> {
     check::required_line("name", &organization.name, check::NAME)?;
     check::required_line("email", &organization.email, protocol::bounds::EMAIL_CHARS)?;
@@ -261,7 +261,7 @@ fn check_organization(organization: &Organization, banner_before: Option<&String
     check::url("banner", organization.banner.as_ref(), banner_before)
 }
 
-/// Whether an address has the parts of one; whether it is one, only a letter can tell.
+/// Returns whether a text has the parts of an e-mail address.
 fn is_plausible(email: &str) -> bool {
     let Some((local, domain)) = email.rsplit_once('@') else {
         return false;

@@ -29,7 +29,7 @@ use crate::{
     schema::{ENTITY, ONLY, OWNERS, PARTICIPANT_COUNT, PARTICIPANTS, READS},
 };
 
-/// The counter of participants, never beyond its limit.
+/// Returns a change of the number of participants, bounded by its limit.
 pub(super) fn counted(services: &Services, by: i64) -> Increment {
     let most = services.limits.participants;
     Increment {
@@ -40,7 +40,7 @@ pub(super) fn counted(services: &Services, by: i64) -> Increment {
     }
 }
 
-/// Gives a participant another role.
+/// Changes a participant's role.
 pub async fn update_participant(
     services: &Services,
     actor: &Actor,
@@ -54,7 +54,7 @@ pub async fn update_participant(
             state,
             place,
             owner_count,
-        } = membership(services, actor, channel_id, user).await?;
+        } = read_membership(services, actor, channel_id, user).await?;
         let target = place.ok_or_else(|| Error::not_found("participant"))?;
         let from = target.participant.role;
         let to = body.role.unwrap_or(from);
@@ -84,7 +84,7 @@ pub async fn update_participant(
             control: Control::None,
             body: Body::Written(entity),
         });
-        // Rights are taken away even where the store is full.
+        // Rights can be revoked while the store is full.
         if from.is_above(to) {
             commit = commit.frees();
         }
@@ -110,7 +110,7 @@ struct Membership {
 ///
 /// # Errors
 /// `not_found` or `forbidden` if the caller may not read the channel.
-async fn membership(
+async fn read_membership(
     services: &Services,
     actor: &Actor,
     channel_id: &ChannelId,
@@ -118,7 +118,7 @@ async fn membership(
 ) -> Result<Membership> {
     let keys = [(PARTICIPANTS, user.shared()), (OWNERS, Key::from(ONLY))];
     let (state, [place, owner_count]) =
-        channel_state::channel_state_with(services, actor, channel_id, keys).await?;
+        channel_state::read_with(services, actor, channel_id, keys).await?;
     state.permit(actor, Action::Read)?;
     Ok(Membership {
         place: place.as_ref().map(Place::of).transpose()?,
@@ -127,7 +127,7 @@ async fn membership(
     })
 }
 
-/// A participant that is not stored yet.
+/// Returns a participant that is not stored yet.
 pub(super) fn new_participant(channel_id: &ChannelId, user: &UserId, role: Role) -> Participant {
     Participant {
         id: ParticipantId::from_bits(random::bits()),
@@ -182,7 +182,8 @@ pub(super) fn count_owners(
         .put_value(OWNERS, ONLY, &owners.max(0)))
 }
 
-/// Begins a commit that changes a participant: the participant and the caller are as they were read.
+/// Begins a commit that changes a participant: the participant and the caller are as they were
+/// read.
 fn require_target(state: &ChannelState, actor: &Actor, target: &Place) -> Commit {
     let user = &target.participant.user_id;
     let commit = Commit::default()

@@ -15,21 +15,24 @@ use crate::{
 /// A request for an operation: decoded, authenticated, not yet permitted.
 #[derive(Debug, Clone)]
 pub struct Call<O: Operation> {
-    /// Whom the credential stands for. Of a kind that the operation is declared for.
+    /// The holder of the credential, of a kind that the operation is declared for.
     pub caller: Principal,
-    /// The ids of what the operation is about.
+    /// The ids of the objects of the operation.
     pub path: O::Path,
     /// The other parameters.
     pub input: O::Input,
-    /// The state that the caller insists on.
+    /// The caller's precondition.
     pub if_match: IfMatch,
-    /// The bits of the ids that the operation makes: random, and the same again for a repeated
+    /// The bits of the ids that the operation creates: random, but the same for a repeated
     /// `Idempotency-Key`.
     pub seed: u64,
 }
 
 impl<O: Operation> Call<O> {
-    /// The app's backend or user that acts.
+    /// Returns the app's backend or user that acts.
+    ///
+    /// # Errors
+    /// `forbidden` for the other kinds of credentials.
     pub fn actor(&self) -> Result<&Actor> {
         self.caller.actor()
     }
@@ -40,7 +43,7 @@ impl<O: Operation> Call<O> {
 pub struct Done<T> {
     /// The output.
     pub value: T,
-    /// Whether the operation made what it answers. HTTP answers 201 then.
+    /// Whether the operation created the output. The HTTP status is 201 then.
     pub is_new: bool,
     /// The entity's tag, if the output is an entity.
     pub tag: Option<Tag>,
@@ -49,14 +52,14 @@ pub struct Done<T> {
 /// The parts of an entity's `ETag`. Equal tags mean equal entities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tag {
-    /// The version that `If-Match` is held against.
+    /// The version that `If-Match` is compared with.
     pub version: u64,
-    /// A count that shows in the entity and changes without its version.
+    /// A count in the entity that changes independently of its version.
     pub count: Option<u64>,
 }
 
 impl<T> Done<T> {
-    /// An output that is no entity.
+    /// Returns an output that is not an entity.
     pub fn plain(value: T) -> Self {
         Self {
             value,
@@ -65,7 +68,7 @@ impl<T> Done<T> {
         }
     }
 
-    /// An output that was made now, and has no tag.
+    /// Returns an output that was created and has no tag.
     pub fn created(value: T) -> Self {
         Self {
             value,
@@ -74,7 +77,7 @@ impl<T> Done<T> {
         }
     }
 
-    /// An entity that was there before.
+    /// Returns an entity that was not created.
     pub fn entity(entity: Versioned<T>) -> Self {
         Self {
             value: entity.value,
@@ -86,12 +89,12 @@ impl<T> Done<T> {
         }
     }
 
-    /// The same, made now or not.
+    /// Sets whether the output was created.
     pub fn new_if(self, is_new: bool) -> Self {
         Self { is_new, ..self }
     }
 
-    /// The same with a count in its tag.
+    /// Sets the count of the tag.
     pub fn with_count(self, count: Option<u64>) -> Self {
         Self {
             tag: self.tag.map(|tag| Tag { count, ..tag }),
@@ -100,22 +103,22 @@ impl<T> Done<T> {
     }
 }
 
-/// An operation of the domain: what it does, the same for both transports and both stores.
+/// An operation of the domain, the same for both transports and both stores.
 pub trait Perform: Operation {
-    /// Whether it frees room or revokes: it is done even where the store is full.
+    /// Whether it frees room or revokes rights, so that it is performed while the store is full.
     const FREES: bool = false;
-    /// Whether a repeat under the same `Idempotency-Key` is answered anew, by
-    /// [`repeat`](Self::repeat), and not as the first request was.
+    /// Whether [`repeat`](Self::repeat) answers a request with a repeated `Idempotency-Key`,
+    /// instead of the first answer.
     const REPEATS_ANEW: bool = false;
 
-    /// Checks whether the caller may, and does it.
+    /// Checks the caller's permission and performs the operation.
     fn perform(
         services: &Services,
         call: Call<Self>,
     ) -> impl Future<Output = Result<Done<Self::Output>>> + Send;
 
-    /// Answers a request that was done before with what it made as it is now, to a caller who may
-    /// still read it.
+    /// Answers a repeat of a request that was performed with the current state of the created
+    /// object, if the caller may read it.
     fn repeat(
         services: &Services,
         call: Call<Self>,
@@ -125,7 +128,7 @@ pub trait Perform: Operation {
 }
 
 impl Principal {
-    /// The kind of the credential.
+    /// Returns the kind of the credential.
     pub fn kind(&self) -> Caller {
         match self {
             Self::Admin => Caller::Admin,
@@ -135,7 +138,10 @@ impl Principal {
         }
     }
 
-    /// Fails with `forbidden` where the operation is not declared for this kind of credential.
+    /// Checks that the operation is declared for this kind of credential.
+    ///
+    /// # Errors
+    /// `forbidden` if it is not.
     pub fn reaches<O: Operation>(&self) -> Result<()> {
         if O::CALLERS.contains(&self.kind()) {
             return Ok(());

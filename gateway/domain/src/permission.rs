@@ -1,9 +1,7 @@
 //! The permission table: who may do what in a channel, for both transports.
 //!
-//! [`TABLE`] is the only place that knows. [`permit`] decides by it, and [`markdown`] is the table
-//! of the specification.
-//!
-//! That the last owner of a channel stays depends on the store, and is a rule of `participants`.
+//! [`permit`] decides by [`TABLE`], and [`markdown`] returns it for the specification. The rule
+//! that the last owner stays in a channel depends on stored state, so `participants` enforces it.
 
 use ChannelType::{Broadcast, Direct, Group, Open};
 use protocol::entity::{ChannelType, Role};
@@ -17,19 +15,19 @@ pub enum Action {
     See,
     /// Read messages and participants, subscribe.
     Read,
-    /// Move the own read position.
+    /// Move one's read position.
     MarkRead,
     /// Send a message.
     Send,
-    /// Show that one types.
+    /// Publish `typing`.
     Type,
-    /// Add a reaction, or remove the own one.
+    /// Add a reaction, or remove one's own.
     React,
-    /// Edit the own message.
+    /// Edit one's own message.
     EditOwn,
     /// Edit somebody else's message.
     EditOthers,
-    /// Delete the own message.
+    /// Delete one's own message.
     DeleteOwn,
     /// Delete somebody else's message.
     DeleteOthers,
@@ -43,9 +41,9 @@ pub enum Action {
     Remove(Role),
     /// Change somebody's role.
     ChangeRole {
-        /// The role so far.
+        /// The current role.
         from: Role,
-        /// The new one.
+        /// The new role.
         to: Role,
     },
     /// Change the channel's fields.
@@ -54,25 +52,25 @@ pub enum Action {
     Delete,
 }
 
-/// How the caller relates to the channel.
+/// The caller's relation to a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relation {
     /// The app's backend.
     Backend,
     /// A participant.
     Participant(Role),
-    /// A user of the app who is no participant.
+    /// A user of the app who is not a participant.
     Outsider,
 }
 
 /// A cell of the permission table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Permission {
-    /// It may be done.
+    /// The action is allowed.
     Allowed,
-    /// The channel may be seen, but this not be done: `forbidden`.
+    /// The caller may see the channel, but not do this: `forbidden`.
     Forbidden,
-    /// Not even that the channel exists may be seen: `not_found`.
+    /// The caller may not know that the channel exists: `not_found`.
     Hidden,
 }
 
@@ -84,9 +82,9 @@ const NOT_DIRECT: Types = &[Group, Open, Broadcast];
 const PUBLIC: Types = &[Open, Broadcast];
 const NONE: Types = &[];
 
-/// One row of the table: in channels of which types each may do it.
+/// One row of the table: the types of channels in which each relation allows the actions.
 struct Row {
-    /// What the specification calls it.
+    /// The name in the specification.
     label: &'static str,
     applies: fn(Action) -> bool,
     owner: Types,
@@ -277,7 +275,8 @@ impl Row {
 }
 
 impl Action {
-    /// Whether it changes who is in the channel, or as what: what never happens in a direct one.
+    /// Returns whether it changes the participants or their roles, which are fixed in a direct
+    /// channel.
     fn is_membership(self) -> bool {
         matches!(
             self,
@@ -286,12 +285,12 @@ impl Action {
     }
 }
 
-/// Looks up whether an action may be done in a channel of this type.
+/// Looks up an action in the table.
 pub fn permission(action: Action, kind: ChannelType, relation: Relation) -> Permission {
     if Row::of(action).is_some_and(|row| row.types(relation).contains(&kind)) {
         return Permission::Allowed;
     }
-    // An outsider that may not see the channel gets the same answer as for an unknown one.
+    // An outsider who may not see the channel gets the same answer as for an unknown one.
     match relation {
         Relation::Outsider if action != Action::See => {
             match permission(Action::See, kind, relation) {
@@ -304,7 +303,10 @@ pub fn permission(action: Action, kind: ChannelType, relation: Relation) -> Perm
     }
 }
 
-/// Fails with `forbidden` or `not_found` where the action may not be done.
+/// Checks that an action is allowed in a channel of this type.
+///
+/// # Errors
+/// `not_found` if the caller may not see the channel, `forbidden` otherwise.
 pub fn permit(action: Action, kind: ChannelType, relation: Relation) -> Result<()> {
     match permission(action, kind, relation) {
         Permission::Allowed => Ok(()),
@@ -321,7 +323,7 @@ pub fn permit(action: Action, kind: ChannelType, relation: Relation) -> Result<(
     }
 }
 
-/// Returns the table as Markdown, as it stands in the specification.
+/// Returns the table as Markdown, for the specification.
 pub fn markdown() -> String {
     let mut text = String::from(
         "| | owner | moderator | member | observer | not a participant | app key |\n|---|---|---|---|---|---|---|\n",

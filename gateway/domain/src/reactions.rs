@@ -1,5 +1,5 @@
-//! Reactions: counters of a message, so that popular ones do not wait for each other, and a note of
-//! who gave what.
+//! Reactions: counters of a message, so that concurrent ones do not conflict, and a document with
+//! the reactions of each user.
 
 mod operations;
 
@@ -10,7 +10,7 @@ use store::{Append, Body, Commit, Counter, Expected, Increment, Write};
 
 use crate::{
     Services,
-    credential::{Actor, Who},
+    credential::Actor,
     document::{PutValue, decode, encode},
     emoji,
     error::{Error, Result},
@@ -23,13 +23,13 @@ use crate::{
 /// A reaction as the log keeps it, without the current count.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Reacted {
-    /// To which message.
+    /// The message.
     pub message_id: MessageId,
-    /// Its number.
+    /// Number of the message.
     pub number: u64,
-    /// Which reaction.
+    /// The reaction.
     pub emoji: String,
-    /// Whose.
+    /// The user who gave it.
     pub user_id: UserId,
 }
 
@@ -39,7 +39,7 @@ enum Change {
     Remove,
 }
 
-/// Gives a reaction. Giving it again changes nothing.
+/// Adds a reaction. Does nothing if the user has given it.
 pub async fn add_reaction(
     services: &Services,
     actor: &Actor,
@@ -51,7 +51,7 @@ pub async fn add_reaction(
     react(services, actor, channel, message, emoji, user, Change::Add).await
 }
 
-/// Takes a reaction back. Taking back what was not given changes nothing.
+/// Removes a reaction. Does nothing if the user has not given it.
 pub async fn remove_reaction(
     services: &Services,
     actor: &Actor,
@@ -107,8 +107,7 @@ async fn react(
         }
         let commit = Commit::default()
             .require(ENTITY, ONLY, Expected::Present)
-            // Only edits and deletions change its version: reactions of others do not stand in
-            // the way.
+            // Only edits and deletions change its version: reactions of others do not conflict.
             .require(
                 MESSAGES,
                 message.key.clone(),
@@ -177,28 +176,20 @@ async fn react(
     .await
 }
 
-/// Returns whose reaction it is. That of a deleted user can still be removed.
+/// Returns the user whose reaction it is. A deleted user's reaction can be removed.
 async fn reacting_user(
     services: &Services,
     actor: &Actor,
     in_name_of: Option<UserId>,
     change: Change,
 ) -> Result<UserId> {
-    let user = match (&actor.who, in_name_of) {
-        (Who::User { id, .. }, None) => return Ok(id.clone()),
-        (Who::User { id, .. }, Some(other)) if *id == other => return Ok(other),
-        (Who::User { .. }, Some(_)) => {
-            return Err(Error::forbidden(
-                "only an app key may react in the name of somebody else",
-            ));
-        }
-        (Who::App { .. }, None) => {
-            return Err(Error::bad_request(
-                "`sender_id` is required with an app key",
-            ));
-        }
-        (Who::App { .. }, Some(user)) => user,
-    };
+    let otherwise = "only an app key may react in the name of somebody else";
+    let user = actor
+        .acts_for(in_name_of.as_ref(), "sender_id", otherwise)?
+        .clone();
+    if actor.user().is_some() {
+        return Ok(user);
+    }
     let keys = [(ENTITY, ONLY.into()), (TOMBSTONE, ONLY.into())];
     let [entity, tombstone] = services.documents(actor.scope.user(&user), keys).await?;
     if entity.is_some() || tombstone.is_some() && change == Change::Remove {

@@ -1,4 +1,4 @@
-//! Read positions: how far a user has read, and what that leaves unread.
+//! Read positions and the counts of unread messages.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use crate::{
     Services,
     channel_order::{CHANNELS_PER_READ, LIST_PATIENCE},
     channel_state,
-    credential::{Actor, Who},
+    credential::Actor,
     document::{PutValue, decode, encode, parse_key},
     entries::{self, Detail},
     error::{Error, Result},
@@ -30,7 +30,7 @@ use crate::{
     users,
 };
 
-/// A passing event with its channel.
+/// The data of a passing event, with its channel.
 #[derive(Debug, Serialize)]
 pub(super) struct InChannel<'a, T> {
     pub(super) channel_id: &'a ChannelId,
@@ -68,7 +68,7 @@ impl Perform for ReadUnmark {
 impl Perform for UserUnread {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::plain(
-            unread(services, call.caller.actor()?, &call.path.user_id).await?,
+            count_unread(services, call.caller.actor()?, &call.path.user_id).await?,
         ))
     }
 }
@@ -76,9 +76,9 @@ impl Perform for UserUnread {
 /// A change of a read position.
 #[derive(Debug, Clone, Copy)]
 enum Change {
-    /// Forwards, to this number.
+    /// Forwards only, to this number.
     Mark(u64),
-    /// To this number, backwards too.
+    /// To this number, also backwards.
     Set(u64),
 }
 
@@ -93,17 +93,10 @@ impl Change {
     }
 }
 
-/// Returns whose read position the caller moves.
+/// Returns the user whose read position the caller moves.
 fn reader<'a>(actor: &'a Actor, named: Option<&'a UserId>) -> Result<&'a UserId> {
-    match (&actor.who, named) {
-        (Who::User { id, .. }, None) => Ok(id),
-        (Who::User { id, .. }, Some(user)) if id == user => Ok(id),
-        (Who::User { .. }, Some(_)) => Err(Error::forbidden(
-            "only an app key moves the read position of somebody else",
-        )),
-        (Who::App { .. }, Some(user)) => Ok(user),
-        (Who::App { .. }, None) => Err(Error::bad_request("`user_id` is required with an app key")),
-    }
+    let otherwise = "only an app key moves the read position of somebody else";
+    actor.acts_for(named, "user_id", otherwise)
 }
 
 /// Moves a read position forwards, at most to the channel's newest message.
@@ -124,7 +117,7 @@ pub async fn mark_read(
     .await
 }
 
-/// Moves a read position to just before the message with this number, backwards too.
+/// Moves a read position to just before the message with this number, also backwards.
 pub async fn unmark_read(
     services: &Services,
     actor: &Actor,
@@ -146,7 +139,7 @@ async fn change_read(
     change: Change,
 ) -> Result<ReadResult> {
     retry(|| async {
-        let (state, [participant, document]) = channel_state::channel_state_with(
+        let (state, [participant, document]) = channel_state::read_with(
             services,
             actor,
             channel_id,
@@ -175,13 +168,13 @@ async fn change_read(
                 user_id: user.clone(),
                 number: read,
                 back: read < before,
-                // Events of changes that are made at once may overtake each other.
+                // Events of concurrent changes may overtake each other.
                 version: Some(outcome.version(position)),
             };
             let told = InChannel { channel_id, data };
-            // The own sessions hear it on the user's stream, subscribed to the channel or not;
-            // the others in the channel.
-            tell(
+            // The user's own sessions receive it on the user's stream, whether or not they are
+            // subscribed to the channel.
+            publish(
                 services,
                 &actor.scope.user(user).topic(),
                 EventKind::ReadMarked,
@@ -194,7 +187,7 @@ async fn change_read(
                 .is_small_audience(state.channel.participant_count)
             {
                 let others = Control::Except(Bytes::copy_from_slice(user.as_str().as_bytes()));
-                tell(
+                publish(
                     services,
                     &state.partition.topic(),
                     EventKind::ReadMarked,
@@ -210,25 +203,24 @@ async fn change_read(
     .await
 }
 
-/// Publishes a passing event. It may get lost like any passing event: the store's trouble is
-/// only logged.
-pub async fn tell<T: Serialize>(
+/// Publishes a passing event. Passing events may be lost, so an error of the store is only logged.
+pub async fn publish<T: Serialize>(
     services: &Services,
     topic: &store::Topic,
     kind: EventKind,
     control: Control,
     event: &T,
 ) {
-    if let Err(error) = try_tell(services, topic, kind, control, event).await {
-        tracing::warn!(%error, event = kind.as_str(), "a passing event was not told");
+    if let Err(error) = try_publish(services, topic, kind, control, event).await {
+        tracing::warn!(%error, event = kind.as_str(), "cannot publish a passing event");
     }
 }
 
-/// The same, for whoever tries again.
+/// Publishes a passing event, for callers that retry.
 ///
 /// # Errors
-/// The store did not take it.
-pub async fn try_tell<T: Serialize>(
+/// Those of [`Store::publish`](store::Store::publish).
+pub async fn try_publish<T: Serialize>(
     services: &Services,
     topic: &store::Topic,
     kind: EventKind,
@@ -239,13 +231,17 @@ pub async fn try_tell<T: Serialize>(
     services.store.publish(topic, record.encode()).await
 }
 
-/// How many messages a user has not read, by channel.
-pub async fn unread(services: &Services, actor: &Actor, user: &UserId) -> Result<Unread> {
+/// Counts the messages that a user has not read, by channel.
+pub async fn count_unread(services: &Services, actor: &Actor, user: &UserId) -> Result<Unread> {
     users::permit_user(services, actor, user).await?;
-    cost::at_most(MAX_INDEX_UNITS, count_unread(services, &actor.scope, user)).await
+    cost::at_most(
+        MAX_INDEX_UNITS,
+        count_all_unread(services, &actor.scope, user),
+    )
+    .await
 }
 
-async fn count_unread(services: &Services, scope: &Scope, user: &UserId) -> Result<Unread> {
+async fn count_all_unread(services: &Services, scope: &Scope, user: &UserId) -> Result<Unread> {
     let own = scope.user(user);
     let (mut channels, mut after, mut turn) = (BTreeMap::new(), None, None);
     loop {

@@ -1,18 +1,18 @@
-//! A string that nobody sees by accident.
+//! A string that is not printed by accident.
 
 use std::{convert::Infallible, fmt, str::FromStr};
 
-/// A credential. Prints as `***`; `expose` is the one way to its text.
+/// A credential. Prints as `***`. Only `expose` returns its text.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Hides a text.
+    /// Wraps a text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text itself: for hashing, comparing and sending, never for printing.
+    /// Returns the text, for hashing, comparing and sending.
     pub fn expose(&self) -> &str {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! Whether a node or an import has the secret key that the store's secrets are sealed under.
+//! Compares a node's or import's secret key with the one that sealed the store's secrets.
 
 use store::{Commit, Expected, Read, Store};
 
@@ -12,8 +12,7 @@ use crate::{
 /// Error message for a secret key other than the one that the store was sealed with.
 pub const OTHER_SECRET_KEY: &str = "what is secret in the store is sealed under another secret key: give that one by --secret-key-file, or name another store (--data, --redis, --redis-prefix)";
 
-/// Whether the store is sealed under another key than this. A store of which nobody has used the
-/// key yet is sealed under none.
+/// Returns whether another key sealed the store's secrets. A new store has no secrets.
 pub async fn is_sealed_under_another(store: &dyn Store, key: &SecretKey) -> Result<bool> {
     Ok(fingerprint(store)
         .await?
@@ -38,7 +37,7 @@ pub async fn seal_under(store: &dyn Store, key: &SecretKey) -> Result<bool> {
     }
 }
 
-/// The fingerprint of the key that the store is sealed under.
+/// Reads the fingerprint of the key that sealed the store's secrets.
 async fn fingerprint(store: &dyn Store) -> Result<Option<String>> {
     let read = Read {
         partition: schema::deployment(),
@@ -53,7 +52,7 @@ async fn fingerprint(store: &dyn Store) -> Result<Option<String>> {
     kept.as_ref().map(decode).transpose()
 }
 
-/// The sentence of an error that kept the key from being compared.
+/// Returns the sentence for an error that prevented the comparison.
 pub fn not_compared(error: &Error) -> String {
     format!("the secret key cannot be compared with the store's: {error}")
 }

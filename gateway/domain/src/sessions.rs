@@ -1,4 +1,4 @@
-//! Ending a user's sessions, and refusing the tokens that it had.
+//! Ends a user's sessions and revokes its tokens.
 
 use protocol::{
     CloseCode, UserId,
@@ -18,9 +18,9 @@ use crate::{
     users,
 };
 
-/// Ends a user's sessions on all nodes, and says how many there were. With `revoke`, every
-/// token issued up to now is refused within seconds (4004); without, clients may come back at
-/// once (1001). App keys only.
+/// Ends a user's sessions on all nodes, and returns their number. With `revoke`, every token issued
+/// up to now is refused within seconds (4004); without, clients may reconnect at once (1001). App
+/// keys only.
 pub async fn disconnect_user(
     services: &Services,
     actor: &Actor,
@@ -55,7 +55,7 @@ pub async fn disconnect_user(
     Ok(Disconnected { sessions })
 }
 
-/// Refuses all of a user's tokens up to the second of this commit.
+/// Revokes all tokens of a user that were issued up to the second of this commit.
 pub(super) async fn revoke_tokens(services: &Services, scope: &Scope, user: &UserId) -> Result<()> {
     let mut commit = Commit::default()
         .require(ENTITY, ONLY, Expected::Present)

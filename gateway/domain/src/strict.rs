@@ -1,10 +1,9 @@
 //! Refuses fields that a type does not have.
 //!
-//! Types of the protocol ignore unknown fields, as WebSocket requests need it. HTTP bodies do not:
-//! a misspelt field of a patch would change nothing and be answered with success. This wraps the
-//! deserializer, so that the types stay one for both.
-//!
-//! Owned here: what of a request's parameters does not fit, and the error that says so.
+//! Types of the protocol ignore unknown fields, because WebSocket requests may have them. HTTP
+//! bodies may not: a patch with a misspelt field would succeed and change nothing. Both use the
+//! same types; for HTTP this module wraps the deserializer. It also builds the errors of parameters
+//! that do not fit.
 
 use std::{cell::RefCell, fmt};
 
@@ -29,9 +28,9 @@ use crate::{
 /// A field that the type does not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Unknown {
-    /// Its name without control characters, or `…` for a long one.
+    /// The name without control characters, or `…` if it is long.
     name: String,
-    /// The field that it most likely stands for.
+    /// The field that was most likely meant.
     nearest: Option<&'static str>,
 }
 
@@ -58,8 +57,11 @@ impl fmt::Display for Unknown {
     }
 }
 
-/// Reads the parameters of an HTTP request, or says which field does not fit, and why. `part` is
-/// the request's: its body, say.
+/// Decodes the parameters of an HTTP request. `part` names the part of the request, such as its
+/// body, in errors.
+///
+/// # Errors
+/// `bad_request` with the field that does not fit, and why.
 pub fn read<'de, T, D>(part: &str, reader: D) -> Result<T>
 where
     T: Deserialize<'de>,
@@ -90,20 +92,20 @@ where
     })
 }
 
-/// Whether this is what the standard library says of a text that is no number of the type: queries
-/// are text.
+/// Returns whether this is the standard library's error for a text that is not a number, as values
+/// of queries may be.
 fn is_number_error(why: &str) -> bool {
     why.starts_with("invalid digit found")
         || why.starts_with("cannot parse integer")
         || why.starts_with("number too ")
 }
 
-/// Reads one item of a batch as if it were a body of its own.
+/// Decodes one item of a batch like a body.
 pub fn read_item<T: DeserializeOwned>(item: &Item<T>) -> Result<T> {
     read_body(item.as_json().as_bytes())
 }
 
-/// Reads a body in JSON.
+/// Decodes a JSON body.
 pub fn read_body<T: DeserializeOwned>(json: &[u8]) -> Result<T> {
     match json.iter().find(|byte| !byte.is_ascii_whitespace()) {
         None => return Err(Error::bad_request("the body is empty: send a JSON object")),
@@ -125,21 +127,21 @@ pub fn read_body<T: DeserializeOwned>(json: &[u8]) -> Result<T> {
 /// Error message for a body that is not an object.
 const NO_OBJECT: &str = "it is no JSON object";
 
-/// A request that does not fit its description, with where and why.
+/// A field that does not fit, and why.
 pub fn misfit(part: &str, field: Option<&str>, why: &dyn fmt::Display) -> Error {
     let mut error = Error::bad_request(format!("the {part} does not fit: {why}"));
     error.body.details = field.map(|field| json!({ "field": field, "in": part }));
     error
 }
 
-/// A deserializer whose structs have no unknown fields, at any depth.
+/// A deserializer that refuses unknown fields of structs at any depth.
 struct Strict<'a, D> {
     inner: D,
     found: &'a RefCell<Option<Unknown>>,
 }
 
 impl<'a, D> Strict<'a, D> {
-    /// Wraps a deserializer. The first unknown field is an error, and noted in `found`.
+    /// Wraps a deserializer. The first unknown field is an error, and is stored in `found`.
     fn new(inner: D, found: &'a RefCell<Option<Unknown>>) -> Self {
         Self { inner, found }
     }
@@ -188,8 +190,8 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<'_, D> {
     }
 }
 
-/// A visitor, seed or access whose inner values are read strictly. `fields` are those of the struct
-/// that it reads.
+/// A visitor, seed or access whose inner values are read strictly. `fields` are the fields of its
+/// struct.
 struct Watching<'a, T> {
     inner: T,
     fields: Option<&'static [&'static str]>,

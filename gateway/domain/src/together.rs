@@ -9,9 +9,8 @@ use crate::error::Result;
 const FUTURES_AT_ONCE: usize = 16;
 
 /// Runs futures with bounded concurrency, and returns their outputs in order.
-pub async fn together<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
-    // Collected first: a stream that makes its futures as it goes ties their lifetimes to the
-    // closure.
+pub async fn run<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
+    // Collected first: a stream of a lazy iterator ties the lifetimes of its futures to a closure.
     let futures: Vec<F> = futures.into_iter().collect();
     stream::iter(futures)
         .buffered(FUTURES_AT_ONCE)
@@ -24,7 +23,7 @@ pub async fn all<F, T, E>(futures: impl IntoIterator<Item = F>) -> Result<Vec<T>
 where
     F: Future<Output = Result<T, E>>,
 {
-    together(futures).await.into_iter().collect()
+    run(futures).await.into_iter().collect()
 }
 
 /// Performs an item of a batch. If it is [busy](crate::error::Error::is_busy), because the items of

@@ -1,4 +1,4 @@
-//! Token keys: making, listing, revoking. [`crate::credential`] says how they are kept.
+//! Token keys. [`crate::credential`] describes their storage.
 
 mod operations;
 
@@ -28,16 +28,16 @@ use crate::{
 /// Maximum length of a PEM in bytes. One of an RSA key of 8,192 bits has fewer than 1,500.
 const MAX_PEM_BYTES: usize = 8192;
 
-/// A token key, found by its id. It counts while its line stands among its app's.
+/// A token key, found by its id. It is valid while its app has its line.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct StoredTokenKey {
-    /// Its organization.
+    /// Organization of the app.
     pub organization: OrganizationId,
-    /// Its app.
+    /// The app.
     pub app: AppId,
-    /// The environment that its tokens are for.
+    /// The environment of its tokens.
     pub environment: Environment,
-    /// How its tokens are signed.
+    /// The algorithm of its tokens.
     pub algorithm: Algorithm,
     material: Material,
 }
@@ -51,7 +51,7 @@ enum Material {
     Public(String),
 }
 
-/// A token key as it stands among the others of its app.
+/// A token key in the list of its app.
 #[derive(Debug, Serialize, Deserialize)]
 struct TokenKeyLine {
     environment: Environment,
@@ -59,7 +59,7 @@ struct TokenKeyLine {
 }
 
 impl StoredTokenKey {
-    /// Verifies its tokens.
+    /// Returns a verifier of its tokens.
     ///
     /// # Errors
     /// `internal` if the stored key cannot be read.
@@ -70,7 +70,7 @@ impl StoredTokenKey {
         }
     }
 
-    /// Its shared secret.
+    /// Returns its shared secret.
     pub(super) fn secret(&self, key: &SecretKey, id: &TokenKeyId) -> Result<Vec<u8>> {
         match &self.material {
             Material::Sealed(sealed) => key.open(id.as_str(), sealed).map_err(Error::internal),
@@ -81,14 +81,13 @@ impl StoredTokenKey {
     }
 }
 
-/// A shared secret that is being made: stored by id, without a line.
+/// A token key with a shared secret that is being created: stored, without a line.
 pub(super) struct NewSharedKey {
     pub(super) id: TokenKeyId,
     pub(super) secret: Secret,
 }
 
-/// Makes a token key. `bits` make its id; if that key exists, it is answered without its
-/// secret.
+/// Creates a token key with the id that `bits` make. If it exists, returns it without its secret.
 pub async fn create_token_key(
     services: &Services,
     principal: &Principal,
@@ -198,7 +197,7 @@ pub async fn list_token_keys(
     })
 }
 
-/// Revokes a token key: within seconds every node refuses its tokens and ends the sessions that
+/// Revokes a token key. Within seconds every node refuses its tokens and ends the sessions that
 /// they opened.
 pub async fn revoke_token_key(
     services: &Services,
@@ -220,7 +219,7 @@ pub async fn revoke_token_key(
             jobs::note_job(services, &task).await?;
             forget_token_key(services, id).await?;
         }
-        // An earlier try may have come no further than the line.
+        // An earlier attempt may have stopped after it deleted the line.
         None => drop(
             jobs::pending_job(services, &task)
                 .await?
@@ -234,7 +233,7 @@ pub async fn revoke_token_key(
     done
 }
 
-/// Takes a revoked token key's line away, and ends the sessions that its tokens opened.
+/// Deletes the line of a revoked token key, and ends the sessions that its tokens opened.
 pub(super) async fn finish_token_key_revocation(
     services: &Services,
     app: &AppId,
@@ -248,7 +247,7 @@ pub(super) async fn finish_token_key_revocation(
     jobs::end_sessions_of(services, &task).await
 }
 
-/// Stores a shared key for signing. It counts once its line stands.
+/// Stores a token key with a shared secret. It is valid once its line is written.
 pub(super) async fn new_shared_key(
     services: &Services,
     organization: &OrganizationId,
@@ -279,7 +278,7 @@ fn shared_material(services: &Services, id: &TokenKeyId) -> (Secret, Material) {
     (secret, Material::Sealed(sealed))
 }
 
-/// Stores a token key, noted with its app. False if it is there.
+/// Stores a token key, and notes it with its app. Returns false if it exists.
 async fn store_token_key(
     services: &Services,
     id: &TokenKeyId,
@@ -316,7 +315,7 @@ pub(super) async fn forget_new_token_key(
     .await
 }
 
-/// Deletes every token key of an app that is no more.
+/// Deletes every token key of a deleted app.
 pub(super) async fn clear_token_keys(services: &Services, owner: &store::Partition) -> Result<()> {
     loop {
         let (page, _) = services
@@ -335,7 +334,7 @@ pub(super) async fn clear_token_keys(services: &Services, owner: &store::Partiti
     }
 }
 
-/// Adds a token key's line to a commit of its app; with it, the key counts.
+/// Adds a token key's line to a commit of its app. The line makes the key valid.
 pub(super) fn token_key_line(
     commit: Commit,
     id: &TokenKeyId,

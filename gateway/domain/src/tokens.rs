@@ -1,7 +1,7 @@
 //! Tokens that nodes sign themselves, for backends that do not sign their own.
 //!
-//! They are signed with a token key of the app that is made when it is first needed, one for each
-//! environment. It is listed like the others; once it is revoked, the next token makes another.
+//! They are signed with a token key of the app. The first token creates it, one for each
+//! environment. It is listed like the others. If it was revoked, the next token creates another.
 
 use std::time::Duration;
 
@@ -74,14 +74,15 @@ pub async fn mint_token(
         return Err(Error::not_found("user"));
     }
     let revoked = revocation.map(|revocation| revoked_second(&revocation.stamps));
-    // A token of the second of a revocation would be refused, and one of a second to come would
-    // escape another revocation now.
+    // A token issued in the second of a revocation would be refused, and one issued in a later
+    // second would escape another revocation now.
     let usable_from = revoked.map_or(0, |second| second + 1);
     let wait = (usable_from * 1000).saturating_sub(services.store.now().await?);
     if wait > 0 {
         tokio::time::sleep(Duration::from_millis(wait).min(MAX_WAIT)).await;
     }
-    // By the clock of revocations. A token of a node whose own clock is ahead would escape them.
+    // By the store's clock, like revocations: a token of a node whose clock is ahead would escape
+    // them.
     let issued_at = (services.store.now().await? / 1000).max(usable_from);
     let expires_at = issued_at + seconds;
     let (id, secret) = signing_key(services, scope).await?;

@@ -1,4 +1,4 @@
-//! Turns by key: work on the same thing is done by one caller after the other.
+//! Turns by key: callers with the same key work one after the other.
 
 use std::{collections::HashMap, hash::Hash, sync::Arc};
 
@@ -32,7 +32,7 @@ impl<K: Eq + Hash + Clone> Turns<K> {
     /// queue.
     pub async fn take(&self, key: K) -> Turn<'_, K> {
         let lock = Arc::clone(self.locks.lock().entry(key.clone()).or_default());
-        // Made first, so that the key is forgotten also if the caller stops waiting.
+        // Created first, so that the key is removed also if the caller stops waiting.
         let mut turn = Turn {
             turns: self,
             key,

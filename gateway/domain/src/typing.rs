@@ -1,5 +1,5 @@
-//! Typing: a passing event to everybody else in a channel, at a bounded rate and to a bounded
-//! audience.
+//! Typing: a passing event to the other participants of a channel, at a bounded rate and to a
+//! bounded audience.
 
 mod operations;
 
@@ -15,10 +15,9 @@ use crate::{
     reads::{self, InChannel},
 };
 
-/// Tells the other participants that the caller types, or no longer does.
-///
-/// Nobody is told in channels of more than `read_audience` participants.
-pub async fn typing(
+/// Publishes that the caller types, or no longer does, to the other participants. Does nothing in
+/// channels of more than `read_audience` participants.
+pub async fn publish_typing(
     services: &Services,
     actor: &Actor,
     channel_id: &ChannelId,
@@ -27,7 +26,7 @@ pub async fn typing(
     let Some(user) = actor.user() else {
         return Err(Error::forbidden("only a user types"));
     };
-    let state = channel_state::channel_state(services, actor, channel_id).await?;
+    let state = channel_state::read(services, actor, channel_id).await?;
     state.permit(actor, Action::Type)?;
     let topic = state.partition.topic();
     if services
@@ -42,7 +41,7 @@ pub async fn typing(
             user_id: user.clone(),
             typing,
         };
-        reads::tell(
+        reads::publish(
             services,
             &topic,
             EventKind::Typing,

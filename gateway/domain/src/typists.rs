@@ -9,9 +9,10 @@ use dashmap::{DashMap, Entry};
 use protocol::UserId;
 use store::Topic;
 
-/// Minimum time between two events that say the same of one user in one channel.
+/// Minimum time between two equal events of one user in one channel.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
-/// Maximum number of remembered pairs of user and channel. Beyond it new ones are not told.
+/// Maximum number of remembered pairs of user and channel. Beyond it no events of new ones are
+/// published.
 const CAPACITY: usize = 100_000;
 
 /// The users that typed on this node within the last second.
@@ -36,8 +37,8 @@ impl Typed {
 }
 
 impl Typists {
-    /// Returns whether others are told: of each start at most once a second, and of the end of what
-    /// they were told.
+    /// Returns whether to publish the event: a start at most once a second, and an end only after a
+    /// published start.
     pub(super) fn admit(&self, topic: &Topic, user: &UserId, typing: bool, now: Duration) -> bool {
         let is_full = self.recent.len() >= CAPACITY && !self.prune(now);
         match self.recent.entry((topic.clone(), user.clone())) {

@@ -31,14 +31,14 @@ use crate::{
     strict, together,
 };
 
-/// A user as it stands in the store.
+/// Decodes a stored user.
 pub fn user_of(document: &Document) -> Result<User> {
     let mut user: User = decode(document)?;
     user.created_at = document.stamps.created_at;
     Ok(user)
 }
 
-/// Whether an app has this user.
+/// Returns whether an app has this user.
 pub async fn user_exists(services: &Services, scope: &Scope, id: &UserId) -> Result<bool> {
     Ok(services.entity(scope.user(id)).await?.is_some())
 }
@@ -59,8 +59,11 @@ pub async fn existing_users(
         .collect())
 }
 
-/// That the caller may see what belongs to this user alone: the app's backend, or the user
-/// itself.
+/// Checks that the caller may see what belongs to this user alone.
+///
+/// # Errors
+/// `not_found` if the user does not exist; `forbidden` unless the caller is the app's backend or
+/// the user itself.
 pub async fn permit_user(services: &Services, actor: &Actor, user: &UserId) -> Result<()> {
     if actor.user() == Some(user) {
         return Ok(());
@@ -68,10 +71,10 @@ pub async fn permit_user(services: &Services, actor: &Actor, user: &UserId) -> R
     if !user_exists(services, &actor.scope, user).await? {
         return Err(Error::not_found("user"));
     }
-    app_only(actor, "a user sees and changes only itself")
+    actor.require_backend("a user sees and changes only itself")
 }
 
-/// Makes a user. App keys only.
+/// Creates a user. App keys only.
 pub async fn create_user(
     services: &Services,
     actor: &Actor,
@@ -80,14 +83,14 @@ pub async fn create_user(
     create_user_as(services, actor, body, random::bits()).await
 }
 
-/// The same, with the bits of the id given.
+/// Creates a user with the id that `bits` make, unless the body gives one.
 pub async fn create_user_as(
     services: &Services,
     actor: &Actor,
     body: PutUser,
     bits: u64,
 ) -> Result<Versioned<User>> {
-    app_only(actor, "users are made by an app key")?;
+    actor.require_backend("users are made by an app key")?;
     let is_chosen = body.id.is_some();
     let id = body.id.clone().unwrap_or_else(|| UserId::from_bits(bits));
     if let Some(user) = make_user(
@@ -100,7 +103,7 @@ pub async fn create_user_as(
     {
         return Ok(user);
     }
-    // An attempt whose answer was lost may have made it: nobody else has these bits.
+    // An earlier attempt of this request may have created it: no other request has these bits.
     let made_by = services
         .document(actor.scope.user(&id), MADE_BY, ONLY)
         .await?;
@@ -111,7 +114,7 @@ pub async fn create_user_as(
     }
 }
 
-/// Makes a user unless the id is or was in use.
+/// Creates a user. Returns `None` if the id is or was in use.
 pub(super) async fn make_user(
     services: &Services,
     scope: &Scope,
@@ -119,7 +122,7 @@ pub(super) async fn make_user(
     made_by: Option<u64>,
 ) -> Result<Option<Versioned<User>>> {
     check_user(&user, None)?;
-    // Before the user: a line without a user harms nobody.
+    // Before the user: a line without a user does no harm.
     let listed = Commit::default().put_value(USERS, user.id.shared(), &());
     services.commit_or_busy(&scope.index(), listed).await?;
     let mut commit = Commit::default()
@@ -142,13 +145,13 @@ pub(super) async fn make_user(
         }))
 }
 
-/// Makes up to 100 users, each on its own. Those that exist are replaced.
+/// Creates or replaces up to 100 users, each independently. App keys only.
 pub async fn put_users(
     services: &Services,
     actor: &Actor,
     items: Vec<Item<PutUser>>,
 ) -> Result<UserBatch> {
-    app_only(actor, "batches are for app keys")?;
+    actor.require_backend("batches are for app keys")?;
     if items.len() > BATCH_ITEMS {
         return Err(Error::bad_request(format!(
             "a batch has at most {BATCH_ITEMS} items"
@@ -182,11 +185,11 @@ pub async fn put_users(
         }
     };
     Ok(UserBatch {
-        items: together::together(items.into_iter().map(answered)).await,
+        items: together::run(items.into_iter().map(answered)).await,
     })
 }
 
-/// Makes a user under this id, or replaces the fields of the one that is there. App keys only.
+/// Creates a user with this id, or replaces the fields of the existing one. App keys only.
 pub async fn put_user(
     services: &Services,
     actor: &Actor,
@@ -194,7 +197,7 @@ pub async fn put_user(
     body: PutUser,
     if_match: IfMatch,
 ) -> Result<(Versioned<User>, Made)> {
-    app_only(actor, "users are made by an app key")?;
+    actor.require_backend("users are made by an app key")?;
     if body.id.as_ref().is_some_and(|other| other != id) {
         return Err(Error::bad_request("`id` is not the one in the path"));
     }
@@ -254,7 +257,7 @@ pub async fn update_user(
 ) -> Result<Versioned<User>> {
     permit_user(services, actor, id).await?;
     if patch.bot.is_some() {
-        app_only(actor, "only an app key says who is a bot")?;
+        actor.require_backend("only an app key says who is a bot")?;
     }
     change_user(services, actor, id, if_match, |user| {
         let patch = patch.clone();
@@ -316,15 +319,15 @@ async fn change_user(
     .await
 }
 
-/// Deletes a user: it is refused from then on, its sessions end, and its id is never given
-/// again. A job takes it out of its channels. What it wrote stays.
+/// Deletes a user. Its tokens are refused, its sessions end, and its id is never used again. A job
+/// removes it from its channels. Its messages stay. App keys only.
 pub async fn delete_user(
     services: &Services,
     actor: &Actor,
     id: &UserId,
     if_match: IfMatch,
 ) -> Result<()> {
-    app_only(actor, "users are deleted by an app key")?;
+    actor.require_backend("users are deleted by an app key")?;
     let task = Task::User {
         scope: actor.scope.clone(),
         id: id.clone(),
@@ -332,7 +335,7 @@ pub async fn delete_user(
     retry(|| async {
         let version = match read_user(services, actor, id).await {
             Ok(user) => user.version,
-            // An earlier try may have come no further than the tombstone.
+            // An earlier attempt may have stopped after the tombstone.
             Err(error) if error.code() == protocol::ErrorCode::NotFound => {
                 jobs::pending_job(services, &task).await?.ok_or(error)?;
                 return Ok(Some(()));
@@ -355,7 +358,8 @@ async fn end_sessions_of_deleted(
     id: &UserId,
 ) -> Result<()> {
     let ended = jobs::end_sessions_of(services, task).await;
-    // The first piece at once, so that who is in few channels is out of them by the answer.
+    // The first piece is cleared now, so that a user in few channels has left them when this
+    // returns.
     if ended.is_ok()
         && let Err(error) = clearing::clear_user(services, scope, id, Instant::now()).await
     {
@@ -364,15 +368,6 @@ async fn end_sessions_of_deleted(
     // The job runs whether or not this request succeeded.
     jobs::wake_jobs(services);
     ended
-}
-
-/// That the caller is the app's backend.
-pub fn app_only(actor: &Actor, otherwise: &str) -> Result<()> {
-    if actor.user().is_some() {
-        Err(Error::forbidden(otherwise))
-    } else {
-        Ok(())
-    }
 }
 
 fn user_from(id: UserId, body: PutUser) -> User {
@@ -389,7 +384,7 @@ fn user_from(id: UserId, body: PutUser) -> User {
     }
 }
 
-/// Checks a user's fields. `before` is what is stored.
+/// Checks a user's fields. `before` is the stored user.
 fn check_user(user: &User, before: Option<&User>) -> Result<()> {
     check::line("username", user.username.as_ref(), check::NAME)?;
     check::line("first_name", user.first_name.as_ref(), check::NAME)?;

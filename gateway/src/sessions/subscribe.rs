@@ -244,7 +244,7 @@ pub(super) async fn visible(
     }
     let actor = &session.actor();
     let why = refused.iter().map(|id| async move {
-        let error = match channel_state::channel_state(&sessions.services, actor, id).await {
+        let error = match channel_state::read(&sessions.services, actor, id).await {
             Ok(state) => state.permit(actor, Action::Read).err(),
             Err(error) => Some(error),
         };
@@ -253,7 +253,7 @@ pub(super) async fn visible(
             error.unwrap_or_else(|| Error::not_found("channel")),
         )
     });
-    Ok((visible, together::together(why).await))
+    Ok((visible, together::run(why).await))
 }
 
 /// `channel.subscribe`.

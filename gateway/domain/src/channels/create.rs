@@ -1,4 +1,4 @@
-//! Creates channels. A repeated or concurrent request for the same channel finds it.
+//! Creates channels. Repeated and concurrent requests for the same channel find it.
 
 #[cfg(test)]
 mod tests;
@@ -37,15 +37,16 @@ use crate::{
 /// Maximum number of participants in a request that creates a channel, besides its creator.
 const MAX_INITIAL_PARTICIPANTS: usize = protocol::bounds::INITIAL_PARTICIPANTS;
 
-/// Maximum time that a request clears the deleted channel of the same id before it creates a new one.
+/// Maximum time that a request clears the deleted channel of the same id before it creates a new
+/// one.
 const MAX_CLEARING_TIME: Duration = Duration::from_secs(2);
 
-/// Whether a request made or found a channel.
+/// Whether a request created or found its object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Made {
-    /// It is new.
+    /// The request created it.
     Now,
-    /// It was there.
+    /// It existed before.
     Before,
 }
 
@@ -54,13 +55,13 @@ pub enum Made {
 enum Found {
     /// It is the requested channel.
     Is,
-    /// The work of an earlier try of the same request: nobody else has this id.
+    /// An earlier attempt of the same request created it: no other request has this id.
     WasMadeByThis,
-    /// Another one, unless the request with these bits made it.
+    /// Another channel, unless the request with these bits created it.
     IsInTheWay(u64),
 }
 
-/// Makes a channel with its first participants. A direct channel that exists is found instead.
+/// Creates a channel with its first participants, or finds the direct channel that exists.
 pub async fn create_channel(
     services: &Services,
     actor: &Actor,
@@ -69,7 +70,7 @@ pub async fn create_channel(
     create_channel_as(services, actor, body, random::bits()).await
 }
 
-/// The same, with the bits of the id given: by an `Idempotency-Key`, say.
+/// Creates a channel with the id that `bits` make, unless the body or its users determine the id.
 pub async fn create_channel_as(
     services: &Services,
     actor: &Actor,
@@ -140,8 +141,7 @@ pub async fn create_channel_as(
     make_channel(services, actor, new).await
 }
 
-/// Returns the channel that a request with these bits made, as it is now, to a caller who may
-/// read it.
+/// Returns the current state of the channel that a request with these bits created.
 pub async fn channel_made_by(
     services: &Services,
     actor: &Actor,
@@ -155,15 +155,14 @@ pub async fn channel_made_by(
             .await?;
         let made_by: Option<u64> = made_by.as_ref().map(decode).transpose()?;
         if made_by != Some(bits) {
-            // It was deleted, and another request made one anew under its id.
+            // It was deleted, and another request created a channel with its id.
             return Err(Error::not_found("channel"));
         }
     }
     read_channel(services, actor, &id).await
 }
 
-/// Makes a channel under a chosen id, or replaces the fields of the one that is there. App keys
-/// only.
+/// Creates a channel with a chosen id, or replaces the fields of the existing one. App keys only.
 pub async fn put_channel(
     services: &Services,
     actor: &Actor,
@@ -173,7 +172,7 @@ pub async fn put_channel(
 ) -> Result<(Versioned<Channel>, Made)> {
     if actor.user().is_some() {
         // A channel that the user may not see gets the same answer as one that does not exist.
-        channel_state::channel_state(services, actor, id).await?;
+        channel_state::read(services, actor, id).await?;
         return Err(Error::forbidden("only an app key replaces channels"));
     }
     retry(|| async {
@@ -268,7 +267,7 @@ async fn make_channel(
             new.clear_namesake(services).await?;
             return Ok(None);
         }
-        // Looked at first, so that a wrong id among them leaves no line in the others' indexes.
+        // Checked first, so that a wrong id leaves no lines in the indexes of the others.
         new.check_members(services).await?;
         let Some(lines) = new.index_members(services, actor).await? else {
             return Ok(None);
@@ -335,7 +334,7 @@ impl NewChannel<'_> {
     /// Fails with `not_found` unless all first participants are users of the app.
     async fn check_members(&self, services: &Services) -> Result<()> {
         let users: Vec<UserId> = self.members.iter().map(|(user, _)| user.clone()).collect();
-        if users::lists::missing_user(services, self.scope, &users).await? {
+        if users::lists::is_any_missing(services, self.scope, &users).await? {
             return Err(Error::not_found("user"));
         }
         Ok(())
@@ -348,7 +347,7 @@ impl NewChannel<'_> {
         let indexed = self.members.iter().map(|(user, _)| {
             index::index_channel(services, scope, user, id, Additions::of(actor, user))
         });
-        let indexed = together::together(indexed).await;
+        let indexed = together::run(indexed).await;
         let (mut lines, mut refused) = (Vec::with_capacity(self.members.len()), None);
         for ((user, _), coming) in self.members.iter().zip(indexed) {
             match coming {
@@ -370,7 +369,8 @@ impl NewChannel<'_> {
         Ok((lines.len() == self.members.len()).then_some(lines))
     }
 
-    /// Creates the channel and confirms the lines of its participants. Returns `None` on a conflict.
+    /// Creates the channel and confirms the lines of its participants. Returns `None` on a
+    /// conflict.
     async fn commit(
         &self,
         services: &Services,
@@ -430,7 +430,7 @@ impl NewChannel<'_> {
     }
 }
 
-/// Completes what an earlier try has left: it may have come no further than the channel.
+/// Completes the memberships that an earlier attempt left incomplete after it created the channel.
 async fn settle_members(
     services: &Services,
     scope: &Scope,
@@ -443,8 +443,8 @@ async fn settle_members(
     Ok(())
 }
 
-/// Returns the id of the direct channel of two users: keyed, so that nobody can choose users
-/// whose ids meet.
+/// Returns the id of the direct channel of two users. It is a keyed hash, so that nobody can choose
+/// users whose ids collide.
 fn direct_id(services: &Services, scope: &Scope, members: &[(UserId, Role)]) -> Result<ChannelId> {
     let [(a, _), (b, _)] = members else {
         return Err(Error::bad_request(
@@ -467,7 +467,7 @@ fn direct_id(services: &Services, scope: &Scope, members: &[(UserId, Role)]) -> 
     Ok(ChannelId::from_bits(u64::from_be_bytes(*bits)))
 }
 
-/// Returns the participants that a channel is made with.
+/// Returns the first participants of a channel.
 fn first_members(actor: &Actor, body: &CreateChannel) -> Vec<(UserId, Role)> {
     let creator = actor.user().or(body.creator_id.as_ref());
     let mut members: Vec<(UserId, Role)> = Vec::new();

@@ -19,7 +19,7 @@ use crate::{
 };
 
 impl ChannelFilter {
-    /// The list that this filter makes for a caller.
+    /// Returns the list that a cursor of this filter is bound to.
     fn query(&self, actor: &Actor) -> ListQuery {
         let ids = self.ids.as_ref().map(|ids| {
             ids.iter()
@@ -34,19 +34,18 @@ impl ChannelFilter {
     }
 }
 
-/// Which channels to list.
+/// Selects channels. Fields that are `None` select all.
 #[derive(Debug, Clone, Default)]
 pub struct ChannelFilter {
-    /// Only of this type.
+    /// Channels of this type.
     pub kind: Option<ChannelType>,
-    /// Only those that this user is in.
+    /// Channels that this user is in.
     pub participant: Option<UserId>,
-    /// Only these.
+    /// Channels with these ids.
     pub ids: Option<Vec<ChannelId>>,
 }
 
-/// Lists channels by id: all of them for an app key; for a user its own, and those that every
-/// user may find.
+/// Lists channels by id: all of them for an app key; for a user, its own and the public ones.
 pub async fn list_channels(
     services: &Services,
     actor: &Actor,
@@ -72,11 +71,10 @@ pub async fn list_channels(
     })
 }
 
-/// The next ids that may be in a list.
+/// Reads the next ids that may be in a list.
 ///
-/// They come from what the caller may see anyway, never from the index of another user: how
-/// many channels that user is in must not show in the number of pages or in the time that they
-/// take.
+/// They never come from the index of another user: the number of pages and their timing must not
+/// reveal how many channels that user is in.
 async fn candidates(
     services: &Services,
     actor: &Actor,
@@ -119,7 +117,8 @@ async fn candidates(
             )
             .await?;
         if page.more {
-            // Beyond the end of a page that was cut, the other source is not complete either.
+            // Ids after the end of this page may be missing, so those of the other source are cut
+            // there, too.
             let last = page.documents.last().map(|d| d.key.clone());
             end = match (end, last) {
                 (Some(a), Some(b)) => Some(a.min(b)),
@@ -135,8 +134,7 @@ async fn candidates(
     Ok(Candidates { ids, more })
 }
 
-/// The channels with these ids, `None` for each that the caller may not see or that does not
-/// fit the filter.
+/// Reads channels. Returns `None` for each that the caller may not see or the filter excludes.
 async fn visible_channels(
     services: &Services,
     actor: &Actor,
@@ -166,7 +164,7 @@ async fn visible_channels(
             return Ok(None);
         };
         let is_public = matches!(channel.kind, ChannelType::Open | ChannelType::Broadcast);
-        // Who is in a channel only its participants see.
+        // Only participants see who is in a channel.
         let shows = |asked: &UserId| actor.user() == Some(asked);
         let is_public = is_public && filter.participant.as_ref().is_none_or(shows);
         let is_visible = actor.user().is_none() || is_public || own.is_some();

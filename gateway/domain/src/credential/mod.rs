@@ -1,10 +1,10 @@
-//! Credentials: which there are, how they are kept, and whom they stand for.
+//! Credentials: their kinds, their storage, and their holders.
 //!
-//! A key is kept in two places. Its *line*, among the keys of its organization or app, is the
-//! truth: while it stands there, and what it belongs to exists, the key is valid. The *credential*,
-//! in a partition named by the secret's hash, only leads from the secret to the line. It is written
-//! first and deleted last, so that a process that dies in between leaves a credential without a
-//! line, which is no key at all. A token key is kept likewise, found by its id.
+//! A key is stored in two places. Its *line*, among the keys of its organization or app, is
+//! authoritative: the key is valid while the line and its owner exist. The *credential*, in a
+//! partition named by the secret's hash, only leads from the secret to the line. A process that
+//! ends after it wrote the credential leaves one without a line, which is not a valid key. Token
+//! keys are stored in the same way, and found by their ids.
 
 mod principal;
 mod seal;

@@ -1,4 +1,4 @@
-//! Whom a valid credential stands for.
+//! The holders of valid credentials.
 
 use protocol::{KeyId, OrganizationId, TokenKeyId, UserId};
 
@@ -7,16 +7,16 @@ use crate::{
     schema::Scope,
 };
 
-/// Whom a credential stands for.
+/// The holder of a credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Principal {
     /// The operator, by the admin key.
     Admin,
     /// An organization, by one of its keys.
     Organization {
-        /// Which.
+        /// The organization.
         id: OrganizationId,
-        /// By which key.
+        /// The key.
         key: KeyId,
     },
     /// An app's backend or one of its users.
@@ -26,23 +26,23 @@ pub enum Principal {
 /// The actor of a request, within an app and environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor {
-    /// The wall around everything that it can name.
+    /// The tenant, to which all its requests are confined.
     pub scope: Scope,
-    /// Who it is.
+    /// The backend or user.
     pub who: Who,
 }
 
-/// Who acts.
+/// The kind of an actor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Who {
     /// The app's backend, by an app key or access key.
     App {
-        /// Which key.
+        /// The key.
         key: KeyId,
     },
     /// A user, by a token.
     User {
-        /// Which user.
+        /// The user.
         id: UserId,
         /// The key that verified the token.
         token_key: TokenKeyId,
@@ -54,7 +54,10 @@ pub enum Who {
 }
 
 impl Principal {
-    /// That it is the operator.
+    /// Checks that it is the operator.
+    ///
+    /// # Errors
+    /// `forbidden` if it is not.
     pub fn admin(&self) -> Result<()> {
         match self {
             Self::Admin => Ok(()),
@@ -62,8 +65,10 @@ impl Principal {
         }
     }
 
-    /// That it reaches an organization. Another organization's id sounds like one that does not
-    /// exist.
+    /// Checks that it may act in an organization.
+    ///
+    /// # Errors
+    /// `not_found` for another organization's key, `forbidden` for an app key or user token.
     pub fn organization(&self, wanted: &OrganizationId) -> Result<()> {
         match self {
             Self::Admin => Ok(()),
@@ -75,8 +80,8 @@ impl Principal {
         }
     }
 
-    /// Names the caller among all of the deployment. Keys that reach the same are one caller, so
-    /// that a rotation changes nothing.
+    /// Returns a name of the caller that is unique in the deployment. All keys of an owner have the
+    /// same name, so that a rotation changes nothing.
     pub fn identity(&self) -> String {
         match self {
             Self::Admin => "admin".to_owned(),
@@ -85,7 +90,10 @@ impl Principal {
         }
     }
 
-    /// The one who acts within an app: its backend or a user.
+    /// Returns the actor within an app.
+    ///
+    /// # Errors
+    /// `forbidden` for the operator and organizations.
     pub fn actor(&self) -> Result<&Actor> {
         match self {
             Self::Actor(actor) => Ok(actor),
@@ -95,7 +103,10 @@ impl Principal {
 }
 
 impl Actor {
-    /// The wall around it, if it is the app's backend.
+    /// Returns the tenant if the actor is the app's backend.
+    ///
+    /// # Errors
+    /// `forbidden` for a user.
     pub fn backend(&self) -> Result<&Scope> {
         match &self.who {
             Who::App { .. } => Ok(&self.scope),
@@ -103,8 +114,42 @@ impl Actor {
         }
     }
 
-    /// Names the caller among all of the deployment: the user, or the app's backend by whichever
-    /// key.
+    /// Checks that the actor is the app's backend.
+    ///
+    /// # Errors
+    /// `forbidden` with the sentence `otherwise` for a user.
+    pub fn require_backend(&self, otherwise: &str) -> Result<()> {
+        match &self.who {
+            Who::App { .. } => Ok(()),
+            Who::User { .. } => Err(Error::forbidden(otherwise)),
+        }
+    }
+
+    /// Returns the user in whose name a request acts: the user itself, or the one that the app's
+    /// backend names in `field`.
+    ///
+    /// # Errors
+    /// `forbidden` with the sentence `otherwise` for a user who names another one; `bad_request`
+    /// for a backend that names none.
+    pub fn acts_for<'a>(
+        &'a self,
+        named: Option<&'a UserId>,
+        field: &str,
+        otherwise: &str,
+    ) -> Result<&'a UserId> {
+        match (&self.who, named) {
+            (Who::User { id, .. }, None) => Ok(id),
+            (Who::User { id, .. }, Some(user)) if id == user => Ok(id),
+            (Who::User { .. }, Some(_)) => Err(Error::forbidden(otherwise)),
+            (Who::App { .. }, Some(user)) => Ok(user),
+            (Who::App { .. }, None) => Err(Error::bad_request(format!(
+                "`{field}` is required with an app key"
+            ))),
+        }
+    }
+
+    /// Returns a name of the actor that is unique in the deployment. All keys of an app's backend
+    /// have the same name.
     pub fn identity(&self) -> String {
         match &self.who {
             Who::App { .. } => format!("a:{}:{}", self.scope.app, self.scope.environment),
@@ -112,7 +157,7 @@ impl Actor {
         }
     }
 
-    /// The user, unless it is the app's backend.
+    /// Returns the user, or `None` for the app's backend.
     pub fn user(&self) -> Option<&UserId> {
         match &self.who {
             Who::App { .. } => None,

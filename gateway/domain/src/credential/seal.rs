@@ -1,4 +1,4 @@
-//! The deployment's secret key: what is sealed under it, and what is derived from it.
+//! The deployment's secret key: seals stored secrets and cursors, and derives names and ids.
 
 use std::fmt;
 
@@ -9,13 +9,13 @@ use sha2::Sha256;
 /// The deployment's secret key: 32 bytes, the same on every node.
 pub struct SecretKey {
     seal: RandomizedNonceKey,
-    /// For cursors, of which there are so many that a random nonce may repeat: with GCM-SIV that
-    /// reveals equal cursors alone.
+    /// Seals cursors. There are so many that a random nonce may repeat: with GCM-SIV this reveals
+    /// only which cursors are equal.
     cursors: RandomizedNonceKey,
     derive: Hmac<Sha256>,
 }
 
-/// Sealed bytes that this key, under this name, does not open.
+/// The error of sealed bytes that were altered, or sealed with another key or name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a stored secret cannot be opened: the secret key is not the one that sealed it, or it was changed"
@@ -23,14 +23,13 @@ pub struct SecretKey {
 pub struct NotOpened;
 
 impl SecretKey {
-    /// Tells this key from others without telling it.
+    /// Returns a fingerprint that identifies this key without revealing it.
     pub fn fingerprint(&self) -> String {
         super::hex(&self.derive(&[b"fingerprint"])[..16])
     }
 
-    /// Takes the 32 bytes.
+    /// Derives the keys of all purposes from the 32 bytes.
     pub fn new(bytes: [u8; 32]) -> Self {
-        // A key of its own for each purpose.
         let part = |purpose: &[u8]| mac(&bytes).chain_update(purpose).finalize().into_bytes();
         Self {
             seal: RandomizedNonceKey::new(&AES_256_GCM, &part(b"chaos seal 1"))
@@ -47,7 +46,7 @@ impl SecretKey {
         seal(&self.seal, name, plain)
     }
 
-    /// Opens what [`seal`](Self::seal) made of the same name.
+    /// Opens bytes that [`seal`](Self::seal) sealed with the same name.
     pub fn open(&self, name: &str, sealed: &[u8]) -> Result<Vec<u8>, NotOpened> {
         open(&self.seal, name, sealed)
     }
@@ -58,12 +57,13 @@ impl SecretKey {
         seal(&self.cursors, query, plain)
     }
 
-    /// Opens what [`seal_cursor`](Self::seal_cursor) made for the same query.
+    /// Opens bytes that [`seal_cursor`](Self::seal_cursor) sealed for the same query.
     pub fn open_cursor(&self, query: &str, sealed: &[u8]) -> Result<Vec<u8>, NotOpened> {
         open(&self.cursors, query, sealed)
     }
 
-    /// HMAC-SHA256 of the parts, each with its length, so that no two lists of parts meet.
+    /// Returns the HMAC-SHA256 of the parts, each with its length, so that different lists of parts
+    /// have different inputs.
     pub fn derive(&self, parts: &[&[u8]]) -> [u8; 32] {
         let mut mac = self.derive.clone();
         for part in parts {

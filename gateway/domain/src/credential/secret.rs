@@ -1,4 +1,4 @@
-//! Secrets of keys: how they look, how they are made, and the hashes by which they are kept.
+//! Secrets of keys: their form, their generation, and the hashes by which they are stored.
 
 use std::{fmt, sync::Arc};
 
@@ -22,14 +22,14 @@ pub enum SecretKind {
     Organization,
     /// `sk_live_`, `sk_test_`: an app's backend.
     App(Environment),
-    /// `ak_live_`, `ak_test_`: the same for a while.
+    /// `ak_live_`, `ak_test_`: an app's backend, for a limited time.
     Access(Environment),
-    /// No prefix of a key: the shared secret of a token key.
+    /// Without a key's prefix: the shared secret of a token key.
     Shared,
 }
 
 impl SecretKind {
-    /// The prefix.
+    /// Returns the prefix.
     pub fn prefix(self) -> &'static str {
         match self {
             Self::Admin => "adm_",
@@ -42,7 +42,7 @@ impl SecretKind {
         }
     }
 
-    /// Whether a credential is a key by its prefix (and no token).
+    /// Returns whether a credential has the prefix of a key, so that it is not a token.
     pub fn is_key(credential: &str) -> bool {
         ["adm_", "ork_", "sk_", "ak_"]
             .iter()
@@ -50,13 +50,13 @@ impl SecretKind {
     }
 }
 
-/// A new secret from the operating system's random bytes.
+/// Generates a secret from the operating system's random bytes.
 pub fn random(kind: SecretKind) -> Secret {
     let mut text = String::with_capacity(kind.prefix().len() + SECRET_LENGTH);
     text.push_str(kind.prefix());
     let end = text.len() + SECRET_LENGTH;
     while text.len() < end {
-        // A byte of 248 and more would make the first characters likelier than the others.
+        // Bytes from 248 on would make the first characters more likely than the others.
         let fresh = random_bytes::<64>();
         let characters = fresh
             .iter()
@@ -67,13 +67,13 @@ pub fn random(kind: SecretKind) -> Secret {
     Secret::new(text)
 }
 
-/// The hash by which a secret is found: SHA-256 in hex. Secrets are random, so no slow hash is
-/// needed.
+/// Returns the hash by which a secret is found: SHA-256 in hex. Secrets are random, so no slow hash
+/// is needed.
 pub fn hash(secret: &str) -> Arc<str> {
     hex(&Sha256::digest(secret)).into()
 }
 
-/// Bytes as lower-case hex.
+/// Formats bytes as lower-case hex.
 pub fn hex(bytes: &[u8]) -> String {
     use fmt::Write;
     bytes
@@ -97,12 +97,12 @@ fn random_bytes<const N: usize>() -> [u8; N] {
 pub struct AdminKey([u8; 32]);
 
 impl AdminKey {
-    /// Takes the key as configured.
+    /// Hashes the configured key.
     pub fn new(key: &str) -> Self {
         Self(Sha256::digest(key).into())
     }
 
-    /// Whether a credential is this key; takes as long for every other one.
+    /// Returns whether a credential is this key, in constant time.
     pub fn is(&self, credential: &str) -> bool {
         let other: [u8; 32] = Sha256::digest(credential).into();
         self.0.ct_eq(&other).into()

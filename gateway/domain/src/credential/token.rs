@@ -1,5 +1,5 @@
-//! User tokens: reading and checking a JWT against one token key, and signing one. No store, and
-//! the time is given.
+//! User tokens: verifies a JWT with one token key, and signs one. Uses no store, and takes the time
+//! as an argument.
 //!
 //! Claims are used only after the signature is verified. Before that only `kid` is read, to find
 //! the key. The key alone decides the algorithm, the app and the environment.
@@ -32,20 +32,20 @@ pub struct Verifier {
 /// The claims of a valid token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
-    /// `sub`: whose it is.
+    /// `sub`: the user.
     pub user: UserId,
     /// `name`, if there is one.
     pub name: Option<String>,
     /// `iat`, in whole seconds since the Unix epoch.
     pub issued_at: u64,
-    /// `exp`, likewise.
+    /// `exp`, in whole seconds since the Unix epoch.
     pub expires_at: u64,
 }
 
 /// Why a token is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Invalid {
-    /// It was good until its `exp`.
+    /// It expired at its `exp`.
     Expired,
     /// Anything else, as a sentence.
     Other(String),
@@ -56,8 +56,7 @@ impl Invalid {
         Self::Other(sentence.into())
     }
 
-    /// No key signed it. Whether the key that it names exists is nobody's business who cannot sign
-    /// with it.
+    /// Its signature is not valid. The answer does not reveal whether the key that it names exists.
     pub fn unsigned() -> Self {
         Self::other(
             "no token key signed this: its `kid` names none that is in force, or the algorithm or the signature is not that key's",
@@ -65,12 +64,12 @@ impl Invalid {
     }
 }
 
-/// Whether a text has the three parts of a JWT.
+/// Returns whether a text has the three parts of a JWT.
 pub fn is_jwt(text: &str) -> bool {
     text.split('.').count() == 3
 }
 
-/// The token key that a token names. Nothing of the token is believed yet.
+/// Returns the token key that a token names, before the token is verified.
 pub fn key_id(token: &str) -> Result<TokenKeyId, Invalid> {
     if token.len() > MAX_TOKEN_BYTES {
         return Err(Invalid::other(format!(
@@ -102,7 +101,7 @@ pub fn key_id(token: &str) -> Result<TokenKeyId, Invalid> {
 }
 
 impl Verifier {
-    /// For HS256: the UTF-8 bytes of the secret are the key.
+    /// Returns a verifier for HS256. The UTF-8 bytes of the secret are the key.
     pub fn shared(secret: &[u8]) -> Self {
         Self {
             algorithm: Algorithm::HS256,
@@ -110,8 +109,10 @@ impl Verifier {
         }
     }
 
-    /// For the others: a public key in PEM (SPKI), which must be of the algorithm. The error is a
-    /// sentence for whoever gave it.
+    /// Returns a verifier for the other algorithms, with a public key in PEM (SPKI).
+    ///
+    /// # Errors
+    /// A sentence for the caller if the key cannot be read or is not of the algorithm.
     pub fn public(algorithm: Algorithm, pem: &str) -> Result<Self, String> {
         let (check, wanted, read): (&'static dyn VerificationAlgorithm, _, fn(&[u8]) -> _) =
             match algorithm {
@@ -151,8 +152,8 @@ impl Verifier {
         })
     }
 
-    /// Checks a token at an instant (milliseconds since the Unix epoch). `longest` bounds
-    /// `exp − iat` in seconds; 0 means no bound.
+    /// Verifies a token at an instant (milliseconds since the Unix epoch). `longest` is the maximum
+    /// of `exp − iat` in seconds; 0 means no maximum.
     pub fn check(&self, token: &str, now_ms: u64, longest: u64) -> Result<Claims, Invalid> {
         let algorithm = jwt(self.algorithm);
         let mut only_signature = Validation::new(algorithm);
@@ -183,7 +184,7 @@ fn read_claims(claims: &Map<String, Value>, now_ms: u64, longest: u64) -> Result
     };
     let name = match claims.get("name") {
         None | Some(Value::Null) => None,
-        // It becomes the user's `username`.
+        // Becomes the user's `username`.
         Some(Value::String(name)) => match check::line("name", Some(name), check::NAME) {
             Ok(()) => Some(name.clone()).filter(|name| !name.is_empty()),
             Err(error) => {
@@ -228,7 +229,7 @@ fn read_claims(claims: &Map<String, Value>, now_ms: u64, longest: u64) -> Result
 
 /// A NumericDate (RFC 7519), which may have a fraction.
 fn seconds(claims: &Map<String, Value>, claim: &str) -> Result<Option<u64>, Invalid> {
-    /// The year 9999; beyond it instants in milliseconds might leave the integers of the wire.
+    /// The year 9999. Later instants in milliseconds might exceed the integers of the wire.
     const LAST: f64 = 253_402_300_799.0;
     match claims.get(claim) {
         None => Ok(None),

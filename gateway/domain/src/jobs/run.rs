@@ -208,8 +208,8 @@ pub(super) async fn work_on(
         Task::User { .. } | Task::App { .. } => jobs::end_sessions_of(services, task).await?,
         Task::Channel { .. } | Task::Organization { .. } => {}
     }
-    // Ending the sessions may have given the job another version. It is read before the clearing, so
-    // that a later deletion, of a channel that was created again, keeps its job.
+    // Ending the sessions may have given the job another version. It is read before the clearing,
+    // so that a later deletion, of a channel that was created again, keeps its job.
     let held = match task {
         Task::User { .. } | Task::App { .. } => match jobs::pending_job(services, task).await? {
             Some(held) => held,

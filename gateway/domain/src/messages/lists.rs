@@ -20,14 +20,14 @@ use crate::{
     schema::{MESSAGES, REACTIONS},
 };
 
-/// Lists messages. A page ends early where it would be longer than a reply may be.
+/// Lists messages. A page ends early if it would be larger than a reply may be.
 pub async fn list_messages(
     services: &Services,
     actor: &Actor,
     channel_id: &ChannelId,
     query: ListMessages,
 ) -> Result<MessagePage> {
-    let state = channel_state::channel_state(services, actor, channel_id).await?;
+    let state = channel_state::read(services, actor, channel_id).await?;
     state.permit(actor, Action::Read)?;
     let range = match (query.before, query.after, query.changed_after) {
         (None, None, None) => Range::Before(None),
@@ -50,8 +50,8 @@ pub async fn list_messages(
             listing::page_length(services, query.limit)?,
         )
         .await?;
-    // A stored message is shorter than its encoded answer. Cutting by the stored length first avoids
-    // decoding messages that cannot fit.
+    // A stored message is shorter than its encoded answer. Cutting by the stored length first
+    // avoids decoding messages that cannot fit.
     page.more |= keep_what_fits(&mut page.documents, backwards, |document| {
         document.value.len()
     });
@@ -100,8 +100,8 @@ async fn add_own_reactions(
     Ok(())
 }
 
-/// Cuts a page to what a reply may hold, but not to nothing; whether anything was cut. The end that
-/// is cut is the far one, so that the next page begins where this one stops.
+/// Cuts a page to the maximum size of a reply, but not below one message. Returns whether it cut
+/// anything. It cuts the far end, so that the next page begins where this one ends.
 fn keep_what_fits<T>(page: &mut Vec<T>, backwards: bool, length: impl Fn(&T) -> usize) -> bool {
     let mut bytes = 0;
     let mut fits = |item: &&T| {

@@ -34,8 +34,7 @@ impl Perform for MessageSend {
 
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         let message_id = sent_id(&call);
-        // Nobody else has an id that was made for this request: an earlier try of it sent the
-        // message.
+        // Only this request has this id, so an earlier attempt of it sent the message.
         let is_own = call.input.message_id.is_none();
         let input = SendMessage {
             message_id: Some(message_id),
@@ -114,7 +113,7 @@ impl Perform for MessageDelete {
     }
 }
 
-/// A message's version is its `seq`: whatever changes it, a reaction included, is an event.
+/// The version of a message is its `seq`: every change, also of its reactions, is an event.
 fn message_done(message: Message) -> Done<Message> {
     let tag = Some(Tag {
         version: message.seq,
@@ -127,7 +126,7 @@ fn message_done(message: Message) -> Done<Message> {
     }
 }
 
-/// The id of a message that is sent: chosen by the caller, or the same again for a repeated
+/// Returns the id of a message to send: the caller's, or one that is the same for a repeated
 /// `Idempotency-Key`.
 fn sent_id(call: &Call<MessageSend>) -> MessageId {
     call.input

@@ -22,12 +22,12 @@ use crate::{
     users,
 };
 
-/// Whether a send made the message or found it.
+/// Whether a send stored the message or found it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
-    /// It was stored now.
+    /// This send stored it.
     Now,
-    /// An earlier send with the same id had stored it.
+    /// An earlier send with the same id stored it.
     Before,
 }
 
@@ -54,10 +54,10 @@ impl Facts {
 }
 
 struct Draft {
-    /// Where the answer goes.
+    /// Index of its answer.
     index: usize,
     content: Content,
-    /// Why the draft cannot be stored, should its id prove to be new.
+    /// The error that answers the draft if its id is new.
     fault: Option<Error>,
 }
 
@@ -74,8 +74,8 @@ pub async fn send_message(
         .unwrap_or_else(|| Err(Error::internal("a send was not answered")))
 }
 
-/// Sends messages in this order, as one commit where possible. Each has its own answer; the
-/// facts are for the next call.
+/// Sends messages in this order, as one commit if possible. Returns an answer for each, and the
+/// facts for the next call.
 pub async fn send_messages(
     services: &Services,
     actor: &Actor,
@@ -88,7 +88,7 @@ pub async fn send_messages(
     for (index, body) in bodies.into_iter().enumerate() {
         let has_id = body.message_id.is_some();
         match draft(services, actor, channel_id, body) {
-            // Without an id of its own it cannot have been sent before.
+            // Without a chosen id it cannot have been sent before.
             (_, Some(fault)) if !has_id => answers[index] = Some(Err(fault)),
             (content, fault) => drafts.push_back(Draft {
                 index,
@@ -122,7 +122,7 @@ pub async fn send_messages(
     )
 }
 
-/// Takes drafts away as they are answered. An error is the answer of all that are left.
+/// Removes drafts as they are answered. An error answers all that remain.
 async fn store_drafts(
     services: &Services,
     actor: &Actor,
@@ -137,13 +137,13 @@ async fn store_drafts(
         if drafts.is_empty() {
             return Ok(());
         }
-        // Faulty drafts are looked up alone: a repeated id answers the first message, whatever
-        // else the request says.
+        // Faulty drafts are looked up, too: a repeated id returns the first message, whatever the
+        // request contains.
         if facts.is_none() || drafts.iter().any(|d| d.fault.is_some()) {
             let ids = drafts.iter().map(|d| (MESSAGES, d.content.id.shared()));
             let keys = ids.chain([(OWNERS, ONLY.into())]).collect();
             let (state, mut known) =
-                channel_state::channel_state_and(services, actor, channel_id, keys).await?;
+                channel_state::read_and(services, actor, channel_id, keys).await?;
             state.permit(actor, Action::Send)?;
             let owners = known.pop().flatten();
             *facts = Some(Facts::of(&state, owners.as_ref()));
@@ -208,7 +208,7 @@ async fn store_drafts(
     Err(Error::busy())
 }
 
-/// With an app key, that the senders exist.
+/// Checks that the senders exist, for an app key.
 async fn check_senders(
     services: &Services,
     actor: &Actor,
@@ -218,7 +218,7 @@ async fn check_senders(
     if actor.user().is_some() {
         return Ok(());
     }
-    // Looked up before any is answered: where the store is away, all of them are told so.
+    // Read before any draft is answered, so that an error of the store answers all of them.
     let mut missing = HashSet::new();
     for sender in drafts
         .iter()
@@ -296,7 +296,7 @@ fn fault_of(services: &Services, actor: &Actor, body: &SendMessage) -> Result<()
     )
 }
 
-/// Answers drafts whose id is in use, and those that have a fault and are new.
+/// Answers the drafts whose id is in use, and the faulty ones whose id is new.
 fn answer_known(
     documents: &[Option<Document>],
     drafts: &mut VecDeque<Draft>,
@@ -323,13 +323,13 @@ fn answer_known(
     *drafts = left;
 }
 
-/// Returns whether the other user of a direct channel was deleted: in no other way does one of them
-/// leave it.
+/// Returns whether the other user of a direct channel was deleted. Nobody leaves it otherwise.
 fn is_alone(state: &ChannelState) -> bool {
     state.channel.kind == ChannelType::Direct && state.channel.participant_count < 2
 }
 
-/// How many of the first drafts can share a commit: none repeats the id of another, or answers it.
+/// Returns how many of the first drafts can share a commit: none repeats the id of another or
+/// replies to it.
 fn independent(drafts: &VecDeque<Draft>) -> usize {
     let mut ids = HashSet::new();
     drafts

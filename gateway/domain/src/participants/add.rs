@@ -26,22 +26,22 @@ use crate::{
     permission::Action,
     retry::retry,
     schema::{ENTITY, ONLY, OWNERS, PARTICIPANTS},
-    strict, together, users,
+    strict, together,
 };
 
-/// The most items of a batch.
+/// Maximum number of items of a batch.
 pub const BATCH: usize = protocol::bounds::BATCH_ITEMS;
 
 /// Whether a request added or found a participant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Added {
-    /// It is new.
+    /// The request added it.
     Now,
-    /// It was there, and stays as it was.
+    /// It existed before and did not change.
     Before,
 }
 
-/// Brings a user into a channel.
+/// Adds a user to a channel.
 pub async fn add_participant(
     services: &Services,
     actor: &Actor,
@@ -56,10 +56,10 @@ pub async fn add_participant(
     } else {
         Action::Add(role)
     };
-    bring_in(services, actor, channel_id, &body.user_id, role, operation).await
+    add(services, actor, channel_id, &body.user_id, role, operation).await
 }
 
-/// Lets the caller come in.
+/// Adds the caller to a channel as a member. Users only.
 pub async fn join_channel(
     services: &Services,
     actor: &Actor,
@@ -70,7 +70,7 @@ pub async fn join_channel(
             "only a user joins; an app key adds participants",
         ));
     };
-    let (participant, _) = bring_in(
+    let (participant, _) = add(
         services,
         actor,
         channel_id,
@@ -82,30 +82,30 @@ pub async fn join_channel(
     Ok(participant.value)
 }
 
-/// Brings up to 100 users into a channel, each on its own.
+/// Adds up to 100 users to a channel, each independently. App keys only.
 pub async fn add_participants(
     services: &Services,
     actor: &Actor,
     channel_id: &ChannelId,
     items: Vec<Item<AddParticipant>>,
 ) -> Result<ParticipantBatch> {
-    users::app_only(actor, "batches are for app keys")?;
+    actor.require_backend("batches are for app keys")?;
     if items.len() > BATCH {
         return Err(Error::bad_request(format!(
             "a batch has at most {BATCH} items"
         )));
     }
-    channel_state::channel_state(services, actor, channel_id).await?;
+    channel_state::read(services, actor, channel_id).await?;
     let turn = &Mutex::new(());
-    let add = |item| async move {
-        let add = async {
+    let add_item = |item| async move {
+        let adding = async {
             let body: AddParticipant = strict::read_item(&item)?;
             together::retry_alone(turn, || {
                 add_participant(services, actor, channel_id, body.clone())
             })
             .await
         };
-        match add.await {
+        match adding.await {
             Ok((participant, added)) => ParticipantBatchItem {
                 status: if added == Added::Now { 201 } else { 200 },
                 participant: Some(participant.value),
@@ -118,11 +118,11 @@ pub async fn add_participants(
             },
         }
     };
-    let items = together::together(items.into_iter().map(add)).await;
+    let items = together::run(items.into_iter().map(add_item)).await;
     Ok(ParticipantBatch { items })
 }
 
-async fn bring_in(
+async fn add(
     services: &Services,
     actor: &Actor,
     channel_id: &ChannelId,
@@ -133,11 +133,11 @@ async fn bring_in(
     retry(|| async {
         let keys = [(PARTICIPANTS, user.shared()), (OWNERS, Key::from(ONLY))];
         let (state, [there, owner_count]) =
-            channel_state::channel_state_with(services, actor, channel_id, keys).await?;
+            channel_state::read_with(services, actor, channel_id, keys).await?;
         state.permit(actor, action)?;
         if let Some(document) = &there {
             let place = Place::of(document)?;
-            // An earlier try may have come no further than the channel.
+            // An earlier attempt may have stopped after the channel.
             index::settle_channel(services, &actor.scope, user, channel_id).await?;
             services.confirm(&state.partition).await?;
             return Ok(Some((

@@ -7,7 +7,7 @@ use protocol::{
 };
 use store::{Key, Range};
 
-use super::{Membership, membership};
+use super::{Membership, read_membership};
 use crate::{
     Services,
     channel_state::{self, Place},
@@ -27,7 +27,7 @@ pub async fn list_participants(
     channel_id: &ChannelId,
     page: ListPage,
 ) -> Result<List<Participant>> {
-    let state = channel_state::channel_state(services, actor, channel_id).await?;
+    let state = channel_state::read(services, actor, channel_id).await?;
     state.permit(actor, Action::Read)?;
     let limit = listing::page_length(services, page.limit)?;
     let query = ListQuery::of_actor(actor, "participants").with(Some(channel_id.as_str()));
@@ -74,7 +74,8 @@ pub async fn read_participant(
     channel_id: &ChannelId,
     user: &UserId,
 ) -> Result<Versioned<Participant>> {
-    let Membership { state, place, .. } = membership(services, actor, channel_id, user).await?;
+    let Membership { state, place, .. } =
+        read_membership(services, actor, channel_id, user).await?;
     let place = place.ok_or_else(|| Error::not_found("participant"))?;
     let read = services
         .document(state.partition, READS, user.shared())

@@ -8,7 +8,7 @@ use protocol::{
 use store::{Append, Body, Commit, Control, Document};
 
 use super::{
-    Membership, count_owners, counted, hand_over, is_last_owner, membership, require_target,
+    Membership, count_owners, counted, hand_over, is_last_owner, read_membership, require_target,
 };
 use crate::{
     Services,
@@ -25,13 +25,13 @@ use crate::{
 /// The participants that must remain in a channel after a removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Remaining {
-    /// An owner, while anybody is there.
+    /// An owner, unless the channel becomes empty.
     AnOwner,
     /// No requirement: the user is being deleted.
     Anybody,
 }
 
-/// Lets the caller go.
+/// Removes the caller from a channel. Users only.
 pub async fn leave_channel(
     services: &Services,
     actor: &Actor,
@@ -42,10 +42,10 @@ pub async fn leave_channel(
             "only a user leaves; an app key removes participants",
         ));
     };
-    take_out(services, actor, channel_id, &user, None).await
+    remove(services, actor, channel_id, &user, None).await
 }
 
-/// Removes a participant; with the own id, leaves.
+/// Removes a participant. A user who removes itself leaves.
 pub async fn remove_participant(
     services: &Services,
     actor: &Actor,
@@ -53,10 +53,10 @@ pub async fn remove_participant(
     user: &UserId,
     if_match: IfMatch,
 ) -> Result<()> {
-    take_out(services, actor, channel_id, user, if_match).await
+    remove(services, actor, channel_id, user, if_match).await
 }
 
-async fn take_out(
+async fn remove(
     services: &Services,
     actor: &Actor,
     channel_id: &ChannelId,
@@ -65,7 +65,7 @@ async fn take_out(
 ) -> Result<()> {
     retry(|| async {
         let leaves = actor.user() == Some(user);
-        let found = match membership(services, actor, channel_id, user).await {
+        let found = match read_membership(services, actor, channel_id, user).await {
             Ok(found) => found,
             Err(error)
                 if error.code() == ErrorCode::NotFound && (leaves || actor.user().is_none()) =>
@@ -81,8 +81,8 @@ async fn take_out(
             owner_count,
         } = found;
         let Some(target) = place else {
-            // An earlier try may have come no further than the channel. A caller who may remove
-            // participants here completes it.
+            // An earlier attempt may have stopped after the channel. A caller who may remove
+            // participants completes it.
             if leaves || state.permit(actor, Action::Remove(Role::Member)).is_ok() {
                 index::unindex_channel(services, &actor.scope, user, channel_id).await?;
             }
@@ -139,7 +139,7 @@ impl Removal<'_> {
             if state.channel.participant_count > 1 {
                 return Err(hand_over());
             }
-            // Nobody may come in meanwhile.
+            // Conflicts if somebody joins meanwhile.
             counted.max = Some(0);
         }
         commit.increment.push(counted);
@@ -161,7 +161,7 @@ pub(crate) async fn expel(
         },
     };
     retry(|| async {
-        let found = match membership(services, &actor, channel_id, user).await {
+        let found = match read_membership(services, &actor, channel_id, user).await {
             Ok(found) => found,
             Err(error) if error.code() == ErrorCode::NotFound => return Ok(Some(())),
             Err(error) => return Err(error),
@@ -181,7 +181,7 @@ pub(crate) async fn expel(
     index::unindex_channel(services, scope, user, channel_id).await
 }
 
-/// Adds the writes and the event of a participant who goes. The log keeps it as it was last.
+/// Adds the writes and the event of a removed participant. The log keeps its last state.
 fn leave_with(mut commit: Commit, participant: &Participant) -> Commit {
     let user = participant.user_id.shared();
     let told = encode(participant);

@@ -11,7 +11,7 @@ use crate::{
 
 impl Perform for TypingSet {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
-        typing::typing(
+        typing::publish_typing(
             services,
             call.caller.actor()?,
             &call.path.channel_id,

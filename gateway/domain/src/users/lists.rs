@@ -10,7 +10,7 @@ use protocol::{
 };
 use store::{Key, Range};
 
-use super::{app_only, user_of};
+use super::user_of;
 use crate::{
     Services,
     credential::Actor,
@@ -21,14 +21,14 @@ use crate::{
     schema::{Scope, USERS},
 };
 
-/// Reads up to 100 users; those that do not exist are left out.
-pub async fn users(services: &Services, actor: &Actor, ids: &[UserId]) -> Result<Users> {
+/// Reads up to 100 users. Leaves out those that do not exist.
+pub async fn read_users(services: &Services, actor: &Actor, ids: &[UserId]) -> Result<Users> {
     if ids.len() > MAX_USER_IDS {
         return Err(Error::bad_request(format!(
             "at most {MAX_USER_IDS} users at once"
         )));
     }
-    let mut items: Vec<User> = read_users(services, &actor.scope, ids)
+    let mut items: Vec<User> = read_each(services, &actor.scope, ids)
         .await?
         .into_iter()
         .flatten()
@@ -46,8 +46,8 @@ pub async fn users(services: &Services, actor: &Actor, ids: &[UserId]) -> Result
     })
 }
 
-/// The users with these ids, `None` for each that there is not.
-async fn read_users(
+/// Reads users. Returns `None` for each id that does not exist.
+async fn read_each(
     services: &Services,
     scope: &Scope,
     ids: &[UserId],
@@ -63,7 +63,7 @@ async fn read_users(
 
 /// Lists an app's users by id. App keys only.
 pub async fn list_users(services: &Services, actor: &Actor, page: ListPage) -> Result<List<User>> {
-    app_only(actor, "users are listed by an app key")?;
+    actor.require_backend("users are listed by an app key")?;
     let limit = listing::page_length(services, page.limit)?;
     let query = ListQuery::of_actor(actor, "users");
     let after: Option<String> = page
@@ -81,7 +81,7 @@ pub async fn list_users(services: &Services, actor: &Actor, page: ListPage) -> R
             .into_iter()
             .map(|document| document.key)
             .collect();
-        let found = read_users(
+        let found = read_each(
             services,
             &actor.scope,
             &ids.iter().map(parse_key).collect::<Result<Vec<_>>>()?,
@@ -105,13 +105,13 @@ pub async fn list_users(services: &Services, actor: &Actor, page: ListPage) -> R
 /// Maximum number of users in one request.
 const MAX_USER_IDS: usize = protocol::bounds::USER_IDS;
 
-/// Whether one of these is no user of the app.
-pub(crate) async fn missing_user(
+/// Returns whether one of these ids is not a user of the app.
+pub(crate) async fn is_any_missing(
     services: &Services,
     scope: &Scope,
     ids: &[UserId],
 ) -> Result<bool> {
-    Ok(read_users(services, scope, ids)
+    Ok(read_each(services, scope, ids)
         .await?
         .iter()
         .any(Option::is_none))

@@ -61,7 +61,7 @@ impl Perform for UserPutBatch {
 impl Perform for UserGet {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         Ok(Done::plain(
-            users::lists::users(services, call.caller.actor()?, &call.input.user_ids).await?,
+            users::lists::read_users(services, call.caller.actor()?, &call.input.user_ids).await?,
         ))
     }
 }

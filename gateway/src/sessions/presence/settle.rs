@@ -120,7 +120,7 @@ impl PresenceTracker {
 
     async fn publish(&self, scope: &Scope, data: PresenceData) -> Result<(), StoreError> {
         let topic = scope.presence(&data.user_id);
-        reads::try_tell(
+        reads::try_publish(
             &self.services,
             &topic,
             EventKind::PresenceChanged,
