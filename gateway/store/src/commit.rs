@@ -238,9 +238,9 @@ pub enum Counter {
 pub struct Append {
     /// The protocol's number of the event; opaque to the store.
     pub kind: u8,
-    /// What the log keeps: a reference to the changed entity, not its body.
+    /// The content of the log's entry: a reference to the changed entity, not its body.
     pub reference: Bytes,
-    /// What the hub does at this event.
+    /// The hub's action at this event.
     pub control: Control,
     /// The body of the published record.
     pub body: Body,

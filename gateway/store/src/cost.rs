@@ -1,8 +1,9 @@
-//! What a request costs beyond the token that it takes when it arrives.
+//! The cost of a request beyond the token that it takes when it arrives.
 //!
 //! The store counts the work of each request into its meter. When the request has ended, the
 //! buckets that it took a token from are charged for the work beyond [`UNITS_PER_REQUEST`], in
-//! fractions of a token. That may leave them in debt: the next requests wait until it is paid.
+//! fractions of a token. This may leave a bucket in debt: the next requests wait until it has
+//! refilled.
 
 use std::{
     hash::{BuildHasher, Hash, RandomState},
@@ -14,20 +15,20 @@ use std::{
 
 use fanout::fair::Party;
 
-/// Units of store work that the token pays for which a request takes when it arrives.
+/// Units of store work that the first token of a request pays for.
 pub const UNITS_PER_REQUEST: u64 = 10;
 
 /// Units of store work that each further token pays for.
 pub const UNITS_PER_TOKEN: u64 = 50;
 
-/// Bytes of documents that count as one unit. Work is counted in as many parts of a unit, so that
+/// Bytes of documents that count as one unit. Work is counted in this many parts of a unit, so that
 /// nothing is lost by rounding.
 const BYTES_PER_UNIT: u64 = 64 * 1024;
 
 /// Documents of a page or events of a log that count as one unit.
 const ROWS_PER_UNIT: u64 = 20;
 
-/// Replayed events that count as one unit: each is read from the log, and its entity after it.
+/// Replayed events that count as one unit: each is read from the log, and then its entity.
 const EVENTS_PER_UNIT: u64 = 4;
 
 tokio::task_local! {
@@ -37,16 +38,16 @@ tokio::task_local! {
 /// Store work of one request.
 #[derive(Debug, Default)]
 pub struct Meter {
-    /// In parts of a unit, which is a partition read or written, or a few rows of a page.
+    /// Work in parts of a unit. A unit is a partition that is read or written, or some rows of a
+    /// page.
     parts: AtomicU64,
-    /// Hashes of the tenant and the user (or key) for whom the work is done; 0 while they are not
-    /// known.
+    /// Hashes of the tenant and the user (or key) of the request; 0 while unknown.
     tenant: AtomicU64,
     user: AtomicU64,
 }
 
 impl Meter {
-    /// A meter for work that is done for a user of a tenant.
+    /// Returns a meter for work for a user of a tenant.
     pub fn of(tenant: &impl Hash, user: &impl Hash) -> Self {
         Self {
             tenant: AtomicU64::new(hash(tenant)),
@@ -55,12 +56,12 @@ impl Meter {
         }
     }
 
-    /// Runs a request, and counts what the store does for it in the same task.
+    /// Runs a request, and counts the store's work for it in the same task.
     pub async fn measure<F: Future>(self: &Arc<Self>, request: F) -> F::Output {
         METER.scope(Arc::clone(self), request).await
     }
 
-    /// Returns the tokens, and fractions of one, that the request costs beyond its first one.
+    /// Returns the cost of the request beyond its first token, in tokens.
     pub fn surcharge(&self) -> f64 {
         let free = UNITS_PER_REQUEST * BYTES_PER_UNIT;
         let parts = self.parts.load(Ordering::Relaxed).saturating_sub(free);
@@ -68,8 +69,8 @@ impl Meter {
     }
 }
 
-/// Counts a part of a request as at most so many units, also if the request is cancelled in it. For
-/// work whose size is not the caller's doing.
+/// Runs a part of a request that counts as at most `most` units, also if the request is cancelled
+/// in it. For work whose size the caller does not determine.
 pub async fn at_most<F: Future>(units: u64, work: F) -> F::Output {
     let Ok(outer) = METER.try_with(Arc::clone) else {
         return work.await;
@@ -117,18 +118,18 @@ pub fn count_rows(rows: usize) {
     count(rows as u64, ROWS_PER_UNIT);
 }
 
-/// Counts events that are to be replayed: as much as reading them by pages of messages takes.
+/// Counts events that will be replayed, with the cost of reading them by pages of messages.
 pub fn count_replay(events: u64) {
     count(events, EVENTS_PER_UNIT);
 }
 
 fn count(amount: u64, per_unit: u64) {
     let parts = amount.saturating_mul(BYTES_PER_UNIT / per_unit);
-    // Work outside of a request is nobody's to pay.
+    // Nobody pays for work outside of a request.
     let _outside = METER.try_with(|meter| meter.parts.fetch_add(parts, Ordering::Relaxed));
 }
 
-/// Says for which user (or key) of a tenant the current request is done.
+/// Sets the tenant and user (or key) of the current request.
 pub fn set_payer(tenant: &impl Hash, user: &impl Hash) {
     let _outside = METER.try_with(|meter| {
         meter.tenant.store(hash(tenant), Ordering::Relaxed);
@@ -136,8 +137,8 @@ pub fn set_payer(tenant: &impl Hash, user: &impl Hash) {
     });
 }
 
-/// Returns who takes turns for the current work: its tenant and user; the default one for the node's
-/// own work.
+/// Returns the tenant and user that take turns for the current work; the default for the node's own
+/// work.
 pub fn party() -> Party {
     let load = |hash: &AtomicU64| hash.load(Ordering::Relaxed);
     METER

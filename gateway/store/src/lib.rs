@@ -44,10 +44,11 @@ pub use crate::{
 /// Maximum time of a [`Store`] call; after it the call returns [`StoreError::Unavailable`].
 pub const DEADLINE: Duration = Duration::from_secs(4);
 
-/// How long a large read waits for its turn; after it the call returns [`StoreError::Busy`].
+/// Maximum time that a large read waits for its turn; after it the call returns
+/// [`StoreError::Busy`].
 const TURN_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Large reads that may wait at once for the permits of an engine or a server.
+/// Maximum number of large reads that wait for the permits of an engine or a server.
 const MAX_WAITING_READS: usize = 10_000;
 
 /// Waits for the turn of the current request to do a large read.
@@ -97,7 +98,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         limit: usize,
     ) -> Result<Log, StoreError>;
 
-    /// Publishes an ephemeral event, which has no `seq` and is not stored.
+    /// Publishes a passing event, which has no `seq` and is not stored.
     async fn publish(&self, topic: &fanout::Topic, record: Bytes) -> Result<(), StoreError>;
 
     /// Removes up to `limit` documents of a table with their indexes and counters, if the
@@ -133,15 +134,17 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn members(&self, members: &[String]) -> Result<Vec<u32>, StoreError>;
 
     /// Removes the members of ended leases and returns them, also those that have sessions on other
-    /// nodes. One caller only gets each of them.
+    /// nodes. Only one caller receives each of them.
     async fn sweep(&self) -> Result<Vec<String>, StoreError>;
 
-    /// Returns the store's clock in milliseconds since the Unix epoch. Fails if the store cannot be
-    /// reached or takes no writes.
+    /// Returns the store's clock in milliseconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the store cannot be reached or refuses writes.
     async fn now(&self) -> Result<u64, StoreError>;
 }
 
-/// Why a store call failed.
+/// The reason why a store call failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The store cannot be reached, does not respond, or refuses writes. It is unknown whether a

@@ -10,7 +10,7 @@ use std::sync::Arc;
 pub struct Partition(Arc<str>);
 
 impl Partition {
-    /// Creates a partition name. The domain's `scope` module builds all names; nothing else should.
+    /// Creates a partition name. Only the domain's `schema` module should build names.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         let name = name.into();
         debug_assert!(

@@ -1,4 +1,4 @@
-//! What reads ask for and return: documents, snapshots, pages and pieces of the log.
+//! Parameters and results of reads: documents, snapshots, pages and pieces of the log.
 
 use bytes::Bytes;
 use fanout::{Position, record::Stamps};
@@ -132,7 +132,7 @@ pub struct Log {
     pub continuity: Continuity,
 }
 
-/// How a position relates to a log.
+/// The relation of a position to a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Continuity {
     /// The position is that of an event (or the start of an untrimmed log), and all later events

@@ -31,8 +31,8 @@ pub struct Outline {
 const MAX_INTEGER: u64 = 1 << 62;
 
 impl Outline {
-    /// Returns whether a partition can have this outline: the log's floor is not behind its head, and
-    /// no more numbers were purged than assigned. For outlines that come from outside.
+    /// Returns whether a partition can have this outline: the log's floor is not behind its head,
+    /// and no more numbers were purged than assigned. For outlines that come from outside.
     pub fn is_possible(&self) -> bool {
         let Self {
             head,
@@ -74,7 +74,7 @@ pub struct Exists;
 /// The result of [`Transfer::load`].
 pub type Loaded = Result<Result<(), Exists>, StoreError>;
 
-/// Where an iteration continues: returned by one call and passed to the next. Opaque to the caller.
+/// The position of an iteration: returned by one call and passed to the next. Opaque to the caller.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cursor(pub(super) String);
 

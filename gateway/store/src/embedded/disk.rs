@@ -38,11 +38,11 @@ pub(super) const FORMAT_KEY: &[u8] = b"format";
 /// The trees of a store, in the order of [`Disk`]'s fields.
 pub(super) const TREES: [&str; 5] = ["meta", "partitions", "entries", "expiries", "dropped"];
 
-/// Pages that are checked before a store is opened: takes some milliseconds if they are cached, a
-/// second or two otherwise.
+/// Number of pages that are checked before a store is opened. Takes some milliseconds if they are
+/// cached, a second or two otherwise.
 const PAGES_CHECKED_AT_OPEN: usize = 16_384;
 
-/// Why a store could not be opened. Each message says what to do.
+/// The reason why a store could not be opened. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The folder cannot be created or written to.

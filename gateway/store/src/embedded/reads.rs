@@ -1,9 +1,9 @@
-//! Where reads run: small ones at once on the caller's thread, large ones on threads that may
-//! block, a few at a time.
+//! The threads of reads: small ones run on the caller's thread, large ones on blocking threads, a
+//! few at a time.
 //!
-//! A look-up takes a microsecond or two while its page is in memory, so a small read is done before
-//! a thread could take it over. A large one (hundreds of channels, a long page, a piece of a walk)
-//! would hold up everything else that the runtime's worker has to do.
+//! A look-up takes a microsecond or two while its page is in memory, so a small read takes less
+//! time than handing it to another thread. A large one (hundreds of channels, a long page, a piece
+//! of a walk) would block the other tasks of the runtime's worker.
 
 use std::sync::Arc;
 
@@ -17,15 +17,15 @@ use super::{
 };
 use crate::{DEADLINE, MAX_WAITING_READS, StoreError, turn};
 
-/// Look-ups of a read that is done on the caller's thread: some tens of microseconds.
+/// Maximum look-ups of a read on the caller's thread: some tens of microseconds.
 const INLINE_LOOKUPS: usize = 32;
 
 /// The reading side of the store.
 pub(super) struct Reads {
     disk: Arc<Disk>,
     clock: Clock,
-    /// Held by large reads, in turns between tenants and their users. Half of the cores are left
-    /// to whoever reads little.
+    /// Permits of large reads, in turns between tenants and their users. Half of the cores are left
+    /// for small reads.
     pub(super) large: Arc<FairPermits>,
     pub(super) at_once: usize,
 }
@@ -42,9 +42,9 @@ impl Reads {
         }
     }
 
-    /// Waits for the large reads that are under way, also those whose callers gave up.
+    /// Waits for the large reads in progress, also those whose callers stopped waiting.
     pub(super) async fn finish(&self) {
-        // Each ends by itself; a disk that hangs is not waited for.
+        // Each read ends by itself. Does not wait for a disk that hangs.
         let all = async {
             let mut permits = Vec::with_capacity(self.at_once);
             while permits.len() < self.at_once {
@@ -54,7 +54,8 @@ impl Reads {
         let _ = timeout(DEADLINE, all).await;
     }
 
-    /// Reads at one instant. `lookups` says how many documents or entries are looked at, at most.
+    /// Reads at one instant. `lookups` is the maximum number of documents or entries that the read
+    /// looks up.
     pub(super) async fn view<T: Send + 'static>(
         &self,
         lookups: usize,
@@ -67,7 +68,7 @@ impl Reads {
         }
         let large = async {
             let permit = turn(&self.large).await?;
-            // The permit goes along: a caller that gives up does not end the read.
+            // The thread holds the permit: the read continues if its caller stops waiting.
             tokio::task::spawn_blocking(move || {
                 let done = read();
                 drop(permit);

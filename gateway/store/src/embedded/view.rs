@@ -14,7 +14,7 @@ use crate::{
     Range, Read, Snapshot, StoreError, Table,
 };
 
-/// Why a read or a write failed.
+/// The reason why a read or a write failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {
     /// The storage failed, and with it the whole transaction.

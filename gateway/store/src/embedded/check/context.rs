@@ -1,4 +1,4 @@
-//! The context of a check: the trees, the check of values, and where findings go.
+//! The context of a check: the trees, the check of values, and the receiver of findings.
 
 use heed::RoTxn;
 
@@ -10,7 +10,7 @@ use crate::Document;
 pub struct Finding {
     /// Description, a clause.
     pub what: String,
-    /// What a repair would do, a predicate that starts with "would" or "could".
+    /// The effect of a repair, as a predicate that starts with "would" or "could".
     pub repair: String,
 }
 

@@ -64,7 +64,7 @@ pub enum Damage {
     Page {
         /// The page.
         page: u64,
-        /// What is wrong with it, a predicate.
+        /// The defect, as a predicate.
         what: &'static str,
     },
     /// The number of pages or entries of a tree differs from the number in its description.

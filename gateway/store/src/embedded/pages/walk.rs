@@ -32,7 +32,7 @@ const MAX_DEPTH: u16 = 32;
 /// The first page after the two meta pages.
 const FIRST: u64 = 2;
 
-/// How much of a file to check.
+/// The extent of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Extent {
     /// All pages, and that each page is either in use or free.

@@ -1,4 +1,4 @@
-//! The state of a partition as a commit leaves it.
+//! The state of a partition after a commit.
 
 use std::collections::{HashMap, hash_map};
 
@@ -282,7 +282,7 @@ impl<'t> Draft<'t> {
                 break;
             }
             if seq >= first {
-                // None of a damaged log, whose floor lies behind its head.
+                // Nothing in a damaged log, whose floor is after its head.
                 let Some(append) = commit.append.get((seq - first) as usize) else {
                     break;
                 };

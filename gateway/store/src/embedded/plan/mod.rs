@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{Commit, Conflict, Keep, Outcome, Partition, Position};
 
-/// What a commit without conflicts does.
+/// The effects of a commit without conflicts.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub(super) outcome: Outcome,

@@ -209,7 +209,7 @@ impl Writer {
 
     fn note_broken(&self, error: &heed::Error) {
         if disk::is_broken(error) {
-            // Fails if it is set already.
+            // Does nothing if it is set already.
             let _ = self.health.broken.set(());
         }
     }
