@@ -11,7 +11,7 @@ use crate::{
 
 pub use crate::decode_error::DecodeError;
 
-/// How the frames of a connection are encoded.
+/// The encoding of a connection's frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Encoding {
     /// MessagePack in binary messages.
@@ -92,8 +92,8 @@ pub fn from_msgpack<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError>
     }
 }
 
-/// Decodes a map of parameters that a client encoded. [`ClientInput`] says how it differs from
-/// [`Encoding::decode`].
+/// Decodes a map of parameters that a client encoded. Stricter than [`Encoding::decode`], see
+/// [`ClientInput`].
 pub(crate) fn from_client<T: DeserializeOwned>(
     encoding: Encoding,
     bytes: &[u8],
@@ -103,7 +103,8 @@ pub(crate) fn from_client<T: DeserializeOwned>(
         Encoding::MessagePack => {
             let reader = |rest| rmp_serde::Deserializer::new(rest);
             T::deserialize(ClientInput::new(&mut reader(bytes), &findings)).or_else(|_| {
-                // Once more, for the place. It costs more than the value, and few need it.
+                // Decoded again to find the path of the field: tracking it costs more than
+                // decoding.
                 input::read(ClientInput::new(&mut reader(bytes), &findings))
             })
         }

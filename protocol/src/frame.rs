@@ -122,7 +122,7 @@ impl<'a> Request<'a> {
                         Marker::FixMap(_) | Marker::Map16 | Marker::Map32 => {
                             RawParams::MessagePack(value)
                         }
-                        // How JavaScript's encoders write a field that is undefined.
+                        // JavaScript's encoders write undefined fields this way.
                         Marker::Null => RawParams::Absent,
                         _ => return Err(DecodeError("params is not a map".into())),
                     });

@@ -14,7 +14,7 @@ pub const PREFIXES: [&str; 11] = [
 /// Maximum length of a chosen id, in bytes.
 pub const MAX_CHOSEN: usize = 64;
 
-/// Why a string is not an id of a kind.
+/// The reason why a string is not an id of a kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidId(String);

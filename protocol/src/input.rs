@@ -1,9 +1,9 @@
-//! Input of clients: what is accepted does not depend on the encoding.
+//! Input of clients: both encodings accept the same values.
 //!
-//! The readers of both encodings accept more than the contract says, each something else: structs as
-//! arrays of their fields, enums as maps or indexes, binary as text, integers as names of fields, a
-//! key twice. [`ClientInput`] refuses all of it. It accepts a float with an integral value where an
-//! integer is expected: JavaScript's encoders write integers above 2³² as float64.
+//! The deserializers of the encodings accept more than the contract, each in its own way: structs
+//! as arrays of their fields, enums as maps or indexes, binary as text, integers as names of
+//! fields, duplicate keys. [`ClientInput`] refuses all of this. It accepts a float with an integral
+//! value for an integer, because JavaScript's encoders write integers above 2³² as float64.
 
 mod reader;
 
@@ -21,13 +21,16 @@ pub use reader::ClientInput;
 pub struct Misfit {
     /// The field that does not fit, with the fields that it is in: `attachments[0].size`.
     pub field: Option<String>,
-    /// Where a refused key stands: empty, or the path of its map.
+    /// The path of the map with the refused key; empty for the outermost map.
     pub parent: String,
-    /// What is wrong with it. May quote the value.
+    /// The reason. May quote the value.
     pub why: String,
 }
 
-/// Reads input, or says which field does not fit, and why.
+/// Decodes input.
+///
+/// # Errors
+/// The field that does not fit, and the reason.
 pub fn read<'de, T, D>(reader: D) -> Result<T, Misfit>
 where
     T: Deserialize<'de>,
@@ -39,7 +42,7 @@ where
         // A key that was refused is a `?` at the end.
         let parent = path.trim_end_matches('?').trim_end_matches('.').to_owned();
         let why = error.into_inner().to_string();
-        // Serde names the place of a missing field and of one that stands twice, not the field.
+        // For missing and duplicate fields Serde gives the path of their struct.
         let named = ["missing field `", "duplicate field `"]
             .iter()
             .find_map(|start| why.strip_prefix(start))
@@ -47,7 +50,7 @@ where
         let field = match named {
             Some(named) if parent.is_empty() => Some(named.to_owned()),
             Some(named) => Some(format!("{parent}.{named}")),
-            // The place of a key that cannot be read is its object's.
+            // The path of a key that cannot be decoded is that of its map.
             None => Some(if path.ends_with('?') { &parent } else { &path })
                 .filter(|place| !matches!(place.as_str(), "" | "."))
                 .cloned(),
@@ -56,15 +59,15 @@ where
     })
 }
 
-/// What a [`ClientInput`] found out beside the value.
+/// Findings of a [`ClientInput`] besides the value.
 #[derive(Debug, Default)]
 pub struct Findings {
     has_large_float: Cell<bool>,
 }
 
 impl Findings {
-    /// Checks that no integer of the free data that was read from this JSON was rounded: the reader
-    /// makes floats of those that fit no integer type.
+    /// Checks that no integer of the free data in this JSON was rounded: the deserializer converts
+    /// integers that fit no integer type to floats.
     pub fn check_integers(&self, json: &[u8]) -> Result<(), DecodeError> {
         if self.has_large_float.get() && has_large_integer(json) {
             return Err(DecodeError(OutOfBounds::Integer.to_string()));
@@ -111,7 +114,7 @@ fn is_within_bounds(digits: &[u8]) -> bool {
         .is_some_and(|integer| integer <= MAX_INTEGER)
 }
 
-/// The value as an integer of the wire, if it is one.
+/// Returns the value as an integer of the wire, if it is one.
 pub(crate) fn integral(value: f64) -> Option<i64> {
     #[expect(clippy::cast_precision_loss, reason = "2^53 is a float64")]
     let is_integral = value.fract() == 0.0 && value.abs() <= MAX_INTEGER as f64;

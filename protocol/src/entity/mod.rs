@@ -24,7 +24,8 @@ pub use presence::Presence;
 pub use token_key::{Algorithm, TokenKey};
 pub use user::User;
 
-/// Whether a number that the store assigns is absent: stored values omit it, and events add it.
+/// Returns whether a number that the store assigns is absent: stored values omit it, and events add
+/// it.
 fn is_zero(value: &u64) -> bool {
     *value == 0
 }

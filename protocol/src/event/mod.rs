@@ -30,11 +30,11 @@ macro_rules! events {
             MessageUpdated = 2 "message.updated": Message in "message", Message;
             /// A message was deleted.
             MessageDeleted = 3 "message.deleted": Message in "message", Message;
-            /// A reaction was given.
+            /// A reaction was added.
             ReactionAdded = 4 "reaction.added": Reaction, Data;
-            /// A reaction was taken back.
+            /// A reaction was removed.
             ReactionRemoved = 5 "reaction.removed": Reaction, Data;
-            /// A user came.
+            /// A user was added or joined.
             ParticipantAdded = 6 "participant.added": Participant in "participant", Participant;
             /// A role changed.
             ParticipantUpdated = 7 "participant.updated": Participant in "participant", Participant;
@@ -42,9 +42,9 @@ macro_rules! events {
             ParticipantRemoved = 8 "participant.removed": Participant in "participant", Participant;
             /// The channel's fields changed.
             ChannelUpdated = 9 "channel.updated": Channel in "channel", Channel;
-            /// The channel is gone.
+            /// The channel was deleted.
             ChannelDeleted = 10 "channel.deleted": Channel in "channel", Channel;
-            /// On the user's own stream: the user came into a channel.
+            /// On the user's own stream: the user was added to a channel.
             ChannelAdded = 11 "channel.added": Entry in "entry", Data;
             /// On the user's own stream: the user is no longer in a channel.
             ChannelRemoved = 12 "channel.removed": ChannelId in "channel_id", Data;
@@ -66,7 +66,7 @@ macro_rules! events {
     };
 }
 
-/// How the data of an event is made from a record's body and stamps.
+/// The construction of an event's data from a record's body and stamps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// `{message: body with stamps and reactions}`.
@@ -85,7 +85,7 @@ pub enum Shape {
 
 macro_rules! declare {
     ($($(#[$doc:meta])* $name:ident = $number:literal $word:literal: $data:ident $(in $field:literal)?, $shape:ident;)*) => {
-        /// What happened. The number stands in the log and on the bus, the word on the wire.
+        /// The kind of an event. The log and the bus have its number, the wire its word.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[repr(u8)]
         pub enum EventKind {
@@ -106,7 +106,7 @@ macro_rules! declare {
                 match number { $($number => Some(Self::$name),)* _ => None }
             }
 
-            /// Returns how its data is made from a record.
+            /// Returns the construction of its data.
             pub fn shape(self) -> Shape {
                 match self { $(Self::$name => Shape::$shape,)* }
             }

@@ -13,9 +13,9 @@ use serde::{
 use super::{Findings, integral};
 use crate::MAX_INTEGER;
 
-/// A deserializer of what clients send, over that of either encoding.
+/// A deserializer of client input, over the deserializer of an encoding.
 ///
-/// Values of no declared type (free data) stay what they are.
+/// Values without a declared type (free data) are passed on unchanged.
 #[derive(Debug)]
 pub struct ClientInput<'a, D> {
     inner: D,
@@ -29,7 +29,7 @@ impl<'a, D> ClientInput<'a, D> {
     }
 }
 
-/// What a visitor takes.
+/// The kind of value that a visitor accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expected {
     Integer,
@@ -37,7 +37,7 @@ enum Expected {
     Variant,
     /// A value of any type: free data.
     Any,
-    /// A value that nobody reads.
+    /// A value that is ignored.
     Ignored,
     Other,
 }
@@ -49,7 +49,7 @@ struct Visit<'a, V> {
     findings: &'a Findings,
 }
 
-/// Whatever leads to nested values.
+/// An access to nested values.
 struct Nested<'a, T> {
     inner: T,
     findings: &'a Findings,
@@ -98,7 +98,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for ClientInput<'_, D> {
         deserialize_ignored_any() Ignored;
     }
 
-    /// A variant is its name: no variant of the protocol's enums has fields.
+    /// A variant is a string: no variant of the protocol's enums has fields.
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         _: &'static str,
@@ -127,7 +127,7 @@ macro_rules! visit {
 }
 
 impl<V> Visit<'_, V> {
-    /// Checks an integer of a typed field. Those of free data are checked with the whole of it.
+    /// Checks an integer of a typed field. Integers of free data are checked separately.
     fn check_integer<E: Error>(&self, magnitude: u64) -> Result<(), E> {
         if self.expected == Expected::Integer && magnitude > MAX_INTEGER {
             return Err(E::custom("integers are within ±2^53"));
@@ -249,7 +249,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Visit<'_, V> {
         self.visitor.visit_map(Entries {
             inner: entries,
             findings: self.findings,
-            // A struct knows its fields that stand twice, and ignores the others.
+            // A struct refuses duplicate fields itself, and ignores unknown ones.
             keys: (self.expected != Expected::Struct).then(RefCell::default),
         })
     }
@@ -305,7 +305,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Nested<'_, A> {
     }
 }
 
-/// The entries of a map: each key is a string, and stands once if the keys are kept.
+/// The entries of a map: each key is a string, and unique if the keys are kept.
 struct Entries<'a, A> {
     inner: A,
     findings: &'a Findings,

@@ -134,7 +134,7 @@ pub enum Reply {
     Field(&'static str),
 }
 
-/// Which part of a server handles a WebSocket request.
+/// The part of a server that handles a WebSocket request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Handler {
     /// The domain: the same function as over HTTP.
@@ -247,11 +247,11 @@ impl Http {
     const fn delete(path: &'static str, success: &'static [(u16, &'static str)]) -> Self {
         Self::new(HttpMethod::Delete, path, success, Body::None)
     }
-    /// The same without a body, or with an optional one.
+    /// Sets the presence of a body.
     const fn body(self, body: Body) -> Self {
         Self { body, ..self }
     }
-    /// The same with conditional headers.
+    /// Sets the conditional headers.
     const fn conditions(self, conditions: Conditions) -> Self {
         Self { conditions, ..self }
     }
