@@ -13,7 +13,7 @@ use protocol::{
     },
 };
 use serde::{Deserialize, Serialize};
-use store::{Commit, Document, Expected, Partition, Range};
+use store::{Commit, Document, Expected, Partition, Range, Table};
 
 use crate::{
     Services, apps, check, commit,
@@ -28,6 +28,9 @@ use crate::{
 /// Maximum and default lifetime of an access key, in seconds.
 const ACCESS_SECONDS: u64 = protocol::bounds::ACCESS_KEY_SECONDS;
 
+/// Number of lines that are read at once to delete them.
+const LINES_PER_PIECE: usize = 200;
+
 /// The key and owner that the hash of a secret leads to.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Credential {
@@ -37,6 +40,16 @@ pub struct Credential {
     pub app: Option<(AppId, Environment)>,
     /// The key.
     pub key: KeyId,
+}
+
+impl Credential {
+    /// Returns the partition of its owner, an app or organization.
+    fn owner(&self) -> Partition {
+        match &self.app {
+            Some((app, _)) => schema::app(app),
+            None => schema::organization(&self.organization),
+        }
+    }
 }
 
 /// A key in the list of its owner.
@@ -100,15 +113,7 @@ pub async fn create_organization_key(
         app: None,
         key: KeyId::from_bits(bits),
     };
-    create_key(
-        services,
-        schema::organization(organization),
-        "organization",
-        credential,
-        body.name,
-        None,
-    )
-    .await
+    create_key(services, credential, body.name, None).await
 }
 
 /// Creates an app key with the id that `bits` make. If it exists, returns it without its secret.
@@ -121,21 +126,12 @@ pub async fn create_app_key(
     bits: u64,
 ) -> Result<Key> {
     apps::permit_app(services, principal, organization, app).await?;
-    let app_and = Some((app.clone(), body.environment));
     let credential = Credential {
         organization: organization.clone(),
-        app: app_and,
+        app: Some((app.clone(), body.environment)),
         key: KeyId::from_bits(bits),
     };
-    create_key(
-        services,
-        schema::app(app),
-        "app",
-        credential,
-        body.name,
-        None,
-    )
-    .await
+    create_key(services, credential, body.name, None).await
 }
 
 /// Creates an access key: an app key that expires within an hour.
@@ -155,21 +151,12 @@ pub async fn create_access(
         )));
     }
     forget_expired(services, &schema::app(app)).await?;
-    let app_and = Some((app.clone(), body.environment));
     let credential = Credential {
         organization: organization.clone(),
-        app: app_and,
+        app: Some((app.clone(), body.environment)),
         key: KeyId::from_bits(bits),
     };
-    create_key(
-        services,
-        schema::app(app),
-        "app",
-        credential,
-        None,
-        Some(seconds),
-    )
-    .await
+    create_key(services, credential, None, Some(seconds)).await
 }
 
 /// Lists an organization's keys, by id.
@@ -251,12 +238,8 @@ pub(super) async fn new_key(
         expire,
         ..Commit::default().put(ENTITY, ONLY, encode(&credential))
     };
-    let owner = match &credential.app {
-        Some((app, _)) => schema::app(app),
-        None => schema::organization(&credential.organization),
-    };
     let partition = schema::credential(&hash);
-    note_new_credential(services, &owner, &partition).await?;
+    note_new_credential(services, &credential.owner(), &partition).await?;
     services.commit_or_busy(&partition, commit).await?;
     Ok(NewKey {
         secret,
@@ -270,14 +253,19 @@ pub(super) async fn new_key(
     })
 }
 
+/// Creates a key, which expires after `seconds` if given.
 async fn create_key(
     services: &Services,
-    owner: Partition,
-    what: &str,
     credential: Credential,
     name: Option<String>,
     seconds: Option<u64>,
 ) -> Result<Key> {
+    let owner = credential.owner();
+    let owner_kind = if credential.app.is_some() {
+        "app"
+    } else {
+        "organization"
+    };
     let new = new_key(services, credential, name, seconds).await?;
     let mut commit = Commit::default();
     let owner_exists = commit.add_require(ENTITY, ONLY, Expected::Present);
@@ -285,30 +273,24 @@ async fn create_key(
     match services.commit(&owner, commit).await? {
         Ok(outcome) => Ok(new.shown(outcome.at)),
         Err(conflict) => {
-            forget_new_key(services, &owner, &new).await?;
+            forget_new_credential(services, &owner, &new.partition()).await?;
             if conflict.failed(owner_exists) {
-                return Err(Error::not_found(what));
+                return Err(Error::not_found(owner_kind));
             }
             existing_key(services, &owner, &new.id).await
         }
     }
 }
 
-/// Deletes the credential of a new key whose line could not be written.
-pub(super) async fn forget_new_key(
+/// Deletes the credential of a new key or token key whose line could not be written.
+pub(super) async fn forget_new_credential(
     services: &Services,
     owner: &Partition,
-    new: &NewKey,
+    credential: &Partition,
 ) -> Result<()> {
-    let credential = new.partition();
-    drop_credential(services, &credential).await?;
-    commit::delete_documents(
-        services,
-        owner,
-        NEW_CREDENTIALS,
-        vec![credential.name().into()],
-    )
-    .await
+    drop_credential(services, credential).await?;
+    let noted = vec![credential.name().into()];
+    commit::delete_documents(services, owner, NEW_CREDENTIALS, noted).await
 }
 
 /// Returns a key that an earlier attempt created, without its secret.
@@ -353,7 +335,7 @@ async fn revoke_key(services: &Services, owner: &Partition, id: &KeyId) -> Resul
     let line: KeyLine = decode(&line.ok_or_else(|| Error::not_found("key"))?)?;
     // The credential first: without it the key is refused, and while the line exists a repeat
     // completes the revocation.
-    forget_credential(services, &line.hash).await?;
+    drop_credential(services, &schema::credential(&line.hash)).await?;
     commit::delete_documents(services, owner, KEYS, vec![id.shared()]).await
 }
 
@@ -364,7 +346,7 @@ async fn forget_expired(services: &Services, owner: &Partition) -> Result<()> {
     loop {
         let (page, _) = services
             .store
-            .page(owner, KEYS, Range::Keys { after }, 200)
+            .page(owner, KEYS, Range::Keys { after }, LINES_PER_PIECE)
             .await?;
         let mut commit = Commit::default();
         for document in &page.documents {
@@ -400,7 +382,12 @@ pub(super) async fn clear_new_credentials(services: &Services, owner: &Partition
     loop {
         let (page, _) = services
             .store
-            .page(owner, NEW_CREDENTIALS, Range::Keys { after: None }, 200)
+            .page(
+                owner,
+                NEW_CREDENTIALS,
+                Range::Keys { after: None },
+                LINES_PER_PIECE,
+            )
             .await?;
         if page.documents.is_empty() {
             return Ok(());
@@ -418,28 +405,37 @@ pub(super) async fn clear_new_credentials(services: &Services, owner: &Partition
     }
 }
 
-/// Deletes every credential and line of a deleted owner.
+/// Deletes every key of a deleted owner.
 pub(super) async fn clear_keys(services: &Services, owner: &Partition) -> Result<()> {
+    clear_credentials(services, owner, KEYS, |document| {
+        let line: KeyLine = decode(document)?;
+        Ok(schema::credential(&line.hash))
+    })
+    .await
+}
+
+/// Deletes the lines in a table of a deleted owner, and the credential that belongs to each.
+pub(super) async fn clear_credentials(
+    services: &Services,
+    owner: &Partition,
+    lines: Table,
+    credential_of: fn(&Document) -> Result<Partition>,
+) -> Result<()> {
     loop {
         let (page, _) = services
             .store
-            .page(owner, KEYS, Range::Keys { after: None }, 200)
+            .page(owner, lines, Range::Keys { after: None }, LINES_PER_PIECE)
             .await?;
-        let mut commit = Commit::default().frees();
-        for document in &page.documents {
-            let line: KeyLine = decode(document)?;
-            forget_credential(services, &line.hash).await?;
-            commit = commit.delete(KEYS, document.key.clone());
-        }
-        if commit.write.is_empty() {
+        if page.documents.is_empty() {
             return Ok(());
         }
-        services.commit_or_busy(owner, commit).await?;
+        let mut cleared = Vec::with_capacity(page.documents.len());
+        for document in page.documents {
+            drop_credential(services, &credential_of(&document)?).await?;
+            cleared.push(document.key);
+        }
+        commit::delete_documents(services, owner, lines, cleared).await?;
     }
-}
-
-async fn forget_credential(services: &Services, hash: &str) -> Result<()> {
-    drop_credential(services, &schema::credential(hash)).await
 }
 
 /// Deletes the partition of a key or token key.

@@ -81,7 +81,7 @@ pub async fn create_organization(
         }
         Err(_) => {
             // The organization has its first key already, or is deleted.
-            keys::forget_new_key(services, &partition, &key).await?;
+            keys::forget_new_credential(services, &partition, &key.partition()).await?;
             let there = read_organization(services, principal, &id).await?;
             let key = keys::existing_key(services, &partition, &KeyId::from_bits(bits)).await?;
             Ok(Versioned {

@@ -38,3 +38,49 @@ where
     }
     Err(Error::busy())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use std::{cell::Cell, ops::ControlFlow::Continue};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn conflicting_attempt_is_repeated_until_it_succeeds() {
+        let attempts = Cell::new(0);
+        let done = retry(|| async {
+            attempts.set(attempts.get() + 1);
+            Ok((attempts.get() == 3).then_some("done"))
+        });
+        assert_eq!((done.await.unwrap(), attempts.get()), ("done", 3));
+    }
+
+    #[tokio::test]
+    async fn attempts_that_always_conflict_end_as_busy() {
+        let attempts = Cell::new(0);
+        let error = retry(|| async {
+            attempts.set(attempts.get() + 1);
+            Ok(None::<()>)
+        });
+        assert!(error.await.unwrap_err().is_busy());
+        assert_eq!(attempts.get(), ATTEMPTS);
+
+        let counted = retry_with(0, |count| async move {
+            assert!(count < ATTEMPTS);
+            Ok(Continue::<(), _>(count + 1))
+        });
+        assert!(counted.await.unwrap_err().is_busy());
+    }
+
+    #[tokio::test]
+    async fn error_of_an_attempt_is_not_retried() {
+        let attempts = Cell::new(0);
+        let failed = retry(|| async {
+            attempts.set(attempts.get() + 1);
+            Err::<Option<()>, _>(Error::not_found("user"))
+        });
+        assert!(!failed.await.unwrap_err().is_busy());
+        assert_eq!(attempts.get(), 1);
+    }
+}

@@ -11,7 +11,7 @@ use protocol::{
     },
 };
 use serde::{Deserialize, Serialize};
-use store::{Commit, Document, Expected, Range};
+use store::{Commit, Document, Expected, Partition};
 
 use crate::{
     Services, apps, commit,
@@ -174,7 +174,7 @@ pub async fn create_token_key(
             })
         }
         Err(_) => {
-            forget_new_token_key(services, &owner, &id).await?;
+            keys::forget_new_credential(services, &owner, &schema::token_key(&id)).await?;
             Err(Error::not_found("app"))
         }
     }
@@ -217,7 +217,7 @@ pub async fn revoke_token_key(
     match line {
         Some(_) => {
             jobs::note_job(services, &task).await?;
-            forget_token_key(services, id).await?;
+            keys::drop_credential(services, &schema::token_key(id)).await?;
         }
         // An earlier attempt may have stopped after it deleted the line.
         None => drop(
@@ -294,44 +294,12 @@ async fn store_token_key(
         .is_ok())
 }
 
-pub(super) async fn forget_token_key(services: &Services, id: &TokenKeyId) -> Result<()> {
-    keys::drop_credential(services, &schema::token_key(id)).await
-}
-
-/// Deletes a token key whose line could not be written.
-pub(super) async fn forget_new_token_key(
-    services: &Services,
-    owner: &store::Partition,
-    id: &TokenKeyId,
-) -> Result<()> {
-    let partition = schema::token_key(id);
-    keys::drop_credential(services, &partition).await?;
-    commit::delete_documents(
-        services,
-        owner,
-        NEW_CREDENTIALS,
-        vec![partition.name().into()],
-    )
-    .await
-}
-
 /// Deletes every token key of a deleted app.
-pub(super) async fn clear_token_keys(services: &Services, owner: &store::Partition) -> Result<()> {
-    loop {
-        let (page, _) = services
-            .store
-            .page(owner, TOKEN_KEYS, Range::Keys { after: None }, 200)
-            .await?;
-        let mut commit = Commit::default().frees();
-        for document in &page.documents {
-            forget_token_key(services, &parse_key(&document.key)?).await?;
-            commit = commit.delete(TOKEN_KEYS, document.key.clone());
-        }
-        if commit.write.is_empty() {
-            return Ok(());
-        }
-        services.commit_or_busy(owner, commit).await?;
-    }
+pub(super) async fn clear_token_keys(services: &Services, owner: &Partition) -> Result<()> {
+    keys::clear_credentials(services, owner, TOKEN_KEYS, |document| {
+        Ok(schema::token_key(&parse_key(&document.key)?))
+    })
+    .await
 }
 
 /// Adds a token key's line to a commit of its app. The line makes the key valid.

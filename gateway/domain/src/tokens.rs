@@ -20,7 +20,7 @@ use crate::{
     document::{PutValue, decode},
     ended::revoked_second,
     error::{Error, Result},
-    random,
+    keys, random,
     retry::retry,
     schema::{self, ENTITY, ONLY, REVOCATION, SIGNING, Scope, TOKEN_KEYS},
     token_keys::{self, StoredTokenKey, token_key_line},
@@ -132,7 +132,10 @@ async fn signing_key(services: &Services, scope: &Scope) -> Result<(TokenKeyId, 
         match services.commit(&owner, commit).await? {
             Ok(_) => return Ok(Some((new.id, new.secret.expose().as_bytes().to_vec()))),
             // Another node was first: its key is the one.
-            Err(_) => token_keys::forget_new_token_key(services, &owner, &new.id).await?,
+            Err(_) => {
+                let credential = schema::token_key(&new.id);
+                keys::forget_new_credential(services, &owner, &credential).await?;
+            }
         }
         Ok(None)
     })

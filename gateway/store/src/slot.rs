@@ -38,3 +38,47 @@ slot! {
     /// An event of a commit, by its place in [`Commit::append`](crate::Commit::append).
     EventSlot
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use crate::{Commit, Conflict, Expected, Outcome, Table, Write, Written};
+
+    const THINGS: Table = Table::plain("t");
+
+    fn delete(key: &str) -> Write {
+        Write::Delete {
+            table: THINGS,
+            key: key.into(),
+        }
+    }
+
+    #[test]
+    fn slots_find_the_results_of_their_parts() {
+        let mut commit = Commit::default().require(THINGS, "a", Expected::Absent);
+        let second = commit.add_require(THINGS, "b", Expected::Present);
+        let mut commit = commit.put(THINGS, "a", Bytes::new());
+        let next = commit.next_write();
+        let written = commit.add_write(delete("b"));
+        assert_eq!(next, written);
+
+        let outcome = Outcome {
+            written: [4, 7]
+                .map(|version| Written {
+                    version,
+                    ..Written::default()
+                })
+                .to_vec(),
+            ..Outcome::default()
+        };
+        assert_eq!(outcome.version(written), 7);
+
+        let conflict = |require: &[usize]| Conflict {
+            require: require.to_vec(),
+            increment: vec![0],
+        };
+        assert!(conflict(&[1]).failed(second) && !conflict(&[0]).failed(second));
+        assert!(conflict(&[]).is_limit() && !conflict(&[1]).is_limit());
+    }
+}
