@@ -202,7 +202,7 @@ impl Fixture<'_> {
                     .await
                     .map(drop)
             }
-            Operation::Type => typing::typing(services, actor, channel, true).await,
+            Operation::Type => typing::publish_typing(services, actor, channel, true).await,
             Operation::EditOwn => messages::edit_message(
                 services,
                 actor,

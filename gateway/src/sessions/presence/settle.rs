@@ -5,7 +5,7 @@ use domain::{
     online::Online,
     reads,
     schema::{ENTITY, ONLY, SEEN, Scope, parse_member},
-    together::together,
+    together,
 };
 use fanout::record::Control;
 use protocol::{EventKind, event::PresenceData};
@@ -37,7 +37,7 @@ impl PresenceTracker {
         let at = self.services.clock.now_ms();
         let online = self.services.store.members(&batch.members).await?;
         let each = batch.members.iter().zip(findings).zip(online);
-        let settled = together(each.map(|((member, finding), online)| {
+        let settled = together::run(each.map(|((member, finding), online)| {
             self.settle_one(member, finding, online.into(), at)
         }))
         .await;
