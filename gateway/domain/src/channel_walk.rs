@@ -5,7 +5,7 @@
 //! since the walk began. The instant of a channel's last event never goes backwards. So a channel
 //! that the user is in throughout either keeps its place until the first phase comes to it, or has
 //! an event since the walk began when the first phase is over. Channels that were active meanwhile
-//! may come twice.
+//! may be shown twice.
 //!
 //! Pages may be answered from orders of different ages, by different nodes. The walk counts as
 //! begun at the oldest of them. An order of the first phase may show a channel at the top already,

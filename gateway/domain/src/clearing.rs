@@ -1,4 +1,4 @@
-//! Clearing what was deleted, in pieces: a call returns when everything is cleared, or soon after
+//! Clears deleted objects in pieces: a call returns when everything is cleared, or soon after
 //! `until`.
 //!
 //! Every piece can be done again, and by several at once. Which tables are cleared follows from

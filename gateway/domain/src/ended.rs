@@ -61,12 +61,12 @@ pub enum Ending {
     },
     /// Sessions that tokens of this key opened (4004).
     TokenKey {
-        /// Its id.
+        /// The token key.
         id: TokenKeyId,
     },
     /// All sessions of an app (4004).
     App {
-        /// Its id.
+        /// The app.
         id: AppId,
     },
 }
@@ -93,7 +93,7 @@ impl Ending {
     }
 }
 
-/// What a node does with ended sessions.
+/// A node's reaction to ended sessions.
 #[async_trait]
 pub trait Ended: Send + Sync {
     /// Ends the sessions that began before `at`, in milliseconds by the store's clock. A client may

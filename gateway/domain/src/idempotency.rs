@@ -25,14 +25,14 @@ use crate::{
     schema::{self, ENTITY, ONLY},
 };
 
-/// How long a key is kept.
+/// Lifetime of an `Idempotency-Key`.
 const KEY_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// Maximum length of an `Idempotency-Key`, in bytes.
 const MAX_KEY_BYTES: usize = 255;
 /// Duration of a claim in milliseconds, longer than any request takes. A node that died leaves its
 /// claim.
 const CLAIM_MS: u64 = 15_000;
-/// How long a repeat waits for the answer of the first request.
+/// Maximum time that a repeat waits for the answer of the first request.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 /// Initial and maximum interval at which a repeat looks for the answer.
 const INITIAL_POLL: Duration = Duration::from_millis(10);
@@ -162,7 +162,7 @@ pub async fn begin_once(
             let mut commit = Commit::default().require(ENTITY, ONLY, is);
             let claim = commit.add_value(ENTITY, ONLY, &claim);
             commit.expire = kept.is_none().then_some(KEY_LIFETIME);
-            // On a conflict somebody else was faster, or the day is over.
+            // Conflicts if another request claimed the key first, or its lifetime is over.
             let claimed = match services.store.commit(&partition, commit).await {
                 Err(error @ StoreError::Full(_)) => return Ok(Begun::Full(error.into())),
                 claimed => claimed?,

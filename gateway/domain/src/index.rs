@@ -144,7 +144,7 @@ pub(super) async fn drop_old_line(
     }
 }
 
-/// Returns whether a line that is not confirmed stands there too long to belong to a request.
+/// Returns whether a line is too old to belong to a request in progress.
 pub(super) fn is_old(services: &Services, line: &Line) -> bool {
     line.since < services.clock.now_ms().saturating_sub(OLD_LINE_MS)
 }

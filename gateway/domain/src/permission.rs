@@ -25,21 +25,21 @@ pub enum Action {
     React,
     /// Edit one's own message.
     EditOwn,
-    /// Edit somebody else's message.
+    /// Edit another user's message.
     EditOthers,
     /// Delete one's own message.
     DeleteOwn,
-    /// Delete somebody else's message.
+    /// Delete another user's message.
     DeleteOthers,
-    /// Add somebody with this role.
+    /// Add a user with this role.
     Add(Role),
     /// Join as a member.
     Join,
     /// Leave.
     Leave,
-    /// Remove somebody who has this role.
+    /// Remove a participant who has this role.
     Remove(Role),
-    /// Change somebody's role.
+    /// Change a participant's role.
     ChangeRole {
         /// The current role.
         from: Role,

@@ -19,8 +19,8 @@ pub enum LoggedEvent {
     Channel,
     /// The entry holds the event's data. All subscriptions end.
     DeletedChannel,
-    /// The entry holds a channel's id. A replay reads the user's entry of that channel, or tells a
-    /// removal if the user is no longer in it.
+    /// The entry holds a channel's id. A replay reads the user's entry of that channel, or returns
+    /// a removal if the user is no longer in it.
     AddedChannel,
     /// The entry holds a channel's id.
     RemovedChannel,

@@ -1,7 +1,7 @@
 //! The catalogue of stored things: every partition, table, counter and logged event, one row each.
 //!
-//! Deletion jobs, export and import, and replay loop over these rows, so what has a row here is
-//! cleared, exported and replayed. A document can only be written to a table that has one.
+//! Deletion jobs, export and import, and replay loop over these rows, so everything with a row is
+//! cleared, exported and replayed. A document can only be written to a table with a row.
 
 mod event;
 mod partition;

@@ -4,7 +4,7 @@ use store::{Partition, Table};
 
 use super::PartitionKind;
 
-/// The key of a document that stands alone in its table.
+/// The key of the only document of a table.
 pub const ONLY: &str = "";
 
 /// A row of the catalogue.
