@@ -153,7 +153,11 @@ async fn unsubscribe_cancels_a_subscription_that_waits_for_the_store() {
         .unwrap();
     assert_eq!(next().await.event, "channel.added");
     until("both wait", || async {
-        front.log().matches("are tried again").count() >= 2
+        front
+            .log()
+            .matches("cannot subscribe outside of a request")
+            .count()
+            >= 2
     })
     .await;
     leaving

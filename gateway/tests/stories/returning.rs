@@ -468,12 +468,12 @@ async fn terminal_chat_reports_a_restart_and_continues() {
     alice.types("before").await;
     bob.says("Alice: before").await;
     node.kill9().await;
-    alice.says("connecting again").await;
+    alice.says("reconnecting").await;
     alice.types("meanwhile").await;
     let (node, address) = Chaos::node(&data, &[]).await;
     path.leads_to(address);
     for person in [&alice, &bob] {
-        person.says("connected again").await;
+        person.says("reconnected").await;
         person.says("Alice: meanwhile").await;
     }
     bob.types("after").await;
