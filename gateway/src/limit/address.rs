@@ -1,12 +1,12 @@
-//! What a limit "per address" counts.
+//! The unit that limits per address count.
 
 use std::{
     fmt,
     net::{IpAddr, Ipv6Addr},
 };
 
-/// Bits of an IPv6 address that name a subscriber's network, all of whose addresses belong to one
-/// subscriber.
+/// Prefix length of an IPv6 network, whose addresses are assumed to belong to one
+/// client.
 const IPV6_PREFIX: u32 = 64;
 
 /// An IPv4 address, or an IPv6 /64. An IPv4-mapped IPv6 address counts as its IPv4 address.

@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-/// How often something may be done.
+/// The rate of a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// On average, per second; 0 means without limit.
+    /// Tokens per second; 0 means no limit.
     pub per_second: u64,
-    /// At once, after a rest; at least 1.
+    /// Capacity; at least 1.
     pub burst: u64,
 }
 
 impl Rate {
-    /// So many per second, and twice that at once.
+    /// Creates a rate with a burst of twice the tokens per second.
     pub fn per_second(per_second: u64) -> Self {
         Self {
             per_second,
@@ -20,26 +20,26 @@ impl Rate {
         }
     }
 
-    /// The nanoseconds in which one token comes.
+    /// Returns the nanoseconds per token.
     fn interval(self) -> u64 {
         (1_000_000_000 / self.per_second.max(1)).max(1)
     }
 }
 
-/// A bucket: full at first, one token less with each [`take`](Self::take), filling up again with
+/// A token bucket: full at first, one token less with each [`take`](Self::take), and refilled over
 /// time.
 ///
-/// Time is a [`Duration`] since any fixed instant. A rate that changes between calls counts from
-/// there on.
+/// Time is a [`Duration`] since any fixed instant. If the rate changes between calls, the new one
+/// applies from then on.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Bucket {
-    /// When it will be full, in nanoseconds (as in the generic cell rate algorithm, which needs
-    /// nothing else).
+    /// Time at which it is full, in nanoseconds (the state of the generic cell rate
+    /// algorithm).
     full_at: u64,
 }
 
 impl Bucket {
-    /// Takes a token, or says in how many milliseconds there will be one (at least 1).
+    /// Takes a token, or returns the milliseconds until there is one (at least 1).
     pub fn take(&mut self, now: Duration, rate: Rate) -> Result<(), u64> {
         self.peek(now, rate)?;
         if rate.per_second != 0 {
@@ -48,8 +48,8 @@ impl Bucket {
         Ok(())
     }
 
-    /// Takes tokens, and fractions of one, that were used already, whether they are there or not:
-    /// those to come pay for them.
+    /// Takes tokens and fractions that were used already. The bucket may get into debt, which later
+    /// tokens pay.
     pub fn charge(&mut self, tokens: f64, now: Duration, rate: Rate) {
         if rate.per_second != 0 && tokens > 0.0 {
             let taken = (rate.interval() as f64 * tokens) as u64;
@@ -57,14 +57,14 @@ impl Bucket {
         }
     }
 
-    /// Gives a token back that was taken.
+    /// Gives back a token.
     pub fn give_back(&mut self, rate: Rate) {
         if rate.per_second != 0 {
             self.full_at = self.full_at.saturating_sub(rate.interval());
         }
     }
 
-    /// Whether there is a token, without taking it.
+    /// Checks whether there is a token, without taking it.
     pub fn peek(&self, now: Duration, rate: Rate) -> Result<(), u64> {
         if rate.per_second == 0 {
             return Ok(());
@@ -76,12 +76,12 @@ impl Bucket {
         }
     }
 
-    /// Returns when it will be full, in nanoseconds.
+    /// Returns the time at which it is full, in nanoseconds.
     pub(super) fn full_at(&self) -> u64 {
         self.full_at
     }
 
-    /// Whether it is full: as good as one that never was.
+    /// Returns whether it is full, and so equals a new one.
     pub fn is_full(&self, now: Duration) -> bool {
         self.full_at <= nanos(now)
     }
@@ -98,12 +98,12 @@ mod tests {
     const MS: fn(u64) -> Duration = Duration::from_millis;
 
     #[test]
-    fn a_bucket_has_8_bytes() {
+    fn bucket_has_8_bytes() {
         assert_eq!(size_of::<Bucket>(), 8);
     }
 
     #[test]
-    fn a_burst_then_the_rate_and_the_wait_is_told_exactly() {
+    fn burst_is_followed_by_the_rate_and_exact_waits() {
         let rate = Rate::per_second(50);
         let mut bucket = Bucket::default();
         for _ in 0..100 {
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_charge_may_leave_a_debt_that_the_rate_pays() {
+    fn charge_may_leave_a_debt_that_the_rate_pays() {
         let rate = Rate::per_second(10);
         let mut bucket = Bucket::default();
         assert_eq!(bucket.take(MS(0), rate), Ok(()));
@@ -167,7 +167,7 @@ mod tests {
             .step_by(10)
             .filter(|at| bucket.take(MS(*at), rate).is_ok())
             .count();
-        // A try comes every 10 ms, so up to 10 ms of each 143 are lost.
+        // With a try every 10 ms, up to 10 ms of each 143 are lost.
         assert!(
             (7 * 3600 * 93 / 100..=7 * 3600 + 1).contains(&taken),
             "{taken}"

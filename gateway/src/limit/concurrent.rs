@@ -1,16 +1,16 @@
-//! How many at the same time, for each of many keys.
+//! Counts of concurrent items by key.
 
 use std::{hash::Hash, sync::Arc};
 
 use dashmap::DashMap;
 
-/// Counts what is there for each key. A key without anything costs nothing.
+/// Counts concurrent items of each key. A key without items takes no memory.
 #[derive(Debug, Default)]
 pub struct Concurrent<K: Eq + Hash> {
     counts: DashMap<K, u64>,
 }
 
-/// One that is counted, until it is dropped.
+/// A counted item, until it is dropped.
 #[derive(Debug)]
 pub struct Counted<K: Eq + Hash> {
     all: Arc<Concurrent<K>>,
@@ -18,14 +18,14 @@ pub struct Counted<K: Eq + Hash> {
 }
 
 impl<K: Eq + Hash + Clone> Concurrent<K> {
-    /// Nothing is there yet.
+    /// Creates empty counts.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             counts: DashMap::new(),
         })
     }
 
-    /// Counts one more of a key, unless `most` are there; 0 means any number.
+    /// Counts an item of a key, unless there are `most` already; 0 means no limit.
     pub fn enter(self: &Arc<Self>, key: K, most: u64) -> Option<Counted<K>> {
         let mut count = self.counts.entry(key.clone()).or_default();
         if most != 0 && *count >= most {

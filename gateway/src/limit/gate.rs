@@ -1,10 +1,11 @@
-//! Admission of `connect`s: how many are served at a time, how many wait, and when the others retry.
+//! Admission of `connect`s: how many are served at a time, how many wait, and when the others
+//! retry.
 //!
 //! When a node ends, its clients connect to the other nodes at once. Serving a `connect` (its user,
-//! its channels, its replay) is expensive and would delay existing sessions, so only a few are served
-//! at a time. Others wait, and take turns between apps and, within an app, between users. If too many
-//! wait, one of the app with the most is rejected with a retry hint. Hints are spaced by the time
-//! that one `connect` takes, so that clients return about as fast as they are served.
+//! its channels, its replay) is expensive and would delay existing sessions, so only a few are
+//! served at a time. Others wait, and take turns between apps and, within an app, between users. If
+//! too many wait, one of the app with the most is rejected with a retry hint. Hints are spaced by
+//! the time that one `connect` takes, so that clients return about as fast as they are served.
 
 use std::{
     sync::{
@@ -75,8 +76,8 @@ struct RetrySchedule {
 }
 
 impl Gate {
-    /// Creates a gate that serves `at_once` `connect`s at a time while `waiting` others wait. 0 means
-    /// no limit, for each.
+    /// Creates a gate that serves `at_once` `connect`s at a time while `waiting` others wait. 0
+    /// means no limit, for each.
     pub fn new(at_once: u64, waiting: u64) -> Arc<Self> {
         let count = u32::try_from(at_once).unwrap_or(u32::MAX);
         let waiting = match waiting {

@@ -13,12 +13,12 @@ use super::{Bucket, Rate};
 /// Maximum number of buckets by default; each has 8 bytes and its key.
 const CAPACITY: usize = 100_000;
 
-/// Number of buckets among which one is chosen that makes room for another.
+/// Number of buckets of which the fullest is evicted to make room for another.
 const CANDIDATES: usize = 16;
 
-/// Buckets by key. Full ones are dropped when there are too many. If that does not help, one of those
-/// that are nearly full makes room: a flood of keys then limits nobody else, and each of its keys still
-/// has its own limit.
+/// Buckets by key. Full ones are dropped when there are too many. If none is full, one of those
+/// that are nearly full is evicted: a flood of keys does not limit other keys, and each of its own
+/// keys is still limited.
 #[derive(Debug)]
 pub struct Keyed<K: Eq + Hash> {
     buckets: DashMap<K, Bucket>,
@@ -34,8 +34,8 @@ impl<K: Eq + Hash + Clone> Keyed<K> {
         Self::with_capacity(rate, CAPACITY)
     }
 
-    /// Creates buckets of a rate, at most `capacity` of them (and a few more while several threads add
-    /// one).
+    /// Creates buckets of a rate, at most `capacity` of them (and a few more while several threads
+    /// add one).
     pub fn with_capacity(rate: Rate, capacity: usize) -> Self {
         Self {
             buckets: DashMap::new(),
@@ -45,7 +45,7 @@ impl<K: Eq + Hash + Clone> Keyed<K> {
         }
     }
 
-    /// Takes a token of a key, or returns in how many milliseconds there will be one.
+    /// Takes a token of a key, or returns the milliseconds until there is one.
     pub fn take(&self, key: K, now: Duration) -> Result<(), u64> {
         if self.rate.per_second == 0 {
             return Ok(());
@@ -71,7 +71,7 @@ impl<K: Eq + Hash + Clone> Keyed<K> {
         self.buckets.entry(key).or_default()
     }
 
-    /// Gives a token of a key back that was taken.
+    /// Gives back a token of a key.
     pub fn give_back(&self, key: &K) {
         if let Some(mut bucket) = self.buckets.get_mut(key) {
             bucket.give_back(self.rate);

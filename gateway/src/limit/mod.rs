@@ -1,5 +1,5 @@
-//! Limits on how often and how many at once: token buckets, one by one and by key, counts by key,
-//! a gate, and shared bytes. No lock outlives a call.
+//! Limits of rates and of concurrency: token buckets, single and by key, counts by key,
+//! the admission of `connect`s, and shared bytes. No lock outlives a call.
 
 mod address;
 mod bucket;

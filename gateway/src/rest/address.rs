@@ -1,4 +1,4 @@
-//! From whom a request comes, proxies taken into account.
+//! The client address of a request, with `X-Forwarded-For` of trusted proxies.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -16,7 +16,7 @@ use ipnet::IpNet;
 
 const FORWARDED: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The proxies whose `X-Forwarded-For` is believed.
+/// The proxies whose `X-Forwarded-For` is trusted.
 #[derive(Debug, Default)]
 pub struct Proxies {
     trusted: Vec<IpNet>,
@@ -24,7 +24,7 @@ pub struct Proxies {
 }
 
 impl Proxies {
-    /// Believes these networks.
+    /// Trusts the proxies in these networks.
     pub fn new(trusted: Vec<IpNet>) -> Arc<Self> {
         Arc::new(Self {
             trusted,
@@ -32,7 +32,7 @@ impl Proxies {
         })
     }
 
-    /// Whether this address is believed.
+    /// Returns whether this address is trusted.
     pub fn trusts(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.trusted
@@ -40,10 +40,10 @@ impl Proxies {
             .any(|network| network.contains(&address))
     }
 
-    /// The client's address: the peer's, or, if the peer is trusted, the last address in
+    /// Returns the client's address: the peer's or, if the peer is trusted, the last address in
     /// `X-Forwarded-For` that is not.
     ///
-    /// Warns once of a peer that forwards without being trusted: its clients all count as one
+    /// Warns once of an untrusted peer with `X-Forwarded-For`: its clients all count as one
     /// address.
     pub fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
@@ -57,7 +57,7 @@ impl Proxies {
             }
             return client;
         }
-        // Read as bytes: what a client wrote before the proxy's own address may be anything.
+        // Parsed as bytes, since the part before the proxy's own address may contain anything.
         let values: Vec<_> = headers
             .get_all(FORWARDED)
             .iter()
@@ -68,7 +68,7 @@ impl Proxies {
             .rev()
             .flat_map(|value| value.rsplit(|byte| *byte == b','))
         {
-            // A trusted proxy that writes no address hides its client: it is the client then.
+            // A trusted proxy without an address hides its client, so it counts as the client itself.
             let Some(address) = str::from_utf8(hop).ok().and_then(|hop| parse(hop.trim())) else {
                 break;
             };
@@ -81,7 +81,7 @@ impl Proxies {
     }
 }
 
-/// An address, perhaps with a port.
+/// Parses an address with an optional port.
 fn parse(hop: &str) -> Option<IpAddr> {
     let bare = hop.trim_start_matches('[').trim_end_matches(']');
     let address = bare
@@ -90,12 +90,12 @@ fn parse(hop: &str) -> Option<IpAddr> {
     address.ok().map(|address: IpAddr| address.to_canonical())
 }
 
-/// The client of a request.
+/// Returns the client's address of a request.
 pub(super) fn client_of(parts: &Parts, proxies: &Proxies) -> IpAddr {
     proxies.client(peer_of(parts), &parts.headers)
 }
 
-/// Who is at the other end of the connection; nobody in particular if the server did not say.
+/// Returns the peer's address, or an unspecified one if the server did not set it.
 fn peer_of(parts: &Parts) -> IpAddr {
     parts
         .extensions
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_wrote_itself_is_not_believed() {
+    fn address_written_by_the_client_is_not_trusted() {
         assert_eq!(
             client("10.0.0.1", &["1.1.1.1, 198.51.100.7, 10.9.9.9"]),
             "198.51.100.7"

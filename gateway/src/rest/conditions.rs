@@ -13,11 +13,11 @@ use domain::{
 
 use super::error_response::ErrorResponse;
 
-/// What the caller of a change insists on: `If-Match` with one tag or `*`, or `If-None-Match: *`.
+/// The precondition of a change: `If-Match` with one tag or `*`, or `If-None-Match: *`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Insists(pub(super) IfMatch);
 
-/// Which states a reader has: `If-None-Match`.
+/// The versions that a reader has: `If-None-Match`.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Known(Vec<String>);
 
@@ -30,7 +30,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Insists {
         match (wanted.as_slice(), unwanted.as_slice()) {
             ([], []) => Ok(Self(None)),
             ([tag], []) if tag == "*" => Ok(Self(Some(Precondition::Present))),
-            // A tag that was never given is at no version.
+            // An unknown tag matches no version.
             ([tag], []) => Ok(Self(Some(Precondition::Version(
                 version(tag).unwrap_or(u64::MAX),
             )))),
@@ -52,7 +52,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Known {
 }
 
 impl Known {
-    /// Whether it is one of them; weak comparison, as RFC 9110 has it here.
+    /// Returns whether the tag is one of them, with the weak comparison of RFC 9110.
     pub(super) fn has(&self, etag: &str) -> bool {
         self.0
             .iter()
@@ -75,11 +75,11 @@ fn tags(headers: &HeaderMap, name: &header::HeaderName) -> Vec<String> {
         .collect()
 }
 
-/// The version in a strong tag that an answer gave.
+/// Returns the version of a strong tag of this API.
 fn version(tag: &str) -> Option<u64> {
     let inner = tag.strip_prefix('"')?.strip_suffix('"')?;
     let digits = inner.split_once('.').map_or(inner, |(version, _)| version);
-    // Parsing alone would take a sign.
+    // `parse` would accept a sign.
     digits
         .bytes()
         .all(|byte| byte.is_ascii_digit())

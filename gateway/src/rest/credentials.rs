@@ -1,4 +1,4 @@
-//! `Authorization: Bearer`: who asks, and how often it may.
+//! `Authorization: Bearer`: authentication, rate limits and charges of HTTP requests.
 
 use std::sync::{Arc, OnceLock};
 
@@ -21,11 +21,11 @@ use tracing::Span;
 use super::{Shared, address::client_of, error_response::ErrorResponse};
 use crate::limit::{Keyed, Rate};
 
-/// Whom a valid credential stands for, whatever kind it is.
+/// The principal of a valid credential of any kind.
 #[derive(Debug, Clone)]
 pub(super) struct Bearer(pub(super) Principal);
 
-/// The buckets of whoever asks over HTTP.
+/// The rate limits of HTTP callers.
 #[derive(Debug)]
 pub(super) struct Gates {
     keys: Keyed<KeyId>,
@@ -73,7 +73,7 @@ impl FromRequestParts<Shared> for Bearer {
         }
         admit(&principal, state)?;
         if let Some(Payer(payer)) = parts.extensions.get() {
-            // A handler that asks for the credential twice has the same caller.
+            // A handler may extract the credential twice; the caller is the same.
             payer.get_or_init(|| principal.clone());
         }
         parts.extensions.insert(principal.clone());
@@ -81,7 +81,7 @@ impl FromRequestParts<Shared> for Bearer {
     }
 }
 
-/// What follows `Bearer`, if there is exactly one such header.
+/// Returns the credential after `Bearer`, if there is exactly one such header.
 fn credential(parts: &Parts) -> Option<&str> {
     let mut headers = parts.headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (headers.next(), headers.next()) else {
@@ -93,11 +93,11 @@ fn credential(parts: &Parts) -> Option<&str> {
         .then(|| credential.trim())
 }
 
-/// The caller of a request, once its credential was accepted: the one who pays for it.
+/// The caller of a request, set when its credential was accepted. The request is charged to it.
 #[derive(Debug, Clone, Default)]
 struct Payer(Arc<OnceLock<Principal>>);
 
-/// Measures a request, and charges its caller for what it cost beyond its own token.
+/// Measures a request, and charges its caller for the cost beyond its first token.
 pub(super) async fn charge(
     State(state): State<Shared>,
     mut request: Request,
@@ -111,7 +111,7 @@ pub(super) async fn charge(
         .await
 }
 
-/// Charges a request when it is dropped: also if the client hangs up before its answer.
+/// Charges a request when it is dropped, also if the client disconnects before the answer.
 struct Bill<'a> {
     gates: &'a Gates,
     clock: &'a Clock,
@@ -153,7 +153,7 @@ impl Drop for Bill<'_> {
     }
 }
 
-/// The key by which a caller asks, if it has a bucket of its own.
+/// Returns the key of a caller, if that has its own bucket.
 fn key_of(principal: &Principal) -> Option<&KeyId> {
     match principal {
         Principal::Organization { key, .. }
@@ -165,7 +165,7 @@ fn key_of(principal: &Principal) -> Option<&KeyId> {
     }
 }
 
-/// That the caller does not ask too often.
+/// Takes a token for a request, or fails with `rate_limited`.
 fn admit(principal: &Principal, state: &Shared) -> Result<()> {
     let (gates, now) = (&state.gates, state.services.clock.elapsed());
     if let Some(key) = key_of(principal) {
@@ -192,7 +192,7 @@ fn limited(state: &Shared, limit: &'static str, wait: u64) -> Error {
     Error::rate_limited(limit, wait)
 }
 
-/// Notes in the request's span who asks: the kind and the app, never the credential.
+/// Records the kind of principal and the app in the request's span, never the credential.
 fn note(principal: &Principal) {
     let span = Span::current();
     match principal {

@@ -1,4 +1,4 @@
-//! How errors are written.
+//! Responses of errors.
 
 use std::sync::Arc;
 
@@ -10,11 +10,11 @@ use axum::{
 use domain::error::Error;
 use protocol::{ErrorCode, error::ErrorAnswer};
 
-/// The error of a response, for whoever counts and logs.
+/// The error of a response, for metrics and log.
 #[derive(Debug, Clone)]
 pub(super) struct Failure(pub(super) Arc<Error>);
 
-/// An error as the answer of a request.
+/// An error as a response.
 #[derive(Debug)]
 pub(crate) struct ErrorResponse(pub(crate) Error);
 

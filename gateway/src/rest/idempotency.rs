@@ -1,4 +1,4 @@
-//! `Idempotency-Key`: a `POST` that is sent again is done once.
+//! `Idempotency-Key`: a repeated `POST` takes effect once.
 
 use axum::{
     extract::FromRequestParts,
@@ -19,18 +19,18 @@ use serde_json::Value;
 use super::{Shared, answer::JsonResponse, error_response::ErrorResponse};
 
 pub(super) const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
-/// The longest key, in bytes.
+/// Maximum length of a key, in bytes.
 const LONGEST: usize = 255;
 
-/// The request's key, if it has one. Stands after [`Bearer`](super::credentials::Bearer) or
-/// `Caller` among a handler's arguments.
+/// The request's key, if it has one. Extract it after [`Bearer`](super::credentials::Bearer) or
+/// `Caller`.
 #[derive(Debug)]
 pub(super) struct Idempotency(Option<Keyed>);
 
 #[derive(Debug)]
 struct Keyed {
     principal: Principal,
-    /// Method and path as asked.
+    /// Method and path of the request.
     route: String,
     key: String,
 }
@@ -66,27 +66,27 @@ impl FromRequestParts<Shared> for Idempotency {
     }
 }
 
-/// How an operation takes repeats.
+/// How an operation handles repeats.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Handling {
-    /// It frees room: where the store is full, it is done without a claim. Done twice, it frees no
-    /// less.
+    /// Whether it frees space. Then it runs without a claim if the store is full, since running it
+    /// twice has the same effect.
     pub(super) frees: bool,
-    /// A repeat is answered anew. Its first answer is not kept.
+    /// Whether a repeat runs again with the same ids. Then the first answer is not stored.
     pub(super) repeats_anew: bool,
 }
 
-/// What is to be done, with the bits for the ids of what the request makes.
+/// How to run a request, with the random bits for the ids that it creates.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum IdempotencyTurn {
-    /// What the request asks.
+    /// The first run.
     First(u64),
-    /// The answer to a request that was done before.
+    /// A repeat of a request that has run before.
     Repeat(u64),
 }
 
 impl Idempotency {
-    /// Does what the request asks, or answers what it did before.
+    /// Runs a request, or returns the stored answer of its first run.
     pub(super) async fn once<B, T>(
         self,
         services: &Services,
@@ -165,8 +165,7 @@ impl Idempotency {
                 body: serde_json::to_value(&answer.value).map_err(Error::internal)?,
             },
         };
-        // What was done is done: where the answer cannot be kept, a repeat does it with the same
-        // bits.
+        // If the answer cannot be stored, a repeat runs again with the same bits.
         if let Err(error) = idempotency::finish_once(services, once, kept).await {
             tracing::warn!(%error, "the answer to a request with an idempotency key was not kept");
         }
@@ -174,12 +173,12 @@ impl Idempotency {
     }
 }
 
-/// Forgets a request that was refused and releases one that failed, or whose client went away while
-/// it was done.
+/// The claim of a running request. Dropping it removes the claim if the request was refused, and
+/// releases it if the request failed or its client disconnected.
 struct Claim<'a> {
     services: &'a Services,
     once: Option<Once>,
-    /// Whether nothing was done, so that nothing needs to be remembered.
+    /// Whether the request had no effect, so that its claim is removed.
     was_refused: bool,
 }
 

@@ -1,9 +1,9 @@
-//! HTTP: each path of the wire page as one thin handler, and the document that describes them.
+//! The HTTP API: a route for each operation, and the OpenAPI document.
 //!
-//! Owned here: credentials of requests, what paths, queries, headers and bodies may look like, how
-//! answers and errors are written, the OpenAPI document (made from the same places as the routes).
-//! Left out: every rule of chat and tenancy, which is a service's; listening, TLS and the
-//! WebSocket, which are the composition's.
+//! Owns credentials of requests, the parsing of paths, queries, headers and bodies, the form of
+//! answers and errors, and the OpenAPI document, which is generated from the same declarations as
+//! the routes. The rules of chat and tenancy are in `domain`; the node listens and serves the
+//! WebSocket.
 
 mod address;
 mod answer;
@@ -47,30 +47,30 @@ use crate::{
 
 pub use self::{address::Proxies, openapi::document};
 
-/// What handlers need besides the request.
+/// State for the handlers.
 #[derive(Clone)]
 pub struct RestState {
-    /// What the product does.
+    /// The services of the domain.
     pub services: Arc<Services>,
-    /// Whom credentials stand for.
+    /// Authenticates credentials.
     pub authenticator: Arc<Authenticator>,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// The web pages that may call.
+    /// Origins that may call.
     pub origins: Arc<Origins>,
-    /// Peers whose `X-Forwarded-For` is believed.
+    /// Peers whose `X-Forwarded-For` is trusted.
     pub proxies: Arc<Proxies>,
     /// The buckets of `app_requests_per_second`, the same for both transports.
     pub apps: Arc<Keyed<Scope>>,
     /// The buckets of `requests_per_second` by user, the same for both transports.
     pub users: Arc<Keyed<(Scope, UserId)>>,
-    /// Who fails to authenticate, by address; the same for both transports.
+    /// Failed attempts to authenticate, by address; the same for both transports.
     pub attempts: Arc<Attempts>,
-    /// What requests of all clients hold, over both transports.
+    /// Memory that requests of all clients hold, over both transports.
     pub requests: Arc<Room>,
-    /// Whether the store can be reached: `/readyz` fails if not.
+    /// Readiness of the node, for `/readyz`.
     pub pulse: Arc<Readiness>,
-    /// Whether the node is going away: `/readyz` fails then.
+    /// Whether the node drains; then `/readyz` fails.
     pub draining: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
@@ -80,7 +80,7 @@ impl fmt::Debug for RestState {
     }
 }
 
-/// The state of the routes: what came from outside, and what is theirs.
+/// The state of the routes.
 struct Context {
     services: Arc<Services>,
     authenticator: Arc<Authenticator>,
@@ -96,7 +96,7 @@ struct Context {
 
 type Shared = Arc<Context>;
 
-/// Every route of the wire page but the WebSocket. The server puts `ConnectInfo<SocketAddr>` into
+/// Returns all routes except the WebSocket. The server has to put `ConnectInfo<SocketAddr>` into
 /// the extensions of each request.
 pub fn router(state: RestState) -> Router {
     let origins = state.origins.clone();
@@ -123,8 +123,8 @@ pub fn router(state: RestState) -> Router {
         .with_state(context)
 }
 
-/// Refuses requests with two values of a header that takes one: two readers may each believe another
-/// one.
+/// Refuses requests with two values of a header that takes one, since two parsers may each use
+/// another one.
 async fn check_headers(request: Request, next: Next) -> Response {
     match check_single(request.headers()) {
         Ok(()) => next.run(request).await,
@@ -151,7 +151,7 @@ pub(crate) fn check_single(headers: &HeaderMap) -> Result<()> {
     Ok(())
 }
 
-/// The route of every operation.
+/// Returns the routes of all operations.
 fn routes() -> Router<Shared> {
     let mut router = Router::new();
     macro_rules! add_all {
@@ -163,8 +163,8 @@ fn routes() -> Router<Shared> {
     router
 }
 
-/// Health and metrics alone, for an address of their own (`--ops-listen`): whoever can reach it may
-/// read them.
+/// Returns the routes for `--ops-listen`: health and metrics, without a
+/// credential.
 pub fn ops_router(state: RestState) -> Router {
     operations::open_routes()
         .fallback(async || ErrorResponse(Error::not_found("path")))
@@ -198,15 +198,15 @@ fn context(state: RestState, document: Bytes) -> Shared {
     })
 }
 
-/// Credentials are bearer tokens, which no browser sends by itself: pages of allowed origins may
-/// call with what they were given.
+/// CORS for pages of allowed origins. Credentials are bearer tokens, which no browser sends by
+/// itself, so pages may use the tokens that they have.
 fn cors(origins: Arc<Origins>) -> CorsLayer {
     let allowed = AllowOrigin::predicate(move |origin: &HeaderValue, request: &request::Parts| {
         let host = request
             .headers
             .get(header::HOST)
             .and_then(|host| host.to_str().ok());
-        // A name in the request line, as HTTP/2 and proxies have it, counts like `Host`.
+        // A host in the request line, as with HTTP/2 and proxies, counts like `Host`.
         let host = request
             .uri
             .authority()
