@@ -299,6 +299,6 @@ export class Chat implements Host {
 
   #list(): ChannelInfo[] {
     const infos = [...this.#listed].map((id) => this.channel(id).info.getSnapshot());
-    return infos.sort((a, b) => b.at - a.at || (a.id < b.id ? -1 : 1));
+    return infos.sort((a, b) => b.at - a.at);
   }
 }

@@ -141,7 +141,7 @@ export class Connection implements Link {
         this.#input({ type: "frame", frame });
       } catch (error) {
         socket.close();
-        ended(`a frame cannot be decoded: ${error}`);
+        ended(`bad frame: ${error}`);
       }
     });
     socket.onclose = ifCurrent(({ code, reason }: { code: number; reason: string }) => {
@@ -160,7 +160,7 @@ export class Connection implements Link {
       return this.#refuse(frame, "bad_request", String(error));
     }
     if (bytes.length > this.#frameBytes) {
-      return this.#refuse(frame, "too_large", `a request has ${bytes.length} bytes`);
+      return this.#refuse(frame, "too_large", `${bytes.length} bytes`);
     }
     try {
       this.#socket?.send(bytes);

@@ -140,8 +140,8 @@ export type Update =
       wasSent: boolean;
     }
   | { type: "reply"; callId: number; outcome: Outcome<unknown> }
-  /** The server broke a promise of the protocol. It is handled like a gap. */
-  | { type: "anomaly"; kind: "repeated" | "hole" | "foreign"; event: EventFrame };
+  /** The server broke a promise of the protocol: an event is repeated, foreign, or behind a hole. */
+  | { type: "anomaly"; event: EventFrame };
 
 /** How a request ended. */
 export type Outcome<T> =

@@ -52,9 +52,9 @@ const DEFAULTS = {
 const OUTBOX = "send ";
 
 const unavailable = (message: string): ErrorBody => ({ code: "unavailable", message });
-const offline = unavailable("there is no connection");
-const ended = unavailable("the client ended");
-const tooMany = { code: "limit_reached", message: "too many messages are not acknowledged yet" };
+const offline = unavailable("no connection");
+const ended = unavailable("client ended");
+const tooMany = { code: "limit_reached", message: "outbox is full" };
 
 interface Online {
   kind: "online";
@@ -256,14 +256,10 @@ export class Machine implements Context {
   }
 
   #currentStatus(): Status {
-    switch (this.#state.kind) {
-      case "over":
-        return "closed";
-      case "online":
-        return this.#streams.isBehind ? "catching_up" : "online";
-      default:
-        return this.#hadFailure ? "offline" : "connecting";
-    }
+    const { kind } = this.#state;
+    if (kind === "over") return "closed";
+    if (kind === "online") return this.#streams.isBehind ? "catching_up" : "online";
+    return this.#hadFailure ? "offline" : "connecting";
   }
 
   #tick(): void {
@@ -272,7 +268,7 @@ export class Machine implements Context {
     if (state.kind === "waiting" && state.until <= this.now) return this.#connect();
     if (state.kind === "connecting" && state.deadline <= this.now) {
       this.#cut();
-      const reason = state.refusal?.message ?? "the node does not answer";
+      const reason = state.refusal?.message ?? "no answer";
       return this.#failed({ reason }, state.refusal);
     }
     if (state.kind !== "online") return;
@@ -418,7 +414,7 @@ export class Machine implements Context {
       this.#token = state.renewal.unsent ?? this.#token;
     }
     this.#requests.disconnected();
-    this.#jobs.disconnected(unavailable("the connection ended"));
+    this.#jobs.disconnected(unavailable("connection ended"));
     this.#streams.disconnected();
     if (reconnect === "never") return this.#end(why);
     if (reconnect === "new_token") this.#token = undefined;

@@ -293,12 +293,12 @@ export class Streams {
     if (event.channel_id === undefined) return this.#userEvent(event, position);
     const id = event.channel_id;
     const stream = this.#streams.get(id);
-    if (!stream) return this.#context.emit({ type: "anomaly", kind: "foreign", event });
+    if (!stream) return this.#context.emit({ type: "anomaly", event });
     if (stream.state !== "live") return;
     const seq = stream.position?.[0] ?? 0;
-    if (position[0] <= seq) return this.#context.emit({ type: "anomaly", kind: "repeated", event });
+    if (position[0] <= seq) return this.#context.emit({ type: "anomaly", event });
     if (position[0] > seq + 1) {
-      this.#context.emit({ type: "anomaly", kind: "hole", event });
+      this.#context.emit({ type: "anomaly", event });
       this.#startRecovery(id, stream, "trimmed", seq, false);
     }
     stream.position = position;
@@ -310,9 +310,9 @@ export class Streams {
 
   #userEvent(event: EventFrame, position: Position): void {
     const seq = this.#userPosition?.[0] ?? 0;
-    if (position[0] <= seq) return this.#context.emit({ type: "anomaly", kind: "repeated", event });
+    if (position[0] <= seq) return this.#context.emit({ type: "anomaly", event });
     if (position[0] > seq + 1) {
-      this.#context.emit({ type: "anomaly", kind: "hole", event });
+      this.#context.emit({ type: "anomaly", event });
       this.#userGap("trimmed", position);
     }
     this.#userPosition = position;
@@ -333,7 +333,7 @@ export class Streams {
     const { reason, seq, at } = event.data as unknown as GapData;
     const id = event.channel_id ?? "";
     const stream = this.#streams.get(id);
-    if (!stream) return this.#context.emit({ type: "anomaly", kind: "foreign", event });
+    if (!stream) return this.#context.emit({ type: "anomaly", event });
     // A channel that is not live is subscribed to from its position.
     if (stream.state === "live") this.#gap(id, stream, reason, [seq, at], false);
   }

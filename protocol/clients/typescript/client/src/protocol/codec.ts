@@ -54,23 +54,25 @@ export function encodeRequest(frame: RequestFrame): Uint8Array<ArrayBuffer> {
 export function decodeFrame(bytes: ArrayBuffer | Uint8Array<ArrayBuffer>): ServerFrame {
   const frame = decode(bytes) as Partial<ReplyFrame & EventFrame> | null;
   if (typeof frame === "object" && frame !== null) {
-    removePrototypes(frame);
+    clean(frame);
     if (typeof frame.id === "number") return frame as ReplyFrame;
     if (typeof frame.event === "string" && typeof frame.data === "object" && frame.data) {
       return frame as EventFrame;
     }
   }
-  throw new Error("the frame is neither a reply nor an event");
+  throw new Error("neither a reply nor an event");
 }
 
 /**
- * Anybody may put the key `__proto__` into the metadata of a message. The codec assigns it, and the
- * object would have properties that nobody sees.
+ * Undoes two things that the codec does. It assigns the key `__proto__`, which anybody may put into
+ * the metadata of a message: the object would have properties that nobody sees. And it joins a
+ * string of single characters, which take 20 bytes each until something looks at the whole string.
  */
-function removePrototypes(value: unknown): void {
+function clean(value: unknown): void {
+  if (typeof value === "string") /^\0/.test(value);
   if (typeof value !== "object" || value === null) return;
   if (!Array.isArray(value) && Object.getPrototypeOf(value) !== Object.prototype) {
     Object.setPrototypeOf(value, Object.prototype);
   }
-  Object.values(value).forEach(removePrototypes);
+  Object.values(value).forEach(clean);
 }

@@ -46,8 +46,6 @@ export class ChatChannel {
   /** The user's messages that are not shown among the stored ones yet. */
   #pending = new Map<string, ChatMessage>();
   #optimistic = new Optimistic();
-  /** Messages that have not changed are shown as the same objects. */
-  #shown = new WeakMap<Message, ChatMessage>();
   #marking: number | undefined;
   #users = 0;
   #isRecovering = false;
@@ -463,12 +461,7 @@ export class ChatChannel {
   #messages(): Messages {
     const { window, isLoading, error } = this.#history;
     const { isLoaded, hasOlder, isFollowing } = window;
-    const stored = window.items().map((message) => {
-      const changed = this.#optimistic.apply(message);
-      const shown = this.#shown.get(changed) ?? { ...changed, status: "sent" };
-      this.#shown.set(changed, shown);
-      return shown;
-    });
+    const stored = this.#optimistic.applyTo(window.items());
     const pending = [...this.#pending.values()].filter(({ id }) => !window.shows(id));
     const hasNewer = isLoaded && !isFollowing;
     return { items: [...stored, ...pending], isLoaded, isLoading, hasOlder, hasNewer, error };

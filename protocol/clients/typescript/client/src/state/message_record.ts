@@ -1,6 +1,10 @@
 /** A message with the reactions that its events have told. */
 
 import type { Message } from "../protocol/generated.ts";
+import type { ChatMessage } from "./types.ts";
+
+/** What events have told of an emoji: a count, or whether the user has it. */
+type Told<T> = Map<string, { seq: number; value: T }>;
 
 /**
  * The event of a reaction tells a count, not the message. It may come before an older state of the
@@ -8,60 +12,65 @@ import type { Message } from "../protocol/generated.ts";
  * one that includes it.
  */
 export class MessageRecord {
-  #state: Message;
-  #counts = new Map<string, { seq: number; count: number }>();
+  #seq = -1;
+  #reactions: Readonly<Record<string, number>> = {};
+  #counts: Told<number> | undefined;
   /** The user's reactions as a page told them, and the events since. */
   #own: string[] = [];
   #ownSeq = -1;
-  #ownEvents = new Map<string, { seq: number; isAdded: boolean }>();
-  message: Message;
+  #ownEvents: Told<boolean> | undefined;
+  /** The message as it is shown: another object after each change. */
+  message: ChatMessage;
 
   constructor(state: Message) {
-    this.#state = this.message = state;
+    this.message = state as ChatMessage;
     this.merge(state);
   }
 
   /** Takes another state. */
   merge(state: Message): void {
-    const { seq, own_reactions } = state;
-    if (seq < this.#state.seq && !own_reactions) return;
-    if (seq >= this.#state.seq) {
-      this.#state = state;
-      removeUpTo(this.#counts, seq);
+    const { seq, reactions, own_reactions } = state;
+    const isNewer = seq >= this.#seq;
+    if (isNewer) {
+      this.#seq = seq;
+      this.#reactions = reactions;
+      this.#counts = after(this.#counts, seq);
     }
     if (own_reactions && seq >= this.#ownSeq) {
       this.#own = own_reactions;
       this.#ownSeq = seq;
-      removeUpTo(this.#ownEvents, seq);
+      this.#ownEvents = after(this.#ownEvents, seq);
     }
-    this.#update();
+    this.#update(isNewer ? state : this.message);
   }
 
-  /** Takes a reaction. `isAdded` if it is the user's. */
-  react(emoji: string, count: number, seq: number, isAdded: boolean | undefined): void {
+  /** Takes a reaction. `isOwn`: whether the user has it now, if it is the user's. */
+  react(emoji: string, count: number, seq: number, isOwn: boolean | undefined): void {
     if (seq < this.message.seq) return;
-    this.#counts.set(emoji, { seq, count });
-    if (isAdded !== undefined) this.#ownEvents.set(emoji, { seq, isAdded });
-    this.#update();
+    this.#counts = new Map(this.#counts).set(emoji, { seq, value: count });
+    if (isOwn !== undefined) {
+      this.#ownEvents = new Map(this.#ownEvents).set(emoji, { seq, value: isOwn });
+    }
+    this.#update(this.message);
   }
 
-  #update(): void {
-    let { seq } = this.#state;
-    const reactions = { ...this.#state.reactions };
-    for (const [emoji, told] of this.#counts) {
-      if (told.count > 0) reactions[emoji] = told.count;
-      else delete reactions[emoji];
+  #update(content: Message): void {
+    let [seq, reactions, own_reactions] = [this.#seq, this.#reactions, this.#own];
+    for (const [emoji, told] of this.#counts ?? []) {
+      const { [emoji]: _, ...others } = reactions;
+      reactions = told.value > 0 ? { ...others, [emoji]: told.value } : others;
       seq = Math.max(seq, told.seq);
     }
-    const own = new Set(this.#own);
-    for (const [emoji, { isAdded }] of this.#ownEvents) {
-      if (isAdded) own.add(emoji);
-      else own.delete(emoji);
+    for (const [emoji, { value }] of this.#ownEvents ?? []) {
+      own_reactions = own_reactions.filter((other) => other !== emoji);
+      if (value) own_reactions.push(emoji);
     }
-    this.message = { ...this.#state, seq, reactions, own_reactions: [...own] };
+    this.message = { ...content, seq, reactions, own_reactions, status: "sent" };
   }
 }
 
-function removeUpTo(told: Map<string, { seq: number }>, seq: number): void {
-  for (const [emoji, event] of told) if (event.seq <= seq) told.delete(emoji);
+/** Returns what was told after this `seq`. */
+function after<T>(told: Told<T> | undefined, seq: number): Told<T> | undefined {
+  const rest = [...(told ?? [])].filter(([, event]) => event.seq > seq);
+  return rest.length > 0 ? new Map(rest) : undefined;
 }

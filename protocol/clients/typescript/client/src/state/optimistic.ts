@@ -1,6 +1,6 @@
 /** Edits and reactions of the user that are shown before the server has answered. */
 
-import type { Message } from "../protocol/generated.ts";
+import type { ChatMessage } from "./types.ts";
 
 export class Optimistic {
   #texts = new Map<string, string>();
@@ -28,8 +28,13 @@ export class Optimistic {
     };
   }
 
-  /** Returns the message as it is shown. */
-  apply(message: Message): Message {
+  /** Returns the messages as they are shown. */
+  applyTo(messages: ChatMessage[]): ChatMessage[] {
+    const isNeeded = this.#texts.size + this.#reactions.size > 0;
+    return isNeeded ? messages.map((message) => this.#apply(message)) : messages;
+  }
+
+  #apply(message: ChatMessage): ChatMessage {
     const text = this.#texts.get(message.id) ?? message.text;
     const emojis = this.#reactions.get(message.id);
     if (message.deleted_at !== undefined || (text === message.text && !emojis)) return message;

@@ -2,6 +2,7 @@
 
 import type { Message, Reaction } from "../protocol/generated.ts";
 import { MessageRecord } from "./message_record.ts";
+import type { ChatMessage } from "./types.ts";
 
 /**
  * Messages may be added in any order: of two states of one message the one with the greater `seq` is
@@ -9,8 +10,9 @@ import { MessageRecord } from "./message_record.ts";
  * is filled.
  */
 export class MessageWindow {
-  #byId = new Map<string, MessageRecord>();
-  #ids = new Map<number, string>();
+  #records = new Map<number, MessageRecord>();
+  #numbers = new Map<string, number>();
+  #items: ChatMessage[] | undefined;
   /** Numbers of the first and the last message. Without messages `last` is less than `first`. */
   first = 1;
   last = 0;
@@ -20,23 +22,29 @@ export class MessageWindow {
   /** Whether it continues with each new message. Else newer ones are to load. */
   isFollowing = false;
 
-  get(id: string): Message | undefined {
-    return this.#byId.get(id)?.message;
+  get(id: string): ChatMessage | undefined {
+    return this.#record(id)?.message;
+  }
+
+  #record(id: string): MessageRecord | undefined {
+    return this.#records.get(this.#numbers.get(id) ?? 0);
   }
 
   /** Whether this message is in the interval. */
   shows(id: string): boolean {
-    const number = this.get(id)?.number;
-    return number !== undefined && number <= this.last;
+    return (this.#numbers.get(id) ?? Infinity) <= this.last;
   }
 
-  items(): Message[] {
-    const items = [];
-    for (let number = this.first; number <= this.last; number += 1) {
-      const message = this.get(this.#ids.get(number) ?? "");
-      if (message) items.push(message);
+  /** The messages of the interval, the same objects until they change. */
+  items(): ChatMessage[] {
+    if (!this.#items) {
+      this.#items = [];
+      for (let number = this.first; number <= this.last; number += 1) {
+        const record = this.#records.get(number);
+        if (record) this.#items.push(record.message);
+      }
     }
-    return items;
+    return this.#items;
   }
 
   /** Adds a message of an event, a reply, or a page of changes. */
@@ -75,28 +83,30 @@ export class MessageWindow {
     isAdded: boolean,
   ): void {
     // The emoji is empty if the message was deleted meanwhile.
-    if (emoji) this.#byId.get(message_id)?.react(emoji, count, seq, isOwn ? isAdded : undefined);
+    if (emoji) this.#react(message_id, emoji, count, seq, isOwn ? isAdded : undefined);
   }
 
   /** Shows a reaction of the user before its event. */
   expect(id: string, emoji: string, count: number, isAdded: boolean): void {
-    const record = this.#byId.get(id);
-    record?.react(emoji, count, record.message.seq, isAdded);
+    this.#react(id, emoji, count, this.get(id)?.seq ?? 0, isAdded);
+  }
+
+  #react(id: string, emoji: string, count: number, seq: number, isOwn: boolean | undefined): void {
+    this.#record(id)?.react(emoji, count, seq, isOwn);
+    this.#items = undefined;
   }
 
   /** Keeps only the newest messages. */
   trim(max: number): void {
     if (this.last - this.first < max) return;
-    for (; this.last - this.first >= max; this.first += 1) {
-      this.#byId.delete(this.#ids.get(this.first) ?? "");
-      this.#ids.delete(this.first);
-    }
+    for (; this.last - this.first >= max; this.first += 1) this.#drop(this.first);
     this.hasOlder = true;
   }
 
   clear(): void {
-    this.#byId.clear();
-    this.#ids.clear();
+    this.#records.clear();
+    this.#numbers.clear();
+    this.#items = undefined;
     this.first = 1;
     this.last = 0;
     this.isLoaded = this.hasOlder = this.isFollowing = false;
@@ -104,16 +114,22 @@ export class MessageWindow {
 
   #put(message: Message): void {
     const { id, number } = message;
-    const other = this.#ids.get(number);
+    this.#items = undefined;
     // The store lost the message that had this number.
-    if (other !== undefined && other !== id) this.#byId.delete(other);
-    const known = this.#byId.get(id);
-    if (known) known.merge(message);
-    else this.#byId.set(id, new MessageRecord(message));
-    this.#ids.set(number, id);
+    if (this.#records.get(number)?.message.id !== id) this.#drop(number);
+    const known = this.#records.get(number);
+    if (known) return known.merge(message);
+    this.#records.set(number, new MessageRecord(message));
+    this.#numbers.set(id, number);
+  }
+
+  #drop(number: number): void {
+    this.#items = undefined;
+    this.#numbers.delete(this.#records.get(number)?.message.id ?? "");
+    this.#records.delete(number);
   }
 
   #extend(): void {
-    while (this.#ids.has(this.last + 1)) this.last += 1;
+    while (this.#records.has(this.last + 1)) this.last += 1;
   }
 }
