@@ -23,11 +23,11 @@ export type NoParams = Record<string, never>;
 /** The requests of a session, by method. */
 export interface Methods {
   /** Opens the session. The first request of every connection. The reply lists the user's channels; events follow without further requests. */
-  connect: { params: Connect; result: Connected };
+  "connect": { params: Connect; result: Connected };
   /** Replaces the session's token. The new token belongs to the same user. It is in effect from the reply on. */
   "token.refresh": { params: RefreshToken; result: Refreshed };
   /** Returns the server's clock. For clients that cannot see WebSocket pings. */
-  ping: { params: NoParams; result: Pong };
+  "ping": { params: NoParams; result: Pong };
   /** Subscribes the session to channels. At most 200, each from a position, or from now on (`[]`). Replayed events follow the reply. */
   "channel.subscribe": { params: Subscribe; result: Subscribed };
   /** Ends subscriptions of the session. */
@@ -39,10 +39,7 @@ export interface Methods {
   /** Creates a channel. The creator becomes its owner. If the two users have a `direct` channel already, that one is returned. */
   "channel.create": { params: CreateChannel; result: { channel: Channel } };
   /** Changes a channel. */
-  "channel.update": {
-    params: { channel_id: ChannelId } & UpdateChannel;
-    result: { channel: Channel };
-  };
+  "channel.update": { params: { channel_id: ChannelId } & UpdateChannel; result: { channel: Channel } };
   /** Deletes a channel. */
   "channel.delete": { params: { channel_id: ChannelId }; result: Empty };
   /** Joins an open or broadcast channel. Over HTTP: `participant.add` with the user's own id. */
@@ -50,17 +47,11 @@ export interface Methods {
   /** Leaves a channel. Over HTTP: `participant.remove` with the user's own id. */
   "channel.leave": { params: { channel_id: ChannelId }; result: Empty };
   /** Adds a participant. The default `role` is `member`. A user joins by adding its own id, as a `member`. A user who is a participant already is returned unchanged. */
-  "participant.add": {
-    params: { channel_id: ChannelId } & AddParticipant;
-    result: { participant: Participant };
-  };
+  "participant.add": { params: { channel_id: ChannelId } & AddParticipant; result: { participant: Participant } };
   /** Lists a channel's participants. With their read positions, by user id. */
   "participant.list": { params: { channel_id: ChannelId } & ListPage; result: List };
   /** Changes a participant's role. */
-  "participant.update": {
-    params: { channel_id: ChannelId; user_id: UserId } & UpdateParticipant;
-    result: { participant: Participant };
-  };
+  "participant.update": { params: { channel_id: ChannelId; user_id: UserId } & UpdateParticipant; result: { participant: Participant } };
   /** Removes a participant. A user leaves by removing its own id. */
   "participant.remove": { params: { channel_id: ChannelId; user_id: UserId }; result: Empty };
   /** Sends a message. Sending again with the same `message_id` returns the first message. An app key names the `sender_id`, unless `kind` is `system`. */
@@ -68,28 +59,19 @@ export interface Methods {
   /** Lists messages. At most one of `before`, `after` (by `number`) and `changed_after` (by `seq`). Without any of them, the newest page. */
   "message.list": { params: { channel_id: ChannelId } & ListMessages; result: MessagePage };
   /** Edits a message. An edit that changes nothing returns the message as it is and publishes no event. */
-  "message.edit": {
-    params: { channel_id: ChannelId; message_id: MessageId } & EditMessage;
-    result: { message: Message };
-  };
+  "message.edit": { params: { channel_id: ChannelId; message_id: MessageId } & EditMessage; result: { message: Message } };
   /** Deletes a message. The message keeps its number and loses its content. Deleting it again changes nothing. */
   "message.delete": { params: { channel_id: ChannelId; message_id: MessageId }; result: Empty };
   /** Adds a reaction. `count` is the number of users who give this reaction now. An app key names the `sender_id`: any user of the app. */
-  "reaction.add": {
-    params: { channel_id: ChannelId; emoji: string; message_id: MessageId };
-    result: Count;
-  };
+  "reaction.add": { params: { channel_id: ChannelId; emoji: string; message_id: MessageId }; result: Count };
   /** Removes a reaction. `count` is the number of users who still give this reaction. An app key names the `sender_id`. */
-  "reaction.remove": {
-    params: { channel_id: ChannelId; emoji: string; message_id: MessageId };
-    result: Count;
-  };
+  "reaction.remove": { params: { channel_id: ChannelId; emoji: string; message_id: MessageId }; result: Count };
   /** Moves the read position forwards. At most to the channel's `number`. An app key names the `user_id`: a participant. */
   "read.mark": { params: { channel_id: ChannelId } & MarkRead; result: ReadResult };
   /** Moves the read position to just before a message. To `number − 1`, backwards too, and at most to the channel's `number`. An app key names the `user_id`: a participant. */
   "read.unmark": { params: { channel_id: ChannelId } & UnmarkRead; result: ReadResult };
   /** Tells the other participants that the user types, or stopped. A start ends by itself after 6 seconds, so a client repeats it every 3. The others receive at most one start per user, channel and second, and the end of each start that they received. */
-  typing: { params: { channel_id: ChannelId } & Typing; result: Empty };
+  "typing": { params: { channel_id: ChannelId } & Typing; result: Empty };
   /** Reads profiles. At most 100. Unknown ids are left out. `more` is true if the reply would be too long and ends early. */
   "user.get": { params: UserIds; result: Users };
   /** Changes a user. A user may change itself, except `bot`. Over WebSocket the user is always the caller. */
@@ -115,7 +97,7 @@ export interface DurableEvents {
 
 /** Events that are not stored, by name. */
 export interface PassingEvents {
-  typing: TypingData;
+  "typing": TypingData;
   "presence.changed": PresenceData;
   "read.marked": ReadData;
   "channel.gap": GapData;
