@@ -97,13 +97,14 @@ impl ChannelOrder {
     }
 }
 
-pub(super) type Key = (Scope, UserId);
+/// A user and its tenant.
+pub(super) type ScopedUser = (Scope, UserId);
 
 /// The orders that a node keeps, and the turns in which it reads them.
 #[derive(Debug)]
 pub struct ChannelOrders {
     kept: Mutex<Kept>,
-    users: Turns<Key>,
+    users: Turns<ScopedUser>,
     apps: Turns<Scope>,
     node: Semaphore,
 }
@@ -111,8 +112,8 @@ pub struct ChannelOrders {
 /// Orders by user. The least recently used ones are evicted first.
 #[derive(Debug, Default)]
 struct Kept {
-    orders: HashMap<Key, (Arc<ChannelOrder>, u64)>,
-    by_use: BTreeMap<u64, Key>,
+    orders: HashMap<ScopedUser, (Arc<ChannelOrder>, u64)>,
+    by_use: BTreeMap<u64, ScopedUser>,
     uses: u64,
     bytes: usize,
 }
@@ -120,7 +121,7 @@ struct Kept {
 /// The turn of a request that reads many channels.
 #[derive(Debug)]
 pub(super) struct ReadTurn<'a> {
-    _user: Turn<'a, Key>,
+    _user: Turn<'a, ScopedUser>,
     _app: Turn<'a, Scope>,
     _node: Option<SemaphorePermit<'a>>,
 }
@@ -137,11 +138,11 @@ impl Default for ChannelOrders {
 }
 
 impl ChannelOrders {
-    pub(super) fn get(&self, key: &Key) -> Option<Arc<ChannelOrder>> {
+    pub(super) fn get(&self, key: &ScopedUser) -> Option<Arc<ChannelOrder>> {
         self.kept.lock().get(key)
     }
 
-    pub(super) fn keep(&self, key: Key, order: Arc<ChannelOrder>) {
+    pub(super) fn keep(&self, key: ScopedUser, order: Arc<ChannelOrder>) {
         self.kept.lock().insert(key, order, CACHE_BYTES);
     }
 
@@ -169,7 +170,7 @@ impl ChannelOrders {
 }
 
 impl Kept {
-    fn get(&mut self, key: &Key) -> Option<Arc<ChannelOrder>> {
+    fn get(&mut self, key: &ScopedUser) -> Option<Arc<ChannelOrder>> {
         let (order, used) = self.orders.get_mut(key)?;
         self.uses += 1;
         self.by_use.remove(used);
@@ -178,7 +179,7 @@ impl Kept {
         Some(Arc::clone(order))
     }
 
-    fn insert(&mut self, key: Key, order: Arc<ChannelOrder>, most_bytes: usize) {
+    fn insert(&mut self, key: ScopedUser, order: Arc<ChannelOrder>, most_bytes: usize) {
         if let Some((before, _)) = self.orders.get(&key)
             && (before.as_of, before.position.seq) > (order.as_of, order.position.seq)
         {
@@ -197,7 +198,7 @@ impl Kept {
         }
     }
 
-    fn remove(&mut self, key: &Key) {
+    fn remove(&mut self, key: &ScopedUser) {
         if let Some((order, used)) = self.orders.remove(key) {
             self.by_use.remove(&used);
             self.bytes -= order.bytes();
@@ -214,7 +215,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(4);
 
-    fn key(n: usize) -> Key {
+    fn key(n: usize) -> ScopedUser {
         (
             Scope {
                 app: "app_0000000000000001".parse().unwrap(),

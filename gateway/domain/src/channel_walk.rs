@@ -37,7 +37,7 @@ enum Place {
 
 /// A page of a walk that is being filled.
 #[derive(Debug)]
-pub(super) struct Page<'a> {
+pub(super) struct WalkPage<'a> {
     order: &'a ChannelOrder,
     walk: Walk,
     /// Index in the order at which this page began.
@@ -60,7 +60,7 @@ impl Walk {
     }
 }
 
-impl<'a> Page<'a> {
+impl<'a> WalkPage<'a> {
     /// Continues a walk, or begins one.
     pub(super) fn new(walk: Option<Walk>, order: &'a ChannelOrder) -> Self {
         let all = &order.channels;
@@ -192,7 +192,7 @@ mod tests {
         order: &ChannelOrder,
         limit: usize,
     ) -> (Vec<ChannelId>, Option<Walk>) {
-        let (mut page, mut shown) = (Page::new(walk, order), Vec::new());
+        let (mut page, mut shown) = (WalkPage::new(walk, order), Vec::new());
         while shown.len() < limit
             && let Some(next) = page.upcoming(1).pop()
         {

@@ -18,7 +18,7 @@ use crate::{
     document::{PutValue, parse_key},
     error::{Error, Result},
     index,
-    jobs::{self, Step, Task},
+    jobs::{self, JobStep, Task},
     keys, participants,
     purge::{Purge, drop_partition, purge_tables, trim_log},
     schema::{
@@ -39,13 +39,13 @@ pub(super) async fn clear_channel(
     scope: &Scope,
     id: &ChannelId,
     until: Instant,
-) -> Result<Step> {
+) -> Result<JobStep> {
     let partition = scope.channel(id);
     let tombstone = services
         .document(partition.clone(), TOMBSTONE, ONLY)
         .await?;
     let Some(tombstone) = tombstone else {
-        return Ok(Step::Done);
+        return Ok(JobStep::Done);
     };
     let is = Expected::Version(tombstone.version);
     let lines = services
@@ -74,10 +74,10 @@ pub(super) async fn clear_channel(
             .into_iter()
             .fold(gone, |commit, user| commit.delete(PARTICIPANTS, user));
         if services.commit(&partition, gone).await?.is_err() {
-            return Ok(Step::Done);
+            return Ok(JobStep::Done);
         }
         if failed.is_none() && Instant::now() >= until {
-            return Ok(Step::More);
+            return Ok(JobStep::More);
         }
     }
     if let Some(error) = failed {
@@ -90,12 +90,12 @@ pub(super) async fn clear_channel(
     };
     match purge_tables(services, &partition, Some(require), until).await? {
         Purge::Done => {}
-        Purge::More => return Ok(Step::More),
+        Purge::More => return Ok(JobStep::More),
         // Another node has finished.
-        Purge::Overtaken => return Ok(Step::Done),
+        Purge::Overtaken => return Ok(JobStep::Done),
     }
     if trim_log(services, &partition, Some(is), until).await? == Purge::More {
-        return Ok(Step::More);
+        return Ok(JobStep::More);
     }
     for (table, line) in [CHANNELS, PUBLIC_CHANNELS].into_iter().zip(lines) {
         if let Some(line) = line {
@@ -116,7 +116,7 @@ pub(super) async fn clear_channel(
         .delete(TOMBSTONE, ONLY)
         .frees();
     services.commit(&partition, done).await?.ok();
-    Ok(Step::Done)
+    Ok(JobStep::Done)
 }
 
 /// Removes a deleted user from its channels and clears its partition. The tombstone stays forever.
@@ -126,7 +126,7 @@ pub(super) async fn clear_user(
     scope: &Scope,
     id: &UserId,
     until: Instant,
-) -> Result<Step> {
+) -> Result<JobStep> {
     let partition = scope.user(id);
     let (mut after, mut failed) = (None, None);
     loop {
@@ -153,7 +153,7 @@ pub(super) async fn clear_user(
         // After a failure the next attempt begins with the same channels, so the ones behind them
         // are cleared now.
         if failed.is_none() && Instant::now() >= until {
-            return Ok(Step::More);
+            return Ok(JobStep::More);
         }
     }
     if let Some(error) = failed {
@@ -162,7 +162,7 @@ pub(super) async fn clear_user(
     if purge_tables(services, &partition, None, until).await? == Purge::More
         || trim_log(services, &partition, None, until).await? == Purge::More
     {
-        return Ok(Step::More);
+        return Ok(JobStep::More);
     }
     let unlisted = Commit::default()
         .require(USERS, id.shared(), Expected::Present)
@@ -177,7 +177,7 @@ pub(super) async fn clear_user(
         )
         .await?
         .ok();
-    Ok(Step::Done)
+    Ok(JobStep::Done)
 }
 
 /// Deletes the apps of a deleted organization, each with a job of its own, and drops the
@@ -186,7 +186,7 @@ pub(super) async fn clear_organization(
     services: &Services,
     id: &OrganizationId,
     until: Instant,
-) -> Result<Step> {
+) -> Result<JobStep> {
     let partition = schema::organization(id);
     let (mut after, mut failed) = (None, None);
     loop {
@@ -211,7 +211,7 @@ pub(super) async fn clear_organization(
         // After a failure the next attempt begins with the same apps, so the ones behind them are
         // deleted now.
         if failed.is_none() && Instant::now() >= until {
-            return Ok(Step::More);
+            return Ok(JobStep::More);
         }
     }
     if let Some(error) = failed {
@@ -220,7 +220,7 @@ pub(super) async fn clear_organization(
     keys::clear_new_credentials(services, &partition).await?;
     keys::clear_keys(services, &partition).await?;
     if drop_partition(services, &partition, until).await? == Purge::More {
-        return Ok(Step::More);
+        return Ok(JobStep::More);
     }
     commit::delete_documents(
         services,
@@ -229,7 +229,7 @@ pub(super) async fn clear_organization(
         vec![id.shared()],
     )
     .await?;
-    Ok(Step::Done)
+    Ok(JobStep::Done)
 }
 
 /// Deletes an app whose organization was deleted, also one whose creation was interrupted.
@@ -259,7 +259,7 @@ async fn delete_app_of_deleted(
 
 /// Drops a deleted app with everything in it, the app itself last. The rest does not wait for what
 /// fails.
-pub(super) async fn clear_app(services: &Services, id: &AppId, until: Instant) -> Result<Step> {
+pub(super) async fn clear_app(services: &Services, id: &AppId, until: Instant) -> Result<JobStep> {
     let partition = schema::app(id);
     let keys = [
         keys::clear_new_credentials(services, &partition).await,
@@ -274,7 +274,7 @@ pub(super) async fn clear_app(services: &Services, id: &AppId, until: Instant) -
         };
         for table in [CHANNELS, USERS, DELETED_CHANNELS, DELETED_USERS] {
             if drop_listed(services, &scope, table, until, &mut failed).await? == Purge::More {
-                return Ok(Step::More);
+                return Ok(JobStep::More);
             }
         }
     }
@@ -288,12 +288,12 @@ pub(super) async fn clear_app(services: &Services, id: &AppId, until: Instant) -
         }
         .index();
         if drop_partition(services, &index, until).await? == Purge::More {
-            return Ok(Step::More);
+            return Ok(JobStep::More);
         }
     }
     match drop_partition(services, &partition, until).await? {
-        Purge::More => Ok(Step::More),
-        _ => Ok(Step::Done),
+        Purge::More => Ok(JobStep::More),
+        _ => Ok(JobStep::Done),
     }
 }
 

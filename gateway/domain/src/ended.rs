@@ -6,7 +6,7 @@
 //! sessions.
 //!
 //! A lost entry would leave a session alive that was ended. A follower that cannot go on from its
-//! position has the node verify the tokens of all sessions again ([`Ended::all`]).
+//! position has the node verify the tokens of all sessions again ([`EndedHandler::all`]).
 
 use std::{sync::Arc, time::Duration};
 
@@ -95,7 +95,7 @@ impl Ending {
 
 /// A node's reaction to ended sessions.
 #[async_trait]
-pub trait Ended: Send + Sync {
+pub trait EndedHandler: Send + Sync {
     /// Ends the sessions that began before `at`, in milliseconds by the store's clock. A client may
     /// have connected again since.
     async fn ended(&self, what: &Ending, at: u64);
@@ -129,7 +129,7 @@ pub(super) fn append(what: &Ending, mut commit: Commit) -> Commit {
 pub struct Follower {
     services: Services,
     position: Position,
-    handler: Arc<dyn Ended>,
+    handler: Arc<dyn EndedHandler>,
 }
 
 impl std::fmt::Debug for Follower {
@@ -142,7 +142,7 @@ impl std::fmt::Debug for Follower {
 
 impl Follower {
     /// Starts at the log's head. Sessions opened later are checked against the stored revocations.
-    pub async fn start(services: Services, handler: Arc<dyn Ended>) -> Result<Self> {
+    pub async fn start(services: Services, handler: Arc<dyn EndedHandler>) -> Result<Self> {
         let snapshot = services.snapshot(schema::deployment(), Vec::new()).await?;
         Ok(Self {
             position: snapshot.head.position(),

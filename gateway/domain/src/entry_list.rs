@@ -7,7 +7,7 @@ use protocol::{
 
 use crate::{
     Services, channel_order,
-    channel_walk::{Page, Walk},
+    channel_walk::{Walk, WalkPage},
     credential::Actor,
     cursor::{self, ListQuery, REPLY_BYTES},
     entries::{self, Detail, ENTRIES_PER_READ, size_of_entry},
@@ -37,7 +37,7 @@ pub async fn list_entries(
         walk.as_ref().map_or(0, Walk::not_before),
     )
     .await?;
-    let mut page = Page::new(walk, &order);
+    let mut page = WalkPage::new(walk, &order);
     let (mut items, mut bytes) = (Vec::new(), 0);
     // Channels that the user has left meanwhile are skipped. A page with many of them ends early.
     let mut left = limit + ENTRIES_PER_READ;

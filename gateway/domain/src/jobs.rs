@@ -142,14 +142,14 @@ impl Job {
 
 /// A job with the version of its document.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct HeldJob {
     pub(super) job: Job,
     version: u64,
     /// When a request last wrote it, by the store's clock in milliseconds.
     noted_at: u64,
 }
 
-impl Held {
+impl HeldJob {
     fn of(document: &Document) -> Result<Self> {
         let noted_at = document.stamps.created_at.max(document.stamps.edited_at);
         Ok(Self {
@@ -169,7 +169,7 @@ struct Ends {
 
 /// The progress of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum JobStep {
     /// There is more to do at once.
     More,
     /// There is more to do, but not yet.
@@ -190,11 +190,11 @@ pub(super) async fn note_job(services: &Services, task: &Task) -> Result<()> {
 }
 
 /// Returns the job of a task that is not finished, for a repeated request.
-pub(super) async fn pending_job(services: &Services, task: &Task) -> Result<Option<Held>> {
+pub(super) async fn pending_job(services: &Services, task: &Task) -> Result<Option<HeldJob>> {
     let job = services
         .document(schema::deployment(), JOBS, task.name())
         .await?;
-    let held = job.as_ref().map(Held::of).transpose()?;
+    let held = job.as_ref().map(HeldJob::of).transpose()?;
     Ok(held.filter(|held| held.job.task == *task))
 }
 
@@ -210,7 +210,7 @@ pub(super) async fn end_sessions_of(services: &Services, task: &Task) -> Result<
         let mut commit = Commit::default();
         // Without a job, another node has finished it meanwhile. Ending sessions twice does no
         // harm.
-        if let Some(Held { job, version, .. }) = held {
+        if let Some(HeldJob { job, version, .. }) = held {
             let is_done = match task {
                 Task::Tokens { .. } => revocation.is_some() && job.revocation == revocation,
                 _ => job.ended,

@@ -50,7 +50,7 @@ pub async fn update_participant(
     if_match: IfMatch,
 ) -> Result<Versioned<Participant>> {
     retry(|| async {
-        let Membership {
+        let MembershipState {
             state,
             place,
             owner_count,
@@ -98,7 +98,7 @@ pub async fn update_participant(
 }
 
 /// A channel and a user in it, read at one instant.
-struct Membership {
+struct MembershipState {
     state: ChannelState,
     /// The user's place, if the user is in the channel.
     place: Option<Place>,
@@ -115,12 +115,12 @@ async fn read_membership(
     actor: &Actor,
     channel_id: &ChannelId,
     user: &UserId,
-) -> Result<Membership> {
+) -> Result<MembershipState> {
     let keys = [(PARTICIPANTS, user.shared()), (OWNERS, Key::from(ONLY))];
     let (state, [place, owner_count]) =
         channel_state::read_with(services, actor, channel_id, keys).await?;
     state.permit(actor, Action::Read)?;
-    Ok(Membership {
+    Ok(MembershipState {
         place: place.as_ref().map(Place::of).transpose()?,
         state,
         owner_count,

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use domain::{
     Services,
-    ended::{Ended, Follower},
+    ended::{EndedHandler, Follower},
     jobs,
 };
 
@@ -30,7 +30,7 @@ pub(super) async fn follow(
             Ok(follower) => {
                 // The store became reachable late. Revocations before this position are unknown, so
                 // that all sessions have to reconnect.
-                Ended::all(&*sessions).await;
+                EndedHandler::all(&*sessions).await;
                 return follower.run().await;
             }
             Err(_) => tokio::time::sleep(RECHECK_PERIOD).await,

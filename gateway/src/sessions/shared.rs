@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use domain::{
     Services,
-    ended::{Ended, Ending},
+    ended::{EndedHandler, Ending},
     error::Error,
     random,
     schema::Scope,
@@ -235,7 +235,7 @@ impl Sessions {
 }
 
 #[async_trait]
-impl Ended for Sessions {
+impl EndedHandler for Sessions {
     async fn ended(&self, what: &Ending, at: u64) {
         // Recorded before the registry is searched: a session that is just opening is either in the
         // registry by now, or finds this entry.

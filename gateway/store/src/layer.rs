@@ -105,8 +105,8 @@ pub trait StoreLayer: Send + Sync + std::fmt::Debug {
     }
 }
 
-/// What the methods of [`Store`] return once `async_trait` has rewritten them.
-type Answer<'r, T> = Pin<Box<dyn Future<Output = T> + Send + 'r>>;
+/// The return type that `async_trait` gives to the methods of [`Store`].
+type BoxFuture<'r, T> = Pin<Box<dyn Future<Output = T> + Send + 'r>>;
 
 // Written without `async_trait`, which would box each future of the layer once more.
 impl<L: StoreLayer> Store for L {
@@ -114,7 +114,7 @@ impl<L: StoreLayer> Store for L {
         &'s self,
         partition: &'p Partition,
         commit: Commit,
-    ) -> Answer<'r, Committed>
+    ) -> BoxFuture<'r, Committed>
     where
         's: 'r,
         'p: 'r,
@@ -123,7 +123,7 @@ impl<L: StoreLayer> Store for L {
         StoreLayer::commit(self, partition, commit)
     }
 
-    fn read<'s, 'r>(&'s self, reads: Vec<Read>) -> Answer<'r, Result<Vec<Snapshot>, StoreError>>
+    fn read<'s, 'r>(&'s self, reads: Vec<Read>) -> BoxFuture<'r, Result<Vec<Snapshot>, StoreError>>
     where
         's: 'r,
         Self: 'r,
@@ -136,7 +136,7 @@ impl<L: StoreLayer> Store for L {
         partition: &'p Partition,
         keys: Vec<(Table, Key)>,
         bytes: usize,
-    ) -> Answer<'r, Result<Vec<Option<Document>>, StoreError>>
+    ) -> BoxFuture<'r, Result<Vec<Option<Document>>, StoreError>>
     where
         's: 'r,
         'p: 'r,
@@ -151,7 +151,7 @@ impl<L: StoreLayer> Store for L {
         table: Table,
         range: Range,
         limit: usize,
-    ) -> Answer<'r, Result<(Page, Head), StoreError>>
+    ) -> BoxFuture<'r, Result<(Page, Head), StoreError>>
     where
         's: 'r,
         'p: 'r,
@@ -165,7 +165,7 @@ impl<L: StoreLayer> Store for L {
         partition: &'p Partition,
         after: Position,
         limit: usize,
-    ) -> Answer<'r, Result<Log, StoreError>>
+    ) -> BoxFuture<'r, Result<Log, StoreError>>
     where
         's: 'r,
         'p: 'r,
@@ -178,7 +178,7 @@ impl<L: StoreLayer> Store for L {
         &'s self,
         topic: &'t Topic,
         record: Bytes,
-    ) -> Answer<'r, Result<(), StoreError>>
+    ) -> BoxFuture<'r, Result<(), StoreError>>
     where
         's: 'r,
         't: 'r,
@@ -193,7 +193,7 @@ impl<L: StoreLayer> Store for L {
         table: Table,
         require: Option<Require>,
         limit: usize,
-    ) -> Answer<'r, Purged>
+    ) -> BoxFuture<'r, Purged>
     where
         's: 'r,
         'p: 'r,
@@ -207,7 +207,7 @@ impl<L: StoreLayer> Store for L {
         node: &'n str,
         ttl: Duration,
         members: Vec<(String, u32)>,
-    ) -> Answer<'r, Result<bool, StoreError>>
+    ) -> BoxFuture<'r, Result<bool, StoreError>>
     where
         's: 'r,
         'n: 'r,
@@ -216,7 +216,7 @@ impl<L: StoreLayer> Store for L {
         StoreLayer::lease(self, node, ttl, members)
     }
 
-    fn release<'s, 'n, 'r>(&'s self, node: &'n str) -> Answer<'r, Result<(), StoreError>>
+    fn release<'s, 'n, 'r>(&'s self, node: &'n str) -> BoxFuture<'r, Result<(), StoreError>>
     where
         's: 'r,
         'n: 'r,
@@ -228,7 +228,7 @@ impl<L: StoreLayer> Store for L {
     fn members<'s, 'm, 'r>(
         &'s self,
         members: &'m [String],
-    ) -> Answer<'r, Result<Vec<u32>, StoreError>>
+    ) -> BoxFuture<'r, Result<Vec<u32>, StoreError>>
     where
         's: 'r,
         'm: 'r,
@@ -237,7 +237,7 @@ impl<L: StoreLayer> Store for L {
         StoreLayer::members(self, members)
     }
 
-    fn sweep<'s, 'r>(&'s self) -> Answer<'r, Result<Vec<String>, StoreError>>
+    fn sweep<'s, 'r>(&'s self) -> BoxFuture<'r, Result<Vec<String>, StoreError>>
     where
         's: 'r,
         Self: 'r,
@@ -245,7 +245,7 @@ impl<L: StoreLayer> Store for L {
         StoreLayer::sweep(self)
     }
 
-    fn now<'s, 'r>(&'s self) -> Answer<'r, Result<u64, StoreError>>
+    fn now<'s, 'r>(&'s self) -> BoxFuture<'r, Result<u64, StoreError>>
     where
         's: 'r,
         Self: 'r,

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use domain::{
     apps,
     credential::Principal,
-    ended::{self, Ended, Ending, Follower},
+    ended::{self, EndedHandler, Ending, Follower},
     schema::deployment as deployment_partition,
     sessions, token_keys, tokens, users,
 };
@@ -27,7 +27,7 @@ use crate::story::{Deployment, scope};
 struct Heard(Mutex<(Vec<Ending>, usize)>);
 
 #[async_trait]
-impl Ended for Heard {
+impl EndedHandler for Heard {
     async fn ended(&self, what: &Ending, at: u64) {
         assert!(at > 0);
         self.0.lock().unwrap().0.push(what.clone());

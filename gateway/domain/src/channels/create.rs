@@ -25,7 +25,7 @@ use crate::{
         self,
         line::{Additions, Coming, Line},
     },
-    jobs::{self, Step},
+    jobs::{self, JobStep},
     memberships::{self, Change},
     participants::{self, admit, count_owners, new_participant},
     random,
@@ -323,7 +323,7 @@ impl NewChannel<'_> {
         let until = Instant::now() + MAX_CLEARING_TIME;
         let cleared =
             clearing::clear_channel(services, self.scope, &self.channel.id, until).await?;
-        if cleared == Step::Done {
+        if cleared == JobStep::Done {
             return Ok(());
         }
         jobs::wake_jobs(services);

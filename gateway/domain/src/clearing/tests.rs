@@ -50,11 +50,11 @@ async fn app_deletion_drops_what_was_deleted_before(store: Arc<impl Transfer + '
         clear_channel(&services, &scope, &general, until)
             .await
             .unwrap(),
-        Step::Done
+        JobStep::Done
     );
     assert_eq!(
         clear_user(&services, &scope, &bob, until).await.unwrap(),
-        Step::Done
+        JobStep::Done
     );
     assert!(
         store
@@ -69,7 +69,7 @@ async fn app_deletion_drops_what_was_deleted_before(store: Arc<impl Transfer + '
 
     assert_eq!(
         clear_app(&services, &scope.app, until).await.unwrap(),
-        Step::Done
+        JobStep::Done
     );
     for partition in [scope.channel(&general), scope.user(&bob), scope.index()] {
         let outline = store.outline(&partition).await.unwrap();
@@ -127,7 +127,7 @@ async fn credentials_whose_creation_stopped_half_way_go_with_their_owner(
             .await
             .unwrap(),
     ] {
-        assert_eq!(step, Step::Done);
+        assert_eq!(step, JobStep::Done);
     }
     for partition in &left {
         let outline = store.outline(partition).await.unwrap();

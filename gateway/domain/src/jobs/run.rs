@@ -6,7 +6,7 @@ use futures_util::{StreamExt, stream};
 use store::{Commit, Document, Expected, Range};
 use tokio::time::Instant;
 
-use super::{Held, Job, MAX_REQUEST_MS, Step, Task};
+use super::{HeldJob, Job, JobStep, MAX_REQUEST_MS, Task};
 use crate::{
     Services, clearing,
     document::PutValue,
@@ -35,8 +35,8 @@ const CREDENTIAL_USE_MS: u64 = 10_000;
 
 /// Works on every job that no other node has claimed, on each for a slice at most. Deleted channels
 /// come last, since no session waits for them to end.
-pub async fn run_jobs(services: &Services) -> Result<Pass> {
-    let mut pass = Pass::default();
+pub async fn run_jobs(services: &Services) -> Result<JobsPass> {
+    let mut pass = JobsPass::default();
     pass.failed += settling::complete_memberships(services).await;
     run_those(services, &mut pass, |kind| {
         kind != Some(PartitionKind::Channel)
@@ -52,7 +52,7 @@ pub async fn run_jobs(services: &Services) -> Result<Pass> {
 /// Works on the jobs whose names begin like those of partitions of some kinds.
 async fn run_those(
     services: &Services,
-    pass: &mut Pass,
+    pass: &mut JobsPass,
     is_due: impl Fn(Option<PartitionKind>) -> bool,
 ) -> Result<()> {
     let (now, mut after) = (services.clock.now_ms(), None);
@@ -80,9 +80,9 @@ async fn run_those(
         let mut steps = stream::iter(steps).buffer_unordered(JOBS_AT_ONCE);
         while let Some(step) = steps.next().await {
             match step {
-                Some(Step::Done) => pass.finished += 1,
-                Some(Step::More) => pass.unfinished += 1,
-                Some(Step::Later) => {}
+                Some(JobStep::Done) => pass.finished += 1,
+                Some(JobStep::More) => pass.unfinished += 1,
+                Some(JobStep::Later) => {}
                 None => pass.failed += 1,
             }
         }
@@ -93,25 +93,25 @@ async fn run_those(
 }
 
 /// Works on one job. Returns `None` if that failed.
-async fn run_job(services: &Services, document: Document, now: u64) -> Option<Step> {
+async fn run_job(services: &Services, document: Document, now: u64) -> Option<JobStep> {
     let step = async {
-        let held = Held::of(&document)?;
+        let held = HeldJob::of(&document)?;
         if held
             .job
             .claim
             .as_ref()
             .is_some_and(|(node, at)| **node != *services.node && at + CLAIM_MS > now)
         {
-            return Ok(Step::Later);
+            return Ok(JobStep::Later);
         }
         if !has_begun(services, &held).await? {
             return match held.noted_at + MAX_REQUEST_MS < now {
-                true => finish_job(services, &held).await.map(|()| Step::Done),
-                false => Ok(Step::Later),
+                true => finish_job(services, &held).await.map(|()| JobStep::Done),
+                false => Ok(JobStep::Later),
             };
         }
         let Some(held) = claim_job(services, held, now).await? else {
-            return Ok(Step::Later);
+            return Ok(JobStep::Later);
         };
         work_on(services, held, now, Instant::now() + SLICE).await
     };
@@ -125,7 +125,7 @@ async fn run_job(services: &Services, document: Document, now: u64) -> Option<St
 }
 
 /// Returns whether the object was deleted or revoked, so that work is left.
-async fn has_begun(services: &Services, held: &Held) -> Result<bool> {
+async fn has_begun(services: &Services, held: &HeldJob) -> Result<bool> {
     let partition = match &held.job.task {
         Task::Channel { scope, id } => scope.channel(id),
         Task::User { scope, id } => scope.user(id),
@@ -142,7 +142,10 @@ async fn has_begun(services: &Services, held: &Held) -> Result<bool> {
 }
 
 /// Returns whether the user's tokens were revoked since the job last ended sessions.
-async fn has_unended_revocation(services: &Services, Held { job, .. }: &Held) -> Result<bool> {
+async fn has_unended_revocation(
+    services: &Services,
+    HeldJob { job, .. }: &HeldJob,
+) -> Result<bool> {
     let ends = jobs::ending_of(services, &job.task).await?;
     let found = ends.and_then(|ends| ends.revocation);
     Ok(found.is_some() && found != job.revocation)
@@ -151,13 +154,13 @@ async fn has_unended_revocation(services: &Services, Held { job, .. }: &Held) ->
 /// Claims a job for this node. Returns `None` if the job changed meanwhile.
 async fn claim_job(
     services: &Services,
-    Held {
+    HeldJob {
         job,
         version,
         noted_at,
-    }: Held,
+    }: HeldJob,
     now: u64,
-) -> Result<Option<Held>> {
+) -> Result<Option<HeldJob>> {
     let job = Job {
         claim: Some((services.node.to_string(), now)),
         ..job
@@ -168,7 +171,7 @@ async fn claim_job(
         .frees();
     let claim = commit.add_value(JOBS, name, &job);
     let claimed = services.commit(&schema::deployment(), commit).await?;
-    Ok(claimed.ok().map(|outcome| Held {
+    Ok(claimed.ok().map(|outcome| HeldJob {
         job,
         version: outcome.version(claim),
         noted_at,
@@ -176,7 +179,7 @@ async fn claim_job(
 }
 
 /// Deletes a job, unless a request wrote it again.
-async fn finish_job(services: &Services, held: &Held) -> Result<()> {
+async fn finish_job(services: &Services, held: &HeldJob) -> Result<()> {
     let name = held.job.task.name();
     let commit = Commit::default()
         .require(JOBS, name.clone(), Expected::Version(held.version))
@@ -189,21 +192,21 @@ async fn finish_job(services: &Services, held: &Held) -> Result<()> {
 
 pub(super) async fn work_on(
     services: &Services,
-    held: Held,
+    held: HeldJob,
     now: u64,
     until: Instant,
-) -> Result<Step> {
+) -> Result<JobStep> {
     let task = &held.job.task;
     match task {
         Task::Tokens { .. } => {
             return jobs::end_sessions_of(services, task)
                 .await
-                .map(|()| Step::Later);
+                .map(|()| JobStep::Later);
         }
         Task::TokenKey { app, id } => {
             return token_keys::finish_token_key_revocation(services, app, id)
                 .await
-                .map(|()| Step::Done);
+                .map(|()| JobStep::Done);
         }
         Task::User { .. } | Task::App { .. } => jobs::end_sessions_of(services, task).await?,
         Task::Channel { .. } | Task::Organization { .. } => {}
@@ -213,19 +216,19 @@ pub(super) async fn work_on(
     let held = match task {
         Task::User { .. } | Task::App { .. } => match jobs::pending_job(services, task).await? {
             Some(held) => held,
-            None => return Ok(Step::Done),
+            None => return Ok(JobStep::Done),
         },
         _ => held,
     };
     let step = match &held.job.task {
         Task::Channel { scope, id } => clearing::clear_channel(services, scope, id, until).await?,
         Task::User { scope, id } => clearing::clear_user(services, scope, id, until).await?,
-        Task::App { .. } if held.noted_at + CREDENTIAL_USE_MS > now => Step::Later,
+        Task::App { .. } if held.noted_at + CREDENTIAL_USE_MS > now => JobStep::Later,
         Task::App { id, .. } => clearing::clear_app(services, id, until).await?,
         Task::Organization { id } => clearing::clear_organization(services, id, until).await?,
-        Task::Tokens { .. } | Task::TokenKey { .. } => Step::Done,
+        Task::Tokens { .. } | Task::TokenKey { .. } => JobStep::Done,
     };
-    if step == Step::Done {
+    if step == JobStep::Done {
         finish_job(services, &held).await?;
     }
     Ok(step)
@@ -233,7 +236,7 @@ pub(super) async fn work_on(
 
 /// The outcome of one pass over the jobs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Pass {
+pub struct JobsPass {
     /// Jobs that were finished.
     pub finished: usize,
     /// Jobs that go on at once.

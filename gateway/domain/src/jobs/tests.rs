@@ -170,7 +170,7 @@ async fn deletion_that_begins_while_its_namesake_is_cleared_keeps_its_job() {
     )
     .await
     .unwrap();
-    assert_eq!(step, Step::Done);
+    assert_eq!(step, JobStep::Done);
     assert!(
         pending_job(&services, &task).await.unwrap().is_some(),
         "the second deletion has a job"

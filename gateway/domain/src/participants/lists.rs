@@ -7,7 +7,7 @@ use protocol::{
 };
 use store::{Key, Range};
 
-use super::{Membership, read_membership};
+use super::{MembershipState, read_membership};
 use crate::{
     Services,
     channel_state::{self, Place},
@@ -74,7 +74,7 @@ pub async fn read_participant(
     channel_id: &ChannelId,
     user: &UserId,
 ) -> Result<Versioned<Participant>> {
-    let Membership { state, place, .. } =
+    let MembershipState { state, place, .. } =
         read_membership(services, actor, channel_id, user).await?;
     let place = place.ok_or_else(|| Error::not_found("participant"))?;
     let read = services

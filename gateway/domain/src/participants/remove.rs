@@ -8,7 +8,8 @@ use protocol::{
 use store::{Append, Body, Commit, Control, Document};
 
 use super::{
-    Membership, count_owners, counted, hand_over, is_last_owner, read_membership, require_target,
+    MembershipState, count_owners, counted, hand_over, is_last_owner, read_membership,
+    require_target,
 };
 use crate::{
     Services,
@@ -75,7 +76,7 @@ async fn remove(
             }
             Err(error) => return Err(error),
         };
-        let Membership {
+        let MembershipState {
             state,
             place,
             owner_count,

@@ -149,9 +149,9 @@ async fn a_deletion_that_was_interrupted_is_finished_by_any_node() {
     let (other, _) = deployment.another_node();
     assert_eq!(
         jobs::run::run_jobs(&other).await.unwrap(),
-        Pass {
+        JobsPass {
             finished: 1,
-            ..Pass::default()
+            ..JobsPass::default()
         }
     );
     assert!(!exists(&deployment, schema::credential(&hash)).await);
@@ -166,13 +166,16 @@ async fn a_deletion_that_was_interrupted_is_finished_by_any_node() {
         [schema::app(&tenant.app).name()]
     );
     let (third, _) = deployment.another_node();
-    assert_eq!(jobs::run::run_jobs(&third).await.unwrap(), Pass::default());
+    assert_eq!(
+        jobs::run::run_jobs(&third).await.unwrap(),
+        JobsPass::default()
+    );
     third.clock.advance(Duration::from_secs(30));
     assert_eq!(
         jobs::run::run_jobs(&third).await.unwrap(),
-        Pass {
+        JobsPass {
             finished: 1,
-            ..Pass::default()
+            ..JobsPass::default()
         }
     );
 
@@ -192,7 +195,10 @@ async fn a_deletion_that_was_interrupted_is_finished_by_any_node() {
             .await
             .is_empty()
     );
-    assert_eq!(jobs::run::run_jobs(&other).await.unwrap(), Pass::default());
+    assert_eq!(
+        jobs::run::run_jobs(&other).await.unwrap(),
+        JobsPass::default()
+    );
     assert!(keys(&deployment, &live.index(), USERS).await.is_empty());
     assert!(keys(&deployment, &live.index(), CHANNELS).await.is_empty());
     assert_eq!(

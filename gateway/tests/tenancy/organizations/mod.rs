@@ -9,7 +9,7 @@ use domain::{
     credential::Principal,
     document::PutValue,
     document::{Precondition, Versioned},
-    jobs::{Job, Task, run::Pass},
+    jobs::{Job, Task, run::JobsPass},
     organizations, random,
     schema::{self, APPS, CHANNELS, ENTITY, JOBS, KEYS, ONLY, TOKEN_KEYS, TOMBSTONE, USERS},
 };
