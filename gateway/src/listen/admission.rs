@@ -14,7 +14,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
     limit::{AddressGroup, Concurrent, Counted},
-    metrics::{Held, Metrics, RefusalReason},
+    metrics::{GaugeGuard, Metrics, RefusalReason},
     rest::Proxies,
 };
 
@@ -176,7 +176,7 @@ pub(super) struct Admitted {
     /// Stays with the socket after an upgrade.
     pub(super) socket: SocketPermit,
     /// Held while the connection uses HTTP.
-    pub(super) http: (Option<Counted<AddressGroup>>, Held),
+    pub(super) http: (Option<Counted<AddressGroup>>, GaugeGuard),
 }
 
 impl Admission {

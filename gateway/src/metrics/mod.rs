@@ -298,9 +298,9 @@ impl Metrics {
     }
 
     /// Adds one to a gauge until the result is dropped.
-    pub fn hold(gauge: &Gauge) -> Held {
+    pub fn hold(gauge: &Gauge) -> GaugeGuard {
         gauge.inc();
-        Held(gauge.clone())
+        GaugeGuard(gauge.clone())
     }
 
     /// Counts a refused connection.
@@ -380,9 +380,9 @@ pub fn method_word(method: &Method) -> &'static str {
 
 /// Counts in a gauge until it is dropped.
 #[derive(Debug)]
-pub struct Held(Gauge);
+pub struct GaugeGuard(Gauge);
 
-impl Drop for Held {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.dec();
     }

@@ -7,6 +7,7 @@
 //! begins no change before the last one has ended. Notices of the user's own stream may arrive at
 //! any time.
 
+mod pending;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -19,14 +20,10 @@ use std::{
 use fanout::Position;
 use protocol::ChannelId;
 
+use pending::{Comparison, Pending, retry_pause};
 pub use step::{
     Next, SubscribeReason, SubscriptionAdmission, SubscriptionHandle, SubscriptionStep,
 };
-
-/// Pause before the first retry of a failed step. It grows with each failure, up to
-/// [`MAX_RETRY_PAUSES`] times that.
-const RETRY_PAUSE: Duration = Duration::from_millis(200);
-const MAX_RETRY_PAUSES: u32 = 10;
 
 /// Interval of checks whether a topic has reached the position of an addition.
 const ADDITION_POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -55,28 +52,6 @@ enum Phase {
     Closed,
 }
 
-/// A pending subscription outside of a request.
-#[derive(Debug, Clone, Copy)]
-struct Pending {
-    why: SubscribeReason,
-    due: Instant,
-    attempts: u32,
-    /// Whether the last check found a running subscription at or after the addition. The topic may
-    /// be about to end it, so a second check decides.
-    is_running: bool,
-}
-
-impl Pending {
-    fn new(why: SubscribeReason, due: Instant) -> Self {
-        Self {
-            why,
-            due,
-            attempts: 0,
-            is_running: false,
-        }
-    }
-}
-
 /// The subscriptions of a session to channels.
 #[derive(Debug)]
 pub struct Subscriptions<S> {
@@ -92,13 +67,6 @@ pub struct Subscriptions<S> {
     /// Channels that the client unsubscribed from; comparisons skip them.
     unsubscribed: HashSet<ChannelId>,
     comparison: Option<Comparison>,
-}
-
-/// A pending comparison with the user's channels in the store.
-#[derive(Debug, Clone, Copy)]
-struct Comparison {
-    due: Instant,
-    attempts: u32,
 }
 
 impl<S: SubscriptionHandle> Subscriptions<S> {
@@ -499,8 +467,4 @@ impl<S: SubscriptionHandle> Subscriptions<S> {
     fn complete(&mut self, id: &ChannelId, why: SubscribeReason) -> bool {
         self.is_pending(id, why) && self.pending.remove(id).is_some()
     }
-}
-
-fn retry_pause(attempts: u32) -> Duration {
-    RETRY_PAUSE * attempts.min(MAX_RETRY_PAUSES)
 }

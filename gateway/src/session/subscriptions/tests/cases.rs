@@ -2,7 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    pending::{MAX_RETRY_PAUSES, RETRY_PAUSE},
+    *,
+};
 
 fn act() -> impl Strategy<Value = Act> {
     let n = 0..CHANNELS;
