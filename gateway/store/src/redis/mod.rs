@@ -8,9 +8,9 @@
 //!
 //! A commit is one Lua script, called by its hash. The script reads and checks first, then writes
 //! and publishes. It uses only declared keys, all of them in one slot. If the server refuses the
-//! script, nothing was written. (Only a user who loses the permission for one of its commands stops
-//! it half-way. Nodes try all commands when they start and every second, and commit nothing while
-//! one is forbidden; what a stopped commit has written of a message counts as absent.) If the connection breaks or the reply is late, the outcome is
+//! script, nothing was written: the script checks its user's permissions before its first write.
+//! (Redis 6 cannot check them in a script; nodes try all commands when they start and every second,
+//! and commit nothing while one is forbidden.) If the connection breaks or the reply is late, the outcome is
 //! unknown and the commit is *not* retried: the call returns [`StoreError::Unavailable`], and the
 //! caller retries if its preconditions make that safe.
 //!
@@ -281,10 +281,15 @@ impl Store for Redis {
     /// On a Cluster, asks the shard that has the leases.
     async fn now(&self) -> Result<u64, StoreError> {
         let tries_commands = self.permissions.are_due();
+        let leases = keys::Keys::of_leases(&self.names);
         let answer = with_timeout(script::NOW.run(
             &self.commands,
-            &[keys::Keys::of_leases(&self.names).key("now")],
-            &[if tries_commands { "1" } else { "0" }],
+            &[leases.key("now")],
+            &[
+                if tries_commands { "1" } else { "0" },
+                self.publish_command(),
+                &leases.channel(),
+            ],
         ))
         .await?;
         let mut answer = script::Items::of(answer.value)?;

@@ -249,6 +249,28 @@ for i = 1, appends_count do
   at = now
 end
 
+-- Redis does not undo the writes of a script that it stops, and stops it at a command that its user may not run. So all commands
+-- are checked before the first write, where the server can (Redis 7). Nodes check the others every second.
+
+local may = redis.acl_check_cmd
+if may then
+  local key = KEYS[1]
+  local allowed = may('SET', key, '') and may(publish, channel, '') and may('HSET', key, '', '') and may('ZADD', key, 0, '')
+    and (appends_count == 0 or may('RPUSH', key, ''))
+    and (keep_events == 0 and keep_bytes == 0 or may('LPOP', key))
+    and (room == 0 or may('DEL', key))
+    and (expires == 0 or may('PEXPIREAT', key, 0))
+  for i = 1, documents_count do
+    if documents[i].removed then
+      allowed = allowed and may('HDEL', key, '') and may('ZREM', key, '')
+      break
+    end
+  end
+  if not allowed then
+    return redis.error_reply("NOPERM the user executing the script can't run one of its commands")
+  end
+end
+
 -- Write. Removals come last: they may delete a key, and a script must not use a missing key of a migrating slot.
 
 -- A server with full memory checks only the first write of a script. A deletion is allowed.
@@ -284,18 +306,8 @@ end
 number = next_number
 if appends_count > 0 then
   -- Lua limits the number of unpacked values.
-  local function append()
-    local length
-    for i = 1, appends_count, 1000 do
-      length = call('RPUSH', KEYS[2], unpack(entries, i, math.min(i + 999, appends_count)))
-    end
-    return length
-  end
-  -- A commit that the server stopped half-way left entries that the head does not count.
-  local length = seq - floor_seq
-  if append() > length then
-    call('LTRIM', KEYS[2], 0, length - appends_count - 1)
-    append()
+  for i = 1, appends_count, 1000 do
+    call('RPUSH', KEYS[2], unpack(entries, i, math.min(i + 999, appends_count)))
   end
   kept[2] = true
 end

@@ -8,17 +8,14 @@ local function next_document()
   local order, key, hash, index, bucket, changes
   order, key, hash, index, bucket, changes, rest = take('>BI2c0I2I2I6I2', plan, rest)
   local found = head and call('HGET', KEYS[hash], key)
-  local of_key, raw = 0, found
+  local number, raw = 0, found
   if order == NUMBERED and found then
-    of_key = tonumber(found)
-    raw = index > 0 and bucket == floor(of_key / BUCKET) and call('HGET', KEYS[index], found)
-    if not refers(of_key, key, raw) then
-      of_key, found, raw = 0, false, false
-    end
+    number = tonumber(found)
+    raw = index > 0 and bucket == floor(number / BUCKET) and call('HGET', KEYS[index], found)
   end
   return {
     order = order, key = key, hash = hash, index = index, bucket = bucket, changes = changes,
-    exists = found, number = of_key, raw = raw, is = false, dirty = false, changed = false, counts = false, after = false, removed = false,
+    exists = found, number = number, raw = raw, is = false, dirty = false, changed = false, counts = false, after = false, removed = false,
   }
 end
 

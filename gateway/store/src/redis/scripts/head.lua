@@ -19,12 +19,6 @@ if head then
   counters, expiring = head:sub(65, 64 + length), head:sub(65 + length)
 end
 
--- Returns whether a key refers to a numbered document. It does not if the server stopped the commit of the key half-way, after
--- its first writes (its user lacks a permission): then no document has the number yet, or another one got it later.
-local function refers(of_key, key, raw)
-  return of_key <= number and (not raw or raw:sub(43, 42 + take('>I2', raw, 37)) == key)
-end
-
 local function write_head()
   local integers = pack('>I6I6I6I6I6I6I6I6I6I6I4',
     seq, at, number, floor_seq, floor_at, log_bytes, purged, retired, now, expires, #counters)

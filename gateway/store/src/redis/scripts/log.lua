@@ -11,17 +11,16 @@ if after_seq < floor_seq then
   answer[2] = TRIMMED
   return answer
 end
--- Entries beyond the head were left by a commit that the server stopped half-way.
 local entries
 if after_seq == floor_seq then
   if after_at ~= floor_at then
     answer[2] = DIVERGED
     return answer
   end
-  entries = limit > 0 and seq > floor_seq and call('LRANGE', KEYS[2], 0, math.min(limit, seq - floor_seq) - 1) or {}
+  entries = head and limit > 0 and call('LRANGE', KEYS[2], 0, limit - 1) or {}
 else
   local index = after_seq - floor_seq - 1
-  entries = after_seq <= seq and call('LRANGE', KEYS[2], index, math.min(index + limit, seq - floor_seq - 1)) or {}
+  entries = after_seq <= seq and call('LRANGE', KEYS[2], index, index + limit) or {}
   local entry = table.remove(entries, 1)
   if not entry or take('>I6', entry) ~= after_at then
     answer[2] = DIVERGED

@@ -1,8 +1,8 @@
 -- Tries every command that the scripts use. Redis checks a user's permissions command by command, so a script whose user
 -- lacks one would stop after its first writes. Other errors do not matter here.
 --
--- Returns the names of the commands that the user may not run on the key.
-local function forbidden_commands(key)
+-- Returns the names of the commands that the user may not run on the key and the channel.
+local function forbidden_commands(key, publish, channel)
   local forbidden = {}
   local function try(command, ...)
     local reply = redis.pcall(command, ...)
@@ -29,7 +29,6 @@ local function forbidden_commands(key)
   try('ZREM', key, 'a')
   try('RPUSH', key, 'a', 'b')
   try('LRANGE', key, 0, -1)
-  try('LTRIM', key, 0, 0)
   try('LPOP', key)
   try('SADD', key, 'a')
   try('SMEMBERS', key)
@@ -38,5 +37,6 @@ local function forbidden_commands(key)
   try('GET', key)
   try('PEXPIREAT', key, '9999999999999')
   try('SET', key, '1', 'PX', 60000)
+  try(publish, channel, '')
   return forbidden
 end

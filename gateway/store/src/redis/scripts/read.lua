@@ -19,13 +19,11 @@ for i = 1, count do
   local found = head and call('HGET', KEYS[hash], key)
   numbers[i + 2] = 0
   if order == NUMBERED and found then
-    local of_key = tonumber(found)
-    local is_declared = index > 0 and bucket == floor(of_key / BUCKET)
-    found = is_declared and call('HGET', KEYS[index], found)
-    if refers(of_key, key, found) then
-      numbers[i + 2], unsure = of_key, unsure or not is_declared
+    numbers[i + 2] = tonumber(found)
+    if index > 0 and bucket == floor(found / BUCKET) then
+      found = call('HGET', KEYS[index], found)
     else
-      found = false
+      unsure = true
     end
   end
   bytes = bytes + (found and #found or 0)
