@@ -138,6 +138,9 @@ async fn serve(
     activity: Arc<Mutex<Activity>>,
     stop: CancellationToken,
 ) {
+    if let Err(error) = stream.limit_unsent() {
+        tracing::debug!(%error, "TCP_NOTSENT_LOWAT was not set");
+    }
     if let Err(error) = stream.set_nodelay() {
         tracing::debug!(%error, "TCP_NODELAY was not set");
     }

@@ -65,7 +65,7 @@ limits! {
     outbox_bytes = 1_048_576, true, "bytes that wait for a session's reader";
     outbox_seconds = 30, true, "seconds that a frame waits for a session's reader";
     outbox_total_bytes = 0, false, "bytes that wait for all readers of the node; by default a quarter of the machine's memory";
-    requests_total_bytes = 0, false, "bytes of the requests of all clients of the node, until their answers are taken; one tenant gets at most half; by default an eighth of the machine's memory";
+    requests_total_bytes = 0, false, "bytes of the requests of all clients of the node, until their answers are taken; an app alone gets at most half; by default an eighth of the machine's memory";
     channels_per_user = 10_000, true, "channels that a user is in";
     participants = 100_000, true, "participants of a channel";
     reactions = 50, true, "kinds of reactions to a message";

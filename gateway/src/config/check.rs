@@ -17,6 +17,7 @@ use super::{
     show,
     value::{LimitValues, SettingValue},
 };
+use crate::limit::request_bytes;
 
 /// Maximum value of a limit: JavaScript's largest safe integer, since `connect` sends limits to
 /// clients.
@@ -388,6 +389,15 @@ fn limits_of(values: &LimitValues) -> Result<Limits, ConfigError> {
             ))
         })?;
         limits.set(name, value);
+    }
+    let min = request_bytes::min_total(limits.frame_bytes);
+    if !values.contains_key("requests_total_bytes") {
+        limits.requests_total_bytes = limits.requests_total_bytes.max(min);
+    } else if (1..min).contains(&limits.requests_total_bytes) {
+        return Err(ConfigError::new(format!(
+            "requests_total_bytes is {}: use at least {min}, so that a tenant's half has room for a page and for a frame of {} bytes (frame_bytes), or 0 for no limit",
+            limits.requests_total_bytes, limits.frame_bytes
+        )));
     }
     Ok(limits)
 }

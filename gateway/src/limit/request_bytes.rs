@@ -1,6 +1,6 @@
 //! `requests_total_bytes`: what the requests of all clients hold together, by estimate.
 
-use protocol::operation::{Operation, channel::ChannelSubscribe, user::UserGet};
+use protocol::operation::{HttpMethod, Operation, channel::ChannelSubscribe, user::UserGet};
 
 /// Name of the limit of what the requests of all clients hold together.
 pub const LIMIT: &str = "requests_total_bytes";
@@ -12,19 +12,55 @@ const DECODED_BYTES_PER_BYTE: usize = 10;
 /// Bytes of a reply that is a page, while it is made and encoded.
 const PAGE_REPLY_BYTES: usize = 256 * 1024;
 
-/// Returns the bytes that a request of an operation holds, with its reply.
-pub fn of_request(operation: &str, frame_bytes: usize) -> usize {
-    decoded(frame_bytes).saturating_add(of_reply(operation))
-}
-
 /// Returns the bytes that become of a request's parameters.
-pub fn decoded(frame_bytes: usize) -> usize {
+pub const fn decoded(frame_bytes: usize) -> usize {
     frame_bytes.saturating_mul(DECODED_BYTES_PER_BYTE)
 }
 
-/// Returns the bytes of an operation's reply; 0 unless it is a page.
-pub fn of_reply(operation: &str) -> usize {
-    let is_page = operation.ends_with(".list")
-        || [UserGet::NAME, ChannelSubscribe::NAME].contains(&operation);
-    if is_page { PAGE_REPLY_BYTES } else { 0 }
+/// Returns the bytes of an operation's reply, while it is made and encoded; 0 unless it is a page.
+/// Pages are what lists and a `GET` of a collection return.
+pub fn of_reply<O: Operation>() -> usize {
+    let is_collection =
+        O::HTTP.is_some_and(|http| http.method == HttpMethod::Get && !http.path.ends_with('}'));
+    let is_list = O::NAME.ends_with(".list");
+    if is_list || is_collection || [UserGet::NAME, ChannelSubscribe::NAME].contains(&O::NAME) {
+        PAGE_REPLY_BYTES
+    } else {
+        0
+    }
+}
+
+/// Returns the smallest `requests_total_bytes` with which a page and a frame of `frame_bytes` find
+/// room: a tenant alone gets half of it.
+pub const fn min_total(frame_bytes: u64) -> u64 {
+    let frame = frame_bytes.saturating_mul(DECODED_BYTES_PER_BYTE as u64);
+    let page = PAGE_REPLY_BYTES as u64;
+    2 * if frame > page { frame } else { page }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::operation::{
+        channel::{ChannelLeave, ChannelList, ChannelSearch},
+        message::{MessageList, MessageSend},
+        user::{UserChannels, UserUnread},
+    };
+
+    use super::*;
+
+    #[test]
+    fn every_list_counts_as_a_page() {
+        let lists = [
+            of_reply::<ChannelList>(),
+            of_reply::<ChannelSearch>(),
+            of_reply::<MessageList>(),
+            of_reply::<UserChannels>(),
+            of_reply::<UserUnread>(),
+            of_reply::<UserGet>(),
+            of_reply::<ChannelSubscribe>(),
+        ];
+        assert_eq!(lists, [PAGE_REPLY_BYTES; 7]);
+        let others = [of_reply::<ChannelLeave>(), of_reply::<MessageSend>()];
+        assert_eq!(others, [0; 2]);
+    }
 }

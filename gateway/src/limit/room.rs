@@ -7,8 +7,8 @@ use std::{
 
 use parking_lot::Mutex;
 
-/// A number of bytes that many share. A group, such as an app's environment, gets at most half of
-/// them, so that one tenant leaves room for others.
+/// A number of bytes that many share. A group, such as an app, gets at most as many as it leaves free:
+/// one alone gets half of them, two a third each. So there is always room for another.
 #[derive(Debug)]
 pub struct Room {
     max_bytes: usize,
@@ -107,8 +107,13 @@ impl Share {
             let more = bytes - self.bytes;
             let most = self.room.max_bytes;
             let fits = |used: usize, most| used.checked_add(more).is_some_and(|sum| sum <= most);
-            let most_of_group = if most == usize::MAX { most } else { most / 2 };
-            if !fits(used.total, most) || !fits(used.of_group(self.group), most_of_group) {
+            // What is left free is at least as much as any group has.
+            let is_fair = most == usize::MAX
+                || fits(
+                    used.total,
+                    most.saturating_sub(used.of_group(self.group).saturating_add(more)),
+                );
+            if !fits(used.total, most) || !is_fair {
                 return Err(NoRoom);
             }
             used.add(self.group, more);
@@ -148,14 +153,11 @@ mod tests {
         let room = Room::new(100);
         let (mut one, mut other) = (room.share(1), room.share(2));
         assert_eq!(one.resize(50), Ok(()));
-        assert_eq!(other.resize(45), Ok(()));
-        let mut third = room.share(3);
-        assert_eq!(third.resize(6), Err(NoRoom));
-        assert_eq!(third.resize(5), Ok(()));
-        assert_eq!(third.resize(usize::MAX), Err(NoRoom));
-        drop(third);
+        assert_eq!(other.resize(26), Err(NoRoom));
+        assert_eq!(other.resize(25), Ok(()));
+        assert_eq!(room.share(3).resize(usize::MAX), Err(NoRoom));
         assert_eq!(one.resize(10), Ok(()));
-        assert_eq!(room.used(), 55);
+        assert_eq!(room.used(), 35);
         drop(other);
         assert_eq!(room.used(), 10);
         drop(one);
@@ -164,23 +166,26 @@ mod tests {
     }
 
     #[test]
-    fn one_group_leaves_half_to_others() {
-        let room = Room::new(100);
+    fn groups_leave_as_much_free_as_each_has() {
+        let room = Room::new(120);
         let (mut one, mut same) = (room.share(1), room.share(1));
         assert_eq!(one.resize(30), Ok(()));
-        assert_eq!(same.resize(21), Err(NoRoom));
-        assert_eq!(same.resize(20), Ok(()));
-        assert_eq!(room.share(2).resize(50), Ok(()));
+        assert_eq!(same.resize(31), Err(NoRoom));
+        assert_eq!(same.resize(30), Ok(()));
+        let mut others: Vec<Share> = (2..4).map(|group| room.share(group)).collect();
+        assert_eq!(others[0].resize(30), Ok(()));
+        assert_eq!(others[1].resize(15), Ok(()));
+        assert_eq!(room.share(4).resize(7), Ok(()), "a newcomer finds room");
     }
 
     #[test]
     fn share_takes_its_bytes_to_another_group() {
         let room = Room::new(100);
         let (mut one, mut two) = (room.share(1), room.share(2));
-        assert_eq!((one.resize(40), two.resize(40)), (Ok(()), Ok(())));
+        assert_eq!((one.resize(30), two.resize(30)), (Ok(()), Ok(())));
         one.change_group(2);
-        assert_eq!(room.used(), 80);
-        assert_eq!(two.resize(41), Err(NoRoom));
+        assert_eq!(room.used(), 60);
+        assert_eq!(two.resize(31), Err(NoRoom));
         assert_eq!(room.share(1).resize(20), Ok(()));
         drop((one, two));
         assert_eq!(room.used(), 0);

@@ -17,6 +17,10 @@ use tokio::{
 
 use super::{activity::Activity, admission::SocketPermit};
 
+/// Bytes that wait in the kernel to be sent before a socket takes no more: enough to keep it busy.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const MAX_UNSENT_BYTES: u32 = 128 * 1024;
+
 /// A socket with its permit.
 #[derive(Debug)]
 pub struct HttpStream {
@@ -41,6 +45,18 @@ impl HttpStream {
     /// Returns the socket and its permit, for an upgrade.
     pub fn into_parts(self) -> (TcpStream, SocketPermit) {
         (self.stream, self.socket)
+    }
+
+    /// Limits the bytes that the kernel holds for the peer before it sends them. Without a limit up to
+    /// 4 MiB that a client does not read would wait there, outside of every limit of the node.
+    ///
+    /// # Errors
+    ///
+    /// Those of the socket option.
+    pub(super) fn limit_unsent(&self) -> io::Result<()> {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        socket2::SockRef::from(&self.stream).set_tcp_notsent_lowat(MAX_UNSENT_BYTES)?;
+        Ok(())
     }
 
     /// Disables Nagle's algorithm.

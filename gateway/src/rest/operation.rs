@@ -87,7 +87,7 @@ async fn handle<O: Perform>(state: &Shared, http: Http, request: Request) -> Res
     let input = input::<O::Input>(state, http, parts, body, &mut share).await?;
     let mut reply_share = share.another();
     reply_share
-        .resize(request_bytes::of_reply(O::NAME))
+        .resize(request_bytes::of_reply::<O>())
         .map_err(|NoRoom| no_room(state))?;
     let services = &state.services;
     let call = |input, seed| Call::<O> {
@@ -139,7 +139,7 @@ fn tenant(caller: &Principal) -> u64 {
     match caller {
         Principal::Admin => cost::hash(&"admin"),
         Principal::Organization { id, .. } => cost::hash(id),
-        Principal::Actor(actor) => cost::hash(&actor.scope),
+        Principal::Actor(actor) => cost::hash(&actor.scope.app),
     }
 }
 

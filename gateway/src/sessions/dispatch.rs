@@ -38,7 +38,7 @@ use super::{
     subscribe::{self, PendingStarts},
     watching::watch_presence,
 };
-use crate::session::RequestOrder;
+use crate::{limit::request_bytes, session::RequestOrder};
 
 /// Maximum number of channels in one `channel.subscribe`.
 const MAX_SUBSCRIBE: usize = protocol::bounds::SUBSCRIBED_CHANNELS;
@@ -83,7 +83,7 @@ fn begin<O: Perform>(
     let input = request.params()?;
     let caller = Principal::Actor(session.actor());
     let (id, encoding, node) = (request.id, session.encoding, Arc::clone(sessions));
-    let in_flight = sessions.begin_request(session, O::NAME, frame_bytes)?;
+    let in_flight = sessions.begin_request(session, frame_bytes, request_bytes::of_reply::<O>())?;
     spawn(session, sessions, id, O::NAME, in_flight, async move {
         let done = O::perform(
             &node.services,
@@ -186,7 +186,7 @@ fn start_own(
 ) -> Result<()> {
     let own = OwnRequest::decode(request)?;
     let (id, method) = (request.id, own.method());
-    let in_flight = sessions.begin_request(session, method, frame_bytes)?;
+    let in_flight = sessions.begin_request(session, frame_bytes, own.reply_bytes())?;
     spawn(session, sessions, id, method, in_flight, {
         let (session, sessions) = (Arc::clone(session), Arc::clone(sessions));
         async move { serve_own(&sessions, &session, id, own).await }
@@ -249,6 +249,13 @@ impl OwnRequest {
                 ));
             }
         })
+    }
+
+    fn reply_bytes(&self) -> usize {
+        match self {
+            Self::Subscribe(_) => request_bytes::of_reply::<ChannelSubscribe>(),
+            _ => 0,
+        }
     }
 
     fn method(&self) -> &'static str {

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Instant};
 use protocol::{
     ChannelId,
     operation::{
-        Operation, encode_output,
+        encode_output,
         message::{MessageSend, SendMessage},
     },
 };
@@ -35,7 +35,7 @@ pub(super) fn send(
     frame_bytes: usize,
 ) -> Result<()> {
     let waiting = QueuedSend {
-        in_flight: sessions.begin_request(session, MessageSend::NAME, frame_bytes)?,
+        in_flight: sessions.begin_request(session, frame_bytes, 0)?,
         id,
         body,
     };

@@ -29,7 +29,7 @@ use store::cost;
 use tokio::sync::Notify;
 
 use crate::{
-    limit::{NoRoom, Room, Share, request_bytes},
+    limit::{NoRoom, Room, Share},
     session::{Sends, SubscriptionHandle, Subscriptions, Watched},
     socket::frame,
 };
@@ -191,10 +191,8 @@ impl RequestInFlight {
     pub(super) fn begin(
         session: &Arc<Session>,
         room: &Arc<Room>,
-        operation: &str,
-        frame_bytes: usize,
+        bytes: usize,
     ) -> Result<Self, NoRoom> {
-        let bytes = request_bytes::of_request(operation, frame_bytes);
         let is_counted = session.flow.begin(bytes) > UNCOUNTED_BYTES;
         let mut in_flight = Self {
             session: Arc::clone(session),
@@ -262,9 +260,9 @@ impl Session {
         &self.scope
     }
 
-    /// Returns the group of its app's environment, for what tenants share.
+    /// Returns the group of its app, for what tenants share.
     pub fn tenant(&self) -> u64 {
-        cost::hash(&self.scope)
+        cost::hash(&self.scope.app)
     }
 
     /// Returns the session's user.

@@ -169,7 +169,7 @@ impl Sessions {
             .map(|(_, what, _)| what.close())
     }
 
-    /// Counts a request under way.
+    /// Counts a request of `frame_bytes` and its reply of at most `reply_bytes`.
     ///
     /// # Errors
     ///
@@ -177,10 +177,11 @@ impl Sessions {
     pub(super) fn begin_request(
         &self,
         session: &Arc<Session>,
-        operation: &str,
         frame_bytes: usize,
+        reply_bytes: usize,
     ) -> Result<RequestInFlight, Error> {
-        RequestInFlight::begin(session, &self.requests, operation, frame_bytes).map_err(|NoRoom| {
+        let bytes = request_bytes::decoded(frame_bytes).saturating_add(reply_bytes);
+        RequestInFlight::begin(session, &self.requests, bytes).map_err(|NoRoom| {
             self.metrics.limit_hit(request_bytes::LIMIT);
             Error::rate_limited(request_bytes::LIMIT, request_bytes::RETRY_MS)
         })

@@ -19,6 +19,10 @@ fn invalid_setting_is_reported_in_one_sentence_with_source_and_remedy() {
             vec!["--listen", "nowhere", "127.0.0.1:7400"],
         ),
         (
+            vec!["--limit", "requests_total_bytes=400000"],
+            vec!["requests_total_bytes", "use at least 1310720"],
+        ),
+        (
             vec!["--ops-listen", "127.0.0.1:7400"],
             vec!["--ops-listen", "another port"],
         ),

@@ -1,10 +1,17 @@
--- Tries every command that the scripts use. Redis checks a user's permissions command by command, so a script whose user
+-- Checks every command that the scripts use. Redis checks a user's permissions command by command, so a script whose user
 -- lacks one would stop after its first writes. Other errors do not matter here.
 --
 -- Returns the names of the commands that the user may not run on the key and the channel.
 local function forbidden_commands(key, publish, channel)
   local forbidden = {}
   local function try(command, ...)
+    if redis.acl_check_cmd then
+      if not redis.acl_check_cmd(command, ...) then
+        forbidden[#forbidden + 1] = command
+      end
+      return
+    end
+    -- Redis 6 has no function that asks.
     local reply = redis.pcall(command, ...)
     local err = type(reply) == 'table' and reply.err
     -- "The user executing the script can't run this command", "... can't access at least one of the keys ..."
