@@ -3,8 +3,8 @@
 use redis_testing::Server;
 
 use crate::{
-    Append, Body, Commit, Expected, Keep, Mark, Partition, Store, StoreError, Table, Write,
-    redis::Redis,
+    Append, Body, Commit, EventSlot, Expected, Keep, Mark, Partition, Store, StoreError, Table,
+    Write, WriteSlot, redis::Redis,
 };
 
 const MESSAGES: Table = Table::numbered("m");
@@ -21,13 +21,13 @@ fn message(key: &str) -> Commit {
             key: key.into(),
             value: key.to_owned().into(),
             mark: Mark::None,
-            event: Some(0),
+            event: Some(EventSlot::nth(0)),
         }],
         append: vec![Append {
             kind: 1,
             reference: key.to_owned().into(),
             control: fanout::record::Control::None,
-            body: Body::Written(0),
+            body: Body::Written(WriteSlot::nth(0)),
         }],
         ..Commit::default()
     }
