@@ -1,6 +1,11 @@
 //! Free data: metadata that apps attach to entities. CHAOS stores it and does not interpret it.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{MapAccess, Visitor, value::MapAccessDeserializer},
+};
 use serde_json::{Map, Value};
 
 use crate::{MAX_INTEGER, codec};
@@ -11,11 +16,30 @@ pub const MAX_DEPTH: usize = 16;
 pub const MAX_BYTES: usize = 8192;
 
 /// A map of JSON types with string keys, at most 16 levels deep and 8,192 bytes as MessagePack.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[cfg_attr(feature = "schema", schema(value_type = Object))]
 pub struct Metadata(pub Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Metadata {
+    /// Reads a map. [`Map`] alone would take MessagePack's `nil` for an empty one.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MapVisitor;
+        impl<'de> Visitor<'de> for MapVisitor {
+            type Value = Metadata;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Metadata, A::Error> {
+                Map::deserialize(MapAccessDeserializer::new(map)).map(Metadata)
+            }
+        }
+        deserializer.deserialize_map(MapVisitor)
+    }
+}
 
 /// The bound that free data exceeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -111,6 +135,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::{codec::Encoding, operation::message::SendMessage};
 
     fn metadata(value: Value) -> Metadata {
         Metadata(value.as_object().cloned().unwrap_or_default())
@@ -121,6 +146,25 @@ mod tests {
         let nested = |levels: usize| (1..levels).fold(json!({}), |inner, _| json!({ "a": inner }));
         assert_eq!(metadata(nested(16)).check(), Ok(()));
         assert_eq!(metadata(nested(17)).check(), Err(OutOfBounds::Depth));
+    }
+
+    #[test]
+    fn null_is_no_map_in_either_encoding() {
+        for encoding in Encoding::ALL {
+            for value in [json!({}), json!(null)] {
+                let message = encoding.encode(&json!({ "metadata": value }));
+                let attachment = json!({ "type": "image", "metadata": value });
+                let attached = encoding.encode(&json!({ "attachments": [attachment] }));
+                for bytes in [message, attached] {
+                    let read = codec::from_client::<SendMessage>(encoding, &bytes);
+                    assert_eq!(
+                        read.is_ok(),
+                        value.is_object(),
+                        "{encoding:?} {value}: {read:?}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]
