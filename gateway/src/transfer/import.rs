@@ -8,7 +8,7 @@ use domain::{
     schema::{self, APPS, ENTITY, JOBS, ONLY, ORGANIZATIONS},
 };
 use store::{
-    Commit, Entry, Expected, Order, Partition, StoreError,
+    Commit, Document, Entry, Expected, Order, Partition, StoreError, Table,
     transfer::{Exists, Outline, Piece, Transfer},
 };
 use tokio::task::JoinSet;
@@ -18,6 +18,7 @@ use super::{
     partitions::{self, PartitionRole},
     progress::Progress,
     references::{DocumentVerdict, References},
+    stored_organization::StoredOrganization,
 };
 use crate::start::StartError;
 
@@ -30,6 +31,8 @@ const CONCURRENT_PARTITIONS: usize = 32;
 const MAX_KEY_BYTES: usize = 256;
 
 const NOT_OF_THE_APP: &str = "it names a partition outside the app";
+const ORGANIZATION_NOT_FIRST: &str =
+    "the store has the organization, and the file does not begin with it";
 
 /// Lifetime of the record of an attempt, which detects concurrent imports.
 const ATTEMPT_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -44,6 +47,8 @@ pub(super) struct Importer<'a> {
     /// Unfinished deletions that nodes of this store are to complete.
     jobs: Vec<Task>,
     references: References,
+    /// The file's organization, if the store has it. It is compared and not loaded.
+    stored_organization: Option<StoredOrganization>,
 }
 
 /// Outlines that are loaded after all other partitions are complete.
@@ -72,6 +77,7 @@ impl<'a> Importer<'a> {
             final_outlines: FinalOutlines::default(),
             jobs: Vec::new(),
             references: References::default(),
+            stored_organization: None,
         }
     }
 
@@ -80,7 +86,10 @@ impl<'a> Importer<'a> {
         mut lines: LineReader<R>,
     ) -> Result<TransferCounts, StartError> {
         let attempt = self.begin_attempt().await?;
-        let has_organization = self.remove_leftovers().await?;
+        if self.remove_leftovers().await? {
+            let stored = StoredOrganization::read(&*self.store, &self.header.organization).await?;
+            self.stored_organization = Some(stored);
+        }
         let mut incoming: Option<IncomingPartition> = None;
         while let Some(line) = lines.next()? {
             match line {
@@ -89,6 +98,9 @@ impl<'a> Importer<'a> {
                     let next = self
                         .incoming(line)
                         .ok_or_else(|| lines.invalid_line(NOT_OF_THE_APP))?;
+                    if self.is_organization_unchecked(next.kind) {
+                        return Err(lines.invalid_line(ORGANIZATION_NOT_FIRST));
+                    }
                     self.references.add_partition(&next.partition);
                     incoming = Some(next);
                 }
@@ -96,21 +108,29 @@ impl<'a> Importer<'a> {
                     let incoming = incoming.as_mut().ok_or_else(|| {
                         lines.invalid_line("a document precedes the first partition")
                     })?;
-                    // The store's own organization is kept.
-                    if has_organization && incoming.kind == PartitionRole::Organization {
+                    let (table, document) = incoming
+                        .parse(line)
+                        .ok_or_else(|| lines.invalid_line("a document cannot be read"))?;
+                    if let Some(stored) = self.stored_organization(incoming.kind) {
+                        stored.compare(table, &document)?;
                         continue;
                     }
-                    let verdict = incoming
-                        .document(line, self.header, &mut self.references)
-                        .ok_or_else(|| lines.invalid_line("a document cannot be read"))?;
-                    if verdict == DocumentVerdict::Foreign {
-                        return Err(lines.invalid_line(NOT_OF_THE_APP));
+                    match self
+                        .references
+                        .check(self.header, &incoming.partition, table, &document)
+                    {
+                        DocumentVerdict::Load => incoming.document(table, document),
+                        DocumentVerdict::Skip => {}
+                        DocumentVerdict::Foreign => return Err(lines.invalid_line(NOT_OF_THE_APP)),
                     }
                 }
                 ExportLine::Event(line) => {
                     let incoming = incoming.as_mut().ok_or_else(|| {
                         lines.invalid_line("an event precedes the first partition")
                     })?;
+                    if let Some(stored) = self.stored_organization(incoming.kind) {
+                        return Err(stored.differs());
+                    }
                     incoming.entry(
                         line.entry()
                             .ok_or_else(|| lines.invalid_line("an event cannot be read"))?,
@@ -129,13 +149,6 @@ impl<'a> Importer<'a> {
                 ExportLine::Export(_) | ExportLine::End(_) => {
                     return Err(lines.invalid_line("a second header"));
                 }
-            }
-            // The store's own organization is kept.
-            if let Some(incoming) = incoming
-                .as_mut()
-                .filter(|incoming| has_organization && incoming.kind == PartitionRole::Organization)
-            {
-                incoming.piece = Piece::default();
             }
             if let Some(incoming) = incoming
                 .as_mut()
@@ -169,7 +182,7 @@ impl<'a> Importer<'a> {
             )));
         }
         self.end_attempt(attempt).await?;
-        self.publish(app, organization, has_organization).await?;
+        self.publish(app, organization).await?;
         self.progress.finish(&lines.counts);
         Ok(lines.counts)
     }
@@ -269,7 +282,21 @@ impl<'a> Importer<'a> {
         })
     }
 
-    /// Starts to load the rest of a partition.
+    /// Returns the store's organization, if this is the partition to compare it with.
+    fn stored_organization(&mut self, kind: PartitionRole) -> Option<&mut StoredOrganization> {
+        self.stored_organization
+            .as_mut()
+            .filter(|_| kind == PartitionRole::Organization)
+    }
+
+    /// Returns whether the organization must be compared before a partition is loaded.
+    fn is_organization_unchecked(&self, next: PartitionRole) -> bool {
+        self.stored_organization.is_some()
+            && self.final_outlines.organization.is_none()
+            && next != PartitionRole::Organization
+    }
+
+    /// Starts to load the rest of a partition, or compares the organization to its end.
     async fn finish(&mut self, incoming: Option<IncomingPartition>) -> Result<(), StartError> {
         let Some(IncomingPartition {
             partition,
@@ -282,6 +309,9 @@ impl<'a> Importer<'a> {
             return Ok(());
         };
         let store = self.store.clone();
+        if let Some(stored) = self.stored_organization(kind) {
+            stored.require_complete()?;
+        }
         match kind {
             PartitionRole::App | PartitionRole::Organization => {
                 load(&*store, &partition, piece)
@@ -323,12 +353,7 @@ impl<'a> Importer<'a> {
     }
 
     /// Makes the complete app visible.
-    async fn publish(
-        &self,
-        of_app: Outline,
-        of_organization: Outline,
-        has_organization: bool,
-    ) -> Result<(), StartError> {
+    async fn publish(&self, of_app: Outline, of_organization: Outline) -> Result<(), StartError> {
         let Header {
             app, organization, ..
         } = self.header;
@@ -341,7 +366,7 @@ impl<'a> Importer<'a> {
             .await?;
         }
         let partition = schema::organization(organization);
-        if has_organization {
+        if self.stored_organization.is_some() {
             let listed = Commit::default()
                 .require(ENTITY, ONLY, Expected::Present)
                 .put_value(APPS, app.shared(), &());
@@ -382,28 +407,21 @@ impl<'a> Importer<'a> {
 }
 
 impl IncomingPartition {
-    /// Adds a document to the piece; `None` if it cannot be read.
-    fn document(
-        &mut self,
-        line: DocumentLine,
-        header: &Header,
-        references: &mut References,
-    ) -> Option<DocumentVerdict> {
+    /// Returns the document of a line; `None` if it cannot be read.
+    fn parse(&self, line: DocumentLine) -> Option<(Table, Document)> {
         let table = schema::tables(&self.partition).find(|table| table.name == line.table)?;
         let document = line.document()?;
         let is_key = document.key.len() <= MAX_KEY_BYTES
             && !document
                 .key
                 .contains(|c: char| c.is_control() || c == '{' || c == '}');
-        if !is_key || (table.order == Order::Numbers) != (document.stamps.number != 0) {
-            return None;
-        }
-        let verdict = references.check(header, &self.partition, table, &document);
-        if verdict == DocumentVerdict::Load {
-            self.bytes += 128 + document.key.len() + document.value.len();
-            self.piece.documents.push((table, document));
-        }
-        Some(verdict)
+        (is_key && (table.order == Order::Numbers) == (document.stamps.number != 0))
+            .then_some((table, document))
+    }
+
+    fn document(&mut self, table: Table, document: Document) {
+        self.bytes += 128 + document.key.len() + document.value.len();
+        self.piece.documents.push((table, document));
     }
 
     fn entry(&mut self, entry: Entry) {

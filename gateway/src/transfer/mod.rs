@@ -8,7 +8,8 @@
 //!
 //! **Import** loads the app's own partition last, after the footer was checked. All other
 //! partitions are reachable through that one only, so the app does not exist until the import is
-//! complete. The next attempt removes what an interrupted one left.
+//! complete. The next attempt removes what an interrupted one left. An organization that the store
+//! has must be equal in the file; it comes first there, so that a refused import loads nothing.
 
 mod content;
 mod export;
@@ -19,6 +20,7 @@ mod partition_reader;
 mod partitions;
 mod progress;
 mod references;
+mod stored_organization;
 
 pub use line::TransferCounts;
 

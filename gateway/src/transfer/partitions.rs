@@ -58,8 +58,8 @@ impl PartitionRole {
     }
 }
 
-/// Calls `visit` with all partitions of an app in batches, the organization and the app last. Some
-/// of them may not exist.
+/// Calls `visit` with all partitions of an app in batches, the organization first and the app last.
+/// Some of them may not exist.
 ///
 /// # Errors
 /// Fails if the store fails, if a document cannot be decoded, or if `visit` fails.
@@ -72,6 +72,7 @@ pub(super) async fn for_each_batch(
         schema::organization(&header.organization),
         schema::app(&header.app),
     );
+    visit(vec![organization.clone()]).await?;
     for owner in [&organization, &app] {
         let credential = |line: &Document| Ok(schema::credential(&decode::<KeyLine>(line)?.hash));
         visit_listed(store, owner, KEYS, credential, &mut visit).await?;
@@ -110,7 +111,6 @@ pub(super) async fn for_each_batch(
         .await?;
         visit_unlisted(store, &index, CHANNELS, &scope.channels(), &mut visit).await?;
     }
-    visit(vec![organization]).await?;
     visit(vec![app]).await
 }
 

@@ -1,6 +1,7 @@
 //! Refused and interrupted imports.
 
 mod export;
+mod organization;
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 
@@ -375,6 +376,23 @@ async fn apps_of_one_organization_are_imported_one_after_another() {
         .get::<Value>("/v1/users/ada")
         .await;
     assert_eq!(refusal(not_yet), (401, ErrorCode::Unauthenticated));
+
+    // An organization that was changed meanwhile differs from the file's, until it is changed back.
+    let path = format!("/v1/organizations/{}", world.organization);
+    let rename = async |name: &str| {
+        let _: Value = world
+            .backend(&world.organization_key)
+            .patch(&path, &json!({ "name": name }))
+            .await
+            .unwrap();
+    };
+    rename("Other").await;
+    let sentence = chaos(&["import", "--from", second.to_str().unwrap()], &words)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(sentence.contains(&world.organization), "{sentence}");
+    rename("Acme").await;
 
     // The second app is imported while nodes serve the first.
     chaos(&["import", "--from", second.to_str().unwrap()], &words)
