@@ -25,3 +25,4 @@ pub mod source;
 pub mod start;
 pub mod terminal;
 pub mod transfer;
+mod value_check;

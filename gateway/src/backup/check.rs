@@ -4,7 +4,8 @@ use std::{path::PathBuf, process::ExitCode};
 
 use store::embedded::{self, OpenError};
 
-use super::{findings, size, value_check::ChatCheck};
+use super::{findings, size};
+use crate::value_check::ChatCheck;
 use crate::{start::StartError, terminal::say};
 
 /// Maximum number of findings that are printed; the others are counted.

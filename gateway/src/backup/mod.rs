@@ -5,7 +5,6 @@
 mod check;
 mod create;
 mod restore;
-mod value_check;
 
 use std::{
     fs::{self, File},

@@ -7,7 +7,8 @@ use std::{
 
 use store::embedded::{self, DATA, Lock, OpenError};
 
-use super::{Partial, copy_files, copy_store, findings, size, sync, value_check::ChatCheck};
+use super::{Partial, copy_files, copy_store, findings, size, sync};
+use crate::value_check::ChatCheck;
 use crate::{
     private_file,
     start::{LOST_AND_FOUND, SECRET_KEY, StartError},

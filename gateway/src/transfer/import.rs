@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use super::{
     line::{DocumentLine, ExportLine, Header, LineReader, PartitionLine, TransferCounts},
+    partition_check::PartitionCheck,
     partitions::{self, PartitionRole},
     progress::Progress,
     references::{DocumentVerdict, References},
@@ -63,6 +64,7 @@ struct IncomingPartition {
     partition: Partition,
     kind: PartitionRole,
     outline: Outline,
+    check: PartitionCheck,
     piece: Piece,
     bytes: usize,
 }
@@ -111,6 +113,10 @@ impl<'a> Importer<'a> {
                     let (table, document) = incoming
                         .parse(line)
                         .ok_or_else(|| lines.invalid_line("a document cannot be read"))?;
+                    incoming
+                        .check
+                        .document(table, &document)
+                        .map_err(|problem| lines.invalid_line(problem))?;
                     if let Some(stored) = self.stored_organization(incoming.kind) {
                         stored.compare(table, &document)?;
                         continue;
@@ -131,10 +137,14 @@ impl<'a> Importer<'a> {
                     if let Some(stored) = self.stored_organization(incoming.kind) {
                         return Err(stored.differs());
                     }
-                    incoming.entry(
-                        line.entry()
-                            .ok_or_else(|| lines.invalid_line("an event cannot be read"))?,
-                    );
+                    let entry = line
+                        .entry()
+                        .ok_or_else(|| lines.invalid_line("an event cannot be read"))?;
+                    incoming
+                        .check
+                        .event(&entry)
+                        .map_err(|problem| lines.invalid_line(problem))?;
+                    incoming.entry(entry);
                 }
                 ExportLine::Job(name)
                     if PartitionRole::of(&name, self.header)
@@ -276,6 +286,7 @@ impl<'a> Importer<'a> {
         outline.is_possible().then_some(IncomingPartition {
             partition,
             kind,
+            check: PartitionCheck::new(&outline),
             outline,
             piece: Piece::default(),
             bytes: 0,
@@ -302,12 +313,19 @@ impl<'a> Importer<'a> {
             partition,
             kind,
             outline,
+            check,
             piece,
             ..
         }) = incoming
         else {
             return Ok(());
         };
+        check.finish(partition.name()).map_err(|problem| {
+            StartError(format!(
+                "the export is invalid in the partition {}: {problem}; copy the file again, or repeat the export",
+                partition.name()
+            ))
+        })?;
         let store = self.store.clone();
         if let Some(stored) = self.stored_organization(kind) {
             stored.require_complete()?;

@@ -16,6 +16,7 @@ mod export;
 mod import;
 mod line;
 mod open_store;
+mod partition_check;
 mod partition_reader;
 mod partitions;
 mod progress;

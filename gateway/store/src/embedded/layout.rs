@@ -22,7 +22,7 @@ use crate::{Document, Head, Key, Order, Position, Stamps, Table};
 pub(super) const FORMAT: u64 = 2;
 
 /// Bytes that an event adds to the size of the log, besides its reference.
-pub(super) const EVENT_OVERHEAD: u64 = 16;
+pub const EVENT_OVERHEAD: u64 = 16;
 
 /// A kind of entry within a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

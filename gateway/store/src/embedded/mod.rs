@@ -53,6 +53,7 @@ use super::{
 pub use self::{
     check::{CheckSummary, Finding, ValueCheck, check},
     disk::{Lock, OpenError},
+    layout::EVENT_OVERHEAD,
     pages::{DATA, Damage},
     read_only::copy,
 };

@@ -159,7 +159,7 @@ async fn changed_file_is_refused() {
     import
         .is_refused(
             without(message).as_bytes(),
-            "do not match its counts and checksum",
+            "a message has another number than follows",
         )
         .await;
     import

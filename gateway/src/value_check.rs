@@ -16,7 +16,7 @@ use store::{
 
 /// Checks that values are MessagePack and that counts match the documents of their partition.
 #[derive(Debug, Default)]
-pub(super) struct ChatCheck {
+pub(crate) struct ChatCheck {
     participants: u64,
     /// Documents in a user's channel list.
     channels: u64,
