@@ -60,6 +60,10 @@ pub async fn read_channel(
 }
 
 /// Changes some of a channel's fields.
+///
+/// # Errors
+/// `not_found` or `forbidden` if the caller may not change the channel; `precondition_failed` if
+/// `if_match` does not hold; `bad_request` or `too_large` if a field is not valid.
 pub async fn update_channel(
     services: &Services,
     actor: &Actor,
@@ -133,6 +137,10 @@ async fn change_channel(
 
 /// Deletes a channel. Participants receive `channel.deleted`, and its content cannot be read any
 /// more. A job clears it.
+///
+/// # Errors
+/// `not_found` or `forbidden` if the caller may not delete the channel; `precondition_failed` if
+/// `if_match` does not hold.
 pub async fn delete_channel(
     services: &Services,
     actor: &Actor,

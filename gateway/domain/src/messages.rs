@@ -104,6 +104,11 @@ fn check_content(
 }
 
 /// Changes a message's text, attachments, mentions or metadata.
+///
+/// # Errors
+/// `not_found` if the channel or message does not exist, is hidden from the caller, or the message
+/// was deleted; `forbidden` if the caller may not edit it; `precondition_failed` if `if_match` does
+/// not hold; `bad_request` or `too_large` if the new content is not valid.
 pub async fn edit_message(
     services: &Services,
     actor: &Actor,
@@ -174,6 +179,10 @@ pub async fn edit_message(
 }
 
 /// Deletes the content of a message. Its number and id stay. Does nothing if it was deleted before.
+///
+/// # Errors
+/// `not_found` if the channel or message does not exist or is hidden from the caller; `forbidden`
+/// if the caller may not delete it; `precondition_failed` if `if_match` does not hold.
 pub async fn delete_message(
     services: &Services,
     actor: &Actor,

@@ -41,6 +41,11 @@ pub(super) fn counted(services: &Services, by: i64) -> Increment {
 }
 
 /// Changes a participant's role.
+///
+/// # Errors
+/// `not_found` if the channel does not exist or is hidden from the caller, or the user is not in
+/// it; `forbidden` if the caller may not change the role, or is the last owner;
+/// `precondition_failed` if `if_match` does not hold.
 pub async fn update_participant(
     services: &Services,
     actor: &Actor,

@@ -40,6 +40,11 @@ enum Change {
 }
 
 /// Adds a reaction. Does nothing if the user has given it.
+///
+/// # Errors
+/// `not_found` if the message does not exist, was deleted, or is hidden from the caller, or the
+/// user does not exist; `forbidden` if the caller may not react; `bad_request` if the reaction is
+/// not valid; `limit_reached` if the message has too many different reactions.
 pub async fn add_reaction(
     services: &Services,
     actor: &Actor,

@@ -42,8 +42,8 @@ pub struct Signing {
     pub key: TokenKeyId,
 }
 
-/// Returns the maximum lifetime of a minted token in seconds: the limit `token_seconds` (0: none), but
-/// at most [`MAX_LIFETIME_SECONDS`].
+/// Returns the maximum lifetime of a minted token in seconds: the limit `token_seconds` (0: none),
+/// but at most [`MAX_LIFETIME_SECONDS`].
 fn max_lifetime(token_seconds: u64) -> u64 {
     match token_seconds {
         0 => MAX_LIFETIME_SECONDS,
@@ -52,6 +52,10 @@ fn max_lifetime(token_seconds: u64) -> u64 {
 }
 
 /// Signs a token for a user. App keys only.
+///
+/// # Errors
+/// `forbidden` for a user; `bad_request` if the lifetime is out of range; `not_found` if the user
+/// does not exist.
 pub async fn mint_token(
     services: &Services,
     actor: &Actor,

@@ -75,6 +75,10 @@ pub async fn permit_user(services: &Services, actor: &Actor, user: &UserId) -> R
 }
 
 /// Creates a user. App keys only.
+///
+/// # Errors
+/// `forbidden` for a user; `bad_request` or `too_large` if a field is not valid; `conflict` if the
+/// chosen id is or was in use.
 pub async fn create_user(
     services: &Services,
     actor: &Actor,
@@ -321,6 +325,10 @@ async fn change_user(
 
 /// Deletes a user. Its tokens are refused, its sessions end, and its id is never used again. A job
 /// removes it from its channels. Its messages stay. App keys only.
+///
+/// # Errors
+/// `forbidden` for a user; `not_found` if the user does not exist; `precondition_failed` if
+/// `if_match` does not hold.
 pub async fn delete_user(
     services: &Services,
     actor: &Actor,

@@ -99,7 +99,7 @@ impl ChannelChecker {
 
     /// A subscriber learned that it was removed. Events may follow that were on their way, since
     /// channel and user have separate streams: they are discarded, and [must be older than the
-    /// removal](Self::check_removals).
+    /// removal](final_checks::check_removals).
     pub fn removed(&mut self, subscriber: usize) {
         self.subscribers[subscriber].is_participant = false;
     }

@@ -62,6 +62,12 @@ enum Found {
 }
 
 /// Creates a channel with its first participants, or finds the direct channel that exists.
+///
+/// # Errors
+/// `forbidden` if a user chooses the id, another creator or the type `broadcast`; `bad_request` or
+/// `too_large` if the body is not valid; `limit_reached` for too many participants, or channels of
+/// one of them; `not_found` if one of them does not exist; `conflict` if another channel has the
+/// id; `unavailable` while a deleted channel of the id is being cleared.
 pub async fn create_channel(
     services: &Services,
     actor: &Actor,

@@ -42,6 +42,11 @@ pub enum Added {
 }
 
 /// Adds a user to a channel.
+///
+/// # Errors
+/// `not_found` if the channel does not exist or is hidden from the caller, or the user does not
+/// exist; `forbidden` if the caller may not add the user; `limit_reached` if the channel has too
+/// many participants, or the user too many channels.
 pub async fn add_participant(
     services: &Services,
     actor: &Actor,

@@ -47,6 +47,11 @@ pub async fn leave_channel(
 }
 
 /// Removes a participant. A user who removes itself leaves.
+///
+/// # Errors
+/// `not_found` if the channel does not exist or is hidden from the caller, or the user is not in
+/// it; `forbidden` if the caller may not remove the user, or is the last owner;
+/// `precondition_failed` if `if_match` does not hold.
 pub async fn remove_participant(
     services: &Services,
     actor: &Actor,

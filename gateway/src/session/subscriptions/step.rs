@@ -54,7 +54,7 @@ impl SubscribeReason {
 /// The next steps outside of requests.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Nothing. The next notice or [`recover_ended`](super::Subscriptions::doubt_ended) says so
+    /// Nothing. The next notice or [`recover_ended`](super::Subscriptions::recover_ended) says so
     /// when there is.
     Nothing,
     /// No step before this instant.
@@ -68,7 +68,7 @@ pub enum Next {
 pub enum SubscriptionStep {
     /// Subscribe to a channel. Ends with [`start`](super::Subscriptions::start),
     /// [`retry`](super::Subscriptions::retry), [`postpone`](super::Subscriptions::postpone) or
-    /// [`not_found_in_channel`](super::Subscriptions::not_a_participant).
+    /// [`not_found_in_channel`](super::Subscriptions::not_found_in_channel).
     Subscribe {
         /// The channel.
         id: ChannelId,
