@@ -11,7 +11,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-/// Whose request it is.
+/// The party that makes a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Party {
     /// The group that shares turns with other groups.
@@ -47,7 +47,7 @@ struct State {
 #[derive(Debug, Default)]
 struct Group {
     waiting: usize,
-    /// In the order in which they came, which is that of their ids.
+    /// Members in the order of arrival, which is the order of their ids.
     members: Ring<VecDeque<Waiter>>,
 }
 
@@ -72,14 +72,15 @@ struct Waiting<'a> {
 }
 
 impl FairPermits {
-    /// Permits for which any number of requests may wait.
+    /// Creates permits for which any number of requests may wait.
     pub fn new(permits: usize) -> Arc<Self> {
         Self::with_queue(permits, usize::MAX)
     }
 
-    /// Permits for which at most `max_waiting` requests wait. Beyond that a request takes the place
-    /// of the newest of the group that has the most, if that has more than its own. If its own
-    /// group has the most, the same holds between the group's members. Otherwise it is refused.
+    /// Creates permits for which at most `max_waiting` requests wait. A further request replaces
+    /// the newest request of the group with the most waiting requests, if that group has more of
+    /// them than its own. If its own group has the most, the same rule applies to the members of
+    /// the group. Otherwise the request is refused.
     pub fn with_queue(permits: usize, max_waiting: usize) -> Arc<Self> {
         let state = State {
             free: permits,

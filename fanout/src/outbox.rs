@@ -85,7 +85,7 @@ impl Outbox {
         let _ = self.subject.set(subject);
     }
 
-    /// Whose connection this is; empty until [`identify`](Self::identify).
+    /// The subject that the connection belongs to; empty until [`identify`](Self::identify).
     pub fn subject(&self) -> &[u8] {
         self.subject.get().map_or(&[], |subject| subject)
     }
@@ -109,7 +109,7 @@ impl Outbox {
         self.push_unless(|queue| queue.is_muted(topic), frame, class)
     }
 
-    /// Drops frames of a topic from now on, those of broadcasts under way included, until the next
+    /// Drops frames of a topic from now on, including those of running broadcasts, until the next
     /// subscription to it starts.
     pub fn mute(&self, topic: &Topic) {
         self.queue.lock().mute(topic);
@@ -145,7 +145,8 @@ impl Outbox {
     }
 
     /// Queues frames without writing them, in order and within the bounds, until the guard is
-    /// dropped. For replies that must not be seen before what they announce has started.
+    /// dropped. For replies that must not be sent before the subscription that they announce has
+    /// started.
     pub fn hold(&self) -> Hold<'_> {
         self.queue.lock().hold();
         Hold(self)

@@ -20,7 +20,7 @@ use crate::Position;
 /// The layout version that this build writes and reads.
 pub const VERSION: u8 = 1;
 
-/// What the hub does besides delivering the record.
+/// What the hub does in addition to delivering the record.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Control {
     /// Nothing.
@@ -148,10 +148,11 @@ impl Record {
         out.freeze()
     }
 
-    /// Decodes what [`encode`](Self::encode) wrote. The body and the subject share the given bytes.
+    /// Decodes a record that [`encode`](Self::encode) wrote. The body and the subject share the
+    /// given bytes.
     ///
     /// # Errors
-    /// Fails if the bytes are no complete record of a known version.
+    /// Fails if the bytes are not a complete record of a known version.
     pub fn decode(mut bytes: Bytes) -> Result<Self, Malformed> {
         if bytes.len() < 28 {
             return Err(Malformed::Short);

@@ -129,9 +129,9 @@ pub enum Continuity {
 /// Why a log does not continue at a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gap {
-    /// The position is older than what is kept.
+    /// The position is older than the oldest entry that is kept.
     Trimmed,
-    /// There is no event or another one at the position.
+    /// The event at the position is missing or has another `at`.
     Diverged,
 }
 

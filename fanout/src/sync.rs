@@ -2,7 +2,7 @@
 //! those of a model checker, which schedules the threads at each operation and so tries many
 //! interleavings of the same code (`deploy/test.sh races`).
 //!
-//! Owned here: what may block or is shared between threads: locks, atomics, the map of topics,
+//! Owned here: everything that may block or that threads share: locks, atomics, the map of topics,
 //! tasks and pauses. Left out: `Notify`, `Semaphore` and `AtomicWaker`, which are the same in both.
 //! The checker treats their operations as atomic.
 

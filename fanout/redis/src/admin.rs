@@ -19,7 +19,7 @@ pub struct Master {
 }
 
 impl Master {
-    /// Runs a command. An error reply is an error.
+    /// Runs a command. Returns an error reply as `Err`.
     pub async fn ask(&mut self, cmd: &Cmd) -> RedisResult<Value> {
         let asked = timeout(CONNECT_TIMEOUT, self.connection.send_packed_command(cmd)).await;
         asked

@@ -30,13 +30,14 @@ use crate::{
 
 /// A handle that runs commands on a deployment. Clones share the connections, which reconnect after
 /// every outage.
+/// A Single or Sentinel deployment has two multiplexed connections to the master, one of them for
+/// [large reads](Self::large_reads). A Cluster has two to each master, and commands are routed by
+/// slot.
 ///
-/// Single and Sentinel: one multiplexed connection to the master, and one for [large
-/// reads](Self::large_reads). Cluster: the same to each master; commands are routed by slot.
-/// Commands wait for a connection, and are sent again if the server has certainly not executed them
-/// (`MOVED`, `ASK`, `TRYAGAIN`, `CLUSTERDOWN`, `LOADING`, `READONLY`, `MASTERDOWN`). Every call
-/// ends within [`RESPONSE_TIMEOUT`]. After any other error it is unknown whether the server
-/// executed the command.
+/// Commands wait for a connection. A command is sent again after an error reply that proves that
+/// the server did not execute it: `MOVED`, `ASK`, `TRYAGAIN`, `CLUSTERDOWN`, `LOADING`, `READONLY`
+/// or `MASTERDOWN`. After any other error it is unknown whether the server executed the command.
+/// Every call ends within [`RESPONSE_TIMEOUT`].
 ///
 /// Implements [`redis::aio::ConnectionLike`] for `query_async` and `Script::invoke_async`.
 #[derive(Clone)]
@@ -58,7 +59,8 @@ impl Commands {
         Self::open_with(deployment, None)
     }
 
-    /// Like [`open`](Self::open). With `replicas`, each answer has a [`ReplicaAck`](crate::ReplicaAck).
+    /// Like [`open`](Self::open). With `replicas`, each reply has a
+    /// [`ReplicaAck`](crate::ReplicaAck).
     pub fn open_with(deployment: &Deployment, replicas: Option<Replicas>) -> Self {
         let deployment = Arc::new(deployment.clone());
         let route = match &*deployment {
@@ -106,10 +108,13 @@ impl Commands {
         &self.deployment
     }
 
-    /// Runs a command. On a Cluster it is sent to the owner of its key's slot: for EVAL, EVALSHA
-    /// and FCALL the first of their keys, otherwise the first argument. Of commands without a key,
-    /// PING, TIME, INFO, EVAL without keys and the like are sent to any master; SCRIPT, FUNCTION,
-    /// CONFIG, FLUSHALL and FLUSHDB to all masters, and the first error or reply is returned.
+    /// Runs a command.
+    ///
+    /// On a Cluster, the command goes to the owner of its key's slot. The key is the first
+    /// argument; for EVAL, EVALSHA and FCALL it is the first of their keys. Commands without a key
+    /// (PING, TIME, INFO, EVAL without keys and the like) go to any master. SCRIPT, FUNCTION,
+    /// CONFIG, FLUSHALL and FLUSHDB go to all masters; the result is the first error reply, or else
+    /// the first reply.
     pub async fn run(&self, cmd: &Cmd) -> RedisResult<CommandReply> {
         let deadline = Instant::now() + RESPONSE_TIMEOUT;
         match &self.route {
@@ -146,7 +151,7 @@ impl Commands {
         }
     }
 
-    /// Runs a command on every master. Returns the replies with the names of the masters.
+    /// Runs a command on every master. Returns each master's name and reply.
     pub async fn on_masters(&self, cmd: &Cmd) -> RedisResult<Vec<(String, Value)>> {
         let deadline = Instant::now() + RESPONSE_TIMEOUT;
         match &self.route {
@@ -184,7 +189,7 @@ impl Commands {
         }
     }
 
-    /// Runs a command on the master with this name, without routing: for SCAN, for example.
+    /// Runs a command on the named master, without routing. For SCAN, for example.
     pub async fn on_master(&self, name: &str, cmd: &Cmd) -> RedisResult<Value> {
         let deadline = Instant::now() + RESPONSE_TIMEOUT;
         match &self.route {
@@ -230,7 +235,8 @@ impl Commands {
                     let values = connection
                         .send_all(acquired, pipeline, offset, count, deadline)
                         .await?;
-                    // The server executed nothing if it refused all commands.
+                    // If the server refused all commands, it executed none, and they can be sent
+                    // again.
                     match values.first().map(CommandRefusal::read) {
                         Some(Some(_))
                             if values.iter().all(|v| CommandRefusal::read(v).is_some())

@@ -10,7 +10,7 @@ pub enum ConnectionError {
     /// The socket failed.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The server or the client library refused something.
+    /// The client library returned an error, which may be the server's reply.
     #[error(transparent)]
     Redis(#[from] redis::RedisError),
     /// The server sent bytes that cannot be parsed.
@@ -40,7 +40,7 @@ pub enum ConnectionError {
     /// A reply belongs to another command than the one that awaits it.
     #[error("the server sent a reply out of order")]
     OutOfOrder,
-    /// The code that handles what arrives panicked.
+    /// The listener panicked while it handled a reply.
     #[error("the listener panicked")]
     ListenerPanicked,
 }

@@ -26,7 +26,8 @@ use crate::{
     supervise,
 };
 
-/// A handle to the connections to one server. Clones share them; they end with the last of them.
+/// A handle to the connections to one server. Clones share the connections, which close when the
+/// last clone is dropped.
 #[derive(Clone)]
 pub(crate) struct ManagedConnection(Arc<Shared>);
 
@@ -53,9 +54,9 @@ enum State {
 /// A connection for one request.
 #[derive(Clone)]
 pub(crate) struct AcquiredConnection {
-    /// The number of this connection among those of its [`ManagedConnection`].
+    /// Number of this connection. Increases with each reconnect of the [`ManagedConnection`].
     pub(crate) generation: u64,
-    /// Waits for replicas of the same server, if that is configured.
+    /// Waits for the server's replicas; `None` if that is not configured.
     pub(crate) replica_ack: Option<ReplicaAck>,
     connection: MultiplexedConnection,
     large_reads: MultiplexedConnection,
@@ -74,8 +75,8 @@ impl AcquiredConnection {
 }
 
 impl ManagedConnection {
-    /// Starts connecting and returns at once. With `replicas`, another connection to the same
-    /// server waits for them. Needs a tokio runtime.
+    /// Starts connecting and returns at once. With `replicas`, opens another connection to the same
+    /// server, which waits for replicas. Needs a tokio runtime.
     pub(crate) fn open(
         deployment: Arc<Deployment>,
         target: Target,
@@ -97,8 +98,7 @@ impl ManagedConnection {
         }))
     }
 
-    /// Returns the current connection, waiting for one until `deadline`. After an error nothing was
-    /// sent.
+    /// Returns the current connection, or waits for one until `deadline`.
     pub(crate) async fn acquire(
         &self,
         lane: Lane,
@@ -137,7 +137,7 @@ impl ManagedConnection {
         )
     }
 
-    /// Sends the commands of a pipeline in one piece; see [`send`](Self::send).
+    /// Sends the commands of a pipeline together; see [`send`](Self::send).
     pub(crate) async fn send_all(
         &self,
         mut acquired: AcquiredConnection,
@@ -159,8 +159,8 @@ impl ManagedConnection {
         )
     }
 
-    /// Closes the connection of this generation, if it is still the current one: its server became
-    /// a replica, for example.
+    /// Closes the connection of this generation if it is still the current one, for example because
+    /// its server became a replica.
     pub(crate) fn abandon(&self, generation: u64) {
         if let State::Up(current, abandoned) = &*self.0.state.borrow()
             && current.generation == generation
@@ -186,7 +186,7 @@ impl ManagedConnection {
 struct Opened {
     commands: MultiplexedConnection,
     large_reads: MultiplexedConnection,
-    /// Waits for replicas.
+    /// The connection that waits for replicas, and which replicas it waits for.
     waiting: Option<(MultiplexedConnection, Replicas)>,
 }
 

@@ -79,8 +79,8 @@ impl fmt::Debug for Names {
     }
 }
 
-/// Whether a text may be a prefix. What it may hold means nothing in a key, a hash tag or a
-/// pattern.
+/// Checks that a text is a valid prefix: its characters have no special meaning in a key, a hash
+/// tag or a pattern.
 ///
 /// # Errors
 /// The prefix is invalid; the error is for the operator.

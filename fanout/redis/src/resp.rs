@@ -1,7 +1,5 @@
-//! The protocol of a pub/sub connection: its few commands, and a parser of replies.
-//!
-//! Speaks RESP2, which every server supports, and in which a subscribed connection receives only
-//! the replies below.
+//! RESP2 for pub/sub connections: writes commands and parses replies.
+//! Every server supports RESP2. A subscribed connection receives only the kinds of [`RespReply`].
 
 use std::ops::Range;
 
@@ -17,7 +15,7 @@ pub enum RespReply {
         /// The payload.
         payload: Bytes,
     },
-    /// A channel is subscribed to.
+    /// The server confirmed a subscription to this channel.
     Subscribed(Bytes),
     /// A subscription ended, on request or because the slot moved.
     Unsubscribed(Bytes),
@@ -29,12 +27,13 @@ pub enum RespReply {
     Error(String),
 }
 
-/// The server sent bytes that cannot be parsed. The connection cannot be used any more.
+/// The server sent bytes that cannot be parsed. The connection is no longer usable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot parse the server's reply: {0}")]
 pub struct ProtocolError(&'static str);
 
-/// Redis itself disconnects a subscriber with 32 MiB pending.
+/// Maximum length of a reply. Larger than the 32 MiB of pending output at which Redis disconnects a
+/// subscriber by default.
 const MAX_REPLY_BYTES: usize = 64 << 20;
 
 /// Maximum length of a number, status or error line.
@@ -42,10 +41,11 @@ const MAX_LINE_BYTES: usize = 64 << 10;
 
 const MAX_ARRAY_DEPTH: u8 = 4;
 
-/// ROLE at a master lists its replicas. Other arrays have at most three items.
+/// Maximum number of items in an array. A master's answer to ROLE lists its replicas; all other
+/// arrays have at most three items.
 const MAX_ARRAY_ITEMS: usize = 1_024;
 
-/// Appends a command.
+/// Appends a command as an array of bulk strings.
 pub(crate) fn write_command(out: &mut BytesMut, words: &[&str]) {
     out.put_slice(format!("*{}\r\n", words.len()).as_bytes());
     for word in words {

@@ -78,9 +78,9 @@ impl SubscriberConnection {
         }
     }
 
-    /// Queues a subscription to one channel. A Cluster requires one command for each slot, and the
-    /// order of replies tells which channel an error concerns, so each channel is a command of its
-    /// own.
+    /// Queues a subscription to one channel. A Cluster requires one command for each slot, and only
+    /// the order of replies shows which channel an error belongs to. So each channel has its own
+    /// command.
     pub fn subscribe(&mut self, channel: &str) {
         write_command(
             &mut self.outgoing,
@@ -115,7 +115,7 @@ impl SubscriberConnection {
         write_command(&mut self.outgoing, &["PING"]);
     }
 
-    /// Writes what is queued until bytes arrive. Cancel safe.
+    /// Writes queued commands until bytes arrive. Cancel safe.
     pub async fn receive(&mut self) -> Result<(), ConnectionError> {
         self.incoming.reserve(READ_BUFFER_BYTES / 4);
         let (mut reader, mut writer) = self.stream.split();

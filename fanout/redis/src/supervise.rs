@@ -20,12 +20,12 @@ const INITIAL_BACKOFF: Duration = Duration::from_millis(50);
 /// A connection that lasted this long resets the backoff.
 const STABLE_AFTER: Duration = RECONNECT_DELAY.saturating_mul(2);
 
-/// What [`supervise`] keeps open.
+/// Opens and serves the connection that [`supervise`] keeps open.
 pub trait Dialer: Send {
     /// An open connection.
     type Connection: Send;
 
-    /// What the connection is for, in log lines.
+    /// Purpose of the connection, in log lines.
     const PURPOSE: &'static str;
 
     /// Connects, authenticates and checks the server's role. Limits its own time.

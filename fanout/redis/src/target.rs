@@ -17,7 +17,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// Returns the current address. Asks the Sentinels for that of their master.
+    /// Returns the server's current address. Asks the Sentinels for the address of their master.
     pub(crate) async fn locate(&self, deployment: &Deployment) -> RedisResult<Address> {
         match self {
             Self::Master => current_master(deployment).await,

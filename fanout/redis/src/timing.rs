@@ -11,8 +11,8 @@ pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Period of PINGs, and of asking the Sentinels for the current master.
 pub(crate) const HEARTBEAT_PERIOD: Duration = Duration::from_secs(1);
 
-/// A connection without a byte from the server for this long after a PING is closed.
+/// Time without a byte from the server after a PING, after which the connection is closed.
 pub(crate) const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Maximum pause between two attempts to connect. Attempts never end.
+/// Maximum pause between two attempts to connect. The number of attempts is unlimited.
 pub(crate) const RECONNECT_DELAY: Duration = Duration::from_secs(1);

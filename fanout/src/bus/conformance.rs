@@ -27,7 +27,7 @@ pub trait Rig: Send + Sync {
     async fn publish(&self, topic: &str, record: Bytes);
 }
 
-/// A listener that records what arrives.
+/// A listener that collects the records that arrive.
 #[derive(Debug, Default)]
 pub struct Recorder {
     received: Mutex<HashMap<String, Vec<Bytes>>>,
@@ -226,7 +226,7 @@ pub async fn topic_joined_twice_delivers_once(rig: &dyn Rig) {
     );
 }
 
-/// Each of several concurrent joins of one topic receives what is published after it returned.
+/// Each of several concurrent joins of one topic receives the records published after it returned.
 pub async fn concurrent_joins_are_confirmed_only_when_records_arrive(rig: &dyn Rig) {
     for _ in 0..20 {
         let (recorder, bus, topic) = node(rig).await;

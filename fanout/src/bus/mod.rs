@@ -30,7 +30,7 @@ pub trait Bus: Send + Sync + std::fmt::Debug {
     fn is_connected(&self) -> bool;
 }
 
-/// Receives what arrives on the bus. Called from the bus's receiving task: must not block.
+/// Receives records from the bus. Called from the bus's receiving task: must not block.
 pub trait Listener: Send + Sync + std::fmt::Debug {
     /// A record arrived. Records of one topic and one publisher arrive in the order published.
     fn record(&self, topic: &str, record: Bytes);

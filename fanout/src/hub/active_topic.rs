@@ -14,7 +14,7 @@ use crate::{Outbox, Position, Topic};
 pub(super) struct ActiveTopic {
     pub(super) topic: Topic,
     pub(super) kind: Kind,
-    /// Weak, because the bus keeps topics alive, and a source may keep the bus alive.
+    /// Weak, to avoid a cycle: the bus holds topics, and a source may hold the bus.
     shared: Weak<Shared>,
     pub(super) state: Mutex<TopicState>,
 }
@@ -22,13 +22,13 @@ pub(super) struct ActiveTopic {
 /// Which topics to compare with the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Compare {
-    /// Those that may have missed records.
+    /// Topics that may have missed records.
     Suspects,
-    /// Those without durable records since the last comparison.
+    /// Topics without durable records since the last comparison.
     QuietTopics,
 }
 
-/// What a subscriber that is catching up does next.
+/// The next step of a subscriber that is catching up.
 pub(super) enum CatchUpStep {
     /// It is live.
     Live,
@@ -40,7 +40,7 @@ pub(super) enum CatchUpStep {
     ReadLog,
     /// Its cursor is beyond the topic's position.
     Ahead,
-    /// It waits until everything for an earlier subscription of the same outbox was pushed.
+    /// It waits until all frames of an earlier subscription of the same outbox are pushed.
     Wait,
 }
 
@@ -54,7 +54,7 @@ impl ActiveTopic {
         })
     }
 
-    /// `None` after the hub was dropped.
+    /// Returns the shared state of the hub; `None` after the hub was dropped.
     pub(super) fn shared(&self) -> Option<Arc<Shared>> {
         self.shared.upgrade()
     }
@@ -92,7 +92,7 @@ impl ActiveTopic {
         self.subscribers_removed(state, 1);
     }
 
-    /// Reports that `count` subscribers were removed.
+    /// Reports to the hub that `count` subscribers were removed, and whether none is left.
     pub(super) fn subscribers_removed(&self, mut state: MutexGuard<'_, TopicState>, count: usize) {
         let is_idle = count > 0 && state.subscribers.count() == 0;
         state.idle_epoch = state.idle_epoch.wrapping_add(u32::from(is_idle));
@@ -103,8 +103,7 @@ impl ActiveTopic {
         }
     }
 
-    /// Marks the topic as removed if it is idle and had no subscribers since `epoch`. Returns
-    /// whether it did.
+    /// Marks the topic as removed if it has been idle since `epoch`. Returns whether it did.
     pub(super) fn remove_if_idle(&self, epoch: u32) -> bool {
         let mut state = self.state.lock();
         let is_idle = state.subscribers.count() == 0
@@ -120,7 +119,7 @@ impl ActiveTopic {
         self.state.lock().subscribers.snapshot()
     }
 
-    /// Notes that a subscriber that is catching up was admitted again at `head`.
+    /// Sets the head at which a subscriber that is catching up was admitted again.
     pub(super) fn set_admitted(&self, subscriber: SubscriberId, head: Position) {
         let mut state = self.state.lock();
         if let Some(SubscriberState::CatchingUp {
@@ -159,13 +158,13 @@ impl ActiveTopic {
         }
     }
 
-    /// Makes a subscriber live if its cursor has reached the topic's position, or returns what it
-    /// does instead.
-    ///
-    /// Up to the head at which it was admitted it reads the log, which holds entities in their
-    /// current state; records from the bus may be older. A subscriber ahead of the topic keeps
-    /// catching up until the topic reaches it: if the history was replaced meanwhile, it is not
-    /// known yet which events the topic delivers on its way.
+    /// Makes a subscriber live if its cursor has reached the topic's position. Otherwise returns
+    /// its next step.
+    /// Up to the head at which it was admitted, a subscriber reads only the log: the log returns
+    /// entities in their current state, and records from the bus may be older. A subscriber ahead
+    /// of the topic keeps catching up until the topic reaches it. The history may have been
+    /// replaced in between, so the events that the topic will deliver up to the cursor are not
+    /// known yet.
     pub(super) fn catch_up(&self, subscriber: SubscriberId, cursor: Position) -> CatchUpStep {
         let mut state = self.state.lock();
         let Some(entry) = state.subscribers.get(subscriber) else {

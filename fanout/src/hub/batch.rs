@@ -37,7 +37,7 @@ impl BatchContent {
     }
 }
 
-/// BatchContent of one topic and its subscribers.
+/// Records or a gap of one topic, and the subscribers that receive them.
 #[derive(Debug)]
 pub(super) struct RecordBatch {
     pub(super) content: BatchContent,

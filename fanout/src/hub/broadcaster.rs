@@ -17,7 +17,8 @@ use crate::record::{Control, Record};
 use crate::sync::{MutexGuard, sleep};
 use crate::{Continuity, Gap, Outbox, Position, Replay, Source, SourceError};
 
-/// What the broadcaster does next. It does both if both are due, so that neither delays the other.
+/// The next actions of the broadcaster. If both are due, it does both, so that neither delays the
+/// other.
 struct Step {
     deliver: Option<RecordBatch>,
     recover: Option<Position>,
@@ -31,7 +32,7 @@ enum Recovered {
     Retry,
 }
 
-/// What a subscriber becomes when it starts.
+/// The state in which a subscriber starts.
 pub(super) enum Started {
     Live,
     CatchingUp(Arc<Outbox>),
@@ -114,7 +115,7 @@ pub(super) fn compare(active: &Arc<ActiveTopic>, compared: Position, head: Posit
     }
 }
 
-/// Starts a recovery, unless one is under way.
+/// Starts a recovery, unless one is running.
 pub(super) fn recover(active: &Arc<ActiveTopic>) {
     recover_locked(active, &mut active.state.lock());
 }

@@ -1,10 +1,10 @@
-//! The memory for records that the topics of a hub keep.
+//! The memory budget for records that the topics of a hub keep.
 
 use std::sync::Arc;
 
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes of records that all topics of a hub keep.
+/// Counts the bytes of records that all topics of a hub keep, against a limit.
 #[derive(Debug)]
 pub(super) struct Budget {
     limit: usize,
@@ -19,7 +19,7 @@ impl Budget {
         })
     }
 
-    /// Returns an account without bytes.
+    /// Opens an empty account.
     pub(super) fn open(self: &Arc<Self>) -> Account {
         Account {
             budget: Arc::clone(self),
@@ -64,7 +64,7 @@ impl Account {
         self.budget.used.load(Ordering::Relaxed) > self.budget.limit
     }
 
-    /// Returns an account of the same budget without bytes.
+    /// Opens an empty account of the same budget.
     pub(super) fn open(&self) -> Self {
         self.budget.open()
     }

@@ -58,7 +58,7 @@ enum Progress {
 /// The subscription is over.
 struct Ended;
 
-/// Reports the end also if the task panics: later subscriptions of the outbox wait for it.
+/// Reports the end even if the task panics, because later subscriptions of the outbox wait for it.
 impl Drop for CatchUp {
     fn drop(&mut self) {
         // The model checker unwinds running tasks at the end of a check, others while they hold the
@@ -105,9 +105,9 @@ impl CatchUp {
                         .read(&self.active.topic, self.cursor, room, on_slow)
                         .await
                     {
-                        // The log is available but slow: from now on keep the turn while waiting
-                        // for it. Without a turn the page is dropped and read again, because pages
-                        // that wait for a turn would be unbounded.
+                        // The log is available but slow: from now on, keep the turn while waiting
+                        // for the log. Without a turn the page is dropped and read again, because
+                        // pages that wait for a turn would be unbounded.
                         Ok(_) if turn.is_none() => {
                             is_slow = true;
                             continue;

@@ -14,8 +14,8 @@ use crate::record::Record;
 use crate::sync::Topics;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
-/// Passes what arrives on the bus to the topics of a [`Hub`](super::Hub). It is made first, then
-/// the bus with it, then the hub with both.
+/// Passes records from the bus to the topics of a [`Hub`](super::Hub). Create the listener first,
+/// then the bus with it, then the hub with both.
 pub struct HubListener {
     pub(super) topics: Topics<ActiveTopic>,
     /// Notified when a topic may have missed records.
@@ -24,7 +24,7 @@ pub struct HubListener {
 }
 
 impl HubListener {
-    /// A listener without topics.
+    /// Creates a listener without topics.
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             topics: Topics::new(),

@@ -1,4 +1,4 @@
-//! What all topics of a hub share: its source, its limits and its counters.
+//! State that all topics of a hub share: its source, its limits and its counters.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -15,14 +15,13 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Handle, Mutex, timeout};
 use crate::{PageLimit, Position, Replay, Source, SourceError, Topic};
 
-/// A read of the log that takes longer gives its permit to the next, and takes a permit for slow
-/// reads instead.
+/// Time after which a read of the log exchanges its permit for a permit for slow reads.
 const SLOW_READ_THRESHOLD: Duration = Duration::from_millis(300);
 
-/// Permits for slow reads per permit for reads.
+/// Number of permits for slow reads for each permit for reads.
 const SLOW_READS_PER_READ: usize = 16;
 
-/// Which records a topic has. The first subscriber decides.
+/// The kind of a topic's records. The topic's first subscriber sets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Numbered events from a log, and passing records between them.
@@ -40,14 +39,15 @@ pub struct HubConfig {
     pub compare: Duration,
     /// Maximum records in one read of the log. Default 128.
     pub page: usize,
-    /// Maximum bytes of the records of one read, if there is more than one. Default 64 KiB.
+    /// Maximum bytes of the records in one read of the log. A single record may be larger. Default
+    /// 64 KiB.
     pub page_bytes: usize,
-    /// Maximum concurrent reads of the log, for recoveries and catching up, in turns between
-    /// [parties](crate::Source::party). Default 64.
+    /// Maximum concurrent reads of the log, for recovery and catching up.
+    /// [Parties](crate::Source::party) take turns. Default 64.
     pub reads: usize,
-    /// Maximum bytes of records in memory, over all topics: those that wait for their broadcast,
-    /// and recent ones for subscribers that catch up. What exceeds it is read from the log. Default
-    /// 64 MiB.
+    /// Maximum bytes of records in memory, over all topics: records that wait for their broadcast,
+    /// and recent records for subscribers that catch up. Records beyond it are read from the log.
+    /// Default 64 MiB.
     pub kept_bytes: usize,
 }
 
@@ -87,7 +87,7 @@ pub(super) struct ReplayPage<'a> {
     pub(super) permit: ReadPermit<'a>,
 }
 
-/// Held for the bound on reads only.
+/// A permit for one read of the log, released on drop.
 pub(super) enum ReadPermit<'a> {
     InTurn { _permit: fair::Permit },
     Slow { _permit: SemaphorePermit<'a> },
@@ -108,7 +108,7 @@ pub(super) struct Shared {
     /// For the records that topics keep in memory.
     pub(super) budget: Arc<Budget>,
     pub(super) runtime: Handle,
-    /// In turns between the parties of the topics.
+    /// Permits for reads, granted in turns to the parties of the topics.
     reads: Arc<FairPermits>,
     slow_reads: Semaphore,
     /// In the order of `since`.
@@ -172,7 +172,8 @@ impl Shared {
                 permit,
             });
         }
-        // Most likely a part of the store is unavailable: other topics need the permit.
+        // A part of the store is probably unavailable. Release the permit for topics in other
+        // parts.
         on_slow();
         let permit = match self.slow_reads.try_acquire() {
             Ok(slow) => ReadPermit::Slow { _permit: slow },

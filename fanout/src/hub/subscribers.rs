@@ -88,7 +88,7 @@ impl Subscribers {
         self.count
     }
 
-    /// Returns how many subscribers are not live.
+    /// Returns the number of subscribers that are not live.
     pub(super) fn not_live(&self) -> usize {
         self.not_live
     }

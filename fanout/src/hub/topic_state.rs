@@ -87,7 +87,7 @@ pub(super) enum TopicMembership {
 pub(super) struct TopicState {
     pub(super) subscribers: Subscribers,
     pub(super) membership: TopicMembership,
-    /// OutboxCounts how often the last subscriber was removed.
+    /// Number of times that the last subscriber was removed.
     pub(super) idle_epoch: u32,
     /// The newest record delivered. `None` until a subscriber starts or a record arrives.
     pub(super) position: Option<Position>,

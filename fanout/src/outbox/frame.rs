@@ -1,4 +1,4 @@
-//! What a frame is to an outbox, and why an outbox accepts none.
+//! The class of a frame, and why an outbox refuses frames.
 
 /// Bytes that a queued frame counts in addition to its own: its entry in the queue.
 pub const ENTRY_OVERHEAD_BYTES: usize = 64;

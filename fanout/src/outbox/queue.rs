@@ -25,7 +25,8 @@ const CONTROL_RESERVE_BYTES: usize = 4 * 1024;
 
 const MAX_QUEUED_CONTROL_FRAMES: usize = 8;
 
-/// Maximum muted topics. Frames that were under way when the oldest was muted have arrived by then.
+/// Maximum muted topics. By then, frames of broadcasts that ran when the oldest was muted have
+/// arrived.
 const MAX_MUTED_TOPICS: usize = 64;
 
 #[derive(Debug)]
@@ -126,7 +127,7 @@ impl Queue {
         }
     }
 
-    /// Returns whether the owner has to be woken since the last call.
+    /// Returns whether the owner must be woken, and resets that.
     pub(super) fn take_needs_owner(&mut self) -> bool {
         std::mem::take(&mut self.needs_owner)
     }

@@ -165,8 +165,8 @@ fn queued_bytes_stay_within_the_bound_and_excess_is_refused() {
         let texts = pipe.texts();
         match reason {
             Reason::Closed(END) => assert_eq!((taken, texts.len()), (6, 7)),
-            // What had begun may be among what was written, and the close frame is, if the owner
-            // drives on.
+            // The output may include the frame that was partly written. It includes the close frame
+            // if the owner keeps driving.
             Reason::TooSlow(Excess::Bytes) => {
                 assert!(taken < 6 && limits.counts().too_slow == [1, 0, 0])
             }

@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// Joins and leaves at random while `disturb` does its worst, then sees that the servers hold what
-/// is joined and nothing else.
+/// Joins and leaves at random while `disturb` runs. Then checks that the servers hold exactly the
+/// subscriptions of joined topics.
 async fn churn(deployment: &Deployment, servers: &[&Server], disturb: impl Future<Output = ()>) {
     let (node, topics) = (Node::connected(deployment).await, topics(60));
     let mut random = 1u64;

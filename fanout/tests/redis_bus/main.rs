@@ -58,7 +58,7 @@ impl Publisher {
     }
 }
 
-/// A node's bus, and what it received.
+/// A node's bus, and the records that it received.
 struct Node {
     bus: Arc<RedisBus>,
     received: Arc<Received>,

@@ -9,10 +9,10 @@ use crate::replicas::ReplicaAck;
 pub struct CommandReply {
     /// The reply.
     pub value: Value,
-    /// Whether the slot is moving and the reply is from the node that it moves to (`ASK`). No
-    /// listener received what a script published there: publish it again through
-    /// [`Commands::run`](super::Commands::run), which uses the slot's owner.
+    /// Whether the reply is from the node that the slot is moving to (`ASK`). A record that a
+    /// script published there has reached no listener: publish it again through
+    /// [`Commands::run`](super::Commands::run), which sends it to the slot's owner.
     pub asked: bool,
-    /// Waits for replicas of the server; `None` if that is not configured.
+    /// Waits for the server's replicas; `None` if that is not configured.
     pub replica_ack: Option<ReplicaAck>,
 }

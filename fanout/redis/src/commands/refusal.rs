@@ -4,15 +4,15 @@ use redis::{ServerErrorKind, Value};
 
 use crate::Address;
 
-/// Why a server has certainly not executed a command.
+/// An error reply that proves that the server did not execute the command.
 pub(super) enum CommandRefusal {
     /// Another server owns the slot.
     Moved(Address),
-    /// The slot is moving, and its keys are at the target already.
+    /// The slot is moving, and the command's keys are not at the source.
     Ask(Address),
-    /// The server cannot execute it now.
+    /// The server cannot execute the command now.
     Wait,
-    /// The server is no longer a master.
+    /// The server is a replica, or its Cluster is down. Another server may have taken over.
     Replica,
 }
 

@@ -71,7 +71,7 @@ impl Shards {
         Ok(())
     }
 
-    /// Runs commands of one slot. Sends those that the server refuses again, one by one.
+    /// Runs commands of one slot as a pipeline. Sends refused commands again, one by one.
     pub(super) async fn run_together(
         &self,
         lane: Lane,

@@ -76,7 +76,7 @@ impl Cluster {
         cluster
     }
 
-    /// Waits until every reachable node sees all slots served, and all nodes.
+    /// Waits until every reachable node knows all nodes and sees all slots served.
     pub async fn whole(&self) {
         let known = format!("cluster_known_nodes:{}\r", self.nodes().count());
         for server in self.nodes() {
@@ -107,8 +107,9 @@ impl Cluster {
         self.url().parse().expect("our own URL")
     }
 
-    /// Kills a master until its replica has taken over, starts it again, and waits until it follows
-    /// the new master. The two servers swap their places in `masters` and `replicas`.
+    /// Kills a master, waits until its replica has taken over, restarts the killed server, and
+    /// waits until it follows the new master. The two servers swap their places in `masters` and
+    /// `replicas`.
     pub async fn fail_over(&mut self, shard: usize) {
         self.masters[shard].kill9();
         let replica = &self.replicas[shard];
@@ -123,8 +124,8 @@ impl Cluster {
         self.know_roles().await;
     }
 
-    /// Updates `masters` and `replicas` when every shard is complete: a replica may have taken over
-    /// from a master that was down.
+    /// Waits until every shard has a master and a replica. Then updates `masters` and `replicas`,
+    /// because a replica may have taken over from a master that was down.
     pub async fn know_roles(&mut self) {
         for (master, replica) in self.masters.iter_mut().zip(&mut self.replicas) {
             until("a master with its replica", || async {
@@ -150,7 +151,7 @@ impl Cluster {
         self.whole().await;
     }
 
-    /// Returns the slots of keys like this, sorted.
+    /// Returns the slots of the keys that match `pattern`, sorted.
     pub async fn slots_of(&self, pattern: &str) -> Vec<u16> {
         let mut slots = BTreeSet::new();
         for server in &self.masters {
@@ -164,7 +165,7 @@ impl Cluster {
         slots.into_iter().collect()
     }
 
-    /// Returns the index of the master that reports to own a slot.
+    /// Returns the index of the master that reports a slot as its own.
     pub async fn owner(&self, slot: u16) -> usize {
         for (index, server) in self.masters.iter().enumerate() {
             let nodes = server.text(&["CLUSTER", "NODES"]).await;
@@ -230,8 +231,8 @@ impl Cluster {
         }
     }
 
-    /// Last step: assigns the slot to the target. Waits until all nodes know, because an earlier
-    /// further move can leave a slot without an owner.
+    /// Last step: assigns the slot to the target. Waits until all nodes know the new owner: moving
+    /// the slot again before that can leave it without an owner.
     pub async fn finish_migration(&self, slot: u16, from: usize, to: usize) {
         let target_id = self.masters[to].text(&["CLUSTER", "MYID"]).await;
         let others = (0..self.masters.len()).filter(|index| *index != to && *index != from);

@@ -1,6 +1,5 @@
 //! The subscriber connection to one server.
-//!
-//! After every fault it connects again and subscribes to everything that is still wanted.
+//! After every fault it connects again and subscribes to all topics that are still wanted.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -19,8 +18,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{Topic, bus::Listener};
 
-/// A command to a link. The queue is unbounded, but holds no more than what the node joins and
-/// leaves while the link connects.
+/// A command to a link. The queue is unbounded: it holds the joins and leaves of the node while the
+/// link connects.
 #[derive(Debug)]
 pub(super) enum LinkCommand {
     Subscribe(Vec<(Topic, LinkRequestId)>),
@@ -40,11 +39,11 @@ pub(super) struct LinkEvent {
 
 #[derive(Debug)]
 pub(super) enum LinkEventKind {
-    /// Connected, and each wanted topic was subscribed to or refused.
+    /// The link is connected, and the server has confirmed or refused each wanted topic.
     Connected,
-    /// Not connected, for this reason. Reported for each failed attempt.
+    /// The connection, or an attempt to connect, failed for this reason.
     Disconnected(String),
-    /// What is published on these topics arrives from now on.
+    /// The server confirmed these topics. Records that are published from now on arrive.
     Subscribed(Vec<(Topic, LinkRequestId)>),
     /// The server ended a subscription because the slot moved.
     Unsubscribed(Topic, LinkRequestId),
@@ -53,7 +52,7 @@ pub(super) enum LinkEventKind {
     Refused(Topic, LinkRequestId, String),
 }
 
-/// A handle to a link, which ends with it.
+/// A handle to a link. Dropping it ends the link.
 #[derive(Debug)]
 pub(super) struct Link {
     commands: UnboundedSender<LinkCommand>,
@@ -113,10 +112,10 @@ enum Pending {
 struct Session {
     connection: SubscriberConnection,
     heartbeat: ConnectionHeartbeat,
-    /// In the order sent.
+    /// Unanswered commands, in the order sent.
     pending: VecDeque<Pending>,
-    /// Unanswered subscriptions among those made when the connection was opened; `None` once all
-    /// are answered.
+    /// Number of unanswered subscriptions among those sent when the connection opened; `None` once
+    /// all are answered.
     initial_pending: Option<usize>,
 }
 
@@ -136,7 +135,7 @@ impl Dialer for Subscriber {
     }
 
     async fn serve(&mut self, connection: SubscriberConnection) -> ConnectionError {
-        // A panicking listener costs the connection: the next one reports the gap.
+        // If the listener panics, the connection is closed. The next one reports the gap.
         match AssertUnwindSafe(self.run(connection)).catch_unwind().await {
             Ok(Ok(never)) => match never {},
             Ok(Err(error)) => error,
@@ -300,7 +299,8 @@ impl Session {
         self.pending.push_back(Pending::Subscribe(topic, request));
     }
 
-    /// OutboxCounts down the initial subscriptions, which are answered before all later ones.
+    /// Counts down `initial_pending`. The server answers the initial subscriptions before all later
+    /// ones.
     fn subscription_answered(&mut self) {
         if let Some(pending) = &mut self.initial_pending {
             *pending = pending.saturating_sub(1);

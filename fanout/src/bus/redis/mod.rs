@@ -1,13 +1,13 @@
 //! The bus over Redis pub/sub: `SUBSCRIBE` on a single server and at a Sentinel's master,
 //! `SSUBSCRIBE` on a Cluster.
 //!
-//! Owned here: subscriptions, and that they survive restarts, hangs, failovers and moving slots.
-//! Left out: publishing, which the store does, and connections ([`chaos_redis`]).
+//! Owned here: subscriptions, which survive restarts, hangs, failovers and moving slots. Left out:
+//! publishing, which the store does, and connections ([`chaos_redis`]).
 //!
 //! A [`Link`](link::Link) is one subscriber connection. [`Servers`](servers::Servers) holds the
-//! links and knows the server of each topic. The [`SubscriptionRegistry`] decides what is
-//! subscribed where, and completes joins. [`RedisBus`] is the handle to the registry. Records go
-//! directly from a link's task to the listener.
+//! links and knows the server of each topic. The [`SubscriptionRegistry`] assigns topics to links
+//! and completes joins. [`RedisBus`] is the handle to the registry. Records go directly from a
+//! link's task to the listener.
 
 mod link;
 mod registry;

@@ -80,7 +80,7 @@ struct Subscription {
     refusals: u32,
     /// Whether a join has succeeded, so that only a leave ends the subscription.
     is_kept: bool,
-    /// The joins under way that include the topic.
+    /// The unfinished joins that include the topic.
     joins: Vec<u64>,
 }
 
@@ -90,7 +90,7 @@ impl Subscription {
     }
 }
 
-/// A join under way.
+/// A join that is not finished.
 #[derive(Debug)]
 struct Join {
     topics: Vec<Topic>,

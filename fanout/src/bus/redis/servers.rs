@@ -22,7 +22,7 @@ pub(super) struct Servers {
     last_link: u64,
     /// `None` unless the deployment is a Cluster.
     topology: Option<Arc<Topology>>,
-    /// The refresh of the topology that is under way, if any.
+    /// The running refresh of the topology, if any.
     refresh: JoinSet<Result<(), String>>,
 }
 
@@ -111,7 +111,7 @@ impl Servers {
         }
     }
 
-    /// Starts to refresh the topology in the background, unless that is under way. Does nothing
+    /// Starts to refresh the topology in the background, unless a refresh is running. Does nothing
     /// without a Cluster.
     pub(super) fn refresh_topology(&mut self) {
         let Some(topology) = &self.topology else {
@@ -124,7 +124,7 @@ impl Servers {
         }
     }
 
-    /// Waits for the refresh under way; `None` at once if there is none. Cancel safe.
+    /// Waits for the running refresh; `None` at once if there is none. Cancel safe.
     pub(super) async fn topology_refreshed(&mut self) -> Option<Result<(), String>> {
         let refreshed = self.refresh.join_next().await?;
         Some(refreshed.unwrap_or_else(|error| Err(error.to_string())))

@@ -1,4 +1,4 @@
-//! What the registry shows of its state.
+//! The part of the registry's state that other tasks can read.
 
 use std::sync::atomic::AtomicBool;
 

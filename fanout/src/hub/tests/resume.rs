@@ -242,7 +242,7 @@ async fn resume_with_unavailable_log_delays_no_other_of_its_connection() {
     node.commit("31");
     reader.sees_last("31 31").await;
     assert_eq!(reader.seqs(), (1..=31).collect::<Vec<_>>());
-    // It is available again, and answers the request as it was made.
+    // The log is available again, and answers the original request.
     node.world.stuck.lock().clear();
     node.world.unstuck.notify_waiters();
     reader.sees_last("3 away 3").await;

@@ -1,4 +1,4 @@
-//! What an outbox promises.
+//! Tests of the guarantees of an outbox.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bounds;
@@ -24,7 +24,7 @@ fn outbox(pipe: &Arc<Pipe>, limits: &Arc<OutboxLimits>) -> Arc<Outbox> {
     )
 }
 
-/// What the owner's task does when it is woken.
+/// Does what the owner's task does when it is woken.
 fn drive(outbox: &Outbox) -> Option<Reason> {
     outbox.drive().now_or_never()
 }
@@ -273,7 +273,7 @@ async fn frames_from_many_threads_reach_a_real_socket_whole() {
     assert_eq!(owner.await.unwrap(), Reason::Closed(1000));
 }
 
-/// What may happen to an outbox.
+/// A random operation on an outbox.
 #[derive(Debug, Clone)]
 enum Act {
     Push(u8, usize),
