@@ -1,8 +1,8 @@
 //! The accept loop and the HTTP connections that it serves.
 //!
-//! Owned here: who gets a socket, and how long a connection may take for what it does. An error of
-//! a connection ends that connection alone. Left out: what requests do (`rest`), and connections
-//! after an upgrade (`socket`).
+//! Owned here: which connections are accepted, and their timeouts. An error of a connection ends
+//! that connection alone. Left out: what requests do (`rest`), and connections after an upgrade
+//! (`socket`).
 
 mod activity;
 mod admission;
@@ -42,24 +42,24 @@ pub use self::{
 };
 use crate::log::LogRateLimit;
 
-/// The most bytes of a request line and its headers.
+/// Maximum bytes of a request line and its headers.
 const HEADER_BYTES: usize = 32 * 1024;
-/// The pause after an accept that failed for want of a resource.
+/// Pause after an accept that failed because a resource was exhausted.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
-/// How many connections may wait to be accepted: a storm of reconnects comes in at once.
+/// Maximum number of connections that wait to be accepted. Reconnects come in bursts.
 const BACKLOG: u32 = 4096;
-/// What a refused connection is answered, without having been read.
+/// Response to a refused connection. Its request is not read.
 const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: 87\r\nretry-after: 1\r\n\
 connection: close\r\n\r\n{\"error\":{\"code\":\"unavailable\",\"message\":\"too many connections\",\"retry_after_ms\":1000}}";
 
-/// What a listener serves, and to whom.
+/// The service of a listener, and the clients that it accepts.
 #[derive(Debug)]
 pub struct HttpServer {
     /// The routes.
     pub router: Router,
-    /// Who gets a socket.
+    /// Decides which connections are accepted.
     pub admission: Admission,
-    /// How long a kept-alive connection may rest between two requests.
+    /// Maximum idle time of a kept-alive connection between two requests.
     pub idle: Duration,
 }
 
@@ -75,7 +75,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Accepts until the token is cancelled; then requests under way are finished.
+/// Accepts until the token is cancelled; then running requests are finished.
 pub async fn accept(listener: TcpListener, server: HttpServer, stop: CancellationToken) {
     static FAILURES: LogRateLimit = LogRateLimit::new(1);
     static REFUSALS: LogRateLimit = LogRateLimit::new(1);
@@ -123,7 +123,7 @@ pub async fn accept(listener: TcpListener, server: HttpServer, stop: Cancellatio
     requests.wait().await;
 }
 
-/// Tells a connection that there is no room, if one write can.
+/// Sends the refusal to a connection, if a single write succeeds.
 fn refuse(stream: &TcpStream) {
     let socket = socket2::SockRef::from(stream);
     if socket.send(REFUSAL).is_ok() {

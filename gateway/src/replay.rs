@@ -1,6 +1,6 @@
-//! Replay: entries of the log become records, with the entities as they are now.
+//! Replay: converts log entries to records that contain the current entities.
 //!
-//! What the log keeps of each event is declared in [`domain::schema`].
+//! [`domain::schema`] declares the log entry of each event.
 
 use std::collections::{HashMap, HashSet};
 
@@ -72,7 +72,7 @@ pub async fn replay(
         let Some(record) = record(services, topic, event, &entities).await? else {
             return Ok(broken(Gap::Trimmed));
         };
-        // The body also counts what an event adds to its document.
+        // The body includes the fields that an event adds to its document.
         bytes += record.body.len();
         if bytes > limit.bytes && !records.is_empty() {
             break;
@@ -126,11 +126,11 @@ impl<'a> Event<'a> {
     }
 }
 
-/// What the events of a page share.
+/// The entities that the events of a page refer to.
 struct Entities {
-    /// The channel as it is now, if an event is about it.
+    /// The current channel, if an event is about it.
     channel: Option<Bytes>,
-    /// Participants that were removed after an event about them, as they were last, by user id.
+    /// Last states of participants that were removed after an event about them, by user id.
     removed: HashMap<String, Bytes>,
 }
 
@@ -216,8 +216,8 @@ fn put_entity(record: &mut Record, document: &Document) {
     record.body = document.value.clone();
 }
 
-/// Makes the record of an added channel: the user's entry as it is now, or the removal if the user
-/// is no longer in the channel.
+/// Makes the record of an added channel: the user's current entry, or the removal if the user is no
+/// longer in the channel.
 async fn put_channel_entry(
     services: &Services,
     topic: &Topic,

@@ -82,7 +82,7 @@ impl Signals {
     }
 }
 
-/// What is printed about a node besides its addresses.
+/// The information printed about a node in addition to its addresses.
 struct About {
     log_format: LogFormat,
     store: String,

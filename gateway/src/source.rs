@@ -1,7 +1,6 @@
-//! The gateway's [`fanout::Source`], which answers the hub's questions about topics and records.
-//!
-//! Owns the frames of records and the permission to subscribe. The hub owns order, gaps and
-//! subscribers; [`replay`](crate::replay) converts log entries to records.
+//! The gateway's [`fanout::Source`]: encodes frames, reads logs and checks who may subscribe.
+//! The hub owns order, gaps and subscribers; [`replay`](crate::replay) converts log entries to
+//! records.
 
 use std::{
     sync::{Arc, Weak},
@@ -32,10 +31,10 @@ use store::{
 
 use crate::{metrics::Metrics, replay::replay, socket::frame};
 
-/// Receives the changes of membership in the streams of this node's users.
+/// Receives membership changes from the own streams of users with a session on this node.
 pub trait MembershipListener: Send + Sync + 'static {
-    /// `channel.added` was delivered to the session of this outbox, with this position in
-    /// its entry.
+    /// Called after `channel.added` was delivered to the session of `outbox`. `position` is that of
+    /// the channel's entry in the event.
     fn added(
         &self,
         scope: Scope,
@@ -45,10 +44,10 @@ pub trait MembershipListener: Send + Sync + 'static {
         outbox: &Arc<Outbox>,
     );
 
-    /// `channel.removed` is about to be delivered to the session of this outbox.
+    /// Called before `channel.removed` is delivered to the session of `outbox`.
     fn removed(&self, scope: Scope, user: UserId, channel: ChannelId, outbox: &Arc<Outbox>);
 
-    /// The user's own stream may have lost events for the session of this outbox.
+    /// Called when the session of `outbox` may have missed events of the user's own stream.
     fn lost(&self, scope: Scope, user: UserId, outbox: &Arc<Outbox>);
 }
 
@@ -56,12 +55,12 @@ pub trait MembershipListener: Send + Sync + 'static {
 pub struct GatewaySource {
     services: Services,
     metrics: Arc<Metrics>,
-    /// Weak, since sessions hold the hub, and the hub its source.
+    /// Weak, to avoid a cycle: sessions hold the hub, and the hub holds its source.
     membership: Weak<dyn MembershipListener>,
 }
 
 impl GatewaySource {
-    /// Creates a source over a store. `membership` receives additions and removals.
+    /// Creates a source. `membership` receives membership changes and losses.
     pub fn new<M: MembershipListener>(
         services: Services,
         metrics: Arc<Metrics>,
@@ -75,7 +74,7 @@ impl GatewaySource {
         })
     }
 
-    /// Returns the user of an own stream, and the receiver of its membership changes.
+    /// If the topic is a user's own stream, returns its scope, its user and the listener.
     fn own_stream(&self, topic: &Topic) -> Option<(Scope, UserId, Arc<dyn MembershipListener>)> {
         let Subject::User(user) = subject(topic) else {
             return None;
@@ -160,7 +159,7 @@ impl fanout::Source for GatewaySource {
 
     fn class(&self, topic: &Topic, record: &Record) -> Class {
         match EventKind::of(record.kind) {
-            // The newest state of each user is enough.
+            // Only the newest presence of a user matters: it replaces a queued one.
             Some(EventKind::PresenceChanged) => Class::Droppable(Some(fingerprint(topic))),
             Some(kind) if kind.may_be_dropped() => Class::Droppable(None),
             _ => Class::Durable,
@@ -247,7 +246,7 @@ impl fanout::Source for GatewaySource {
         after: Position,
         limit: PageLimit,
     ) -> Result<Replay, SourceError> {
-        // Large reads take turns between tenants.
+        // Metered, because large reads take turns between tenants.
         let meter = scope_of_topic(topic).map_or_else(Meter::default, |of| Meter::of(&of, topic));
         let meter = Arc::new(meter);
         meter
@@ -308,7 +307,7 @@ impl std::fmt::Debug for GatewaySource {
     }
 }
 
-/// Returns the gap in the protocol's terms.
+/// Converts a gap of the hub to the protocol's type.
 pub fn gap_of(gap: Gap) -> protocol::entity::Gap {
     match gap {
         Gap::Trimmed => protocol::entity::Gap::Trimmed,

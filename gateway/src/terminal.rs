@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 pub use domain::check::{breaks_line, reorders};
 
-/// Writes a line to standard output. Errors are ignored, such as a closed pipe (`| head`).
+/// Writes a line to standard output. Ignores errors, such as a closed pipe (`| head`).
 macro_rules! say {
     ($($line:tt)*) => {{
         use std::io::Write as _;
@@ -12,7 +12,7 @@ macro_rules! say {
     }};
 }
 
-/// Writes a line to standard error. Errors are ignored.
+/// Writes a line to standard error. Ignores errors.
 macro_rules! complain {
     ($($line:tt)*) => {{
         use std::io::Write as _;
@@ -26,8 +26,8 @@ fn is_unsafe(c: char) -> bool {
     (c.is_control() && c != '\t') || breaks_line(c) || reorders(c)
 }
 
-/// Returns the text as one line without control characters. Escapes are those of JSON and TOML
-/// strings (`\n`, `\u001b`), so that a line in one of these formats keeps its meaning.
+/// Returns the text as one line without control characters. Uses the escapes of JSON and TOML
+/// strings (`\n`, `\u001b`), so that JSON and TOML keep their meaning.
 pub fn escape(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unsafe) {
         return Cow::Borrowed(text);

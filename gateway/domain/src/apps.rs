@@ -49,8 +49,8 @@ pub async fn create_app(
         created_at: 0,
     };
     check::required_line("name", &app.name, check::NAME)?;
-    // Before the app: a line without an app does no harm, but an app without a line would outlive
-    // its organization.
+    // Written before the app: a line without an app is harmless, but an app without a line would
+    // outlive its organization.
     let listed = Commit::default()
         .require(ENTITY, ONLY, Expected::Present)
         .put_value(APPS, id.shared(), &());

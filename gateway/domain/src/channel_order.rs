@@ -1,12 +1,11 @@
-//! The order of a user's channels, last active first: what lists page through, and what `connect`
-//! subscribes to.
+//! The order of a user's channels, last active first. Lists page through it, and `connect`
+//! subscribes by it.
 //!
 //! No message writes to the index of a participant, so the order is read from the channels: one
-//! read for each. A user with few channels has it read for every request. For other users it is
-//! kept in memory for a while, bounded in bytes, and follows the user's own stream, so that a
-//! channel that was just created or joined is in it at once. It is read by one request at a time
-//! for each user and app, and by few at once on the node, in pieces between which other work goes
-//! on.
+//! read for each. For a user with few channels, every request reads it. For other users it is
+//! cached for a while, bounded in bytes, and updated from the user's own stream, so that it
+//! contains new channels at once. One request at a time reads it for each user and app, and a few
+//! at once on the node. They read in pieces, between which other work proceeds.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -41,7 +40,7 @@ const REUSE_PER_CHANNEL: Duration = Duration::from_micros(100);
 /// Maximum time for which an order is used.
 const MAX_REUSE: Duration = Duration::from_secs(10);
 /// Maximum number of changes of the user's own stream by which an order is brought up to date;
-/// beyond that it is read anew.
+/// beyond that the order is read again.
 const CHANGES_TO_FOLLOW: usize = 200;
 /// Maximum number of wrong index lines that one read of an order repairs.
 const REPAIRS_PER_READ: usize = 50;
@@ -176,7 +175,7 @@ async fn kept_order(
         let id = str::from_utf8(&entry.reference).map_err(Error::internal)?;
         changed.insert(id.parse::<ChannelId>().map_err(Error::internal)?);
     }
-    // The log says which lines changed, the index what they are now.
+    // The log says which lines changed; the index has their current state.
     let lines = services
         .snapshot(
             own,

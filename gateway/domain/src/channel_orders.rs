@@ -20,7 +20,8 @@ use crate::{
     turns::{Turn, Turns},
 };
 
-/// Reads of many channels that go on at once on a node; each app has one of them at a time.
+/// Maximum number of concurrent reads of many channels on a node; each app has one of them at a
+/// time.
 const READS_AT_ONCE: usize = 2;
 /// Hint for a request whose turn did not come in time, in milliseconds.
 const RETRY_AFTER_MS: u64 = 2_000;

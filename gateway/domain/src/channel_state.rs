@@ -73,7 +73,7 @@ impl ChannelState {
         }
     }
 
-    /// Fails unless the caller may do this here.
+    /// Fails unless the caller may perform the action in the channel.
     ///
     /// # Errors
     /// `not_found` if the caller may not see the channel, `forbidden` otherwise.

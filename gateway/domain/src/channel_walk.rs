@@ -1,16 +1,16 @@
 //! A walk through all of a user's channels, page by page, without state on the server.
 //!
-//! The first phase follows the order of activity. Channels that become active meanwhile move to the
-//! top, before the walk's position, so the second phase shows, by id, every channel that was active
-//! since the walk began. The instant of a channel's last event never goes backwards. So a channel
-//! that the user is in throughout either keeps its place until the first phase comes to it, or has
-//! an event since the walk began when the first phase is over. Channels that were active meanwhile
-//! may be shown twice.
+//! The first phase follows the order of activity. Channels that become active during the walk move
+//! to the top, before the walk's position. So the second phase lists, by id, every channel that was
+//! active since the walk began. The instant of a channel's last event never goes backwards. So a
+//! channel that the user is in throughout either keeps its place until the first phase reaches it,
+//! or has an event since the walk began when the first phase ends. Channels that were active in
+//! between may be listed twice.
 //!
-//! Pages may be answered from orders of different ages, by different nodes. The walk counts as
-//! begun at the oldest of them. An order of the first phase may show a channel at the top already,
-//! while an older one still has it in its old place. So the second phase takes an order that was
-//! read after the newest event shown in the first phase: it shows that channel as active.
+//! Pages may be answered from orders of different ages, by different nodes. The oldest of them
+//! counts as the start of the walk. An order of the first phase may show a channel at the top
+//! already, while an older one still has it in its old place. So the second phase takes an order
+//! that was read after the newest event shown in the first phase: it shows that channel as active.
 
 use protocol::ChannelId;
 use serde::{Deserialize, Serialize};
@@ -42,7 +42,7 @@ pub(super) struct WalkPage<'a> {
     walk: Walk,
     /// Index in the order at which this page began.
     start: usize,
-    /// Whether the walk begins with this page, so that no other order was used.
+    /// Whether this is the first page of the walk. If so, no other order was used.
     is_first: bool,
     /// The channels left in the first phase.
     recent: &'a [Ranked],
@@ -244,7 +244,7 @@ mod tests {
         let stale = order_of(10, &channels);
         let (shown, walk) = page(None, &stale, 3);
         assert_eq!(shown, [id(3), id(2), id(1)]);
-        // The event is of the very instant as of which both orders are.
+        // The event has the same instant as both orders.
         channels.insert(id(0), 10);
         let (shown, walk) = page(walk, &order_of(10, &channels), 3);
         assert_eq!(shown, []);
@@ -257,8 +257,8 @@ mod tests {
     }
 
     proptest! {
-        /// Between any two pages channels become active and others come and go, and each page is
-        /// answered by one of two nodes whose orders are of different ages.
+        /// Between pages, channels become active and the user joins and leaves some. Each page is
+        /// answered by one of two nodes, whose orders have different ages.
         #[test]
         fn a_walk_shows_every_channel_that_was_there_throughout(
             count in 1usize..40,

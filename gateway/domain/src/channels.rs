@@ -34,8 +34,8 @@ struct Indexed {
     kind: ChannelType,
 }
 
-/// Adds a channel to the app's indexes, before the channel is created: a line without a channel
-/// does no harm.
+/// Adds a channel to the app's indexes, before the channel is created: a line without a channel is
+/// harmless.
 async fn list_channel(services: &Services, scope: &Scope, channel: &Channel) -> Result<()> {
     let line = Indexed { kind: channel.kind };
     let mut commit = Commit::default().put_value(CHANNELS, channel.id.shared(), &line);

@@ -33,7 +33,7 @@ const OBJECTS_PER_PIECE: usize = 100;
 
 /// Clears a deleted channel, and removes it from the indexes of its participants. Each step
 /// requires the tombstone that this call found, so that a channel created again under the id is not
-/// touched. The others do not wait for a participant whose index fails.
+/// touched. A participant whose index fails does not delay the others.
 pub(super) async fn clear_channel(
     services: &Services,
     scope: &Scope,
@@ -61,7 +61,8 @@ pub(super) async fn clear_channel(
             break;
         }
         after = keys.last().cloned();
-        // The indexes first: if this stops, the next attempt still finds the participants.
+        // Clear the indexes first: after an interruption, the next attempt still finds the
+        // participants.
         let users: Vec<UserId> = keys.iter().map(parse_key).collect::<Result<_>>()?;
         let unindexed = together::run(
             users
@@ -120,7 +121,7 @@ pub(super) async fn clear_channel(
 }
 
 /// Removes a deleted user from its channels and clears its partition. The tombstone stays forever.
-/// The other channels do not wait for one that fails, but nothing else is cleared before it.
+/// A channel that fails does not delay the other channels, but everything else is cleared after it.
 pub(super) async fn clear_user(
     services: &Services,
     scope: &Scope,
@@ -167,7 +168,7 @@ pub(super) async fn clear_user(
     let unlisted = Commit::default()
         .require(USERS, id.shared(), Expected::Present)
         .delete(USERS, id.shared());
-    // On a conflict the job was here before, or the app was dropped meanwhile.
+    // On a conflict, an earlier run of the job did this, or the app was dropped.
     services
         .commit(
             &scope.index(),
@@ -181,7 +182,7 @@ pub(super) async fn clear_user(
 }
 
 /// Deletes the apps of a deleted organization, each with a job of its own, and drops the
-/// organization. The others do not wait for an app that fails.
+/// organization. An app that fails does not delay the others.
 pub(super) async fn clear_organization(
     services: &Services,
     id: &OrganizationId,
@@ -257,8 +258,8 @@ async fn delete_app_of_deleted(
     jobs::end_sessions_of(services, &task).await
 }
 
-/// Drops a deleted app with everything in it, the app itself last. The rest does not wait for what
-/// fails.
+/// Drops a deleted app with everything in it, the app itself last. An object that fails does not
+/// delay the others.
 pub(super) async fn clear_app(services: &Services, id: &AppId, until: Instant) -> Result<JobStep> {
     let partition = schema::app(id);
     let keys = [

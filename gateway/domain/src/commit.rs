@@ -27,7 +27,7 @@ pub(super) async fn delete_documents(
 }
 
 /// Replaces the entity of a partition with a tombstone, after the job that clears it was written.
-/// Returns false if the entity is not at this version any more.
+/// Returns false if the entity has another version.
 pub(super) async fn delete_entity(
     services: &Services,
     partition: &Partition,

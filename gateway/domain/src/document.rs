@@ -24,7 +24,7 @@ pub fn decode<T: DeserializeOwned>(document: &Document) -> Result<T> {
 /// Parses a stored key as an id.
 ///
 /// # Errors
-/// `internal` if it is none.
+/// `internal` if it is not an id.
 pub fn parse_key<T: std::str::FromStr>(key: &Key) -> Result<T>
 where
     T::Err: std::fmt::Display,

@@ -1,5 +1,5 @@
-//! The log of ended sessions, by which every node learns within seconds which sessions another node
-//! has ended.
+//! The log of ended sessions. Through it, every node ends its sessions within seconds after a
+//! revocation on another node.
 //!
 //! A revocation, a deletion or a disconnect appends to the deployment's log. The [`Follower`] of
 //! every node polls the log and passes each entry on once and in order. This module does not know

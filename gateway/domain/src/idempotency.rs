@@ -3,10 +3,10 @@
 //! A key has a partition for a day. It holds the hash of the body, the bits from which every id of
 //! the request is made, a claim while the request is performed, and then the answer, without
 //! secrets that are shown once. Repeats that arrive during the claim wait for the answer. The
-//! answer of a request that created an entity is not kept: a repeat reads the entity as it is now,
-//! so that it does not contain what was deleted or edited since. A refusal did nothing, so it is
-//! forgotten and a repeat is a new request. A request that failed without an answer is performed
-//! again with the same bits, by which it recognizes what it created.
+//! answer of a request that created an entity is not kept: a repeat reads the current entity, which
+//! lacks content that was deleted or edited since. A refused request changed nothing, so its answer
+//! is not kept and a repeat is a new request. A request that failed without an answer is performed
+//! again with the same bits, so that it finds the entities that it created before.
 
 use std::time::Duration;
 
@@ -54,8 +54,8 @@ pub struct Once {
 pub enum Begun {
     /// Nothing: perform it, then [`finish_once`].
     First(Once),
-    /// The claim of a request that came to no answer: perform it with the same bits, then
-    /// [`finish_once`].
+    /// The claim of a request that ended without an answer: perform it with the same bits, then
+    /// call [`finish_once`].
     Again(Once),
     /// The answer of an earlier request.
     Answer {

@@ -3,8 +3,8 @@
 //! The index lies in the user's partition; whether the user is in a channel is up to the channel.
 //! The index never misses a channel: an addition writes the line before the channel, and a removal
 //! writes the channel before the line. `channel.added` and `channel.removed` of the user's stream
-//! follow the lines, so they alternate, also where a request stops half way and another one
-//! completes it:
+//! follow the lines, so they alternate, even if a request is interrupted and another one completes
+//! it:
 //!
 //! | line becomes | written by | event |
 //! |---|---|---|
@@ -136,7 +136,8 @@ pub(super) async fn drop_old_line(
     let (line, channel) = (Line::of(document)?, parse_key(&document.key)?);
     match line.is {
         _ if !is_old(services, &line) => Ok(()),
-        // A removal stopped half way. If the line has changed, another request goes on with it.
+        // A removal was interrupted. If the line has changed, another request completes the
+        // removal.
         Indexed::Confirmed => unindex_line(services, scope, user, &channel, line)
             .await
             .map(drop),
@@ -223,7 +224,7 @@ pub(super) async fn index_channel(
             Err(_) => {}
         }
         let line = read_line(services, scope, user, channel).await?;
-        // A confirmed line without the user in the channel: a removal stopped half way.
+        // A confirmed line without the user in the channel: a removal was interrupted.
         if is_confirmed(line)
             && read_entry(services, scope, user, channel, Detail::Positions)
                 .await?
@@ -364,7 +365,7 @@ pub(super) async fn drop_line(
         .delete(CHANNELS, channel.shared());
     commit.increment.push(counted(-1));
     let commit = commit.frees();
-    // On a conflict another request goes on with it.
+    // On a conflict, another request has changed the line and continues.
     services.commit(&scope.user(user), commit).await?.ok();
     Ok(())
 }

@@ -114,7 +114,7 @@ impl Task {
     }
 }
 
-/// A job as it is stored.
+/// A stored job.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Job {
     /// The deletion or revocation.
@@ -208,8 +208,7 @@ pub(super) async fn end_sessions_of(services: &Services, task: &Task) -> Result<
             return Ok(Some(()));
         };
         let mut commit = Commit::default();
-        // Without a job, another node has finished it meanwhile. Ending sessions twice does no
-        // harm.
+        // Without a job, another node has finished it meanwhile. Ending sessions twice is harmless.
         if let Some(HeldJob { job, version, .. }) = held {
             let is_done = match task {
                 Task::Tokens { .. } => revocation.is_some() && job.revocation == revocation,

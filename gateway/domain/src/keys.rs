@@ -365,8 +365,8 @@ async fn forget_expired(services: &Services, owner: &Partition) -> Result<()> {
     }
 }
 
-/// Notes a credential with its owner before it is stored, so that it does not outlive its owner
-/// if its creation stops half way.
+/// Notes a credential with its owner before it is stored, so that it does not outlive its owner if
+/// its creation is interrupted.
 pub(super) async fn note_new_credential(
     services: &Services,
     owner: &Partition,
@@ -377,7 +377,7 @@ pub(super) async fn note_new_credential(
     Ok(())
 }
 
-/// Deletes the credentials of a deleted owner whose creation stopped half way.
+/// Deletes the credentials of a deleted owner whose creation was interrupted.
 pub(super) async fn clear_new_credentials(services: &Services, owner: &Partition) -> Result<()> {
     loop {
         let (page, _) = services

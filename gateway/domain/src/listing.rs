@@ -42,7 +42,7 @@ pub(super) struct Filling<T> {
 }
 
 impl<T> Filling<T> {
-    /// An empty page of at most `limit` items and [`REPLY_BYTES`], with ids after this one.
+    /// Creates an empty page of at most `limit` items and [`REPLY_BYTES`], with ids after this one.
     pub(super) fn new(limit: usize, after: Option<Key>, size: fn(&T) -> usize) -> Self {
         Self {
             limit,
@@ -56,7 +56,8 @@ impl<T> Filling<T> {
         }
     }
 
-    /// Returns the id after which to read, and about how many ids; `None` when the page is done.
+    /// Returns the id after which to read, and the approximate number of ids; `None` when the page
+    /// is done.
     pub(super) fn next(&self) -> Option<(Option<Key>, usize)> {
         let count = (self.limit - self.items.len())
             .max(IDS_PER_READ)

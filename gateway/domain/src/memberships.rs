@@ -1,9 +1,9 @@
 //! Changes of membership that stopped between the channel and the user's index: the user was added
 //! to the channel or removed from it, and the user's sessions have not received the event.
 //!
-//! A node [completes](crate::settling) those of its own requests. Those of a node that ended are
-//! completed by a repeated request, by a session of the user whose subscription ended, or by a
-//! reader of the index.
+//! A node [completes](crate::settling) the changes of its own requests. The changes of a node that
+//! ended are completed by a repeated request, by a session of the user whose subscription ended, or
+//! by a reader of the index.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -39,14 +39,14 @@ impl Incomplete {
         self.0.lock().insert(membership);
     }
 
-    /// Returns how many changes there are.
+    /// Returns the number of changes.
     pub(super) fn len(&self) -> usize {
         self.0.lock().len()
     }
 }
 
 /// A change in progress. The node completes it later unless it is [complete](Self::complete) when
-/// it is dropped, also where its request was cancelled.
+/// it is dropped, even if its request was cancelled.
 #[derive(Debug)]
 pub(super) struct Change {
     incomplete: Arc<Incomplete>,

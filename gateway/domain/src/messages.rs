@@ -264,7 +264,8 @@ pub fn reaction_key(number: u64, user: &UserId) -> Key {
     format!("{number}:{user}").into()
 }
 
-/// Begins a commit that changes a message: the caller and the message are as they were read.
+/// Begins a commit that changes a message. Requires that the caller and the message have not
+/// changed since they were read.
 fn guarded(state: &ChannelState, document: &Document) -> Commit {
     let commit = Commit::default()
         .require(ENTITY, ONLY, Expected::Present)

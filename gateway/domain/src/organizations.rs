@@ -27,10 +27,11 @@ use crate::{
     tenants,
 };
 
-/// Maximum time that a request clears the organization that it deletes. The job does the rest.
+/// Maximum time that a request spends on clearing the organization that it deletes. The job does
+/// the rest.
 const MAX_CLEARING: Duration = Duration::from_secs(1);
 
-/// Creates an organization and its first key, with the ids that `bits` make. If the organization
+/// Creates an organization and its first key, with ids derived from `bits`. If the organization
 /// exists, returns it and the key without its secret. The version is the organization's.
 pub async fn create_organization(
     services: &Services,
@@ -48,7 +49,7 @@ pub async fn create_organization(
         created_at: 0,
     };
     check_organization(&organization, None)?;
-    // Before the organization: a line without an organization does no harm.
+    // Written before the organization: a line without an organization is harmless.
     let listed = Commit::default().put_value(ORGANIZATIONS, id.shared(), &());
     services
         .commit_or_busy(&schema::deployment(), listed)
@@ -233,7 +234,7 @@ pub async fn delete_organization(
     })
     .await?;
     if deleted == Deleted::Now {
-        // Ends the sessions of its apps now, not when the job has its turn.
+        // Ends the sessions of its apps now, without waiting for the job.
         let until = Instant::now() + MAX_CLEARING;
         if let Err(error) = clearing::clear_organization(services, id, until).await {
             tracing::warn!(organization = %id, %error, "cannot end the sessions of a deleted organization, its job will retry");

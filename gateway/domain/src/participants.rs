@@ -172,7 +172,8 @@ fn put_participant(commit: &mut Commit, participant: &Participant) -> WriteSlot 
     commit.add_value(PARTICIPANTS, participant.user_id.shared(), &bare)
 }
 
-/// Adds a change of the number of owners to a commit. Requires that the number is as it was read.
+/// Adds a change of the number of owners to a commit. Requires that the number has not changed
+/// since it was read.
 pub(super) fn count_owners(
     commit: Commit,
     owner_count: Option<&Document>,
@@ -187,8 +188,8 @@ pub(super) fn count_owners(
         .put_value(OWNERS, ONLY, &owners.max(0)))
 }
 
-/// Begins a commit that changes a participant: the participant and the caller are as they were
-/// read.
+/// Begins a commit that changes a participant. Requires that the participant and the caller have
+/// not changed since they were read.
 fn require_target(state: &ChannelState, actor: &Actor, target: &Place) -> Commit {
     let user = &target.participant.user_id;
     let commit = Commit::default()

@@ -452,7 +452,8 @@ mod tests {
                 .into_iter()
                 .flat_map(|action| ChannelType::ALL.map(|kind| (action, kind)))
             {
-                // In a direct channel both are owners, and neither deletes what the other wrote.
+                // In a direct channel both users are owners, but neither may delete the other's
+                // messages.
                 let is_exception = kind == Direct && action == Action::DeleteOthers;
                 let allowed = |role| {
                     permission(action, kind, Relation::Participant(role)) == Permission::Allowed

@@ -1,4 +1,4 @@
-//! Completes changes of membership that stopped half way.
+//! Completes interrupted changes of membership.
 
 use futures_util::{StreamExt, stream};
 use protocol::{ChannelId, UserId};
@@ -22,7 +22,7 @@ use crate::{
 /// Maximum number of changes that are completed concurrently.
 const CHANGES_AT_ONCE: usize = 16;
 
-/// Completes the unfinished changes of this node, and returns how many are left.
+/// Completes the unfinished changes of this node, and returns the number of those that are left.
 pub(super) async fn complete_memberships(services: &Services) -> usize {
     let completing = services.incomplete.take().into_iter().map(|membership| async move {
         let Membership {

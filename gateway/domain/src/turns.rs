@@ -32,7 +32,7 @@ impl<K: Eq + Hash + Clone> Turns<K> {
     /// queue.
     pub async fn take(&self, key: K) -> Turn<'_, K> {
         let lock = Arc::clone(self.locks.lock().entry(key.clone()).or_default());
-        // Created first, so that the key is removed also if the caller stops waiting.
+        // Created first, so that the key is removed even if the caller stops waiting.
         let mut turn = Turn {
             turns: self,
             key,

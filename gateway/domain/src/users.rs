@@ -126,7 +126,7 @@ pub(super) async fn make_user(
     made_by: Option<u64>,
 ) -> Result<Option<Versioned<User>>> {
     check_user(&user, None)?;
-    // Before the user: a line without a user does no harm.
+    // Written before the user: a line without a user is harmless.
     let listed = Commit::default().put_value(USERS, user.id.shared(), &());
     services.commit_or_busy(&scope.index(), listed).await?;
     let mut commit = Commit::default()

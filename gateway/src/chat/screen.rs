@@ -1,5 +1,5 @@
 //! The terminal of the chat. Messages that arrive while the user types are shown above the line
-//! that is being edited. If input or output is no terminal, lines are read and written without
+//! that is being edited. If input or output is not a terminal, lines are read and written without
 //! editing.
 
 use std::io::{self, IsTerminal, Write};
@@ -182,7 +182,7 @@ impl Editor {
 impl Drop for Editor {
     fn drop(&mut self) {
         write(&self.erase());
-        // Fails only if the terminal is gone.
+        // Fails only if the terminal was closed.
         let _ = crossterm::execute!(io::stdout(), DisableBracketedPaste);
         let _ = disable_raw_mode();
     }

@@ -94,7 +94,7 @@ pub fn from_process() -> Result<Command, ConfigError> {
     }
 }
 
-/// Adds warnings about `CHAOS_` variables that are no settings. Empty variables count as absent.
+/// Adds warnings about `CHAOS_` variables that are not settings. Empty variables count as absent.
 fn with_unknown_variables(mut command: Command) -> Command {
     let variables = std::env::vars_os().filter(|(_, value)| !value.is_empty());
     let unknown =

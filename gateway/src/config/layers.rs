@@ -70,8 +70,8 @@ pub(super) fn gather(
     }))
 }
 
-/// Returns a sentence for each variable that begins with `CHAOS_` and is no setting. This is no
-/// error, since other tools use such variables, too.
+/// Returns a warning for each variable that begins with `CHAOS_` and is not a setting. Not an
+/// error, because other tools use such variables, too.
 pub(super) fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<String> {
     let is_setting = |name: &str| {
         name == CONFIG || name == LIMITS || SETTINGS.iter().any(|setting| setting.env == name)

@@ -5,7 +5,7 @@
 pub enum SettingDefault {
     /// A value, as the text of a flag.
     Value(&'static str),
-    /// A description of a default that is no fixed value.
+    /// A description of a default that is not a fixed value.
     Rule(&'static str),
 }
 

@@ -1,10 +1,10 @@
-//! The text of a setting and the layer it came from.
+//! The text of a setting and its layer.
 
 use std::{collections::BTreeMap, fmt};
 
 use super::setting::Setting;
 
-/// The layer that a value came from.
+/// The layer of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ValueSource {
     Flag(&'static str),

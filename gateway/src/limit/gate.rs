@@ -1,5 +1,5 @@
-//! Admission of `connect`s: how many are served at a time, how many wait, and when the others
-//! retry.
+//! Admission of `connect`s: the number that is served at a time, the number that waits, and the
+//! retry times of the others.
 //!
 //! When a node ends, its clients connect to the other nodes at once. Serving a `connect` (its user,
 //! its channels, its replay) is expensive and would delay existing sessions, so only a few are
@@ -67,7 +67,7 @@ pub struct Pass {
     since: Instant,
 }
 
-/// The times at which rejected clients were told to retry.
+/// The retry times that were given to rejected clients.
 #[derive(Debug)]
 struct RetrySchedule {
     mean_service_time: Duration,

@@ -1,18 +1,18 @@
-//! `requests_total_bytes`: what the requests of all clients hold together, by estimate.
+//! `requests_total_bytes`: estimated memory that the requests of all clients hold together.
 
 use protocol::operation::{HttpMethod, Operation, channel::ChannelSubscribe, user::UserGet};
 
-/// Name of the limit of what the requests of all clients hold together.
+/// Name of the limit of memory that the requests of all clients hold together.
 pub const LIMIT: &str = "requests_total_bytes";
-/// When a client whose request finds no room tries again, in milliseconds.
+/// Retry hint for a request that finds no room, in milliseconds.
 pub const RETRY_MS: u64 = 1000;
 
-/// Bytes that a decoded request takes at most for each byte of its frame: free data becomes a tree.
+/// Maximum bytes of a decoded request for each byte of its frame. Free data becomes a tree.
 const DECODED_BYTES_PER_BYTE: usize = 10;
 /// Bytes of a reply that is a page, while it is made and encoded.
 const PAGE_REPLY_BYTES: usize = 256 * 1024;
 
-/// Returns the bytes that become of a request's parameters.
+/// Returns the maximum bytes of a request's decoded parameters.
 pub const fn decoded(frame_bytes: usize) -> usize {
     frame_bytes.saturating_mul(DECODED_BYTES_PER_BYTE)
 }

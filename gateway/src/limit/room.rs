@@ -38,7 +38,7 @@ pub struct Share {
 pub struct NoRoom;
 
 impl Room {
-    /// Room for so many bytes; 0 means no limit.
+    /// Creates room for `max_bytes`; 0 means no limit.
     pub fn new(max_bytes: u64) -> Arc<Self> {
         let max_bytes = match max_bytes {
             0 => usize::MAX,
@@ -92,7 +92,7 @@ impl Used {
 }
 
 impl Share {
-    /// Changes what the share has.
+    /// Changes the size of the share.
     ///
     /// # Errors
     /// [`NoRoom`]; the share is as before.
@@ -107,7 +107,7 @@ impl Share {
             let more = bytes - self.bytes;
             let most = self.room.max_bytes;
             let fits = |used: usize, most| used.checked_add(more).is_some_and(|sum| sum <= most);
-            // What is left free is at least as much as any group has.
+            // The free room afterwards is at least as large as the room of this group.
             let is_fair = most == usize::MAX
                 || fits(
                     used.total,
@@ -122,7 +122,7 @@ impl Share {
         Ok(())
     }
 
-    /// Counts the share for another group from now on, even if that has more than its half then.
+    /// Moves the share to another group, even if that group then has more than its half.
     pub fn change_group(&mut self, group: u64) {
         let mut used = self.room.used.lock();
         used.remove(self.group, self.bytes);

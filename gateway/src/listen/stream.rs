@@ -52,7 +52,7 @@ impl HttpStream {
     ///
     /// # Errors
     ///
-    /// Those of the socket option.
+    /// Errors of the socket option.
     pub(super) fn limit_unsent(&self) -> io::Result<()> {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         socket2::SockRef::from(&self.stream).set_tcp_notsent_lowat(MAX_UNSENT_BYTES)?;

@@ -30,8 +30,8 @@ impl<T> JsonResponse<T> {
         Self { status, ..self }
     }
 
-    /// Sets the `ETag`: the version that `If-Match` is compared with and, in `shown`, what else
-    /// changes the entity, so that equal tags mean equal entities.
+    /// Sets the `ETag` from the version, which `If-Match` is compared with, and from `shown`, which
+    /// changes with the other fields of the entity. Equal tags mean equal entities.
     pub(super) fn tagged(self, version: u64, shown: Option<u64>) -> Self {
         let tag = match shown {
             Some(shown) => format!("\"{version}.{shown}\""),

@@ -111,7 +111,7 @@ pub(super) async fn charge(
         .await
 }
 
-/// Charges a request when it is dropped, also if the client disconnects before the answer.
+/// Charges a request when it is dropped, even if the client disconnects before the answer.
 struct Bill<'a> {
     gates: &'a Gates,
     clock: &'a Clock,

@@ -1,4 +1,4 @@
-//! What requests bring: ids in paths, queries, bodies. Each in the product's own errors.
+//! Extracts the input of requests: ids in paths, queries, bodies. Each in the product's own errors.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ impl<Q: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<Q> {
     }
 }
 
-/// Reads a JSON body. The share has what it holds then.
+/// Reads a JSON body. Sets the share to the estimated memory of the decoded body.
 pub(super) async fn body<T: DeserializeOwned>(
     request: Request,
     state: &Shared,
@@ -48,7 +48,7 @@ pub(super) async fn body<T: DeserializeOwned>(
     strict::read_body(&read(request, state, share).await?)
 }
 
-/// Reads a JSON body that may be left out. The share has what it holds then.
+/// Reads an optional JSON body. Sets the share to the estimated memory of the decoded body.
 pub(super) async fn optional_body<T: DeserializeOwned>(
     request: Request,
     state: &Shared,
@@ -61,8 +61,9 @@ pub(super) async fn optional_body<T: DeserializeOwned>(
     strict::read_body(if bytes.is_empty() { b"{}" } else { &bytes })
 }
 
-/// Reads a body of at most `frame_bytes`, in time. What is beyond [`SMALL_BODY`] counts towards
-/// `requests_total_bytes`: as it grows, and then with what becomes of it.
+/// Reads a body of at most `frame_bytes`, in time. Bytes beyond [`SMALL_BODY`] count towards
+/// `requests_total_bytes` while they arrive, and the estimated memory of the decoded body
+/// afterwards.
 async fn read(request: Request, state: &Shared, share: &mut Share) -> Result<Vec<u8>> {
     let most = state.services.limits.frame_bytes;
     check_media(request.method(), request.headers())?;
@@ -97,7 +98,7 @@ async fn read(request: Request, state: &Shared, share: &mut Share) -> Result<Vec
     Ok(body)
 }
 
-/// Counts a request that finds no room beside those of other clients, and returns its error.
+/// Counts a refusal for lack of room, and returns its error.
 pub(super) fn no_room(state: &Shared) -> Error {
     state.metrics.limit_hit(request_bytes::LIMIT);
     Error::rate_limited(request_bytes::LIMIT, request_bytes::RETRY_MS)

@@ -32,9 +32,9 @@ struct HeldBody {
     share: Option<Share>,
 }
 
-/// Counts a response until its client has taken it. The share has what the response was expected to
-/// hold. A response is never refused, since its request is done: what is beyond the share does not
-/// count if there is no room for it.
+/// Counts a response until its client has taken it. The share has the expected size of the
+/// response. A response is never refused, since its request is done: bytes beyond the share are not
+/// counted if there is no room for them.
 pub(super) fn hold(response: Response, mut share: Share) -> Response {
     let (parts, body) = response.into_parts();
     let bytes = http_body::Body::size_hint(&body).lower();

@@ -73,7 +73,7 @@ pub(super) async fn observe(State(state): State<Shared>, request: Request, next:
 }
 
 /// Logs a refused or failed request. Failures of the node are logged with their cause, for a
-/// bounded number of requests per second. A readiness probe that fails is no failure of the node;
+/// bounded number of requests per second. A failed readiness probe is not a failure of the node;
 /// `readiness` logs changes of the store's state.
 fn log(error: &Arc<Error>, route: Option<&str>, status: u16, elapsed_us: u64) {
     static FAILURES: LogRateLimit = LogRateLimit::new(10);

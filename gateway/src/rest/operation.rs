@@ -134,7 +134,7 @@ async fn handle<O: Perform>(state: &Shared, http: Http, request: Request) -> Res
     Ok(hold(response, reply_share))
 }
 
-/// Returns the group of whoever asks, for what tenants share.
+/// Returns the caller's group, for resources that tenants share.
 fn tenant(caller: &Principal) -> u64 {
     match caller {
         Principal::Admin => cost::hash(&"admin"),
@@ -180,7 +180,7 @@ async fn input<T: DeserializeOwned + Send>(
     share: &mut Share,
 ) -> Result<T> {
     if http.body != Body::None {
-        // Parameters of these operations stand in the body.
+        // Parameters of these operations are in the body.
         Asked::<Empty>::from_request_parts(&mut parts, state).await?;
     }
     match http.body {
@@ -192,7 +192,7 @@ async fn input<T: DeserializeOwned + Send>(
     }
 }
 
-/// A success as an answer: 201 for what was made now, where the operation can make something.
+/// Returns the response to a success: 201 if the operation created an entity in this request.
 fn answer<T>(http: Http, done: Done<T>) -> JsonResponse<T> {
     let statuses = || http.success.iter().map(|(status, _)| *status);
     let usual = statuses().next().unwrap_or(200);

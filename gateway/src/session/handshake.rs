@@ -68,7 +68,7 @@ impl Handshake {
     /// Decodes the first frame.
     ///
     /// # Errors
-    /// Fails if the frame is too large, is no request, is no `connect`, or has invalid parameters.
+    /// Fails if the frame is too large, is not a `connect` request, or has invalid parameters.
     pub fn frame(self, frame: &[u8]) -> Result<ConnectRequest, InvalidConnect> {
         if frame.len() > MAX_CONNECT_BYTES {
             let close = CloseCode::FrameTooLarge;

@@ -54,7 +54,7 @@ async fn missing(session: &Session, sessions: &Sessions) -> Result<Vec<ChannelId
     Ok(missing)
 }
 
-/// Returns how many channels `watched_channels` still allows.
+/// Returns the number of channels that `watched_channels` still allows.
 fn watched_room(sessions: &Sessions, followed: usize) -> usize {
     match sessions.limits.watched_channels {
         0 => usize::MAX,

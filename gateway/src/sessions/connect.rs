@@ -322,7 +322,7 @@ async fn open(
     Ok(())
 }
 
-/// Returns how many channels `connect` may add to those named in `resume`.
+/// Returns the number of channels that `connect` may add to those in `resume`.
 pub(super) fn room(sessions: &Sessions, named: usize) -> usize {
     let bound = |limit: u64| {
         if limit == 0 {

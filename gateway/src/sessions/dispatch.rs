@@ -107,7 +107,7 @@ fn begin<O: Perform>(
 /// Starts to serve a request. Returns at once; the reply is pushed into the outbox.
 ///
 /// # Errors
-/// Fails if the frame is no request. Close the connection then.
+/// Fails if the frame is not a request. The caller must close the connection.
 pub fn request(
     sessions: &Arc<Sessions>,
     session: &Arc<Session>,
@@ -150,7 +150,7 @@ pub fn request(
 /// Answers a request with `rate_limited`.
 ///
 /// # Errors
-/// Fails if the frame is no request. Close the connection then.
+/// Fails if the frame is not a request. The caller must close the connection.
 pub fn refuse(
     sessions: &Sessions,
     session: &Session,

@@ -88,7 +88,7 @@ pub struct PresenceTracker {
     wake: Notify,
     unsettled: Unsettled,
     next_number: AtomicU64,
-    /// When the lease was last acquired anew or a write of it failed.
+    /// The last time at which the lease was acquired again or a write of it failed.
     last_failure: Mutex<Instant>,
 }
 
@@ -220,8 +220,8 @@ impl PresenceTracker {
         };
         if !self.write_lease(ttl, &batch.members).await? {
             *self.last_failure.lock() = Instant::now();
-            // The lease had ended, and its users may have been published as offline: every one is
-            // added anew.
+            // The lease had ended, and its users may have been published as offline: add all of
+            // them again.
             for mut here in self.local.iter_mut() {
                 (here.is_told, here.stay) = (false, self.take_number());
             }
@@ -281,7 +281,7 @@ impl PresenceTracker {
     }
 
     /// Returns whether an ended lease means a dead node. After an outage of the store the leases of
-    /// running nodes have ended, too: they have the duration of a lease to acquire theirs anew.
+    /// running nodes have ended, too: they have the duration of a lease to acquire theirs again.
     fn may_sweep(&self) -> bool {
         self.last_failure.lock().elapsed() >= self.timing.lease
     }
@@ -348,8 +348,8 @@ impl PresenceTracker {
 
     /// Ends presence on a node whose users may go to other nodes. The lease lasts for one more
     /// grace: users who connect to another node by then were never offline, and the others are
-    /// swept by another node, at the latest by the next one that starts. Publishes what is not
-    /// settled yet, for at most `within`.
+    /// swept by another node, at the latest by the next one that starts. Publishes unsettled
+    /// changes, for at most `within`.
     ///
     /// [`run`](Self::run) must have ended.
     pub async fn leave(&self, within: Duration) {
@@ -392,8 +392,8 @@ fn interval(period: Duration) -> Interval {
     interval
 }
 
-/// Members that are being written or settled. Those left when it is dropped, after an error or a
-/// cancellation, are written and settled again.
+/// Members that are being written or settled. Members that are left when it is dropped, after an
+/// error or a cancellation, are written and settled again.
 struct Batch<'a> {
     presences: &'a PresenceTracker,
     members: Vec<String>,

@@ -111,7 +111,7 @@ impl Registry {
         if let Some(old) = old.filter(|old| old != new) {
             self.by_token_key.remove(&old, session);
         }
-        // If the session has left meanwhile, the new entry has to be removed here.
+        // If the session was removed in the meantime, remove the new entry here.
         if !self
             .by_user
             .has(&(session.scope().clone(), session.user().clone()), session)

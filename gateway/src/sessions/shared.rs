@@ -87,7 +87,7 @@ const RECENT_ENDINGS_WINDOW: Duration = Duration::from_secs(10);
 const CLOSES_PER_BATCH: usize = 128;
 const PAUSE_BETWEEN_BATCHES: Duration = Duration::from_millis(1);
 
-/// Assumed time to open a session. Sessions that are closed together are told to reconnect this far
+/// Assumed time to open a session. Sessions that are closed together get retry hints this far
 /// apart.
 const RECONNECT_SPACING_MICROS: u64 = 500;
 
@@ -187,7 +187,7 @@ impl Sessions {
         })
     }
 
-    /// Takes a token of the app's bucket, or returns in how many milliseconds there will be one.
+    /// Takes a token of the app's bucket, or returns the milliseconds until one is available.
     pub(super) fn take_for_app(&self, scope: &Scope) -> Result<(), u64> {
         match self.limits.app_requests_per_second {
             0 => Ok(()),
@@ -238,8 +238,8 @@ impl Sessions {
 #[async_trait]
 impl EndedHandler for Sessions {
     async fn ended(&self, what: &Ending, at: u64) {
-        // Recorded before the registry is searched: a session that is just opening is either in the
-        // registry by now, or finds this entry.
+        // Recorded before the registry is searched: a session that is opening is either already in
+        // the registry, or finds this entry.
         {
             let mut recent = self.recently_ended.lock();
             while recent

@@ -25,6 +25,6 @@ pub struct Connections {
     pub stop: CancellationToken,
     /// Maximum size of a frame from a client, in bytes; 0 means no limit.
     pub frame_bytes: usize,
-    /// What requests of all clients hold.
+    /// Memory that requests of all clients hold.
     pub requests: Arc<Room>,
 }

@@ -305,7 +305,7 @@ mod tests {
             let room = Arc::clone(&room);
             move |_: &Incoming| room.used() == bytes
         };
-        // The header is enough: a reader makes room for what it announces.
+        // The header is enough: a reader makes room for the length in it.
         first.write_all(&large[..8]).await.unwrap();
         let read = reads_until(&mut one, now, holds(60_000)).await;
         assert!(read.is_none());

@@ -1,4 +1,4 @@
-//! Refusals of connections before they have a session, and their charge to the address.
+//! Refusals of connections that have no session yet, which are charged to their address.
 
 use std::{borrow::Cow, time::Instant};
 
@@ -40,10 +40,10 @@ pub(super) struct ConnectionRefusal {
     pub(super) code: CloseCode,
     /// The reason in the close frame.
     pub(super) reason: Cow<'static, str>,
-    /// The id of its request, if that could be decoded, and the error to answer.
+    /// The id of the request and the error to reply with; `None` if the id could not be decoded.
     pub(super) answer: Option<(u32, ErrorBody)>,
     pub(super) retry_after_ms: Option<u64>,
-    /// Whether it counts against its address.
+    /// Whether the refusal counts against the address.
     pub(super) counts: bool,
 }
 
@@ -100,8 +100,8 @@ impl From<session::InvalidConnect> for ConnectionRefusal {
 
 static REFUSALS: LogRateLimit = LogRateLimit::new(10);
 
-/// Charges a connection without a session to its address. The next upgrade is refused if its bucket
-/// is empty then.
+/// Charges a connection without a session to its address. The next upgrade is refused while the
+/// bucket of the address is empty.
 pub(super) fn charge(attempt: &mut Attempt) {
     let _: Result<(), _> = attempt.charge();
 }

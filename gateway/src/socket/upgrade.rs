@@ -43,14 +43,14 @@ pub struct Upgrades {
     pub rest: RestState,
     /// Number of WebSocket connections of the node.
     pub count: Arc<AtomicUsize>,
-    /// Their maximum number: `connections`, or what the node's descriptors allow.
+    /// Maximum of `count`: the limit `connections`, or less if the node has too few descriptors.
     pub max: u64,
-    /// Connections of each address without a session.
+    /// Number of connections without a session, by address.
     pub waiting: Arc<Concurrent<AddressGroup>>,
 }
 
-/// Maximum number of connections of an address without a session, for each attempt per second that
-/// `unauthenticated_per_ip` allows: as many as may fail within the timeout of a `connect`.
+/// Connections without a session that an address may have, for each attempt per second that
+/// `unauthenticated_per_ip` allows. Equals the timeout of `connect` in seconds.
 const UNCONNECTED_PER_ATTEMPT: u64 = 10;
 
 /// Handles an upgrade request.
@@ -116,8 +116,8 @@ fn accept(
             Error::bad_request("this path is for WebSocket upgrades (version 13)"),
         ));
     };
-    // An `Origin` that is not text is refused. Only a request without an `Origin` comes from no web
-    // page.
+    // Refuse an `Origin` that is not text: only a request without an `Origin` is certainly not from
+    // a web page.
     let origins = &upgrades.rest.origins;
     let may_connect = |origin: &HeaderValue| {
         origin
@@ -237,7 +237,7 @@ async fn start_connection(
         .await;
         return;
     }
-    // In a task of its own, without the state of the upgrade.
+    // A new task, so that the connection does not keep the state of the upgrade in memory.
     tokio::spawn(async move {
         let _held = held;
         serve(upgrades.connections.clone(), upgraded).await;

@@ -77,7 +77,7 @@ impl Wire {
         )
     }
 
-    /// Counts what it holds for a tenant from now on.
+    /// Counts the bytes that it holds towards this tenant from now on.
     pub(super) fn belongs_to(&mut self, tenant: u64) {
         self.held.change_group(tenant);
     }

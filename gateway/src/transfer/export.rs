@@ -1,4 +1,4 @@
-//! Writes an app of a store as lines.
+//! Exports an app: writes its partitions and deletion jobs as lines.
 
 use std::{collections::HashMap, io::Write, time::Duration};
 
@@ -79,8 +79,8 @@ impl Exporter<'_> {
                     .await
                     .map_err(StartError::of)?;
             let mut current = partitions.iter().zip(outlines);
-            // If a clock was set back, a partition may have had a later timestamp than the header
-            // when it was read. Then its outline must be equal.
+            // If a clock was set back, a partition may have been newer than the header when it was
+            // read. Its outline must not have changed since.
             let is_unchanged = |partition, outline: &Outline| {
                 outline.touched <= since || recent.get(partition) == Some(outline)
             };
@@ -150,7 +150,7 @@ impl Exporter<'_> {
             match batch {
                 PartitionBatch::Documents(table, documents) => {
                     for document in documents {
-                        // The list of the organization's other apps is not exported.
+                        // The organization's other apps are not exported.
                         if table == APPS && *document.key != *self.app.as_str() {
                             continue;
                         }
@@ -176,7 +176,7 @@ impl Exporter<'_> {
         }
     }
 
-    /// Fails if the document is a token key encrypted under another secret key than the header's.
+    /// Fails if the document is a token key that the secret key cannot decrypt.
     fn check_token_key(
         &self,
         partition: &Partition,

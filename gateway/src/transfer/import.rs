@@ -198,7 +198,8 @@ impl<'a> Importer<'a> {
     }
 
     /// Records this attempt and returns its version. A concurrent import of the same organization
-    /// fails in [`end_attempt`](Self::end_attempt), since this attempt removes what it loaded.
+    /// fails in [`end_attempt`](Self::end_attempt), because this attempt removes the documents that
+    /// it loaded.
     async fn begin_attempt(&self) -> Result<u64, StartError> {
         let commit = Commit {
             expire: Some(ATTEMPT_TTL),
@@ -223,8 +224,8 @@ impl<'a> Importer<'a> {
             .await
     }
 
-    /// Removes what an earlier attempt left, and returns whether the store has the organization.
-    /// Fails if the store has the app.
+    /// Removes partitions that an earlier attempt left, and returns whether the store has the
+    /// organization. Fails if the store has the app.
     async fn remove_leftovers(&self) -> Result<bool, StartError> {
         let Header {
             app,

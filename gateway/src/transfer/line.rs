@@ -43,7 +43,7 @@ pub(super) struct Header {
     pub(super) secret_key: String,
 }
 
-/// A partition's outline. The partition's documents and events follow.
+/// A partition's outline. The lines after it hold the partition's documents and events.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PartitionLine {
@@ -137,7 +137,7 @@ impl PartitionLine {
     }
 }
 
-/// A document of the last partition line.
+/// A document of the partition in the preceding partition line.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DocumentLine {
@@ -223,7 +223,7 @@ impl DocumentLine {
     }
 }
 
-/// A log entry of the last partition line.
+/// A log entry of the partition in the preceding partition line.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EventLine {
@@ -364,7 +364,7 @@ impl<R: BufRead> LineReader<R> {
     /// Reads the header.
     ///
     /// # Errors
-    /// Fails if the input cannot be read, is no export, or has another format version.
+    /// Fails if the input cannot be read, is not an export, or has another format version.
     pub(super) fn header(&mut self) -> Result<Header, StartError> {
         #[derive(Deserialize)]
         struct AnyVersion {

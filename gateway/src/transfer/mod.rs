@@ -4,12 +4,13 @@
 //! writes that makes a transfer safe. [`store::transfer`] reads and loads single partitions.
 //!
 //! **Export** reads every partition, then compares every partition's outline with the first
-//! reading. It fails if the app was written to meanwhile.
+//! reading. It fails if the app was written to in between.
 //!
 //! **Import** loads the app's own partition last, after the footer was checked. All other
 //! partitions are reachable through that one only, so the app does not exist until the import is
-//! complete. The next attempt removes what an interrupted one left. An organization that the store
-//! has must be equal in the file; it comes first there, so that a refused import loads nothing.
+//! complete. The next attempt removes the partitions that an interrupted one left. An organization
+//! that the store has must be equal in the file; it comes first there, so that a refused import
+//! loads nothing.
 
 mod content;
 mod export;

@@ -1,7 +1,7 @@
-//! The check of a partition in an export, as it is read: that a store may hold what the lines say.
+//! Checks a partition of an export while it is read: whether its lines are a valid partition.
 //!
-//! It finds what `chaos check` finds in a data folder. Without it, a damaged export would be
-//! imported, and only the restore of a later backup would fail.
+//! It finds the same errors as `chaos check` finds in a data folder. Without it, a damaged export
+//! would be imported, and only the restore of a later backup would fail.
 
 use std::{
     collections::HashSet,
@@ -26,13 +26,13 @@ pub(super) struct PartitionCheck {
     log_bytes: u64,
     /// The first and the last number so far.
     numbers: Option<(u64, u64)>,
-    /// Hashes of the keys so far, by which a key that stands twice is found.
+    /// Hashes of the keys so far, to find duplicate keys.
     keys: HashSet<u64>,
     hasher: RandomState,
     values: ChatCheck,
 }
 
-/// What is wrong, as the end of a sentence about the line or the partition.
+/// Description of an error, as the end of a sentence about the line or the partition.
 pub(super) type Problem = &'static str;
 
 impl PartitionCheck {
@@ -53,7 +53,7 @@ impl PartitionCheck {
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// Returns what is wrong with it.
     pub(super) fn document(&mut self, table: Table, document: &Document) -> Result<(), Problem> {
         let (head, stamps) = (&self.outline.head, &document.stamps);
         let newest = stamps
@@ -93,7 +93,7 @@ impl PartitionCheck {
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// Returns what is wrong with it.
     pub(super) fn event(&mut self, entry: &Entry) -> Result<(), Problem> {
         let Position { seq, at } = entry.position;
         if seq != self.event.seq + 1 || seq > self.outline.head.seq {
@@ -111,7 +111,7 @@ impl PartitionCheck {
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// Returns what is wrong with it.
     pub(super) fn finish(mut self, name: &str) -> Result<(), Problem> {
         let Outline {
             head,

@@ -6,7 +6,7 @@ use store::{
     transfer::{Cursor, Outline, Transfer},
 };
 
-/// Documents or log entries of one batch.
+/// Maximum number of documents or log entries in a batch.
 const ITEMS_PER_READ: usize = 200;
 
 pub(super) enum PartitionBatch {
@@ -22,7 +22,7 @@ impl PartitionBatch {
         }
     }
 
-    /// Returns about how much memory the batch takes.
+    /// Returns the approximate size of the batch in memory.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Documents(_, documents) => {

@@ -1,8 +1,9 @@
 //! Documents that refer to other partitions: an import takes only those that refer to the app's
 //! own.
 //!
-//! Deleting an app follows such references, and credentials act for what theirs name. A reference
-//! to another app's partition would let the imported app delete it or act for it.
+//! The deletion of an app follows such references, and a credential acts for the object that it
+//! refers to. A reference to another app's partition would let the imported app delete it or act
+//! for it.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +20,7 @@ use store::{Document, Partition, StoreError, Table, transfer::Transfer};
 
 use super::line::Header;
 
-/// What an import does with a document.
+/// Whether an import takes a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DocumentVerdict {
     Load,

@@ -19,12 +19,12 @@ use store::{Document, Table, transfer::Transfer};
 use super::partition_reader::{PartitionBatch, PartitionReader};
 use crate::start::StartError;
 
-/// What a file and the store must have in common of a document: table, key, time of creation and
-/// value. Versions may differ, so that a change can be undone.
+/// The parts of a document that must be equal in the file and the store: table, key, time of
+/// creation and value. Versions may differ, so that a change can be undone.
 type DocumentContent = (&'static str, String, u64, Bytes);
 
 fn content(table: Table, document: &Document) -> DocumentContent {
-    // The value as it was created does not have the time of creation, and after an update it has.
+    // The value contains the time of creation only after an update.
     let entity = (table == ENTITY)
         .then(|| organization_of(document).ok())
         .flatten();
@@ -42,7 +42,7 @@ fn content(table: Table, document: &Document) -> DocumentContent {
 pub(super) struct StoredOrganization {
     id: OrganizationId,
     stored: BTreeSet<DocumentContent>,
-    /// Those that the file has not had yet.
+    /// Documents of the store that the file has not had yet.
     missing: BTreeSet<DocumentContent>,
 }
 

@@ -28,8 +28,8 @@ pub struct Commit {
     /// with each commit that appends. A commit trims about a thousand events at most; later commits
     /// continue.
     pub keep: Option<Keep>,
-    /// Whether the commit runs even if the store is full, because it frees room directly or
-    /// through what follows from it (a deletion, a revocation).
+    /// Whether the commit runs even if the store is full, because it frees room directly or starts
+    /// work that does (a deletion, a revocation).
     pub frees: bool,
 }
 
@@ -209,7 +209,7 @@ pub struct Increment {
     pub counter: Counter,
     /// The amount to add. A counter does not fall below zero, and is removed at zero.
     pub by: i64,
-    /// Conflict if the counter exceeds this afterwards, also if `by` is negative: with `Some(0)`
+    /// Conflict if the counter exceeds this afterwards, even if `by` is negative: with `Some(0)`
     /// the counter must become zero.
     pub max: Option<u64>,
     /// Counters of documents: conflict if this adds a name to a document that already has this

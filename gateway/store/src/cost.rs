@@ -69,7 +69,7 @@ impl Meter {
     }
 }
 
-/// Runs a part of a request that counts as at most `most` units, also if the request is cancelled
+/// Runs a part of a request that counts as at most `most` units, even if the request is cancelled
 /// in it. For work whose size the caller does not determine.
 pub async fn at_most<F: Future>(units: u64, work: F) -> F::Output {
     let Ok(outer) = METER.try_with(Arc::clone) else {

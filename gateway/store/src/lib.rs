@@ -1,8 +1,8 @@
 //! The store: partitions of versioned documents, counters and a log of events, changed by atomic
 //! commits.
 //!
-//! A *partition* holds what must be consistent together: a channel, a user, an app, an
-//! organization, the deployment. A [`Commit`] changes one partition, all or nothing.
+//! A *partition* holds documents that must be consistent with each other: a channel, a user, an
+//! app, an organization, the deployment. A [`Commit`] changes one partition, all or nothing.
 //!
 //! This crate owns the [`Store`] interface and its two engines, [`embedded`] and [`redis`]. The
 //! engines do not decode values: the domain gives documents their meaning.

@@ -8,7 +8,7 @@ use crate::{Key, Partition, Table};
 /// A stored document: an opaque value and the metadata that the store assigned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
-    /// The key, also when the document was found by number.
+    /// The key, even if the document was found by number.
     pub key: Key,
     /// Increases by one with each put; a [`Write::Touch`](crate::Write::Touch) does not change it.
     ///

@@ -335,7 +335,7 @@ async fn sends(
     Some(refused)
 }
 
-/// A node whose writes fail now and then.
+/// A node whose writes fail at times.
 async fn on_a_failing_disk(data: &Path, fault: &str) -> (Chaos, Shop, Session) {
     let starter = [
         "strace",

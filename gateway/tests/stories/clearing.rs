@@ -14,8 +14,7 @@ use crate::{
     story::{World, until},
 };
 
-/// As many channels as one step of a deletion clears, which cannot be written, and some
-/// more.
+/// Number of channels that cannot be written: as many as one step of a deletion clears.
 const STUCK: usize = 100;
 const CHANNELS: usize = STUCK + 5;
 

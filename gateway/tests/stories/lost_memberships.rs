@@ -56,7 +56,7 @@ impl Forgetful {
         assert_eq!(self.next().await.event, event);
     }
 
-    /// Returns the next event that is no gap.
+    /// Returns the next event that is not a gap.
     async fn hears_after_gaps(&mut self) -> protocol::event::EventMessage {
         loop {
             let event = self.next().await;

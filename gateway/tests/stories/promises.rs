@@ -211,7 +211,8 @@ on_both_stores! {
             }
             let channels: serde_json::Value = theirs.get("/v1/channels").await.unwrap();
             assert_eq!(channels["items"], json!([]));
-            // The other tenant may use the same ids, and learns nothing by that.
+            // The other tenant may use the same ids. The replies reveal nothing about the first
+            // tenant.
             let body = json!({ "id": general, "type": "group", "creator_id": "alice" });
             let _: serde_json::Value = theirs.post("/v1/channels", &body).await.unwrap();
             let body = json!({ "text": "theirs", "sender_id": "alice" });

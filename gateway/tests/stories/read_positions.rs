@@ -92,7 +92,7 @@ on_both_stores! {
         let unsubscribed = Connect { watch: Watch::None, ..Connect::default() };
         let unsubscribed = world.connects_to(0, "bob", Encoding::Json, unsubscribed).await;
         let mut sessions = [bob, unsubscribed, alice];
-        // A repeat that changes nothing is told to nobody.
+        // A repeat that changes nothing publishes no event.
         for (number, data) in [
             (2, json!({ "user_id": "bob", "number": 1, "back": true })),
             (2, Value::Null),

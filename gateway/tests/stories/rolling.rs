@@ -36,7 +36,7 @@ use crate::{
 struct Balancer(Arc<Mutex<Vec<SocketAddr>>>);
 
 impl Balancer {
-    /// Connects to any of them. A node that is stopping is no error.
+    /// Connects to any of them. A node that is stopping is not an error.
     async fn connects(&self, params: &Connect, turn: usize) -> (Session, Events) {
         let deadline = Instant::now() + TIMEOUT;
         loop {

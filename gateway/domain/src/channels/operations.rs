@@ -24,7 +24,7 @@ use crate::{
     perform::{Call, Done, Perform},
 };
 
-/// The most ids of one `channel.search`.
+/// Maximum number of ids in one `channel.search`.
 const MAX_SEARCHED_IDS: usize = protocol::bounds::SEARCHED_IDS;
 
 impl Perform for ChannelList {

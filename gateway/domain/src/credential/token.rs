@@ -47,7 +47,7 @@ pub struct Claims {
 pub enum Invalid {
     /// It expired at its `exp`.
     Expired,
-    /// Anything else, as a sentence.
+    /// Any other reason, as a sentence.
     Other(String),
 }
 
@@ -56,7 +56,7 @@ impl Invalid {
         Self::Other(sentence.into())
     }
 
-    /// Its signature is not valid. The answer does not reveal whether the key that it names exists.
+    /// Returns the error for an invalid signature. It does not reveal whether the named key exists.
     pub fn unsigned() -> Self {
         Self::other(
             "no token key signed this: its `kid` names none that is in force, or the algorithm or the signature is not that key's",
@@ -112,7 +112,7 @@ impl Verifier {
     /// Returns a verifier for the other algorithms, with a public key in PEM (SPKI).
     ///
     /// # Errors
-    /// A sentence for the caller if the key cannot be read or is not of the algorithm.
+    /// Returns a sentence for the caller if the key cannot be read or is for another algorithm.
     pub fn public(algorithm: Algorithm, pem: &str) -> Result<Self, String> {
         let (check, wanted, read): (&'static dyn VerificationAlgorithm, _, fn(&[u8]) -> _) =
             match algorithm {
@@ -294,7 +294,7 @@ mod tests {
         BASE64.encode(text)
     }
 
-    /// JSON and what nearly is.
+    /// JSON, and text that is almost JSON.
     fn json() -> impl Strategy<Value = String> {
         let word = prop_oneof![
             Just("sub"),

@@ -18,7 +18,7 @@ const RESERVE_DIVISOR: u64 = 10;
 pub(crate) enum Additions {
     /// The user itself or the app's backend: up to the limit.
     Own,
-    /// Another user: up to nine tenths of it.
+    /// Another user: up to nine tenths of the limit.
     ByOthers,
 }
 
@@ -32,7 +32,7 @@ impl Additions {
         }
     }
 
-    /// Returns how many channels the user may be in after the addition.
+    /// Returns the maximum number of the user's channels after the addition.
     pub(crate) fn max(self, limit: u64) -> u64 {
         match self {
             Self::Own => limit,
@@ -65,7 +65,7 @@ pub enum Indexed {
     Confirmed,
 }
 
-/// A line of the index as it was read.
+/// A line of the index that was read.
 #[derive(Debug, Clone, Copy)]
 pub struct Line {
     /// State of the line.

@@ -29,8 +29,8 @@ const JOBS_AT_ONCE: usize = 4;
 const JOBS_PER_PAGE: usize = 200;
 
 /// Time in milliseconds after which no request acts with a credential of a deleted app: caches have
-/// dropped it and requests in flight have ended. The app is cleared after that, so that nothing is
-/// written to what was cleared already.
+/// dropped it and requests in flight have ended. The app is cleared after that, so that no request
+/// writes to a partition that is already cleared.
 const CREDENTIAL_USE_MS: u64 = 10_000;
 
 /// Works on every job that no other node has claimed, on each for a slice at most. Deleted channels
@@ -49,7 +49,7 @@ pub async fn run_jobs(services: &Services) -> Result<JobsPass> {
     Ok(pass)
 }
 
-/// Works on the jobs whose names begin like those of partitions of some kinds.
+/// Works on the jobs for which `is_due` returns true, given the kind of the job's partition.
 async fn run_those(
     services: &Services,
     pass: &mut JobsPass,
@@ -124,7 +124,7 @@ async fn run_job(services: &Services, document: Document, now: u64) -> Option<Jo
     }
 }
 
-/// Returns whether the object was deleted or revoked, so that work is left.
+/// Returns whether the object was deleted or revoked. If not, the job has nothing to do.
 async fn has_begun(services: &Services, held: &HeldJob) -> Result<bool> {
     let partition = match &held.job.task {
         Task::Channel { scope, id } => scope.channel(id),
@@ -185,7 +185,7 @@ async fn finish_job(services: &Services, held: &HeldJob) -> Result<()> {
         .require(JOBS, name.clone(), Expected::Version(held.version))
         .delete(JOBS, name)
         .frees();
-    // On a conflict another node or a later deletion goes on with it.
+    // On a conflict, another node or a later deletion continues the job.
     services.commit(&schema::deployment(), commit).await?.ok();
     Ok(())
 }
@@ -239,7 +239,7 @@ pub(super) async fn work_on(
 pub struct JobsPass {
     /// Jobs that were finished.
     pub finished: usize,
-    /// Jobs that go on at once.
+    /// Number of jobs that continue immediately.
     pub unfinished: usize,
     /// Jobs that failed for now.
     pub failed: usize,

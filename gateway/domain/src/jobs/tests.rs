@@ -52,7 +52,7 @@ async fn ended(services: &Services) -> u64 {
         .seq
 }
 
-/// In which order the steps of two requests can be done: `true` for the first one's.
+/// Returns all orders of the steps of two requests: `true` for a step of the first one.
 fn orders(first: usize, second: usize) -> Vec<Vec<bool>> {
     if (first, second) == (0, 0) {
         return vec![Vec::new()];
@@ -159,8 +159,7 @@ async fn deletion_that_begins_while_its_namesake_is_cleared_keeps_its_job() {
     };
     note_job(&services, &task).await.unwrap();
     let held = pending_job(&services, &task).await.unwrap().unwrap();
-    // The channel was cleared and made anew by a request, and a second deletion is about to
-    // begin.
+    // The channel was cleared, a request created it again, and a second deletion is about to begin.
     note_job(&services, &task).await.unwrap();
     let step = run::work_on(
         &services,

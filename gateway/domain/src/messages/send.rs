@@ -137,8 +137,8 @@ async fn store_drafts(
         if drafts.is_empty() {
             return Ok(());
         }
-        // Faulty drafts are looked up, too: a repeated id returns the first message, whatever the
-        // request contains.
+        // Faulty drafts are looked up, too: a repeated id returns the first message, regardless of
+        // the rest of the request.
         if facts.is_none() || drafts.iter().any(|d| d.fault.is_some()) {
             let ids = drafts.iter().map(|d| (MESSAGES, d.content.id.shared()));
             let keys = ids.chain([(OWNERS, ONLY.into())]).collect();
@@ -180,7 +180,7 @@ async fn store_drafts(
                 *facts = None;
                 // The messages that drafts reply to are required last, so a conflict on one means
                 // that everything before it held. A repeated id returns the first message,
-                // whatever the request replies to.
+                // regardless of the message that the request replies to.
                 if conflict.require.iter().any(|r| *r < first_reply.index()) {
                     continue;
                 }
@@ -323,13 +323,14 @@ fn answer_known(
     *drafts = left;
 }
 
-/// Returns whether the other user of a direct channel was deleted. Nobody leaves it otherwise.
+/// Returns whether the other user of a direct channel was deleted. Nobody else leaves a direct
+/// channel.
 fn is_alone(state: &ChannelState) -> bool {
     state.channel.kind == ChannelType::Direct && state.channel.participant_count < 2
 }
 
-/// Returns how many of the first drafts can share a commit: none repeats the id of another or
-/// replies to it.
+/// Returns the number of leading drafts that can share a commit: none of them repeats the id of
+/// another or replies to it.
 fn independent(drafts: &VecDeque<Draft>) -> usize {
     let mut ids = HashSet::new();
     drafts
@@ -344,7 +345,8 @@ fn independent(drafts: &VecDeque<Draft>) -> usize {
         .count()
 }
 
-/// Returns the commit of drafts, and its first precondition of a message that a draft replies to.
+/// Returns the commit of drafts, and the slot of its first precondition on a message that a draft
+/// replies to.
 fn sending<'a>(
     actor: &Actor,
     drafts: impl Iterator<Item = &'a Draft> + Clone,

@@ -121,7 +121,7 @@ async fn remove(
     .await
 }
 
-/// A removal of a participant, as it was read.
+/// A removal of a participant, with the documents that were read for it.
 struct Removal<'a> {
     state: &'a ChannelState,
     target: &'a Place,
@@ -153,7 +153,7 @@ impl Removal<'_> {
     }
 }
 
-/// Removes a user who is being deleted from a channel, whatever the channel's rules say.
+/// Removes a user who is being deleted from a channel, regardless of the channel's rules.
 pub(crate) async fn expel(
     services: &Services,
     scope: &Scope,

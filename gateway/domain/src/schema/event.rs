@@ -1,8 +1,8 @@
-//! Logged events: what the log keeps of each, and what a replay reads for it.
+//! Logged events: the content of each log entry, and the entities that a replay reads for it.
 
 use protocol::EventKind;
 
-/// The entity that an entry of the log refers to. A replay reads the entity as it is now.
+/// The entity that an entry of the log refers to. A replay reads the current entity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoggedEvent {
     /// The entry holds a message's key. A replay reads the message.
@@ -13,7 +13,7 @@ pub enum LoggedEvent {
     /// The entry holds a participant's user id. A replay reads the participant, or, once removed,
     /// the later entry that removed it.
     Participant,
-    /// The entry holds the participant as it was last. Its subscription ends.
+    /// The entry holds the participant's last state. Its subscription ends.
     RemovedParticipant,
     /// A replay reads the channel.
     Channel,
@@ -28,7 +28,8 @@ pub enum LoggedEvent {
     User,
 }
 
-/// Returns what the log keeps of an event; `None` for one that is published and not logged.
+/// Returns the log entry's content for an event; `None` if the event is published without being
+/// logged.
 pub const fn logged_event(kind: EventKind) -> Option<LoggedEvent> {
     Some(match kind {
         EventKind::MessageCreated | EventKind::MessageUpdated | EventKind::MessageDeleted => {

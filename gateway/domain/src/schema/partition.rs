@@ -25,8 +25,8 @@ pub enum PartitionKind {
     TokenKey,
     /// A request with an `Idempotency-Key`, found by its HMAC.
     Idempotency,
-    /// The newest attempt to import an app into an organization. Two attempts at once would delete
-    /// what the other one brings.
+    /// The newest attempt to import an app into an organization. Concurrent attempts would delete
+    /// each other's documents.
     Import,
 }
 
@@ -136,7 +136,7 @@ pub enum Subject<'a> {
     Other,
 }
 
-/// Returns what a topic is about.
+/// Returns the channel or user of a topic.
 pub fn subject(topic: &str) -> Subject<'_> {
     // Neither the app nor the environment contains a colon; an id may.
     let Some(id) = topic.splitn(4, ':').nth(3) else {

@@ -62,7 +62,7 @@ tables! {
     KEYS = listed("k") in Organization | App, Cleared;
     /// Token keys, by id.
     TOKEN_KEYS = listed("t") in App, Cleared;
-    /// Credentials of keys and token keys whose creation is under way or stopped half way, by the
+    /// Credentials of keys and token keys whose creation is running or was interrupted, by the
     /// names of their partitions.
     NEW_CREDENTIALS = listed("n") in Organization | App, Cleared;
     /// The token key with which nodes sign, by environment.

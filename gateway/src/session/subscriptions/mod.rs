@@ -446,8 +446,8 @@ impl<S: SubscriptionHandle> Subscriptions<S> {
         }
         if *room == 0 && !self.live.contains_key(&id) {
             self.complete(&id, why);
-            // The client is told, so that it can unsubscribe from others and subscribe. It does not
-            // know a channel that was only listed.
+            // Report the limit, so that the client can unsubscribe from other channels and
+            // subscribe to this one. A client does not know a channel that was only listed.
             return (why != SubscribeReason::Listed).then(|| SubscriptionStep::ReportLimit {
                 id,
                 position: why.position(),

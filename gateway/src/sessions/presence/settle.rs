@@ -1,4 +1,4 @@
-//! Settles what a node found about users: publishes it, unless the store says otherwise by now.
+//! Settles a node's findings about users: publishes each, unless the store contradicts it by now.
 
 use domain::{
     document::PutValue,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// What a node found about a user.
+/// A node's finding about a user, which is not published yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PresenceFinding {
     /// The user is on this node, in this stay.
@@ -34,8 +34,8 @@ impl Unsettled {
         }
     }
 
-    /// Takes up to `max` findings, online ones first, so that they do not wait behind all users of
-    /// a dead node.
+    /// Takes up to `max` findings, online ones first, so that the users of a dead node do not delay
+    /// them.
     pub(super) fn take(&self, max: usize) -> Vec<(String, PresenceFinding)> {
         let mut waiting = self.found.lock();
         let mut left = max;

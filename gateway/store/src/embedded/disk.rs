@@ -127,7 +127,7 @@ pub(super) struct Disk {
     env: Env<WithoutTls>,
     /// The format, the number for the next partition, and partly loaded partitions.
     pub(super) meta: Tree,
-    /// LayoutState of each partition, by name.
+    /// The state of each partition, by name.
     pub(super) partitions: Tree,
     /// Documents, indexes and events of all partitions.
     pub(super) entries: Tree,
@@ -365,7 +365,7 @@ fn trees(env: &Env<WithoutTls>) -> heed::Result<Result<[Tree; 5], u64>> {
         tree(expiries)?,
         tree(dropped)?,
     ];
-    // Needed also if nothing was created: aborting would close the handles.
+    // Needed even if nothing was created: aborting would close the handles.
     txn.commit()?;
     Ok(Ok(trees))
 }

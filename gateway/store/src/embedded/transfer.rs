@@ -1,7 +1,7 @@
 //! [`Transfer`] for the embedded store.
-//!
 //! A load allocates a partition number, records it in `meta`, and writes its entries under that
-//! number. The last piece writes the partition's name, so readers find nothing before.
+//! number. The last piece writes the partition's name. Readers do not find the partition before
+//! that.
 
 use std::ops::Bound;
 
@@ -32,7 +32,7 @@ fn load_key(name: &str) -> Vec<u8> {
     [LOAD_PREFIX, name].concat().into_bytes()
 }
 
-/// Plans to load a piece.
+/// Returns a plan that loads a piece.
 pub(super) fn load(
     disk: &Disk,
     txn: &RoTxn,
@@ -98,8 +98,8 @@ pub(super) fn load(
     Ok(Ok(Plan::of(changes)))
 }
 
-/// Plans to drop up to `limit` partitions, complete or partly loaded, whose names start with
-/// `prefix`. Returns the plan and the number of dropped partitions. Sweeps remove their entries.
+/// Returns a plan that drops up to `limit` partitions, complete or partly loaded, whose names start
+/// with `prefix`, and their number. Sweeps remove their entries later.
 pub(super) fn wipe(
     disk: &Disk,
     txn: &RoTxn,

@@ -73,7 +73,7 @@ impl<'t> View<'t> {
         Self { disk, txn, now }
     }
 
-    /// Returns the state of a partition, also if it has expired.
+    /// Returns the state of a partition, even if it has expired.
     pub(super) fn stored(&self, partition: &Partition) -> Result<Option<LayoutState>, Fault> {
         let bytes = self
             .disk

@@ -93,7 +93,7 @@ impl LargeReads {
         let permit = turn(&self.permits_of(key)).await?;
         let commands = self.commands.clone();
         let reply = tokio::spawn(async move {
-            // Held until the reply arrives, which it does also if the caller stops waiting.
+            // Held until the reply arrives, even if the caller stops waiting.
             let _permit = permit;
             commands.run(&cmd).await
         });

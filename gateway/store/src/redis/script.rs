@@ -218,7 +218,7 @@ mod tests {
 
     use std::{collections::BTreeSet, fs, path::Path};
 
-    /// Returns the commands in `call('COMMAND'`, or whatever stands before the quote.
+    /// Returns the words between `before` (for example `call('`) and the next quote.
     fn commands<'a>(script: &'a str, before: &str) -> BTreeSet<&'a str> {
         let calls = script.split(before).skip(1);
         calls.map(|call| call.split('\'').next().unwrap()).collect()

@@ -22,7 +22,7 @@ use tokio::sync::{
 use super::Redis;
 use crate::{Keep, Store, conformance::Bench, transfer::Transfer};
 
-/// A deployment that all tests share, and whose turn it is.
+/// A deployment that all tests share, and the lock by which they take turns.
 struct Shared<D> {
     deployment: D,
     turn: Arc<Mutex<()>>,

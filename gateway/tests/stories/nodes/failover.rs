@@ -181,7 +181,7 @@ async fn with_redis_wait_a_failover_loses_no_acknowledged_message() {
     }
     assert_eq!(bob.collects(sent.len()).await, sent);
     alice.is_told_that_the_store_is_away(&general, 40).await;
-    // The same holds for other operations, also if a retry finds them done.
+    // The same holds for other operations, even if a retry finds them done.
     let unconfirmed = |error: RequestError| {
         assert_eq!(
             error.refusal().map(|error| error.code),

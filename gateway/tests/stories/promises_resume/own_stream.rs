@@ -26,7 +26,7 @@ on_both_stores! {
             events.push(event);
         }
         assert_eq!((events[0].event.as_str(), &events[0].data["entry"]["channel_id"]), ("channel.added", &json!(later)));
-        // Of a channel that the user is in no longer, nothing but its end is told.
+        // For a channel that the user is no longer in, the replay has only `channel.removed`.
         assert!(events[1..3].iter().all(|e| e.event == "channel.removed" && e.data == json!({ "channel_id": gone })), "{events:?}");
         assert_eq!((events[3].event.as_str(), &events[3].data["user"]), ("user.updated", &user));
         bob.hears_nothing().await;
@@ -69,8 +69,8 @@ on_both_stores! {
                 alice.session.call::<ParticipantAdd>(&general, AddParticipant { user_id: name.clone(), role: None }).await.unwrap();
                 let params = Connect { user_position: Some(Cursor::After(position.0, position.1)), ..Connect::default() };
                 let mut bob = world.connects_to(0, "bob", Encoding::MessagePack, params).await;
-                // As a client does: what is told of the channel last is where it stands, and
-                // nothing once it is out.
+                // As in a client: the last entry gives the channel's position, and a removal clears
+                // it.
                 let mut stands = Some(bob.entry(&general).seq);
                 let (mut removals, mut heard) = (0, 0);
                 while removals == 0 || heard < 20 {

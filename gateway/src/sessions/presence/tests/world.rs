@@ -92,7 +92,7 @@ impl World {
         user
     }
 
-    /// Returns what was published of a user, in order.
+    /// Returns the published presence of a user, in order.
     pub(super) fn published(&self, user: &UserId) -> Vec<PresenceData> {
         #[derive(Deserialize)]
         struct Published {

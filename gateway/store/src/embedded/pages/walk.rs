@@ -411,7 +411,7 @@ impl Walk<'_> {
 /// An entry of a page.
 struct PageNode<'a> {
     flags: u16,
-    /// Length of the data, also if it is on overflow pages.
+    /// Length of the data, including data on overflow pages.
     size: usize,
     key: &'a [u8],
     data: &'a [u8],

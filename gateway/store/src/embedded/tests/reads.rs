@@ -1,4 +1,4 @@
-//! Where reads run.
+//! Tests of the threads that reads run on.
 
 use bytes::Bytes;
 use fanout::{Position, fair::Party};
@@ -9,7 +9,7 @@ use crate::{Commit, Partition, Range, Read, StoreError};
 
 const PEOPLE: Table = Table::listed("people");
 
-/// One poll is one turn of a worker: what is not ready then leaves the worker to others.
+/// One poll is one turn of a worker. A read that is not ready after it frees the worker for others.
 #[tokio::test]
 async fn large_read_leaves_the_worker_and_small_one_is_done_at_once() {
     let bench = EmbeddedBench::start(Keep {

@@ -47,7 +47,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// pages even on a full disk.
 const PROBE_BYTES: usize = 1 << 20;
 
-/// LayoutState of the writer that others may read.
+/// State of the writer that other threads may read.
 pub(super) struct Health {
     /// Whether the most recent write failed.
     pub(super) failing: Arc<AtomicBool>,
