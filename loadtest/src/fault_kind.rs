@@ -83,5 +83,5 @@ impl fmt::Display for FaultKind {
     }
 }
 
-/// How often each fault was injected.
+/// Number of injections of each fault.
 pub type FaultCounts = BTreeMap<FaultKind, u64>;

@@ -18,7 +18,7 @@ use crate::{cli::CommonArgs, latency::LatencyRecorder, tenant::RunTenant};
 pub struct RunState {
     /// The tenant whose users the clients are.
     pub tenant: RunTenant,
-    /// RunCounters, for the progress line and the report.
+    /// Counters for the progress line and the report.
     pub counters: RunCounters,
     /// From when a message was due until a subscriber received it.
     pub delivery: LatencyRecorder,
@@ -35,12 +35,12 @@ pub struct RunState {
     encodings: crate::cli::EncodingChoice,
 }
 
-/// RunCounters of a run.
+/// The counters of a run.
 #[derive(Debug, Default)]
 pub struct RunCounters {
     /// Messages or passing events sent, retries not counted.
     pub sent: AtomicU64,
-    /// Of these, the acknowledged ones.
+    /// Sent messages and events that were acknowledged.
     pub acknowledged: AtomicU64,
     /// Deliveries.
     pub delivered: AtomicU64,
@@ -61,7 +61,7 @@ impl RunCounters {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// ReportCounts an error that breaks no promise by itself.
+    /// Counts an error that is not in itself a violation.
     pub fn record_error(&self, what: impl Into<String>) {
         *self.errors.lock().entry(what.into()).or_default() += 1;
     }

@@ -1,5 +1,5 @@
 //! The content of all messages of a run. A message's id, text and sender follow from its index, so
-//! every received message can be checked without a table of what was sent.
+//! every received message can be checked without a table of sent messages.
 
 use protocol::{ChannelId, MessageId, UserId, operation::message::SendMessage};
 

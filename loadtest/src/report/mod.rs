@@ -23,7 +23,7 @@ pub struct RunReport {
     pub verdict: RunVerdict,
     /// Numbers of messages, deliveries and connections.
     pub counts: ReportCounts,
-    /// How often each promise was broken.
+    /// Number of violations of each promise.
     pub violations: Violations,
     /// The first few violations of each kind, in words.
     pub evidence: Vec<String>,
@@ -52,7 +52,7 @@ pub struct RunReport {
 pub struct FaultSummary {
     /// The seed of their sequence.
     pub seed: u64,
-    /// How often each fault was injected.
+    /// Number of injections of each fault.
     pub struck: FaultCounts,
 }
 

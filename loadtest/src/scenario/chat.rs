@@ -291,7 +291,7 @@ async fn add_guests(
     Ok(())
 }
 
-/// Lists the channels. Returns how many could not be listed.
+/// Lists the channels. Returns the number that could not be listed.
 async fn check_lists(
     channels: &[Arc<TestChannel>],
     members: &[Member],

@@ -107,7 +107,7 @@ fn interrupted() -> watch::Receiver<bool> {
     receiver
 }
 
-/// What a scenario runs with.
+/// The arguments and state of a scenario's run.
 struct ScenarioRun<'a> {
     common: &'a CommonArgs,
     state: Arc<RunState>,

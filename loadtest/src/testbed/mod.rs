@@ -1,7 +1,7 @@
 //! The test bed of a `verify` run: node and store processes, and a proxy before each node.
 //!
-//! Owned here: starting and stopping all of it, and injecting [faults](fault). What clients do
-//! meanwhile is left to the scenario.
+//! Owned here: starting and stopping all of it, and injecting [faults](fault). The scenario
+//! controls the clients in the meantime.
 
 use std::{
     env, fs,
@@ -50,7 +50,7 @@ const LOG_EVENTS: u64 = 400;
 /// Bytes of the disk that can be filled, in addition to those for the run's messages.
 const DISK_BYTES: u64 = 64 << 20;
 
-/// Where distributions install libfaketime.
+/// Paths at which distributions install libfaketime.
 const FAKETIME_LIBRARIES: [&str; 3] = [
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
     "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
@@ -138,7 +138,7 @@ impl TestBed {
         })
     }
 
-    /// What the run may expect of the nodes and their store; `None` for nodes that the run did not
+    /// Returns the guarantees of the nodes and their store; `None` for nodes that the run did not
     /// start.
     pub fn guarantees(&self) -> Option<Guarantees> {
         let guarantees = Guarantees {

@@ -1,4 +1,4 @@
-//! The checker of a channel: its inputs, and the checks made as they come in.
+//! The checker of a channel: takes inputs and checks each at once.
 
 mod event_order;
 mod final_checks;

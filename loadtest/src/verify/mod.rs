@@ -1,10 +1,11 @@
-//! Verifies what the subscribers of a channel receive. Without I/O: a checker is fed with what was
-//! sent, acknowledged, refused and received, in any interleaving, and returns counts and evidence.
+//! Verifies what the subscribers of a channel receive. Without I/O: a checker takes messages that
+//! were sent, acknowledged, refused and received, in any interleaving, and returns counts and
+//! evidence.
 //!
 //! The promise: every subscriber receives every acknowledged message exactly once, in the order of
-//! `seq` and without a hole; all subscribers receive the same order; nobody receives what was not
-//! sent to the channel. Messages within a reported gap are not lost. Memory is a few words per
-//! subscriber and about 100 bytes per message: deliveries are not kept.
+//! `seq` and without a hole; all subscribers receive the same order; nobody receives a message that
+//! was not sent to the channel. Messages within a reported gap are not lost. Memory is a few words
+//! per subscriber and about 100 bytes per message: deliveries are not kept.
 //!
 //! [`ChannelChecker`] checks channels with stored messages, [`passing`] checks passing events,
 //! which have no `seq`.
@@ -40,7 +41,8 @@ pub struct ObservedMessage {
     pub deleted: bool,
 }
 
-/// What nodes and store guarantee beyond the general promise. Known for those that the run started.
+/// Guarantees of nodes and store beyond the general promise. Known only for nodes that the run
+/// started.
 #[derive(Debug, Clone, Copy)]
 pub struct Guarantees {
     /// Events that the log of a channel keeps: a subscriber that lacks fewer must not receive a

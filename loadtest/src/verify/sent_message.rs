@@ -1,4 +1,4 @@
-//! What is known of a message that was sent.
+//! The state of a message that was sent.
 
 use std::fmt;
 
@@ -20,9 +20,9 @@ pub(super) struct SentMessage {
     pub(super) sender: usize,
     pub(super) outcome: SendOutcome,
     pub(super) retried: bool,
-    /// Where it is stored, by the first event or reply that contained it.
+    /// Location of the stored message according to the first event or reply that contained it.
     pub(super) location: Option<Location>,
-    /// Where later events or replies located it instead.
+    /// Different locations according to later events or replies.
     pub(super) other_locations: Vec<Location>,
     pub(super) deletion: Option<DeletionState>,
 }

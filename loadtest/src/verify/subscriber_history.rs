@@ -1,4 +1,4 @@
-//! What a subscriber has received so far.
+//! The events that a subscriber has received so far.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -28,7 +28,7 @@ pub(super) struct SubscriberHistory {
     pub(super) is_participant: bool,
     /// Its subscriptions: the head at the start of each, and the last `seq` received in it.
     pub(super) subscriptions: Vec<(u64, u64)>,
-    /// What it read after `trimmed` gaps: the seqs that the read covers, and the messages.
+    /// Its reads after `trimmed` gaps: the seqs that each read covers, and the messages.
     pub(super) reads_after_gap: Vec<(Range<u64>, HashSet<MessageIndex>)>,
 }
 

@@ -1,4 +1,4 @@
-//! ReportCounts, and evidence for broken promises.
+//! Counts of broken promises, with evidence.
 
 use std::fmt;
 
@@ -14,12 +14,12 @@ pub enum ViolationKind {
     Lost,
     /// A subscriber received an event twice, or a message is stored twice.
     Doubled,
-    /// An event came late, two subscribers received different orders, or a sender's messages are
+    /// An event arrived late, two subscribers received different orders, or a sender's messages are
     /// not in order.
     Reordered,
     /// A subscriber received a message that was refused, or not sent to this channel.
     Foreign,
-    /// A `seq` or `number` was left out when the next one came.
+    /// A `seq` or `number` was missing when the next one arrived.
     Hole,
     /// A message has another text or sender than was sent.
     Altered,

@@ -198,7 +198,7 @@ impl ProxyState {
             }
             ProxyDefect::AfterRemoval => {
                 for removed in &*self.removed.lock().await {
-                    // That connection may have ended.
+                    // The other connection may have ended.
                     let _ = removed.lock().await.write_all(&frame).await;
                 }
             }

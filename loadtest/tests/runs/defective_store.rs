@@ -8,7 +8,7 @@ use store::{
     Store, StoreError, StoreLayer,
 };
 
-/// What the store does wrong.
+/// The defect of the store.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum StoreDefect {
     /// Stores a message although its id exists.

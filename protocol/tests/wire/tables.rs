@@ -26,7 +26,7 @@ const ENTITIES: [&str; 11] = [
     "ErrorBody",
 ];
 
-/// What the descriptions of fields say that only an app key may set.
+/// Marker in the descriptions of fields that only an app key may set.
 const APP_KEYS_ONLY: &str = "app keys only";
 
 #[derive(Default)]

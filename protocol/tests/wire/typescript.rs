@@ -21,7 +21,7 @@ const FILE: &str = "clients/typescript/client/src/protocol/generated.ts";
 const HEADER: &str = "// Generated from the declarations in protocol/src. Do not edit:\n\
     // CHAOS_TYPES=write cargo test -p chaos-protocol typescript\n";
 
-/// What the descriptions of fields say that only an app key may set.
+/// Marker in the descriptions of fields that only an app key may set.
 const APP_KEYS_ONLY: &str = "app keys only";
 
 /// Events with a greater number are not stored and have no `seq`.

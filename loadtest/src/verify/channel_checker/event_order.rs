@@ -47,8 +47,8 @@ pub(super) fn advance(
     step
 }
 
-/// Records where a message is stored, by an event of a subscriber or by the reply (`observer`
-/// is `None`), and compares that with what was recorded before.
+/// Records where a message is stored, by an event of a subscriber or by the reply (`observer` is
+/// `None`), and compares the location with an earlier record.
 pub(super) fn record_location(
     checker: &mut ChannelChecker,
     message: MessageIndex,

@@ -74,7 +74,7 @@ fn is_required_at(checker: &ChannelChecker, message: MessageIndex, seq: u64) -> 
     is_acknowledged && (!checker.diverged || is_listed_at(checker, message, seq))
 }
 
-/// What a subscriber read after a trimmed gap must contain every message of the gap.
+/// Checks that a subscriber's reads after a trimmed gap contain every message of the gap.
 pub(super) fn check_reads_after_gaps(checker: &mut ChannelChecker) {
     let mut lost = Vec::new();
     for subscriber in &checker.subscribers {

@@ -16,7 +16,7 @@ use protocol::{ErrorBody, error::ErrorAnswer};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
-/// DisconnectCause a request failed.
+/// The reason why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
     /// The server answered with an error.

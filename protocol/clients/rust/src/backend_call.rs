@@ -12,8 +12,8 @@ use crate::{Backend, BackendError, segment};
 impl Backend {
     /// Calls an operation.
     ///
-    /// The path is made of the ids of what the operation is about, for example
-    /// `(&channel_id, &message_id)`; `()` stands for a path or an input without fields.
+    /// The path consists of the ids of the operation's target, for example `(&channel_id,
+    /// &message_id)`. Pass `()` for a path or an input without fields.
     ///
     /// ```no_run
     /// # use client::{Backend, BackendError};

@@ -21,17 +21,16 @@ const UPDATE_QUEUE: usize = 64;
 
 /// A client that stays connected, resumes its channels, and sends each message until it is
 /// acknowledged. Clones are handles of the same client.
-///
 /// It runs until [`Client::close`], until its [`Updates`] are dropped, or until the server ends it
-/// for good.
+/// permanently.
 #[derive(Debug, Clone)]
 pub struct Client {
     shared: Arc<ClientShared>,
 }
 
 impl Client {
-    /// Starts a client on a task of its own. It connects to a random address first, and moves on to
-    /// the next one when a node goes away.
+    /// Starts a client in a new task. It connects to a random address first, and to the next one
+    /// when a node drains or cannot be reached.
     ///
     /// `token` is called for a user token before the first connection, before a token expires, and
     /// after it has expired. One call is in progress at a time.
@@ -90,7 +89,7 @@ impl Client {
         self.with_machine(|machine, now| machine.send(channel_id.clone(), message, now))
     }
 
-    /// Number of messages that are not acknowledged yet.
+    /// Returns the number of messages that are not acknowledged yet.
     pub fn unacknowledged(&self) -> usize {
         self.shared.machine.lock().unacknowledged()
     }
@@ -106,8 +105,8 @@ impl Client {
         self.with_machine(|machine, now| machine.unfollow(channel_id, now));
     }
 
-    /// The current session, for other requests. It ends with its connection, and the client
-    /// continues with another one.
+    /// Returns the current session, for other requests. A session ends with its connection; the
+    /// client then opens another.
     pub fn session(&self) -> Option<Session> {
         self.shared.session.lock().clone()
     }
@@ -150,12 +149,13 @@ impl Updates {
         Some(update)
     }
 
-    /// The messages according to the updates that were returned.
+    /// Returns the cache of messages, built from the updates that [`next`](Self::next) returned.
     pub fn cache(&self) -> &MessageCache {
         &self.cache
     }
 
-    /// The cache, to [merge](MessageCache::merge) what was requested through [`Client::session`].
+    /// Returns the cache, to [merge](MessageCache::merge) the results of requests through
+    /// [`Client::session`].
     pub fn cache_mut(&mut self) -> &mut MessageCache {
         &mut self.cache
     }

@@ -1,4 +1,4 @@
-//! What the handles of a client share with its task.
+//! State that the handles of a client share with its task.
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;

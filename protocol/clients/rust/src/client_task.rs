@@ -61,7 +61,7 @@ struct ActiveSession {
 type ParsedReply = Result<Result<ClientReply, ErrorBody>, DecodeError>;
 type ReadReply = Box<dyn FnOnce(Encoding, &[u8]) -> ParsedReply + Send>;
 
-/// What the task waited for.
+/// The event that woke the task.
 enum Wakeup {
     Input(MachineInput),
     Frame(Option<Bytes>),

@@ -1,4 +1,4 @@
-//! DisconnectCause no session was opened.
+//! The reason why no session was opened.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use protocol::{ErrorBody, codec::DecodeError};
 
 use crate::{Closed, RequestError};
 
-/// DisconnectCause no session was opened.
+/// The reason why no session was opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The address cannot be used.

@@ -25,8 +25,7 @@ use crate::{
 /// Time that the server has to answer a close frame, or to close the connection after its own.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Records the end of the connection, also when the task is cancelled, so that pending requests
-/// fail.
+/// Records the end of the connection, even if the task is cancelled, so that pending requests fail.
 struct EndGuard(Arc<SharedConnection>, Option<Closed>);
 
 impl Drop for EndGuard {

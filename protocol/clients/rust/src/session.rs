@@ -30,7 +30,7 @@ use crate::{Closed, Frame, driver};
 /// Number of requests that wait to be written. Further requests wait for room.
 const COMMAND_QUEUE: usize = 64;
 
-/// DisconnectCause a request failed.
+/// The reason why a request failed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum RequestError {
     /// The server answered with an error.
@@ -65,7 +65,7 @@ pub(crate) struct SessionSettings {
     pub(crate) unawaited: UnawaitedReplies,
 }
 
-/// What happens to replies without a waiting request.
+/// Handling of replies without a waiting request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum UnawaitedReplies {
     /// They are dropped.
@@ -213,9 +213,9 @@ impl Session {
     /// Calls an operation, and waits for its output. Any number of calls may be in flight; replies
     /// may come in any order.
     ///
-    /// The path is made of the ids of what the operation is about, for example
-    /// `(&channel_id, &message_id)`; `()` stands for a path or an input without fields. An
-    /// operation that is always about the caller ignores the path.
+    /// The path consists of the ids of the operation's target, for example `(&channel_id,
+    /// &message_id)`. Pass `()` for a path or an input without fields. An operation that is always
+    /// about the caller ignores the path.
     ///
     /// ```no_run
     /// # use client::{RequestError, Session};

@@ -1,4 +1,4 @@
-//! Errors, close codes, and what is no request.
+//! Errors, close codes, and frames that are not requests.
 
 use protocol::{
     CloseCode, Encoding, ErrorBody, ErrorCode,

@@ -86,7 +86,7 @@ pub(super) fn message() -> Message {
     }
 }
 
-/// What stays of a message.
+/// A deleted message: the fields that remain.
 pub(super) fn deleted() -> Message {
     Message {
         seq: 47,

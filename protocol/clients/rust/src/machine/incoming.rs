@@ -51,9 +51,9 @@ pub(super) fn handle_entries(machine: &mut Machine, entries: Vec<EntryResult>, n
     }
 }
 
-/// Returns whether an entry has positions alone, for lack of room in its reply, and the
-/// application does not know the channel. A channel that was resumed is known, and events tell
-/// what has changed.
+/// Returns whether an entry has only positions, because its reply had no room, and the application
+/// does not know the channel. A channel that was resumed is known, and its events report the
+/// changes.
 fn is_unknown(machine: &Machine, entry: &Entry) -> bool {
     let stream = machine.streams.get(&entry.channel_id);
     let was_resumed = stream.is_some_and(|stream| stream.position.is_some()) && entry.gap.is_none();

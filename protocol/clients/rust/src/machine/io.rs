@@ -1,4 +1,4 @@
-//! MachineInput and output of the machine.
+//! Input and output of the machine.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use protocol::{
 
 use crate::{Closed, ConnectError};
 
-/// DisconnectCause the application has no token.
+/// The reason why the application has no token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoToken {
     /// A later attempt may succeed.

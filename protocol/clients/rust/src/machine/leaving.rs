@@ -25,8 +25,8 @@ pub(super) fn leave_draining_node(machine: &mut Machine, now: Instant) {
     }
 }
 
-/// The user's own stream has a gap: the client reconnects with its own position, and learns
-/// what changed.
+/// The user's own stream has a gap: the client reconnects with its own position, and the server
+/// sends the changes.
 pub(super) fn reconnect_after_own_gap(machine: &mut Machine, now: Instant) {
     machine.actions.push_back(MachineAction::Leave);
     machine.disconnect(DisconnectCause::Missed, Reconnect::AtOnce, None, now);

@@ -130,8 +130,7 @@ impl Machine {
             (ConnectionState::Online(online), MachineInput::Event(_) | MachineInput::Reply(..)) => {
                 online.last_received = now
             }
-            // MachineInput of a session that was left is ignored: the next session receives it
-            // again.
+            // Ignore input from a session that was left: the next session receives it again.
             (_, MachineInput::Event(_) | MachineInput::Reply(..)) => return,
             _ => {}
         }

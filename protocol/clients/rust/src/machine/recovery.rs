@@ -1,4 +1,4 @@
-//! Recovery after a gap: reading what was missed, page by page, across any number of connections.
+//! Recovery after a gap: reads the missed entities, page by page, across any number of connections.
 
 use std::collections::BTreeSet;
 
@@ -10,8 +10,8 @@ use protocol::{
 
 use super::{ClientRequest, RequestId, retry::RetryTimer};
 
-/// What is still to be read of a channel: the newest messages, then the changes, then the
-/// participants.
+/// The reads of a channel that are still to be done: the newest messages, then the changes, then
+/// the participants.
 #[derive(Debug)]
 pub(super) struct GapRecovery {
     /// Whether to read the newest messages, since the history was discarded.
@@ -40,8 +40,8 @@ pub(super) enum ReadProgress {
 }
 
 impl GapRecovery {
-    /// Creates the recovery from a gap after this `seq`, and includes what an earlier recovery had
-    /// still to read.
+    /// Creates the recovery from a gap after this `seq`, and includes the remaining reads of an
+    /// earlier recovery.
     pub(super) fn after(gap: Gap, seq: u64, before: Option<Self>) -> Self {
         let (newest, changes) = match (gap, before) {
             (Gap::Diverged, _) => (true, None),
@@ -159,8 +159,8 @@ impl GapRecovery {
     }
 }
 
-/// What is still to be read of the user's channels: all of them after a gap in the user's own
-/// stream, or those that are not known.
+/// The user's channels that are still to be read: all of them after a gap in the user's own stream,
+/// or the unknown ones.
 #[derive(Debug, Default)]
 pub(super) struct ChannelListRecovery {
     /// The channels of which only positions are known. `None` after a gap: the whole list is read.
@@ -171,7 +171,7 @@ pub(super) struct ChannelListRecovery {
 }
 
 impl ChannelListRecovery {
-    /// Adds channels of which only positions are known to what is still to be read.
+    /// Adds channels of which only positions are known to the channels that are still to be read.
     pub(super) fn with_unknown(before: Option<Self>, ids: BTreeSet<ChannelId>) -> Self {
         match before {
             None => Self {

@@ -61,7 +61,7 @@ pub(super) fn token_received(
             };
         }
         (ConnectionState::Over, _) | (_, Err(_)) => {}
-        // A session that has ended meanwhile asked for it.
+        // A session that has ended since asked for it.
         (_, Ok(token)) => machine.token = Some(token),
     }
 }
@@ -143,7 +143,7 @@ pub(super) fn token_refreshed(
         Err(Retryability::RateLimited(hint) | Retryability::Temporary(hint)) => {
             *at = Some(now + hint.unwrap_or_default().max(Duration::from_secs(1)))
         }
-        // The session ends with the old token, and the client asks for another one then.
+        // The session ends with the old token. The client then asks for another one.
         Err(Retryability::Defect | Retryability::Permanent) => online.renewal = TokenRenewal::Idle,
     }
 }

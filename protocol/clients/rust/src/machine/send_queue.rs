@@ -13,7 +13,7 @@ use protocol::{ChannelId, MessageId, operation::message::SendMessage};
 
 use super::{RequestId, retry::RetryTimer};
 
-/// How often a message is sent while the server answers `internal`.
+/// Maximum number of attempts to send a message while the server answers `internal`.
 const MAX_DEFECTS: u32 = 5;
 
 /// A message that is not acknowledged yet.
@@ -148,7 +148,7 @@ impl SendQueue {
         })
     }
 
-    /// The session ended: what was in flight may be sent again immediately.
+    /// Handles the end of the session: messages in flight may be sent again immediately.
     pub(super) fn disconnected(&mut self) {
         for queue in self.queues.values_mut() {
             queue.in_flight = None;

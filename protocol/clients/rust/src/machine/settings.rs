@@ -45,7 +45,7 @@ impl Default for Settings {
     }
 }
 
-/// DisconnectCause a message is not accepted.
+/// The reason why a message is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
     /// [`Settings::outbox`] is reached. The next acknowledgement makes room.

@@ -8,13 +8,12 @@ use rand::RngExt;
 use super::{Machine, Update, channel_streams::SubscriptionState};
 use crate::Retryability;
 
-/// The error that stands for a reply that did not arrive in time: the request may have been carried
-/// out.
+/// Returns the error of a request without a reply in time. The server may have executed it.
 pub(super) fn no_reply_error() -> ErrorBody {
     ErrorBody::new(ErrorCode::Unavailable, "no reply in time")
 }
 
-/// Channels were unsubscribed from.
+/// Handles channels whose subscriptions have ended.
 pub(super) fn unsubscribed(machine: &mut Machine, ids: Vec<ChannelId>) {
     for id in ids {
         match machine.streams.state(&id) {
@@ -27,7 +26,7 @@ pub(super) fn unsubscribed(machine: &mut Machine, ids: Vec<ChannelId>) {
     }
 }
 
-/// Handles a channel that could not be subscribed to.
+/// Handles a failed subscription.
 pub(super) fn subscribe_failed(
     machine: &mut Machine,
     channel_id: ChannelId,

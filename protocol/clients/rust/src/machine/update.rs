@@ -11,12 +11,12 @@ use protocol::{
 use super::NoToken;
 use crate::{Closed, ConnectError, Position};
 
-/// What the client reports to the application, in order.
+/// An update that the client reports to the application. Updates are in order.
 ///
 /// The durable events of a channel are in `seq` order, each once, across any number of connections.
-/// Where they are not, there is a [`Gap`](Update::Gap) or an [`Anomaly`](Update::Anomaly) between
-/// them. Each accepted message is [`Acknowledged`](Update::Acknowledged) once or
-/// [`Failed`](Update::Failed) once.
+/// Otherwise there is a [`Gap`](Update::Gap) or an [`Anomaly`](Update::Anomaly) between them. Each
+/// accepted message is [`Acknowledged`](Update::Acknowledged) once or [`Failed`](Update::Failed)
+/// once.
 #[derive(Debug)]
 pub enum Update {
     /// A session began. Missed events follow.
@@ -40,16 +40,17 @@ pub enum Update {
         /// The server's error.
         error: ErrorBody,
     },
-    /// A stream has a gap, and continues from a new head. The client reads what is missing, and
-    /// reports it as [`Messages`](Update::Messages) and [`Participants`](Update::Participants) (for
-    /// the user's own stream as [`Channels`](Update::Channels)) until
-    /// [`Recovered`](Update::Recovered). Events after the head may come in between.
+    /// A stream has a gap, and continues from a new head. The client reads the missing entities,
+    /// and reports them as [`Messages`](Update::Messages) and
+    /// [`Participants`](Update::Participants) (for the user's own stream as
+    /// [`Channels`](Update::Channels)) until [`Recovered`](Update::Recovered). Events after the
+    /// head may come in between.
     Gap {
         /// The channel, or `None` for the user's own stream.
         channel_id: Option<ChannelId>,
         /// The kind of gap. After `diverged` the application must discard what it has of the
-        /// channel. After `limit_reached` the channel is not followed any more, and nothing is
-        /// read.
+        /// channel. After `limit_reached` the client no longer follows the channel, and reads
+        /// nothing.
         gap: Gap,
         /// The position before the gap.
         from: Option<Position>,
@@ -78,7 +79,7 @@ pub enum Update {
     Recovered {
         /// The channel, or `None` for the user's own stream.
         channel_id: Option<ChannelId>,
-        /// DisconnectCause the rest cannot be read.
+        /// The reason why the rest cannot be read; `None` if all was read.
         error: Option<ErrorBody>,
     },
     /// A message was stored.
@@ -98,7 +99,7 @@ pub enum Update {
     Over(DisconnectCause),
 }
 
-/// DisconnectCause an accepted message will not be sent any more.
+/// The reason why an accepted message will not be sent again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendFailure {
     /// The server refused the message.
@@ -112,7 +113,7 @@ pub enum SendFailure {
     },
 }
 
-/// DisconnectCause there is no session.
+/// The reason why there is no session.
 #[derive(Debug)]
 pub enum DisconnectCause {
     /// The application has no token.
@@ -156,7 +157,7 @@ pub enum Anomaly {
         event: EventMessage,
     },
     /// A hole: events between the position and this one are missing. The event is also reported as
-    /// an update, and what is missing is read as after a gap.
+    /// an update, and the missing ones are read as after a gap.
     Hole {
         /// The position of the stream.
         at: Position,

@@ -416,7 +416,7 @@ impl Simulation {
                 id_of(channel)
             );
             // A message may be newer than the event that contains it. If a restoration loses the
-            // newer state and keeps the client's position, the client is not told.
+            // newer state and keeps the client's position, the client gets no event.
             if self.restorations.get(&channel).copied().unwrap_or_default() < state.restored {
                 continue;
             }

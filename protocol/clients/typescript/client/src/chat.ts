@@ -109,7 +109,7 @@ export class Chat implements Host {
     return this.channel(channel.id);
   }
 
-  /** Whether the user is in more channels than those that are listed. */
+  /** Whether the user is in more channels than are listed. */
   get hasMoreChannels(): boolean {
     return this.#hasMore;
   }
@@ -134,12 +134,12 @@ export class Chat implements Host {
     return this.#presence.get(userId);
   }
 
-  /** Watches whether users are online. Returns the end of it. */
+  /** Watches whether users are online. Returns a function that ends it. */
   watchPresence(userIds: string[]): () => void {
     return this.#presence.watch(userIds);
   }
 
-  /** Calls `listener` with each event, after the state has changed. Returns the end of it. */
+  /** Calls `listener` with each event, after the state has changed. Returns a function to stop. */
   onEvent(listener: (event: EventFrame) => void): () => void {
     this.#listeners.add(listener);
     return () => void this.#listeners.delete(listener);
@@ -223,13 +223,13 @@ export class Chat implements Host {
     this.#connectionCell.invalidate();
   }
 
-  /** @internal What the next start needs, or undefined while something is missing. */
+  /** @internal Returns the state to save for the next start; undefined while incomplete. */
   save(): SavedUser | undefined {
     const [user, position] = [this.#user, this.#userPosition];
     return user && position && !this.#seen ? { user, position } : undefined;
   }
 
-  /** @internal Takes what was kept, before it connects. */
+  /** @internal Restores saved state, before it connects. */
   restore({ user, position }: SavedUser, resume: Resume["channels"], entries: Entry[]): void {
     this.#setUser(user);
     this.#userPosition = position;

@@ -24,7 +24,7 @@ export function useChannels(): ChannelInfo[] {
   return useObservable(useChat().channels, NO_CHANNELS);
 }
 
-/** What is known of a channel, and the channel itself for what the user does in it. */
+/** The state of a channel, and `actions`: the channel itself, for the actions of the user. */
 export function useChannel(channelId: string): ChannelInfo & { actions: ChatChannel } {
   const actions = useChat().channel(channelId);
   const initial = useMemo(() => unknownChannel(channelId), [channelId]);

@@ -8,7 +8,7 @@ import { useChat } from "./context.tsx";
 export interface Composer {
   /** The draft. Each channel has its own. */
   text: string;
-  /** Sets the draft, and tells the others that the user types. */
+  /** Sets the draft, and sends to the others that the user is typing. */
   setText(text: string): void;
   /** The message that is replied to. */
   replyTo: ChatMessage | undefined;

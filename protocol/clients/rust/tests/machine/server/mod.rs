@@ -128,12 +128,12 @@ impl SimulatedServer {
         self.session.is_some()
     }
 
-    /// Breaks the connection, which loses what is on its way in both directions.
+    /// Breaks the connection. Frames on their way are lost in both directions.
     pub fn cut(&mut self) {
         self.session = None;
     }
 
-    /// Closes the connection after what was sent.
+    /// Closes the connection after the frames that were sent.
     pub fn close(&mut self, code: u16, reason: &str) {
         if let Some(session) = &mut self.session {
             session.pending.clear();

@@ -1,4 +1,4 @@
-/** What the state needs of a connection: its own, or one that tabs share. */
+/** The connection as the state uses it: its own, or one that tabs share. */
 
 import type { Command, Resume, Update } from "../machine/io.ts";
 

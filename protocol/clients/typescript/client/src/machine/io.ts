@@ -19,7 +19,7 @@ export type Position = [seq: number, at: number];
 /** The state of the connection, for the person. */
 export type Status = "connecting" | "catching_up" | "online" | "offline" | "closed";
 
-/** Where a client starts, for example after a reload. */
+/** The positions from which a client starts, for example after a reload. */
 export interface Resume {
   userPosition?: Position | undefined;
   channels?: Record<string, Position> | undefined;
@@ -45,7 +45,7 @@ export interface MachineSettings {
   client?: string;
 }
 
-/** How often a call is tried: until it succeeds or is refused, once, or only while online. */
+/** The retry mode of a call: until it succeeds or is refused, once, or only while online. */
 export type CallMode = "retry" | "once" | "now";
 
 /** A method with its parameters. */
@@ -109,7 +109,7 @@ export type Why =
   /** The application ended the client. */
   | { kind: "asked" };
 
-/** What the state learns, in order. */
+/** An update of the state. Updates are in order. */
 export type Update =
   | { type: "status"; status: Status }
   /** A session began. Missed events follow. */
@@ -123,11 +123,11 @@ export type Update =
   | { type: "joined"; entry: Entry }
   | { type: "lost"; channelId: string; error: ErrorBody }
   /**
-   * A channel (or the user's own stream) goes on at `to`. `diverged`: its messages are discarded.
-   * What was missed follows as `messages`, or `channels`, until `recovered`.
+   * A channel (or the user's own stream) continues at `to`. `diverged`: its messages are discarded.
+   * The missed changes follow as `messages`, or `channels`, until `recovered`.
    */
   | { type: "gap"; channelId?: string; gap: Gap; to: Position }
-  /** `newest`: the newest page, with more before it. Else what has changed, in any order. */
+  /** `newest`: the newest page, with more before it. Otherwise changed messages, in any order. */
   | { type: "messages"; channelId: string; items: Message[]; newest?: { more: boolean } }
   | { type: "channels"; entries: Entry[] }
   | { type: "recovered"; channelId?: string; error?: ErrorBody | undefined }
@@ -147,7 +147,7 @@ export type Update =
 export type Outcome<T> =
   { result: T; error?: undefined } | { result?: undefined; error: ErrorBody };
 
-/** What the parts of the machine share. */
+/** State and functions that the parts of the machine share. */
 export interface Context {
   /** The time of the current input. */
   readonly now: number;

@@ -5,7 +5,7 @@ import { retryability } from "../policy/errors.ts";
 import type { ErrorBody } from "../protocol/generated.ts";
 import type { Call, Context, Outcome } from "./io.ts";
 
-/** How often a request is sent while the server answers `internal`. */
+/** Maximum number of attempts while the server answers `internal`. */
 const MAX_DEFECTS = 5;
 
 /** Maximum number of jobs with a request in flight. */
@@ -15,11 +15,11 @@ const MAX_IN_FLIGHT = 32;
 export type Next = "done" | "more" | "later";
 
 export interface Job {
-  /** Of the jobs of a lane the oldest one is worked on, so that their order is kept. */
+  /** Jobs of the same lane run one at a time, oldest first. */
   lane?: string;
-  /** It is not repeated after an error, or after the connection ended. */
+  /** Whether the job is not repeated after an error or the end of the connection. */
   isOnce?: boolean;
-  /** When a job without a request in flight fails with `unavailable`. */
+  /** The time at which a job without a request in flight fails with `unavailable`. */
   deadline?: number;
   /** Whether it can be worked on now. Default true. */
   isReady?(): boolean;
@@ -119,7 +119,7 @@ export class Jobs {
     }
   }
 
-  /** When jobs that had to wait may go on. */
+  /** The time at which waiting jobs may continue. */
   *due(): Iterable<number> {
     for (const state of this.#jobs.values()) yield state.retry.due;
   }

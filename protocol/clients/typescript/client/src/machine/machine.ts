@@ -118,7 +118,7 @@ export class Machine implements Context {
     this.#advance();
   }
 
-  /** Returns what the driver has to do, and what the state has to learn. */
+  /** Returns the actions for the driver, and the updates for the state. */
   take(): { actions: Action[]; updates: Update[] } {
     const taken = { actions: this.#actions, updates: this.#updates };
     this.#actions = [];
@@ -232,7 +232,7 @@ export class Machine implements Context {
     });
   }
 
-  /** Sends what may be sent now, and reports the status. */
+  /** Sends the requests that may be sent now, and reports the status. */
   #advance(): void {
     const online = this.#state;
     if (online.kind === "online") {
@@ -272,7 +272,7 @@ export class Machine implements Context {
       return this.#failed({ reason }, state.refusal);
     }
     if (state.kind !== "online") return;
-    // A page that was frozen has not read its socket: what waits there comes first.
+    // A page that was frozen has not read its socket: handle the waiting messages first.
     if (this.now > this.#expectedTick + LATE_TICK) {
       this.#requests.restart(this.now);
       return this.#wake();

@@ -1,4 +1,4 @@
-/** What is still to be read after a gap, page by page. */
+/** The reads that remain after a gap, page by page. */
 
 import type { ErrorBody, MessagePage } from "../protocol/generated.ts";
 import { type Call, callOf, type Context } from "./io.ts";
@@ -7,7 +7,7 @@ import type { Job, Next } from "./jobs.ts";
 /** Pages of changes after which the newest messages are read instead: the rest is old history. */
 const MAX_CHANGE_PAGES = 10;
 
-/** Reads what a channel missed: the newest messages if the history was discarded, or the changes. */
+/** Reads a channel after a gap: the newest messages if the history was discarded, else changes. */
 export class ChannelRecovery implements Job {
   readonly lane: string;
   readonly #context: Context;

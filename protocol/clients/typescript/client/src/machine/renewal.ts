@@ -84,7 +84,7 @@ export class Renewal {
           const at = context.now + Math.max(error.retry_after_ms ?? 0, 1000);
           this.#state = { kind: "send", at, token };
         }
-        // Else the session ends with the old token, and the client asks for another one then.
+        // Else the session ends with the old token. The client then asks for another one.
       });
     }
   }

@@ -245,7 +245,7 @@ export class Streams {
     this.#startRecovery(id, stream, gap, from, isKnown);
   }
 
-  /** Reads what was missed. Of a channel without messages only what an entry says. */
+  /** Reads the missed changes. Of a channel without messages, only its entry. */
   #startRecovery(id: string, stream: Stream, gap: Gap, from: number, isKnown: boolean): void {
     const isTracked = this.#tracked.has(id);
     if (!isTracked && isKnown) return this.#context.emit({ type: "recovered", channelId: id });

@@ -25,15 +25,15 @@ interface Identity {
 
 export interface OfflineChat {
   chat: Chat;
-  /** Writes what has changed now, for example before the page is closed. */
+  /** Writes all changes now, for example before the page is closed. */
   flush(): Promise<void>;
-  /** Ends the client and erases what was kept. */
+  /** Ends the client and erases the saved state. */
   signOut(): Promise<void>;
 }
 
 /**
- * Makes a client that shows at once what was kept, and continues from there. A store that cannot be
- * read or written is reported to `onError`, and the client works without it.
+ * Makes a client that shows the saved state at once, and continues from there. A store that cannot
+ * be read or written is reported to `onError`, and the client works without it.
  */
 export async function openChat(
   settings: ChatSettings,
@@ -92,7 +92,7 @@ class RecordingLink implements Link {
   }
 }
 
-/** Writes what has changed. */
+/** Writes changes to the store. */
 class Keeper {
   readonly #chat: Chat;
   readonly #store: KeyValueStore;

@@ -1,4 +1,4 @@
-/** Errors, and what to do after them. */
+/** Errors, and whether to retry after them. */
 
 import type { ErrorBody, ErrorCode } from "../protocol/generated.ts";
 
@@ -38,5 +38,5 @@ export function retryability({ code }: ErrorBody): Retryability {
   return PERMANENT.has(code) ? "permanent" : "defect";
 }
 
-/** The error that stands for a reply that did not arrive: the request may have been carried out. */
+/** The error of a request without a reply in time. The server may have executed the request. */
 export const noReply: ErrorBody = { code: "unavailable", message: "no reply in time" };

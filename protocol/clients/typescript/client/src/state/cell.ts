@@ -5,7 +5,7 @@
  * Svelte as a store, Solid with `from(value)`, Vue with a `shallowRef` that a listener sets.
  */
 export interface Observable<T> {
-  /** Calls `listener` with the value now and after each change. Returns the end of it. */
+  /** Calls `listener` with the value now and after each change. Returns a function that ends it. */
   subscribe(listener: (value: T) => void): () => void;
   /** Returns the value, the same object until it changes. */
   getSnapshot(): T;

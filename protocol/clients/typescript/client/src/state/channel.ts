@@ -1,4 +1,4 @@
-/** A channel: what is known of it, and what the user does in it. */
+/** A channel: its state, and the actions of the user in it. */
 
 import type { EventFrame } from "../protocol/codec.ts";
 import type {
@@ -77,8 +77,8 @@ export class ChatChannel {
   }
 
   /**
-   * Shows the channel: subscribes to it and loads the newest messages. Returns the end of it. It may
-   * be opened several times, and is closed when all have ended.
+   * Shows the channel: subscribes to it and loads the newest messages. Returns a function that ends
+   * it. The channel may be opened several times, and is closed when all have ended.
    */
   open(): () => void {
     this.#users += 1;
@@ -262,7 +262,7 @@ export class ChatChannel {
     this.#invalidate();
   }
 
-  /** @internal What the next start needs, or undefined while something is missing. */
+  /** @internal Returns the state to save for the next start; undefined while incomplete. */
   save(): SavedChannel | undefined {
     const { window, newest } = this.#history;
     const position = this.#position;
@@ -277,7 +277,7 @@ export class ChatChannel {
     };
   }
 
-  /** @internal Takes what was kept. */
+  /** @internal Restores saved state. */
   restore({ messages, hasOlder, pending }: SavedChannel): void {
     if (messages.length > 0) {
       this.#history.track(true);
@@ -300,14 +300,14 @@ export class ChatChannel {
     this.#invalidate();
   }
 
-  /** @internal The stream goes on at another position. */
+  /** @internal The stream continues at another position. */
   gap(isDiverged: boolean, to: [number, number]): void {
     this.#position = to;
     this.#isRecovering = true;
     if (isDiverged) {
       this.#history.clear();
       this.#last = undefined;
-      // An entry with the gap tells the newest number, otherwise a page will.
+      // The newest number comes with the entry of the gap, or otherwise with a page.
       if (this.#entrySeq !== to[0]) this.#history.newest = this.#entrySeq = 0;
     }
     this.#roster.reload();

@@ -1,4 +1,4 @@
-/** What the parts of the state need of the client. */
+/** The client as the parts of the state use it. */
 
 import type { CallMode, Command, Outcome } from "../machine/io.ts";
 import type { Methods } from "../protocol/generated.ts";

@@ -1,13 +1,13 @@
-/** A message with the reactions that its events have told. */
+/** A message with the reactions that events have reported. */
 
 import type { Message } from "../protocol/generated.ts";
 import type { ChatMessage } from "./types.ts";
 
-/** What events have told of an emoji: a count, or whether the user has it. */
+/** The state of an emoji according to events: a count, or whether the user has it. */
 type Told<T> = Map<string, { seq: number; value: T }>;
 
 /**
- * The event of a reaction tells a count, not the message. It may come before an older state of the
+ * The event of a reaction has a count, not the message. It may come before an older state of the
  * message, such as an edit that is read after a gap: so it is kept beside the state, until there is
  * one that includes it.
  */
@@ -15,7 +15,7 @@ export class MessageRecord {
   #seq = -1;
   #reactions: Readonly<Record<string, number>> = {};
   #counts: Told<number> | undefined;
-  /** The user's reactions as a page told them, and the events since. */
+  /** The user's reactions according to a page, and the events since. */
   #own: string[] = [];
   #ownSeq = -1;
   #ownEvents: Told<boolean> | undefined;
@@ -69,7 +69,7 @@ export class MessageRecord {
   }
 }
 
-/** Returns what was told after this `seq`. */
+/** Returns the reports after this `seq`. */
 function after<T>(told: Told<T> | undefined, seq: number): Told<T> | undefined {
   const rest = [...(told ?? [])].filter(([, event]) => event.seq > seq);
   return rest.length > 0 ? new Map(rest) : undefined;

@@ -4,7 +4,7 @@ import type { ChatMessage } from "./types.ts";
 
 export class Optimistic {
   #texts = new Map<string, string>();
-  /** By message and emoji: what the user did last, and how many requests are under way. */
+  /** By message and emoji: the user's last action, and the number of requests in flight. */
   #reactions = new Map<string, Map<string, { isAdded: boolean; requests: number }>>();
 
   /** Shows another text until the returned function is called. */

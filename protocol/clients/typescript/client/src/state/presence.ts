@@ -1,4 +1,4 @@
-/** Who is online, of those whom the application watches. */
+/** The presence of the users that the application watches. */
 
 import type { Presence } from "../protocol/generated.ts";
 import { Cell, type Observable } from "./cell.ts";
@@ -11,7 +11,7 @@ export class PresenceWatch {
   readonly #host: Host;
   #known = new Map<string, Presence>();
   #cells = new Map<string, Cell<Presence | undefined>>();
-  /** How often each user is watched. */
+  /** Number of watchers of each user. */
   #watched = new Map<string, number>();
   #isPlanned = false;
 
@@ -26,7 +26,7 @@ export class PresenceWatch {
     return cell;
   }
 
-  /** Watches users. Returns the end of it. Of more than 100 the last ones are watched. */
+  /** Watches users, of more than 100 the last 100. Returns a function that ends it. */
   watch(ids: string[]): () => void {
     this.#count(ids, 1);
     let ended = () => this.#count(ids, -1);

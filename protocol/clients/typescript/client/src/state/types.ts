@@ -1,4 +1,4 @@
-/** What the state shows. */
+/** The state as the application sees it. */
 
 import type { Position, Status, Why } from "../machine/io.ts";
 import type {
@@ -63,7 +63,7 @@ export interface Participants {
   isLoaded: boolean;
 }
 
-/** What is kept of a channel for the next start. */
+/** The state of a channel that is saved for the next start. */
 export interface SavedChannel {
   info: ChannelInfo;
   /** The position of the last event that is in it. */
@@ -75,7 +75,7 @@ export interface SavedChannel {
   pending: ChatMessage[];
 }
 
-/** What is kept of the user for the next start. */
+/** The state of the user that is saved for the next start. */
 export interface SavedUser {
   user: User;
   position: Position;

@@ -1,12 +1,12 @@
-/** Who types in a channel, and telling that the user does. */
+/** Typing in a channel: who types, and sending that the user does. */
 
 import { Cell } from "./cell.ts";
 import type { Host } from "./host.ts";
 
-/** The others' typing ends by itself after this time. */
+/** Time in milliseconds after which another user's typing expires. */
 const EXPIRY = 6000;
 
-/** How often the user's typing is told again. */
+/** Interval in milliseconds at which the user's typing is sent again. */
 const REPEAT = 3000;
 
 export class Typing {

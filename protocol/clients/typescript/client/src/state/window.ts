@@ -6,8 +6,8 @@ import type { ChatMessage } from "./types.ts";
 
 /**
  * Messages may be added in any order: of two states of one message the one with the greater `seq` is
- * kept, so a deleted message stays deleted. What lies behind a hole is kept, and shown when the hole
- * is filled.
+ * kept, so a deleted message stays deleted. Messages behind a hole are kept, and shown when the
+ * hole is filled.
  */
 export class MessageWindow {
   #records = new Map<number, MessageRecord>();
@@ -55,7 +55,7 @@ export class MessageWindow {
     this.#extend();
   }
 
-  /** Adds a page in place of what is loaded, unless it continues it. */
+  /** Adds a page. Replaces the loaded messages unless the page continues them. */
   page(items: Message[], hasOlder: boolean, isNewest: boolean): void {
     const [first, last] = [items[0]?.number ?? 1, items.at(-1)?.number ?? 0];
     const isContinued = this.isLoaded && first <= this.last + 1 && last + 1 >= this.first;

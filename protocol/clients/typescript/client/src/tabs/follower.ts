@@ -1,4 +1,4 @@
-/** What a tab remembers, so that it can become the leader, or turn to another one. */
+/** State that a tab keeps so that it can become the leader or turn to another one. */
 
 import type { Command, Position, Resume, Update } from "../machine/io.ts";
 import type { Entry } from "../protocol/generated.ts";
@@ -18,7 +18,7 @@ export class TabMemory {
     this.#positions = new Map(Object.entries(resume.channels ?? {}));
   }
 
-  /** Where the connection of a new leader continues. */
+  /** The positions from which a new leader continues. */
   get resume(): Resume {
     return { userPosition: this.#userPosition, channels: Object.fromEntries(this.#positions) };
   }
@@ -53,7 +53,7 @@ export class TabMemory {
     return failed;
   }
 
-  /** What a new leader has to do. Calls that may not be repeated fail instead. */
+  /** Returns the commands for a new leader. Calls that may not be repeated fail instead. */
   handOver(): { commands: Command[]; failed: Update[] } {
     const commands: Command[] = [];
     const failed: Update[] = [];

@@ -39,7 +39,7 @@ export class Leader {
 
   start(): void {
     this.#link.start(this.#memory.resume, (updates) => {
-      // What ends with the connection is done by the next leader.
+      // After the close, ignore updates: the next leader continues.
       if (!this.#isClosed) this.#updated(updates);
     });
   }
@@ -121,7 +121,7 @@ export class Leader {
     const shared: Update[] = [];
     for (const update of updates) {
       if (update.type === "reply") {
-        // What came before it is told first.
+        // Send earlier updates first.
         this.#tell(undefined, shared.splice(0));
         this.#reply(update);
         continue;
@@ -141,7 +141,7 @@ export class Leader {
     if (caller) this.#tell(caller.tab, [{ ...update, callId: caller.callId }]);
   }
 
-  /** Tells a new tab the state. Without a session it learns it with the next one. */
+  /** Sends the state to a new tab. Without a session, the tab gets it with the next one. */
   #greet(tab: string, resume: Resume): void {
     const connected = this.#connected;
     if (!connected) return this.#tell(tab, [this.#status], true);
@@ -149,7 +149,7 @@ export class Leader {
     const gaps = this.#memory.gapsOf(resume);
     const limit = connected.limits.page || undefined;
     const done = ({ outcome }: Reply) => {
-      // The session has ended meanwhile: the next one tells the state.
+      // The session has ended: the next one brings the state.
       if (!outcome.result) return this.#tell(tab, [this.#status], true);
       const { items, cursor } = outcome.result as EntryList;
       const more = cursor !== undefined;

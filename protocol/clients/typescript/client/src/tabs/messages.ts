@@ -1,15 +1,15 @@
-/** What tabs tell each other over a BroadcastChannel. */
+/** The messages between tabs over a BroadcastChannel. */
 
 import type { Command, Resume, Update } from "../machine/io.ts";
 
 export type TabMessage =
-  /** A tab wants to know the state, and what the leader has to do for it. */
+  /** A tab asks for the state, and passes its commands to the leader. */
   | { type: "hello"; from: string; commands: Command[]; resume: Resume }
   /** The answer: the state, after which further updates count. */
   | { type: "state"; to: string; updates: Update[] }
-  /** What all tabs learn. */
+  /** Updates for all tabs. */
   | { type: "updates"; updates: Update[] }
-  /** What one tab learns: the replies to its calls. */
+  /** The replies to the calls of one tab. */
   | { type: "replies"; to: string; updates: Update[] }
   | { type: "command"; from: string; command: Command }
   | { type: "wake" }

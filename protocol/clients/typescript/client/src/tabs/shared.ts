@@ -130,7 +130,7 @@ class SharedLink implements Link {
       case "leader":
         return this.#hello();
       case "updates":
-        // A session that begins tells the whole state.
+        // A new session brings the whole state.
         if (message.updates.some(({ type }) => type === "connected")) this.#waiting = undefined;
         if (this.#waiting) this.#waiting.push(...message.updates);
         else this.#deliver(message.updates);

@@ -9,7 +9,7 @@ interface LogEntry {
   event: string;
   seq: number;
   at: number;
-  /** The event's data as it is now. */
+  /** The event's current data. */
   data: () => object;
   undo: () => void;
 }
@@ -251,7 +251,7 @@ export class FakeChannel {
     return { ...ids, role: "member", created_at: 1, read: this.participants.get(user_id) ?? 0 };
   }
 
-  /** A replayed event carries its entity as it is then. */
+  /** A replayed event carries the entity's state at the time of the replay. */
   #happen(event: string, data: () => object, undo = () => {}): void {
     this.seq += 1;
     this.at = this.#now();

@@ -3,7 +3,7 @@
  * WebSocket: server.WebSocket })`. A token is the id of its user.
  *
  * It keeps channels, messages and logs, and answers the requests of the client as a node does. It
- * knows no permissions and no limits.
+ * has no permissions and no limits.
  */
 
 import type { WebSocketLike } from "../connection/connection.ts";
@@ -44,7 +44,7 @@ export class FakeServer {
   /** Is asked before each request: an error refuses it, `"drop"` ends the connection before it is
    * carried out, and `"lose"` afterwards, so that its reply is lost. */
   onRequest: (frame: RequestFrame) => ErrorBody | "drop" | "lose" | undefined = () => undefined;
-  /** Requests that came, by method. */
+  /** Number of received requests, by method. */
   readonly requests: Record<string, number> = {};
   #sessions = new Map<FakeSocket, Session>();
   #streams = new Map<string, { position: [number, number]; events: EventFrame[] }>();

@@ -1,4 +1,4 @@
-/** A socket to a server in memory. What is sent arrives soon, in order, as with a real one. */
+/** A socket to a server in memory. Messages arrive soon, in order, as with a real one. */
 
 import decode from "notepack.io/browser/decode.js";
 import encode from "notepack.io/browser/encode.js";
@@ -55,7 +55,7 @@ export class FakeSocket implements WebSocketLike {
   end(code = 1006, reason = ""): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    // What was delivered before it is read first.
+    // Earlier messages are read first.
     queueMicrotask(() => {
       this.#isOpen = false;
       this.onclose?.({ code, reason } as never);

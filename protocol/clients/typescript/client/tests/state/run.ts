@@ -18,7 +18,7 @@ export class Run {
     vi.spyOn(Math, "random").mockImplementation(() => this.below(1000) / 1000);
     this.chats = ["alice", "bob"].map((user) => chatOf(this.server, user).connect());
     const channel = this.server.channels.get("general");
-    // Of a log that was trimmed too, nobody can tell that it diverged.
+    // If a log was also trimmed, its divergence cannot be detected.
     if (channel && !isDiverging && this.below(2) === 0) channel.logEvents = 3 + this.below(20);
     this.server.onRequest = ({ method }) => {
       if (method === "connect") return this.below(10) === 0 ? "drop" : undefined;
