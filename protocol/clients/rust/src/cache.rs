@@ -30,6 +30,8 @@ impl Default for CacheBounds {
 
 /// Messages by channel and number. Pages, replies and events may be added in any order: of two
 /// states of a message the one with the greater `seq` is kept, so a deleted message stays deleted.
+/// Its reactions are compared on their own: after a gap a reaction may arrive before an edit that the
+/// gap left out.
 ///
 /// The history of a channel is discarded when it diverged. One case remains: a reply, a page or a
 /// replayed event contains a message in the state after an event that the client has not received,
@@ -44,9 +46,50 @@ pub struct MessageCache {
 
 #[derive(Debug, Default)]
 struct CachedChannel {
-    messages: BTreeMap<u64, Message>,
+    messages: BTreeMap<u64, CachedMessage>,
     numbers: HashMap<MessageId, u64>,
     last_used: u64,
+}
+
+#[derive(Debug)]
+struct CachedMessage {
+    /// The message. Its `seq` is that of its reactions.
+    message: Message,
+    /// The `seq` of the state that everything but the reactions is from.
+    content_seq: u64,
+}
+
+impl CachedMessage {
+    fn new(message: &Message) -> Self {
+        Self {
+            message: message.clone(),
+            content_seq: message.seq,
+        }
+    }
+
+    /// Takes what is newer in another state of the message.
+    fn merge(&mut self, newer: &Message) {
+        let known = &mut self.message;
+        if newer.own_reactions.is_some() {
+            known.own_reactions = newer.own_reactions.clone();
+        }
+        if newer.seq <= self.content_seq {
+            return;
+        }
+        self.content_seq = newer.seq;
+        let own_reactions = known.own_reactions.take();
+        let (seq, reactions) = if newer.seq < known.seq {
+            (known.seq, std::mem::take(&mut known.reactions))
+        } else {
+            (newer.seq, newer.reactions.clone())
+        };
+        *known = Message {
+            seq,
+            reactions,
+            own_reactions,
+            ..newer.clone()
+        };
+    }
 }
 
 impl MessageCache {
@@ -66,13 +109,14 @@ impl MessageCache {
         self.channels
             .get(channel)
             .into_iter()
-            .flat_map(|cached| cached.messages.values())
+            .flat_map(|cached| cached.messages.values().map(|cached| &cached.message))
     }
 
     /// Returns a message.
     pub fn message(&self, channel: &ChannelId, id: &MessageId) -> Option<&Message> {
         let cached = self.channels.get(channel)?;
-        cached.messages.get(cached.numbers.get(id)?)
+        let number = cached.numbers.get(id)?;
+        cached.messages.get(number).map(|cached| &cached.message)
     }
 
     /// Applies an update.
@@ -146,35 +190,22 @@ impl MessageCache {
         cached.last_used = self.use_counter;
         match cached.messages.get_mut(&message.number) {
             // The store lost the message that had this number.
-            Some(known) if known.id != message.id => {
-                cached.numbers.remove(&known.id);
+            Some(known) if known.message.id != message.id => {
+                cached.numbers.remove(&known.message.id);
                 cached.numbers.insert(message.id.clone(), message.number);
-                *known = message.clone();
+                *known = CachedMessage::new(message);
             }
-            Some(known) if known.seq >= message.seq => {
-                if message.own_reactions.is_some() {
-                    known.own_reactions = message.own_reactions.clone();
-                }
-            }
-            Some(known) => {
-                let own_reactions = message
-                    .own_reactions
-                    .clone()
-                    .or_else(|| known.own_reactions.take());
-                *known = Message {
-                    own_reactions,
-                    ..message.clone()
-                };
-            }
+            Some(known) => known.merge(message),
             None => {
                 cached.numbers.insert(message.id.clone(), message.number);
-                cached.messages.insert(message.number, message.clone());
+                let new = CachedMessage::new(message);
+                cached.messages.insert(message.number, new);
             }
         }
         // Only the newest are kept: an older one could be added again later in an outdated state.
         while cached.messages.len() > self.bounds.messages {
             if let Some((_, oldest)) = cached.messages.pop_first() {
-                cached.numbers.remove(&oldest.id);
+                cached.numbers.remove(&oldest.message.id);
             }
         }
     }
@@ -183,7 +214,7 @@ impl MessageCache {
         let Some(cached) = self.channels.get_mut(channel) else {
             return;
         };
-        if let Some(message) = cached.messages.get_mut(&reaction.number)
+        if let Some(CachedMessage { message, .. }) = cached.messages.get_mut(&reaction.number)
             && message.seq < seq
         {
             message.seq = seq;
@@ -325,6 +356,38 @@ mod tests {
                 .reactions
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn edit_that_a_gap_left_out_is_taken_from_a_page_after_a_later_reaction() {
+        let mut cache = MessageCache::default();
+        let edited = |text: &str, seq| Message {
+            text: text.to_owned(),
+            ..message(1, seq, false)
+        };
+        cache.merge([&edited("before", 5)]);
+        let id = MessageId::from_bits(1);
+        let reaction = |seq, emoji: &str| {
+            let data = json!({ "message_id": id, "number": 1, "emoji": emoji, "user_id": "bob", "count": 1 });
+            event("reaction.added", seq, data)
+        };
+        // The gap left out the edit at 7.
+        cache.apply(&reaction(12, "+1"));
+        cache.merge([&edited("edited", 7)]);
+        let known = cache.message(&channel(), &id).unwrap();
+        assert_eq!((known.text.as_str(), known.seq), ("edited", 12));
+        assert_eq!(known.reactions["+1"], 1, "the older state has none");
+        cache.apply(&reaction(13, "-1"));
+        let page = Message {
+            reactions: known_reactions(&["+1", "-1"]),
+            ..edited("edited again", 13)
+        };
+        cache.merge([&page]);
+        assert_eq!(cache.message(&channel(), &id), Some(&page));
+    }
+
+    fn known_reactions(emoji: &[&str]) -> BTreeMap<String, u64> {
+        emoji.iter().map(|emoji| ((*emoji).to_owned(), 1)).collect()
     }
 
     #[test]
