@@ -161,7 +161,7 @@ mod checked {
             rounds.parse().expect("CHAOS_RACES is a number")
         });
         let story = Arc::new(move || shuttle::future::block_on(story()));
-        let mut config = shuttle::HubConfig::new();
+        let mut config = shuttle::Config::new();
         // Also ends a test in which one task waits forever while another keeps running.
         config.max_steps = shuttle::MaxSteps::FailAfter(20_000);
         let again = Arc::clone(&story);
