@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Instant};
 
 use async_trait::async_trait;
 use store::{
-    Commit, Committed, Document, Head, Key, Log, Page, Partition, Position, Range, Read, Snapshot,
-    Store, StoreError, StoreLayer, Table, cost,
+    Commit, Committed, Document, DocumentKey, Log, Page, Partition, PartitionHead, Position, Range,
+    Read, Snapshot, Store, StoreError, StoreLayer, Table, cost,
 };
 
 use crate::metrics::Metrics;
@@ -51,7 +51,7 @@ impl<S: Store> StoreLayer for Metered<S> {
     async fn documents(
         &self,
         partition: &Partition,
-        keys: Vec<(Table, Key)>,
+        keys: Vec<(Table, DocumentKey)>,
         bytes: usize,
     ) -> Result<Vec<Option<Document>>, StoreError> {
         cost::count_partitions(1);
@@ -67,7 +67,7 @@ impl<S: Store> StoreLayer for Metered<S> {
         table: Table,
         range: Range,
         limit: usize,
-    ) -> Result<(Page, Head), StoreError> {
+    ) -> Result<(Page, PartitionHead), StoreError> {
         self.metrics.partitions_read.inc();
         let answer = self.engine.page(partition, table, range, limit).await;
         cost::count_rows(answer.as_ref().map_or(0, |(page, _)| page.documents.len()));

@@ -23,7 +23,7 @@ use fanout::{
 };
 use protocol::{ChannelId, EventKind, codec, entity::Participant};
 use serde::{Serialize, de::DeserializeOwned};
-use store::{Continuity, Document, Entry, Key, Partition, Stamps, Table};
+use store::{Continuity, Document, DocumentKey, LogEntry, Partition, Stamps, Table};
 
 /// Log entries that are searched at once for the removal of a participant.
 const ENTRIES_PER_SEARCH: usize = 1000;
@@ -88,13 +88,13 @@ pub async fn replay(
 
 /// An entry of the log with the document that it refers to.
 struct Event<'a> {
-    entry: &'a Entry,
+    entry: &'a LogEntry,
     logged: LoggedEvent,
     document: Option<Document>,
 }
 
 impl<'a> Event<'a> {
-    fn of(entry: &'a Entry) -> Result<Self> {
+    fn of(entry: &'a LogEntry) -> Result<Self> {
         let logged = EventKind::of(entry.kind).and_then(logged_event);
         let logged = logged.ok_or_else(|| {
             Error::internal(format!(
@@ -111,7 +111,7 @@ impl<'a> Event<'a> {
 
     /// Returns the document that the event refers to. Events without one ask for a participant
     /// without an id, which is never there.
-    fn document(&self) -> Result<(Table, Key)> {
+    fn document(&self) -> Result<(Table, DocumentKey)> {
         let reference = &self.entry.reference;
         Ok(match self.logged {
             LoggedEvent::Message => (MESSAGES, text(reference)?.into()),
@@ -221,7 +221,7 @@ fn put_entity(record: &mut Record, document: &Document) {
 async fn put_channel_entry(
     services: &Services,
     topic: &Topic,
-    entry: &Entry,
+    entry: &LogEntry,
     record: &mut Record,
 ) -> Result<()> {
     #[derive(Serialize)]
@@ -282,7 +282,7 @@ async fn removed_participants(
         .map(|event| text(&event.entry.reference))
         .collect::<Result<_>>()?;
     let mut removed = HashMap::new();
-    let mut page: Vec<Entry> = events.iter().map(|event| event.entry.clone()).collect();
+    let mut page: Vec<LogEntry> = events.iter().map(|event| event.entry.clone()).collect();
     while removed.len() < wanted.len() && !page.is_empty() {
         for entry in page
             .iter()

@@ -25,7 +25,7 @@ use protocol::{
 };
 use serde::Serialize;
 use store::{
-    Key, Partition,
+    DocumentKey, Partition,
     cost::{self, Meter},
 };
 
@@ -262,8 +262,8 @@ impl fanout::Source for GatewaySource {
         let names = subjects
             .iter()
             .map(|subject| String::from_utf8_lossy(subject));
-        let keys = std::iter::once((ENTITY, Key::from(ONLY)))
-            .chain(names.map(|name| (PARTICIPANTS, Key::from(name))))
+        let keys = std::iter::once((ENTITY, DocumentKey::from(ONLY)))
+            .chain(names.map(|name| (PARTICIPANTS, DocumentKey::from(name))))
             .collect();
         let snapshot = self
             .services

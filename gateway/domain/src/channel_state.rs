@@ -4,7 +4,7 @@ use protocol::{
     ChannelId, UserId,
     entity::{Channel, Participant},
 };
-use store::{Commit, Document, Expected, Head, Key, Partition, Snapshot, Table};
+use store::{Commit, Document, DocumentKey, Expected, Partition, PartitionHead, Snapshot, Table};
 
 use crate::{
     Services,
@@ -25,7 +25,7 @@ pub struct ChannelState {
     /// The version of its document.
     pub version: u64,
     /// The head of its log.
-    pub head: Head,
+    pub head: PartitionHead,
     /// The caller's place, if the caller is a user and has one.
     pub own: Option<Place>,
 }
@@ -110,7 +110,7 @@ pub(super) async fn read_with<const N: usize>(
     services: &Services,
     actor: &Actor,
     id: &ChannelId,
-    more: [(Table, Key); N],
+    more: [(Table, DocumentKey); N],
 ) -> Result<(ChannelState, [Option<Document>; N])> {
     let (state, documents) = read_and(services, actor, id, more.into()).await?;
     let documents = documents
@@ -124,10 +124,13 @@ pub(super) async fn read_and(
     services: &Services,
     actor: &Actor,
     id: &ChannelId,
-    more: Vec<(Table, Key)>,
+    more: Vec<(Table, DocumentKey)>,
 ) -> Result<(ChannelState, Vec<Option<Document>>)> {
     let user = actor.user().map_or("", UserId::as_str);
-    let mut keys = vec![(ENTITY, Key::from(ONLY)), (PARTICIPANTS, Key::from(user))];
+    let mut keys = vec![
+        (ENTITY, DocumentKey::from(ONLY)),
+        (PARTICIPANTS, DocumentKey::from(user)),
+    ];
     let own = keys.len() - 1;
     keys.extend(more);
     let partition = actor.scope.channel(id);

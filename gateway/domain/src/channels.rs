@@ -11,7 +11,7 @@ use protocol::{
     operation::channel::UpdateChannel,
 };
 use serde::{Deserialize, Serialize};
-use store::{Append, Body, Commit, Control, Expected};
+use store::{Append, Commit, Control, EventBody, Expected};
 
 use crate::{
     Services,
@@ -197,7 +197,7 @@ fn told(kind: EventKind, control: Control, channel: &Channel) -> Append {
         kind: kind as u8,
         reference,
         control,
-        body: Body::Bytes(body, None),
+        body: EventBody::Bytes(body, None),
     }
 }
 

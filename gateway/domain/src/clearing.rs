@@ -8,7 +8,7 @@
 mod tests;
 
 use protocol::{AppId, ChannelId, OrganizationId, UserId, entity::Environment};
-use store::{Commit, Expected, Key, Partition, Range, Require, Table};
+use store::{Commit, DocumentKey, Expected, Partition, Range, Require, Table};
 use tokio::time::Instant;
 
 use crate::{
@@ -342,8 +342,8 @@ async fn keys_after(
     services: &Services,
     partition: &Partition,
     table: Table,
-    after: Option<Key>,
-) -> Result<Vec<Key>> {
+    after: Option<DocumentKey>,
+) -> Result<Vec<DocumentKey>> {
     let (page, _) = services
         .store
         .page(partition, table, Range::Keys { after }, OBJECTS_PER_PIECE)
@@ -356,7 +356,11 @@ async fn keys_after(
 }
 
 /// Returns the keys of the successful outcomes, and keeps the first error of the others.
-fn succeeded(keys: Vec<Key>, outcomes: Vec<Result<()>>, failed: &mut Option<Error>) -> Vec<Key> {
+fn succeeded(
+    keys: Vec<DocumentKey>,
+    outcomes: Vec<Result<()>>,
+    failed: &mut Option<Error>,
+) -> Vec<DocumentKey> {
     let mut done = Vec::with_capacity(keys.len());
     for (key, outcome) in keys.into_iter().zip(outcomes) {
         match outcome {

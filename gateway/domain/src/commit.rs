@@ -1,6 +1,6 @@
 //! Commits that several features make.
 
-use store::{Commit, Expected, Key, Partition, Table};
+use store::{Commit, DocumentKey, Expected, Partition, Table};
 
 use crate::{
     Services,
@@ -15,7 +15,7 @@ pub(super) async fn delete_documents(
     services: &Services,
     partition: &Partition,
     table: Table,
-    keys: Vec<Key>,
+    keys: Vec<DocumentKey>,
 ) -> Result<()> {
     let commit = keys
         .into_iter()

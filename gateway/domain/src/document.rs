@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use protocol::codec;
 use serde::{Serialize, de::DeserializeOwned};
-use store::{Commit, Document, Key, Mark, Table, Write, WriteSlot};
+use store::{Commit, Document, DocumentKey, Mark, Table, Write, WriteSlot};
 
 use crate::error::{Error, Result};
 
@@ -25,7 +25,7 @@ pub fn decode<T: DeserializeOwned>(document: &Document) -> Result<T> {
 ///
 /// # Errors
 /// `internal` if it is not an id.
-pub fn parse_key<T: std::str::FromStr>(key: &Key) -> Result<T>
+pub fn parse_key<T: std::str::FromStr>(key: &DocumentKey) -> Result<T>
 where
     T::Err: std::fmt::Display,
 {
@@ -36,13 +36,13 @@ where
 /// Adds puts of encoded values to a commit.
 pub trait PutValue {
     /// Adds a put of a document.
-    fn put_value<T: Serialize>(self, table: Table, key: impl Into<Key>, value: &T) -> Self;
+    fn put_value<T: Serialize>(self, table: Table, key: impl Into<DocumentKey>, value: &T) -> Self;
 
     /// Adds a put of a document, and returns its slot.
     fn add_value<T: Serialize>(
         &mut self,
         table: Table,
-        key: impl Into<Key>,
+        key: impl Into<DocumentKey>,
         value: &T,
     ) -> WriteSlot;
 
@@ -50,21 +50,21 @@ pub trait PutValue {
     fn add_marked<T: Serialize>(
         &mut self,
         table: Table,
-        key: impl Into<Key>,
+        key: impl Into<DocumentKey>,
         value: &T,
         mark: Mark,
     ) -> WriteSlot;
 }
 
 impl PutValue for Commit {
-    fn put_value<T: Serialize>(self, table: Table, key: impl Into<Key>, value: &T) -> Self {
+    fn put_value<T: Serialize>(self, table: Table, key: impl Into<DocumentKey>, value: &T) -> Self {
         self.put(table, key, encode(value))
     }
 
     fn add_value<T: Serialize>(
         &mut self,
         table: Table,
-        key: impl Into<Key>,
+        key: impl Into<DocumentKey>,
         value: &T,
     ) -> WriteSlot {
         self.add_marked(table, key, value, Mark::None)
@@ -73,7 +73,7 @@ impl PutValue for Commit {
     fn add_marked<T: Serialize>(
         &mut self,
         table: Table,
-        key: impl Into<Key>,
+        key: impl Into<DocumentKey>,
         value: &T,
         mark: Mark,
     ) -> WriteSlot {

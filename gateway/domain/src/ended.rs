@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use protocol::{AppId, CloseCode, TokenKeyId, UserId, codec, entity::Environment};
 use serde::{Deserialize, Serialize};
-use store::{Append, Body, Commit, Continuity, Control, Keep, Position, Stamps};
+use store::{Append, Commit, Continuity, Control, EventBody, Keep, Position, Stamps};
 
 use crate::{
     Services,
@@ -119,7 +119,7 @@ pub(super) fn append(what: &Ending, mut commit: Commit) -> Commit {
         kind: KIND,
         reference: encode(what),
         control: Control::None,
-        body: Body::Bytes(encode(&()), None),
+        body: EventBody::Bytes(encode(&()), None),
     });
     commit.keep = Some(KEPT_LOG);
     commit.frees()

@@ -2,7 +2,7 @@
 //! which channels these are.
 
 use protocol::{ChannelId, UserId, entity::Entry};
-use store::{Key, Read, Snapshot};
+use store::{DocumentKey, Read, Snapshot};
 
 use crate::{
     Services,
@@ -88,7 +88,7 @@ pub fn entry_read(scope: &Scope, user: &UserId, id: &ChannelId, detail: Detail) 
     Read {
         partition: scope.channel(id),
         documents: vec![
-            (ENTITY, Key::from(ONLY)),
+            (ENTITY, DocumentKey::from(ONLY)),
             (PARTICIPANTS, user.shared()),
             (READS, user.shared()),
         ],

@@ -31,7 +31,7 @@ use bytes::Bytes;
 use protocol::{ChannelId, EventKind, UserId, entity::Entry};
 use serde::Serialize;
 use store::{
-    Append, Body, Commit, Control, Counter, Document, Expected, Increment, Mark, Range, cost,
+    Append, Commit, Control, Counter, Document, EventBody, Expected, Increment, Mark, Range, cost,
 };
 
 use self::line::{Additions, Coming, Indexed, Line};
@@ -404,6 +404,6 @@ fn told<T: Serialize>(kind: EventKind, channel: &ChannelId, data: &T) -> Append 
         kind: kind as u8,
         reference: Bytes::copy_from_slice(channel.as_str().as_bytes()),
         control: Control::None,
-        body: Body::Bytes(encode(data), None),
+        body: EventBody::Bytes(encode(data), None),
     }
 }

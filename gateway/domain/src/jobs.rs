@@ -24,7 +24,7 @@ mod tests;
 
 use protocol::{AppId, ChannelId, CloseCode, OrganizationId, TokenKeyId, UserId};
 use serde::{Deserialize, Serialize};
-use store::{Commit, Document, Expected, Key, Mark};
+use store::{Commit, Document, DocumentKey, Expected, Mark};
 
 use crate::{
     Services,
@@ -86,7 +86,7 @@ pub enum Task {
 
 impl Task {
     /// Returns the key of the task's job.
-    pub fn name(&self) -> Key {
+    pub fn name(&self) -> DocumentKey {
         match self {
             Self::Channel { scope, id } => scope.channel(id).name().into(),
             Self::User { scope, id } => scope.user(id).name().into(),

@@ -392,7 +392,8 @@ pub(super) async fn clear_new_credentials(services: &Services, owner: &Partition
         if page.documents.is_empty() {
             return Ok(());
         }
-        let noted: Vec<store::Key> = page.documents.into_iter().map(|note| note.key).collect();
+        let noted: Vec<store::DocumentKey> =
+            page.documents.into_iter().map(|note| note.key).collect();
         for name in &noted {
             // A damaged line may name any partition.
             if let Some(PartitionKind::Credential | PartitionKind::TokenKey) =

@@ -60,8 +60,8 @@ use std::sync::Arc;
 use prometheus_client::metrics::counter::Counter;
 use protocol::Limits;
 use store::{
-    Commit, Conflict, Document, Expected, Key, Outcome, Partition, Range, Read, Snapshot, Store,
-    Table,
+    Commit, Conflict, Document, DocumentKey, Expected, Outcome, Partition, Range, Read, Snapshot,
+    Store, Table,
 };
 use tokio::sync::Notify;
 
@@ -132,7 +132,7 @@ impl Services {
     pub async fn snapshot(
         &self,
         partition: Partition,
-        documents: Vec<(Table, Key)>,
+        documents: Vec<(Table, DocumentKey)>,
     ) -> Result<Snapshot> {
         let mut snapshots = self
             .store
@@ -151,7 +151,7 @@ impl Services {
     async fn documents<const N: usize>(
         &self,
         partition: Partition,
-        keys: [(Table, Key); N],
+        keys: [(Table, DocumentKey); N],
     ) -> Result<[Option<Document>; N]> {
         let snapshot = self.snapshot(partition, keys.into()).await?;
         snapshot
@@ -165,7 +165,7 @@ impl Services {
         &self,
         partition: Partition,
         table: Table,
-        key: impl Into<Key>,
+        key: impl Into<DocumentKey>,
     ) -> Result<Option<Document>> {
         let [document] = self.documents(partition, [(table, key.into())]).await?;
         Ok(document)
@@ -219,7 +219,7 @@ impl Services {
     }
 
     /// Reads every key of a listed table.
-    async fn all_keys(&self, partition: &Partition, table: Table) -> Result<Vec<Key>> {
+    async fn all_keys(&self, partition: &Partition, table: Table) -> Result<Vec<DocumentKey>> {
         Ok(self
             .all_documents(partition, table)
             .await?

@@ -1,7 +1,7 @@
 //! Pages of lists that are ordered by id and show only some of the ids: those that the caller may
 //! see and that match a filter.
 
-use store::Key;
+use store::DocumentKey;
 
 use crate::{
     Services,
@@ -22,7 +22,7 @@ const IDS_PER_READ: usize = 20;
 /// The next ids of a list, in their order.
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
-    pub(super) ids: Vec<Key>,
+    pub(super) ids: Vec<DocumentKey>,
     /// Whether more ids follow.
     pub(super) more: bool,
 }
@@ -35,7 +35,7 @@ pub(super) struct Filling<T> {
     size: fn(&T) -> usize,
     bytes: usize,
     items: Vec<T>,
-    after: Option<Key>,
+    after: Option<DocumentKey>,
     left: usize,
     is_done: bool,
     is_last: bool,
@@ -43,7 +43,7 @@ pub(super) struct Filling<T> {
 
 impl<T> Filling<T> {
     /// Creates an empty page of at most `limit` items and [`REPLY_BYTES`], with ids after this one.
-    pub(super) fn new(limit: usize, after: Option<Key>, size: fn(&T) -> usize) -> Self {
+    pub(super) fn new(limit: usize, after: Option<DocumentKey>, size: fn(&T) -> usize) -> Self {
         Self {
             limit,
             size,
@@ -58,7 +58,7 @@ impl<T> Filling<T> {
 
     /// Returns the id after which to read, and the approximate number of ids; `None` when the page
     /// is done.
-    pub(super) fn next(&self) -> Option<(Option<Key>, usize)> {
+    pub(super) fn next(&self) -> Option<(Option<DocumentKey>, usize)> {
         let count = (self.limit - self.items.len())
             .max(IDS_PER_READ)
             .min(self.left);
@@ -93,7 +93,7 @@ impl<T> Filling<T> {
     }
 
     /// Returns the items, and the id after which the next page begins, if there is one.
-    pub(super) fn end(self) -> (Vec<T>, Option<Key>) {
+    pub(super) fn end(self) -> (Vec<T>, Option<DocumentKey>) {
         let next = if self.is_last { None } else { self.after };
         (self.items, next)
     }
@@ -123,7 +123,9 @@ mod tests {
     /// Walks a list of ids of which every `nth` is shown, and returns the pages with the number of
     /// ids read for each.
     fn walk(ids: usize, nth: usize, limit: usize) -> Vec<(Vec<usize>, usize)> {
-        let all: Vec<Key> = (0..ids).map(|n| Key::from(format!("{n:06}"))).collect();
+        let all: Vec<DocumentKey> = (0..ids)
+            .map(|n| DocumentKey::from(format!("{n:06}")))
+            .collect();
         let (mut pages, mut after) = (Vec::new(), None);
         loop {
             let (mut page, mut reads) = (Filling::new(limit, after, |_| 0), 0);
@@ -180,8 +182,8 @@ mod tests {
 
     #[test]
     fn page_of_large_items_ends_early_and_the_next_goes_on() {
-        let ids: Vec<Key> = (0..5).map(|n| Key::from(format!("{n}"))).collect();
-        let read = |after: Option<Key>| {
+        let ids: Vec<DocumentKey> = (0..5).map(|n| DocumentKey::from(format!("{n}"))).collect();
+        let read = |after: Option<DocumentKey>| {
             let mut page = Filling::new(5, after.clone(), |_: &usize| REPLY_BYTES / 2);
             let rest = ids
                 .iter()

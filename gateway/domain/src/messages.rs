@@ -12,7 +12,8 @@ use protocol::{
 };
 use serde::{Deserialize, Serialize};
 use store::{
-    Append, Body, Commit, Control, Document, Expected, Key, Mark, Stamps, Write, WriteSlot,
+    Append, Commit, Control, Document, DocumentKey, EventBody, Expected, Mark, Stamps, Write,
+    WriteSlot,
 };
 
 use crate::{
@@ -260,7 +261,7 @@ pub async fn message_state(
 }
 
 /// Returns the key of a user's reactions to a message.
-pub fn reaction_key(number: u64, user: &UserId) -> Key {
+pub fn reaction_key(number: u64, user: &UserId) -> DocumentKey {
     format!("{number}:{user}").into()
 }
 
@@ -280,7 +281,7 @@ fn guarded(state: &ChannelState, document: &Document) -> Commit {
 /// Adds the put of a message, and the event that is its last change.
 fn put_message(
     commit: &mut Commit,
-    key: Key,
+    key: DocumentKey,
     content: &Content,
     mark: Mark,
     kind: EventKind,
@@ -289,7 +290,7 @@ fn put_message(
         kind: kind as u8,
         reference: Bytes::copy_from_slice(key.as_bytes()),
         control: Control::None,
-        body: Body::Written(commit.next_write()),
+        body: EventBody::Written(commit.next_write()),
     });
     commit.add_write(Write::Put {
         table: MESSAGES,

@@ -14,7 +14,8 @@ use protocol::{
     operation::participant::UpdateParticipant,
 };
 use store::{
-    Append, Body, Commit, Control, Counter, Document, Expected, Increment, Key, WriteSlot,
+    Append, Commit, Control, Counter, Document, DocumentKey, EventBody, Expected, Increment,
+    WriteSlot,
 };
 
 use crate::{
@@ -87,7 +88,7 @@ pub async fn update_participant(
             kind: EventKind::ParticipantUpdated as u8,
             reference: Bytes::copy_from_slice(user.as_str().as_bytes()),
             control: Control::None,
-            body: Body::Written(entity),
+            body: EventBody::Written(entity),
         });
         // Rights can be revoked while the store is full.
         if from.is_above(to) {
@@ -121,7 +122,10 @@ async fn read_membership(
     channel_id: &ChannelId,
     user: &UserId,
 ) -> Result<MembershipState> {
-    let keys = [(PARTICIPANTS, user.shared()), (OWNERS, Key::from(ONLY))];
+    let keys = [
+        (PARTICIPANTS, user.shared()),
+        (OWNERS, DocumentKey::from(ONLY)),
+    ];
     let (state, [place, owner_count]) =
         channel_state::read_with(services, actor, channel_id, keys).await?;
     state.permit(actor, Action::Read)?;
@@ -158,7 +162,7 @@ pub(super) fn admit(
         kind: EventKind::ParticipantAdded as u8,
         reference: Bytes::copy_from_slice(user.as_bytes()),
         control: Control::None,
-        body: Body::Written(entity),
+        body: EventBody::Written(entity),
     });
     (commit.put_value(READS, user, &read), entity)
 }

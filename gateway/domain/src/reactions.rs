@@ -6,7 +6,7 @@ mod operations;
 use bytes::Bytes;
 use protocol::{ChannelId, EventKind, MessageId, UserId, operation::reaction::Count};
 use serde::{Deserialize, Serialize};
-use store::{Append, Body, Commit, Counter, Expected, Increment, Write};
+use store::{Append, Commit, Counter, EventBody, Expected, Increment, Write};
 
 use crate::{
     Services,
@@ -163,7 +163,7 @@ async fn react(
             kind: kind as u8,
             reference: told.clone(),
             control: store::Control::None,
-            body: Body::Bytes(told, Some(counter)),
+            body: EventBody::Bytes(told, Some(counter)),
         });
         match services.commit(&state.partition, commit).await? {
             Ok(outcome) => {

@@ -1,7 +1,7 @@
 //! Shared parts of organizations and apps: access and pages.
 
 use protocol::{OrganizationId, operation::page::ListPage};
-use store::{Document, Key, Partition, Range, Table};
+use store::{Document, DocumentKey, Partition, Range, Table};
 
 use crate::{
     Services,
@@ -43,7 +43,7 @@ pub(super) async fn page_of(
         .map(|cursor| cursor::open_cursor(services, &query, &cursor))
         .transpose()?;
     let range = Range::Keys {
-        after: after.map(Key::from),
+        after: after.map(DocumentKey::from),
     };
     let (found, _) = services.store.page(partition, table, range, limit).await?;
     let cursor = found

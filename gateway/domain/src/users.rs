@@ -13,7 +13,7 @@ use protocol::{
         user::{PutUser, UpdateUser, UserBatch, UserBatchItem},
     },
 };
-use store::{Append, Body, Commit, Control, Document, Expected};
+use store::{Append, Commit, Control, Document, EventBody, Expected};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -312,7 +312,7 @@ async fn change_user(
             kind: EventKind::UserUpdated as u8,
             reference: Bytes::new(),
             control: Control::None,
-            body: Body::Written(entity),
+            body: EventBody::Written(entity),
         });
         let committed = services.commit(&actor.scope.user(id), commit).await?;
         Ok(committed.ok().map(|outcome| Versioned {

@@ -8,14 +8,15 @@ use domain::{
     schema::{self, APPS, ENTITY, JOBS, ONLY, ORGANIZATIONS},
 };
 use store::{
-    Commit, Document, Entry, Expected, Order, Partition, StoreError, Table,
+    Commit, Document, Expected, LogEntry, Order, Partition, Table,
     transfer::{Exists, Outline, Piece, Transfer},
 };
 use tokio::task::JoinSet;
 
 use super::{
     line::{DocumentLine, ExportLine, Header, LineReader, PartitionLine, TransferCounts},
-    partition_check::PartitionCheck,
+    load::{load, load_credential},
+    partition_check::ExportedPartitionCheck,
     partitions::{self, PartitionRole},
     progress::Progress,
     references::{DocumentVerdict, References},
@@ -64,7 +65,7 @@ struct IncomingPartition {
     partition: Partition,
     kind: PartitionRole,
     outline: Outline,
-    check: PartitionCheck,
+    check: ExportedPartitionCheck,
     piece: Piece,
     bytes: usize,
 }
@@ -287,7 +288,7 @@ impl<'a> Importer<'a> {
         outline.is_possible().then_some(IncomingPartition {
             partition,
             kind,
-            check: PartitionCheck::new(&outline),
+            check: ExportedPartitionCheck::new(&outline),
             outline,
             piece: Piece::default(),
             bytes: 0,
@@ -443,7 +444,7 @@ impl IncomingPartition {
         self.piece.documents.push((table, document));
     }
 
-    fn entry(&mut self, entry: Entry) {
+    fn entry(&mut self, entry: LogEntry) {
         self.bytes += 64 + entry.reference.len();
         self.piece.entries.push(entry);
     }
@@ -458,53 +459,6 @@ impl IncomingPartition {
     fn take_piece(&mut self) -> Piece {
         self.bytes = 0;
         std::mem::take(&mut self.piece)
-    }
-}
-
-async fn load(
-    store: &dyn Transfer,
-    partition: &Partition,
-    piece: Piece,
-) -> Result<Result<(), Exists>, StartError> {
-    if piece.documents.is_empty() && piece.entries.is_empty() && piece.outline.is_none() {
-        return Ok(Ok(()));
-    }
-    store
-        .load(partition, piece)
-        .await
-        .map_err(|error: StoreError| StartError(format!("{error}; import the same file again")))
-}
-
-/// Loads a credential. An equal one may exist already: from an earlier attempt, or loaded with
-/// another app of the same organization.
-async fn load_credential(
-    store: &dyn Transfer,
-    partition: Partition,
-    piece: Piece,
-    outline: Outline,
-) -> Result<(), StartError> {
-    let value = piece
-        .documents
-        .first()
-        .map(|(_, document)| document.value.clone());
-    let piece = Piece {
-        outline: Some(outline),
-        ..piece
-    };
-    match load(store, &partition, piece).await? {
-        Ok(()) => Ok(()),
-        Err(Exists)
-            if partitions::entity(store, &partition)
-                .await?
-                .map(|document| document.value)
-                == value =>
-        {
-            Ok(())
-        }
-        Err(Exists) => Err(StartError(format!(
-            "{} belongs to another key in this store: the app cannot be imported here",
-            partition.name()
-        ))),
     }
 }
 

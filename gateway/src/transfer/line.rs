@@ -8,7 +8,9 @@ use protocol::{AppId, OrganizationId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
-use store::{Document, Entry, Head, Partition, Position, Stamps, Table, transfer::Outline};
+use store::{
+    Document, LogEntry, Partition, PartitionHead, Position, Stamps, Table, transfer::Outline,
+};
 
 use super::content;
 use crate::{start::StartError, terminal::escape};
@@ -76,7 +78,7 @@ impl PartitionLine {
             weight,
             expires,
         } = outline;
-        let Head {
+        let PartitionHead {
             seq,
             at,
             number,
@@ -116,7 +118,7 @@ impl PartitionLine {
             weight,
             expires,
         } = self;
-        let head = Head {
+        let head = PartitionHead {
             seq,
             at,
             number,
@@ -234,8 +236,8 @@ pub(super) struct EventLine {
 }
 
 impl EventLine {
-    pub(super) fn of(entry: &Entry) -> Self {
-        let Entry {
+    pub(super) fn of(entry: &LogEntry) -> Self {
+        let LogEntry {
             position: Position { seq, at },
             kind,
             ref reference,
@@ -248,14 +250,14 @@ impl EventLine {
         }
     }
 
-    pub(super) fn entry(&self) -> Option<Entry> {
+    pub(super) fn entry(&self) -> Option<LogEntry> {
         let Self {
             seq,
             at,
             kind,
             ref reference,
         } = *self;
-        Some(Entry {
+        Some(LogEntry {
             position: Position { seq, at },
             kind,
             reference: content::reference_from_json(reference)?.into(),

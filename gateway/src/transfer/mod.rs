@@ -16,6 +16,7 @@ mod content;
 mod export;
 mod import;
 mod line;
+mod load;
 mod open_store;
 mod partition_check;
 mod partition_reader;

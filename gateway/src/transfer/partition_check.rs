@@ -9,7 +9,7 @@ use std::{
 };
 
 use store::{
-    Document, Entry, Order, Position, Table,
+    Document, LogEntry, Order, Position, Table,
     embedded::{EVENT_OVERHEAD, ValueCheck},
     transfer::Outline,
 };
@@ -18,7 +18,7 @@ use crate::value_check::ChatCheck;
 
 /// The check of a partition, fed with its lines in their order.
 #[derive(Debug)]
-pub(super) struct PartitionCheck {
+pub(super) struct ExportedPartitionCheck {
     outline: Outline,
     /// The position of the newest event so far.
     event: Position,
@@ -35,7 +35,7 @@ pub(super) struct PartitionCheck {
 /// Description of an error, as the end of a sentence about the line or the partition.
 pub(super) type Problem = &'static str;
 
-impl PartitionCheck {
+impl ExportedPartitionCheck {
     /// Begins the check of a partition.
     pub(super) fn new(outline: &Outline) -> Self {
         Self {
@@ -94,7 +94,7 @@ impl PartitionCheck {
     /// # Errors
     ///
     /// Returns what is wrong with it.
-    pub(super) fn event(&mut self, entry: &Entry) -> Result<(), Problem> {
+    pub(super) fn event(&mut self, entry: &LogEntry) -> Result<(), Problem> {
         let Position { seq, at } = entry.position;
         if seq != self.event.seq + 1 || seq > self.outline.head.seq {
             return Err("an event has another number than follows");
@@ -152,7 +152,7 @@ fn are_counts(counts: &[(String, u64)]) -> bool {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use store::{Head, Stamps};
+    use store::{PartitionHead, Stamps};
 
     use super::*;
 
@@ -162,7 +162,7 @@ mod tests {
 
     fn outline() -> Outline {
         Outline {
-            head: Head {
+            head: PartitionHead {
                 seq: 3,
                 at: 30,
                 number: 3,
@@ -190,8 +190,8 @@ mod tests {
         }
     }
 
-    fn entry(seq: u64, at: u64) -> Entry {
-        Entry {
+    fn entry(seq: u64, at: u64) -> LogEntry {
+        LogEntry {
             position: Position { seq, at },
             kind: 1,
             reference: Bytes::from_static(b"x"),
@@ -201,9 +201,9 @@ mod tests {
     fn check(
         outline: &Outline,
         documents: &[(Table, Document)],
-        entries: &[Entry],
+        entries: &[LogEntry],
     ) -> Result<(), Problem> {
-        let mut check = PartitionCheck::new(outline);
+        let mut check = ExportedPartitionCheck::new(outline);
         for (table, document) in documents {
             check.document(*table, document)?;
         }

@@ -2,8 +2,8 @@
 
 use domain::schema;
 use store::{
-    Document, Entry, Order, Partition, Position, Range, StoreError, Table,
-    transfer::{Cursor, Outline, Transfer},
+    Document, LogEntry, Order, Partition, Position, Range, StoreError, Table,
+    transfer::{Outline, Transfer, TransferCursor},
 };
 
 /// Maximum number of documents or log entries in a batch.
@@ -11,7 +11,7 @@ const ITEMS_PER_READ: usize = 200;
 
 pub(super) enum PartitionBatch {
     Documents(Table, Vec<Document>),
-    Entries(Vec<Entry>),
+    Entries(Vec<LogEntry>),
 }
 
 impl PartitionBatch {
@@ -45,7 +45,7 @@ pub(super) struct PartitionReader<'s> {
 enum State {
     NextTable,
     /// A plain or listed table.
-    Scan(Table, Option<Cursor>),
+    Scan(Table, Option<TransferCursor>),
     /// A numbered table, read after this number.
     Numbered(Table, u64),
     Log(Position),

@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use fanout::record::{Control, Stamps};
 
-use crate::{Document, EventSlot, IncrementSlot, Key, RequireSlot, StoreError, Table, WriteSlot};
+use crate::{
+    Document, DocumentKey, EventSlot, IncrementSlot, RequireSlot, StoreError, Table, WriteSlot,
+};
 
 /// An atomic write to one partition: all of it is applied, or nothing.
 #[derive(Debug, Clone, Default)]
@@ -36,13 +38,13 @@ pub struct Commit {
 /// Builder methods.
 impl Commit {
     /// Adds a precondition on a document.
-    pub fn require(mut self, table: Table, key: impl Into<Key>, is: Expected) -> Self {
+    pub fn require(mut self, table: Table, key: impl Into<DocumentKey>, is: Expected) -> Self {
         self.add_require(table, key, is);
         self
     }
 
     /// Adds a put of a document without an event.
-    pub fn put(mut self, table: Table, key: impl Into<Key>, value: Bytes) -> Self {
+    pub fn put(mut self, table: Table, key: impl Into<DocumentKey>, value: Bytes) -> Self {
         self.write.push(Write::Put {
             table,
             key: key.into(),
@@ -54,7 +56,7 @@ impl Commit {
     }
 
     /// Adds a deletion of a document.
-    pub fn delete(mut self, table: Table, key: impl Into<Key>) -> Self {
+    pub fn delete(mut self, table: Table, key: impl Into<DocumentKey>) -> Self {
         self.write.push(Write::Delete {
             table,
             key: key.into(),
@@ -69,7 +71,12 @@ impl Commit {
     }
 
     /// Adds a precondition and returns its slot, for [`Conflict::failed`].
-    pub fn add_require(&mut self, table: Table, key: impl Into<Key>, is: Expected) -> RequireSlot {
+    pub fn add_require(
+        &mut self,
+        table: Table,
+        key: impl Into<DocumentKey>,
+        is: Expected,
+    ) -> RequireSlot {
         let slot = self.next_require();
         self.require.push(Require {
             table,
@@ -79,14 +86,14 @@ impl Commit {
         slot
     }
 
-    /// Adds a write and returns its slot, for [`Body::Written`] and [`Outcome::written`].
+    /// Adds a write and returns its slot, for [`EventBody::Written`] and [`Outcome::written`].
     pub fn add_write(&mut self, write: Write) -> WriteSlot {
         let slot = self.next_write();
         self.write.push(write);
         slot
     }
 
-    /// Adds an increment and returns its slot, for [`Body::Bytes`] and [`Outcome::count`].
+    /// Adds an increment and returns its slot, for [`EventBody::Bytes`] and [`Outcome::count`].
     pub fn add_increment(&mut self, increment: Increment) -> IncrementSlot {
         let slot = IncrementSlot::nth(self.increment.len());
         self.increment.push(increment);
@@ -122,7 +129,7 @@ pub struct Require {
     /// The document's table.
     pub table: Table,
     /// The document's key.
-    pub key: Key,
+    pub key: DocumentKey,
     /// The required state.
     pub is: Expected,
 }
@@ -157,7 +164,7 @@ pub enum Write {
         /// The table.
         table: Table,
         /// The key.
-        key: Key,
+        key: DocumentKey,
         /// The new value.
         value: Bytes,
         /// The timestamp that is set to the commit's `at`, besides `created_at`.
@@ -173,7 +180,7 @@ pub enum Write {
         /// The table.
         table: Table,
         /// The key.
-        key: Key,
+        key: DocumentKey,
         /// The event.
         event: EventSlot,
     },
@@ -182,7 +189,7 @@ pub enum Write {
         /// The table.
         table: Table,
         /// The key.
-        key: Key,
+        key: DocumentKey,
     },
 }
 
@@ -227,7 +234,7 @@ pub enum Counter {
         /// The document's table.
         table: Table,
         /// The document's key.
-        key: Key,
+        key: DocumentKey,
         /// The counter's name, for example a reaction's emoji: UTF-8, 1 to 64 bytes.
         name: Arc<str>,
     },
@@ -243,12 +250,12 @@ pub struct Append {
     /// The hub's action at this event.
     pub control: Control,
     /// The body of the published record.
-    pub body: Body,
+    pub body: EventBody,
 }
 
 /// The body of a record on the bus.
 #[derive(Debug, Clone)]
-pub enum Body {
+pub enum EventBody {
     /// These bytes. If an increment is given, the record's `count` is its result.
     Bytes(Bytes, Option<IncrementSlot>),
     /// The document that this write puts: its value, its stamps and its counters (in the byte order

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use fanout::{Position, Topic};
 
 use crate::{
-    Commit, Committed, Document, Head, Key, Log, Page, Partition, Purged, Range, Read, Require,
-    Snapshot, Store, StoreError, Table,
+    Commit, Committed, Document, DocumentKey, Log, Page, Partition, PartitionHead, Purged, Range,
+    Read, Require, Snapshot, Store, StoreError, Table,
 };
 
 /// A store over another store. Methods that are not overridden delegate to [`inner`](Self::inner).
@@ -31,7 +31,7 @@ pub trait StoreLayer: Send + Sync + std::fmt::Debug {
     async fn documents(
         &self,
         partition: &Partition,
-        keys: Vec<(Table, Key)>,
+        keys: Vec<(Table, DocumentKey)>,
         bytes: usize,
     ) -> Result<Vec<Option<Document>>, StoreError> {
         self.inner()?.documents(partition, keys, bytes).await
@@ -44,7 +44,7 @@ pub trait StoreLayer: Send + Sync + std::fmt::Debug {
         table: Table,
         range: Range,
         limit: usize,
-    ) -> Result<(Page, Head), StoreError> {
+    ) -> Result<(Page, PartitionHead), StoreError> {
         self.inner()?.page(partition, table, range, limit).await
     }
 
@@ -134,7 +134,7 @@ impl<L: StoreLayer> Store for L {
     fn documents<'s, 'p, 'r>(
         &'s self,
         partition: &'p Partition,
-        keys: Vec<(Table, Key)>,
+        keys: Vec<(Table, DocumentKey)>,
         bytes: usize,
     ) -> BoxFuture<'r, Result<Vec<Option<Document>>, StoreError>>
     where
@@ -151,7 +151,7 @@ impl<L: StoreLayer> Store for L {
         table: Table,
         range: Range,
         limit: usize,
-    ) -> BoxFuture<'r, Result<(Page, Head), StoreError>>
+    ) -> BoxFuture<'r, Result<(Page, PartitionHead), StoreError>>
     where
         's: 'r,
         'p: 'r,

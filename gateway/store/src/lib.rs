@@ -32,12 +32,12 @@ use tokio::time::timeout;
 
 pub use crate::{
     commit::{
-        Append, Body, Commit, Committed, Conflict, Counter, Expected, Increment, Keep, Mark,
+        Append, Commit, Committed, Conflict, Counter, EventBody, Expected, Increment, Keep, Mark,
         Outcome, Purged, Require, Write, Written,
     },
     layer::StoreLayer,
-    partition::{Key, Order, Partition, Table},
-    read::{Continuity, Document, Entry, Head, Log, Page, Range, Read, Snapshot},
+    partition::{DocumentKey, Order, Partition, Table},
+    read::{Continuity, Document, Log, LogEntry, Page, PartitionHead, Range, Read, Snapshot},
     slot::{EventSlot, IncrementSlot, RequireSlot, WriteSlot},
 };
 
@@ -76,7 +76,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn documents(
         &self,
         partition: &Partition,
-        keys: Vec<(Table, Key)>,
+        keys: Vec<(Table, DocumentKey)>,
         bytes: usize,
     ) -> Result<Vec<Option<Document>>, StoreError>;
 
@@ -88,7 +88,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         table: Table,
         range: Range,
         limit: usize,
-    ) -> Result<(Page, Head), StoreError>;
+    ) -> Result<(Page, PartitionHead), StoreError>;
 
     /// Reads at most `limit` events after a position.
     async fn log(

@@ -79,4 +79,4 @@ impl Table {
 
 /// The key of a document within its table: UTF-8 without `{`, `}` and control characters, at most
 /// 256 bytes, possibly empty.
-pub type Key = Arc<str>;
+pub type DocumentKey = Arc<str>;

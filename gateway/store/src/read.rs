@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use fanout::{Position, record::Stamps};
 
-use crate::{Key, Partition, Table};
+use crate::{DocumentKey, Partition, Table};
 
 /// A stored document: an opaque value and the metadata that the store assigned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
     /// The key, even if the document was found by number.
-    pub key: Key,
+    pub key: DocumentKey,
     /// Increases by one with each put; a [`Write::Touch`](crate::Write::Touch) does not change it.
     ///
     /// A new document starts above the highest version of all documents that were deleted or purged
@@ -28,7 +28,7 @@ pub struct Document {
 /// The state of a partition's log and of its numbered table. All zero if the partition does not
 /// exist.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Head {
+pub struct PartitionHead {
     /// `seq` of the newest event.
     pub seq: u64,
     /// Timestamp of the newest commit that appended events.
@@ -39,7 +39,7 @@ pub struct Head {
     pub floor: Position,
 }
 
-impl Head {
+impl PartitionHead {
     /// Returns the position of a reader that has read the whole log.
     pub fn position(&self) -> Position {
         Position {
@@ -55,7 +55,7 @@ pub struct Read {
     /// The partition.
     pub partition: Partition,
     /// Documents to read by key.
-    pub documents: Vec<(Table, Key)>,
+    pub documents: Vec<(Table, DocumentKey)>,
     /// If set, also read the document with the highest number of this table.
     pub newest: Option<Table>,
 }
@@ -64,7 +64,7 @@ pub struct Read {
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     /// The head of the log.
-    pub head: Head,
+    pub head: PartitionHead,
     /// The partition's counters that are not zero.
     pub counters: Vec<(String, u64)>,
     /// The documents in the order of [`Read::documents`]; `None` if absent.
@@ -89,7 +89,7 @@ pub enum Range {
     /// Listed tables: keys after this one, ascending.
     Keys {
         /// The last key of the previous page; `None` for the first page.
-        after: Option<Key>,
+        after: Option<DocumentKey>,
     },
     /// Numbered tables: the highest numbers below this one (`None`: the newest), returned in
     /// ascending order.
@@ -112,7 +112,7 @@ pub struct Page {
 
 /// An event in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct LogEntry {
     /// Position of the event.
     pub position: Position,
     /// [`Append::kind`](crate::Append::kind) of the event.
@@ -125,9 +125,9 @@ pub struct Entry {
 #[derive(Debug, Clone)]
 pub struct Log {
     /// Events after the requested position; empty unless `continuity` is `Continuous`.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<LogEntry>,
     /// The head at the same instant.
-    pub head: Head,
+    pub head: PartitionHead,
     /// Whether the log can be read from the requested position.
     pub continuity: Continuity,
 }

@@ -5,13 +5,13 @@
 
 use async_trait::async_trait;
 
-use super::{Document, Entry, Head, Partition, Store, StoreError, Table};
+use super::{Document, LogEntry, Partition, PartitionHead, Store, StoreError, Table};
 
 /// The state of a partition without its documents and its log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outline {
     /// The state of the log and of the numbered table.
-    pub head: Head,
+    pub head: PartitionHead,
     /// Counters that are not zero, in the byte order of their names.
     pub counters: Vec<(String, u64)>,
     /// Timestamp of the newest commit, also of one that appended nothing. Later commits have no
@@ -62,7 +62,7 @@ pub struct Piece {
     /// twice has no further effect.
     pub documents: Vec<(Table, Document)>,
     /// Events in the order of the log.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<LogEntry>,
     /// Set in the last piece, which makes the partition visible.
     pub outline: Option<Outline>,
 }
@@ -76,7 +76,7 @@ pub type Loaded = Result<Result<(), Exists>, StoreError>;
 
 /// The position of an iteration: returned by one call and passed to the next. Opaque to the caller.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Cursor(pub(super) String);
+pub struct TransferCursor(pub(super) String);
 
 /// A store whose partitions can be read and loaded as a whole. Every call ends within
 /// [`DEADLINE`](super::DEADLINE).
@@ -90,8 +90,8 @@ pub trait Transfer: Store {
     async fn partitions(
         &self,
         prefix: &str,
-        from: Option<Cursor>,
-    ) -> Result<(Vec<Partition>, Option<Cursor>), StoreError>;
+        from: Option<TransferCursor>,
+    ) -> Result<(Vec<Partition>, Option<TransferCursor>), StoreError>;
 
     /// Returns the outline of a partition, if it exists.
     async fn outline(&self, partition: &Partition) -> Result<Option<Outline>, StoreError>;
@@ -103,9 +103,9 @@ pub trait Transfer: Store {
         &self,
         partition: &Partition,
         table: Table,
-        from: Option<Cursor>,
+        from: Option<TransferCursor>,
         limit: usize,
-    ) -> Result<(Vec<Document>, Option<Cursor>), StoreError>;
+    ) -> Result<(Vec<Document>, Option<TransferCursor>), StoreError>;
 
     /// Loads a piece of a partition that does not exist. The partition stays invisible to readers,
     /// and must not be written to, until its last piece is loaded. A partition that expires must be
@@ -115,7 +115,11 @@ pub trait Transfer: Store {
 
     /// Removes some of the partitions whose names start with `prefix`, complete or partly loaded,
     /// and returns the cursor for the next call.
-    async fn wipe(&self, prefix: &str, from: Option<Cursor>) -> Result<Option<Cursor>, StoreError>;
+    async fn wipe(
+        &self,
+        prefix: &str,
+        from: Option<TransferCursor>,
+    ) -> Result<Option<TransferCursor>, StoreError>;
 }
 
 #[cfg(test)]
@@ -126,7 +130,7 @@ mod tests {
     #[test]
     fn outline_with_a_floor_behind_its_head_is_impossible() {
         let outline = |floor: u64, seq: u64| Outline {
-            head: Head {
+            head: PartitionHead {
                 seq,
                 at: 1,
                 number: 2,

@@ -15,8 +15,8 @@ use bytes::Bytes;
 use fanout::record::Control;
 use redis_testing::Server;
 use store::{
-    Append, Body, Commit, Counter, EventSlot, Expected, Increment, IncrementSlot, Keep, Key, Mark,
-    Partition, Read, Require, Store, Table, Write, WriteSlot, redis::Redis,
+    Append, Commit, Counter, DocumentKey, EventBody, EventSlot, Expected, Increment, IncrementSlot,
+    Keep, Mark, Partition, Read, Require, Store, Table, Write, WriteSlot, redis::Redis,
 };
 
 const MESSAGES: Table = Table::numbered("messages");
@@ -26,14 +26,14 @@ const TASKS: u64 = 64;
 fn put(table: Table, key: &str, value: Bytes, event: Option<EventSlot>) -> Write {
     Write::Put {
         table,
-        key: Key::from(key),
+        key: DocumentKey::from(key),
         value,
         mark: Mark::None,
         event,
     }
 }
 
-fn event(body: Body) -> Append {
+fn event(body: EventBody) -> Append {
     Append {
         kind: 1,
         reference: Bytes::from_static(b"msg_0123456789abcdef"),
@@ -45,7 +45,7 @@ fn event(body: Body) -> Append {
 fn message(id: &str) -> Commit {
     let require = |table, key: &str, is| Require {
         table,
-        key: Key::from(key),
+        key: DocumentKey::from(key),
         is,
     };
     Commit {
@@ -59,7 +59,7 @@ fn message(id: &str) -> Commit {
             Bytes::from(vec![7; 300]),
             Some(EventSlot::nth(0)),
         )],
-        append: vec![event(Body::Written(WriteSlot::nth(0)))],
+        append: vec![event(EventBody::Written(WriteSlot::nth(0)))],
         ..Commit::default()
     }
 }
@@ -67,18 +67,18 @@ fn message(id: &str) -> Commit {
 fn reaction(id: &str) -> Commit {
     let counter = Counter::Document {
         table: MESSAGES,
-        key: Key::from(id),
+        key: DocumentKey::from(id),
         name: "👍".into(),
     };
     Commit {
         require: vec![Require {
             table: PARTICIPANTS,
-            key: Key::from("usr_1"),
+            key: DocumentKey::from("usr_1"),
             is: Expected::Present,
         }],
         write: vec![Write::Touch {
             table: MESSAGES,
-            key: Key::from(id),
+            key: DocumentKey::from(id),
             event: EventSlot::nth(0),
         }],
         increment: vec![Increment {
@@ -87,7 +87,7 @@ fn reaction(id: &str) -> Commit {
             max: None,
             max_names: Some(50),
         }],
-        append: vec![event(Body::Bytes(
+        append: vec![event(EventBody::Bytes(
             Bytes::from_static(b"reacted"),
             Some(IncrementSlot::nth(0)),
         ))],
@@ -223,7 +223,7 @@ async fn what_a_commit_costs() {
         async move {
             let read = Read {
                 partition,
-                documents: vec![(PARTICIPANTS, Key::from("usr_1"))],
+                documents: vec![(PARTICIPANTS, DocumentKey::from("usr_1"))],
                 newest: Some(MESSAGES),
             };
             assert!(store.read(vec![read]).await.unwrap()[0].newest.is_some());
@@ -238,7 +238,7 @@ async fn what_a_commit_costs() {
 
     let read = |partition: &Partition| Read {
         partition: partition.clone(),
-        documents: vec![(PARTICIPANTS, Key::from("usr_1"))],
+        documents: vec![(PARTICIPANTS, DocumentKey::from("usr_1"))],
         newest: Some(MESSAGES),
     };
     let start = Instant::now();

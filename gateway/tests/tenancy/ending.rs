@@ -19,7 +19,7 @@ use protocol::{
     entity::{Algorithm, Environment},
     operation::user::{Disconnect, MintToken},
 };
-use store::{Append, Body, Commit, Keep};
+use store::{Append, Commit, EventBody, Keep};
 
 use crate::story::{Deployment, scope};
 
@@ -178,7 +178,7 @@ async fn a_node_that_missed_entries_has_all_sessions_checked() {
         kind: 1,
         reference: Bytes::new(),
         control: Default::default(),
-        body: Body::Bytes(Bytes::from_static(&[0x80]), None),
+        body: EventBody::Bytes(Bytes::from_static(&[0x80]), None),
     };
     let trim = Commit {
         append: vec![trim],

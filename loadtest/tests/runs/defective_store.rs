@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use store::{
-    Commit, Committed, Continuity, Expected, Head, Log, Order, Partition, Position, Read, Snapshot,
-    Store, StoreError, StoreLayer,
+    Commit, Committed, Continuity, Expected, Log, Order, Partition, PartitionHead, Position, Read,
+    Snapshot, Store, StoreError, StoreLayer,
 };
 
 /// The defect of the store.
@@ -79,7 +79,7 @@ impl StoreLayer for DefectiveStore {
         match self.position_of_seq(partition, after).await? {
             position if position == after => Ok(Log {
                 entries: Vec::new(),
-                head: Head {
+                head: PartitionHead {
                     seq: after.seq,
                     at: after.at,
                     ..log.head

@@ -5,7 +5,7 @@ use protocol::{
     entity::{Channel, ChannelType},
     operation::page::{List, ListPage},
 };
-use store::{Key, Range, Read};
+use store::{DocumentKey, Range, Read};
 
 use crate::{
     Services,
@@ -58,7 +58,7 @@ pub async fn list_channels(
         .cursor
         .map(|cursor| cursor::open_cursor(services, &query, &cursor))
         .transpose()?;
-    let mut filling = Filling::new(limit, after.map(Key::from), codec::longest);
+    let mut filling = Filling::new(limit, after.map(DocumentKey::from), codec::longest);
     while let Some((after, count)) = filling.next() {
         let candidates = candidates(services, actor, &filter, after, count).await?;
         let found = visible_channels(services, actor, &filter, &candidates.ids).await?;
@@ -79,11 +79,11 @@ async fn candidates(
     services: &Services,
     actor: &Actor,
     filter: &ChannelFilter,
-    after: Option<Key>,
+    after: Option<DocumentKey>,
     count: usize,
 ) -> Result<Candidates> {
     if let Some(ids) = &filter.ids {
-        let mut ids: Vec<Key> = ids
+        let mut ids: Vec<DocumentKey> = ids
             .iter()
             .map(ChannelId::shared)
             .filter(|id| after.as_ref().is_none_or(|after| id > after))
@@ -103,7 +103,7 @@ async fn candidates(
             vec![(scope.user(id), CHANNELS), (index, PUBLIC_CHANNELS)]
         }
     };
-    let (mut ids, mut more, mut end) = (Vec::new(), false, None::<Key>);
+    let (mut ids, mut more, mut end) = (Vec::new(), false, None::<DocumentKey>);
     for (partition, table) in sources {
         let (page, _) = services
             .store
@@ -139,7 +139,7 @@ async fn visible_channels(
     services: &Services,
     actor: &Actor,
     filter: &ChannelFilter,
-    ids: &[Key],
+    ids: &[DocumentKey],
 ) -> Result<Vec<Option<Channel>>> {
     if ids.is_empty() {
         return Ok(Vec::new());

@@ -8,7 +8,7 @@ use fanout::{
 };
 use protocol::Limits;
 use redis_testing::Server;
-use store::{Append, Body, Keep, embedded::Embedded, redis::Redis, transfer::Transfer};
+use store::{Append, EventBody, Keep, embedded::Embedded, redis::Redis, transfer::Transfer};
 
 use super::*;
 use crate::credential::SecretKey;
@@ -36,7 +36,7 @@ async fn app_deletion_drops_what_was_deleted_before(store: Arc<impl Transfer + '
     store.commit(&scope.index(), index).await.unwrap().unwrap();
     for partition in [scope.channel(&general), scope.user(&bob)] {
         let mut deleted = Commit::default().put_value(TOMBSTONE, ONLY, &true);
-        let body = Body::Bytes(Bytes::from_static(&[0x80]), None);
+        let body = EventBody::Bytes(Bytes::from_static(&[0x80]), None);
         deleted.append.push(Append {
             kind: 200,
             reference: Bytes::new(),

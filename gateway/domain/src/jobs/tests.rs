@@ -125,7 +125,7 @@ async fn every_committed_revocation_ends_the_sessions_before_it(services: Servic
             .all_keys(&schema::deployment(), JOBS)
             .await
             .unwrap(),
-        Vec::<Key>::new(),
+        Vec::<DocumentKey>::new(),
         "no job is left for ever"
     );
 }

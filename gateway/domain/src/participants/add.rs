@@ -8,7 +8,7 @@ use protocol::{
         participant::{AddParticipant, ParticipantBatch, ParticipantBatchItem},
     },
 };
-use store::{Commit, Expected, Key};
+use store::{Commit, DocumentKey, Expected};
 use tokio::sync::Mutex;
 
 use super::{admit, count_owners, counted, new_participant, remove};
@@ -136,7 +136,10 @@ async fn add(
     action: Action,
 ) -> Result<(Versioned<Participant>, Added)> {
     retry(|| async {
-        let keys = [(PARTICIPANTS, user.shared()), (OWNERS, Key::from(ONLY))];
+        let keys = [
+            (PARTICIPANTS, user.shared()),
+            (OWNERS, DocumentKey::from(ONLY)),
+        ];
         let (state, [there, owner_count]) =
             channel_state::read_with(services, actor, channel_id, keys).await?;
         state.permit(actor, action)?;

@@ -5,7 +5,7 @@ use protocol::{
     entity::Participant,
     operation::page::{List, ListPage},
 };
-use store::{Key, Range};
+use store::{DocumentKey, Range};
 
 use super::{MembershipState, read_membership};
 use crate::{
@@ -36,7 +36,7 @@ pub async fn list_participants(
         .map(|cursor| cursor::open_cursor(services, &query, &cursor))
         .transpose()?;
     let range = Range::Keys {
-        after: after.map(Key::from),
+        after: after.map(DocumentKey::from),
     };
     let (page, _) = services
         .store

@@ -5,7 +5,7 @@ use protocol::{
     ChannelId, ErrorCode, EventKind, UserId,
     entity::{Participant, Role},
 };
-use store::{Append, Body, Commit, Control, Document};
+use store::{Append, Commit, Control, Document, EventBody};
 
 use super::{
     MembershipState, count_owners, counted, hand_over, is_last_owner, read_membership,
@@ -195,7 +195,7 @@ fn leave_with(mut commit: Commit, participant: &Participant) -> Commit {
         kind: EventKind::ParticipantRemoved as u8,
         reference: told.clone(),
         control: Control::Evict(Bytes::copy_from_slice(user.as_bytes())),
-        body: Body::Bytes(told, None),
+        body: EventBody::Bytes(told, None),
     });
     commit
         .delete(PARTICIPANTS, user.clone())

@@ -8,7 +8,7 @@ use protocol::{
         user::Users,
     },
 };
-use store::{Key, Range};
+use store::{DocumentKey, Range};
 
 use super::user_of;
 use crate::{
@@ -70,13 +70,13 @@ pub async fn list_users(services: &Services, actor: &Actor, page: ListPage) -> R
         .cursor
         .map(|cursor| cursor::open_cursor(services, &query, &cursor))
         .transpose()?;
-    let mut filling = Filling::new(limit, after.map(Key::from), codec::longest);
+    let mut filling = Filling::new(limit, after.map(DocumentKey::from), codec::longest);
     while let Some((after, count)) = filling.next() {
         let (page, _) = services
             .store
             .page(&actor.scope.index(), USERS, Range::Keys { after }, count)
             .await?;
-        let ids: Vec<Key> = page
+        let ids: Vec<DocumentKey> = page
             .documents
             .into_iter()
             .map(|document| document.key)

@@ -20,7 +20,7 @@ use std::{
 use fanout::Position;
 use protocol::ChannelId;
 
-use pending::{Comparison, Pending, retry_pause};
+use pending::{Comparison, PendingSubscription, retry_pause};
 pub use step::{
     Next, SubscribeReason, SubscriptionAdmission, SubscriptionHandle, SubscriptionStep,
 };
@@ -63,7 +63,7 @@ pub struct Subscriptions<S> {
     /// Subscriptions that the change in progress has removed, unless `channel.removed` arrived
     /// since.
     taken: HashSet<ChannelId>,
-    pending: HashMap<ChannelId, Pending>,
+    pending: HashMap<ChannelId, PendingSubscription>,
     /// Channels that the client unsubscribed from; comparisons skip them.
     unsubscribed: HashSet<ChannelId>,
     comparison: Option<Comparison>,
@@ -103,8 +103,10 @@ impl<S: SubscriptionHandle> Subscriptions<S> {
             Phase::Opening(notices) => notices.push_back(Notice::Added(id, position)),
             Phase::Open => {
                 self.unsubscribed.remove(&id);
-                self.pending
-                    .insert(id, Pending::new(SubscribeReason::Added(position), now));
+                self.pending.insert(
+                    id,
+                    PendingSubscription::new(SubscribeReason::Added(position), now),
+                );
             }
             Phase::Closed => {}
         }
@@ -295,7 +297,8 @@ impl<S: SubscriptionHandle> Subscriptions<S> {
             // Notices may have arrived since.
             if !self.live.contains_key(&id) {
                 // The user's stream may be about to deliver the addition, which then replaces this.
-                let pending = Pending::new(SubscribeReason::Listed, now + REMOVAL_GRACE);
+                let pending =
+                    PendingSubscription::new(SubscribeReason::Listed, now + REMOVAL_GRACE);
                 self.pending.entry(id).or_insert(pending);
             }
         }
@@ -317,7 +320,8 @@ impl<S: SubscriptionHandle> Subscriptions<S> {
     /// Cancels a pending recovery, since the user's stream has delivered the removal or is about
     /// to.
     pub fn confirm_removal(&mut self, id: &ChannelId) {
-        let is_recovery = |pending: &Pending| matches!(pending.why, SubscribeReason::EndedByHub(_));
+        let is_recovery =
+            |pending: &PendingSubscription| matches!(pending.why, SubscribeReason::EndedByHub(_));
         if self.pending.get(id).is_some_and(is_recovery) {
             self.pending.remove(id);
         }
@@ -330,9 +334,10 @@ impl<S: SubscriptionHandle> Subscriptions<S> {
         }
         for (id, position) in interrupted {
             // A later addition takes precedence.
-            let is_newer = |pending: &Pending| pending.why.position().seq > position.seq;
+            let is_newer =
+                |pending: &PendingSubscription| pending.why.position().seq > position.seq;
             if self.taken.remove(&id) && !self.pending.get(&id).is_some_and(is_newer) {
-                let pending = Pending::new(SubscribeReason::Interrupted(position), now);
+                let pending = PendingSubscription::new(SubscribeReason::Interrupted(position), now);
                 self.pending.insert(id, pending);
             }
         }
@@ -364,7 +369,7 @@ impl<S: SubscriptionHandle> Subscriptions<S> {
             let why = SubscribeReason::EndedByHub(subscription.topic_position());
             self.pending
                 .entry(id)
-                .or_insert(Pending::new(why, now + REMOVAL_GRACE));
+                .or_insert(PendingSubscription::new(why, now + REMOVAL_GRACE));
         }
     }
 
@@ -375,7 +380,7 @@ impl<S: SubscriptionHandle> Subscriptions<S> {
 
     /// Returns the next steps outside of requests. Call it while no change is in progress.
     pub fn next(&mut self, now: Instant) -> Next {
-        let mut due: Vec<(Instant, &ChannelId, &Pending)> = self
+        let mut due: Vec<(Instant, &ChannelId, &PendingSubscription)> = self
             .pending
             .iter()
             .filter(|(_, pending)| pending.due <= now)
@@ -457,7 +462,11 @@ impl<S: SubscriptionHandle> Subscriptions<S> {
         Some(SubscriptionStep::Subscribe { id, why, is_retry })
     }
 
-    fn pending_for(&mut self, id: &ChannelId, why: SubscribeReason) -> Option<&mut Pending> {
+    fn pending_for(
+        &mut self,
+        id: &ChannelId,
+        why: SubscribeReason,
+    ) -> Option<&mut PendingSubscription> {
         self.pending
             .get_mut(id)
             .filter(|pending| pending.why == why)

@@ -12,7 +12,7 @@ pub(super) const MAX_RETRY_PAUSES: u32 = 10;
 
 /// A pending subscription outside of a request.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pending {
+pub(super) struct PendingSubscription {
     pub(super) why: SubscribeReason,
     pub(super) due: Instant,
     pub(super) attempts: u32,
@@ -21,7 +21,7 @@ pub(super) struct Pending {
     pub(super) is_running: bool,
 }
 
-impl Pending {
+impl PendingSubscription {
     pub(super) fn new(why: SubscribeReason, due: Instant) -> Self {
         Self {
             why,

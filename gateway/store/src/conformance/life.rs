@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{Bench, story::*};
-use crate::{Commit, Conflict, Expected, Head, Partition, Position, Range, Require};
+use crate::{Commit, Conflict, Expected, Partition, PartitionHead, Position, Range, Require};
 
 fn expiring(commit: Commit, after: Duration) -> Commit {
     Commit {
@@ -31,7 +31,7 @@ pub(crate) async fn expired_partition_is_absent<B: Bench>() {
             &[(MESSAGES, "m"), (PEOPLE, "ann"), (FACTS, "f")],
         )
         .await;
-        now.head == Head::default()
+        now.head == PartitionHead::default()
             && now.counters.is_empty()
             && now.documents == [None, None, None]
     })

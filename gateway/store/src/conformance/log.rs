@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{Bench, story::*};
-use crate::{Commit, Continuity, Entry, Keep, Position, Store};
+use crate::{Commit, Continuity, Keep, LogEntry, Position, Store};
 
 /// Commits events at least a millisecond apart, and returns their positions.
 async fn append_events<B: Bench>(bench: &B, count: usize) -> Vec<Position> {
@@ -48,7 +48,7 @@ pub(crate) async fn log_is_read_from_a_position<B: Bench>() {
     for (i, entry) in all.entries[..5].iter().enumerate() {
         assert_eq!(
             *entry,
-            Entry {
+            LogEntry {
                 position: appended[i],
                 kind: 9,
                 reference: Bytes::from(format!("event {i}"))
@@ -57,7 +57,7 @@ pub(crate) async fn log_is_read_from_a_position<B: Bench>() {
     }
     assert_eq!(
         all.entries[5],
-        Entry {
+        LogEntry {
             position: Position {
                 seq: 6,
                 at: batch.at

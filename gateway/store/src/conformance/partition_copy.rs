@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::story::*;
 use crate::{
-    Document, Entry, Mark, Partition, Position, Range, Store, Table,
+    Document, LogEntry, Mark, Partition, Position, Range, Store, Table,
     transfer::{Outline, Piece, Transfer},
 };
 
@@ -18,7 +18,7 @@ const SCAN_ROWS: usize = 20;
 pub(super) struct PartitionCopy {
     pub(super) outline: Outline,
     pub(super) documents: Vec<(Table, Document)>,
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<LogEntry>,
 }
 
 impl PartitionCopy {

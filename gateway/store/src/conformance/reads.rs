@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use super::{Bench, story::*};
-use crate::{Head, Partition, Position, Range, Read, Store, Table};
+use crate::{Partition, PartitionHead, Position, Range, Read, Store, Table};
 
 pub(crate) async fn absent_partition_is_all_zero<B: Bench>() {
     let bench = B::start(ALL).await;
@@ -24,7 +24,7 @@ pub(crate) async fn absent_partition_is_all_zero<B: Bench>() {
             snapshot.documents,
             snapshot.newest
         ),
-        (Head::default(), vec![], vec![None, None], None)
+        (PartitionHead::default(), vec![], vec![None, None], None)
     );
     for (table, range) in [
         (PEOPLE, Range::Keys { after: None }),
@@ -35,11 +35,11 @@ pub(crate) async fn absent_partition_is_all_zero<B: Bench>() {
         let (page, head) = store.page(&room(), table, range, 10).await.unwrap();
         assert_eq!(
             (page.documents, page.more, head),
-            (vec![], false, Head::default())
+            (vec![], false, PartitionHead::default())
         );
     }
     let log = store.log(&room(), Position::default(), 10).await.unwrap();
-    assert_eq!((log.entries, log.head), (vec![], Head::default()));
+    assert_eq!((log.entries, log.head), (vec![], PartitionHead::default()));
     assert_eq!(store.read(vec![]).await.unwrap().len(), 0);
 }
 

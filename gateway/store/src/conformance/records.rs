@@ -7,7 +7,7 @@ use fanout::{
 };
 
 use super::{Bench, story::*};
-use crate::{Append, Body, Commit, Expected, IncrementSlot, Mark, WriteSlot};
+use crate::{Append, Commit, EventBody, Expected, IncrementSlot, Mark, WriteSlot};
 
 pub(crate) async fn batch_is_published_in_order_and_once<B: Bench>() {
     let bench = B::start(ALL).await;
@@ -15,7 +15,7 @@ pub(crate) async fn batch_is_published_in_order_and_once<B: Bench>() {
     let mut listener = bench.listen(&room().topic()).await;
     let mut batch = commit();
     for i in 0..20u8 {
-        let body = Body::Bytes(Bytes::from(vec![i; usize::from(i)]), None);
+        let body = EventBody::Bytes(Bytes::from(vec![i; usize::from(i)]), None);
         batch.append.push(Append {
             kind: i,
             reference: Bytes::from_static(b"ref"),
@@ -139,7 +139,7 @@ pub(crate) async fn written_document_is_published_with_its_stamps<B: Bench>() {
         kind: 3,
         reference: Bytes::new(),
         control: Control::None,
-        body: Body::Written(WriteSlot::nth(1)),
+        body: EventBody::Written(WriteSlot::nth(1)),
     });
     let person = commits(&*store, &room(), person).await;
     let record = next_record(&mut listener).await;
@@ -237,7 +237,7 @@ pub(crate) async fn bytes_are_published_with_the_count<B: Bench>() {
             .reacting("m", "+1", by)
             .touching(MESSAGES, "m");
         reaction.append[0].body =
-            Body::Bytes(Bytes::from_static(b"reacted"), Some(IncrementSlot::nth(1)));
+            EventBody::Bytes(Bytes::from_static(b"reacted"), Some(IncrementSlot::nth(1)));
         let outcome = commits(&*store, &room(), reaction).await;
         let record = next_record(&mut listener).await;
         assert_eq!(
@@ -291,7 +291,7 @@ pub(crate) async fn bodies_of_any_bytes_are_published<B: Bench>() {
     for bytes in [every, large, Bytes::new(), Bytes::from_static(&[0, 0])] {
         let mut both = commit().putting(MESSAGES, "m", bytes.clone());
         both.append.push(Append {
-            body: Body::Bytes(bytes.clone(), None),
+            body: EventBody::Bytes(bytes.clone(), None),
             ..event(bytes.clone())
         });
         commits(&*store, &room(), both).await;

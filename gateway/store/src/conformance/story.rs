@@ -7,8 +7,9 @@ use fanout::record::{Control, Record};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::{
-    Append, Body, Commit, Conflict, Counter, Document, Expected, Head, Increment, Keep, Key, Mark,
-    Outcome, Page, Partition, Position, Range, Read, Require, Snapshot, Store, Table, Write,
+    Append, Commit, Conflict, Counter, Document, DocumentKey, EventBody, Expected, Increment, Keep,
+    Mark, Outcome, Page, Partition, PartitionHead, Position, Range, Read, Require, Snapshot, Store,
+    Table, Write,
 };
 
 pub(super) const MESSAGES: Table = Table::numbered("messages");
@@ -27,7 +28,7 @@ pub(super) fn room() -> Partition {
     Partition::new("channel:room")
 }
 
-pub(super) fn key(name: &str) -> Key {
+pub(super) fn key(name: &str) -> DocumentKey {
     Arc::from(name)
 }
 
@@ -66,7 +67,7 @@ impl CommitBuilder for Commit {
                 kind: 7,
                 reference: Bytes::copy_from_slice(name.as_bytes()),
                 control: Control::None,
-                body: Body::Written(self.next_write()),
+                body: EventBody::Written(self.next_write()),
             });
         }
         self.write.push(Write::Put {
@@ -137,7 +138,7 @@ pub(super) fn event(reference: impl Into<Bytes>) -> Append {
         kind: 9,
         reference: reference.into(),
         control: Control::None,
-        body: Body::Bytes(Bytes::from_static(b"told"), None),
+        body: EventBody::Bytes(Bytes::from_static(b"told"), None),
     }
 }
 
@@ -212,7 +213,7 @@ pub(super) async fn document(
         .expect("an answer for each document")
 }
 
-pub(super) async fn head(store: &dyn Store, partition: &Partition) -> Head {
+pub(super) async fn head(store: &dyn Store, partition: &Partition) -> PartitionHead {
     read(store, partition, &[]).await.head
 }
 

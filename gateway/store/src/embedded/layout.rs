@@ -16,7 +16,7 @@
 
 use bytes::Bytes;
 
-use crate::{Document, Head, Key, Order, Position, Stamps, Table};
+use crate::{Document, DocumentKey, Order, PartitionHead, Position, Stamps, Table};
 
 /// Version of the format, stored in each store.
 pub(super) const FORMAT: u64 = 2;
@@ -134,7 +134,7 @@ pub(super) struct Unreadable;
 pub(super) struct LayoutState {
     /// Number of the partition, a prefix of its keys.
     pub(super) id: u64,
-    pub(super) head: Head,
+    pub(super) head: PartitionHead,
     /// Timestamp of the newest commit, also of one without events.
     pub(super) at: u64,
     /// Expiry; 0 for never.
@@ -149,7 +149,7 @@ pub(super) struct LayoutState {
 
 impl LayoutState {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let Head {
+        let PartitionHead {
             seq,
             at,
             number,
@@ -178,7 +178,7 @@ impl LayoutState {
         let mut reader = Reader(bytes);
         let mut next = || reader.number();
         let id = next()?;
-        let head = Head {
+        let head = PartitionHead {
             seq: next()?,
             at: next()?,
             number: next()?,
@@ -237,7 +237,7 @@ pub(super) fn decode_document(bytes: &[u8]) -> Result<Document, Unreadable> {
         deleted_at: next()?,
     };
     let counts = reader.counts()?;
-    let key = Key::from(reader.text()?);
+    let key = DocumentKey::from(reader.text()?);
     Ok(Document {
         key,
         version,
@@ -356,7 +356,7 @@ mod tests {
         )
             .prop_map(|(n, counters)| LayoutState {
                 id: n[0],
-                head: Head {
+                head: PartitionHead {
                     seq: n[1],
                     at: n[2],
                     number: n[3],

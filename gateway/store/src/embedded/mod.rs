@@ -46,8 +46,8 @@ use tokio::{
 
 use self::{disk::Disk, leases::Leases, reads::Reads, writer::WriteRequest};
 use super::{
-    Commit, Committed, DEADLINE, Document, Head, Keep, Key, Log, Page, Partition, Position, Purged,
-    Range, Read, Require, Snapshot, Store, StoreError, Table,
+    Commit, Committed, DEADLINE, Document, DocumentKey, Keep, Log, Page, Partition, PartitionHead,
+    Position, Purged, Range, Read, Require, Snapshot, Store, StoreError, Table,
 };
 
 pub use self::{
@@ -226,7 +226,7 @@ impl Store for Embedded {
     async fn documents(
         &self,
         partition: &Partition,
-        keys: Vec<(Table, Key)>,
+        keys: Vec<(Table, DocumentKey)>,
         bytes: usize,
     ) -> Result<Vec<Option<Document>>, StoreError> {
         let partition = partition.clone();
@@ -243,7 +243,7 @@ impl Store for Embedded {
         table: Table,
         range: Range,
         limit: usize,
-    ) -> Result<(Page, Head), StoreError> {
+    ) -> Result<(Page, PartitionHead), StoreError> {
         let partition = partition.clone();
         self.reads
             .view(limit, move |view| {

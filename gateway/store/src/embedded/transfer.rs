@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     Document, Order, Partition, StoreError, Table,
-    transfer::{Cursor, Exists, Loaded, Outline, Piece, Transfer},
+    transfer::{Exists, Loaded, Outline, Piece, Transfer, TransferCursor},
 };
 
 /// Maximum number of partition names per call.
@@ -175,11 +175,12 @@ impl View<'_> {
     fn names(
         &self,
         prefix: &str,
-        from: Option<&Cursor>,
-    ) -> Result<(Vec<Partition>, Option<Cursor>), Fault> {
-        let start = from.map_or(Bound::Included(prefix.as_bytes()), |Cursor(last)| {
-            Bound::Excluded(last.as_bytes())
-        });
+        from: Option<&TransferCursor>,
+    ) -> Result<(Vec<Partition>, Option<TransferCursor>), Fault> {
+        let start = from.map_or(
+            Bound::Included(prefix.as_bytes()),
+            |TransferCursor(last)| Bound::Excluded(last.as_bytes()),
+        );
         let mut names = Vec::new();
         for entry in self
             .disk
@@ -193,7 +194,7 @@ impl View<'_> {
             if names.len() == NAMES_PER_CALL {
                 let last = names
                     .last()
-                    .map(|last: &Partition| Cursor(last.name().to_owned()));
+                    .map(|last: &Partition| TransferCursor(last.name().to_owned()));
                 return Ok((names, last));
             }
             if !self.has_expired(&LayoutState::decode(state)?) {
@@ -209,7 +210,7 @@ impl View<'_> {
         &self,
         partition: &Partition,
         table: Table,
-        from: Option<&Cursor>,
+        from: Option<&TransferCursor>,
         limit: usize,
     ) -> Result<Vec<Document>, Fault> {
         if table.order == Order::Numbers {
@@ -219,7 +220,7 @@ impl View<'_> {
             return Ok(Vec::new());
         };
         let prefix = layout::table(id, table);
-        let start = from.map(|Cursor(last)| layout::by_key(id, table, last));
+        let start = from.map(|TransferCursor(last)| layout::by_key(id, table, last));
         let start = start
             .as_ref()
             .map_or(Bound::Included(&prefix[..]), |start| {
@@ -242,8 +243,8 @@ impl Transfer for Embedded {
     async fn partitions(
         &self,
         prefix: &str,
-        from: Option<Cursor>,
-    ) -> Result<(Vec<Partition>, Option<Cursor>), StoreError> {
+        from: Option<TransferCursor>,
+    ) -> Result<(Vec<Partition>, Option<TransferCursor>), StoreError> {
         let prefix = prefix.to_owned();
         self.reads
             .view(NAMES_PER_CALL, move |view| {
@@ -263,9 +264,9 @@ impl Transfer for Embedded {
         &self,
         partition: &Partition,
         table: Table,
-        from: Option<Cursor>,
+        from: Option<TransferCursor>,
         limit: usize,
-    ) -> Result<(Vec<Document>, Option<Cursor>), StoreError> {
+    ) -> Result<(Vec<Document>, Option<TransferCursor>), StoreError> {
         let partition = partition.clone();
         let documents = self
             .reads
@@ -276,7 +277,7 @@ impl Transfer for Embedded {
         let next = documents
             .last()
             .filter(|_| documents.len() == limit)
-            .map(|last| Cursor(last.key.to_string()));
+            .map(|last| TransferCursor(last.key.to_string()));
         Ok((documents, next))
     }
 
@@ -289,13 +290,17 @@ impl Transfer for Embedded {
         .await
     }
 
-    async fn wipe(&self, prefix: &str, _: Option<Cursor>) -> Result<Option<Cursor>, StoreError> {
+    async fn wipe(
+        &self,
+        prefix: &str,
+        _: Option<TransferCursor>,
+    ) -> Result<Option<TransferCursor>, StoreError> {
         let more = self
             .ask(|answer| WriteRequest::Wipe {
                 prefix: prefix.to_owned(),
                 answer,
             })
             .await?;
-        Ok(more.then(Cursor::default))
+        Ok(more.then(TransferCursor::default))
     }
 }

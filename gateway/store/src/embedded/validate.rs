@@ -6,7 +6,7 @@ use fanout::record::Control;
 
 use super::view::Fault;
 use crate::{
-    Body, Commit, Counter, EventSlot, Order, Partition, Require, Table, Write, transfer::Piece,
+    Commit, Counter, EventBody, EventSlot, Order, Partition, Require, Table, Write, transfer::Piece,
 };
 
 const MAX_KEY_BYTES: usize = 256;
@@ -63,10 +63,10 @@ pub(super) fn commit(partition: &Partition, commit: &Commit) -> Result<(), Fault
     }
     for append in &commit.append {
         let is_valid = match &append.body {
-            Body::Bytes(_, count) => {
+            EventBody::Bytes(_, count) => {
                 count.is_none_or(|count| count.index() < commit.increment.len())
             }
-            Body::Written(write) => {
+            EventBody::Written(write) => {
                 matches!(commit.write.get(write.index()), Some(Write::Put { .. }))
             }
         };

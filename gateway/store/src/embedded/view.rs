@@ -10,8 +10,8 @@ use super::{
     layout::{self, LayoutState, Space, Unreadable},
 };
 use crate::{
-    Continuity, Document, Entry, Head, Key, Log, Order, PAGE_BYTES, Page, Partition, Position,
-    Range, Read, Snapshot, StoreError, Table,
+    Continuity, Document, DocumentKey, Log, LogEntry, Order, PAGE_BYTES, Page, Partition,
+    PartitionHead, Position, Range, Read, Snapshot, StoreError, Table,
 };
 
 /// The reason why a read or a write failed.
@@ -150,7 +150,7 @@ impl<'t> View<'t> {
     pub(super) fn documents(
         &self,
         partition: &Partition,
-        keys: &[(Table, Key)],
+        keys: &[(Table, DocumentKey)],
         max_bytes: usize,
     ) -> Result<Vec<Option<Document>>, Fault> {
         let state = self.state(partition)?;
@@ -175,7 +175,7 @@ impl<'t> View<'t> {
         table: Table,
         range: &Range,
         limit: usize,
-    ) -> Result<(Page, Head), Fault> {
+    ) -> Result<(Page, PartitionHead), Fault> {
         // No entry has the number 0, so a page of an absent partition is empty.
         let LayoutState { id, head, .. } = self.state(partition)?.unwrap_or_default();
         let limit = ViewLimit::documents(limit);
@@ -281,7 +281,7 @@ impl<'t> View<'t> {
         &self,
         partition: u64,
         seq: u64,
-    ) -> Result<impl Iterator<Item = Result<Entry, Fault>> + 't, Fault> {
+    ) -> Result<impl Iterator<Item = Result<LogEntry, Fault>> + 't, Fault> {
         let (first, last) = (
             layout::by_seq(partition, seq),
             layout::by_seq(partition, u64::MAX),
@@ -297,7 +297,7 @@ impl<'t> View<'t> {
                 seq: layout::last_u64(key)?,
                 at,
             };
-            Ok(Entry {
+            Ok(LogEntry {
                 position,
                 kind,
                 reference: Bytes::copy_from_slice(reference),

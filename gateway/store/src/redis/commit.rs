@@ -14,9 +14,9 @@ use super::{
     script::{self, Items},
 };
 use crate::{
-    Append, Body, Commit, Committed, Conflict, Counter, EventSlot, Expected, Increment,
-    IncrementSlot, Keep, Key, Mark, Order, Outcome, Partition, Require, StoreError, Table, Write,
-    Written,
+    Append, Commit, Committed, Conflict, Counter, DocumentKey, EventBody, EventSlot, Expected,
+    Increment, IncrementSlot, Keep, Mark, Order, Outcome, Partition, Require, StoreError, Table,
+    Write, Written,
 };
 
 /// Maximum number of attempts with updated hints. Each failed attempt means that another commit
@@ -151,12 +151,12 @@ struct Settings<'a> {
 struct Documents<'a> {
     list: Vec<CommitDocument<'a>>,
     /// Indexes into the list.
-    indexes: HashMap<(Table, &'a Key), usize>,
+    indexes: HashMap<(Table, &'a DocumentKey), usize>,
 }
 
 struct CommitDocument<'a> {
     table: Table,
-    key: &'a Key,
+    key: &'a DocumentKey,
     /// Whether the commit may create the document.
     maybe_new: bool,
     /// Whether the commit may change an index of the table.
@@ -194,7 +194,7 @@ impl<'a> Documents<'a> {
         documents
     }
 
-    fn entry(&mut self, table: Table, key: &'a Key) -> &mut CommitDocument<'a> {
+    fn entry(&mut self, table: Table, key: &'a DocumentKey) -> &mut CommitDocument<'a> {
         let index = *self.indexes.entry((table, key)).or_insert_with(|| {
             self.list.push(CommitDocument {
                 table,
@@ -208,7 +208,7 @@ impl<'a> Documents<'a> {
     }
 
     /// Returns the index of a document in the plan, from 1.
-    fn index(&self, table: Table, key: &Key) -> usize {
+    fn index(&self, table: Table, key: &DocumentKey) -> usize {
         self.indexes
             .get(&(table, key))
             .expect("the list has every document of the commit")
@@ -356,8 +356,8 @@ fn plan(
             Control::Except(subject) => (3, subject),
         };
         let (written, body, counted): (_, &[u8], _) = match body {
-            Body::Bytes(body, counted) => (0, body, index(counted.map(IncrementSlot::index))),
-            Body::Written(write) => (index(Some(write.index())), b"", 0),
+            EventBody::Bytes(body, counted) => (0, body, index(counted.map(IncrementSlot::index))),
+            EventBody::Written(write) => (index(Some(write.index())), b"", 0),
         };
         pack.small(*kind)
             .bytes(reference)
@@ -456,11 +456,11 @@ impl Done {
             };
             (seq, before) = (seq + 1, self.outcome.at);
             match &append.body {
-                Body::Bytes(body, counted) => {
+                EventBody::Bytes(body, counted) => {
                     record.body = body.clone();
                     record.count = counted.map(|counted| self.outcome.count(counted));
                 }
-                Body::Written(write) => {
+                EventBody::Written(write) => {
                     if let Write::Put { value, .. } = &commit.write[write.index()] {
                         record.body = value.clone();
                     }

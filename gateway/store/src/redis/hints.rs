@@ -5,13 +5,13 @@ use std::{collections::HashMap, hash::Hash, sync::Arc};
 
 use parking_lot::Mutex;
 
-use crate::{Key, Partition};
+use crate::{DocumentKey, Partition};
 
 /// The most recently seen numbers.
 #[derive(Debug, Default)]
 pub(super) struct Hints {
     numbers: Recent<Partition, u64>,
-    documents: Recent<(Partition, Key), u64>,
+    documents: Recent<(Partition, DocumentKey), u64>,
 }
 
 impl Hints {
@@ -26,12 +26,12 @@ impl Hints {
     }
 
     /// Returns the number of a document of the partition's numbered table; 0 if it was absent.
-    pub(super) fn document(&self, partition: &Partition, key: &Key) -> Option<u64> {
+    pub(super) fn document(&self, partition: &Partition, key: &DocumentKey) -> Option<u64> {
         self.documents.get(&(partition.clone(), Arc::clone(key)))
     }
 
     /// Sets the number of a document (0: absent).
-    pub(super) fn saw_document(&self, partition: &Partition, key: &Key, number: u64) {
+    pub(super) fn saw_document(&self, partition: &Partition, key: &DocumentKey, number: u64) {
         self.documents
             .put((partition.clone(), Arc::clone(key)), number);
     }

@@ -52,8 +52,8 @@ pub use check::{Unfit, Warnings};
 use large::{LargeReads, Size};
 
 use super::{
-    Commit, Committed, DEADLINE, Document, Head, Keep, Key, Log, Page, Partition, Purged, Range,
-    Read, Require, Snapshot, Store, StoreError, Table,
+    Commit, Committed, DEADLINE, Document, DocumentKey, Keep, Log, Page, Partition, PartitionHead,
+    Purged, Range, Read, Require, Snapshot, Store, StoreError, Table,
 };
 
 /// A store on a Redis deployment. Nodes that open the same deployment share all data.
@@ -193,7 +193,7 @@ impl Store for Redis {
     async fn documents(
         &self,
         partition: &Partition,
-        keys: Vec<(Table, Key)>,
+        keys: Vec<(Table, DocumentKey)>,
         bytes: usize,
     ) -> Result<Vec<Option<Document>>, StoreError> {
         let read = Read {
@@ -213,7 +213,7 @@ impl Store for Redis {
         table: Table,
         range: Range,
         limit: usize,
-    ) -> Result<(Page, Head), StoreError> {
+    ) -> Result<(Page, PartitionHead), StoreError> {
         let (page, stored) =
             with_timeout(read::page_of(self, partition, table, range, limit)).await?;
         Ok((page, stored.head))

@@ -2,7 +2,7 @@
 //! the front.
 
 use super::{hints::Hints, keys::Keys, script::Items};
-use crate::{Expected, Key, Order, Partition, StoreError, Table};
+use crate::{DocumentKey, Expected, Order, Partition, StoreError, Table};
 
 /// The declared keys, without duplicates, and the packed arguments.
 pub(super) struct ScriptPlan {
@@ -62,7 +62,7 @@ impl ScriptPlan {
 /// A document of a plan, from which its Redis keys follow.
 pub(super) struct DocumentKeys<'a> {
     pub(super) table: Table,
-    pub(super) key: &'a Key,
+    pub(super) key: &'a DocumentKey,
     /// The presumed bucket of the document's number.
     pub(super) bucket: Option<u64>,
     /// Whether the script may change the table's index.
@@ -75,7 +75,7 @@ pub(super) fn update_hints<'a>(
     hints: &Hints,
     partition: &Partition,
     mut answer: Items,
-    documents: impl Iterator<Item = (Table, &'a Key)>,
+    documents: impl Iterator<Item = (Table, &'a DocumentKey)>,
 ) -> Result<(), StoreError> {
     hints.saw_number(partition, answer.int()?);
     let numbers = answer.ints()?;

@@ -10,8 +10,8 @@ use super::{
     stored::{self, StoredHead},
 };
 use crate::{
-    Continuity, Document, Key, Log, Order, PAGE_BYTES, Page, Partition, Range, Read, Snapshot,
-    StoreError, Table,
+    Continuity, Document, DocumentKey, Log, Order, PAGE_BYTES, Page, Partition, Range, Read,
+    Snapshot, StoreError, Table,
 };
 
 /// A limit in bytes that no reply reaches.
@@ -152,7 +152,7 @@ async fn page_by_key(
     redis: &Redis,
     partition: &Partition,
     table: Table,
-    after: Option<&Key>,
+    after: Option<&DocumentKey>,
     limit: usize,
 ) -> Result<(Page, StoredHead), StoreError> {
     let keys = redis.keys(partition);
@@ -180,7 +180,7 @@ async fn page_by_key(
         let more = items.int()? != 0;
         let mut documents = Vec::with_capacity(items.len() / 2);
         while items.len() > 0 {
-            let key = Key::from(items.text()?);
+            let key = DocumentKey::from(items.text()?);
             let raw = items.bytes()?.ok_or_else(|| {
                 StoreError::Corrupt(format!("the index has {key}, which does not exist"))
             })?;

@@ -3,12 +3,14 @@
 use bytes::{Buf, BufMut, Bytes};
 use fanout::{Position, record::Stamps};
 
-use crate::{Document, Entry, Head, Key, Order, StoreError, Table, transfer::Outline};
+use crate::{
+    Document, DocumentKey, LogEntry, Order, PartitionHead, StoreError, Table, transfer::Outline,
+};
 
 /// A partition's head.
 #[derive(Debug, Default)]
 pub(super) struct StoredHead {
-    pub(super) head: Head,
+    pub(super) head: PartitionHead,
     /// The number up to which the numbered table was purged.
     pub(super) purged: u64,
     /// The partition's counters, in the byte order of their names.
@@ -56,7 +58,7 @@ pub(super) fn outline(mut bytes: Bytes) -> Result<Outline, StoreError> {
         touched,
         expires,
     ] = std::array::from_fn(|_| next());
-    let head = Head {
+    let head = PartitionHead {
         seq,
         at,
         number,
@@ -153,7 +155,7 @@ pub(super) fn put_document(table: Table, document: &Document) -> Vec<u8> {
     out
 }
 
-pub(super) fn put_entry(entry: &Entry) -> Vec<u8> {
+pub(super) fn put_entry(entry: &LogEntry) -> Vec<u8> {
     let mut out = Vec::with_capacity(INTEGER + 1 + entry.reference.len());
     out.put_uint(entry.position.at, INTEGER);
     out.put_u8(entry.kind);
@@ -178,7 +180,10 @@ fn length(length: usize) -> u32 {
 }
 
 /// Decodes a document. A numbered document includes its key; for others it is `requested`.
-pub(super) fn document(mut bytes: Bytes, requested: Option<&Key>) -> Result<Document, StoreError> {
+pub(super) fn document(
+    mut bytes: Bytes,
+    requested: Option<&DocumentKey>,
+) -> Result<Document, StoreError> {
     if bytes.len() < 6 * INTEGER + 6 {
         return Err(corrupt("a document is too short"));
     }
@@ -191,9 +196,9 @@ pub(super) fn document(mut bytes: Bytes, requested: Option<&Key>) -> Result<Docu
     let included = bytes.split_to(key_length);
     let key = match requested {
         Some(key) => key.clone(),
-        None => {
-            Key::from(std::str::from_utf8(&included).map_err(|_| corrupt("a key is not UTF-8"))?)
-        }
+        None => DocumentKey::from(
+            std::str::from_utf8(&included).map_err(|_| corrupt("a key is not UTF-8"))?,
+        ),
     };
     let counts = counts(&bytes.split_to(counts_length))?;
     Ok(Document {
@@ -212,13 +217,13 @@ pub(super) fn document(mut bytes: Bytes, requested: Option<&Key>) -> Result<Docu
 }
 
 /// Decodes an entry of the log.
-pub(super) fn entry(mut bytes: Bytes, seq: u64) -> Result<Entry, StoreError> {
+pub(super) fn entry(mut bytes: Bytes, seq: u64) -> Result<LogEntry, StoreError> {
     if bytes.len() <= INTEGER {
         return Err(corrupt("an entry of the log is too short"));
     }
     let at = bytes.get_uint(INTEGER);
     let kind = bytes.get_u8();
-    Ok(Entry {
+    Ok(LogEntry {
         position: Position { seq, at },
         kind,
         reference: bytes,

@@ -15,8 +15,8 @@ use super::{
     stored, with_timeout,
 };
 use crate::{
-    Document, Entry, Key, Order, Partition, StoreError, Table,
-    transfer::{Cursor, Exists, Loaded, Outline, Piece, Transfer},
+    Document, DocumentKey, LogEntry, Order, Partition, StoreError, Table,
+    transfer::{Exists, Loaded, Outline, Piece, Transfer, TransferCursor},
 };
 
 /// Number of keys that one SCAN examines.
@@ -85,7 +85,7 @@ impl Load<'_> {
         }
     }
 
-    fn entry(&mut self, entry: &Entry) {
+    fn entry(&mut self, entry: &LogEntry) {
         self.step(Step::Append, self.keys.log(), "", &stored::put_entry(entry));
     }
 
@@ -137,15 +137,15 @@ async fn scan_table(
     redis: &Redis,
     partition: &Partition,
     table: Table,
-    from: Option<Cursor>,
+    from: Option<TransferCursor>,
     limit: usize,
-) -> Result<(Vec<Document>, Option<Cursor>), StoreError> {
+) -> Result<(Vec<Document>, Option<TransferCursor>), StoreError> {
     let keys = redis.keys(partition);
     let mut plan = ScriptPlan::new(keys);
     for index in 0..keys::HASHES_PER_TABLE {
         plan.key(keys.table_hash(table, index));
     }
-    let Cursor(from) = from.unwrap_or_else(|| Cursor("0 0".to_owned()));
+    let TransferCursor(from) = from.unwrap_or_else(|| TransferCursor("0 0".to_owned()));
     let (hash, within) = from
         .split_once(' ')
         .and_then(|(hash, within)| Some((hash.parse().ok()?, within)))
@@ -160,12 +160,12 @@ async fn scan_table(
     let (hash, within) = (items.int()?, items.text()?);
     let mut documents = Vec::with_capacity(items.len() / 2);
     while items.len() > 0 {
-        let key = Key::from(items.text()?);
+        let key = DocumentKey::from(items.text()?);
         documents.push(stored::document(items.some_bytes()?, Some(&key))?);
     }
     Ok((
         documents,
-        (hash < keys::HASHES_PER_TABLE).then(|| Cursor(format!("{hash} {within}"))),
+        (hash < keys::HASHES_PER_TABLE).then(|| TransferCursor(format!("{hash} {within}"))),
     ))
 }
 
@@ -173,15 +173,15 @@ async fn scan_table(
 async fn scan_keys(
     redis: &Redis,
     pattern: &str,
-    from: Option<Cursor>,
-) -> Result<(Vec<String>, Option<Cursor>), StoreError> {
+    from: Option<TransferCursor>,
+) -> Result<(Vec<String>, Option<TransferCursor>), StoreError> {
     let shards = redis
         .commands
         .masters()
         .await
         .map_err(script::unavailable)?;
     let (shard, within) = match from {
-        Some(Cursor(from)) => from
+        Some(TransferCursor(from)) => from
             .rsplit_once(' ')
             .map(|(shard, within)| (shard.to_owned(), within.to_owned()))
             .ok_or_else(invalid_cursor)?,
@@ -219,15 +219,15 @@ async fn scan_keys(
     };
     Ok((
         found,
-        next.map(|(shard, within)| Cursor(format!("{shard} {within}"))),
+        next.map(|(shard, within)| TransferCursor(format!("{shard} {within}"))),
     ))
 }
 
 async fn names(
     redis: &Redis,
     prefix: &str,
-    from: Option<Cursor>,
-) -> Result<(Vec<Partition>, Option<Cursor>), StoreError> {
+    from: Option<TransferCursor>,
+) -> Result<(Vec<Partition>, Option<TransferCursor>), StoreError> {
     let pattern = format!("{}*}}:head", redis.names.keys_of(&escape_glob(prefix)));
     let (found, next) = scan_keys(redis, &pattern, from).await?;
     let name = |key: &String| Some(Partition::new(redis.names.partition(key, "head")?));
@@ -237,8 +237,8 @@ async fn names(
 async fn unlink(
     redis: &Redis,
     prefix: &str,
-    from: Option<Cursor>,
-) -> Result<Option<Cursor>, StoreError> {
+    from: Option<TransferCursor>,
+) -> Result<Option<TransferCursor>, StoreError> {
     let (found, next) = scan_keys(
         redis,
         &format!("{}*", redis.names.keys_of(&escape_glob(prefix))),
@@ -279,8 +279,8 @@ impl Transfer for Redis {
     async fn partitions(
         &self,
         prefix: &str,
-        from: Option<Cursor>,
-    ) -> Result<(Vec<Partition>, Option<Cursor>), StoreError> {
+        from: Option<TransferCursor>,
+    ) -> Result<(Vec<Partition>, Option<TransferCursor>), StoreError> {
         with_timeout(names(self, prefix, from)).await
     }
 
@@ -299,9 +299,9 @@ impl Transfer for Redis {
         &self,
         partition: &Partition,
         table: Table,
-        from: Option<Cursor>,
+        from: Option<TransferCursor>,
         limit: usize,
-    ) -> Result<(Vec<Document>, Option<Cursor>), StoreError> {
+    ) -> Result<(Vec<Document>, Option<TransferCursor>), StoreError> {
         with_timeout(scan_table(self, partition, table, from, limit)).await
     }
 
@@ -309,7 +309,11 @@ impl Transfer for Redis {
         with_timeout(load_piece(self, partition, piece)).await
     }
 
-    async fn wipe(&self, prefix: &str, from: Option<Cursor>) -> Result<Option<Cursor>, StoreError> {
+    async fn wipe(
+        &self,
+        prefix: &str,
+        from: Option<TransferCursor>,
+    ) -> Result<Option<TransferCursor>, StoreError> {
         with_timeout(unlink(self, prefix, from)).await
     }
 }

@@ -16,8 +16,8 @@ use bytes::Bytes;
 use fanout::{Position, record::Control};
 use redis_testing::{Sentinel, Server, until};
 use store::{
-    Append, Body, Commit, Committed, DEADLINE, Expected, Keep, Key, Mark, Partition, Range, Read,
-    Require, Store, StoreError, Table, Write,
+    Append, Commit, Committed, DEADLINE, DocumentKey, EventBody, Expected, Keep, Mark, Partition,
+    Range, Read, Require, Store, StoreError, Table, Write,
     redis::{Redis, Unfit},
 };
 
@@ -35,7 +35,11 @@ fn room() -> Partition {
 fn messages<'a>(ids: impl IntoIterator<Item = &'a str>) -> Commit {
     let mut commit = Commit::default();
     for id in ids {
-        let (key, event, write) = (Key::from(id), commit.next_event(), commit.next_write());
+        let (key, event, write) = (
+            DocumentKey::from(id),
+            commit.next_event(),
+            commit.next_write(),
+        );
         commit.require.push(Require {
             table: MESSAGES,
             key: key.clone(),
@@ -53,7 +57,7 @@ fn messages<'a>(ids: impl IntoIterator<Item = &'a str>) -> Commit {
             kind: 1,
             reference,
             control: Control::None,
-            body: Body::Written(write),
+            body: EventBody::Written(write),
         });
     }
     commit

@@ -116,7 +116,7 @@ async fn send_freeing(store: &Redis) -> Committed {
     let table = Table::plain("tombstone");
     let put = Write::Put {
         table,
-        key: Key::from(""),
+        key: DocumentKey::from(""),
         value: Bytes::from("gone"),
         mark: Mark::None,
         event: None,

@@ -61,9 +61,9 @@ async fn numbers_of_two_nodes_have_no_holes() {
     // A node without hints finds the documents, including the newest.
     let new_node = Redis::open(&server.deployment(), ALL);
     let documents = vec![
-        (MESSAGES, Key::from("0.0.0")),
-        (MESSAGES, Key::from("7.8.30")),
-        (MESSAGES, Key::from("none")),
+        (MESSAGES, DocumentKey::from("0.0.0")),
+        (MESSAGES, DocumentKey::from("7.8.30")),
+        (MESSAGES, DocumentKey::from("none")),
     ];
     let found = new_node
         .read(vec![Read {
@@ -135,7 +135,7 @@ async fn batch_can_be_longer_than_lua_can_unpack() {
     for id in &ids {
         let put = Write::Put {
             table: people,
-            key: Key::from(id.as_str()),
+            key: DocumentKey::from(id.as_str()),
             value: Bytes::new(),
             mark: Mark::None,
             event: None,
@@ -146,7 +146,7 @@ async fn batch_can_be_longer_than_lua_can_unpack() {
             kind: 1,
             reference,
             control: Control::None,
-            body: Body::Bytes(Bytes::new(), None),
+            body: EventBody::Bytes(Bytes::new(), None),
         });
     }
     store.commit(&room(), commit).await.unwrap().unwrap();

@@ -22,8 +22,9 @@ use fanout::{
 };
 use redis_testing::{Cluster, channel, until};
 use store::{
-    Append, Body, Commit, Counter, EventSlot, Expected, Increment, IncrementSlot, Keep, Key, Mark,
-    Partition, Range, Require, Store, StoreError, Table, Write, WriteSlot, redis::Redis,
+    Append, Commit, Counter, DocumentKey, EventBody, EventSlot, Expected, Increment, IncrementSlot,
+    Keep, Mark, Partition, Range, Require, Store, StoreError, Table, Write, WriteSlot,
+    redis::Redis,
 };
 
 const MESSAGES: Table = Table::numbered("messages");
@@ -41,7 +42,7 @@ fn room() -> Partition {
 fn message(id: &str) -> Commit {
     let put = |table, event| Write::Put {
         table,
-        key: Key::from(id),
+        key: DocumentKey::from(id),
         value: Bytes::from("hi"),
         mark: Mark::None,
         event,
@@ -49,7 +50,7 @@ fn message(id: &str) -> Commit {
     Commit {
         require: vec![Require {
             table: MESSAGES,
-            key: Key::from(id),
+            key: DocumentKey::from(id),
             is: Expected::Absent,
         }],
         write: vec![put(MESSAGES, Some(EventSlot::nth(0))), put(PEOPLE, None)],
@@ -63,7 +64,7 @@ fn message(id: &str) -> Commit {
             kind: 1,
             reference: Bytes::copy_from_slice(id.as_bytes()),
             control: Control::None,
-            body: Body::Written(WriteSlot::nth(0)),
+            body: EventBody::Written(WriteSlot::nth(0)),
         }],
         ..Commit::default()
     }

@@ -121,7 +121,7 @@ async fn record_of_a_migrating_slot_reaches_subscribers_of_its_owner() {
     let edit = |value: &'static str| Commit {
         write: vec![Write::Put {
             table: MESSAGES,
-            key: Key::from("m"),
+            key: DocumentKey::from("m"),
             value: Bytes::from(value),
             mark: Mark::Edited,
             event: Some(EventSlot::nth(0)),
@@ -130,14 +130,14 @@ async fn record_of_a_migrating_slot_reaches_subscribers_of_its_owner() {
             kind: 2,
             reference: Bytes::new(),
             control: Control::Except(Bytes::from_static(b"ann")),
-            body: Body::Written(WriteSlot::nth(0)),
+            body: EventBody::Written(WriteSlot::nth(0)),
         }],
         ..Commit::default()
     };
     let react = Increment {
         counter: Counter::Document {
             table: MESSAGES,
-            key: Key::from("m"),
+            key: DocumentKey::from("m"),
             name: "👍".into(),
         },
         by: 2,
@@ -147,7 +147,7 @@ async fn record_of_a_migrating_slot_reaches_subscribers_of_its_owner() {
     let reacted = || Commit {
         write: vec![Write::Touch {
             table: MESSAGES,
-            key: Key::from("m"),
+            key: DocumentKey::from("m"),
             event: EventSlot::nth(0),
         }],
         increment: vec![react.clone()],
@@ -155,7 +155,7 @@ async fn record_of_a_migrating_slot_reaches_subscribers_of_its_owner() {
             kind: 3,
             reference: Bytes::new(),
             control: Control::None,
-            body: Body::Bytes("r".into(), Some(IncrementSlot::nth(0))),
+            body: EventBody::Bytes("r".into(), Some(IncrementSlot::nth(0))),
         }],
         ..Commit::default()
     };

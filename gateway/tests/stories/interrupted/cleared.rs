@@ -26,7 +26,7 @@ impl Filled<'_> {
                         kind: 200,
                         reference: Bytes::new(),
                         control: Default::default(),
-                        body: Body::Bytes(Bytes::from_static(&[0x80]), None),
+                        body: EventBody::Bytes(Bytes::from_static(&[0x80]), None),
                     });
                     commit.write.push(store::Write::Put {
                         table,

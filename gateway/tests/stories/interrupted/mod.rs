@@ -19,7 +19,7 @@ use protocol::{
 };
 use redis_testing as testing;
 use serde_json::{Value, json};
-use store::{Append, Body, Commit, Order, Partition, Position, Range};
+use store::{Append, Commit, EventBody, Order, Partition, Position, Range};
 
 use crate::{
     fragile::Fragile,

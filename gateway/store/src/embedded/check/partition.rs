@@ -5,7 +5,7 @@ use super::{
     super::layout::{self, EVENT_OVERHEAD, LayoutState, Space},
     context::{Check, NamedPartition, range, table_and_key},
 };
-use crate::{Document, Head, Position};
+use crate::{Document, PartitionHead, Position};
 
 /// The check of a partition, fed with its entries in the order of their keys.
 pub(super) struct PartitionCheck {
@@ -286,7 +286,7 @@ impl PartitionCheck {
             numbers,
             ..
         } = self;
-        let Head {
+        let PartitionHead {
             seq,
             at,
             number,

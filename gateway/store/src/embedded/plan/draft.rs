@@ -14,8 +14,8 @@ use super::{
     changes::Changes,
 };
 use crate::{
-    Append, Body, Commit, Conflict, Counter, Document, Expected, Keep, Key, Mark, Order, Outcome,
-    Partition, Position, Stamps, Table, Write, Written,
+    Append, Commit, Conflict, Counter, Document, DocumentKey, EventBody, Expected, Keep, Mark,
+    Order, Outcome, Partition, Position, Stamps, Table, Write, Written,
 };
 
 /// Maximum number of old events that one commit trims, in addition to as many as it appends. Later
@@ -26,7 +26,7 @@ const MAX_TRIMMED_EVENTS: usize = 1_000;
 pub(super) struct Draft<'t> {
     view: View<'t>,
     pub(super) state: LayoutState,
-    documents: HashMap<(&'static str, Key), DocumentDraft>,
+    documents: HashMap<(&'static str, DocumentKey), DocumentDraft>,
 }
 
 struct DocumentDraft {
@@ -58,7 +58,7 @@ impl<'t> Draft<'t> {
         Ok(failed)
     }
 
-    fn document(&mut self, table: Table, key: &Key) -> Result<&mut DocumentDraft, Fault> {
+    fn document(&mut self, table: Table, key: &DocumentKey) -> Result<&mut DocumentDraft, Fault> {
         match self.documents.entry((table.name, key.clone())) {
             hash_map::Entry::Occupied(entry) => Ok(entry.into_mut()),
             hash_map::Entry::Vacant(entry) => {
@@ -217,12 +217,12 @@ impl<'t> Draft<'t> {
             ..Record::default()
         };
         match &append.body {
-            Body::Bytes(body, count) => Record {
+            EventBody::Bytes(body, count) => Record {
                 count: count.map(|count| outcome.count(count)),
                 body: body.clone(),
                 ..record
             },
-            Body::Written(write) => {
+            EventBody::Written(write) => {
                 let put = match &commit.write[write.index()] {
                     Write::Put { table, key, .. } => self
                         .documents

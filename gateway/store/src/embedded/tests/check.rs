@@ -7,7 +7,7 @@ use super::{
     *,
 };
 use crate::{
-    Commit, Document, Key, Mark, Partition, Write,
+    Commit, Document, DocumentKey, Mark, Partition, Write,
     embedded::{
         check::{self, CheckSummary, Finding, ValueCheck},
         disk::Disk,
@@ -91,7 +91,7 @@ async fn rooms(path: &Path) -> Embedded {
     store.commit(&room(), edit).await.unwrap().unwrap();
     let put = |key: &str| Write::Put {
         table: PEOPLE,
-        key: Key::from(key),
+        key: DocumentKey::from(key),
         value: "hi".into(),
         mark: Mark::None,
         event: None,

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
-    Append, Body, Commit, Document, EventSlot, Expected, Head, Key, Mark, Partition, Position,
-    Range, Read, Require, Snapshot, StoreError, Table, Write, WriteSlot,
+    Append, Commit, Document, DocumentKey, EventBody, EventSlot, Expected, Mark, Partition,
+    PartitionHead, Position, Range, Read, Require, Snapshot, StoreError, Table, Write, WriteSlot,
     embedded::{
         OpenError, disk,
         layout::{self, FORMAT, Space},
@@ -34,7 +34,7 @@ pub(super) fn quiet(path: &Path) -> Embedded {
 
 /// A commit of a new message with its event.
 pub(super) fn message(name: &str, value: impl Into<Bytes>) -> Commit {
-    let key = Key::from(name);
+    let key = DocumentKey::from(name);
     Commit {
         require: vec![Require {
             table: MESSAGES,
@@ -52,7 +52,7 @@ pub(super) fn message(name: &str, value: impl Into<Bytes>) -> Commit {
             kind: 1,
             reference: Bytes::copy_from_slice(name.as_bytes()),
             control: Default::default(),
-            body: Body::Written(WriteSlot::nth(0)),
+            body: EventBody::Written(WriteSlot::nth(0)),
         }],
         ..Commit::default()
     }
@@ -72,7 +72,7 @@ async fn pages(
     store: &Embedded,
     first: Range,
     next: fn(&Document) -> Range,
-) -> (Vec<Document>, Head) {
+) -> (Vec<Document>, PartitionHead) {
     let (mut documents, mut range) = (Vec::new(), first);
     loop {
         let (page, head) = store
@@ -89,7 +89,7 @@ async fn pages(
 
 /// Asserts that a room is consistent: numbers and seqs start at 1 without holes, and each message
 /// matches its event. Returns the keys by number.
-pub(super) async fn checked_keys(store: &Embedded) -> Vec<Key> {
+pub(super) async fn checked_keys(store: &Embedded) -> Vec<DocumentKey> {
     let (documents, head) = pages(store, Range::After(0), |last| {
         Range::After(last.stamps.number)
     })
@@ -311,7 +311,7 @@ async fn conflicts_and_malformed_commits_fail_alone_in_their_group() {
     let mut twice = message("twice", "once");
     twice.write.push(Write::Touch {
         table: MESSAGES,
-        key: Key::from("twice"),
+        key: DocumentKey::from("twice"),
         event: EventSlot::nth(0),
     });
     let answers = tokio::join!(

@@ -7,7 +7,7 @@ use super::{
     folder::{PEOPLE, message},
     *,
 };
-use crate::{Commit, Expected, Key, Mark, Partition, Range, Require, Write};
+use crate::{Commit, DocumentKey, Expected, Mark, Partition, Range, Require, Write};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "measures for some seconds"]
@@ -20,7 +20,7 @@ async fn speed_of_messages() {
         };
         let store =
             Arc::new(Embedded::open(folder.path(), keep, Local::new(Arc::new(()))).unwrap());
-        let ann = Key::from("ann");
+        let ann = DocumentKey::from("ann");
         for channel in 0..tasks {
             let put = Write::Put {
                 table: PEOPLE,

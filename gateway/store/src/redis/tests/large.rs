@@ -8,8 +8,8 @@ use redis_testing::{Proxy, Server};
 use tokio::task::JoinHandle;
 
 use crate::{
-    Append, Body, Commit, EventSlot, Keep, Mark, Partition, Range, Read, Store, StoreError, Table,
-    Write,
+    Append, Commit, EventBody, EventSlot, Keep, Mark, Partition, Range, Read, Store, StoreError,
+    Table, Write,
     cost::Meter,
     redis::{Redis, keys::Keys, large::MAX_LARGE_READS},
 };
@@ -29,7 +29,7 @@ fn message(key: &str) -> Commit {
         mark: Mark::None,
         event: Some(EventSlot::nth(0)),
     };
-    let body = Body::Bytes("x".into(), None);
+    let body = EventBody::Bytes("x".into(), None);
     let append = Append {
         kind: 1,
         reference: "x".into(),

@@ -3,8 +3,8 @@
 use redis_testing::Server;
 
 use crate::{
-    Append, Body, Commit, EventSlot, Expected, Keep, Mark, Partition, Store, StoreError, Table,
-    Write, WriteSlot, redis::Redis,
+    Append, Commit, EventBody, EventSlot, Expected, Keep, Mark, Partition, Store, StoreError,
+    Table, Write, WriteSlot, redis::Redis,
 };
 
 const MESSAGES: Table = Table::numbered("m");
@@ -27,7 +27,7 @@ fn message(key: &str) -> Commit {
             kind: 1,
             reference: key.to_owned().into(),
             control: fanout::record::Control::None,
-            body: Body::Written(WriteSlot::nth(0)),
+            body: EventBody::Written(WriteSlot::nth(0)),
         }],
         ..Commit::default()
     }
