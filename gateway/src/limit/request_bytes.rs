@@ -30,12 +30,13 @@ pub fn of_reply<O: Operation>() -> usize {
     }
 }
 
-/// Returns the smallest `requests_total_bytes` with which a page and a frame of `frame_bytes` find
-/// room: a tenant alone gets half of it.
+/// Returns the smallest `requests_total_bytes` with which every request finds room: a tenant alone
+/// gets half of it. A request holds at most a frame of `frame_bytes`, its parameters and a page.
 pub const fn min_total(frame_bytes: u64) -> u64 {
-    let frame = frame_bytes.saturating_mul(DECODED_BYTES_PER_BYTE as u64);
-    let page = PAGE_REPLY_BYTES as u64;
-    2 * if frame > page { frame } else { page }
+    let request = frame_bytes.saturating_mul(1 + DECODED_BYTES_PER_BYTE as u64);
+    request
+        .saturating_add(PAGE_REPLY_BYTES as u64)
+        .saturating_mul(2)
 }
 
 #[cfg(test)]
@@ -47,6 +48,15 @@ mod tests {
     };
 
     use super::*;
+    use crate::limit::Room;
+
+    #[test]
+    fn smallest_total_has_room_for_the_largest_request() {
+        let room = Room::new(min_total(65_536));
+        let (mut frame, mut request) = (room.share(1), room.share(1));
+        assert_eq!(frame.resize(65_536), Ok(()));
+        assert_eq!(request.resize(decoded(65_536) + PAGE_REPLY_BYTES), Ok(()));
+    }
 
     #[test]
     fn every_list_counts_as_a_page() {

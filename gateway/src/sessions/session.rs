@@ -186,8 +186,11 @@ pub(super) struct RequestInFlight {
 }
 
 impl RequestInFlight {
-    /// Adds a request of an operation with a frame of `frame_bytes`. Beyond
-    /// [`UNCOUNTED_BYTES`] of a session it needs room beside the requests of other sessions.
+    /// Adds a request that holds `bytes`. If the requests of the session then hold more than
+    /// [`UNCOUNTED_BYTES`], it needs room beside those of other sessions.
+    ///
+    /// # Errors
+    /// [`NoRoom`] if there is none.
     pub(super) fn begin(
         session: &Arc<Session>,
         room: &Arc<Room>,

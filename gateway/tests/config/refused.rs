@@ -20,7 +20,7 @@ fn invalid_setting_is_reported_in_one_sentence_with_source_and_remedy() {
         ),
         (
             vec!["--limit", "requests_total_bytes=400000"],
-            vec!["requests_total_bytes", "use at least 1310720"],
+            vec!["requests_total_bytes", "use at least 1966080"],
         ),
         (
             vec!["--ops-listen", "127.0.0.1:7400"],

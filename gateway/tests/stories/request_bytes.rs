@@ -24,16 +24,16 @@ use crate::{
 const LARGE: usize = 62_000;
 /// Number of them that connections without a session may have alone: half of the budget. A complete
 /// message holds as much until it is answered.
-const FIT: usize = 11;
+const FIT: usize = 16;
 /// Number of them that a tenant may have beside these: as much as is free then.
-const FIT_BESIDE: usize = 5;
+const FIT_BESIDE: usize = 8;
 
 /// A world with room for the unfinished messages of two tenants.
 struct LittleRoom(World);
 
 impl LittleRoom {
     async fn on(store_kind: StoreKind) -> Self {
-        let limits = ["requests_total_bytes=1400000", "unauthenticated_per_ip=0"];
+        let limits = ["requests_total_bytes=2000000", "unauthenticated_per_ip=0"];
         let flags = limits.map(|limit| ["--limit", limit]).concat();
         Self(World::with(store_kind, 1, &flags).await)
     }
@@ -106,7 +106,7 @@ async fn bytes_of_requests_that_wait_for_the_store_are_bounded() {
         "--limit",
         "requests_total_bytes=800000",
         "--limit",
-        "frame_bytes=32768",
+        "frame_bytes=8192",
     ];
     let world = World::with(StoreKind::Redis, 1, &flags).await;
     world.channel("group", "general", &["alice", "bob"]).await;
@@ -176,9 +176,9 @@ impl HalfPages {
     async fn on(store_kind: StoreKind) -> Self {
         let flags = [
             "--limit",
-            "requests_total_bytes=700000",
+            "requests_total_bytes=900000",
             "--limit",
-            "frame_bytes=32768",
+            "frame_bytes=16384",
         ];
         Self(World::with(store_kind, 1, &flags).await)
     }
