@@ -47,6 +47,12 @@ pub enum Scenario {
     /// cannot merge frames into one write, with several it can. Give `--pid` of the node to measure
     /// its CPU time and memory.
     Fanout(FanoutArgs),
+    /// `chat` beside users who are online and do nothing: what they cost, and what they do to the
+    /// latencies of others.
+    ///
+    /// For each number of `--idle`, connects users up to it who are in no channel, measures the node
+    /// and Redis while nobody sends (with --pid and --redis-server), and runs `chat`.
+    IdleUsers(IdleUsersArgs),
     /// `chat` under faults: nodes, Redis and connections fail and recover, and every promise is
     /// checked throughout.
     ///
@@ -65,6 +71,7 @@ impl Scenario {
         match self {
             Self::Chat(chat) => &chat.common,
             Self::Fanout(fanout) => &fanout.common,
+            Self::IdleUsers(args) => &args.chat.common,
             Self::Verify(verify) => &verify.chat.common,
         }
     }
@@ -74,6 +81,9 @@ impl Scenario {
         match self {
             Self::Chat(chat) => chat.channels * chat.members,
             Self::Fanout(fanout) => fanout.subscribers + fanout.publishers,
+            Self::IdleUsers(IdleUsersArgs { chat, idle, .. }) => {
+                chat.channels * chat.members + idle.iter().max().copied().unwrap_or(0)
+            }
             // The members, and a guest in each channel.
             Self::Verify(VerifyArgs { chat, .. }) => chat.channels * (chat.members + 1),
         }
@@ -84,7 +94,7 @@ impl Scenario {
     pub fn sockets(&self) -> usize {
         self.connections()
             + match self {
-                Self::Chat(_) => 0,
+                Self::Chat(_) | Self::IdleUsers(_) => 0,
                 Self::Fanout(fanout) => 2 * fanout.subscribers,
                 Self::Verify(_) => 2 * self.connections(),
             }
@@ -122,6 +132,16 @@ impl Scenario {
                         ..
                     },
                 ..
+            })
+            | Self::IdleUsers(IdleUsersArgs {
+                chat:
+                    ChatArgs {
+                        rate,
+                        channels,
+                        members,
+                        ..
+                    },
+                ..
             }) => {
                 ensure!(
                     *channels >= 1 && *members >= 1,
@@ -148,6 +168,16 @@ impl Scenario {
                     "--passing needs as many --publishers as --in-flight: passing events have no id, so each publisher has one in flight"
                 );
             }
+        }
+        if let Self::IdleUsers(args) = self {
+            ensure!(
+                args.idle.is_sorted(),
+                "--idle must name numbers in ascending order: idle users stay connected"
+            );
+            ensure!(
+                args.idle_seconds > 0.0 && args.idle_seconds.is_finite(),
+                "--idle-seconds must be greater than 0"
+            );
         }
         if let Self::Verify(verify) = self {
             ensure!(verify.nodes >= 1, "--nodes must be at least 1");
@@ -264,6 +294,26 @@ pub struct ChatArgs {
     pub common: CommonArgs,
 }
 
+/// Options of `idle-users`.
+#[derive(Debug, Args, Serialize)]
+pub struct IdleUsersArgs {
+    /// Numbers of idle users, ascending, separated by commas.
+    #[arg(
+        long,
+        value_name = "NUMBERS",
+        default_value = "0,5000,15000",
+        value_delimiter = ','
+    )]
+    pub idle: Vec<usize>,
+    /// How long to measure while nobody sends, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30.0)]
+    pub idle_seconds: f64,
+    /// Options of `chat`.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub chat: ChatArgs,
+}
+
 /// Options of `fanout`.
 #[derive(Debug, Args, Serialize)]
 pub struct FanoutArgs {
@@ -317,7 +367,8 @@ pub struct CommonArgs {
     )]
     #[serde(skip)]
     pub admin_key_file: Option<PathBuf>,
-    /// Data folder of the node, whose file `admin-key` is read if the key is not given otherwise.
+    /// Data folder of the node, whose file `admin-key` is read if the key is not given otherwise. If
+    /// the folder is on this machine, the disk under it is measured.
     #[arg(long, value_name = "FOLDER", default_value = "./chaos-data")]
     #[serde(skip)]
     pub data: PathBuf,
@@ -344,6 +395,11 @@ pub struct CommonArgs {
     /// Process id of a node, to measure its CPU time and memory. May be repeated.
     #[arg(long = "pid", value_name = "PID")]
     pub pids: Vec<u32>,
+    /// Address of a Redis server of the nodes (`redis://…`), to measure its CPU time and commands
+    /// beside idle users. May be repeated.
+    #[arg(long = "redis-server", value_name = "URL")]
+    #[serde(skip)]
+    pub redis_servers: Vec<String>,
     /// Keep the organization, and print its id.
     #[arg(long)]
     pub keep: bool,

@@ -7,6 +7,7 @@
 
 pub mod channel;
 pub mod cli;
+pub mod disk;
 pub mod event;
 pub mod fault_kind;
 pub mod floor;
@@ -14,6 +15,7 @@ pub mod latency;
 pub mod member;
 pub mod process;
 pub mod progress;
+pub mod redis_info;
 pub mod report;
 pub mod run_state;
 pub mod scenario;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{
-    fault_kind::FaultCounts, floor::Floor, latency::Percentiles, process::MemoryPerConnection,
-    verify::Violations,
+    disk::DiskCosts, fault_kind::FaultCounts, floor::Floor, latency::Percentiles,
+    process::MemoryPerConnection, redis_info::RedisRates, verify::Violations,
 };
 
 pub mod json;
@@ -15,7 +15,7 @@ pub mod text;
 /// The report of a run. Field names are those of the JSON file.
 #[derive(Debug, Serialize)]
 pub struct RunReport {
-    /// `chat`, `fanout` or `verify`.
+    /// `chat`, `fanout`, `idle-users` or `verify`.
     pub scenario: &'static str,
     /// The options of the run.
     pub settings: serde_json::Value,
@@ -41,10 +41,44 @@ pub struct RunReport {
     pub latency: Latencies,
     /// Cost of the nodes, with `--pid`.
     pub server: Option<NodeCosts>,
+    /// What was written to the disk under `--data` while messages were sent, if the folder is on one
+    /// disk of this machine.
+    pub disk: Option<DiskCosts>,
+    /// How long that disk takes to sync 4 KiB, measured before the run.
+    pub disk_sync: Option<Percentiles>,
     /// Cost of bare sends, in `fanout`.
     pub floor: Option<Floor>,
     /// Injected faults, in `verify`.
     pub faults: Option<FaultSummary>,
+    /// Figures for each number of idle users, in `idle-users`; the rest of the report is about the
+    /// last one.
+    pub steps: Vec<IdleStep>,
+}
+
+/// Latencies of the load beside a number of idle users.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct IdleStep {
+    /// Number of idle users.
+    pub idle_users: usize,
+    /// What they cost while nobody sent.
+    pub idle_costs: IdleCosts,
+    /// Verdict of the load.
+    pub verdict: RunVerdict,
+    /// From when a message was due until a subscriber received it.
+    pub delivery: Percentiles,
+    /// From when a message was due until its reply.
+    pub acknowledgement: Percentiles,
+    /// CPU time of the nodes while messages were sent, with `--pid`.
+    pub node_cpu_seconds: Option<f64>,
+}
+
+/// Cost of idle users.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct IdleCosts {
+    /// CPU time of the nodes in milliseconds per second, with `--pid`.
+    pub node_cpu_ms_per_second: Option<f64>,
+    /// Work of the Redis servers per second, with `--redis-server`.
+    pub redis: Option<RedisRates>,
 }
 
 /// Injected faults.

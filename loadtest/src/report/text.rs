@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use super::{FaultSummary, RunReport, RunVerdict};
+use super::{FaultSummary, IdleStep, RunReport, RunVerdict};
 use crate::{latency::Percentiles, process::MemoryPerConnection};
 
 /// Formats a report.
@@ -81,7 +81,11 @@ fn write(report: &RunReport, out: &mut String) -> fmt::Result {
     latency
         .own_lag
         .map_or(Ok(()), |lag| row(out, "own lag", lag))?;
+    if let Some(sync) = report.disk_sync {
+        row(out, "disk sync", sync)?;
+    }
     write_costs(report, out)?;
+    write_steps(&report.steps, out)?;
     if !report.troubles.is_empty() {
         writeln!(out, "\nerrors")?;
         report
@@ -115,7 +119,59 @@ fn row(out: &mut String, name: &str, percentiles: Percentiles) -> fmt::Result {
     )
 }
 
+/// Writes a table of the figures beside each number of idle users.
+fn write_steps(steps: &[IdleStep], out: &mut String) -> fmt::Result {
+    if steps.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "\n{:>10} | {:>26} | {:>27} | {:>36}",
+        "idle users",
+        "delivery p50, p99, p99.9 ms",
+        "acknowledged p50, p99, p99.9",
+        "per second while nobody sends"
+    )?;
+    for step in steps {
+        let latencies = |found: Percentiles| {
+            format!(
+                "{:.2} / {:.2} / {:.2}",
+                found.p50_ms, found.p99_ms, found.p99_9_ms
+            )
+        };
+        let node = step.idle_costs.node_cpu_ms_per_second;
+        let redis = step.idle_costs.redis;
+        let costs = [
+            node.map(|cpu| format!("node {cpu:.1} ms")),
+            redis.map(|redis| {
+                format!(
+                    "Redis {:.1} ms, {:.0} commands, {:.0} scripts",
+                    redis.cpu_ms, redis.commands, redis.scripts
+                )
+            }),
+        ];
+        let costs: Vec<String> = costs.into_iter().flatten().collect();
+        writeln!(
+            out,
+            "{:>10} | {:>26} | {:>27} | {}",
+            step.idle_users,
+            latencies(step.delivery),
+            latencies(step.acknowledgement),
+            costs.join("; ")
+        )?;
+    }
+    Ok(())
+}
+
 fn write_costs(report: &RunReport, out: &mut String) -> fmt::Result {
+    if let Some(disk) = &report.disk {
+        writeln!(
+            out,
+            "\ndisk        {:.1} KB and {:.2} writes per message, by everything on this machine",
+            disk.bytes_per_message / 1e3,
+            disk.writes_per_message
+        )?;
+    }
     if let Some(floor) = &report.floor {
         writeln!(
             out,

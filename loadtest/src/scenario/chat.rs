@@ -137,7 +137,7 @@ pub(super) async fn run(
     let churn = GuestChurn::start(state, guests_and_channels());
     let injection = testbed.map(|testbed| (testbed, FaultInjection::start(testbed, progress)));
     let counter_updates = progress.show_counters(state, common.seconds);
-    let (cpu, started) = (run.cpu_seconds()?, Instant::now());
+    let (cpu, disk, started) = (run.cpu_seconds()?, run.disk_writes()?, Instant::now());
     let lag = Arc::new(LatencyRecorder::default());
     timing.started_micros.store(clock.now(), Ordering::Relaxed);
     let sending = tokio::task::spawn_blocking({
@@ -186,6 +186,7 @@ pub(super) async fn run(
     let cpu_seconds =
         (run.cpu_seconds()? - cpu) * delivered.max(1) as f64 / all_delivered.max(1) as f64;
 
+    let disk = run.disk_costs(disk, acknowledged)?;
     progress.phase("listing the channels");
     let unchecked = check_lists(&channels, &connected.members, run).await;
     let mut tally = Tally::default();
@@ -198,6 +199,7 @@ pub(super) async fn run(
         acknowledged,
         delivered,
         cpu_seconds,
+        disk,
         own_lag: Some(lag.distribution()),
         floor: None,
         faults,

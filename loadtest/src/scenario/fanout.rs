@@ -167,6 +167,7 @@ async fn measure(
         state,
         progress,
         interrupted,
+        ..
     } = run;
     let RunCounters {
         delivered,
@@ -194,18 +195,21 @@ async fn measure(
         delivered.load(Ordering::Relaxed),
         run.cpu_seconds()?,
     );
+    let disk = run.disk_writes()?;
     let began = clock.now();
     publish_loop
         .publish_while(|_| {
             ((clock.now() - began) as f64) < common.seconds * 1e6 && !*interrupted.borrow()
         })
         .await;
+    let messages = acknowledged.load(Ordering::Relaxed) - before.0;
     let measured = Measurement {
         scenario: "fanout",
         seconds: (clock.now() - began) as f64 / 1e6,
-        acknowledged: acknowledged.load(Ordering::Relaxed) - before.0,
+        acknowledged: messages,
         delivered: delivered.load(Ordering::Relaxed) - before.1,
         cpu_seconds: run.cpu_seconds()? - before.2,
+        disk: run.disk_costs(disk, messages)?,
         own_lag: None,
         floor: Some(floor),
         faults: None,

@@ -16,7 +16,8 @@ use tokio::{
 
 use crate::{
     cli::{CommonArgs, Scenario, VerifyArgs},
-    latency::LatencyDistribution,
+    disk::{self, BlockDevice, DiskCosts, WriteCounters},
+    latency::{LatencyDistribution, Percentiles},
     member::{DeliveryObserver, Member, MemberConfig, join},
     process::{ProcessMemory, cpu_seconds},
     progress::ProgressLine,
@@ -29,6 +30,7 @@ use crate::{
 
 mod chat;
 mod fanout;
+mod idle_users;
 mod window;
 
 /// Idle time before the memory of a node is measured, and (half of it) for late duplicates to
@@ -59,6 +61,7 @@ pub async fn run(scenario: &Scenario) -> Result<RunOutcome> {
     // A wrong process id fails now rather than after the run.
     cpu_seconds(&common.pids)?;
     let progress = ProgressLine::default();
+    let disk = NodeDisk::measure(scenario, common, &progress).await?;
     progress.phase("creating a tenant");
     let tenant = RunTenant::create(common).await?;
     let state = Arc::new(RunState::new(tenant, common)?);
@@ -67,12 +70,14 @@ pub async fn run(scenario: &Scenario) -> Result<RunOutcome> {
         state: state.clone(),
         progress: progress.clone(),
         interrupted: interrupted(),
+        disk,
     };
     let outcome = match scenario {
         Scenario::Chat(chat) | Scenario::Verify(VerifyArgs { chat, .. }) => {
             chat::run(&run, chat, testbed.as_ref()).await
         }
         Scenario::Fanout(fanout) => fanout::run(&run, fanout).await,
+        Scenario::IdleUsers(args) => idle_users::run(&run, args).await,
     };
     state.ended.send_replace(true);
     if common.keep {
@@ -113,6 +118,45 @@ struct ScenarioRun<'a> {
     state: Arc<RunState>,
     progress: ProgressLine,
     interrupted: watch::Receiver<bool>,
+    disk: Option<NodeDisk>,
+}
+
+/// The disk under the node's data folder.
+#[derive(Clone)]
+struct NodeDisk {
+    device: BlockDevice,
+    sync: Percentiles,
+}
+
+impl NodeDisk {
+    /// Measures syncs in the data folder, if it is on one disk of this machine. `verify` starts its
+    /// own nodes, and measures no costs.
+    async fn measure(
+        scenario: &Scenario,
+        common: &CommonArgs,
+        progress: &ProgressLine,
+    ) -> Result<Option<Self>> {
+        let device = match scenario {
+            Scenario::Verify(_) => None,
+            _ => BlockDevice::of(&common.data),
+        };
+        let Some(device) = device else {
+            return Ok(None);
+        };
+        progress.phase("measuring the disk");
+        let folder = common.data.clone();
+        let sync = tokio::task::spawn_blocking(move || disk::measure_sync(&folder))
+            .await
+            .context("the thread that measures the disk panicked")?
+            .with_context(|| format!("cannot measure syncs in {}", common.data.display()))?;
+        Ok(Some(Self { device, sync }))
+    }
+
+    fn counters(&self) -> Result<WriteCounters> {
+        self.device
+            .counters()
+            .context("cannot read the counters of the disk")
+    }
 }
 
 /// A client that is not connected yet.
@@ -219,6 +263,21 @@ impl ScenarioRun<'_> {
         cpu_seconds(&self.common.pids)
     }
 
+    /// What was written to the data folder's disk so far, if it is measured.
+    fn disk_writes(&self) -> Result<Option<WriteCounters>> {
+        self.disk.as_ref().map(NodeDisk::counters).transpose()
+    }
+
+    /// What was written to the disk since `before` per message, if it is measured.
+    fn disk_costs(
+        &self,
+        before: Option<WriteCounters>,
+        messages: u64,
+    ) -> Result<Option<DiskCosts>> {
+        let costs = |(now, before): (WriteCounters, _)| now.per_message(before, messages);
+        Ok(self.disk_writes()?.zip(before).map(costs))
+    }
+
     /// Builds the report while all clients are still connected.
     fn report(
         &self,
@@ -290,7 +349,10 @@ impl ScenarioRun<'_> {
                     .map(LatencyDistribution::percentiles),
             },
             server: self.node_costs(&measurement, connected)?,
+            disk: measurement.disk,
+            disk_sync: self.disk.as_ref().map(|disk| disk.sync),
             floor: measurement.floor,
+            steps: Vec::new(),
             faults: measurement.faults,
         };
         Ok(RunOutcome { report, delivery })
@@ -327,6 +389,7 @@ struct Measurement {
     acknowledged: u64,
     delivered: u64,
     cpu_seconds: f64,
+    disk: Option<DiskCosts>,
     own_lag: Option<LatencyDistribution>,
     floor: Option<crate::floor::Floor>,
     faults: Option<FaultSummary>,

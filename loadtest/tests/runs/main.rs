@@ -161,6 +161,35 @@ async fn fanout_of_messages_and_of_passing_events_is_compared_to_the_floor() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn load_beside_idle_users_is_measured_for_each_number_of_them() {
+    let redis = Server::start().await;
+    let node = TestNode::with(Some(&redis), None).await;
+    let arguments = format!(
+        "idle-users --idle 0,30 --idle-seconds 1 --channels 2 --members 2 --rate 20 --seconds 1 --pid {} --redis-server {}",
+        std::process::id(),
+        redis.url()
+    );
+    let report = node.run(node.address(), &arguments).await;
+    assert_eq!(report.verdict, RunVerdict::Kept, "{:?}", report.evidence);
+    let steps = &report.steps;
+    assert_eq!(
+        steps
+            .iter()
+            .map(|step| (step.idle_users, step.delivery.count))
+            .collect::<Vec<_>>(),
+        [(0, 40), (30, 40)]
+    );
+    assert!(
+        steps
+            .iter()
+            .all(|step| step.idle_costs.redis.unwrap().commands > 0.0
+                && step.idle_costs.node_cpu_ms_per_second.is_some())
+    );
+    assert!(report::text::format(&report).contains("idle users"));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dropped_duplicated_and_swapped_events_are_found() {
     let node = TestNode::new().await;
     let none = Violations::default();
