@@ -14,8 +14,8 @@ use fanout::hub::HubConfig;
 use fanout::outbox::OutboxLimits;
 use fanout::record::{Control, Record};
 use fanout::{
-    FrameEncoding, Gap, Hub, HubListener, Kind, Outbox, PageLimit, Position, Replay, Source,
-    SourceError, Topic,
+    FrameEncoding, Gap, Hub, HubListener, Outbox, PageLimit, Position, Replay, Source, SourceError,
+    Topic, TopicKind,
 };
 use tokio::net::TcpListener;
 
@@ -148,7 +148,7 @@ async fn main() -> std::io::Result<()> {
         let driven = Arc::clone(outbox);
         tokio::spawn(async move { driven.drive().await });
         let joining = hub
-            .join(&topic, Kind::Passing, outbox)
+            .join(&topic, TopicKind::Passing, outbox)
             .await
             .expect("the local bus");
         subscriptions.push(joining.start(Position::default(), Position::default()));

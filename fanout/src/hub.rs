@@ -44,7 +44,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use self::active_topic::{ActiveTopic, Compare};
+use self::active_topic::{ActiveTopic, ComparedTopics};
 use self::shared::{Counters, Shared, backoff};
 use crate::bus::{Bus, BusError};
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -53,7 +53,7 @@ use crate::{Outbox, Position, Source, SourceError, Topic};
 
 pub use self::listener::HubListener;
 pub use self::permit::CatchUpPermit;
-pub use self::shared::{HubConfig, Kind};
+pub use self::shared::{HubConfig, TopicKind};
 pub use self::subscription::{Joining, Subscription};
 
 const HEADS_PER_REQUEST: usize = 256;
@@ -115,7 +115,7 @@ impl Hub {
     pub async fn join(
         &self,
         topic: &Topic,
-        kind: Kind,
+        kind: TopicKind,
         outbox: &Arc<Outbox>,
     ) -> Result<Joining, BusError> {
         let (subscription, is_confirmed) = self.subscribe(topic, kind, outbox).await;
@@ -134,7 +134,7 @@ impl Hub {
     /// Fails if the bus does not confirm the joins. No subscriber is registered then.
     pub async fn join_all(
         &self,
-        topics: &[(Topic, Kind)],
+        topics: &[(Topic, TopicKind)],
         outbox: &Arc<Outbox>,
     ) -> Result<Vec<Joining>, BusError> {
         let mut joining = Vec::with_capacity(topics.len());
@@ -176,7 +176,7 @@ impl Hub {
     async fn subscribe(
         &self,
         topic: &Topic,
-        kind: Kind,
+        kind: TopicKind,
         outbox: &Arc<Outbox>,
     ) -> (Subscription, bool) {
         loop {
@@ -191,7 +191,7 @@ impl Hub {
         }
     }
 
-    fn active_topic(&self, topic: &Topic, kind: Kind) -> Arc<ActiveTopic> {
+    fn active_topic(&self, topic: &Topic, kind: TopicKind) -> Arc<ActiveTopic> {
         let topics = &self.listener.topics;
         topics.get(topic).unwrap_or_else(|| {
             topics.get_or_insert_with(topic, || {
@@ -234,7 +234,7 @@ impl Hub {
     }
 
     /// Compares positions with the heads of the logs, and starts recoveries where they differ.
-    async fn compare(&self, which: Compare) -> Result<(), SourceError> {
+    async fn compare(&self, which: ComparedTopics) -> Result<(), SourceError> {
         let positions: Vec<(Arc<ActiveTopic>, Position)> = self
             .listener
             .topics
@@ -262,7 +262,7 @@ impl Hub {
 
     async fn compare_in_one_request(
         &self,
-        which: Compare,
+        which: ComparedTopics,
         positions: &[(Arc<ActiveTopic>, Position)],
     ) -> Option<SourceError> {
         let topics: Vec<Topic> = positions
@@ -277,7 +277,7 @@ impl Hub {
             match head {
                 Ok(head) => {
                     broadcaster::compare(active, *position, head);
-                    if which == Compare::Suspects {
+                    if which == ComparedTopics::Suspects {
                         broadcaster::report_loss(active, &*self.shared.source);
                     }
                 }
@@ -317,7 +317,7 @@ async fn compare_heads(hub: Weak<Hub>) {
     let mut due = None;
     loop {
         let Some(this) = hub.upgrade() else { return };
-        let period = this.shared.config.compare;
+        let period = this.shared.config.compare_period;
         let due_at = *due.get_or_insert_with(|| Instant::now() + period);
         // At most a second, so that the task ends soon after the hub.
         let wait = due_at
@@ -332,7 +332,7 @@ async fn compare_heads(hub: Weak<Hub>) {
             .await
             .is_ok();
         if is_notified || attempts > 0 {
-            attempts = match this.compare(Compare::Suspects).await {
+            attempts = match this.compare(ComparedTopics::Suspects).await {
                 Ok(()) => 0,
                 Err(error) => {
                     tracing::warn!(%error, attempts, "cannot read log heads after records may have been missed, will retry");
@@ -342,7 +342,7 @@ async fn compare_heads(hub: Weak<Hub>) {
         }
         if Instant::now() >= due_at {
             due = None;
-            if let Err(error) = this.compare(Compare::QuietTopics).await {
+            if let Err(error) = this.compare(ComparedTopics::QuietTopics).await {
                 tracing::warn!(%error, "cannot read log heads of quiet topics, will retry");
                 attempts = attempts.max(1);
             }

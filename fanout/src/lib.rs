@@ -22,7 +22,7 @@ mod source;
 mod sync;
 mod topic;
 
-pub use hub::{CatchUpPermit, Hub, HubListener, Joining, Kind, Subscription};
+pub use hub::{CatchUpPermit, Hub, HubListener, Joining, Subscription, TopicKind};
 pub use outbox::{Class, FrameEncoding, Outbox};
 pub use source::{Continuity, Gap, PageLimit, Replay, Source, SourceError};
 pub use topic::{Position, Topic};

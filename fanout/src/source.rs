@@ -87,7 +87,11 @@ pub trait Source: Send + Sync + 'static {
 
     /// Returns for each subject whether it may subscribe to the topic now. Called when the log does
     /// not continue at a position, because the gap may contain an eviction. Default: all may.
-    async fn admits(&self, topic: &Topic, subjects: &[Bytes]) -> Result<Vec<bool>, SourceError> {
+    async fn may_subscribe(
+        &self,
+        topic: &Topic,
+        subjects: &[Bytes],
+    ) -> Result<Vec<bool>, SourceError> {
         let _ = topic;
         Ok(vec![true; subjects.len()])
     }

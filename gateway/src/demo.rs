@@ -20,7 +20,7 @@ use protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::start::{DEMO, Folder, StartError};
+use crate::start::{CommandError, DEMO, Folder};
 
 /// The users of the demo.
 pub const USERS: [(&str, &str); 2] = [("alice", "Alice"), ("bob", "Bob")];
@@ -41,13 +41,13 @@ impl Demo {
     ///
     /// # Errors
     /// Fails if the store does not answer or the file cannot be written.
-    pub async fn create(services: &Services, folder: &Folder) -> Result<(), StartError> {
+    pub async fn create(services: &Services, folder: &Folder) -> Result<(), CommandError> {
         let demo = Self::create_tenant(services)
             .await
-            .map_err(StartError::of)?;
+            .map_err(CommandError::of)?;
         folder.keep(
             DEMO,
-            &serde_json::to_string_pretty(&demo).map_err(StartError::of)?,
+            &serde_json::to_string_pretty(&demo).map_err(CommandError::of)?,
         )
     }
 
@@ -64,14 +64,14 @@ impl Demo {
     ///
     /// # Errors
     /// Fails if the store does not answer.
-    pub async fn exists(services: &Services, folder: &Folder) -> Result<bool, StartError> {
+    pub async fn exists(services: &Services, folder: &Folder) -> Result<bool, CommandError> {
         let app: Option<AppId> =
             Self::read_file(&folder.file(DEMO)).and_then(|demo| demo.app_id.parse().ok());
         let Some(app) = app else { return Ok(false) };
         let found = services
             .snapshot(schema::app(&app), vec![(ENTITY, ONLY.into())])
             .await
-            .map_err(StartError::of)?;
+            .map_err(CommandError::of)?;
         Ok(found.documents[0].is_some())
     }
 

@@ -9,8 +9,8 @@ use std::{
 
 use crate::{
     log::scrub,
-    start::StartError,
-    terminal::{complain, say},
+    start::CommandError,
+    terminal::{print_error, print_line},
 };
 
 /// Timeout of connecting, sending and reading, each.
@@ -35,14 +35,14 @@ pub struct HealthArgs {
 ///
 /// # Errors
 /// Fails if the address is invalid.
-pub fn health(HealthArgs { url, ready }: &HealthArgs) -> Result<ExitCode, StartError> {
+pub fn health(HealthArgs { url, ready }: &HealthArgs) -> Result<ExitCode, CommandError> {
     let authority = url
         .strip_prefix("http://")
         .map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
     let Some(authority) = authority
         .filter(|authority| !authority.is_empty() && !authority.contains(char::is_whitespace))
     else {
-        return Err(StartError(format!(
+        return Err(CommandError(format!(
             "{url} is not the address of a node: give one such as http://127.0.0.1:7400 with --url"
         )));
     };
@@ -50,15 +50,15 @@ pub fn health(HealthArgs { url, ready }: &HealthArgs) -> Result<ExitCode, StartE
     let path = if *ready { "/readyz" } else { "/healthz" };
     match ask(authority, path) {
         Ok(200) => {
-            say!("{shown}{path}: 200");
+            print_line!("{shown}{path}: 200");
             Ok(ExitCode::SUCCESS)
         }
         Ok(status) => {
-            complain!("{shown}{path}: {status}");
+            print_error!("{shown}{path}: {status}");
             Ok(ExitCode::from(1))
         }
         Err(error) => {
-            complain!("{shown}{path}: {error}");
+            print_error!("{shown}{path}: {error}");
             Ok(ExitCode::from(1))
         }
     }

@@ -99,8 +99,8 @@ pub async fn accept(listener: TcpListener, server: HttpServer, stop: Cancellatio
                 }
                 Err(limit) => {
                     refuse(&stream);
-                    if let Some(held_back) = REFUSALS.pass(std::time::Instant::now()) {
-                        tracing::warn!(peer = %peer.ip(), limit, held_back, "connection refused");
+                    if let Some(suppressed) = REFUSALS.pass(std::time::Instant::now()) {
+                        tracing::warn!(peer = %peer.ip(), limit, suppressed, "connection refused");
                     }
                 }
             },
@@ -111,8 +111,8 @@ pub async fn accept(listener: TcpListener, server: HttpServer, stop: Cancellatio
                     io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
                 ) => {}
             Err(error) => {
-                if let Some(held_back) = FAILURES.pass(std::time::Instant::now()) {
-                    tracing::warn!(%error, held_back, "cannot accept a connection");
+                if let Some(suppressed) = FAILURES.pass(std::time::Instant::now()) {
+                    tracing::warn!(%error, suppressed, "cannot accept a connection");
                 }
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
             }

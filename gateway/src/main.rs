@@ -9,7 +9,7 @@ use gateway::{
     backup, chat,
     config::{self, Command, LogFormat},
     health, log, serve,
-    start::StartError,
+    start::CommandError,
     terminal, transfer,
 };
 
@@ -22,14 +22,14 @@ fn main() -> ExitCode {
                 Err(error) => (error, log_format),
             }
         }
-        Err(error) => (StartError::of(&error), error.log_format()),
+        Err(error) => (CommandError::of(&error), error.log_format()),
     };
     report(&error, log_format);
     ExitCode::from(2)
 }
 
 /// Reports why the process ends, in the format of its log.
-fn report(error: &StartError, log_format: LogFormat) {
+fn report(error: &CommandError, log_format: LogFormat) {
     if log_format == LogFormat::Json {
         // Errors of settings occur before the log is started.
         let _ = log::init(log_format, "error");
@@ -44,12 +44,12 @@ fn report(error: &StartError, log_format: LogFormat) {
     }
 }
 
-fn run(command: Command) -> Result<ExitCode, StartError> {
+fn run(command: Command) -> Result<ExitCode, CommandError> {
     let runtime = || {
         tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
-            .map_err(StartError::of)
+            .map_err(CommandError::of)
     };
     let done = match command {
         Command::Serve(config) => {

@@ -16,8 +16,8 @@ use crate::{
     config::{self, Config, LogFormat, StoreConfig},
     log,
     node::Node,
-    start::{ADMIN_KEY, StartError},
-    terminal::say,
+    start::{ADMIN_KEY, CommandError},
+    terminal::print_line,
 };
 
 /// Runs a node until a signal or a failure of its store ends it. `program` is the name of this
@@ -26,15 +26,15 @@ use crate::{
 /// # Errors
 /// Fails if the node cannot start, or if its store has failed permanently. With the JSON format,
 /// the error is logged already.
-pub async fn serve(config: Config, program: &str) -> Result<(), StartError> {
-    log::init(config.log_format, &config.log_filter).map_err(StartError::of)?;
+pub async fn serve(config: Config, program: &str) -> Result<(), CommandError> {
+    log::init(config.log_format, &config.log_filter).map_err(CommandError::of)?;
     run(config, program).await
 }
 
-async fn run(config: Config, program: &str) -> Result<(), StartError> {
+async fn run(config: Config, program: &str) -> Result<(), CommandError> {
     let began = Instant::now();
-    let mut signals = Signals::new().map_err(StartError::of)?;
-    let about = About::of(&config);
+    let mut signals = Signals::new().map_err(CommandError::of)?;
+    let about = StartupInfo::of(&config);
     let node = Node::start(config).await?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -83,7 +83,7 @@ impl Signals {
 }
 
 /// The information printed about a node in addition to its addresses.
-struct About {
+struct StartupInfo {
     log_format: LogFormat,
     store: String,
     settings: String,
@@ -93,7 +93,7 @@ struct About {
     admin_key: Option<PathBuf>,
 }
 
-impl About {
+impl StartupInfo {
     fn of(config: &Config) -> Self {
         let (store, data) = match &config.store {
             StoreConfig::Embedded { data } => (
@@ -118,19 +118,19 @@ impl About {
 
     fn introduce(&self, node: &Node, program: &str) {
         let address = node.address;
-        say!("WebSocket  ws://{address}/v1/ws");
-        say!("HTTP API   http://{address}/v1/openapi.json");
+        print_line!("WebSocket  ws://{address}/v1/ws");
+        print_line!("HTTP API   http://{address}/v1/openapi.json");
         if let Some(address) = node.ops_address {
-            say!("Operations http://{address}/metrics");
+            print_line!("Operations http://{address}/metrics");
         }
         if let Some(file) = &self.admin_key {
-            say!("Admin key  {}", file.display());
+            print_line!("Admin key  {}", file.display());
         }
         if let (true, Some(data)) = (node.has_demo, &self.data) {
             let [alice, bob] =
                 ["alice", "bob"].map(|user| chat_command(program, user, address, data));
-            say!("Chat now   {alice}");
-            say!("           {bob}      in another terminal");
+            print_line!("Chat now   {alice}");
+            print_line!("           {bob}      in another terminal");
         }
     }
 }

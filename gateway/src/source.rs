@@ -116,7 +116,7 @@ impl fanout::Source for GatewaySource {
             stamps,
             body: &record.body,
         };
-        match splice::event(kind, &parts).and_then(|payload| framed(&payload, encoding)) {
+        match splice::event(kind, &parts).and_then(|payload| encode_frame(&payload, encoding)) {
             Ok(frame) => Some(frame),
             Err(error) => {
                 tracing::error!(%topic, event = kind.as_str(), %error, "cannot encode an event");
@@ -198,10 +198,10 @@ impl fanout::Source for GatewaySource {
     fn after_delivery(&self, topic: &Topic, record: &Record, outbox: &Arc<Outbox>) {
         #[derive(serde::Deserialize)]
         struct Added {
-            entry: Place,
+            entry: AddedEntry,
         }
         #[derive(serde::Deserialize)]
-        struct Place {
+        struct AddedEntry {
             channel_id: ChannelId,
             seq: u64,
             at: u64,
@@ -255,7 +255,11 @@ impl fanout::Source for GatewaySource {
             .map_err(|e| SourceError(e.to_string()))
     }
 
-    async fn admits(&self, topic: &Topic, subjects: &[Bytes]) -> Result<Vec<bool>, SourceError> {
+    async fn may_subscribe(
+        &self,
+        topic: &Topic,
+        subjects: &[Bytes],
+    ) -> Result<Vec<bool>, SourceError> {
         let Subject::Channel(_) = subject(topic) else {
             return Ok(vec![true; subjects.len()]);
         };
@@ -322,7 +326,10 @@ fn encoding_of(encoding: fanout::FrameEncoding) -> Encoding {
     }
 }
 
-fn framed(payload: &[u8], encoding: fanout::FrameEncoding) -> Result<Bytes, codec::DecodeError> {
+fn encode_frame(
+    payload: &[u8],
+    encoding: fanout::FrameEncoding,
+) -> Result<Bytes, codec::DecodeError> {
     Ok(match encoding {
         fanout::FrameEncoding::Binary => frame::message(Encoding::MessagePack, payload),
         fanout::FrameEncoding::Text => frame::message(Encoding::Json, &codec::transcode(payload)?),

@@ -26,9 +26,9 @@ pub(crate) const LOST_AND_FOUND: &str = "lost+found";
 /// A failed start or command: one sentence with the cause and the remedy. The exit code is 2.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct StartError(pub String);
+pub struct CommandError(pub String);
 
-impl StartError {
+impl CommandError {
     /// Returns an error with the sentence of another error.
     pub fn of(error: impl fmt::Display) -> Self {
         Self(error.to_string())
@@ -48,9 +48,9 @@ impl Folder {
     ///
     /// # Errors
     /// Fails if the folder cannot be created or read.
-    pub fn at(path: &Path) -> Result<Self, StartError> {
+    pub fn at(path: &Path) -> Result<Self, CommandError> {
         let unusable = |error| {
-            StartError(format!(
+            CommandError(format!(
                 "the data folder {} cannot be used: {error}; make it writable, or name another with --data",
                 path.display()
             ))
@@ -73,7 +73,7 @@ impl Folder {
     /// # Errors
     /// Fails if the key is missing from a folder with a store, or if the file cannot be read or written,
     /// or is invalid.
-    pub fn secret_key(&self) -> Result<[u8; 32], StartError> {
+    pub fn secret_key(&self) -> Result<[u8; 32], CommandError> {
         let path = self.path.join(SECRET_KEY);
         if self.is_fresh {
             let mut key = [0; 32];
@@ -84,19 +84,19 @@ impl Folder {
             }
         }
         if !path.exists() {
-            return Err(StartError(format!(
+            return Err(CommandError(format!(
                 "{} is missing, and the stored token keys are sealed with it: bring it back from a backup, or name another folder with --data",
                 path.display()
             )));
         }
-        secret_key(&path).map_err(StartError)
+        secret_key(&path).map_err(CommandError)
     }
 
     /// Returns the admin key of the folder. Creates it if there is none.
     ///
     /// # Errors
     /// Fails if the file cannot be read or written, or is a broken symbolic link.
-    pub fn admin_key(&self) -> Result<Secret, StartError> {
+    pub fn admin_key(&self) -> Result<Secret, CommandError> {
         let path = self.path.join(ADMIN_KEY);
         match fs::read_to_string(&path) {
             Ok(text) => Ok(Secret::new(text.trim())),
@@ -104,13 +104,13 @@ impl Folder {
                 let key = credential::random(SecretKind::Admin);
                 match self.create(ADMIN_KEY, key.expose())? {
                     true => Ok(key),
-                    false => Err(StartError(format!(
+                    false => Err(CommandError(format!(
                         "{} is a link to nothing: mend or remove it",
                         path.display()
                     ))),
                 }
             }
-            Err(error) => Err(StartError(format!(
+            Err(error) => Err(CommandError(format!(
                 "{} cannot be read: {error}",
                 path.display()
             ))),
@@ -121,7 +121,7 @@ impl Folder {
     ///
     /// # Errors
     /// Fails if the file cannot be written.
-    pub fn keep(&self, name: &str, text: &str) -> Result<(), StartError> {
+    pub fn keep(&self, name: &str, text: &str) -> Result<(), CommandError> {
         let path = self.path.join(name);
         let write = || -> io::Result<()> {
             let mut file = Replacement::create(&path)?;
@@ -132,7 +132,7 @@ impl Folder {
     }
 
     /// Creates such a file. Returns false if the name is taken.
-    fn create(&self, name: &str, text: &str) -> Result<bool, StartError> {
+    fn create(&self, name: &str, text: &str) -> Result<bool, CommandError> {
         let path = self.path.join(name);
         let write = || -> io::Result<()> {
             let mut file = private_file::create_new(&path)?;
@@ -152,13 +152,14 @@ impl Folder {
     }
 }
 
-fn unwritable(path: &Path, error: &io::Error) -> StartError {
-    StartError(format!(
+fn unwritable(path: &Path, error: &io::Error) -> CommandError {
+    CommandError(format!(
         "{} cannot be written: {error}; make the folder writable",
         path.display()
     ))
 }
 
-fn fill(bytes: &mut [u8]) -> Result<(), StartError> {
-    aws_lc_rs::rand::fill(bytes).map_err(|_| StartError("the system has no random numbers".into()))
+fn fill(bytes: &mut [u8]) -> Result<(), CommandError> {
+    aws_lc_rs::rand::fill(bytes)
+        .map_err(|_| CommandError("the system has no random numbers".into()))
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 pub use domain::check::{breaks_line, reorders};
 
 /// Writes a line to standard output. Ignores errors, such as a closed pipe (`| head`).
-macro_rules! say {
+macro_rules! print_line {
     ($($line:tt)*) => {{
         use std::io::Write as _;
         let _ = writeln!(std::io::stdout(), "{}", $crate::terminal::escape(&format!($($line)*)));
@@ -13,14 +13,14 @@ macro_rules! say {
 }
 
 /// Writes a line to standard error. Ignores errors.
-macro_rules! complain {
+macro_rules! print_error {
     ($($line:tt)*) => {{
         use std::io::Write as _;
         let _ = writeln!(std::io::stderr(), "{}", $crate::terminal::escape(&format!($($line)*)));
     }};
 }
 
-pub(crate) use {complain, say};
+pub(crate) use {print_error, print_line};
 
 fn is_unsafe(c: char) -> bool {
     (c.is_control() && c != '\t') || breaks_line(c) || reorders(c)

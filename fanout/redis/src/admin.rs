@@ -20,16 +20,16 @@ pub struct Master {
 
 impl Master {
     /// Runs a command. Returns an error reply as `Err`.
-    pub async fn ask(&mut self, cmd: &Cmd) -> RedisResult<Value> {
-        let asked = timeout(CONNECT_TIMEOUT, self.connection.send_packed_command(cmd)).await;
-        asked
+    pub async fn run(&mut self, cmd: &Cmd) -> RedisResult<Value> {
+        let reply = timeout(CONNECT_TIMEOUT, self.connection.send_packed_command(cmd)).await;
+        reply
             .map_err(|_| timed_out(&self.address))??
             .extract_error()
     }
 }
 
 /// Connects to every master of a deployment, within a few seconds.
-pub async fn masters(deployment: &Deployment) -> RedisResult<Vec<Master>> {
+pub async fn connect_to_masters(deployment: &Deployment) -> RedisResult<Vec<Master>> {
     let Deployment::Cluster { seeds, credentials } = deployment else {
         let address = current_master(deployment).await?;
         let connection = open_master(deployment, &address)

@@ -143,7 +143,7 @@ impl Commands {
                     };
                     Ok(CommandReply {
                         value,
-                        asked: false,
+                        is_from_importing_node: false,
                         replica_ack: None,
                     })
                 }

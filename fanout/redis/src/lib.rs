@@ -22,7 +22,7 @@ mod target;
 mod timing;
 mod topology;
 
-pub use admin::{Master, masters};
+pub use admin::{Master, connect_to_masters};
 pub use backoff::jittered;
 pub use commands::{CommandReply, Commands};
 pub use connection_error::ConnectionError;

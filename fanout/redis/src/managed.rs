@@ -207,10 +207,10 @@ impl Dialer for CommandConnector {
         address: &Address,
     ) -> Result<Self::Connection, ConnectionError> {
         let commands = open_master(deployment, address).await?;
-        let beside = || open(address, deployment.credentials(), deployment.database());
-        let large_reads = beside().await?;
+        let open_sibling = || open(address, deployment.credentials(), deployment.database());
+        let large_reads = open_sibling().await?;
         let waiting = match self.replicas {
-            Some(replicas) => Some((beside().await?, replicas)),
+            Some(replicas) => Some((open_sibling().await?, replicas)),
             None => None,
         };
         Ok(Opened {

@@ -11,14 +11,14 @@ use std::{
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    Address, ConnectionError, Deployment, Target, backoff::Backoff, timing::RECONNECT_DELAY,
+    Address, ConnectionError, Deployment, Target, backoff::Backoff, timing::MAX_RECONNECT_BACKOFF,
 };
 
 /// First pause between two attempts to connect.
 const INITIAL_BACKOFF: Duration = Duration::from_millis(50);
 
 /// A connection that lasted this long resets the backoff.
-const STABLE_AFTER: Duration = RECONNECT_DELAY.saturating_mul(2);
+const STABLE_AFTER: Duration = MAX_RECONNECT_BACKOFF.saturating_mul(2);
 
 /// Opens and serves the connection that [`supervise`] keeps open.
 pub trait Dialer: Send {
@@ -52,7 +52,7 @@ pub trait Dialer: Send {
 
 /// Keeps a connection to `target` open until the future is dropped.
 pub async fn supervise<C: Dialer>(deployment: Arc<Deployment>, target: Target, mut connector: C) {
-    let mut backoff = Backoff::new(INITIAL_BACKOFF, RECONNECT_DELAY);
+    let mut backoff = Backoff::new(INITIAL_BACKOFF, MAX_RECONNECT_BACKOFF);
     let mut last_logged = None;
     loop {
         let started = Instant::now();

@@ -15,4 +15,4 @@ pub(crate) const HEARTBEAT_PERIOD: Duration = Duration::from_secs(1);
 pub(crate) const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Maximum pause between two attempts to connect. The number of attempts is unlimited.
-pub(crate) const RECONNECT_DELAY: Duration = Duration::from_secs(1);
+pub(crate) const MAX_RECONNECT_BACKOFF: Duration = Duration::from_secs(1);

@@ -122,17 +122,35 @@ async fn moving_slot_is_followed_and_reported_in_the_answer() {
     let from = cluster.owner(slot).await;
     let to = (from + 1) % 3;
     cluster.begin_migration(slot, from, to).await;
-    assert!(!commands.run(cmd("GET").arg(&old)).await.unwrap().asked);
+    assert!(
+        !commands
+            .run(cmd("GET").arg(&old))
+            .await
+            .unwrap()
+            .is_from_importing_node
+    );
     let answer = commands.run(cmd("SET").arg(&new).arg("2")).await.unwrap();
     assert_eq!(
-        (answer.value, answer.asked),
+        (answer.value, answer.is_from_importing_node),
         (Value::Okay, true),
         "a new key is made where the slot goes"
     );
     cluster.move_keys(slot, from, to).await;
-    assert!(commands.run(cmd("GET").arg(&old)).await.unwrap().asked);
+    assert!(
+        commands
+            .run(cmd("GET").arg(&old))
+            .await
+            .unwrap()
+            .is_from_importing_node
+    );
     cluster.finish_migration(slot, from, to).await;
-    assert!(!commands.run(cmd("GET").arg(&old)).await.unwrap().asked);
+    assert!(
+        !commands
+            .run(cmd("GET").arg(&old))
+            .await
+            .unwrap()
+            .is_from_importing_node
+    );
     assert_eq!(get(&commands, &new).await.as_deref(), Some("2"));
 }
 

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-use super::shared::{Kind, Shared};
+use super::shared::{Shared, TopicKind};
 use super::subscribers::{SubscriberId, SubscriberSnapshot, SubscriberState};
 use super::topic_state::{TopicMembership, TopicState};
 use crate::record::Record;
@@ -13,7 +13,7 @@ use crate::{Outbox, Position, Topic};
 
 pub(super) struct ActiveTopic {
     pub(super) topic: Topic,
-    pub(super) kind: Kind,
+    pub(super) kind: TopicKind,
     /// Weak, to avoid a cycle: the bus holds topics, and a source may hold the bus.
     shared: Weak<Shared>,
     pub(super) state: Mutex<TopicState>,
@@ -21,7 +21,7 @@ pub(super) struct ActiveTopic {
 
 /// Which topics to compare with the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Compare {
+pub(super) enum ComparedTopics {
     /// Topics that may have missed records.
     Suspects,
     /// Topics without durable records since the last comparison.
@@ -45,7 +45,7 @@ pub(super) enum CatchUpStep {
 }
 
 impl ActiveTopic {
-    pub(super) fn new(topic: Topic, kind: Kind, shared: &Arc<Shared>) -> Arc<Self> {
+    pub(super) fn new(topic: Topic, kind: TopicKind, shared: &Arc<Shared>) -> Arc<Self> {
         Arc::new(Self {
             topic,
             kind,
@@ -216,15 +216,15 @@ impl ActiveTopic {
     }
 
     /// Returns the position if it is to be compared with the log.
-    pub(super) fn position_to_compare(&self, which: Compare) -> Option<Position> {
+    pub(super) fn position_to_compare(&self, which: ComparedTopics) -> Option<Position> {
         let mut state = self.state.lock();
         let is_skipped = match which {
-            Compare::Suspects => !state.is_suspect,
-            Compare::QuietTopics => std::mem::take(&mut state.is_busy),
+            ComparedTopics::Suspects => !state.is_suspect,
+            ComparedTopics::QuietTopics => std::mem::take(&mut state.is_busy),
         };
         if is_skipped
             || state.is_recovering
-            || self.kind == Kind::Passing
+            || self.kind == TopicKind::Passing
             || state.subscribers.count() == 0
         {
             return None;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::active_topic::ActiveTopic;
 use super::batch::{BatchContent, RecordBatch};
-use super::shared::{Counters, Kind, ReadPermit, ReplayPage, Shared, backoff};
+use super::shared::{Counters, ReadPermit, ReplayPage, Shared, TopicKind, backoff};
 use super::subscribers::{SubscriberId, SubscriberSnapshot, SubscriberState};
 use super::topic_state::TopicState;
 use crate::record::{Control, Record};
@@ -66,7 +66,7 @@ pub(super) fn start(
         outbox.notify_ended_subscription();
         return Started::Ended;
     }
-    if active.kind == Kind::Passing {
+    if active.kind == TopicKind::Passing {
         state
             .subscribers
             .set_state(subscriber, SubscriberState::Live { after: 0 });
@@ -259,7 +259,7 @@ fn next_step(active: &ActiveTopic, shared: &Shared) -> Option<Step> {
     let mut duplicates = 0;
     let mut records = Vec::new();
     for record in state.pending.take() {
-        if active.kind == Kind::Passing {
+        if active.kind == TopicKind::Passing {
             records.push(record);
         } else if state.is_recovering && record.is_durable() {
             let is_lossy = state.pending.push(record);

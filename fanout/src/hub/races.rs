@@ -19,9 +19,9 @@ fn node() -> Arc<TestNode> {
 fn node_with_pages(page: usize) -> Arc<TestNode> {
     Arc::new(node_with(HubConfig {
         linger: Duration::ZERO,
-        compare: Duration::from_secs(600),
-        page,
-        reads: 2,
+        compare_period: Duration::from_secs(600),
+        page_records: page,
+        max_concurrent_reads: 2,
         ..HubConfig::default()
     }))
 }

@@ -23,7 +23,7 @@ const SLOW_READS_PER_READ: usize = 16;
 
 /// The kind of a topic's records. The topic's first subscriber sets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum TopicKind {
     /// Numbered events from a log, and passing records between them.
     Logged,
     /// Passing records only: no position and no recovery.
@@ -36,30 +36,30 @@ pub struct HubConfig {
     /// How long a topic without subscribers stays joined. Default 5 s.
     pub linger: Duration,
     /// Period at which the positions of quiet topics are compared with the log. Default 5 s.
-    pub compare: Duration,
+    pub compare_period: Duration,
     /// Maximum records in one read of the log. Default 128.
-    pub page: usize,
+    pub page_records: usize,
     /// Maximum bytes of the records in one read of the log. A single record may be larger. Default
     /// 64 KiB.
     pub page_bytes: usize,
     /// Maximum concurrent reads of the log, for recovery and catching up.
     /// [Parties](crate::Source::party) take turns. Default 64.
-    pub reads: usize,
+    pub max_concurrent_reads: usize,
     /// Maximum bytes of records in memory, over all topics: records that wait for their broadcast,
     /// and recent records for subscribers that catch up. Records beyond it are read from the log.
     /// Default 64 MiB.
-    pub kept_bytes: usize,
+    pub max_buffered_bytes: usize,
 }
 
 impl Default for HubConfig {
     fn default() -> Self {
         Self {
             linger: Duration::from_secs(5),
-            compare: Duration::from_secs(5),
-            page: 128,
+            compare_period: Duration::from_secs(5),
+            page_records: 128,
             page_bytes: 64 * 1024,
-            reads: 64,
-            kept_bytes: 64 * 1024 * 1024,
+            max_concurrent_reads: 64,
+            max_buffered_bytes: 64 * 1024 * 1024,
         }
     }
 }
@@ -122,9 +122,14 @@ impl Shared {
         Arc::new(Self {
             source,
             runtime: Handle::current(),
-            reads: FairPermits::new(config.reads.max(1)),
-            slow_reads: Semaphore::new(config.reads.max(1).saturating_mul(SLOW_READS_PER_READ)),
-            budget: Budget::new(config.kept_bytes),
+            reads: FairPermits::new(config.max_concurrent_reads.max(1)),
+            slow_reads: Semaphore::new(
+                config
+                    .max_concurrent_reads
+                    .max(1)
+                    .saturating_mul(SLOW_READS_PER_READ),
+            ),
+            budget: Budget::new(config.max_buffered_bytes),
             config,
             idle: Mutex::default(),
             counters: Counters::default(),
@@ -162,7 +167,7 @@ impl Shared {
             .map_err(|_| SourceError("too many reads wait".into()))?;
         let permit = ReadPermit::InTurn { _permit: permit };
         let limit = PageLimit {
-            records: self.config.page,
+            records: self.config.page_records,
             bytes: bytes.min(self.config.page_bytes),
         };
         let mut reading = std::pin::pin!(self.source.read(topic, after, limit));
@@ -191,7 +196,7 @@ impl Shared {
         topic: &Topic,
         subjects: Vec<Bytes>,
     ) -> Result<HashSet<Bytes>, SourceError> {
-        let admitted = self.source.admits(topic, &subjects).await?;
+        let admitted = self.source.may_subscribe(topic, &subjects).await?;
         Ok(subjects
             .into_iter()
             .zip(admitted)

@@ -33,7 +33,7 @@ impl Joining {
     /// `head` is the topic's position as read after the join was confirmed, together with the
     /// decision that the subject may subscribe. `cursor` is `head`, or the position from which the
     /// subscriber resumes. Both are `Position::default()` for
-    /// [`Kind::Passing`](super::Kind::Passing). Records may be in the outbox before this returns.
+    /// [`TopicKind::Passing`](super::TopicKind::Passing). Records may be in the outbox before this returns.
     /// Push frames that must precede them first. If the subject was evicted after `head`, the
     /// subscription [is ended](Subscription::is_ended).
     pub fn start(self, cursor: Position, head: Position) -> Subscription {

@@ -188,7 +188,11 @@ impl Source for World {
         })
     }
 
-    async fn admits(&self, _topic: &Topic, subjects: &[Bytes]) -> Result<Vec<bool>, SourceError> {
+    async fn may_subscribe(
+        &self,
+        _topic: &Topic,
+        subjects: &[Bytes],
+    ) -> Result<Vec<bool>, SourceError> {
         let removed = self.removed_subjects.lock();
         Ok(subjects
             .iter()
@@ -229,9 +233,9 @@ pub(super) struct Reader {
 pub(super) fn node() -> TestNode {
     node_with(HubConfig {
         linger: Duration::from_millis(40),
-        compare: Duration::from_secs(600),
-        page: 7,
-        reads: 4,
+        compare_period: Duration::from_secs(600),
+        page_records: 7,
+        max_concurrent_reads: 4,
         ..HubConfig::default()
     })
 }
@@ -273,7 +277,7 @@ impl TestNode {
 
     pub(super) async fn join(&self, reader: &Reader) -> Joining {
         self.hub
-            .join(&TOPIC.into(), Kind::Logged, &reader.outbox)
+            .join(&TOPIC.into(), TopicKind::Logged, &reader.outbox)
             .await
             .unwrap()
     }

@@ -137,18 +137,16 @@ pub(super) async fn clear_user(
         }
         after = keys.last().cloned();
         let channels: Vec<ChannelId> = keys.iter().map(parse_key).collect::<Result<_>>()?;
-        let expelled = together::run(
-            channels
-                .iter()
-                .map(|channel| participants::remove::expel(services, scope, channel, id)),
-        )
+        let removals = together::run(channels.iter().map(|channel| {
+            participants::remove::remove_deleted_user(services, scope, channel, id)
+        }))
         .await;
         // Pending lines of interrupted additions are among them.
         commit::delete_documents(
             services,
             &partition,
             CHANNELS,
-            succeeded(keys, expelled, &mut failed),
+            succeeded(keys, removals, &mut failed),
         )
         .await?;
         // After a failure the next attempt begins with the same channels, so the ones behind them

@@ -63,7 +63,8 @@ pub async fn settle_membership(
             _ if is_in => {
                 let is_there = index::confirm_channel(services, scope, user, channel, line).await?;
                 if !is_there {
-                    participants::remove::expel(services, scope, channel, user).await?;
+                    participants::remove::remove_deleted_user(services, scope, channel, user)
+                        .await?;
                 }
                 Ok(Some(!is_there))
             }

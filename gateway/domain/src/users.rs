@@ -171,13 +171,13 @@ pub async fn put_users(
             }
             None => create_user(services, actor, body)
                 .await
-                .map(|user| (user, Made::Now)),
+                .map(|user| (user, Made::ByThisCall)),
         }
     };
     let answered = |item| async move {
         match put(item).await {
             Ok((user, made)) => UserBatchItem {
-                status: if made == Made::Now { 201 } else { 200 },
+                status: if made == Made::ByThisCall { 201 } else { 200 },
                 user: Some(user.value),
                 error: None,
             },
@@ -213,7 +213,7 @@ pub async fn put_user(
             };
         });
         match replaced.await {
-            Ok(user) => return Ok(Some((user, Made::Before))),
+            Ok(user) => return Ok(Some((user, Made::Earlier))),
             Err(error) if error.code() != protocol::ErrorCode::NotFound => return Err(error),
             Err(_) => check_version(if_match, 0)?,
         }
@@ -225,7 +225,7 @@ pub async fn put_user(
         )
         .await?
         {
-            return Ok(Some((user, Made::Now)));
+            return Ok(Some((user, Made::ByThisCall)));
         }
         let tombstone = services
             .document(actor.scope.user(id), TOMBSTONE, ONLY)

@@ -258,7 +258,7 @@ impl Authenticator {
     ) -> Result<Signed, TokenRefused> {
         let id = token::key_id(token)?;
         let key = look_up(&self.token_keys, &id, self.read_token_key(&id), attempt).await?;
-        let key = key.ok_or_else(token::Invalid::unsigned)?;
+        let key = key.ok_or_else(token::Invalid::bad_signature)?;
         let claims = key.verifier.check(
             token,
             self.services.clock.now_ms(),

@@ -6,7 +6,7 @@ use store::embedded::{self, OpenError};
 
 use super::{findings, size};
 use crate::value_check::ChatCheck;
-use crate::{start::StartError, terminal::say};
+use crate::{start::CommandError, terminal::print_line};
 
 /// Maximum number of findings that are printed; the others are counted.
 const MAX_PRINTED_FINDINGS: u64 = 1_000;
@@ -30,31 +30,31 @@ pub struct CheckArgs {
 ///
 /// # Errors
 /// Fails if the store cannot be opened, or is too damaged to be read.
-pub fn check(CheckArgs { data }: &CheckArgs) -> Result<ExitCode, StartError> {
+pub fn check(CheckArgs { data }: &CheckArgs) -> Result<ExitCode, CommandError> {
     let mut count = 0;
     let summary = embedded::check(data, &mut ChatCheck::default(), &mut |finding| {
         count += 1;
         if count <= MAX_PRINTED_FINDINGS {
-            say!("{}; mending it {}", finding.what, finding.repair);
+            print_line!("{}; mending it {}", finding.what, finding.repair);
         }
     })
     .map_err(|error| match error {
-        OpenError::Damaged { path, damage } => StartError(format!(
+        OpenError::Damaged { path, damage } => CommandError(format!(
             "the folder {} is damaged ({damage}), and its contents cannot be checked: restore a backup with `chaos restore`",
             path.display()
         )),
-        error => StartError::of(error),
+        error => CommandError::of(error),
     })?;
     if count > MAX_PRINTED_FINDINGS {
-        say!("… and {} more", count - MAX_PRINTED_FINDINGS);
+        print_line!("… and {} more", count - MAX_PRINTED_FINDINGS);
     }
     if summary.only_pages {
-        say!(
+        print_line!(
             "The records were not read: pages are damaged, and reading records from them could crash this process."
         );
     }
     if summary.lost_pages > 0 {
-        say!(
+        print_line!(
             "Pages that are neither in use nor free: {}. They take up space, but no data is lost.",
             summary.lost_pages
         );
@@ -70,10 +70,10 @@ pub fn check(CheckArgs { data }: &CheckArgs) -> Result<ExitCode, StartError> {
         ),
     };
     if count == 0 {
-        say!("{} is whole: {contents}", data.display());
+        print_line!("{} is whole: {contents}", data.display());
         return Ok(ExitCode::SUCCESS);
     }
-    say!(
+    print_line!(
         "{} is not whole: {} in {contents}",
         data.display(),
         findings(count)

@@ -8,8 +8,8 @@ use std::{
 
 use super::{Partial, copy_files, copy_store, is_vacant, size, sync};
 use crate::{
-    start::{SECRET_KEY, StartError},
-    terminal::say,
+    start::{CommandError, SECRET_KEY},
+    terminal::print_line,
 };
 
 /// The flags of `chaos backup`.
@@ -34,42 +34,42 @@ pub struct Backup {
 /// # Errors
 /// Fails if the target exists, the data folder cannot be read, or the target cannot be written. A
 /// failure leaves no target.
-pub fn backup(Backup { data, to }: &Backup) -> Result<(), StartError> {
+pub fn backup(Backup { data, to }: &Backup) -> Result<(), CommandError> {
     let unwritable = |error: io::Error| {
-        StartError(format!(
+        CommandError(format!(
             "the backup {} cannot be written ({error}): pass one in a folder that this user can write to",
             to.display()
         ))
     };
     if !is_vacant(to) {
-        return Err(StartError(format!(
+        return Err(CommandError(format!(
             "{} exists already and is not overwritten: pass another folder with --to",
             to.display()
         )));
     }
     let (parent, partial) = parent_and_partial(to).ok_or_else(|| {
-        StartError(format!(
+        CommandError(format!(
             "{} is no name for a folder: pass another one with --to",
             to.display()
         ))
     })?;
-    say!("Copying {} to {}", data.display(), to.display());
+    print_line!("Copying {} to {}", data.display(), to.display());
     let partial = Partial::create(partial).map_err(unwritable)?;
     let bytes = copy_store(data, &partial.0)?;
     let files = copy_files(data, &partial.0)?;
     sync(&partial.0).map_err(unwritable)?;
     fs::rename(&partial.0, to).map_err(unwritable)?;
     sync(&parent).map_err(unwritable)?;
-    say!("The store, {} without its free pages", size(bytes));
+    print_line!("The store, {} without its free pages", size(bytes));
     for file in &files {
-        say!("{file}, mode 0600");
+        print_line!("{file}, mode 0600");
     }
     if !files.contains(&SECRET_KEY) {
-        say!(
+        print_line!(
             "{SECRET_KEY} is not in the folder: keep the key that the node is started with, since token keys cannot be decrypted without it"
         );
     }
-    say!(
+    print_line!(
         "{} is complete. It holds every secret of the node: keep it as safe as {}",
         to.display(),
         data.display()

@@ -25,8 +25,8 @@ use store::embedded::{self, DATA};
 
 use crate::{
     private_file,
-    start::{ADMIN_KEY, DEMO, SECRET_KEY, StartError},
-    terminal::complain,
+    start::{ADMIN_KEY, CommandError, DEMO, SECRET_KEY},
+    terminal::print_error,
 };
 
 /// The files of a data folder besides the store. The secret key is copied last, so that a folder
@@ -54,18 +54,18 @@ impl Drop for Partial {
 }
 
 /// Copies the store and reports progress. Returns the size of the copy in bytes.
-fn copy_store(from: &Path, to: &Path) -> Result<u64, StartError> {
+fn copy_store(from: &Path, to: &Path) -> Result<u64, CommandError> {
     let (done, is_done) = mpsc::channel::<()>();
     thread::scope(|scope| {
         scope.spawn(move || {
             while is_done.recv_timeout(PROGRESS_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
                 match fs::metadata(to.join(DATA)) {
-                    Ok(data) => complain!("{} written so far", size(data.len())),
-                    Err(_) => complain!("still reading the pages"),
+                    Ok(data) => print_error!("{} written so far", size(data.len())),
+                    Err(_) => print_error!("still reading the pages"),
                 }
             }
         });
-        let copied = embedded::copy(from, to).map_err(StartError::of);
+        let copied = embedded::copy(from, to).map_err(CommandError::of);
         drop(done);
         copied
     })
@@ -73,7 +73,7 @@ fn copy_store(from: &Path, to: &Path) -> Result<u64, StartError> {
 
 /// Copies the existing files besides the store, readable by their owner only, and returns their
 /// names.
-fn copy_files(from: &Path, to: &Path) -> Result<Vec<&'static str>, StartError> {
+fn copy_files(from: &Path, to: &Path) -> Result<Vec<&'static str>, CommandError> {
     let mut copied = Vec::new();
     for name in FILES {
         let copy = || -> io::Result<()> {
@@ -87,7 +87,7 @@ fn copy_files(from: &Path, to: &Path) -> Result<Vec<&'static str>, StartError> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
                 let (from, to) = (from.join(name), to.display());
-                return Err(StartError(format!(
+                return Err(CommandError(format!(
                     "{} cannot be copied to {to} ({error}): check its permissions and the free disk space",
                     from.display()
                 )));

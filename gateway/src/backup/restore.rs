@@ -11,8 +11,8 @@ use super::{Partial, copy_files, copy_store, findings, size, sync};
 use crate::value_check::ChatCheck;
 use crate::{
     private_file,
-    start::{LOST_AND_FOUND, SECRET_KEY, StartError},
-    terminal::say,
+    start::{CommandError, LOST_AND_FOUND, SECRET_KEY},
+    terminal::print_line,
 };
 
 /// The flags of `chaos restore`.
@@ -43,17 +43,17 @@ const RESTORING: &str = ".restoring";
 /// # Errors
 /// Fails if the backup is damaged, or if the data folder is in use, not empty or not writable. A
 /// failure leaves no store in the data folder.
-pub fn restore(Restore { from, data }: &Restore) -> Result<(), StartError> {
+pub fn restore(Restore { from, data }: &Restore) -> Result<(), CommandError> {
     let unwritable = |error: io::Error| {
-        StartError(format!(
+        CommandError(format!(
             "cannot restore to {} ({error}): pass a folder that this user can write to with --data",
             data.display()
         ))
     };
-    say!("Checking {}", from.display());
+    print_line!("Checking {}", from.display());
     verify(from)?;
     private_file::create_folder(data).map_err(unwritable)?;
-    let _lock = Lock::acquire(data).map_err(StartError::of)?;
+    let _lock = Lock::acquire(data).map_err(CommandError::of)?;
     let names = fs::read_dir(data)
         .map_err(unwritable)?
         .filter_map(Result::ok)
@@ -62,13 +62,13 @@ pub fn restore(Restore { from, data }: &Restore) -> Result<(), StartError> {
         .into_iter()
         .find(|name| !IGNORED_FILES.iter().any(|ignored| *name == **ignored))
     {
-        return Err(StartError(format!(
+        return Err(CommandError(format!(
             "{} contains {}, which is not overwritten: move it away, or pass another folder with --data",
             data.display(),
             name.display()
         )));
     }
-    say!("Copying it to {}", data.display());
+    print_line!("Copying it to {}", data.display());
     let restoring = data.join(RESTORING);
     // Removes the leftovers of an interrupted restore.
     drop(Partial(restoring.clone()));
@@ -96,13 +96,13 @@ pub fn restore(Restore { from, data }: &Restore) -> Result<(), StartError> {
     }
     drop(partial);
     sync(data).map_err(unwritable)?;
-    say!("{} is restored, {}", data.display(), size(bytes));
-    say!("Clients that are ahead of the backup are told \"diverged\" and read again.");
-    say!("Deletions and revocations since the backup are undone: repeat them.");
+    print_line!("{} is restored, {}", data.display(), size(bytes));
+    print_line!("Clients that are ahead of the backup are told \"diverged\" and read again.");
+    print_line!("Deletions and revocations since the backup are undone: repeat them.");
     Ok(())
 }
 
-fn verify(from: &Path) -> Result<(), StartError> {
+fn verify(from: &Path) -> Result<(), CommandError> {
     let mut first = None;
     let mut count = 0;
     embedded::check(from, &mut ChatCheck::default(), &mut |finding| {
@@ -110,15 +110,15 @@ fn verify(from: &Path) -> Result<(), StartError> {
         first.get_or_insert(finding);
     })
     .map_err(|error| match error {
-        OpenError::Damaged { path, damage } => StartError(format!(
+        OpenError::Damaged { path, damage } => CommandError(format!(
             "the backup {} is damaged ({damage}): restore another one",
             path.display()
         )),
-        error => StartError::of(error),
+        error => CommandError::of(error),
     })?;
     match first {
         None => Ok(()),
-        Some(finding) => Err(StartError(format!(
+        Some(finding) => Err(CommandError(format!(
             "the backup {} is not whole ({}; {} in all): restore another one; `chaos check --data {0}` lists the findings",
             from.display(),
             finding.what,

@@ -13,7 +13,8 @@ use std::{
 };
 
 use client::{
-    Backend, BackendError, Client, Connector, DisconnectCause, NoToken, Settings, Update, Updates,
+    Backend, BackendError, Client, Connector, DisconnectCause, Settings, TokenUnavailable, Update,
+    Updates,
 };
 use protocol::{
     ChannelId, Cursor, Encoding, UploadId, UserId,
@@ -34,7 +35,7 @@ use self::{
     names::{UserNames, name_of},
     screen::Screen,
 };
-use crate::{config::Chat, demo::Demo, start::StartError};
+use crate::{config::Chat, demo::Demo, start::CommandError};
 
 /// Number of messages that are shown at the start.
 const INITIAL_MESSAGES: u64 = 20;
@@ -52,12 +53,13 @@ const NAMES_PER_REQUEST: usize = 100;
 /// # Errors
 /// Fails if a setting is invalid, if there is no token, if the node refuses the user or the
 /// channel, or if sent messages are not acknowledged at the end.
-pub async fn run(settings: Chat) -> Result<(), StartError> {
+pub async fn run(settings: Chat) -> Result<(), CommandError> {
     let channel: ChannelId = settings
         .channel
         .parse()
-        .map_err(|e| StartError(format!("--channel: {e}")))?;
-    let connector = Connector::new(&settings.url, Encoding::MessagePack).map_err(StartError::of)?;
+        .map_err(|e| CommandError(format!("--channel: {e}")))?;
+    let connector =
+        Connector::new(&settings.url, Encoding::MessagePack).map_err(CommandError::of)?;
     let mut first = Some(token(&settings).await?);
     let settings = Arc::new(settings);
     let token_settings = settings.clone();
@@ -94,13 +96,15 @@ pub async fn run(settings: Chat) -> Result<(), StartError> {
 }
 
 /// Returns a token in place of one that has expired or is about to.
-async fn new_token(settings: &Chat) -> Result<String, NoToken> {
+async fn new_token(settings: &Chat) -> Result<String, TokenUnavailable> {
     if settings.token.is_some() {
-        return Err(NoToken::Never("the one of --token has expired".into()));
+        return Err(TokenUnavailable::Never(
+            "the one of --token has expired".into(),
+        ));
     }
     token(settings)
         .await
-        .map_err(|error| NoToken::Later(error.0))
+        .map_err(|error| TokenUnavailable::Later(error.0))
 }
 
 struct Conversation {
@@ -159,14 +163,14 @@ impl Item {
 }
 
 impl Conversation {
-    async fn run(mut self, mut updates: Updates) -> Result<(), StartError> {
+    async fn run(mut self, mut updates: Updates) -> Result<(), CommandError> {
         let mut end: Option<Instant> = None;
         loop {
             if end.is_some() && self.client.unacknowledged() == 0 && self.waiting.is_empty() {
                 return Ok(());
             }
             tokio::select! {
-                line = self.screen.line(), if end.is_none() => match line.map_err(StartError::of)? {
+                line = self.screen.line(), if end.is_none() => match line.map_err(CommandError::of)? {
                     None => end = Some(Instant::now() + DRAIN_TIMEOUT),
                     Some(text) => self.send(text),
                 },
@@ -177,7 +181,7 @@ impl Conversation {
                     }
                 }
                 () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => {
-                    return Err(StartError(format!("{} of your messages may be lost: the node did not acknowledge them in time", self.client.unacknowledged())));
+                    return Err(CommandError(format!("{} of your messages may be lost: the node did not acknowledge them in time", self.client.unacknowledged())));
                 }
             }
             self.show_waiting();
@@ -199,7 +203,7 @@ impl Conversation {
         }
     }
 
-    async fn apply(&mut self, update: Option<Update>) -> Result<(), StartError> {
+    async fn apply(&mut self, update: Option<Update>) -> Result<(), CommandError> {
         match update {
             Some(Update::Connected(connected)) => {
                 self.unnamed.clear();
@@ -228,7 +232,7 @@ impl Conversation {
             }
             Some(Update::Event(event)) if event.channel_id.as_ref() == Some(&self.channel) => {
                 self.waiting
-                    .extend(Item::of(event.read().map_err(StartError::of)?));
+                    .extend(Item::of(event.read().map_err(CommandError::of)?));
             }
             Some(Update::Gap {
                 gap: Gap::Diverged, ..
@@ -241,19 +245,19 @@ impl Conversation {
             }
             Some(Update::Failed { why, .. }) => self.screen.warn(&format!("not sent: {why}")),
             Some(Update::Lost { error, .. }) => {
-                return Err(StartError(format!("{}: {}", self.channel, error.message)));
+                return Err(CommandError(format!("{}: {}", self.channel, error.message)));
             }
-            Some(Update::Over(why)) if self.you.is_none() => return Err(self.refused(&why)),
-            Some(Update::Over(why)) => {
-                return Err(StartError(format!("the connection ended: {why}")));
+            Some(Update::Ended(why)) if self.you.is_none() => return Err(self.refused(&why)),
+            Some(Update::Ended(why)) => {
+                return Err(CommandError(format!("the connection ended: {why}")));
             }
-            None => return Err(StartError("the connection ended".into())),
+            None => return Err(CommandError("the connection ended".into())),
             Some(_) => {}
         }
         Ok(())
     }
 
-    async fn greet(&mut self, you: &str, entry: Entry) -> Result<(), StartError> {
+    async fn greet(&mut self, you: &str, entry: Entry) -> Result<(), CommandError> {
         let channel = entry
             .channel
             .and_then(|channel| channel.name)
@@ -382,14 +386,14 @@ impl Conversation {
         }
     }
 
-    fn refused(&self, why: &DisconnectCause) -> StartError {
+    fn refused(&self, why: &DisconnectCause) -> CommandError {
         let is_given = self.settings.token.is_some() || self.settings.token_file.is_some();
         let who = if is_given {
             "the token's user"
         } else {
             &self.settings.user
         };
-        StartError(format!("{} refuses {who}: {why}", self.settings.url))
+        CommandError(format!("{} refuses {who}: {why}", self.settings.url))
     }
 }
 
@@ -419,7 +423,7 @@ fn content(message: &Message) -> Cow<'_, str> {
 }
 
 /// Returns the token of the settings, or mints one with the app key of the settings or the demo.
-async fn token(settings: &Chat) -> Result<String, StartError> {
+async fn token(settings: &Chat) -> Result<String, CommandError> {
     if let Some(token) = &settings.token {
         return Ok(token.expose().to_owned());
     }
@@ -432,8 +436,8 @@ async fn token(settings: &Chat) -> Result<String, StartError> {
             .map(|demo| demo.app_key)
             .ok_or_else(|| no_demo(&settings.data))?,
     };
-    let backend = Backend::new(&http_url(&settings.url), &key).map_err(StartError::of)?;
-    let user: UserId = settings.user.parse().map_err(StartError::of)?;
+    let backend = Backend::new(&http_url(&settings.url), &key).map_err(CommandError::of)?;
+    let user: UserId = settings.user.parse().map_err(CommandError::of)?;
     let minted = backend
         .call::<UserMintToken>(&user, MintToken::default())
         .await
@@ -443,7 +447,7 @@ async fn token(settings: &Chat) -> Result<String, StartError> {
             } else {
                 ""
             };
-            StartError(format!(
+            CommandError(format!(
                 "no token for {} from {}: {error}{hint}",
                 settings.user, settings.url
             ))
@@ -451,14 +455,14 @@ async fn token(settings: &Chat) -> Result<String, StartError> {
     Ok(minted.token)
 }
 
-fn read(file: &Path) -> Result<String, StartError> {
+fn read(file: &Path) -> Result<String, CommandError> {
     let text = std::fs::read_to_string(file)
-        .map_err(|error| StartError(format!("{} cannot be read: {error}", file.display())))?;
+        .map_err(|error| CommandError(format!("{} cannot be read: {error}", file.display())))?;
     Ok(text.trim().to_owned())
 }
 
-fn no_demo(data: &Path) -> StartError {
-    StartError(format!(
+fn no_demo(data: &Path) -> CommandError {
+    CommandError(format!(
         "{} holds no demo: start a node with --demo on, or pass --token-file or --app-key",
         data.display()
     ))

@@ -13,7 +13,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
 use unicode_width::UnicodeWidthChar;
 
 use super::line::{InputLine, Typed};
-use crate::{start::StartError, terminal};
+use crate::{start::CommandError, terminal};
 
 /// Prefix of all rows of a message but the first.
 const CONTINUATION: &str = "  │ ";
@@ -45,10 +45,10 @@ impl Screen {
     }
 
     /// Begins to read lines. On a terminal, the prompt is `name`.
-    pub(super) fn open(&mut self, name: &str) -> Result<(), StartError> {
+    pub(super) fn open(&mut self, name: &str) -> Result<(), CommandError> {
         self.input = if self.is_terminal {
             Input::Editor(Box::new(
-                Editor::open(name, self.has_colour).map_err(StartError::of)?,
+                Editor::open(name, self.has_colour).map_err(CommandError::of)?,
             ))
         } else {
             Input::Plain(BufReader::new(tokio::io::stdin()).lines())
@@ -85,7 +85,7 @@ impl Screen {
     pub(super) fn warn(&mut self, warning: &str) {
         match self.input {
             Input::Editor(_) => self.note(&format!("! {warning}")),
-            _ => terminal::complain!("! {warning}"),
+            _ => terminal::print_error!("! {warning}"),
         }
     }
 

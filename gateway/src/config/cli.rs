@@ -25,7 +25,7 @@ use crate::{
     health::HealthArgs,
     listen::{SocketBudget, max_descriptor_limit},
     log::scrub,
-    terminal::complain,
+    terminal::print_error,
 };
 
 /// A parsed command line.
@@ -103,7 +103,7 @@ fn with_unknown_variables(mut command: Command) -> Command {
         Command::Serve(config) => config.warnings.extend(unknown),
         Command::Config(_) => {
             for sentence in unknown {
-                complain!("chaos: {sentence}");
+                print_error!("chaos: {sentence}");
             }
         }
         _ => {}

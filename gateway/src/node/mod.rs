@@ -38,7 +38,7 @@ use crate::{
     sessions::{PresenceTracker, Registry, Sessions, SessionsParts},
     socket::{Connections, Upgrades, upgrade},
     source::GatewaySource,
-    start::StartError,
+    start::CommandError,
 };
 
 /// Period at which a drain checks whether all connections are closed.
@@ -63,7 +63,7 @@ pub struct Node {
     presences: Arc<PresenceTracker>,
     embedded: Option<Arc<Embedded>>,
     draining: Arc<AtomicBool>,
-    unfit: Arc<SetOnce<StartError>>,
+    unfit: Arc<SetOnce<CommandError>>,
     /// Cancelled when a drain begins: the node accepts no more connections.
     accepting: CancellationToken,
     /// Cancelled when the node stops.
@@ -77,7 +77,7 @@ impl Node {
     ///
     /// # Errors
     /// Fails if the node cannot start.
-    pub async fn start(config: Config) -> Result<Self, StartError> {
+    pub async fn start(config: Config) -> Result<Self, CommandError> {
         Self::start_over(config, |store| store).await
     }
 
@@ -88,7 +88,7 @@ impl Node {
     pub async fn start_over(
         config: Config,
         between: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, CommandError> {
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
@@ -214,7 +214,7 @@ impl Node {
             rest: rest.clone(),
             count: Arc::new(AtomicUsize::new(0)),
             max: budget.websockets,
-            waiting: Concurrent::new(),
+            unconnected: Concurrent::new(),
         };
 
         if let Some(folder) = &storage.folder {
@@ -236,12 +236,12 @@ impl Node {
             .await
             .ok();
         let node = Self {
-            address: listener.local_addr().map_err(StartError::of)?,
+            address: listener.local_addr().map_err(CommandError::of)?,
             ops_address: ops
                 .as_ref()
                 .map(TcpListener::local_addr)
                 .transpose()
-                .map_err(StartError::of)?,
+                .map_err(CommandError::of)?,
             services: services.clone(),
             admin_key: storage.admin_key,
             has_demo,
@@ -301,7 +301,7 @@ impl Node {
 
     /// Waits until the store turns out to be unfit: a Redis that was unreachable at
     /// the start and may evict keys, for example, or an embedded store whose disk has failed.
-    pub async fn unfit(&self) -> StartError {
+    pub async fn unfit(&self) -> CommandError {
         self.unfit.wait().await.clone()
     }
 
@@ -367,9 +367,9 @@ impl Node {
     }
 }
 
-fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, StartError> {
+fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, CommandError> {
     listen::bind(address)
-        .map_err(|error| StartError(format!("{address} cannot be listened on: {error}; stop the process that uses it, or choose another with {flag}")))
+        .map_err(|error| CommandError(format!("{address} cannot be listened on: {error}; stop the process that uses it, or choose another with {flag}")))
 }
 
 fn outbox_limits(limits: &Limits) -> Arc<fanout::outbox::OutboxLimits> {

@@ -19,7 +19,7 @@ use crate::{
     config::{Config, Secret, StoreConfig, secret_key},
     metered::Metered,
     metrics::Metrics,
-    start::{Folder, StartError},
+    start::{CommandError, Folder},
 };
 
 /// Period of attempts to reach a Redis that was not reachable at the start.
@@ -38,7 +38,7 @@ pub(super) struct Storage {
     pub(super) secret: [u8; 32],
 }
 
-pub(super) async fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<Storage, StartError> {
+pub(super) async fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<Storage, CommandError> {
     let keep = Keep {
         events: config.limits.log_events,
         bytes: config.limits.log_bytes,
@@ -48,7 +48,7 @@ pub(super) async fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<Stor
         StoreConfig::Embedded { data } => {
             let folder = Folder::at(data)?;
             let secret = match &config.secret_key_file {
-                Some(file) => secret_key(file).map_err(StartError)?,
+                Some(file) => secret_key(file).map_err(CommandError)?,
                 None => folder.secret_key()?,
             };
             let admin_key = match &config.admin_key {
@@ -57,11 +57,11 @@ pub(super) async fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<Stor
             };
             let bus = Local::new(hub_listener.clone());
             let embedded =
-                Arc::new(Embedded::open(data, keep, bus.clone()).map_err(StartError::of)?);
+                Arc::new(Embedded::open(data, keep, bus.clone()).map_err(CommandError::of)?);
             match secret_check::seal_under(&*embedded, &SecretKey::new(secret)).await {
                 Ok(true) => {}
-                Ok(false) => return Err(StartError(secret_check::OTHER_SECRET_KEY.to_owned())),
-                Err(error) => return Err(StartError(secret_check::not_compared(&error))),
+                Ok(false) => return Err(CommandError(secret_check::OTHER_SECRET_KEY.to_owned())),
+                Err(error) => return Err(CommandError(secret_check::not_compared(&error))),
             }
             let store = Metered::over(embedded.clone(), metrics.clone());
             Ok(Storage {
@@ -80,17 +80,17 @@ pub(super) async fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<Stor
             prefix,
             replicas,
         } => {
-            let deployment: Deployment = url.parse().map_err(StartError::of)?;
+            let deployment: Deployment = url.parse().map_err(CommandError::of)?;
             let file = config
                 .secret_key_file
                 .as_ref()
-                .ok_or_else(|| StartError("--redis needs --secret-key-file".into()))?;
-            let secret = secret_key(file).map_err(StartError)?;
+                .ok_or_else(|| CommandError("--redis needs --secret-key-file".into()))?;
+            let secret = secret_key(file).map_err(CommandError)?;
             let admin_key = config
                 .admin_key
                 .clone()
-                .ok_or_else(|| StartError("--redis needs --admin-key-file".into()))?;
-            let names = Names::with_prefix(prefix, &deployment).map_err(StartError::of)?;
+                .ok_or_else(|| CommandError("--redis needs --admin-key-file".into()))?;
+            let names = Names::with_prefix(prefix, &deployment).map_err(CommandError::of)?;
             let redis = Arc::new(Redis::open_with(
                 &deployment,
                 names.clone(),
@@ -105,7 +105,7 @@ pub(super) async fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<Stor
                         .for_each(|warning| tracing::warn!("{warning}"));
                     None
                 }
-                Err(Unfit::Settings(sentence)) => return Err(StartError(sentence)),
+                Err(Unfit::Settings(sentence)) => return Err(CommandError(sentence)),
                 Err(error) => {
                     tracing::warn!(%error, "cannot reach Redis yet, the node is not ready until it can");
                     Some(redis.clone())
@@ -128,10 +128,10 @@ pub(super) async fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<Stor
 }
 
 /// Reports a permanent failure of the disk under the embedded store.
-pub(super) async fn watch_disk(embedded: Arc<Embedded>, unfit: Arc<SetOnce<StartError>>) {
+pub(super) async fn watch_disk(embedded: Arc<Embedded>, unfit: Arc<SetOnce<CommandError>>) {
     embedded.broken().await;
     let sentence = "the disk failed in the midst of a commit, and the store can do no more in this process: start it again, nothing acknowledged is lost; if that fails too, see to the disk";
-    let _: Result<(), _> = unfit.set(StartError(sentence.into()));
+    let _: Result<(), _> = unfit.set(CommandError(sentence.into()));
 }
 
 /// Checks that a Redis is suitable and that its secrets are encrypted with this key.
@@ -150,7 +150,7 @@ pub(super) async fn fitness(redis: &Redis, secret: &[u8; 32]) -> Result<Warnings
 pub(super) async fn watch_redis(
     redis: Arc<Redis>,
     secret: [u8; 32],
-    unfit: Arc<SetOnce<StartError>>,
+    unfit: Arc<SetOnce<CommandError>>,
 ) {
     loop {
         match fitness(&redis, &secret).await {
@@ -161,7 +161,7 @@ pub(super) async fn watch_redis(
                 return;
             }
             Err(Unfit::Settings(sentence)) => {
-                let _: Result<(), _> = unfit.set(StartError(sentence));
+                let _: Result<(), _> = unfit.set(CommandError(sentence));
                 return;
             }
             Err(_) => tokio::time::sleep(RECHECK_PERIOD).await,

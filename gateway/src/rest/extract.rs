@@ -27,9 +27,9 @@ const SMALL_BODY: usize = 2 * 1024;
 
 /// The query.
 #[derive(Debug, Clone)]
-pub(super) struct Asked<Q>(pub(super) Q);
+pub(super) struct QueryParams<Q>(pub(super) Q);
 
-impl<Q: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<Q> {
+impl<Q: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryParams<Q> {
     type Rejection = ErrorResponse;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ErrorResponse> {
@@ -68,16 +68,16 @@ async fn read(request: Request, state: &Shared, share: &mut Share) -> Result<Vec
     let most = state.services.limits.frame_bytes;
     check_media(request.method(), request.headers())?;
     let too_large = || Error::too_large(format!("the body is larger than {most} bytes"));
-    let most_here = if most == 0 {
+    let max_bytes = if most == 0 {
         usize::MAX
     } else {
         usize::try_from(most).unwrap_or(usize::MAX)
     };
     let announced = http_body::Body::size_hint(request.body()).lower();
-    if usize::try_from(announced).map_or(true, |announced| announced > most_here) {
+    if usize::try_from(announced).map_or(true, |announced| announced > max_bytes) {
         return Err(too_large());
     }
-    let body: Limited<RawBody> = Limited::new(request.into_body(), most_here);
+    let body: Limited<RawBody> = Limited::new(request.into_body(), max_bytes);
     let body = match tokio::time::timeout(BODY_TIME, collect(body, share)).await {
         Ok(Ok(body)) => body,
         Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),

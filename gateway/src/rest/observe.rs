@@ -81,7 +81,7 @@ fn log(error: &Arc<Error>, route: Option<&str>, status: u16, elapsed_us: u64) {
     let code = error.code();
     let is_failure =
         matches!(code, ErrorCode::Internal | ErrorCode::Unavailable) && route != Some(READINESS);
-    let Some(held_back) = is_failure.then(|| FAILURES.pass(Instant::now())).flatten() else {
+    let Some(suppressed) = is_failure.then(|| FAILURES.pass(Instant::now())).flatten() else {
         tracing::debug!(
             status,
             elapsed_us,
@@ -93,13 +93,13 @@ fn log(error: &Arc<Error>, route: Option<&str>, status: u16, elapsed_us: u64) {
     };
     match code {
         ErrorCode::Internal => {
-            tracing::error!(status, elapsed_us, cause, held_back, "request failed")
+            tracing::error!(status, elapsed_us, cause, suppressed, "request failed")
         }
         _ => tracing::warn!(
             status,
             elapsed_us,
             cause,
-            held_back,
+            suppressed,
             "request failed for now, a retry may succeed"
         ),
     }

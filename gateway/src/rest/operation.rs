@@ -26,7 +26,7 @@ use super::{
     conditions::{Insists, Known},
     credentials::Bearer,
     error_response::ErrorResponse,
-    extract::{self, Asked, no_room},
+    extract::{self, QueryParams, no_room},
     held_body::hold,
     idempotency::{Handling, Idempotency, IdempotencyTurn},
 };
@@ -181,10 +181,12 @@ async fn input<T: DeserializeOwned + Send>(
 ) -> Result<T> {
     if http.body != Body::None {
         // Parameters of these operations are in the body.
-        Asked::<Empty>::from_request_parts(&mut parts, state).await?;
+        QueryParams::<Empty>::from_request_parts(&mut parts, state).await?;
     }
     match http.body {
-        Body::None => Ok(Asked::<T>::from_request_parts(&mut parts, state).await?.0),
+        Body::None => Ok(QueryParams::<T>::from_request_parts(&mut parts, state)
+            .await?
+            .0),
         Body::Required => extract::body(Request::from_parts(parts, body), state, share).await,
         Body::Optional => {
             extract::optional_body(Request::from_parts(parts, body), state, share).await

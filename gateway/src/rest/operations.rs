@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{
     Shared, answer::JsonResponse, credentials::Bearer, error_response::ErrorResponse,
-    extract::Asked,
+    extract::QueryParams,
 };
 use crate::metrics::CONTENT_TYPE;
 
@@ -73,7 +73,10 @@ async fn open_metrics(State(state): State<Shared>) -> impl IntoResponse {
 }
 
 /// This document
-async fn openapi(State(state): State<Shared>, Asked(_): Asked<Empty>) -> impl IntoResponse {
+async fn openapi(
+    State(state): State<Shared>,
+    QueryParams(_): QueryParams<Empty>,
+) -> impl IntoResponse {
     (
         [(header::CONTENT_TYPE, "application/json")],
         state.document.clone(),

@@ -9,7 +9,7 @@ use domain::{
     schema::{ENTITY, ONLY},
     users::user_of,
 };
-use fanout::{CatchUpPermit, Kind, Outbox, Position, fair::Party};
+use fanout::{CatchUpPermit, Outbox, Position, TopicKind, fair::Party};
 use protocol::{
     ChannelId, CloseCode, Cursor, Encoding, ErrorBody, ErrorCode,
     frame::encode_result,
@@ -46,7 +46,7 @@ pub struct Refused {
     /// The reason in the close frame.
     pub reason: Cow<'static, str>,
     /// Whether it counts against the address. Failures of the node or the store do not.
-    pub counts: bool,
+    pub counts_against_address: bool,
 }
 
 impl Refused {
@@ -59,13 +59,14 @@ impl Refused {
             (CloseCode::BadFrame, _) => error.message.clone().into(),
             _ => close.reason().into(),
         };
-        let counts = !matches!(error.code, ErrorCode::Unavailable | ErrorCode::Internal);
+        let counts_against_address =
+            !matches!(error.code, ErrorCode::Unavailable | ErrorCode::Internal);
         Self {
             id,
             error,
             close,
             reason,
-            counts,
+            counts_against_address,
         }
     }
 }
@@ -226,7 +227,7 @@ async fn open(
     // The user's own stream is joined first, so that later additions are delivered.
     let joining = sessions
         .hub
-        .join(&own.topic(), Kind::Logged, &session.outbox)
+        .join(&own.topic(), TopicKind::Logged, &session.outbox)
         .await
         .map_err(unavailable)?;
     let snapshot = sessions

@@ -218,9 +218,9 @@ impl Sessions {
     pub(super) fn answer_error(&self, session: &Session, id: u32, error: &Error) {
         self.metrics.error(Transport::WebSocket, error.code());
         if let Some(cause) = &error.cause
-            && let Some(held_back) = FAILURES.pass(Instant::now())
+            && let Some(suppressed) = FAILURES.pass(Instant::now())
         {
-            tracing::warn!(session = %session.id, code = %error.code(), %cause, held_back, "request failed");
+            tracing::warn!(session = %session.id, code = %error.code(), %cause, suppressed, "request failed");
         }
         session.reply_error(id, &error.body);
     }

@@ -11,7 +11,7 @@ use domain::{
     schema::Scope,
     together,
 };
-use fanout::{CatchUpPermit, Joining, Kind, Position};
+use fanout::{CatchUpPermit, Joining, Position, TopicKind};
 use protocol::{
     ChannelId, Cursor,
     entity::{Entry, EntryResult, FailedEntry, Gap},
@@ -93,7 +93,7 @@ pub(super) async fn prepare(
     drop(taken);
     let topics: Vec<_> = asked
         .iter()
-        .map(|a| (scope.channel(&a.id).topic(), Kind::Logged))
+        .map(|a| (scope.channel(&a.id).topic(), TopicKind::Logged))
         .collect();
     let joined = sessions
         .hub

@@ -9,7 +9,7 @@ use domain::{
     schema::{ONLY, SEEN, Scope},
     users,
 };
-use fanout::{Kind, Position};
+use fanout::{Position, TopicKind};
 use protocol::{UserId, entity::Presence, operation::presence::Presences};
 use store::Read;
 
@@ -48,7 +48,7 @@ pub(super) async fn watch_presence(
     let new = users::existing_users(&sessions.services, session.scope(), missing).await?;
     let topics: Vec<_> = new
         .iter()
-        .map(|user| (session.scope().presence(user), Kind::Passing))
+        .map(|user| (session.scope().presence(user), TopicKind::Passing))
         .collect();
     let joined = sessions
         .hub

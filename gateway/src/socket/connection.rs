@@ -34,7 +34,7 @@ pub(super) struct Upgraded {
     /// The encoding of its frames.
     pub encoding: Encoding,
     /// Counts against its address until there is a session.
-    pub waiting: Counted<AddressGroup>,
+    pub unconnected: Counted<AddressGroup>,
     /// Charged if the connection gets no session.
     pub attempt: Attempt,
 }
@@ -46,13 +46,13 @@ pub(super) async fn serve(connections: Arc<Connections>, upgraded: Upgraded) {
         permit,
         read_ahead,
         encoding,
-        waiting,
+        unconnected,
         mut attempt,
     } = upgraded;
     let driver = SocketDriver::new(&connections, socket, permit, read_ahead, encoding);
     // Boxed, so that the state of the handshake does not enlarge the task of an idle connection.
     let opened = Box::pin(open(driver, connections.clone(), &mut attempt)).await;
-    drop(waiting);
+    drop(unconnected);
     match opened {
         Ok((mut driver, session)) => {
             drop(attempt);
@@ -73,9 +73,9 @@ pub(super) async fn serve(connections: Arc<Connections>, upgraded: Upgraded) {
                 connections.sessions.metrics.closed(code);
             }
         }
-        Err(OpeningError::Gone) => charge(&mut attempt),
+        Err(OpeningError::PeerDisconnected) => charge(&mut attempt),
         Err(OpeningError::Refused(refusal)) => {
-            if refusal.counts {
+            if refusal.counts_against_address {
                 charge(&mut attempt);
             }
             log(&connections.sessions.metrics, &refusal, attempt.address());

@@ -98,7 +98,7 @@ async fn first_request(
             | DriverEvent::Over(_)
             | DriverEvent::SubscriptionEnded
             | DriverEvent::Steps => {
-                return Err(OpeningError::Gone);
+                return Err(OpeningError::PeerDisconnected);
             }
         }
         coop::consume_budget().await;
@@ -124,7 +124,7 @@ async fn connect(
         () = connections.stop.cancelled() => {
             return Err(ConnectionRefusal::by_node(CloseCode::GoingAway).into());
         }
-        () = driver.gone() => return Err(OpeningError::Gone),
+        () = driver.gone() => return Err(OpeningError::PeerDisconnected),
     };
     let (candidate, pass) = entered?;
     let connecting = sessions::connect(

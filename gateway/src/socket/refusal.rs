@@ -19,7 +19,7 @@ pub(super) enum OpeningError {
     /// The node closed it.
     Refused(ConnectionRefusal),
     /// The peer disconnected, which counts against its address.
-    Gone,
+    PeerDisconnected,
 }
 
 impl From<ConnectionRefusal> for OpeningError {
@@ -44,7 +44,7 @@ pub(super) struct ConnectionRefusal {
     pub(super) answer: Option<(u32, ErrorBody)>,
     pub(super) retry_after_ms: Option<u64>,
     /// Whether the refusal counts against the address.
-    pub(super) counts: bool,
+    pub(super) counts_against_address: bool,
 }
 
 impl ConnectionRefusal {
@@ -55,14 +55,14 @@ impl ConnectionRefusal {
             reason: code.reason().into(),
             answer: None,
             retry_after_ms: None,
-            counts: true,
+            counts_against_address: true,
         }
     }
 
     /// A refusal that the node caused. It does not count against the address.
     pub(super) fn by_node(code: CloseCode) -> Self {
         Self {
-            counts: false,
+            counts_against_address: false,
             ..Self::by_peer(code)
         }
     }
@@ -75,7 +75,7 @@ impl From<Refused> for ConnectionRefusal {
             error,
             close,
             reason,
-            counts,
+            counts_against_address,
         } = refused;
         let retry_after_ms = error.retry_after_ms;
         Self {
@@ -83,7 +83,7 @@ impl From<Refused> for ConnectionRefusal {
             reason,
             answer: Some((id, error)),
             retry_after_ms,
-            counts,
+            counts_against_address,
         }
     }
 }
@@ -116,11 +116,11 @@ pub(super) fn log(metrics: &Metrics, refusal: &ConnectionRefusal, address: Addre
         CloseCode::GoingAway => metrics.refused(metrics::RefusalReason::NotReady),
         _ => metrics.refused(metrics::RefusalReason::Protocol),
     }
-    if let Some(held_back) = REFUSALS.pass(Instant::now()) {
+    if let Some(suppressed) = REFUSALS.pass(Instant::now()) {
         let error = refusal
             .answer
             .as_ref()
             .map_or(&*refusal.reason, |(_, error)| &error.message);
-        tracing::info!(%address, code = refusal.code.code(), error, held_back, "connection refused before a session");
+        tracing::info!(%address, code = refusal.code.code(), error, suppressed, "connection refused before a session");
     }
 }

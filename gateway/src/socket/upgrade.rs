@@ -46,7 +46,7 @@ pub struct Upgrades {
     /// Maximum of `count`: the limit `connections`, or less if the node has too few descriptors.
     pub max: u64,
     /// Number of connections without a session, by address.
-    pub waiting: Arc<Concurrent<AddressGroup>>,
+    pub unconnected: Arc<Concurrent<AddressGroup>>,
 }
 
 /// Connections without a session that an address may have, for each attempt per second that
@@ -67,12 +67,12 @@ pub async fn upgrade(
             let metrics = upgrades.metrics();
             metrics.refused(refusal);
             metrics.error(Transport::Http, error.code());
-            if let Some(held_back) = REFUSALS.pass(Instant::now()) {
+            if let Some(suppressed) = REFUSALS.pass(Instant::now()) {
                 let origin = origin
                     .as_ref()
                     .map(|origin| &origin.as_bytes()[..origin.len().min(MAX_LOGGED_ORIGIN_BYTES)]);
                 let origin = origin.map(String::from_utf8_lossy).unwrap_or_default();
-                tracing::info!(%address, ?origin, reason = refusal.as_str(), error = error.body.message, held_back, "upgrade refused");
+                tracing::info!(%address, ?origin, reason = refusal.as_str(), error = error.body.message, suppressed, "upgrade refused");
             }
             ErrorResponse(error).into_response()
         }
@@ -153,8 +153,8 @@ fn accept(
         .limits
         .unauthenticated_per_ip
         .saturating_mul(UNCONNECTED_PER_ATTEMPT);
-    let waiting = upgrades
-        .waiting
+    let unconnected = upgrades
+        .unconnected
         .enter(attempt.address(), most)
         .ok_or_else(|| {
             upgrades.metrics().limit_hit("unauthenticated_per_ip");
@@ -189,7 +189,7 @@ fn accept(
     tokio::spawn(async move {
         match on_upgrade.await {
             Ok(upgraded) => {
-                start_connection(upgrades, upgraded, chosen.encoding(), attempt, waiting).await
+                start_connection(upgrades, upgraded, chosen.encoding(), attempt, unconnected).await
             }
             Err(error) => tracing::debug!(%error, "an upgrade failed"),
         }
@@ -202,7 +202,7 @@ async fn start_connection(
     upgraded: hyper::upgrade::Upgraded,
     encoding: Encoding,
     attempt: Attempt,
-    waiting: Counted<AddressGroup>,
+    unconnected: Counted<AddressGroup>,
 ) {
     let parts = match upgraded.downcast::<TokioIo<HttpStream>>() {
         Ok(parts) => parts,
@@ -217,7 +217,7 @@ async fn start_connection(
         permit,
         read_ahead: parts.read_buf,
         encoding,
-        waiting,
+        unconnected,
         attempt,
     };
     let metrics = &upgrades.connections.sessions.metrics;

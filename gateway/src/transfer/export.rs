@@ -25,7 +25,7 @@ use super::{
     partitions,
     progress::Progress,
 };
-use crate::start::StartError;
+use crate::start::CommandError;
 
 const CONCURRENT_PARTITIONS: usize = 16;
 /// Read-ahead of each concurrent partition: documents and log entries, and approximate bytes.
@@ -45,7 +45,7 @@ impl Exporter<'_> {
     pub(super) async fn run<W: Write>(
         mut self,
         mut lines: LineWriter<W>,
-    ) -> Result<TransferCounts, StartError> {
+    ) -> Result<TransferCounts, CommandError> {
         let store = self.store;
         let header = self.header().await?;
         // After this wait, every commit has a later timestamp than the header, on any server.
@@ -58,9 +58,9 @@ impl Exporter<'_> {
                 let readers = chunk
                     .iter()
                     .map(|partition| read_ahead(store, partition.clone()));
-                let begun = try_join_all(readers).await.map_err(StartError::of)?;
+                let begun = try_join_all(readers).await.map_err(CommandError::of)?;
                 for (reader, batches) in begun.into_iter().flatten() {
-                    if reader.outline.touched > since {
+                    if reader.outline.last_commit_at > since {
                         recent.insert(reader.partition.clone(), reader.outline.clone());
                     }
                     self.write(reader, batches, &mut lines).await?;
@@ -77,12 +77,12 @@ impl Exporter<'_> {
             let outlines =
                 try_join_all(partitions.iter().map(|partition| store.outline(partition)))
                     .await
-                    .map_err(StartError::of)?;
+                    .map_err(CommandError::of)?;
             let mut current = partitions.iter().zip(outlines);
             // If a clock was set back, a partition may have been newer than the header when it was
             // read. Its outline must not have changed since.
             let is_unchanged = |partition, outline: &Outline| {
-                outline.touched <= since || recent.get(partition) == Some(outline)
+                outline.last_commit_at <= since || recent.get(partition) == Some(outline)
             };
             if current.any(|(partition, outline)| {
                 outline.is_some_and(|outline| !is_unchanged(partition, &outline))
@@ -98,9 +98,9 @@ impl Exporter<'_> {
         Ok(counts)
     }
 
-    async fn header(&self) -> Result<Header, StartError> {
+    async fn header(&self) -> Result<Header, CommandError> {
         let missing = || {
-            StartError(format!(
+            CommandError(format!(
                 "there is no app {}: `GET /v1/organizations/{{org}}/apps` lists an organization's apps",
                 self.app
             ))
@@ -108,12 +108,12 @@ impl Exporter<'_> {
         let document = partitions::entity(self.store, &schema::app(self.app))
             .await?
             .ok_or_else(missing)?;
-        let app = app_of(&document).map_err(StartError::of)?;
+        let app = app_of(&document).map_err(CommandError::of)?;
         // An app whose organization is missing is being deleted.
         partitions::entity(self.store, &schema::organization(&app.organization_id))
             .await?
             .ok_or_else(missing)?;
-        let at = self.store.now().await.map_err(StartError::of)?;
+        let at = self.store.now().await.map_err(CommandError::of)?;
         Ok(Header {
             format: FORMAT,
             app: app.id,
@@ -130,7 +130,7 @@ impl Exporter<'_> {
         mut reader: PartitionReader<'_>,
         batches: Vec<PartitionBatch>,
         lines: &mut LineWriter<W>,
-    ) -> Result<(), StartError> {
+    ) -> Result<(), CommandError> {
         lines.write(&ExportLine::Partition(PartitionLine::of(
             &reader.partition,
             reader.outline.clone(),
@@ -142,7 +142,7 @@ impl Exporter<'_> {
         loop {
             let batch = match batches.next() {
                 Some(batch) => batch,
-                None => match reader.next().await.map_err(StartError::of)? {
+                None => match reader.next().await.map_err(CommandError::of)? {
                     Some(batch) => batch,
                     None => break,
                 },
@@ -181,34 +181,34 @@ impl Exporter<'_> {
         &self,
         partition: &Partition,
         document: &Document,
-    ) -> Result<(), StartError> {
+    ) -> Result<(), CommandError> {
         let Some(id) = partition.name().strip_prefix("t:") else {
             return Ok(());
         };
-        let id = id.parse().map_err(StartError::of)?;
+        let id = id.parse().map_err(CommandError::of)?;
         let opened = decode::<StoredTokenKey>(document)
             .and_then(|stored| stored.verifier(&SecretKey::new(*self.secret), &id));
         opened.map(drop).map_err(|_| {
-            StartError(format!(
+            CommandError(format!(
                 "the token key {id} is sealed under another secret key: pass the key that the nodes use with --secret-key-file"
             ))
         })
     }
 
     /// Returns why a partition has fewer documents or entries than its outline says.
-    async fn incomplete(&self, reader: &PartitionReader<'_>) -> Result<StartError, StartError> {
+    async fn incomplete(&self, reader: &PartitionReader<'_>) -> Result<CommandError, CommandError> {
         if self
             .store
             .outline(&reader.partition)
             .await
-            .map_err(StartError::of)?
+            .map_err(CommandError::of)?
             .as_ref()
             != Some(&reader.outline)
         {
             return Ok(changed());
         }
         let name = reader.partition.name();
-        Ok(StartError(format!(
+        Ok(CommandError(format!(
             "the store has lost some documents or events of {name}: restore a backup, and export from that"
         )))
     }
@@ -235,8 +235,8 @@ async fn read_ahead(
     Ok(Some((reader, batches)))
 }
 
-fn changed() -> StartError {
-    StartError(
+fn changed() -> CommandError {
+    CommandError(
         "the app was written to during the export: stop the nodes that serve it, and export again"
             .into(),
     )

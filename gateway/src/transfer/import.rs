@@ -9,7 +9,7 @@ use domain::{
 };
 use store::{
     Commit, Document, Expected, LogEntry, Order, Partition, Table,
-    transfer::{Exists, Outline, Piece, Transfer},
+    transfer::{Exists, Outline, PartitionPiece, Transfer},
 };
 use tokio::task::JoinSet;
 
@@ -22,7 +22,7 @@ use super::{
     references::{DocumentVerdict, References},
     stored_organization::StoredOrganization,
 };
-use crate::start::StartError;
+use crate::start::CommandError;
 
 /// Maximum size of a piece: documents and log entries, and approximate bytes.
 const MAX_PIECE_ITEMS: usize = 500;
@@ -44,7 +44,7 @@ pub(super) struct Importer<'a> {
     header: &'a Header,
     progress: Progress,
     /// Loads that run while the next lines are read.
-    loads: JoinSet<Result<(), StartError>>,
+    loads: JoinSet<Result<(), CommandError>>,
     final_outlines: FinalOutlines,
     /// Unfinished deletions that nodes of this store are to complete.
     jobs: Vec<Task>,
@@ -66,7 +66,7 @@ struct IncomingPartition {
     kind: PartitionRole,
     outline: Outline,
     check: ExportedPartitionCheck,
-    piece: Piece,
+    piece: PartitionPiece,
     bytes: usize,
 }
 
@@ -87,7 +87,7 @@ impl<'a> Importer<'a> {
     pub(super) async fn run<R: BufRead>(
         mut self,
         mut lines: LineReader<R>,
-    ) -> Result<TransferCounts, StartError> {
+    ) -> Result<TransferCounts, CommandError> {
         let attempt = self.begin_attempt().await?;
         if self.remove_leftovers().await? {
             let stored = StoredOrganization::read(&*self.store, &self.header.organization).await?;
@@ -185,9 +185,9 @@ impl<'a> Importer<'a> {
             .references
             .foreign(&*self.store)
             .await
-            .map_err(StartError::of)?
+            .map_err(CommandError::of)?
         {
-            return Err(StartError(format!(
+            return Err(CommandError(format!(
                 "the file refers to {}, which belongs to another app in this store",
                 partition.name()
             )));
@@ -201,7 +201,7 @@ impl<'a> Importer<'a> {
     /// Records this attempt and returns its version. A concurrent import of the same organization
     /// fails in [`end_attempt`](Self::end_attempt), because this attempt removes the documents that
     /// it loaded.
-    async fn begin_attempt(&self) -> Result<u64, StartError> {
+    async fn begin_attempt(&self) -> Result<u64, CommandError> {
         let commit = Commit {
             expire: Some(ATTEMPT_TTL),
             ..Commit::default().put_value(ENTITY, ONLY, &())
@@ -210,14 +210,14 @@ impl<'a> Importer<'a> {
             .store
             .commit(&schema::import(&self.header.organization), commit)
             .await
-            .map_err(StartError::of)?;
+            .map_err(CommandError::of)?;
         recorded
             .map(|outcome| outcome.written[0].version)
             .map_err(|_| concurrent_import())
     }
 
     /// Removes the record of the attempt; fails if another import has begun since.
-    async fn end_attempt(&self, attempt: u64) -> Result<(), StartError> {
+    async fn end_attempt(&self, attempt: u64) -> Result<(), CommandError> {
         let only = Commit::default()
             .require(ENTITY, ONLY, Expected::Version(attempt))
             .delete(ENTITY, ONLY);
@@ -227,7 +227,7 @@ impl<'a> Importer<'a> {
 
     /// Removes partitions that an earlier attempt left, and returns whether the store has the
     /// organization. Fails if the store has the app.
-    async fn remove_leftovers(&self) -> Result<bool, StartError> {
+    async fn remove_leftovers(&self) -> Result<bool, CommandError> {
         let Header {
             app,
             organization: of,
@@ -238,10 +238,10 @@ impl<'a> Importer<'a> {
             .store
             .outline(&partition)
             .await
-            .map_err(StartError::of)?
+            .map_err(CommandError::of)?
             .is_some()
         {
-            return Err(StartError(format!(
+            return Err(CommandError(format!(
                 "the store has the app {app}, or deleted it less than a minute ago: import it into a store that does not have it"
             )));
         }
@@ -249,14 +249,14 @@ impl<'a> Importer<'a> {
             .store
             .outline(&organization)
             .await
-            .map_err(StartError::of)?
+            .map_err(CommandError::of)?
             .is_some();
         if has_organization
             && partitions::entity(&*self.store, &organization)
                 .await?
                 .is_none()
         {
-            return Err(StartError(format!(
+            return Err(CommandError(format!(
                 "the store is deleting the organization {of}: import again in a minute"
             )));
         }
@@ -270,9 +270,9 @@ impl<'a> Importer<'a> {
             loop {
                 from = self
                     .store
-                    .wipe(&prefix, from)
+                    .remove_partitions(&prefix, from)
                     .await
-                    .map_err(StartError::of)?;
+                    .map_err(CommandError::of)?;
                 if from.is_none() {
                     break;
                 }
@@ -290,7 +290,7 @@ impl<'a> Importer<'a> {
             kind,
             check: ExportedPartitionCheck::new(&outline),
             outline,
-            piece: Piece::default(),
+            piece: PartitionPiece::default(),
             bytes: 0,
         })
     }
@@ -310,7 +310,7 @@ impl<'a> Importer<'a> {
     }
 
     /// Starts to load the rest of a partition, or compares the organization to its end.
-    async fn finish(&mut self, incoming: Option<IncomingPartition>) -> Result<(), StartError> {
+    async fn finish(&mut self, incoming: Option<IncomingPartition>) -> Result<(), CommandError> {
         let Some(IncomingPartition {
             partition,
             kind,
@@ -323,7 +323,7 @@ impl<'a> Importer<'a> {
             return Ok(());
         };
         check.finish(partition.name()).map_err(|problem| {
-            StartError(format!(
+            CommandError(format!(
                 "the export is invalid in the partition {}: {problem}; copy the file again, or repeat the export",
                 partition.name()
             ))
@@ -350,7 +350,7 @@ impl<'a> Importer<'a> {
                 }))
             }
             PartitionRole::Environment => drop(self.loads.spawn(async move {
-                let piece = Piece {
+                let piece = PartitionPiece {
                     outline: Some(outline),
                     ..piece
                 };
@@ -363,17 +363,17 @@ impl<'a> Importer<'a> {
     }
 
     /// Waits until at most `max` loads are in flight.
-    async fn wait_for_loads(&mut self, max: usize) -> Result<(), StartError> {
+    async fn wait_for_loads(&mut self, max: usize) -> Result<(), CommandError> {
         while self.loads.len() > max {
             if let Some(loaded) = self.loads.join_next().await {
-                loaded.map_err(StartError::of)??;
+                loaded.map_err(CommandError::of)??;
             }
         }
         Ok(())
     }
 
     /// Makes the complete app visible.
-    async fn publish(&self, of_app: Outline, of_organization: Outline) -> Result<(), StartError> {
+    async fn publish(&self, of_app: Outline, of_organization: Outline) -> Result<(), CommandError> {
         let Header {
             app, organization, ..
         } = self.header;
@@ -406,21 +406,21 @@ impl<'a> Importer<'a> {
         &self,
         partition: &Partition,
         outline: Outline,
-    ) -> Result<(), StartError> {
-        let piece = Piece {
+    ) -> Result<(), CommandError> {
+        let piece = PartitionPiece {
             outline: Some(outline),
-            ..Piece::default()
+            ..PartitionPiece::default()
         };
         load(&*self.store, partition, piece)
             .await?
             .map_err(|Exists| concurrent_import())
     }
 
-    async fn commit(&self, partition: &Partition, commit: Commit) -> Result<(), StartError> {
+    async fn commit(&self, partition: &Partition, commit: Commit) -> Result<(), CommandError> {
         self.store
             .commit(partition, commit)
             .await
-            .map_err(StartError::of)?
+            .map_err(CommandError::of)?
             .map(|_| ())
             .map_err(|_| concurrent_import())
     }
@@ -456,12 +456,12 @@ impl IncomingPartition {
             && (items >= MAX_PIECE_ITEMS || self.bytes >= MAX_PIECE_BYTES)
     }
 
-    fn take_piece(&mut self) -> Piece {
+    fn take_piece(&mut self) -> PartitionPiece {
         self.bytes = 0;
         std::mem::take(&mut self.piece)
     }
 }
 
-fn concurrent_import() -> StartError {
-    StartError("another import of the same organization is running: let it end, and import again if it failed".into())
+fn concurrent_import() -> CommandError {
+    CommandError("another import of the same organization is running: let it end, and import again if it failed".into())
 }

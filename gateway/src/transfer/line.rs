@@ -13,7 +13,7 @@ use store::{
 };
 
 use super::content;
-use crate::{start::StartError, terminal::escape};
+use crate::{start::CommandError, terminal::escape};
 
 /// Version of the line format.
 pub(super) const FORMAT: u64 = 2;
@@ -56,13 +56,14 @@ pub(super) struct PartitionLine {
     floor: (u64, u64),
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     counters: Vec<(String, u64)>,
-    touched: u64,
+    #[serde(rename = "touched")]
+    last_commit_at: u64,
     #[serde(default, skip_serializing_if = "is_zero")]
     retired: u64,
     #[serde(default, skip_serializing_if = "is_zero")]
     purged: u64,
-    #[serde(default, skip_serializing_if = "is_zero")]
-    weight: u64,
+    #[serde(rename = "weight", default, skip_serializing_if = "is_zero")]
+    log_bytes: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expires: Option<u64>,
 }
@@ -72,10 +73,10 @@ impl PartitionLine {
         let Outline {
             head,
             counters,
-            touched,
+            last_commit_at,
             retired,
             purged,
-            weight,
+            log_bytes,
             expires,
         } = outline;
         let PartitionHead {
@@ -96,10 +97,10 @@ impl PartitionLine {
             number,
             floor,
             counters,
-            touched,
+            last_commit_at,
             retired,
             purged,
-            weight,
+            log_bytes,
             expires,
         }
     }
@@ -112,10 +113,10 @@ impl PartitionLine {
             number,
             floor,
             counters,
-            touched,
+            last_commit_at,
             retired,
             purged,
-            weight,
+            log_bytes,
             expires,
         } = self;
         let head = PartitionHead {
@@ -130,10 +131,10 @@ impl PartitionLine {
         Outline {
             head,
             counters,
-            touched,
+            last_commit_at,
             retired,
             purged,
-            weight,
+            log_bytes,
             expires,
         }
     }
@@ -315,9 +316,9 @@ impl<W: Write> LineWriter<W> {
         }
     }
 
-    pub(super) fn write(&mut self, line: &ExportLine) -> Result<(), StartError> {
+    pub(super) fn write(&mut self, line: &ExportLine) -> Result<(), CommandError> {
         // The output may be a terminal. Escaping keeps the meaning of the JSON.
-        let json = serde_json::to_string(line).map_err(StartError::of)?;
+        let json = serde_json::to_string(line).map_err(CommandError::of)?;
         let mut text = escape(&json).into_owned();
         text.push('\n');
         self.digest.update(&text);
@@ -328,7 +329,7 @@ impl<W: Write> LineWriter<W> {
     }
 
     /// Writes the footer and flushes.
-    pub(super) fn end(mut self) -> Result<TransferCounts, StartError> {
+    pub(super) fn end(mut self) -> Result<TransferCounts, CommandError> {
         let footer = Footer {
             counts: self.counts,
             sha256: credential::hex(&self.digest.clone().finalize()),
@@ -339,8 +340,8 @@ impl<W: Write> LineWriter<W> {
     }
 }
 
-fn unwritable(error: &io::Error) -> StartError {
-    StartError(format!(
+fn unwritable(error: &io::Error) -> CommandError {
+    CommandError(format!(
         "the export cannot be written ({error}): free disk space, or pass another file with --to"
     ))
 }
@@ -367,7 +368,7 @@ impl<R: BufRead> LineReader<R> {
     ///
     /// # Errors
     /// Fails if the input cannot be read, is not an export, or has another format version.
-    pub(super) fn header(&mut self) -> Result<Header, StartError> {
+    pub(super) fn header(&mut self) -> Result<Header, CommandError> {
         #[derive(Deserialize)]
         struct AnyVersion {
             export: Format,
@@ -380,10 +381,10 @@ impl<R: BufRead> LineReader<R> {
         let AnyVersion {
             export: Format { format },
         } = serde_json::from_slice(&text).map_err(|_| {
-            StartError("this is no export: pass a file that `chaos export` wrote".into())
+            CommandError("this is no export: pass a file that `chaos export` wrote".into())
         })?;
         if format != FORMAT {
-            return Err(StartError(format!(
+            return Err(CommandError(format!(
                 "the export has format {format}, and this version reads format {FORMAT}: use the version that wrote it"
             )));
         }
@@ -398,7 +399,7 @@ impl<R: BufRead> LineReader<R> {
     /// # Errors
     /// Fails if the input cannot be read or is cut off, if the line is invalid, or if the footer
     /// does not match the lines before it.
-    pub(super) fn next(&mut self) -> Result<Option<ExportLine>, StartError> {
+    pub(super) fn next(&mut self) -> Result<Option<ExportLine>, CommandError> {
         let digest = self.digest.clone();
         let text = self.read_line()?;
         match self.parse(&text)? {
@@ -428,14 +429,14 @@ impl<R: BufRead> LineReader<R> {
         }
     }
 
-    fn read_line(&mut self) -> Result<Vec<u8>, StartError> {
+    fn read_line(&mut self) -> Result<Vec<u8>, CommandError> {
         let mut text = Vec::new();
         self.line += 1;
         io::Read::take(&mut self.input, MAX_LINE_BYTES)
             .read_until(b'\n', &mut text)
             .map_err(|error| unreadable(&error))?;
         if text.last() != Some(&b'\n') {
-            return Err(StartError(format!(
+            return Err(CommandError(format!(
                 "the export was cut off in line {}: copy the file again, or repeat the export",
                 self.line
             )));
@@ -444,21 +445,21 @@ impl<R: BufRead> LineReader<R> {
         Ok(text)
     }
 
-    fn parse(&self, text: &[u8]) -> Result<ExportLine, StartError> {
+    fn parse(&self, text: &[u8]) -> Result<ExportLine, CommandError> {
         serde_json::from_slice(text).map_err(|error| self.invalid_line(&error.to_string()))
     }
 
     /// Returns the error for an invalid current line.
-    pub(super) fn invalid_line(&self, why: &str) -> StartError {
-        StartError(format!(
+    pub(super) fn invalid_line(&self, why: &str) -> CommandError {
+        CommandError(format!(
             "the export is invalid in line {}: {why}; copy the file again, or repeat the export",
             self.line
         ))
     }
 }
 
-fn unreadable(error: &io::Error) -> StartError {
-    StartError(format!(
+fn unreadable(error: &io::Error) -> CommandError {
+    CommandError(format!(
         "the export cannot be read ({error}): check its path and its permissions"
     ))
 }

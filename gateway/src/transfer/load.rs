@@ -2,11 +2,11 @@
 
 use store::{
     Partition, StoreError,
-    transfer::{Exists, Outline, Piece, Transfer},
+    transfer::{Exists, Outline, PartitionPiece, Transfer},
 };
 
 use super::partitions;
-use crate::start::StartError;
+use crate::start::CommandError;
 
 /// Loads a piece, if there is anything in it.
 ///
@@ -16,15 +16,15 @@ use crate::start::StartError;
 pub(super) async fn load(
     store: &dyn Transfer,
     partition: &Partition,
-    piece: Piece,
-) -> Result<Result<(), Exists>, StartError> {
+    piece: PartitionPiece,
+) -> Result<Result<(), Exists>, CommandError> {
     if piece.documents.is_empty() && piece.entries.is_empty() && piece.outline.is_none() {
         return Ok(Ok(()));
     }
     store
         .load(partition, piece)
         .await
-        .map_err(|error: StoreError| StartError(format!("{error}; import the same file again")))
+        .map_err(|error: StoreError| CommandError(format!("{error}; import the same file again")))
 }
 
 /// Loads a credential. An equal one may exist already: from an earlier attempt, or loaded with
@@ -36,14 +36,14 @@ pub(super) async fn load(
 pub(super) async fn load_credential(
     store: &dyn Transfer,
     partition: Partition,
-    piece: Piece,
+    piece: PartitionPiece,
     outline: Outline,
-) -> Result<(), StartError> {
+) -> Result<(), CommandError> {
     let value = piece
         .documents
         .first()
         .map(|(_, document)| document.value.clone());
-    let piece = Piece {
+    let piece = PartitionPiece {
         outline: Some(outline),
         ..piece
     };
@@ -57,7 +57,7 @@ pub(super) async fn load_credential(
         {
             Ok(())
         }
-        Err(Exists) => Err(StartError(format!(
+        Err(Exists) => Err(CommandError(format!(
             "{} belongs to another key in this store: the app cannot be imported here",
             partition.name()
         ))),

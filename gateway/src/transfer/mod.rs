@@ -43,7 +43,7 @@ use progress::Progress;
 use crate::{
     config::{Export, Import, StoreSettings},
     private_file::Replacement,
-    start::StartError,
+    start::CommandError,
 };
 
 /// Exports an app to a file or to standard output.
@@ -51,7 +51,7 @@ use crate::{
 /// # Errors
 /// Fails if the store cannot be opened, has another secret key or lacks the app, if the app was
 /// written to during the export, or if the output cannot be written.
-pub async fn export(settings: Export) -> Result<TransferCounts, StartError> {
+pub async fn export(settings: Export) -> Result<TransferCounts, CommandError> {
     let Export { app, to, store } = settings;
     let open = OpenStore::open_existing(&store).await?;
     let secret = store.secret_key()?;
@@ -79,13 +79,13 @@ pub async fn export(settings: Export) -> Result<TransferCounts, StartError> {
 /// # Errors
 /// Fails if the input cannot be read or is not a complete export, if the secret keys differ, or if
 /// the store cannot be opened or has the app already.
-pub async fn import(settings: Import) -> Result<TransferCounts, StartError> {
+pub async fn import(settings: Import) -> Result<TransferCounts, CommandError> {
     let Import { from, store } = settings;
     match &from {
         None => import_from(LineReader::new(io::stdin().lock()), &store).await,
         Some(path) => {
             let unreadable = |error| {
-                StartError(format!(
+                CommandError(format!(
                     "{} cannot be read ({error}): check its path and its permissions",
                     path.display()
                 ))
@@ -102,11 +102,11 @@ pub async fn import(settings: Import) -> Result<TransferCounts, StartError> {
 async fn import_from<R: io::BufRead>(
     mut lines: LineReader<R>,
     settings: &StoreSettings,
-) -> Result<TransferCounts, StartError> {
+) -> Result<TransferCounts, CommandError> {
     let header = lines.header()?;
     let secret = settings.secret_key()?;
     if SecretKey::new(secret).fingerprint() != header.secret_key {
-        return Err(StartError(
+        return Err(CommandError(
             "the export is from a store with another secret key, which encrypts the app's token keys: pass that key with --secret-key-file".into(),
         ));
     }
@@ -122,16 +122,16 @@ async fn import_from<R: io::BufRead>(
 ///
 /// # Errors
 /// Fails if `path` is a symbolic link or cannot be written, or if the export fails.
-async fn to_file(exporter: Exporter<'_>, path: &Path) -> Result<TransferCounts, StartError> {
+async fn to_file(exporter: Exporter<'_>, path: &Path) -> Result<TransferCounts, CommandError> {
     let unwritable = |error: io::Error| {
-        StartError(format!(
+        CommandError(format!(
             "{} cannot be written ({error}): name another file with --to",
             path.display()
         ))
     };
     match fs::symlink_metadata(path) {
         Ok(there) if there.is_symlink() => {
-            return Err(StartError(format!(
+            return Err(CommandError(format!(
                 "{} is a link: name the file itself with --to, or - for standard output",
                 path.display()
             )));

@@ -21,8 +21,8 @@ use store::{
 
 use crate::{
     config::{self, StoreConfig, StoreSettings},
-    start::{Folder, SECRET_KEY, StartError},
-    terminal::complain,
+    start::{CommandError, Folder, SECRET_KEY},
+    terminal::print_error,
 };
 
 /// Assumed maximum difference between the clocks of Redis servers.
@@ -54,17 +54,17 @@ impl OpenStore {
     /// # Errors
     /// Fails if the folder holds no store or is in use, if Redis does not answer or its settings
     /// are unfit, or if the store's secrets are encrypted under another key than the settings name.
-    pub(super) async fn open_existing(settings: &StoreSettings) -> Result<Self, StartError> {
+    pub(super) async fn open_existing(settings: &StoreSettings) -> Result<Self, CommandError> {
         let open = match &settings.store {
             StoreConfig::Embedded { data } if !data.join(DATA).exists() => {
-                Err(StartError(format!("{} holds no store: pass the store's folder with --data", data.display())))
+                Err(CommandError(format!("{} holds no store: pass the store's folder with --data", data.display())))
             }
             StoreConfig::Embedded { data } => Self::embedded(data).map_err(|error| match error {
-                OpenError::InUse { path } => StartError(format!(
+                OpenError::InUse { path } => CommandError(format!(
                     "the data folder {} is in use by a node: stop it, or export from a copy that `chaos backup` made",
                     path.display()
                 )),
-                error => StartError::of(error),
+                error => CommandError::of(error),
             }),
             StoreConfig::Redis { url, prefix, replicas } => Self::redis(url, prefix, *replicas).await,
         }?;
@@ -88,14 +88,14 @@ impl OpenStore {
     pub(super) async fn open_or_create(
         settings: &StoreSettings,
         secret: &[u8; 32],
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, CommandError> {
         let open = match &settings.store {
             StoreConfig::Embedded { data } => {
                 let folder = Folder::at(data)?;
                 if !folder.file(SECRET_KEY).exists() && !folder.file(DATA).exists() {
                     folder.keep(SECRET_KEY, &credential::hex(secret))?;
                 }
-                Self::embedded(data).map_err(StartError::of)
+                Self::embedded(data).map_err(CommandError::of)
             }
             StoreConfig::Redis {
                 url,
@@ -108,14 +108,14 @@ impl OpenStore {
     }
 
     /// Closes the store and fails unless its secrets are encrypted under the given key.
-    async fn require_same_key(self, is_same: Result<bool, Error>) -> Result<Self, StartError> {
+    async fn require_same_key(self, is_same: Result<bool, Error>) -> Result<Self, CommandError> {
         let error = match is_same {
             Ok(true) => return Ok(self),
             Ok(false) => secret_check::OTHER_SECRET_KEY.to_owned(),
             Err(error) => secret_check::not_compared(&error),
         };
         self.close().await;
-        Err(StartError(error))
+        Err(CommandError(error))
     }
 
     fn embedded(data: &Path) -> Result<Self, OpenError> {
@@ -135,16 +135,20 @@ impl OpenStore {
         url: &str,
         prefix: &str,
         replicas: Option<Replicas>,
-    ) -> Result<Self, StartError> {
-        let deployment: Deployment = url.parse().map_err(StartError::of)?;
-        let names = Names::with_prefix(prefix, &deployment).map_err(StartError::of)?;
+    ) -> Result<Self, CommandError> {
+        let deployment: Deployment = url.parse().map_err(CommandError::of)?;
+        let names = Names::with_prefix(prefix, &deployment).map_err(CommandError::of)?;
         let redis = Redis::open_with(&deployment, names, KEEP, replicas);
         match redis.check().await {
             Ok(warnings) => warnings
                 .iter()
-                .for_each(|warning| complain!("chaos: {warning}")),
-            Err(Unfit::Settings(sentence)) => return Err(StartError(sentence)),
-            Err(error) => return Err(StartError(format!("{deployment} does not answer: {error}"))),
+                .for_each(|warning| print_error!("chaos: {warning}")),
+            Err(Unfit::Settings(sentence)) => return Err(CommandError(sentence)),
+            Err(error) => {
+                return Err(CommandError(format!(
+                    "{deployment} does not answer: {error}"
+                )));
+            }
         }
         Ok(Self {
             store: Arc::new(redis),
@@ -175,8 +179,8 @@ impl StoreSettings {
     ///
     /// # Errors
     /// Fails if neither has a key, if the key cannot be read, or if the two differ.
-    pub(super) fn secret_key(&self) -> Result<[u8; 32], StartError> {
-        let read = |path: &Path| config::secret_key(path).map_err(StartError);
+    pub(super) fn secret_key(&self) -> Result<[u8; 32], CommandError> {
+        let read = |path: &Path| config::secret_key(path).map_err(CommandError);
         let own = match &self.store {
             StoreConfig::Embedded { data } => {
                 Some(data.join(SECRET_KEY)).filter(|file| file.exists())
@@ -184,14 +188,14 @@ impl StoreSettings {
             StoreConfig::Redis { .. } => None,
         };
         match (&self.secret_key_file, own) {
-            (Some(file), Some(own)) if read(file)? != read(&own)? => Err(StartError(format!(
+            (Some(file), Some(own)) if read(file)? != read(&own)? => Err(CommandError(format!(
                 "the key in {} differs from {}, which nodes use for this folder: leave --secret-key-file out, or pass another folder",
                 file.display(),
                 own.display()
             ))),
             (Some(file), _) => read(file),
             (None, Some(own)) => read(&own),
-            (None, None) => Err(StartError(match &self.store {
+            (None, None) => Err(CommandError(match &self.store {
                 StoreConfig::Embedded { data } => {
                     format!("{} has no {SECRET_KEY}: pass the key of the store that the app is from with --secret-key-file", data.display())
                 }

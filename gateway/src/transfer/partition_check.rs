@@ -60,7 +60,7 @@ impl ExportedPartitionCheck {
             .created_at
             .max(stamps.edited_at)
             .max(stamps.deleted_at);
-        if document.version == 0 || stamps.seq > head.seq || newest > self.outline.touched {
+        if document.version == 0 || stamps.seq > head.seq || newest > self.outline.last_commit_at {
             return Err("a document is newer than its partition");
         }
         if !are_counts(&document.counts) {
@@ -116,18 +116,19 @@ impl ExportedPartitionCheck {
         let Outline {
             head,
             counters,
-            touched,
+            last_commit_at,
             purged,
-            weight,
+            log_bytes,
             ..
         } = &self.outline;
-        if head.floor.at > head.at || head.at > *touched || (head.seq == 0) != (head.at == 0) {
+        if head.floor.at > head.at || head.at > *last_commit_at || (head.seq == 0) != (head.at == 0)
+        {
             return Err("its log goes from and to instants that do not follow each other");
         }
         if self.event != head.position() {
             return Err("its log lacks events");
         }
-        if self.log_bytes != *weight {
+        if self.log_bytes != *log_bytes {
             return Err("the size of its log is another one");
         }
         if self.numbers.map_or(*purged, |(_, last)| last) != head.number {
@@ -168,9 +169,9 @@ mod tests {
                 number: 3,
                 floor: Position { seq: 1, at: 10 },
             },
-            touched: 40,
+            last_commit_at: 40,
             purged: 1,
-            weight: 2 * (EVENT_OVERHEAD + 1),
+            log_bytes: 2 * (EVENT_OVERHEAD + 1),
             ..Outline::default()
         }
     }
@@ -264,8 +265,8 @@ mod tests {
             assert!(check(&outline(), &messages, log).is_err(), "{log:?}");
         }
         let mut outlines = vec![outline(); 4];
-        outlines[0].weight += 1;
-        outlines[1].touched = 29;
+        outlines[0].log_bytes += 1;
+        outlines[1].last_commit_at = 29;
         outlines[2].purged = 0;
         outlines[3].counters = vec![("b".to_owned(), 1), ("a".to_owned(), 1)];
         for outline in outlines {

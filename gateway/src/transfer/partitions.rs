@@ -12,7 +12,7 @@ use protocol::{AppId, entity::Environment};
 use store::{Document, Partition, Range, Read, Table, transfer::Transfer};
 
 use super::line::Header;
-use crate::start::StartError;
+use crate::start::CommandError;
 
 const NAMES_PER_READ: usize = 200;
 
@@ -66,8 +66,8 @@ impl PartitionRole {
 pub(super) async fn for_each_batch(
     store: &dyn Transfer,
     header: &Header,
-    mut visit: impl AsyncFnMut(Vec<Partition>) -> Result<(), StartError>,
-) -> Result<(), StartError> {
+    mut visit: impl AsyncFnMut(Vec<Partition>) -> Result<(), CommandError>,
+) -> Result<(), CommandError> {
     let (organization, app) = (
         schema::organization(&header.organization),
         schema::app(&header.app),
@@ -120,20 +120,20 @@ async fn visit_listed(
     owner: &Partition,
     table: Table,
     partition_of: impl Fn(&Document) -> Result<Partition, Error>,
-    visit: &mut impl AsyncFnMut(Vec<Partition>) -> Result<(), StartError>,
-) -> Result<(), StartError> {
+    visit: &mut impl AsyncFnMut(Vec<Partition>) -> Result<(), CommandError>,
+) -> Result<(), CommandError> {
     let mut after = None;
     loop {
         let (page, _) = store
             .page(owner, table, Range::Keys { after }, NAMES_PER_READ)
             .await
-            .map_err(StartError::of)?;
+            .map_err(CommandError::of)?;
         visit(
             page.documents
                 .iter()
                 .map(&partition_of)
                 .collect::<Result<_, _>>()
-                .map_err(StartError::of)?,
+                .map_err(CommandError::of)?,
         )
         .await?;
         after = page
@@ -154,15 +154,15 @@ async fn visit_unlisted(
     index: &Partition,
     table: Table,
     prefix: &str,
-    visit: &mut impl AsyncFnMut(Vec<Partition>) -> Result<(), StartError>,
-) -> Result<(), StartError> {
+    visit: &mut impl AsyncFnMut(Vec<Partition>) -> Result<(), CommandError>,
+) -> Result<(), CommandError> {
     let mut visited = BTreeSet::new();
     let mut from = None;
     loop {
         let (names, next) = store
             .partitions(prefix, from)
             .await
-            .map_err(StartError::of)?;
+            .map_err(CommandError::of)?;
         for names in names.chunks(NAMES_PER_READ) {
             let documents = names
                 .iter()
@@ -173,7 +173,7 @@ async fn visit_unlisted(
                 documents,
                 newest: None,
             };
-            let snapshots = store.read(vec![read]).await.map_err(StartError::of)?;
+            let snapshots = store.read(vec![read]).await.map_err(CommandError::of)?;
             let lines = snapshots.iter().flat_map(|snapshot| &snapshot.documents);
             let unlisted = names
                 .iter()
@@ -199,7 +199,7 @@ async fn visit_unlisted(
 pub(super) async fn pending_deletions(
     store: &dyn Transfer,
     app: &AppId,
-) -> Result<Vec<String>, StartError> {
+) -> Result<Vec<String>, CommandError> {
     let mut jobs = Vec::new();
     let mut after = None;
     loop {
@@ -211,7 +211,7 @@ pub(super) async fn pending_deletions(
                 NAMES_PER_READ,
             )
             .await
-            .map_err(StartError::of)?;
+            .map_err(CommandError::of)?;
         let names = page.documents.iter().map(|job| job.key.to_string());
         jobs.extend(names.filter(|name| {
             schema::of_environments(app)
@@ -233,13 +233,13 @@ pub(super) async fn pending_deletions(
 pub(super) async fn entity(
     store: &dyn Transfer,
     partition: &Partition,
-) -> Result<Option<Document>, StartError> {
+) -> Result<Option<Document>, CommandError> {
     let read = Read {
         partition: partition.clone(),
         documents: vec![(ENTITY, ONLY.into())],
         newest: None,
     };
-    let mut found = store.read(vec![read]).await.map_err(StartError::of)?;
+    let mut found = store.read(vec![read]).await.map_err(CommandError::of)?;
     Ok(found
         .pop()
         .and_then(|mut snapshot| snapshot.documents.pop())

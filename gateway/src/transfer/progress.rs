@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::line::TransferCounts;
-use crate::terminal::complain;
+use crate::terminal::print_error;
 
 const REPORT_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -40,7 +40,7 @@ impl Progress {
             documents,
             events,
         } = counts;
-        complain!(
+        print_error!(
             "chaos: {}{so_far}: {documents} documents and {events} events in {partitions} partitions",
             self.done
         );

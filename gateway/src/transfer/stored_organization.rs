@@ -17,7 +17,7 @@ use protocol::OrganizationId;
 use store::{Document, Table, transfer::Transfer};
 
 use super::partition_reader::{PartitionBatch, PartitionReader};
-use crate::start::StartError;
+use crate::start::CommandError;
 
 /// The parts of a document that must be equal in the file and the store: table, key, time of
 /// creation and value. Versions may differ, so that a change can be undone.
@@ -54,11 +54,11 @@ impl StoredOrganization {
     pub(super) async fn read(
         store: &dyn Transfer,
         id: &OrganizationId,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, CommandError> {
         let mut stored = BTreeSet::new();
         let reader = PartitionReader::begin(store, schema::organization(id)).await;
-        if let Some(mut reader) = reader.map_err(StartError::of)? {
-            while let Some(batch) = reader.next().await.map_err(StartError::of)? {
+        if let Some(mut reader) = reader.map_err(CommandError::of)? {
+            while let Some(batch) = reader.next().await.map_err(CommandError::of)? {
                 if let PartitionBatch::Documents(table, documents) = batch
                     && is_compared(table)
                 {
@@ -77,7 +77,11 @@ impl StoredOrganization {
     ///
     /// # Errors
     /// Fails if the store has no equal document.
-    pub(super) fn compare(&mut self, table: Table, document: &Document) -> Result<(), StartError> {
+    pub(super) fn compare(
+        &mut self,
+        table: Table,
+        document: &Document,
+    ) -> Result<(), CommandError> {
         if !is_compared(table) {
             return Ok(());
         }
@@ -94,7 +98,7 @@ impl StoredOrganization {
     ///
     /// # Errors
     /// Fails if one is missing.
-    pub(super) fn require_complete(&self) -> Result<(), StartError> {
+    pub(super) fn require_complete(&self) -> Result<(), CommandError> {
         if self.missing.is_empty() {
             Ok(())
         } else {
@@ -103,8 +107,8 @@ impl StoredOrganization {
     }
 
     /// Returns the error for a file whose organization is another than the store's.
-    pub(super) fn differs(&self) -> StartError {
-        StartError(format!(
+    pub(super) fn differs(&self) -> CommandError {
+        CommandError(format!(
             "the organization {} has other keys or details in the file than in the store, so one of the two may be forged: compare them; then undo the change and export again, or import the file into an empty deployment, or delete the organization from this store",
             self.id
         ))

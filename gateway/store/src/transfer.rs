@@ -16,13 +16,13 @@ pub struct Outline {
     pub counters: Vec<(String, u64)>,
     /// Timestamp of the newest commit, also of one that appended nothing. Later commits have no
     /// earlier timestamp.
-    pub touched: u64,
+    pub last_commit_at: u64,
     /// The highest version of all removed documents; new documents start above it.
     pub retired: u64,
     /// The number up to which the numbered table was purged.
     pub purged: u64,
     /// Size of the log as [`Keep::bytes`](super::Keep::bytes) counts it.
-    pub weight: u64,
+    pub log_bytes: u64,
     /// Expiry, in milliseconds since the Unix epoch.
     pub expires: Option<u64>,
 }
@@ -37,13 +37,20 @@ impl Outline {
         let Self {
             head,
             counters,
-            touched,
+            last_commit_at,
             retired,
             purged,
-            weight,
+            log_bytes,
             expires: _,
         } = self;
-        let integers = [head.seq, head.at, head.number, *touched, *retired, *weight];
+        let integers = [
+            head.seq,
+            head.at,
+            head.number,
+            *last_commit_at,
+            *retired,
+            *log_bytes,
+        ];
         let counts = counters.iter().map(|(_, count)| *count);
         head.floor.seq <= head.seq
             && *purged <= head.number
@@ -57,7 +64,7 @@ impl Outline {
 /// A part of a partition to load. The pieces of a partition are loaded in order; pieces of several
 /// partitions may alternate.
 #[derive(Debug, Clone, Default)]
-pub struct Piece {
+pub struct PartitionPiece {
     /// Documents; those of a numbered table in ascending order of their numbers. Loading a document
     /// twice has no further effect.
     pub documents: Vec<(Table, Document)>,
@@ -81,7 +88,7 @@ pub struct TransferCursor(pub(super) String);
 /// A store whose partitions can be read and loaded as a whole. Every call ends within
 /// [`DEADLINE`](super::DEADLINE).
 ///
-/// An iteration is complete only if no writes happened meanwhile: compare [`Outline::touched`]
+/// An iteration is complete only if no writes happened meanwhile: compare [`Outline::last_commit_at`]
 /// afterwards.
 #[async_trait]
 pub trait Transfer: Store {
@@ -110,12 +117,12 @@ pub trait Transfer: Store {
     /// Loads a piece of a partition that does not exist. The partition stays invisible to readers,
     /// and must not be written to, until its last piece is loaded. A partition that expires must be
     /// loaded in one piece. An interrupted load does not affect other partitions;
-    /// [`wipe`](Self::wipe) removes it.
-    async fn load(&self, partition: &Partition, piece: Piece) -> Loaded;
+    /// [(Self::remove_partitions) removes it.
+    async fn load(&self, partition: &Partition, piece: PartitionPiece) -> Loaded;
 
     /// Removes some of the partitions whose names start with `prefix`, complete or partly loaded,
     /// and returns the cursor for the next call.
-    async fn wipe(
+    async fn remove_partitions(
         &self,
         prefix: &str,
         from: Option<TransferCursor>,

@@ -164,7 +164,7 @@ on_both_stores! {
         assert_eq!(dead.outcome().await, Outcome::Closed(4008), "it reads, and answers no ping");
         assert!(began.elapsed() >= Duration::from_millis(600), "two pings later");
         alive.session.call::<Ping>((), ()).await.unwrap();
-        alive.hears_nothing().await;
+        alive.receives_nothing().await;
     }
 
     async fn a_drain_tells_every_session_and_closes_with_1001(world: World) {
@@ -176,7 +176,7 @@ on_both_stores! {
         let node = world.nodes.pop().unwrap();
         let drained = tokio::spawn(node.drain());
         for person in [&mut alice, &mut bob] {
-            let told = person.hears_raw("server.draining").await;
+            let told = person.receives_raw("server.draining").await;
             has_exactly(&told, "event data");
             has_exactly(&told["data"], "reconnect_after_ms");
 // Ending two sessions takes a few milliseconds, not the window.

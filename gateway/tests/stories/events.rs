@@ -20,10 +20,10 @@ impl Pair {
         Self(world.connects(name).await, as_json)
     }
 
-    async fn hears(&mut self, name: &str) -> Value {
-        let event = self.0.hears_raw(name).await;
+    async fn receives(&mut self, name: &str) -> Value {
+        let event = self.0.receives_raw(name).await;
         assert_eq!(
-            self.1.hears_raw(name).await,
+            self.1.receives_raw(name).await,
             event,
             "the same in both encodings"
         );
@@ -32,16 +32,16 @@ impl Pair {
 
     /// Receives a durable event of a channel, and returns its data.
     async fn is_told(&mut self, name: &str, channel: &ChannelId) -> (u64, Value) {
-        let event = self.hears(name).await;
+        let event = self.receives(name).await;
         has_exactly(&event, "event channel_id seq at data");
         assert_eq!(event["channel_id"], json!(channel));
         assert!(event["at"].is_u64());
         (event["seq"].as_u64().unwrap(), event["data"].clone())
     }
 
-    async fn hears_nothing(&mut self) {
-        self.0.hears_nothing().await;
-        self.1.hears_nothing().await;
+    async fn receives_nothing(&mut self) {
+        self.0.receives_nothing().await;
+        self.1.receives_nothing().await;
     }
 }
 
@@ -107,7 +107,7 @@ on_both_stores! {
         has_exactly(&data["message"], &format!("{MESSAGE} edited_at deleted_at"));
         assert_eq!((data["message"]["seq"].as_u64(), &data["message"]["text"]), (Some(seq), &json!("")));
         alice.asks("message.delete", named).await;
-        bobs.hears_nothing().await;
+        bobs.receives_nothing().await;
     }
 
     async fn events_of_participants_and_the_channel_carry_them(world: World) {
@@ -125,7 +125,7 @@ on_both_stores! {
         has_exactly(&data, "participant");
         has_exactly(&data["participant"], PARTICIPANT);
         assert_eq!(data, added);
-        let own = carols.hears("channel.added").await;
+        let own = carols.receives("channel.added").await;
         has_exactly(&own, "event seq at data");
         has_exactly(&own["data"], "entry");
         let entry = &own["data"]["entry"];
@@ -149,7 +149,7 @@ on_both_stores! {
         let (_, data) = bobs.is_told("participant.removed", &general).await;
         has_exactly(&data, "participant");
         assert_eq!(data, changed, "as it was last");
-        let own = carols.hears("channel.removed").await;
+        let own = carols.receives("channel.removed").await;
         has_exactly(&own, "event seq at data");
         assert_eq!(own["data"], json!({ "channel_id": general }));
 
@@ -163,8 +163,8 @@ on_both_stores! {
             assert_eq!((&deleted.data["channel"]["id"], &deleted.data["channel"]["name"]), (&json!(general), &json!("General")));
             assert_eq!((removed.event.as_str(), removed.data), ("channel.removed", json!({ "channel_id": general })));
         }
-        bobs.hears_nothing().await;
-        carols.hears_nothing().await;
+        bobs.receives_nothing().await;
+        carols.receives_nothing().await;
     }
 
     async fn users_own_changes_are_delivered_on_the_own_stream(world: World) {
@@ -172,14 +172,14 @@ on_both_stores! {
         let mut alices = Pair::of(&world, "alice").await;
         let mut bob = world.connects("bob").await;
         let updated = alices.0.asks("user.update", json!({ "bio": "new" })).await;
-        let event = alices.hears("user.updated").await;
+        let event = alices.receives("user.updated").await;
         has_exactly(&event, "event seq at data");
         has_exactly(&event["data"], "user");
         assert_eq!(event["data"], updated);
         assert_eq!(event["seq"].as_u64(), Some(alices.0.connected().user_position.0 + 1));
         let _: Value = world.team().patch("/v1/users/alice", &json!({ "bot": true })).await.unwrap();
-        assert_eq!(alices.hears("user.updated").await["data"]["user"]["bot"], true);
-        bob.hears_nothing().await;
+        assert_eq!(alices.receives("user.updated").await["data"]["user"]["bot"], true);
+        bob.receives_nothing().await;
     }
 
     async fn typing_is_delivered_to_other_participants_only(world: World) {
@@ -188,11 +188,11 @@ on_both_stores! {
         let mut bobs = Pair::of(&world, "bob").await;
         for typing in [true, false] {
             assert_eq!(alices.0.asks("typing", json!({ "channel_id": general, "typing": typing })).await, json!({}));
-            let event = bobs.hears("typing").await;
+            let event = bobs.receives("typing").await;
             has_exactly(&event, "event channel_id data");
             assert_eq!((&event["channel_id"], &event["data"]), (&json!(general), &json!({ "user_id": "alice", "typing": typing })));
         }
-        alices.hears_nothing().await;
+        alices.receives_nothing().await;
     }
 
     async fn passing_events_are_received_after_the_reply(world: Fast) {
@@ -206,10 +206,10 @@ on_both_stores! {
             typist.asks("channel.join", json!({ "channel_id": general })).await;
             let mut bob = world.connects_to(0, "bob", encoding, Connect::default()).await;
             typist.asks("typing", json!({ "channel_id": general, "typing": true })).await;
-            bob.hears("typing").await;
+            bob.receives("typing").await;
             bob.asks("channel.subscribe", json!({ "channels": { "general": [] } })).await;
             typist.asks("typing", json!({ "channel_id": general, "typing": false })).await;
-            bob.hears("typing").await;
+            bob.receives("typing").await;
         }
     }
 
@@ -244,8 +244,8 @@ on_both_stores! {
         for channel in [&large, &small] {
             assert_eq!(alice.asks("typing", json!({ "channel_id": channel, "typing": true })).await, json!({}));
         }
-        assert_eq!(bob.hears_raw("typing").await["channel_id"], json!(small));
-        bob.hears_nothing().await;
+        assert_eq!(bob.receives_raw("typing").await["channel_id"], json!(small));
+        bob.receives_nothing().await;
     }
 
     async fn read_positions_are_delivered_to_all_in_small_channels(world: Private) {
@@ -258,21 +258,21 @@ on_both_stores! {
             for text in ["one", "two"] {
                 alice.sends(channel, text).await;
                 alice.sees(text).await;
-                bobs.hears("message.created").await;
+                bobs.receives("message.created").await;
             }
             bobs.0.asks("read.mark", json!({ "channel_id": channel, "number": 2 })).await;
-            let event = bobs.hears("read.marked").await;
+            let event = bobs.receives("read.marked").await;
             has_exactly(&event, "event channel_id data");
             has_exactly(&event["data"], "user_id number version");
             assert_eq!((&event["channel_id"], &event["data"]["number"]), (&json!(channel), &json!(2)));
             if *channel == small {
-                assert_eq!(alice.hears_raw("read.marked").await, event);
+                assert_eq!(alice.receives_raw("read.marked").await, event);
             }
         }
-        alice.hears_nothing().await;
+        alice.receives_nothing().await;
 // A position that does not move causes no event.
         bobs.0.asks("read.mark", json!({ "channel_id": small, "number": 1 })).await;
-        bobs.hears_nothing().await;
+        bobs.receives_nothing().await;
     }
 
     async fn replayed_reactions_of_a_deleted_message_have_no_emoji(world: World) {

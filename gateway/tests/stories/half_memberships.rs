@@ -24,9 +24,9 @@ on_both_stores! {
             let is_in = world.team().get::<Value>(&format!("/v1/channels/{general}/participants/{user}")).await.is_ok();
             assert!(is_in || added.is_err(), "after {writes} writes");
             if is_in {
-                bob.hears("channel.added").await;
+                bob.receives("channel.added").await;
             } else {
-                bob.hears_nothing().await;
+                bob.receives_nothing().await;
             }
         }
     }
@@ -45,9 +45,9 @@ on_both_stores! {
             let is_there = world.team().get::<Value>(&format!("/v1/channels/{id}")).await.is_ok();
             assert!(is_there || made.is_err(), "after {writes} writes");
             if is_there {
-                carol.hears("channel.added").await;
+                carol.receives("channel.added").await;
             } else {
-                carol.hears_nothing().await;
+                carol.receives_nothing().await;
             }
         }
     }
@@ -65,9 +65,9 @@ on_both_stores! {
             let is_in = world.team().get::<Value>(&path).await.is_ok();
             assert!(!is_in || removed.is_err(), "after {writes} writes");
             if is_in {
-                dave.hears_nothing().await;
+                dave.receives_nothing().await;
             } else {
-                dave.hears("channel.removed").await;
+                dave.receives("channel.removed").await;
             }
         }
     }

@@ -59,9 +59,9 @@ impl Three {
 }
 
 /// A world behind a proxy, with few failed attempts per address.
-struct Wary(World);
+struct Strict(World);
 
-impl Wary {
+impl Strict {
     async fn on(store_kind: StoreKind) -> Self {
         Self(
             World::with(
@@ -80,9 +80,9 @@ impl Wary {
 }
 
 /// The same with room for one session of a user.
-struct WaryOnePerUser(World);
+struct StrictOnePerUser(World);
 
-impl WaryOnePerUser {
+impl StrictOnePerUser {
     async fn on(store_kind: StoreKind) -> Self {
         let limits = [
             "--limit",
@@ -193,7 +193,7 @@ on_both_stores! {
         until("there is room again", || async { connector.connect(&params).await.is_ok() }).await;
     }
 
-    async fn failed_attempts_of_an_address_are_limited(world: Wary) {
+    async fn failed_attempts_of_an_address_are_limited(world: Strict) {
         let world = world.0;
         world.people(&["alice"]).await;
         let token = world.token("alice").await;
@@ -230,7 +230,7 @@ on_both_stores! {
         assert!(world.team().get::<Value>("/v1/users/alice").await.is_ok(), "a good credential is none of them");
     }
 
-    async fn guessed_token_keys_beyond_the_limit_of_their_address_are_not_looked_up(world: Wary) {
+    async fn guessed_token_keys_beyond_the_limit_of_their_address_are_not_looked_up(world: Strict) {
         let world = world.0;
         let guess = |index: u64| {
             let forwarded = HeaderName::from_static("x-forwarded-for");
@@ -275,7 +275,7 @@ on_both_stores! {
         until("it goes on after a while", || async { alice.session.request::<_, Value>("ping", &json!({})).await.is_ok() }).await;
     }
 
-    async fn connects_beyond_a_limit_count_against_their_address(world: WaryOnePerUser) {
+    async fn connects_beyond_a_limit_count_against_their_address(world: StrictOnePerUser) {
         let world = world.0;
         world.people(&["alice"]).await;
         let _held = world.connects("alice").await;

@@ -52,12 +52,12 @@ impl Forgetful {
             .expect("the session goes on")
     }
 
-    async fn hears(&mut self, event: &str) {
+    async fn receives(&mut self, event: &str) {
         assert_eq!(self.next().await.event, event);
     }
 
     /// Returns the next event that is not a gap.
-    async fn hears_after_gaps(&mut self) -> protocol::event::EventMessage {
+    async fn receives_after_gaps(&mut self) -> protocol::event::EventMessage {
         loop {
             let event = self.next().await;
             if event.event != "channel.gap" {
@@ -97,7 +97,7 @@ async fn user_whose_delivered_removal_was_lost_receives_the_channel_again() {
     let mut world = Forgetful::new(&["alice", "bob"]).await;
     let path = "/v1/channels/general/participants/alice";
     world.shop.team().delete::<Value>(path).await.unwrap();
-    world.hears("channel.removed").await;
+    world.receives("channel.removed").await;
     world.loses_what_was_not_saved().await;
 
     let own = world.next().await;
@@ -118,14 +118,14 @@ async fn user_whose_delivered_addition_was_lost_receives_nothing_of_the_channel(
     let path = "/v1/channels/general/participants";
     let team = world.shop.team();
     team.post::<Value>(path, &body).await.unwrap();
-    world.hears("channel.added").await;
+    world.receives("channel.added").await;
     world.posts("general").await;
-    world.hears("message.created").await;
+    world.receives("message.created").await;
     world.loses_what_was_not_saved().await;
 
     world.posts("general").await;
     world.posts("alices").await;
-    let heard = world.hears_after_gaps().await;
+    let heard = world.receives_after_gaps().await;
     assert_eq!(heard.channel_id, Some("alices".parse().unwrap()));
 }
 
@@ -180,7 +180,7 @@ async fn session_compares_its_channels_after_the_bus_lost_its_connection() {
         .await
         .unwrap();
 
-    let gap = alice.hears("channel.gap").await;
+    let gap = alice.receives("channel.gap").await;
     assert_eq!(gap.channel_id, Some(general.clone()));
     bob.sends(&general, "hello").await;
     alice.sees("hello").await;

@@ -13,16 +13,16 @@ use crate::{
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn participant_whose_removal_was_lost_receives_a_gap_and_further_events() {
-    hears_after_the_loss_of("/v1/channels/general/participants/alice", true).await;
+    receives_after_the_loss_of("/v1/channels/general/participants/alice", true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn participant_of_a_channel_whose_deletion_was_lost_receives_a_gap_and_further_events() {
-    hears_after_the_loss_of("/v1/channels/general", false).await;
+    receives_after_the_loss_of("/v1/channels/general", false).await;
 }
 
 /// The removal reaches the channel and its subscribers, but not the user's own stream.
-async fn hears_after_the_loss_of(deleted: &str, is_refused: bool) {
+async fn receives_after_the_loss_of(deleted: &str, is_refused: bool) {
     let (_folder, secret) = secret_key();
     let mut forgetful = testing::Server::start_with(&["--appendonly", "no", "--save", ""]).await;
     let url = forgetful.url();

@@ -51,7 +51,7 @@ on_both_stores! {
         let made = alice.asks("channel.create", json!({ "type": "direct", "participant_ids": ["bob"] })).await["channel"].clone();
         has_exactly(&made, "id type creator_id metadata created_at participant_count");
         assert_eq!(made["participant_count"], 2);
-        assert_eq!(bob.hears("channel.added").await.data["entry"]["role"], "owner");
+        assert_eq!(bob.receives("channel.added").await.data["entry"]["role"], "owner");
         let mirrored = bob.asks("channel.create", json!({ "type": "direct", "participant_ids": ["alice"] })).await["channel"].clone();
         assert_eq!(mirrored, made);
         let body = json!({ "type": "direct", "participant_ids": ["bob", "alice"] });

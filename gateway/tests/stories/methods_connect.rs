@@ -156,7 +156,7 @@ on_both_stores! {
             channels.push(world.channel("group", &format!("channel-{count}"), &["alice", "bob"]).await);
         }
 // Five is the limit; the sixth is announced without a subscription.
-        let gap = bob.hears_raw("channel.gap").await;
+        let gap = bob.receives_raw("channel.gap").await;
         has_exactly(&gap, "event channel_id data");
         has_exactly(&gap["data"], "reason seq at");
         assert_eq!((&gap["channel_id"], &gap["data"]["reason"]), (&json!("channel-5"), &json!("limit_reached")));

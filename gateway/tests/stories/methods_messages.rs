@@ -140,7 +140,7 @@ on_both_stores! {
         for count in 1..=60 {
             alice.sends(&general, &format!("message {count}")).await;
         }
-        let first_seq = alice.hears("message.created").await.seq.unwrap();
+        let first_seq = alice.receives("message.created").await.seq.unwrap();
         let list = async |query: Value| {
             let mut params = json!({ "channel_id": general });
             params.as_object_mut().unwrap().extend(query.as_object().unwrap().clone());
@@ -382,10 +382,10 @@ on_both_stores! {
 
         bob.sees("same").await;
         for seq in [1, 2, 3] {
-            let updated = bob.hears_raw("message.updated").await;
+            let updated = bob.receives_raw("message.updated").await;
             assert_eq!(updated["seq"].as_u64(), sent["seq"].as_u64().map(|first| first + seq), "one event for each change");
         }
-        bob.hears_nothing().await;
+        bob.receives_nothing().await;
     }
 
     async fn an_update_of_a_channel_or_a_user_that_changes_nothing_makes_no_event(world: World) {
@@ -395,9 +395,9 @@ on_both_stores! {
         assert_eq!(alice.asks("channel.update", json!({ "channel_id": general, "name": "General" })).await, named);
         let user = alice.asks("user.update", json!({ "bio": "hi" })).await;
         assert_eq!(alice.asks("user.update", json!({ "bio": "hi", "avatar": null })).await, user);
-        alice.hears("channel.updated").await;
-        alice.hears("user.updated").await;
-        alice.hears_nothing().await;
+        alice.receives("channel.updated").await;
+        alice.receives("user.updated").await;
+        alice.receives_nothing().await;
     }
 
     async fn a_direct_channel_with_a_deleted_user_is_neither_given_nor_written_to(world: World) {
@@ -446,7 +446,7 @@ on_both_stores! {
         assert_eq!(react(&alice, "reaction.add", "\u{2764}\u{fe0f}").await, 1, "the same user, the same emoji");
         assert_eq!(react(&bob, "reaction.add", "\u{2764}\u{fe0f}").await, 2);
         for _ in 0..2 {
-            assert_eq!(bob.hears_raw("reaction.added").await["data"]["emoji"], "\u{2764}");
+            assert_eq!(bob.receives_raw("reaction.added").await["data"]["emoji"], "\u{2764}");
         }
         let listed = alice.asks("message.list", json!({ "channel_id": general })).await;
         assert_eq!((&listed["items"][0]["reactions"], &listed["items"][0]["own_reactions"]), (&json!({ "\u{2764}": 2 }), &json!(["\u{2764}"])));

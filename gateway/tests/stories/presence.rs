@@ -58,7 +58,7 @@ on_both_stores! {
             world.people(&[&name]).await;
             let asked = [name.as_str()];
             let (online, friend) = tokio::join!(bob.watches(&asked), world.connects(&name));
-            while online.is_empty() && bob.hears("presence.changed").await.data["user_id"] != name {}
+            while online.is_empty() && bob.receives("presence.changed").await.data["user_id"] != name {}
             others.push(friend);
         }
     }
@@ -106,5 +106,5 @@ async fn user_who_moves_from_a_drained_node_stays_online() {
         })
         .await
         .unwrap();
-    bob.hears_nothing().await;
+    bob.receives_nothing().await;
 }

@@ -42,7 +42,7 @@ async fn comes_and_goes(world: &World, elsewhere: usize) {
     let bob = world
         .connects_to(elsewhere, "bob", Encoding::MessagePack, quiet.clone())
         .await;
-    let told = alice.hears_raw("presence.changed").await;
+    let told = alice.receives_raw("presence.changed").await;
     assert!(began.elapsed() < Duration::from_secs(3), "at once");
     has_exactly(&told, "event data");
     has_exactly(&told["data"], "user_id online at");
@@ -50,7 +50,7 @@ async fn comes_and_goes(world: &World, elsewhere: usize) {
         (&told["data"]["user_id"], &told["data"]["online"]),
         (&json!("bob"), &json!(true))
     );
-    assert_eq!(as_json.hears_raw("presence.changed").await, told);
+    assert_eq!(as_json.receives_raw("presence.changed").await, told);
     until("whoever asks is told too", || async {
         is_online(&alice, "bob").await
     })
@@ -72,7 +72,7 @@ async fn comes_and_goes(world: &World, elsewhere: usize) {
     }
     third.session.close(1000, "").await;
     let left = Instant::now();
-    let told = alice.hears_raw("presence.changed").await;
+    let told = alice.receives_raw("presence.changed").await;
     let after = left.elapsed();
     assert!(
         (Duration::from_secs(9)..Duration::from_secs(13)).contains(&after),
@@ -117,8 +117,8 @@ on_both_stores! {
         alice.asks("presence.watch", json!({ "user_ids": ["carol"] })).await;
         let _bob = world.connects("bob").await;
         let _carol = world.connects("carol").await;
-        assert_eq!(alice.hears("presence.changed").await.data["user_id"], "carol");
-        alice.hears_nothing().await;
+        assert_eq!(alice.receives("presence.changed").await.data["user_id"], "carol");
+        alice.receives_nothing().await;
         assert_eq!(alice.asks("presence.watch", json!({ "user_ids": [] })).await, json!({ "presence": {} }));
         let many: Vec<String> = (0..101).map(|n| format!("user-{n}")).collect();
         assert_eq!(alice.is_refused("presence.watch", json!({ "user_ids": many })).await, ErrorCode::BadRequest);
@@ -136,7 +136,7 @@ on_both_stores! {
         world.people(&["carol"]).await;
         let _carol = world.connects("carol").await;
         let _bob = world.connects("bob").await;
-        assert_eq!(alice.hears("presence.changed").await.data["user_id"], "bob", "carol was nobody when she was watched");
+        assert_eq!(alice.receives("presence.changed").await.data["user_id"], "bob", "carol was nobody when she was watched");
         let answer = alice.asks("presence.watch", json!({ "user_ids": ["bob", "carol"] })).await;
         assert_eq!(answer["presence"]["carol"]["online"], true);
         assert_eq!(world.metric(0, "chaos_topics").await, topics + 4.0, "with those of both sessions");

@@ -66,12 +66,12 @@ impl Chaos {
         let mut child = command.spawn().unwrap();
         let said = Arc::new((Mutex::new(Vec::new()), AtomicBool::new(false)));
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let hears = said.clone();
+        let receives = said.clone();
         tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
-                hears.0.lock().push(line);
+                receives.0.lock().push(line);
             }
-            hears.1.store(true, Ordering::Release);
+            receives.1.store(true, Ordering::Release);
         });
         Self {
             stdin: child.stdin.take(),

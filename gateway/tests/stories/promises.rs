@@ -166,7 +166,7 @@ on_both_stores! {
         }
         listeners[0].0.sends(&general, "the end").await;
         let mut watching = watching;
-        let added = watching.hears("channel.added").await;
+        let added = watching.receives("channel.added").await;
         listeners.push((watching, added.data["entry"]["seq"].as_u64().unwrap()));
         let mut told: BTreeMap<u64, EventMessage> = BTreeMap::new();
         for (mut listener, head) in listeners {
@@ -179,7 +179,7 @@ on_both_stores! {
                     break;
                 }
             }
-            listener.hears_nothing().await;
+            listener.receives_nothing().await;
         }
     }
 
@@ -219,7 +219,7 @@ on_both_stores! {
             let made: Message = theirs.post(&format!("/v1/channels/{general}/messages"), &body).await.unwrap();
             assert_eq!(made.number, 1);
         }
-        alice.hears_nothing().await;
+        alice.receives_nothing().await;
         assert_eq!(all_messages(&alice, &general).await.len(), 1);
     }
 }
@@ -298,14 +298,14 @@ async fn nothing_after_a_removal(world: &World, at: usize, remover: usize) {
         }
     });
     for bob in &mut bobs {
-        bob.hears("message.created").await;
+        bob.receives("message.created").await;
     }
     alice
         .session
         .call::<ParticipantRemove>((&general, &"bob".parse().unwrap()), ())
         .await
         .unwrap();
-    let removed = carol.hears("participant.removed").await;
+    let removed = carol.receives("participant.removed").await;
     storm.await.unwrap();
     alice.sends(&general, "bob is gone").await;
     carol.sees_in_the_end("bob is gone").await;
@@ -366,7 +366,7 @@ async fn comes_and_goes(world: &World, at: usize) {
             .await
             .unwrap();
         alice.sends(&general, &format!("round {round}")).await;
-        let added = bob.hears("channel.added").await;
+        let added = bob.receives("channel.added").await;
         let head = added.data["entry"]["seq"].as_u64().unwrap();
         let next = next_in(&mut bob, &general).await;
         assert_eq!(
@@ -381,7 +381,7 @@ async fn comes_and_goes(world: &World, at: usize) {
         if round % 2 == 0 {
             assert_eq!(bob.next().await.event, "channel.removed");
         }
-        alice.hears("participant.removed").await;
+        alice.receives("participant.removed").await;
     }
 }
 
@@ -396,6 +396,6 @@ async fn next_in(person: &mut Person, channel: &ChannelId) -> EventMessage {
 
 impl Person {
     async fn sees_in_the_end(&mut self, text: &str) {
-        while self.hears("message.created").await.data["message"]["text"] != text {}
+        while self.receives("message.created").await.data["message"]["text"] != text {}
     }
 }

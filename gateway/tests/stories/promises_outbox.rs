@@ -50,7 +50,7 @@ on_both_stores! {
         let first = carol.entry(&general).seq + 1;
         let reading = tokio::spawn(async move {
             for seq in first..first + ENOUGH as u64 {
-                let event = carol.hears("message.created").await;
+                let event = carol.receives("message.created").await;
                 assert_eq!(event.seq, Some(seq), "others lose nothing, and do not wait");
             }
             carol
@@ -88,7 +88,7 @@ on_both_stores! {
             assert_eq!(event.seq, Some(seq));
             assert!(matches!(event.read().unwrap(), Event::MessageCreated(message) if message.number == seq - (first - 1)));
         }
-        bob.hears_nothing().await;
+        bob.receives_nothing().await;
     }
 
     async fn slow_reader_is_closed_with_4009(world: Narrow) {

@@ -87,8 +87,8 @@ on_both_stores! {
         }
         let mut bob = world.connects("bob").await;
         bob.asks("read.mark", json!({ "channel_id": general, "number": 3 })).await;
-        alice.hears_raw("read.marked").await;
-        bob.hears_raw("read.marked").await;
+        alice.receives_raw("read.marked").await;
+        bob.receives_raw("read.marked").await;
         let unsubscribed = Connect { watch: Watch::None, ..Connect::default() };
         let unsubscribed = world.connects_to(0, "bob", Encoding::Json, unsubscribed).await;
         let mut sessions = [bob, unsubscribed, alice];
@@ -101,7 +101,7 @@ on_both_stores! {
         ] {
             unmark(&sessions[0], &general, number).await;
             for session in sessions.iter_mut().filter(|_| !data.is_null()) {
-                let mut event = session.hears_raw("read.marked").await;
+                let mut event = session.receives_raw("read.marked").await;
                 assert_eq!(event["channel_id"], json!(general));
                 assert!(take_version(&mut event) > 0);
                 assert_eq!(event["data"], data);
@@ -137,7 +137,7 @@ on_both_stores! {
             };
             assert_eq!(answer, json!({ "read": read }));
             if !event.is_null() {
-                let mut told = bob.hears_raw("read.marked").await;
+                let mut told = bob.receives_raw("read.marked").await;
                 assert!(take_version(&mut told) > 0);
                 assert_eq!(told["data"], event);
             }
@@ -205,7 +205,7 @@ on_both_stores! {
             unmark(&far, &general, 1).await;
             let mut told = Vec::new();
             loop {
-                let data = alice.hears_raw("read.marked").await["data"].take();
+                let data = alice.receives_raw("read.marked").await["data"].take();
                 if data["user_id"] == "bob" {
                     told.push((data["version"].as_u64().unwrap(), data["number"].as_u64().unwrap()));
                     if data["number"] == 0 {

@@ -73,11 +73,11 @@ async fn copy_is_isolated(mut world: World, url: &str, more: &[&str]) {
         .delete::<()>(path)
         .await
         .unwrap();
-    copied.hears("channel.removed").await;
-    alice.hears_nothing().await;
+    copied.receives("channel.removed").await;
+    alice.receives_nothing().await;
     alice.sends(&general, "still here").await;
     alice.sees("still here").await;
-    copied.hears_nothing().await;
+    copied.receives_nothing().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -195,7 +195,7 @@ async fn full_server_accepts_deletions_and_reports_that_it_is_full() {
         .delete::<()>("/v1/channels/other")
         .await
         .unwrap();
-    alice.hears("channel.deleted").await;
+    alice.receives("channel.deleted").await;
     let team = world.team();
     let disconnect = team
         .request(axum::http::Method::POST, "/v1/users/carol/disconnect")

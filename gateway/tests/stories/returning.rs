@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use client::{Client, Connector, DisconnectCause, NoToken, Settings, Update, Updates};
+use client::{Client, Connector, DisconnectCause, Settings, TokenUnavailable, Update, Updates};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use protocol::{
@@ -108,7 +108,7 @@ impl World {
         &self,
         name: &str,
         seconds: u64,
-    ) -> impl FnMut() -> BoxFuture<'static, Result<String, NoToken>> + Send + use<> {
+    ) -> impl FnMut() -> BoxFuture<'static, Result<String, TokenUnavailable>> + Send + use<> {
         let (team, path) = (self.team(), format!("/v1/users/{name}/tokens"));
         move || {
             let (team, path) = (team.clone(), path.clone());
@@ -117,7 +117,7 @@ impl World {
                     team.post(&path, &json!({ "expires_in": seconds })).await;
                 token
                     .map(|token| token.token)
-                    .map_err(|error| NoToken::Later(error.to_string()))
+                    .map_err(|error| TokenUnavailable::Later(error.to_string()))
             })
         }
     }
@@ -125,16 +125,17 @@ impl World {
     fn stays_with<F, T>(&self, addresses: &[SocketAddr], settings: Settings, token: F) -> Person
     where
         F: FnMut() -> T + Send + 'static,
-        T: Future<Output = Result<String, NoToken>> + Send + 'static,
+        T: Future<Output = Result<String, TokenUnavailable>> + Send + 'static,
     {
         let connector = |(turn, address)| {
             Connector::new(&format!("ws://{address}"), Encoding::ALL[turn % 2]).unwrap()
         };
         let addresses = addresses.iter().enumerate().map(connector).collect();
-        let (first_wait, longest_wait) = (Duration::from_millis(50), Duration::from_millis(500));
+        let (initial_backoff, max_backoff) =
+            (Duration::from_millis(50), Duration::from_millis(500));
         let settings = Settings {
-            first_wait,
-            longest_wait,
+            initial_backoff,
+            max_backoff,
             ..settings
         };
         let (client, updates) = Client::start(addresses, settings, token);
@@ -198,7 +199,7 @@ impl Person {
     }
 
     /// Processes updates until a condition is true.
-    async fn hears_until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) {
+    async fn receives_until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) {
         let deadline = tokio::time::Instant::now() + 2 * TIMEOUT;
         while !holds(self) {
             let update = tokio::time::timeout_at(deadline, self.updates.next()).await;
@@ -258,17 +259,17 @@ on_both_stores! {
         let mut ann = world.stays("ann", &[path.address], 3600);
         let mut bob = world.stays("bob", &[path.address], 3600);
         for person in [&mut ann, &mut bob] {
-            person.hears_until("connected", |person| person.connections > 0).await;
+            person.receives_until("connected", |person| person.connections > 0).await;
         }
         let sent: Vec<MessageId> = (0..MESSAGES).map(|n| ann.sends(&general, n)).collect();
         for part in 1..=8 {
 // The message may be in any state: not stored yet, or its reply or
 // event in transit.
-            ann.hears_until("acknowledgements", |ann| ann.acknowledged.len() >= part * MESSAGES / 10).await;
+            ann.receives_until("acknowledgements", |ann| ann.acknowledged.len() >= part * MESSAGES / 10).await;
             path.cut();
         }
-        ann.hears_until("everything", |ann| ann.acknowledged.len() == MESSAGES && ann.heard.len() == MESSAGES).await;
-        bob.hears_until("everything", |bob| bob.heard.len() == MESSAGES).await;
+        ann.receives_until("everything", |ann| ann.acknowledged.len() == MESSAGES && ann.heard.len() == MESSAGES).await;
+        bob.receives_until("everything", |bob| bob.heard.len() == MESSAGES).await;
         let listed: Vec<MessageId> = world.listed(0, &general).await.into_iter().map(|message| message.id).collect();
         assert_eq!(listed, sent, "once, and in the order sent");
         assert_eq!((&ann.acknowledged, &ann.heard, &bob.heard), (&sent, &sent, &sent));
@@ -289,14 +290,15 @@ async fn clients_return_to_a_restarted_node_with_messages_sent_meanwhile() {
     );
     for person in [&mut ann, &mut bob] {
         person
-            .hears_until("connected", |person| person.connections > 0)
+            .receives_until("connected", |person| person.connections > 0)
             .await;
     }
     let mut sent = vec![ann.sends(&general, "before")];
-    bob.hears_until("the first", |bob| bob.heard.len() == 1)
+    bob.receives_until("the first", |bob| bob.heard.len() == 1)
         .await;
     world.ends().await;
-    ann.hears_until("away", |ann| !ann.aways.is_empty()).await;
+    ann.receives_until("away", |ann| !ann.aways.is_empty())
+        .await;
     assert!(
         matches!(
             ann.aways[0],
@@ -309,17 +311,17 @@ async fn clients_return_to_a_restarted_node_with_messages_sent_meanwhile() {
     world.restarts_as(1).await;
     path.leads_to(world.nodes[0].address);
     sent.push(ann.sends(&general, "after"));
-    ann.hears_until("everything", |ann| {
+    ann.receives_until("everything", |ann| {
         ann.acknowledged.len() == 3 && ann.heard.len() == 3
     })
     .await;
-    bob.hears_until("everything", |bob| bob.heard.len() == 3)
+    bob.receives_until("everything", |bob| bob.heard.len() == 3)
         .await;
     assert_eq!((&ann.acknowledged, &bob.heard), (&sent, &sent));
     ann.client.close();
     while let Some(update) = ann.updates.next().await {
         assert!(
-            matches!(update, Update::Over(DisconnectCause::Asked)),
+            matches!(update, Update::Ended(DisconnectCause::ClosedByApplication)),
             "{update:?}"
         );
     }
@@ -339,7 +341,7 @@ async fn readded_user_continues_whether_connected_or_not() {
             ..Settings::default()
         };
         let mut ann = world.stays_with(&[path.address], settings, world.tokens_of("ann", 3600));
-        ann.hears_until("connected", |ann| ann.connections == 1)
+        ann.receives_until("connected", |ann| ann.connections == 1)
             .await;
         for is_away in [false, true] {
             if is_away {
@@ -365,13 +367,13 @@ async fn readded_user_continues_whether_connected_or_not() {
             let connections = 1 + usize::from(is_away);
             // Earlier messages are part of the entry that comes with the addition.
             let additions = ann.additions + 1;
-            ann.hears_until("added", |ann| {
+            ann.receives_until("added", |ann| {
                 ann.additions == additions && ann.connections == connections
             })
             .await;
             let heard = ann.heard.len();
             let id = bob.sends(&general, "for her").await.id;
-            ann.hears_until("it", |ann| ann.heard.last() == Some(&id))
+            ann.receives_until("it", |ann| ann.heard.last() == Some(&id))
                 .await;
             assert!(
                 is_away || ann.heard.len() == heard + 1,
@@ -387,15 +389,15 @@ async fn clients_move_to_another_node_when_one_drains() {
     let general = world.channel("group", "general", &["ann", "bob"]).await;
     let addresses = [world.nodes[0].address, world.nodes[1].address];
     let mut ann = world.stays("ann", &addresses, 3600);
-    ann.hears_until("connected", |ann| ann.connections == 1)
+    ann.receives_until("connected", |ann| ann.connections == 1)
         .await;
     let leaving = usize::from(world.metric(1, "chaos_connections").await > 0.0);
     let node = world.nodes.remove(leaving);
     let draining = tokio::spawn(node.drain());
-    ann.hears_until("elsewhere", |ann| ann.connections == 2)
+    ann.receives_until("elsewhere", |ann| ann.connections == 2)
         .await;
     let id = ann.sends(&general, "still here");
-    ann.hears_until("it", |ann| {
+    ann.receives_until("it", |ann| {
         ann.acknowledged == [id.clone()] && ann.heard == [id.clone()]
     })
     .await;
@@ -414,7 +416,7 @@ async fn short_tokens_are_refreshed_or_replaced_by_a_reconnection() {
         let (team, turn) = (team.clone(), count.fetch_add(1, Ordering::Relaxed));
         async move {
             if turn == 3 {
-                return Err(NoToken::Later("the backend is away".into()));
+                return Err(TokenUnavailable::Later("the backend is away".into()));
             }
             let token: Token = team
                 .post(
@@ -426,7 +428,8 @@ async fn short_tokens_are_refreshed_or_replaced_by_a_reconnection() {
             Ok(token.token)
         }
     });
-    ann.hears_until("4003", |ann| !ann.aways.is_empty()).await;
+    ann.receives_until("4003", |ann| !ann.aways.is_empty())
+        .await;
     assert!(
         matches!(&ann.aways[0], DisconnectCause::Closed(closed) if closed.code == Some(4003)),
         "{:?}",
@@ -437,14 +440,14 @@ async fn short_tokens_are_refreshed_or_replaced_by_a_reconnection() {
         ann.connections == 1 && asked.load(Ordering::Relaxed) >= 4,
         "two were replaced on the live connection"
     );
-    ann.hears_until("connected", |ann| ann.connections == 2)
+    ann.receives_until("connected", |ann| ann.connections == 2)
         .await;
     let id = ann.sends(&general, "still me");
-    ann.hears_until("it", |ann| ann.acknowledged == [id.clone()])
+    ann.receives_until("it", |ann| ann.acknowledged == [id.clone()])
         .await;
     let quiet = tokio::time::timeout(
         SILENCE,
-        ann.hears_until("nothing", |ann| ann.aways.len() > 1),
+        ann.receives_until("nothing", |ann| ann.aways.len() > 1),
     )
     .await;
     assert!(quiet.is_err(), "and it stays");

@@ -128,7 +128,7 @@ impl Wanderer {
                             }
                             Err(RequestError::Closed(_)) => {
                                 while let Some(event) = events.next().await {
-                                    self.hears(&event);
+                                    self.receives(&event);
                                 }
                                 is_a_farewell(&events.closed());
                                 self.reconnects.fetch_add(1, Ordering::Relaxed);
@@ -138,7 +138,7 @@ impl Wanderer {
                         },
                         event = tokio::time::timeout(TIMEOUT, events.next()) => match event.expect("its own messages come in time") {
                             Some(event) => {
-                                self.hears(&event);
+                                self.receives(&event);
                                 if is_over {
                                     break;
                                 }
@@ -155,7 +155,7 @@ impl Wanderer {
         }
     }
 
-    fn hears(&mut self, event: &EventMessage) {
+    fn receives(&mut self, event: &EventMessage) {
         let (Some(seq), Some(at)) = (event.seq, event.at) else {
             assert_eq!(event.event, "server.draining", "{event:?}");
             return;

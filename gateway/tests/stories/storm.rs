@@ -68,7 +68,7 @@ impl World {
         )
         .await;
         let answers = join_all(all.iter_mut().map(async |one| {
-            let reply = one.hears().await;
+            let reply = one.receives_reply().await;
             match reply.get("error") {
                 None => None,
                 Some(error) if error["code"] == "unavailable" => None,

@@ -180,12 +180,12 @@ on_both_stores! {
         world.people(&["alice"]).await;
         let token: Token = world.team().post("/v1/users/alice/tokens", &json!({ "expires_in": 62 })).await.unwrap();
         let mut alice = world.connects_with(0, &token.token).await;
-        let event = alice.hears_raw("token.expiring").await;
+        let event = alice.receives_raw("token.expiring").await;
         has_exactly(&event, "event data");
         assert_eq!(event["data"], json!({ "expires_at": token.expires_at }));
         let left = token.expires_at.saturating_sub(alice.session.call::<Ping>((), ()).await.unwrap().at);
         assert!((55_000..=60_500).contains(&left), "{left} ms before");
-        alice.hears_nothing().await;
+        alice.receives_nothing().await;
     }
 
     async fn disconnected_user_can_reconnect_at_once_unless_revoked(world: Patient) {
@@ -208,7 +208,7 @@ on_both_stores! {
         assert_eq!(world.is_refused(&with(token.clone())).await, (ErrorCode::Unauthenticated, 4002));
         assert_eq!(refusal(world.backend(&token).get::<Value>("/v1/users/alice").await), (401, ErrorCode::Unauthenticated));
         world.connects("alice").await.session.call::<Ping>((), ()).await.unwrap();
-        bob.hears_nothing().await;
+        bob.receives_nothing().await;
         assert_eq!(refusal(world.team().post::<Value>("/v1/users/nobody/disconnect", &json!({})).await), (404, ErrorCode::NotFound));
     }
 
@@ -223,7 +223,7 @@ on_both_stores! {
         world.backend(&world.organization_key).delete::<()>(&path).await.unwrap();
         assert_eq!(by_key.is_closed().await, 4004);
         world.is_soon_refused(&token).await;
-        by_backend.hears_nothing().await;
+        by_backend.receives_nothing().await;
         by_backend.session.call::<Ping>((), ()).await.unwrap();
     }
 
@@ -235,7 +235,7 @@ on_both_stores! {
         alice.asks("token.refresh", json!({ "token": signed(&new, "alice", now(), now() + 600) })).await;
         let path = |id: &dyn std::fmt::Display| format!("/v1/organizations/{}/apps/{}/token-keys/{id}", world.organization, world.app);
         world.backend(&world.organization_key).delete::<()>(&path(&old.id)).await.unwrap();
-        alice.hears_nothing().await;
+        alice.receives_nothing().await;
         alice.session.call::<Ping>((), ()).await.unwrap();
         world.backend(&world.organization_key).delete::<()>(&path(&new.id)).await.unwrap();
         assert_eq!(alice.is_closed().await, 4004);
@@ -251,7 +251,7 @@ on_both_stores! {
         assert_eq!(world.is_refused(&with(token)).await, (ErrorCode::Unauthenticated, 4002));
         let key = world.token_key().await;
         assert_eq!(world.is_refused(&with(signed(&key, "bob", now(), now() + 60))).await, (ErrorCode::Unauthenticated, 4002));
-        let removed = alice.hears("participant.removed").await;
+        let removed = alice.receives("participant.removed").await;
         assert_eq!((removed.channel_id.as_ref(), &removed.data["participant"]["user_id"]), (Some(&general), &json!("bob")));
         assert_eq!(refusal(world.team().put::<Value>("/v1/users/bob", &json!({})).await), (409, ErrorCode::Conflict));
         assert_eq!(refusal(world.team().get::<Value>("/v1/users/bob").await), (404, ErrorCode::NotFound));

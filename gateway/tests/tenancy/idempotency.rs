@@ -132,7 +132,7 @@ async fn repeated_request_recognizes_its_own_entity_with_a_chosen_id() {
         channels::create::create_channel_as(services, actor, body.clone(), 7)
             .await
             .unwrap(),
-        (made, Made::Now)
+        (made, Made::ByThisCall)
     );
     assert_eq!(
         code(channels::create::create_channel_as(services, actor, body, 8).await),

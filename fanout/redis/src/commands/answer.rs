@@ -12,7 +12,7 @@ pub struct CommandReply {
     /// Whether the reply is from the node that the slot is moving to (`ASK`). A record that a
     /// script published there has reached no listener: publish it again through
     /// [`Commands::run`](super::Commands::run), which sends it to the slot's owner.
-    pub asked: bool,
+    pub is_from_importing_node: bool,
     /// Waits for the server's replicas; `None` if that is not configured.
     pub replica_ack: Option<ReplicaAck>,
 }

@@ -13,7 +13,7 @@ pub(super) enum CommandRefusal {
     /// The server cannot execute the command now.
     Wait,
     /// The server is a replica, or its Cluster is down. Another server may have taken over.
-    Replica,
+    NotMaster,
 }
 
 impl CommandRefusal {
@@ -33,7 +33,7 @@ impl CommandRefusal {
             ServerErrorKind::TryAgain
             | ServerErrorKind::BusyLoading
             | ServerErrorKind::MasterDown => Some(Self::Wait),
-            ServerErrorKind::ReadOnly | ServerErrorKind::ClusterDown => Some(Self::Replica),
+            ServerErrorKind::ReadOnly | ServerErrorKind::ClusterDown => Some(Self::NotMaster),
             _ => None,
         }
     }

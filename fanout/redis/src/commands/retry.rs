@@ -54,7 +54,7 @@ pub(super) async fn send_until_accepted(
         let value = connection.send(acquired, cmd, deadline).await?;
         match CommandRefusal::read(&value) {
             Some(refusal) if !retries.are_exhausted() => {
-                if matches!(refusal, CommandRefusal::Replica) {
+                if matches!(refusal, CommandRefusal::NotMaster) {
                     connection.abandon(generation);
                 }
                 retries.pause().await;
@@ -62,7 +62,7 @@ pub(super) async fn send_until_accepted(
             _ => {
                 return Ok(CommandReply {
                     value,
-                    asked: false,
+                    is_from_importing_node: false,
                     replica_ack,
                 });
             }

@@ -152,14 +152,14 @@ impl Shards {
                 None => {
                     return Ok(CommandReply {
                         value,
-                        asked: false,
+                        is_from_importing_node: false,
                         replica_ack,
                     });
                 }
                 Some(_) if late => {
                     return Ok(CommandReply {
                         value,
-                        asked: false,
+                        is_from_importing_node: false,
                         replica_ack,
                     });
                 }
@@ -178,14 +178,14 @@ impl Shards {
                     if CommandRefusal::read(&value).is_none() {
                         return Ok(CommandReply {
                             value,
-                            asked: true,
+                            is_from_importing_node: true,
                             replica_ack,
                         });
                     }
                     value
                 }
                 Some(CommandRefusal::Wait) => value,
-                Some(CommandRefusal::Replica) => {
+                Some(CommandRefusal::NotMaster) => {
                     self.refresh_or_pause(&mut retries).await?;
                     value
                 }

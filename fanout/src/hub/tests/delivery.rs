@@ -233,7 +233,7 @@ async fn passing_topic_has_no_position() {
     let reader = node.reader("a");
     let joining = node
         .hub
-        .join(&"presence".into(), Kind::Passing, &reader.outbox)
+        .join(&"presence".into(), TopicKind::Passing, &reader.outbox)
         .await
         .unwrap();
     let subscription = joining.start(Position::default(), Position::default());

@@ -8,7 +8,7 @@ use crate::sync::Mutex;
 async fn reads_of_one_party_do_not_hold_up_those_of_another() {
     let node = node();
     let config = HubConfig {
-        reads: 1,
+        max_concurrent_reads: 1,
         ..HubConfig::default()
     };
     let shared = Shared::new(node.world.clone(), config);

@@ -37,7 +37,7 @@ async fn topic_is_left_after_its_linger_unless_a_subscriber_returns() {
 async fn subscribing_while_a_topic_is_left_never_loses_records() {
     let node = Arc::new(node_with(HubConfig {
         linger: Duration::ZERO,
-        compare: Duration::from_secs(600),
+        compare_period: Duration::from_secs(600),
         ..HubConfig::default()
     }));
     let tasks: Vec<_> = (0..4)
@@ -102,7 +102,10 @@ async fn join_that_the_bus_refuses_registers_nothing() {
         FrameEncoding::Binary,
         OutboxLimits::new(1, Duration::MAX, usize::MAX),
     );
-    let topics: Vec<(Topic, Kind)> = vec![("a".into(), Kind::Logged), ("b".into(), Kind::Logged)];
+    let topics: Vec<(Topic, TopicKind)> = vec![
+        ("a".into(), TopicKind::Logged),
+        ("b".into(), TopicKind::Logged),
+    ];
     assert!(hub.join_all(&topics, &outbox).await.is_err());
     assert_eq!(hub.stats().subscriptions, 0);
 }

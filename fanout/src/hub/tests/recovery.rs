@@ -242,8 +242,8 @@ async fn subscribers_are_reported_after_the_bus_may_have_lost_records_though_non
 #[tokio::test]
 async fn unavailable_part_of_the_log_delays_no_other_topic() {
     let node = node_with(HubConfig {
-        compare: Duration::from_secs(600),
-        reads: 2,
+        compare_period: Duration::from_secs(600),
+        max_concurrent_reads: 2,
         ..HubConfig::default()
     });
     let (reader, waiting) = (node.reader("a"), node.reader("b"));
@@ -254,7 +254,7 @@ async fn unavailable_part_of_the_log_delays_no_other_topic() {
         node.world.stuck.lock().push(Arc::clone(&topic));
         let joining = node
             .hub
-            .join(&topic, Kind::Logged, &waiting.outbox)
+            .join(&topic, TopicKind::Logged, &waiting.outbox)
             .await
             .unwrap();
         stuck.push(joining.start(Position::default(), Position { seq: 1, at: 1 }));
@@ -271,7 +271,7 @@ async fn unavailable_part_of_the_log_delays_no_other_topic() {
 #[tokio::test]
 async fn heads_of_quiet_topics_are_compared_periodically() {
     let node = node_with(HubConfig {
-        compare: Duration::from_millis(20),
+        compare_period: Duration::from_millis(20),
         ..HubConfig::default()
     });
     let reader = node.reader("a");

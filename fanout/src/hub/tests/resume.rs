@@ -186,8 +186,8 @@ async fn new_subscription_waits_until_the_earlier_catch_up_has_ended() {
 #[tokio::test]
 async fn resumes_of_one_connection_share_its_outbox() {
     let node = node();
-    let topics: Vec<(Topic, Kind)> = (0..50)
-        .map(|n| (format!("room {n}").into(), Kind::Logged))
+    let topics: Vec<(Topic, TopicKind)> = (0..50)
+        .map(|n| (format!("room {n}").into(), TopicKind::Logged))
         .collect();
     for (topic, _) in &topics {
         (1..=30).for_each(|n| drop(node.world.append(topic, &n.to_string(), Control::None)));
@@ -228,7 +228,7 @@ async fn resume_with_unavailable_log_delays_no_other_of_its_connection() {
     node.world.stuck.lock().push(Arc::clone(&away));
     let joining = node
         .hub
-        .join(&away, Kind::Logged, &reader.outbox)
+        .join(&away, TopicKind::Logged, &reader.outbox)
         .await
         .unwrap();
     let _away = joining.start(Position::default(), node.world.head(&away));
@@ -373,9 +373,9 @@ async fn resubscribing_during_a_broadcast_repeats_no_record() {
 #[tokio::test]
 async fn stalled_reader_holds_no_page_of_the_log() {
     let node = node_with(HubConfig {
-        page: 1_000,
+        page_records: 1_000,
         page_bytes: 4_000,
-        compare: Duration::from_secs(600),
+        compare_period: Duration::from_secs(600),
         ..HubConfig::default()
     });
     let text = "x".repeat(1_000);

@@ -45,9 +45,9 @@ const MAX_CLEARING_TIME: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Made {
     /// The request created it.
-    Now,
+    ByThisCall,
     /// It existed before.
-    Before,
+    Earlier,
 }
 
 /// The relation of an existing channel to a request that creates one.
@@ -195,7 +195,7 @@ pub async fn put_channel(
         })
         .await;
         match replaced {
-            Ok(channel) => return Ok(Some((channel, Made::Before))),
+            Ok(channel) => return Ok(Some((channel, Made::Earlier))),
             Err(error) if error.code() != protocol::ErrorCode::NotFound => return Err(error),
             Err(_) => check_version(if_match, 0)?,
         }
@@ -280,7 +280,7 @@ async fn make_channel(
         };
         list_channel(services, new.scope, &new.channel).await?;
         let created = new.commit(services, snapshot.head.number, lines).await?;
-        Ok(created.map(|channel| (channel, Made::Now)))
+        Ok(created.map(|channel| (channel, Made::ByThisCall)))
     })
     .await
 }
@@ -315,8 +315,8 @@ impl NewChannel<'_> {
         settle_members(services, scope, &self.members, id).await?;
         services.confirm(&scope.channel(id)).await?;
         let made = match self.found {
-            Found::Is => Made::Before,
-            Found::WasMadeByThis | Found::IsInTheWay(_) => Made::Now,
+            Found::Is => Made::Earlier,
+            Found::WasMadeByThis | Found::IsInTheWay(_) => Made::ByThisCall,
         };
         Ok((existing, made))
     }
@@ -421,7 +421,7 @@ impl NewChannel<'_> {
         let confirmed = together::all(confirming).await?;
         for ((user, _), is_there) in self.members.iter().zip(confirmed) {
             if !is_there {
-                participants::remove::expel(services, scope, id, user).await?;
+                participants::remove::remove_deleted_user(services, scope, id, user).await?;
             }
         }
         changes.into_iter().for_each(Change::complete);

@@ -48,7 +48,7 @@ impl Perform for ChannelCreate {
             call.seed,
         )
         .await?;
-        Ok(channel_done(channel, Made::Before))
+        Ok(channel_done(channel, Made::Earlier))
     }
 
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
@@ -90,7 +90,7 @@ impl Perform for ChannelRead {
     async fn perform(services: &Services, call: Call<Self>) -> Result<Done<Self::Output>> {
         let channel =
             channels::read_channel(services, call.caller.actor()?, &call.path.channel_id).await?;
-        Ok(channel_done(channel, Made::Before))
+        Ok(channel_done(channel, Made::Earlier))
     }
 }
 
@@ -118,7 +118,7 @@ impl Perform for ChannelUpdate {
             call.if_match,
         )
         .await?;
-        Ok(channel_done(channel, Made::Before))
+        Ok(channel_done(channel, Made::Earlier))
     }
 }
 
@@ -177,5 +177,5 @@ fn channel_done(channel: Versioned<Channel>, made: Made) -> Done<Channel> {
     let count = Some(channel.value.participant_count);
     Done::entity(channel)
         .with_count(count)
-        .new_if(made == Made::Now)
+        .new_if(made == Made::ByThisCall)
 }

@@ -57,7 +57,7 @@ impl Invalid {
     }
 
     /// Returns the error for an invalid signature. It does not reveal whether the named key exists.
-    pub fn unsigned() -> Self {
+    pub fn bad_signature() -> Self {
         Self::other(
             "no token key signed this: its `kid` names none that is in force, or the algorithm or the signature is not that key's",
         )
@@ -165,7 +165,7 @@ impl Verifier {
             only_signature.validate_aud,
         ) = (false, false, false);
         let decoded = jsonwebtoken::decode::<Map<String, Value>>(token, &self.key, &only_signature);
-        let claims = decoded.map_err(|_| Invalid::unsigned())?;
+        let claims = decoded.map_err(|_| Invalid::bad_signature())?;
         read_claims(&claims.claims, now_ms, longest)
     }
 }

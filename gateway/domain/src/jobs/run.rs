@@ -38,11 +38,11 @@ const CREDENTIAL_USE_MS: u64 = 10_000;
 pub async fn run_jobs(services: &Services) -> Result<JobsPass> {
     let mut pass = JobsPass::default();
     pass.failed += settling::complete_memberships(services).await;
-    run_those(services, &mut pass, |kind| {
+    run_jobs_where(services, &mut pass, |kind| {
         kind != Some(PartitionKind::Channel)
     })
     .await?;
-    run_those(services, &mut pass, |kind| {
+    run_jobs_where(services, &mut pass, |kind| {
         kind == Some(PartitionKind::Channel)
     })
     .await?;
@@ -50,7 +50,7 @@ pub async fn run_jobs(services: &Services) -> Result<JobsPass> {
 }
 
 /// Works on the jobs for which `is_due` returns true, given the kind of the job's partition.
-async fn run_those(
+async fn run_jobs_where(
     services: &Services,
     pass: &mut JobsPass,
     is_due: impl Fn(Option<PartitionKind>) -> bool,

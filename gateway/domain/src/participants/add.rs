@@ -183,7 +183,7 @@ async fn add(
                     index::confirm_channel(services, &actor.scope, user, channel_id, Some(line))
                         .await?;
                 if !is_there {
-                    remove::expel(services, &actor.scope, channel_id, user).await?;
+                    remove::remove_deleted_user(services, &actor.scope, channel_id, user).await?;
                 }
                 change.complete();
                 if !is_there {

@@ -154,7 +154,7 @@ impl Removal<'_> {
 }
 
 /// Removes a user who is being deleted from a channel, regardless of the channel's rules.
-pub(crate) async fn expel(
+pub(crate) async fn remove_deleted_user(
     services: &Services,
     scope: &Scope,
     channel_id: &ChannelId,

@@ -84,7 +84,7 @@ impl Perform for UserReplace {
             call.if_match,
         )
         .await?;
-        Ok(Done::entity(user).new_if(made == Made::Now))
+        Ok(Done::entity(user).new_if(made == Made::ByThisCall))
     }
 }
 

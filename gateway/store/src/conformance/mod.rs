@@ -163,8 +163,8 @@ macro_rules! conformance {
                 load_does_not_overwrite_an_existing_partition
                 loaded_partition_expires
                 partitions_are_listed_by_prefix
-                wipe_removes_complete_and_partly_loaded_partitions_of_a_prefix
-                every_commit_updates_touched
+                remove_partitions_removes_complete_and_partly_loaded_partitions_of_a_prefix
+                every_commit_updates_last_commit_at
             ]
             concurrency: [
                 acknowledged_events_have_unique_seqs_and_are_published_once

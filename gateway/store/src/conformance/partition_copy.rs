@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::story::*;
 use crate::{
     Document, LogEntry, Mark, Partition, Position, Range, Store, Table,
-    transfer::{Outline, Piece, Transfer},
+    transfer::{Outline, PartitionPiece, Transfer},
 };
 
 /// Documents or entries per piece.
@@ -73,20 +73,23 @@ impl PartitionCopy {
     }
 
     /// Splits the content. Returns all pieces but the last, and the last one.
-    pub(super) fn pieces(&self) -> (Vec<Piece>, Piece) {
-        let documents = self.documents.chunks(PIECE_ROWS).map(|some| Piece {
-            documents: some.to_vec(),
-            ..Piece::default()
-        });
-        let entries = self.entries.chunks(PIECE_ROWS).map(|some| Piece {
+    pub(super) fn pieces(&self) -> (Vec<PartitionPiece>, PartitionPiece) {
+        let documents = self
+            .documents
+            .chunks(PIECE_ROWS)
+            .map(|some| PartitionPiece {
+                documents: some.to_vec(),
+                ..PartitionPiece::default()
+            });
+        let entries = self.entries.chunks(PIECE_ROWS).map(|some| PartitionPiece {
             entries: some.to_vec(),
-            ..Piece::default()
+            ..PartitionPiece::default()
         });
         (
             documents.chain(entries).collect(),
-            Piece {
+            PartitionPiece {
                 outline: Some(self.outline.clone()),
-                ..Piece::default()
+                ..PartitionPiece::default()
             },
         )
     }
@@ -99,8 +102,8 @@ impl PartitionCopy {
     }
 
     /// Returns the content as one piece.
-    pub(super) fn single_piece(&self) -> Piece {
-        Piece {
+    pub(super) fn single_piece(&self) -> PartitionPiece {
+        PartitionPiece {
             documents: self.documents.clone(),
             entries: self.entries.clone(),
             outline: Some(self.outline.clone()),

@@ -306,7 +306,9 @@ pub(crate) async fn partitions_are_listed_by_prefix<B: Bench>() {
     assert_eq!(names(&*store, "u").await.len(), expected.len() + 4);
 }
 
-pub(crate) async fn wipe_removes_complete_and_partly_loaded_partitions_of_a_prefix<B: Bench>() {
+pub(crate) async fn remove_partitions_removes_complete_and_partly_loaded_partitions_of_a_prefix<
+    B: Bench,
+>() {
     let bench = B::start(ALL).await;
     let store = bench.transfer();
     let [whole, half, expiring] =
@@ -330,7 +332,7 @@ pub(crate) async fn wipe_removes_complete_and_partly_loaded_partitions_of_a_pref
     }
     let mut from = None;
     loop {
-        from = store.wipe("c:app:", from).await.unwrap();
+        from = store.remove_partitions("c:app:", from).await.unwrap();
         if from.is_none() {
             break;
         }
@@ -351,7 +353,7 @@ pub(crate) async fn wipe_removes_complete_and_partly_loaded_partitions_of_a_pref
     }
 }
 
-pub(crate) async fn every_commit_updates_touched<B: Bench>() {
+pub(crate) async fn every_commit_updates_last_commit_at<B: Bench>() {
     let bench = B::start(ALL).await;
     let store = bench.transfer();
     fill(&*store, &room()).await;
@@ -373,7 +375,7 @@ pub(crate) async fn every_commit_updates_touched<B: Bench>() {
         let at = commits(&*store, &room(), change).await.at;
         let after = store.outline(&room()).await.unwrap().unwrap();
         assert!(
-            after.touched == at && at > before.touched,
+            after.last_commit_at == at && at > before.last_commit_at,
             "{before:?} {after:?}"
         );
     }

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     Document, Order, Partition, StoreError, Table,
-    transfer::{Exists, Loaded, Outline, Piece, Transfer, TransferCursor},
+    transfer::{Exists, Loaded, Outline, PartitionPiece, Transfer, TransferCursor},
 };
 
 /// Maximum number of partition names per call.
@@ -38,7 +38,7 @@ pub(super) fn load(
     txn: &RoTxn,
     now: u64,
     partition: &Partition,
-    piece: &Piece,
+    piece: &PartitionPiece,
 ) -> Result<Result<Plan, Exists>, Fault> {
     validate::piece(partition, piece)?;
     let view = View::new(disk, txn, now);
@@ -72,9 +72,9 @@ pub(super) fn load(
             let expires = outline.expires.unwrap_or(0);
             let Outline {
                 head,
-                touched: at,
+                last_commit_at: at,
                 retired,
-                weight: log_bytes,
+                log_bytes,
                 ..
             } = *outline;
             let state = LayoutState {
@@ -100,7 +100,7 @@ pub(super) fn load(
 
 /// Returns a plan that drops up to `limit` partitions, complete or partly loaded, whose names start
 /// with `prefix`, and their number. Sweeps remove their entries later.
-pub(super) fn wipe(
+pub(super) fn remove_partitions(
     disk: &Disk,
     txn: &RoTxn,
     prefix: &str,
@@ -138,7 +138,7 @@ impl View<'_> {
             head,
             at,
             expires,
-            log_bytes: weight,
+            log_bytes,
             retired,
             counters,
         }) = self.state(partition)?
@@ -153,10 +153,10 @@ impl View<'_> {
         Ok(Some(Outline {
             head,
             counters,
-            touched: at,
+            last_commit_at: at,
             retired,
             purged,
-            weight,
+            log_bytes,
             expires,
         }))
     }
@@ -281,7 +281,7 @@ impl Transfer for Embedded {
         Ok((documents, next))
     }
 
-    async fn load(&self, partition: &Partition, piece: Piece) -> Loaded {
+    async fn load(&self, partition: &Partition, piece: PartitionPiece) -> Loaded {
         self.ask(|answer| WriteRequest::Load {
             partition: partition.clone(),
             piece,
@@ -290,13 +290,13 @@ impl Transfer for Embedded {
         .await
     }
 
-    async fn wipe(
+    async fn remove_partitions(
         &self,
         prefix: &str,
         _: Option<TransferCursor>,
     ) -> Result<Option<TransferCursor>, StoreError> {
         let more = self
-            .ask(|answer| WriteRequest::Wipe {
+            .ask(|answer| WriteRequest::RemovePartitions {
                 prefix: prefix.to_owned(),
                 answer,
             })

@@ -6,7 +6,8 @@ use fanout::record::Control;
 
 use super::view::Fault;
 use crate::{
-    Commit, Counter, EventBody, EventSlot, Order, Partition, Require, Table, Write, transfer::Piece,
+    Commit, Counter, EventBody, EventSlot, Order, Partition, Require, Table, Write,
+    transfer::PartitionPiece,
 };
 
 const MAX_KEY_BYTES: usize = 256;
@@ -85,7 +86,7 @@ pub(super) fn commit(partition: &Partition, commit: &Commit) -> Result<(), Fault
 }
 
 /// Checks a piece of a partition to load.
-pub(super) fn piece(partition: &Partition, piece: &Piece) -> Result<(), Fault> {
+pub(super) fn piece(partition: &Partition, piece: &PartitionPiece) -> Result<(), Fault> {
     names(partition, &[])?;
     for (table, document) in &piece.documents {
         rule(fits(*table, &document.key), KEY_RULE)?;

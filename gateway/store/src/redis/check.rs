@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use chaos_redis::{Master, masters, refused_subscription, unfitness};
+use chaos_redis::{Master, connect_to_masters, refused_subscription, unfitness};
 use parking_lot::Mutex;
 use redis::{ErrorKind, RedisError, ServerErrorKind, Value, cmd};
 
@@ -84,12 +84,12 @@ const MAX_PROBED_SLOTS: u32 = 1_000;
 /// Does [`Redis::check`].
 pub(super) async fn check(redis: &Redis) -> Result<Warnings, Unfit> {
     let mut warnings = Vec::new();
-    for mut master in masters(redis.deployment())
+    for mut master in connect_to_masters(redis.deployment())
         .await
         .map_err(|error| unreachable(redis, error))?
     {
         let name = master.address.to_string();
-        match allowed(redis, master.ask(&cmd("INFO")).await)? {
+        match allowed(redis, master.run(&cmd("INFO")).await)? {
             Some(info) => {
                 let info = text(&info);
                 examine(&name, &info, redis.deployment().is_cluster(), &mut warnings)
@@ -117,7 +117,7 @@ async fn examine_without_info(
     let asked = allowed(
         redis,
         master
-            .ask(cmd("CONFIG").arg("GET").arg("maxmemory-policy"))
+            .run(cmd("CONFIG").arg("GET").arg("maxmemory-policy"))
             .await,
     )?;
     let policy = match &asked {
@@ -177,7 +177,7 @@ async fn forbidden_commands(redis: &Redis, master: &mut Master) -> Result<Vec<St
             .arg("1")
             .arg(redis.publish_command())
             .arg(redis.names.channel(&partition));
-        return match master.ask(&eval).await {
+        return match master.run(&eval).await {
             Ok(Value::Array(answer)) => Ok(answer.iter().skip(2).map(text).collect()),
             Ok(_) => Ok(Vec::new()),
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::Moved) => continue,

@@ -51,7 +51,7 @@ pub(super) async fn commit_one(redis: &Redis, partition: &Partition, commit: &Co
         }
         let CommandReply {
             value,
-            asked,
+            is_from_importing_node,
             replica_ack,
         } = script::COMMIT
             .run(&redis.commands, &plan.keys, &[plan.pack.0])
@@ -61,7 +61,7 @@ pub(super) async fn commit_one(redis: &Redis, partition: &Partition, commit: &Co
             0 => {
                 let done = Done::read(items, commit)?;
                 done.update_hints(partition, commit, &redis.hints);
-                if asked {
+                if is_from_importing_node {
                     publish_again(redis, &channel, commit, &done).await;
                 }
                 wait_for_replicas(replica_ack, keys).await?;

@@ -52,10 +52,10 @@ pub(super) fn outline(mut bytes: Bytes) -> Result<Outline, StoreError> {
         number,
         floor_seq,
         floor_at,
-        weight,
+        log_bytes,
         purged,
         retired,
-        touched,
+        last_commit_at,
         expires,
     ] = std::array::from_fn(|_| next());
     let head = PartitionHead {
@@ -76,10 +76,10 @@ pub(super) fn outline(mut bytes: Bytes) -> Result<Outline, StoreError> {
     Ok(Outline {
         head,
         counters,
-        touched,
+        last_commit_at,
         retired,
         purged,
-        weight,
+        log_bytes,
         expires: Some(expires).filter(|expires| *expires != 0),
     })
 }
@@ -88,10 +88,10 @@ pub(super) fn outline(mut bytes: Bytes) -> Result<Outline, StoreError> {
 pub(super) fn put_head(outline: &Outline, keys: &[String]) -> Vec<u8> {
     let Outline {
         head,
-        touched,
+        last_commit_at,
         retired,
         purged,
-        weight,
+        log_bytes,
         expires,
         ref counters,
     } = *outline;
@@ -102,10 +102,10 @@ pub(super) fn put_head(outline: &Outline, keys: &[String]) -> Vec<u8> {
         head.number,
         head.floor.seq,
         head.floor.at,
-        weight,
+        log_bytes,
         purged,
         retired,
-        touched,
+        last_commit_at,
     ];
     for integer in integers.into_iter().chain([expires.unwrap_or(0)]) {
         out.put_uint(integer, INTEGER);

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     Document, DocumentKey, LogEntry, Order, Partition, StoreError, Table,
-    transfer::{Exists, Loaded, Outline, Piece, Transfer, TransferCursor},
+    transfer::{Exists, Loaded, Outline, PartitionPiece, Transfer, TransferCursor},
 };
 
 /// Number of keys that one SCAN examines.
@@ -101,7 +101,7 @@ impl Load<'_> {
     }
 }
 
-async fn load_piece(redis: &Redis, partition: &Partition, piece: Piece) -> Loaded {
+async fn load_piece(redis: &Redis, partition: &Partition, piece: PartitionPiece) -> Loaded {
     let keys = redis.keys(partition);
     let mut load = Load {
         keys,
@@ -305,11 +305,11 @@ impl Transfer for Redis {
         with_timeout(scan_table(self, partition, table, from, limit)).await
     }
 
-    async fn load(&self, partition: &Partition, piece: Piece) -> Loaded {
+    async fn load(&self, partition: &Partition, piece: PartitionPiece) -> Loaded {
         with_timeout(load_piece(self, partition, piece)).await
     }
 
-    async fn wipe(
+    async fn remove_partitions(
         &self,
         prefix: &str,
         from: Option<TransferCursor>,

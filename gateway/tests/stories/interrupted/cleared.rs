@@ -177,10 +177,10 @@ on_both_stores! {
         assert_eq!(bob.is_refused("message.send", json!({ "channel_id": "general", "text": "x" })).await, ErrorCode::NotFound);
         let list = bob.asks("channel.list", json!({})).await;
         assert_eq!(list["items"], json!([]));
-        bob.hears("channel.deleted").await;
+        bob.receives("channel.deleted").await;
         let event = bob.next().await;
         assert_eq!((event.event.as_str(), &event.data["channel_id"]), ("channel.removed", &json!("general")));
-        bob.hears_nothing().await;
+        bob.receives_nothing().await;
 
         let anew = json!({ "id": "general", "type": "group", "creator_id": "alice" });
         let deadline = tokio::time::Instant::now() + TIMEOUT;
@@ -196,7 +196,7 @@ on_both_stores! {
         };
         assert_eq!(made["participant_count"], 1);
         let general: ChannelId = general;
-        alice.hears("channel.added").await;
+        alice.receives("channel.added").await;
         let after = alice.sends(&general, "after").await;
         assert!(after.number > before.number && after.seq > before.seq && after.created_at >= before.created_at);
         let listed = alice.asks("message.list", json!({ "channel_id": "general" })).await;

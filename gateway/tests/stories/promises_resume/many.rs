@@ -44,7 +44,7 @@ on_both_stores! {
         }));
         let (mut people, ()) = tokio::time::timeout(3 * TIMEOUT, futures_util::future::join(resumes, storm)).await.unwrap();
         for person in people.iter_mut().take(2) {
-            person.hears_nothing().await;
+            person.receives_nothing().await;
         }
     }
 
@@ -96,7 +96,7 @@ async fn a_resume_of_200_channels_asks_the_store_a_few_times_for_each() {
         )
         .await;
     for _ in 0..2 * CHANNELS {
-        bob.hears("participant.added").await;
+        bob.receives("participant.added").await;
     }
     let asked = commands_of(server).await - before;
     // For each channel: when it was last active, whether the user may join it, the entry, whether

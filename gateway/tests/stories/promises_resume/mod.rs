@@ -96,7 +96,7 @@ fn resuming(channel: &ChannelId, seq: u64, at: u64) -> Connect {
 }
 
 /// Receives the events from an entry's head to this `seq`, and checks that none is missing.
-async fn hears_until(
+async fn receives_until(
     person: &mut Person,
     channel: &ChannelId,
     after: u64,
@@ -140,7 +140,7 @@ on_both_stores! {
             let mut bob = world.connects_to(0, "bob", encoding, resuming(&general, seq, at)).await;
             let head = bob.entry(&general).clone();
             assert_eq!((head.gap, head.seq), (None, seq + 9), "the entry shows the head, what is replayed follows");
-            let events = hears_until(&mut bob, &general, seq, seq + 9).await;
+            let events = receives_until(&mut bob, &general, seq, seq + 9).await;
             let names: Vec<&str> = events.iter().map(|e| e.event.as_str()).collect();
             assert_eq!(names, [
                 "message.created", "message.created", "message.created", "message.updated", "message.deleted",
@@ -160,9 +160,9 @@ on_both_stores! {
         }
         let mut bob = world.connects_to(0, "bob", Encoding::MessagePack, resuming(&general, seq, at)).await;
         alice.sends(&general, "live").await;
-        let events = hears_until(&mut bob, &general, seq, seq + 10).await;
+        let events = receives_until(&mut bob, &general, seq, seq + 10).await;
         assert_eq!(events[9].data["message"]["text"], "live", "newer ones follow what is replayed");
-        bob.hears_nothing().await;
+        bob.receives_nothing().await;
     }
 
     async fn resume_during_a_storm_has_no_gap(world: World) {
@@ -190,7 +190,7 @@ on_both_stores! {
             bob = world.connects_to(0, "bob", encodings.next().unwrap(), resuming(&general, seq, at)).await;
         }
         storm.await.unwrap();
-        bob.hears_nothing().await;
+        bob.receives_nothing().await;
     }
 
     async fn the_beginning_is_always_a_position(world: World) {
@@ -198,7 +198,7 @@ on_both_stores! {
         let alice = world.connects("alice").await;
         alice.sends(&general, "one").await;
         let mut bob = world.connects_to(0, "bob", Encoding::MessagePack, resuming(&general, 0, 0)).await;
-        let names: Vec<String> = hears_until(&mut bob, &general, 0, 3).await.into_iter().map(|e| e.event).collect();
+        let names: Vec<String> = receives_until(&mut bob, &general, 0, 3).await.into_iter().map(|e| e.event).collect();
         assert_eq!(names, ["participant.added", "participant.added", "message.created"], "making a channel adds each of its participants");
     }
 
@@ -210,7 +210,7 @@ on_both_stores! {
         for (seq, at) in [(entry.seq + 5, entry.at), (entry.seq, entry.at + 1), (entry.seq - 1, 17)] {
             let mut bob = world.connects_to(0, "bob", Encoding::MessagePack, resuming(&general, seq, at)).await;
             assert_eq!(bob.entry(&general).gap, Some(Gap::Diverged), "[{seq}, {at}]");
-            bob.hears_nothing().await;
+            bob.receives_nothing().await;
         }
         let mut bob = world.connects_to(0, "bob", Encoding::MessagePack, resuming(&general, entry.seq, entry.at)).await;
         assert_eq!(bob.entry(&general).gap, None);
@@ -236,7 +236,7 @@ on_both_stores! {
         let changed = bob.session.call::<MessageList>(&general, &query).await.unwrap();
         assert_eq!((changed.items.len(), changed.more), (30, false));
         assert_eq!(changed.items.last().unwrap().text, "edited", "by seq ascending");
-        bob.hears_nothing().await;
+        bob.receives_nothing().await;
         let mut again = world.connects_to(0, "bob", Encoding::MessagePack, resuming(&general, 0, 0)).await;
         assert_eq!(again.entry(&general).gap, Some(Gap::Trimmed), "the beginning is valid, and may be trimmed");
         let head = again.entry(&general).seq;
@@ -270,16 +270,16 @@ on_both_stores! {
         }
         errors.sort_by(|a, b| a.0.cmp(&b.0));
         assert_eq!(errors, [("secret".to_owned(), ErrorCode::NotFound), ("unused".to_owned(), ErrorCode::NotFound)]);
-        hears_until(&mut bob, &general, 0, 5).await;
+        receives_until(&mut bob, &general, 0, 5).await;
         alice.sends(&quiet, "from now on").await;
         bob.sees("from now on").await;
 
 // Subscribes again at the same position: the events are replayed without a gap.
         bob.session.call::<ChannelSubscribe>((), Subscribe { channels: [(general.clone(), Cursor::After(0, 0))].into() }).await.unwrap();
-        hears_until(&mut bob, &general, 0, 5).await;
+        receives_until(&mut bob, &general, 0, 5).await;
         bob.session.call::<ChannelUnsubscribe>((), Unsubscribe { channel_ids: vec![general.clone(), quiet.clone()] }).await.unwrap();
         alice.sends(&general, "unheard").await;
-        bob.hears_nothing().await;
+        bob.receives_nothing().await;
     }
 
     async fn user_removed_during_a_long_replay_receives_nothing_after_the_removal(world: Narrow) {
@@ -299,7 +299,7 @@ on_both_stores! {
         let mut witness = world.connects("alice").await;
         alice.session.call::<ParticipantRemove>((&general, &"bob".parse().unwrap()), ()).await.unwrap();
         alice.sends(&general, "a secret").await;
-        let removed = witness.hears("participant.removed").await;
+        let removed = witness.receives("participant.removed").await;
         let came = what_came(&mut bob).await;
         assert!(came.iter().any(|event| event["event"] == "channel.removed"), "bob is told that it is over");
         let seqs: Vec<u64> = came.iter().filter(|event| event["channel_id"] == "general").map(|event| event["seq"].as_u64().unwrap()).collect();
@@ -324,7 +324,7 @@ on_both_stores! {
         }
         let mut seqs = Vec::new();
         while seqs.len() < 622 {
-            let event = bob.hears_event().await;
+            let event = bob.receives_event().await;
             if event["channel_id"] == "general" {
                 seqs.push(event["seq"].as_u64().unwrap());
             }

@@ -29,7 +29,7 @@ on_both_stores! {
         // For a channel that the user is no longer in, the replay has only `channel.removed`.
         assert!(events[1..3].iter().all(|e| e.event == "channel.removed" && e.data == json!({ "channel_id": gone })), "{events:?}");
         assert_eq!((events[3].event.as_str(), &events[3].data["user"]), ("user.updated", &user));
-        bob.hears_nothing().await;
+        bob.receives_nothing().await;
 
         let bob = world.connects_to(0, "bob", Encoding::MessagePack, from(seq + 100, at)).await;
         assert_eq!(bob.connected().user_gap, Some(Gap::Diverged));
@@ -46,7 +46,7 @@ on_both_stores! {
         alice.session.call::<ParticipantAdd>(&general, AddParticipant { user_id: "bob".parse().unwrap(), role: None }).await.unwrap();
         let mut bob = world.connects_to(0, "bob", Encoding::MessagePack, resuming(&general, entry.seq, entry.at)).await;
         assert_eq!(bob.entry(&general).gap, None);
-        hears_until(&mut bob, &general, entry.seq, entry.seq + 3).await;
+        receives_until(&mut bob, &general, entry.seq, entry.seq + 3).await;
         alice.sends(&general, "with bob").await;
         bob.sees("with bob").await;
     }

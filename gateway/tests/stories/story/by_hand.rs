@@ -23,15 +23,15 @@ impl ByHand {
             .send(Frame::of(self.encoding, request))
             .await
             .unwrap();
-        self.hears_measured().await
+        self.receives_measured().await
     }
 
     /// Returns the next raw reply.
-    pub async fn hears(&mut self) -> Value {
-        self.hears_measured().await.1
+    pub async fn receives_reply(&mut self) -> Value {
+        self.receives_measured().await.1
     }
 
-    async fn hears_measured(&mut self) -> (usize, Value) {
+    async fn receives_measured(&mut self) -> (usize, Value) {
         loop {
             let frame = tokio::time::timeout(TIMEOUT, self.socket.receive())
                 .await
@@ -59,7 +59,7 @@ impl ByHand {
             .await
             .unwrap();
         loop {
-            let frame = self.receives().await;
+            let frame = self.next_frame().await;
             if frame.get("id").is_some() {
                 return frame;
             }
@@ -68,16 +68,16 @@ impl ByHand {
     }
 
     /// Returns the next event; skips replies before it.
-    pub async fn hears_event(&mut self) -> Value {
+    pub async fn receives_event(&mut self) -> Value {
         loop {
-            let frame = self.receives().await;
+            let frame = self.next_frame().await;
             if frame.get("event").is_some() {
                 return frame;
             }
         }
     }
 
-    async fn receives(&mut self) -> Value {
+    async fn next_frame(&mut self) -> Value {
         let frame = tokio::time::timeout(TIMEOUT, self.socket.receive())
             .await
             .expect("a frame in time")

@@ -34,7 +34,7 @@ impl Person {
     }
 
     /// Returns the next raw event of this name; skips others before it.
-    pub async fn hears_raw(&mut self, name: &str) -> Value {
+    pub async fn receives_raw(&mut self, name: &str) -> Value {
         loop {
             let frame = tokio::time::timeout(TIMEOUT, self.events.next_frame()).await;
             let frame = frame.unwrap_or_else(|_| panic!("{} waited in vain for {name}", self.name));
@@ -95,7 +95,7 @@ impl Person {
     }
 
     /// Returns the next event of this name; skips others before it.
-    pub async fn hears(&mut self, name: &str) -> EventMessage {
+    pub async fn receives(&mut self, name: &str) -> EventMessage {
         loop {
             let event = self.next().await;
             if event.event == name {
@@ -106,7 +106,7 @@ impl Person {
 
     /// Returns the next created message, which must have this text.
     pub async fn sees(&mut self, text: &str) -> Message {
-        match self.hears("message.created").await.read().unwrap() {
+        match self.receives("message.created").await.read().unwrap() {
             Event::MessageCreated(message) => {
                 assert_eq!(message.text, text);
                 message
@@ -116,7 +116,7 @@ impl Person {
     }
 
     /// Checks that no event arrives for a while, except passing events of others.
-    pub async fn hears_nothing(&mut self) {
+    pub async fn receives_nothing(&mut self) {
         assert!(
             self.heard.is_empty(),
             "{} heard {:?}",

@@ -14,7 +14,7 @@ use domain::{
 };
 use gateway::{
     config::{self, Command},
-    start::StartError,
+    start::CommandError,
     transfer::{self, TransferCounts},
 };
 use protocol::{
@@ -35,7 +35,7 @@ use crate::story::{StoreKind, TIMEOUT, World, refusal, start_store};
 const FLAGS: [&str; 4] = ["--limit", "log_events=20", "--demo", "off"];
 
 /// Runs `chaos export` or `chaos import`.
-async fn chaos(words: &[&str], more: &[String]) -> Result<TransferCounts, StartError> {
+async fn chaos(words: &[&str], more: &[String]) -> Result<TransferCounts, CommandError> {
     let arguments = ["chaos"]
         .iter()
         .chain(words)

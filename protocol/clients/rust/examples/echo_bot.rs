@@ -17,7 +17,7 @@
 use std::env;
 
 use anyhow::{Context, Result, bail};
-use client::{Backend, BackendError, Client, Connector, NoToken, Settings, Update};
+use client::{Backend, BackendError, Client, Connector, Settings, TokenUnavailable, Update};
 use protocol::{
     ChannelId, Encoding, UserId,
     entity::{Message, Role},
@@ -71,7 +71,7 @@ async fn main() -> Result<()> {
             Update::Away { why, wait } => {
                 eprintln!("disconnected: {why}; reconnecting in {wait:?}")
             }
-            Update::Over(why) => bail!("the connection ended for good: {why}"),
+            Update::Ended(why) => bail!("the connection ended for good: {why}"),
             _ => {}
         }
     }
@@ -106,7 +106,7 @@ async fn create_bot(backend: &Backend, bot_id: &UserId, channel_id: &ChannelId) 
 
 /// Mints a user token. The client asks for one before it connects and before the current one
 /// expires.
-async fn mint_token(backend: Backend, user_id: UserId) -> Result<String, NoToken> {
+async fn mint_token(backend: Backend, user_id: UserId) -> Result<String, TokenUnavailable> {
     match backend
         .call::<UserMintToken>(&user_id, MintToken::default())
         .await
@@ -114,8 +114,8 @@ async fn mint_token(backend: Backend, user_id: UserId) -> Result<String, NoToken
         Ok(minted) => Ok(minted.token),
         // Another try would be refused as well, unless the node asks for one.
         Err(BackendError::Refused { error, .. }) if error.retry_after_ms.is_none() => {
-            Err(NoToken::Never(error.to_string()))
+            Err(TokenUnavailable::Never(error.to_string()))
         }
-        Err(error) => Err(NoToken::Later(error.to_string())),
+        Err(error) => Err(TokenUnavailable::Later(error.to_string())),
     }
 }

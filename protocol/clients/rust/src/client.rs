@@ -13,7 +13,7 @@ use crate::{
     CacheBounds, Connector, MessageCache, Session,
     client_shared::ClientShared,
     client_task::{self, ClientTask},
-    machine::{Machine, NoToken, SendError, Settings, Update},
+    machine::{Machine, SendError, Settings, TokenUnavailable, Update},
 };
 
 /// Number of updates that wait for [`Updates::next`] before the client stops reading its socket.
@@ -40,7 +40,7 @@ impl Client {
     pub fn start<F, T>(addresses: Vec<Connector>, settings: Settings, token: F) -> (Self, Updates)
     where
         F: FnMut() -> T + Send + 'static,
-        T: Future<Output = Result<String, NoToken>> + Send + 'static,
+        T: Future<Output = Result<String, TokenUnavailable>> + Send + 'static,
     {
         assert!(!addresses.is_empty(), "a client needs at least one address");
         let machine = Machine::new(
@@ -80,7 +80,7 @@ impl Client {
     ///
     /// # Errors
     /// The message is not queued: [`SendError::Full`] while [`Settings::outbox`] messages are not
-    /// acknowledged, [`SendError::Over`] after the end of the client.
+    /// acknowledged, [`SendError::Ended`] after the end of the client.
     pub fn send(
         &self,
         channel_id: &ChannelId,
@@ -142,7 +142,7 @@ impl Updates {
         }
     }
 
-    /// Returns the next update, or `None` after [`Update::Over`].
+    /// Returns the next update, or `None` after [`Update::Ended`].
     pub async fn next(&mut self) -> Option<Update> {
         let update = self.receiver.recv().await?;
         self.cache.apply(&update);

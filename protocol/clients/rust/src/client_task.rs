@@ -30,7 +30,8 @@ use crate::{
     Closed, ConnectError, Connector, Events, Frame, Session,
     client_shared::ClientShared,
     machine::{
-        ClientReply, ClientRequest, MachineAction, MachineInput, NoToken, RequestId, Update,
+        ClientReply, ClientRequest, MachineAction, MachineInput, RequestId, TokenUnavailable,
+        Update,
     },
     session::{SocketCommand, read_reply},
 };
@@ -76,7 +77,7 @@ enum Wakeup {
 pub(crate) async fn run<F, T>(mut client_task: ClientTask<F, T>)
 where
     F: FnMut() -> T,
-    T: Future<Output = Result<String, NoToken>>,
+    T: Future<Output = Result<String, TokenUnavailable>>,
 {
     while let Some((no_updates_wait, due)) = client_task.perform_actions() {
         let wakeup = client_task.wait(no_updates_wait, due).await;
@@ -89,7 +90,7 @@ where
 impl<F, T> ClientTask<F, T>
 where
     F: FnMut() -> T,
-    T: Future<Output = Result<String, NoToken>>,
+    T: Future<Output = Result<String, TokenUnavailable>>,
 {
     pub(crate) fn new(
         shared: Arc<ClientShared>,

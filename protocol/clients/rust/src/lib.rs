@@ -2,7 +2,7 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use client::{Backend, Client, Connector, NoToken, Settings, Update};
+//! use client::{Backend, Client, Connector, TokenUnavailable, Settings, Update};
 //! use protocol::{Encoding, UserId, event::Event, operation::{user::{MintToken, UserMintToken}, message::SendMessage}};
 //!
 //! let backend = Backend::new("http://127.0.0.1:7400", "sk_live_…")?;
@@ -11,7 +11,7 @@
 //!     let (backend, alice) = (backend.clone(), alice.clone());
 //!     async move {
 //!         let minted = backend.call::<UserMintToken>(&alice, MintToken::default()).await;
-//!         minted.map(|minted| minted.token).map_err(|error| NoToken::Later(error.to_string()))
+//!         minted.map(|minted| minted.token).map_err(|error| TokenUnavailable::Later(error.to_string()))
 //!     }
 //! };
 //! let nodes = ["ws://10.0.0.1:7400", "ws://10.0.0.2:7400"].map(|node| Connector::new(node, Encoding::MessagePack));
@@ -79,7 +79,9 @@ pub use connect_error::ConnectError;
 pub use connector::{Connector, connect};
 pub use events::Events;
 pub use frame::Frame;
-pub use machine::{Anomaly, DisconnectCause, NoToken, SendError, SendFailure, Settings, Update};
+pub use machine::{
+    Anomaly, DisconnectCause, SendError, SendFailure, Settings, TokenUnavailable, Update,
+};
 pub use policy::{Backoff, Position, Reconnect, Retryability};
 pub use session::{PendingReply, RequestError, Session};
 pub use socket::Socket;

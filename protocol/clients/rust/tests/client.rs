@@ -58,7 +58,7 @@ async fn connected(updates: &mut Updates) {
 
 fn quick() -> Settings {
     Settings {
-        first_wait: Duration::from_millis(20),
+        initial_backoff: Duration::from_millis(20),
         ..Settings::default()
     }
 }
@@ -217,7 +217,7 @@ async fn dropped_updates_or_close_end_the_connection_with_a_close_frame() {
             ));
             assert!(matches!(
                 in_time(updates.next()).await,
-                Some(Update::Over(DisconnectCause::Asked))
+                Some(Update::Ended(DisconnectCause::ClosedByApplication))
             ));
             assert!(in_time(updates.next()).await.is_none());
         }
@@ -227,7 +227,7 @@ async fn dropped_updates_or_close_end_the_connection_with_a_close_frame() {
         }
         assert_eq!(
             client.send(&"general".parse().unwrap(), text("later")),
-            Err(SendError::Over)
+            Err(SendError::Ended)
         );
     }
 }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     Partition, Position, Range,
     embedded::Embedded,
-    transfer::{Outline, Piece, Transfer},
+    transfer::{Outline, PartitionPiece, Transfer},
 };
 
 /// Returns the numbers of partitions, entries, expiries, dropped partitions, and keys in `meta`
@@ -65,7 +65,7 @@ async fn expired_and_wiped_loads_leave_nothing_on_the_disk() {
         ..outline.clone()
     };
     for n in 0..5 {
-        let half = Piece {
+        let half = PartitionPiece {
             documents: documents.clone(),
             entries: entries.clone(),
             outline: None,
@@ -76,11 +76,11 @@ async fn expired_and_wiped_loads_leave_nothing_on_the_disk() {
             .unwrap()
             .unwrap();
         let (brief, whole) = (
-            Piece {
+            PartitionPiece {
                 outline: Some(soon.clone()),
                 ..half.clone()
             },
-            Piece {
+            PartitionPiece {
                 outline: Some(outline.clone()),
                 ..half
             },
@@ -103,7 +103,7 @@ async fn expired_and_wiped_loads_leave_nothing_on_the_disk() {
         "and no damage"
     );
     for prefix in ["half:", "whole:"] {
-        assert_eq!(store.wipe(prefix, None).await.unwrap(), None);
+        assert_eq!(store.remove_partitions(prefix, None).await.unwrap(), None);
     }
     let deadline = Instant::now() + Duration::from_secs(20);
     // The remaining partition has four entries: number by key, document, last change, event.

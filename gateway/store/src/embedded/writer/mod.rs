@@ -175,7 +175,7 @@ impl Writer {
             WriteRequest::Commit { answer, .. } => !answer.is_closed(),
             WriteRequest::Purge { answer, .. } => !answer.is_closed(),
             WriteRequest::Load { answer, .. } => !answer.is_closed(),
-            WriteRequest::Wipe { answer, .. } => !answer.is_closed(),
+            WriteRequest::RemovePartitions { answer, .. } => !answer.is_closed(),
             WriteRequest::Probe { .. } | WriteRequest::Close => true,
         });
         let probes: Vec<_> = group
@@ -225,7 +225,9 @@ impl Writer {
                 WriteRequest::Commit { answer, .. } => drop(answer.send(Err(unavailable(error)))),
                 WriteRequest::Purge { answer, .. } => drop(answer.send(Err(unavailable(error)))),
                 WriteRequest::Load { answer, .. } => drop(answer.send(Err(unavailable(error)))),
-                WriteRequest::Wipe { answer, .. } => drop(answer.send(Err(unavailable(error)))),
+                WriteRequest::RemovePartitions { answer, .. } => {
+                    drop(answer.send(Err(unavailable(error))))
+                }
                 WriteRequest::Probe { .. } | WriteRequest::Close => {}
             }
         }
@@ -291,7 +293,7 @@ impl Writer {
                 (WriteRequest::Load { answer, .. }, Response::Load(result)) => {
                     drop(answer.send(result))
                 }
-                (WriteRequest::Wipe { answer, .. }, Response::Wipe(result)) => {
+                (WriteRequest::RemovePartitions { answer, .. }, Response::Wipe(result)) => {
                     drop(answer.send(result))
                 }
                 _ => unreachable!("a response has the kind of its request"),

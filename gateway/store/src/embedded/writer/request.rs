@@ -4,7 +4,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     Commit, Committed, Partition, Purged, Require, StoreError, Table,
-    transfer::{Loaded, Piece},
+    transfer::{Loaded, PartitionPiece},
 };
 
 /// A request to the writer.
@@ -24,10 +24,10 @@ pub(in super::super) enum WriteRequest {
     },
     Load {
         partition: Partition,
-        piece: Piece,
+        piece: PartitionPiece,
         answer: oneshot::Sender<Loaded>,
     },
-    Wipe {
+    RemovePartitions {
         prefix: String,
         answer: oneshot::Sender<Result<bool, StoreError>>,
     },

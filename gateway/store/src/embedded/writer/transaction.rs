@@ -17,11 +17,11 @@ use super::{
 };
 use crate::{
     Commit, Conflict, Keep, Order, Partition, Purged, Require, StoreError, Table,
-    transfer::{Exists, Loaded, Piece},
+    transfer::{Exists, Loaded, PartitionPiece},
 };
 
-/// Maximum number of partitions that a wipe drops in one transaction.
-const PARTITIONS_PER_WIPE: usize = 1_000;
+/// Maximum number of partitions that a request removes in one transaction.
+const PARTITIONS_PER_REMOVAL: usize = 1_000;
 
 /// Result of a request, sent once the transaction is committed.
 pub(super) enum Response {
@@ -65,8 +65,8 @@ impl Transactions {
                 WriteRequest::Load {
                     partition, piece, ..
                 } => Response::Load(isolate(self.load(&mut txn, partition, piece))?),
-                WriteRequest::Wipe { prefix, .. } => {
-                    Response::Wipe(isolate(self.wipe(&mut txn, prefix))?)
+                WriteRequest::RemovePartitions { prefix, .. } => {
+                    Response::Wipe(isolate(self.remove_partitions(&mut txn, prefix))?)
                 }
                 WriteRequest::Probe { .. } | WriteRequest::Close => {
                     unreachable!("probes and closing are handled outside of transactions")
@@ -102,7 +102,7 @@ impl Transactions {
         &self,
         txn: &mut RwTxn,
         partition: &Partition,
-        piece: &Piece,
+        piece: &PartitionPiece,
     ) -> Result<Result<(), Exists>, Fault> {
         let plan = transfer::load(&self.disk, txn, (self.clock)(), partition, piece)?;
         Ok(match plan {
@@ -112,10 +112,11 @@ impl Transactions {
     }
 
     /// Returns whether more is left to remove.
-    fn wipe(&self, txn: &mut RwTxn, prefix: &str) -> Result<bool, Fault> {
-        let (plan, found) = transfer::wipe(&self.disk, txn, prefix, PARTITIONS_PER_WIPE)?;
+    fn remove_partitions(&self, txn: &mut RwTxn, prefix: &str) -> Result<bool, Fault> {
+        let (plan, found) =
+            transfer::remove_partitions(&self.disk, txn, prefix, PARTITIONS_PER_REMOVAL)?;
         plan.write(txn)?;
-        Ok(found == PARTITIONS_PER_WIPE)
+        Ok(found == PARTITIONS_PER_REMOVAL)
     }
 
     fn purge(

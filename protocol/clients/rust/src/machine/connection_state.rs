@@ -16,7 +16,7 @@ pub(super) enum ConnectionState {
     /// Has a session.
     Online(OnlineState),
     /// Has ended for good.
-    Over,
+    Ended,
 }
 
 /// The state of a session.

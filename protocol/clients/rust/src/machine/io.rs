@@ -17,7 +17,7 @@ use crate::{Closed, ConnectError};
 
 /// The reason why the application has no token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NoToken {
+pub enum TokenUnavailable {
     /// A later attempt may succeed.
     #[error("no token at the moment: {0}")]
     Later(String),
@@ -34,7 +34,7 @@ pub struct RequestId(pub(super) u64);
 #[derive(Debug)]
 pub enum MachineInput {
     /// The result of [`MachineAction::AskToken`].
-    Token(Result<String, NoToken>),
+    Token(Result<String, TokenUnavailable>),
     /// [`MachineAction::Connect`] succeeded.
     Connected(Box<Connected>),
     /// [`MachineAction::Connect`] failed.

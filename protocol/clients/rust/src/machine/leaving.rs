@@ -29,7 +29,7 @@ pub(super) fn leave_draining_node(machine: &mut Machine, now: Instant) {
 /// sends the changes.
 pub(super) fn reconnect_after_own_gap(machine: &mut Machine, now: Instant) {
     machine.actions.push_back(MachineAction::Leave);
-    machine.disconnect(DisconnectCause::Missed, Reconnect::AtOnce, None, now);
+    machine.disconnect(DisconnectCause::UserStreamGap, Reconnect::AtOnce, None, now);
 }
 
 pub(super) fn cut_silent_session(machine: &mut Machine, now: Instant) {

@@ -38,7 +38,9 @@ use protocol::{
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-pub use io::{ClientReply, ClientRequest, MachineAction, MachineInput, NoToken, RequestId};
+pub use io::{
+    ClientReply, ClientRequest, MachineAction, MachineInput, RequestId, TokenUnavailable,
+};
 pub use settings::{SendError, Settings};
 pub use update::{Anomaly, DisconnectCause, SendFailure, Update};
 
@@ -105,7 +107,7 @@ impl Machine {
         }
         Self {
             connection: ConnectionState::Waiting(now),
-            backoff: Backoff::new(settings.first_wait, settings.longest_wait),
+            backoff: Backoff::new(settings.initial_backoff, settings.max_backoff),
             address: random.random_range(0..addresses.max(1)),
             addresses: addresses.max(1),
             random,
@@ -162,9 +164,9 @@ impl Machine {
     pub fn due(&self, now: Instant) -> Option<Instant> {
         match &self.connection {
             ConnectionState::Waiting(until) => Some(*until),
-            ConnectionState::WithoutToken | ConnectionState::Connecting | ConnectionState::Over => {
-                None
-            }
+            ConnectionState::WithoutToken
+            | ConnectionState::Connecting
+            | ConnectionState::Ended => None,
             ConnectionState::Online(online) => {
                 let overdue = self
                     .pending
@@ -209,7 +211,7 @@ impl Machine {
 
     /// Whether the client has ended for good.
     pub fn is_over(&self) -> bool {
-        matches!(self.connection, ConnectionState::Over)
+        matches!(self.connection, ConnectionState::Ended)
     }
 
     /// Accepts a message for sending, and gives it an id if it has none. Its outcome is an
@@ -224,7 +226,7 @@ impl Machine {
         now: Instant,
     ) -> Result<MessageId, SendError> {
         if self.is_over() {
-            return Err(SendError::Over);
+            return Err(SendError::Ended);
         }
         let id = message
             .message_id
@@ -276,13 +278,13 @@ impl Machine {
     /// Ends the client.
     pub fn close(&mut self) {
         match self.connection {
-            ConnectionState::Over => return,
+            ConnectionState::Ended => return,
             ConnectionState::Online(_) | ConnectionState::Connecting => {
                 self.actions.push_back(MachineAction::Leave)
             }
             ConnectionState::Waiting(_) | ConnectionState::WithoutToken => {}
         }
-        self.end(DisconnectCause::Asked);
+        self.end(DisconnectCause::ClosedByApplication);
     }
 
     /// Connects, or asks for the token that it needs.
@@ -396,10 +398,10 @@ impl Machine {
     }
 
     fn end(&mut self, why: DisconnectCause) {
-        self.connection = ConnectionState::Over;
+        self.connection = ConnectionState::Ended;
         self.pending.clear();
         for (channel_id, message) in self.send_queue.drain() {
-            let why = SendFailure::Over {
+            let why = SendFailure::Ended {
                 was_sent: message.was_sent,
             };
             self.emit(Update::Failed {
@@ -408,7 +410,7 @@ impl Machine {
                 why,
             });
         }
-        self.emit(Update::Over(why));
+        self.emit(Update::Ended(why));
     }
 
     fn next_address(&mut self) {

@@ -13,7 +13,7 @@ use protocol::ErrorBody;
 use rand::RngExt;
 
 use super::{
-    ClientRequest, DisconnectCause, Machine, NoToken, Purpose,
+    ClientRequest, DisconnectCause, Machine, Purpose, TokenUnavailable,
     connection_state::{ConnectionState, TokenRenewal},
 };
 use crate::{Reconnect, Retryability};
@@ -27,7 +27,7 @@ const TOKEN_RETRY_DELAY: Duration = Duration::from_secs(5);
 /// Handles the application's answer.
 pub(super) fn token_received(
     machine: &mut Machine,
-    outcome: Result<String, NoToken>,
+    outcome: Result<String, TokenUnavailable>,
     now: Instant,
 ) {
     machine.is_asking_for_token = false;
@@ -38,10 +38,15 @@ pub(super) fn token_received(
         }
         (ConnectionState::WithoutToken, Err(error)) => {
             let reconnect = match error {
-                NoToken::Later(_) => Reconnect::AfterBackoff,
-                NoToken::Never(_) => Reconnect::Never,
+                TokenUnavailable::Later(_) => Reconnect::AfterBackoff,
+                TokenUnavailable::Never(_) => Reconnect::Never,
             };
-            machine.disconnect(DisconnectCause::NoToken(error), reconnect, None, now);
+            machine.disconnect(
+                DisconnectCause::TokenUnavailable(error),
+                reconnect,
+                None,
+                now,
+            );
         }
         (ConnectionState::Online(online), Ok(token))
             if online.renewal == TokenRenewal::TokenRequested =>
@@ -55,12 +60,12 @@ pub(super) fn token_received(
             if online.renewal == TokenRenewal::TokenRequested =>
         {
             online.renewal = match error {
-                NoToken::Later(_) => TokenRenewal::Due(now + TOKEN_RETRY_DELAY),
+                TokenUnavailable::Later(_) => TokenRenewal::Due(now + TOKEN_RETRY_DELAY),
                 // The session lives until its token expires.
-                NoToken::Never(_) => TokenRenewal::Idle,
+                TokenUnavailable::Never(_) => TokenRenewal::Idle,
             };
         }
-        (ConnectionState::Over, _) | (_, Err(_)) => {}
+        (ConnectionState::Ended, _) | (_, Err(_)) => {}
         // A session that has ended since asked for it.
         (_, Ok(token)) => machine.token = Some(token),
     }

@@ -21,9 +21,9 @@ pub struct Settings {
     /// 1000.
     pub outbox: usize,
     /// Upper bound of the first reconnect backoff. Default 500 ms.
-    pub first_wait: Duration,
+    pub initial_backoff: Duration,
     /// Upper bound of the reconnect backoff. The server may ask for more. Default 30 s.
-    pub longest_wait: Duration,
+    pub max_backoff: Duration,
     /// Time to wait for a reply. Default 10 s.
     pub reply_timeout: Duration,
     /// Name and version of the application, as `name/1.2`, for the server. Default this client's.
@@ -37,8 +37,8 @@ impl Default for Settings {
             channels: BTreeMap::new(),
             user_position: None,
             outbox: 1000,
-            first_wait: Duration::from_millis(500),
-            longest_wait: Duration::from_secs(30),
+            initial_backoff: Duration::from_millis(500),
+            max_backoff: Duration::from_secs(30),
             reply_timeout: Duration::from_secs(10),
             client: Some(concat!("chaos-client/", env!("CARGO_PKG_VERSION")).to_owned()),
         }
@@ -53,5 +53,5 @@ pub enum SendError {
     Full,
     /// The client has ended.
     #[error("the client ended")]
-    Over,
+    Ended,
 }

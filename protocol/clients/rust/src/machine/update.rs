@@ -8,7 +8,7 @@ use protocol::{
     operation::session::Connected,
 };
 
-use super::NoToken;
+use super::TokenUnavailable;
 use crate::{Closed, ConnectError, Position};
 
 /// An update that the client reports to the application. Updates are in order.
@@ -96,7 +96,7 @@ pub enum Update {
     /// The server broke a promise of the protocol.
     Anomaly(Anomaly),
     /// The client ended. No update follows.
-    Over(DisconnectCause),
+    Ended(DisconnectCause),
 }
 
 /// The reason why an accepted message will not be sent again.
@@ -107,7 +107,7 @@ pub enum SendFailure {
     Refused(ErrorBody),
     /// The client ended before the message was acknowledged.
     #[error("the client ended before it was acknowledged")]
-    Over {
+    Ended {
         /// Whether the message was sent, and so may be stored.
         was_sent: bool,
     },
@@ -117,7 +117,7 @@ pub enum SendFailure {
 #[derive(Debug)]
 pub enum DisconnectCause {
     /// The application has no token.
-    NoToken(NoToken),
+    TokenUnavailable(TokenUnavailable),
     /// An attempt to connect failed.
     Failed(ConnectError),
     /// The session ended.
@@ -127,21 +127,21 @@ pub enum DisconnectCause {
     /// A request got no reply in time, and nothing else was received since.
     Silent,
     /// The user's own stream has a gap. The next session says which channels the user is in.
-    Missed,
+    UserStreamGap,
     /// The application ended the client.
-    Asked,
+    ClosedByApplication,
 }
 
 impl fmt::Display for DisconnectCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoToken(error) => error.fmt(f),
+            Self::TokenUnavailable(error) => error.fmt(f),
             Self::Failed(error) => error.fmt(f),
             Self::Closed(closed) => closed.fmt(f),
             Self::Draining => f.write_str("the node is draining"),
             Self::Silent => f.write_str("the node does not answer"),
-            Self::Missed => f.write_str("the user's own stream has a gap"),
-            Self::Asked => f.write_str("ended by the application"),
+            Self::UserStreamGap => f.write_str("the user's own stream has a gap"),
+            Self::ClosedByApplication => f.write_str("ended by the application"),
         }
     }
 }

@@ -265,7 +265,7 @@ fn client_reconnects_with_its_position_after_a_gap_in_the_users_own_stream() {
     assert!(matches!(
         &client.updates()[..],
         [Update::Away {
-            why: client::DisconnectCause::Missed,
+            why: client::DisconnectCause::UserStreamGap,
             ..
         }]
     ));

@@ -6,8 +6,8 @@ use std::{
 };
 
 use client::{
-    Anomaly, CacheBounds, ConnectError, MessageCache, NoToken, Position, SendFailure, Settings,
-    Update,
+    Anomaly, CacheBounds, ConnectError, MessageCache, Position, SendFailure, Settings,
+    TokenUnavailable, Update,
     machine::{ClientReply, ClientRequest, Machine, MachineAction, MachineInput},
 };
 use protocol::{
@@ -152,7 +152,9 @@ impl Simulation {
     fn provide_token(&mut self, draw: usize) -> bool {
         let is_asked = std::mem::take(&mut self.asking);
         if is_asked && draw % 8 == 7 {
-            self.input(MachineInput::Token(Err(NoToken::Later("not now".into()))));
+            self.input(MachineInput::Token(Err(TokenUnavailable::Later(
+                "not now".into(),
+            ))));
         } else if is_asked {
             self.token += 1;
             self.input(MachineInput::Token(Ok(self.token.to_string())));
@@ -271,10 +273,7 @@ impl Simulation {
                 },
             ),
             Update::Away { wait, .. } => {
-                assert!(
-                    wait <= self.settings.longest_wait + LONGEST_HINT,
-                    "{wait:?}"
-                );
+                assert!(wait <= self.settings.max_backoff + LONGEST_HINT, "{wait:?}");
                 self.not_before = self.now + wait;
                 self.disconnects.push(wait);
             }
@@ -340,7 +339,7 @@ impl Simulation {
             }
             Update::Recovered { .. } => self.recovered += 1,
             Update::Messages { .. } | Update::Participants { .. } | Update::Channels(_) => {}
-            Update::Over(_) => self.is_over = true,
+            Update::Ended(_) => self.is_over = true,
         }
     }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use client::{
-    Closed, ConnectError, DisconnectCause, NoToken, SendError, SendFailure, Settings, Update,
+    Closed, ConnectError, DisconnectCause, SendError, SendFailure, Settings, TokenUnavailable,
+    Update,
     machine::{ClientReply, ClientRequest, MachineAction, MachineInput},
 };
 use protocol::ErrorCode;
@@ -62,14 +63,14 @@ fn hint_delays_the_reconnect_and_a_final_close_fails_all_messages() {
                 why: was_not,
                 ..
             },
-            Update::Over(DisconnectCause::Closed(end)),
+            Update::Ended(DisconnectCause::Closed(end)),
         ] => {
             assert_eq!((one, other, end.code), (&first, &second, Some(4004)));
             assert_eq!(
                 (was, was_not),
                 (
-                    &SendFailure::Over { was_sent: true },
-                    &SendFailure::Over { was_sent: false }
+                    &SendFailure::Ended { was_sent: true },
+                    &SendFailure::Ended { was_sent: false }
                 )
             );
         }
@@ -77,7 +78,7 @@ fn hint_delays_the_reconnect_and_a_final_close_fails_all_messages() {
     }
     assert_eq!(
         (client.machine.due(client.now), client.send("c")),
-        (None, Err(SendError::Over))
+        (None, Err(SendError::Ended))
     );
 }
 
@@ -132,7 +133,9 @@ fn expired_token_is_replaced_immediately_and_a_permanent_failure_ends_the_client
     client.input(closed(4003));
     assert_eq!(client.wait_until_due(), Duration::ZERO);
     assert_eq!(client.actions(), [MachineAction::AskToken]);
-    client.input(MachineInput::Token(Err(NoToken::Later("away".into()))));
+    client.input(MachineInput::Token(Err(TokenUnavailable::Later(
+        "away".into(),
+    ))));
     client.wait_until_due();
     assert_eq!(client.actions(), [MachineAction::AskToken]);
     client.input(MachineInput::Token(Ok("new".into())));
@@ -141,12 +144,12 @@ fn expired_token_is_replaced_immediately_and_a_permanent_failure_ends_the_client
     client.input(closed(4003));
     client.wait_until_due();
     client.actions();
-    client.input(MachineInput::Token(Err(NoToken::Never(
+    client.input(MachineInput::Token(Err(TokenUnavailable::Never(
         "signed out".into(),
     ))));
     assert!(matches!(
         client.updates().pop(),
-        Some(Update::Over(DisconnectCause::NoToken(_)))
+        Some(Update::Ended(DisconnectCause::TokenUnavailable(_)))
     ));
 }
 

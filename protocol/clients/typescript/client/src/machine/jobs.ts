@@ -12,7 +12,7 @@ const MAX_DEFECTS = 5;
 const MAX_IN_FLIGHT = 32;
 
 /** What to do after a reply: end the job, request more, or request it later. */
-export type Next = "done" | "more" | "later";
+export type JobProgress = "done" | "more" | "later";
 
 export interface Job {
   /** Jobs of the same lane run one at a time, oldest first. */
@@ -24,7 +24,7 @@ export interface Job {
   /** Whether it can be worked on now. Default true. */
   isReady?(): boolean;
   request(): Call;
-  done(result: never): Next;
+  done(result: never): JobProgress;
   /** It ends without success. `wasSent`: it may have been carried out. */
   failed(error: ErrorBody, wasSent: boolean): void;
   /** The connection ended. */
@@ -79,7 +79,7 @@ export class Jobs {
     context.request(method, params, ({ result, error }: Outcome<unknown>) => {
       if (this.#jobs.get(job) !== state) return;
       state.isInFlight = false;
-      let next: Next;
+      let next: JobProgress;
       if (error) {
         const kind = retryability(error);
         state.defects += kind === "defect" ? 1 : 0;

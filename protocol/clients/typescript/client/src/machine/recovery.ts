@@ -2,7 +2,7 @@
 
 import type { ErrorBody, MessagePage } from "../protocol/generated.ts";
 import { type Call, callOf, type Context } from "./io.ts";
-import type { Job, Next } from "./jobs.ts";
+import type { Job, JobProgress } from "./jobs.ts";
 
 /** Pages of changes after which the newest messages are read instead: the rest is old history. */
 const MAX_CHANGE_PAGES = 10;
@@ -50,7 +50,7 @@ export class ChannelRecovery implements Job {
     return callOf("message.list", { channel_id: this.#channelId, changed_after: after, limit });
   }
 
-  done({ items, more }: MessagePage): Next {
+  done({ items, more }: MessagePage): JobProgress {
     const after = this.#changedAfter;
     const channelId = this.#channelId;
     const newest = after === undefined ? { newest: { more } } : {};

@@ -15,7 +15,7 @@ import type {
   Watch,
 } from "../protocol/generated.ts";
 import { callOf, type Context, type Position, type Resume } from "./io.ts";
-import type { Job, Jobs, Next } from "./jobs.ts";
+import type { Job, Jobs, JobProgress } from "./jobs.ts";
 import { ChannelRecovery } from "./recovery.ts";
 
 /** Maximum number of channels in one `connect` or `channel.subscribe`. */
@@ -134,7 +134,7 @@ export class Streams {
         ids = [...this.#unsubscribed].slice(0, CHANNELS_PER_REQUEST);
         return callOf("channel.subscribe", { channels: this.#join(ids) });
       },
-      done: ({ channels }: Subscribed): Next => {
+      done: ({ channels }: Subscribed): JobProgress => {
         for (const entry of channels) {
           if (!("error" in entry)) this.#context.emit({ type: "joined", entry });
         }
@@ -164,7 +164,7 @@ export class Streams {
     };
     const job: Job = {
       request: () => callOf("channel.list", { cursor, limit: this.#context.page }),
-      done: (page: EntryList): Next => {
+      done: (page: EntryList): JobProgress => {
         cursor = page.cursor;
         page.items.forEach((entry) => unknown?.delete(entry.channel_id));
         this.#context.emit({ type: "channels", entries: page.items });

@@ -4,7 +4,7 @@ import type { Message } from "../protocol/generated.ts";
 import type { ChatMessage } from "./types.ts";
 
 /** The state of an emoji according to events: a count, or whether the user has it. */
-type Told<T> = Map<string, { seq: number; value: T }>;
+type SequencedValues<T> = Map<string, { seq: number; value: T }>;
 
 /**
  * The event of a reaction has a count, not the message. It may come before an older state of the
@@ -14,11 +14,11 @@ type Told<T> = Map<string, { seq: number; value: T }>;
 export class MessageRecord {
   #seq = -1;
   #reactions: Readonly<Record<string, number>> = {};
-  #counts: Told<number> | undefined;
+  #counts: SequencedValues<number> | undefined;
   /** The user's reactions according to a page, and the events since. */
   #own: string[] = [];
   #ownSeq = -1;
-  #ownEvents: Told<boolean> | undefined;
+  #ownEvents: SequencedValues<boolean> | undefined;
   /** The message as it is shown: another object after each change. */
   message: ChatMessage;
 
@@ -70,7 +70,10 @@ export class MessageRecord {
 }
 
 /** Returns the reports after this `seq`. */
-function after<T>(told: Told<T> | undefined, seq: number): Told<T> | undefined {
+function after<T>(
+  told: SequencedValues<T> | undefined,
+  seq: number,
+): SequencedValues<T> | undefined {
   const rest = [...(told ?? [])].filter(([, event]) => event.seq > seq);
   return rest.length > 0 ? new Map(rest) : undefined;
 }

@@ -4,10 +4,10 @@ import { Cell } from "./cell.ts";
 import type { Host } from "./host.ts";
 
 /** Time in milliseconds after which another user's typing expires. */
-const EXPIRY = 6000;
+const EXPIRY_MS = 6000;
 
 /** Interval in milliseconds at which the user's typing is sent again. */
-const REPEAT = 3000;
+const REPEAT_MS = 3000;
 
 export class Typing {
   readonly #host: Host;
@@ -30,7 +30,7 @@ export class Typing {
     if (isTyping)
       this.#timers.set(
         userId,
-        setTimeout(() => this.heard(userId, false), EXPIRY),
+        setTimeout(() => this.heard(userId, false), EXPIRY_MS),
       );
     else this.#timers.delete(userId);
     this.users.invalidate();
@@ -39,7 +39,7 @@ export class Typing {
   /** Tells the others, at most every 3 s, until it ends. */
   tell(isTyping: boolean): void {
     const now = performance.now();
-    if (isTyping ? now - this.#toldAt < REPEAT : this.#toldAt === -Infinity) return;
+    if (isTyping ? now - this.#toldAt < REPEAT_MS : this.#toldAt === -Infinity) return;
     this.#toldAt = isTyping ? now : -Infinity;
     const params = { channel_id: this.#channelId, typing: isTyping };
     this.#host.call("typing", params, "now").catch(() => {});

@@ -10,7 +10,7 @@ import type { TabMessage } from "./messages.ts";
 const MAX_WATCHED = 100;
 
 /** Tells one tab (the leader's own included) or all of them. */
-export type Tell = (tab: string | undefined, updates: Update[], isState?: boolean) => void;
+export type SendUpdates = (tab: string | undefined, updates: Update[], isState?: boolean) => void;
 
 type Reply = Extract<Update, { type: "reply" }>;
 
@@ -21,7 +21,7 @@ interface Caller {
 
 export class Leader {
   readonly #link: Link;
-  readonly #tell: Tell;
+  readonly #send: SendUpdates;
   readonly #memory: TabMemory;
   #isClosed = false;
   #lastCallId = 0;
@@ -31,10 +31,10 @@ export class Leader {
   #watched = new Map<string, string[]>();
   #tracking = new Map<string, Set<string>>();
 
-  constructor(link: Link, memory: TabMemory, tell: Tell) {
+  constructor(link: Link, memory: TabMemory, send: SendUpdates) {
     this.#link = link;
     this.#memory = memory;
-    this.#tell = tell;
+    this.#send = send;
   }
 
   start(): void {
@@ -57,7 +57,7 @@ export class Leader {
     switch (message.type) {
       case "hello":
         for (const command of message.commands) this.command(message.from, command);
-        return this.#greet(message.from, message.resume);
+        return this.#sendState(message.from, message.resume);
       case "command":
         return this.command(message.from, message.command);
       case "wake":
@@ -122,7 +122,7 @@ export class Leader {
     for (const update of updates) {
       if (update.type === "reply") {
         // Send earlier updates first.
-        this.#tell(undefined, shared.splice(0));
+        this.#send(undefined, shared.splice(0));
         this.#reply(update);
         continue;
       }
@@ -131,26 +131,26 @@ export class Leader {
       if (update.type === "status") this.#status = update;
       shared.push(update);
     }
-    this.#tell(undefined, shared);
+    this.#send(undefined, shared);
   }
 
   #reply(update: Reply): void {
     const caller = this.#callers.get(update.callId);
     this.#callers.delete(update.callId);
     if (typeof caller === "function") return caller(update);
-    if (caller) this.#tell(caller.tab, [{ ...update, callId: caller.callId }]);
+    if (caller) this.#send(caller.tab, [{ ...update, callId: caller.callId }]);
   }
 
   /** Sends the state to a new tab. Without a session, the tab gets it with the next one. */
-  #greet(tab: string, resume: Resume): void {
+  #sendState(tab: string, resume: Resume): void {
     const connected = this.#connected;
-    if (!connected) return this.#tell(tab, [this.#status], true);
+    if (!connected) return this.#send(tab, [this.#status], true);
     // From now on the tab gets all updates.
     const gaps = this.#memory.gapsOf(resume);
     const limit = connected.limits.page || undefined;
     const done = ({ outcome }: Reply) => {
       // The session has ended: the next one brings the state.
-      if (!outcome.result) return this.#tell(tab, [this.#status], true);
+      if (!outcome.result) return this.#send(tab, [this.#status], true);
       const { items, cursor } = outcome.result as EntryList;
       const more = cursor !== undefined;
       const whole: Update[] = [
@@ -165,7 +165,7 @@ export class Leader {
         ...(more ? [] : whole),
         ...gaps,
       ];
-      this.#tell(tab, state, true);
+      this.#send(tab, state, true);
     };
     this.#call(done, { call: callOf("channel.list", { cursor: undefined, limit }), mode: "now" });
   }
