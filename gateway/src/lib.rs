@@ -5,7 +5,6 @@ pub mod backup;
 pub mod chat;
 pub mod config;
 pub mod demo;
-pub mod drain;
 pub mod health;
 pub mod limit;
 pub mod listen;

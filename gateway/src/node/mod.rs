@@ -19,7 +19,7 @@ use domain::{
     ended::Follower,
 };
 use fanout::{Hub, hub};
-use protocol::{CloseCode, Limits, WEBSOCKET_PATH};
+use protocol::{Limits, WEBSOCKET_PATH};
 use store::{Store, embedded::Embedded};
 use tokio::{net::TcpListener, sync::SetOnce, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -28,13 +28,11 @@ use crate::{
     auth::{Attempts, Authenticator},
     config::{Config, DemoMode},
     demo::Demo,
-    drain::{spread, spread_time},
     limit::{Concurrent, Gate, Keyed, Rate, Room},
     listen::{self, Admission, HttpServer, SocketBudget},
     metrics::{Metrics, Readings},
     readiness::Readiness,
     rest::{self, Proxies, RestState},
-    session::SessionTiming,
     sessions::{PresenceTracker, Registry, Sessions, SessionsParts},
     socket::{Connections, Upgrades, upgrade},
     source::GatewaySource,
@@ -201,10 +199,6 @@ impl Node {
             sessions: sessions.clone(),
             gate,
             outboxes,
-            timing: SessionTiming {
-                heartbeat: config.heartbeat,
-                requests_per_second: limits.requests_per_second,
-            },
             stop: accepting.clone(),
             frame_bytes: limits.frame_bytes as usize,
             requests,
@@ -311,29 +305,17 @@ impl Node {
         let end = Instant::now() + self.window;
         self.draining.store(true, Ordering::Relaxed);
         self.accepting.cancel();
-        let sessions = self.sessions.all();
-        let drained = sessions.len();
+        let (drained, closed_at) = self.sessions.drain(self.window / 2);
         tracing::info!(sessions = drained, "draining");
-        let goodbyes = self.window / 2;
-        let reconnect_after_ms = spread_time(drained, goodbyes).as_millis() as u64;
-        for session in &sessions {
-            session.announce_drain(reconnect_after_ms);
-        }
-        spread(sessions, goodbyes, |session| {
-            session.close(CloseCode::GoingAway, None)
-        })
-        .await;
         let gone = async {
             while self.sessions.count() > 0 {
-                for session in self.sessions.all() {
-                    session.close(CloseCode::GoingAway, None);
-                }
                 tokio::time::sleep(DRAIN_POLL_PERIOD).await;
             }
         };
+        let gone_by = end.max(Instant::from_std(closed_at) + MIN_DRAIN_STEP);
         // Each following step has the rest of the window, and a minimum time.
         let left = || (end - Instant::now()).max(MIN_DRAIN_STEP);
-        if tokio::time::timeout(left(), gone).await.is_err() {
+        if tokio::time::timeout_at(gone_by, gone).await.is_err() {
             tracing::warn!(
                 sessions = self.sessions.count(),
                 "some sessions did not go in time"

@@ -6,7 +6,8 @@ const MAX_UNANSWERED_PINGS: u8 = 2;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Heartbeat {
-    interval: Duration,
+    /// In milliseconds. Shorter than a [`Duration`], since each idle session has one.
+    interval_ms: u32,
     next: Instant,
     unanswered: u8,
 }
@@ -21,15 +22,19 @@ pub(super) enum Beat {
 impl Heartbeat {
     pub(super) fn new(interval: Duration, now: Instant) -> Self {
         Self {
-            interval,
+            interval_ms: interval.as_millis().try_into().unwrap_or(u32::MAX),
             next: now + interval,
             unanswered: 0,
         }
     }
 
+    fn interval(&self) -> Duration {
+        Duration::from_millis(self.interval_ms.into())
+    }
+
     /// Records an inbound frame of any kind.
     pub(super) fn received(&mut self, now: Instant) {
-        self.next = now + self.interval;
+        self.next = now + self.interval();
         self.unanswered = 0;
     }
 
@@ -41,7 +46,7 @@ impl Heartbeat {
             return Beat::Lost;
         }
         self.unanswered += 1;
-        self.next = now + self.interval;
+        self.next = now + self.interval();
         Beat::Ping
     }
 

@@ -20,12 +20,13 @@ pub(super) async fn compare(session: &Session, sessions: &Sessions, attempts: u3
                 tracing::debug!(session = %session.id, channels = missing.len(), "session subscribes to channels whose additions its stream has lost");
             }
             let mut state = session.state.lock();
-            state.channels.listed(missing, Instant::now());
+            state.active.channels.listed(missing, Instant::now());
         }
         Err(error) => {
             tracing::debug!(session = %session.id, %error, "cannot compare subscriptions with the store, will retry");
             let mut state = session.state.lock();
             state
+                .active
                 .channels
                 .retry_comparison(attempts, Instant::now(), jittered);
         }
@@ -37,7 +38,7 @@ pub(super) async fn compare(session: &Session, sessions: &Sessions, attempts: u3
 async fn missing(session: &Session, sessions: &Sessions) -> Result<Vec<ChannelId>> {
     let (scope, user) = (session.scope(), session.user());
     let channels = index::channel_ids_of(&sessions.services, scope, user).await?;
-    let (mut missing, followed) = session.state.lock().channels.missing(channels);
+    let (mut missing, followed) = session.state.lock().active.channels.missing(channels);
     let room = room(sessions, followed).min(watched_room(sessions, followed));
     if missing.len() > room {
         let most = followed.saturating_add(room);

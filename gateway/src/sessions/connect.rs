@@ -1,6 +1,11 @@
 //! `connect`: opens a session.
 
-use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use domain::{
     channel_order,
@@ -28,7 +33,7 @@ use super::{
 use crate::{
     auth::{Attempt, Signed, TokenRefused},
     limit::{Full, Pass},
-    session::{ConnectRequest, Subscriptions},
+    session::{Active, ConnectRequest, Subscriptions},
 };
 
 /// Time after its expiry during which a token is accepted, in milliseconds.
@@ -140,7 +145,12 @@ pub async fn connect(
     let session = Session::new(
         Arc::clone(outbox),
         encoding,
-        Subscriptions::new(params.watch == Watch::All, sessions.limits.subscriptions),
+        Active::new(
+            sessions.timing(),
+            Duration::from_millis(expires_at.saturating_sub(now)),
+            Subscriptions::new(params.watch == Watch::All, sessions.limits.subscriptions),
+            Instant::now(),
+        ),
         verified.actor,
         user,
         Life {

@@ -331,14 +331,13 @@ async fn refresh(sessions: &Sessions, session: &Arc<Session>, token: &str) -> Re
         return Err(Error::forbidden("the token is of another user"));
     }
     let expires_at = verified.expires_at_ms;
+    let expires_in = sessions.time_until(expires_at);
     let Who::User { token_key, .. } = verified.actor.who.clone() else {
         return Err(Error::forbidden("the token is not a user's"));
     };
     sessions.registry.rekey(session, &token_key, || {
-        session.refresh(SessionCredential {
-            who: verified.actor.who,
-            expires_at,
-        })
+        let who = verified.actor.who;
+        session.refresh(SessionCredential { who, expires_at }, expires_in)
     });
     if let Some(code) = sessions.recent_ending(session) {
         session.close(code, None);

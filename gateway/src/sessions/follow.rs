@@ -25,19 +25,8 @@ use super::{
 };
 use crate::session::{Next, SubscribeReason, SubscriptionStep};
 
-/// Starts the session's task that takes due steps, unless it runs.
-pub fn begin_steps(sessions: &Arc<Sessions>, session: &Arc<Session>) {
-    {
-        let mut state = session.state.lock();
-        if state.is_taking_steps {
-            session.changed.notify_one();
-            return;
-        }
-        if !state.channels.has_steps() {
-            return;
-        }
-        state.is_taking_steps = true;
-    }
+/// Starts the session's task that takes due steps.
+pub fn start_steps(sessions: &Arc<Sessions>, session: &Arc<Session>) {
     tokio::spawn(take_steps(Arc::downgrade(sessions), Arc::clone(session)));
 }
 
@@ -45,12 +34,7 @@ async fn take_steps(sessions: Weak<Sessions>, session: Arc<Session>) {
     let _following = StepTask(&session);
     loop {
         let turn = session.turn().await;
-        let next = {
-            let mut state = session.state.lock();
-            let next = state.channels.next(Instant::now());
-            state.is_taking_steps = next != Next::Nothing;
-            next
-        };
+        let next = session.state.lock().active.next_steps(Instant::now());
         let Some(sessions) = sessions.upgrade() else {
             return;
         };
@@ -101,10 +85,10 @@ async fn take(
         Some(Err(pause)) => {
             let (mut state, due) = (session.state.lock(), Instant::now() + *pause);
             for (id, why) in &limited {
-                state.channels.postpone(id, *why, due);
+                state.active.channels.postpone(id, *why, due);
             }
             if comparison.take().is_some() {
-                state.channels.compare(due);
+                state.active.channels.compare(due);
             }
         }
     }
@@ -146,7 +130,7 @@ async fn subscribe_pending(
             tracing::warn!(session = %session.id, channels = reasons.len(), %error, "cannot subscribe outside of a request, will retry");
             let (mut state, now) = (session.state.lock(), Instant::now());
             for (id, why) in reasons {
-                state.channels.retry(&id, why, now, jittered);
+                state.active.channels.retry(&id, why, now, jittered);
             }
             return;
         }
@@ -162,7 +146,7 @@ async fn subscribe_pending(
                 let Some(why) = reasons.get(id) else { continue };
                 let missed = why.may_have_missed().then_some(Gap::Trimmed);
                 if let Some(reason) = entry.gap.or(missed)
-                    && session.state.lock().channels.is_pending(id, *why)
+                    && session.state.lock().active.channels.is_pending(id, *why)
                 {
                     let (seq, at) = (entry.seq, entry.at);
                     send_gap(session, id, reason, Position { seq, at });
@@ -179,6 +163,7 @@ async fn subscribe_pending(
                     session
                         .state
                         .lock()
+                        .active
                         .channels
                         .not_found_in_channel(id, *why, now);
                     out.push(id.clone());
@@ -193,7 +178,7 @@ async fn subscribe_pending(
             settling::settle_membership(&sessions.services, session.scope(), session.user(), &id)
                 .await;
         match settled {
-            Ok(true) => session.state.lock().channels.confirm_removal(&id),
+            Ok(true) => session.state.lock().active.channels.confirm_removal(&id),
             Ok(false) => {}
             Err(error) => {
                 tracing::debug!(session = %session.id, channel = %id, %error, "cannot complete an interrupted removal, will retry");
@@ -223,7 +208,7 @@ struct StepTask<'a>(&'a Session);
 impl Drop for StepTask<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.state.lock().is_taking_steps = false;
+            self.0.state.lock().active.steps_failed();
         }
     }
 }

@@ -20,7 +20,7 @@ mod watching;
 pub use self::{
     connect::{Candidate, Refused, check, connect, gate_refusal},
     dispatch::{refuse, request},
-    follow::begin_steps,
+    follow::start_steps,
     presence::PresenceTracker,
     registry::Registry,
     session::{RequestFlow, Session},

@@ -41,7 +41,7 @@ pub(super) fn send(
     };
     let is_new_line = {
         let mut state = session.state.lock();
-        state.sends.push(&channel, waiting, Instant::now())
+        state.active.sends.push(&channel, waiting, Instant::now())
     };
     if is_new_line {
         let span = tracing::debug_span!("sends", session = %session.id, %channel);
@@ -60,9 +60,9 @@ async fn send_waiting(sessions: Arc<Sessions>, session: Arc<Session>, channel: C
         let (SendBatch { sends, deadline }, facts) = {
             let mut state = session.state.lock();
             // The facts of an ended subscription are not used: they may be from before a removal.
-            let listening = state.channels.get_mut(&channel);
+            let listening = state.active.channels.get_mut(&channel);
             let facts = listening.and_then(|listening| listening.facts);
-            match state.sends.next(&channel) {
+            match state.active.sends.next(&channel) {
                 Some(batch) => (batch, facts),
                 None => return,
             }
@@ -88,7 +88,7 @@ async fn send_waiting(sessions: Arc<Sessions>, session: Arc<Session>, channel: C
             };
             (ids.iter().map(|_| late()).collect(), None)
         });
-        if let Some(listening) = session.state.lock().channels.get_mut(&channel) {
+        if let Some(listening) = session.state.lock().active.channels.get_mut(&channel) {
             listening.facts = facts;
         }
         for ((_in_flight, id), answer) in ids.into_iter().zip(answers) {
@@ -112,7 +112,7 @@ struct SendQueue<'a> {
 impl Drop for SendQueue<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let waiting = self.session.state.lock().sends.abandon(self.channel);
+            let waiting = self.session.state.lock().active.sends.abandon(self.channel);
             waiting.for_each(drop);
         }
     }

@@ -30,7 +30,7 @@ use tokio::sync::Notify;
 
 use crate::{
     limit::{NoRoom, Room, Share},
-    session::{Sends, SubscriptionHandle, Subscriptions, Watched},
+    session::{Active, Drain, RequestVerdict, SessionAction, SubscriptionHandle, Subscriptions},
     socket::frame,
 };
 
@@ -58,11 +58,10 @@ pub struct Session {
     /// In milliseconds since the Unix epoch, by the store's clock.
     began_at: u64,
     credential: Mutex<SessionCredential>,
-    /// Whether the token was replaced, so that the connection's task has to reset its timer.
-    refreshed: AtomicBool,
-    /// Whether steps are due that the connection's task has to begin.
-    has_steps: AtomicBool,
-    shell: AtomicWaker,
+    /// Whether another task has changed the state, so that the connection's task has to look for
+    /// actions that are due.
+    has_changed: AtomicBool,
+    connection: AtomicWaker,
     pub(super) state: Mutex<SessionState>,
     /// Held while subscriptions change, from the first join to the start.
     pub(super) turns: Arc<tokio::sync::Mutex<()>>,
@@ -101,12 +100,9 @@ pub(super) struct SessionCredential {
 /// The mutable state of a session.
 #[derive(Debug)]
 pub(super) struct SessionState {
-    pub(super) channels: Subscriptions<TrackedSubscription>,
+    pub(super) active: Active<TrackedSubscription, QueuedSend>,
+    /// The subscription to the user's own stream.
     pub(super) own: Option<Subscription>,
-    pub(super) watched: Watched<TrackedSubscription>,
-    pub(super) sends: Sends<QueuedSend>,
-    /// Whether a task takes the steps of `channels`.
-    pub(super) is_taking_steps: bool,
 }
 
 /// A subscription to a channel, with facts about the user there.
@@ -221,7 +217,7 @@ impl Session {
     pub(super) fn new(
         outbox: Arc<Outbox>,
         encoding: Encoding,
-        channels: Subscriptions<TrackedSubscription>,
+        active: Active<TrackedSubscription, QueuedSend>,
         actor: Actor,
         user: UserId,
         life: Life,
@@ -237,16 +233,9 @@ impl Session {
                 who: actor.who,
                 expires_at: life.expires_at,
             }),
-            refreshed: AtomicBool::new(false),
-            has_steps: AtomicBool::new(false),
-            shell: AtomicWaker::new(),
-            state: Mutex::new(SessionState {
-                channels,
-                own: None,
-                watched: Watched::default(),
-                sends: Sends::default(),
-                is_taking_steps: false,
-            }),
+            has_changed: AtomicBool::new(false),
+            connection: AtomicWaker::new(),
+            state: Mutex::new(SessionState { active, own: None }),
             changed: Notify::new(),
             turns: Arc::default(),
             flow: RequestFlow::default(),
@@ -313,7 +302,7 @@ impl Session {
         }
     }
 
-    /// Sends `session.draining`.
+    /// Sends `server.draining`.
     pub fn announce_drain(&self, reconnect_after_ms: u64) {
         #[derive(Serialize)]
         struct Draining {
@@ -341,62 +330,93 @@ impl Session {
         }
     }
 
-    pub(super) fn refresh(&self, credential: SessionCredential) {
+    /// Replaces the token by one that expires in `expires_in`.
+    pub(super) fn refresh(&self, credential: SessionCredential, expires_in: Duration) {
         *self.credential.lock() = credential;
-        self.refreshed.store(true, Ordering::Release);
-        self.shell.wake();
+        self.change(|active, now| active.refreshed(expires_in, now));
     }
 
-    /// Returns whether the token was replaced since the last call. If not, the task is woken when
-    /// it is.
-    pub fn is_refreshed(&self, cx: &Context<'_>) -> bool {
-        self.shell.register(cx.waker());
-        self.refreshed.load(Ordering::Acquire) && self.refreshed.swap(false, Ordering::AcqRel)
+    /// Begins to drain the session.
+    pub(super) fn drain(&self, drain: Drain) {
+        self.change(|active, _| active.drain(drain));
     }
 
-    /// Returns whether steps have become due since the last call. If not, the task that called
-    /// [`is_refreshed`](Self::is_refreshed) before is woken when they do.
-    pub fn has_steps(&self) -> bool {
-        self.has_steps.load(Ordering::Acquire) && self.has_steps.swap(false, Ordering::AcqRel)
+    /// Returns whether another task has changed the session since the last call. If not, the task
+    /// is woken when one does.
+    pub fn has_changed(&self, cx: &Context<'_>) -> bool {
+        self.connection.register(cx.waker());
+        self.has_changed.load(Ordering::Acquire) && self.has_changed.swap(false, Ordering::AcqRel)
+    }
+
+    /// Wakes the task that takes the steps of the subscriptions.
+    pub fn wake_steps(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Records that a frame was received.
+    pub fn received(&self, now: Instant) {
+        self.state.lock().active.received(now);
+    }
+
+    /// Records a request, and returns how it is treated.
+    pub fn request(&self, now: Instant) -> RequestVerdict {
+        self.state.lock().active.request(now)
+    }
+
+    /// Returns the next action that is due. Call it until it returns `None`.
+    pub fn tick(&self, now: Instant) -> Option<SessionAction> {
+        self.state.lock().active.tick(now)
+    }
+
+    /// Returns when [`tick`](Self::tick) has to be called next.
+    pub fn due(&self) -> Instant {
+        self.state.lock().active.due()
     }
 
     /// Handles `channel.added` of the user's stream.
     pub(super) fn added(&self, id: ChannelId, position: Position) {
-        self.change(|channels, now| channels.added(id, position, now));
+        self.change_channels(|channels, now| channels.added(id, position, now));
     }
 
     /// Opens the subscriptions, which handles the notices that the user's stream has delivered.
     pub(super) fn opened(&self) {
-        let mut ended = Vec::new();
-        self.change(|channels, now| ended = channels.opened(now));
-        drop(ended);
+        drop(self.change(|active, now| active.opened(now)));
     }
 
     /// Restores subscriptions that a failed request removed, from the positions of their topics.
     pub(super) fn interrupted(&self, had: Vec<(ChannelId, Position)>) {
-        self.change(|channels, now| channels.interrupted(had, now));
+        self.change_channels(|channels, now| channels.interrupted(had, now));
     }
 
     /// Schedules the recovery of subscriptions that the hub ended without `channel.removed`.
     pub fn recover_ended(&self) {
-        self.change(|channels, now| channels.recover_ended(now));
+        self.change_channels(|channels, now| channels.recover_ended(now));
     }
 
     /// Schedules a comparison of the subscriptions with the store, since the user's own stream may
-    /// have
+    /// have lost events.
     pub(super) fn compare(&self) {
         let pause = jittered(MAX_COMPARISON_PAUSE);
-        self.change(|channels, now| channels.compare(now + pause));
+        self.change_channels(|channels, now| channels.compare(now + pause));
     }
 
-    /// Changes the subscriptions, and wakes the connection's task to begin the resulting steps.
-    fn change(&self, change: impl FnOnce(&mut Subscriptions<TrackedSubscription>, Instant)) {
-        let mut state = self.state.lock();
-        change(&mut state.channels, Instant::now());
-        if state.channels.has_steps() {
-            self.has_steps.store(true, Ordering::Release);
-            self.shell.wake();
-        }
+    /// Changes the subscriptions.
+    fn change_channels(
+        &self,
+        change: impl FnOnce(&mut Subscriptions<TrackedSubscription>, Instant),
+    ) {
+        self.change(|active, now| active.change(|channels| change(channels, now)));
+    }
+
+    /// Changes the session, and wakes the connection's task to take the resulting actions.
+    fn change<R>(
+        &self,
+        change: impl FnOnce(&mut Active<TrackedSubscription, QueuedSend>, Instant) -> R,
+    ) -> R {
+        let result = change(&mut self.state.lock().active, Instant::now());
+        self.has_changed.store(true, Ordering::Release);
+        self.connection.wake();
+        result
     }
 
     /// Handles `channel.removed` of the user's stream, before it is delivered: ends the
@@ -406,7 +426,7 @@ impl Session {
             let mut state = self.state.lock();
             // Frames of the channel that are queued already are dropped, too.
             self.outbox.mute(&self.scope().channel(&id).topic());
-            state.channels.removed(id)
+            state.active.channels.removed(id)
         };
         drop(ended);
     }
@@ -450,11 +470,7 @@ impl Session {
         // Dropped outside of the lock, since leaving a topic takes the topic's lock.
         let gone = {
             let mut state = self.state.lock();
-            (
-                state.channels.close(),
-                state.own.take(),
-                state.watched.close(),
-            )
+            (state.active.close(), state.own.take())
         };
         drop(gone);
         self.changed.notify_one();
@@ -464,4 +480,15 @@ impl Session {
 /// Returns the subject of a user's outboxes at the hub.
 pub(super) fn subject(user: &UserId) -> Bytes {
     Bytes::copy_from_slice(user.as_str().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_session_stays_small() {
+        let bytes = size_of::<Session>();
+        assert!(bytes <= 808, "{bytes} bytes");
+    }
 }

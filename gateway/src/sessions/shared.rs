@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -30,6 +30,7 @@ use crate::{
     limit::{Keyed, NoRoom, Room, request_bytes},
     log::LogRateLimit,
     metrics::{Metrics, Transport},
+    session::{DrainSchedule, SessionTiming},
 };
 
 static FAILURES: LogRateLimit = LogRateLimit::new(10);
@@ -48,6 +49,8 @@ pub struct Sessions {
     apps: Arc<Keyed<Scope>>,
     users: Arc<Keyed<(Scope, UserId)>>,
     recently_ended: Mutex<VecDeque<(Instant, Ending, u64)>>,
+    /// Set when the node begins to drain.
+    draining: OnceLock<Arc<DrainSchedule>>,
     pub(super) step_limiter: StepLimiter,
     pub(super) registry: Arc<Registry>,
 }
@@ -119,6 +122,7 @@ impl Sessions {
             apps,
             users,
             recently_ended: Mutex::default(),
+            draining: OnceLock::new(),
             step_limiter: StepLimiter::default(),
             registry,
         })
@@ -129,9 +133,32 @@ impl Sessions {
         self.registry.count()
     }
 
-    /// Returns all sessions.
-    pub fn all(&self) -> Vec<Arc<Session>> {
-        self.registry.all()
+    /// Drains all sessions within `window`, and those that open from now on. Returns their number
+    /// and when the last one is closed.
+    pub fn drain(&self, window: Duration) -> (usize, Instant) {
+        // Set before the registry is read: a session that is opening is either already in the
+        // registry, or finds this schedule.
+        let schedule = DrainSchedule::new(self.count(), window, Instant::now());
+        let schedule = self.draining.get_or_init(|| schedule);
+        let sessions = self.registry.all();
+        for (index, session) in sessions.iter().enumerate() {
+            session.drain(schedule.place(index));
+        }
+        (sessions.len(), schedule.ends_at())
+    }
+
+    /// Returns the settings of the node's sessions.
+    pub(super) fn timing(&self) -> SessionTiming {
+        SessionTiming {
+            heartbeat: self.heartbeat,
+            requests_per_second: self.limits.requests_per_second,
+        }
+    }
+
+    /// Returns the time until an instant of the store's clock, in milliseconds since the Unix
+    /// epoch.
+    pub(super) fn time_until(&self, at_ms: u64) -> Duration {
+        Duration::from_millis(at_ms.saturating_sub(self.services.clock.now_ms()))
     }
 
     /// Adds a session, or returns the name of the limit that it would exceed.
@@ -141,6 +168,9 @@ impl Sessions {
             per_user: self.limits.connections_per_user,
         };
         self.registry.admit(session, bounds)?;
+        if let Some(schedule) = self.draining.get() {
+            session.drain(schedule.place(usize::MAX));
+        }
         self.presences
             .session_began(session.scope(), session.user());
         Ok(())

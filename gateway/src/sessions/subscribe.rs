@@ -88,7 +88,10 @@ pub(super) async fn prepare(
     // the start.
     let taken = {
         let mut state = session.state.lock();
-        state.channels.take(asked.iter().map(|asked| &asked.id))
+        state
+            .active
+            .channels
+            .take(asked.iter().map(|asked| &asked.id))
     };
     drop(taken);
     let topics: Vec<_> = asked
@@ -268,7 +271,12 @@ pub(super) async fn subscribe(
     let (channels, mut refused) = visible(sessions, session, channels).await?;
     let admissions = {
         let ids = channels.iter().map(|asked| &asked.id);
-        session.state.lock().channels.admit(ids, Instant::now())
+        session
+            .state
+            .lock()
+            .active
+            .channels
+            .admit(ids, Instant::now())
     };
     for (channel, admission) in channels.into_iter().zip(admissions) {
         match admission {
@@ -334,7 +342,7 @@ pub(super) fn start_with_permit(
                 None => joining.start(cursor, head),
             })
         };
-        let replaced = session.state.lock().channels.start(id, why, start);
+        let replaced = session.state.lock().active.channels.start(id, why, start);
         // Dropped outside of the lock, since leaving a topic takes the topic's lock.
         drop((replaced, unstarted));
     }
@@ -344,7 +352,7 @@ pub(super) fn start_with_permit(
 /// `channel.unsubscribe`: ends current and pending subscriptions.
 pub(super) async fn unsubscribe(session: &Session, ids: &[ChannelId]) {
     let _turn = session.turn().await;
-    let ended = session.state.lock().channels.unsubscribe(ids);
+    let ended = session.state.lock().active.channels.unsubscribe(ids);
     drop(ended);
 }
 

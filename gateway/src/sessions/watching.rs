@@ -44,7 +44,7 @@ pub(super) async fn watch_presence(
     }
     let users: BTreeSet<UserId> = users.into_iter().collect();
     let _turn = session.turn().await;
-    let missing = session.state.lock().watched.missing(&users);
+    let missing = session.state.lock().active.watched.missing(&users);
     let new = users::existing_users(&sessions.services, session.scope(), missing).await?;
     let topics: Vec<_> = new
         .iter()
@@ -64,7 +64,12 @@ pub(super) async fn watch_presence(
     let presence = presence_of(sessions, session.scope(), &users).await?;
     let started = new.into_iter().zip(started).collect();
     // Dropped outside of the lock: leaving a topic takes the topic's.
-    let ended = session.state.lock().watched.replace(order, &users, started);
+    let ended = session
+        .state
+        .lock()
+        .active
+        .watched
+        .replace(order, &users, started);
     drop(ended);
     Ok(Presences { presence })
 }

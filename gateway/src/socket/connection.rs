@@ -1,6 +1,6 @@
 //! A connection from its upgrade to its end.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use protocol::{CloseCode, Encoding};
@@ -12,14 +12,13 @@ use super::{
     driver::SocketDriver,
     opening::{open, refuse},
     refusal::{ConnectionRefusal, OpeningError, charge, log},
-    serving::{remaining, run},
+    serving::run,
 };
 use crate::{
     auth::Attempt,
     limit::{AddressGroup, Counted},
     listen::SocketPermit,
     metrics::Metrics,
-    session::Active,
 };
 
 /// A connection that was upgraded to WebSocket.
@@ -58,14 +57,9 @@ pub(super) async fn serve(connections: Arc<Connections>, upgraded: Upgraded) {
             drop(attempt);
             driver.incoming.belongs_to(session.tenant());
             let _held = Metrics::hold(&connections.sessions.metrics.sessions);
-            let active = Active::new(
-                connections.timing,
-                remaining(&connections.sessions, &session),
-                Instant::now(),
-            );
             let span =
                 tracing::debug_span!("session", id = %session.id(), app = %session.scope().app);
-            if let Some(code) = run(driver, &connections.sessions, session, active)
+            if let Some(code) = run(driver, &connections.sessions, session)
                 .instrument(span)
                 .await
                 .and_then(CloseCode::of)

@@ -6,7 +6,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     limit::{Gate, Room},
-    session::SessionTiming,
     sessions::Sessions,
 };
 
@@ -19,8 +18,6 @@ pub struct Connections {
     pub gate: Arc<Gate>,
     /// Limits of outboxes.
     pub outboxes: Arc<fanout::outbox::OutboxLimits>,
-    /// Settings of sessions.
-    pub timing: SessionTiming,
     /// Cancelled when the node stops.
     pub stop: CancellationToken,
     /// Maximum size of a frame from a client, in bytes; 0 means no limit.

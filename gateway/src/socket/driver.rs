@@ -42,11 +42,10 @@ pub(super) struct SocketDriver {
 pub(super) enum DriverEvent {
     Input(Input),
     Over(Reason),
+    /// Actions of the session may be due.
     Due,
     /// The hub ended a subscription of the session.
     SubscriptionEnded,
-    /// Steps of [`Subscriptions`](crate::session::Subscriptions) are due.
-    Steps,
 }
 
 impl SocketDriver {
@@ -107,15 +106,12 @@ impl SocketDriver {
         // The timer is compared before the socket is read: a flood of frames uses up the task's
         // budget, and then polling the timer always returns pending.
         if tokio::time::Instant::now() >= timer.deadline()
-            || session.is_some_and(|session| session.is_refreshed(cx))
+            || session.is_some_and(|session| session.has_changed(cx))
         {
             return Poll::Ready(DriverEvent::Due);
         }
         if session.is_some() && self.outbox.take_ended_subscription() {
             return Poll::Ready(DriverEvent::SubscriptionEnded);
-        }
-        if session.is_some_and(|session| session.has_steps()) {
-            return Poll::Ready(DriverEvent::Steps);
         }
         if session.is_none_or(|session| session.flow().has_room(cx)) {
             if let Poll::Ready(input) = self.incoming.poll_next(cx, Instant::now()) {

@@ -96,8 +96,7 @@ async fn first_request(
             }
             DriverEvent::Input(Input::Gone)
             | DriverEvent::Over(_)
-            | DriverEvent::SubscriptionEnded
-            | DriverEvent::Steps => {
+            | DriverEvent::SubscriptionEnded => {
                 return Err(OpeningError::PeerDisconnected);
             }
         }

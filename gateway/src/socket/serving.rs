@@ -1,11 +1,6 @@
 //! The task of a connection with a session.
 
-use std::{
-    borrow::Cow,
-    future::poll_fn,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{borrow::Cow, future::poll_fn, sync::Arc, time::Instant};
 
 use domain::error::without_value;
 use fanout::{Class, outbox::Reason};
@@ -21,7 +16,7 @@ use super::{
 use crate::{
     limit::request_bytes,
     metrics::Metrics,
-    session::{Active, RequestVerdict, SessionAction},
+    session::{RequestVerdict, SessionAction},
     sessions::{self, Session, Sessions},
 };
 
@@ -30,16 +25,14 @@ pub(super) async fn run(
     mut driver: SocketDriver,
     sessions: &Arc<Sessions>,
     session: Arc<Session>,
-    mut active: Active,
 ) -> Option<u16> {
-    let mut timer = Box::pin(tokio::time::sleep_until(active.due().into()));
-    let mut expires_at = session.expires_at();
+    let mut timer = Box::pin(tokio::time::sleep_until(session.due().into()));
     let code = loop {
         match poll_fn(|cx| driver.poll_event(cx, timer.as_mut(), Some(&session))).await {
             DriverEvent::Input(input) => {
                 let now = Instant::now();
-                active.received(now);
-                if let Err(end) = take(input, sessions, &session, &mut active, now) {
+                session.received(now);
+                if let Err(end) = take(input, sessions, &session, now) {
                     match end {
                         Some((code, reason)) => session.close_because(code, &reason),
                         None => break None,
@@ -51,10 +44,6 @@ pub(super) async fn run(
             }
             DriverEvent::Due => {
                 let now = Instant::now();
-                if session.expires_at() != expires_at {
-                    expires_at = session.expires_at();
-                    active.refreshed(remaining(sessions, &session), now);
-                }
                 let _: Result<(), _> = driver.outbox.check(now);
                 if driver
                     .incoming
@@ -64,23 +53,24 @@ pub(super) async fn run(
                     session
                         .close_because(CloseCode::TooSlow, "a message was not completed in time");
                 }
-                while let Some(action) = active.tick(now) {
+                while let Some(action) = session.tick(now) {
                     match action {
                         SessionAction::Ping => {
                             let _: Result<(), _> =
                                 driver.outbox.push(frame::ping(), Class::Control);
                         }
                         SessionAction::WarnOfExpiry => session.send_event(&expiring(&session)),
-                        SessionAction::Close(code) => {
-                            session.close(code, None);
-                            break;
+                        SessionAction::AnnounceDrain { reconnect_after_ms } => {
+                            session.announce_drain(reconnect_after_ms)
                         }
+                        SessionAction::StartSteps => sessions::start_steps(sessions, &session),
+                        SessionAction::WakeSteps => session.wake_steps(),
+                        SessionAction::Close(code) => session.close(code, None),
                     }
                 }
-                timer.as_mut().reset(active.due().into());
+                timer.as_mut().reset(session.due().into());
             }
             DriverEvent::SubscriptionEnded => session.recover_ended(),
-            DriverEvent::Steps => sessions::begin_steps(sessions, &session),
             DriverEvent::Over(Reason::TooSlow(_)) => {
                 driver.outbox.close(
                     frame::close(CloseCode::TooSlow, None),
@@ -108,7 +98,6 @@ fn take(
     input: Input,
     sessions: &Arc<Sessions>,
     session: &Arc<Session>,
-    active: &mut Active,
     now: Instant,
 ) -> Result<(), Option<(CloseCode, Cow<'static, str>)>> {
     let plain = |code: CloseCode| Some((code, code.reason().into()));
@@ -120,7 +109,7 @@ fn take(
     };
     match input {
         // Pings cause answers, so they are limited like requests.
-        Input::Control => match active.request(now) {
+        Input::Control => match session.request(now) {
             RequestVerdict::Close(code) => Err(plain(code)),
             RequestVerdict::Serve | RequestVerdict::Refuse { .. } => Ok(()),
         },
@@ -130,7 +119,7 @@ fn take(
             let reason = no_room(&sessions.metrics);
             Err(Some((CloseCode::TooManyConnections, reason.into())))
         }
-        Input::Frame(frame) => match active.request(now) {
+        Input::Frame(frame) => match session.request(now) {
             RequestVerdict::Serve => sessions::request(sessions, session, &frame).map_err(unread),
             RequestVerdict::Refuse { retry_after_ms } => {
                 sessions::refuse(sessions, session, &frame, retry_after_ms).map_err(unread)
@@ -145,15 +134,6 @@ fn take(
 pub(super) fn no_room(metrics: &Metrics) -> &'static str {
     metrics.limit_hit(request_bytes::LIMIT);
     "too many requests on this node"
-}
-
-/// Returns the time until a session's token expires.
-pub(super) fn remaining(sessions: &Sessions, session: &Session) -> Duration {
-    Duration::from_millis(
-        session
-            .expires_at()
-            .saturating_sub(sessions.services.clock.now_ms()),
-    )
 }
 
 #[derive(Serialize)]
