@@ -15,6 +15,10 @@ use crate::{MAX_INTEGER, decode_error::DecodeError, value::OutOfBounds};
 
 pub use reader::ClientInput;
 
+/// Fields of requests whose keys belong to the client, in alphabetical order. A key may be anything,
+/// also a secret.
+pub const FIELDS_WITH_CLIENT_KEYS: &[&str] = &["channels", "metadata", "resume"];
+
 /// Input that does not fit its description.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{why}")]

@@ -3,7 +3,11 @@
 
 use std::{borrow::Cow, fmt};
 
-use protocol::{ErrorBody, ErrorCode, input::Misfit, value::OutOfBounds};
+use protocol::{
+    ErrorBody, ErrorCode,
+    input::{FIELDS_WITH_CLIENT_KEYS, Misfit},
+    value::OutOfBounds,
+};
 use serde_json::json;
 use store::StoreError;
 
@@ -174,11 +178,15 @@ fn is_plain_word(word: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
 }
 
-/// Returns the path of a field up to the first key that the client chose, which may be a secret in
-/// the wrong place. `None` if nothing is left.
+/// Returns the path of a field without keys that the client chose, which may be secrets in the
+/// wrong place. `None` if nothing is left.
 pub fn plain_path(path: &str) -> Option<String> {
     let is_plain = |part: &&str| is_plain_word(part.split('[').next().unwrap_or_default());
-    let parts: Vec<&str> = path.split('.').take_while(is_plain).collect();
+    let mut parts: Vec<&str> = path.split('.').take_while(is_plain).collect();
+    let map = parts
+        .iter()
+        .position(|part| FIELDS_WITH_CLIENT_KEYS.contains(part));
+    parts.truncate(map.map_or(parts.len(), |map| map + 1));
     Some(parts.join(".")).filter(|path| !path.is_empty())
 }
 
@@ -229,7 +237,13 @@ mod tests {
         for (path, told) in [
             ("attachments[0].size", Some("attachments[0].size")),
             (&format!("channels.{secret}"), Some("channels")),
-            (&format!("channels.eyJ.{secret}.x"), Some("channels.eyJ")),
+            ("channels.eyJ.x", Some("channels")),
+            ("resume.general[0]", Some("resume")),
+            (
+                "attachments[1].metadata.pin",
+                Some("attachments[1].metadata"),
+            ),
+            ("message.channels_more.x", Some("message.channels_more.x")),
             (&format!("{secret}.size"), None),
             ("a b", None),
         ] {

@@ -1,12 +1,16 @@
 //! JSON schemas of the types of the wire.
 
-use std::{collections::BTreeMap, sync::LazyLock};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::LazyLock,
+};
 
 use protocol::{
     ChannelId,
     entity::{Channel, Entry, Message, Participant, User},
     error::ErrorAnswer,
     event::{DrainingData, ExpiringData, GapData, PresenceData, Reaction, ReadData, TypingData},
+    input::FIELDS_WITH_CLIENT_KEYS,
     operation::{self, Operation},
 };
 use serde_json::Value;
@@ -56,6 +60,34 @@ pub(crate) fn named(name: &str) -> &'static Value {
     });
     ALL.get(name)
         .unwrap_or_else(|| panic!("no operation, event or error refers to {name}"))
+}
+
+#[test]
+fn fields_whose_keys_belong_to_the_client_are_listed() {
+    fn collect<O: Operation>(found: &mut BTreeSet<String>) {
+        for (name, schema) in schemas_of::<O::Input>() {
+            for property in properties(&schema) {
+                let is_map = type_of(property.schema) == Some("object")
+                    && property.schema.get("properties").is_none();
+                if is_map {
+                    found.insert(property.name.to_owned());
+                }
+            }
+            assert!(
+                !schema["additionalProperties"].is_object(),
+                "{name} is a map"
+            );
+        }
+    }
+    let mut found = BTreeSet::new();
+    macro_rules! collect_all {
+        (session: [$($session:ident :: $of_session:ident,)*] domain: [$($resource:ident :: $operation:ident,)*]) => {
+            $(collect::<operation::$session::$of_session>(&mut found);)*
+            $(collect::<operation::$resource::$operation>(&mut found);)*
+        };
+    }
+    protocol::operations!(collect_all);
+    assert!(found.iter().eq(FIELDS_WITH_CLIENT_KEYS), "{found:?}");
 }
 
 /// Returns the name of the schema that this one refers to, optional or not.
