@@ -97,6 +97,17 @@ impl Task {
         }
     }
 
+    /// Returns the app or organization whose job this is.
+    fn tenant(&self) -> String {
+        match self {
+            Self::Channel { scope, .. } | Self::User { scope, .. } | Self::Tokens { scope, .. } => {
+                scope.app.to_string()
+            }
+            Self::TokenKey { app, .. } | Self::App { id: app, .. } => app.to_string(),
+            Self::Organization { id } => id.to_string(),
+        }
+    }
+
     /// Returns the deletion of the channel or user whose partition has this name.
     pub fn of_partition(name: &str) -> Option<Self> {
         let scope = schema::scope_of_topic(name)?;

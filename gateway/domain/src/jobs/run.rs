@@ -1,10 +1,10 @@
-//! Runs jobs: every node works on each job for a slice at a time.
+//! Runs jobs: every node works on each job for a slice at a time, and tenants take turns.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::{StreamExt, stream};
-use store::{Commit, Document, Expected, Range};
-use tokio::time::Instant;
+use store::{Commit, DocumentKey, Expected, Range};
+use tokio::{sync::Semaphore, time::Instant};
 
 use super::{HeldJob, Job, JobStep, MAX_REQUEST_MS, Task};
 use crate::{
@@ -12,14 +12,15 @@ use crate::{
     document::PutValue,
     error::Result,
     jobs,
-    schema::{self, JOBS, ONLY, PartitionKind, TOMBSTONE},
+    schema::{self, JOBS, ONLY, TOMBSTONE},
     settling, token_keys,
 };
 
 /// Duration of a claim after a node's last slice, in milliseconds. Far more than a [`SLICE`].
 const CLAIM_MS: u64 = 15_000;
 
-/// Time that a node works on one job before it continues with the next.
+/// Time that a node works on one job before it continues with the next, and after which it begins
+/// no more jobs of a tenant in the same pass.
 pub(super) const SLICE: Duration = Duration::from_secs(1);
 
 /// Maximum number of jobs that a node works on concurrently.
@@ -28,74 +29,145 @@ const JOBS_AT_ONCE: usize = 4;
 /// Number of jobs that one read returns.
 const JOBS_PER_PAGE: usize = 200;
 
+/// Maximum number of jobs of one tenant that a pass takes if no node has claimed them yet. Later
+/// ones wait for a later pass.
+const NEW_JOBS_PER_TENANT: usize = 1_000;
+
+/// Maximum number of tenants whose jobs wait for a place among [`JOBS_AT_ONCE`].
+const TENANTS_AT_ONCE: usize = 64;
+
 /// Time in milliseconds after which no request acts with a credential of a deleted app: caches have
 /// dropped it and requests in flight have ended. The app is cleared after that, so that no request
 /// writes to a partition that is already cleared.
 const CREDENTIAL_USE_MS: u64 = 10_000;
 
-/// Works on every job that no other node has claimed, on each for a slice at most. Deleted channels
-/// come last, since no session waits for them to end.
+/// The jobs of a tenant.
+#[derive(Debug, Default)]
+struct TenantJobs {
+    jobs: Vec<HeldJob>,
+    /// Number of those that no node has claimed yet.
+    new: usize,
+}
+
+/// Works on jobs that no other node has claimed, on each for a slice at most. Tenants take turns,
+/// and each gets about a slice of time. Deleted channels of a tenant come last, since no session
+/// waits for them to end.
 pub async fn run_jobs(services: &Services) -> Result<JobsPass> {
     let mut pass = JobsPass::default();
     pass.failed += settling::complete_memberships(services).await;
-    run_jobs_where(services, &mut pass, |kind| {
-        kind != Some(PartitionKind::Channel)
-    })
-    .await?;
-    run_jobs_where(services, &mut pass, |kind| {
-        kind == Some(PartitionKind::Channel)
-    })
-    .await?;
+    let now = services.clock.now_ms();
+    let (tenants, is_cut) = read_jobs(services, &mut pass).await?;
+    // Fair, so that tenants alternate.
+    let permits = Semaphore::new(JOBS_AT_ONCE);
+    let tenants: Vec<_> = tenants
+        .into_values()
+        .map(|tenant| run_tenant(services, tenant.jobs, &permits, now))
+        .collect();
+    let mut tenants = stream::iter(tenants).buffer_unordered(TENANTS_AT_ONCE);
+    while let Some(of_tenant) = tenants.next().await {
+        pass.finished += of_tenant.finished;
+        pass.unfinished += of_tenant.unfinished;
+        pass.failed += of_tenant.failed;
+    }
+    if is_cut && pass.finished > 0 {
+        pass.unfinished += 1;
+    }
     Ok(pass)
 }
 
-/// Works on the jobs for which `is_due` returns true, given the kind of the job's partition.
-async fn run_jobs_where(
+/// Reads the jobs by tenant. Returns whether a tenant has more.
+async fn read_jobs(
     services: &Services,
     pass: &mut JobsPass,
-    is_due: impl Fn(Option<PartitionKind>) -> bool,
-) -> Result<()> {
-    let (now, mut after) = (services.clock.now_ms(), None);
+) -> Result<(BTreeMap<String, TenantJobs>, bool)> {
+    let (mut tenants, mut is_cut) = (BTreeMap::<_, TenantJobs>::new(), false);
+    let mut after: Option<DocumentKey> = None;
     loop {
+        let range = Range::Keys { after };
         let (page, _) = services
             .store
-            .page(
-                &schema::deployment(),
-                JOBS,
-                Range::Keys { after },
-                JOBS_PER_PAGE,
-            )
+            .page(&schema::deployment(), JOBS, range, JOBS_PER_PAGE)
             .await?;
         after = page
             .documents
             .last()
             .map(|last| last.key.clone())
             .filter(|_| page.more);
-        let steps: Vec<_> = page
-            .documents
-            .into_iter()
-            .filter(|document| is_due(PartitionKind::of(&document.key)))
-            .map(|document| run_job(services, document, now))
-            .collect();
-        let mut steps = stream::iter(steps).buffer_unordered(JOBS_AT_ONCE);
-        while let Some(step) = steps.next().await {
-            match step {
-                Some(JobStep::Done) => pass.finished += 1,
-                Some(JobStep::More) => pass.unfinished += 1,
-                Some(JobStep::Later) => {}
-                None => pass.failed += 1,
+        for document in page.documents {
+            let held = match HeldJob::of(&document) {
+                Ok(held) => held,
+                Err(error) => {
+                    tracing::warn!(job = %document.key, %error, "a deletion job cannot be read, will retry");
+                    pass.failed += 1;
+                    continue;
+                }
+            };
+            let tenant = tenants.entry(held.job.task.tenant()).or_default();
+            if tenant.new >= NEW_JOBS_PER_TENANT {
+                is_cut = true;
+                // The other jobs of this kind and tenant are not read.
+                after = after.map(|after| after.max(end_of_group(&document.key)));
+                continue;
             }
+            tenant.new += usize::from(held.job.claim.is_none());
+            tenant.jobs.push(held);
         }
         if after.is_none() {
-            return Ok(());
+            return Ok((tenants, is_cut));
         }
     }
 }
 
+/// Returns a key after those of all jobs of the same kind and app as this job of a channel or user.
+fn end_of_group(key: &DocumentKey) -> DocumentKey {
+    let mut colons = key.match_indices(':').map(|(index, _)| index);
+    match (colons.next(), colons.next()) {
+        // The character after the colon.
+        (Some(_), Some(end)) => format!("{};", &key[..end]).into(),
+        _ => key.clone(),
+    }
+}
+
+/// Works on the jobs of one tenant.
+async fn run_tenant(
+    services: &Services,
+    mut jobs: Vec<HeldJob>,
+    permits: &Semaphore,
+    now: u64,
+) -> JobsPass {
+    let (mut pass, until) = (JobsPass::default(), Instant::now() + SLICE);
+    // Those that were worked on last come last.
+    jobs.sort_by_key(|held| {
+        let is_channel = matches!(held.job.task, Task::Channel { .. });
+        (is_channel, held.job.claim.as_ref().map(|(_, at)| *at))
+    });
+    let steps: Vec<_> = jobs
+        .into_iter()
+        .enumerate()
+        .map(|(index, job)| async move {
+            let _permit = permits.acquire().await;
+            if index >= JOBS_AT_ONCE && Instant::now() >= until {
+                return Some(JobStep::More);
+            }
+            run_job(services, job, now).await
+        })
+        .collect();
+    let mut steps = stream::iter(steps).buffer_unordered(JOBS_AT_ONCE);
+    while let Some(step) = steps.next().await {
+        match step {
+            Some(JobStep::Done) => pass.finished += 1,
+            Some(JobStep::More) => pass.unfinished += 1,
+            Some(JobStep::Later) => {}
+            None => pass.failed += 1,
+        }
+    }
+    pass
+}
+
 /// Works on one job. Returns `None` if that failed.
-async fn run_job(services: &Services, document: Document, now: u64) -> Option<JobStep> {
+async fn run_job(services: &Services, held: HeldJob, now: u64) -> Option<JobStep> {
+    let name = held.job.task.name();
     let step = async {
-        let held = HeldJob::of(&document)?;
         if held
             .job
             .claim
@@ -118,7 +190,7 @@ async fn run_job(services: &Services, document: Document, now: u64) -> Option<Jo
     match step.await {
         Ok(step) => Some(step),
         Err(error) => {
-            tracing::warn!(job = %document.key, %error, "a deletion job failed, will retry");
+            tracing::warn!(job = %name, %error, "a deletion job failed, will retry");
             None
         }
     }

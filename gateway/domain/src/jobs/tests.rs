@@ -8,7 +8,7 @@ use store::{Keep, Store, embedded::Embedded, redis::Redis};
 use tokio::time::Instant;
 
 use super::{run::SLICE, *};
-use crate::{credential::SecretKey, schema::ENTITY, sessions};
+use crate::{credential::SecretKey, schema::ENTITY, sessions, together};
 
 const KEEP: Keep = Keep {
     events: 0,
@@ -142,6 +142,47 @@ async fn every_committed_revocation_ends_the_sessions_before_it_on_redis() {
     let server = Server::start().await;
     let store = Redis::open(&server.url().parse().unwrap(), KEEP);
     every_committed_revocation_ends_the_sessions_before_it(services_over(Arc::new(store))).await;
+}
+
+/// Deletes a channel, and leaves everything else to its job.
+async fn delete_channel(services: &Services, app: u64, channel: usize) -> Task {
+    let scope = Scope {
+        app: AppId::from_bits(app),
+        environment: Environment::Live,
+    };
+    let id: ChannelId = format!("channel-{channel}").parse().unwrap();
+    let partition = scope.channel(&id);
+    let task = Task::Channel { scope, id };
+    note_job(services, &task).await.unwrap();
+    let tombstone = Commit::default().put_value(schema::TOMBSTONE, ONLY, &true);
+    services
+        .commit(&partition, tombstone)
+        .await
+        .unwrap()
+        .unwrap();
+    task
+}
+
+#[tokio::test]
+async fn many_deletions_of_a_tenant_do_not_delay_another_tenants() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Embedded::open(folder.path(), KEEP, Local::new(Recorder::new())).unwrap();
+    let services = services_over(Arc::new(store));
+    together::run((0..2_000).map(|channel| delete_channel(&services, 1, channel))).await;
+    let other = delete_channel(&services, 2, 0).await;
+    run::run_jobs(&services).await.unwrap();
+    assert!(pending_job(&services, &other).await.unwrap().is_none());
+    let left = services
+        .all_keys(&schema::deployment(), JOBS)
+        .await
+        .unwrap();
+    assert!(left.len() >= 1_000, "{} jobs are left", left.len());
+    while run::run_jobs(&services).await.unwrap().unfinished > 0 {}
+    let left = services
+        .all_keys(&schema::deployment(), JOBS)
+        .await
+        .unwrap();
+    assert_eq!(left, Vec::<DocumentKey>::new());
 }
 
 #[tokio::test]
