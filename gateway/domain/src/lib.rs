@@ -70,6 +70,7 @@ use crate::{
     clock::Clock,
     credential::SecretKey,
     error::{Error, Result},
+    turns::Turns,
     typists::Typists,
 };
 
@@ -96,6 +97,8 @@ pub struct Services {
     pub typists: Arc<Typists>,
     /// Wakes this node's runner of [`jobs`] when a request has left work to it.
     pub jobs: Arc<Notify>,
+    /// Turns of the requests of this node whose changes of a channel's participants conflict.
+    pub members: Arc<Turns<Partition>>,
     /// Changes of membership that this node has not completed.
     pub incomplete: Arc<memberships::Incomplete>,
 }
@@ -122,6 +125,7 @@ impl Services {
             orders: Arc::default(),
             ended: Arc::default(),
             jobs: Arc::default(),
+            members: Arc::default(),
             incomplete: Arc::default(),
             stored_messages: Counter::default(),
             typists: Arc::default(),

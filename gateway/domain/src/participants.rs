@@ -26,7 +26,7 @@ use crate::{
     error::{Error, Result},
     permission::Action,
     random,
-    retry::retry,
+    retry::retry_in_turns,
     schema::{ENTITY, ONLY, OWNERS, PARTICIPANT_COUNT, PARTICIPANTS, READS},
 };
 
@@ -55,51 +55,55 @@ pub async fn update_participant(
     body: UpdateParticipant,
     if_match: IfMatch,
 ) -> Result<Versioned<Participant>> {
-    retry(|| async {
-        let MembershipState {
-            state,
-            place,
-            owner_count,
-        } = read_membership(services, actor, channel_id, user).await?;
-        let target = place.ok_or_else(|| Error::not_found("participant"))?;
-        let from = target.participant.role;
-        let to = body.role.unwrap_or(from);
-        state.permit(actor, Action::ChangeRole { from, to })?;
-        check_version(if_match, target.version)?;
-        if from == to {
-            services.confirm(&state.partition).await?;
-            return Ok(Some(Versioned {
-                value: target.participant,
-                version: target.version,
-            }));
-        }
-        let owners = i64::from(to == Role::Owner) - i64::from(from == Role::Owner);
-        let mut commit = require_target(&state, actor, &target);
-        let participant = Participant {
-            role: to,
-            ..target.participant
-        };
-        let entity = put_participant(&mut commit, &participant);
-        if is_last_owner(owner_count.as_ref(), owners)? && actor.user().is_some() {
-            return Err(hand_over());
-        }
-        commit = count_owners(commit, owner_count.as_ref(), owners)?;
-        commit.append.push(Append {
-            kind: EventKind::ParticipantUpdated as u8,
-            reference: Bytes::copy_from_slice(user.as_str().as_bytes()),
-            control: Control::None,
-            body: EventBody::Written(entity),
-        });
-        // Rights can be revoked while the store is full.
-        if from.is_above(to) {
-            commit = commit.frees();
-        }
-        let committed = services.commit(&state.partition, commit).await?;
-        Ok(committed.ok().map(|outcome| Versioned {
-            value: participant,
-            version: outcome.version(entity),
-        }))
-    })
+    retry_in_turns(
+        &services.members,
+        &actor.scope.channel(channel_id),
+        || async {
+            let MembershipState {
+                state,
+                place,
+                owner_count,
+            } = read_membership(services, actor, channel_id, user).await?;
+            let target = place.ok_or_else(|| Error::not_found("participant"))?;
+            let from = target.participant.role;
+            let to = body.role.unwrap_or(from);
+            state.permit(actor, Action::ChangeRole { from, to })?;
+            check_version(if_match, target.version)?;
+            if from == to {
+                services.confirm(&state.partition).await?;
+                return Ok(Some(Versioned {
+                    value: target.participant,
+                    version: target.version,
+                }));
+            }
+            let owners = i64::from(to == Role::Owner) - i64::from(from == Role::Owner);
+            let mut commit = require_target(&state, actor, &target);
+            let participant = Participant {
+                role: to,
+                ..target.participant
+            };
+            let entity = put_participant(&mut commit, &participant);
+            if is_last_owner(owner_count.as_ref(), owners)? && actor.user().is_some() {
+                return Err(hand_over());
+            }
+            commit = count_owners(commit, owner_count.as_ref(), owners)?;
+            commit.append.push(Append {
+                kind: EventKind::ParticipantUpdated as u8,
+                reference: Bytes::copy_from_slice(user.as_str().as_bytes()),
+                control: Control::None,
+                body: EventBody::Written(entity),
+            });
+            // Rights can be revoked while the store is full.
+            if from.is_above(to) {
+                commit = commit.frees();
+            }
+            let committed = services.commit(&state.partition, commit).await?;
+            Ok(committed.ok().map(|outcome| Versioned {
+                value: participant,
+                version: outcome.version(entity),
+            }))
+        },
+    )
     .await
 }
 

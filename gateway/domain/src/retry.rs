@@ -1,8 +1,11 @@
 //! Repeats what conflicts with other commits.
 
-use std::ops::ControlFlow;
+use std::{hash::Hash, ops::ControlFlow};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    turns::Turns,
+};
 
 /// Maximum number of attempts.
 pub(super) const ATTEMPTS: usize = 16;
@@ -22,6 +25,25 @@ where
         }
     }
     Err(Error::busy())
+}
+
+/// The same as [`retry`], for changes of one thing that many requests may want at once. After a
+/// conflict, the requests of this node with the same key take turns. An attempt takes no turn of
+/// the same key itself.
+pub(super) async fn retry_in_turns<K, T, F>(
+    turns: &Turns<K>,
+    key: &K,
+    attempt: impl Fn() -> F,
+) -> Result<T>
+where
+    K: Eq + Hash + Clone,
+    F: Future<Output = Result<Option<T>>>,
+{
+    if let Some(done) = attempt().await? {
+        return Ok(done);
+    }
+    let _turn = turns.take(key.clone()).await;
+    retry(attempt).await
 }
 
 /// The same as [`retry`], for attempts that hand what they have learned to the next one.
@@ -54,6 +76,25 @@ mod tests {
             Ok((attempts.get() == 3).then_some("done"))
         });
         assert_eq!((done.await.unwrap(), attempts.get()), ("done", 3));
+    }
+
+    #[tokio::test]
+    async fn many_requests_that_conflict_take_turns_and_all_succeed() {
+        let (turns, version) = (Turns::default(), Cell::new(0));
+        let change = || {
+            retry_in_turns(&turns, &"owners", || async {
+                let read = version.get();
+                tokio::task::yield_now().await;
+                let is_unchanged = version.get() == read;
+                if is_unchanged {
+                    version.set(read + 1);
+                }
+                Ok(is_unchanged.then_some(()))
+            })
+        };
+        let all = futures_util::future::join_all((0..10 * ATTEMPTS).map(|_| change()));
+        assert!(all.await.into_iter().all(|done| done.is_ok()));
+        assert_eq!(version.get(), 10 * ATTEMPTS);
     }
 
     #[tokio::test]

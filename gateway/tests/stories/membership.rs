@@ -134,6 +134,24 @@ on_both_stores! {
         assert_eq!(list.items.iter().any(|entry| entry.channel_id == general), is_in);
     }
 
+    async fn many_owners_are_removed_at_once(world: World) {
+        let names: Vec<String> = (0..40).map(|n| format!("owner-{n}")).collect();
+        let mut everybody: Vec<&str> = names.iter().map(String::as_str).collect();
+        everybody.push("alice");
+        let general = world.channel("group", "general", &everybody).await;
+        let team = world.team();
+        let path = |user: &str| format!("/v1/channels/{general}/participants/{user}");
+        for user in &everybody {
+            let _: Value = team.patch(&path(user), &json!({ "role": "owner" })).await.unwrap();
+        }
+        let removals = names.iter().map(async |user| team.delete::<()>(&path(user)).await);
+        for removed in futures_util::future::join_all(removals).await {
+            removed.unwrap();
+        }
+        let left: Value = team.get(&format!("/v1/channels/{general}/participants")).await.unwrap();
+        assert_eq!(left["items"].as_array().map(Vec::len), Some(1), "{left}");
+    }
+
     async fn of_two_owners_who_leave_concurrently_one_stays(world: World) {
         for round in 0..5 {
             let general = world.channel("group", &format!("general-{round}"), &["alice", "bob", "carol"]).await;

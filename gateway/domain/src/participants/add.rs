@@ -9,7 +9,6 @@ use protocol::{
     },
 };
 use store::{Commit, DocumentKey, Expected};
-use tokio::sync::Mutex;
 
 use super::{admit, count_owners, counted, new_participant, remove};
 use crate::{
@@ -24,7 +23,7 @@ use crate::{
     },
     memberships,
     permission::Action,
-    retry::retry,
+    retry::retry_in_turns,
     schema::{ENTITY, ONLY, OWNERS, PARTICIPANTS},
     strict, together,
 };
@@ -101,14 +100,10 @@ pub async fn add_participants(
         )));
     }
     channel_state::read(services, actor, channel_id).await?;
-    let turn = &Mutex::new(());
     let add_item = |item| async move {
         let adding = async {
             let body: AddParticipant = strict::read_item(&item)?;
-            together::retry_alone(turn, || {
-                add_participant(services, actor, channel_id, body.clone())
-            })
-            .await
+            add_participant(services, actor, channel_id, body).await
         };
         match adding.await {
             Ok((participant, added)) => ParticipantBatchItem {
@@ -135,85 +130,95 @@ async fn add(
     role: Role,
     action: Action,
 ) -> Result<(Versioned<Participant>, Added)> {
-    retry(|| async {
-        let keys = [
-            (PARTICIPANTS, user.shared()),
-            (OWNERS, DocumentKey::from(ONLY)),
-        ];
-        let (state, [there, owner_count]) =
-            channel_state::read_with(services, actor, channel_id, keys).await?;
-        state.permit(actor, action)?;
-        if let Some(document) = &there {
-            let place = Place::of(document)?;
-            // An earlier attempt may have stopped after the channel.
-            index::settle_channel(services, &actor.scope, user, channel_id).await?;
-            services.confirm(&state.partition).await?;
-            return Ok(Some((
-                Versioned {
-                    value: place.participant,
-                    version: place.version,
-                },
-                Added::Before,
-            )));
-        }
-        let line = match index::index_channel(
-            services,
-            &actor.scope,
-            user,
-            channel_id,
-            Additions::of(actor, user),
-        )
-        .await?
-        {
-            Coming::Ready(line) => line,
-            Coming::IsIn => return Ok(None),
-            Coming::IsNobody => return Err(Error::not_found("user")),
-        };
-        let participant = new_participant(channel_id, user, role);
-        let commit = Commit::default().require(ENTITY, ONLY, Expected::Present);
-        let commit = state.require_caller(commit);
-        let (commit, entity) = admit(commit, &participant, state.head.number);
-        let new_owners = i64::from(role == Role::Owner);
-        let mut commit = count_owners(commit, owner_count.as_ref(), new_owners)?;
-        commit.increment.push(counted(services, 1));
-        let change = memberships::change_membership(services, &actor.scope, user, channel_id);
-        match services.commit(&state.partition, commit).await? {
-            Ok(outcome) => {
-                let is_there =
-                    index::confirm_channel(services, &actor.scope, user, channel_id, Some(line))
-                        .await?;
-                if !is_there {
-                    remove::remove_deleted_user(services, &actor.scope, channel_id, user).await?;
-                }
-                change.complete();
-                if !is_there {
-                    return Err(Error::not_found("user"));
-                }
-                let value = Participant {
-                    created_at: outcome.stamps(entity).created_at,
-                    ..participant
-                };
-                Ok(Some((
+    retry_in_turns(
+        &services.members,
+        &actor.scope.channel(channel_id),
+        || async {
+            let keys = [
+                (PARTICIPANTS, user.shared()),
+                (OWNERS, DocumentKey::from(ONLY)),
+            ];
+            let (state, [there, owner_count]) =
+                channel_state::read_with(services, actor, channel_id, keys).await?;
+            state.permit(actor, action)?;
+            if let Some(document) = &there {
+                let place = Place::of(document)?;
+                // An earlier attempt may have stopped after the channel.
+                index::settle_channel(services, &actor.scope, user, channel_id).await?;
+                services.confirm(&state.partition).await?;
+                return Ok(Some((
                     Versioned {
-                        value,
-                        version: outcome.version(entity),
+                        value: place.participant,
+                        version: place.version,
                     },
-                    Added::Now,
-                )))
+                    Added::Before,
+                )));
             }
-            Err(conflict) if conflict.is_limit() => {
-                change.complete();
-                index::abandon_line(services, &actor.scope, user, channel_id, line).await?;
-                Err(Error::limit_reached(
-                    "participants",
-                    services.limits.participants,
-                ))
+            let line = match index::index_channel(
+                services,
+                &actor.scope,
+                user,
+                channel_id,
+                Additions::of(actor, user),
+            )
+            .await?
+            {
+                Coming::Ready(line) => line,
+                Coming::IsIn => return Ok(None),
+                Coming::IsNobody => return Err(Error::not_found("user")),
+            };
+            let participant = new_participant(channel_id, user, role);
+            let commit = Commit::default().require(ENTITY, ONLY, Expected::Present);
+            let commit = state.require_caller(commit);
+            let (commit, entity) = admit(commit, &participant, state.head.number);
+            let new_owners = i64::from(role == Role::Owner);
+            let mut commit = count_owners(commit, owner_count.as_ref(), new_owners)?;
+            commit.increment.push(counted(services, 1));
+            let change = memberships::change_membership(services, &actor.scope, user, channel_id);
+            match services.commit(&state.partition, commit).await? {
+                Ok(outcome) => {
+                    let is_there = index::confirm_channel(
+                        services,
+                        &actor.scope,
+                        user,
+                        channel_id,
+                        Some(line),
+                    )
+                    .await?;
+                    if !is_there {
+                        remove::remove_deleted_user(services, &actor.scope, channel_id, user)
+                            .await?;
+                    }
+                    change.complete();
+                    if !is_there {
+                        return Err(Error::not_found("user"));
+                    }
+                    let value = Participant {
+                        created_at: outcome.stamps(entity).created_at,
+                        ..participant
+                    };
+                    Ok(Some((
+                        Versioned {
+                            value,
+                            version: outcome.version(entity),
+                        },
+                        Added::Now,
+                    )))
+                }
+                Err(conflict) if conflict.is_limit() => {
+                    change.complete();
+                    index::abandon_line(services, &actor.scope, user, channel_id, line).await?;
+                    Err(Error::limit_reached(
+                        "participants",
+                        services.limits.participants,
+                    ))
+                }
+                Err(_) => {
+                    change.complete();
+                    Ok(None)
+                }
             }
-            Err(_) => {
-                change.complete();
-                Ok(None)
-            }
-        }
-    })
+        },
+    )
     .await
 }

@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Result},
     index, memberships,
     permission::Action,
-    retry::retry,
+    retry::{retry, retry_in_turns},
     schema::{PARTICIPANTS, READS, Scope},
 };
 
@@ -69,55 +69,60 @@ async fn remove(
     user: &UserId,
     if_match: IfMatch,
 ) -> Result<()> {
-    retry(|| async {
-        let leaves = actor.user() == Some(user);
-        let found = match read_membership(services, actor, channel_id, user).await {
-            Ok(found) => found,
-            Err(error)
-                if error.code() == ErrorCode::NotFound && (leaves || actor.user().is_none()) =>
-            {
+    retry_in_turns(
+        &services.members,
+        &actor.scope.channel(channel_id),
+        || async {
+            let leaves = actor.user() == Some(user);
+            let found = match read_membership(services, actor, channel_id, user).await {
+                Ok(found) => found,
+                Err(error)
+                    if error.code() == ErrorCode::NotFound
+                        && (leaves || actor.user().is_none()) =>
+                {
+                    index::unindex_channel(services, &actor.scope, user, channel_id).await?;
+                    return Err(error);
+                }
+                Err(error) => return Err(error),
+            };
+            let MembershipState {
+                state,
+                place,
+                owner_count,
+            } = found;
+            let Some(target) = place else {
+                // An earlier attempt may have stopped after the channel. A caller who may remove
+                // participants completes it.
+                if leaves || state.permit(actor, Action::Remove(Role::Member)).is_ok() {
+                    index::unindex_channel(services, &actor.scope, user, channel_id).await?;
+                }
+                return Err(Error::not_found("participant"));
+            };
+            state.permit(
+                actor,
+                if leaves {
+                    Action::Leave
+                } else {
+                    Action::Remove(target.participant.role)
+                },
+            )?;
+            check_version(if_match, target.version)?;
+            let change = memberships::change_membership(services, &actor.scope, user, channel_id);
+            let removal = Removal {
+                state: &state,
+                target: &target,
+                owner_count: owner_count.as_ref(),
+                remaining: Remaining::AnOwner,
+            };
+            // After an error it is unknown whether the commit was made: the change stays incomplete.
+            let is_removed = removal.commit(services, actor).await?;
+            if is_removed {
                 index::unindex_channel(services, &actor.scope, user, channel_id).await?;
-                return Err(error);
             }
-            Err(error) => return Err(error),
-        };
-        let MembershipState {
-            state,
-            place,
-            owner_count,
-        } = found;
-        let Some(target) = place else {
-            // An earlier attempt may have stopped after the channel. A caller who may remove
-            // participants completes it.
-            if leaves || state.permit(actor, Action::Remove(Role::Member)).is_ok() {
-                index::unindex_channel(services, &actor.scope, user, channel_id).await?;
-            }
-            return Err(Error::not_found("participant"));
-        };
-        state.permit(
-            actor,
-            if leaves {
-                Action::Leave
-            } else {
-                Action::Remove(target.participant.role)
-            },
-        )?;
-        check_version(if_match, target.version)?;
-        let change = memberships::change_membership(services, &actor.scope, user, channel_id);
-        let removal = Removal {
-            state: &state,
-            target: &target,
-            owner_count: owner_count.as_ref(),
-            remaining: Remaining::AnOwner,
-        };
-        // After an error it is unknown whether the commit was made: the change stays incomplete.
-        let is_removed = removal.commit(services, actor).await?;
-        if is_removed {
-            index::unindex_channel(services, &actor.scope, user, channel_id).await?;
-        }
-        change.complete();
-        Ok(is_removed.then_some(()))
-    })
+            change.complete();
+            Ok(is_removed.then_some(()))
+        },
+    )
     .await
 }
 
