@@ -7,18 +7,20 @@
 //! Records arrive by the bus, which may lose them; the log is authoritative. Each topic holds the
 //! position of the newest record that it delivered. A record that does not continue that position
 //! starts a recovery: the topic reads the log from its position. If the log does not continue
-//! there, subscribers receive a gap. A subscriber is live, or it is catching up: then it reads the
+//! there, subscribers receive a gap. A record without a successor is missed by [`comparison`] with
+//! the digests of all nodes and with the log's head. A subscriber is live, or it is catching up: then it reads the
 //! log from its own cursor until it reaches the topic's position.
 //!
 //! Modules, lowest first: [`budget`], [`ring`], [`subscribers`], [`topic_state`], [`shared`],
 //! [`active_topic`], [`batch`], [`broadcaster`], [`permit`], [`catch_up`], [`subscription`],
-//! [`listener`].
+//! [`listener`], [`comparison`].
 
 mod active_topic;
 mod batch;
 mod broadcaster;
 mod budget;
 mod catch_up;
+mod comparison;
 mod listener;
 mod permit;
 #[cfg(all(test, shuttle))]
@@ -41,23 +43,17 @@ mod topic_state;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use tokio::time::Instant;
-
-use self::active_topic::{ActiveTopic, ComparedTopics};
-use self::shared::{Counters, Shared, backoff};
+use self::active_topic::ActiveTopic;
+use self::shared::{Counters, Shared};
 use crate::bus::{Bus, BusError};
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{is_past, sleep, timeout, yield_now};
-use crate::{Outbox, Position, Source, SourceError, Topic};
+use crate::sync::{is_past, sleep, yield_now};
+use crate::{Outbox, Source, Topic};
 
 pub use self::listener::HubListener;
 pub use self::permit::CatchUpPermit;
 pub use self::shared::{HubConfig, TopicKind};
 pub use self::subscription::{Joining, Subscription};
-
-const HEADS_PER_REQUEST: usize = 256;
-const MAX_CONCURRENT_HEAD_REQUESTS: usize = 16;
 
 /// Gauges and counters of a hub.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -104,7 +100,7 @@ impl Hub {
             .spawn(leave_idle_topics(Arc::downgrade(&hub)));
         hub.shared
             .runtime
-            .spawn(compare_heads(Arc::downgrade(&hub)));
+            .spawn(comparison::run(Arc::downgrade(&hub)));
         hub
     }
 
@@ -232,63 +228,6 @@ impl Hub {
             .topics
             .fetch_sub(left.len() as u64, Ordering::Relaxed);
     }
-
-    /// Compares positions with the heads of the logs, and starts recoveries where they differ.
-    async fn compare(&self, which: ComparedTopics) -> Result<(), SourceError> {
-        let positions: Vec<(Arc<ActiveTopic>, Position)> = self
-            .listener
-            .topics
-            .all()
-            .into_iter()
-            .filter_map(|active| {
-                active
-                    .position_to_compare(which)
-                    .map(|position| (active, position))
-            })
-            .collect();
-        let mut result = Ok(());
-        for positions in positions.chunks(HEADS_PER_REQUEST * MAX_CONCURRENT_HEAD_REQUESTS) {
-            // Concurrently, so that a request that waits for an unavailable part of the store does
-            // not delay the others.
-            let requests = positions
-                .chunks(HEADS_PER_REQUEST)
-                .map(|positions| self.compare_in_one_request(which, positions));
-            if let Some(error) = join_all(requests).await.into_iter().flatten().next() {
-                result = Err(error);
-            }
-        }
-        result
-    }
-
-    async fn compare_in_one_request(
-        &self,
-        which: ComparedTopics,
-        positions: &[(Arc<ActiveTopic>, Position)],
-    ) -> Option<SourceError> {
-        let topics: Vec<Topic> = positions
-            .iter()
-            .map(|(active, _)| Arc::clone(&active.topic))
-            .collect();
-        let mut failure = None;
-        for ((active, position), head) in positions
-            .iter()
-            .zip(self.shared.source.heads(&topics).await)
-        {
-            match head {
-                Ok(head) => {
-                    broadcaster::compare(active, *position, head);
-                    if which == ComparedTopics::Suspects {
-                        broadcaster::report_loss(active, &*self.shared.source);
-                    }
-                }
-                Err(error) => {
-                    active.mark_suspect();
-                    failure = Some(error);
-                }
-            }
-        }
-        failure
-    }
 }
 
 impl std::fmt::Debug for Hub {
@@ -308,44 +247,5 @@ async fn leave_idle_topics(hub: Weak<Hub>) {
         sleep(pause.clamp(Duration::from_millis(5), Duration::from_secs(1))).await;
         let Some(hub) = hub.upgrade() else { return };
         hub.leave_idle_topics();
-    }
-}
-
-/// Compares quiet topics periodically, and suspects at once.
-async fn compare_heads(hub: Weak<Hub>) {
-    let mut attempts = 0;
-    let mut due = None;
-    loop {
-        let Some(this) = hub.upgrade() else { return };
-        let period = this.shared.config.compare_period;
-        let due_at = *due.get_or_insert_with(|| Instant::now() + period);
-        // At most a second, so that the task ends soon after the hub.
-        let wait = due_at
-            .saturating_duration_since(Instant::now())
-            .min(Duration::from_secs(1));
-        let wait = if attempts > 0 {
-            wait.min(backoff(attempts))
-        } else {
-            wait
-        };
-        let is_notified = timeout(wait, this.listener.suspects.notified())
-            .await
-            .is_ok();
-        if is_notified || attempts > 0 {
-            attempts = match this.compare(ComparedTopics::Suspects).await {
-                Ok(()) => 0,
-                Err(error) => {
-                    tracing::warn!(%error, attempts, "cannot read log heads after records may have been missed, will retry");
-                    attempts + 1
-                }
-            };
-        }
-        if Instant::now() >= due_at {
-            due = None;
-            if let Err(error) = this.compare(ComparedTopics::QuietTopics).await {
-                tracing::warn!(%error, "cannot read log heads of quiet topics, will retry");
-                attempts = attempts.max(1);
-            }
-        }
     }
 }

@@ -11,9 +11,10 @@
 //! reply, [start](Joining::start). `examples/measure.rs` measures the cost of a delivery.
 //!
 //! Modules, lowest first: `topic`, `record`, [`fair`], `sync`, [`outbox`], [`bus`], `source`,
-//! [`hub`].
+//! [`digest`], [`hub`].
 
 pub mod bus;
+pub mod digest;
 pub mod fair;
 pub mod hub;
 pub mod outbox;

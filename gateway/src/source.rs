@@ -17,7 +17,6 @@ use fanout::{
     Class, Gap, Outbox, PageLimit, Position, Replay, SourceError, Topic, fair::Party,
     record::Record,
 };
-use futures_util::future::join_all;
 use protocol::{
     ChannelId, Encoding, EventKind, UserId, codec,
     event::GapData,
@@ -282,26 +281,12 @@ impl fanout::Source for GatewaySource {
     }
 
     async fn heads(&self, topics: &[Topic]) -> Vec<Result<Position, SourceError>> {
-        let head = |topic: &Topic| {
-            let read = store::Read {
-                partition: Partition::new(topic.clone()),
-                documents: Vec::new(),
-                newest: None,
-            };
-            async move {
-                let snapshot = self
-                    .services
-                    .store
-                    .read(vec![read])
-                    .await
-                    .map_err(|e| SourceError(e.to_string()))?;
-                snapshot
-                    .first()
-                    .map(|snapshot| snapshot.head.position())
-                    .ok_or_else(|| SourceError("a head was not told".to_owned()))
-            }
-        };
-        join_all(topics.iter().map(head)).await
+        let partitions: Vec<Partition> = topics.iter().cloned().map(Partition::new).collect();
+        let heads = self.services.store.heads(&partitions).await;
+        heads
+            .into_iter()
+            .map(|head| head.map_err(|e| SourceError(e.to_string())))
+            .collect()
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use super::shared::{Shared, TopicKind};
 use super::subscribers::{SubscriberId, SubscriberSnapshot, SubscriberState};
 use super::topic_state::{TopicMembership, TopicState};
+use crate::digest::{DigestLine, topic_hash};
 use crate::record::Record;
 use crate::sync::{Mutex, MutexGuard};
 use crate::{Outbox, Position, Topic};
@@ -14,6 +15,8 @@ use crate::{Outbox, Position, Topic};
 pub(super) struct ActiveTopic {
     pub(super) topic: Topic,
     pub(super) kind: TopicKind,
+    /// The topic's hash in digests.
+    pub(super) hash: u64,
     /// Weak, to avoid a cycle: the bus holds topics, and a source may hold the bus.
     shared: Weak<Shared>,
     pub(super) state: Mutex<TopicState>,
@@ -24,8 +27,15 @@ pub(super) struct ActiveTopic {
 pub(super) enum ComparedTopics {
     /// Topics that may have missed records.
     Suspects,
-    /// Topics without durable records since the last comparison.
-    QuietTopics,
+    /// Every topic.
+    All,
+}
+
+/// A position that is to be compared with the log's head.
+pub(super) struct PositionToCompare {
+    pub(super) position: Position,
+    /// Whether the bus reported a loss, which subscribers learn after the comparison.
+    pub(super) is_loss_reported: bool,
 }
 
 /// The next step of a subscriber that is catching up.
@@ -47,6 +57,7 @@ pub(super) enum CatchUpStep {
 impl ActiveTopic {
     pub(super) fn new(topic: Topic, kind: TopicKind, shared: &Arc<Shared>) -> Arc<Self> {
         Arc::new(Self {
+            hash: topic_hash(&topic),
             topic,
             kind,
             shared: Arc::downgrade(shared),
@@ -215,23 +226,55 @@ impl ActiveTopic {
         self.state.lock().is_suspect = true;
     }
 
-    /// Returns the position if it is to be compared with the log.
-    pub(super) fn position_to_compare(&self, which: ComparedTopics) -> Option<Position> {
+    /// Notes that the bus may have lost records.
+    pub(super) fn mark_loss(&self) {
         let mut state = self.state.lock();
-        let is_skipped = match which {
-            ComparedTopics::Suspects => !state.is_suspect,
-            ComparedTopics::QuietTopics => std::mem::take(&mut state.is_busy),
-        };
-        if is_skipped
-            || state.is_recovering
-            || self.kind == TopicKind::Passing
-            || state.subscribers.count() == 0
-        {
-            return None;
+        (state.is_suspect, state.is_loss_reported) = (true, true);
+    }
+
+    /// Marks the topic as suspect if the line of a digest does not agree with its position.
+    /// Returns whether it did. Whether records were missed, only the log's head tells: the line may
+    /// be of another topic with the same hash.
+    pub(super) fn check_line(&self, line: &DigestLine) -> bool {
+        if self.kind == TopicKind::Passing {
+            return false;
         }
+        let mut state = self.state.lock();
+        if state.subscribers.count() == 0 {
+            return false;
+        }
+        let agrees = match (state.position, line.position) {
+            (Some(position), Some(committed)) if !state.is_recovering => {
+                position == committed || position.seq > committed.seq
+            }
+            _ => false,
+        };
+        state.is_suspect |= !agrees;
+        !agrees
+    }
+
+    /// Returns whether the topic is one of those, and whether it had durable records since the last
+    /// comparison.
+    pub(super) fn is_compared(&self, which: ComparedTopics) -> Option<bool> {
+        let state = self.state.lock();
+        let is_compared = state.position.is_some()
+            && !state.is_recovering
+            && self.kind != TopicKind::Passing
+            && state.subscribers.count() > 0
+            && (which == ComparedTopics::All || state.is_suspect);
+        is_compared.then_some(state.is_busy)
+    }
+
+    /// Returns the position if it is to be compared with the log.
+    pub(super) fn position_to_compare(&self, which: ComparedTopics) -> Option<PositionToCompare> {
+        self.is_compared(which)?;
+        let mut state = self.state.lock();
         let position = state.position?;
-        state.is_suspect = false;
-        Some(position)
+        (state.is_busy, state.is_suspect) = (false, false);
+        Some(PositionToCompare {
+            position,
+            is_loss_reported: std::mem::take(&mut state.is_loss_reported),
+        })
     }
 }
 

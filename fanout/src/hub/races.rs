@@ -6,10 +6,10 @@ use shuttle::future::{JoinHandle, spawn};
 
 use super::testing::{Reader, TOPIC, TestNode, eventually, evict, node_with};
 use super::*;
-use crate::FrameEncoding;
 use crate::outbox::{OutboxLimits, Reason};
 use crate::record::{Control, Record};
 use crate::sync::races;
+use crate::{FrameEncoding, Position};
 
 /// A node whose topics do not linger, and that reads the log in short pages.
 fn node() -> Arc<TestNode> {

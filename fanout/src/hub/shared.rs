@@ -35,8 +35,12 @@ pub enum TopicKind {
 pub struct HubConfig {
     /// How long a topic without subscribers stays joined. Default 5 s.
     pub linger: Duration,
-    /// Period at which the positions of quiet topics are compared with the log. Default 5 s.
+    /// Period in which the position of every topic is compared once with the log, spread evenly.
+    /// Default 5 minutes.
     pub compare_period: Duration,
+    /// Whether nodes publish [digests](crate::digest) on the bus. Default no: a bus within the
+    /// process loses nothing.
+    pub has_digests: bool,
     /// Maximum records in one read of the log. Default 128.
     pub page_records: usize,
     /// Maximum bytes of the records in one read of the log. A single record may be larger. Default
@@ -55,7 +59,8 @@ impl Default for HubConfig {
     fn default() -> Self {
         Self {
             linger: Duration::from_secs(5),
-            compare_period: Duration::from_secs(5),
+            compare_period: Duration::from_secs(300),
+            has_digests: false,
             page_records: 128,
             page_bytes: 64 * 1024,
             max_concurrent_reads: 64,

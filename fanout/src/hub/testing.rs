@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::*;
 use crate::bus::{Listener, Local};
@@ -14,7 +15,7 @@ use crate::outbox::testing::{Pipe, frame};
 use crate::record::{Control, Record};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicUsize};
-use crate::{Class, Continuity, FrameEncoding, Gap, PageLimit, Replay};
+use crate::{Class, Continuity, FrameEncoding, Gap, PageLimit, Position, Replay, SourceError};
 
 pub(super) const TOPIC: &str = "room";
 

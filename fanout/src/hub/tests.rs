@@ -12,9 +12,9 @@ use bytes::Bytes;
 
 use super::testing::{Reader, TOPIC, TestNode, World, eventually, evict, node, node_with};
 use super::*;
-use crate::FrameEncoding;
 use crate::outbox::{Excess, OutboxLimits, Reason};
 use crate::record::{Control, Record};
+use crate::{FrameEncoding, Position};
 
 impl Reader {
     fn drive(&self) -> tokio::task::JoinHandle<Reason> {

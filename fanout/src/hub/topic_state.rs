@@ -103,6 +103,8 @@ pub(super) struct TopicState {
     /// Whether records may have been missed, so that the position is to be compared with the log's
     /// head.
     pub(super) is_suspect: bool,
+    /// Whether the bus reported so since the last comparison.
+    pub(super) is_loss_reported: bool,
     /// Whether durable records arrived since the last comparison.
     pub(super) is_busy: bool,
     pub(super) ring: Option<Box<Ring>>,
@@ -127,6 +129,7 @@ impl TopicState {
             announced_seq: 0,
             reads_without_record: 0,
             is_suspect: false,
+            is_loss_reported: false,
             is_busy: false,
             ring: None,
             removed_during_broadcast: Vec::new(),

@@ -1,6 +1,7 @@
 //! A node: composed of its parts from a configuration, and served until it is stopped.
 
 mod background;
+mod digests;
 mod storage;
 
 use std::{
@@ -24,6 +25,7 @@ use store::{Store, embedded::Embedded};
 use tokio::{net::TcpListener, sync::SetOnce, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::digests::DigestPublisher;
 use crate::{
     auth::{Attempts, Authenticator},
     config::{Config, DemoMode},
@@ -60,6 +62,7 @@ pub struct Node {
     sessions: Arc<Sessions>,
     presences: Arc<PresenceTracker>,
     embedded: Option<Arc<Embedded>>,
+    digests: Option<Arc<DigestPublisher>>,
     draining: Arc<AtomicBool>,
     unfit: Arc<SetOnce<CommandError>>,
     /// Cancelled when a drain begins: the node accepts no more connections.
@@ -124,7 +127,10 @@ impl Node {
             storage.hub_listener.clone(),
             storage.bus.clone(),
             source.clone(),
-            hub::HubConfig::default(),
+            hub::HubConfig {
+                has_digests: storage.digests.is_some(),
+                ..hub::HubConfig::default()
+            },
         );
         let presences = PresenceTracker::new(services.clone(), name);
         let limits = services.limits.clone();
@@ -229,7 +235,7 @@ impl Node {
         let follower = Follower::start(services.clone(), sessions.clone())
             .await
             .ok();
-        let node = Self {
+        let mut node = Self {
             address: listener.local_addr().map_err(CommandError::of)?,
             ops_address: ops
                 .as_ref()
@@ -242,6 +248,7 @@ impl Node {
             sessions: sessions.clone(),
             presences: presences.clone(),
             embedded: storage.embedded,
+            digests: None,
             draining,
             unfit: Arc::default(),
             accepting,
@@ -258,6 +265,11 @@ impl Node {
         }
         if let Some(embedded) = node.embedded.clone() {
             node.background(storage::watch_disk(embedded, node.unfit.clone()));
+        }
+        if let Some(recorder) = storage.digests {
+            let publisher = Arc::new(DigestPublisher::new(recorder, storage.store));
+            node.background(publisher.clone().run());
+            node.digests = Some(publisher);
         }
         node.background(pulse.keep());
         node.background(presences.run());
@@ -323,10 +335,10 @@ impl Node {
         }
         self.stop.cancel();
         self.tasks.close();
-        if tokio::time::timeout(left(), self.tasks.wait())
+        let are_finished = tokio::time::timeout(left(), self.tasks.wait())
             .await
-            .is_err()
-        {
+            .is_ok();
+        if !are_finished {
             tracing::warn!("some requests did not finish in time");
         }
         if let Some(embedded) = &self.embedded {
@@ -334,6 +346,11 @@ impl Node {
             embedded.close().await;
         } else {
             self.presences.leave(left()).await;
+        }
+        if let Some(digests) = &self.digests
+            && are_finished
+        {
+            digests.close(left()).await;
         }
         drained
     }

@@ -7,9 +7,10 @@ use domain::{credential::SecretKey, secret_check};
 use fanout::{
     HubListener,
     bus::{Bus, Local, redis::RedisBus},
+    digest::DigestRecorder,
 };
 use store::{
-    Keep, Store, StoreError,
+    CommitRecording, Keep, Store, StoreError,
     embedded::Embedded,
     redis::{Redis, Unfit, Warnings},
 };
@@ -31,6 +32,8 @@ pub(super) struct Storage {
     pub(super) bus: Arc<dyn Bus>,
     pub(super) hub_listener: Arc<HubListener>,
     pub(super) embedded: Option<Arc<Embedded>>,
+    /// The commits of this node, if the bus may lose records of them.
+    pub(super) digests: Option<Arc<DigestRecorder>>,
     /// A Redis that could not be reached yet and still has to be checked.
     pub(super) unchecked: Option<Arc<Redis>>,
     pub(super) folder: Option<Folder>,
@@ -69,6 +72,7 @@ pub(super) async fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<Stor
                 bus,
                 hub_listener,
                 embedded: Some(embedded),
+                digests: None,
                 unchecked: None,
                 folder: Some(folder),
                 admin_key,
@@ -112,12 +116,15 @@ pub(super) async fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<Stor
                 }
             };
             let bus = RedisBus::open(&deployment, names, hub_listener.clone());
-            let store = Metered::over(redis.clone(), metrics.clone());
+            let recorder = Arc::new(DigestRecorder::new(domain::random::bits()));
+            let recording = CommitRecording::over(redis, recorder.clone());
+            let store = Metered::over(recording, metrics.clone());
             Ok(Storage {
                 store,
                 bus,
                 hub_listener,
                 embedded: None,
+                digests: Some(recorder),
                 unchecked,
                 folder: None,
                 admin_key,

@@ -27,6 +27,14 @@ pub trait StoreLayer: Send + Sync + std::fmt::Debug {
         self.inner()?.read(reads).await
     }
 
+    /// See [`Store::heads`].
+    async fn heads(&self, partitions: &[Partition]) -> Vec<Result<Position, StoreError>> {
+        match self.inner() {
+            Ok(inner) => inner.heads(partitions).await,
+            Err(error) => vec![Err(error); partitions.len()],
+        }
+    }
+
     /// See [`Store::documents`].
     async fn documents(
         &self,
@@ -129,6 +137,18 @@ impl<L: StoreLayer> Store for L {
         Self: 'r,
     {
         StoreLayer::read(self, reads)
+    }
+
+    fn heads<'s, 'p, 'r>(
+        &'s self,
+        partitions: &'p [Partition],
+    ) -> BoxFuture<'r, Vec<Result<Position, StoreError>>>
+    where
+        's: 'r,
+        'p: 'r,
+        Self: 'r,
+    {
+        StoreLayer::heads(self, partitions)
     }
 
     fn documents<'s, 'p, 'r>(

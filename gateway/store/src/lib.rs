@@ -15,6 +15,7 @@ pub mod embedded;
 mod layer;
 mod partition;
 mod read;
+mod recording;
 pub mod redis;
 mod slot;
 pub mod transfer;
@@ -28,6 +29,7 @@ pub use fanout::{
     Position, Topic,
     record::{Control, Record, Stamps},
 };
+use futures_util::future::join_all;
 use tokio::time::timeout;
 
 pub use crate::{
@@ -38,6 +40,7 @@ pub use crate::{
     layer::StoreLayer,
     partition::{DocumentKey, Order, Partition, Table},
     read::{Continuity, Document, Log, LogEntry, Page, PartitionHead, Range, Read, Snapshot},
+    recording::CommitRecording,
     slot::{EventSlot, IncrementSlot, RequireSlot, WriteSlot},
 };
 
@@ -69,6 +72,26 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Reads snapshots of several partitions, each at one instant, in few round trips.
     async fn read(&self, reads: Vec<Read>) -> Result<Vec<Snapshot>, StoreError>;
+
+    /// Reads the positions of the heads of several partitions. A partition that cannot be read does
+    /// not delay others.
+    async fn heads(&self, partitions: &[Partition]) -> Vec<Result<Position, StoreError>> {
+        let head = |partition: &Partition| {
+            let read = Read {
+                partition: partition.clone(),
+                documents: Vec::new(),
+                newest: None,
+            };
+            async move {
+                let snapshots = self.read(vec![read]).await?;
+                let snapshot = snapshots
+                    .first()
+                    .ok_or_else(|| StoreError::Corrupt("a read returned no snapshot".to_owned()))?;
+                Ok(snapshot.head.position())
+            }
+        };
+        join_all(partitions.iter().map(head)).await
+    }
 
     /// Reads documents of one partition in the given order, until they exceed `bytes` together
     /// (values and the engine's metadata); at least one. The result is shorter than `keys` if the

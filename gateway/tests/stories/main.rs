@@ -24,6 +24,7 @@ mod kill;
 mod limits;
 mod lists;
 mod lost_memberships;
+mod lost_records;
 mod lost_removals;
 mod membership;
 mod methods_channels;

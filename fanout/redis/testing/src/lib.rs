@@ -4,6 +4,7 @@
 //! Needs `redis-server` on the path.
 
 mod cluster;
+mod lossy_proxy;
 mod proxy;
 mod sentinel;
 mod server;
@@ -13,7 +14,9 @@ use std::{future::Future, time::Duration};
 use chaos_redis::DEFAULT_PREFIX;
 use tokio::time::{Instant, sleep};
 
-pub use self::{cluster::Cluster, proxy::Proxy, sentinel::Sentinel, server::Server};
+pub use self::{
+    cluster::Cluster, lossy_proxy::LossyProxy, proxy::Proxy, sentinel::Sentinel, server::Server,
+};
 
 /// Maximum time to wait for a condition.
 const PATIENCE: Duration = Duration::from_secs(60);

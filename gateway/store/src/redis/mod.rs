@@ -45,7 +45,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chaos_redis::{Commands, Deployment, Names, Replicas};
 use fanout::Position;
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use parking_lot::Mutex;
 
 pub use check::{Unfit, Warnings};
@@ -188,6 +188,14 @@ impl Store for Redis {
                 .map(|read| read::snapshot(self, read, size)),
         ))
         .await
+    }
+
+    /// Each head is one string, read by a plain command; the commands are pipelined.
+    async fn heads(&self, partitions: &[Partition]) -> Vec<Result<Position, StoreError>> {
+        let heads = partitions
+            .iter()
+            .map(|partition| with_timeout(read::head_position(self, partition)));
+        join_all(heads).await
     }
 
     async fn documents(

@@ -124,6 +124,26 @@ pub(super) async fn snapshot_within(
     Err(too_many_conflicting_writes())
 }
 
+/// Reads the position of a partition's head.
+pub(super) async fn head_position(
+    redis: &Redis,
+    partition: &Partition,
+) -> Result<Position, StoreError> {
+    let mut cmd = redis::Cmd::new();
+    cmd.arg("GET").arg(redis.keys(partition).head());
+    let answer = redis
+        .commands
+        .run(&cmd)
+        .await
+        .map_err(script::unavailable)?;
+    match answer.value {
+        redis::Value::Nil => Ok(Position::default()),
+        redis::Value::BulkString(bytes) => Ok(stored::head(bytes.into())?.head.position()),
+        redis::Value::ServerError(error) => Err(script::refused(&error)),
+        _ => Err(StoreError::Corrupt("a head is not a string".to_owned())),
+    }
+}
+
 pub(super) async fn page_of(
     redis: &Redis,
     partition: &Partition,

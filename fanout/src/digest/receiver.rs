@@ -1,0 +1,120 @@
+//! Receives the digests of all nodes, and notices when some are missing.
+
+use std::collections::HashMap;
+
+use tokio::time::Instant;
+
+use super::{Digest, FORGET_AFTER, INTERVAL, REPEATS, SILENCE};
+
+/// Maximum number of nodes that are followed. Digests of others put all topics in doubt.
+const MAX_PUBLISHERS: usize = 4_096;
+
+/// Whether positions may be behind the log though no line of a digest says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Doubt {
+    /// The lines received so far tell everything.
+    None,
+    /// The positions of all topics are in doubt.
+    AllTopics,
+}
+
+/// Follows the rounds of each node.
+#[derive(Debug)]
+pub struct DigestReceiver {
+    listening_since: Instant,
+    publishers: HashMap<u64, Publisher>,
+}
+
+/// A node that publishes digests.
+#[derive(Debug)]
+struct Publisher {
+    /// The newest round of which all parts arrived, or before which none is needed.
+    complete_round: u64,
+    /// The round of the newest part, and the number of its parts that arrived.
+    current: (u64, u16),
+    heard_at: Instant,
+    /// When a round was complete, or all topics were in doubt, for the last time.
+    certain_at: Instant,
+    /// Whether it was heard since it last put all topics in doubt.
+    is_heard: bool,
+}
+
+impl Publisher {
+    fn doubt(&mut self, now: Instant) -> Doubt {
+        (self.certain_at, self.is_heard) = (now, false);
+        Doubt::AllTopics
+    }
+}
+
+impl DigestReceiver {
+    /// Creates a receiver on a bus that has just confirmed the topics of digests.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            listening_since: now,
+            publishers: HashMap::new(),
+        }
+    }
+
+    /// Takes a digest, besides its lines.
+    pub fn receive(&mut self, digest: &Digest, now: Instant) -> Doubt {
+        let mut doubt = Doubt::None;
+        if digest.is_incomplete {
+            doubt = Doubt::AllTopics;
+        }
+        let is_known = self.publishers.contains_key(&digest.publisher);
+        if !is_known && self.publishers.len() >= MAX_PUBLISHERS {
+            return Doubt::AllTopics;
+        }
+        // Of a node that is heard for the first time, the rounds since this one listens are needed.
+        let listening = now.saturating_duration_since(self.listening_since);
+        let missed_rounds = listening.as_secs() / INTERVAL.as_secs();
+        let publisher = self
+            .publishers
+            .entry(digest.publisher)
+            .or_insert_with(|| Publisher {
+                complete_round: digest.round.saturating_sub(1 + missed_rounds),
+                current: (digest.round, 0),
+                heard_at: now,
+                certain_at: now,
+                is_heard: true,
+            });
+        (publisher.heard_at, publisher.is_heard) = (now, true);
+        if digest.round > publisher.current.0 {
+            publisher.current = (digest.round, 0);
+        }
+        if digest.round > publisher.complete_round + REPEATS {
+            doubt = publisher.doubt(now);
+            publisher.complete_round = digest.round - 1;
+        }
+        if digest.round == publisher.current.0 {
+            publisher.current.1 += 1;
+            if publisher.current.1 == digest.parts {
+                publisher.complete_round = publisher.complete_round.max(digest.round);
+                publisher.certain_at = now;
+                if digest.is_last {
+                    self.publishers.remove(&digest.publisher);
+                }
+            }
+        }
+        doubt
+    }
+
+    /// Notices nodes without a complete round. All topics are in doubt when a node becomes silent,
+    /// and again when it is forgotten: its last commits may have run in between.
+    pub fn tick(&mut self, now: Instant) -> Doubt {
+        let mut doubt = Doubt::None;
+        self.publishers.retain(|_, publisher| {
+            let uncertain = now.saturating_duration_since(publisher.certain_at);
+            if uncertain >= SILENCE && publisher.is_heard {
+                doubt = publisher.doubt(now);
+            }
+            let is_forgotten = now.saturating_duration_since(publisher.heard_at) >= FORGET_AFTER;
+            if is_forgotten {
+                doubt = Doubt::AllTopics;
+            }
+            !is_forgotten
+        });
+        doubt
+    }
+}
