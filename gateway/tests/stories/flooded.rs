@@ -1,14 +1,19 @@
 //! Large reads of one app do not delay other apps.
 
+use std::time::Instant;
+
 use axum::http::Method;
+use chaos_redis::RESPONSE_TIMEOUT;
 use futures_util::future::join_all;
+use protocol::ErrorCode;
 use redis_testing::Proxy;
 use serde_json::{Value, json};
 
-use crate::story::{StoreKind, StoreProcess, World};
+use crate::story::{StoreKind, StoreProcess, World, refusal, until};
 
 /// Number of concurrent pages.
 const READS: usize = 40;
+const PAGE: &str = "/v1/channels/general/messages?limit=50";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_replies_of_one_app_do_not_delay_other_apps() {
@@ -45,9 +50,10 @@ async fn large_replies_of_one_app_do_not_delay_other_apps() {
         .unwrap();
 
     proxy.shut();
-    let flood = tokio::spawn(async move {
-        join_all((0..READS).map(|_| flooded.get::<Value>("/v1/channels/general/messages?limit=50")))
-            .await
+    let shut_at = Instant::now();
+    let flood = tokio::spawn({
+        let flooded = flooded.clone();
+        async move { join_all((0..READS).map(|_| flooded.get::<Value>(PAGE))).await }
     });
     proxy.holds().await;
     let message = json!({ "sender_id": "bob", "text": "heard" });
@@ -72,9 +78,24 @@ async fn large_replies_of_one_app_do_not_delay_other_apps() {
             "{path}"
         );
     }
-    assert!(!flood.is_finished());
+    // On a busy machine, the reads may have waited longer than the node waits for Redis, or for
+    // their turn. Their repeats succeed.
+    let was_short = shut_at.elapsed() < RESPONSE_TIMEOUT / 2;
+    assert!(!flood.is_finished() || !was_short);
     proxy.open();
     for page in flood.await.unwrap() {
+        let page = match page {
+            Err(error) if !was_short => {
+                let (_, code) = refusal::<Value>(Err(error));
+                assert!([ErrorCode::Unavailable, ErrorCode::RateLimited].contains(&code));
+                until("the repeat succeeds", || async {
+                    flooded.get::<Value>(PAGE).await.is_ok()
+                })
+                .await;
+                flooded.get(PAGE).await
+            }
+            page => page,
+        };
         assert_eq!(page.unwrap()["items"].as_array().unwrap().len(), 15);
     }
 }
