@@ -7,6 +7,9 @@
 //! contains new channels at once. One request at a time reads it for each user and app, and a few
 //! at once on the node. They read in pieces, between which other work proceeds.
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use protocol::{ChannelId, EventKind, UserId};

@@ -14,7 +14,7 @@ use domain::{
     schema::Scope,
 };
 use protocol::{
-    CloseCode, Encoding, ErrorCode, KeyId,
+    CloseCode, Cursor, Encoding, ErrorCode, KeyId,
     entity::{ChannelType, Environment},
     operation::{
         channel::CreateChannel,
@@ -461,6 +461,21 @@ on_both_stores! {
         world.team().post::<Value>("/v1/channels/open/participants", &json!({ "user_id": "alice" })).await.unwrap();
         let full = world.team().post::<Value>("/v1/channels", &json!({ "type": "group", "creator_id": "alice" })).await;
         assert_eq!(refusal(full), (422, ErrorCode::LimitReached));
+    }
+
+    async fn replay_of_the_users_own_stream_is_charged_to_the_user(world: FewerRequests) {
+        let world = world.0;
+        world.people(&["alice"]).await;
+        let (seq, at) = quiet(&world, "alice").await.connected().user_position;
+        many_groups(&world, "alice", 900).await;
+        let connects = async |user_position| {
+            let params = Connect { token: world.token("alice").await, watch: Watch::None, user_position, ..Connect::default() };
+            Connector::new(&world.url(0), Encoding::Json).unwrap().connect(&params).await.map(drop)
+        };
+        // 2 tokens at once, and the replay of 900 events takes 4.
+        connects(Some(Cursor::After(seq, at))).await.unwrap();
+        let Err(ConnectError::Refused { error, .. }) = connects(None).await else { panic!("the replay was free") };
+        assert_eq!(error.code, ErrorCode::RateLimited);
     }
 
     async fn replays_are_charged_to_their_user(world: World) {

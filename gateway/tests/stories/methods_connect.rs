@@ -127,6 +127,13 @@ on_both_stores! {
         let bob = world.connects_to(0, "bob", Encoding::MessagePack, Connect { resume, ..Connect::default() }).await;
         let connected = json!(bob.connected());
         assert_eq!((connected["channels"].as_array().unwrap().len(), &connected["more"]), (4, &json!(true)));
+        // Those that are active last leave the others their places, too.
+        let resume = [5, 3].map(|index| (channels[index].clone(), Cursor::Now)).into();
+        let resumed = world.connects_to(0, "bob", Encoding::MessagePack, Connect { resume, ..Connect::default() }).await;
+        let connected = json!(resumed.connected());
+        assert_eq!(connected["channels"].as_array().unwrap().len(), 5);
+        assert_eq!(connected["more"], true);
+        drop(resumed);
         let nobody = world.connects_to(0, "bob", Encoding::MessagePack, Connect { watch: Watch::None, ..Connect::default() }).await;
         assert!(nobody.connected().channels.is_empty());
 
