@@ -14,11 +14,11 @@ use domain::{
     schema::Scope,
 };
 use protocol::{
-    CloseCode, Cursor, Encoding, ErrorCode, KeyId,
+    CloseCode, Cursor, Encoding, ErrorCode, KeyId, MessageId,
     entity::{ChannelType, Environment},
     operation::{
         channel::CreateChannel,
-        message::SendMessage,
+        message::{MessageSend, SendMessage},
         session::{Connect, Watch},
     },
 };
@@ -64,6 +64,23 @@ struct FewerRequests(World);
 impl FewerRequests {
     async fn on(store_kind: StoreKind) -> Self {
         Self(World::with(store_kind, 1, &["--limit", "requests_per_second=1"]).await)
+    }
+}
+
+/// A world with one request per second for a user, and texts of many megabytes.
+struct LargeTexts(World);
+
+impl LargeTexts {
+    async fn on(store_kind: StoreKind) -> Self {
+        let limits = [
+            "requests_per_second=1",
+            "text_bytes=20000000",
+            "frame_bytes=30000000",
+            "outbox_bytes=0",
+            "requests_total_bytes=0",
+        ];
+        let flags: Vec<&str> = limits.iter().flat_map(|limit| ["--limit", limit]).collect();
+        Self(World::with(store_kind, 1, &flags).await)
     }
 }
 
@@ -461,6 +478,20 @@ on_both_stores! {
         world.team().post::<Value>("/v1/channels/open/participants", &json!({ "user_id": "alice" })).await.unwrap();
         let full = world.team().post::<Value>("/v1/channels", &json!({ "type": "group", "creator_id": "alice" })).await;
         assert_eq!(refusal(full), (422, ErrorCode::LimitReached));
+    }
+
+    async fn sends_are_charged_for_what_they_read(world: LargeTexts) {
+        let world = world.0;
+        let general = world.channel("group", "general", &["alice"]).await;
+        let alice = quiet(&world, "alice").await;
+        let backend = world.backend(&world.token("alice").await);
+        let body = SendMessage { message_id: Some(MessageId::from_bits(1)), text: Some("x".repeat(16_000_000)), ..SendMessage::default() };
+        alice.session.call::<MessageSend>(&general, &body).await.unwrap();
+        backend.get::<Value>("/v1/users/alice").await.unwrap();
+        // The repeat reads 16 MB, which take 5 tokens of 2.
+        alice.session.call::<MessageSend>(&general, &body).await.unwrap();
+        let refused = backend.get::<Value>("/v1/users/alice").await;
+        assert_eq!(refusal(refused), (429, ErrorCode::RateLimited));
     }
 
     async fn replay_of_the_users_own_stream_is_charged_to_the_user(world: FewerRequests) {
