@@ -4,6 +4,7 @@
 //! Needs `redis-server` on the path.
 
 mod cluster;
+mod counting_proxy;
 mod lossy_proxy;
 mod proxy;
 mod sentinel;
@@ -15,7 +16,8 @@ use chaos_redis::DEFAULT_PREFIX;
 use tokio::time::{Instant, sleep};
 
 pub use self::{
-    cluster::Cluster, lossy_proxy::LossyProxy, proxy::Proxy, sentinel::Sentinel, server::Server,
+    cluster::Cluster, counting_proxy::CountingProxy, lossy_proxy::LossyProxy, proxy::Proxy,
+    sentinel::Sentinel, server::Server,
 };
 
 /// Maximum time to wait for a condition.
