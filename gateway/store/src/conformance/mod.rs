@@ -105,6 +105,7 @@ macro_rules! conformance {
             ]
             reads: [
                 absent_partition_is_all_zero
+                heads_are_those_of_the_logs
                 documents_are_returned_in_requested_order
                 documents_stop_at_the_byte_limit_but_include_the_first
                 document_requested_twice_is_returned_twice_or_cut_off

@@ -43,6 +43,20 @@ pub(crate) async fn absent_partition_is_all_zero<B: Bench>() {
     assert_eq!(store.read(vec![]).await.unwrap().len(), 0);
 }
 
+pub(crate) async fn heads_are_those_of_the_logs<B: Bench>() {
+    let bench = B::start(ALL).await;
+    let store = bench.store();
+    let absent = Partition::new("c:absent");
+    for seq in 1..=3 {
+        commits(&*store, &room(), commit().appending("e")).await;
+        let heads = store.heads(&[absent.clone(), room()]).await;
+        let heads: Vec<Position> = heads.into_iter().map(Result::unwrap).collect();
+        let log = store.log(&room(), Position::default(), 10).await.unwrap();
+        assert_eq!(heads, [Position::default(), log.head.position()]);
+        assert_eq!(heads[1].seq, seq);
+    }
+}
+
 pub(crate) async fn documents_are_returned_in_requested_order<B: Bench>() {
     let bench = B::start(ALL).await;
     let store = bench.store();
