@@ -2,6 +2,8 @@
 //! as a gap.
 
 use super::*;
+use crate::bus::Bus as _;
+use crate::digest::{self, DigestRecorder};
 
 #[tokio::test]
 async fn missing_records_are_read_from_the_log() {
@@ -278,6 +280,38 @@ async fn heads_of_quiet_topics_are_compared_periodically() {
     let _subscription = node.subscribe(&reader).await;
     node.lose("1");
     reader.sees(&["1 1"]).await;
+}
+
+#[tokio::test]
+async fn lost_record_without_a_successor_is_found_by_the_digest_of_its_commit() {
+    let node = node_with(HubConfig {
+        compare_period: Duration::from_secs(600),
+        has_digests: true,
+        ..HubConfig::default()
+    });
+    node.bus.join(&digest::bucket_topics()).await.unwrap();
+    let reader = node.reader("a");
+    let _subscription = node.subscribe(&reader).await;
+    node.commit("1");
+    reader.sees(&["1 1"]).await;
+    let lost = node.lose("2");
+    let now = tokio::time::Instant::now();
+    let publish = |recorder: DigestRecorder| {
+        let (bucket, records) = recorder.last_round(now);
+        for record in records {
+            node.bus.publish(&bucket, record);
+        }
+    };
+    let certain = DigestRecorder::new(1);
+    certain.committed(TOPIC, lost.position, now);
+    publish(certain);
+    reader.sees(&["1 1", "2 2"]).await;
+    node.lose("3");
+    let uncertain = DigestRecorder::new(2);
+    uncertain.uncertain(&TOPIC.into(), now);
+    publish(uncertain);
+    reader.sees(&["1 1", "2 2", "3 3"]).await;
+    assert!(node.world.losses.lock().is_empty(), "nothing is missing");
 }
 
 #[tokio::test]
