@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use store::embedded::{self, DATA, Lock, OpenError};
+use store::embedded::{self, DATA, JOURNAL, Lock, OpenError};
 
 use super::{Partial, copy_files, copy_store, findings, size, sync};
 use crate::value_check::ChatCheck;
@@ -83,13 +83,15 @@ pub fn restore(Restore { from, data }: &Restore) -> Result<(), CommandError> {
         .iter()
         .copied()
         .filter(|name| *name != SECRET_KEY)
-        .chain([DATA])
+        .chain(
+            [JOURNAL, DATA]
+                .into_iter()
+                .filter(|name| partial.0.join(name).exists()),
+        )
         .chain(files.iter().copied().filter(|name| *name == SECRET_KEY))
     {
         if let Err(error) = fs::rename(partial.0.join(name), data.join(name)) {
-            moved
-                .iter()
-                .for_each(|name| drop(fs::remove_file(data.join(name))));
+            moved.iter().for_each(|name| remove(&data.join(name)));
             return Err(unwritable(error));
         }
         moved.push(name);
@@ -100,6 +102,16 @@ pub fn restore(Restore { from, data }: &Restore) -> Result<(), CommandError> {
     print_line!("Clients that are ahead of the backup are told \"diverged\" and read again.");
     print_line!("Deletions and revocations since the backup are undone: repeat them.");
     Ok(())
+}
+
+/// Removes a file or a folder.
+fn remove(path: &Path) {
+    // The first error is reported.
+    let _ = if path.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    };
 }
 
 fn verify(from: &Path) -> Result<(), CommandError> {

@@ -18,7 +18,10 @@ use prometheus_client::{
 };
 use protocol::{CloseCode, ErrorCode, Limits};
 
-pub use self::{latency::Latency, scrape::Readings};
+pub use self::{
+    latency::Latency,
+    scrape::{JournalReadings, Readings},
+};
 
 /// The `Content-Type` of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

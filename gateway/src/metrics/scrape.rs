@@ -5,9 +5,10 @@ use std::{fmt, fs, sync::OnceLock};
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric},
-    metrics::{counter::ConstCounter, gauge::ConstGauge},
+    encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
 };
+use store::embedded::{SYNC_BUCKETS_MICROS, SyncTimes};
 
 /// Values of the parts that count themselves.
 #[derive(Debug, Clone, Copy, Default)]
@@ -20,10 +21,21 @@ pub struct Readings {
     pub gate: crate::limit::GateCounts,
     /// Bytes that requests hold until their answers are written.
     pub requests_bytes: u64,
+    /// Length and sync times of the embedded store's journal.
+    pub journal: Option<JournalReadings>,
     /// Whether the bus is connected.
     pub bus_connected: bool,
     /// Whether the node is ready, as `/readyz` reports it.
     pub ready: bool,
+}
+
+/// Values of the embedded store's journal.
+#[derive(Debug, Clone, Copy)]
+pub struct JournalReadings {
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// Sync times since the start.
+    pub syncs: SyncTimes,
 }
 
 /// Reads the values at a scrape. It has none until their source is set.
@@ -46,6 +58,7 @@ impl Collector for ScrapedParts {
             outboxes,
             gate,
             requests_bytes,
+            journal,
             bus_connected,
             ready,
         } = read();
@@ -96,6 +109,19 @@ impl Collector for ScrapedParts {
             "1 while the node takes new connections: the store is reachable and it does not drain",
             ready.into(),
         )?;
+        if let Some(journal) = journal {
+            gauge(
+                "store_journal_bytes",
+                "Bytes of the embedded store's journal",
+                journal.bytes,
+            )?;
+            one(
+                &mut encoder,
+                "store_sync_seconds",
+                "Time that the disk takes to sync a group of commits",
+                &SyncHistogram(journal.syncs),
+            )?;
+        }
         let mut counter =
             |name, help, value: u64| one(&mut encoder, name, help, &ConstCounter::new(value));
         counter(
@@ -145,6 +171,35 @@ impl Collector for ScrapedParts {
             ConstCounter::new(value).encode(family.encode_family(&[("bound", bound)])?)?;
         }
         Ok(())
+    }
+}
+
+/// Sync times as a histogram in seconds.
+#[derive(Debug)]
+struct SyncHistogram(SyncTimes);
+
+impl EncodeMetric for SyncHistogram {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a scrape is read as floating point anyway"
+    )]
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        let SyncTimes { counts, sum_micros } = self.0;
+        let bounds = SYNC_BUCKETS_MICROS
+            .iter()
+            .map(|micros| *micros as f64 / 1e6)
+            .chain([f64::MAX]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
+        encoder.encode_histogram::<[(&str, &str); 0]>(
+            sum_micros as f64 / 1e6,
+            counts.iter().sum(),
+            &buckets,
+            None,
+        )
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
     }
 }
 

@@ -105,6 +105,7 @@ fn values_of_other_parts_are_read_at_the_scrape() {
             ..Default::default()
         },
         requests_bytes: 6,
+        journal: None,
         bus_connected: true,
         ready: false,
     });

@@ -32,7 +32,7 @@ use crate::{
     demo::Demo,
     limit::{Concurrent, Gate, Keyed, Rate, Room},
     listen::{self, Admission, HttpServer, SocketBudget},
-    metrics::{Metrics, Readings},
+    metrics::{JournalReadings, Metrics, Readings},
     readiness::Readiness,
     rest::{self, Proxies, RestState},
     sessions::{PresenceTracker, Registry, Sessions, SessionsParts},
@@ -185,6 +185,10 @@ impl Node {
             Arc::downgrade(&pulse),
             draining.clone(),
         );
+        let journal = storage
+            .embedded
+            .as_ref()
+            .map(|embedded| embedded.journal().clone());
         metrics.watch(move || {
             let (hub, outboxes, gate, requests, pulse, draining) = &counted;
             let (Some(hub), Some(pulse)) = (hub.upgrade(), pulse.upgrade()) else {
@@ -197,6 +201,10 @@ impl Node {
                 outboxes: outboxes.counts(),
                 gate: gate.counts(),
                 requests_bytes: requests.used() as u64,
+                journal: journal.as_ref().map(|journal| JournalReadings {
+                    bytes: journal.bytes(),
+                    syncs: journal.sync_times(),
+                }),
                 bus_connected,
                 ready,
             }

@@ -58,10 +58,7 @@ pub(super) async fn watch_presence(
     let started: Vec<_> = joined
         .into_iter()
         .map(|joining| {
-            TrackedSubscription::new(
-                joining.start(Position::default(), Position::default()),
-                None,
-            )
+            TrackedSubscription::new(joining.start(Position::default(), Position::default()))
         })
         .collect();
     let presence = presence_of(sessions, session.scope(), &users).await?;

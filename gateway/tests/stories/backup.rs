@@ -132,13 +132,14 @@ async fn backup_of_a_busy_node_has_every_message_acknowledged_before() {
     }
     is_whole(&data).await;
 
-    assert_eq!(names(&backup), ["admin-key", "data.mdb", "secret-key"]);
+    assert_eq!(
+        names(&backup),
+        ["admin-key", "data.mdb", "journal", "secret-key"]
+    );
     for name in names(&backup) {
-        let mode = std::fs::metadata(backup.join(&name))
-            .unwrap()
-            .permissions()
-            .mode();
-        assert_eq!(mode & 0o777, 0o600, "{name}");
+        let found = std::fs::metadata(backup.join(&name)).unwrap();
+        let expected = if found.is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(found.permissions().mode() & 0o777, expected, "{name}");
     }
     is_whole(&backup).await;
     restores(&backup, &restored).await;
@@ -278,7 +279,13 @@ async fn nothing_is_overwritten_and_failures_are_reported_in_a_sentence() {
     backs_up(Path::new(&data), Path::new(&backup)).await;
     assert_eq!(
         names(Path::new(&backup)),
-        ["admin-key", "data.mdb", "demo.json", "secret-key"]
+        [
+            "admin-key",
+            "data.mdb",
+            "demo.json",
+            "journal",
+            "secret-key"
+        ]
     );
     std::fs::create_dir(&other).unwrap();
     std::fs::write(format!("{other}/notes"), "mine").unwrap();
@@ -384,7 +391,13 @@ async fn mounted_volume_counts_as_an_empty_folder() {
     backs_up(&data, &backup).await;
     assert_eq!(
         names(&backup),
-        ["admin-key", "data.mdb", "demo.json", "secret-key"]
+        [
+            "admin-key",
+            "data.mdb",
+            "demo.json",
+            "journal",
+            "secret-key"
+        ]
     );
     restores(&backup, &restored).await;
     is_whole(&restored).await;

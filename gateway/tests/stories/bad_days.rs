@@ -51,6 +51,12 @@ fn copied(from: &Path) -> tempfile::TempDir {
     for name in ["data.mdb", "secret-key", "admin-key"] {
         fs::copy(from.join(name), folder.path().join(name)).unwrap();
     }
+    let journal = folder.path().join("journal");
+    fs::create_dir(&journal).unwrap();
+    for file in fs::read_dir(from.join("journal")).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), journal.join(file.file_name())).unwrap();
+    }
     folder
 }
 
@@ -243,15 +249,11 @@ async fn a_disk_without_room_for_a_store_ends_the_start_with_a_sentence() {
     );
 }
 
-/// A limit on the file size simulates a full disk.
+/// A limit on the file size simulates a full disk: no further segment of the journal can be made.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn full_disk_makes_sends_unavailable_and_loses_no_acknowledged_message() {
     let folder = tempfile::tempdir().unwrap();
-    let starter = [
-        "sh",
-        "-c",
-        "trap '' XFSZ; ulimit -S -f 4000; exec \"$0\" \"$@\"",
-    ];
+    let starter = ["sh", "-c", "trap '' XFSZ; exec \"$0\" \"$@\""];
     let (mut node, address) = Chaos::node_by(&starter, folder.path(), &FLAGS).await;
     let mut shop = Shop::open(address, &admin_key(folder.path())).await;
     shop.group("general", &["alice", "bob"]).await;
@@ -262,6 +264,17 @@ async fn full_disk_makes_sends_unavailable_and_loses_no_acknowledged_message() {
         text: Some("x".repeat(16_000)),
         ..said(id)
     };
+    let limit_file_size = |pid: u32, limit: &str| {
+        let limited = std::process::Command::new("prlimit")
+            .args([
+                "--pid",
+                &pid.to_string(),
+                &format!("--fsize={limit}:unlimited"),
+            ])
+            .status();
+        assert!(limited.unwrap().success());
+    };
+    limit_file_size(node.pid(), "1000000");
     let refusal = loop {
         let id = MessageId::from_bits(acknowledged.len() as u64 + 1);
         match alice.call::<MessageSend>(&general, &long(&id)).await {
@@ -284,14 +297,7 @@ async fn full_disk_makes_sends_unavailable_and_loses_no_acknowledged_message() {
     until("it is not ready", async || ready().await == 503).await;
     // The session is open, and reads are answered.
     assert_eq!(whole_channel(&shop, "general").await, acknowledged);
-    let raised = std::process::Command::new("prlimit")
-        .args([
-            "--pid",
-            &node.pid().to_string(),
-            "--fsize=unlimited:unlimited",
-        ])
-        .status();
-    assert!(raised.unwrap().success());
+    limit_file_size(node.pid(), "unlimited");
     until("it is ready again", async || ready().await == 200).await;
     let id = MessageId::from_bits(acknowledged.len() as u64 + 1);
     acknowledged.insert(
@@ -373,7 +379,7 @@ async fn holds(data: &Path, shop: Shop, last: u64, mut acknowledged: BTreeMap<Me
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn failing_syncs_make_sends_unavailable_and_lose_no_acknowledged_message() {
+async fn failed_sync_ends_the_node_and_loses_no_acknowledged_message() {
     if !can_trace() {
         return;
     }
@@ -381,21 +387,15 @@ async fn failing_syncs_make_sends_unavailable_and_lose_no_acknowledged_message()
     let (mut node, shop, alice) =
         on_a_failing_disk(folder.path(), "inject=fdatasync:error=EIO:when=40..44").await;
     let mut acknowledged = BTreeMap::new();
-    let refused = sends(&alice, 1..=60, &mut acknowledged)
-        .await
-        .expect("the session stays");
+    let _ = sends(&alice, 1..=60, &mut acknowledged).await;
     assert!(
-        refused > 0 && acknowledged.len() > 10,
-        "{refused} refused, {} acknowledged",
+        (10..60).contains(&acknowledged.len()),
+        "{} acknowledged",
         acknowledged.len()
     );
-    assert_eq!(
-        sends(&alice, 1..=60, &mut acknowledged).await,
-        Some(0),
-        "it goes on by itself"
-    );
-    assert_eq!(whole_channel(&shop, "general").await, acknowledged);
-    node.kill9().await;
+    // Whether the disk has what was written before a failed sync is unknown, also after a later sync
+    // that succeeds.
+    assert_eq!(node.ends().await.code(), Some(2), "{}", node.log());
     holds(folder.path(), shop, 60, acknowledged).await;
 }
 
@@ -405,9 +405,6 @@ async fn failed_commit_write_ends_the_node_and_loses_no_acknowledged_message() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    // LMDB stops to write in a process in which a meta page could not be written. The meta page is
-    // written after none to three single pages of the commit, so of the twelfth writes one is soon
-    // a meta page.
     let (mut node, shop, alice) =
         on_a_failing_disk(folder.path(), "inject=pwrite64:error=EIO:when=84+12").await;
     let mut acknowledged = BTreeMap::new();

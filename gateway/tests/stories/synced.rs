@@ -1,11 +1,9 @@
 //! No acknowledgement precedes its sync, checked in a trace of the binary's system calls.
 //!
-//! For a commit, LMDB writes the pages to `data.mdb`, calls `fdatasync`, and
-//! then writes the meta page, which makes the commit visible, through a descriptor
-//! that was opened with `O_DSYNC`. All three must have returned, in this order, before any byte
-//! about a message is written to a socket.
+//! For a group of commits, the node writes into a segment of its journal and calls `fdatasync`. Both
+//! must have returned, in this order, before any byte about a message is written to a socket.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use protocol::{
     Encoding,
@@ -41,9 +39,9 @@ impl<'a> Call<'a> {
         Some((number, rest.split_once('>')?.0))
     }
 
-    fn is_of_data(&self) -> bool {
+    fn is_of_journal(&self) -> bool {
         self.descriptor()
-            .is_some_and(|(_, path)| path.ends_with("/data.mdb"))
+            .is_some_and(|(_, path)| path.ends_with(".segment"))
     }
 
     fn is_of_socket(&self) -> bool {
@@ -101,28 +99,13 @@ fn calls(trace: &str) -> Vec<Call<'_>> {
 /// in the trace unencoded.
 fn told_after_its_sync(trace: &str, texts: &[String]) -> Result<(), String> {
     let calls = calls(trace);
-    let synchronous: BTreeSet<&str> = calls
-        .iter()
-        .filter(|call| {
-            call.name == "openat"
-                && call.arguments.contains("/data.mdb\"")
-                && call.arguments.contains("O_DSYNC")
-        })
-        .filter_map(|call| call.result.split_once('<').map(|(number, _)| number))
-        .collect();
     let is_write = |call: &&Call<'_>| {
         ["pwrite64", "pwritev", "writev", "write"].contains(&call.name)
-            && call.is_of_data()
+            && call.is_of_journal()
             && call.succeeded()
     };
     let is_sync = |call: &&Call<'_>| {
-        ["fdatasync", "fsync"].contains(&call.name) && call.is_of_data() && call.succeeded()
-    };
-    let is_meta = |call: &&Call<'_>| {
-        is_write(call)
-            && call
-                .descriptor()
-                .is_some_and(|(number, _)| synchronous.contains(number))
+        ["fdatasync", "fsync"].contains(&call.name) && call.is_of_journal() && call.succeeded()
     };
     for text in texts {
         let told = calls.iter().find(|call| {
@@ -138,24 +121,11 @@ fn told_after_its_sync(trace: &str, texts: &[String]) -> Result<(), String> {
         let written = written
             .filter(|call| call.returned < told.began)
             .ok_or_else(|| format!("{text} is told before it is written"))?;
-        let committed = calls
-            .iter()
-            .filter(is_meta)
-            .find(|call| call.began > written.returned);
-        let committed = committed.filter(|call| call.returned < told.began);
-        let committed =
-            committed.ok_or_else(|| format!("{text} is told before its commit is on the disk"))?;
-        // All pages of the commit, not only the one with the text.
-        let pages = calls
-            .iter()
-            .filter(is_write)
-            .filter(|call| call.began < committed.began)
-            .map(|call| call.returned)
-            .max();
-        let synced = calls
-            .iter()
-            .filter(is_sync)
-            .any(|call| Some(call.began) > pages && call.returned < committed.began);
+        let synced = calls.iter().filter(is_sync).any(|call| {
+            call.began > written.returned
+                && call.returned < told.began
+                && call.descriptor() == written.descriptor()
+        });
         if !synced {
             return Err(format!("{text} is told before a sync of what was written"));
         }
@@ -169,14 +139,11 @@ const SENDS: [&str; 5] = ["sendto", "sendmsg", "sendmmsg", "write", "writev"];
 #[test]
 fn missing_sync_is_detected_in_a_trace() {
     const TRACE: &str = r#"
-7 openat(AT_FDCWD</>, "/d/data.mdb", O_RDWR|O_CREAT|O_CLOEXEC, 0600) = 5</d/data.mdb>
-7 openat(AT_FDCWD</>, "/d/data.mdb", O_WRONLY|O_DSYNC|O_CLOEXEC, 0600) = 6</d/data.mdb>
 8 recvfrom(9<socket:[1]>, "… hello-1 …", 4096, 0, NULL, NULL) = 80
-7 pwrite64(5</d/data.mdb>, "\2\0… hello-1 …", 4096, 8192) = 4096
-7 fdatasync(5</d/data.mdb> <unfinished ...>
+7 pwrite64(5</d/journal/1.segment>, "GRP1… hello-1 …", 400, 8192) = 400
+7 fdatasync(5</d/journal/1.segment> <unfinished ...>
 8 epoll_wait(3<anon_inode:[eventpoll]>, [], 1024, 4) = 0
 7 <... fdatasync resumed>) = 0
-7 pwrite64(6</d/data.mdb>, "\0\0", 120, 32) = 120
 8 sendto(9<socket:[1]>, "\201… hello-1 …", 80, MSG_NOSIGNAL, NULL, 0) = 80
 "#;
     let told = |trace: &str| told_after_its_sync(trace, &["hello-1".to_owned()]);
@@ -195,51 +162,30 @@ fn missing_sync_is_detected_in_a_trace() {
             .contains("before a sync")
     );
     assert!(
-        told(&without("8192) = 4096"))
+        told(&without("pwrite64"))
             .unwrap_err()
             .contains("before it is written")
-    );
-    assert!(
-        told(&without("120, 32) = 120"))
-            .unwrap_err()
-            .contains("before its commit")
     );
     assert!(
         told(&without("sendto"))
             .unwrap_err()
             .contains("nothing tells")
     );
-    // The meta page through a descriptor without `O_DSYNC`.
-    assert!(
-        told(&TRACE.replace("|O_DSYNC", ""))
-            .unwrap_err()
-            .contains("before its commit")
-    );
-    // A failed sync, one that began too early, and an answer before the commit.
+    // A failed sync, a sync of another segment, one that began too early, and an answer before it
+    // returned.
     assert!(
         told(&TRACE.replace("resumed>) = 0", "resumed>) = -1 EIO (Input/output error)")).is_err()
     );
+    assert!(told(&TRACE.replace("fdatasync(5</d/journal/1", "fdatasync(6</d/journal/2")).is_err());
     let mut lines: Vec<_> = TRACE.lines().collect();
-    lines.swap(4, 5);
+    lines.swap(2, 3);
     assert!(
         told(&lines.join("\n"))
             .unwrap_err()
             .contains("before a sync")
     );
     let mut lines: Vec<_> = TRACE.lines().collect();
-    let sent = lines.remove(9);
-    lines.insert(6, sent);
-    assert!(
-        told(&lines.join("\n"))
-            .unwrap_err()
-            .contains("before its commit")
-    );
-    // Another page of the commit without a sync.
-    let mut lines: Vec<_> = TRACE.lines().collect();
-    lines.insert(
-        8,
-        r#"7 writev(5</d/data.mdb>, [{iov_base="\3\0", iov_len=4096}], 1) = 4096"#,
-    );
+    lines.swap(5, 6);
     assert!(
         told(&lines.join("\n"))
             .unwrap_err()

@@ -4,7 +4,6 @@
 //! Needs `redis-server` on the path.
 
 mod cluster;
-mod counting_proxy;
 mod lossy_proxy;
 mod proxy;
 mod sentinel;
@@ -16,8 +15,7 @@ use chaos_redis::DEFAULT_PREFIX;
 use tokio::time::{Instant, sleep};
 
 pub use self::{
-    cluster::Cluster, counting_proxy::CountingProxy, lossy_proxy::LossyProxy, proxy::Proxy,
-    sentinel::Sentinel, server::Server,
+    cluster::Cluster, lossy_proxy::LossyProxy, proxy::Proxy, sentinel::Sentinel, server::Server,
 };
 
 /// Maximum time to wait for a condition.

@@ -1,4 +1,4 @@
-//! The data folder: its lock, the memory map, the format and the trees.
+//! The data folder: its lock, LMDB's memory map, the format, and the trees with what is in memory.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -7,18 +7,19 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use heed::{
-    Database, Env, EnvFlags, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls, types::Bytes,
-};
+use heed::{Env, EnvFlags, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls};
 use parking_lot::{RwLock, RwLockReadGuard};
 
 use super::{
-    layout::{self, FORMAT},
+    checksum, convert,
+    fault::Fault,
+    journal::JournalError,
+    layout::{self, FORMAT, UNSEALED_FORMAT},
+    memory::{Layer, Memory},
     pages::{self, Damage, Extent, Pages},
+    tree::Tree,
+    trees::{Sealing, TreeDatabase, Trees},
 };
-
-/// An LMDB tree with byte strings as keys and values.
-pub(super) type Tree = Database<Bytes, Bytes>;
 
 /// Address space reserved for the map. It takes no memory until it is used, and grows when full.
 pub(super) const MAP_SIZE: usize = if cfg!(target_pointer_width = "64") {
@@ -35,8 +36,8 @@ const MAX_READERS: u32 = 1_024;
 
 pub(super) const FORMAT_KEY: &[u8] = b"format";
 
-/// The trees of a store, in the order of [`Disk`]'s fields.
-pub(super) const TREES: [&str; 5] = ["meta", "partitions", "entries", "expiries", "dropped"];
+/// Key in `meta` of the number of the last journal group whose changes are in the trees.
+pub(super) const JOURNAL_KEY: &[u8] = b"journal";
 
 /// Number of pages that are checked before a store is opened. Takes some milliseconds if they are
 /// cached, a second or two otherwise.
@@ -99,6 +100,16 @@ pub enum OpenError {
         /// The first damage that was found.
         damage: Damage,
     },
+    /// The journal is damaged.
+    #[error(
+        "the data folder {path} is damaged ({source}): bring back a copy of it (`chaos restore`), or name another folder"
+    )]
+    Journal {
+        /// The folder.
+        path: PathBuf,
+        /// The damage.
+        source: JournalError,
+    },
     /// A copy cannot be written.
     #[error(
         "the copy cannot be written to {path} ({source}): make room there, or name another folder"
@@ -125,21 +136,29 @@ pub enum OpenError {
 #[derive(Debug)]
 pub(super) struct Disk {
     env: Env<WithoutTls>,
-    /// The format, the number for the next partition, and partly loaded partitions.
-    pub(super) meta: Tree,
-    /// The state of each partition, by name.
-    pub(super) partitions: Tree,
-    /// Documents, indexes and events of all partitions.
-    pub(super) entries: Tree,
-    /// Names of partitions by their expiry.
-    pub(super) expiries: Tree,
-    /// Numbers of dropped partitions whose entries are not removed yet.
-    pub(super) dropped: Tree,
+    databases: [TreeDatabase; 5],
+    /// What the trees may lack. Readers take it after their transaction began, and a checkpoint
+    /// drops its part after its transaction is committed: so nothing is missing in between.
+    memory: RwLock<Memory>,
     /// Read-locked by readers, write-locked to grow the map.
     growth: RwLock<()>,
     size: AtomicUsize,
     /// The last field: the map is closed before the lock is released.
     _lock: Lock,
+}
+
+/// A transaction in which the writer reads.
+pub(super) struct WriterReads<'d> {
+    txn: RoTxn<'d, WithoutTls>,
+    databases: &'d [TreeDatabase; 5],
+    _growth: RwLockReadGuard<'d, ()>,
+}
+
+impl WriterReads<'_> {
+    /// Returns the trees with these changes above them.
+    pub(super) fn trees<'t>(&'t self, memory: &'t Memory) -> Trees<'t> {
+        Trees::new(self.databases, &self.txn, memory, Sealing::Sealed)
+    }
 }
 
 /// An exclusive lock on a data folder, released on drop.
@@ -200,31 +219,34 @@ impl Disk {
             path: path.to_owned(),
             source,
         };
-        let (env, size) =
-            map(path, map_size, EnvFlags::empty()).map_err(|source| match source {
+        let open_env = || {
+            map(path, map_size, EnvFlags::NO_META_SYNC).map_err(|source| match source {
                 heed::Error::Io(source) => folder(source),
                 source => unreadable(source),
-            })?;
-        let trees = trees(&env)
-            .map_err(unreadable)?
-            .map_err(|found| OpenError::OtherFormat {
-                path: path.to_owned(),
-                found,
-            })?;
+            })
+        };
+        let (mut env, mut size) = open_env()?;
+        let mut opened = databases(&env).map_err(unreadable)?;
+        if matches!(opened, Err(UNSEALED_FORMAT)) {
+            drop(env);
+            convert::convert(path)?;
+            (env, size) = open_env()?;
+            opened = databases(&env).map_err(unreadable)?;
+        }
+        let databases = opened.map_err(|found| OpenError::OtherFormat {
+            path: path.to_owned(),
+            found,
+        })?;
         if is_new {
             // Commits sync the file; this syncs its directory entry.
             File::open(path)
                 .and_then(|folder| folder.sync_all())
                 .map_err(folder)?;
         }
-        let [meta, partitions, entries, expiries, dropped] = trees;
         Ok(Self {
             env,
-            meta,
-            partitions,
-            entries,
-            expiries,
-            dropped,
+            databases,
+            memory: RwLock::default(),
             growth: RwLock::new(()),
             size: AtomicUsize::new(size),
             _lock: lock,
@@ -235,11 +257,56 @@ impl Disk {
     /// meanwhile are not reused.
     pub(super) fn read<T, E: From<heed::Error>>(
         &self,
-        read: impl FnOnce(&RoTxn) -> Result<T, E>,
+        read: impl FnOnce(Trees<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         let _growth: RwLockReadGuard<'_, ()> = self.growth.read();
         let txn = self.env.read_txn()?;
-        read(&txn)
+        let memory = self.memory.read().clone();
+        read(Trees::new(&self.databases, &txn, &memory, Sealing::Sealed))
+    }
+
+    /// Begins reading for the writer, which reads with changes that readers do not see yet.
+    pub(super) fn begin(&self) -> heed::Result<WriterReads<'_>> {
+        let growth = self.growth.read();
+        Ok(WriterReads {
+            txn: self.env.read_txn()?,
+            databases: &self.databases,
+            _growth: growth,
+        })
+    }
+
+    /// Returns the number of the last group of the journal that the trees have; 0 if there was none.
+    pub(super) fn journal_position(&self) -> heed::Result<u64> {
+        self.read(journal_position)
+    }
+
+    /// Returns what the trees may lack.
+    pub(super) fn memory(&self) -> Memory {
+        self.memory.read().clone()
+    }
+
+    /// Bytes of changes that are not frozen, and of all changes that the trees may lack.
+    pub(super) fn memory_bytes(&self) -> (usize, usize) {
+        let memory = self.memory.read();
+        (memory.active.bytes(), memory.bytes())
+    }
+
+    /// Makes changes visible to readers. Only the writer calls it.
+    pub(super) fn publish(&self, active: Layer) {
+        self.memory.write().active = active;
+    }
+
+    /// Freezes the changes for a checkpoint, and returns them. Only the writer calls it, while no
+    /// checkpoint is running.
+    pub(super) fn freeze(&self) -> Layer {
+        let mut memory = self.memory.write();
+        memory.frozen = std::mem::take(&mut memory.active);
+        memory.frozen.clone()
+    }
+
+    /// Drops the changes of a checkpoint that is in the trees.
+    pub(super) fn drop_frozen(&self) {
+        self.memory.write().frozen = Layer::default();
     }
 
     /// Releases the readers of ended processes, for example of a killed backup. They keep freed
@@ -248,38 +315,53 @@ impl Disk {
         self.env.clear_stale_readers()
     }
 
-    /// Begins a write transaction. Only the writer calls it.
+    /// Begins a write transaction. Only the checkpoints' thread calls it.
     pub(super) fn write(&self) -> heed::Result<RwTxn<'_>> {
         self.env.write_txn()
     }
 
-    /// Doubles the size of the map. Only the writer calls it, between its transactions.
+    /// Puts a value into a tree, or deletes it.
+    pub(super) fn put(
+        &self,
+        txn: &mut RwTxn<'_>,
+        tree: Tree,
+        key: &[u8],
+        value: Option<&[u8]>,
+    ) -> heed::Result<()> {
+        let database = self.databases[tree as usize];
+        match value {
+            Some(value) => database.put(txn, key, &checksum::sealed(tree, key, value)),
+            None => database.delete(txn, key).map(drop),
+        }
+    }
+
+    /// Returns the value of a key as the transaction sees it.
+    #[cfg(test)]
+    pub(super) fn stored(&self, txn: &RwTxn<'_>, tree: Tree, key: &[u8]) -> Option<Vec<u8>> {
+        let memory = Memory::default();
+        let trees = Trees::new(&self.databases, txn, &memory, Sealing::Sealed);
+        trees
+            .get(tree, key)
+            .expect("an intact value")
+            .map(<[u8]>::to_vec)
+    }
+
+    /// Syncs the last committed transaction: a commit alone leaves its meta page to the next one.
+    pub(super) fn sync(&self) -> heed::Result<()> {
+        self.env.force_sync()
+    }
+
+    /// Doubles the size of the map. Only the checkpoints' thread calls it, between its transactions.
     pub(super) fn grow(&self) -> heed::Result<usize> {
         let _exclusive = self.growth.write();
         let size = self.size.load(Ordering::Relaxed).saturating_mul(2);
         #[expect(
             unsafe_code,
-            reason = "no transaction may be open: readers hold `growth`, and the only writer is the caller"
+            reason = "no transaction may be open: readers hold `growth`, and only the caller writes"
         )]
         unsafe { self.env.resize(size) }?;
         self.size.store(size, Ordering::Relaxed);
         Ok(size)
-    }
-}
-
-/// Returns whether a write failed because the map is full.
-pub(super) fn is_full(error: &heed::Error) -> bool {
-    matches!(error, heed::Error::Mdb(MdbError::MapFull))
-}
-
-/// Returns whether a write failed because the map, the disk or a quota is full.
-pub(super) fn has_no_room(error: &heed::Error) -> bool {
-    match error {
-        heed::Error::Io(error) => matches!(
-            error.kind(),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-        ),
-        error => is_full(error),
     }
 }
 
@@ -346,28 +428,50 @@ pub(super) fn map(
     }
 }
 
+/// Returns the number of the last group of the journal that the trees have; 0 if there was none.
+pub(super) fn journal_position(trees: Trees<'_>) -> heed::Result<u64> {
+    match trees.get(Tree::Meta, JOURNAL_KEY) {
+        Ok(position) => Ok(position.map_or(0, layout::first_u64)),
+        Err(Fault::Storage(error)) => Err(error),
+        Err(fault) => Err(heed::Error::Decoding(fault.into())),
+    }
+}
+
 /// Opens the trees, and creates missing ones. Returns the format of a store that has another one,
 /// and creates nothing there.
-fn trees(env: &Env<WithoutTls>) -> heed::Result<Result<[Tree; 5], u64>> {
+fn databases(env: &Env<WithoutTls>) -> heed::Result<Result<[TreeDatabase; 5], u64>> {
     let mut txn = env.write_txn()?;
-    let meta: Tree = env.create_database(&mut txn, Some("meta"))?;
-    match meta.get(&txn, FORMAT_KEY)?.map(layout::last_u64) {
-        Some(Ok(found)) if found == FORMAT => {}
-        Some(found) => return Ok(Err(found.unwrap_or(u64::MAX))),
-        None => meta.put(&mut txn, FORMAT_KEY, &FORMAT.to_be_bytes())?,
+    let meta: TreeDatabase = env.create_database(&mut txn, Some(Tree::Meta.name()))?;
+    match format(&txn, meta)? {
+        Some(FORMAT) => {}
+        Some(found) => return Ok(Err(found)),
+        None => {
+            let format = checksum::sealed(Tree::Meta, FORMAT_KEY, &FORMAT.to_be_bytes());
+            meta.put(&mut txn, FORMAT_KEY, &format)?;
+        }
     }
-    let [_, partitions, entries, expiries, dropped] = TREES;
-    let mut tree = |name| env.create_database(&mut txn, Some(name));
-    let trees = [
-        meta,
-        tree(partitions)?,
-        tree(entries)?,
-        tree(expiries)?,
-        tree(dropped)?,
-    ];
+    let mut databases = [meta; 5];
+    for tree in Tree::ALL {
+        databases[tree as usize] = env.create_database(&mut txn, Some(tree.name()))?;
+    }
     // Needed even if nothing was created: aborting would close the handles.
     txn.commit()?;
-    Ok(Ok(trees))
+    env.force_sync()?;
+    Ok(Ok(databases))
+}
+
+/// Returns the format of a store, `u64::MAX` if it cannot be read; `None` if it has none yet.
+pub(super) fn format(txn: &RoTxn<'_>, meta: TreeDatabase) -> heed::Result<Option<u64>> {
+    let Some(stored) = meta.get(txn, FORMAT_KEY)? else {
+        return Ok(None);
+    };
+    // Before format 3 values have no checksum.
+    let value = match checksum::verified(Tree::Meta, FORMAT_KEY, stored) {
+        Ok(value) => value,
+        Err(_) => stored,
+    };
+    let format = <[u8; 8]>::try_from(value).map_or(u64::MAX, u64::from_be_bytes);
+    Ok(Some(format))
 }
 
 #[cfg(test)]

@@ -19,7 +19,10 @@ use bytes::Bytes;
 use crate::{Document, DocumentKey, Order, PartitionHead, Position, Stamps, Table};
 
 /// Version of the format, stored in each store.
-pub(super) const FORMAT: u64 = 2;
+pub(super) const FORMAT: u64 = 3;
+
+/// The format whose values have no checksums. Otherwise it is the same.
+pub(super) const UNSEALED_FORMAT: u64 = 2;
 
 /// Bytes that an event adds to the size of the log, besides its reference.
 pub const EVENT_OVERHEAD: u64 = 16;

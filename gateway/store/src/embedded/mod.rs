@@ -1,25 +1,37 @@
 //! The embedded engine: a data folder for a single node. Acknowledged commits are durable.
 //!
-//! LMDB keeps ordered trees in a memory map. Small reads run on the caller's thread, large ones on
-//! blocking threads, a few at a time ([`reads`]). One thread does all writes: it combines waiting
-//! requests into one transaction with one sync, then publishes and answers them ([`writer`]). A
-//! crash needs no recovery: LMDB keeps committed transactions and discards unfinished ones.
+//! One thread does all writes: it combines waiting requests into one group, appends it to the
+//! [`journal`] with one sync, shows it to readers in [`memory`], then publishes and answers
+//! ([`writer`]). LMDB keeps ordered trees in a memory map, which a [`checkpoint`] brings up to date
+//! in the background; reads see both as one ([`trees`]). Small reads run on the caller's thread,
+//! large ones on blocking threads, a few at a time ([`reads`]). After a crash the groups that the
+//! trees lack are read from the journal.
 //!
 //! This module owns the folder and its format, the writer, leases in memory, read-only access from
 //! other processes, and the check of a store. [`fanout::bus::Local`] delivers the published
 //! records.
 
 mod check;
+mod checkpoint;
+mod checksum;
+mod convert;
 mod disk;
+mod fault;
+mod journal;
 mod layout;
 mod leases;
+mod memory;
 mod pages;
 mod plan;
 mod read_only;
 mod reads;
+mod recovery;
+mod status;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod tree;
+mod trees;
 mod validate;
 mod view;
 mod writer;
@@ -27,10 +39,7 @@ mod writer;
 use std::{
     fmt,
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -40,11 +49,17 @@ use bytes::Bytes;
 use fanout::{Topic, bus::Local};
 use parking_lot::Mutex;
 use tokio::{
-    sync::{SetOnce, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     time::timeout,
 };
 
-use self::{disk::Disk, leases::Leases, reads::Reads, writer::WriteRequest};
+use self::{
+    checkpoint::Checkpoints,
+    disk::Disk,
+    leases::Leases,
+    reads::Reads,
+    writer::{CheckpointLimits, Health, WriteRequest, WriterParts},
+};
 use super::{
     Commit, Committed, DEADLINE, Document, DocumentKey, Keep, Log, Page, Partition, PartitionHead,
     Position, Purged, Range, Read, Require, Snapshot, Store, StoreError, Table,
@@ -53,9 +68,11 @@ use super::{
 pub use self::{
     check::{CheckSummary, Finding, ValueCheck, check},
     disk::{Lock, OpenError},
+    journal::{FOLDER as JOURNAL, JournalError},
     layout::EVENT_OVERHEAD,
     pages::{DATA, Damage},
     read_only::copy,
+    status::{JournalStatus, SYNC_BUCKETS_MICROS, SyncTimes},
 };
 
 /// Milliseconds since the Unix epoch.
@@ -68,10 +85,8 @@ pub struct Embedded {
     reads: Reads,
     requests: mpsc::Sender<WriteRequest>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Whether the most recent write failed.
-    failing: Arc<AtomicBool>,
-    /// Set when no further transaction can succeed.
-    broken: Arc<SetOnce<()>>,
+    health: Health,
+    status: Arc<JournalStatus>,
     leases: Leases,
     clock: Clock,
     bus: Arc<Local>,
@@ -89,6 +104,7 @@ impl fmt::Debug for Embedded {
 struct Options {
     keep: Keep,
     map_size: usize,
+    limits: CheckpointLimits,
     clock: Clock,
 }
 
@@ -106,6 +122,7 @@ impl Embedded {
             Options {
                 keep,
                 map_size: disk::MAP_SIZE,
+                limits: CheckpointLimits::default(),
                 clock,
             },
             bus,
@@ -116,36 +133,45 @@ impl Embedded {
         let Options {
             keep,
             map_size,
+            limits,
             clock,
         } = options;
-        let disk = Arc::new(Disk::open(path, map_size)?);
-        let (requests, receiver) = mpsc::channel(writer::QUEUE_LENGTH);
-        let failing = Arc::new(AtomicBool::new(false));
-        let broken = Arc::new(SetOnce::new());
-        let health = writer::Health {
-            failing: failing.clone(),
-            broken: broken.clone(),
-        };
-        let threads = writer::start(
-            disk.clone(),
-            keep,
-            clock.clone(),
-            bus.clone(),
-            health,
-            receiver,
-        )
-        .map_err(|source| OpenError::Folder {
+        let folder = |source| OpenError::Folder {
             path: path.to_owned(),
             source,
-        })?;
+        };
+        let disk = Arc::new(Disk::open(path, map_size)?);
+        let journal = recovery::recover(&disk, path)?;
+        let (requests, receiver) = mpsc::channel(writer::QUEUE_LENGTH);
+        let health = Health::default();
+        let broken = health.broken.clone();
+        let on_broken = move || drop(broken.set(()));
+        let (checkpoints, checkpoint_thread) =
+            Checkpoints::start(disk.clone(), journal.finished().clone(), on_broken)
+                .map_err(folder)?;
+        let status = Arc::new(JournalStatus::default());
+        let parts = WriterParts {
+            disk: disk.clone(),
+            journal,
+            checkpoints,
+            limits,
+            keep,
+            clock: clock.clone(),
+            bus: bus.clone(),
+            health: health.clone(),
+            status: status.clone(),
+            requests: receiver,
+        };
+        let mut threads: Vec<_> = writer::start(parts).map_err(folder)?.into();
+        threads.push(checkpoint_thread);
         let reads = Reads::new(disk.clone(), clock.clone());
         Ok(Self {
             disk,
             reads,
             requests,
-            threads: Mutex::new(threads.into()),
-            failing,
-            broken,
+            threads: Mutex::new(threads),
+            health,
+            status,
             leases: Leases::default(),
             clock,
             bus,
@@ -171,11 +197,15 @@ impl Embedded {
         self.reads.finish().await;
     }
 
-    /// Waits until no further read or write can succeed in this process: LMDB refuses all
-    /// transactions after the last write of a commit failed. A restart recovers all acknowledged
-    /// commits.
+    /// Waits until no further write can succeed in this process: after a failed write or sync it is
+    /// unknown what the disk has. A restart recovers all acknowledged commits.
     pub async fn broken(&self) {
-        self.broken.wait().await;
+        self.health.broken.wait().await;
+    }
+
+    /// Length and sync times of the journal.
+    pub fn journal(&self) -> &Arc<JournalStatus> {
+        &self.status
     }
 
     /// Sends a request to the writer and waits for the answer until the deadline.
@@ -309,8 +339,13 @@ impl Store for Embedded {
     }
 
     async fn now(&self) -> Result<u64, StoreError> {
+        if self.status.writing_for() > DEADLINE {
+            return Err(StoreError::Unavailable(
+                "the disk does not complete a write".to_owned(),
+            ));
+        }
         // If the last write failed, only another write shows whether writes work again.
-        if self.failing.load(Ordering::Relaxed) || self.requests.is_closed() {
+        if self.health.failing.load(Ordering::Relaxed) || self.requests.is_closed() {
             self.ask(|answer| WriteRequest::Probe { answer }).await?;
         }
         Ok((self.clock)())

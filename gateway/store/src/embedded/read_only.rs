@@ -15,22 +15,27 @@ use std::{
 use heed::{CompactionOption, Env, EnvFlags, MdbError, RoTxn, WithoutTls};
 
 use super::{
-    disk::{self, FORMAT_KEY, OpenError, TREES, Tree},
-    layout::{self, FORMAT},
+    disk::{self, OpenError},
+    journal::{self, JournalCopyError, JournalError, Pin},
+    layout::{FORMAT, UNSEALED_FORMAT},
+    memory::Memory,
     pages::{self, Damage, Extent, Meta, Pages},
+    plan,
+    tree::Tree,
+    trees::{Sealing, TreeDatabase, Trees},
 };
 
 /// Maximum number of attempts to read the meta pages. Two commits of a running node overwrite both.
 const META_READ_ATTEMPTS: usize = 1_000;
 
 /// Copies a store into another folder and syncs the file, whether or not a node runs on it. Returns
-/// the length of the file in bytes.
+/// the length of the copied files in bytes.
 ///
 /// # Errors
 /// The folder has no store, the store is damaged, or the copy cannot be written. A partly written
 /// copy is not removed.
 pub fn copy(from: &Path, to: &Path) -> Result<u64, OpenError> {
-    let store = ReadOnlyStore::open(from)?;
+    let mut store = ReadOnlyStore::open(from)?;
     if let Some(damage) = store
         .damage()?
         .into_iter()
@@ -41,14 +46,29 @@ pub fn copy(from: &Path, to: &Path) -> Result<u64, OpenError> {
             damage,
         });
     }
-    store.trees()?;
-    let bytes = store
+    store.check_format()?;
+    let pin = store.pin.take();
+    let mut bytes = store
         .copy(&pages::path(to))
         .map_err(|source| OpenError::Copy {
             path: to.to_owned(),
             source,
         })?;
     disk::check_pages(to)?;
+    if pin.is_some() {
+        // The copied trees may be newer than those that were opened. The journal has all groups
+        // that they lack.
+        bytes += journal::copy(from, to).map_err(|error| match error {
+            JournalCopyError::Source(source) => OpenError::Journal {
+                path: from.to_owned(),
+                source,
+            },
+            JournalCopyError::Target(source) => OpenError::Copy {
+                path: to.to_owned(),
+                source: source.into(),
+            },
+        })?;
+    }
     Ok(bytes)
 }
 
@@ -59,6 +79,11 @@ pub(super) struct ReadOnlyStore {
     meta: Meta,
     txn: RoTxn<'static, WithoutTls>,
     env: Env<WithoutTls>,
+    /// What the trees lack; empty until [`check_format`](Self::check_format).
+    memory: Memory,
+    databases: Option<([TreeDatabase; 5], Sealing)>,
+    /// Keeps the journal's segments.
+    pin: Option<Pin>,
 }
 
 impl ReadOnlyStore {
@@ -72,6 +97,10 @@ impl ReadOnlyStore {
             path: path.to_owned(),
             damage,
         };
+        let pin = Pin::acquire(path).map_err(|source| OpenError::Folder {
+            path: path.to_owned(),
+            source,
+        })?;
         let pages = Pages::open(path).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => OpenError::NoStore {
                 path: path.to_owned(),
@@ -121,6 +150,9 @@ impl ReadOnlyStore {
                     meta,
                     txn,
                     env,
+                    memory: Memory::default(),
+                    databases: None,
+                    pin,
                 });
             }
         }
@@ -137,65 +169,80 @@ impl ReadOnlyStore {
         })
     }
 
-    /// Returns the trees, in the order of [`TREES`], if this version reads their format.
-    pub(super) fn trees(&self) -> Result<[Tree; 5], OpenError> {
+    /// Opens the trees, if this version reads their format, and reads what they lack from the
+    /// journal.
+    ///
+    /// # Errors
+    /// There is no store, or one of another format, or its journal is damaged.
+    pub(super) fn check_format(&mut self) -> Result<(), OpenError> {
+        let path = &self.path;
         let unreadable = |source| OpenError::Unreadable {
-            path: self.path.clone(),
+            path: path.clone(),
             source,
         };
-        let tree = |name| {
-            let tree = self
-                .env
-                .open_database(&self.txn, Some(name))
-                .map_err(unreadable)?;
-            tree.ok_or_else(|| OpenError::NoStore {
-                path: self.path.clone(),
-            })
+        let no_store = || OpenError::NoStore { path: path.clone() };
+        let database = |tree: Tree| -> Result<TreeDatabase, OpenError> {
+            let found = self.env.open_database(&self.txn, Some(tree.name()));
+            found.map_err(unreadable)?.ok_or_else(no_store)
         };
-        let [meta, partitions, entries, expiries, dropped] = TREES;
-        let meta: Tree = tree(meta)?;
-        match meta
-            .get(&self.txn, FORMAT_KEY)
-            .map_err(unreadable)?
-            .map(layout::last_u64)
-        {
-            Some(Ok(found)) if found == FORMAT => {}
+        let meta = database(Tree::Meta)?;
+        let sealing = match disk::format(&self.txn, meta).map_err(unreadable)? {
+            Some(FORMAT) => Sealing::Sealed,
+            Some(UNSEALED_FORMAT) => Sealing::Unsealed,
             Some(found) => {
                 return Err(OpenError::OtherFormat {
-                    path: self.path.clone(),
-                    found: found.unwrap_or(u64::MAX),
+                    path: path.clone(),
+                    found,
                 });
             }
-            None => {
-                return Err(OpenError::NoStore {
-                    path: self.path.clone(),
-                });
-            }
+            None => return Err(no_store()),
+        };
+        let mut databases = [meta; 5];
+        for tree in Tree::ALL {
+            databases[tree as usize] = database(tree)?;
         }
-        Ok([
-            meta,
-            tree(partitions)?,
-            tree(entries)?,
-            tree(expiries)?,
-            tree(dropped)?,
-        ])
+        if sealing == Sealing::Sealed {
+            let trees = Trees::new(&databases, &self.txn, &self.memory, sealing);
+            let position = disk::journal_position(trees).map_err(unreadable)?;
+            let mut memory = Memory::default();
+            let end = journal::read(path, position, &mut |group, content| {
+                plan::replay(content, &mut memory.active)
+                    .map_err(|_| JournalError::Content { group })
+            });
+            end.map_err(|source| OpenError::Journal {
+                path: path.clone(),
+                source,
+            })?;
+            self.memory = memory;
+        }
+        self.databases = Some((databases, sealing));
+        Ok(())
+    }
+
+    /// The trees, with what the journal has of them. Only after
+    /// [`check_format`](Self::check_format).
+    pub(super) fn trees(&self) -> Trees<'_> {
+        let (databases, sealing) = self
+            .databases
+            .as_ref()
+            .expect("the caller has checked the format");
+        Trees::new(databases, &self.txn, &self.memory, *sealing)
     }
 
     /// Returns the names of trees that do not belong to a store.
     pub(super) fn unknown_trees(&self) -> heed::Result<Vec<String>> {
-        let Some(names): Option<Tree> = self.env.open_database(&self.txn, None)? else {
+        let Some(names): Option<TreeDatabase> = self.env.open_database(&self.txn, None)? else {
             return Ok(Vec::new());
         };
         let names = names
             .iter(&self.txn)?
             .map(|entry| Ok(String::from_utf8_lossy(entry?.0).into_owned()));
         names
-            .filter(|name| name.as_ref().is_ok_and(|name| !TREES.contains(&&**name)))
+            .filter(|name| {
+                name.as_ref()
+                    .is_ok_and(|name| Tree::ALL.iter().all(|tree| tree.name() != name))
+            })
             .collect()
-    }
-
-    pub(super) fn txn(&self) -> &RoTxn<'_> {
-        &self.txn
     }
 
     /// Returns the length of the file in bytes, including free pages.

@@ -10,11 +10,7 @@ use std::sync::Arc;
 use fanout::fair::{FairPermits, Party};
 use tokio::time::timeout;
 
-use super::{
-    Clock,
-    disk::Disk,
-    view::{Fault, View},
-};
+use super::{Clock, disk::Disk, fault::Fault, view::View};
 use crate::{DEADLINE, MAX_WAITING_READS, StoreError, turn};
 
 /// Maximum look-ups of a read on the caller's thread: some tens of microseconds.
@@ -62,7 +58,7 @@ impl Reads {
         read: impl FnOnce(View<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (disk, now) = (self.disk.clone(), (self.clock)());
-        let read = move || disk.read(|txn| read(View::new(&disk, txn, now)));
+        let read = move || disk.read(|trees| read(View::new(trees, now)));
         if lookups <= INLINE_LOOKUPS {
             return Ok(read()?);
         }

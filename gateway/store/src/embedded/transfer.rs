@@ -6,15 +6,16 @@
 use std::ops::Bound;
 
 use async_trait::async_trait;
-use heed::RoTxn;
 
 use super::{
     Embedded,
-    disk::Disk,
+    fault::Fault,
     layout::{self, LayoutState, Space},
     plan::{self, Changes, Plan},
+    tree::Tree,
+    trees::Trees,
     validate,
-    view::{Fault, View, ViewLimit},
+    view::{View, ViewLimit},
     writer::WriteRequest,
 };
 use crate::{
@@ -34,38 +35,36 @@ fn load_key(name: &str) -> Vec<u8> {
 
 /// Returns a plan that loads a piece.
 pub(super) fn load(
-    disk: &Disk,
-    txn: &RoTxn,
+    trees: Trees<'_>,
     now: u64,
     partition: &Partition,
     piece: &PartitionPiece,
 ) -> Result<Result<Plan, Exists>, Fault> {
     validate::piece(partition, piece)?;
-    let view = View::new(disk, txn, now);
+    let view = View::new(trees, now);
     let name = partition.name();
     let mut changes = Changes::default();
     match view.stored(partition)? {
         Some(state) if view.has_expired(&state) => {
-            plan::drop_partition(disk, &mut changes, partition, &state)
+            plan::drop_partition(&mut changes, partition, &state)
         }
         Some(_) => return Ok(Err(Exists)),
         None => {}
     }
-    let started = disk
-        .meta
-        .get(txn, &load_key(name))?
+    let started = trees
+        .get(Tree::Meta, &load_key(name))?
         .map(layout::last_u64)
         .transpose()?;
     let id = match started {
         Some(id) => id,
-        None => changes.allocate_partition(disk, txn)?,
+        None => changes.allocate_partition(&trees)?,
     };
     for (table, document) in &piece.documents {
-        changes.document(disk, id, *table, document);
+        changes.document(id, *table, document);
     }
     for entry in &piece.entries {
         let event = layout::encode_event(entry.position.at, entry.kind, &entry.reference);
-        changes.put(disk.entries, layout::by_seq(id, entry.position.seq), event);
+        changes.put(Tree::Entries, layout::by_seq(id, entry.position.seq), event);
     }
     match &piece.outline {
         Some(outline) => {
@@ -86,13 +85,13 @@ pub(super) fn load(
                 retired,
                 counters: outline.counters.clone(),
             };
-            changes.put(disk.partitions, name, state.encode());
+            changes.put(Tree::Partitions, name, state.encode());
             if expires != 0 {
-                changes.put(disk.expiries, layout::by_expiry(expires, id), name);
+                changes.put(Tree::Expiries, layout::by_expiry(expires, id), name);
             }
-            changes.delete(disk.meta, load_key(name));
+            changes.delete(Tree::Meta, load_key(name));
         }
-        None if started.is_none() => changes.put(disk.meta, load_key(name), id.to_be_bytes()),
+        None if started.is_none() => changes.put(Tree::Meta, load_key(name), id.to_be_bytes()),
         None => {}
     }
     Ok(Ok(Plan::of(changes)))
@@ -101,31 +100,28 @@ pub(super) fn load(
 /// Returns a plan that drops up to `limit` partitions, complete or partly loaded, whose names start
 /// with `prefix`, and their number. Sweeps remove their entries later.
 pub(super) fn remove_partitions(
-    disk: &Disk,
-    txn: &RoTxn,
+    trees: Trees<'_>,
     prefix: &str,
     limit: usize,
 ) -> Result<(Plan, usize), Fault> {
     let mut changes = Changes::default();
     let mut found = 0;
-    for entry in disk
-        .partitions
-        .prefix_iter(txn, prefix.as_bytes())?
+    for entry in trees
+        .prefix(Tree::Partitions, prefix.as_bytes())?
         .take(limit)
     {
         let (name, state) = entry?;
-        changes.delete(disk.partitions, name);
-        plan::drop_entries(disk, &mut changes, &LayoutState::decode(state)?);
+        changes.delete(Tree::Partitions, name);
+        plan::drop_entries(&mut changes, &LayoutState::decode(state)?);
         found += 1;
     }
-    for entry in disk
-        .meta
-        .prefix_iter(txn, &load_key(prefix))?
+    for entry in trees
+        .prefix(Tree::Meta, &load_key(prefix))?
         .take(limit - found)
     {
         let (key, id) = entry?;
-        changes.delete(disk.meta, key);
-        changes.put(disk.dropped, id, []);
+        changes.delete(Tree::Meta, key);
+        changes.put(Tree::Dropped, id, []);
         found += 1;
     }
     Ok((Plan::of(changes), found))
@@ -164,9 +160,8 @@ impl View<'_> {
     fn lowest_number(&self, partition: u64) -> Result<Option<u64>, Fault> {
         let prefix = layout::space(partition, Space::Numbered);
         let lowest = self
-            .disk
-            .entries
-            .prefix_iter(self.txn, &prefix)?
+            .trees
+            .prefix(Tree::Entries, &prefix)?
             .next()
             .transpose()?;
         Ok(lowest.map(|(key, _)| layout::last_u64(key)).transpose()?)
@@ -183,9 +178,8 @@ impl View<'_> {
         );
         let mut names = Vec::new();
         for entry in self
-            .disk
-            .partitions
-            .range(self.txn, &(start, Bound::Unbounded))?
+            .trees
+            .range(Tree::Partitions, start, Bound::Unbounded)?
         {
             let (name, state) = entry?;
             if !name.starts_with(prefix.as_bytes()) {

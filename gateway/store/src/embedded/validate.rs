@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use fanout::record::Control;
 
-use super::view::Fault;
+use super::fault::Fault;
 use crate::{
     Commit, Counter, EventBody, EventSlot, Order, Partition, Require, Table, Write,
     transfer::PartitionPiece,

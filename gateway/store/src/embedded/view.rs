@@ -1,42 +1,19 @@
-//! Reads of the store within one transaction.
+//! Reads of the store at one instant.
 
 use std::ops::Bound;
 
 use bytes::Bytes;
-use heed::RoTxn;
 
 use super::{
-    disk::{self, Disk},
-    layout::{self, LayoutState, Space, Unreadable},
+    fault::Fault,
+    layout::{self, LayoutState, Space},
+    tree::Tree,
+    trees::Trees,
 };
 use crate::{
     Continuity, Document, DocumentKey, Log, LogEntry, Order, PAGE_BYTES, Page, Partition,
-    PartitionHead, Position, Range, Read, Snapshot, StoreError, Table,
+    PartitionHead, Position, Range, Read, Snapshot, Table,
 };
-
-/// The reason why a read or a write failed.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Fault {
-    /// The storage failed, and with it the whole transaction.
-    #[error(transparent)]
-    Storage(#[from] heed::Error),
-    /// A record cannot be decoded.
-    #[error(transparent)]
-    Unreadable(#[from] Unreadable),
-    /// The call violates the interface; a defect of the caller.
-    #[error("{0}")]
-    Malformed(&'static str),
-}
-
-impl From<Fault> for StoreError {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Unreadable(unreadable) => Self::Corrupt(unreadable.to_string()),
-            Fault::Storage(error) if disk::has_no_room(&error) => Self::Full(error.to_string()),
-            fault => Self::Unavailable(fault.to_string()),
-        }
-    }
-}
 
 /// The maximum size of a page.
 #[derive(Debug, Clone, Copy)]
@@ -62,23 +39,21 @@ impl ViewLimit {
 
 /// The store at one instant.
 pub(super) struct View<'t> {
-    pub(super) disk: &'t Disk,
-    pub(super) txn: &'t RoTxn<'t>,
+    pub(super) trees: Trees<'t>,
     /// Partitions that expire until then are hidden, whether they were swept or not.
     now: u64,
 }
 
 impl<'t> View<'t> {
-    pub(super) fn new(disk: &'t Disk, txn: &'t RoTxn<'t>, now: u64) -> Self {
-        Self { disk, txn, now }
+    pub(super) fn new(trees: Trees<'t>, now: u64) -> Self {
+        Self { trees, now }
     }
 
     /// Returns the state of a partition, even if it has expired.
     pub(super) fn stored(&self, partition: &Partition) -> Result<Option<LayoutState>, Fault> {
         let bytes = self
-            .disk
-            .partitions
-            .get(self.txn, partition.name().as_bytes())?;
+            .trees
+            .get(Tree::Partitions, partition.name().as_bytes())?;
         Ok(bytes.map(LayoutState::decode).transpose()?)
     }
 
@@ -100,9 +75,8 @@ impl<'t> View<'t> {
         key: &str,
     ) -> Result<Option<Document>, Fault> {
         let Some(found) = self
-            .disk
-            .entries
-            .get(self.txn, &layout::by_key(partition, table, key))?
+            .trees
+            .get(Tree::Entries, &layout::by_key(partition, table, key))?
         else {
             return Ok(None);
         };
@@ -114,9 +88,8 @@ impl<'t> View<'t> {
 
     fn numbered(&self, partition: u64, number: u64) -> Result<Option<Document>, Fault> {
         let bytes = self
-            .disk
-            .entries
-            .get(self.txn, &layout::by_number(partition, number))?;
+            .trees
+            .get(Tree::Entries, &layout::by_number(partition, number))?;
         Ok(bytes.map(layout::decode_document).transpose()?)
     }
 
@@ -225,11 +198,7 @@ impl<'t> View<'t> {
         document: impl Fn(&[u8], &[u8]) -> Result<Option<Document>, Fault>,
     ) -> Result<Page, Fault> {
         let (mut page, mut used) = (Page::default(), 0);
-        for entry in self
-            .disk
-            .entries
-            .range(self.txn, &(start, Bound::Unbounded))?
-        {
+        for entry in self.trees.range(Tree::Entries, start, Bound::Unbounded)? {
             let (key, bytes) = entry?;
             if !key.starts_with(prefix) {
                 break;
@@ -255,9 +224,10 @@ impl<'t> View<'t> {
         let start = layout::by_number(partition, 0);
         let end = layout::by_number(partition, number.unwrap_or(u64::MAX));
         let (mut page, mut used) = (Page::default(), 0);
-        for entry in self.disk.entries.rev_range(
-            self.txn,
-            &(Bound::Included(&start[..]), Bound::Excluded(&end[..])),
+        for entry in self.trees.rev_range(
+            Tree::Entries,
+            Bound::Included(&start[..]),
+            Bound::Excluded(&end[..]),
         )? {
             let (_, bytes) = entry?;
             if page.documents.len() == limit.documents {
@@ -286,9 +256,10 @@ impl<'t> View<'t> {
             layout::by_seq(partition, seq),
             layout::by_seq(partition, u64::MAX),
         );
-        let range = self.disk.entries.range(
-            self.txn,
-            &(Bound::Included(&first[..]), Bound::Included(&last[..])),
+        let range = self.trees.range(
+            Tree::Entries,
+            Bound::Included(&first[..]),
+            Bound::Included(&last[..]),
         )?;
         Ok(range.map(|entry| {
             let (key, bytes) = entry?;

@@ -1,8 +1,11 @@
 //! The context of a check: the trees, the check of values, and the receiver of findings.
 
-use heed::RoTxn;
-
-use super::super::{disk::Tree, layout::LayoutState};
+use super::super::{
+    fault::Fault,
+    layout::LayoutState,
+    tree::Tree,
+    trees::{KeyValue, Trees},
+};
 use crate::Document;
 
 /// An inconsistency of a store.
@@ -48,8 +51,7 @@ pub(super) struct NamedPartition {
 }
 
 pub(super) struct Check<'a> {
-    pub(super) txn: &'a RoTxn<'a>,
-    pub(super) trees: [Tree; 5],
+    pub(super) trees: Trees<'a>,
     pub(super) values: &'a mut dyn ValueCheck,
     pub(super) report: &'a mut dyn FnMut(Finding),
     pub(super) summary: CheckSummary,
@@ -63,9 +65,31 @@ impl Check<'_> {
         });
     }
 
-    /// Returns the value of a key in the tree of entries.
-    pub(super) fn entry(&self, key: &[u8]) -> heed::Result<Option<&[u8]>> {
-        self.trees[2].get(self.txn, key)
+    /// Returns the value of a key in the tree of entries; `None` also if it is damaged, which is
+    /// reported when the tree is read.
+    pub(super) fn entry(&self, key: &[u8]) -> Result<Option<&[u8]>, Fault> {
+        match self.trees.get(Tree::Entries, key) {
+            Err(Fault::Damaged { .. }) => Ok(None),
+            found => found,
+        }
+    }
+
+    /// Returns an entry of a tree, or reports that it is damaged.
+    pub(super) fn intact<'t>(
+        &mut self,
+        entry: Result<KeyValue<'t>, Fault>,
+    ) -> Result<Option<KeyValue<'t>>, Fault> {
+        match entry {
+            Ok(entry) => Ok(Some(entry)),
+            Err(fault @ Fault::Damaged { .. }) => {
+                self.report(
+                    fault.to_string(),
+                    "could not tell what stood there: would bring back a backup",
+                );
+                Ok(None)
+            }
+            Err(fault) => Err(fault),
+        }
     }
 }
 

@@ -10,18 +10,19 @@ use std::{
     path::Path,
 };
 
-use heed::RoTxn;
-
 pub use self::context::{CheckSummary, Finding, ValueCheck};
 use self::{
     context::{Check, NamedPartition},
     partition::PartitionCheck,
 };
 use super::{
-    disk::{OpenError, Tree},
+    disk::OpenError,
+    fault::Fault,
     layout::{self, LayoutState, Unreadable},
     read_only::ReadOnlyStore,
     transfer::LOAD_PREFIX,
+    tree::Tree,
+    trees::Trees,
 };
 
 /// Checks a store at one instant: a backup, or the store of a stopped or running node. Passes each
@@ -34,7 +35,7 @@ pub fn check(
     values: &mut dyn ValueCheck,
     report: &mut dyn FnMut(Finding),
 ) -> Result<CheckSummary, OpenError> {
-    let store = ReadOnlyStore::open(path)?;
+    let mut store = ReadOnlyStore::open(path)?;
     let mut summary = CheckSummary {
         bytes: store.length(),
         ..CheckSummary::default()
@@ -57,26 +58,27 @@ pub fn check(
         path: path.to_owned(),
         source,
     };
-    let trees = store.trees()?;
+    store.check_format()?;
     for name in store.unknown_trees().map_err(unreadable)? {
         report(Finding {
             what: format!("there is a tree {name:?}, which no store has"),
             repair: "would remove it".to_owned(),
         });
     }
-    records(store.txn(), trees, values, report, summary).map_err(unreadable)
+    records(store.trees(), values, report, summary).map_err(|fault| match fault {
+        Fault::Storage(source) => unreadable(source),
+        fault => unreadable(heed::Error::Decoding(fault.into())),
+    })
 }
 
 /// Checks the records of a store without damaged pages.
 pub(super) fn records(
-    txn: &RoTxn<'_>,
-    trees: [Tree; 5],
+    trees: Trees<'_>,
     values: &mut dyn ValueCheck,
     report: &mut dyn FnMut(Finding),
     summary: CheckSummary,
-) -> heed::Result<CheckSummary> {
+) -> Result<CheckSummary, Fault> {
     let mut check = Check {
-        txn,
         trees,
         values,
         report,
@@ -87,15 +89,17 @@ pub(super) fn records(
 }
 
 impl Check<'_> {
-    fn run(&mut self) -> heed::Result<()> {
+    fn run(&mut self) -> Result<(), Fault> {
         let mut named = self.partitions()?;
         self.expiries(&named)?;
         let mut nameless = self.dropped(&named)?;
         nameless.extend(self.partly_loaded()?);
         let mut orphans: Option<(u64, u64)> = None;
         let mut partition: Option<PartitionCheck> = None;
-        for entry in self.trees[2].iter(self.txn)? {
-            let (key, value) = entry?;
+        for entry in self.trees.iter(Tree::Entries)? {
+            let Some((key, value)) = self.intact(entry)? else {
+                continue;
+            };
             let Some((id, rest)) = key
                 .split_first_chunk()
                 .map(|(id, rest)| (u64::from_be_bytes(*id), rest))
@@ -145,9 +149,10 @@ impl Check<'_> {
         }
     }
 
-    fn partitions(&mut self) -> heed::Result<HashMap<u64, NamedPartition>> {
-        let next = match self.trees[0]
-            .get(self.txn, super::plan::NEXT_PARTITION)?
+    fn partitions(&mut self) -> Result<HashMap<u64, NamedPartition>, Fault> {
+        let next = match self
+            .trees
+            .get(Tree::Meta, super::plan::NEXT_PARTITION)?
             .map(layout::last_u64)
             .transpose()
         {
@@ -156,8 +161,10 @@ impl Check<'_> {
         };
         let mut named: HashMap<u64, NamedPartition> = HashMap::new();
         let mut highest = 0;
-        for entry in self.trees[1].iter(self.txn)? {
-            let (key, value) = entry?;
+        for entry in self.trees.iter(Tree::Partitions)? {
+            let Some((key, value)) = self.intact(entry)? else {
+                continue;
+            };
             self.summary.partitions += 1;
             let name = String::from_utf8_lossy(key).into_owned();
             if !is_partition_name(key) {
@@ -198,10 +205,12 @@ impl Check<'_> {
         Ok(named)
     }
 
-    fn expiries(&mut self, named: &HashMap<u64, NamedPartition>) -> heed::Result<()> {
+    fn expiries(&mut self, named: &HashMap<u64, NamedPartition>) -> Result<(), Fault> {
         let mut listed = HashSet::new();
-        for entry in self.trees[3].iter(self.txn)? {
-            let (key, name) = entry?;
+        for entry in self.trees.iter(Tree::Expiries)? {
+            let Some((key, name)) = self.intact(entry)? else {
+                continue;
+            };
             let at = key.first_chunk().map_or(0, |at| u64::from_be_bytes(*at));
             let id = layout::last_u64(key).unwrap_or(0);
             let is_consistent = named.get(&id).is_some_and(|named| {
@@ -229,17 +238,20 @@ impl Check<'_> {
     }
 
     /// Returns the numbers of partly loaded partitions, which get their names with the last piece.
-    fn partly_loaded(&self) -> heed::Result<Vec<u64>> {
-        self.trees[0]
-            .prefix_iter(self.txn, LOAD_PREFIX.as_bytes())?
+    fn partly_loaded(&self) -> Result<Vec<u64>, Fault> {
+        self.trees
+            .prefix(Tree::Meta, LOAD_PREFIX.as_bytes())?
             .map(|entry| Ok(layout::last_u64(entry?.1).unwrap_or(0)))
             .collect()
     }
 
-    fn dropped(&mut self, named: &HashMap<u64, NamedPartition>) -> heed::Result<HashSet<u64>> {
+    fn dropped(&mut self, named: &HashMap<u64, NamedPartition>) -> Result<HashSet<u64>, Fault> {
         let mut dropped = HashSet::new();
-        for entry in self.trees[4].iter(self.txn)? {
-            let id = layout::last_u64(entry?.0).unwrap_or(0);
+        for entry in self.trees.iter(Tree::Dropped)? {
+            let Some((key, _)) = self.intact(entry)? else {
+                continue;
+            };
+            let id = layout::last_u64(key).unwrap_or(0);
             match named.get(&id) {
                 Some(NamedPartition { name, .. }) => {
                     let what = format!(

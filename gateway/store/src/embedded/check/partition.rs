@@ -2,7 +2,10 @@
 //! documents.
 
 use super::{
-    super::layout::{self, EVENT_OVERHEAD, LayoutState, Space},
+    super::{
+        fault::Fault,
+        layout::{self, EVENT_OVERHEAD, LayoutState, Space},
+    },
     context::{Check, NamedPartition, range, table_and_key},
 };
 use crate::{Document, PartitionHead, Position};
@@ -43,7 +46,7 @@ impl PartitionCheck {
         check: &mut Check<'_>,
         key: &[u8],
         value: &[u8],
-    ) -> heed::Result<()> {
+    ) -> Result<(), Fault> {
         let (space, rest) = key
             .split_first()
             .map_or((0, key), |(space, rest)| (*space, rest));
@@ -68,12 +71,12 @@ impl PartitionCheck {
         Ok(())
     }
 
-    fn numbered_at(&self, check: &Check<'_>, number: u64) -> heed::Result<Option<Document>> {
+    fn numbered_at(&self, check: &Check<'_>, number: u64) -> Result<Option<Document>, Fault> {
         let found = check.entry(&layout::by_number(self.state.id, number))?;
         Ok(found.and_then(|bytes| layout::decode_document(bytes).ok()))
     }
 
-    fn change(&mut self, check: &mut Check<'_>, rest: &[u8]) -> heed::Result<()> {
+    fn change(&mut self, check: &mut Check<'_>, rest: &[u8]) -> Result<(), Fault> {
         let (seq, number) = (layout::first_u64(rest), layout::last_u64(rest).unwrap_or(0));
         if self
             .numbered_at(check, number)?
@@ -122,7 +125,7 @@ impl PartitionCheck {
         }
     }
 
-    fn key(&mut self, check: &mut Check<'_>, rest: &[u8], value: &[u8]) -> heed::Result<()> {
+    fn key(&mut self, check: &mut Check<'_>, rest: &[u8], value: &[u8]) -> Result<(), Fault> {
         let Self { name, .. } = self;
         let Some((table, key)) = table_and_key(rest).filter(|_| value.len() == 8) else {
             check.report(
@@ -207,7 +210,7 @@ impl PartitionCheck {
         self.event = Position { seq, at };
     }
 
-    fn numbered(&mut self, check: &mut Check<'_>, rest: &[u8], value: &[u8]) -> heed::Result<()> {
+    fn numbered(&mut self, check: &mut Check<'_>, rest: &[u8], value: &[u8]) -> Result<(), Fault> {
         check.summary.documents += 1;
         let number = layout::last_u64(rest).unwrap_or(0);
         let before = self.numbers.map(|(_, last)| last);

@@ -7,9 +7,10 @@ use fanout::record::Record;
 
 use super::{
     super::{
-        disk::Disk,
+        fault::Fault,
         layout::{self, EVENT_OVERHEAD, LayoutState},
-        view::{Fault, View},
+        tree::Tree,
+        view::View,
     },
     changes::Changes,
 };
@@ -248,7 +249,6 @@ impl<'t> Draft<'t> {
         commit: &Commit,
         at: u64,
         keep: Keep,
-        disk: &Disk,
         changes: &mut Changes,
     ) -> Result<(), Fault> {
         if commit.append.is_empty() && commit.keep.is_none() {
@@ -301,12 +301,12 @@ impl<'t> Draft<'t> {
             head.floor = entry.position;
         }
         for seq in old_floor + 1..first.min(head.floor.seq + 1) {
-            changes.delete(disk.entries, layout::by_seq(*id, seq));
+            changes.delete(Tree::Entries, layout::by_seq(*id, seq));
         }
         for (seq, append) in (first..).zip(&commit.append) {
             if seq > head.floor.seq {
                 changes.put(
-                    disk.entries,
+                    Tree::Entries,
                     layout::by_seq(*id, seq),
                     layout::encode_event(at, append.kind, &append.reference),
                 );
@@ -321,7 +321,6 @@ impl<'t> Draft<'t> {
         partition: &Partition,
         commit: &Commit,
         at: u64,
-        disk: &Disk,
         changes: &mut Changes,
     ) {
         let id = self.state.id;
@@ -343,42 +342,42 @@ impl<'t> Draft<'t> {
                 (Some(current), Order::Numbers) => {
                     let Stamps { number, seq, .. } = current.stamps;
                     match before {
-                        None => changes.put(disk.entries, by_key, number.to_be_bytes()),
+                        None => changes.put(Tree::Entries, by_key, number.to_be_bytes()),
                         Some(before) if before.seq != seq => {
-                            changes.delete(disk.entries, layout::by_change(id, before.seq, number))
+                            changes.delete(Tree::Entries, layout::by_change(id, before.seq, number))
                         }
                         Some(_) => {}
                     }
                     if before.is_none_or(|before| before.seq != seq) {
-                        changes.put(disk.entries, layout::by_change(id, seq, number), []);
+                        changes.put(Tree::Entries, layout::by_change(id, seq, number), []);
                     }
                     changes.put(
-                        disk.entries,
+                        Tree::Entries,
                         layout::by_number(id, number),
                         layout::encode_document(&current),
                     );
                 }
                 (Some(current), _) => {
-                    changes.put(disk.entries, by_key, layout::encode_document(&current))
+                    changes.put(Tree::Entries, by_key, layout::encode_document(&current))
                 }
-                (None, _) => changes.delete(disk.entries, by_key),
+                (None, _) => changes.delete(Tree::Entries, by_key),
             }
         }
         self.state.at = at;
         if let Some(after) = commit.expire {
             if self.state.expires != 0 {
-                changes.delete(disk.expiries, layout::by_expiry(self.state.expires, id));
+                changes.delete(Tree::Expiries, layout::by_expiry(self.state.expires, id));
             }
             self.state.expires = at
                 .saturating_add(u64::try_from(after.as_millis()).unwrap_or(u64::MAX))
                 .max(1);
             changes.put(
-                disk.expiries,
+                Tree::Expiries,
                 layout::by_expiry(self.state.expires, id),
                 partition.name(),
             );
         }
-        changes.put(disk.partitions, partition.name(), self.state.encode());
+        changes.put(Tree::Partitions, partition.name(), self.state.encode());
     }
 }
 

@@ -5,18 +5,19 @@ mod changes;
 mod draft;
 
 use bytes::Bytes;
-use heed::{RoTxn, RwTxn};
 
 use self::draft::Draft;
 pub(super) use self::{
-    changes::{Changes, NEXT_PARTITION},
+    changes::{Changes, NEXT_PARTITION, replay},
     draft::holds,
 };
 use super::{
-    disk::Disk,
+    fault::Fault,
     layout::{self, LayoutState},
+    tree::Tree,
+    trees::Trees,
     validate,
-    view::{Fault, View},
+    view::View,
 };
 use crate::{Commit, Conflict, Keep, Outcome, Partition, Position};
 
@@ -38,23 +39,22 @@ impl Plan {
         }
     }
 
-    /// Applies the changes to a transaction.
-    pub(super) fn write(&self, txn: &mut RwTxn) -> heed::Result<()> {
-        self.changes.write(txn)
+    /// Takes the changes out.
+    pub(super) fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
     }
 }
 
 /// Plans a commit, or returns why it conflicts.
 pub(super) fn plan(
-    disk: &Disk,
-    txn: &RoTxn,
+    trees: Trees<'_>,
     now: u64,
     keep: Keep,
     partition: &Partition,
     commit: &Commit,
 ) -> Result<Result<Plan, Conflict>, Fault> {
     validate::commit(partition, commit)?;
-    let view = View::new(disk, txn, now);
+    let view = View::new(trees, now);
     let stored = view.stored(partition)?;
     let expired = stored
         .as_ref()
@@ -120,29 +120,24 @@ pub(super) fn plan(
 
     let changes = &mut plan.changes;
     if let Some(expired) = expired {
-        drop_entries(disk, changes, &expired);
+        drop_entries(changes, &expired);
     }
     if draft.state.id == 0 {
-        draft.state.id = changes.allocate_partition(disk, txn)?;
+        draft.state.id = changes.allocate_partition(&trees)?;
     }
-    draft.append(commit, at, keep, disk, changes)?;
-    draft.finish(partition, commit, at, disk, changes);
+    draft.append(commit, at, keep, changes)?;
+    draft.finish(partition, commit, at, changes);
     Ok(Ok(plan))
 }
 
 /// Drops a partition: removes its name and leaves its entries to later sweeps.
-pub(super) fn drop_partition(
-    disk: &Disk,
-    changes: &mut Changes,
-    partition: &Partition,
-    state: &LayoutState,
-) {
-    drop_entries(disk, changes, state);
-    changes.delete(disk.partitions, partition.name().as_bytes());
+pub(super) fn drop_partition(changes: &mut Changes, partition: &Partition, state: &LayoutState) {
+    drop_entries(changes, state);
+    changes.delete(Tree::Partitions, partition.name().as_bytes());
 }
 
 /// Marks the entries of a partition for removal, and removes its expiry.
-pub(super) fn drop_entries(disk: &Disk, changes: &mut Changes, state: &LayoutState) {
-    changes.delete(disk.expiries, layout::by_expiry(state.expires, state.id));
-    changes.put(disk.dropped, state.id.to_be_bytes(), []);
+pub(super) fn drop_entries(changes: &mut Changes, state: &LayoutState) {
+    changes.delete(Tree::Expiries, layout::by_expiry(state.expires, state.id));
+    changes.put(Tree::Dropped, state.id.to_be_bytes(), []);
 }

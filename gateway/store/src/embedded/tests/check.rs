@@ -11,8 +11,10 @@ use crate::{
     embedded::{
         check::{self, CheckSummary, Finding, ValueCheck},
         disk::Disk,
+        fault::Fault,
         layout::{self, LayoutState},
         pages::{self, Extent, Meta, Pages},
+        tree::Tree,
     },
 };
 
@@ -40,10 +42,10 @@ impl ValueCheck for OddCheck {
 pub(super) fn findings(disk: &Disk, path: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let is_done = |found: &mut Vec<String>| {
-        disk.read(|txn| {
+        disk.read(|trees| {
             let pages = Pages::open(path).unwrap();
             // Two later commits may have overwritten the meta page.
-            let Some(meta) = Meta::of(&pages, txn.id() as u64).unwrap() else {
+            let Some(meta) = Meta::of(&pages, trees.commit()).unwrap() else {
                 return Ok(false);
             };
             found.extend(
@@ -52,21 +54,13 @@ pub(super) fn findings(disk: &Disk, path: &Path) -> Vec<String> {
                     .iter()
                     .map(ToString::to_string),
             );
-            let trees = [
-                disk.meta,
-                disk.partitions,
-                disk.entries,
-                disk.expiries,
-                disk.dropped,
-            ];
             check::records(
-                txn,
                 trees,
                 &mut OddCheck,
                 &mut |finding| found.push(finding.what),
                 CheckSummary::default(),
             )?;
-            Ok::<_, heed::Error>(true)
+            Ok::<_, Fault>(true)
         })
     };
     while !is_done(&mut found).unwrap() {}
@@ -123,25 +117,36 @@ async fn rooms(path: &Path) -> Embedded {
 }
 
 fn state(disk: &Disk, txn: &mut RwTxn, name: &str, change: impl FnOnce(&mut LayoutState)) {
-    let mut state =
-        LayoutState::decode(disk.partitions.get(txn, name.as_bytes()).unwrap().unwrap()).unwrap();
+    let stored = disk.stored(txn, Tree::Partitions, name.as_bytes()).unwrap();
+    let mut state = LayoutState::decode(&stored).unwrap();
     change(&mut state);
-    disk.partitions
-        .put(txn, name.as_bytes(), &state.encode())
-        .unwrap();
+    put(
+        disk,
+        txn,
+        Tree::Partitions,
+        name.as_bytes(),
+        &state.encode(),
+    );
 }
 
 fn document(disk: &Disk, txn: &mut RwTxn, key: &[u8], change: impl FnOnce(&mut Document)) {
-    let mut document =
-        layout::decode_document(disk.entries.get(txn, key).unwrap().unwrap()).unwrap();
+    let stored = disk.stored(txn, Tree::Entries, key).unwrap();
+    let mut document = layout::decode_document(&stored).unwrap();
     change(&mut document);
-    disk.entries
-        .put(txn, key, &layout::encode_document(&document))
-        .unwrap();
+    entry(disk, txn, key, &layout::encode_document(&document));
+}
+
+fn put(disk: &Disk, txn: &mut RwTxn, tree: Tree, key: &[u8], value: &[u8]) {
+    disk.put(txn, tree, key, Some(value)).unwrap();
+}
+
+fn entry(disk: &Disk, txn: &mut RwTxn, key: &[u8], value: &[u8]) {
+    put(disk, txn, Tree::Entries, key, value);
 }
 
 fn delete(disk: &Disk, txn: &mut RwTxn, key: &[u8]) {
-    assert!(disk.entries.delete(txn, key).unwrap());
+    assert!(disk.stored(txn, Tree::Entries, key).is_some());
+    disk.put(txn, Tree::Entries, key, None).unwrap();
 }
 
 type Sabotage = fn(&Disk, &mut RwTxn);
@@ -157,34 +162,28 @@ const BROKEN: [(Sabotage, &str); 32] = [
         "the log of channel:room lacks the events 7",
     ),
     (
-        |disk, txn| {
-            disk.entries
-                .put(txn, &layout::by_seq(1, 3), &[0x80])
-                .unwrap()
-        },
+        |disk, txn| entry(disk, txn, &layout::by_seq(1, 3), &[0x80]),
         "event 3 of channel:room cannot be read",
     ),
     (
         |disk, txn| {
-            disk.entries
-                .put(
-                    txn,
-                    &layout::by_seq(1, 3),
-                    &layout::encode_event(1, 1, b"m3"),
-                )
-                .unwrap()
+            entry(
+                disk,
+                txn,
+                &layout::by_seq(1, 3),
+                &layout::encode_event(1, 1, b"m3"),
+            )
         },
         "before the one before it",
     ),
     (
         |disk, txn| {
-            disk.entries
-                .put(
-                    txn,
-                    &layout::by_seq(1, 8),
-                    &layout::encode_event(1, 1, b"m3"),
-                )
-                .unwrap()
+            entry(
+                disk,
+                txn,
+                &layout::by_seq(1, 8),
+                &layout::encode_event(1, 1, b"m3"),
+            )
         },
         "and its head is 7",
     ),
@@ -225,11 +224,7 @@ const BROKEN: [(Sabotage, &str); 32] = [
         "channel:room lacks the numbers 3",
     ),
     (
-        |disk, txn| {
-            disk.entries
-                .put(txn, &layout::by_number(1, 3), &[0x80])
-                .unwrap()
-        },
+        |disk, txn| entry(disk, txn, &layout::by_number(1, 3), &[0x80]),
         "number 3 of channel:room cannot be read",
     ),
     (
@@ -261,11 +256,7 @@ const BROKEN: [(Sabotage, &str); 32] = [
         "changed last at event 7, and the index by change",
     ),
     (
-        |disk, txn| {
-            disk.entries
-                .put(txn, &layout::by_change(1, 3, 3), &[])
-                .unwrap()
-        },
+        |disk, txn| entry(disk, txn, &layout::by_change(1, 3, 3), &[]),
         "the index by change has number 3 at event 3",
     ),
     (
@@ -274,21 +265,23 @@ const BROKEN: [(Sabotage, &str); 32] = [
     ),
     (
         |disk, txn| {
-            disk.entries
-                .put(txn, &layout::by_key(1, MESSAGES, "m3"), &2u64.to_be_bytes())
-                .unwrap()
+            entry(
+                disk,
+                txn,
+                &layout::by_key(1, MESSAGES, "m3"),
+                &2u64.to_be_bytes(),
+            )
         },
         "says that \"m3\" has number 2",
     ),
     (
         |disk, txn| {
-            disk.entries
-                .put(
-                    txn,
-                    &layout::by_key(1, Table::numbered("n"), "m3"),
-                    &3u64.to_be_bytes(),
-                )
-                .unwrap()
+            entry(
+                disk,
+                txn,
+                &layout::by_key(1, Table::numbered("n"), "m3"),
+                &3u64.to_be_bytes(),
+            )
         },
         "second numbered table",
     ),
@@ -301,11 +294,7 @@ const BROKEN: [(Sabotage, &str); 32] = [
         "\"ada\" in table people",
     ),
     (
-        |disk, txn| {
-            disk.entries
-                .put(txn, &layout::by_key(1, PEOPLE, "ada"), &[0x80])
-                .unwrap()
-        },
+        |disk, txn| entry(disk, txn, &layout::by_key(1, PEOPLE, "ada"), &[0x80]),
         "a document of channel:room cannot be read",
     ),
     (
@@ -317,11 +306,11 @@ const BROKEN: [(Sabotage, &str); 32] = [
         "is odd in people",
     ),
     (
-        |disk, txn| disk.entries.put(txn, b"\0\0\0\0\0\0\0\x01z", b"").unwrap(),
+        |disk, txn| entry(disk, txn, b"\0\0\0\0\0\0\0\x01z", b""),
         "holds an entry of an unknown kind",
     ),
     (
-        |disk, txn| disk.entries.put(txn, &layout::by_seq(99, 1), b"").unwrap(),
+        |disk, txn| entry(disk, txn, &layout::by_seq(99, 1), b""),
         "1 entries belong to the partition numbered 99",
     ),
     (
@@ -337,26 +326,26 @@ const BROKEN: [(Sabotage, &str); 32] = [
         "the partition short:lived expires, and that is noted nowhere",
     ),
     (
-        |disk, txn| disk.dropped.put(txn, &1u64.to_be_bytes(), b"").unwrap(),
+        |disk, txn| put(disk, txn, Tree::Dropped, &1u64.to_be_bytes(), b""),
         "the partition channel:room is there, and noted as dropped",
     ),
     (
-        |disk, txn| disk.meta.put(txn, b"next", &2u64.to_be_bytes()).unwrap(),
+        |disk, txn| put(disk, txn, Tree::Meta, b"next", &2u64.to_be_bytes()),
         "the next partition would get the number 2",
     ),
     (
         |disk, txn| {
-            disk.partitions
-                .put(
-                    txn,
-                    b"odd",
-                    &LayoutState {
-                        id: 1,
-                        ..LayoutState::default()
-                    }
-                    .encode(),
-                )
-                .unwrap()
+            put(
+                disk,
+                txn,
+                Tree::Partitions,
+                b"odd",
+                &LayoutState {
+                    id: 1,
+                    ..LayoutState::default()
+                }
+                .encode(),
+            )
         },
         "have the same number, 1",
     ),

@@ -157,7 +157,7 @@ async fn fill(folder: &Path) {
         }
         acknowledged += 1;
     };
-    assert!(matches!(refusal, StoreError::Unavailable(_)), "{refusal}");
+    assert!(matches!(refusal, StoreError::Full(_)), "{refusal}");
     assert!(
         store.now().await.is_err(),
         "the store reports that it takes no writes"
@@ -188,7 +188,7 @@ async fn fill(folder: &Path) {
 #[tokio::test]
 async fn full_disk_refuses_commits_and_loses_none() {
     let folder = TempDir::new().unwrap();
-    let mut process = Process::start("fill", folder.path(), "trap '' XFSZ; ulimit -S -f 4000;");
+    let mut process = Process::start("fill", folder.path(), "trap '' XFSZ; ulimit -S -f 20000;");
     let full = process.next_line().expect("it fills up");
     let acknowledged: usize = full.strip_prefix("full after ").unwrap().parse().unwrap();
     assert!(acknowledged > 10, "{acknowledged}");
@@ -225,6 +225,7 @@ async fn reader_in_another_process_blocks_page_reuse_only_while_it_lives() {
         let before = length();
         for _ in 0..20 {
             store.commit(&room(), edit.clone()).await.unwrap().unwrap();
+            checkpointed(&store).await;
         }
         length() - before
     };

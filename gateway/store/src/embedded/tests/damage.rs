@@ -12,8 +12,11 @@ use super::{
 use crate::{
     Partition,
     embedded::{
-        OpenError, check, disk, pages,
+        OpenError, check, disk,
+        journal::Journal,
+        pages,
         read_only::{self, ReadOnlyStore},
+        tree::Tree,
     },
 };
 
@@ -40,37 +43,57 @@ async fn large(path: &Path) {
     store.close().await;
 }
 
-/// Writes a modified copy of the file into a new folder.
-fn with(data: &[u8], write: impl FnOnce(&mut Vec<u8>)) -> TempDir {
+/// The data file of a closed store, and the number of its last group.
+struct Data {
+    bytes: Vec<u8>,
+    last_group: u64,
+}
+
+impl std::ops::Deref for Data {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Writes a modified copy of the file into a new folder, with an empty journal.
+fn with(data: &Data, write: impl FnOnce(&mut Vec<u8>)) -> TempDir {
     let folder = TempDir::new().unwrap();
-    let mut data = data.to_vec();
-    write(&mut data);
-    fs::write(pages::path(folder.path()), data).unwrap();
+    drop(Journal::start(folder.path(), data.last_group + 1).unwrap());
+    let mut bytes = data.bytes.clone();
+    write(&mut bytes);
+    fs::write(pages::path(folder.path()), bytes).unwrap();
     folder
 }
 
 /// Returns the file of a store created by [`large`].
-async fn data() -> Vec<u8> {
+async fn data() -> Data {
     let folder = TempDir::new().unwrap();
     large(folder.path()).await;
-    let data = fs::read(pages::path(folder.path())).unwrap();
-    assert!(data.len() > 100 * PAGE);
-    data
+    let bytes = fs::read(pages::path(folder.path())).unwrap();
+    assert!(bytes.len() > 100 * PAGE);
+    let disk = disk::Disk::open(folder.path(), 1 << 20).unwrap();
+    Data {
+        bytes,
+        last_group: disk.journal_position().unwrap(),
+    }
 }
 
 /// Reads all entries of a store through LMDB, unless its pages are damaged.
 fn read(path: &Path) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
-    let store = ReadOnlyStore::open(path).ok()?;
+    let mut store = ReadOnlyStore::open(path).ok()?;
     if !store.damage().ok()?.iter().all(pages::Damage::is_harmless) {
         return None;
     }
+    store.check_format().ok()?;
     let mut all = Vec::new();
-    for tree in store.trees().ok()? {
-        let entries = tree
-            .iter(store.txn())
-            .unwrap()
-            .map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())));
-        all.extend(entries.collect::<heed::Result<Vec<_>>>().unwrap());
+    for tree in Tree::ALL {
+        for entry in store.trees().iter(tree).unwrap() {
+            // A damaged value is detected.
+            let (key, value) = entry.ok()?;
+            all.push((key.to_vec(), value.to_vec()));
+        }
     }
     Some(all)
 }

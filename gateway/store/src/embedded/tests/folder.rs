@@ -8,7 +8,9 @@ use crate::{
     PartitionHead, Position, Range, Read, Require, Snapshot, StoreError, Table, Write, WriteSlot,
     embedded::{
         OpenError, disk,
+        fault::Fault,
         layout::{self, FORMAT, Space},
+        tree::Tree,
     },
 };
 
@@ -190,9 +192,13 @@ async fn newer_format_is_refused() {
     let folder = TempDir::new().unwrap();
     let disk = disk::Disk::open(folder.path(), 1 << 20).unwrap();
     let mut txn = disk.write().unwrap();
-    disk.meta
-        .put(&mut txn, b"format", &(FORMAT + 1).to_be_bytes())
-        .unwrap();
+    disk.put(
+        &mut txn,
+        Tree::Meta,
+        b"format",
+        Some(&(FORMAT + 1).to_be_bytes()),
+    )
+    .unwrap();
     txn.commit().unwrap();
     drop(disk);
     let error = disk::Disk::open(folder.path(), 1 << 20).unwrap_err();
@@ -366,12 +372,12 @@ async fn expired_partitions_leave_nothing_on_the_disk() {
     let store = quiet(folder.path());
     let left = |store: &Embedded| {
         let disk = &store.disk;
-        disk.read(|txn| {
-            Ok::<_, heed::Error>((
-                disk.partitions.len(txn)?,
-                disk.entries.len(txn)?,
-                disk.expiries.len(txn)?,
-                disk.dropped.len(txn)?,
+        disk.read(|trees| {
+            Ok::<_, Fault>((
+                trees.iter(Tree::Partitions)?.count(),
+                trees.iter(Tree::Entries)?.count(),
+                trees.iter(Tree::Expiries)?.count(),
+                trees.iter(Tree::Dropped)?.count(),
             ))
         })
         .unwrap()
@@ -396,18 +402,16 @@ async fn bodies_are_stored_once() {
         .await
         .unwrap()
         .unwrap();
-    let found = store.disk.read(|txn| {
-        let entries = store
-            .disk
-            .entries
-            .iter(txn)?
-            .collect::<heed::Result<Vec<_>>>()?;
+    let found = store.disk.read(|trees| {
+        let entries = trees
+            .iter(Tree::Entries)?
+            .collect::<Result<Vec<_>, Fault>>()?;
         let holders = entries.into_iter().filter(|(_, bytes)| {
             bytes
                 .windows(body.len())
                 .any(|window| window == body.as_bytes())
         });
-        Ok::<_, heed::Error>(holders.map(|(key, _)| key.to_vec()).collect::<Vec<_>>())
+        Ok::<_, Fault>(holders.map(|(key, _)| key.to_vec()).collect::<Vec<_>>())
     });
     let mut expected = layout::space(1, Space::Numbered);
     expected.extend(1u64.to_be_bytes());

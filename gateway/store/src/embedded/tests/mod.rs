@@ -17,6 +17,7 @@ use std::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -28,7 +29,7 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::{Embedded, Options};
+use super::{Embedded, Options, writer::CheckpointLimits};
 use crate::{
     Keep, Store, Table,
     conformance::{Bench, conformance},
@@ -69,7 +70,15 @@ impl Drop for EmbeddedBench {
     }
 }
 
-/// Opens a store with a small map, which has to grow, and a clock with an offset.
+/// Limits with which a few commits cause a checkpoint.
+const FREQUENT_CHECKPOINTS: CheckpointLimits = CheckpointLimits {
+    bytes: 4 << 10,
+    age: Duration::from_secs(300),
+    max_bytes: 1 << 20,
+};
+
+/// Opens a store with a small map, which has to grow, frequent checkpoints, and a clock with an
+/// offset.
 fn open(path: &Path, keep: Keep, bus: Arc<Local>, offset: Arc<AtomicI64>) -> Embedded {
     let wall = || {
         std::time::SystemTime::now()
@@ -83,11 +92,19 @@ fn open(path: &Path, keep: Keep, bus: Arc<Local>, offset: Arc<AtomicI64>) -> Emb
         Options {
             keep,
             map_size: 64 * 1024,
+            limits: FREQUENT_CHECKPOINTS,
             clock,
         },
         bus,
     )
     .unwrap()
+}
+
+/// Waits until the trees have all changes. Only after a change that is large enough for a checkpoint.
+async fn checkpointed(store: &Embedded) {
+    while store.disk.memory().bytes() > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 impl Bench for EmbeddedBench {

@@ -39,6 +39,11 @@ async fn large_read_leaves_the_worker_and_small_one_is_done_at_once() {
             .await
             .is_some()
     );
+    // The permits are held, so that a large read cannot end before the poll returns.
+    let mut permits = Vec::new();
+    for _ in 0..store.reads.at_once {
+        permits.push(store.reads.large.acquire(Party::default()).await);
+    }
     assert!(poll_immediate(read(200)).await.is_none());
     assert!(poll_immediate(page(200)).await.is_none());
     assert!(
@@ -52,6 +57,7 @@ async fn large_read_leaves_the_worker_and_small_one_is_done_at_once() {
         assert!(poll_immediate(large).await.is_none());
     }
     assert!(poll_immediate(read(1)).await.is_some());
+    drop(permits);
     for large in flood {
         assert_eq!(large.await.unwrap().len(), 200);
     }

@@ -9,30 +9,34 @@ use super::{
 };
 use crate::{
     Partition, Position, Range,
-    embedded::Embedded,
+    embedded::{Embedded, disk::JOURNAL_KEY, fault::Fault, tree::Tree},
     transfer::{Outline, PartitionPiece, Transfer},
 };
 
 /// Returns the numbers of partitions, entries, expiries, dropped partitions, and keys in `meta`
 /// besides the format and the next number.
 fn stored_counts(store: &Embedded) -> [u64; 5] {
-    let disk = &store.disk;
-    let trees = [
-        disk.partitions,
-        disk.entries,
-        disk.expiries,
-        disk.dropped,
-        disk.meta,
+    let counted = [
+        Tree::Partitions,
+        Tree::Entries,
+        Tree::Expiries,
+        Tree::Dropped,
+        Tree::Meta,
     ];
-    disk.read(|txn| {
-        let mut lengths = [0; 5];
-        for (length, tree) in lengths.iter_mut().zip(trees) {
-            *length = tree.len(txn)?;
-        }
-        lengths[4] -= 2;
-        Ok::<_, heed::Error>(lengths)
-    })
-    .unwrap()
+    store
+        .disk
+        .read(|trees| {
+            let mut lengths = [0; 5];
+            for (length, tree) in lengths.iter_mut().zip(counted) {
+                *length = trees
+                    .iter(tree)?
+                    .filter(|entry| entry.as_ref().is_ok_and(|(key, _)| *key != JOURNAL_KEY))
+                    .count() as u64;
+            }
+            lengths[4] -= 2;
+            Ok::<_, Fault>(lengths)
+        })
+        .unwrap()
 }
 
 #[tokio::test]

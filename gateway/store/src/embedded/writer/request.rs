@@ -2,6 +2,8 @@
 
 use tokio::sync::oneshot;
 
+use super::super::journal::Purpose;
+
 use crate::{
     Commit, Committed, Partition, Purged, Require, StoreError, Table,
     transfer::{Loaded, PartitionPiece},
@@ -37,4 +39,15 @@ pub(in super::super) enum WriteRequest {
     },
     /// Serves the requests before this one, refuses those after it, and ends the writer.
     Close,
+}
+
+impl WriteRequest {
+    /// Whether the request stores something, or removes something.
+    pub(super) fn purpose(&self) -> Purpose {
+        match self {
+            Self::Commit { commit, .. } if !commit.frees => Purpose::Store,
+            Self::Load { .. } => Purpose::Store,
+            _ => Purpose::Remove,
+        }
+    }
 }

@@ -1,29 +1,30 @@
-//! The transaction of a group of requests.
-
-use std::sync::Arc;
-
-use heed::RwTxn;
+//! The effects of a group of requests.
 
 use super::{
     super::{
         Clock,
-        disk::Disk,
+        disk::WriterReads,
+        fault::Fault,
+        journal::{GroupBuffer, Purpose},
         layout::{self, Space},
-        plan::{self, Plan},
-        transfer, validate,
-        view::{Fault, View},
+        memory::Memory,
+        plan::{self, Changes, Plan},
+        transfer,
+        tree::Tree,
+        validate,
+        view::View,
     },
     request::WriteRequest,
 };
 use crate::{
-    Commit, Conflict, Keep, Order, Partition, Purged, Require, StoreError, Table,
+    Commit, Conflict, Keep, Order, Partition, Purged, Require, Stamps, StoreError, Table,
     transfer::{Exists, Loaded, PartitionPiece},
 };
 
-/// Maximum number of partitions that a request removes in one transaction.
+/// Maximum number of partitions that a request removes.
 const PARTITIONS_PER_REMOVAL: usize = 1_000;
 
-/// Result of a request, sent once the transaction is committed.
+/// Result of a request, sent once the group is durable.
 pub(super) enum Response {
     Commit(Result<Result<Plan, Conflict>, StoreError>),
     Purge(Purged),
@@ -31,109 +32,149 @@ pub(super) enum Response {
     Wipe(Result<bool, StoreError>),
 }
 
-/// Applies groups of requests.
-pub(super) struct Transactions {
-    pub(super) disk: Arc<Disk>,
+/// A group of requests: what their changes make of the memory, and what the journal keeps of them.
+pub(super) struct GroupDraft {
+    pub(super) memory: Memory,
+    pub(super) journal: GroupBuffer,
+    /// Whether all requests with changes remove something.
+    pub(super) purpose: Purpose,
+}
+
+impl GroupDraft {
+    pub(super) fn new(memory: Memory) -> Self {
+        Self {
+            memory,
+            journal: GroupBuffer::new(),
+            purpose: Purpose::Remove,
+        }
+    }
+
+    /// Applies changes.
+    pub(super) fn apply(&mut self, changes: Changes, purpose: Purpose) {
+        if !changes.is_empty() && purpose == Purpose::Store {
+            self.purpose = Purpose::Store;
+        }
+        changes.apply(self.journal.content(), &mut self.memory.active);
+    }
+
+    /// Applies large changes without effect, to test whether commits can be written.
+    pub(super) fn apply_probe(&mut self) {
+        let mut changes = Changes::default();
+        changes.put(Tree::Meta, PROBE_KEY, vec![0; PROBE_BYTES]);
+        changes.delete(Tree::Meta, PROBE_KEY);
+        self.apply(changes, Purpose::Store);
+    }
+}
+
+/// Key in `meta` that a probe puts and deletes.
+const PROBE_KEY: &[u8] = b"probe";
+
+/// Size of the value that a probe puts. Large, because a small commit may find room even on a full
+/// disk.
+const PROBE_BYTES: usize = 1 << 20;
+
+/// Plans requests, each on what those before it have changed.
+pub(super) struct Planner {
     /// Default retention of logs.
     pub(super) keep: Keep,
     pub(super) clock: Clock,
 }
 
-impl Transactions {
-    /// Applies the requests in one transaction and syncs it to the disk.
-    pub(super) fn apply(&self, group: &[WriteRequest]) -> heed::Result<Vec<Response>> {
-        let mut txn = self.disk.write()?;
-        let mut responses = Vec::with_capacity(group.len());
-        for request in group {
-            responses.push(match request {
-                WriteRequest::Commit {
-                    partition, commit, ..
-                } => Response::Commit(isolate(self.commit(&mut txn, partition, commit))?),
-                WriteRequest::Purge {
-                    partition,
-                    table,
-                    require,
-                    limit,
-                    ..
-                } => Response::Purge(isolate(self.purge(
-                    &mut txn,
-                    partition,
-                    *table,
-                    require.as_ref(),
-                    *limit,
-                ))?),
-                WriteRequest::Load {
-                    partition, piece, ..
-                } => Response::Load(isolate(self.load(&mut txn, partition, piece))?),
-                WriteRequest::RemovePartitions { prefix, .. } => {
-                    Response::Wipe(isolate(self.remove_partitions(&mut txn, prefix))?)
-                }
-                WriteRequest::Probe { .. } | WriteRequest::Close => {
-                    unreachable!("probes and closing are handled outside of transactions")
-                }
-            });
-        }
-        // Returns once the disk has synced.
-        txn.commit()?;
-        Ok(responses)
+impl Planner {
+    /// Applies a request to the draft. A storage failure fails the whole group.
+    pub(super) fn apply(
+        &self,
+        reads: &WriterReads<'_>,
+        draft: &mut GroupDraft,
+        request: &WriteRequest,
+    ) -> heed::Result<Response> {
+        Ok(match request {
+            WriteRequest::Commit {
+                partition, commit, ..
+            } => Response::Commit(isolate(self.commit(reads, draft, partition, commit))?),
+            WriteRequest::Purge {
+                partition,
+                table,
+                require,
+                limit,
+                ..
+            } => {
+                let purged = self.purge(reads, draft, partition, *table, require.as_ref(), *limit);
+                Response::Purge(isolate(purged)?)
+            }
+            WriteRequest::Load {
+                partition, piece, ..
+            } => Response::Load(isolate(self.load(reads, draft, partition, piece))?),
+            WriteRequest::RemovePartitions { prefix, .. } => {
+                Response::Wipe(isolate(Self::remove_partitions(reads, draft, prefix))?)
+            }
+            WriteRequest::Probe { .. } | WriteRequest::Close => {
+                unreachable!("probes and closing are handled outside of groups")
+            }
+        })
     }
 
     fn commit(
         &self,
-        txn: &mut RwTxn,
+        reads: &WriterReads<'_>,
+        draft: &mut GroupDraft,
         partition: &Partition,
         commit: &Commit,
     ) -> Result<Result<Plan, Conflict>, Fault> {
         let plan = plan::plan(
-            &self.disk,
-            txn,
+            reads.trees(&draft.memory),
             (self.clock)(),
             commit.keep.unwrap_or(self.keep),
             partition,
             commit,
         )?;
-        if let Ok(plan) = &plan {
-            plan.write(txn)?;
-        }
-        Ok(plan)
+        Ok(plan.map(|mut plan| {
+            let purpose = if commit.frees {
+                Purpose::Remove
+            } else {
+                Purpose::Store
+            };
+            draft.apply(plan.take_changes(), purpose);
+            plan
+        }))
     }
 
     fn load(
         &self,
-        txn: &mut RwTxn,
+        reads: &WriterReads<'_>,
+        draft: &mut GroupDraft,
         partition: &Partition,
         piece: &PartitionPiece,
     ) -> Result<Result<(), Exists>, Fault> {
-        let plan = transfer::load(&self.disk, txn, (self.clock)(), partition, piece)?;
-        Ok(match plan {
-            Ok(plan) => Ok(plan.write(txn)?),
-            Err(exists) => Err(exists),
-        })
+        let trees = reads.trees(&draft.memory);
+        let plan = transfer::load(trees, (self.clock)(), partition, piece)?;
+        Ok(plan.map(|mut plan| draft.apply(plan.take_changes(), Purpose::Store)))
     }
 
     /// Returns whether more is left to remove.
-    fn remove_partitions(&self, txn: &mut RwTxn, prefix: &str) -> Result<bool, Fault> {
-        let (plan, found) =
-            transfer::remove_partitions(&self.disk, txn, prefix, PARTITIONS_PER_REMOVAL)?;
-        plan.write(txn)?;
+    fn remove_partitions(
+        reads: &WriterReads<'_>,
+        draft: &mut GroupDraft,
+        prefix: &str,
+    ) -> Result<bool, Fault> {
+        let trees = reads.trees(&draft.memory);
+        let (mut plan, found) = transfer::remove_partitions(trees, prefix, PARTITIONS_PER_REMOVAL)?;
+        draft.apply(plan.take_changes(), Purpose::Remove);
         Ok(found == PARTITIONS_PER_REMOVAL)
     }
 
     fn purge(
         &self,
-        txn: &mut RwTxn,
+        reads: &WriterReads<'_>,
+        draft: &mut GroupDraft,
         partition: &Partition,
         table: Table,
         require: Option<&Require>,
         limit: usize,
     ) -> Result<Result<bool, Conflict>, Fault> {
         validate::names(partition, require.map_or(&[], std::slice::from_ref))?;
-        let Disk {
-            entries,
-            partitions,
-            ..
-        } = *self.disk;
-        let view = View::new(&self.disk, txn, (self.clock)());
+        let trees = reads.trees(&draft.memory);
+        let view = View::new(trees, (self.clock)());
         let state = view.state(partition)?;
         if let Some(Require { table, key, is }) = require {
             let document = state
@@ -157,34 +198,29 @@ impl Transactions {
         } else {
             layout::table(id, table)
         };
-        let mut keys = Vec::new();
+        let mut changes = Changes::default();
         let mut found = 0;
-        for entry in entries.prefix_iter(txn, &prefix)?.take(limit) {
+        for entry in trees.prefix(Tree::Entries, &prefix)?.take(limit) {
             let (key, bytes) = entry?;
             found += 1;
             let document = layout::decode_document(bytes)?;
             state.retired = state.retired.max(document.version);
             if table.order == Order::Numbers {
-                keys.push(layout::by_key(id, table, &document.key));
-                keys.push(layout::by_change(
-                    id,
-                    document.stamps.seq,
-                    document.stamps.number,
-                ));
+                let Stamps { seq, number, .. } = document.stamps;
+                changes.delete(Tree::Entries, layout::by_key(id, table, &document.key));
+                changes.delete(Tree::Entries, layout::by_change(id, seq, number));
             }
-            keys.push(key.to_owned());
-        }
-        for key in keys {
-            entries.delete(txn, &key)?;
+            changes.delete(Tree::Entries, key);
         }
         if found > 0 {
-            partitions.put(txn, partition.name().as_bytes(), &state.encode())?;
+            changes.put(Tree::Partitions, partition.name(), state.encode());
         }
+        draft.apply(changes, Purpose::Remove);
         Ok(Ok(found < limit))
     }
 }
 
-/// Separates the failure of one request from a storage failure, which fails the whole transaction.
+/// Separates the failure of one request from a storage failure, which fails the whole group.
 fn isolate<T>(result: Result<T, Fault>) -> heed::Result<Result<T, StoreError>> {
     match result {
         Ok(value) => Ok(Ok(value)),

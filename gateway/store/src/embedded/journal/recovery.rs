@@ -1,0 +1,263 @@
+//! Reading a journal: its whole groups in order, and what is wrong with it.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+
+use super::{
+    FOLDER,
+    format::{ALIGNMENT, SEGMENT_HEADER_BYTES, SegmentHeader, group_at},
+    segments,
+};
+
+/// Attempts to read a segment in which a node writes: a group may be half written at one of them.
+const READ_ATTEMPTS: usize = 100;
+
+/// Why a journal cannot be read. Each names the place.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// A file cannot be read.
+    #[error("{path} cannot be read: {source}")]
+    Unreadable {
+        /// The file or folder.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The header of a segment is not as it was written.
+    #[error("the first {SEGMENT_HEADER_BYTES} bytes of {path} are not as they were written")]
+    Header {
+        /// The segment.
+        path: PathBuf,
+    },
+    /// A group is not as it was written, and later ones are there.
+    #[error("group {group} of the journal, at byte {offset} of {path}, is not as it was written")]
+    Group {
+        /// Number of the group.
+        group: u64,
+        /// Its place in the segment.
+        offset: usize,
+        /// The segment.
+        path: PathBuf,
+    },
+    /// Groups that the trees do not have are missing.
+    #[error(
+        "the journal in {folder} lacks the groups from {group} on, and the trees lack them, too"
+    )]
+    Missing {
+        /// Number of the first missing group.
+        group: u64,
+        /// Folder of the journal.
+        folder: PathBuf,
+    },
+    /// The content of a group cannot be decoded.
+    #[error("group {group} of the journal holds something that this version cannot read")]
+    Content {
+        /// Number of the group.
+        group: u64,
+    },
+}
+
+/// The end of a journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct JournalEnd {
+    /// Number of the last whole group; 0 if there was never one.
+    pub(in super::super) last: u64,
+    /// The segment with bytes of a group that was not completed, and their offset.
+    pub(in super::super) torn: Option<(PathBuf, usize)>,
+}
+
+/// Reads the journal of a store that no other process has open: passes each whole group after
+/// `after` to `replay`.
+///
+/// # Errors
+/// The journal is damaged, or `replay` failed.
+pub(in super::super) fn recover(
+    store: &Path,
+    after: u64,
+    replay: &mut dyn FnMut(u64, Bytes) -> Result<(), JournalError>,
+) -> Result<JournalEnd, JournalError> {
+    read_segments(store, after, 1, replay)
+}
+
+/// Reads the journal of a store to which a node may be writing, under a [`Pin`](super::Pin).
+///
+/// # Errors
+/// The journal is damaged, or `replay` failed.
+pub(in super::super) fn read(
+    store: &Path,
+    after: u64,
+    replay: &mut dyn FnMut(u64, Bytes) -> Result<(), JournalError>,
+) -> Result<JournalEnd, JournalError> {
+    read_segments(store, after, READ_ATTEMPTS, replay)
+}
+
+/// Why a journal was not copied.
+#[derive(Debug)]
+pub(in super::super) enum JournalCopyError {
+    /// It cannot be read.
+    Source(JournalError),
+    /// The copy cannot be written.
+    Target(io::Error),
+}
+
+impl From<io::Error> for JournalCopyError {
+    fn from(error: io::Error) -> Self {
+        Self::Target(error)
+    }
+}
+
+/// Copies the journal of a store to which a node may be writing into another store's folder, up to
+/// the last whole group, under a [`Pin`](super::Pin). Returns its length in bytes.
+///
+/// # Errors
+/// The journal is damaged, or the copy cannot be written.
+pub(in super::super) fn copy(from: &Path, to: &Path) -> Result<u64, JournalCopyError> {
+    let (from, to) = (from.join(FOLDER), to.join(FOLDER));
+    let found = segments::list(&from).map_err(|source| {
+        JournalCopyError::Source(JournalError::Unreadable {
+            path: from.clone(),
+            source,
+        })
+    })?;
+    segments::create_folder(&to)?;
+    let mut bytes = 0;
+    for (first, path) in found {
+        let segment =
+            read_segment(&path, first, READ_ATTEMPTS).map_err(JournalCopyError::Source)?;
+        let mut file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(segments::path(&to, first))?;
+        file.write_all(&segment.bytes[..segment.end])?;
+        file.sync_all()?;
+        bytes += segment.end as u64;
+    }
+    File::open(&to)?.sync_all()?;
+    Ok(bytes)
+}
+
+fn read_segments(
+    store: &Path,
+    after: u64,
+    attempts: usize,
+    replay: &mut dyn FnMut(u64, Bytes) -> Result<(), JournalError>,
+) -> Result<JournalEnd, JournalError> {
+    let folder = store.join(FOLDER);
+    let missing = |group| JournalError::Missing {
+        group,
+        folder: folder.clone(),
+    };
+    let found = match segments::list(&folder) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(source) => {
+            return Err(JournalError::Unreadable {
+                path: folder.clone(),
+                source,
+            });
+        }
+    };
+    let mut end = JournalEnd {
+        last: after,
+        torn: None,
+    };
+    if found.is_empty() {
+        return if after == 0 {
+            Ok(end)
+        } else {
+            Err(missing(after + 1))
+        };
+    }
+    let mut next = None;
+    let mut unfinished: Option<(PathBuf, usize)> = None;
+    for (first, path) in found {
+        if let Some(next) = next.filter(|next| *next != first) {
+            // The segment before ends with a bad group, or a segment is missing.
+            return Err(match unfinished {
+                Some((path, offset)) => JournalError::Group {
+                    group: next,
+                    offset,
+                    path,
+                },
+                None => missing(next),
+            });
+        }
+        if next.is_none() && first > after + 1 {
+            return Err(missing(after + 1));
+        }
+        let segment = read_segment(&path, first, attempts)?;
+        for (number, content) in (first..).zip(&segment.groups) {
+            if number > after {
+                replay(number, segment.bytes.slice(content.clone()))?;
+            }
+        }
+        next = Some(first + segment.groups.len() as u64);
+        let rest = &segment.bytes[segment.end.min(segment.bytes.len())..];
+        unfinished = Some((path, segment.end));
+        end.torn = unfinished
+            .clone()
+            .filter(|_| rest.iter().any(|byte| *byte != 0));
+    }
+    let last = next.map_or(0, |next| next - 1);
+    if last < after {
+        return Err(missing(last + 1));
+    }
+    end.last = last;
+    Ok(end)
+}
+
+/// The whole groups of a segment.
+struct Segment {
+    bytes: Bytes,
+    groups: Vec<std::ops::Range<usize>>,
+    /// Offset after the last whole group.
+    end: usize,
+}
+
+fn read_segment(path: &Path, first: u64, attempts: usize) -> Result<Segment, JournalError> {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let bytes = fs::read(path).map_err(|source| JournalError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+        let header = SegmentHeader::decode(&bytes)
+            .filter(|header| header.first == first)
+            .ok_or_else(|| JournalError::Header {
+                path: path.to_owned(),
+            })?;
+        let (mut groups, mut end) = (Vec::new(), SEGMENT_HEADER_BYTES as usize);
+        while let Some((number, content, next)) = group_at(&bytes, header.generation, end) {
+            if number != first + groups.len() as u64 {
+                break;
+            }
+            groups.push(content);
+            end = next;
+        }
+        let is_followed = (end + ALIGNMENT..bytes.len())
+            .step_by(ALIGNMENT)
+            .any(|offset| group_at(&bytes, header.generation, offset).is_some());
+        if !is_followed {
+            return Ok(Segment {
+                bytes: bytes.into(),
+                groups,
+                end,
+            });
+        }
+        if attempt == attempts {
+            return Err(JournalError::Group {
+                group: first + groups.len() as u64,
+                offset: end,
+                path: path.to_owned(),
+            });
+        }
+    }
+}
