@@ -112,11 +112,11 @@ impl Journal {
             _ => segments::create(&self.folder, capacity)?,
         };
         let (file, path, header) = segments::begin(&self.folder, &spare, self.next)?;
-        self.finished.push(
-            std::mem::replace(&mut self.path, path),
-            self.last(),
-            self.capacity,
-        );
+        let finished = std::mem::replace(&mut self.path, path);
+        // One without groups began with the same group: the new one has taken its name.
+        if self.offset > SEGMENT_HEADER_BYTES {
+            self.finished.push(finished, self.last(), self.capacity);
+        }
         (self.file, self.header) = (file, header);
         (self.offset, self.capacity) = (SEGMENT_HEADER_BYTES, capacity);
         Ok(())

@@ -1,1 +1,228 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use bytes::Bytes;
+use tempfile::TempDir;
+
+use super::*;
+
+type Groups = Vec<(u64, Bytes)>;
+
+fn group(content: &[u8]) -> GroupBuffer {
+    let mut group = GroupBuffer::new();
+    group.content().extend(content);
+    group
+}
+
+fn append(journal: &mut Journal, content: &[u8]) -> u64 {
+    let group = group(content);
+    journal.reserve(&group, Purpose::Store).unwrap();
+    journal.append(group).unwrap().0
+}
+
+/// Reads the groups after `after`, and whether the journal ends within a group.
+fn recovered(store: &Path, after: u64) -> Result<(Groups, bool), JournalError> {
+    let mut groups = Vec::new();
+    let end = recover(store, after, &mut |number, content| {
+        groups.push((number, content));
+        Ok(())
+    })?;
+    assert_eq!(end.last, groups.last().map_or(after, |(number, _)| *number));
+    Ok((groups, end.torn.is_some()))
+}
+
+fn content(number: u64) -> Vec<u8> {
+    format!("group {number} ")
+        .repeat(number as usize)
+        .into_bytes()
+}
+
+/// Creates a journal of six groups, the last three in a second segment. The files are cut after
+/// their groups, so that a test can change every byte. Returns the segments.
+fn small(store: &Path) -> [PathBuf; 2] {
+    let folder = store.join(FOLDER);
+    let mut journal = Journal::start(store, 1).unwrap();
+    for number in 1..=3 {
+        append(&mut journal, &content(number));
+    }
+    let first_end = journal.offset;
+    drop(journal);
+    // A process that starts again begins a new segment.
+    let mut journal = Journal::start(store, 4).unwrap();
+    for number in 4..=6 {
+        append(&mut journal, &content(number));
+    }
+    let paths = [1, 4].map(|first| segments::path(&folder, first));
+    for (path, end) in paths.iter().zip([first_end, journal.offset]) {
+        let file = File::options().write(true).open(path).unwrap();
+        file.set_len(end).unwrap();
+    }
+    paths
+}
+
+fn all_groups() -> Groups {
+    (1..=6).map(|n| (n, content(n).into())).collect()
+}
+
+#[test]
+fn groups_are_read_in_order_from_any_position() {
+    let store = TempDir::new().unwrap();
+    small(store.path());
+    for after in 0..=6 {
+        let expected = all_groups().split_off(after as usize);
+        assert_eq!(recovered(store.path(), after).unwrap(), (expected, false));
+    }
+}
+
+#[test]
+fn every_prefix_of_the_last_segment_has_a_prefix_of_its_groups() {
+    let store = TempDir::new().unwrap();
+    let [_, last] = small(store.path());
+    let bytes = std::fs::read(&last).unwrap();
+    for length in 0..bytes.len() {
+        std::fs::write(&last, &bytes[..length]).unwrap();
+        match recovered(store.path(), 0) {
+            Ok((groups, _)) => {
+                assert!(length >= SEGMENT_HEADER_BYTES as usize);
+                assert!(groups.len() >= 3 && all_groups().starts_with(&groups));
+            }
+            Err(JournalError::Header { path }) => {
+                assert!(length < SEGMENT_HEADER_BYTES as usize && path == last);
+            }
+            Err(error) => panic!("{length}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn flipped_byte_is_refused_or_cuts_only_the_last_group() {
+    let store = TempDir::new().unwrap();
+    let paths = small(store.path());
+    for path in &paths {
+        let bytes = std::fs::read(path).unwrap();
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 0x10;
+            std::fs::write(path, &flipped).unwrap();
+            match recovered(store.path(), 0) {
+                Ok((groups, is_torn)) => {
+                    assert_eq!(path, &paths[1], "byte {at}");
+                    assert!(groups.len() == 5 && is_torn, "byte {at}: {}", groups.len());
+                    assert!(all_groups().starts_with(&groups));
+                }
+                Err(error) => assert!(error.to_string().contains(&path.display().to_string())),
+            }
+        }
+        std::fs::write(path, &bytes).unwrap();
+    }
+}
+
+/// A crash may lose any part of what was written since the last sync, in any order.
+#[test]
+fn lost_parts_of_the_last_group_lose_no_other_group() {
+    let store = TempDir::new().unwrap();
+    let mut journal = Journal::start(store.path(), 1).unwrap();
+    append(&mut journal, b"synced");
+    let start = journal.offset as usize;
+    append(&mut journal, &[7; 2_000]);
+    let path = segments::path(&store.path().join(FOLDER), 1);
+    let whole = std::fs::read(&path).unwrap();
+    for lost in 1..16u32 {
+        let mut bytes = whole.clone();
+        for block in (0..4).filter(|block| lost & 1 << block != 0) {
+            let from = (start + block * 512).max(start);
+            bytes[from..from + 512].fill(0);
+        }
+        std::fs::write(&path, bytes).unwrap();
+        let (groups, _) = recovered(store.path(), 0).unwrap();
+        assert_eq!(groups, [(1, Bytes::from_static(b"synced"))], "{lost:04b}");
+    }
+}
+
+#[test]
+fn missing_segment_is_refused_if_the_trees_lack_its_groups() {
+    let store = TempDir::new().unwrap();
+    let [first, last] = small(store.path());
+    std::fs::remove_file(&first).unwrap();
+    assert!(matches!(
+        recovered(store.path(), 2),
+        Err(JournalError::Missing { group: 3, .. })
+    ));
+    assert_eq!(recovered(store.path(), 3).unwrap().0.len(), 3);
+    std::fs::remove_file(&last).unwrap();
+    assert!(matches!(
+        recovered(store.path(), 3),
+        Err(JournalError::Missing { group: 4, .. })
+    ));
+    assert!(recovered(store.path(), 0).unwrap().0.is_empty());
+}
+
+#[test]
+fn journal_that_ends_before_the_trees_is_refused() {
+    let store = TempDir::new().unwrap();
+    small(store.path());
+    assert!(matches!(
+        recovered(store.path(), 7),
+        Err(JournalError::Missing { group: 7, .. })
+    ));
+}
+
+#[test]
+fn segments_are_removed_when_the_trees_have_them_unless_they_are_pinned() {
+    let store = TempDir::new().unwrap();
+    let mut journal = Journal::start(store.path(), 1).unwrap();
+    let large = vec![1; SEGMENT_BYTES as usize];
+    for number in 1..=3 {
+        assert_eq!(append(&mut journal, &large), number);
+    }
+    assert_eq!(append(&mut journal, b"small"), 4);
+    let count = || segments::list(&store.path().join(FOLDER)).unwrap().len();
+    let before = count();
+    assert_eq!(before, 4, "the empty first one was replaced");
+    let pin = Pin::acquire(store.path()).unwrap().unwrap();
+    journal.finished().cut(3).unwrap();
+    assert_eq!(
+        count(),
+        before,
+        "a reader in another process has pinned them"
+    );
+    drop(pin);
+    journal.finished().cut(2).unwrap();
+    assert_eq!(recovered(store.path(), 2).unwrap().0.len(), 2);
+    journal.finished().cut(3).unwrap();
+    assert_eq!(count(), 1);
+    assert_eq!(
+        recovered(store.path(), 3).unwrap().0,
+        [(4, Bytes::from_static(b"small"))]
+    );
+}
+
+#[test]
+fn segment_without_groups_is_replaced_at_the_next_start() {
+    let store = TempDir::new().unwrap();
+    drop(Journal::start(store.path(), 1).unwrap());
+    let mut journal = Journal::start(store.path(), 1).unwrap();
+    journal.finished().cut(0).unwrap();
+    append(&mut journal, b"first");
+    assert_eq!(recovered(store.path(), 0).unwrap().0.len(), 1);
+}
+
+#[test]
+fn copy_of_a_journal_that_grows_has_whole_groups() {
+    let store = TempDir::new().unwrap();
+    let mut journal = Journal::start(store.path(), 1).unwrap();
+    append(&mut journal, b"before");
+    std::thread::scope(|scope| {
+        let appending = scope.spawn(|| {
+            for _ in 0..200 {
+                append(&mut journal, &[3; 30_000]);
+            }
+        });
+        while !appending.is_finished() {
+            let target = TempDir::new().unwrap();
+            let _pin = Pin::acquire(store.path()).unwrap();
+            copy(store.path(), target.path()).unwrap();
+            let (groups, is_torn) = recovered(target.path(), 0).unwrap();
+            assert!(!groups.is_empty() && !is_torn);
+        }
+    });
+}

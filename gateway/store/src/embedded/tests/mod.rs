@@ -6,6 +6,7 @@ mod check;
 mod child;
 mod damage;
 mod folder;
+mod layers;
 mod reads;
 mod speed;
 mod transfer;
