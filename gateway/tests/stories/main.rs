@@ -8,6 +8,7 @@ mod backup;
 #[cfg(target_os = "linux")]
 mod bad_days;
 mod canary;
+mod charges;
 mod clearing;
 mod codes;
 mod codes_close;

@@ -131,11 +131,9 @@ impl World {
             Connector::new(&format!("ws://{address}"), Encoding::ALL[turn % 2]).unwrap()
         };
         let addresses = addresses.iter().enumerate().map(connector).collect();
-        let (initial_backoff, max_backoff) =
-            (Duration::from_millis(50), Duration::from_millis(500));
         let settings = Settings {
-            initial_backoff,
-            max_backoff,
+            initial_backoff: Duration::from_millis(50),
+            max_backoff: Duration::from_millis(500),
             ..settings
         };
         let (client, updates) = Client::start(addresses, settings, token);

@@ -10,8 +10,9 @@ use heed::{EnvFlags, RoTxn, RwTxn};
 
 use super::{
     checksum,
-    disk::{self, FORMAT_KEY, OpenError},
+    disk::{self, FORMAT_KEY},
     layout::FORMAT,
+    open_error::OpenError,
     pages,
     tree::Tree,
     trees::TreeDatabase,

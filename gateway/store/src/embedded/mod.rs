@@ -21,6 +21,7 @@ mod journal;
 mod layout;
 mod leases;
 mod memory;
+mod open_error;
 mod pages;
 mod plan;
 mod read_only;
@@ -67,9 +68,10 @@ use super::{
 
 pub use self::{
     check::{CheckSummary, Finding, ValueCheck, check},
-    disk::{Lock, OpenError},
+    disk::Lock,
     journal::{FOLDER as JOURNAL, JournalError},
     layout::EVENT_OVERHEAD,
+    open_error::OpenError,
     pages::{DATA, Damage},
     read_only::copy,
     status::{JournalStatus, SYNC_BUCKETS_MICROS, SyncTimes},

@@ -15,10 +15,11 @@ use std::{
 use heed::{CompactionOption, Env, EnvFlags, MdbError, RoTxn, WithoutTls};
 
 use super::{
-    disk::{self, OpenError},
+    disk,
     journal::{self, JournalCopyError, JournalError, Pin},
     layout::{FORMAT, UNSEALED_FORMAT},
     memory::Memory,
+    open_error::OpenError,
     pages::{self, Damage, Extent, Meta, Pages},
     plan,
     tree::Tree,

@@ -4,9 +4,10 @@ use std::{path::Path, time::Duration};
 
 use super::{
     checkpoint,
-    disk::{Disk, OpenError},
+    disk::Disk,
     journal::{self, Journal, JournalError},
     memory::Layer,
+    open_error::OpenError,
     plan,
 };
 

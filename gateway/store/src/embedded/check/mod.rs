@@ -16,9 +16,9 @@ use self::{
     partition::PartitionCheck,
 };
 use super::{
-    disk::OpenError,
     fault::Fault,
     layout::{self, LayoutState, Unreadable},
+    open_error::OpenError,
     read_only::ReadOnlyStore,
     transfer::LOAD_PREFIX,
     tree::Tree,

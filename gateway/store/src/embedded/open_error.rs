@@ -1,0 +1,94 @@
+//! Why a store cannot be opened, copied or checked.
+
+use std::{io, path::PathBuf};
+
+use super::{journal::JournalError, layout::FORMAT, pages::Damage};
+
+/// The reason why a store could not be opened. Each message says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The folder cannot be created or written to.
+    #[error(
+        "the data folder {path} cannot be used ({source}): name one that this user may write to"
+    )]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// Another process has the folder open.
+    #[error(
+        "the data folder {path} is in use by another process: stop that one, or name another folder; several nodes share a Redis, not a folder"
+    )]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Another version wrote the store in a different format.
+    #[error(
+        "the data folder {path} has format {found}, and this version reads format {FORMAT}: start the version that wrote it"
+    )]
+    OtherFormat {
+        /// The folder.
+        path: PathBuf,
+        /// The format of the store.
+        found: u64,
+    },
+    /// A process in another container has the same process id, and LMDB cannot distinguish them.
+    #[error(
+        "the data folder {path} is in use in another container: run this in the container of its node (`docker exec`, say)"
+    )]
+    OtherContainer {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder contains no store.
+    #[error(
+        "the folder {path} holds no store: name the data folder of a node with the embedded store, or a backup of one"
+    )]
+    NoStore {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The data file is damaged.
+    #[error(
+        "the data folder {path} is damaged ({damage}): bring back a copy of it (`chaos restore`), or name another folder; `chaos check` tells more"
+    )]
+    Damaged {
+        /// The folder.
+        path: PathBuf,
+        /// The first damage that was found.
+        damage: Damage,
+    },
+    /// The journal is damaged.
+    #[error(
+        "the data folder {path} is damaged ({source}): bring back a copy of it (`chaos restore`), or name another folder"
+    )]
+    Journal {
+        /// The folder.
+        path: PathBuf,
+        /// The damage.
+        source: JournalError,
+    },
+    /// A copy cannot be written.
+    #[error(
+        "the copy cannot be written to {path} ({source}): make room there, or name another folder"
+    )]
+    Copy {
+        /// The target folder.
+        path: PathBuf,
+        /// The cause.
+        source: heed::Error,
+    },
+    /// The file is not a store, or a broken one.
+    #[error(
+        "the data folder {path} cannot be read ({source}): bring back a copy of it, or name another folder"
+    )]
+    Unreadable {
+        /// The folder.
+        path: PathBuf,
+        /// The cause.
+        source: heed::Error,
+    },
+}
