@@ -69,6 +69,7 @@ impl DigestReceiver {
         // Of a node that is heard for the first time, the rounds since this one listens are needed.
         let listening = now.saturating_duration_since(self.listening_since);
         let missed_rounds = listening.as_secs() / INTERVAL.as_secs();
+        let earlier_rounds = u32::try_from(digest.round.min(1 + missed_rounds)).unwrap_or(u32::MAX);
         let publisher = self
             .publishers
             .entry(digest.publisher)
@@ -76,10 +77,11 @@ impl DigestReceiver {
                 complete_round: digest.round.saturating_sub(1 + missed_rounds),
                 current: (digest.round, 0),
                 heard_at: now,
-                certain_at: now,
+                certain_at: now
+                    .checked_sub(INTERVAL.saturating_mul(earlier_rounds))
+                    .unwrap_or(now),
                 is_heard: true,
             });
-        (publisher.heard_at, publisher.is_heard) = (now, true);
         if digest.round > publisher.current.0 {
             publisher.current = (digest.round, 0);
         }
@@ -87,6 +89,8 @@ impl DigestReceiver {
             doubt = publisher.doubt(now);
             publisher.complete_round = digest.round - 1;
         }
+        // Also after a doubt: the node may become silent from here on.
+        (publisher.heard_at, publisher.is_heard) = (now, true);
         if digest.round == publisher.current.0 {
             publisher.current.1 += 1;
             if publisher.current.1 == digest.parts {

@@ -191,6 +191,16 @@ fn silent_node_puts_all_topics_in_doubt_twice() {
 }
 
 #[test]
+fn node_that_is_silent_after_a_hole_puts_all_topics_in_doubt_again() {
+    let start = Instant::now();
+    let mut receiver = DigestReceiver::new(start);
+    let _ = receiver.receive(&empty(1), start);
+    let after_hole = empty(2 + REPEATS);
+    assert_eq!(receiver.receive(&after_hole, start), Doubt::AllTopics);
+    assert_eq!(receiver.tick(start + SILENCE), Doubt::AllTopics);
+}
+
+#[test]
 fn node_that_ended_in_order_is_not_silent() {
     let start = Instant::now();
     let mut receiver = DigestReceiver::new(start);
@@ -211,7 +221,11 @@ proptest! {
         }
     }
 
-    /// Whatever the bus drops, a receiver knows each position or doubts all of them.
+    /// Whatever the bus drops, a receiver that hears the node knows each position or doubts all of
+    /// them. While the node is silent, the doubts are those of [`silent_node`] and of the comparison
+    /// of all positions.
+    ///
+    /// [`silent_node`]: silent_node_puts_all_topics_in_doubt_twice
     #[test]
     fn every_commit_is_received_or_in_doubt(
         // For each round: topics with a commit, and parts that the bus drops.
@@ -222,6 +236,7 @@ proptest! {
         let recorder = DigestRecorder::new(PUBLISHER);
         let mut receiver = DigestReceiver::new(start);
         let mut now = start;
+        let mut heard_at = None;
         let mut committed: HashMap<u64, (Position, Instant)> = HashMap::new();
         let mut known: HashMap<u64, Position> = HashMap::new();
         let mut seq = 1;
@@ -242,6 +257,7 @@ proptest! {
                 if luck > 0 && dropped & (1 << (digest.part % 8)) != 0 {
                     continue;
                 }
+                heard_at = Some(now);
                 if receiver.receive(&digest, now) == Doubt::AllTopics {
                     doubt = Doubt::AllTopics;
                 }
@@ -251,6 +267,9 @@ proptest! {
             }
             if doubt == Doubt::AllTopics {
                 known.extend(committed.iter().map(|(topic, (position, _))| (*topic, *position)));
+            }
+            if heard_at.is_none_or(|heard_at| now - heard_at >= SILENCE) {
+                continue;
             }
             // What is missing is younger than the repeats.
             for (topic, (position, at)) in &committed {
