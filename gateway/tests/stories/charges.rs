@@ -1,8 +1,8 @@
 //! Requests are charged for what they read.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use client::{ConnectError, Connector};
+use client::{BackendError, ConnectError, Connector};
 use domain::{
     credential::{Actor, Who},
     messages,
@@ -117,12 +117,22 @@ on_both_stores! {
         let alice = quiet(&world, "alice").await;
         let backend = world.backend(&world.token("alice").await);
         let body = SendMessage { message_id: Some(MessageId::from_bits(1)), text: Some("x".repeat(16_000_000)), ..SendMessage::default() };
-        alice.session.call::<MessageSend>(&general, &body).await.unwrap();
-        backend.get::<Value>("/v1/users/alice").await.unwrap();
+        let sends = async || {
+            // A token comes back in each second.
+            while let Err(error) = alice.session.call::<MessageSend>(&general, &body).await {
+                let refused = error.refusal().expect("the session goes on");
+                assert_eq!(refused.code, ErrorCode::RateLimited);
+                tokio::time::sleep(Duration::from_millis(refused.retry_after_ms.unwrap())).await;
+            }
+        };
+        sends().await;
         // The repeat reads 16 MB, which take 5 tokens of 2.
-        alice.session.call::<MessageSend>(&general, &body).await.unwrap();
+        sends().await;
         let refused = backend.get::<Value>("/v1/users/alice").await;
-        assert_eq!(refusal(refused), (429, ErrorCode::RateLimited));
+        let Err(BackendError::Refused { error, .. }) = refused else { panic!("the repeat was free") };
+        assert_eq!(error.code, ErrorCode::RateLimited);
+        // Without a debt, a token is there after a second at most.
+        assert!(error.retry_after_ms > Some(1_000), "{error:?}");
     }
 
     async fn replay_of_the_users_own_stream_is_charged_to_the_user(world: FewerRequests) {

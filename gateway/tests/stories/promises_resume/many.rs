@@ -102,10 +102,12 @@ async fn a_resume_of_200_channels_asks_the_store_a_few_times_for_each() {
     // For each channel: when it was last active, whether the user may join it, the entry, whether
     // the log goes on, and then a page of the log with its entities.
     let resume_commands = 6 * CHANNELS + 100;
-    // Meanwhile the node publishes a digest in each second, and compares one head in 300.
+    // Meanwhile the node publishes a digest in each second, and compares one head in 300. On a slow
+    // machine its digests may be late, and then all heads are compared.
     let seconds = started.elapsed().as_secs() + 1;
+    let compared = (2 + CHANNELS / 100) * seconds + (CHANNELS + 2) * (seconds / 4);
     assert!(
-        asked <= resume_commands + (2 + CHANNELS / 100) * seconds,
-        "{asked} commands for {CHANNELS} channels"
+        asked <= resume_commands + compared,
+        "{asked} commands for {CHANNELS} channels in {seconds} s"
     );
 }
