@@ -48,8 +48,7 @@ const PAGES_CHECKED_AT_OPEN: usize = 16_384;
 pub(super) struct Disk {
     env: Env<WithoutTls>,
     databases: [TreeDatabase; 5],
-    /// What the trees may lack. Readers take it after their transaction began, and a checkpoint
-    /// drops its part after its transaction is committed: so nothing is missing in between.
+    /// What the trees may lack. A checkpoint drops its part after its transaction is committed.
     memory: RwLock<Memory>,
     /// Read-locked by readers, write-locked to grow the map.
     growth: RwLock<()>,
@@ -171,19 +170,28 @@ impl Disk {
         read: impl FnOnce(Trees<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
         let _growth: RwLockReadGuard<'_, ()> = self.growth.read();
-        let txn = self.env.read_txn()?;
-        let memory = self.memory.read().clone();
+        let (txn, memory) = self.snapshot()?;
         read(Trees::new(&self.databases, &txn, &memory, Sealing::Sealed))
     }
 
-    /// Begins reading for the writer, which reads with changes that readers do not see yet.
-    pub(super) fn begin(&self) -> heed::Result<WriterReads<'_>> {
+    /// Returns the trees and what they may lack, of one instant: while the memory is locked, no
+    /// checkpoint drops its changes, and no newer ones reach the trees.
+    fn snapshot(&self) -> heed::Result<(RoTxn<'_, WithoutTls>, Memory)> {
+        let memory = self.memory.read();
+        Ok((self.env.read_txn()?, memory.clone()))
+    }
+
+    /// Begins reading for the writer, which reads with changes that readers do not see yet: the
+    /// returned memory, and what the writer adds to it.
+    pub(super) fn begin(&self) -> heed::Result<(WriterReads<'_>, Memory)> {
         let growth = self.growth.read();
-        Ok(WriterReads {
-            txn: self.env.read_txn()?,
+        let (txn, memory) = self.snapshot()?;
+        let reads = WriterReads {
+            txn,
             databases: &self.databases,
             _growth: growth,
-        })
+        };
+        Ok((reads, memory))
     }
 
     /// Returns the number of the last group of the journal that the trees have; 0 if there was none.

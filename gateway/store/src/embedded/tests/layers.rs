@@ -153,3 +153,43 @@ async fn commits_beyond_the_bound_of_memory_are_refused_until_a_checkpoint_makes
     assert_eq!(super::folder::checked_keys(&store).await.len(), 100);
     store.close().await;
 }
+
+/// A read that begins while a checkpoint ends sees what was published before it.
+#[test]
+fn read_never_misses_what_was_published_before_while_checkpoints_end() {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    const LAST: u64 = 400;
+
+    let folder = TempDir::new().unwrap();
+    let disk = Disk::open(folder.path(), 1 << 20).unwrap();
+    let published = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 1..=LAST {
+                let Memory { mut active, .. } = disk.memory();
+                let value = number.to_be_bytes().to_vec();
+                active.apply(Tree::Entries, b"key".to_vec().into(), Some(value.into()));
+                disk.publish(active);
+                published.store(number, Ordering::SeqCst);
+                checkpoint::write(&disk, &disk.freeze(), number, Duration::ZERO).unwrap();
+                disk.drop_frozen();
+            }
+        });
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let mut before = 0;
+                while before < LAST {
+                    before = published.load(Ordering::SeqCst);
+                    let found = disk.read(|trees| {
+                        let value = trees.get(Tree::Entries, b"key")?;
+                        Ok::<_, Fault>(
+                            value.map_or(0, |value| u64::from_be_bytes(value.try_into().unwrap())),
+                        )
+                    });
+                    assert!(found.unwrap() >= before);
+                }
+            });
+        }
+    });
+}

@@ -276,8 +276,8 @@ impl Writer {
     }
 
     fn remove_expired(&mut self) -> Result<bool, WriteError> {
-        let reads = self.disk.begin()?;
-        let mut draft = GroupDraft::new(self.disk.memory());
+        let (reads, memory) = self.disk.begin()?;
+        let mut draft = GroupDraft::new(memory);
         let changes = sweep::remove_expired(reads.trees(&draft.memory), (self.planner.clock)())
             .map_err(|fault| WriteError::Failed(fault.to_string()))?;
         drop(reads);
@@ -344,8 +344,8 @@ impl Writer {
             .find(|purpose| *purpose == Purpose::Store)
             .unwrap_or(Purpose::Remove);
         self.wait_for_room(purpose)?;
-        let reads = self.disk.begin()?;
-        let mut draft = GroupDraft::new(self.disk.memory());
+        let (reads, memory) = self.disk.begin()?;
+        let mut draft = GroupDraft::new(memory);
         let mut responses = Vec::with_capacity(requests.len());
         for request in requests {
             responses.push(self.planner.apply(&reads, &mut draft, request)?);
