@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io,
     path::Path,
     time::{Duration, Instant},
 };
@@ -20,6 +21,9 @@ use super::{
 
 /// Folder of the new file until it is complete, in the store's folder.
 const FOLDER: &str = "converting";
+
+/// LMDB's lock file.
+const LOCK: &str = "lock.mdb";
 
 /// Bytes of keys and values per transaction.
 const BYTES_PER_TRANSACTION: usize = 16 << 20;
@@ -42,13 +46,13 @@ pub(super) fn convert(path: &Path) -> Result<(), OpenError> {
         source,
     };
     let folder = path.join(FOLDER);
-    if folder.exists() {
-        fs::remove_dir_all(&folder).map_err(folder_error)?;
-    }
+    remove_leftovers(path).map_err(folder_error)?;
     fs::create_dir(&folder).map_err(folder_error)?;
     tracing::info!(path = %path.display(), format = FORMAT, "converting the store to a newer format");
     let entries = write(path, &folder).map_err(unreadable)?;
     let replace = || {
+        // A backup may still read the old file. The new one must not share a lock file with it.
+        remove_if_there(fs::remove_file(path.join(LOCK)))?;
         fs::rename(pages::path(&folder), pages::path(path))?;
         File::open(path)?.sync_all()?;
         fs::remove_dir_all(&folder)
@@ -56,6 +60,18 @@ pub(super) fn convert(path: &Path) -> Result<(), OpenError> {
     replace().map_err(folder_error)?;
     tracing::info!(entries, "converted the store");
     Ok(())
+}
+
+/// Removes what an interrupted conversion has left.
+pub(super) fn remove_leftovers(path: &Path) -> io::Result<()> {
+    remove_if_there(fs::remove_dir_all(path.join(FOLDER)))
+}
+
+fn remove_if_there(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 /// Returns the number of entries.

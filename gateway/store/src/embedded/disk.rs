@@ -121,6 +121,7 @@ impl Disk {
         fs::create_dir_all(path).map_err(folder)?;
         // Declared before the map, so that it is dropped after it if opening fails.
         let lock = Lock::acquire(path)?;
+        convert::remove_leftovers(path).map_err(folder)?;
         let is_new = !pages::path(path).exists();
         if !is_new {
             check_pages(path)?;
