@@ -35,9 +35,10 @@ pub use self::{recovery::JournalError, segments::FOLDER};
 /// Why a group was not appended.
 #[derive(Debug)]
 pub(super) enum AppendError {
-    /// The disk is full, which a file system that copies on write may be in a segment, too.
-    NoRoom(io::Error),
-    /// It is unknown what the disk has of the segment, even if a later sync succeeds.
+    /// Nothing was written, and the journal can be used further: the disk is full, say, which a
+    /// file system that copies on write may be in a segment, too.
+    NotWritten(io::Error),
+    /// It is unknown what the disk has, even if a later sync succeeds. Nothing more may be appended.
     Unknown(io::Error),
 }
 
@@ -99,19 +100,28 @@ impl Journal {
         &self.finished
     }
 
-    /// Makes sure that the next group has room. If this fails, nothing was written and the journal
-    /// can be used further.
-    pub(super) fn reserve(&mut self, group: &GroupBuffer, purpose: Purpose) -> io::Result<()> {
+    /// Makes sure that the next group has room.
+    pub(super) fn reserve(
+        &mut self,
+        group: &GroupBuffer,
+        purpose: Purpose,
+    ) -> Result<(), AppendError> {
         let needed = group.padded_length();
         if self.offset + needed <= self.capacity {
             return Ok(());
         }
         let capacity = SEGMENT_BYTES.max(SEGMENT_HEADER_BYTES + needed);
-        let spare = match self.spares.take(purpose) {
-            Some(spare) if capacity == SEGMENT_BYTES => spare,
-            _ => segments::create(&self.folder, capacity)?,
+        let spare = (capacity == SEGMENT_BYTES)
+            .then(|| self.spares.take(purpose))
+            .flatten();
+        let spare = match spare {
+            Some(spare) => spare,
+            None => segments::create(&self.folder, capacity).map_err(AppendError::NotWritten)?,
         };
-        let (file, path, header) = segments::begin(&self.folder, &spare, self.next)?;
+        // If this fails, a segment may already begin with the next group, which the old segment must
+        // not get then.
+        let (file, path, header) =
+            segments::begin(&self.folder, &spare, self.next).map_err(AppendError::Unknown)?;
         let finished = std::mem::replace(&mut self.path, path);
         // One without groups began with the same group: the new one has taken its name.
         if self.offset > SEGMENT_HEADER_BYTES {
@@ -124,10 +134,7 @@ impl Journal {
 
     /// Appends a group for which room was [reserved](Self::reserve), and returns its number and the
     /// time of the sync once it is durable.
-    ///
-    /// # Errors
-    /// [`AppendError::NoRoom`]: the next group takes the place of this one.
-    /// [`AppendError::Unknown`]: nothing more may be appended.
+    /// After [`AppendError::NotWritten`] the next group takes the place of this one.
     pub(super) fn append(
         &mut self,
         mut group: GroupBuffer,
@@ -137,7 +144,7 @@ impl Journal {
         self.file
             .write_all_at(bytes, self.offset)
             .map_err(|error| match has_no_room(&error) {
-                true => AppendError::NoRoom(error),
+                true => AppendError::NotWritten(error),
                 false => AppendError::Unknown(error),
             })?;
         let started_at = Instant::now();

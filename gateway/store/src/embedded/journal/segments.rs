@@ -148,13 +148,17 @@ impl Spares {
         }
     }
 
+    pub(super) fn add(&self, spare: PathBuf) {
+        self.ready.lock().push(spare);
+    }
+
     /// Prepares the missing spares in the background.
     pub(super) fn refill(&self) {
         let spares = self.clone();
         let prepare = move || {
             while spares.ready.lock().len() < SPARE_COUNT {
                 match create(&spares.folder, SEGMENT_BYTES) {
-                    Ok(spare) => spares.ready.lock().push(spare),
+                    Ok(spare) => spares.add(spare),
                     // The writer tries again when it needs one, and reports the error.
                     Err(error) => return tracing::debug!(%error, "cannot prepare a segment"),
                 }

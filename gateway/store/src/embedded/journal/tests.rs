@@ -207,6 +207,38 @@ fn segment_without_groups_is_replaced_at_the_next_start() {
 }
 
 #[test]
+fn interrupted_change_of_segments_ends_the_journal() {
+    let store = TempDir::new().unwrap();
+    let mut journal = Journal::start(store.path(), 1).unwrap();
+    append(&mut journal, b"first");
+    // The rename to the next segment fails.
+    let next = segments::path(&store.path().join(FOLDER), 2);
+    std::fs::create_dir(&next).unwrap();
+    let large = group(&vec![1; SEGMENT_BYTES as usize]);
+    let reserved = journal.reserve(&large, Purpose::Store);
+    assert!(matches!(reserved, Err(AppendError::Unknown(_))));
+    std::fs::remove_dir(&next).unwrap();
+    assert_eq!(recovered(store.path(), 0).unwrap().0.len(), 1);
+}
+
+#[test]
+fn large_group_leaves_the_spares() {
+    let store = TempDir::new().unwrap();
+    let mut journal = Journal::start(store.path(), 1).unwrap();
+    for _ in 0..2 {
+        let spare = segments::create(&journal.folder, SEGMENT_BYTES).unwrap();
+        journal.spares.add(spare);
+    }
+    append(&mut journal, &vec![1; 2 * SEGMENT_BYTES as usize]);
+    assert!(journal.spares.take(Purpose::Store).is_some());
+    assert!(
+        journal.spares.take(Purpose::Store).is_none(),
+        "the last one is kept"
+    );
+    assert!(journal.spares.take(Purpose::Remove).is_some());
+}
+
+#[test]
 fn copy_of_a_journal_that_grows_has_whole_groups() {
     let store = TempDir::new().unwrap();
     let mut journal = Journal::start(store.path(), 1).unwrap();

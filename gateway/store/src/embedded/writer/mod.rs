@@ -366,16 +366,19 @@ impl Writer {
         if self.is_broken() {
             return Err(WriteError::Broken("an earlier write failed".to_owned()));
         }
-        self.journal
-            .reserve(&draft.journal, draft.purpose)
-            .map_err(|error| match journal::has_no_room(&error) {
-                true => WriteError::NoRoom(error.to_string()),
-                false => WriteError::Failed(error.to_string()),
-            })?;
         let status = self.status.clone();
-        match status.writing(|| self.journal.append(draft.journal)) {
+        let appended = status.writing(|| {
+            self.journal.reserve(&draft.journal, draft.purpose)?;
+            self.journal.append(draft.journal)
+        });
+        match appended {
             Ok((_, sync_time)) => self.status.synced(sync_time),
-            Err(AppendError::NoRoom(error)) => return Err(WriteError::NoRoom(error.to_string())),
+            Err(AppendError::NotWritten(error)) if journal::has_no_room(&error) => {
+                return Err(WriteError::NoRoom(error.to_string()));
+            }
+            Err(AppendError::NotWritten(error)) => {
+                return Err(WriteError::Failed(error.to_string()));
+            }
             Err(AppendError::Unknown(error)) => {
                 // Does nothing if it is set already.
                 let _ = self.health.broken.set(());
