@@ -195,8 +195,9 @@ impl Disk {
         Ok((reads, memory))
     }
 
-    /// Returns the number of the last group of the journal that the trees have; 0 if there was none.
-    pub(super) fn journal_position(&self) -> heed::Result<u64> {
+    /// Returns the number of the last group of the journal that the trees have; `None` if the store
+    /// never had a journal.
+    pub(super) fn journal_position(&self) -> heed::Result<Option<u64>> {
         self.read(journal_position)
     }
 
@@ -348,10 +349,11 @@ pub(super) fn map(
     }
 }
 
-/// Returns the number of the last group of the journal that the trees have; 0 if there was none.
-pub(super) fn journal_position(trees: Trees<'_>) -> heed::Result<u64> {
+/// Returns the number of the last group of the journal that the trees have; `None` if the store
+/// never had a journal.
+pub(super) fn journal_position(trees: Trees<'_>) -> heed::Result<Option<u64>> {
     match trees.get(Tree::Meta, JOURNAL_KEY) {
-        Ok(position) => Ok(position.map_or(0, layout::first_u64)),
+        Ok(position) => Ok(position.map(layout::first_u64)),
         Err(Fault::Storage(error)) => Err(error),
         Err(fault) => Err(heed::Error::Decoding(fault.into())),
     }

@@ -57,10 +57,11 @@ pub(super) fn recover(disk: &Disk, path: &Path) -> Result<Journal, OpenError> {
     if groups > 0 {
         tracing::info!(groups, "recovered commits from the journal");
     }
-    if end.last > position || position == 0 {
+    // The segment first: a store that knows a position in its journal is refused without one.
+    let journal = Journal::start(path, end.last + 1).map_err(folder)?;
+    if position != Some(end.last) {
         checkpoint::write(disk, &layer, end.last, Duration::ZERO).map_err(unreadable)?;
     }
-    let journal = Journal::start(path, end.last + 1).map_err(folder)?;
     journal.finished().cut(end.last).map_err(folder)?;
     Ok(journal)
 }

@@ -73,13 +73,13 @@ pub(in super::super) struct JournalEnd {
 }
 
 /// Reads the journal of a store that no other process has open: passes each whole group after
-/// `after` to `replay`.
+/// `after` to `replay`. `after` is `None` if the store never had a journal.
 ///
 /// # Errors
 /// The journal is damaged, or `replay` failed.
 pub(in super::super) fn recover(
     store: &Path,
-    after: u64,
+    after: Option<u64>,
     replay: &mut dyn FnMut(u64, Bytes) -> Result<(), JournalError>,
 ) -> Result<JournalEnd, JournalError> {
     read_segments(store, after, 1, replay)
@@ -91,7 +91,7 @@ pub(in super::super) fn recover(
 /// The journal is damaged, or `replay` failed.
 pub(in super::super) fn read(
     store: &Path,
-    after: u64,
+    after: Option<u64>,
     replay: &mut dyn FnMut(u64, Bytes) -> Result<(), JournalError>,
 ) -> Result<JournalEnd, JournalError> {
     read_segments(store, after, READ_ATTEMPTS, replay)
@@ -145,7 +145,7 @@ pub(in super::super) fn copy(from: &Path, to: &Path) -> Result<u64, JournalCopyE
 
 fn read_segments(
     store: &Path,
-    after: u64,
+    after: Option<u64>,
     attempts: usize,
     replay: &mut dyn FnMut(u64, Bytes) -> Result<(), JournalError>,
 ) -> Result<JournalEnd, JournalError> {
@@ -164,17 +164,14 @@ fn read_segments(
             });
         }
     };
+    if let (true, Some(after)) = (found.is_empty(), after) {
+        return Err(missing(after + 1));
+    }
+    let after = after.unwrap_or(0);
     let mut end = JournalEnd {
         last: after,
         torn: None,
     };
-    if found.is_empty() {
-        return if after == 0 {
-            Ok(end)
-        } else {
-            Err(missing(after + 1))
-        };
-    }
     let mut next = None;
     let mut unfinished: Option<(PathBuf, usize)> = None;
     for (first, path) in found {
@@ -205,7 +202,7 @@ fn read_segments(
             .clone()
             .filter(|_| rest.iter().any(|byte| *byte != 0));
     }
-    let last = next.map_or(0, |next| next - 1);
+    let last = next.map_or(after, |next| next - 1);
     if last < after {
         return Err(missing(last + 1));
     }

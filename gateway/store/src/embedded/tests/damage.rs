@@ -76,7 +76,7 @@ async fn data() -> Data {
     let disk = disk::Disk::open(folder.path(), 1 << 20).unwrap();
     Data {
         bytes,
-        last_group: disk.journal_position().unwrap(),
+        last_group: disk.journal_position().unwrap().unwrap(),
     }
 }
 

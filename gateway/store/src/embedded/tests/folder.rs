@@ -458,3 +458,24 @@ async fn commits_are_refused_after_the_publisher_ended() {
     assert_eq!(checked_keys(&store).await.len(), done);
     store.close().await;
 }
+
+/// The first commits are in the journal only, for minutes.
+#[tokio::test]
+async fn new_store_without_its_journal_is_refused() {
+    let folder = TempDir::new().unwrap();
+    quiet(folder.path()).close().await;
+    std::fs::remove_dir_all(folder.path().join("journal")).unwrap();
+    let opened = Embedded::open(
+        folder.path(),
+        Keep {
+            events: 0,
+            bytes: 0,
+        },
+        Local::new(Arc::new(())),
+    );
+    let sentence = opened.unwrap_err().to_string();
+    assert!(
+        sentence.contains("lacks the groups from 1 on"),
+        "{sentence}"
+    );
+}
