@@ -81,7 +81,7 @@ pub(crate) fn is_bucket(topic: &str) -> bool {
 }
 
 /// Returns the hash by which digests name a topic. The same in every process and build. Topics
-/// that share a hash are compared in vain, which costs a read.
+/// that share a hash are compared without need, which costs a read.
 pub fn topic_hash(topic: &str) -> u64 {
     // FNV-1a with the finalizer of MurmurHash3, so that all bits are well distributed.
     let mut hash = topic

@@ -49,7 +49,7 @@ impl DrainSchedule {
 }
 
 impl Drain {
-    /// Returns when the client is told.
+    /// Returns when `server.draining` is sent.
     pub(super) fn begins_at(&self) -> Instant {
         self.schedule.begins_at
     }

@@ -103,7 +103,9 @@ fn open(path: &Path, keep: Keep, bus: Arc<Local>, offset: Arc<AtomicI64>) -> Emb
 
 /// Waits until the trees have all changes. Only after a change that is large enough for a checkpoint.
 async fn checkpointed(store: &Embedded) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
     while store.disk.memory().bytes() > 0 {
+        assert!(std::time::Instant::now() < deadline, "a checkpoint ends");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }

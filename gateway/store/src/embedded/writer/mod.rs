@@ -304,9 +304,10 @@ impl Writer {
             .extract_if(.., |request| matches!(request, WriteRequest::Probe { .. }))
             .collect();
         let mut is_published = true;
-        while !requests.is_empty() {
+        // What is left after the end of the publisher is refused when it is dropped.
+        while is_published && !requests.is_empty() {
             match self.write_group(requests) {
-                Ok(responses) => is_published &= self.respond(requests, responses),
+                Ok(responses) => is_published = self.respond(requests, responses),
                 Err(error @ WriteError::NoRoom(_)) => {
                     // What removes something may still have room.
                     let mut stores: Vec<_> = requests
@@ -469,9 +470,10 @@ impl Writer {
                 (WriteRequest::Load { answer, .. }, Response::Load(result)) => {
                     drop(answer.send(result))
                 }
-                (WriteRequest::RemovePartitions { answer, .. }, Response::Wipe(result)) => {
-                    drop(answer.send(result))
-                }
+                (
+                    WriteRequest::RemovePartitions { answer, .. },
+                    Response::RemovePartitions(result),
+                ) => drop(answer.send(result)),
                 _ => unreachable!("a response has the kind of its request"),
             }
         }

@@ -29,7 +29,7 @@ pub(super) enum Response {
     Commit(Result<Result<Plan, Conflict>, StoreError>),
     Purge(Purged),
     Load(Loaded),
-    Wipe(Result<bool, StoreError>),
+    RemovePartitions(Result<bool, StoreError>),
 }
 
 /// A group of requests: what their changes make of the memory, and what the journal keeps of them.
@@ -106,7 +106,7 @@ impl Planner {
                 partition, piece, ..
             } => Response::Load(isolate(self.load(reads, draft, partition, piece))?),
             WriteRequest::RemovePartitions { prefix, .. } => {
-                Response::Wipe(isolate(Self::remove_partitions(reads, draft, prefix))?)
+                Response::RemovePartitions(isolate(Self::remove_partitions(reads, draft, prefix))?)
             }
             WriteRequest::Probe { .. } | WriteRequest::Close => {
                 unreachable!("probes and closing are handled outside of groups")
