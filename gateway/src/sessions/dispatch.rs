@@ -18,7 +18,7 @@ use protocol::{
     frame::Request,
     operation::{
         Handler, Operation,
-        channel::{ChannelSubscribe, ChannelUnsubscribe, Subscribe, Subscribed, Unsubscribe},
+        channel::{ChannelSubscribe, ChannelUnsubscribe, Subscribe, Unsubscribe},
         empty::Empty,
         encode_output,
         message::MessageSend,
@@ -35,7 +35,7 @@ use super::{
     sends::send,
     session::{RequestInFlight, Session, SessionCredential},
     shared::Sessions,
-    subscribe::{self, PendingStarts},
+    subscribe,
     watching::watch_presence,
 };
 use crate::{limit::request_bytes, session::RequestOrder};
@@ -43,10 +43,11 @@ use crate::{limit::request_bytes, session::RequestOrder};
 /// Maximum number of channels in one `channel.subscribe`.
 const MAX_SUBSCRIBE: usize = protocol::bounds::SUBSCRIBED_CHANNELS;
 
-/// A reply, and the subscriptions that start after it.
-struct ServedRequest {
-    payload: Vec<u8>,
-    starts: PendingStarts,
+/// The outcome of a request.
+enum ServedRequest {
+    Reply(Vec<u8>),
+    /// The reply was sent.
+    Replied,
 }
 
 /// Decodes a request and starts a task that serves it.
@@ -96,10 +97,11 @@ fn begin<O: Perform>(
             },
         )
         .await?;
-        Ok(ServedRequest {
-            payload: encode_output::<O>(encoding, id, &done.value),
-            starts: PendingStarts::default(),
-        })
+        Ok(ServedRequest::Reply(encode_output::<O>(
+            encoding,
+            id,
+            &done.value,
+        )))
     });
     Ok(())
 }
@@ -211,12 +213,8 @@ fn spawn(
         let done = meter.measure(work).await;
         sessions.charge(&session, &meter);
         match done {
-            Ok(ServedRequest { payload, starts }) => {
-                // Passing events that follow the reply must not overtake it.
-                let _hold = (!starts.is_empty()).then(|| session.outbox.hold());
-                session.reply(payload);
-                subscribe::start(&session, starts);
-            }
+            Ok(ServedRequest::Reply(payload)) => session.reply(payload),
+            Ok(ServedRequest::Replied) => {}
             Err(error) => sessions.answer_error(&session, id, &error),
         }
     };
@@ -277,11 +275,7 @@ async fn serve_own(
     request: OwnRequest,
 ) -> Result<ServedRequest> {
     let encoding = session.encoding;
-    let mut answer = ServedRequest {
-        payload: Vec::new(),
-        starts: PendingStarts::default(),
-    };
-    answer.payload = match request {
+    let payload = match request {
         OwnRequest::Connect => {
             return Err(Error::bad_request("this connection has a session already"));
         }
@@ -303,10 +297,8 @@ async fn serve_own(
                     "at most {MAX_SUBSCRIBE} channels at once"
                 )));
             }
-            let (channels, starts) =
-                subscribe::subscribe(sessions, session, params.channels).await?;
-            answer.starts = starts;
-            encode_output::<ChannelSubscribe>(encoding, id, &Subscribed { channels })
+            subscribe::subscribe(sessions, session, id, params.channels).await?;
+            return Ok(ServedRequest::Replied);
         }
         OwnRequest::Unsubscribe(params) => {
             subscribe::unsubscribe(session, &params.channel_ids).await;
@@ -318,7 +310,7 @@ async fn serve_own(
             &watch_presence(sessions, session, asked, user_ids).await?,
         ),
     };
-    Ok(answer)
+    Ok(ServedRequest::Reply(payload))
 }
 
 async fn refresh(sessions: &Sessions, session: &Arc<Session>, token: &str) -> Result<Refreshed> {

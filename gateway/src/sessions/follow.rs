@@ -145,11 +145,14 @@ async fn subscribe_pending(
                 let id = &entry.channel_id;
                 let Some(why) = reasons.get(id) else { continue };
                 let missed = why.may_have_missed().then_some(Gap::Trimmed);
+                // Locked over the push, so that no gap follows `channel.removed`.
+                let state = session.state.lock();
                 if let Some(reason) = entry.gap.or(missed)
-                    && session.state.lock().active.channels.is_pending(id, *why)
+                    && state.active.channels.is_pending(id, *why)
                 {
                     let (seq, at) = (entry.seq, entry.at);
                     send_gap(session, id, reason, Position { seq, at });
+                    drop(state);
                     let start = starts.channels.iter_mut().find(|start| start.id == *id);
                     if let Some(start) = start {
                         start.cursor = start.head;

@@ -15,6 +15,10 @@ use fanout::{CatchUpPermit, Joining, Position, TopicKind};
 use protocol::{
     ChannelId, Cursor,
     entity::{Entry, EntryResult, FailedEntry, Gap},
+    operation::{
+        channel::{ChannelSubscribe, Subscribed},
+        encode_output,
+    },
 };
 use store::{Continuity, Partition, cost};
 
@@ -25,17 +29,11 @@ use super::{
 use crate::session::{SubscribeReason, SubscriptionAdmission};
 
 /// Subscriptions that start after the reply that announces them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct PendingStarts {
     pub(super) channels: Vec<PendingStart>,
     /// Held until the start, so that no other change creates a second subscription to a channel.
-    turn: Option<SubscriptionTurn>,
-}
-
-impl PendingStarts {
-    pub(super) fn is_empty(&self) -> bool {
-        self.channels.is_empty()
-    }
+    turn: SubscriptionTurn,
 }
 
 #[derive(Debug)]
@@ -138,7 +136,7 @@ pub(super) async fn prepare(
         Vec::new(),
         PendingStarts {
             channels: Vec::new(),
-            turn: Some(turn),
+            turn,
         },
         0,
         false,
@@ -259,31 +257,92 @@ pub(super) async fn visible(
     Ok((visible, together::run(why).await))
 }
 
-/// `channel.subscribe`.
+/// `channel.subscribe`: sends the reply, and starts the subscriptions.
 pub(super) async fn subscribe(
     sessions: &Sessions,
     session: &Arc<Session>,
+    request_id: u32,
     channels: BTreeMap<ChannelId, Cursor>,
+) -> Result<()> {
+    let mut had = Vec::new();
+    let mut turn = session.turn().await;
+    loop {
+        session.state.lock().active.channels.begin(channels.keys());
+        let prepared = prepare_request(sessions, session, turn, channels.clone(), &mut had).await;
+        let (results, starts) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                session.interrupted(had);
+                return Err(error);
+            }
+        };
+        let reply = Subscribed { channels: results };
+        let payload = encode_output::<ChannelSubscribe>(session.encoding, request_id, &reply);
+        // Passing events that follow the reply must not overtake it.
+        let _hold = session.outbox.hold();
+        if reply_unless_overtaken(session, &payload, channels.keys()) {
+            start(session, starts);
+            return Ok(());
+        }
+        turn = starts.turn;
+    }
+}
+
+/// Sends the reply of a request, unless `channel.added` or `channel.removed` of one of the channels
+/// arrived since the request began. Returns whether it did.
+fn reply_unless_overtaken<'a>(
+    session: &Session,
+    payload: &[u8],
+    mut ids: impl Iterator<Item = &'a ChannelId>,
+) -> bool {
+    // Locked over the push, so that notices which arrive later follow the reply.
+    let state = session.state.lock();
+    let is_overtaken = ids.any(|id| state.active.channels.is_overtaken(id));
+    if !is_overtaken {
+        session.reply(payload);
+    }
+    !is_overtaken
+}
+
+/// Prepares what a request asks for. Adds the subscriptions that it replaces to `had`.
+async fn prepare_request(
+    sessions: &Sessions,
+    session: &Session,
+    turn: SubscriptionTurn,
+    channels: BTreeMap<ChannelId, Cursor>,
+    had: &mut Vec<(ChannelId, Position)>,
 ) -> Result<(Vec<EntryResult>, PendingStarts)> {
-    let (mut asked, mut had) = (Vec::new(), Vec::new());
-    let turn = session.turn().await;
     // Topics of channels that do not exist, or that the user is not in, are not joined.
-    let (channels, mut refused) = visible(sessions, session, channels).await?;
-    let admissions = {
-        let ids = channels.iter().map(|asked| &asked.id);
-        session
-            .state
-            .lock()
-            .active
-            .channels
-            .admit(ids, Instant::now())
+    let (visible, mut refused) = visible(sessions, session, channels).await?;
+    let asked = admit(sessions, session, visible, had, &mut refused);
+    let wanted = SubscribeRequest {
+        asked,
+        detail: Detail::Full,
+        reserved: size_of_refusals(&refused),
     };
+    let (mut results, starts, _) = prepare(sessions, session, turn, wanted).await?;
+    results.extend(refused);
+    Ok((results, starts))
+}
+
+/// Returns the channels that the session has room for. The others are refused.
+fn admit(
+    sessions: &Sessions,
+    session: &Session,
+    channels: Vec<RequestedChannel>,
+    had: &mut Vec<(ChannelId, Position)>,
+    refused: &mut Vec<EntryResult>,
+) -> Vec<RequestedChannel> {
+    let ids = channels.iter().map(|channel| &channel.id);
+    let now = Instant::now();
+    let admissions = session.state.lock().active.channels.admit(ids, now);
+    let mut admitted = Vec::new();
     for (channel, admission) in channels.into_iter().zip(admissions) {
         match admission {
-            SubscriptionAdmission::New => asked.push(channel),
+            SubscriptionAdmission::New => admitted.push(channel),
             SubscriptionAdmission::Restart(position) => {
                 had.push((channel.id.clone(), position));
-                asked.push(channel);
+                admitted.push(channel);
             }
             SubscriptionAdmission::OverLimit => refused.push(failed(
                 channel.id,
@@ -291,28 +350,7 @@ pub(super) async fn subscribe(
             )),
         }
     }
-    let reserved = size_of_refusals(&refused);
-    match prepare(
-        sessions,
-        session,
-        turn,
-        SubscribeRequest {
-            asked,
-            detail: Detail::Full,
-            reserved,
-        },
-    )
-    .await
-    {
-        Ok((mut results, starts, _)) => {
-            results.extend(refused);
-            Ok((results, starts))
-        }
-        Err(error) => {
-            session.interrupted(had);
-            Err(error)
-        }
-    }
+    admitted
 }
 
 /// Starts prepared subscriptions, after their reply was sent.

@@ -60,9 +60,9 @@ pub struct Subscriptions<S> {
     follows_additions: bool,
     limit: usize,
     live: HashMap<ChannelId, S>,
-    /// Subscriptions that the change in progress has removed, unless `channel.removed` arrived
-    /// since.
-    taken: HashSet<ChannelId>,
+    /// Channels of the request in progress for which no `channel.added` or `channel.removed` arrived
+    /// since it began, and whether it has taken a subscription.
+    requested: HashMap<ChannelId, bool>,
     pending: HashMap<ChannelId, PendingSubscription>,
     /// Channels that the client unsubscribed from; comparisons skip them.
     unsubscribed: HashSet<ChannelId>,
@@ -80,7 +80,7 @@ impl<S: SubscriptionHandle> Subscriptions<S> {
                 limit => usize::try_from(limit).unwrap_or(usize::MAX),
             },
             live: HashMap::new(),
-            taken: HashSet::new(),
+            requested: HashMap::new(),
             pending: HashMap::new(),
             unsubscribed: HashSet::new(),
             comparison: None,
@@ -102,11 +102,15 @@ impl<S: SubscriptionHandle> Subscriptions<S> {
         match &mut self.phase {
             Phase::Opening(notices) => notices.push_back(Notice::Added(id, position)),
             Phase::Open => {
+                self.requested.remove(&id);
                 self.unsubscribed.remove(&id);
-                self.pending.insert(
-                    id,
-                    PendingSubscription::new(SubscribeReason::Added(position), now),
-                );
+                use SubscribeReason::{Added, EndedByHub, Interrupted};
+                let why = match self.pending.get(&id).map(|pending| pending.why) {
+                    // The client keeps the position that it has from a reply.
+                    Some(Interrupted(before) | EndedByHub(before)) => Interrupted(before),
+                    _ => Added(position),
+                };
+                self.pending.insert(id, PendingSubscription::new(why, now));
             }
             Phase::Closed => {}
         }
@@ -116,13 +120,13 @@ impl<S: SubscriptionHandle> Subscriptions<S> {
     /// subscription, to be dropped outside of locks.
     ///
     /// This also ends a subscription that a request made after the user was added again; the stream
-    /// delivers `channel.added` next.
+    /// delivers `channel.added` next. A request in progress [has been overtaken](Self::is_overtaken).
     pub fn removed(&mut self, id: ChannelId) -> Option<S> {
         if let Phase::Opening(notices) = &mut self.phase {
             notices.push_back(Notice::Removed(id));
             return None;
         }
-        self.taken.remove(&id);
+        self.requested.remove(&id);
         self.pending.remove(&id);
         self.unsubscribed.remove(&id);
         self.live.remove(&id)
@@ -191,21 +195,36 @@ impl<S: SubscriptionHandle> Subscriptions<S> {
         matches!(self.phase, Phase::Closed)
     }
 
-    /// Removes subscriptions that a request replaces, to be dropped outside of locks.
+    /// Begins a request that subscribes to channels, or begins it again.
+    pub fn begin<'a>(&mut self, ids: impl IntoIterator<Item = &'a ChannelId>) {
+        let before = std::mem::take(&mut self.requested);
+        self.requested = ids
+            .into_iter()
+            .map(|id| (id.clone(), before.get(id).copied().unwrap_or(false)))
+            .collect();
+    }
+
+    /// Removes subscriptions that a request or step replaces, to be dropped outside of locks.
     pub fn take<'a>(&mut self, ids: impl IntoIterator<Item = &'a ChannelId>) -> Vec<S> {
-        self.taken = HashSet::new();
         let mut taken = Vec::new();
         for id in ids {
             if let Some(subscription) = self.live.remove(id) {
-                self.taken.insert(id.clone());
+                self.requested.insert(id.clone(), true);
                 taken.push(subscription);
             }
         }
         taken
     }
 
+    /// Returns whether `channel.added` or `channel.removed` arrived since the request in progress
+    /// [began](Self::begin): what it read of the channel may be older, and the client must not
+    /// receive it afterwards.
+    pub fn is_overtaken(&self, id: &ChannelId) -> bool {
+        matches!(self.phase, Phase::Open) && !self.requested.contains_key(id)
+    }
+
     /// Starts the subscription of a request whose reply was sent (`why` is `None`), or of a step,
-    /// unless it was cancelled since. Returns the subscription that it replaces, to be dropped
+    /// unless `channel.removed` or a request cancelled it since. Returns the subscription that it replaces, to be dropped
     /// outside of locks.
     ///
     /// `start` is called in the same critical section as the check, so that no subscription starts
@@ -220,7 +239,7 @@ impl<S: SubscriptionHandle> Subscriptions<S> {
         let is_pending = match (&self.phase, why) {
             (Phase::Closed, _) => false,
             (Phase::Opening(notices), _) if notices.iter().any(is_removed) => false,
-            (_, None) => true,
+            (_, None) => !self.is_overtaken(&id),
             (_, Some(why)) => self.complete(&id, why),
         };
         if is_pending {
@@ -336,7 +355,9 @@ impl<S: SubscriptionHandle> Subscriptions<S> {
             // A later addition takes precedence.
             let is_newer =
                 |pending: &PendingSubscription| pending.why.position().seq > position.seq;
-            if self.taken.remove(&id) && !self.pending.get(&id).is_some_and(is_newer) {
+            if self.requested.remove(&id) == Some(true)
+                && !self.pending.get(&id).is_some_and(is_newer)
+            {
                 let pending = PendingSubscription::new(SubscribeReason::Interrupted(position), now);
                 self.pending.insert(id, pending);
             }

@@ -60,10 +60,6 @@ struct World {
     client: Vec<ClientPosition>,
     /// Whether the client unsubscribed since the last addition.
     has_left: Vec<bool>,
-    /// Number of additions that the client received, by channel.
-    additions: Vec<usize>,
-    /// Position of the last addition that the client received, unless a removal followed.
-    added_at: Vec<Option<Position>>,
     is_open: bool,
     /// Whether the next comparison fails.
     fails_comparison: bool,
@@ -80,8 +76,6 @@ impl World {
             changes: VecDeque::new(),
             client: vec![ClientPosition::Nothing; CHANNELS],
             has_left: vec![false; CHANNELS],
-            additions: vec![0; CHANNELS],
-            added_at: vec![None; CHANNELS],
             is_open: false,
             fails_comparison: true,
         }
@@ -184,18 +178,16 @@ impl World {
     fn deliver_notice(&mut self) {
         match self.notices.pop_front() {
             Some(StreamNotice::Added(n, position)) => {
-                // An addition to a channel with a running subscription changes nothing.
-                if self.client[n] == ClientPosition::Nothing || self.live(n).is_none() {
+                // The client keeps a position that it has from a reply.
+                if self.client[n] == ClientPosition::Nothing {
                     self.client[n] = ClientPosition::UpTo(position);
                 }
                 self.has_left[n] = false;
-                self.additions[n] += 1;
-                self.added_at[n] = Some(position);
                 self.machine.added(id(n), position, self.now);
             }
             Some(StreamNotice::Removed(n)) => {
                 drop_all(self.machine.removed(id(n)));
-                (self.client[n], self.added_at[n]) = (ClientPosition::Nothing, None);
+                self.client[n] = ClientPosition::Nothing;
             }
             None => {}
         }
@@ -251,13 +243,13 @@ impl World {
             SubscriptionAdmission::Restart(position) => Some(position),
             SubscriptionAdmission::OverLimit => return,
         };
+        self.machine.begin([&asked]);
         drop_all(self.machine.take([&asked]));
         self.changes.push_back(Change {
             why: None,
             channel: n,
             after: None,
             interrupted,
-            additions: self.additions[n],
             entry: None,
         });
     }
@@ -276,7 +268,6 @@ impl World {
                     channel: number(&id),
                     after: Some(why.position()),
                     interrupted: None,
-                    additions: self.additions[number(&id)],
                     entry: None,
                 }),
                 SubscriptionStep::Compare { attempts } if self.fails_comparison => {
@@ -313,10 +304,18 @@ impl World {
 
     fn finish(&mut self) {
         self.read();
-        let Some(change) = self.changes.pop_front() else {
+        let Some(mut change) = self.changes.pop_front() else {
             return;
         };
         let n = change.channel;
+        if change.why.is_none() && self.machine.is_overtaken(&id(n)) {
+            // The request is performed again.
+            self.machine.begin([&id(n)]);
+            drop_all(self.machine.take([&id(n)]));
+            change.entry = None;
+            self.changes.push_front(change);
+            return;
+        }
         let Some(head) = change.entry.flatten() else {
             match change.why {
                 Some(why) => {
@@ -328,11 +327,9 @@ impl World {
                 }
                 // A pending addition still starts at its own position.
                 None if self.machine.pending.contains_key(&id(n)) => {}
-                // The reply ends the subscription, unless an addition arrived since.
-                None if change.additions == self.additions[n] => {
+                None => {
                     (self.client[n], self.has_left[n]) = (ClientPosition::Nothing, true);
                 }
-                None => {}
             }
             return;
         };

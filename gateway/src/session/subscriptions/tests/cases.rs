@@ -128,6 +128,41 @@ fn failed_step_is_retried_after_a_jittered_pause_that_grows_to_a_bound() {
 }
 
 #[test]
+fn entry_that_was_read_before_a_removal_is_not_told_after_it() {
+    use Act::*;
+    let mut world = World::new(0);
+    let before = [Add(0), Open, DeliverNotice, Subscribe(0), Read];
+    let removed = [Remove(0), Add(0), DeliverNotice, Finish, DeliverNotice];
+    before
+        .into_iter()
+        .chain(removed)
+        .for_each(|act| world.act(act));
+    world.act(Post(0));
+    world.finish_all();
+    let received = world.live(0).map(|subscription| subscription.cursor.get());
+    assert_eq!(received, Some(world.channels[0].head()));
+}
+
+#[test]
+fn addition_after_an_interrupted_request_repeats_no_event() {
+    use Act::*;
+    let mut world = World::new(0);
+    let acts = [
+        Open,
+        Add(0),
+        Post(0),
+        Subscribe(0),
+        Finish,
+        Subscribe(0),
+        Fail,
+    ];
+    acts.into_iter().for_each(|act| world.act(act));
+    world.finish_all();
+    let received = world.live(0).map(|subscription| subscription.cursor.get());
+    assert_eq!(received, Some(world.channels[0].head()));
+}
+
+#[test]
 fn refused_request_keeps_a_pending_addition() {
     use Act::*;
     let mut world = World::new(0);

@@ -80,8 +80,6 @@ pub(super) struct Change {
     pub(super) after: Option<Position>,
     /// Position of the subscription that a request replaces, restored if the request fails.
     pub(super) interrupted: Option<Position>,
-    /// Number of additions that the client had received when the change began.
-    pub(super) additions: usize,
     /// The entry, once read: `None` if the user is not in the channel.
     pub(super) entry: Option<Option<Position>>,
 }
