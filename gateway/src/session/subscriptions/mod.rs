@@ -20,7 +20,7 @@ use std::{
 use fanout::Position;
 use protocol::ChannelId;
 
-use pending::{Comparison, PendingSubscription, retry_pause};
+use pending::{ChangingChannel, Comparison, PendingSubscription, added_after, retry_pause};
 pub use step::{
     Next, SubscribeReason, SubscriptionAdmission, SubscriptionHandle, SubscriptionStep,
 };
@@ -60,9 +60,8 @@ pub struct Subscriptions<S> {
     follows_additions: bool,
     limit: usize,
     live: HashMap<ChannelId, S>,
-    /// Channels of the request in progress for which no `channel.added` or `channel.removed` arrived
-    /// since it began, and whether it has taken a subscription.
-    requested: HashMap<ChannelId, bool>,
+    /// Channels of the request in progress, unless `channel.removed` arrived since it began.
+    requested: HashMap<ChannelId, ChangingChannel>,
     pending: HashMap<ChannelId, PendingSubscription>,
     /// Channels that the client unsubscribed from; comparisons skip them.
     unsubscribed: HashSet<ChannelId>,
@@ -102,14 +101,11 @@ impl<S: SubscriptionHandle> Subscriptions<S> {
         match &mut self.phase {
             Phase::Opening(notices) => notices.push_back(Notice::Added(id, position)),
             Phase::Open => {
-                self.requested.remove(&id);
+                if let Some(requested) = self.requested.get_mut(&id) {
+                    requested.was_added = true;
+                }
                 self.unsubscribed.remove(&id);
-                use SubscribeReason::{Added, EndedByHub, Interrupted};
-                let why = match self.pending.get(&id).map(|pending| pending.why) {
-                    // The client keeps the position that it has from a reply.
-                    Some(Interrupted(before) | EndedByHub(before)) => Interrupted(before),
-                    _ => Added(position),
-                };
+                let why = added_after(self.pending.get(&id), position);
                 self.pending.insert(id, PendingSubscription::new(why, now));
             }
             Phase::Closed => {}
@@ -197,11 +193,12 @@ impl<S: SubscriptionHandle> Subscriptions<S> {
 
     /// Begins a request that subscribes to channels, or begins it again.
     pub fn begin<'a>(&mut self, ids: impl IntoIterator<Item = &'a ChannelId>) {
-        let before = std::mem::take(&mut self.requested);
-        self.requested = ids
-            .into_iter()
-            .map(|id| (id.clone(), before.get(id).copied().unwrap_or(false)))
-            .collect();
+        let mut before = std::mem::take(&mut self.requested);
+        for id in ids {
+            let mut requested = before.remove(id).unwrap_or_default();
+            requested.was_added = false;
+            self.requested.insert(id.clone(), requested);
+        }
     }
 
     /// Removes subscriptions that a request or step replaces, to be dropped outside of locks.
@@ -209,7 +206,7 @@ impl<S: SubscriptionHandle> Subscriptions<S> {
         let mut taken = Vec::new();
         for id in ids {
             if let Some(subscription) = self.live.remove(id) {
-                self.requested.insert(id.clone(), true);
+                self.requested.entry(id.clone()).or_default().has_taken = true;
                 taken.push(subscription);
             }
         }
@@ -220,7 +217,8 @@ impl<S: SubscriptionHandle> Subscriptions<S> {
     /// [began](Self::begin): what it read of the channel may be older, and the client must not
     /// receive it afterwards.
     pub fn is_overtaken(&self, id: &ChannelId) -> bool {
-        matches!(self.phase, Phase::Open) && !self.requested.contains_key(id)
+        matches!(self.phase, Phase::Open)
+            && (self.requested.get(id)).is_none_or(|requested| requested.was_added)
     }
 
     /// Starts the subscription of a request whose reply was sent (`why` is `None`), or of a step,
@@ -355,9 +353,8 @@ impl<S: SubscriptionHandle> Subscriptions<S> {
             // A later addition takes precedence.
             let is_newer =
                 |pending: &PendingSubscription| pending.why.position().seq > position.seq;
-            if self.requested.remove(&id) == Some(true)
-                && !self.pending.get(&id).is_some_and(is_newer)
-            {
+            let has_taken = (self.requested.remove(&id)).is_some_and(|asked| asked.has_taken);
+            if has_taken && !self.pending.get(&id).is_some_and(is_newer) {
                 let pending = PendingSubscription::new(SubscribeReason::Interrupted(position), now);
                 self.pending.insert(id, pending);
             }

@@ -1,7 +1,9 @@
-//! Changes that a session makes later: subscriptions outside of requests, and comparisons with the
-//! store.
+//! Changes of a session that are not complete: subscriptions outside of requests, comparisons with
+//! the store, and the channels of a request in progress.
 
 use std::time::{Duration, Instant};
+
+use fanout::Position;
 
 use super::SubscribeReason;
 
@@ -30,6 +32,29 @@ impl PendingSubscription {
             is_running: false,
         }
     }
+}
+
+/// Returns the reason of a subscription after `channel.added` with this position.
+pub(super) fn added_after(
+    pending: Option<&PendingSubscription>,
+    position: Position,
+) -> SubscribeReason {
+    match pending.map(|pending| pending.why) {
+        // The client keeps the position that it has from a reply.
+        Some(SubscribeReason::Interrupted(before) | SubscribeReason::EndedByHub(before)) => {
+            SubscribeReason::Interrupted(before)
+        }
+        _ => SubscribeReason::Added(position),
+    }
+}
+
+/// A channel that a request in progress subscribes to.
+#[derive(Debug, Default)]
+pub(super) struct ChangingChannel {
+    /// Whether the request has taken a subscription, which its failure restores.
+    pub(super) has_taken: bool,
+    /// Whether `channel.added` arrived since the request began.
+    pub(super) was_added: bool,
 }
 
 /// A pending comparison with the user's channels in the store.

@@ -144,22 +144,17 @@ fn entry_that_was_read_before_a_removal_is_not_told_after_it() {
 }
 
 #[test]
-fn addition_after_an_interrupted_request_repeats_no_event() {
+fn addition_beside_an_interrupted_request_repeats_no_event() {
     use Act::*;
-    let mut world = World::new(0);
-    let acts = [
-        Open,
-        Add(0),
-        Post(0),
-        Subscribe(0),
-        Finish,
-        Subscribe(0),
-        Fail,
-    ];
-    acts.into_iter().for_each(|act| world.act(act));
-    world.finish_all();
-    let received = world.live(0).map(|subscription| subscription.cursor.get());
-    assert_eq!(received, Some(world.channels[0].head()));
+    let before = [Open, Add(0), Post(0), Subscribe(0), Finish, Subscribe(0)];
+    for after in [[Fail, DeliverNotice], [DeliverNotice, Fail]] {
+        let mut world = World::new(0);
+        let acts = before.iter().chain(&after).cloned();
+        acts.for_each(|act| world.act(act));
+        world.finish_all();
+        let received = world.live(0).map(|subscription| subscription.cursor.get());
+        assert_eq!(received, Some(world.channels[0].head()));
+    }
 }
 
 #[test]
