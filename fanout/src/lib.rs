@@ -10,13 +10,14 @@
 //! [join](Hub::join_all), read whether the subject may subscribe and the topic's head, push the
 //! reply, [start](Joining::start). `examples/measure.rs` measures the cost of a delivery.
 //!
-//! Modules, lowest first: `topic`, `record`, [`fair`], `sync`, [`outbox`], [`bus`], `source`,
-//! [`digest`], [`hub`].
+//! Modules, lowest first: `log_rate_limit`, `topic`, `record`, [`fair`], `sync`, [`outbox`],
+//! [`bus`], `source`, [`digest`], [`hub`].
 
 pub mod bus;
 pub mod digest;
 pub mod fair;
 pub mod hub;
+mod log_rate_limit;
 pub mod outbox;
 pub mod record;
 mod source;
@@ -24,6 +25,7 @@ mod sync;
 mod topic;
 
 pub use hub::{CatchUpPermit, Hub, HubListener, Joining, Subscription, TopicKind};
+pub use log_rate_limit::LogRateLimit;
 pub use outbox::{Class, FrameEncoding, Outbox};
 pub use source::{Continuity, Gap, PageLimit, Replay, Source, SourceError};
 pub use topic::{Position, Topic};

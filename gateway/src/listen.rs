@@ -21,6 +21,7 @@ use std::{
 
 use axum::{Router, body::Body, extract::ConnectInfo};
 use bytes::Bytes;
+use fanout::LogRateLimit;
 use http_body::{Frame, SizeHint};
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -40,7 +41,6 @@ pub use self::{
     },
     stream::HttpStream,
 };
-use crate::log::LogRateLimit;
 
 /// Maximum bytes of a request line and its headers.
 const HEADER_BYTES: usize = 32 * 1024;

@@ -4,7 +4,6 @@
 //! [`escape()`] in the writer, so that a credential in any field or panic message is hidden and an
 //! event is always one line.
 
-mod rate_limit;
 mod scrub;
 
 use std::{
@@ -15,10 +14,7 @@ use std::{
 use tracing::Subscriber;
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter, util::SubscriberInitExt};
 
-pub use self::{
-    rate_limit::LogRateLimit,
-    scrub::{Redacted, scrub},
-};
+pub use self::scrub::{Redacted, scrub};
 use crate::{
     config::LogFormat,
     terminal::{escape, escape_uncoloured},

@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use domain::{error::Error, random};
+use fanout::LogRateLimit;
 use protocol::ErrorCode;
 use tracing::{Instrument, field::Empty};
 
@@ -17,10 +18,7 @@ use super::{
     error_response::{ErrorResponse, Failure},
     operations::READINESS,
 };
-use crate::{
-    log::LogRateLimit,
-    metrics::{Transport, method_word},
-};
+use crate::metrics::{Transport, method_word};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 

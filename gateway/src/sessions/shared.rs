@@ -14,7 +14,7 @@ use domain::{
     random,
     schema::Scope,
 };
-use fanout::Hub;
+use fanout::{Hub, LogRateLimit};
 use parking_lot::Mutex;
 use protocol::{CloseCode, Limits, UserId, entity::Environment};
 use store::cost::Meter;
@@ -28,7 +28,6 @@ use super::{
 use crate::{
     auth::Authenticator,
     limit::{Keyed, NoRoom, Room, request_bytes},
-    log::LogRateLimit,
     metrics::{Metrics, Transport},
     session::{DrainSchedule, SessionTiming},
 };

@@ -2,12 +2,12 @@
 
 use std::{borrow::Cow, time::Instant};
 
+use fanout::LogRateLimit;
 use protocol::{CloseCode, ErrorBody};
 
 use crate::{
     auth::Attempt,
     limit::AddressGroup,
-    log::LogRateLimit,
     metrics::{self, Metrics},
     session,
     sessions::Refused,

@@ -15,6 +15,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use domain::error::Error;
+use fanout::LogRateLimit;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use protocol::{CloseCode, Encoding, ErrorCode};
@@ -28,7 +29,6 @@ use crate::{
     auth::Attempt,
     limit::{AddressGroup, Concurrent, Counted},
     listen::HttpStream,
-    log::LogRateLimit,
     metrics::{Metrics, RefusalReason, Transport},
     rest::error_response::ErrorResponse,
     rest::{RestState, check_single},

@@ -143,7 +143,7 @@ impl Embedded {
             source,
         };
         let disk = Arc::new(Disk::open(path, map_size)?);
-        let journal = recovery::recover(&disk, path)?;
+        let journal = recovery::recover(&disk, path, limits.bytes)?;
         let (requests, receiver) = mpsc::channel(writer::QUEUE_LENGTH);
         let health = Health::default();
         let broken = health.broken.clone();

@@ -11,14 +11,21 @@ use super::{
     plan,
 };
 
-/// Bytes of changes that are written into the trees at a time.
-const BYTES_PER_CHECKPOINT: usize = 32 << 20;
+/// Why the journal cannot be brought into the trees.
+#[derive(Debug, thiserror::Error)]
+enum ReplayError {
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Trees(#[from] heed::Error),
+}
 
-/// Writes the groups that the trees lack into them, and starts a new segment.
+/// Writes the groups that the trees lack into them, so many bytes of changes at a time, and starts
+/// a new segment.
 ///
 /// # Errors
 /// The journal is damaged or cannot be read, or the trees cannot be written.
-pub(super) fn recover(disk: &Disk, path: &Path) -> Result<Journal, OpenError> {
+pub(super) fn recover(disk: &Disk, path: &Path, bytes: usize) -> Result<Journal, OpenError> {
     let unreadable = |source| OpenError::Unreadable {
         path: path.to_owned(),
         source,
@@ -32,21 +39,20 @@ pub(super) fn recover(disk: &Disk, path: &Path) -> Result<Journal, OpenError> {
         source,
     };
     let position = disk.journal_position().map_err(unreadable)?;
-    let (mut layer, mut groups, mut failure) = (Layer::default(), 0u64, None);
+    let (mut layer, mut groups) = (Layer::default(), 0u64);
     let end = journal::recover(path, position, &mut |group, content| {
         groups += 1;
         plan::replay(content, &mut layer).map_err(|_| JournalError::Content { group })?;
-        if layer.bytes() >= BYTES_PER_CHECKPOINT && failure.is_none() {
-            let written =
-                checkpoint::write(disk, &std::mem::take(&mut layer), group, Duration::ZERO);
-            failure = written.err();
+        if layer.bytes() >= bytes {
+            let full = std::mem::take(&mut layer);
+            checkpoint::write(disk, &full, group, Duration::ZERO)?;
         }
         Ok(())
     })
-    .map_err(damaged)?;
-    if let Some(error) = failure {
-        return Err(unreadable(error));
-    }
+    .map_err(|error| match error {
+        ReplayError::Journal(source) => damaged(source),
+        ReplayError::Trees(source) => unreadable(source),
+    })?;
     if let Some((segment, offset)) = &end.torn {
         tracing::warn!(
             segment = %segment.display(),

@@ -76,12 +76,12 @@ pub(in super::super) struct JournalEnd {
 /// `after` to `replay`. `after` is `None` if the store never had a journal.
 ///
 /// # Errors
-/// The journal is damaged, or `replay` failed.
-pub(in super::super) fn recover(
+/// The journal is damaged, or `replay` failed, which ends the reading.
+pub(in super::super) fn recover<E: From<JournalError>>(
     store: &Path,
     after: Option<u64>,
-    replay: &mut dyn FnMut(u64, Bytes) -> Result<(), JournalError>,
-) -> Result<JournalEnd, JournalError> {
+    replay: &mut dyn FnMut(u64, Bytes) -> Result<(), E>,
+) -> Result<JournalEnd, E> {
     read_segments(store, after, 1, replay)
 }
 
@@ -143,12 +143,12 @@ pub(in super::super) fn copy(from: &Path, to: &Path) -> Result<u64, JournalCopyE
     Ok(bytes)
 }
 
-fn read_segments(
+fn read_segments<E: From<JournalError>>(
     store: &Path,
     after: Option<u64>,
     attempts: usize,
-    replay: &mut dyn FnMut(u64, Bytes) -> Result<(), JournalError>,
-) -> Result<JournalEnd, JournalError> {
+    replay: &mut dyn FnMut(u64, Bytes) -> Result<(), E>,
+) -> Result<JournalEnd, E> {
     let folder = store.join(FOLDER);
     let missing = |group| JournalError::Missing {
         group,
@@ -158,14 +158,14 @@ fn read_segments(
         Ok(found) => found,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(source) => {
-            return Err(JournalError::Unreadable {
+            return Err(E::from(JournalError::Unreadable {
                 path: folder.clone(),
                 source,
-            });
+            }));
         }
     };
     if let (true, Some(after)) = (found.is_empty(), after) {
-        return Err(missing(after + 1));
+        return Err(missing(after + 1).into());
     }
     let after = after.unwrap_or(0);
     let mut end = JournalEnd {
@@ -184,10 +184,11 @@ fn read_segments(
                     path,
                 },
                 None => missing(next),
-            });
+            }
+            .into());
         }
         if next.is_none() && first > after + 1 {
-            return Err(missing(after + 1));
+            return Err(missing(after + 1).into());
         }
         let segment = read_segment(&path, first, attempts)?;
         for (number, content) in (first..).zip(&segment.groups) {
@@ -204,7 +205,7 @@ fn read_segments(
     }
     let last = next.map_or(after, |next| next - 1);
     if last < after {
-        return Err(missing(last + 1));
+        return Err(missing(last + 1).into());
     }
     end.last = last;
     Ok(end)

@@ -8,6 +8,7 @@ mod damage;
 mod folder;
 mod layers;
 mod reads;
+mod recovery;
 mod speed;
 mod transfer;
 
