@@ -39,6 +39,7 @@ else
   echo "faketime is not installed: no clock is stepped" >&2
 fi
 if can_mount; then verify embedded disk; else echo "nothing can be mounted here: no disk is filled" >&2; fi
+for store in redis sentinel cluster; do verify "$store" drop; done
 verify redis store-kill
 verify redis store-stop
 verify sentinel store-stop

@@ -197,8 +197,8 @@ impl Scenario {
 #[derive(Debug, Args, Serialize)]
 pub struct VerifyArgs {
     /// Faults to inject, separated by commas: `all` that apply to the store, `none`, or any of
-    /// kill, term, stop, cut, delay, stall, slow, clock (needs libfaketime), disk (needs root),
-    /// store-kill, store-stop, failover, migrate.
+    /// kill, term, stop, cut, delay, stall, slow, drop, clock (needs libfaketime), disk (needs
+    /// root), store-kill, store-stop, failover, migrate.
     #[arg(
         long,
         value_name = "FAULTS",

@@ -37,6 +37,8 @@ pub enum FaultKind {
     Stall,
     /// Slows reading on the clients' side.
     Slow,
+    /// Drops records on their way from Redis to the nodes (Redis, Sentinel, Cluster).
+    Drop,
     /// Steps the clocks of the nodes, and back.
     Clock,
     /// Fills the disk of the embedded store.
@@ -58,6 +60,10 @@ impl FaultKind {
         match self {
             Self::Cut | Self::Delay | Self::Stall | Self::Slow => true,
             Self::Kill | Self::Term | Self::Stop | Self::Clock => store.is_some(),
+            Self::Drop => matches!(
+                store,
+                Some(StoreKind::Redis | StoreKind::Sentinel | StoreKind::Cluster)
+            ),
             Self::Disk => store == Some(StoreKind::Embedded),
             Self::StoreKill => matches!(store, Some(StoreKind::Redis | StoreKind::Cluster)),
             Self::StoreStop => matches!(
@@ -72,7 +78,10 @@ impl FaultKind {
     /// Whether the fault affects connections. Such a fault may overlap with one that affects
     /// processes.
     pub fn affects_connections(self) -> bool {
-        matches!(self, Self::Cut | Self::Delay | Self::Stall | Self::Slow)
+        matches!(
+            self,
+            Self::Cut | Self::Delay | Self::Stall | Self::Slow | Self::Drop
+        )
     }
 }
 

@@ -64,6 +64,21 @@ fn values_out_of_range_are_refused() {
 }
 
 #[test]
+fn records_are_dropped_between_nodes_and_any_redis() {
+    for store in ["redis", "sentinel", "cluster"] {
+        let Scenario::Verify(verify) = parse(&format!("verify --store {store}")) else {
+            panic!("another scenario")
+        };
+        let faults = verify.faults().expect("all that apply");
+        assert!(faults.contains(&FaultKind::Drop), "{store}");
+    }
+    for nodes in ["--store embedded", "--running"] {
+        let dropping = parse(&format!("verify {nodes} --faults drop"));
+        assert!(dropping.check().is_err(), "{nodes}");
+    }
+}
+
+#[test]
 fn admin_key_is_read_from_the_data_folder() {
     let folder = tempfile::tempdir().expect("a folder");
     fs::write(folder.path().join("admin-key"), "adm_x\n").expect("written");

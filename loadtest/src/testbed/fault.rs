@@ -1,5 +1,5 @@
 //! Faults and their seeded sequence: one at a time among processes, and one at a time among
-//! connections.
+//! connections. Bus records are dropped at the end of the run, too.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,11 +17,18 @@ use crate::{
     progress::ProgressLine,
 };
 
+/// How long before the end of the run bus records are dropped: every channel has its last messages
+/// in this time.
+const DROPPED_BEFORE_END: Duration = Duration::from_secs(1);
+
+/// How long afterwards: the last messages are in some of the digests that are dropped.
+const DROPPED_AFTER_END: Duration = Duration::from_secs(3);
+
 /// Handle of the tasks that inject faults.
 #[derive(Debug)]
 pub struct FaultInjection {
     stopped: watch::Sender<bool>,
-    tasks: [tokio::task::JoinHandle<Result<()>>; 2],
+    tasks: Vec<tokio::task::JoinHandle<Result<()>>>,
     counts: Arc<Mutex<FaultCounts>>,
 }
 
@@ -33,7 +40,7 @@ impl FaultInjection {
             watch::Sender::new(false),
             Arc::new(Mutex::new(FaultCounts::new())),
         );
-        let tasks = [false, true].map(|on_connections| {
+        let mut tasks = Vec::from([false, true].map(|on_connections| {
             let faults: Vec<FaultKind> = testbed
                 .faults
                 .iter()
@@ -49,7 +56,14 @@ impl FaultInjection {
                 started: Instant::now(),
             };
             tokio::spawn(injector.run(stopped.subscribe()))
-        });
+        }));
+        if testbed.faults.contains(&FaultKind::Drop) {
+            tasks.push(tokio::spawn(drop_last_records(
+                testbed.clone(),
+                counts.clone(),
+                stopped.subscribe(),
+            )));
+        }
         Self {
             stopped,
             tasks,
@@ -67,6 +81,26 @@ impl FaultInjection {
         }
         Ok(self.counts.lock().clone())
     }
+}
+
+/// Drops a share of the bus records around the end of the run, so that conversations lose their
+/// last records.
+async fn drop_last_records(
+    testbed: Arc<TestBed>,
+    counts: Arc<Mutex<FaultCounts>>,
+    mut stopped: watch::Receiver<bool>,
+) -> Result<()> {
+    let share = StdRng::seed_from_u64(!testbed.seed).random_range(0.3..1.0);
+    let until_end = Duration::from_secs_f64(testbed.seconds);
+    tokio::select! {
+        () = sleep(until_end.saturating_sub(DROPPED_BEFORE_END)) => {}
+        _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
+    }
+    let losses = testbed.drop_records(share);
+    sleep(DROPPED_BEFORE_END + DROPPED_AFTER_END).await;
+    drop(losses);
+    *counts.lock().entry(FaultKind::Drop).or_default() += 1;
+    Ok(())
 }
 
 struct FaultInjector {
@@ -122,6 +156,12 @@ impl FaultInjector {
                     .await;
             }
             FaultKind::Disk => return testbed.fill_disk(duration).await,
+            FaultKind::Drop => {
+                let losses = testbed.drop_records(random.random_range(0.05..1.0));
+                sleep(duration).await;
+                drop(losses);
+                return Ok(());
+            }
             FaultKind::StoreKill
             | FaultKind::StoreStop
             | FaultKind::Failover

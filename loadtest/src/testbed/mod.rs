@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use redis_testing::{LossyProxy, MessageLoss};
 use tempfile::TempDir;
 use tokio::{
     sync::{Mutex, MutexGuard},
@@ -68,6 +69,7 @@ pub struct TestBed {
     proxies: Vec<FaultProxy>,
     nodes: Vec<Mutex<NodeProcess>>,
     store: Mutex<StoreProcesses>,
+    lossy_proxies: Vec<LossyProxy>,
     folder: TempDir,
     disk: Option<FillableDisk>,
 }
@@ -132,6 +134,7 @@ impl TestBed {
             seconds: verify.seconds(),
             proxies,
             nodes,
+            lossy_proxies: store.lossy_proxies(),
             store: Mutex::new(store),
             folder,
             disk,
@@ -176,6 +179,13 @@ impl TestBed {
         self.nodes[(target % self.nodes.len() as u64) as usize]
             .lock()
             .await
+    }
+
+    /// Drops this share of the bus records on their way to the nodes, as long as the returned values
+    /// live.
+    fn drop_records(&self, share: f64) -> Vec<MessageLoss> {
+        let proxies = self.lossy_proxies.iter();
+        proxies.map(|proxy| proxy.drop_share(share)).collect()
     }
 
     /// Steps the clocks of the nodes by `seconds` for a while.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use redis_testing::{Cluster, Sentinel, Server};
+use redis_testing::{ClientPath, Cluster, ClusterShape, LossyProxy, Sentinel, Server};
 use tokio::time::sleep;
 
 use crate::fault_kind::{FaultKind, StoreKind};
@@ -22,22 +22,43 @@ pub(super) enum StoreProcesses {
 
 impl StoreProcesses {
     pub(super) async fn start(kind: StoreKind, faults: &[FaultKind]) -> Self {
+        let path = if faults.contains(&FaultKind::Drop) {
+            ClientPath::Lossy
+        } else {
+            ClientPath::Direct
+        };
         match kind {
             StoreKind::Embedded => Self::None,
-            StoreKind::Redis => Self::Redis(Server::start().await),
-            StoreKind::Sentinel => Self::Sentinel(Sentinel::start().await),
-            StoreKind::Cluster if faults.contains(&FaultKind::Failover) => {
-                Self::Cluster(Cluster::start_with_replicas(3).await)
+            StoreKind::Redis => Self::Redis(Server::start_on(path, &[]).await),
+            StoreKind::Sentinel => Self::Sentinel(Sentinel::start_on(path).await),
+            StoreKind::Cluster => {
+                let shape = ClusterShape {
+                    masters: 3,
+                    has_replicas: faults.contains(&FaultKind::Failover),
+                    path,
+                };
+                Self::Cluster(Cluster::start_as(shape).await)
             }
-            StoreKind::Cluster => Self::Cluster(Cluster::start(3).await),
         }
+    }
+
+    /// The proxies between the data servers and the nodes, if records are to be dropped.
+    pub(super) fn lossy_proxies(&self) -> Vec<LossyProxy> {
+        let servers: Vec<&Server> = match self {
+            Self::None => Vec::new(),
+            Self::Redis(server) => vec![server],
+            Self::Sentinel(sentinel) => sentinel.servers.iter().collect(),
+            Self::Cluster(cluster) => cluster.masters.iter().chain(&cluster.replicas).collect(),
+        };
+        let proxies = servers.into_iter().filter_map(Server::proxy);
+        proxies.cloned().collect()
     }
 
     /// The value for `--redis`.
     pub(super) fn url(&self) -> Option<String> {
         match self {
             Self::None => None,
-            Self::Redis(server) => Some(server.url()),
+            Self::Redis(server) => Some(format!("redis://{}", server.client_address())),
             Self::Sentinel(sentinel) => Some(sentinel.url()),
             Self::Cluster(cluster) => Some(cluster.url()),
         }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, ops::Range};
 use chaos_redis::{Deployment, SLOTS, slot};
 use redis::Value;
 
-use crate::{Server, until};
+use crate::{ClientPath, Server, until};
 
 /// A Cluster: masters with equal shares of the slots, and optional replicas.
 #[derive(Debug)]
@@ -16,23 +16,50 @@ pub struct Cluster {
     pub replicas: Vec<Server>,
 }
 
+/// The servers of a Cluster to start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClusterShape {
+    /// Number of masters.
+    pub masters: usize,
+    /// Whether each master has a replica that takes over within seconds.
+    pub has_replicas: bool,
+    /// How clients and replicas reach the servers.
+    pub path: ClientPath,
+}
+
 impl Cluster {
     /// Starts a Cluster without replicas. Returns when every node sees all slots served.
     pub async fn start(masters: usize) -> Self {
-        Self::assemble(masters, false).await
+        Self::start_as(ClusterShape {
+            masters,
+            has_replicas: false,
+            path: ClientPath::Direct,
+        })
+        .await
     }
 
     /// Starts a Cluster in which each master has a replica that takes over within seconds.
     pub async fn start_with_replicas(masters: usize) -> Self {
-        Self::assemble(masters, true).await
+        Self::start_as(ClusterShape {
+            masters,
+            has_replicas: true,
+            path: ClientPath::Direct,
+        })
+        .await
     }
 
-    async fn assemble(count: usize, with_replicas: bool) -> Self {
+    /// Starts a Cluster of this shape. Returns when every node sees all slots served.
+    pub async fn start_as(shape: ClusterShape) -> Self {
+        let ClusterShape {
+            masters: count,
+            path,
+            ..
+        } = shape;
         let settings = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1500"];
         let mut masters = Vec::new();
         let mut replicas = Vec::new();
         for index in 0..count {
-            let server = Server::start_with(&settings).await;
+            let server = Server::start_on(path, &settings).await;
             let Range { start, end } = share(index, count);
             server
                 .must(&[
@@ -46,8 +73,8 @@ impl Cluster {
                 .must(&["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()])
                 .await;
             masters.push(server);
-            if with_replicas {
-                replicas.push(Server::start_with(&settings).await);
+            if shape.has_replicas {
+                replicas.push(Server::start_on(path, &settings).await);
             }
         }
         let cluster = Self { masters, replicas };
@@ -97,7 +124,7 @@ impl Cluster {
         let seeds: Vec<_> = self
             .masters
             .iter()
-            .map(|server| server.address().to_string())
+            .map(|server| server.client_address().to_string())
             .collect();
         format!("redis+cluster://{}", seeds.join(","))
     }

@@ -15,7 +15,11 @@ use chaos_redis::DEFAULT_PREFIX;
 use tokio::time::{Instant, sleep};
 
 pub use self::{
-    cluster::Cluster, lossy_proxy::LossyProxy, proxy::Proxy, sentinel::Sentinel, server::Server,
+    cluster::{Cluster, ClusterShape},
+    lossy_proxy::{LossyProxy, MessageLoss},
+    proxy::Proxy,
+    sentinel::Sentinel,
+    server::{ClientPath, Server},
 };
 
 /// Maximum time to wait for a condition.

@@ -1,10 +1,14 @@
 //! A proxy that drops messages of pub/sub without a sign.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc, Weak,
+    atomic::{AtomicBool, AtomicU16, Ordering},
+};
 
 use parking_lot::Mutex;
+use rand::RngExt;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, copy},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
@@ -12,41 +16,69 @@ use tokio::{
 };
 
 /// How a message of pub/sub begins: an array of three strings.
-const START: &[u8] = b"*3\r\n$7\r\nmessage\r\n";
+const STARTS: [&[u8]; 2] = [b"*3\r\n$7\r\nmessage\r\n", b"*3\r\n$8\r\nsmessage\r\n"];
 
-/// Messages to drop: the bytes that they contain, and how many.
-type Drops = Arc<Mutex<Vec<(Vec<u8>, usize)>>>;
+/// The command that begins a subscription, alone or as a part of `SSUBSCRIBE`.
+const SUBSCRIBE: &[u8] = b"SUBSCRIBE";
 
-/// A proxy that drops selected messages between a server and its subscribers. Replies to commands
-/// pass.
-#[derive(Debug)]
+/// The channel on which Sentinels find each other, whose messages always pass.
+const SENTINEL_CHANNEL: &[u8] = b"__sentinel__:hello";
+
+const BUFFER_BYTES: usize = 16 * 1024;
+
+/// A proxy that drops messages between a server and its subscribers. Replies to commands pass, and
+/// so does everything on connections without subscriptions.
+#[derive(Debug, Clone)]
 pub struct LossyProxy {
     port: u16,
-    drops: Drops,
+    server: Arc<AtomicU16>,
+    drops: Arc<Mutex<Drops>>,
+}
+
+/// What to drop.
+#[derive(Debug, Default)]
+struct Drops {
+    /// Bytes that a message contains, and the number of messages to drop.
+    selected: Vec<(Vec<u8>, usize)>,
+    /// Shares of all messages.
+    shares: Vec<Weak<f64>>,
+}
+
+/// A share of all messages is dropped while this value lives.
+#[derive(Debug)]
+#[must_use]
+pub struct MessageLoss {
+    _share: Arc<f64>,
 }
 
 impl LossyProxy {
     /// Starts a proxy for the server on this port, which drops nothing yet.
     pub async fn before(server: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let port = listener.local_addr().expect("it is bound").port();
-        let drops = Drops::default();
-        let proxy = Self {
-            port,
-            drops: Arc::clone(&drops),
-        };
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else {
-                    continue;
-                };
-                let ((mut requests, to_client), (replies, mut to_server)) =
-                    (client.into_split(), server.into_split());
-                tokio::spawn(async move { copy(&mut requests, &mut to_server).await });
-                tokio::spawn(pass(replies, to_client, Arc::clone(&drops)));
-            }
-        });
+        let proxy = Self::start().await;
+        proxy.set_server(server);
         proxy
+    }
+
+    /// Starts a proxy for a server whose port is not known yet.
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let proxy = Self {
+            port: listener.local_addr().expect("it is bound").port(),
+            server: Arc::default(),
+            drops: Arc::default(),
+        };
+        tokio::spawn(proxy.clone().accept(listener));
+        proxy
+    }
+
+    /// Sets the port of the server.
+    pub(crate) fn set_server(&self, port: u16) {
+        self.server.store(port, Ordering::Relaxed);
+    }
+
+    /// Returns the port of the proxy.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Returns the URL of the proxy.
@@ -56,67 +88,173 @@ impl LossyProxy {
 
     /// Drops the next `count` messages whose channel or payload contains this text.
     pub fn drop_next(&self, text: &str, count: usize) {
-        self.drops.lock().push((text.into(), count));
+        self.drops.lock().selected.push((text.into(), count));
     }
 
     /// Returns whether all of them were dropped.
     pub fn has_dropped_all(&self) -> bool {
-        self.drops.lock().iter().all(|(_, count)| *count == 0)
+        let drops = self.drops.lock();
+        drops.selected.iter().all(|(_, count)| *count == 0)
+    }
+
+    /// Drops each message with this probability, as long as the returned value lives.
+    pub fn drop_share(&self, share: f64) -> MessageLoss {
+        let share = Arc::new(share);
+        self.drops.lock().shares.push(Arc::downgrade(&share));
+        MessageLoss { _share: share }
+    }
+
+    async fn accept(self, listener: TcpListener) {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = self.server.load(Ordering::Relaxed);
+            // A client whose server is down is disconnected.
+            let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else {
+                continue;
+            };
+            for stream in [&client, &server] {
+                stream.set_nodelay(true).expect("an open socket");
+            }
+            let ((requests, to_client), (replies, to_server)) =
+                (client.into_split(), server.into_split());
+            let is_subscriber = Arc::new(AtomicBool::default());
+            tokio::spawn(pass_requests(requests, to_server, is_subscriber.clone()));
+            tokio::spawn(pass_replies(
+                replies,
+                to_client,
+                is_subscriber,
+                self.drops.clone(),
+            ));
+        }
     }
 }
 
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, drops: Drops) {
-    let mut buffer = Vec::new();
+impl Drops {
+    fn are_for(&mut self, message: &[u8]) -> bool {
+        if contains(message, SENTINEL_CHANNEL) {
+            return false;
+        }
+        self.shares.retain(|share| share.strong_count() > 0);
+        let selected = self
+            .selected
+            .iter_mut()
+            .find(|(text, count)| *count > 0 && contains(message, text));
+        if let Some((_, count)) = selected {
+            *count -= 1;
+            return true;
+        }
+        let mut shares = self.shares.iter().filter_map(Weak::upgrade);
+        shares.any(|share| rand::rng().random_bool(*share))
+    }
+}
+
+async fn pass_requests(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    is_subscriber: Arc<AtomicBool>,
+) {
+    let mut buffer = Vec::with_capacity(BUFFER_BYTES);
+    while let Ok(1..) = from.read_buf(&mut buffer).await {
+        if !is_subscriber.load(Ordering::Relaxed) && contains(&buffer, SUBSCRIBE) {
+            is_subscriber.store(true, Ordering::Relaxed);
+        }
+        if to.write_all(&buffer).await.is_err() {
+            return;
+        }
+        buffer.clear();
+    }
+}
+
+async fn pass_replies(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    is_subscriber: Arc<AtomicBool>,
+    drops: Arc<Mutex<Drops>>,
+) {
+    let mut buffer = Vec::with_capacity(BUFFER_BYTES);
     while let Ok(1..) = from.read_buf(&mut buffer).await {
         let mut passed = Vec::with_capacity(buffer.len());
-        let mut rest = &buffer[..];
-        while let Some(start) = find(rest, START) {
-            let Some(length) = message_length(&rest[start..]) else {
-                break;
-            };
-            let message = &rest[start..start + length];
-            passed.extend_from_slice(&rest[..start]);
-            if !is_dropped(message, &drops) {
-                passed.extend_from_slice(message);
+        if is_subscriber.load(Ordering::Relaxed) {
+            let mut rest = &buffer[..];
+            // A reply that has not arrived completely waits.
+            while let Some(length) = reply_length(rest) {
+                let (reply, following) = rest.split_at(length);
+                if !is_message(reply) || !drops.lock().are_for(reply) {
+                    passed.extend_from_slice(reply);
+                }
+                rest = following;
             }
-            rest = &rest[start + length..];
+            buffer = rest.to_vec();
+        } else {
+            passed.append(&mut buffer);
         }
-        // A message that has not arrived completely waits.
-        let waiting = find(rest, START);
-        let (complete, waiting) = rest.split_at(waiting.unwrap_or(rest.len()));
-        passed.extend_from_slice(complete);
         if to.write_all(&passed).await.is_err() {
             return;
         }
-        buffer = waiting.to_vec();
     }
 }
 
-fn is_dropped(message: &[u8], drops: &Drops) -> bool {
-    let mut drops = drops.lock();
-    let selected = drops
-        .iter_mut()
-        .find(|(text, count)| *count > 0 && find(message, text).is_some());
-    selected.is_some_and(|(_, count)| {
-        *count -= 1;
-        true
-    })
+fn is_message(reply: &[u8]) -> bool {
+    STARTS.iter().any(|start| reply.starts_with(start))
 }
 
-/// Returns the length of the message at the start; `None` if it is incomplete.
-fn message_length(bytes: &[u8]) -> Option<usize> {
-    let mut length = START.len();
-    for _ in ["channel", "payload"] {
-        let header = find(&bytes[length..], b"\r\n")?;
-        let digits = std::str::from_utf8(&bytes[length + 1..length + header]).ok()?;
-        length += header + 2 + digits.parse::<usize>().ok()? + 2;
-        if bytes.len() < length {
-            return None;
+/// Returns the length of the reply at the start; `None` if it is incomplete.
+fn reply_length(bytes: &[u8]) -> Option<usize> {
+    let line = bytes.windows(2).position(|window| window == b"\r\n")? + 2;
+    // Negative for a reply without a value.
+    let number = || -> usize {
+        let digits = std::str::from_utf8(&bytes[1..line - 2]).unwrap_or_default();
+        digits.parse().unwrap_or(0)
+    };
+    let length = match bytes[0] {
+        b'$' if bytes[1] != b'-' => line + number() + 2,
+        b'*' => (0..number()).try_fold(line, |length, _| {
+            Some(length + reply_length(bytes.get(length..)?)?)
+        })?,
+        _ => line,
+    };
+    (bytes.len() >= length).then_some(length)
+}
+
+fn contains(bytes: &[u8], text: &[u8]) -> bool {
+    bytes.windows(text.len()).any(|window| window == text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_end_where_the_next_one_begins() {
+        for reply in [
+            "+PONG\r\n",
+            ":12\r\n",
+            "$-1\r\n",
+            "$0\r\n\r\n",
+            "*0\r\n",
+            "*3\r\n$10\r\nssubscribe\r\n$1\r\na\r\n:1\r\n",
+            "*3\r\n$7\r\nmessage\r\n$1\r\na\r\n$4\r\n\r\n\r\n\r\n",
+        ] {
+            let bytes = [reply.as_bytes(), b"+OK\r\n"].concat();
+            assert_eq!(reply_length(&bytes), Some(reply.len()), "{reply:?}");
+            for cut in 0..reply.len() {
+                assert_eq!(reply_length(&bytes[..cut]), None, "{cut} of {reply:?}");
+            }
         }
     }
-    Some(length)
-}
 
-fn find(bytes: &[u8], text: &[u8]) -> Option<usize> {
-    bytes.windows(text.len()).position(|window| window == text)
+    #[test]
+    fn share_of_the_messages_is_dropped_while_the_loss_lives() {
+        let drops = Arc::<Mutex<Drops>>::default();
+        let proxy = LossyProxy {
+            port: 0,
+            server: Arc::default(),
+            drops: drops.clone(),
+        };
+        let dropped = || (0..1_000).filter(|_| drops.lock().are_for(b"room")).count();
+        let loss = proxy.drop_share(0.5);
+        assert!((300..700).contains(&dropped()));
+        assert!(!drops.lock().are_for(SENTINEL_CHANNEL));
+        drop(loss);
+        assert_eq!(dropped(), 0);
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use chaos_redis::Deployment;
 
-use crate::{Server, until};
+use crate::{ClientPath, Server, until};
 
 /// A master, a replica, and three Sentinels with a quorum of two, which fail over within seconds.
 #[derive(Debug)]
@@ -18,9 +18,15 @@ pub struct Sentinel {
 impl Sentinel {
     /// Starts all five servers. Returns when every Sentinel knows the others and the replica.
     pub async fn start() -> Self {
-        let master = Server::start().await;
+        Self::start_on(ClientPath::Direct).await
+    }
+
+    /// Starts all five servers. Clients reach the two data servers on this path.
+    pub async fn start_on(path: ClientPath) -> Self {
+        let master = Server::start_on(path, &[]).await;
+        let port = master.client_address().port;
         let replica =
-            Server::start_with(&["--replicaof", "127.0.0.1", &master.port().to_string()]).await;
+            Server::start_on(path, &["--replicaof", "127.0.0.1", &port.to_string()]).await;
         until("the replica follows", || async {
             replica
                 .text(&["INFO", "replication"])
@@ -29,8 +35,7 @@ impl Sentinel {
         })
         .await;
         let configuration = format!(
-            "sentinel monitor main 127.0.0.1 {} 2\nsentinel down-after-milliseconds main 800\nsentinel failover-timeout main 4000\n",
-            master.port()
+            "sentinel monitor main 127.0.0.1 {port} 2\nsentinel down-after-milliseconds main 800\nsentinel failover-timeout main 4000\n"
         );
         let mut sentinels = Vec::new();
         for _ in 0..3 {
@@ -105,7 +110,7 @@ impl Sentinel {
             {
                 return false;
             }
-            let port = master.port().to_string();
+            let port = master.client_address().port.to_string();
             let info = other.text(&["INFO", "replication"]).await;
             if info.contains("role:master") {
                 // Fails while the Sentinels reconfigure the server; the next iteration retries.
@@ -123,7 +128,7 @@ impl Sentinel {
         for sentinel in &self.sentinels {
             let info = sentinel.text(&["INFO", "sentinel"]).await;
             names.insert(self.servers.iter().position(|server| {
-                info.contains(&format!("address=127.0.0.1:{},", server.port()))
+                info.contains(&format!("address={},", server.client_address()))
             }));
         }
         if names.len() == 1 {

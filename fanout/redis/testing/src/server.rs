@@ -14,7 +14,7 @@ use redis::{AsyncConnectionConfig, RedisResult, Value};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use crate::PATIENCE;
+use crate::{LossyProxy, PATIENCE};
 
 /// A server process. Its data survives [`kill9`](Self::kill9) and [`restart`](Self::restart), and
 /// is deleted when it is dropped.
@@ -25,6 +25,16 @@ pub struct Server {
     port: u16,
     arguments: Vec<String>,
     sentinel: bool,
+    proxy: Option<LossyProxy>,
+}
+
+/// How clients and other servers reach a data server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientPath {
+    /// At its own port.
+    Direct,
+    /// Through a [`LossyProxy`], whose port it announces.
+    Lossy,
 }
 
 impl Server {
@@ -35,6 +45,16 @@ impl Server {
 
     /// Starts a server with further arguments (`--requirepass`, `x`).
     pub async fn start_with(arguments: &[&str]) -> Self {
+        Self::start_on(ClientPath::Direct, arguments).await
+    }
+
+    /// Starts a server that clients reach on this path, with further arguments.
+    pub async fn start_on(path: ClientPath, arguments: &[&str]) -> Self {
+        let proxy = match path {
+            ClientPath::Direct => None,
+            ClientPath::Lossy => Some(LossyProxy::start().await),
+        };
+        let announced = proxy.as_ref().map(|proxy| proxy.port().to_string());
         let mut all = vec![
             "--appendonly",
             "yes",
@@ -46,7 +66,20 @@ impl Server {
             "0",
         ];
         all.extend(arguments);
-        Self::launch(&all, None).await
+        if let Some(port) = &announced {
+            all.extend([
+                "--replica-announce-port",
+                port,
+                "--cluster-announce-port",
+                port,
+            ]);
+        }
+        let mut server = Self::launch(&all, None).await;
+        if let Some(proxy) = &proxy {
+            proxy.set_server(server.port);
+        }
+        server.proxy = proxy;
+        server
     }
 
     pub(crate) async fn launch(arguments: &[&str], sentinel: Option<&str>) -> Self {
@@ -67,6 +100,7 @@ impl Server {
                 port,
                 arguments,
                 sentinel,
+                proxy: None,
             };
             if server.comes_up().await {
                 return server;
@@ -96,6 +130,19 @@ impl Server {
     /// Returns the deployment.
     pub fn deployment(&self) -> Deployment {
         self.url().parse().expect("our own URL")
+    }
+
+    /// Returns the proxy on the clients' path, if there is one.
+    pub fn proxy(&self) -> Option<&LossyProxy> {
+        self.proxy.as_ref()
+    }
+
+    /// Returns the address that clients use: the proxy's, if there is one.
+    pub fn client_address(&self) -> Address {
+        Address {
+            host: "127.0.0.1".to_owned(),
+            port: self.proxy.as_ref().map_or(self.port, LossyProxy::port),
+        }
     }
 
     /// Returns the process.
