@@ -21,14 +21,33 @@ use super::{
     fault,
     journal::FinishedSegments,
     memory::Layer,
+    steps::{self, Step},
     tree::Tree,
 };
 
-/// Bytes of keys and values in one transaction of a checkpoint.
-const BYTES_PER_TRANSACTION: usize = 4 << 20;
+/// The transactions in which a checkpoint writes changes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pieces {
+    /// Bytes of keys and values in one transaction.
+    pub(super) bytes: usize,
+    /// Pause between two transactions, for the syncs of commits.
+    pub(super) pause: Duration,
+}
 
-/// Pause between two transactions, for the syncs of commits.
-const TRANSACTION_PAUSE: Duration = Duration::from_millis(5);
+impl Pieces {
+    pub(super) const DEFAULT: Self = Self {
+        bytes: 4 << 20,
+        pause: Duration::from_millis(5),
+    };
+
+    /// For a store that serves nobody.
+    pub(super) fn without_pause(self) -> Self {
+        Self {
+            pause: Duration::ZERO,
+            ..self
+        }
+    }
+}
 
 /// Pause before a failed checkpoint is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -73,6 +92,7 @@ impl Checkpoints {
     pub(super) fn start(
         disk: Arc<Disk>,
         segments: FinishedSegments,
+        pieces: Pieces,
         on_broken: impl Fn() + Send + 'static,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (jobs, queued) = sync_channel(1);
@@ -82,6 +102,7 @@ impl Checkpoints {
         let thread = Thread {
             disk,
             segments,
+            pieces,
             failing: failing.clone(),
             stopping: stopping.clone(),
             finish,
@@ -132,6 +153,7 @@ impl Checkpoints {
 struct Thread {
     disk: Arc<Disk>,
     segments: FinishedSegments,
+    pieces: Pieces,
     failing: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
     finish: Sender<()>,
@@ -141,7 +163,7 @@ struct Thread {
 impl Thread {
     fn run(&self, jobs: &Receiver<Job>) {
         for job in jobs {
-            while let Err(error) = write(&self.disk, &job.layer, job.through, TRANSACTION_PAUSE) {
+            while let Err(error) = write(&self.disk, &job.layer, job.through, self.pieces) {
                 if !self.failing.swap(true, Ordering::Relaxed) {
                     tracing::error!(%error, "the store cannot write a checkpoint, will retry");
                 }
@@ -167,7 +189,7 @@ impl Thread {
 
 /// Writes changes into the trees, with the number of the last group that has some of them, and
 /// syncs.
-pub(super) fn write(disk: &Disk, layer: &Layer, through: u64, pause: Duration) -> heed::Result<()> {
+pub(super) fn write(disk: &Disk, layer: &Layer, through: u64, pieces: Pieces) -> heed::Result<()> {
     let changes: Vec<_> = Tree::ALL
         .into_iter()
         .flat_map(|tree| layer.iter(tree).map(move |(key, value)| (tree, key, value)))
@@ -178,7 +200,7 @@ pub(super) fn write(disk: &Disk, layer: &Layer, through: u64, pause: Duration) -
         let length = rest
             .iter()
             .take_while(|(_, key, value)| {
-                let has_room = bytes < BYTES_PER_TRANSACTION;
+                let has_room = bytes < pieces.bytes;
                 bytes += key.len() + value.map_or(0, <[u8]>::len);
                 has_room
             })
@@ -196,10 +218,14 @@ pub(super) fn write(disk: &Disk, layer: &Layer, through: u64, pause: Duration) -
             txn.commit()
         })?;
         if after.is_empty() {
-            return disk.sync();
+            steps::done(disk.path(), Step::CheckpointCommitted);
+            disk.sync()?;
+            steps::done(disk.path(), Step::CheckpointSynced);
+            return Ok(());
         }
+        steps::done(disk.path(), Step::PieceCommitted);
         rest = after;
-        thread::sleep(pause);
+        thread::sleep(pieces.pause);
     }
 }
 

@@ -15,6 +15,7 @@ use super::{
     layout::FORMAT,
     open_error::OpenError,
     pages,
+    steps::{self, Step},
     tree::Tree,
     trees::TreeDatabase,
 };
@@ -26,7 +27,7 @@ const FOLDER: &str = "converting";
 const LOCK: &str = "lock.mdb";
 
 /// Bytes of keys and values per transaction.
-const BYTES_PER_TRANSACTION: usize = 16 << 20;
+const BYTES_PER_TRANSACTION: usize = if cfg!(test) { 4 << 10 } else { 16 << 20 };
 
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -48,12 +49,15 @@ pub(super) fn convert(path: &Path) -> Result<(), OpenError> {
     let folder = path.join(FOLDER);
     remove_leftovers(path).map_err(folder_error)?;
     fs::create_dir(&folder).map_err(folder_error)?;
+    steps::done(path, Step::ConversionBegun);
     tracing::info!(path = %path.display(), format = FORMAT, "converting the store to a newer format");
     let entries = write(path, &folder).map_err(unreadable)?;
     let replace = || {
         // A backup may still read the old file. The new one must not share a lock file with it.
         remove_if_there(fs::remove_file(path.join(LOCK)))?;
+        steps::done(path, Step::LockFileRemoved);
         fs::rename(pages::path(&folder), pages::path(path))?;
+        steps::done(path, Step::ConversionReplaced);
         File::open(path)?.sync_all()?;
         fs::remove_dir_all(&folder)
     };
@@ -100,12 +104,14 @@ fn write(from: &Path, to: &Path) -> heed::Result<u64> {
             progress.entry();
             if bytes >= BYTES_PER_TRANSACTION {
                 txn.commit()?;
+                steps::done(from, Step::ConversionPieceCommitted);
                 txn = new.write_txn()?;
                 bytes = 0;
             }
         }
     }
     txn.commit()?;
+    steps::done(from, Step::ConversionCommitted);
     Ok(progress.done)
 }
 

@@ -164,6 +164,10 @@ impl Disk {
         })
     }
 
+    pub(super) fn path(&self) -> &Path {
+        self.env.path()
+    }
+
     /// Reads at one instant. Does not block writes, but must be short: pages that are freed
     /// meanwhile are not reused.
     pub(super) fn read<T, E: From<heed::Error>>(

@@ -28,6 +28,7 @@ mod read_only;
 mod reads;
 mod recovery;
 mod status;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod transfer;
@@ -143,14 +144,18 @@ impl Embedded {
             source,
         };
         let disk = Arc::new(Disk::open(path, map_size)?);
-        let journal = recovery::recover(&disk, path, limits.bytes)?;
+        let journal = recovery::recover(&disk, path, &limits)?;
         let (requests, receiver) = mpsc::channel(writer::QUEUE_LENGTH);
         let health = Health::default();
         let broken = health.broken.clone();
         let on_broken = move || drop(broken.set(()));
-        let (checkpoints, checkpoint_thread) =
-            Checkpoints::start(disk.clone(), journal.finished().clone(), on_broken)
-                .map_err(folder)?;
+        let (checkpoints, checkpoint_thread) = Checkpoints::start(
+            disk.clone(),
+            journal.finished().clone(),
+            limits.pieces,
+            on_broken,
+        )
+        .map_err(folder)?;
         let status = Arc::new(JournalStatus::default());
         let parts = WriterParts {
             disk: disk.clone(),

@@ -1,6 +1,6 @@
 //! The start of a store: brings the trees up to date with the journal of an earlier process.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use super::{
     checkpoint,
@@ -9,6 +9,7 @@ use super::{
     memory::Layer,
     open_error::OpenError,
     plan,
+    writer::CheckpointLimits,
 };
 
 /// Why the journal cannot be brought into the trees.
@@ -20,12 +21,16 @@ enum ReplayError {
     Trees(#[from] heed::Error),
 }
 
-/// Writes the groups that the trees lack into them, so many bytes of changes at a time, and starts
-/// a new segment.
+/// Writes the groups that the trees lack into them, in the pieces that the limits tell, and starts a
+/// new segment.
 ///
 /// # Errors
 /// The journal is damaged or cannot be read, or the trees cannot be written.
-pub(super) fn recover(disk: &Disk, path: &Path, bytes: usize) -> Result<Journal, OpenError> {
+pub(super) fn recover(
+    disk: &Disk,
+    path: &Path,
+    limits: &CheckpointLimits,
+) -> Result<Journal, OpenError> {
     let unreadable = |source| OpenError::Unreadable {
         path: path.to_owned(),
         source,
@@ -38,14 +43,15 @@ pub(super) fn recover(disk: &Disk, path: &Path, bytes: usize) -> Result<Journal,
         path: path.to_owned(),
         source,
     };
+    let pieces = limits.pieces.without_pause();
     let position = disk.journal_position().map_err(unreadable)?;
     let (mut layer, mut groups) = (Layer::default(), 0u64);
     let end = journal::recover(path, position, &mut |group, content| {
         groups += 1;
         plan::replay(content, &mut layer).map_err(|_| JournalError::Content { group })?;
-        if layer.bytes() >= bytes {
+        if layer.bytes() >= limits.bytes {
             let full = std::mem::take(&mut layer);
-            checkpoint::write(disk, &full, group, Duration::ZERO)?;
+            checkpoint::write(disk, &full, group, pieces)?;
         }
         Ok(())
     })
@@ -66,7 +72,7 @@ pub(super) fn recover(disk: &Disk, path: &Path, bytes: usize) -> Result<Journal,
     // The segment first: a store that knows a position in its journal is refused without one.
     let journal = Journal::start(path, end.last + 1).map_err(folder)?;
     if position != Some(end.last) {
-        checkpoint::write(disk, &layer, end.last, Duration::ZERO).map_err(unreadable)?;
+        checkpoint::write(disk, &layer, end.last, pieces).map_err(unreadable)?;
     }
     journal.finished().cut(end.last).map_err(folder)?;
     Ok(journal)

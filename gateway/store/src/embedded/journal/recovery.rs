@@ -173,11 +173,12 @@ fn read_segments<E: From<JournalError>>(
         torn: None,
     };
     let mut next = None;
-    let mut unfinished: Option<(PathBuf, usize)> = None;
     for (first, path) in found {
-        if let Some(next) = next.filter(|next| *next != first) {
+        // After a power failure, any of the segments that the trees have may be removed.
+        let is_needless = |next: u64| (next..=after + 1).contains(&first);
+        if let Some(next) = next.filter(|next| *next != first && !is_needless(*next)) {
             // The segment before ends with a bad group, or a segment is missing.
-            return Err(match unfinished {
+            return Err(match end.torn {
                 Some((path, offset)) => JournalError::Group {
                     group: next,
                     offset,
@@ -198,10 +199,8 @@ fn read_segments<E: From<JournalError>>(
         }
         next = Some(first + segment.groups.len() as u64);
         let rest = &segment.bytes[segment.end.min(segment.bytes.len())..];
-        unfinished = Some((path, segment.end));
-        end.torn = unfinished
-            .clone()
-            .filter(|_| rest.iter().any(|byte| *byte != 0));
+        let is_torn = rest.iter().any(|byte| *byte != 0);
+        end.torn = is_torn.then_some((path, segment.end));
     }
     let last = next.map_or(after, |next| next - 1);
     if last < after {

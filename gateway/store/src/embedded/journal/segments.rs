@@ -11,7 +11,11 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{format::SegmentHeader, pin};
+use super::{
+    super::steps::{self, Step},
+    format::SegmentHeader,
+    pin,
+};
 
 /// Name of the journal's folder in a store's folder.
 pub const FOLDER: &str = "journal";
@@ -93,6 +97,7 @@ pub(super) fn create(folder: &Path, bytes: u64) -> io::Result<PathBuf> {
         file.sync_all()
     };
     fill().inspect_err(|_| drop(fs::remove_file(&path)))?;
+    done(folder, Step::SegmentFilled);
     Ok(path)
 }
 
@@ -109,10 +114,19 @@ pub(super) fn begin(
     let file = File::options().write(true).open(spare)?;
     file.write_all_at(&header.encode(), 0)?;
     file.sync_data()?;
+    done(folder, Step::SegmentHeaderWritten);
     let path = path(folder, first);
     fs::rename(spare, &path)?;
+    done(folder, Step::SegmentBegun);
     File::open(folder)?.sync_all()?;
     Ok((file, path, header))
+}
+
+/// Marks the end of a step in the folder of a journal.
+fn done(folder: &Path, step: Step) {
+    if let Some(store) = folder.parent() {
+        steps::done(store, step);
+    }
 }
 
 /// Spare files, prepared by a thread of their own when a segment is half full.
@@ -230,6 +244,7 @@ impl FinishedSegments {
         while let Some(segment) = segments.front().filter(|segment| segment.last <= through) {
             fs::remove_file(&segment.path)?;
             segments.pop_front();
+            done(&self.folder, Step::SegmentRemoved);
         }
         Ok(())
     }

@@ -165,6 +165,101 @@ fn missing_segment_is_refused_if_the_trees_lack_its_groups() {
     assert!(recovered(store.path(), None).unwrap().0.is_empty());
 }
 
+/// Creates a journal of nine groups in three segments, and returns these.
+fn three(store: &Path) -> [PathBuf; 3] {
+    [1, 4, 7].map(|first| {
+        let mut journal = Journal::start(store, first).unwrap();
+        for number in first..first + 3 {
+            append(&mut journal, &content(number));
+        }
+        journal.path
+    })
+}
+
+#[test]
+fn missing_middle_segment_is_refused_unless_the_trees_have_its_groups() {
+    let store = TempDir::new().unwrap();
+    let [_, middle, _] = three(store.path());
+    std::fs::remove_file(&middle).unwrap();
+    for after in 0..6 {
+        let refused = recovered(store.path(), after);
+        assert!(
+            matches!(refused, Err(JournalError::Missing { group: 4, .. })),
+            "{after}: {refused:?}"
+        );
+    }
+    for after in 6..=9 {
+        let groups = recovered(store.path(), after).unwrap().0;
+        assert!(groups.iter().map(|(number, _)| *number).eq(after + 1..=9));
+    }
+}
+
+#[test]
+fn bad_group_at_the_end_of_a_segment_is_refused_if_another_segment_follows() {
+    let store = TempDir::new().unwrap();
+    let [first, ..] = three(store.path());
+    let mut bytes = std::fs::read(&first).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[end] ^= 1;
+    std::fs::write(&first, bytes).unwrap();
+    match recovered(store.path(), 0) {
+        Err(JournalError::Group { group: 3, path, .. }) => assert_eq!(path, first),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn segment_under_the_name_of_another_one_is_refused() {
+    let store = TempDir::new().unwrap();
+    let paths = three(store.path());
+    let bytes = paths.clone().map(|path| std::fs::read(path).unwrap());
+    // Two are swapped, or one of an earlier time has a new name.
+    for (one, other) in [(0, 1), (0, 2), (1, 2)] {
+        for is_swapped in [true, false] {
+            std::fs::write(&paths[other], &bytes[one]).unwrap();
+            if is_swapped {
+                std::fs::write(&paths[one], &bytes[other]).unwrap();
+            }
+            for after in 0..=9 {
+                let refused = recovered(store.path(), after).unwrap_err();
+                let JournalError::Header { path } = refused else {
+                    panic!("{refused}");
+                };
+                assert!(path == paths[other] || is_swapped && path == paths[one]);
+            }
+            for (path, bytes) in paths.iter().zip(&bytes) {
+                std::fs::write(path, bytes).unwrap();
+            }
+        }
+    }
+    let newest = segments::path(&store.path().join(FOLDER), 10);
+    std::fs::write(&newest, &bytes[0]).unwrap();
+    match recovered(store.path(), 0) {
+        Err(JournalError::Header { path }) => assert_eq!(path, newest),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A file that is used again has the groups of its earlier time behind the new ones.
+#[test]
+fn groups_of_an_earlier_generation_are_no_groups() {
+    let store = TempDir::new().unwrap();
+    let [first, _, last] = three(store.path());
+    let old = std::fs::read(&first).unwrap();
+    let mut bytes = std::fs::read(&last).unwrap();
+    let header = SEGMENT_HEADER_BYTES as usize;
+    let end = (header..bytes.len())
+        .rposition(|at| bytes[at] != 0)
+        .unwrap()
+        + header;
+    let end = (end + 1).next_multiple_of(format::ALIGNMENT);
+    let groups = &old[header..header + 400];
+    bytes[end..end + 400].copy_from_slice(groups);
+    std::fs::write(&last, bytes).unwrap();
+    let (groups, is_torn) = recovered(store.path(), 0).unwrap();
+    assert!(groups.iter().map(|(number, _)| *number).eq(1..=9) && is_torn);
+}
+
 #[test]
 fn journal_that_ends_before_the_trees_is_refused() {
     let store = TempDir::new().unwrap();

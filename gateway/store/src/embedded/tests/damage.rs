@@ -20,9 +20,14 @@ use crate::{
     },
 };
 
-const PAGE: usize = 4_096;
+pub(super) const PAGE: usize = 4_096;
 /// Offset of the commit number in a meta page; the number of the last page is before it.
-const COMMIT: usize = 144;
+pub(super) const COMMIT: usize = 144;
+
+/// Returns a number in LMDB's file.
+pub(super) fn word(data: &[u8], at: usize) -> u64 {
+    u64::from_ne_bytes(data[at..at + 8].try_into().unwrap())
+}
 
 /// Creates a store of some hundred pages with long values, trees of several levels and free pages.
 async fn large(path: &Path) {
@@ -44,7 +49,7 @@ async fn large(path: &Path) {
 }
 
 /// The data file of a closed store, and the number of its last group.
-struct Data {
+pub(super) struct Data {
     bytes: Vec<u8>,
     last_group: u64,
 }
@@ -58,7 +63,7 @@ impl std::ops::Deref for Data {
 }
 
 /// Writes a modified copy of the file into a new folder, with an empty journal.
-fn with(data: &Data, write: impl FnOnce(&mut Vec<u8>)) -> TempDir {
+pub(super) fn with(data: &Data, write: impl FnOnce(&mut Vec<u8>)) -> TempDir {
     let folder = TempDir::new().unwrap();
     drop(Journal::start(folder.path(), data.last_group + 1).unwrap());
     let mut bytes = data.bytes.clone();
@@ -71,17 +76,22 @@ fn with(data: &Data, write: impl FnOnce(&mut Vec<u8>)) -> TempDir {
 async fn data() -> Data {
     let folder = TempDir::new().unwrap();
     large(folder.path()).await;
-    let bytes = fs::read(pages::path(folder.path())).unwrap();
-    assert!(bytes.len() > 100 * PAGE);
-    let disk = disk::Disk::open(folder.path(), 1 << 20).unwrap();
+    let data = data_of(folder.path());
+    assert!(data.len() > 100 * PAGE);
+    data
+}
+
+/// Returns the file of a closed store.
+pub(super) fn data_of(folder: &Path) -> Data {
+    let disk = disk::Disk::open(folder, 1 << 20).unwrap();
     Data {
-        bytes,
+        bytes: fs::read(pages::path(folder)).unwrap(),
         last_group: disk.journal_position().unwrap().unwrap(),
     }
 }
 
 /// Reads all entries of a store through LMDB, unless its pages are damaged.
-fn read(path: &Path) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+pub(super) fn read(path: &Path) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut store = ReadOnlyStore::open(path).ok()?;
     if !store.damage().ok()?.iter().all(pages::Damage::is_harmless) {
         return None;
@@ -210,7 +220,6 @@ async fn limited_check_starts_at_the_roots_of_the_trees() {
 async fn lost_page_is_reported_and_harmless() {
     let data = data().await;
     let whole = read(with(&data, |_| {}).path()).unwrap();
-    let word = |data: &[u8], at: usize| u64::from_ne_bytes(data[at..at + 8].try_into().unwrap());
     let leaky = with(&data, |data| {
         let newer = if word(data, PAGE + COMMIT) > word(data, COMMIT) {
             PAGE

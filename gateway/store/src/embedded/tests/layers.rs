@@ -1,15 +1,17 @@
 //! Reads through memory and trees, against a model.
 
-use std::{
-    collections::BTreeMap,
-    ops::Bound,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, ops::Bound, time::Instant};
 
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use crate::embedded::{checkpoint, disk::Disk, fault::Fault, memory::Memory, tree::Tree};
+use crate::embedded::{
+    checkpoint::{self, Pieces},
+    disk::Disk,
+    fault::Fault,
+    memory::Memory,
+    tree::Tree,
+};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -84,7 +86,7 @@ proptest! {
                 Step::Freeze if frozen.is_none() => frozen = Some(disk.freeze()),
                 Step::Checkpoint { is_dropped } => if let Some(layer) = &frozen {
                     through += 1;
-                    checkpoint::write(&disk, layer, through, Duration::ZERO).unwrap();
+                    checkpoint::write(&disk, layer, through, Pieces::DEFAULT.without_pause()).unwrap();
                     prop_assert_eq!(disk.journal_position().unwrap(), Some(through));
                     if is_dropped {
                         disk.drop_frozen();
@@ -120,6 +122,7 @@ async fn commits_beyond_the_bound_of_memory_are_refused_until_a_checkpoint_makes
         bytes: usize::MAX,
         age: Duration::from_secs(3_600),
         max_bytes: 64 << 10,
+        pieces: Pieces::DEFAULT,
     };
     let store = Embedded::open_with(
         folder.path(),
@@ -172,7 +175,13 @@ fn read_never_misses_what_was_published_before_while_checkpoints_end() {
                 active.apply(Tree::Entries, b"key".to_vec().into(), Some(value.into()));
                 disk.publish(active);
                 published.store(number, Ordering::SeqCst);
-                checkpoint::write(&disk, &disk.freeze(), number, Duration::ZERO).unwrap();
+                checkpoint::write(
+                    &disk,
+                    &disk.freeze(),
+                    number,
+                    Pieces::DEFAULT.without_pause(),
+                )
+                .unwrap();
                 disk.drop_frozen();
             }
         });

@@ -4,6 +4,8 @@
 
 mod check;
 mod child;
+mod conversion;
+mod crash;
 mod damage;
 mod folder;
 mod layers;
@@ -31,7 +33,7 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::{Embedded, Options, writer::CheckpointLimits};
+use super::{Embedded, Options, checkpoint::Pieces, writer::CheckpointLimits};
 use crate::{
     Keep, Store, Table,
     conformance::{Bench, conformance},
@@ -77,6 +79,7 @@ const FREQUENT_CHECKPOINTS: CheckpointLimits = CheckpointLimits {
     bytes: 4 << 10,
     age: Duration::from_secs(300),
     max_bytes: 1 << 20,
+    pieces: Pieces::DEFAULT,
 };
 
 /// Opens a store with a small map, which has to grow, frequent checkpoints, and a clock with an

@@ -28,6 +28,10 @@ fn failed_write_into_the_trees_ends_the_reading_of_the_journal() {
         journal.append(group).unwrap();
     }
     drop(journal);
-    let error = recovery::recover(&disk, folder.path(), 1).unwrap_err();
+    let limits = CheckpointLimits {
+        bytes: 1,
+        ..FREQUENT_CHECKPOINTS
+    };
+    let error = recovery::recover(&disk, folder.path(), &limits).unwrap_err();
     assert!(matches!(error, OpenError::Unreadable { .. }), "{error}");
 }

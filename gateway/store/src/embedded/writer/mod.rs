@@ -27,7 +27,7 @@ pub(super) use self::request::WriteRequest;
 use self::transaction::{GroupDraft, Planner, Response};
 use super::{
     Clock,
-    checkpoint::Checkpoints,
+    checkpoint::{Checkpoints, Pieces},
     disk::Disk,
     journal::{self, AppendError, Journal, Purpose},
     status::JournalStatus,
@@ -62,6 +62,8 @@ pub(super) struct CheckpointLimits {
     pub(super) age: Duration,
     /// Bytes in memory at which commits wait. Removals have a quarter more.
     pub(super) max_bytes: usize,
+    /// The transactions of a checkpoint.
+    pub(super) pieces: Pieces,
 }
 
 impl Default for CheckpointLimits {
@@ -70,6 +72,7 @@ impl Default for CheckpointLimits {
             bytes: 32 << 20,
             age: Duration::from_secs(300),
             max_bytes: 128 << 20,
+            pieces: Pieces::DEFAULT,
         }
     }
 }
