@@ -13,6 +13,12 @@ use gateway::{
     terminal, transfer,
 };
 
+/// Returns unused pages to the system after about ten seconds, on a thread of its own. The arenas of
+/// the C library keep what ended sessions have used.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let (error, log_format) = match config::from_process() {
         Ok(command) => {
