@@ -395,6 +395,10 @@ pub struct CommonArgs {
     /// Process id of a node, to measure its CPU time and memory. May be repeated.
     #[arg(long = "pid", value_name = "PID")]
     pub pids: Vec<u32>,
+    /// How long to wait after all clients have left, in seconds, before the memory of the nodes is
+    /// measured once more. Needs --pid.
+    #[arg(long, value_name = "SECONDS", requires = "pids")]
+    pub left_seconds: Option<u64>,
     /// Address of a Redis server of the nodes (`redis://…`), to measure its CPU time and commands
     /// beside idle users. May be repeated.
     #[arg(long = "redis-server", value_name = "URL")]

@@ -91,3 +91,15 @@ fn admin_key_is_read_from_the_data_folder() {
         .to_string();
     assert!(error.contains("--admin-key"), "{error}");
 }
+
+#[test]
+fn memory_after_all_have_left_needs_a_process() {
+    let parsed = |arguments: &str| {
+        CommandLine::try_parse_from(["chaos-loadtest"].into_iter().chain(arguments.split(' ')))
+    };
+    assert!(parsed("chat --left-seconds 60").is_err());
+    let scenario = parsed("chat --left-seconds 60 --pid 1")
+        .expect("valid")
+        .scenario;
+    assert_eq!(scenario.common().left_seconds, Some(60));
+}

@@ -5,8 +5,13 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{
-    disk::DiskCosts, fault_kind::FaultCounts, floor::Floor, latency::Percentiles,
-    process::MemoryPerConnection, redis_info::RedisRates, verify::Violations,
+    disk::DiskCosts,
+    fault_kind::FaultCounts,
+    floor::Floor,
+    latency::Percentiles,
+    process::{MemoryPerConnection, ProcessMemory},
+    redis_info::RedisRates,
+    verify::Violations,
 };
 
 pub mod json;
@@ -79,6 +84,8 @@ pub struct IdleCosts {
     pub node_cpu_ms_per_second: Option<f64>,
     /// Work of the Redis servers per second, with `--redis-server`.
     pub redis: Option<RedisRates>,
+    /// Memory per idle user at the beginning and at the end of the measured time, with `--pid`.
+    pub memory: Option<[MemoryPerConnection; 2]>,
 }
 
 /// Injected faults.
@@ -142,6 +149,19 @@ pub struct NodeCosts {
     pub idle: MemoryPerConnection,
     /// Memory per connection after the run, with all clients still connected.
     pub idle_afterwards: MemoryPerConnection,
+    /// Memory of all measured nodes.
+    pub memory: MemoryCourse,
+}
+
+/// Memory of the nodes in the course of a run.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct MemoryCourse {
+    /// Before the clients connected.
+    pub before: ProcessMemory,
+    /// After the run, with all clients still connected.
+    pub connected: ProcessMemory,
+    /// `--left-seconds` after all clients have left.
+    pub left: Option<ProcessMemory>,
 }
 
 /// The result of a run.

@@ -2,8 +2,11 @@
 
 use std::fmt::{self, Write};
 
-use super::{FaultSummary, IdleStep, RunReport, RunVerdict};
-use crate::{latency::Percentiles, process::MemoryPerConnection};
+use super::{FaultSummary, IdleStep, MemoryCourse, RunReport, RunVerdict};
+use crate::{
+    latency::Percentiles,
+    process::{MemoryPerConnection, ProcessMemory},
+};
 
 /// Formats a report.
 pub fn format(report: &RunReport) -> String {
@@ -149,6 +152,13 @@ fn write_steps(steps: &[IdleStep], out: &mut String) -> fmt::Result {
                     redis.cpu_ms, redis.commands, redis.scripts
                 )
             }),
+            step.idle_costs.memory.map(|[start, end]| {
+                format!(
+                    "{:.1} KB, then {:.1} KB a user",
+                    start.anonymous / 1e3,
+                    end.anonymous / 1e3
+                )
+            }),
         ];
         let costs: Vec<String> = costs.into_iter().flatten().collect();
         writeln!(
@@ -198,5 +208,21 @@ fn write_costs(report: &RunReport, out: &mut String) -> fmt::Result {
         "memory      {} a connection when idle, {} after the run (PSS)",
         each(server.idle),
         each(server.idle_afterwards)
-    )
+    )?;
+    let MemoryCourse {
+        before,
+        connected,
+        left,
+    } = server.memory;
+    let megabytes = |memory: ProcessMemory| memory.anonymous as f64 / 1e6;
+    write!(
+        out,
+        "anonymous   {:.1} MB before the clients, {:.1} MB with them",
+        megabytes(before),
+        megabytes(connected)
+    )?;
+    if let Some(left) = left {
+        write!(out, ", {:.1} MB after they left", megabytes(left))?;
+    }
+    writeln!(out)
 }

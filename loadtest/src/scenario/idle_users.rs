@@ -9,11 +9,12 @@ use anyhow::{Context, Result};
 use protocol::{UserId, operation::session::Watch};
 use tokio::time::sleep;
 
-use super::{PlannedClient, RunOutcome, ScenarioRun, channel, chat, user};
+use super::{ConnectedClients, PlannedClient, RunOutcome, ScenarioRun, channel, chat, user};
 use crate::{
     cli::IdleUsersArgs,
     event::ReceivedEvent,
     member::{DeliveryObserver, Member, MemberConfig},
+    process::{MemoryPerConnection, ProcessMemory},
     redis_info::RedisWork,
     report::{IdleCosts, IdleStep, RunVerdict},
     run_state::RunState,
@@ -26,11 +27,24 @@ const MAX_SETTLE_TIME: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(run: &ScenarioRun<'_>, args: &IdleUsersArgs) -> Result<RunOutcome> {
     let mut idle: Vec<Member> = Vec::new();
+    // Memory of the nodes before the first idle user.
+    let mut before = None;
     let mut steps = Vec::new();
     let mut last = None;
     for count in &args.idle {
-        idle.extend(connect(run, idle.len()..*count).await?);
-        let costs = measure_idle(run, args).await?;
+        if idle.len() < *count {
+            let connected = connect(run, idle.len()..*count).await?;
+            before.get_or_insert(connected.memory[0]);
+            idle.extend(connected.members);
+        }
+        let memory = || {
+            let before = before.filter(|_| !run.common.pids.is_empty());
+            let of_nodes = |before| {
+                Ok(ProcessMemory::of(&run.common.pids)?.per_connection(before, idle.len()))
+            };
+            before.map(of_nodes).transpose()
+        };
+        let costs = measure_idle(run, args, memory).await?;
         let outcome = run_load(run, args).await?;
         steps.push(IdleStep {
             idle_users: idle.len(),
@@ -63,10 +77,10 @@ pub(super) async fn run(run: &ScenarioRun<'_>, args: &IdleUsersArgs) -> Result<R
 }
 
 /// Connects users who belong to no channel.
-async fn connect(run: &ScenarioRun<'_>, indices: std::ops::Range<usize>) -> Result<Vec<Member>> {
-    if indices.is_empty() {
-        return Ok(Vec::new());
-    }
+async fn connect(
+    run: &ScenarioRun<'_>,
+    indices: std::ops::Range<usize>,
+) -> Result<ConnectedClients> {
     let users: Vec<UserId> = indices.clone().map(|index| user('i', index)).collect();
     run.progress
         .phase(format!("creating {} idle users", users.len()));
@@ -83,12 +97,17 @@ async fn connect(run: &ScenarioRun<'_>, indices: std::ops::Range<usize>) -> Resu
         },
         observer: observer.clone(),
     });
-    Ok(run.connect(clients.collect()).await?.members)
+    run.connect(clients.collect()).await
 }
 
 /// Measures nodes and Redis while nobody sends.
-async fn measure_idle(run: &ScenarioRun<'_>, args: &IdleUsersArgs) -> Result<IdleCosts> {
+async fn measure_idle(
+    run: &ScenarioRun<'_>,
+    args: &IdleUsersArgs,
+    memory_per_user: impl Fn() -> Result<Option<MemoryPerConnection>>,
+) -> Result<IdleCosts> {
     run.progress.phase("measuring while nobody sends");
+    let memory = memory_per_user()?;
     let measured_time = Duration::from_secs_f64(args.idle_seconds);
     sleep(MAX_SETTLE_TIME.min(measured_time / 3)).await;
     let work = || {
@@ -111,6 +130,9 @@ async fn measure_idle(run: &ScenarioRun<'_>, args: &IdleUsersArgs) -> Result<Idl
         } else {
             None
         },
+        memory: memory
+            .zip(memory_per_user()?)
+            .map(|(start, end)| [start, end]),
     })
 }
 

@@ -21,7 +21,9 @@ use crate::{
     member::{DeliveryObserver, Member, MemberConfig, join},
     process::{ProcessMemory, cpu_seconds},
     progress::ProgressLine,
-    report::{FaultSummary, Latencies, NodeCosts, ReportCounts, RunReport, RunVerdict},
+    report::{
+        FaultSummary, Latencies, MemoryCourse, NodeCosts, ReportCounts, RunReport, RunVerdict,
+    },
     run_state::{RunCounters, RunState},
     tenant::RunTenant,
     testbed::TestBed,
@@ -72,7 +74,7 @@ pub async fn run(scenario: &Scenario) -> Result<RunOutcome> {
         interrupted: interrupted(),
         disk,
     };
-    let outcome = match scenario {
+    let mut outcome = match scenario {
         Scenario::Chat(chat) | Scenario::Verify(VerifyArgs { chat, .. }) => {
             chat::run(&run, chat, testbed.as_ref()).await
         }
@@ -94,6 +96,13 @@ pub async fn run(scenario: &Scenario) -> Result<RunOutcome> {
                 state.tenant.organization()
             );
         }
+    }
+    if let (Ok(outcome), Some(seconds)) = (&mut outcome, common.left_seconds)
+        && let Some(server) = &mut outcome.report.server
+    {
+        progress.phase("waiting for the nodes to give memory back");
+        sleep(Duration::from_secs(seconds)).await;
+        server.memory.left = Some(ProcessMemory::of(&common.pids)?);
     }
     progress.finish();
     outcome
@@ -369,6 +378,7 @@ impl ScenarioRun<'_> {
         }
         let count = connected.members.len();
         let [before, idle] = connected.memory;
+        let afterwards = ProcessMemory::of(&self.common.pids)?;
         let per_million = measurement.cpu_seconds / measurement.delivered.max(1) as f64 * 1e6;
         Ok(Some(NodeCosts {
             cpu_seconds: measurement.cpu_seconds,
@@ -377,7 +387,12 @@ impl ScenarioRun<'_> {
                 .floor
                 .map(|floor| per_million / floor.cpu_seconds_per_million),
             idle: idle.per_connection(before, count),
-            idle_afterwards: ProcessMemory::of(&self.common.pids)?.per_connection(before, count),
+            idle_afterwards: afterwards.per_connection(before, count),
+            memory: MemoryCourse {
+                before,
+                connected: afterwards,
+                left: None,
+            },
         }))
     }
 }
