@@ -36,13 +36,11 @@ struct Publisher {
     heard_at: Instant,
     /// When a round was complete, or all topics were in doubt, for the last time.
     certain_at: Instant,
-    /// Whether it was heard since it last put all topics in doubt.
-    is_heard: bool,
 }
 
 impl Publisher {
     fn doubt(&mut self, now: Instant) -> Doubt {
-        (self.certain_at, self.is_heard) = (now, false);
+        self.certain_at = now;
         Doubt::AllTopics
     }
 }
@@ -80,7 +78,6 @@ impl DigestReceiver {
                 certain_at: now
                     .checked_sub(INTERVAL.saturating_mul(earlier_rounds))
                     .unwrap_or(now),
-                is_heard: true,
             });
         if digest.round > publisher.current.0 {
             publisher.current = (digest.round, 0);
@@ -89,8 +86,7 @@ impl DigestReceiver {
             doubt = publisher.doubt(now);
             publisher.complete_round = digest.round - 1;
         }
-        // Also after a doubt: the node may become silent from here on.
-        (publisher.heard_at, publisher.is_heard) = (now, true);
+        publisher.heard_at = now;
         if digest.round == publisher.current.0 {
             publisher.current.1 += 1;
             if publisher.current.1 == digest.parts {
@@ -104,13 +100,14 @@ impl DigestReceiver {
         doubt
     }
 
-    /// Notices nodes without a complete round. All topics are in doubt when a node becomes silent,
-    /// and again when it is forgotten: its last commits may have run in between.
+    /// Notices nodes without a complete round. While a node is silent, all topics are in doubt again
+    /// in every [`SILENCE`]: it may go on committing, and the last commits of a dead node may run
+    /// late.
     pub fn tick(&mut self, now: Instant) -> Doubt {
         let mut doubt = Doubt::None;
         self.publishers.retain(|_, publisher| {
             let uncertain = now.saturating_duration_since(publisher.certain_at);
-            if uncertain >= SILENCE && publisher.is_heard {
+            if uncertain >= SILENCE {
                 doubt = publisher.doubt(now);
             }
             let is_forgotten = now.saturating_duration_since(publisher.heard_at) >= FORGET_AFTER;
