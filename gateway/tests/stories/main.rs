@@ -20,6 +20,7 @@ mod fragile;
 mod garbage;
 mod half_memberships;
 mod half_way;
+mod idle_users;
 mod interrupted;
 mod kill;
 mod limits;

@@ -4,6 +4,7 @@
 //! Needs `redis-server` on the path.
 
 mod cluster;
+mod counting_proxy;
 mod lossy_proxy;
 mod proxy;
 mod sentinel;
@@ -16,6 +17,7 @@ use tokio::time::{Instant, sleep};
 
 pub use self::{
     cluster::{Cluster, ClusterShape},
+    counting_proxy::CountingProxy,
     lossy_proxy::{LossyProxy, MessageLoss},
     proxy::Proxy,
     sentinel::Sentinel,
