@@ -9,8 +9,8 @@ use crate::{
     channel_state::{Place, channel_of},
     document::decode,
     error::Result,
-    messages::message_of,
-    schema::{ENTITY, MESSAGES, ONLY, PARTICIPANT_COUNT, PARTICIPANTS, READS, Scope},
+    messages::{message_of, send::Facts},
+    schema::{ENTITY, MESSAGES, ONLY, OWNERS, PARTICIPANT_COUNT, PARTICIPANTS, READS, Scope},
 };
 
 /// Maximum number of entries that one read returns: each may hold a message as long as a frame.
@@ -51,29 +51,75 @@ pub async fn read_entries(
         .collect()
 }
 
-/// Reads a user's entries: in full while they fit into `room` bytes, then as positions. Returns
-/// `None` for each channel that the user is not in.
+/// An entry of a channel to which a user subscribes.
+#[derive(Debug)]
+pub struct SubscribedEntry {
+    /// The entry.
+    pub entry: Entry,
+    /// What the user's first send needs to know, if the user may send.
+    pub facts: Option<Facts>,
+}
+
+/// Reads the entries of channels to which a user subscribes. Returns `None` for each channel that
+/// the user is not in.
+pub async fn subscribed_entries(
+    services: &Services,
+    scope: &Scope,
+    user: &UserId,
+    ids: &[ChannelId],
+    detail: Detail,
+) -> Result<Vec<Option<SubscribedEntry>>> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let with_owners = |id| {
+        let mut read = entry_read(scope, user, id, detail);
+        read.documents.push((OWNERS, DocumentKey::from(ONLY)));
+        read
+    };
+    let snapshots = services
+        .store
+        .read(ids.iter().map(with_owners).collect())
+        .await?;
+    let subscribed = |(id, mut snapshot): (&ChannelId, Snapshot)| {
+        let owners = snapshot.documents.pop().flatten();
+        let facts = match (channel_of(&snapshot)?, &snapshot.documents[..]) {
+            (Some((channel, _)), [_, Some(place), _]) => {
+                Facts::of_participant(&channel, &Place::of(place)?, owners.as_ref())
+            }
+            _ => None,
+        };
+        let entry = entry_of(id, &snapshot, detail)?;
+        Ok(entry.map(|entry| SubscribedEntry { entry, facts }))
+    };
+    ids.iter().zip(snapshots).map(subscribed).collect()
+}
+
+/// Reads the entries of channels to which a user subscribes: in full while they fit into `room`
+/// bytes, then as positions. Returns `None` for each channel that the user is not in.
 pub async fn fitting_entries(
     services: &Services,
     scope: &Scope,
     user: &UserId,
     ids: &[ChannelId],
     room: usize,
-) -> Result<Vec<Option<Entry>>> {
+) -> Result<Vec<Option<SubscribedEntry>>> {
     let positions_size = |id: &ChannelId| POSITIONS_BYTES + id.as_str().len();
     let mut left = room.saturating_sub(ids.iter().map(positions_size).sum());
     let (mut entries, mut detail) = (Vec::with_capacity(ids.len()), Detail::Full);
     for some in ids.chunks(ENTRIES_PER_READ) {
         let (read, mut all_fit) = (detail, true);
-        for entry in read_entries(services, scope, user, some, read).await? {
-            entries.push(entry.map(|entry| {
+        for subscribed in subscribed_entries(services, scope, user, some, read).await? {
+            entries.push(subscribed.map(|SubscribedEntry { entry, facts }| {
                 let more = size_of_entry(&entry).saturating_sub(positions_size(&entry.channel_id));
-                if more > left {
+                let entry = if more > left {
                     all_fit = false;
-                    return positions_of(&entry);
-                }
-                left -= more;
-                entry
+                    positions_of(&entry)
+                } else {
+                    left -= more;
+                    entry
+                };
+                SubscribedEntry { entry, facts }
             }));
         }
         if !all_fit {

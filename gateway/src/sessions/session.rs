@@ -114,10 +114,10 @@ pub(super) struct TrackedSubscription {
 }
 
 impl TrackedSubscription {
-    pub(super) fn new(subscription: Subscription) -> Self {
+    pub(super) fn new(subscription: Subscription, facts: Option<Facts>) -> Self {
         Self {
             subscription,
-            facts: None,
+            facts,
         }
     }
 }

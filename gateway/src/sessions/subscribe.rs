@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 use domain::{
     channel_state,
     cursor::REPLY_BYTES,
-    entries::{self, Detail, size_of_entry},
+    entries::{self, Detail, SubscribedEntry, size_of_entry},
     error::{Error, Result},
+    messages::send::Facts,
     permission::Action,
     schema::Scope,
     together,
@@ -14,7 +15,7 @@ use domain::{
 use fanout::{CatchUpPermit, Joining, Position, TopicKind};
 use protocol::{
     ChannelId, Cursor,
-    entity::{Entry, EntryResult, FailedEntry, Gap},
+    entity::{EntryResult, FailedEntry, Gap},
     operation::{
         channel::{ChannelSubscribe, Subscribed},
         encode_output,
@@ -42,6 +43,8 @@ pub(super) struct PendingStart {
     pub(super) joining: Joining,
     pub(super) cursor: Position,
     pub(super) head: Position,
+    /// What the user's first send needs to know.
+    pub(super) facts: Option<Facts>,
     /// The reason of a subscription outside of a request; it starts only if that is still pending.
     pub(super) why: Option<SubscribeReason>,
 }
@@ -110,12 +113,13 @@ pub(super) async fn prepare(
             entries::fitting_entries(&sessions.services, scope, user, &ids, room).await?
         }
         Detail::Positions => {
-            entries::read_entries(&sessions.services, scope, user, &ids, detail).await?
+            entries::subscribed_entries(&sessions.services, scope, user, &ids, detail).await?
         }
     };
     let mut entries: Vec<_> = order.into_iter().zip(read).collect();
     entries.sort_unstable_by_key(|(index, _)| *index);
-    let entries: Vec<Option<Entry>> = entries.into_iter().map(|(_, entry)| entry).collect();
+    let entries: Vec<Option<SubscribedEntry>> =
+        entries.into_iter().map(|(_, entry)| entry).collect();
     let gaps = gaps(
         sessions,
         scope,
@@ -124,8 +128,8 @@ pub(super) async fn prepare(
             .iter()
             .map(|e| {
                 e.as_ref().map(|e| Position {
-                    seq: e.seq,
-                    at: e.at,
+                    seq: e.entry.seq,
+                    at: e.entry.at,
                 })
             })
             .collect(),
@@ -142,7 +146,7 @@ pub(super) async fn prepare(
         false,
     );
     for (((asked, joining), entry), gap) in asked.into_iter().zip(joined).zip(entries).zip(gaps) {
-        let Some(mut entry) = entry else {
+        let Some(SubscribedEntry { mut entry, facts }) = entry else {
             if asked.is_named {
                 results.push(failed(asked.id, Error::not_found("channel")));
             }
@@ -169,6 +173,7 @@ pub(super) async fn prepare(
             joining,
             cursor,
             head,
+            facts,
             why: None,
         });
         results.push(EntryResult::Entry(entry));
@@ -369,16 +374,18 @@ pub(super) fn start_with_permit(
         joining,
         cursor,
         head,
+        facts,
         why,
     } in starts.channels
     {
         let mut unstarted = Some(joining);
         let start = || {
             let joining = unstarted.take().expect("it is started at most once");
-            TrackedSubscription::new(match permit {
+            let subscription = match permit {
                 Some(permit) => joining.start_with_permit(cursor, head, permit),
                 None => joining.start(cursor, head),
-            })
+            };
+            TrackedSubscription::new(subscription, facts)
         };
         let replaced = session.state.lock().active.channels.start(id, why, start);
         // Dropped outside of the lock, since leaving a topic takes the topic's lock.

@@ -58,7 +58,10 @@ pub(super) async fn watch_presence(
     let started: Vec<_> = joined
         .into_iter()
         .map(|joining| {
-            TrackedSubscription::new(joining.start(Position::default(), Position::default()))
+            TrackedSubscription::new(
+                joining.start(Position::default(), Position::default()),
+                None,
+            )
         })
         .collect();
     let presence = presence_of(sessions, session.scope(), &users).await?;

@@ -204,15 +204,17 @@ impl<'a> Importer<'a> {
     async fn begin_attempt(&self) -> Result<u64, CommandError> {
         let commit = Commit {
             expire: Some(ATTEMPT_TTL),
-            ..Commit::default().put_value(ENTITY, ONLY, &())
+            ..Commit::default()
         };
+        let attempt = commit.next_write();
+        let commit = commit.put_value(ENTITY, ONLY, &());
         let recorded = self
             .store
             .commit(&schema::import(&self.header.organization), commit)
             .await
             .map_err(CommandError::of)?;
         recorded
-            .map(|outcome| outcome.written[0].version)
+            .map(|outcome| outcome.version(attempt))
             .map_err(|_| concurrent_import())
     }
 

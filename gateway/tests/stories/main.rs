@@ -15,6 +15,7 @@ mod codes_close;
 mod edge;
 mod events;
 mod first_hour;
+mod first_send;
 mod flooded;
 mod fragile;
 mod garbage;

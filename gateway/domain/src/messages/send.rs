@@ -4,7 +4,7 @@ use std::collections::{HashSet, VecDeque};
 
 use protocol::{
     ChannelId, EventKind, MessageId,
-    entity::{ChannelType, Message, MessageKind},
+    entity::{Channel, ChannelType, Message, MessageKind},
     operation::message::SendMessage,
 };
 use store::{Commit, Document, Expected, Mark, RequireSlot};
@@ -12,10 +12,10 @@ use store::{Commit, Document, Expected, Mark, RequireSlot};
 use super::{Content, check_content, message_of, put_message};
 use crate::{
     Services,
-    channel_state::{self, ChannelState},
+    channel_state::{self, ChannelState, Place},
     credential::{Actor, Who},
     error::{Error, Result},
-    permission::Action,
+    permission::{self, Action, Relation},
     random,
     retry::ATTEMPTS,
     schema::{ENTITY, MESSAGES, ONLY, OWNERS, PARTICIPANTS},
@@ -31,8 +31,8 @@ pub enum Sent {
     Before,
 }
 
-/// Versions of the sender and the channel that an earlier send read. They are read again when a
-/// commit finds other versions.
+/// Versions of the sender and the channel that the subscription or an earlier send read. They are
+/// read again when a commit finds other versions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Facts {
     /// The version of the sender's participant document.
@@ -43,6 +43,25 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// Returns the facts for a participant's first send; `None` if they do not suffice for it.
+    pub(crate) fn of_participant(
+        channel: &Channel,
+        place: &Place,
+        owners: Option<&Document>,
+    ) -> Option<Self> {
+        let relation = Relation::Participant(place.participant.role);
+        permission::permit(Action::Send, channel.kind, relation).ok()?;
+        let pair = match channel.kind {
+            ChannelType::Direct if channel.participant_count < 2 => return None,
+            ChannelType::Direct => Some(owners?.version),
+            _ => None,
+        };
+        Some(Self {
+            participant: place.version,
+            pair,
+        })
+    }
+
     fn of(state: &ChannelState, owners: Option<&Document>) -> Self {
         Self {
             participant: state.own.as_ref().map_or(0, |place| place.version),
