@@ -14,8 +14,8 @@ use domain::{
 };
 use fanout::{CatchUpPermit, Joining, Position, TopicKind};
 use protocol::{
-    ChannelId, Cursor,
-    entity::{EntryResult, FailedEntry, Gap},
+    ChannelId, Cursor, ErrorCode,
+    entity::{Entry, EntryResult, FailedEntry, Gap},
     operation::{
         channel::{ChannelSubscribe, Subscribed},
         encode_output,
@@ -270,43 +270,68 @@ pub(super) async fn subscribe(
     channels: BTreeMap<ChannelId, Cursor>,
 ) -> Result<()> {
     let mut had = Vec::new();
-    let mut turn = session.turn().await;
-    loop {
-        session.state.lock().active.channels.begin(channels.keys());
-        let prepared = prepare_request(sessions, session, turn, channels.clone(), &mut had).await;
-        let (results, starts) = match prepared {
+    let turn = session.turn().await;
+    session.state.lock().active.channels.begin(channels.keys());
+    let (mut results, mut starts) =
+        match prepare_request(sessions, session, turn, channels, &mut had).await {
             Ok(prepared) => prepared,
             Err(error) => {
                 session.interrupted(had);
                 return Err(error);
             }
         };
+    // Passing events that follow the reply must not overtake it.
+    let _hold = session.outbox.hold();
+    loop {
         let reply = Subscribed { channels: results };
         let payload = encode_output::<ChannelSubscribe>(session.encoding, request_id, &reply);
-        // Passing events that follow the reply must not overtake it.
-        let _hold = session.outbox.hold();
-        if reply_unless_overtaken(session, &payload, channels.keys()) {
-            start(session, starts);
-            return Ok(());
+        let stale = reply_unless_stale(session, &payload, &reply.channels);
+        if stale.is_empty() {
+            break;
         }
-        turn = starts.turn;
+        results = reply.channels;
+        for index in stale {
+            let (EntryResult::Entry(Entry { channel_id: id, .. })
+            | EntryResult::Failed(FailedEntry { channel_id: id, .. })) = &results[index];
+            let id = id.clone();
+            starts.channels.retain(|start| start.id != id);
+            results[index] = failed(id, changed_meanwhile());
+        }
     }
+    had.retain(|(id, _)| !starts.channels.iter().any(|start| start.id == *id));
+    start(session, starts);
+    session.interrupted(had);
+    Ok(())
 }
 
-/// Sends the reply of a request, unless `channel.added` or `channel.removed` of one of the channels
-/// arrived since the request began. Returns whether it did.
-fn reply_unless_overtaken<'a>(
-    session: &Session,
-    payload: &[u8],
-    mut ids: impl Iterator<Item = &'a ChannelId>,
-) -> bool {
+/// Sends the reply of a request, unless results in it are stale. Returns their indexes.
+fn reply_unless_stale(session: &Session, payload: &[u8], results: &[EntryResult]) -> Vec<usize> {
     // Locked over the push, so that notices which arrive later follow the reply.
     let state = session.state.lock();
-    let is_overtaken = ids.any(|id| state.active.channels.is_overtaken(id));
-    if !is_overtaken {
+    let is_stale = |result: &EntryResult| {
+        let channels = &state.active.channels;
+        match result {
+            EntryResult::Entry(entry) => channels.is_stale(&entry.channel_id, true),
+            EntryResult::Failed(failed) => {
+                failed.error.code == ErrorCode::NotFound
+                    && channels.is_stale(&failed.channel_id, false)
+            }
+        }
+    };
+    let stale: Vec<usize> = (0..results.len())
+        .filter(|index| is_stale(&results[*index]))
+        .collect();
+    if stale.is_empty() {
         session.reply(payload);
     }
-    !is_overtaken
+    stale
+}
+
+fn changed_meanwhile() -> Error {
+    Error::new(
+        ErrorCode::Unavailable,
+        "the user was added or removed meanwhile: subscribe again",
+    )
 }
 
 /// Prepares what a request asks for. Adds the subscriptions that it replaces to `had`.

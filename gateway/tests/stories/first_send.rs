@@ -1,10 +1,11 @@
-//! What a session's first send into a channel costs the store.
+//! Sends that rely on what the session has read before: what the first one costs the store, and when
+//! later ones are refused.
 
 use serde_json::json;
 
 use crate::{
     redis_server::server,
-    story::{StoreKind, World},
+    story::{StoreKind, World, until},
 };
 
 /// Returns how many scripts a Redis has run.
@@ -76,4 +77,27 @@ async fn first_send_after_a_change_of_role_is_judged_by_the_new_role() {
         )
         .await;
     assert_eq!(refused, protocol::ErrorCode::Forbidden);
+}
+
+on_both_stores! {
+    async fn every_send_to_a_deleted_user_is_refused(world: World) {
+        world.people(&["alice", "bob"]).await;
+        let app = world.backend(&world.app_key);
+        let users = json!({ "type": "direct", "participant_ids": ["alice", "bob"] });
+        let direct: serde_json::Value = app.post("/v1/channels", &users).await.unwrap();
+        let channel = direct["id"].as_str().unwrap().parse().unwrap();
+        let alice = world.connects("alice").await;
+        alice.sends(&channel, "before").await;
+        app.delete::<()>("/v1/users/bob").await.unwrap();
+        let send = || alice.is_refused("message.send", json!({ "channel_id": channel, "text": "?" }));
+        // The user leaves the channel when its content is cleared.
+        until("the deleted user has left", async || {
+            let left: serde_json::Value = app.get(&format!("/v1/channels/{channel}")).await.unwrap();
+            left["participant_count"] == 1
+        })
+        .await;
+        for _ in 0..3 {
+            assert_eq!(send().await, protocol::ErrorCode::Forbidden);
+        }
+    }
 }

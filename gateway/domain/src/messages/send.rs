@@ -165,12 +165,15 @@ async fn store_drafts(
                 channel_state::read_and(services, actor, channel_id, keys).await?;
             state.permit(actor, Action::Send)?;
             let owners = known.pop().flatten();
-            *facts = Some(Facts::of(&state, owners.as_ref()));
+            // Later sends rely on the facts, so they are kept only if this send is permitted.
+            *facts = None;
             if known.iter().any(Option::is_some) {
                 services.confirm(&partition).await?;
             }
             answer_known(&known, drafts, answers);
-            if !drafts.is_empty() && is_alone(&state) {
+            if !is_alone(&state) {
+                *facts = Some(Facts::of(&state, owners.as_ref()));
+            } else if !drafts.is_empty() {
                 return Err(Error::forbidden(
                     "the other user of this direct channel was deleted",
                 ));

@@ -60,7 +60,7 @@ pub struct Subscriptions<S> {
     follows_additions: bool,
     limit: usize,
     live: HashMap<ChannelId, S>,
-    /// Channels of the request in progress, unless `channel.removed` arrived since it began.
+    /// Channels of the request in progress.
     requested: HashMap<ChannelId, ChangingChannel>,
     pending: HashMap<ChannelId, PendingSubscription>,
     /// Channels that the client unsubscribed from; comparisons skip them.
@@ -116,13 +116,15 @@ impl<S: SubscriptionHandle> Subscriptions<S> {
     /// subscription, to be dropped outside of locks.
     ///
     /// This also ends a subscription that a request made after the user was added again; the stream
-    /// delivers `channel.added` next. A request in progress [has been overtaken](Self::is_overtaken).
+    /// delivers `channel.added` next. The reply of a request in progress [may be stale](Self::is_stale).
     pub fn removed(&mut self, id: ChannelId) -> Option<S> {
         if let Phase::Opening(notices) = &mut self.phase {
             notices.push_back(Notice::Removed(id));
             return None;
         }
-        self.requested.remove(&id);
+        if let Some(requested) = self.requested.get_mut(&id) {
+            *requested = ChangingChannel::removed();
+        }
         self.pending.remove(&id);
         self.unsubscribed.remove(&id);
         self.live.remove(&id)
@@ -191,14 +193,12 @@ impl<S: SubscriptionHandle> Subscriptions<S> {
         matches!(self.phase, Phase::Closed)
     }
 
-    /// Begins a request that subscribes to channels, or begins it again.
+    /// Begins a request that subscribes to channels.
     pub fn begin<'a>(&mut self, ids: impl IntoIterator<Item = &'a ChannelId>) {
-        let mut before = std::mem::take(&mut self.requested);
-        for id in ids {
-            let mut requested = before.remove(id).unwrap_or_default();
-            requested.was_added = false;
-            self.requested.insert(id.clone(), requested);
-        }
+        self.requested = ids
+            .into_iter()
+            .map(|id| (id.clone(), ChangingChannel::default()))
+            .collect();
     }
 
     /// Removes subscriptions that a request or step replaces, to be dropped outside of locks.
@@ -206,19 +206,23 @@ impl<S: SubscriptionHandle> Subscriptions<S> {
         let mut taken = Vec::new();
         for id in ids {
             if let Some(subscription) = self.live.remove(id) {
-                self.requested.entry(id.clone()).or_default().has_taken = true;
+                if let Some(requested) = self.requested.get_mut(id) {
+                    requested.has_taken = true;
+                }
                 taken.push(subscription);
             }
         }
         taken
     }
 
-    /// Returns whether `channel.added` or `channel.removed` arrived since the request in progress
-    /// [began](Self::begin): what it read of the channel may be older, and the client must not
-    /// receive it afterwards.
-    pub fn is_overtaken(&self, id: &ChannelId) -> bool {
-        matches!(self.phase, Phase::Open)
-            && (self.requested.get(id)).is_none_or(|requested| requested.was_added)
+    /// Returns whether what the request in progress has read of a channel is older than a notice that
+    /// arrived since it [began](Self::begin): an entry before `channel.removed`, or that there is none
+    /// before `channel.added`. The client must not receive it.
+    pub fn is_stale(&self, id: &ChannelId, is_found: bool) -> bool {
+        (self.requested.get(id)).is_some_and(|requested| match is_found {
+            true => requested.was_removed,
+            false => requested.was_added,
+        })
     }
 
     /// Starts the subscription of a request whose reply was sent (`why` is `None`), or of a step,
@@ -237,7 +241,7 @@ impl<S: SubscriptionHandle> Subscriptions<S> {
         let is_pending = match (&self.phase, why) {
             (Phase::Closed, _) => false,
             (Phase::Opening(notices), _) if notices.iter().any(is_removed) => false,
-            (_, None) => !self.is_overtaken(&id),
+            (_, None) => !self.is_stale(&id, true),
             (_, Some(why)) => self.complete(&id, why),
         };
         if is_pending {

@@ -53,8 +53,18 @@ pub(super) fn added_after(
 pub(super) struct ChangingChannel {
     /// Whether the request has taken a subscription, which its failure restores.
     pub(super) has_taken: bool,
-    /// Whether `channel.added` arrived since the request began.
+    /// Whether `channel.added` or `channel.removed` arrived since the request began.
     pub(super) was_added: bool,
+    pub(super) was_removed: bool,
+}
+
+impl ChangingChannel {
+    pub(super) fn removed() -> Self {
+        Self {
+            was_removed: true,
+            ..Self::default()
+        }
+    }
 }
 
 /// A pending comparison with the user's channels in the store.

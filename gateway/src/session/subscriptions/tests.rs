@@ -304,17 +304,15 @@ impl World {
 
     fn finish(&mut self) {
         self.read();
-        let Some(mut change) = self.changes.pop_front() else {
+        let Some(change) = self.changes.pop_front() else {
             return;
         };
         let n = change.channel;
-        if change.why.is_none() && self.machine.is_overtaken(&id(n)) {
-            // The request is performed again.
-            self.machine.begin([&id(n)]);
-            drop_all(self.machine.take([&id(n)]));
-            change.entry = None;
+        let is_found = change.entry.flatten().is_some();
+        if change.why.is_none() && self.machine.is_stale(&id(n), is_found) {
+            // The reply has an error, and the client asks again.
             self.changes.push_front(change);
-            return;
+            return self.fail();
         }
         let Some(head) = change.entry.flatten() else {
             match change.why {
