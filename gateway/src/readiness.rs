@@ -1,5 +1,5 @@
-//! Readiness of a node, as `/readyz` and `chaos_ready` report it: the store answers, it is sealed
-//! under this node's secret key, and the bus is connected.
+//! Readiness of a node, as `/readyz` and `chaos_ready` report it: the store can be used, it is
+//! sealed under this node's secret key, and the bus is connected.
 
 use std::{
     fmt,
@@ -63,8 +63,8 @@ impl Readiness {
     /// Checks the store and the bus, at most once per `RESULT_TTL` for all callers together.
     ///
     /// # Errors
-    /// `unavailable` if the store does not answer in time, is sealed under another secret key, or
-    /// the bus is disconnected; otherwise the store's own error.
+    /// `unavailable` if the store does not answer in time, would lose what it stores, is sealed under
+    /// another secret key, or the bus is disconnected; otherwise the store's own error.
     pub async fn ask(&self) -> Result<()> {
         let mut last = self.last.lock().await;
         if let Some((at, found)) = &*last
@@ -97,11 +97,14 @@ impl Readiness {
         found
     }
 
-    /// Asks the store for its time, and compares the check value of the secret key: a Redis that
-    /// was emptied has none, and gets it back before a node with another key takes the store for a
-    /// new one.
+    /// Probes the store, and compares the check value of the secret key: a Redis that was emptied
+    /// has none, and gets it back before a node with another key takes the store for a new one.
     async fn ask_store(&self) -> Result<()> {
-        self.store.now().await?;
+        self.store.probe().await.map_err(|error| match error {
+            // The settings of the store are at fault, and whoever watches the node can mend them.
+            StoreError::Full(why) => Error::new(ErrorCode::Unavailable, why),
+            error => error.into(),
+        })?;
         match secret_check::seal_under(&*self.store, &self.secret).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(Error::new(

@@ -1,4 +1,4 @@
-//! Connections for the checks at startup: one to each master, open while the checks run.
+//! Connections for the checks at startup: one to each server, open while the checks run.
 
 use std::io;
 
@@ -11,14 +11,14 @@ use crate::{
     dial::{open, open_master, timed_out},
 };
 
-/// A connection to a master.
-pub struct Master {
-    /// Address of the master.
+/// A connection to one server.
+pub struct AdminConnection {
+    /// Address of the server.
     pub address: Address,
     connection: MultiplexedConnection,
 }
 
-impl Master {
+impl AdminConnection {
     /// Runs a command. Returns an error reply as `Err`.
     pub async fn run(&mut self, cmd: &Cmd) -> RedisResult<Value> {
         let reply = timeout(CONNECT_TIMEOUT, self.connection.send_packed_command(cmd)).await;
@@ -29,7 +29,7 @@ impl Master {
 }
 
 /// Connects to every master of a deployment, within a few seconds.
-pub async fn connect_to_masters(deployment: &Deployment) -> RedisResult<Vec<Master>> {
+pub async fn connect_to_masters(deployment: &Deployment) -> RedisResult<Vec<AdminConnection>> {
     let Deployment::Cluster { seeds, credentials } = deployment else {
         let address = current_master(deployment).await?;
         let connection = open_master(deployment, &address)
@@ -39,7 +39,7 @@ pub async fn connect_to_masters(deployment: &Deployment) -> RedisResult<Vec<Mast
                 ConnectionError::Io(error) => error.into(),
                 error => io::Error::other(error).into(),
             })?;
-        return Ok(vec![Master {
+        return Ok(vec![AdminConnection {
             address,
             connection,
         }]);
@@ -48,7 +48,7 @@ pub async fn connect_to_masters(deployment: &Deployment) -> RedisResult<Vec<Mast
     topology.refresh().await?;
     let mut masters = Vec::new();
     for address in topology.masters() {
-        masters.push(Master {
+        masters.push(AdminConnection {
             connection: open(&address, credentials, 0).await?,
             address: (*address).clone(),
         });
@@ -56,8 +56,20 @@ pub async fn connect_to_masters(deployment: &Deployment) -> RedisResult<Vec<Mast
     Ok(masters)
 }
 
-impl std::fmt::Debug for Master {
+/// Connects to a replica of a deployment.
+pub async fn connect_to_replica(
+    deployment: &Deployment,
+    address: Address,
+) -> RedisResult<AdminConnection> {
+    let connection = open(&address, deployment.credentials(), deployment.database()).await?;
+    Ok(AdminConnection {
+        address,
+        connection,
+    })
+}
+
+impl std::fmt::Debug for AdminConnection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Master({})", self.address)
+        write!(f, "AdminConnection({})", self.address)
     }
 }

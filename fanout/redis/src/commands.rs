@@ -6,10 +6,13 @@ mod refusal;
 mod retry;
 mod shards;
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use dashmap::DashMap;
-use futures_util::{FutureExt, future::try_join_all};
+use futures_util::{
+    FutureExt,
+    future::{join_all, try_join_all},
+};
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult, Value, aio};
 use tokio::time::Instant;
 
@@ -153,25 +156,35 @@ impl Commands {
 
     /// Runs a command on every master. Returns each master's name and reply.
     pub async fn on_masters(&self, cmd: &Cmd) -> RedisResult<Vec<(String, Value)>> {
-        let deadline = Instant::now() + RESPONSE_TIMEOUT;
+        self.on_each_master(cmd, RESPONSE_TIMEOUT)
+            .await?
+            .into_iter()
+            .map(|(name, reply)| Ok((name, reply?)))
+            .collect()
+    }
+
+    /// Runs a command on every master at once. Returns each master's name and its reply, or the
+    /// error if it does not reply within `limit`.
+    pub async fn on_each_master(
+        &self,
+        cmd: &Cmd,
+        limit: Duration,
+    ) -> RedisResult<Vec<(String, RedisResult<Value>)>> {
+        let deadline = Instant::now() + limit;
+        let ask = async |name: String, connection: ManagedConnection| {
+            let reply = send_until_accepted(&connection, self.lane, cmd, deadline).await;
+            (name, reply.map(|reply| reply.value))
+        };
         match &self.route {
-            Route::Master(connection) => Ok(vec![(
-                self.deployment.to_string(),
-                send_until_accepted(connection, self.lane, cmd, deadline)
-                    .await?
-                    .value,
-            )]),
+            Route::Master(connection) => Ok(vec![
+                ask(self.deployment.to_string(), connection.clone()).await,
+            ]),
             Route::Shards(shards) => {
                 let masters = shards.masters(deadline).await?;
-                let all = masters.iter().map(|owner| async move {
-                    Ok::<_, RedisError>((
-                        owner.to_string(),
-                        send_until_accepted(&shards.connection(owner), self.lane, cmd, deadline)
-                            .await?
-                            .value,
-                    ))
-                });
-                try_join_all(all).await
+                let asked = masters
+                    .iter()
+                    .map(|owner| ask(owner.to_string(), shards.connection(owner)));
+                Ok(join_all(asked).await)
             }
         }
     }

@@ -22,7 +22,7 @@ mod target;
 mod timing;
 mod topology;
 
-pub use admin::{Master, connect_to_masters};
+pub use admin::{AdminConnection, connect_to_masters, connect_to_replica};
 pub use backoff::jittered;
 pub use commands::{CommandReply, Commands};
 pub use connection_error::ConnectionError;

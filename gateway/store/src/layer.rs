@@ -111,6 +111,11 @@ pub trait StoreLayer: Send + Sync + std::fmt::Debug {
     async fn now(&self) -> Result<u64, StoreError> {
         self.inner()?.now().await
     }
+
+    /// See [`Store::probe`].
+    async fn probe(&self) -> Result<(), StoreError> {
+        self.inner()?.probe().await
+    }
 }
 
 /// The return type that `async_trait` gives to the methods of [`Store`].
@@ -271,5 +276,13 @@ impl<L: StoreLayer> Store for L {
         Self: 'r,
     {
         StoreLayer::now(self)
+    }
+
+    fn probe<'s, 'r>(&'s self) -> BoxFuture<'r, Result<(), StoreError>>
+    where
+        's: 'r,
+        Self: 'r,
+    {
+        StoreLayer::probe(self)
     }
 }

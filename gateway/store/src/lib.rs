@@ -165,6 +165,15 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`StoreError::Unavailable`] if the store cannot be reached or refuses writes.
     async fn now(&self) -> Result<u64, StoreError>;
+
+    /// Checks whether the store can be used. Meant to be called every second.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if the store cannot be reached or refuses writes,
+    /// [`StoreError::Full`] if it cannot keep what is stored. A store without room can be used.
+    async fn probe(&self) -> Result<(), StoreError> {
+        self.now().await.map(drop)
+    }
 }
 
 /// The reason why a store call failed.
@@ -174,7 +183,7 @@ pub enum StoreError {
     /// write was applied.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
-    /// The store has no room; nothing was written. Commits that free room still succeed
+    /// The store has no room, or would lose other data to make room; nothing was written. Commits that free room still succeed
     /// ([`Commit::frees`]).
     #[error("the store is full: {0}")]
     Full(String),

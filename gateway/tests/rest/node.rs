@@ -42,7 +42,7 @@ pub(crate) struct Trouble {
     inner: Embedded,
     /// Whether all calls fail.
     pub(crate) out: AtomicBool,
-    /// Whether reading the time panics.
+    /// Whether the store's probe panics.
     pub(crate) panics: AtomicBool,
     /// Number of reads.
     pub(crate) reads: AtomicUsize,
@@ -61,9 +61,9 @@ impl StoreLayer for Trouble {
         self.reads.fetch_add(1, Ordering::Relaxed);
         self.inner()?.read(reads).await
     }
-    async fn now(&self) -> Result<u64, StoreError> {
+    async fn probe(&self) -> Result<(), StoreError> {
         assert!(!self.panics.load(Ordering::Relaxed), "told to");
-        self.inner()?.now().await
+        self.inner()?.probe().await
     }
 }
 

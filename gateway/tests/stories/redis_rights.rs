@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use client::Backend;
 use protocol::{
-    Encoding,
-    operation::message::{MessageSend, SendMessage},
+    Encoding, ErrorCode,
+    operation::message::{MessageDelete, MessageSend, SendMessage},
 };
 use redis_testing as testing;
 
@@ -176,4 +177,68 @@ async fn node_that_may_not_subscribe_any_more_is_not_ready() {
     let mut alice = world.connects("alice").await;
     alice.sends(&general, "hi").await;
     alice.sees("hi").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn node_over_a_server_that_begins_to_evict_stores_nothing_and_says_why() {
+    let (_folder, secret) = secret_key();
+    let server = testing::Server::start().await;
+    let node = Chaos::spawn(&over_redis(&server.url(), &secret));
+    let shop = Shop::open(node.address().await, ADMIN).await;
+    shop.group("general", &["alice"]).await;
+    let (alice, _events) = shop.connects("alice", Encoding::MessagePack).await;
+    let channel = "general".parse().unwrap();
+    let send = async || {
+        let message = SendMessage {
+            text: Some("hi".into()),
+            ..SendMessage::default()
+        };
+        alice.call::<MessageSend>(&channel, &message).await
+    };
+    let readyz = async || {
+        let url = format!("http://{}", node.address().await);
+        let backend = Backend::new(&url, "").unwrap();
+        let answer = backend
+            .request(hyper::Method::GET, "/readyz")
+            .send()
+            .await
+            .unwrap();
+        let body = String::from_utf8_lossy(&answer.body).into_owned();
+        (answer.status.as_u16(), body)
+    };
+    let sent = send().await.unwrap();
+    let set_policy = async |policy: &str| {
+        server
+            .command(&["CONFIG", "SET", "maxmemory-policy", policy])
+            .await
+            .unwrap()
+    };
+    set_policy("allkeys-lru").await;
+    let advice = "set maxmemory-policy noeviction";
+    until("the node is not ready, and says why", || async {
+        let (status, body) = readyz().await;
+        status == 503 && body.contains("allkeys-lru") && body.contains(advice)
+    })
+    .await;
+    let address = server.address().to_string();
+    until("the log says why", || async {
+        node.log()
+            .lines()
+            .any(|line| line.contains(&address) && line.contains(advice))
+    })
+    .await;
+    let error = send().await.unwrap_err();
+    let refusal = error.refusal().unwrap();
+    assert_eq!(refusal.code, ErrorCode::Unavailable, "{error}");
+    assert!(refusal.message.contains("full"), "{error}");
+    alice
+        .call::<MessageDelete>((&channel, &sent.id), ())
+        .await
+        .expect("deletions are done");
+    set_policy("noeviction").await;
+    until("the node is ready again", || async {
+        readyz().await.0 == 200
+    })
+    .await;
+    send().await.unwrap();
 }

@@ -2,11 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use chaos_redis::{Master, connect_to_masters, refused_subscription, unfitness};
+use chaos_redis::{AdminConnection, connect_to_masters, refused_subscription, unfitness};
 use parking_lot::Mutex;
 use redis::{ErrorKind, RedisError, ServerErrorKind, Value, cmd};
 
-use super::{Redis, script};
+use super::{
+    Redis,
+    policy::{self, Eviction},
+    script::{self, text},
+};
 use crate::StoreError;
 
 /// Problems of a deployment that a node can run with, as messages for the operator.
@@ -99,6 +103,7 @@ pub(super) async fn check(redis: &Redis) -> Result<Warnings, Unfit> {
                         .replicas
                         .and_then(|replicas| missing_replicas(&name, &info, replicas.count)),
                 );
+                warnings.extend(policy::evicting_replicas(redis.deployment(), &info).await);
             }
             None => examine_without_info(redis, &mut master, &mut warnings).await?,
         }
@@ -110,25 +115,15 @@ pub(super) async fn check(redis: &Redis) -> Result<Warnings, Unfit> {
 /// Tries `CONFIG GET` where `INFO` is not allowed: some services allow only one of them.
 async fn examine_without_info(
     redis: &Redis,
-    master: &mut Master,
+    master: &mut AdminConnection,
     warnings: &mut Warnings,
 ) -> Result<(), Unfit> {
     let name = master.address.to_string();
-    let asked = allowed(
-        redis,
-        master
-            .run(cmd("CONFIG").arg("GET").arg("maxmemory-policy"))
-            .await,
-    )?;
-    let policy = match &asked {
-        Some(Value::Array(pair)) => pair.get(1).map(text),
-        Some(Value::Map(pairs)) => pairs.first().map(|(_, policy)| text(policy)),
-        _ => None,
-    };
-    match policy.as_deref() {
-        Some("noeviction") => {}
-        Some(policy) => return Err(Unfit::Settings(evicts(&name, policy))),
-        None => warnings.push(format!(
+    let asked = allowed(redis, master.run(&policy::config_get()).await)?;
+    match asked.as_ref().map(Eviction::of_config) {
+        Some(Eviction::Never) => {}
+        Some(Eviction::Policy(policy)) => return Err(Unfit::Settings(policy::evicts(&name, &policy))),
+        Some(Eviction::Unknown) | None => warnings.push(format!(
             "{name} allows this user neither INFO nor CONFIG GET, so it is unknown whether it evicts keys: grant +info, \
              or make sure that maxmemory-policy is noeviction. Any other policy silently LOSES messages when memory is full"
         )),
@@ -137,7 +132,7 @@ async fn examine_without_info(
 }
 
 /// Runs every command of the scripts and subscribes once, as a node does.
-async fn check_permissions(redis: &Redis, master: &mut Master) -> Result<(), Unfit> {
+async fn check_permissions(redis: &Redis, master: &mut AdminConnection) -> Result<(), Unfit> {
     let name = master.address.to_string();
     let forbidden = |what: &str| Unfit::Settings(forbidden(redis, &name, what));
     let publish = redis.publish_command();
@@ -162,7 +157,10 @@ async fn check_permissions(redis: &Redis, master: &mut Master) -> Result<(), Unf
 
 /// Tries every command of the scripts on a key of the master, and returns those that the user may
 /// not run. Returns none if the master cannot tell: it has no slots, or takes no writes.
-async fn forbidden_commands(redis: &Redis, master: &mut Master) -> Result<Vec<String>, Unfit> {
+async fn forbidden_commands(
+    redis: &Redis,
+    master: &mut AdminConnection,
+) -> Result<Vec<String>, Unfit> {
     for attempt in 0..MAX_PROBED_SLOTS {
         // The first partition is that of `Store::now`; on a Cluster the others have other slots.
         // The first partition is that of `Store::now`; on a Cluster the others have other slots.
@@ -263,21 +261,6 @@ fn is_forbidden(error: &RedisError) -> bool {
             .is_some_and(|detail| detail.contains("user executing the script can't"))
 }
 
-fn text(value: &Value) -> String {
-    match value {
-        Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-        Value::SimpleString(text) | Value::VerbatimString { text, .. } => text.clone(),
-        _ => String::new(),
-    }
-}
-
-fn evicts(name: &str, policy: &str) -> String {
-    format!(
-        "{name} evicts keys when its memory is full (maxmemory-policy {policy}), which would silently lose messages: \
-         set maxmemory-policy noeviction"
-    )
-}
-
 /// Checks the server's `INFO`.
 fn examine(name: &str, info: &str, cluster: bool, warnings: &mut Warnings) -> Result<(), String> {
     let field = |field: &str| {
@@ -329,10 +312,10 @@ fn examine(name: &str, info: &str, cluster: bool, warnings: &mut Warnings) -> Re
         }
         _ => {}
     }
-    match field("maxmemory_policy") {
-        Some("noeviction") => {}
-        Some(policy) => return Err(evicts(name, policy)),
-        None => warnings
+    match Eviction::of_info(info) {
+        Eviction::Never => {}
+        Eviction::Policy(policy) => return Err(policy::evicts(name, &policy)),
+        Eviction::Unknown => warnings
             .push(format!("{name} does not report its maxmemory-policy: make sure that it is noeviction, or messages are lost silently")),
     }
     match field("aof_enabled") {

@@ -10,7 +10,8 @@
 //! and publishes. It uses only declared keys, all of them in one slot. If the server refuses the
 //! script, nothing was written: the script checks its user's permissions before its first write.
 //! (Redis 6 cannot check them in a script; nodes try all commands when they start and every second,
-//! and commit nothing while one is forbidden.) If the connection breaks or the reply is late, the outcome is
+//! and commit nothing while one is forbidden. Likewise they ask every second whether a master evicts
+//! keys, and commit nothing to it while it does ([`policy`]).) If the connection breaks or the reply is late, the outcome is
 //! unknown and the commit is *not* retried: the call returns [`StoreError::Unavailable`], and the
 //! caller retries if its preconditions make that safe.
 //!
@@ -28,6 +29,7 @@ mod keys;
 mod large;
 mod lease;
 mod plan;
+mod policy;
 mod purge;
 mod read;
 mod script;
@@ -69,6 +71,7 @@ pub struct Redis {
     /// Whether the server's memory was full when last probed.
     is_full: AtomicBool,
     permissions: check::Permissions,
+    evicting: policy::EvictingMasters,
     /// Milliseconds by which tests move the clock.
     offset: AtomicI64,
 }
@@ -100,6 +103,7 @@ impl Redis {
             nodes: Mutex::default(),
             is_full: AtomicBool::new(false),
             permissions: check::Permissions::default(),
+            evicting: policy::EvictingMasters::default(),
             offset: AtomicI64::new(0),
         }
     }
@@ -122,6 +126,12 @@ impl Redis {
 
     fn keys<'a>(&'a self, partition: &'a Partition) -> keys::Keys<'a> {
         keys::Keys::of(&self.names, partition)
+    }
+
+    /// Returns the known master of a partition on a Cluster.
+    fn master_of(&self, partition: &Partition) -> Option<String> {
+        let owner = self.commands.owner(&self.keys(partition).head())?;
+        Some(owner.to_string())
     }
 
     fn publish_command(&self) -> &'static str {
@@ -175,6 +185,9 @@ async fn with_timeout<T>(
 impl Store for Redis {
     async fn commit(&self, partition: &Partition, commit: Commit) -> Committed {
         self.permissions.suffice()?;
+        if !commit.frees {
+            self.evicting.admit(|| self.master_of(partition))?;
+        }
         with_timeout(commit::commit_one(self, partition, &commit)).await
     }
 
@@ -308,5 +321,12 @@ impl Store for Redis {
         }
         self.permissions.suffice()?;
         Ok(now.saturating_add_signed(self.clock_offset()))
+    }
+
+    /// Also asks every master for its eviction policy.
+    async fn probe(&self) -> Result<(), StoreError> {
+        let (now, ()) = tokio::join!(self.now(), self.evicting.refresh(&self.commands));
+        now?;
+        self.evicting.admit(|| None)
     }
 }

@@ -208,6 +208,15 @@ impl Items {
     }
 }
 
+/// Reads a text of any type; empty for other values.
+pub(super) fn text(value: &Value) -> String {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Value::SimpleString(text) | Value::VerbatimString { text, .. } => text.clone(),
+        _ => String::new(),
+    }
+}
+
 fn unreadable(value: &Value) -> StoreError {
     StoreError::Corrupt(format!("unexpected reply of a script: {value:?}"))
 }

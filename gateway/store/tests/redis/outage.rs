@@ -112,7 +112,7 @@ async fn acknowledged_commits_survive_a_killed_server() {
 }
 
 /// Sends a commit that frees room, and writes a little itself.
-async fn send_freeing(store: &Redis) -> Committed {
+pub(super) async fn send_freeing(store: &Redis) -> Committed {
     let table = Table::plain("tombstone");
     let put = Write::Put {
         table,
