@@ -18,7 +18,9 @@
 //!   position, until a head that is read [`SETTLE_AFTER`] after the failure shows the outcome.
 //! - Rounds are numbered from 1 by each start of a node, and published without lines too. If
 //!   [`REPEATS`] rounds in succession are incomplete, or a node is silent for so long, a receiver
-//!   has to doubt the positions of all topics, and again for as long as the node is silent.
+//!   has to doubt the positions of all topics, and again while the node is silent, until it is
+//!   forgotten after [`FORGET_AFTER`]. What a node commits afterwards without being heard is left to
+//!   the comparison of all positions.
 //! - A node that ends in order says so in its last round.
 //!
 //! Round *n* travels on bucket topic *n* mod [`BUCKETS`]: on a Cluster the repeats of a line go
