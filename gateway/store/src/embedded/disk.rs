@@ -12,7 +12,6 @@ use parking_lot::{RwLock, RwLockReadGuard};
 
 use super::{
     checksum, convert,
-    fault::Fault,
     layout::{self, FORMAT, UNSEALED_FORMAT},
     memory::{Layer, Memory},
     open_error::OpenError,
@@ -138,15 +137,21 @@ impl Disk {
         };
         let (mut env, mut size) = open_env()?;
         let mut opened = databases(&env).map_err(unreadable)?;
-        if matches!(opened, Err(UNSEALED_FORMAT)) {
+        if matches!(opened, Err(Refusal::Format(UNSEALED_FORMAT))) {
             drop(env);
             convert::convert(path)?;
             (env, size) = open_env()?;
             opened = databases(&env).map_err(unreadable)?;
         }
-        let databases = opened.map_err(|found| OpenError::OtherFormat {
-            path: path.to_owned(),
-            found,
+        let databases = opened.map_err(|refusal| match refusal {
+            Refusal::Format(found) => OpenError::OtherFormat {
+                path: path.to_owned(),
+                found,
+            },
+            Refusal::Damage(damage) => OpenError::Damaged {
+                path: path.to_owned(),
+                damage,
+            },
         })?;
         if is_new {
             // Commits sync the file; this syncs its directory entry.
@@ -154,13 +159,25 @@ impl Disk {
                 .and_then(|folder| folder.sync_all())
                 .map_err(folder)?;
         }
-        Ok(Self {
+        let disk = Self {
             env,
             databases,
             memory: RwLock::default(),
             growth: RwLock::new(()),
             size: AtomicUsize::new(size),
             _lock: lock,
+        };
+        disk.verify_meta().map_err(unreadable)?;
+        Ok(disk)
+    }
+
+    /// Verifies the entries that all others depend on.
+    fn verify_meta(&self) -> heed::Result<()> {
+        self.read(|trees| {
+            for entry in trees.iter(Tree::Meta)? {
+                entry?;
+            }
+            Ok(())
         })
     }
 
@@ -356,21 +373,37 @@ pub(super) fn map(
 /// Returns the number of the last group of the journal that the trees have; `None` if the store
 /// never had a journal.
 pub(super) fn journal_position(trees: Trees<'_>) -> heed::Result<Option<u64>> {
-    match trees.get(Tree::Meta, JOURNAL_KEY) {
-        Ok(position) => Ok(position.map(layout::first_u64)),
-        Err(Fault::Storage(error)) => Err(error),
-        Err(fault) => Err(heed::Error::Decoding(fault.into())),
-    }
+    Ok(trees.get(Tree::Meta, JOURNAL_KEY)?.map(layout::first_u64))
 }
 
-/// Opens the trees, and creates missing ones. Returns the format of a store that has another one,
-/// and creates nothing there.
-fn databases(env: &Env<WithoutTls>) -> heed::Result<Result<[TreeDatabase; 5], u64>> {
+/// Why the trees of a store are not used.
+#[derive(Debug)]
+enum Refusal {
+    /// They have another format.
+    Format(u64),
+    Damage(Damage),
+}
+
+/// Opens the trees of a store, or creates those of a new one. Creates nothing in a store that it
+/// refuses.
+fn databases(env: &Env<WithoutTls>) -> heed::Result<Result<[TreeDatabase; 5], Refusal>> {
     let mut txn = env.write_txn()?;
+    let names: Option<TreeDatabase> = env.open_database(&txn, None)?;
+    let is_new = names.map_or(Ok(true), |names| names.is_empty(&txn))?;
+    // The first transaction creates all.
+    let lacks = |txn: &RwTxn<'_>, tree: Tree| -> heed::Result<bool> {
+        let found: Option<TreeDatabase> = env.open_database(txn, Some(tree.name()))?;
+        Ok(!is_new && found.is_none())
+    };
+    let damaged = |damage| Ok(Err(Refusal::Damage(damage)));
+    if lacks(&txn, Tree::Meta)? {
+        return damaged(Damage::MissingTree(Tree::Meta.name()));
+    }
     let meta: TreeDatabase = env.create_database(&mut txn, Some(Tree::Meta.name()))?;
     match format(&txn, meta)? {
         Some(FORMAT) => {}
-        Some(found) => return Ok(Err(found)),
+        Some(found) => return Ok(Err(Refusal::Format(found))),
+        None if !is_new => return damaged(Damage::MissingFormat),
         None => {
             let format = checksum::sealed(Tree::Meta, FORMAT_KEY, &FORMAT.to_be_bytes());
             meta.put(&mut txn, FORMAT_KEY, &format)?;
@@ -378,6 +411,9 @@ fn databases(env: &Env<WithoutTls>) -> heed::Result<Result<[TreeDatabase; 5], u6
     }
     let mut databases = [meta; 5];
     for tree in Tree::ALL {
+        if lacks(&txn, tree)? {
+            return damaged(Damage::MissingTree(tree.name()));
+        }
         databases[tree as usize] = env.create_database(&mut txn, Some(tree.name()))?;
     }
     // Needed even if nothing was created: aborting would close the handles.

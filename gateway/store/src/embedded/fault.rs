@@ -30,6 +30,15 @@ pub(super) enum Fault {
     Malformed(&'static str),
 }
 
+impl From<Fault> for heed::Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Storage(error) => error,
+            fault => Self::Decoding(fault.into()),
+        }
+    }
+}
+
 impl From<Fault> for StoreError {
     fn from(fault: Fault) -> Self {
         match fault {

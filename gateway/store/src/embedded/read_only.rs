@@ -181,10 +181,20 @@ impl ReadOnlyStore {
             path: path.clone(),
             source,
         };
-        let no_store = || OpenError::NoStore { path: path.clone() };
-        let database = |tree: Tree| -> Result<TreeDatabase, OpenError> {
-            let found = self.env.open_database(&self.txn, Some(tree.name()));
-            found.map_err(unreadable)?.ok_or_else(no_store)
+        let mut found: [Option<TreeDatabase>; 5] = [None; 5];
+        for tree in Tree::ALL {
+            let database = self.env.open_database(&self.txn, Some(tree.name()));
+            found[tree as usize] = database.map_err(unreadable)?;
+        }
+        let damaged = |damage| match found {
+            [None, None, None, None, None] => OpenError::NoStore { path: path.clone() },
+            _ => OpenError::Damaged {
+                path: path.clone(),
+                damage,
+            },
+        };
+        let database = |tree: Tree| {
+            found[tree as usize].ok_or_else(|| damaged(Damage::MissingTree(tree.name())))
         };
         let meta = database(Tree::Meta)?;
         let sealing = match disk::format(&self.txn, meta).map_err(unreadable)? {
@@ -196,7 +206,7 @@ impl ReadOnlyStore {
                     found,
                 });
             }
-            None => return Err(no_store()),
+            None => return Err(damaged(Damage::MissingFormat)),
         };
         let mut databases = [meta; 5];
         for tree in Tree::ALL {

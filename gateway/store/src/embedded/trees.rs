@@ -71,10 +71,29 @@ impl<'t> Trees<'t> {
         if let Some(entry) = self.memory.get(tree, key) {
             return Ok(entry);
         }
-        self.databases[tree as usize]
-            .get(self.txn, key)?
-            .map(|stored| self.sealing.open(tree, key, stored))
-            .transpose()
+        let database = self.databases[tree as usize];
+        let Some(stored) = database.get(self.txn, key)? else {
+            self.verify_neighbours(tree, key)?;
+            return Ok(None);
+        };
+        self.sealing.open(tree, key, stored).map(Some)
+    }
+
+    /// Verifies the entries before and after the place of a key that is not there: a damaged key
+    /// lies beside the place of the one that it was, unless the order of the keys shows the damage.
+    /// Not among the documents and events, where absent keys are frequent, and where it would be one
+    /// record that is missing: an absent partition would be created anew, without its content.
+    fn verify_neighbours(&self, tree: Tree, key: &[u8]) -> Result<(), Fault> {
+        if tree == Tree::Entries {
+            return Ok(());
+        }
+        let database = self.databases[tree as usize];
+        let before = database.get_lower_than(self.txn, key)?;
+        let after = database.get_greater_than(self.txn, key)?;
+        for (key, stored) in before.into_iter().chain(after) {
+            self.sealing.open(tree, key, stored)?;
+        }
+        Ok(())
     }
 
     /// Iterates over a range in ascending order.

@@ -17,7 +17,7 @@ use self::{
 };
 use super::{
     fault::Fault,
-    layout::{self, LayoutState, Unreadable},
+    layout::{self, LayoutState},
     open_error::OpenError,
     read_only::ReadOnlyStore,
     transfer::LOAD_PREFIX,
@@ -65,10 +65,7 @@ pub fn check(
             repair: "would remove it".to_owned(),
         });
     }
-    records(store.trees(), values, report, summary).map_err(|fault| match fault {
-        Fault::Storage(source) => unreadable(source),
-        fault => unreadable(heed::Error::Decoding(fault.into())),
-    })
+    records(store.trees(), values, report, summary).map_err(|fault| unreadable(fault.into()))
 }
 
 /// Checks the records of a store without damaged pages.
@@ -90,6 +87,7 @@ pub(super) fn records(
 
 impl Check<'_> {
     fn run(&mut self) -> Result<(), Fault> {
+        self.meta()?;
         let mut named = self.partitions()?;
         self.expiries(&named)?;
         let mut nameless = self.dropped(&named)?;
@@ -149,15 +147,18 @@ impl Check<'_> {
         }
     }
 
+    fn meta(&mut self) -> Result<(), Fault> {
+        for entry in self.trees.iter(Tree::Meta)? {
+            self.intact(entry)?;
+        }
+        Ok(())
+    }
+
     fn partitions(&mut self) -> Result<HashMap<u64, NamedPartition>, Fault> {
-        let next = match self
-            .trees
-            .get(Tree::Meta, super::plan::NEXT_PARTITION)?
-            .map(layout::last_u64)
-            .transpose()
-        {
-            Ok(next) => next.unwrap_or(1),
-            Err(Unreadable) => 0,
+        let next = match self.trees.get(Tree::Meta, super::plan::NEXT_PARTITION) {
+            // It is reported already.
+            Err(Fault::Damaged { .. }) => u64::MAX,
+            next => next?.map_or(Ok(1), layout::last_u64).unwrap_or(0),
         };
         let mut named: HashMap<u64, NamedPartition> = HashMap::new();
         let mut highest = 0;
@@ -241,6 +242,7 @@ impl Check<'_> {
     fn partly_loaded(&self) -> Result<Vec<u64>, Fault> {
         self.trees
             .prefix(Tree::Meta, LOAD_PREFIX.as_bytes())?
+            .filter(|entry| !matches!(entry, Err(Fault::Damaged { .. })))
             .map(|entry| Ok(layout::last_u64(entry?.1).unwrap_or(0)))
             .collect()
     }

@@ -59,6 +59,12 @@ pub enum Damage {
         "the meta pages of data.mdb are of the commits {0} and {1}, not of two in a row: one of them is not as it was written"
     )]
     Torn(u64, u64),
+    /// A tree is missing.
+    #[error("data.mdb lacks the tree {0}")]
+    MissingTree(&'static str),
+    /// The entry with the format is missing.
+    #[error("data.mdb does not tell its format")]
+    MissingFormat,
     /// A page is invalid.
     #[error("page {page} of data.mdb {what}")]
     Page {

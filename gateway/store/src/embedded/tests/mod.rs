@@ -7,6 +7,7 @@ mod child;
 mod conversion;
 mod crash;
 mod damage;
+mod flips;
 mod folder;
 mod layers;
 mod reads;
