@@ -46,6 +46,7 @@ use std::time::Duration;
 use self::active_topic::ActiveTopic;
 use self::shared::{Counters, Shared};
 use crate::bus::{Bus, BusError};
+use crate::capacity::ShrinkIfSparse;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{is_past, sleep, yield_now};
 use crate::{Outbox, Source, Topic};
@@ -214,15 +215,14 @@ impl Hub {
                     left.push(entry.topic);
                 }
             }
+            idle.shrink_if_sparse();
         }
         if left.is_empty() {
             return;
         }
         // In this order: nobody can join a topic again before it is removed.
         self.bus.leave(&left);
-        for topic in &left {
-            self.listener.topics.remove(topic);
-        }
+        self.listener.topics.remove_all(&left);
         self.shared
             .counters
             .topics

@@ -14,6 +14,7 @@
 //! [`bus`], `source`, [`digest`], [`hub`].
 
 pub mod bus;
+pub mod capacity;
 pub mod digest;
 pub mod fair;
 pub mod hub;

@@ -15,7 +15,7 @@ mod real {
 
     use dashmap::DashMap;
 
-    use crate::Topic;
+    use crate::{Topic, capacity::ShrinkIfSparse};
 
     pub(crate) use parking_lot::{Mutex, MutexGuard};
     pub(crate) use tokio::runtime::Handle;
@@ -43,8 +43,16 @@ mod real {
             Arc::clone(&self.0.entry(Arc::clone(topic)).or_insert_with(make))
         }
 
-        pub(crate) fn remove(&self, topic: &Topic) {
-            self.0.remove(topic);
+        pub(crate) fn remove_all<'a>(&self, topics: impl IntoIterator<Item = &'a Topic>) {
+            for topic in topics {
+                self.0.remove(topic);
+            }
+            self.0.shrink_if_sparse();
+        }
+
+        #[cfg(test)]
+        pub(crate) fn capacity(&self) -> usize {
+            self.0.capacity()
         }
 
         pub(crate) fn all(&self) -> Vec<Arc<T>> {
@@ -142,8 +150,11 @@ mod checked {
             Arc::clone(self.0.lock().entry(Arc::clone(topic)).or_insert_with(make))
         }
 
-        pub(crate) fn remove(&self, topic: &Topic) {
-            self.0.lock().remove(topic);
+        pub(crate) fn remove_all<'a>(&self, topics: impl IntoIterator<Item = &'a Topic>) {
+            // One lock for each, as in the map that it stands for.
+            for topic in topics {
+                self.0.lock().remove(topic);
+            }
         }
 
         pub(crate) fn all(&self) -> Vec<Arc<T>> {

@@ -44,9 +44,7 @@ impl Bus for Local {
     }
 
     fn leave(&self, topics: &[Topic]) {
-        for topic in topics {
-            self.joined.remove(topic);
-        }
+        self.joined.remove_all(topics);
     }
 
     fn is_connected(&self) -> bool {

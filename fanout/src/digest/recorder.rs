@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{Digest, DigestLine, HOLD, REPEATS, SETTLE_AFTER, bucket_topic, topic_hash};
+use crate::capacity::ShrinkIfSparse;
 use crate::sync::Mutex;
 use crate::{Position, Topic};
 
@@ -161,6 +162,7 @@ impl State {
             }
             commit.rounds < REPEATS
         });
+        self.commits.shrink_if_sparse();
         let parts = lines.len().div_ceil(LINES_PER_PART).max(1);
         let digest = |part: usize| Digest {
             publisher: self.publisher,

@@ -35,6 +35,7 @@ use std::{
 
 use dashmap::DashMap;
 use domain::{Services, online::Online, schema::Scope};
+use fanout::capacity::ShrinkIfSparse;
 use parking_lot::Mutex;
 use protocol::UserId;
 use store::StoreError;
@@ -196,8 +197,13 @@ impl PresenceTracker {
         let ended: Vec<Grace> = {
             let mut graces = self.graces.lock();
             let count = graces.partition_point(|grace| grace.until <= now);
-            graces.drain(..count).collect()
+            let ended = graces.drain(..count).collect();
+            graces.shrink_if_sparse();
+            ended
         };
+        if ended.is_empty() {
+            return;
+        }
         for Grace { member, number, .. } in ended {
             if self
                 .local
@@ -209,6 +215,14 @@ impl PresenceTracker {
                 self.rewrite([member]);
             }
         }
+        self.local.shrink_if_sparse();
+    }
+
+    fn take_unwritten(&self) -> Vec<String> {
+        let mut unwritten = self.unwritten.lock();
+        let members = unwritten.drain().collect();
+        unwritten.shrink_if_sparse();
+        members
     }
 
     /// Writes the changed members under the node's lease and renews it for `ttl`. They are settled
@@ -216,7 +230,7 @@ impl PresenceTracker {
     async fn write(&self, ttl: Duration) -> Result<(), StoreError> {
         let mut batch = Batch {
             presences: self,
-            members: self.unwritten.lock().drain().collect(),
+            members: self.take_unwritten(),
         };
         if !self.write_lease(ttl, &batch.members).await? {
             *self.last_failure.lock() = Instant::now();

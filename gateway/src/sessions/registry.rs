@@ -12,11 +12,15 @@ use std::{
 
 use dashmap::DashMap;
 use domain::schema::Scope;
-use fanout::{Outbox, Position};
+use fanout::{Outbox, Position, capacity::ShrinkIfSparse};
 use protocol::{ChannelId, TokenKeyId, UserId};
 
 use super::session::Session;
 use crate::source::MembershipListener;
+
+/// The indexes are shrunk, if they are sparse, whenever the number of sessions has fallen to a
+/// multiple of it.
+const SESSIONS_PER_SHRINK: usize = 1024;
 
 /// Limits of sessions on this node; 0 means no limit.
 #[derive(Debug, Clone, Copy)]
@@ -98,7 +102,12 @@ impl Registry {
         if let Some(key) = session.token_key() {
             self.by_token_key.remove(&key, session);
         }
-        self.count.fetch_sub(1, Ordering::Relaxed);
+        let left = self.count.fetch_sub(1, Ordering::Relaxed) - 1;
+        if left.is_multiple_of(SESSIONS_PER_SHRINK) {
+            self.by_user.0.shrink_if_sparse();
+            self.by_app.0.shrink_if_sparse();
+            self.by_token_key.0.shrink_if_sparse();
+        }
         true
     }
 
@@ -190,10 +199,11 @@ impl<K: Eq + Hash> Index<K> {
 
     /// Removes a session. Returns false if it was not indexed.
     fn remove(&self, key: &K, session: &Arc<Session>) -> bool {
-        let was_there = self
-            .0
-            .get_mut(key)
-            .is_some_and(|mut sessions| sessions.remove(&address_of(session)).is_some());
+        let was_there = self.0.get_mut(key).is_some_and(|mut sessions| {
+            let removed = sessions.remove(&address_of(session)).is_some();
+            sessions.shrink_if_sparse();
+            removed
+        });
         self.0.remove_if(key, |_, sessions| sessions.is_empty());
         was_there
     }

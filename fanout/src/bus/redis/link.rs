@@ -16,7 +16,7 @@ use futures_util::FutureExt;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{Topic, bus::Listener};
+use crate::{Topic, bus::Listener, capacity::ShrinkIfSparse};
 
 /// A command to a link. The queue is unbounded: it holds the joins and leaves of the node while the
 /// link connects.
@@ -206,10 +206,12 @@ impl Subscriber {
                 }
             }),
         }
+        self.wanted.shrink_if_sparse();
     }
 
     /// Handles all replies that have arrived completely.
     fn handle_replies(&mut self, session: &mut Session) -> Result<(), ConnectionError> {
+        session.pending.shrink_if_sparse();
         let mut subscribed = Vec::new();
         while let Some(reply) = session.connection.next_reply()? {
             match reply {

@@ -24,6 +24,7 @@ use super::{
 use crate::{
     Topic,
     bus::{BusError, Listener},
+    capacity::ShrinkIfSparse,
 };
 
 /// Period at which the topology is refreshed without a fault: a slot can move unnoticed.
@@ -232,6 +233,7 @@ impl SubscriptionRegistry {
                 by_target.entry(target).or_default().push(topic);
             }
         }
+        self.subscriptions.shrink_if_sparse();
         for (target, topics) in by_target {
             self.servers.send(&target, LinkCommand::Unsubscribe(topics));
         }

@@ -33,6 +33,29 @@ async fn topic_is_left_after_its_linger_unless_a_subscriber_returns() {
     reader.sees(&["1 1", "3 3"]).await;
 }
 
+#[tokio::test]
+async fn memory_of_many_topics_is_freed_after_they_are_left() {
+    let node = node();
+    let reader = node.reader("a");
+    let topics: Vec<(Topic, TopicKind)> = (0..5_000)
+        .map(|n| (format!("topic {n}").into(), TopicKind::Logged))
+        .collect();
+    drop(node.hub.join_all(&topics, &reader.outbox).await.unwrap());
+    let capacities = || {
+        [
+            node.hub.listener.topics.capacity(),
+            node.hub.shared.idle.lock().capacity(),
+        ]
+    };
+    assert!(capacities().iter().all(|capacity| *capacity >= 5_000));
+    eventually(
+        || capacities().iter().all(|capacity| *capacity < 1_000),
+        || format!("capacity to be freed: {:?}", capacities()),
+    )
+    .await;
+    assert_eq!(node.hub.stats().topics, 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn subscribing_while_a_topic_is_left_never_loses_records() {
     let node = Arc::new(node_with(HubConfig {

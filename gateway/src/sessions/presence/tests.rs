@@ -56,6 +56,33 @@ async fn user_is_published_online_once_and_offline_after_the_grace() {
 }
 
 #[tokio::test]
+async fn memory_of_many_users_is_freed_after_they_left() {
+    let world = World::new();
+    let node = world.node("a", NO_GRACE);
+    let users: Vec<UserId> = (0..5_000)
+        .map(|n| format!("user{n}").parse().unwrap())
+        .collect();
+    for user in &users {
+        node.session_began(&world.scope, user);
+    }
+    assert!(node.local.capacity() >= users.len());
+    for user in &users {
+        node.session_ended(&world.scope, user);
+    }
+    node.end_graces(Instant::now());
+    assert_eq!(node.take_unwritten().len(), users.len());
+    let capacities = [
+        node.local.capacity(),
+        node.graces.lock().capacity(),
+        node.unwritten.lock().capacity(),
+    ];
+    assert!(
+        capacities.iter().all(|capacity| *capacity < 1_000),
+        "{capacities:?}"
+    );
+}
+
+#[tokio::test]
 async fn user_who_connects_as_another_nodes_grace_ends_is_online() {
     for b_writes_first in [true, false] {
         let world = World::new();

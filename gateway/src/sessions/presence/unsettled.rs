@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use fanout::capacity::ShrinkIfSparse;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -47,6 +48,7 @@ impl Unsettled {
             })
             .collect();
         taken.extend(waiting.extract_if(|_, _| true).take(left));
+        waiting.shrink_if_sparse();
         taken
     }
 
