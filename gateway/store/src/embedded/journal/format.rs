@@ -1,8 +1,10 @@
-//! The content of a segment: a header, groups one after the other, zeros.
+//! The content of a segment: a header, groups one after the other, zeros. A copied segment has a
+//! magic of its own, and a trailer instead of the zeros.
 //!
 //! ```text
 //! segment  magic u64, generation u64, number of its first group u64, checksum u32, zero u32
 //! group    magic u32, length u32, number u64, checksum u32, zero u32, content, zeros up to 8 bytes
+//! trailer  magic u32, whether a segment follows u32, number of the next group u64, checksum u32, zero u32
 //! ```
 //!
 //! Numbers are little-endian. The checksum of a group covers the generation, its number, its length
@@ -12,17 +14,30 @@
 use std::ops::Range;
 
 const SEGMENT_MAGIC: u64 = u64::from_le_bytes(*b"CHAOSJ01");
+const COPIED_SEGMENT_MAGIC: u64 = u64::from_le_bytes(*b"CHAOSC01");
 const GROUP_MAGIC: u32 = u32::from_le_bytes(*b"GRP1");
+const TRAILER_MAGIC: u32 = u32::from_le_bytes(*b"END1");
 
 pub(super) const SEGMENT_HEADER_BYTES: u64 = 32;
 pub(super) const GROUP_HEADER_BYTES: usize = 24;
+pub(super) const TRAILER_BYTES: usize = 24;
 
 /// Groups begin at multiples of it.
 pub(super) const ALIGNMENT: usize = 8;
 
+/// Who wrote a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum SegmentKind {
+    /// A node. The file never becomes shorter than it was filled.
+    Live,
+    /// A copy. It ends with a [`Trailer`].
+    Copied,
+}
+
 /// The header of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) struct SegmentHeader {
+    pub(super) kind: SegmentKind,
     /// A random number.
     pub(super) generation: u64,
     /// Number of the first group.
@@ -32,7 +47,11 @@ pub(in super::super) struct SegmentHeader {
 impl SegmentHeader {
     pub(super) fn encode(self) -> [u8; SEGMENT_HEADER_BYTES as usize] {
         let mut bytes = [0; SEGMENT_HEADER_BYTES as usize];
-        bytes[..8].copy_from_slice(&SEGMENT_MAGIC.to_le_bytes());
+        let magic = match self.kind {
+            SegmentKind::Live => SEGMENT_MAGIC,
+            SegmentKind::Copied => COPIED_SEGMENT_MAGIC,
+        };
+        bytes[..8].copy_from_slice(&magic.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.generation.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.first.to_le_bytes());
         let sum = crc32fast::hash(&bytes[..24]);
@@ -41,11 +60,46 @@ impl SegmentHeader {
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let kind = match u64_at(bytes, 0)? {
+            COPIED_SEGMENT_MAGIC => SegmentKind::Copied,
+            _ => SegmentKind::Live,
+        };
         let header = Self {
+            kind,
             generation: u64_at(bytes, 8)?,
             first: u64_at(bytes, 16)?,
         };
         bytes.starts_with(&header.encode()).then_some(header)
+    }
+}
+
+/// The end of a copied segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trailer {
+    /// The copy has another segment after this one.
+    Continued,
+    /// The copy ends here.
+    Last,
+}
+
+impl Trailer {
+    /// `next` is the number of the group after those of the segment.
+    pub(super) fn encode(self, generation: u64, next: u64) -> [u8; TRAILER_BYTES] {
+        let mut bytes = [0; TRAILER_BYTES];
+        let is_continued = u32::from(self == Self::Continued);
+        bytes[..4].copy_from_slice(&TRAILER_MAGIC.to_le_bytes());
+        bytes[4..8].copy_from_slice(&is_continued.to_le_bytes());
+        bytes[8..16].copy_from_slice(&next.to_le_bytes());
+        let sum = checksum(generation, next, &bytes[..8]);
+        bytes[16..20].copy_from_slice(&sum.to_le_bytes());
+        bytes
+    }
+
+    /// Decodes all bytes after the last group of a segment.
+    pub(super) fn decode(bytes: &[u8], generation: u64, next: u64) -> Option<Self> {
+        [Self::Continued, Self::Last]
+            .into_iter()
+            .find(|trailer| trailer.encode(generation, next) == bytes)
     }
 }
 
@@ -106,9 +160,22 @@ pub(super) fn group_at(
     let content = start..start.checked_add(length)?;
     let sum = checksum(generation, number, segment.get(content.clone())?);
     let next = content.end.next_multiple_of(ALIGNMENT);
-    let padding = segment.get(content.end..next.min(segment.len()))?;
+    let padding = segment.get(content.end..next)?;
     (sum == u32_at(header, 16)? && padding.iter().all(|byte| *byte == 0))
         .then_some((number, content, next))
+}
+
+/// Returns whether the header of a group tells more bytes than the segment has. A node never writes
+/// such a group, so the segment was cut.
+pub(super) fn is_cut_at(segment: &[u8], offset: usize) -> bool {
+    let header = segment.get(offset..).unwrap_or_default();
+    match (u32_at(header, 0), u32_at(header, 4)) {
+        (Some(GROUP_MAGIC), Some(length)) => {
+            let length = GROUP_HEADER_BYTES as u64 + u64::from(length);
+            length.next_multiple_of(ALIGNMENT as u64) > header.len() as u64
+        }
+        _ => false,
+    }
 }
 
 fn checksum(generation: u64, number: u64, content: &[u8]) -> u32 {

@@ -11,8 +11,10 @@ use bytes::Bytes;
 
 use super::{
     FOLDER,
-    format::{ALIGNMENT, SEGMENT_HEADER_BYTES, SegmentHeader, group_at},
-    segments,
+    format::{
+        ALIGNMENT, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind, Trailer, group_at, is_cut_at,
+    },
+    segments::{self, SEGMENT_BYTES},
 };
 
 /// Attempts to read a segment in which a node writes: a group may be half written at one of them.
@@ -41,6 +43,18 @@ pub enum JournalError {
         /// Number of the group.
         group: u64,
         /// Its place in the segment.
+        offset: usize,
+        /// The segment.
+        path: PathBuf,
+    },
+    /// A segment ends where none ends.
+    #[error(
+        "{path} is not complete: it was cut or changed at or after byte {offset}, where group {group} begins or the file ends"
+    )]
+    Incomplete {
+        /// Number of the first group that may be missing.
+        group: u64,
+        /// Offset after the last whole group.
         offset: usize,
         /// The segment.
         path: PathBuf,
@@ -113,7 +127,8 @@ impl From<io::Error> for JournalCopyError {
 }
 
 /// Copies the journal of a store to which a node may be writing into another store's folder, up to
-/// the last whole group, under a [`Pin`](super::Pin). Returns its length in bytes.
+/// the last whole group, under a [`Pin`](super::Pin). Each copied segment ends with a trailer, so
+/// that a part that is missing later is noticed. Returns its length in bytes.
 ///
 /// # Errors
 /// The journal is damaged, or the copy cannot be written.
@@ -127,7 +142,8 @@ pub(in super::super) fn copy(from: &Path, to: &Path) -> Result<u64, JournalCopyE
     })?;
     segments::create_folder(&to)?;
     let mut bytes = 0;
-    for (first, path) in found {
+    let mut found = found.into_iter().peekable();
+    while let Some((first, path)) = found.next() {
         let segment =
             read_segment(&path, first, READ_ATTEMPTS).map_err(JournalCopyError::Source)?;
         let mut file = File::options()
@@ -135,9 +151,20 @@ pub(in super::super) fn copy(from: &Path, to: &Path) -> Result<u64, JournalCopyE
             .create_new(true)
             .mode(0o600)
             .open(segments::path(&to, first))?;
-        file.write_all(&segment.bytes[..segment.end])?;
+        let header = SegmentHeader {
+            kind: SegmentKind::Copied,
+            ..segment.header
+        };
+        let groups = &segment.bytes[SEGMENT_HEADER_BYTES as usize..segment.end];
+        let trailer = match found.peek() {
+            Some(_) => Trailer::Continued,
+            None => Trailer::Last,
+        };
+        file.write_all(&header.encode())?;
+        file.write_all(groups)?;
+        file.write_all(&trailer.encode(header.generation, segment.next()))?;
         file.sync_all()?;
-        bytes += segment.end as u64;
+        bytes += file.metadata()?.len();
     }
     File::open(&to)?.sync_all()?;
     Ok(bytes)
@@ -173,6 +200,7 @@ fn read_segments<E: From<JournalError>>(
         torn: None,
     };
     let mut next = None;
+    let mut trailer = None;
     for (first, path) in found {
         // After a power failure, any of the segments that the trees have may be removed.
         let is_needless = |next: u64| (next..=after + 1).contains(&first);
@@ -197,10 +225,14 @@ fn read_segments<E: From<JournalError>>(
                 replay(number, segment.bytes.slice(content.clone()))?;
             }
         }
-        next = Some(first + segment.groups.len() as u64);
-        let rest = &segment.bytes[segment.end.min(segment.bytes.len())..];
-        let is_torn = rest.iter().any(|byte| *byte != 0);
+        next = Some(segment.next());
+        trailer = segment.trailer;
+        let rest = &segment.bytes[segment.end..];
+        let is_torn = trailer.is_none() && rest.iter().any(|byte| *byte != 0);
         end.torn = is_torn.then_some((path, segment.end));
+    }
+    if let (Some(next), Some(Trailer::Continued)) = (next, trailer) {
+        return Err(missing(next).into());
     }
     let last = next.map_or(after, |next| next - 1);
     if last < after {
@@ -212,10 +244,20 @@ fn read_segments<E: From<JournalError>>(
 
 /// The whole groups of a segment.
 struct Segment {
+    header: SegmentHeader,
     bytes: Bytes,
     groups: Vec<std::ops::Range<usize>>,
     /// Offset after the last whole group.
     end: usize,
+    /// Only of a copy.
+    trailer: Option<Trailer>,
+}
+
+impl Segment {
+    /// Number of the group after those of the segment.
+    fn next(&self) -> u64 {
+        self.header.first + self.groups.len() as u64
+    }
 }
 
 fn read_segment(path: &Path, first: u64, attempts: usize) -> Result<Segment, JournalError> {
@@ -242,18 +284,37 @@ fn read_segment(path: &Path, first: u64, attempts: usize) -> Result<Segment, Jou
         let is_followed = (end + ALIGNMENT..bytes.len())
             .step_by(ALIGNMENT)
             .any(|offset| group_at(&bytes, header.generation, offset).is_some());
-        if !is_followed {
+        let group = first + groups.len() as u64;
+        let trailer = match header.kind {
+            SegmentKind::Live => None,
+            SegmentKind::Copied => Trailer::decode(&bytes[end..], header.generation, group),
+        };
+        let is_complete = match header.kind {
+            SegmentKind::Live => bytes.len() as u64 >= SEGMENT_BYTES && !is_cut_at(&bytes, end),
+            SegmentKind::Copied => trailer.is_some(),
+        };
+        if is_complete && !is_followed {
             return Ok(Segment {
+                header,
                 bytes: bytes.into(),
                 groups,
                 end,
+                trailer,
             });
         }
         if attempt == attempts {
-            return Err(JournalError::Group {
-                group: first + groups.len() as u64,
-                offset: end,
-                path: path.to_owned(),
+            let (offset, path) = (end, path.to_owned());
+            return Err(match is_followed {
+                true => JournalError::Group {
+                    group,
+                    offset,
+                    path,
+                },
+                false => JournalError::Incomplete {
+                    group,
+                    offset,
+                    path,
+                },
             });
         }
     }

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::{
     super::steps::{self, Step},
-    format::SegmentHeader,
+    format::{SegmentHeader, SegmentKind},
     pin,
 };
 
@@ -108,6 +108,7 @@ pub(super) fn begin(
     first: u64,
 ) -> io::Result<(File, PathBuf, SegmentHeader)> {
     let header = SegmentHeader {
+        kind: SegmentKind::Live,
         generation: rand::random(),
         first,
     };

@@ -41,27 +41,26 @@ fn content(number: u64) -> Vec<u8> {
         .into_bytes()
 }
 
-/// Creates a journal of six groups, the last three in a second segment. The files are cut after
-/// their groups, so that a test can change every byte. Returns the segments.
+/// Copies a journal of six groups, the last three in a second segment: the files are small, so that
+/// a test can change every byte. Returns the segments of the copy.
 fn small(store: &Path) -> [PathBuf; 2] {
-    let folder = store.join(FOLDER);
-    let mut journal = Journal::start(store, 1).unwrap();
-    for number in 1..=3 {
-        append(&mut journal, &content(number));
-    }
-    let first_end = journal.offset;
-    drop(journal);
+    let source = TempDir::new().unwrap();
+    two(source.path());
+    copy(source.path(), store).unwrap();
+    [1, 4].map(|first| segments::path(&store.join(FOLDER), first))
+}
+
+/// Creates a journal of six groups, the last three in a second segment. Returns the segments, with
+/// the ends of their groups.
+fn two(store: &Path) -> [(PathBuf, usize); 2] {
     // A process that starts again begins a new segment.
-    let mut journal = Journal::start(store, 4).unwrap();
-    for number in 4..=6 {
-        append(&mut journal, &content(number));
-    }
-    let paths = [1, 4].map(|first| segments::path(&folder, first));
-    for (path, end) in paths.iter().zip([first_end, journal.offset]) {
-        let file = File::options().write(true).open(path).unwrap();
-        file.set_len(end).unwrap();
-    }
-    paths
+    [1, 4].map(|first| {
+        let mut journal = Journal::start(store, first).unwrap();
+        for number in first..first + 3 {
+            append(&mut journal, &content(number));
+        }
+        (journal.path, journal.offset as usize)
+    })
 }
 
 fn all_groups() -> Groups {
@@ -79,38 +78,130 @@ fn groups_are_read_in_order_from_any_position() {
 }
 
 #[test]
-fn every_prefix_of_the_last_segment_has_a_prefix_of_its_groups() {
+fn cut_segment_of_a_copy_is_refused_wherever_it_is_cut() {
     let store = TempDir::new().unwrap();
-    let [_, last] = small(store.path());
-    let bytes = std::fs::read(&last).unwrap();
-    for length in 0..bytes.len() {
-        std::fs::write(&last, &bytes[..length]).unwrap();
-        match recovered(store.path(), 0) {
-            Ok((groups, _)) => {
-                assert!(length >= SEGMENT_HEADER_BYTES as usize);
-                assert!(groups.len() >= 3 && all_groups().starts_with(&groups));
-            }
-            Err(JournalError::Header { path }) => {
-                assert!(length < SEGMENT_HEADER_BYTES as usize && path == last);
-            }
-            Err(error) => panic!("{length}: {error}"),
+    for path in small(store.path()) {
+        let bytes = std::fs::read(&path).unwrap();
+        for length in 0..bytes.len() {
+            std::fs::write(&path, &bytes[..length]).unwrap();
+            refused_at(&path, store.path(), length);
         }
+        std::fs::write(&path, &bytes).unwrap();
+    }
+    assert_eq!(recovered(store.path(), 0).unwrap(), (all_groups(), false));
+}
+
+#[test]
+fn cut_segment_of_a_node_is_refused_wherever_it_is_cut() {
+    let store = TempDir::new().unwrap();
+    let [(first, end), (last, _)] = two(store.path());
+    let bytes = std::fs::read(&first).unwrap();
+    assert_eq!(bytes.len() as u64, SEGMENT_BYTES);
+    for length in (0..end + 50).chain([bytes.len() - 1]) {
+        std::fs::write(&first, &bytes[..length]).unwrap();
+        refused_at(&first, store.path(), length);
+    }
+    std::fs::write(&first, &bytes).unwrap();
+    let bytes = std::fs::read(&last).unwrap();
+    for length in [0, 32, 100, bytes.len() / 2, bytes.len() - 1] {
+        std::fs::write(&last, &bytes[..length]).unwrap();
+        refused_at(&last, store.path(), length);
     }
 }
 
 #[test]
-fn flipped_byte_is_refused_or_cuts_only_the_last_group() {
+fn cut_segment_of_a_large_group_is_refused() {
     let store = TempDir::new().unwrap();
-    let paths = small(store.path());
-    for path in &paths {
-        let bytes = std::fs::read(path).unwrap();
+    let mut journal = Journal::start(store.path(), 1).unwrap();
+    append(&mut journal, &vec![1; SEGMENT_BYTES as usize + 5_001]);
+    let copied = TempDir::new().unwrap();
+    copy(store.path(), copied.path()).unwrap();
+    for store in [store.path(), copied.path()] {
+        let path = segments::path(&store.join(FOLDER), 1);
+        let bytes = std::fs::read(&path).unwrap();
+        let standard = SEGMENT_BYTES as usize;
+        for length in [standard, standard + 4_000, bytes.len() - 8, bytes.len() - 1] {
+            std::fs::write(&path, &bytes[..length]).unwrap();
+            refused_at(&path, store, length);
+        }
+    }
+}
+
+fn refused_at(path: &Path, store: &Path, length: usize) {
+    match recovered(store, 0) {
+        Err(JournalError::Header { path: found }) => {
+            assert!(length < SEGMENT_HEADER_BYTES as usize && found == path);
+        }
+        Err(JournalError::Incomplete { path: found, .. }) => assert_eq!(found, path),
+        other => panic!("{} cut to {length}: {other:?}", path.display()),
+    }
+}
+
+#[test]
+fn copy_without_its_last_segment_is_refused() {
+    let store = TempDir::new().unwrap();
+    let [_, last] = small(store.path());
+    std::fs::remove_file(last).unwrap();
+    for after in 0..=3 {
+        let refused = recovered(store.path(), after);
+        assert!(
+            matches!(refused, Err(JournalError::Missing { group: 4, .. })),
+            "{after}: {refused:?}"
+        );
+    }
+}
+
+#[test]
+fn node_goes_on_after_a_copy() {
+    let store = TempDir::new().unwrap();
+    small(store.path());
+    let mut journal = Journal::start(store.path(), 7).unwrap();
+    let pin = Pin::acquire(store.path()).unwrap();
+    // A reader keeps the copied segments.
+    journal.finished().cut(6).unwrap();
+    append(&mut journal, &content(7));
+    drop(pin);
+    let mut expected = all_groups();
+    expected.push((7, content(7).into()));
+    assert_eq!(
+        recovered(store.path(), 0).unwrap(),
+        (expected.clone(), false)
+    );
+    let copied = TempDir::new().unwrap();
+    copy(store.path(), copied.path()).unwrap();
+    assert_eq!(recovered(copied.path(), 0).unwrap(), (expected, false));
+}
+
+#[test]
+fn flipped_byte_of_a_copy_is_refused() {
+    let store = TempDir::new().unwrap();
+    for path in small(store.path()) {
+        let bytes = std::fs::read(&path).unwrap();
         for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 0x10;
+            std::fs::write(&path, &flipped).unwrap();
+            let error = recovered(store.path(), 0).unwrap_err().to_string();
+            assert!(error.contains(&path.display().to_string()), "byte {at}");
+        }
+        std::fs::write(&path, &bytes).unwrap();
+    }
+}
+
+#[test]
+fn flipped_byte_of_a_node_is_refused_or_cuts_only_the_last_group() {
+    let store = TempDir::new().unwrap();
+    let segments = two(store.path());
+    for (path, end) in &segments {
+        let bytes = std::fs::read(path).unwrap();
+        // Every byte would take a minute. 13 is odd, so all fields of a header are among them.
+        for at in (0..*end).step_by(13) {
             let mut flipped = bytes.clone();
             flipped[at] ^= 0x10;
             std::fs::write(path, &flipped).unwrap();
             match recovered(store.path(), 0) {
                 Ok((groups, is_torn)) => {
-                    assert_eq!(path, &paths[1], "byte {at}");
+                    assert_eq!(path, &segments[1].0, "byte {at}");
                     assert!(groups.len() == 5 && is_torn, "byte {at}: {}", groups.len());
                     assert!(all_groups().starts_with(&groups));
                 }
