@@ -143,8 +143,9 @@ impl Embedded {
             path: path.to_owned(),
             source,
         };
-        let disk = Arc::new(Disk::open(path, map_size)?);
-        let journal = recovery::recover(&disk, path, &limits)?;
+        let no_room = |error: OpenError| error.or_no_room(path);
+        let disk = Arc::new(Disk::open(path, map_size).map_err(no_room)?);
+        let journal = recovery::recover(&disk, path, &limits).map_err(no_room)?;
         let (requests, receiver) = mpsc::channel(writer::QUEUE_LENGTH);
         let health = Health::default();
         let broken = health.broken.clone();

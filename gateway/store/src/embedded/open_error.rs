@@ -1,8 +1,15 @@
 //! Why a store cannot be opened, copied or checked.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
-use super::{journal::JournalError, layout::FORMAT, pages::Damage};
+use super::{
+    journal::{self, JournalError},
+    layout::FORMAT,
+    pages::Damage,
+};
 
 /// The reason why a store could not be opened. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +19,16 @@ pub enum OpenError {
         "the data folder {path} cannot be used ({source}): name one that this user may write to"
     )]
     Folder {
+        /// The folder.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The start has to write, and the disk is full.
+    #[error(
+        "the data folder {path} cannot be used: its disk or quota is full ({source}). Nothing is lost: make room there, and start again; do not bring back an older copy"
+    )]
+    NoRoom {
         /// The folder.
         path: PathBuf,
         /// The cause.
@@ -92,3 +109,33 @@ pub enum OpenError {
         source: heed::Error,
     },
 }
+
+impl OpenError {
+    /// Turns a failed write of a start into [`NoRoom`](Self::NoRoom) if the disk is full. LMDB calls a
+    /// write that was cut short an input/output error, so a write of our own decides.
+    pub(super) fn or_no_room(self, store: &Path) -> Self {
+        let cause = match &self {
+            Self::Folder { source, .. }
+            | Self::Unreadable {
+                source: heed::Error::Io(source),
+                ..
+            } => source,
+            _ => return self,
+        };
+        let source = match cause.raw_os_error() {
+            _ if journal::has_no_room(cause) => io::Error::from(cause.kind()),
+            Some(EIO) => match journal::try_room(store) {
+                Err(error) if journal::has_no_room(&error) => error,
+                _ => return self,
+            },
+            _ => return self,
+        };
+        Self::NoRoom {
+            path: store.to_owned(),
+            source,
+        }
+    }
+}
+
+/// The number of "input/output error", the same on all Unix systems.
+const EIO: i32 = 5;

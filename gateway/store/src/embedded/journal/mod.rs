@@ -50,6 +50,16 @@ pub(super) fn has_no_room(error: &io::Error) -> bool {
     )
 }
 
+/// Writes as much as a segment into a store's folder, and removes it.
+///
+/// # Errors
+/// There is no room for it, say.
+pub(super) fn try_room(store: &Path) -> io::Result<()> {
+    let folder = store.join(FOLDER);
+    segments::create_folder(&folder)?;
+    std::fs::remove_file(segments::create(&folder, SEGMENT_BYTES)?)
+}
+
 /// The writer's side of the journal.
 #[derive(Debug)]
 pub(super) struct Journal {

@@ -11,7 +11,10 @@ use super::{
     folder::{checked_keys, message, quiet, room},
     *,
 };
-use crate::{StoreError, embedded::read_only::ReadOnlyStore};
+use crate::{
+    StoreError,
+    embedded::{OpenError, read_only::ReadOnlyStore},
+};
 
 /// Environment variable with the role and the folder of the child process, which runs [`child`].
 const ROLE: &str = "CHAOS_TEST_STORE_CHILD";
@@ -30,8 +33,38 @@ async fn child() {
             say("reading");
             std::future::pending().await
         }
+        ("keep", folder) => {
+            let store = opened(CheckpointLimits::default(), Path::new(folder)).unwrap();
+            for i in 0..KEPT {
+                let commit = message(&format!("m{i}"), vec![1; 20_000]);
+                store.commit(&room(), commit).await.unwrap().unwrap();
+            }
+            say("kept");
+            std::future::pending().await
+        }
+        ("open", folder) => match opened(FREQUENT_CHECKPOINTS, Path::new(folder)) {
+            Ok(_) => say("open"),
+            Err(error) => say(&error.to_string()),
+        },
         _ => panic!("unknown role"),
     }
+}
+
+/// Messages of a child that keeps them in the journal.
+const KEPT: usize = 40;
+
+fn opened(limits: CheckpointLimits, folder: &Path) -> Result<Embedded, OpenError> {
+    let keep = Keep {
+        events: 0,
+        bytes: 0,
+    };
+    let options = Options {
+        keep,
+        map_size: 64 << 20,
+        limits,
+        clock: Arc::new(|| 0),
+    };
+    Embedded::open_with(folder, options, Local::new(Arc::new(())))
 }
 
 /// A child process, killed on drop.
@@ -205,6 +238,34 @@ async fn full_disk_refuses_commits_and_loses_none() {
     assert!(process.0.wait().unwrap().success());
     let store = quiet(folder.path());
     assert_eq!(checked_keys(&store).await.len(), acknowledged + 100);
+    store.close().await;
+}
+
+/// A limit on the file size simulates the full disk. At some limits no segment can be made, at others
+/// the trees cannot be written, or only partly.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn start_on_a_full_disk_tells_so_and_loses_nothing() {
+    let folder = TempDir::new().unwrap();
+    let mut process = Process::start("keep", folder.path(), "");
+    assert_eq!(process.next_line().as_deref(), Some("kept"));
+    process.0.kill().unwrap();
+    process.0.wait().unwrap();
+    let data = std::fs::metadata(folder.path().join("data.mdb")).unwrap();
+    // In blocks of 512 bytes. The last one has room for the trees.
+    let data = data.len() / 512;
+    for blocks in [data + 1, data + 3, data + 100, data + 107, 8_000] {
+        let limit = format!("trap '' XFSZ; ulimit -S -f {blocks};");
+        let mut process = Process::start("open", folder.path(), &limit);
+        let words = process.next_line().unwrap();
+        assert!(
+            words.contains("is full") && words.contains("Nothing is lost"),
+            "{blocks}: {words}"
+        );
+        assert!(process.0.wait().unwrap().success());
+    }
+    let store = quiet(folder.path());
+    assert_eq!(checked_keys(&store).await.len(), KEPT);
     store.close().await;
 }
 
