@@ -29,22 +29,26 @@ pub struct CheckArgs {
 /// findings.
 ///
 /// # Errors
-/// Fails if the store cannot be opened, or is too damaged to be read.
+/// Fails if the store cannot be opened or read.
 pub fn check(CheckArgs { data }: &CheckArgs) -> Result<ExitCode, CommandError> {
     let mut count = 0;
-    let summary = embedded::check(data, &mut ChatCheck::default(), &mut |finding| {
+    let checked = embedded::check(data, &mut ChatCheck::default(), &mut |finding| {
         count += 1;
         if count <= MAX_PRINTED_FINDINGS {
             print_line!("{}; mending it {}", finding.what, finding.repair);
         }
-    })
-    .map_err(|error| match error {
-        OpenError::Damaged { path, damage } => CommandError(format!(
-            "the folder {} is damaged ({damage}), and its contents cannot be checked: restore a backup with `chaos restore`",
-            path.display()
-        )),
-        error => CommandError::of(error),
-    })?;
+    });
+    let summary = match checked {
+        Ok(summary) => summary,
+        Err(OpenError::Damaged { path, damage }) => {
+            print_line!(
+                "{} is not whole ({damage}), and its contents cannot be checked: restore a backup with `chaos restore`",
+                path.display()
+            );
+            return Ok(ExitCode::from(1));
+        }
+        Err(error) => return Err(CommandError::of(error)),
+    };
     if count > MAX_PRINTED_FINDINGS {
         print_line!("… and {} more", count - MAX_PRINTED_FINDINGS);
     }

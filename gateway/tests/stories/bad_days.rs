@@ -249,6 +249,33 @@ async fn a_disk_without_room_for_a_store_ends_the_start_with_a_sentence() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_of_a_cut_journal_ends_with_1_and_restore_refuses_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let [data, backup, restored] =
+        ["data", "backup", "restored"].map(|name| folder.path().join(name));
+    filled(&data).await;
+    let [source, target, new] = [&data, &backup, &restored].map(|path| path.display().to_string());
+    let (code, words) = Chaos::runs(&["backup", "--data", &source, "--to", &target]).await;
+    assert_eq!(code, 0, "{words}");
+    for file in fs::read_dir(backup.join("journal")).unwrap() {
+        let file = fs::File::options()
+            .write(true)
+            .open(file.unwrap().path())
+            .unwrap();
+        file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+    }
+    let (code, words) = Chaos::runs(&["check", "--data", &target]).await;
+    assert_eq!(code, 1, "{words}");
+    assert!(
+        words.contains("is not complete") && words.contains("is not whole: 1 finding"),
+        "{words}"
+    );
+    let (code, words) = Chaos::runs(&["restore", "--from", &target, "--data", &new]).await;
+    assert_eq!(code, 2, "{words}");
+    assert!(words.contains("is not complete"), "{words}");
+}
+
 /// A limit on the file size simulates a full disk: no further segment of the journal can be made.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn full_disk_makes_sends_unavailable_and_loses_no_acknowledged_message() {

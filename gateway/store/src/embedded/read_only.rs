@@ -48,6 +48,7 @@ pub fn copy(from: &Path, to: &Path) -> Result<u64, OpenError> {
         });
     }
     store.check_format()?;
+    store.read_journal()?;
     let pin = store.pin.take();
     let mut bytes = store
         .copy(&pages::path(to))
@@ -80,7 +81,7 @@ pub(super) struct ReadOnlyStore {
     meta: Meta,
     txn: RoTxn<'static, WithoutTls>,
     env: Env<WithoutTls>,
-    /// What the trees lack; empty until [`check_format`](Self::check_format).
+    /// What the trees lack; empty until [`read_journal`](Self::read_journal).
     memory: Memory,
     databases: Option<([TreeDatabase; 5], Sealing)>,
     /// Keeps the journal's segments.
@@ -170,11 +171,10 @@ impl ReadOnlyStore {
         })
     }
 
-    /// Opens the trees, if this version reads their format, and reads what they lack from the
-    /// journal.
+    /// Opens the trees, if this version reads their format.
     ///
     /// # Errors
-    /// There is no store, or one of another format, or its journal is damaged.
+    /// There is no store, or one of another format.
     pub(super) fn check_format(&mut self) -> Result<(), OpenError> {
         let path = &self.path;
         let unreadable = |source| OpenError::Unreadable {
@@ -212,25 +212,38 @@ impl ReadOnlyStore {
         for tree in Tree::ALL {
             databases[tree as usize] = database(tree)?;
         }
-        if sealing == Sealing::Sealed {
-            let trees = Trees::new(&databases, &self.txn, &self.memory, sealing);
-            let position = disk::journal_position(trees).map_err(unreadable)?;
-            let mut memory = Memory::default();
-            let end = journal::read(path, position, &mut |group, content| {
-                plan::replay(content, &mut memory.active)
-                    .map_err(|_| JournalError::Content { group })
-            });
-            end.map_err(|source| OpenError::Journal {
-                path: path.clone(),
-                source,
-            })?;
-            self.memory = memory;
-        }
         self.databases = Some((databases, sealing));
         Ok(())
     }
 
-    /// The trees, with what the journal has of them. Only after
+    /// Reads what the trees lack from the journal. If that is damaged, the store has the groups
+    /// before the damage.
+    ///
+    /// # Errors
+    /// The journal is damaged, or the trees do not tell what they lack.
+    pub(super) fn read_journal(&mut self) -> Result<(), OpenError> {
+        let Some((_, Sealing::Sealed)) = self.databases else {
+            return Ok(());
+        };
+        let path = &self.path;
+        let position =
+            disk::journal_position(self.trees()).map_err(|source| OpenError::Unreadable {
+                path: path.clone(),
+                source,
+            })?;
+        let mut memory = Memory::default();
+        let end = journal::read(path, position, &mut |group, content| {
+            plan::replay(content, &mut memory.active).map_err(|_| JournalError::Content { group })
+        });
+        let end = end.map_err(|source| OpenError::Journal {
+            path: path.clone(),
+            source,
+        });
+        self.memory = memory;
+        end.map(drop)
+    }
+
+    /// The trees, with what was read from the journal. Only after
     /// [`check_format`](Self::check_format).
     pub(super) fn trees(&self) -> Trees<'_> {
         let (databases, sealing) = self

@@ -59,6 +59,13 @@ pub fn check(
         source,
     };
     store.check_format()?;
+    match store.read_journal() {
+        Err(OpenError::Journal { source, .. }) if source.is_damage() => report(Finding {
+            what: source.to_string(),
+            repair: "could not tell what stood there: would bring back a backup".to_owned(),
+        }),
+        read => read?,
+    }
     for name in store.unknown_trees().map_err(unreadable)? {
         report(Finding {
             what: format!("there is a tree {name:?}, which no store has"),

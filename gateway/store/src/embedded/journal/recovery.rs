@@ -77,6 +77,13 @@ pub enum JournalError {
     },
 }
 
+impl JournalError {
+    /// Returns whether the journal was read, and is not as it was written.
+    pub(in super::super) fn is_damage(&self) -> bool {
+        !matches!(self, Self::Unreadable { .. })
+    }
+}
+
 /// The end of a journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in super::super) struct JournalEnd {

@@ -402,3 +402,37 @@ async fn purged_numbers_are_not_reported() {
     assert_eq!(findings(&store.disk, folder.path()), Vec::<String>::new());
     store.close().await;
 }
+
+#[tokio::test]
+async fn damaged_journal_is_a_finding_and_the_trees_are_checked() {
+    let folder = TempDir::new().unwrap();
+    quiet_with_a_message(folder.path()).await;
+    let journal = folder.path().join(crate::embedded::JOURNAL);
+    for file in std::fs::read_dir(journal).unwrap() {
+        let path = file.unwrap().path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "segment")
+        {
+            let file = std::fs::File::options().write(true).open(path).unwrap();
+            file.set_len(1_000).unwrap();
+        }
+    }
+    let mut found = Vec::new();
+    let summary = check::check(folder.path(), &mut OddCheck, &mut |finding| {
+        found.push(finding.what);
+    })
+    .unwrap();
+    assert!(
+        found.len() == 1 && found[0].contains("is not complete"),
+        "{found:?}"
+    );
+    assert_eq!((summary.partitions, summary.documents), (1, 1));
+}
+
+async fn quiet_with_a_message(path: &Path) {
+    let store = quiet(path);
+    let committed = store.commit(&room(), message("m", "hi")).await;
+    committed.unwrap().unwrap();
+    store.close().await;
+}

@@ -105,6 +105,7 @@ pub(super) fn read(path: &Path) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
         return None;
     }
     store.check_format().ok()?;
+    store.read_journal().ok()?;
     let mut all = Vec::new();
     for tree in Tree::ALL {
         for entry in store.trees().iter(tree).unwrap() {
