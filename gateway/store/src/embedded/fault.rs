@@ -78,7 +78,7 @@ pub(super) fn has_no_room(error: &heed::Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::{
         sync::{
             Arc,
@@ -93,7 +93,7 @@ mod tests {
 
     /// Counts log lines.
     #[derive(Clone, Default)]
-    struct Lines(Arc<AtomicUsize>);
+    pub(in super::super) struct Lines(pub(in super::super) Arc<AtomicUsize>);
 
     impl Subscriber for Lines {
         fn enabled(&self, _: &Metadata<'_>) -> bool {

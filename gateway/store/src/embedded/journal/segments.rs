@@ -7,8 +7,10 @@ use std::{
     os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
+use fanout::LogRateLimit;
 use parking_lot::Mutex;
 
 use super::{
@@ -37,6 +39,13 @@ const SPARE_EXTENSION: &str = "spare";
 
 /// Spares that are prepared. The last one is kept for groups that remove something.
 const SPARE_COUNT: usize = 2;
+
+/// Bytes of segments from which on a reader that keeps them is logged: as many as changes in memory
+/// before commits wait.
+const PINNED_BYTES_LOGGED: u64 = 128 << 20;
+
+/// Limit of log lines about such a reader.
+static PINNED: LogRateLimit = LogRateLimit::new(1);
 
 /// Bytes that are written at a time to fill a segment.
 const FILL_BYTES: usize = 1 << 20;
@@ -239,6 +248,7 @@ impl FinishedSegments {
     /// A file cannot be removed. It stays in the list.
     pub(in super::super) fn cut(&self, through: u64) -> io::Result<()> {
         let Some(_exclusive) = pin::try_exclusive(&self.folder)? else {
+            self.log_pinned(&PINNED, Instant::now());
             return Ok(());
         };
         let mut segments = self.segments.lock();
@@ -248,5 +258,18 @@ impl FinishedSegments {
             done(&self.folder, Step::SegmentRemoved);
         }
         Ok(())
+    }
+
+    pub(super) fn log_pinned(&self, limit: &LogRateLimit, now: Instant) {
+        let bytes = self.bytes();
+        if bytes >= PINNED_BYTES_LOGGED
+            && let Some(suppressed) = limit.pass(now)
+        {
+            tracing::warn!(
+                bytes,
+                suppressed,
+                "another process reads the store and keeps its journal, which grows: end a `chaos backup` or `chaos check` that hangs"
+            );
+        }
     }
 }

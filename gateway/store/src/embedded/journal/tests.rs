@@ -1,9 +1,10 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use bytes::Bytes;
+use fanout::LogRateLimit;
 use tempfile::TempDir;
 
-use super::*;
+use super::{super::fault::tests::Lines, *};
 
 type Groups = Vec<(u64, Bytes)>;
 
@@ -389,6 +390,33 @@ fn segments_are_removed_when_the_trees_have_them_unless_they_are_pinned() {
         recovered(store.path(), 3).unwrap().0,
         [(4, Bytes::from_static(b"small"))]
     );
+}
+
+#[test]
+fn reader_that_keeps_a_large_journal_is_logged_once_a_second() {
+    let store = TempDir::new().unwrap();
+    let journal = Journal::start(store.path(), 1).unwrap();
+    let finished = journal.finished();
+    let lines = Lines::default();
+    let count = || lines.0.load(std::sync::atomic::Ordering::Relaxed);
+    let pin = Pin::acquire(store.path()).unwrap();
+    tracing::subscriber::with_default(lines.clone(), || {
+        let path = segments::path(&journal.folder, 0);
+        finished.push(path.clone(), 0, (128 << 20) - 1);
+        finished.cut(0).unwrap();
+        assert_eq!(count(), 0, "a short backup is normal");
+        finished.push(path, 0, 1);
+        finished.cut(0).unwrap();
+        assert_eq!(count(), 1);
+        let (limit, start) = (LogRateLimit::new(1), Instant::now());
+        for second in 0..3 {
+            for _ in 0..100 {
+                finished.log_pinned(&limit, start + Duration::from_secs(second));
+            }
+        }
+        assert_eq!(count(), 4);
+    });
+    drop(pin);
 }
 
 #[test]
