@@ -1,5 +1,6 @@
 //! Readiness of a node, as `/readyz` and `chaos_ready` report it: the store can be used, it is
-//! sealed under this node's secret key, and the bus is connected.
+//! sealed under this node's secret key, and the bus is connected. One shard of a Cluster is enough:
+//! a node is not ready only if it can serve nobody.
 
 use std::{
     fmt,
@@ -17,7 +18,7 @@ use domain::{
 };
 use fanout::bus::Bus;
 use protocol::ErrorCode;
-use store::{Store, StoreError};
+use store::{Availability, Store, StoreError};
 use tokio::{
     sync::Mutex,
     time::{MissedTickBehavior, interval, timeout},
@@ -28,6 +29,8 @@ const RESULT_TTL: Duration = Duration::from_millis(500);
 /// Interval of the background check.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Maximum time of the comparison of the secret key while a part of the store is away.
+const COMPARISON_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Checks the store and the bus, and caches the result.
 pub struct Readiness {
@@ -37,6 +40,10 @@ pub struct Readiness {
     bus: Option<Arc<dyn Bus>>,
     last: Mutex<Option<(Instant, Result<()>)>>,
     is_reachable: AtomicBool,
+    /// Whether the store was sealed under this node's secret key when last compared.
+    is_sealed: AtomicBool,
+    /// Whether a part of the store was away when last probed.
+    is_partial: AtomicBool,
 }
 
 impl Readiness {
@@ -45,7 +52,7 @@ impl Readiness {
         Self::over(store, secret, None)
     }
 
-    /// Like [`Self::new`], and requires that the bus is connected.
+    /// Like [`Self::new`], and requires that the bus receives records.
     pub fn with_bus(store: Arc<dyn Store>, secret: Arc<SecretKey>, bus: Arc<dyn Bus>) -> Arc<Self> {
         Self::over(store, secret, Some(bus))
     }
@@ -57,6 +64,8 @@ impl Readiness {
             bus,
             last: Mutex::default(),
             is_reachable: AtomicBool::new(false),
+            is_sealed: AtomicBool::new(false),
+            is_partial: AtomicBool::new(false),
         })
     }
 
@@ -72,16 +81,9 @@ impl Readiness {
         {
             return found.clone();
         }
-        let late = || {
-            Err(StoreError::Unavailable(format!(
-                "the store did not answer within {} s",
-                STORE_TIMEOUT.as_secs()
-            ))
-            .into())
-        };
         let found = timeout(STORE_TIMEOUT, self.ask_store())
             .await
-            .unwrap_or_else(|_| late());
+            .unwrap_or_else(|_| Err(not_within(STORE_TIMEOUT)));
         let found = found.and_then(|()| self.check_bus());
         let was_reachable = self.is_reachable.swap(found.is_ok(), Ordering::Relaxed);
         match &found {
@@ -99,25 +101,65 @@ impl Readiness {
 
     /// Probes the store, and compares the check value of the secret key: a Redis that was emptied
     /// has none, and gets it back before a node with another key takes the store for a new one.
+    ///
+    /// While a part of the store is away, the last comparison counts if the check value is there.
     async fn ask_store(&self) -> Result<()> {
-        self.store.probe().await.map_err(|error| match error {
+        let availability = self.store.probe().await.map_err(|error| match error {
             // The settings of the store are at fault, and whoever watches the node can mend them.
             StoreError::Full(why) => Error::new(ErrorCode::Unavailable, why),
             error => error.into(),
         })?;
-        match secret_check::seal_under(&*self.store, &self.secret).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Error::new(
-                ErrorCode::Unavailable,
-                secret_check::OTHER_SECRET_KEY,
-            )),
+        let compared = secret_check::seal_under(&*self.store, &self.secret);
+        let compared = match availability {
+            Availability::Whole => compared.await,
+            Availability::Partial(_) => timeout(COMPARISON_TIMEOUT, compared)
+                .await
+                .unwrap_or_else(|_| Err(not_within(COMPARISON_TIMEOUT))),
+        };
+        let is_partial = matches!(availability, Availability::Partial(_));
+        self.note_availability(availability);
+        match compared {
+            Ok(is_equal) => {
+                self.is_sealed.store(is_equal, Ordering::Relaxed);
+                match is_equal {
+                    true => Ok(()),
+                    false => Err(Error::new(
+                        ErrorCode::Unavailable,
+                        secret_check::OTHER_SECRET_KEY,
+                    )),
+                }
+            }
+            Err(error)
+                if is_partial
+                    && error.code() == ErrorCode::Unavailable
+                    && self.is_sealed.load(Ordering::Relaxed) =>
+            {
+                Ok(())
+            }
             Err(error) => Err(error),
         }
     }
 
+    /// Logs when a part of the store becomes unavailable, and when all of it is available again.
+    fn note_availability(&self, availability: Availability) {
+        let is_partial = matches!(availability, Availability::Partial(_));
+        let was_partial = self.is_partial.swap(is_partial, Ordering::Relaxed);
+        match availability {
+            Availability::Partial(why) if !was_partial => tracing::warn!(
+                why,
+                "a part of the store cannot be used: the node stays ready for the rest"
+            ),
+            Availability::Whole if was_partial => {
+                tracing::info!("all of the store can be used again");
+            }
+            _ => {}
+        }
+    }
+
+    /// A node that receives the records of one shard of a Cluster can serve the channels there.
     fn check_bus(&self) -> Result<()> {
         match &self.bus {
-            Some(bus) if !bus.is_connected() => Err(StoreError::Unavailable(
+            Some(bus) if !bus.is_partly_connected() => Err(StoreError::Unavailable(
                 "the node is not subscribed to what other nodes publish".to_owned(),
             )
             .into()),
@@ -140,6 +182,14 @@ impl Readiness {
             let _: Result<()> = self.ask().await;
         }
     }
+}
+
+fn not_within(limit: Duration) -> Error {
+    StoreError::Unavailable(format!(
+        "the store did not answer within {} ms",
+        limit.as_millis()
+    ))
+    .into()
 }
 
 impl fmt::Debug for Readiness {

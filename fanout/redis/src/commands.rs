@@ -106,6 +106,14 @@ impl Commands {
         }
     }
 
+    /// Returns the number of known masters; 0 unless the deployment is a Cluster.
+    pub fn known_masters(&self) -> usize {
+        match &self.route {
+            Route::Master(_) => 0,
+            Route::Shards(shards) => shards.topology.masters().len(),
+        }
+    }
+
     /// Returns the deployment.
     pub fn deployment(&self) -> &Deployment {
         &self.deployment

@@ -26,8 +26,14 @@ pub trait Bus: Send + Sync + std::fmt::Debug {
     /// Leaves topics without waiting. Records of them may still arrive for a short time.
     fn leave(&self, topics: &[Topic]);
 
-    /// Returns whether records arrive currently.
+    /// Returns whether records of all topics arrive currently.
     fn is_connected(&self) -> bool;
+
+    /// Returns whether records of some topics arrive currently: on a Cluster, those of at least one
+    /// shard.
+    fn is_partly_connected(&self) -> bool {
+        self.is_connected()
+    }
 }
 
 /// Receives records from the bus. Called from the bus's receiving task: must not block.

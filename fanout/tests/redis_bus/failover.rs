@@ -147,6 +147,9 @@ async fn restarted_shard_is_joined_again_and_others_are_unaffected() {
             there.push(topic.clone());
         }
     }
+    cluster.masters[1].kill9();
+    until("the loss is noticed", || async { !node.bus.is_connected() }).await;
+    assert!(node.bus.is_partly_connected());
     cluster.masters[1].restart().await;
     let began = Instant::now();
     node.is_told_of(&there).await;

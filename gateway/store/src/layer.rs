@@ -7,8 +7,8 @@ use bytes::Bytes;
 use fanout::{Position, Topic};
 
 use crate::{
-    Commit, Committed, Document, DocumentKey, Log, Page, Partition, PartitionHead, Purged, Range,
-    Read, Require, Snapshot, Store, StoreError, Table,
+    Availability, Commit, Committed, Document, DocumentKey, Log, Page, Partition, PartitionHead,
+    Purged, Range, Read, Require, Snapshot, Store, StoreError, Table,
 };
 
 /// A store over another store. Methods that are not overridden delegate to [`inner`](Self::inner).
@@ -113,7 +113,7 @@ pub trait StoreLayer: Send + Sync + std::fmt::Debug {
     }
 
     /// See [`Store::probe`].
-    async fn probe(&self) -> Result<(), StoreError> {
+    async fn probe(&self) -> Result<Availability, StoreError> {
         self.inner()?.probe().await
     }
 }
@@ -278,7 +278,7 @@ impl<L: StoreLayer> Store for L {
         StoreLayer::now(self)
     }
 
-    fn probe<'s, 'r>(&'s self) -> BoxFuture<'r, Result<(), StoreError>>
+    fn probe<'s, 'r>(&'s self) -> BoxFuture<'r, Result<Availability, StoreError>>
     where
         's: 'r,
         Self: 'r,

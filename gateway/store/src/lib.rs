@@ -169,11 +169,20 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Checks whether the store can be used. Meant to be called every second.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] if the store cannot be reached or refuses writes,
+    /// [`StoreError::Unavailable`] if no part of the store can be reached and takes writes,
     /// [`StoreError::Full`] if it cannot keep what is stored. A store without room can be used.
-    async fn probe(&self) -> Result<(), StoreError> {
-        self.now().await.map(drop)
+    async fn probe(&self) -> Result<Availability, StoreError> {
+        self.now().await.map(|_| Availability::Whole)
     }
+}
+
+/// How much of a store can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Availability {
+    /// All of it.
+    Whole,
+    /// Some shards of a Cluster cannot be used; with the first reason.
+    Partial(String),
 }
 
 /// The reason why a store call failed.

@@ -61,7 +61,7 @@ impl StoreLayer for Trouble {
         self.reads.fetch_add(1, Ordering::Relaxed);
         self.inner()?.read(reads).await
     }
-    async fn probe(&self) -> Result<(), StoreError> {
+    async fn probe(&self) -> Result<store::Availability, StoreError> {
         assert!(!self.panics.load(Ordering::Relaxed), "told to");
         self.inner()?.probe().await
     }

@@ -115,6 +115,11 @@ impl Bus for RedisBus {
         self.status.is_connected.load(Ordering::Relaxed)
             && !self.status.is_forbidden.load(Ordering::Relaxed)
     }
+
+    fn is_partly_connected(&self) -> bool {
+        self.status.is_partly_connected.load(Ordering::Relaxed)
+            && !self.status.is_forbidden.load(Ordering::Relaxed)
+    }
 }
 
 /// Cancels a join that timed out or was dropped.

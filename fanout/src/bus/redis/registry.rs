@@ -421,6 +421,9 @@ impl SubscriptionRegistry {
         self.status
             .is_connected
             .store(is_connected, Ordering::Relaxed);
+        self.status
+            .is_partly_connected
+            .store(self.servers.is_any_connected(), Ordering::Relaxed);
         if is_connected {
             *self.status.fault.lock() = None;
         }
@@ -430,5 +433,8 @@ impl SubscriptionRegistry {
 impl Drop for SubscriptionRegistry {
     fn drop(&mut self) {
         self.status.is_connected.store(false, Ordering::Relaxed);
+        self.status
+            .is_partly_connected
+            .store(false, Ordering::Relaxed);
     }
 }

@@ -87,6 +87,11 @@ impl Servers {
         !self.links.is_empty() && self.links.values().all(|state| state.is_connected)
     }
 
+    /// Returns whether records of some topics arrive.
+    pub(super) fn is_any_connected(&self) -> bool {
+        self.links.values().any(|state| state.is_connected)
+    }
+
     pub(super) fn set_connected(&mut self, link: u64) {
         if let Some((_, state)) = self.find(link) {
             state.is_connected = true;

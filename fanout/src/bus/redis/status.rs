@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 #[derive(Debug, Default)]
 pub(super) struct Status {
     pub(super) is_connected: AtomicBool,
+    pub(super) is_partly_connected: AtomicBool,
     /// Whether the server's access rules refused the last subscription.
     pub(super) is_forbidden: AtomicBool,
     /// The last fault, for errors of joins.

@@ -9,6 +9,7 @@ use redis::{ErrorKind, RedisError, ServerErrorKind, Value, cmd};
 use super::{
     Redis,
     policy::{self, Eviction},
+    probe,
     script::{self, text},
 };
 use crate::StoreError;
@@ -80,10 +81,6 @@ const MIN_VERSION: (u32, u32) = (6, 2);
 
 /// The oldest version with sharded channels, which carry the records on a Cluster.
 const MIN_CLUSTER_VERSION: (u32, u32) = (7, 0);
-
-/// Maximum number of keys that are tried until one is in a slot of a Cluster's master. A master with
-/// a hundredth of the slots is missed once in 23,000 times.
-const MAX_PROBED_SLOTS: u32 = 1_000;
 
 /// Does [`Redis::check`].
 pub(super) async fn check(redis: &Redis) -> Result<Warnings, Unfit> {
@@ -161,13 +158,8 @@ async fn forbidden_commands(
     redis: &Redis,
     master: &mut AdminConnection,
 ) -> Result<Vec<String>, Unfit> {
-    for attempt in 0..MAX_PROBED_SLOTS {
-        // The first partition is that of `Store::now`; on a Cluster the others have other slots.
-        // The first partition is that of `Store::now`; on a Cluster the others have other slots.
-        let partition = match attempt {
-            0 => "leases".to_owned(),
-            _ => format!("leases{attempt}"),
-        };
+    for attempt in 0..probe::MAX_PARTITIONS {
+        let partition = probe::partition(attempt);
         let mut eval = cmd("EVAL");
         eval.arg(script::NOW.code())
             .arg(1)

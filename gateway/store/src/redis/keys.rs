@@ -67,11 +67,6 @@ impl<'a> Keys<'a> {
         self.names.key(self.partition, rest)
     }
 
-    /// The channel of the records.
-    pub(super) fn channel(self) -> String {
-        self.names.channel(self.partition)
-    }
-
     /// Key of the head.
     pub(super) fn head(self) -> String {
         self.key("head")

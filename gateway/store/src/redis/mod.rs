@@ -30,6 +30,7 @@ mod large;
 mod lease;
 mod plan;
 mod policy;
+mod probe;
 mod purge;
 mod read;
 mod script;
@@ -54,8 +55,8 @@ pub use check::{Unfit, Warnings};
 use large::{LargeReads, Size};
 
 use super::{
-    Commit, Committed, DEADLINE, Document, DocumentKey, Keep, Log, Page, Partition, PartitionHead,
-    Purged, Range, Read, Require, Snapshot, Store, StoreError, Table,
+    Availability, Commit, Committed, DEADLINE, Document, DocumentKey, Keep, Log, Page, Partition,
+    PartitionHead, Purged, Range, Read, Require, Snapshot, Store, StoreError, Table,
 };
 
 /// A store on a Redis deployment. Nodes that open the same deployment share all data.
@@ -302,18 +303,7 @@ impl Store for Redis {
     /// On a Cluster, asks the shard that has the leases.
     async fn now(&self) -> Result<u64, StoreError> {
         let tries_commands = self.permissions.are_due();
-        let leases = keys::Keys::of_leases(&self.names);
-        let answer = with_timeout(script::NOW.run(
-            &self.commands,
-            &[leases.key("now")],
-            &[
-                if tries_commands { "1" } else { "0" },
-                self.publish_command(),
-                &leases.channel(),
-            ],
-        ))
-        .await?;
-        let mut answer = script::Items::of(answer.value)?;
+        let mut answer = probe::run_now(self, "leases", tries_commands).await?;
         let now = answer.int()?;
         self.note_fullness(answer.int()? == 1);
         if tries_commands {
@@ -323,10 +313,8 @@ impl Store for Redis {
         Ok(now.saturating_add_signed(self.clock_offset()))
     }
 
-    /// Also asks every master for its eviction policy.
-    async fn probe(&self) -> Result<(), StoreError> {
-        let (now, ()) = tokio::join!(self.now(), self.evicting.refresh(&self.commands));
-        now?;
-        self.evicting.admit(|| None)
+    /// On a Cluster, asks every master.
+    async fn probe(&self) -> Result<Availability, StoreError> {
+        probe::probe(self).await
     }
 }

@@ -21,7 +21,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(900);
 const UNKNOWN_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Maximum time that a check waits for a master.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+const CHECK_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Whether a server evicts keys when its memory is full.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -310,3 +310,54 @@ async fn sessions_survive_a_redis_outage_without_loss() {
         sent.len()
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_over_a_cluster_are_ready_while_any_shard_is_there() {
+    let mut world = World::with(StoreKind::Cluster, 2, &NO_LIMIT).await;
+    world.are_ready(true).await;
+    for shard in 0..3 {
+        let StoreProcess::Cluster(cluster, _) = &mut world.store_process else {
+            unreachable!()
+        };
+        for server in &cluster.masters {
+            let partial = ["CONFIG", "SET", "cluster-require-full-coverage", "no"];
+            server.command(&partial).await.unwrap();
+        }
+        cluster.masters[shard].kill9();
+        until("both nodes notice the loss", || async {
+            world.metric(0, "chaos_bus_connected").await == 0.0
+                && world.metric(1, "chaos_bus_connected").await == 0.0
+        })
+        .await;
+        // Longer than any result is reused, and than a shard has to answer.
+        let end = Instant::now() + Duration::from_secs(4);
+        while Instant::now() < end {
+            for node in 0..2 {
+                assert_eq!(world.readiness(node).await, 200, "without shard {shard}");
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let StoreProcess::Cluster(cluster, _) = &mut world.store_process else {
+            unreachable!()
+        };
+        cluster.masters[shard].restart().await;
+        cluster.whole().await;
+        until("both nodes are connected to all shards", || async {
+            world.metric(0, "chaos_bus_connected").await == 1.0
+                && world.metric(1, "chaos_bus_connected").await == 1.0
+        })
+        .await;
+        world.are_ready(true).await;
+    }
+    let StoreProcess::Cluster(cluster, _) = &world.store_process else {
+        unreachable!()
+    };
+    for server in &cluster.masters {
+        server.stop();
+    }
+    world.are_ready(false).await;
+    for server in &cluster.masters {
+        server.cont();
+    }
+    world.are_ready(true).await;
+}
