@@ -61,6 +61,7 @@ prepare() {
   cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt || give_up "rustfmt is missing: rustup component add rustfmt"
   cargo clippy --version >/dev/null 2>&1 || rustup component add clippy || give_up "clippy is missing: rustup component add clippy"
   install cc build-essential
+  install make make
   install redis-server redis-server redis-tools
   install redis-sentinel redis-sentinel
   install redis-cli redis-tools
