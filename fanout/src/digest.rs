@@ -18,9 +18,8 @@
 //!   position, until a head that is read [`SETTLE_AFTER`] after the failure shows the outcome.
 //! - Rounds are numbered from 1 by each start of a node, and published without lines too. If
 //!   [`REPEATS`] rounds in succession are incomplete, or a node is silent for so long, a receiver
-//!   has to doubt the positions of all topics, and again while the node is silent, until it is
-//!   forgotten after [`FORGET_AFTER`]. What a node commits afterwards without being heard is left to
-//!   the comparison of all positions.
+//!   has to doubt the positions of all topics, and again for as long as the node is silent
+//!   and its lease has not ended.
 //! - A node that ends in order says so in its last round.
 //!
 //! Round *n* travels on bucket topic *n* mod [`BUCKETS`]: on a Cluster the repeats of a line go
@@ -55,8 +54,9 @@ pub const REPEATS: u64 = 4;
 /// are repeated.
 pub const SILENCE: Duration = Duration::from_millis(4_500);
 
-/// Time after which a silent node is forgotten; longer than the lease of a dead node.
-pub const FORGET_AFTER: Duration = Duration::from_secs(20);
+/// Time after which a receiver asks whether a silent node lives; longer than the lease of a dead
+/// node, so that one question is enough.
+pub const LIFE_CHECK_AFTER: Duration = Duration::from_secs(20);
 
 /// Time after which a commit whose answer was lost can no longer run: its connection was closed for
 /// lack of heartbeats before.

@@ -99,6 +99,12 @@ pub trait Source: Send + Sync + 'static {
     /// Returns the newest position of each topic, in the order of `topics`. A topic whose head
     /// cannot be read does not delay others.
     async fn heads(&self, topics: &[Topic]) -> Vec<Result<Position, SourceError>>;
+
+    /// Returns whether each of these nodes, identified as in their [digests](crate::digest), may
+    /// still commit. Default: none.
+    async fn are_alive(&self, publishers: &[u64]) -> Result<Vec<bool>, SourceError> {
+        Ok(vec![false; publishers.len()])
+    }
 }
 
 /// Maximum size of one read of the log.

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use domain::{
     Services,
+    online::lease_name,
     schema::{ENTITY, ONLY, PARTICIPANTS, Scope, Subject, scope_of_topic, subject},
 };
 use fanout::{
@@ -278,6 +279,13 @@ impl fanout::Source for GatewaySource {
             .iter()
             .map(|participant| lives && participant.is_some())
             .collect())
+    }
+
+    async fn are_alive(&self, publishers: &[u64]) -> Result<Vec<bool>, SourceError> {
+        let leases: Vec<String> = publishers.iter().copied().map(lease_name).collect();
+        let counts = self.services.store.members(&leases).await;
+        let counts = counts.map_err(|e| SourceError(e.to_string()))?;
+        Ok(counts.into_iter().map(|count| count > 0).collect())
     }
 
     async fn heads(&self, topics: &[Topic]) -> Vec<Result<Position, SourceError>> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tokio::time::Instant;
 
-use super::{Digest, FORGET_AFTER, INTERVAL, REPEATS, SILENCE};
+use super::{Digest, INTERVAL, LIFE_CHECK_AFTER, REPEATS, SILENCE};
 
 /// Maximum number of nodes that are followed. Digests of others put all topics in doubt.
 const MAX_PUBLISHERS: usize = 4_096;
@@ -36,6 +36,8 @@ struct Publisher {
     heard_at: Instant,
     /// When a round was complete, or all topics were in doubt, for the last time.
     certain_at: Instant,
+    /// When [`DigestReceiver::silent_publishers`] named it for the last time since it was heard.
+    checked_at: Option<Instant>,
 }
 
 impl Publisher {
@@ -78,6 +80,7 @@ impl DigestReceiver {
                 certain_at: now
                     .checked_sub(INTERVAL.saturating_mul(earlier_rounds))
                     .unwrap_or(now),
+                checked_at: None,
             });
         if digest.round > publisher.current.0 {
             publisher.current = (digest.round, 0);
@@ -86,7 +89,7 @@ impl DigestReceiver {
             doubt = publisher.doubt(now);
             publisher.complete_round = digest.round - 1;
         }
-        publisher.heard_at = now;
+        (publisher.heard_at, publisher.checked_at) = (now, None);
         if digest.round == publisher.current.0 {
             publisher.current.1 += 1;
             if publisher.current.1 == digest.parts {
@@ -105,17 +108,37 @@ impl DigestReceiver {
     /// late.
     pub fn tick(&mut self, now: Instant) -> Doubt {
         let mut doubt = Doubt::None;
-        self.publishers.retain(|_, publisher| {
-            let uncertain = now.saturating_duration_since(publisher.certain_at);
-            if uncertain >= SILENCE {
+        for publisher in self.publishers.values_mut() {
+            if now.saturating_duration_since(publisher.certain_at) >= SILENCE {
                 doubt = publisher.doubt(now);
             }
-            let is_forgotten = now.saturating_duration_since(publisher.heard_at) >= FORGET_AFTER;
-            if is_forgotten {
-                doubt = Doubt::AllTopics;
-            }
-            !is_forgotten
-        });
+        }
         doubt
+    }
+
+    /// Returns the nodes that have been silent for [`LIFE_CHECK_AFTER`], each of them once in
+    /// [`SILENCE`]. Those whose lease has ended are to be [forgotten](Self::forget).
+    pub fn silent_publishers(&mut self, now: Instant) -> Vec<u64> {
+        let mut silent = Vec::new();
+        for (id, publisher) in &mut self.publishers {
+            let is_silent = now.saturating_duration_since(publisher.heard_at) >= LIFE_CHECK_AFTER;
+            let is_due = publisher
+                .checked_at
+                .is_none_or(|at| now.saturating_duration_since(at) >= SILENCE);
+            if is_silent && is_due {
+                publisher.checked_at = Some(now);
+                silent.push(*id);
+            }
+        }
+        silent
+    }
+
+    /// Forgets a dead node. All topics are in doubt for the last time: its last commits may have run
+    /// after it was heard.
+    pub fn forget(&mut self, publisher: u64) -> Doubt {
+        match self.publishers.remove(&publisher) {
+            Some(_) => Doubt::AllTopics,
+            None => Doubt::None,
+        }
     }
 }

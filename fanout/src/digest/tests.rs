@@ -180,17 +180,27 @@ fn silent_node_puts_all_topics_in_doubt_until_it_is_forgotten() {
     let start = Instant::now();
     let mut receiver = DigestReceiver::new(start);
     let _ = receiver.receive(&empty(1), start);
-    let mut doubts = Vec::new();
-    for ticks in 1..60 {
+    let (mut doubts, mut checks) = (Vec::new(), Vec::new());
+    for ticks in 1..=60 {
         let now = start + Duration::from_millis(500) * ticks;
         if receiver.tick(now) == Doubt::AllTopics {
             doubts.push(now - start);
         }
+        if receiver.silent_publishers(now) == [PUBLISHER] {
+            checks.push(now - start);
+        }
     }
+    assert_eq!(doubts, [1, 2, 3, 4, 5, 6].map(|n| SILENCE * n));
     assert_eq!(
-        doubts,
-        [SILENCE, SILENCE * 2, SILENCE * 3, SILENCE * 4, FORGET_AFTER]
+        checks,
+        [0, 1, 2].map(|n| LIFE_CHECK_AFTER + SILENCE * n),
+        "it may live"
     );
+    assert_eq!(receiver.forget(PUBLISHER), Doubt::AllTopics);
+    let later = start + Duration::from_secs(600);
+    assert_eq!(receiver.tick(later), Doubt::None);
+    assert_eq!(receiver.silent_publishers(later), [0; 0]);
+    assert_eq!(receiver.forget(PUBLISHER), Doubt::None);
 }
 
 #[test]
@@ -213,7 +223,7 @@ fn node_that_ended_in_order_is_not_silent() {
         ..empty(2)
     };
     assert_eq!(receiver.receive(&last, start), Doubt::None);
-    assert_eq!(receiver.tick(start + FORGET_AFTER * 2), Doubt::None);
+    assert_eq!(receiver.tick(start + LIFE_CHECK_AFTER * 2), Doubt::None);
 }
 
 proptest! {
@@ -224,8 +234,8 @@ proptest! {
         }
     }
 
-    /// Whatever the bus drops, a receiver that has heard the node within [`FORGET_AFTER`] knows each
-    /// position or doubts all of them.
+    /// Whatever the bus drops, a receiver that has heard the node once knows each position or doubts
+    /// all of them.
     #[test]
     fn every_commit_is_received_or_in_doubt(
         // For each round: topics with a commit, and parts that the bus drops.
@@ -236,7 +246,7 @@ proptest! {
         let recorder = DigestRecorder::new(PUBLISHER);
         let mut receiver = DigestReceiver::new(start);
         let mut now = start;
-        let mut heard_at = None;
+        let mut is_heard = false;
         let mut committed: HashMap<u64, (Position, Instant)> = HashMap::new();
         let mut known: HashMap<u64, Position> = HashMap::new();
         let mut seq = 1;
@@ -257,7 +267,7 @@ proptest! {
                 if luck > 0 && dropped & (1 << (digest.part % 8)) != 0 {
                     continue;
                 }
-                heard_at = Some(now);
+                is_heard = true;
                 if receiver.receive(&digest, now) == Doubt::AllTopics {
                     doubt = Doubt::AllTopics;
                 }
@@ -268,7 +278,7 @@ proptest! {
             if doubt == Doubt::AllTopics {
                 known.extend(committed.iter().map(|(topic, (position, _))| (*topic, *position)));
             }
-            if heard_at.is_none_or(|heard_at| now - heard_at >= FORGET_AFTER) {
+            if !is_heard {
                 continue;
             }
             // What is missing is younger than the repeats.

@@ -34,6 +34,9 @@ const DIGEST_PERIOD: Duration = Duration::from_millis(250);
 /// Period at which some of all topics are compared.
 const BACKSTOP_PERIOD: Duration = Duration::from_secs(1);
 
+/// Maximum time of a check whether silent nodes live. Digests wait meanwhile.
+const LIFE_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Compares positions as long as the hub lives.
 pub(super) async fn run(hub: Weak<Hub>) {
     let Some((has_digests, period)) = hub.upgrade().map(|hub| {
@@ -61,6 +64,7 @@ pub(super) async fn run(hub: Weak<Hub>) {
         let mut is_due = is_notified || retry_at.is_some_and(|at| at <= now);
         if let Some(receiver) = &mut receiver {
             is_due |= this.handle_digests(receiver, now);
+            is_due |= this.forget_dead_publishers(receiver, now).await;
         }
         if is_due {
             let suspects = this.topics_to_compare(ComparedTopics::Suspects, |_| true);
@@ -153,6 +157,37 @@ impl Hub {
             }
         }
         is_any_suspect
+    }
+
+    /// Forgets silent nodes that have died. Marks all topics as suspect if there is one, and returns
+    /// whether.
+    pub(super) async fn forget_dead_publishers(
+        &self,
+        receiver: &mut DigestReceiver,
+        now: Instant,
+    ) -> bool {
+        let silent = receiver.silent_publishers(now);
+        if silent.is_empty() {
+            return false;
+        }
+        // After a failure the nodes are asked for again.
+        let checked = timeout(LIFE_CHECK_TIMEOUT, self.shared.source.are_alive(&silent)).await;
+        let Ok(Ok(alive)) = checked else {
+            tracing::debug!("cannot read whether silent nodes live, will retry");
+            return false;
+        };
+        let mut doubt = Doubt::None;
+        for (publisher, _) in silent.into_iter().zip(alive).filter(|(_, alive)| !alive) {
+            if receiver.forget(publisher) == Doubt::AllTopics {
+                doubt = Doubt::AllTopics;
+            }
+        }
+        if doubt == Doubt::None {
+            return false;
+        }
+        tracing::debug!("a silent node has died, all positions are compared");
+        self.doubt_all_topics();
+        true
     }
 
     /// Returns topics whose positions are to be compared, busy ones first.

@@ -35,6 +35,8 @@ pub(super) struct World {
     pub(super) observed: Mutex<Vec<(u64, Bytes)>>,
     pub(super) losses: Mutex<Vec<Bytes>>,
     pub(super) broadcast: Mutex<Vec<u64>>,
+    /// Nodes whose lease has not ended.
+    pub(super) alive: Mutex<Vec<u64>>,
 }
 
 #[derive(Default, Clone)]
@@ -215,6 +217,14 @@ impl Source for World {
                 }
             })
             .collect()
+    }
+
+    async fn are_alive(&self, publishers: &[u64]) -> Result<Vec<bool>, SourceError> {
+        if self.failing.load(Ordering::SeqCst) {
+            return Err(SourceError("down".into()));
+        }
+        let alive = self.alive.lock();
+        Ok(publishers.iter().map(|id| alive.contains(id)).collect())
     }
 }
 

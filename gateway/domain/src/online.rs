@@ -1,5 +1,11 @@
 //! The encoding of a user's online state in a node's lease.
 
+/// Returns the name of a node's lease. It is a member of the lease itself, so that others can count
+/// whether the lease has ended.
+pub fn lease_name(node: u64) -> String {
+    format!("node-{node:016x}")
+}
+
 /// The online state of a user on a node, or on all nodes: the store adds up the numbers of the
 /// nodes.
 ///

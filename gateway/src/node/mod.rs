@@ -18,6 +18,7 @@ use domain::{
     Services,
     credential::{AdminKey, SecretKey},
     ended::Follower,
+    online::lease_name,
 };
 use fanout::{Hub, hub};
 use protocol::{Limits, WEBSOCKET_PATH};
@@ -102,9 +103,10 @@ impl Node {
             .map(|address| bind(address, "--ops-listen"))
             .transpose()?;
         let metrics = Arc::new(Metrics::new());
-        let mut storage = storage::open(&config, &metrics).await?;
+        let node = domain::random::bits();
+        let mut storage = storage::open(&config, &metrics, node).await?;
         storage.store = between(storage.store);
-        let name = format!("node-{:016x}", domain::random::bits());
+        let name = lease_name(node);
         let mut services = Services::new(
             storage.store.clone(),
             config.limits.clone(),

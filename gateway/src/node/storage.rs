@@ -41,7 +41,12 @@ pub(super) struct Storage {
     pub(super) secret: [u8; 32],
 }
 
-pub(super) async fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<Storage, CommandError> {
+/// Opens the configured store. `node` identifies this start of the node.
+pub(super) async fn open(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    node: u64,
+) -> Result<Storage, CommandError> {
     let keep = Keep {
         events: config.limits.log_events,
         bytes: config.limits.log_bytes,
@@ -116,7 +121,7 @@ pub(super) async fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<Stor
                 }
             };
             let bus = RedisBus::open(&deployment, names, hub_listener.clone());
-            let recorder = Arc::new(DigestRecorder::new(domain::random::bits()));
+            let recorder = Arc::new(DigestRecorder::new(node));
             let recording = CommitRecording::over(redis, recorder.clone());
             let store = Metered::over(recording, metrics.clone());
             Ok(Storage {

@@ -34,7 +34,11 @@ use std::{
 };
 
 use dashmap::DashMap;
-use domain::{Services, online::Online, schema::Scope};
+use domain::{
+    Services,
+    online::Online,
+    schema::{Scope, parse_member},
+};
 use fanout::capacity::ShrinkIfSparse;
 use parking_lot::Mutex;
 use protocol::UserId;
@@ -262,7 +266,8 @@ impl PresenceTracker {
         Ok(())
     }
 
-    /// Writes the current state of members. Returns false if the lease had ended.
+    /// Writes the current state of members, and the node itself, which receivers of its digests
+    /// count while it is silent. Returns false if the lease had ended.
     async fn write_lease(&self, ttl: Duration, members: &[String]) -> Result<bool, StoreError> {
         let online = |member: &String| {
             self.local
@@ -275,6 +280,7 @@ impl PresenceTracker {
             let values = some
                 .iter()
                 .map(|member| (member.clone(), online(member).number()))
+                .chain([(self.node.clone(), 1)])
                 .collect();
             let lived = self.services.store.lease(&self.node, ttl, values).await?;
             if !lived || others.is_empty() {
@@ -287,7 +293,9 @@ impl PresenceTracker {
     /// Removes the members of leases that have ended, and settles them like own changes. The store
     /// gives each member to one sweep only.
     async fn sweep(&self) -> Result<(), StoreError> {
-        let swept = self.services.store.sweep().await?;
+        let mut swept = self.services.store.sweep().await?;
+        // Nodes whose leases have ended are among their members.
+        swept.retain(|member| parse_member(member).is_some());
         if !swept.is_empty() {
             self.rewrite(swept);
         }

@@ -3,7 +3,9 @@
 
 use super::*;
 use crate::bus::Bus as _;
-use crate::digest::{self, DigestRecorder};
+use crate::digest::{
+    self, Digest, DigestReceiver, DigestRecorder, Doubt, LIFE_CHECK_AFTER, SILENCE,
+};
 
 #[tokio::test]
 async fn missing_records_are_read_from_the_log() {
@@ -312,6 +314,35 @@ async fn lost_record_without_a_successor_is_found_by_the_digest_of_its_commit() 
     publish(uncertain);
     reader.sees(&["1 1", "2 2", "3 3"]).await;
     assert!(node.world.losses.lock().is_empty(), "nothing is missing");
+}
+
+#[tokio::test]
+async fn silent_node_is_forgotten_when_its_lease_has_ended() {
+    let node = node();
+    let start = tokio::time::Instant::now();
+    let mut receiver = DigestReceiver::new(start);
+    for record in DigestRecorder::new(1).next_round(start).1 {
+        let _ = receiver.receive(&Digest::decode(record).unwrap(), start);
+    }
+    node.world.alive.lock().push(1);
+    let mut now = start + LIFE_CHECK_AFTER;
+    let mut forgets = async |receiver: &mut DigestReceiver| {
+        now += SILENCE;
+        let forgotten = node.hub.forget_dead_publishers(receiver, now).await;
+        (forgotten, receiver.tick(now))
+    };
+    assert_eq!(forgets(&mut receiver).await, (false, Doubt::AllTopics));
+    node.world.alive.lock().clear();
+    node.world.failing.store(true, Ordering::SeqCst);
+    assert_eq!(forgets(&mut receiver).await, (false, Doubt::AllTopics));
+    node.world.failing.store(false, Ordering::SeqCst);
+    let reader = node.reader("a");
+    let _subscription = node.subscribe(&reader).await;
+    node.lose("1");
+    assert_eq!(forgets(&mut receiver).await, (true, Doubt::None));
+    node.hub.listener.suspects.notify_one();
+    reader.sees(&["1 1"]).await;
+    assert_eq!(forgets(&mut receiver).await, (false, Doubt::None));
 }
 
 #[tokio::test]

@@ -83,6 +83,22 @@ async fn memory_of_many_users_is_freed_after_they_left() {
 }
 
 #[tokio::test]
+async fn node_counts_as_alive_until_its_lease_ends() {
+    let world = World::new();
+    let alive = async |name: &str| {
+        let leases = [name.to_owned()];
+        world.store.store.members(&leases).await.unwrap() != [0]
+    };
+    world.writes(&world.node("a", NO_GRACE)).await;
+    world.writes(&world.node("b", DYING)).await;
+    assert!(alive("a").await && !alive("b").await);
+    let sweeper = world.node("c", NO_GRACE);
+    sweeper.sweep().await.unwrap();
+    world.works(&sweeper).await;
+    assert!(alive("a").await && alive("c").await && !alive("b").await);
+}
+
+#[tokio::test]
 async fn user_who_connects_as_another_nodes_grace_ends_is_online() {
     for b_writes_first in [true, false] {
         let world = World::new();
