@@ -13,7 +13,7 @@ use crate::{
     Partition,
     embedded::{
         OpenError, check, disk,
-        journal::{FOLDER, Journal},
+        journal::{self, Journal},
         pages,
         read_only::{self, ReadOnlyStore},
         tree::Tree,
@@ -65,15 +65,10 @@ impl std::ops::Deref for Data {
 /// Writes a modified copy of the file into a new folder, with an empty journal.
 pub(super) fn with(data: &Data, write: impl FnOnce(&mut Vec<u8>)) -> TempDir {
     let folder = TempDir::new().unwrap();
-    drop(Journal::start(folder.path(), data.last_group + 1).unwrap());
-    // Without groups, and short: zeros take long to read.
-    for segment in fs::read_dir(folder.path().join(FOLDER)).unwrap() {
-        let path = segment.unwrap().path();
-        if path.extension().is_some_and(|name| name == "segment") {
-            let file = fs::File::options().write(true).open(path).unwrap();
-            file.set_len(64).unwrap();
-        }
-    }
+    let journal = TempDir::new().unwrap();
+    drop(Journal::start(journal.path(), data.last_group + 1).unwrap());
+    // Copied, so that it is short: zeros take long to read.
+    journal::copy(journal.path(), folder.path()).unwrap();
     let mut bytes = data.bytes.clone();
     write(&mut bytes);
     fs::write(pages::path(folder.path()), bytes).unwrap();
